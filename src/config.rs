@@ -1,0 +1,421 @@
+//! Every setting, its default and its checks. config.toml documents the same keys; a test compares.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[mqtt]`
+    pub mqtt: Mqtt,
+    /// `[ingest]`
+    pub ingest: Ingest,
+    /// `[validate]`
+    pub validate: Validate,
+    /// `[dedup]`
+    pub dedup: Dedup,
+    /// `[window]`
+    pub window: Window,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[journal]`
+    pub journal: Journal,
+    /// `[state]`
+    pub state: State,
+    /// `[windows]`
+    pub windows: Output,
+    /// `[errors]`
+    pub errors: Errors,
+    /// `[http]`
+    pub http: Http,
+    /// `[log]`
+    pub log: Log,
+    /// `[simulator]`
+    pub simulator: Simulator,
+}
+
+/// Who this box is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Name in results' metadata, client ids and metrics; the host's name where config has none.
+    pub name: String,
+    /// Directory of all durable data.
+    pub data_dir: PathBuf,
+}
+
+/// The MQTT door.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mqtt {
+    /// Address of the MQTT listener.
+    pub listen: SocketAddr,
+    /// Time a connection has to send its CONNECT.
+    pub connect_timeout_ms: u64,
+    /// Open connections at most.
+    pub max_connections: usize,
+    /// Largest packet accepted.
+    pub max_packet_size_bytes: usize,
+    /// Receive maximum towards clients; the socket is not read beyond it.
+    pub max_inflight: u16,
+    /// Messages that wait for one subscriber at most.
+    pub max_queued_messages: usize,
+    /// Their bytes at most.
+    pub max_queued_bytes: usize,
+    /// Whether clients may connect without credentials.
+    pub allow_anonymous: bool,
+}
+
+/// What is journaled and how payloads are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ingest {
+    /// Patterns of topics that carry readings.
+    pub telemetry_topics: Vec<String>,
+    /// Patterns of topics that carry faults reported by devices.
+    pub error_topics: Vec<String>,
+    /// Unit of numeric timestamps.
+    pub timestamp_unit: TimestampUnit,
+    /// Whether numeric strings are values.
+    pub numeric_strings: bool,
+    /// Readings in one message at most.
+    pub max_readings_per_message: usize,
+}
+
+/// Which readings are right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Validate {
+    /// Event times further ahead are rejected; `None`: off.
+    pub max_future_ms: Option<i64>,
+    /// Event times further behind are rejected; `None`: off.
+    pub max_age_ms: Option<i64>,
+    /// Devices that may send; empty: all.
+    pub allowed_devices: Vec<String>,
+    /// `[validate.metrics.NAME]`
+    pub metrics: BTreeMap<String, MetricRange>,
+}
+
+/// Deduplication.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dedup {
+    /// Whether it is on.
+    pub enabled: bool,
+}
+
+/// Event-time windows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Length.
+    pub size_ms: i64,
+    /// Whose event time closes windows.
+    pub watermark: WatermarkScope,
+    /// How far the watermark stays behind the newest event time.
+    pub out_of_orderness_ms: i64,
+    /// How long a fired window accepts readings.
+    pub allowed_lateness_ms: i64,
+    /// Silence after which windows close without data; `None`: off.
+    pub idle_timeout_ms: Option<i64>,
+}
+
+/// Bounds of the state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Devices at most.
+    pub devices: usize,
+    /// Metrics of one device at most.
+    pub metrics_per_device: usize,
+}
+
+/// The write-ahead log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Journal {
+    /// A segment is closed at this size.
+    pub segment_size_bytes: u64,
+    /// Kept beyond what recovery needs; `None`: off.
+    pub retention_ms: Option<i64>,
+    /// Bound of what retention keeps.
+    pub retention_bytes: u64,
+    /// Group commit cap.
+    pub commit_max_bytes: usize,
+    /// Below this much free space sockets are not read.
+    pub min_free_disk_bytes: u64,
+}
+
+/// Checkpoints and savepoints.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Time between checkpoints.
+    pub checkpoint_interval_ms: u64,
+    /// Silence after which a device is forgotten; `None`: off.
+    pub device_ttl_ms: Option<i64>,
+    /// Time between automatic savepoints; `None`: off.
+    pub savepoint_interval_ms: Option<u64>,
+    /// Automatic savepoints kept.
+    pub savepoints_kept: usize,
+}
+
+/// An output log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Entries older than this go; `None`: off.
+    pub retention_ms: Option<i64>,
+    /// Bound of its size.
+    pub retention_bytes: u64,
+    /// Whether entries are published over MQTT.
+    pub publish: bool,
+}
+
+/// The errors log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Errors {
+    /// As for windows.
+    pub output: Output,
+    /// Whether duplicates are stored.
+    pub store_duplicates: bool,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Address of the HTTP listener.
+    pub listen: SocketAddr,
+    /// Series in /metrics/devices at most.
+    pub metrics_max_series: usize,
+    /// Series whose last window ended longer ago are left out.
+    pub metrics_series_ttl_ms: i64,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+    /// The systemd journal.
+    Journald,
+}
+
+/// weir's own log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Level or filter directives.
+    pub level: String,
+    /// Form.
+    pub format: LogFormat,
+}
+
+/// The device fleet inside `weir run`, and the defaults of `weir simulate`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Simulator {
+    /// Whether `weir run` starts it.
+    pub enabled: bool,
+    /// Devices.
+    pub devices: usize,
+    /// Time between two messages of a device.
+    pub interval_ms: u64,
+    /// Metrics of each device.
+    pub metrics: Vec<String>,
+    /// QoS of publishes.
+    pub qos: u8,
+    /// Event times are out of order by up to this.
+    pub disorder_ms: u64,
+    /// Clocks are wrong by up to this, either way.
+    pub clock_skew_ms: u64,
+    /// Share of devices that go away and come back with a backlog.
+    pub offline_share: f64,
+    /// Share of messages sent again.
+    pub redelivery_share: f64,
+    /// Share of messages that are not readings.
+    pub malformed_share: f64,
+    /// Share of messages that report a fault.
+    pub fault_share: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+const DAY_MS: i64 = 86_400_000;
+const KIB: usize = 1024;
+const MIB: u64 = 1024 * 1024;
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: String::new(), data_dir: PathBuf::from("data") }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            connect_timeout_ms: 5_000,
+            max_connections: 10_000,
+            max_packet_size_bytes: 256 * KIB,
+            max_inflight: 1_000,
+            max_queued_messages: 1_000,
+            max_queued_bytes: 1024 * KIB,
+            allow_anonymous: true,
+        }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            telemetry_topics: settings.telemetry_topics,
+            error_topics: settings.error_topics,
+            timestamp_unit: settings.timestamp_unit,
+            numeric_strings: settings.numeric_strings,
+            max_readings_per_message: settings.max_readings_per_message,
+        }
+    }
+}
+
+impl Default for Validate {
+    fn default() -> Self {
+        Self {
+            max_future_ms: Some(300_000),
+            max_age_ms: Some(7 * DAY_MS),
+            allowed_devices: Vec::new(),
+            metrics: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            size_ms: 5_000,
+            watermark: WatermarkScope::Device,
+            out_of_orderness_ms: 2_000,
+            allowed_lateness_ms: 30_000,
+            idle_timeout_ms: Some(10_000),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { devices: 100_000, metrics_per_device: 256 }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            segment_size_bytes: 64 * MIB,
+            retention_ms: None,
+            retention_bytes: 1024 * MIB,
+            commit_max_bytes: 4 * MIB as usize,
+            min_free_disk_bytes: 256 * MIB,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            checkpoint_interval_ms: 5_000,
+            device_ttl_ms: Some(30 * DAY_MS),
+            savepoint_interval_ms: Some(3_600_000),
+            savepoints_kept: 3,
+        }
+    }
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { retention_ms: Some(7 * DAY_MS), retention_bytes: 1024 * MIB, publish: true }
+    }
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self {
+            output: Output { retention_ms: Some(7 * DAY_MS), retention_bytes: 256 * MIB, publish: true },
+            store_duplicates: false,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics_max_series: 10_000,
+            metrics_series_ttl_ms: 300_000,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Simulator {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            devices: 20,
+            interval_ms: 1_000,
+            metrics: vec!["temperature".into(), "humidity".into(), "vibration".into()],
+            qos: 1,
+            disorder_ms: 500,
+            clock_skew_ms: 0,
+            offline_share: 0.0,
+            redelivery_share: 0.0,
+            malformed_share: 0.01,
+            fault_share: 0.005,
+            seed: 1,
+        }
+    }
+}
+
+impl Config {
+    /// The part that results depend on.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            telemetry_topics: self.ingest.telemetry_topics.clone(),
+            error_topics: self.ingest.error_topics.clone(),
+            timestamp_unit: self.ingest.timestamp_unit,
+            numeric_strings: self.ingest.numeric_strings,
+            max_readings_per_message: self.ingest.max_readings_per_message,
+            max_future_ms: self.validate.max_future_ms,
+            max_age_ms: self.validate.max_age_ms,
+            allowed_devices: self.validate.allowed_devices.clone(),
+            metrics: self.validate.metrics.clone(),
+            dedup: self.dedup.enabled,
+            window_ms: self.window.size_ms,
+            watermark: self.window.watermark,
+            out_of_orderness_ms: self.window.out_of_orderness_ms,
+            allowed_lateness_ms: self.window.allowed_lateness_ms,
+            idle_timeout_ms: self.window.idle_timeout_ms,
+            max_devices: self.limits.devices,
+            max_metrics_per_device: self.limits.metrics_per_device,
+            device_ttl_ms: self.state.device_ttl_ms,
+            store_duplicates: self.errors.store_duplicates,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_settings_agree() {
+        assert_eq!(Config::default().settings(), Settings::default());
+    }
+}

@@ -1,0 +1,209 @@
+//! The journal's records: what the pipeline may know of the outside world.
+//!
+//! ```text
+//! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic] payload
+//! tick     02
+//! resumed  03
+//! ```
+//! Integers are little-endian. Flags: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
+//! previous publish of this batch" (they are then left out). The packet id is there when QoS > 0. The payload ends
+//! with the record. Arrival time belongs to the batch.
+
+use thiserror::Error;
+
+const KIND_PUBLISH: u8 = 1;
+const KIND_TICK: u8 = 2;
+const KIND_RESUMED: u8 = 3;
+
+const FLAG_QOS: u8 = 0b0000_0011;
+const FLAG_DUP: u8 = 0b0000_0100;
+const FLAG_RETAIN: u8 = 0b0000_1000;
+const FLAG_SAME_ORIGIN: u8 = 0b0001_0000;
+
+/// One MQTT publish on an ingest topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Client identifier of the connection it came by.
+    pub client_id: &'a str,
+    /// Topic name.
+    pub topic: &'a str,
+    /// Packet identifier; 0 for QoS 0.
+    pub packet_id: u16,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// The DUP flag: the client says that it may have sent this before.
+    pub dup: bool,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// Application message.
+    pub payload: &'a [u8],
+}
+
+/// A journal record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A publish; the flag says that client and topic are those of the previous publish in the batch.
+    Publish(Publish<'a>, bool),
+    /// Time passed and nothing arrived while windows were open.
+    Tick,
+    /// weir started, or reads sockets again after back-pressure: every device's silence starts at zero.
+    Resumed,
+}
+
+/// A record that no writer of this format produced: the log's checksum held, so this is a defect or a newer format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("journal record {index} of the batch is not a record of this format: {what}")]
+pub struct InvalidRecord {
+    /// Its index in the batch.
+    pub index: usize,
+    /// What does not fit.
+    pub what: &'static str,
+}
+
+/// Appends the encoding of `publish` to `out`. `same_origin`: client and topic equal those of the publish before it
+/// in the same append.
+pub fn encode_publish(publish: &Publish<'_>, same_origin: bool, out: &mut Vec<u8>) {
+    debug_assert!(publish.qos <= 2);
+    let mut flags = publish.qos;
+    if publish.dup {
+        flags |= FLAG_DUP;
+    }
+    if publish.retain {
+        flags |= FLAG_RETAIN;
+    }
+    if same_origin {
+        flags |= FLAG_SAME_ORIGIN;
+    }
+    out.extend_from_slice(&[KIND_PUBLISH, flags]);
+    if publish.qos > 0 {
+        out.extend_from_slice(&publish.packet_id.to_le_bytes());
+    }
+    if !same_origin {
+        put_string(publish.client_id, out);
+        put_string(publish.topic, out);
+    }
+    out.extend_from_slice(publish.payload);
+}
+
+/// Appends the encoding of a tick.
+pub fn encode_tick(out: &mut Vec<u8>) {
+    out.push(KIND_TICK);
+}
+
+/// Appends the encoding of a resumption.
+pub fn encode_resumed(out: &mut Vec<u8>) {
+    out.push(KIND_RESUMED);
+}
+
+/// MQTT strings are at most 65,535 bytes long [MQTT-1.5.4]; longer ones never reach a record.
+fn put_string(text: &str, out: &mut Vec<u8>) {
+    debug_assert!(text.len() <= usize::from(u16::MAX));
+    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Decodes the records of one batch in order.
+#[derive(Debug, Default)]
+pub struct Decoder<'a> {
+    origin: Option<(&'a str, &'a str)>,
+    index: usize,
+}
+
+impl<'a> Decoder<'a> {
+    /// Decodes the next record of the batch.
+    pub fn decode(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, InvalidRecord> {
+        let index = self.index;
+        self.index += 1;
+        let invalid = |what| InvalidRecord { index, what };
+        match bytes.split_first() {
+            Some((&KIND_PUBLISH, rest)) => self.publish(rest).map_err(invalid),
+            Some((&KIND_TICK, [])) => Ok(Record::Tick),
+            Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
+            Some(_) => Err(invalid("unknown kind")),
+            None => Err(invalid("empty")),
+        }
+    }
+
+    fn publish(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, &'static str> {
+        let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
+        let qos = flags & FLAG_QOS;
+        let same_origin = flags & FLAG_SAME_ORIGIN != 0;
+        if qos > 2 || flags & !(FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN) != 0 {
+            return Err("unknown flags");
+        }
+        let packet_id = if qos > 0 { take_u16(&mut rest)? } else { 0 };
+        if !same_origin {
+            self.origin = Some((take_string(&mut rest)?, take_string(&mut rest)?));
+        }
+        let (client_id, topic) = self.origin.ok_or("no publish before it to share client and topic with")?;
+        let publish = Publish {
+            client_id,
+            topic,
+            packet_id,
+            qos,
+            dup: flags & FLAG_DUP != 0,
+            retain: flags & FLAG_RETAIN != 0,
+            payload: rest,
+        };
+        Ok(Record::Publish(publish, same_origin))
+    }
+}
+
+fn take_u16(bytes: &mut &[u8]) -> Result<u16, &'static str> {
+    let (head, rest) = bytes.split_first_chunk::<2>().ok_or("cut short")?;
+    *bytes = rest;
+    Ok(u16::from_le_bytes(*head))
+}
+
+fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, &'static str> {
+    let len = usize::from(take_u16(bytes)?);
+    let (head, rest) = bytes.split_at_checked(len).ok_or("cut short")?;
+    *bytes = rest;
+    std::str::from_utf8(head).map_err(|_| "a string that is not UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(payload: &[u8]) -> Publish<'_> {
+        Publish {
+            client_id: "c",
+            topic: "devices/a/telemetry",
+            packet_id: 7,
+            qos: 1,
+            dup: true,
+            retain: false,
+            payload,
+        }
+    }
+
+    #[test]
+    fn records_read_back() {
+        let mut first = Vec::new();
+        encode_publish(&publish(b"one"), false, &mut first);
+        let mut second = Vec::new();
+        encode_publish(&publish(b""), true, &mut second);
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
+        assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b""), true)));
+        assert_eq!(decoder.decode(&[KIND_TICK]), Ok(Record::Tick));
+        assert_eq!(decoder.decode(&[KIND_RESUMED]), Ok(Record::Resumed));
+    }
+
+    #[test]
+    fn every_prefix_of_an_origin_is_refused() {
+        let mut bytes = Vec::new();
+        encode_publish(&publish(b""), false, &mut bytes);
+        for len in 0..bytes.len() {
+            assert!(Decoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_shared_origin_needs_a_publish_before_it() {
+        let mut bytes = Vec::new();
+        encode_publish(&publish(b"x"), true, &mut bytes);
+        assert!(Decoder::default().decode(&bytes).is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! What the operator's results depend on besides the journal.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Unit of numeric timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum TimestampUnit {
+    /// Told by magnitude: below 1e11 s, below 1e14 ms, below 1e17 µs, else ns.
+    #[default]
+    Auto,
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// Whose event time closes windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum WatermarkScope {
+    /// Each device has its own watermark.
+    #[default]
+    Device,
+    /// One watermark for all devices, as one Flink source has.
+    Global,
+}
+
+/// What is known of a metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct MetricRange {
+    /// Smallest accepted value.
+    pub min: Option<f64>,
+    /// Largest accepted value.
+    pub max: Option<f64>,
+    /// Unit, for people and dashboards.
+    pub unit: Option<String>,
+}
+
+/// Everything but the journal that results are a function of. Stored with each checkpoint, so that a journal is
+/// replayed under the settings it was first processed with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Topic patterns that carry readings; `+` in the place of the device id.
+    pub telemetry_topics: Vec<String>,
+    /// Topic patterns that carry faults reported by devices.
+    pub error_topics: Vec<String>,
+    /// Unit of numeric timestamps.
+    pub timestamp_unit: TimestampUnit,
+    /// Whether a string that is a number is accepted as value.
+    pub numeric_strings: bool,
+    /// Largest number of readings in one message.
+    pub max_readings_per_message: usize,
+    /// Event times further ahead of the arrival are rejected; `None`: no limit.
+    pub max_future_ms: Option<i64>,
+    /// Event times further behind the arrival are rejected; `None`: no limit.
+    pub max_age_ms: Option<i64>,
+    /// Devices that may send; empty: all.
+    pub allowed_devices: Vec<String>,
+    /// Ranges by metric name.
+    pub metrics: BTreeMap<String, MetricRange>,
+    /// Whether sequence numbers and MQTT identity are used to count each reading once.
+    pub dedup: bool,
+    /// Window length, at least 1.
+    pub window_ms: i64,
+    /// Whose event time closes windows.
+    pub watermark: WatermarkScope,
+    /// How far the watermark stays behind the newest event time.
+    pub out_of_orderness_ms: i64,
+    /// How long after its firing a window still accepts readings.
+    pub allowed_lateness_ms: i64,
+    /// Silence after which a device's clock is assumed to have gone on; `None`: never.
+    pub idle_timeout_ms: Option<i64>,
+    /// Largest number of devices.
+    pub max_devices: usize,
+    /// Largest number of metrics of one device.
+    pub max_metrics_per_device: usize,
+    /// Silence after which a device is forgotten; `None`: never.
+    pub device_ttl_ms: Option<i64>,
+    /// Whether duplicates get an entry in the error log.
+    pub store_duplicates: bool,
+}
+
+impl Default for Settings {
+    /// The defaults of config.toml.
+    fn default() -> Self {
+        Self {
+            telemetry_topics: vec!["devices/+/telemetry".into()],
+            error_topics: vec!["devices/+/errors".into()],
+            timestamp_unit: TimestampUnit::Auto,
+            numeric_strings: false,
+            max_readings_per_message: 1024,
+            max_future_ms: Some(300_000),
+            max_age_ms: Some(7 * 86_400_000),
+            allowed_devices: Vec::new(),
+            metrics: BTreeMap::new(),
+            dedup: true,
+            window_ms: 5_000,
+            watermark: WatermarkScope::Device,
+            out_of_orderness_ms: 2_000,
+            allowed_lateness_ms: 30_000,
+            idle_timeout_ms: Some(10_000),
+            max_devices: 100_000,
+            max_metrics_per_device: 256,
+            device_ttl_ms: Some(30 * 86_400_000),
+            store_duplicates: false,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! weir: a telemetry appliance in one process.
+//!
+//! MQTT publishes are appended to a journal, synced, acknowledged, and turned into event-time windows by a
+//! deterministic operator. See ARCHITECTURE.md for the map; imports only point down this list.
+
+#![forbid(unsafe_code)]
+
+pub mod http;
+pub mod mqtt;
+pub mod pipeline;
+pub mod state;
+
+pub mod config;
+pub mod log;
+pub mod telemetry;
+
+pub mod clock;
+pub mod disk;
+
+pub mod core;

@@ -1,0 +1,3 @@
+//! The MQTT door: listener, connections, sessions, subscriptions.
+
+pub mod broker;

@@ -1,0 +1,3 @@
+//! Journal → core → logs, checkpoints beside it.
+
+pub mod handle;

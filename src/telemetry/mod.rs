@@ -1,0 +1,3 @@
+//! Logging and metrics of weir itself.
+
+pub mod names;

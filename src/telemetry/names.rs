@@ -1,0 +1,109 @@
+//! Every metric: name, type and help. docs/metrics.md lists the same; a test compares.
+
+/// Type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Prometheus name.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// Help text, with labels.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident $kind:ident $name:literal $help:literal;)*) => {
+        $(#[doc = $help] pub const $id: &str = $name;)*
+        /// All metrics in the order of docs/metrics.md.
+        pub const ALL: &[Metric] = &[$(Metric { name: $name, kind: Kind::$kind, help: $help }),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO Gauge "weir_build_info" "Always 1; labels: version, node.";
+    START_TIME Gauge "weir_start_time_seconds" "Unix time at which the process started.";
+    READY Gauge "weir_ready" "1 when /readyz answers 200.";
+
+    MQTT_CONNECTIONS Gauge "weir_mqtt_connections" "Open MQTT connections.";
+    MQTT_CONNECTIONS_OPENED Counter "weir_mqtt_connections_opened_total" "MQTT connections accepted; label version (3.1.1, 5.0).";
+    MQTT_CONNECTIONS_REFUSED Counter "weir_mqtt_connections_refused_total" "Connections ended before or at CONNECT; label reason.";
+    MQTT_CONNECTIONS_CLOSED Counter "weir_mqtt_connections_closed_total" "Accepted connections that ended; label reason.";
+    MQTT_PUBLISHES_RECEIVED Counter "weir_mqtt_publishes_received_total" "PUBLISH packets received; labels qos, kind (ingest, other).";
+    MQTT_PUBLISHES_REFUSED Counter "weir_mqtt_publishes_refused_total" "PUBLISH packets refused; label reason.";
+    MQTT_PUBLISH_BYTES Counter "weir_mqtt_publish_payload_bytes_total" "Payload bytes of received ingest publishes.";
+    MQTT_PUBLISHES_REPEATED Counter "weir_mqtt_publishes_repeated_total" "QoS 2 publishes with a packet id still in use, acknowledged and not taken again.";
+    MQTT_ACK_SECONDS Histogram "weir_mqtt_ack_seconds" "Time from reading a PUBLISH of QoS 1 or 2 to writing its acknowledgement; one observation per connection and commit (its oldest publish).";
+    MQTT_BACKPRESSURE_SECONDS Counter "weir_mqtt_backpressure_seconds_total" "Time during which sockets were not read because the journal had no room.";
+    MQTT_SESSIONS Gauge "weir_mqtt_sessions" "Sessions, connected or not.";
+    MQTT_SUBSCRIPTIONS Gauge "weir_mqtt_subscriptions" "Subscriptions of all sessions.";
+    MQTT_RETAINED Gauge "weir_mqtt_retained_messages" "Retained messages.";
+    MQTT_QUEUED Gauge "weir_mqtt_queued_messages" "Messages waiting for subscribers.";
+    MQTT_QUEUED_BYTES Gauge "weir_mqtt_queued_bytes" "Bytes of messages waiting for subscribers.";
+    MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
+    MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
+
+    LOG_APPENDED Counter "weir_log_records_total" "Records written; label log.";
+    LOG_BATCHES Counter "weir_log_batches_total" "Batches written; label log.";
+    LOG_WRITTEN_BYTES Counter "weir_log_written_bytes_total" "Bytes written; label log.";
+    LOG_SYNC_SECONDS Histogram "weir_log_sync_seconds" "Duration of fdatasync; label log.";
+    LOG_DISK_BYTES Gauge "weir_log_disk_bytes" "Bytes of all segments; label log.";
+    LOG_SEGMENTS Gauge "weir_log_segments" "Segment files; label log.";
+    LOG_QUEUE_BYTES Gauge "weir_log_queue_bytes" "Bytes waiting for the writer; label log.";
+    LOG_TORN_BYTES Counter "weir_log_torn_bytes_total" "Bytes of torn tails cut at recovery; label log.";
+    LOG_DISK_FULL Gauge "weir_log_disk_full" "1 while appends are refused because the disk is nearly full; label log.";
+    DISK_AVAILABLE_BYTES Gauge "weir_disk_available_bytes" "Bytes available on the file system of the data directory.";
+
+    MESSAGES Counter "weir_messages_total" "Messages processed by the pipeline since the journal began.";
+    READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
+    READINGS_ACCEPTED Counter "weir_readings_accepted_total" "Readings counted in a window since the journal began.";
+    READINGS_REJECTED Counter "weir_readings_rejected_total" "Readings rejected since the journal began; label reason.";
+    READINGS_UNACCOUNTED Gauge "weir_readings_unaccounted" "Received less accepted less rejected: 0 unless weir has a defect.";
+    WINDOWS_EMITTED Counter "weir_windows_emitted_total" "Window firings since the journal began; label kind (first, correction).";
+    WINDOWS_OPEN Gauge "weir_windows_open" "Windows that have not fired.";
+    WINDOWS_HELD Gauge "weir_windows_held" "Windows in memory, fired ones included.";
+    WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock less the lowest watermark of devices with open windows.";
+    EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock less the newest event time accepted.";
+    DEVICES Gauge "weir_devices" "Devices in the state.";
+    DEVICES_LIMIT Gauge "weir_devices_limit" "Configured limits.devices.";
+    DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
+    SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
+    SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
+    PIPELINE_POSITION Gauge "weir_pipeline_position" "Journal position of the pipeline.";
+    PIPELINE_BACKLOG Gauge "weir_pipeline_backlog_records" "Synced journal records not yet processed.";
+    REPLAY_MISMATCHES Counter "weir_replay_mismatches_total" "Replayed results that differ from the output logs: 0 unless weir has a defect.";
+    RECOVERY_SECONDS Gauge "weir_recovery_seconds" "Time from start until the records found at start were processed.";
+    RECOVERY_RECORDS Gauge "weir_recovery_replayed_records" "Journal records processed again at start.";
+
+    CHECKPOINTS Counter "weir_checkpoints_total" "Completed checkpoints.";
+    CHECKPOINT_FAILURES Counter "weir_checkpoint_failures_total" "Checkpoints that could not be stored.";
+    CHECKPOINT_SECONDS Histogram "weir_checkpoint_seconds" "Time from the beginning of a checkpoint until it is on disk.";
+    CHECKPOINT_STALL_SECONDS Histogram "weir_checkpoint_stall_seconds" "Longest time that a checkpoint held up the pipeline.";
+    CHECKPOINT_BYTES Gauge "weir_checkpoint_bytes" "Bytes stored by the last checkpoint.";
+    CHECKPOINT_WRITTEN_BYTES Counter "weir_checkpoint_written_bytes_total" "Bytes stored by checkpoints.";
+    CHECKPOINT_AGE_SECONDS Gauge "weir_checkpoint_age_seconds" "Time since the last completed checkpoint.";
+    STATE_DISK_BYTES Gauge "weir_state_disk_bytes" "Bytes of the state store on disk.";
+    STATE_MOVED_ASIDE Counter "weir_state_moved_aside_total" "Damaged state stores moved aside at start.";
+
+    SERIES_DROPPED Gauge "weir_series_dropped" "Series left out of /metrics/devices by its cap.";
+    HTTP_REQUESTS Counter "weir_http_requests_total" "HTTP requests; labels path (route), status.";
+    STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
+    STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
+    LIMITS_HIT Counter "weir_limits_hit_total" "Times a limit refused something; label limit.";
+
+    PROCESS_RESIDENT_BYTES Gauge "process_resident_memory_bytes" "Resident memory.";
+    PROCESS_CPU_SECONDS Counter "process_cpu_seconds_total" "User and system CPU time.";
+    PROCESS_OPEN_FDS Gauge "process_open_fds" "Open file descriptors.";
+    PROCESS_MAX_FDS Gauge "process_max_fds" "Limit of open file descriptors.";
+    PROCESS_THREADS Gauge "process_threads" "Threads.";
+}
