@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
-use crate::log::{AppendError, Log, LogError, Lsn, Reader, Records};
+use crate::log::{AppendError, Log, Lsn, Reader, Records};
 
 /// Differences that are logged in full; more are only counted.
 const MAX_REPORTED: u64 = 10;
@@ -25,36 +25,44 @@ struct OutputLog {
     mismatches: u64,
 }
 
+/// The part of an output log that a replay produces again.
 #[derive(Debug)]
 struct Held {
     reader: Reader,
-    batch: Option<(std::sync::Arc<crate::log::Batch>, usize)>,
+    /// Records of the batch at hand, the first of them at `position`.
+    records: VecDeque<Vec<u8>>,
+    position: u64,
     end: u64,
 }
 
 impl Held {
-    /// The stored record at `position`, if the log still has it. Positions must not go back.
-    fn record(&mut self, position: u64) -> Result<Option<&[u8]>, LogError> {
-        loop {
-            let passed = self.batch.as_ref().is_none_or(|(batch, _)| batch.end().0 <= position);
-            if !passed {
-                break;
-            }
-            match self.reader.next_batch()? {
-                Some(batch) => self.batch = Some((batch, 0)),
-                None => return Ok(None),
-            }
+    /// The stored record at `position`, or what is wrong with it. Positions must grow.
+    fn take(&mut self, position: u64) -> Result<Vec<u8>, String> {
+        while self.records.is_empty() {
+            let batch = self.reader.next_batch().map_err(|error| error.to_string())?.ok_or("nothing")?;
+            self.position = batch.first().0;
+            self.records.extend(batch.records().map(<[u8]>::to_vec));
+            let before = position.saturating_sub(self.position).min(self.records.len() as u64);
+            self.records.drain(..before as usize);
+            self.position += before;
         }
-        let Some((batch, _)) = &self.batch else { return Ok(None) };
-        let Some(index) = position.checked_sub(batch.first().0) else { return Ok(None) };
-        Ok(batch.records().nth(index as usize))
+        if self.position != position {
+            return Err(format!("nothing before position {}", self.position));
+        }
+        self.position += 1;
+        self.records.pop_front().ok_or_else(|| "nothing".into())
     }
 }
 
 impl OutputLog {
     fn new(name: &'static str, log: Log, position: u64) -> Self {
         let end = log.readable().0;
-        let held = (end > position).then(|| Held { reader: log.reader(Lsn(position)), batch: None, end });
+        let held = (end > position).then(|| Held {
+            reader: log.reader(Lsn(position)),
+            records: VecDeque::new(),
+            position,
+            end,
+        });
         Self { name, log, position, held, pending: VecDeque::new(), scratch: Vec::new(), mismatches: 0 }
     }
 
@@ -66,11 +74,13 @@ impl OutputLog {
             Some(held) => {
                 self.scratch.clear();
                 encode(&mut self.scratch);
-                let same = held.record(seq).map(|stored| stored.is_some_and(|stored| stored == self.scratch));
-                if !matches!(same, Ok(true)) {
+                let stored = held.take(seq);
+                if stored.as_deref() != Ok(self.scratch.as_slice()) {
                     self.mismatches += 1;
                     if self.mismatches <= MAX_REPORTED {
-                        self.report(seq);
+                        let stored = stored.map_or_else(|wrong| wrong, |bytes| bytes.escape_ascii().to_string());
+                        let computed = self.scratch.escape_ascii();
+                        tracing::error!(log = self.name, seq, stored, %computed, "a replayed result differs");
                     }
                 }
                 if self.held.as_ref().is_some_and(|held| held.end <= self.position) {
@@ -84,16 +94,6 @@ impl OutputLog {
         self.pending.pop_front();
         let waiting: u64 = self.pending.iter().map(|records| u64::from(records.count())).sum();
         assert_eq!(end.0 + waiting, self.position, "the {} log numbers its records otherwise", self.name);
-    }
-
-    fn report(&mut self, seq: u64) {
-        let stored = match self.held.as_mut().map(|held| held.record(seq)) {
-            Some(Ok(Some(stored))) => String::from_utf8_lossy(stored).into_owned(),
-            Some(Err(error)) => error.to_string(),
-            _ => "nothing".into(),
-        };
-        let computed = String::from_utf8_lossy(&self.scratch);
-        tracing::error!(log = self.name, seq, stored, %computed, "a replayed result differs from the stored one");
     }
 }
 
