@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let path = config_path(cli.config);
-    let config = match Config::load(path.as_deref(), std::env::vars()) {
+    let config = match Config::load(path.as_deref(), weir::config::environment()) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");
@@ -66,13 +66,14 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
         Command::Simulate(arguments) => {
-            telemetry::logging::init(&config.log)?;
+            telemetry::logging::init(&config.log.level, config.log.format)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let verdict = runtime.block_on(simulator::command(arguments, &config))?;
-            Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
+            print!("{verdict}");
+            Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
         }
         Command::Replay(arguments) => {
-            telemetry::logging::init(&config.log)?;
+            telemetry::logging::init(&config.log.level, config.log.format)?;
             let summary = commands::replay::replay(&arguments.input, &arguments.out, config.settings())?;
             println!(
                 "{} messages, {} readings: {} windows in {}, {} errors in {}",

@@ -33,6 +33,7 @@ pub struct Storage {
     pub errors: Log,
     pub store: Store,
     pub checkpoint: Option<Checkpoint>,
+    pub state_directory: PathBuf,
 }
 
 /// Opens state and logs below the data directory.
@@ -40,7 +41,8 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let data_dir = &config.node.data_dir;
-    let (store, checkpoint) = open_state(&data_dir.join("state"), data_dir, &disk)?;
+    let state_directory = data_dir.join("state");
+    let (store, checkpoint) = open_state(&state_directory, data_dir, &disk)?;
     let positions = positions(checkpoint.as_ref());
     let open = |options: LogOptions, synced: u64| -> anyhow::Result<Log> {
         let name = options.name;
@@ -55,6 +57,7 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
         errors: open(output_options("errors", &config.errors.output, config), positions.errors)?,
         store,
         checkpoint,
+        state_directory,
     })
 }
 

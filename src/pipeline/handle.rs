@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::Thread;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -64,8 +65,8 @@ pub struct Status {
     pub replay_mismatches: u64,
     /// Journal records that were processed again at start.
     pub replayed_records: u64,
-    /// How long that took.
-    pub recovery_ms: u64,
+    /// When they were all processed; `None` until then.
+    pub caught_up_at: Option<Instant>,
     /// When the last checkpoint completed, Unix milliseconds.
     pub checkpoint_completed_ms: Option<i64>,
     /// The last completed checkpoint.

@@ -129,7 +129,7 @@ impl Runner {
     /// crosses it.
     fn recover(&mut self, reader: &mut Reader, waker: &Waker) -> Result<(), PipelineError> {
         let started = Instant::now();
-        let (from, end) = (self.position, self.journal.durable().0);
+        let (from, end) = (self.position, self.recovered_end);
         while self.position < end {
             self.pipeline.turn();
             self.answer();
@@ -149,7 +149,7 @@ impl Runner {
         self.pipeline.update(|status| {
             status.caught_up = true;
             status.replayed_records = replayed;
-            status.recovery_ms = took.as_millis() as u64;
+            status.caught_up_at = Some(Instant::now());
         });
         if replayed > 0 {
             tracing::info!(records = replayed, ?took, "replayed the journal");

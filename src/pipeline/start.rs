@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::clock::Clock;
 use crate::core::operator::{Operator, RestoreError};
 use crate::core::settings::Settings;
-use crate::log::Log;
+use crate::log::{Log, Lsn};
 use crate::pipeline::checkpoint::Checkpointer;
 use crate::pipeline::checkpoint_writer::Writer;
 use crate::pipeline::handle::{Command, Pipeline};
@@ -63,6 +63,8 @@ pub struct Parts {
     pub checkpoint_interval: Duration,
     /// Wall clock, for the times that checkpoints are marked with.
     pub clock: Arc<dyn Clock>,
+    /// End of the journal as it was found at start.
+    pub recovered_end: Lsn,
 }
 
 /// The pipeline, ready to run on a thread.
@@ -78,6 +80,8 @@ pub struct Runner {
     pub(super) commands: mpsc::Receiver<Command>,
     /// Journal position of the next record.
     pub(super) position: u64,
+    /// Journal position up to which this is a recovery.
+    pub(super) recovered_end: u64,
 }
 
 /// Positions of a checkpoint, or of the beginning.
@@ -88,7 +92,7 @@ pub fn positions(checkpoint: Option<&Checkpoint>) -> Positions {
 /// Restores the operator and gives the pipeline its handle. Records found in the journal are processed once
 /// [`Runner::run`] is called, under the settings they were first processed with.
 pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
-    let Parts { journal, windows, errors, store, checkpoint, settings, checkpoint_interval, clock } = parts;
+    let Parts { journal, windows, errors, store, checkpoint, settings, checkpoint_interval, clock, recovered_end } = parts;
     let positions = positions(checkpoint.as_ref());
     let first = journal.stats().first.0;
     if first > positions.replay_from {
@@ -119,6 +123,7 @@ pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
         pipeline: pipeline.clone(),
         commands,
         position,
+        recovered_end: recovered_end.0,
     };
     Ok((runner, pipeline))
 }
