@@ -7,6 +7,7 @@ mod shutdown;
 mod source;
 mod storage;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ use weir::core::record;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::disk::{RealDisk, replace_file};
 use weir::http::live::Live;
-use weir::log::{Log, LogError, Records};
+use weir::log::{AppendError, Log, LogError, Records};
 use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
@@ -163,12 +164,8 @@ async fn start(
         log.on_failure(Box::new(move |reason| failures.report(anyhow!("the {name} log failed: {reason}"))));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // Nothing was heard while weir was down: silence starts at zero.
-    let mut resumed = Records::default();
-    resumed.push_with(record::encode_resumed);
     let recovered_end = journal.durable();
     let results_from = (windows.readable(), errors.readable());
-    journal.append_wait(&resumed).context("cannot write to the journal")?;
     let (runner, pipeline) = prepare(Parts {
         journal: journal.clone(),
         windows: windows.clone(),
@@ -225,7 +222,7 @@ async fn start(
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(server.run(mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     if config.simulator.enabled {
@@ -248,6 +245,19 @@ async fn start(
         http,
         http_tasks,
     })
+}
+
+/// Nothing was heard while weir was down: the journal says so before the first publish, then the door opens. On a full
+/// disk it stays closed until there is space.
+async fn open_door(server: mqtt::Server, journal: Log, cancel: CancellationToken) {
+    let mut resumed = Records::default();
+    resumed.push_with(record::encode_resumed);
+    while journal.append(&resumed, None) == Err(AppendError::Full) {
+        if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
+            return;
+        }
+    }
+    server.run(cancel).await;
 }
 
 /// For scripts and tests that chose port 0.
