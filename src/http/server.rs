@@ -231,3 +231,16 @@ impl AsyncWrite for Timed {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_too_many_connections_is_whole() {
+        let text = std::str::from_utf8(BUSY).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).expect("JSON")["status"], 503);
+    }
+}
