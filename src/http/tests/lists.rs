@@ -184,3 +184,15 @@ async fn scans_beyond_the_bound_are_asked_to_come_back() {
     drop(permits);
     assert_eq!(site.get("/api/v1/errors").await.status, 200);
 }
+
+#[tokio::test]
+async fn the_index_is_built_in_steps() {
+    let site = Site::new();
+    site.add_windows((0..300).map(|at| window("a", at)));
+    let mut steps = 0;
+    while !site.live.windows.index(100).expect("a readable log") {
+        steps += 1;
+    }
+    assert_eq!(steps, 2);
+    assert_eq!(seqs(&site, "windows", "limit=1&order=desc").await, [299]);
+}

@@ -67,6 +67,7 @@ async fn weirs_own_metrics() {
     for start in [
         "weir_build_info{",
         "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
         "weir_http_requests_total{path=\"other\",status=\"404\"} ",
     ] {
         assert!(answer.body.lines().any(|line| line.starts_with(start)), "{start} is not in\n{}", answer.body);
