@@ -4,6 +4,7 @@
 //! [`sim::SimDisk`] an in-memory one that loses and tears writes. The text of every error names the path.
 
 mod real;
+pub mod lock;
 pub mod sim;
 
 use std::fmt::Debug;

@@ -292,6 +292,8 @@ impl Connection {
                     return Ok(Records::default());
                 }
                 Err(AppendError::Closed) => return Err(Close::Journal),
+                // The configuration is refused where an append could outgrow a batch.
+                Err(AppendError::TooLarge { .. }) => return Err(Close::Defect),
             }
         }
         records.clear();
