@@ -84,7 +84,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             return CANNOT_CREATE;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
-            return if error.is_damage() { DATA } else { IO };
+            return if matches!(error, LogError::Damaged(_) | LogError::NewerFormat { .. }) { DATA } else { IO };
         }
         if let Some(error) = cause.downcast_ref::<StateError>() {
             return if error.is_damage() { DATA } else { IO };
@@ -178,7 +178,7 @@ async fn start(
         recovered_end,
     })?;
 
-    let server = mqtt::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
     let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), state_directory, started);
@@ -249,7 +249,7 @@ async fn start(
 
 /// Nothing was heard while weir was down: the journal says so before the first publish, then the door opens. On a full
 /// disk it stays closed until there is space.
-async fn open_door(server: mqtt::Server, journal: Log, cancel: CancellationToken) {
+async fn open_door(server: mqtt::listener::Server, journal: Log, cancel: CancellationToken) {
     let mut resumed = Records::default();
     resumed.push_with(record::encode_resumed);
     while journal.append(&resumed, None) == Err(AppendError::Full) {
