@@ -36,7 +36,8 @@ pub fn journal_directory(directory: &Path) -> PathBuf {
 pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let mut verdict = Verdict::Sound;
     for directory in log_directories(directory) {
-        let report = verify_dir(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
+        let report =
+            verify_dir(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
         writeln!(out, "{}", directory.display())?;
         write!(out, "{report}")?;
         if report.is_damaged() {
@@ -49,8 +50,8 @@ pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict>
 /// Prints records as JSON lines.
 pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Write) -> anyhow::Result<()> {
     let directory = journal_directory(directory);
-    let reader = DirectoryReader::open(&RealDisk, &directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let reader =
+        DirectoryReader::open(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut left = limit.unwrap_or(u64::MAX);
     for batch in reader {
         let batch = batch?;

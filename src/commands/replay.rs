@@ -105,8 +105,8 @@ pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Su
 
 fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
     let mut operator = Operator::new(settings);
-    let reader = DirectoryReader::open(&RealDisk, directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let reader =
+        DirectoryReader::open(&RealDisk, directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut first = true;
     for batch in reader {
         let batch = batch?;
