@@ -146,7 +146,9 @@ async fn serve(
     let stopped = tokio::time::timeout(SHUTDOWN_LIMIT, running.stop(&mut failed)).await;
     match (cause, stopped) {
         (Cause::Failure(error), _) => Err(error),
-        (_, Err(_)) => Err(anyhow!("the shutdown took longer than {SHUTDOWN_LIMIT:?}; the next start replays the journal")),
+        (_, Err(_)) => {
+            Err(anyhow!("the shutdown took longer than {SHUTDOWN_LIMIT:?}; the next start replays the journal"))
+        }
         (Cause::Signal(_), Ok(result)) => result,
     }
 }
@@ -181,7 +183,8 @@ async fn start(
     let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), state_directory, started);
+    let source =
+        AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), state_directory, started);
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),

@@ -69,7 +69,9 @@ impl AppSource {
         let mismatches = self.pipeline.status().replay_mismatches;
         let message = match mismatches {
             0 => "agrees with the stored results".to_owned(),
-            count => format!("{count} replayed results differ from the stored ones: see the ERROR lines, and report it"),
+            count => {
+                format!("{count} replayed results differ from the stored ones: see the ERROR lines, and report it")
+            }
         };
         check("replay", mismatches == 0, message)
     }

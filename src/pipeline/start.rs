@@ -94,7 +94,8 @@ pub fn positions(checkpoint: Option<&Checkpoint>) -> Positions {
 /// Restores the operator and gives the pipeline its handle. Records found in the journal are processed once
 /// [`Runner::run`] is called, under the settings they were first processed with.
 pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
-    let Parts { journal, windows, errors, store, checkpoint, settings, checkpoint_interval, clock, recovered_end } = parts;
+    let Parts { journal, windows, errors, store, checkpoint, settings, checkpoint_interval, clock, recovered_end } =
+        parts;
     let positions = positions(checkpoint.as_ref());
     let first = journal.stats().first.0;
     if first > positions.replay_from {

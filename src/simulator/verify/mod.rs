@@ -119,6 +119,8 @@ struct Outcome {
     readings: u64,
     windows: u64,
     errors: u64,
+    /// Whether looking again later cannot help.
+    settled: bool,
     differences: Vec<String>,
 }
 
@@ -191,7 +193,7 @@ pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, authority: 
         let mut differing = Vec::new();
         for ledger in open {
             let outcome = device(ledger, expectations, authority).await;
-            if outcome.differences.is_empty() || last_look {
+            if outcome.differences.is_empty() || outcome.settled || last_look {
                 result.add(outcome);
             } else {
                 differing.push(ledger);

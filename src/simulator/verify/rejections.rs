@@ -35,7 +35,10 @@ pub(super) fn examine(
     for error in errors {
         match examination.entry(error) {
             Ok(()) => outcome.errors += 1,
-            Err(why) => outcome.differences.push(format!("{}: {why}", ledger.device_id)),
+            Err(why) => {
+                outcome.settled = true;
+                outcome.differences.push(format!("{}: {why}", ledger.device_id));
+            }
         }
     }
     for entry in &ledger.entries {
