@@ -383,3 +383,6 @@ impl Session {
         Ok(Event::None)
     }
 }
+
+#[cfg(test)]
+mod tests;
