@@ -37,7 +37,8 @@ pub fn journal_directory(directory: &Path) -> PathBuf {
 pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let mut verdict = Verdict::Sound;
     for directory in log_directories(directory) {
-        let report = verify_dir(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
+        let report =
+            verify_dir(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
         writeln!(out, "{}", directory.display())?;
         for segment in &report.segments {
             let readable = &segment.readable;
