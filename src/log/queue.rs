@@ -152,11 +152,9 @@ impl Queue {
         self.usual_batch_bytes = body_bytes.max(self.usual_batch_bytes - self.usual_batch_bytes / 8);
         let worth_keeping = SMALL_BUFFER_BYTES.max(self.usual_batch_bytes.saturating_mul(4));
         self.spare.retain(|buffer| buffer.capacity() <= worth_keeping);
-        if let Some(buffer) = reusable.filter(|buffer| buffer.capacity() <= worth_keeping) {
-            if self.spare.len() < MAX_SPARE_BUFFERS {
-                self.spare.push(buffer);
-            }
-        }
+        let reusable = reusable.filter(|buffer| buffer.capacity() <= worth_keeping);
+        self.spare.extend(reusable);
+        self.spare.truncate(MAX_SPARE_BUFFERS);
     }
 
     /// Whether buffers lie about that an idle log need not hold.
