@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use real::RealDisk;
 
 /// A file opened through a [`Disk`]. All offsets and lengths are in bytes.
+#[expect(clippy::len_without_is_empty, reason = "the length comes from the file system, which may refuse to tell")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Reads at `offset` until `buffer` is full or the file ends; returns the bytes read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

@@ -150,7 +150,8 @@ impl Log {
         self.shared.readable()
     }
 
-    /// Wakes `waker` each time the readable position moves, and when the log fails, for the log's life.
+    /// Wakes `waker` each time the readable position moves, and when the log fails, for the log's life. For
+    /// the few tasks that live as long as the log: a waker cannot be taken back.
     pub fn watch(&self, waker: Waker) {
         let mut watchers = lock(&self.shared.watchers);
         if !watchers.iter().any(|known| known.will_wake(&waker)) {

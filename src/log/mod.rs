@@ -14,6 +14,7 @@ mod batch;
 mod checksum;
 mod error;
 mod handle;
+mod inspect;
 mod meters;
 mod options;
 mod queue;

@@ -152,11 +152,9 @@ impl Queue {
         self.usual_batch_bytes = body_bytes.max(self.usual_batch_bytes - self.usual_batch_bytes / 8);
         let worth_keeping = SMALL_BUFFER_BYTES.max(self.usual_batch_bytes.saturating_mul(4));
         self.spare.retain(|buffer| buffer.capacity() <= worth_keeping);
-        if let Some(buffer) = reusable.filter(|buffer| buffer.capacity() <= worth_keeping) {
-            if self.spare.len() < MAX_SPARE_BUFFERS {
-                self.spare.push(buffer);
-            }
-        }
+        let reusable = reusable.filter(|buffer| buffer.capacity() <= worth_keeping);
+        self.spare.extend(reusable);
+        self.spare.truncate(MAX_SPARE_BUFFERS);
     }
 
     /// Whether buffers lie about that an idle log need not hold.
@@ -203,5 +201,90 @@ impl Queue {
         self.waiting_bytes = 0;
         self.trim();
         wakers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::tests::{options, records};
+    use crate::log::wakers::tests::Bell;
+
+    fn queue(max_batch: usize, max_waiting: usize) -> Queue {
+        Queue::new(&LogOptions { commit_max_bytes: max_batch, queue_max_bytes: max_waiting, ..options() }, Lsn(0))
+    }
+
+    /// Records of 9 bytes each: `count` of them take 9 × `count` bytes.
+    fn of_bytes(count: u64) -> Records {
+        let mut records = Records::default();
+        for _ in 0..count {
+            records.push(&[0; 8]);
+        }
+        records
+    }
+
+    #[test]
+    fn room_means_that_any_append_is_taken() {
+        let mut queue = queue(90, 180);
+        let mut taken = 0;
+        while queue.append(&of_bytes(1), None).is_ok() {
+            taken += 9;
+            assert_eq!(queue.has_room(), taken + 90 <= 180, "at {taken} bytes");
+        }
+        assert_eq!((taken, queue.waiting_bytes()), (180, 180));
+        let first = queue.take().unwrap();
+        assert_eq!(queue.waiting_bytes(), 180, "what is being written still counts");
+        queue.written(first.body_bytes(), None);
+        assert!(queue.has_room());
+        assert!(queue.append(&of_bytes(10), None).is_ok());
+    }
+
+    #[test]
+    fn an_append_as_large_as_a_batch_fits_a_queue_that_is_no_larger() {
+        let mut queue = queue(90, 10);
+        assert!(queue.has_room() && queue.append(&of_bytes(10), None).is_ok());
+        assert!(!queue.has_room());
+        let pending = queue.take().unwrap();
+        queue.written(pending.body_bytes(), None);
+        assert!(queue.has_room());
+    }
+
+    #[test]
+    fn buffers_of_a_burst_are_not_kept() {
+        let mut queue = queue(1 << 22, 1 << 23);
+        queue.written(1 << 22, Some(Vec::with_capacity(1 << 22)));
+        assert!(queue.has_spare());
+        for _ in 0..100 {
+            queue.written(100, None);
+        }
+        assert!(!queue.has_spare());
+        queue.written(100, Some(Vec::with_capacity(1000)));
+        assert!(queue.has_spare());
+        queue.trim();
+        assert!(!queue.has_spare());
+    }
+
+    #[test]
+    fn a_reused_buffer_begins_with_space_for_a_header() {
+        let mut queue = queue(1000, 1000);
+        queue.written(0, Some(vec![0xEE; 200]));
+        queue.append(&records(0..3), None).unwrap();
+        let pending = queue.take().unwrap();
+        assert_eq!(pending.buffer[..HEADER_BYTES], [0; HEADER_BYTES]);
+        assert_eq!(&pending.buffer[HEADER_BYTES..], records(0..3).body());
+        assert_eq!((pending.count, queue.next), (3, Lsn(3)));
+    }
+
+    #[test]
+    fn a_failure_wakes_all_and_drops_what_waits() {
+        let mut queue = queue(1000, 1000);
+        let ((waits, waits_waker), (room, room_waker)) = (Bell::new(), Bell::new());
+        queue.append(&records(0..3), Some(&waits_waker)).unwrap();
+        assert!(queue.wait_for_room(&room_waker));
+        queue.failure = Some("gone".to_owned());
+        queue.abandon().wake();
+        assert_eq!((waits.rings(), room.rings(), queue.waiting_bytes()), (1, 1, 0));
+        assert_eq!(queue.append(&records(3..4), None), Err(AppendError::Closed));
+        assert!(queue.take().is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::recovery::newer;
+use super::inspect::newer;
 use super::scan::{Fault, FaultKind, Scanner};
 use super::segment::index_interval_bytes;
 use super::shared::{Shared, lock};

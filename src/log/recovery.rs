@@ -1,17 +1,22 @@
-//! Opening a log: what is there, what is a torn tail, what is damage.
+//! Opening a log: checks what is there, cuts a torn tail, refuses damage, and makes certain what it found.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::active::{self, ActiveSegment};
-use super::batch::{FORMAT_VERSION, Header};
 use super::error::{Damage, LogError};
-use super::scan::{Fault, FaultKind, Scanner, Survey, survey};
-use super::segment::{self, HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
+use super::inspect::{
+    SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, list_segments, newer, read_header, short_of,
+};
+use super::scan::{Scanner, Survey, survey};
+use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
 use super::{LogOptions, Lsn};
-use crate::disk::{Disk, DiskFile, directory_of};
+use crate::disk::{Disk, DiskFile, directory_of, is_full};
+
+/// Largest piece in which recovery writes again.
+const REWRITE_BYTES: usize = 1024 * 1024;
 
 /// What recovery leaves for the writer: everything in it is synced.
 #[derive(Debug)]
@@ -21,121 +26,6 @@ pub(super) struct Recovered {
     pub(super) end: Lsn,
     pub(super) arrival_ms: Option<i64>,
     pub(super) torn_bytes: u64,
-}
-
-/// One segment file of a directory.
-#[derive(Debug, Clone)]
-pub(super) struct SegmentFile {
-    pub(super) first: Lsn,
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
-}
-
-/// The segment files of a directory, oldest first. Other files are not the log's and are left alone.
-pub(super) fn list_segments(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<SegmentFile>> {
-    let entries = disk.list(dir)?;
-    let files = entries.into_iter().filter(|entry| !entry.is_dir).filter_map(|entry| {
-        let first = segment::parse_name(&entry.name)?;
-        Some(SegmentFile { first, path: dir.join(&entry.name), bytes: entry.len })
-    });
-    Ok(files.collect())
-}
-
-/// Reads the header of a segment file.
-pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Result<SegmentHeader, SegmentFault>> {
-    let mut bytes = [0; HEADER_BYTES];
-    if file.read_at(&mut bytes, 0)? < HEADER_BYTES {
-        return Ok(Err(SegmentFault::Unreadable));
-    }
-    Ok(SegmentHeader::decode(&bytes))
-}
-
-/// A segment is created with its header alone, so a file that holds no more was never used.
-pub(super) fn is_unfinished(file: &SegmentFile) -> bool {
-    file.bytes <= HEADER_BYTES as u64
-}
-
-pub(super) fn damaged_header(file: &SegmentFile) -> Damage {
-    Damage {
-        file: file.path.clone(),
-        offset: 0,
-        expected: file.first,
-        what: "the segment's header cannot be read".to_owned(),
-        proof: "a segment's header is synced before anything else in it is written".to_owned(),
-        lost_until: None,
-    }
-}
-
-pub(super) fn newer(file: &Path, version: u16) -> LogError {
-    LogError::NewerFormat { file: file.to_path_buf(), version, supported: FORMAT_VERSION }
-}
-
-/// Compares a segment with the file before it. `None`: they fit.
-pub(super) fn check_link(file: &SegmentFile, header: &SegmentHeader, before: Option<&SegmentFile>) -> Option<Damage> {
-    let damage = |what: String, expected| Damage {
-        file: file.path.clone(),
-        offset: 0,
-        expected,
-        what,
-        proof: "a segment is synced before its successor is created".to_owned(),
-        lost_until: Some(file.first),
-    };
-    if header.first != file.first {
-        return Some(damage(format!("its header says that it begins with record {}", header.first), file.first));
-    }
-    let before = before?;
-    match header.predecessor {
-        Some(predecessor) if predecessor.first != before.first => Some(damage(
-            format!("the segment before it, {}, is missing", segment::file_name(predecessor.first)),
-            predecessor.first,
-        )),
-        Some(predecessor) if predecessor.bytes != before.bytes => Some(Damage {
-            file: before.path.clone(),
-            offset: before.bytes.min(predecessor.bytes),
-            expected: before.first,
-            what: format!("the file has {} bytes and had {} when it was closed", before.bytes, predecessor.bytes),
-            proof: "a segment is synced before its successor is created".to_owned(),
-            lost_until: None,
-        }),
-        Some(_) => None,
-        None => Some(damage("its header says that nothing was before it".to_owned(), before.first)),
-    }
-}
-
-/// What a fault at the end of a scan means.
-pub(super) enum Verdict {
-    /// An interrupted write of something that was never synced.
-    Torn,
-    Damage(Damage),
-    Newer(u16),
-}
-
-/// Tells a torn tail from damage. `successor`: the next segment begins there; `known_synced`: a checkpoint's position.
-pub(super) fn judge(
-    path: &Path,
-    fault: &Fault,
-    proof: Option<&Header>,
-    successor: Option<Lsn>,
-    known_synced: Lsn,
-) -> Verdict {
-    let (proof, lost_until) = match (fault.kind, successor, proof) {
-        (FaultKind::Newer(version), ..) => return Verdict::Newer(version),
-        (_, Some(next), _) => {
-            (format!("the next segment, which begins with record {next}, proves that it was synced"), {
-                Some(proof.map_or(next, |later| later.first))
-            })
-        }
-        (_, None, Some(later)) => {
-            (format!("the batch of record {} proves that it was synced", later.first), Some(later.first))
-        }
-        (_, None, None) if known_synced > fault.expected => {
-            (format!("a checkpoint proves that everything below record {known_synced} was synced"), Some(known_synced))
-        }
-        (FaultKind::Impossible, ..) => ("its checksum holds, so it was not an interrupted write".to_owned(), None),
-        (FaultKind::Unreadable, None, None) => return Verdict::Torn,
-    };
-    let Fault { offset, expected, what, .. } = *fault;
-    Verdict::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
 }
 
 /// Recovers the log of `options.dir`. `first`: where an empty log begins.
@@ -264,21 +154,81 @@ impl Recovery<'_> {
         let successor = self.files.get(index + 1).map(|next| next.first);
         let mut segment = Segment::empty(file.first, header.seed());
         let mut scanner = self.scanner(open, header, file.bytes);
-        let Survey { fault, proof, .. } = survey(&mut scanner, &mut segment).map_err(self.io("read a segment"))?;
-        let Some(fault) = fault.or_else(|| short_of(&segment, successor)) else { return Ok((segment, 0)) };
-        match judge(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
-            Verdict::Newer(version) => Err(newer(&file.path, version)),
-            Verdict::Damage(damage) => Err(damage.into()),
-            Verdict::Torn => {
-                open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
-                let torn = file.bytes.saturating_sub(segment.bytes);
-                tracing::info!(
-                    log = self.options.name, file = %file.path.display(), offset = segment.bytes, bytes = torn,
-                    "cut a tail that was never acknowledged"
-                );
-                Ok((segment, torn))
+        let found = survey(&mut scanner, &mut segment).map_err(self.io("read a segment"))?;
+        let Survey { synced_below, fault, proof, .. } = found;
+        let mut torn_bytes = 0;
+        if let Some(fault) = fault.or_else(|| short_of(&segment, successor)) {
+            match judge(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
+                Verdict::Newer(version) => return Err(newer(&file.path, version)),
+                Verdict::Damage(damage) => return Err(damage.into()),
+                Verdict::Torn => torn_bytes = self.cut(file, open, &segment)?,
             }
         }
+        if successor.is_none() && segment.end >= self.known_synced {
+            self.write_again(open, header, &segment, synced_below)?;
+        }
+        Ok((segment, torn_bytes))
+    }
+
+    fn cut(&self, file: &SegmentFile, open: &OpenSegment, segment: &Segment) -> Result<u64, LogError> {
+        open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
+        let bytes = file.bytes.saturating_sub(segment.bytes);
+        tracing::info!(
+            log = self.options.name, file = %file.path.display(), offset = segment.bytes, bytes,
+            "cut a tail that was never acknowledged"
+        );
+        Ok(bytes)
+    }
+
+    /// Writes what may never have been synced once more. After a failed sync an operating system may hold pages that
+    /// it takes for written and that are not on the disk: they read well, and a sync alone would not save them.
+    fn write_again(
+        &self,
+        open: &OpenSegment,
+        header: &SegmentHeader,
+        segment: &Segment,
+        synced_below: Option<Lsn>,
+    ) -> Result<(), LogError> {
+        let begin = match synced_below {
+            None => 0,
+            Some(synced) => self.offset_of(open, header, segment, synced.max(self.known_synced))?,
+        };
+        let mut buffer = vec![0; REWRITE_BYTES.min(usize::try_from(segment.bytes).unwrap_or(REWRITE_BYTES))];
+        let mut offset = begin;
+        while offset < segment.bytes {
+            let rest = usize::try_from(segment.bytes - offset).unwrap_or(usize::MAX);
+            let piece = rest.min(buffer.len());
+            let read = open.file.read_at(&mut buffer[..piece], offset).map_err(self.io("read a segment"))?;
+            match open.file.write_all_at(&buffer[..read], offset) {
+                // Some file systems need space to overwrite. Then the sync that follows must do.
+                Err(error) if is_full(&error) => break,
+                written => written.map_err(self.io("write what it found once more"))?,
+            }
+            if read == 0 {
+                break;
+            }
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Where the batch that holds `position` begins; the end of the segment where none does.
+    fn offset_of(
+        &self,
+        open: &OpenSegment,
+        header: &SegmentHeader,
+        segment: &Segment,
+        position: Lsn,
+    ) -> Result<u64, LogError> {
+        let start = segment.index.seek(position, segment.first);
+        let mut scanner = Scanner::new(Arc::clone(&open.file), header.seed(), start, None, segment.bytes);
+        while let Ok(Some(batch)) = scanner.header().map_err(self.io("read a segment"))? {
+            if batch.end() > position {
+                break;
+            }
+            scanner.skip(&batch);
+        }
+        Ok(scanner.offset())
     }
 
     fn finish(
@@ -347,11 +297,4 @@ impl Recovery<'_> {
     fn io(&self, action: &'static str) -> impl Fn(io::Error) -> LogError {
         LogError::io(self.options.name, action)
     }
-}
-
-/// A segment that ends before its successor begins, although every batch in it is whole.
-pub(super) fn short_of(segment: &Segment, successor: Option<Lsn>) -> Option<Fault> {
-    let successor = successor.filter(|next| *next != segment.end)?;
-    let what = if successor > segment.end { "the segment ends" } else { "the segment holds records of the next" };
-    Some(Fault { offset: segment.bytes, expected: segment.end, what, kind: FaultKind::Impossible })
 }

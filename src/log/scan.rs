@@ -251,6 +251,8 @@ impl Scanner {
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) batches: u64,
+    /// The log was synced below this position when the last batch was written.
+    pub(super) synced_below: Option<Lsn>,
     /// What ended the scan before the end of the file.
     pub(super) fault: Option<Fault>,
     /// Proof behind the fault that what is unreadable was synced.
@@ -259,7 +261,7 @@ pub(super) struct Survey {
 
 /// Checks every batch from the scanner's position to the end and adds them to `segment`.
 pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result<Survey> {
-    let mut batches = 0;
+    let (mut batches, mut synced_below) = (0, None);
     let fault = loop {
         let header = match scanner.header()? {
             Ok(Some(header)) => header,
@@ -272,7 +274,8 @@ pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result
         scanner.skip(&header);
         segment.grow(header.first, header.end(), header.arrival_ms, header.batch_bytes());
         batches += 1;
+        synced_below = Some(header.synced_below);
     };
     let proof = if fault.is_some() { scanner.find_proof()? } else { None };
-    Ok(Survey { batches, fault, proof })
+    Ok(Survey { batches, synced_below, fault, proof })
 }

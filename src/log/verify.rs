@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::recovery::{self, SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, newer, short_of};
+use super::inspect::{self, SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, newer, short_of};
 use super::scan::{Scanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use super::{Batch, LogError, Lsn, SegmentSummary};
@@ -83,7 +83,7 @@ fn name_of(dir: &Path) -> String {
 
 /// Checks every batch in the log of `dir`. A log that is open meanwhile may show its newest batch as a torn tail.
 pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError> {
-    let files = recovery::list_segments(disk, dir).map_err(LogError::io(&name_of(dir), "list its segments"))?;
+    let files = inspect::list_segments(disk, dir).map_err(LogError::io(&name_of(dir), "list its segments"))?;
     let mut report = VerifyReport::default();
     for (index, file) in files.iter().enumerate() {
         let before = index.checked_sub(1).and_then(|before| files.get(before));
@@ -104,7 +104,7 @@ fn verify_segment(
     let handle = disk.open_read(&file.path).map_err(&io)?;
     let mut segment = Segment::empty(file.first, 0);
     let mut batches = 0;
-    match recovery::read_header(&*handle).map_err(&io)? {
+    match inspect::read_header(&*handle).map_err(&io)? {
         Ok(header) => {
             if let Some(damage) = check_link(file, &header, before) {
                 report.problems.push(problem_of(&damage.into()));
@@ -190,7 +190,7 @@ impl DirectoryReader {
     /// Lists the segments of `dir`.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<DirectoryReader, LogError> {
         let name = name_of(dir);
-        let files = recovery::list_segments(&*disk, dir).map_err(LogError::io(&name, "list its segments"))?;
+        let files = inspect::list_segments(&*disk, dir).map_err(LogError::io(&name, "list its segments"))?;
         Ok(DirectoryReader { disk, name, files: files.into(), open: None, before: None, torn_bytes: 0 })
     }
 
@@ -236,10 +236,10 @@ impl DirectoryReader {
         let successor = self.files.front().map(|next| next.first);
         let mut segment = Segment::empty(file.first, 0);
         (segment.end, segment.bytes) = (scanner.expected(), scanner.offset());
-        if let Some(fault) = short_of(&segment, successor) {
-            if let Verdict::Damage(damage) = judge(&file.path, &fault, None, successor, Lsn(0)) {
-                return Err(damage.into());
-            }
+        if let Some(fault) = short_of(&segment, successor)
+            && let Verdict::Damage(damage) = judge(&file.path, &fault, None, successor, Lsn(0))
+        {
+            return Err(damage.into());
         }
         self.before = Some(file);
         Ok(())
@@ -249,7 +249,7 @@ impl DirectoryReader {
         let Some(file) = self.files.pop_front() else { return Ok(false) };
         let io = LogError::io(&self.name, "read a segment");
         let handle = self.disk.open_read(&file.path).map_err(&io)?;
-        let header = match recovery::read_header(&*handle).map_err(&io)? {
+        let header = match inspect::read_header(&*handle).map_err(&io)? {
             Ok(header) => header,
             Err(SegmentFault::Version(version)) => return Err(newer(&file.path, version)),
             Err(SegmentFault::Unreadable) if self.files.is_empty() && is_unfinished(&file) => {

@@ -161,12 +161,9 @@ fn check_poison(sync: SyncPolicy, inject: impl Fn(&SimDisk)) {
     let (send, receive) = mpsc::channel();
     log.on_failure(Box::new(move |reason| send.send(reason).unwrap()));
     assert_eq!(receive.recv().unwrap(), reason, "told at once when it has failed already");
-    for seed in 0..5 {
-        let (log, recovery) = open(&disk.crash(seed), LogOptions { sync, ..options() }, 5).unwrap();
-        assert!(recovery.end >= Lsn(5));
-        check_records(&log, 0);
-        break;
-    }
+    let (log, recovery) = open(&disk.crash(3), LogOptions { sync, ..options() }, 5).unwrap();
+    assert!(recovery.end >= Lsn(5));
+    check_records(&log, 0);
 }
 
 #[test]

@@ -85,6 +85,27 @@ fn zeros_and_scraps_at_the_end_are_cut() {
     }
 }
 
+/// After a failed sync the system reads back what is not on the disk and will never be, unless it is written again.
+#[test]
+fn what_recovery_finds_after_a_failed_sync_is_certain() {
+    for sync in [SyncPolicy::EveryCommit, SyncPolicy::OnRequest] {
+        let options = LogOptions { sync, ..options() };
+        let (disk, log) = filled(options.clone(), 10);
+        disk.allow_syncs(Some(0));
+        disk.fail_sync(1);
+        for position in 10..15 {
+            log.append(&records(position..position + 1), None).unwrap();
+        }
+        disk.allow_syncs(None);
+        assert!(log.sync().is_err() && log.close().is_err());
+        let (log, recovery) = open(&disk, options.clone(), 0).unwrap();
+        assert!(recovery.end > Lsn(10), "a restart without a power cut finds what was written");
+        assert_eq!(log.durable(), recovery.end);
+        let (_log, after) = open(&disk.crash(0), options, recovery.end.0).unwrap();
+        assert_eq!(after.end, recovery.end);
+    }
+}
+
 /// A client can put anything into a payload, the bytes of a batch too.
 #[test]
 fn a_batch_inside_a_torn_payload_proves_nothing() {
@@ -218,6 +239,8 @@ fn read_all(disk: &SimDisk) -> (u64, bool) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     /// Wherever a bit decays: it is refused when the records are known to have been synced, and never read wrong.
     #[test]
     fn no_flipped_bit_goes_unnoticed(file in 0_usize..3, at in any::<prop::sample::Index>(), bit in 0_u8..8) {

@@ -80,6 +80,7 @@ fn closing_with_a_full_disk_ends_and_says_so() {
     fill(&log);
     let error = log.close().unwrap_err().to_string();
     assert!(error.contains("disk is full"), "{error}");
+    assert_eq!(verify_dir(&disk, dir()).unwrap().problems, [], "no half batch is left");
     let disk = disk.crash(4);
     disk.set_capacity(None);
     let (log, recovery) = open(&disk, options(), 20).unwrap();
