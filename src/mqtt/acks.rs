@@ -68,6 +68,8 @@ impl Acks {
             count += run.count;
             self.runs.pop_front();
         }
+        const LONGEST_ACK_BYTES: usize = 5;
+        out.reserve(count * LONGEST_ACK_BYTES);
         for ack in self.entries.drain(..count) {
             self.pubacks -= usize::from(ack.kind == frame::PUBACK);
             frame::put_ack(ack.kind, ack.packet_id, ack.reason, version, out);
