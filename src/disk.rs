@@ -3,6 +3,7 @@
 //! Everything above works on the [`Disk`] and [`DiskFile`] traits: [`RealDisk`] is the operating system,
 //! [`sim::SimDisk`] an in-memory one that loses and tears writes. The text of every error names the path.
 
+pub mod lock;
 mod real;
 pub mod sim;
 

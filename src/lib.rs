@@ -7,6 +7,8 @@
 
 pub mod http;
 pub mod mqtt;
+pub mod simulator;
+
 pub mod pipeline;
 pub mod state;
 

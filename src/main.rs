@@ -1,1 +1,113 @@
-fn main() {}
+//! weir's command line: parses, loads the configuration, runs one command, and turns its result into an exit code.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod cli;
+mod commands;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, JournalCommand};
+use commands::journal::Verdict;
+use weir::config::Config;
+use weir::{simulator, telemetry};
+
+/// Exit codes of `sysexits.h`, where scripts and service managers look for them.
+mod exit {
+    pub const FAILURE: u8 = 1;
+    pub const USAGE: u8 = 64;
+    pub const DATA: u8 = 65;
+    pub const CONFIG: u8 = 78;
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the terminal is gone there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let path = config_path(cli.config);
+    let config = match Config::load(path.as_deref(), weir::config::environment()) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let command = cli.command.unwrap_or(Command::Run);
+    match dispatch(command, config, path.as_deref()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weir: {error:#}");
+            ExitCode::from(app::exit_code(&error))
+        }
+    }
+}
+
+/// The file that was named, else ./config.toml where it exists.
+fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| Path::new("config.toml").is_file().then(|| PathBuf::from("config.toml")))
+}
+
+fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run => app::run(config, path),
+        Command::Check => {
+            let name = path.map_or_else(|| "defaults".into(), |path| path.display().to_string());
+            println!("{name}: ok");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Simulate(arguments) => {
+            telemetry::logging::init(&config.log.level, config.log.format)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let verdict = runtime.block_on(simulator::command(arguments, &config))?;
+            print!("{verdict}");
+            Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
+        }
+        Command::Replay(arguments) => {
+            telemetry::logging::init(&config.log.level, config.log.format)?;
+            let summary = commands::replay::replay(&arguments.input, &arguments.out, config.settings())?;
+            println!(
+                "{} messages, {} readings: {} windows in {}, {} errors in {}",
+                summary.messages,
+                summary.readings,
+                summary.windows,
+                arguments.out.join("windows.jsonl").display(),
+                summary.errors,
+                arguments.out.join("errors.jsonl").display(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Journal(command) => journal(command, &config),
+        Command::Health(arguments) => app::health(&arguments, &config),
+    }
+}
+
+fn journal(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match command {
+        JournalCommand::Verify { directory } => {
+            let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
+            let verdict = commands::journal::verify(&directory, &mut out)?;
+            out.flush()?;
+            Ok(match verdict {
+                Verdict::Sound => ExitCode::SUCCESS,
+                Verdict::Damaged => ExitCode::from(exit::DATA),
+            })
+        }
+        JournalCommand::Dump { directory, from, limit } => {
+            let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
+            commands::journal::dump(&directory, from, limit, &mut out)?;
+            out.flush()?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,1 +1,26 @@
 //! HTTP: API, health, metrics, live stream.
+//!
+//! Reads views and never slows the pipeline: every request is bounded in time, records scanned and bytes, and every
+//! kind of waiting has a bound beyond which the answer is 503. docs/http-api.md is the reference.
+
+mod checkpoints;
+mod device_metrics;
+mod devices;
+mod health;
+pub mod live;
+mod metrics;
+mod parameters;
+pub mod problem;
+mod results;
+mod router;
+mod server;
+pub mod source;
+mod state;
+mod status;
+mod stream;
+
+pub use server::{BindError, Server};
+pub use state::{Parts, State};
+
+#[cfg(test)]
+mod tests;

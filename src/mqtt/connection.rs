@@ -292,8 +292,8 @@ impl Connection {
                     return Ok(Records::default());
                 }
                 Err(AppendError::Closed) => return Err(Close::Journal),
-                Err(_) => {
-                    // One publish and its topic are larger than a group commit.
+                Err(AppendError::TooLarge { .. }) => {
+                    // The configuration is refused where that can happen.
                     self.door.meters.limit("journal_record");
                     return Err(Close::Quota);
                 }

@@ -1,8 +1,20 @@
 //! How the other parts ask the pipeline.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::Thread;
+use std::time::Instant;
 
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow, Sizes, Totals};
+use tokio::sync::oneshot;
+
+use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow, Operator, Sizes, Totals};
+
+/// Commands that wait for the pipeline at most; more are refused.
+const MAX_COMMANDS: usize = 64;
+
+/// Completed checkpoints that are remembered for the API.
+const MAX_CHECKPOINTS: usize = 100;
 
 /// The pipeline did not answer: it has stopped, or is too busy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +63,12 @@ pub struct Status {
     pub lowest_watermark_ms: Option<i64>,
     /// Replayed results that differ from what the output logs held: 0 unless weir has a defect.
     pub replay_mismatches: u64,
+    /// Journal records that were processed again at start.
+    pub replayed_records: u64,
+    /// When they were all processed; `None` until then.
+    pub caught_up_at: Option<Instant>,
+    /// When the last checkpoint completed, Unix milliseconds.
+    pub checkpoint_completed_ms: Option<i64>,
     /// The last completed checkpoint.
     pub checkpoint: Option<CheckpointInfo>,
     /// Failures of checkpoints since start.
@@ -61,31 +79,120 @@ pub struct Status {
     pub failure: Option<String>,
 }
 
+/// Something to be done between two batches.
+pub(super) type Command = Box<dyn FnOnce(&Operator) + Send>;
+
+#[derive(Debug, Default)]
+struct Published {
+    status: Status,
+    checkpoints: VecDeque<CheckpointInfo>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    published: Mutex<Published>,
+    commands: mpsc::SyncSender<Command>,
+    thread: Mutex<Option<Thread>>,
+    /// Grows with every turn of the pipeline's loop: the watchdog's food.
+    turns: AtomicU64,
+}
+
 /// Asks the pipeline between two batches. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    _shared: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pipeline {
+    /// A handle, and the commands that the pipeline's thread takes from it.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::sync_channel(MAX_COMMANDS);
+        let shared =
+            Shared { published: Mutex::default(), commands, thread: Mutex::new(None), turns: AtomicU64::new(0) };
+        (Self { shared: Arc::new(shared) }, receiver)
+    }
+
     /// Devices in order of id.
-    pub async fn devices(&self, _after: Option<String>, _limit: usize) -> Result<Vec<DeviceSummary>, Unavailable> {
-        todo!()
+    pub async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<DeviceSummary>, Unavailable> {
+        self.ask(move |operator| operator.devices(after.as_deref(), limit)).await
     }
+
     /// One device whole.
-    pub async fn device(&self, _device_id: String) -> Result<Option<DeviceDetail>, Unavailable> {
-        todo!()
+    pub async fn device(&self, device_id: String) -> Result<Option<DeviceDetail>, Unavailable> {
+        self.ask(move |operator| operator.device(&device_id)).await
     }
+
     /// Last closed windows of all keys that ended after `since_ms`, and how many are left out.
-    pub async fn last_windows(&self, _since_ms: i64, _limit: usize) -> Result<(Vec<LastWindow>, usize), Unavailable> {
-        todo!()
+    pub async fn last_windows(&self, since_ms: i64, limit: usize) -> Result<(Vec<LastWindow>, usize), Unavailable> {
+        self.ask(move |operator| operator.last_windows(since_ms, limit)).await
     }
+
     /// The newest completed checkpoints of this run, newest first.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        todo!()
+        lock(&self.shared.published).checkpoints.iter().cloned().collect()
     }
+
     /// State at the end of the last batch.
     pub fn status(&self) -> Status {
-        todo!()
+        lock(&self.shared.published).status.clone()
+    }
+
+    /// Turns of the pipeline's loop so far: a pipeline that is alive takes some every second, whether or not there is
+    /// work.
+    pub fn turns(&self) -> u64 {
+        self.shared.turns.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the pipeline's thread.
+    pub(super) fn wake(&self) {
+        if let Some(thread) = &*lock(&self.shared.thread) {
+            thread.unpark();
+        }
+    }
+
+    /// Says which thread runs the pipeline.
+    pub(super) fn runs_on(&self, thread: Thread) {
+        *lock(&self.shared.thread) = Some(thread);
+    }
+
+    /// Counts a turn of the loop.
+    pub(super) fn turn(&self) {
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes what [`Pipeline::status`] shows.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut lock(&self.shared.published).status);
+    }
+
+    /// Adds a completed checkpoint.
+    pub(super) fn completed(&self, checkpoint: CheckpointInfo, now_ms: i64) {
+        let mut published = lock(&self.shared.published);
+        published.status.checkpoint = Some(checkpoint.clone());
+        published.status.checkpoint_completed_ms = Some(now_ms);
+        published.status.checkpoint_error = None;
+        published.checkpoints.push_front(checkpoint);
+        published.checkpoints.truncate(MAX_CHECKPOINTS);
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Operator) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        let command: Command = Box::new(move |operator| {
+            // A caller that went away needs no answer.
+            let _ = sender.send(question(operator));
+        });
+        self.shared.commands.try_send(command).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => Unavailable("too many questions wait for it; ask again in a moment"),
+            mpsc::TrySendError::Disconnected(_) => Unavailable("it has stopped"),
+        })?;
+        self.wake();
+        receiver.await.map_err(|_| Unavailable("it has stopped"))
     }
 }

@@ -1,1 +1,79 @@
-//! Checkpoints in sled.
+//! Checkpoints: the operator's state and the positions it belongs to, in sled.
+//!
+//! A checkpoint is a manifest and one blob per key group. A group that changed is written to the one of its two slots
+//! that the last complete checkpoint does not use; then the slots are synced; then the manifest is written, to the one
+//! of two keys that the last complete one does not use, and synced. A crash anywhere leaves the last complete
+//! checkpoint whole.
+
+pub mod key_value;
+pub mod manifest;
+pub mod store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why state could not be read or stored.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// sled refused a call.
+    #[error("the state store at {} failed: {source}", directory.display())]
+    Sled {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// sled's own words.
+        source: sled::Error,
+    },
+    /// A call of the file system failed.
+    #[error("the state store at {} failed: {source}", directory.display())]
+    Io {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// What is stored is not what was written.
+    #[error("the state store at {} is damaged: {what}", directory.display())]
+    Damaged {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// sled panicked while it opened or loaded.
+    #[error("the state store at {} is damaged: reading it panicked", directory.display())]
+    Panicked {
+        /// Directory of the store.
+        directory: PathBuf,
+    },
+    /// sled did not come back: a damaged file can make it spin for ever.
+    #[error("the state store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
+    TimedOut {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A checkpoint of a later weir.
+    #[error("the checkpoint in {} has format version {found}, this weir reads up to {known}: install the newer weir again", directory.display())]
+    Newer {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// Version found.
+        found: u16,
+        /// Newest version this weir reads.
+        known: u16,
+    },
+}
+
+impl StateError {
+    /// Whether the store's content is unusable, rather than the file system under it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StateError::Damaged { .. } | StateError::Panicked { .. } | StateError::TimedOut { .. } => true,
+            StateError::Sled { source, .. } => !matches!(source, sled::Error::Io(_)),
+            StateError::Io { .. } | StateError::Newer { .. } => false,
+        }
+    }
+}

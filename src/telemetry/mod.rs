@@ -1,3 +1,6 @@
 //! Logging and metrics of weir itself.
 
+pub mod logging;
 pub mod names;
+pub mod process;
+pub mod recorder;

@@ -107,3 +107,31 @@ metrics! {
     PROCESS_MAX_FDS Gauge "process_max_fds" "Limit of open file descriptors.";
     PROCESS_THREADS Gauge "process_threads" "Threads.";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the first table of docs/metrics.md are the metrics, in this order.
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let text = include_str!("../../docs/metrics.md");
+        let table = text.split("## `/metrics/devices`").next().unwrap_or_default();
+        let documented: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = ALL
+            .iter()
+            .map(|metric| {
+                format!("| `{}` | {} | {} |", metric.name, format!("{:?}", metric.kind).to_lowercase(), metric.help)
+            })
+            .collect();
+        assert_eq!(documented, expected);
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

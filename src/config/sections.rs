@@ -1,10 +1,11 @@
-//! Every setting, its default and its checks. config.toml documents the same keys; a test compares.
+//! Every setting and its default.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
+use crate::telemetry::logging::LogFormat;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -185,18 +186,6 @@ pub struct Http {
     pub metrics_max_series: usize,
     /// Series whose last window ended longer ago are left out.
     pub metrics_series_ttl_ms: i64,
-}
-
-/// Form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-    /// The systemd journal.
-    Journald,
 }
 
 /// weir's own log.
@@ -380,42 +369,5 @@ impl Default for Simulator {
             fault_share: 0.005,
             seed: 1,
         }
-    }
-}
-
-impl Config {
-    /// The part that results depend on.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            telemetry_topics: self.ingest.telemetry_topics.clone(),
-            error_topics: self.ingest.error_topics.clone(),
-            timestamp_unit: self.ingest.timestamp_unit,
-            numeric_strings: self.ingest.numeric_strings,
-            max_readings_per_message: self.ingest.max_readings_per_message,
-            max_future_ms: self.validate.max_future_ms,
-            max_age_ms: self.validate.max_age_ms,
-            allowed_devices: self.validate.allowed_devices.clone(),
-            metrics: self.validate.metrics.clone(),
-            dedup: self.dedup.enabled,
-            window_ms: self.window.size_ms,
-            watermark: self.window.watermark,
-            out_of_orderness_ms: self.window.out_of_orderness_ms,
-            allowed_lateness_ms: self.window.allowed_lateness_ms,
-            idle_timeout_ms: self.window.idle_timeout_ms,
-            max_devices: self.limits.devices,
-            max_metrics_per_device: self.limits.metrics_per_device,
-            device_ttl_ms: self.state.device_ttl_ms,
-            store_duplicates: self.errors.store_duplicates,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_settings_agree() {
-        assert_eq!(Config::default().settings(), Settings::default());
     }
 }

@@ -1,0 +1,35 @@
+//! `weir health`: asks a running weir, for container health checks.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use weir::config::Config;
+use weir::simulator::http_client;
+
+use crate::cli::HealthArguments;
+
+/// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
+pub fn health(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let url = arguments.url.clone().unwrap_or_else(|| {
+        let mut address = config.http.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}")
+    });
+    let Some(authority) = http_client::authority(&url) else {
+        bail!("{url} is not a URL of the form http://HOST:PORT");
+    };
+    let path = if arguments.ready { "/readyz" } else { "/healthz" };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let response =
+        runtime.block_on(http_client::get(authority, path)).with_context(|| format!("no answer from {url}{path}"))?;
+    let body = String::from_utf8_lossy(&response.body).into_owned();
+    if response.status == 200 {
+        println!("{body}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{} {body}", response.status);
+    Ok(ExitCode::FAILURE)
+}

@@ -1,0 +1,340 @@
+//! `weir run`: builds the parts in order, watches over them, and takes them down in order.
+
+mod health;
+mod notify;
+mod resources;
+mod shutdown;
+mod source;
+mod storage;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use metrics_exporter_prometheus::PrometheusHandle;
+use sd_notify::NotifyState;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use weir::clock::{Clock, SystemClock};
+use weir::config::Config;
+use weir::core::record;
+use weir::disk::lock::{DirectoryLock, LockError};
+use weir::disk::{RealDisk, replace_file};
+use weir::http::live::Live;
+use weir::log::{AppendError, Log, LogError, Records};
+use weir::mqtt::results::Results;
+use weir::pipeline::handle::Pipeline;
+use weir::pipeline::run::Stop;
+use weir::pipeline::start::{Parts, StartError, prepare};
+use weir::state::StateError;
+use weir::{http, mqtt, simulator, telemetry};
+
+pub use health::health;
+use shutdown::{Cause, Failures};
+use source::AppSource;
+use storage::Storage;
+
+/// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Part of it that the last checkpoint may take.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
+
+/// Pause between two looks at a recovery that is under way.
+const RECOVERY_POLL: Duration = Duration::from_millis(5);
+
+/// Runs the appliance until a signal or a failure.
+pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let prometheus = telemetry::recorder::install();
+    let _lock = DirectoryLock::acquire(&config.node.data_dir)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = path.map_or_else(|| "defaults".into(), |path| path.display().to_string()),
+        data_dir = %config.node.data_dir.display(),
+        "weir starts"
+    );
+    resources::raise_open_files(config.mqtt.max_connections);
+    let storage = storage::open(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
+    let result = runtime.block_on(serve(Arc::new(config), storage, prometheus, started));
+    // Tasks that hang must not keep the process from ending.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// The code of `sysexits.h` for an error that ended the process.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    const FAILURE: u8 = 1;
+    const DATA: u8 = 65;
+    const CANNOT_CREATE: u8 = 73;
+    const IO: u8 = 74;
+    for cause in error.chain() {
+        if cause.is::<LockError>() {
+            return CANNOT_CREATE;
+        }
+        if let Some(error) = cause.downcast_ref::<LogError>() {
+            return if matches!(error, LogError::Damaged(_) | LogError::NewerFormat { .. }) { DATA } else { IO };
+        }
+        if let Some(error) = cause.downcast_ref::<StateError>() {
+            return if error.is_damage() { DATA } else { IO };
+        }
+        if let Some(StartError::Gap { .. } | StartError::Restore { .. }) = cause.downcast_ref::<StartError>() {
+            return DATA;
+        }
+        if cause.is::<std::io::Error>() {
+            return IO;
+        }
+    }
+    FAILURE
+}
+
+/// Where the listeners are bound.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    mqtt: SocketAddr,
+    http: SocketAddr,
+}
+
+/// The parts that run, in the order in which they are stopped.
+struct Running {
+    addresses: Addresses,
+    mqtt: CancellationToken,
+    mqtt_tasks: TaskTracker,
+    journal: Log,
+    windows: Log,
+    errors: Log,
+    pipeline: Pipeline,
+    stop: Stop,
+    pipeline_thread: JoinHandle<()>,
+    results_stop: Arc<AtomicBool>,
+    results_thread: JoinHandle<()>,
+    live: Arc<Live>,
+    live_thread: JoinHandle<()>,
+    http: CancellationToken,
+    http_tasks: TaskTracker,
+}
+
+async fn serve(
+    config: Arc<Config>,
+    storage: Storage,
+    prometheus: PrometheusHandle,
+    started: Instant,
+) -> anyhow::Result<()> {
+    let (failures, mut failed) = Failures::new();
+    let running = start(&config, storage, prometheus, &failures, started).await?;
+    let cause = tokio::select! {
+        cause = shutdown::wait(&mut failed) => cause?,
+        () = announce(&config, &running, started) => shutdown::wait(&mut failed).await?,
+    };
+    match &cause {
+        Cause::Signal(name) => tracing::info!("{name}: stopping"),
+        Cause::Failure(error) => tracing::error!("{error:#}: stopping"),
+    }
+    notify::send(&[NotifyState::Stopping]);
+    shutdown::exit_on_second_signal()?;
+    let stopped = tokio::time::timeout(SHUTDOWN_LIMIT, running.stop(&mut failed)).await;
+    match (cause, stopped) {
+        (Cause::Failure(error), _) => Err(error),
+        (_, Err(_)) => {
+            Err(anyhow!("the shutdown took longer than {SHUTDOWN_LIMIT:?}; the next start replays the journal"))
+        }
+        (Cause::Signal(_), Ok(result)) => result,
+    }
+}
+
+async fn start(
+    config: &Arc<Config>,
+    storage: Storage,
+    prometheus: PrometheusHandle,
+    failures: &Failures,
+    started: Instant,
+) -> anyhow::Result<Running> {
+    let Storage { journal, windows, errors, store, checkpoint, state_directory } = storage;
+    for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
+        let failures = failures.clone();
+        log.on_failure(Box::new(move |reason| failures.report(anyhow!("the {name} log failed: {reason}"))));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let recovered_end = journal.durable();
+    let results_from = (windows.readable(), errors.readable());
+    let (runner, pipeline) = prepare(Parts {
+        journal: journal.clone(),
+        windows: windows.clone(),
+        errors: errors.clone(),
+        store,
+        checkpoint,
+        settings: config.settings(),
+        checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
+        clock: clock.clone(),
+        recovered_end,
+    })?;
+
+    let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let broker = server.broker();
+    let live = Live::new(windows.clone(), errors.clone());
+    let source =
+        AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), state_directory, started);
+    let state = http::State::new(http::Parts {
+        config: config.clone(),
+        pipeline: Arc::new(pipeline.clone()),
+        journal: journal.clone(),
+        live: live.clone(),
+        source: Arc::new(source),
+        metrics: prometheus,
+        clock,
+    });
+    let http_server = http::Server::bind(&config.http, state).await?;
+    let addresses = Addresses { mqtt: server.local_addr(), http: http_server.local_addr() };
+    write_addresses(config, addresses)?;
+    tracing::info!(mqtt = %addresses.mqtt, http = %addresses.http, took = ?started.elapsed(), "listening");
+
+    let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+    let pipeline_thread = failures.spawn("pipeline", {
+        let stop = stop.clone();
+        move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
+    })?;
+    let results = Results::new(
+        broker,
+        config.windows.publish.then(|| (windows.clone(), results_from.0)),
+        config.errors.output.publish.then(|| (errors.clone(), results_from.1)),
+    );
+    let results_thread = failures.spawn("results", {
+        let stop = results_stop.clone();
+        move || {
+            results.run(&stop);
+            Ok(())
+        }
+    })?;
+    let live_thread = failures.spawn("live", {
+        let live = live.clone();
+        move || {
+            live.run();
+            Ok(())
+        }
+    })?;
+    let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
+    mqtt_tasks.spawn(open_door(server, journal.clone(), mqtt.clone()));
+    http_tasks.spawn(http_server.run(http.clone()));
+    http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
+    if config.simulator.enabled {
+        mqtt_tasks.spawn(simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
+    }
+    Ok(Running {
+        addresses,
+        mqtt,
+        mqtt_tasks,
+        journal,
+        windows,
+        errors,
+        pipeline,
+        stop,
+        pipeline_thread,
+        results_stop,
+        results_thread,
+        live,
+        live_thread,
+        http,
+        http_tasks,
+    })
+}
+
+/// Nothing was heard while weir was down: the journal says so before the first publish, then the door opens. On a full
+/// disk it stays closed until there is space.
+async fn open_door(server: mqtt::listener::Server, journal: Log, cancel: CancellationToken) {
+    let mut resumed = Records::default();
+    resumed.push_with(record::encode_resumed);
+    while journal.append(&resumed, None) == Err(AppendError::Full) {
+        if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
+            return;
+        }
+    }
+    server.run(cancel).await;
+}
+
+/// For scripts and tests that chose port 0.
+fn write_addresses(config: &Config, addresses: Addresses) -> anyhow::Result<()> {
+    let path = config.node.data_dir.join("addresses.json");
+    let text = json!({
+        "pid": std::process::id(),
+        "mqtt": addresses.mqtt.to_string(),
+        "http": addresses.http.to_string(),
+    })
+    .to_string();
+    replace_file(&RealDisk, &path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The built-in fleet goes through the same door as real devices. If it fails, devices are not affected.
+async fn simulate(config: Arc<Config>, port: u16, cancel: CancellationToken) {
+    let boot = SystemClock.now_ms().to_string();
+    let mut options = simulator::Options::from_config(&config, boot);
+    options.address.set_port(port);
+    tracing::info!(devices = options.devices, "the simulator is on (simulator.enabled)");
+    if let Err(error) = simulator::run(options, cancel, Arc::default()).await {
+        tracing::warn!(%error, "the simulator stopped");
+    }
+}
+
+/// Waits until the journal found at start is processed, then says where to look, and keeps waiting.
+async fn announce(config: &Config, running: &Running, started: Instant) {
+    while !running.pipeline.status().caught_up {
+        tokio::time::sleep(RECOVERY_POLL).await;
+    }
+    let status = running.pipeline.status();
+    tracing::info!(replayed = status.replayed_records, took = ?started.elapsed(), "ready");
+    notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) || config.simulator.enabled {
+        source::print_where_to_look(running.addresses.mqtt, running.addresses.http, &config.node.data_dir);
+    }
+}
+
+impl Running {
+    /// Stops accepting → closes sessions → syncs the journal → drains the pipeline → takes a checkpoint → stops HTTP.
+    async fn stop(self, failed: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<()> {
+        self.mqtt.cancel();
+        self.mqtt_tasks.close();
+        self.mqtt_tasks.wait().await;
+        let journal = self.journal.clone();
+        let synced = tokio::task::spawn_blocking(move || journal.sync()).await?;
+        self.stop.request(&self.pipeline);
+        let thread = self.pipeline_thread;
+        tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow!("the pipeline panicked"))?;
+        self.results_stop.store(true, Ordering::Release);
+        self.results_thread.thread().unpark();
+        self.live.stop();
+        self.http.cancel();
+        self.http_tasks.close();
+        self.http_tasks.wait().await;
+        let logs = [self.journal, self.windows, self.errors];
+        let threads = [self.results_thread, self.live_thread];
+        tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
+            for thread in threads {
+                thread.join().map_err(|_| anyhow!("a thread panicked"))?;
+            }
+            for log in logs {
+                log.close()?;
+            }
+            Ok(())
+        })
+        .await??;
+        synced.context("cannot sync the journal")?;
+        match failed.try_recv() {
+            Ok(error) => Err(error),
+            Err(_) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the process asks of the operating system before it starts.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors besides connections: logs, sled, listeners, HTTP.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Raises the soft limit of open files to the hard one, and says so where that is too few for `max_connections`.
+pub fn raise_open_files(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let wanted = max_connections as u64 + OTHER_DESCRIPTORS;
+    if let Some(current) = getrlimit(Resource::Nofile).current
+        && current < wanted
+    {
+        tracing::warn!(
+            current,
+            wanted,
+            "the limit of open files is too low for mqtt.max_connections: raise LimitNOFILE or `ulimit -n`"
+        );
+    }
+}

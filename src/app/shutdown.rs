@@ -1,0 +1,80 @@
+//! What ends the process: a signal, or a part that cannot go on.
+
+use std::panic::AssertUnwindSafe;
+
+use anyhow::anyhow;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Failures that wait to be looked at; one is enough to end the process.
+const MAX_FAILURES: usize = 16;
+
+/// Why the process ends.
+#[derive(Debug)]
+pub enum Cause {
+    /// SIGTERM or SIGINT.
+    Signal(&'static str),
+    /// A part failed.
+    Failure(anyhow::Error),
+}
+
+/// Reports that a part cannot go on. Clones report to the same place.
+#[derive(Debug, Clone)]
+pub struct Failures {
+    sender: mpsc::Sender<anyhow::Error>,
+}
+
+impl Failures {
+    /// The reporting end and the one that is listened to.
+    pub fn new() -> (Self, mpsc::Receiver<anyhow::Error>) {
+        let (sender, receiver) = mpsc::channel(MAX_FAILURES);
+        (Self { sender }, receiver)
+    }
+
+    /// Reports a failure. Beyond the first few nothing is added: the process is ending.
+    pub fn report(&self, error: anyhow::Error) {
+        let _ = self.sender.try_send(error);
+    }
+
+    /// Starts a thread whose error or panic ends the process.
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let failures = self.clone();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failures.report(error),
+                Err(_) => failures.report(anyhow!("the {name} thread panicked; please report this defect")),
+            }
+        })
+    }
+}
+
+/// Waits for the first cause to end.
+pub async fn wait(failures: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<Cause> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => Cause::Signal("SIGTERM"),
+        _ = interrupt.recv() => Cause::Signal("SIGINT"),
+        Some(error) = failures.recv() => Cause::Failure(error),
+    })
+}
+
+/// From now on a signal ends the process at once, which is safe: recovery is the tested path.
+pub fn exit_on_second_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("second signal: exiting at once; the next start replays the journal");
+        std::process::exit(1);
+    });
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use weir::simulator;
+
+/// A telemetry appliance in one process: durable MQTT ingest, event-time windows, HTTP and Prometheus.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about, max_term_width = 100)]
+#[command(after_help = "Without a command, weir runs with ./config.toml if there is one.\n\
+    Exit codes: 0 success, 1 failure, 64 usage, 65 bad data, 73 cannot create, 74 disk error, 78 bad config.")]
+pub struct Cli {
+    /// Configuration file; without it ./config.toml if there is one, else the defaults.
+    #[arg(short, long, global = true, value_name = "FILE", env = "WEIR_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the appliance: MQTT broker, pipeline, HTTP, and the simulator where the config has it on.
+    Run,
+    /// Read the configuration and print every fault in it.
+    Check,
+    /// Run a fleet of simulated devices against an MQTT broker.
+    Simulate(simulator::Arguments),
+    /// Recompute windows and errors from recorded readings or from a journal.
+    Replay(ReplayArguments),
+    /// Look into a journal.
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Ask a running weir whether it is healthy; for container health checks.
+    Health(HealthArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    /// A file with one message per line, or a data directory (or its journal directory).
+    ///
+    /// In a file each line is one message as a device would publish it; its arrival time is the newest event time in
+    /// it and idleness is off, unless the line has a field "arrival" (Unix milliseconds). The end of the file closes
+    /// all windows. A journal is replayed with the arrival times it holds.
+    #[arg(value_name = "FILE.jsonl|DATA_DIR")]
+    pub input: PathBuf,
+    /// Directory for windows.jsonl and errors.jsonl.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Read everything and report batches, records and damage. Exit code 65 where there is damage.
+    Verify {
+        /// Data directory, or one log's directory; default: the config's data directory.
+        directory: Option<PathBuf>,
+    },
+    /// Print the records as JSON lines.
+    Dump {
+        /// Data directory, or its journal directory; default: the config's data directory.
+        directory: Option<PathBuf>,
+        /// Position of the first record to print.
+        #[arg(long, default_value_t = 0, value_name = "LSN")]
+        from: u64,
+        /// Most records to print.
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct HealthArguments {
+    /// Base URL of the HTTP listener; default: the config's http.listen.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Ask /readyz instead of /healthz.
+    #[arg(long)]
+    pub ready: bool,
+}

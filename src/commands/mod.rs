@@ -1,0 +1,4 @@
+//! The commands besides `run`.
+
+pub mod journal;
+pub mod replay;

@@ -1,0 +1,174 @@
+//! `weir replay`: the same core over recorded input.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use weir::core::operator::Operator;
+use weir::core::output::{Collector, ErrorEntry, WindowResult};
+use weir::core::record::{self, Publish};
+use weir::core::recorded;
+use weir::core::settings::Settings;
+use weir::disk::RealDisk;
+use weir::log::verify::DirectoryReader;
+
+use crate::commands::journal::journal_directory;
+
+/// Topic under which the lines of a file are processed: it names no device, so every line must.
+const FILE_TOPIC: &str = "replay";
+
+/// Longest line of a file, in bytes: beyond any MQTT packet.
+const MAX_LINE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What a replay came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub messages: u64,
+    pub readings: u64,
+    pub windows: u64,
+    pub errors: u64,
+}
+
+struct Files {
+    windows: BufWriter<File>,
+    errors: BufWriter<File>,
+    line: Vec<u8>,
+    failure: Option<std::io::Error>,
+    summary: Summary,
+}
+
+impl Files {
+    fn create(directory: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let create = |name: &str| {
+            let path = directory.join(name);
+            let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            anyhow::Ok(BufWriter::with_capacity(1 << 20, file))
+        };
+        Ok(Self {
+            windows: create("windows.jsonl")?,
+            errors: create("errors.jsonl")?,
+            line: Vec::new(),
+            failure: None,
+            summary: Summary::default(),
+        })
+    }
+
+    /// Ends the files; reports the first write that failed.
+    fn finish(mut self, operator: &Operator) -> anyhow::Result<Summary> {
+        if let Some(error) = self.failure {
+            return Err(error).context("cannot write the results");
+        }
+        for mut file in [self.windows, self.errors] {
+            file.flush().context("cannot write the results")?;
+        }
+        self.summary.messages = operator.totals().messages;
+        self.summary.readings = operator.totals().received;
+        Ok(self.summary)
+    }
+}
+
+fn put(file: &mut BufWriter<File>, line: &mut Vec<u8>, failure: &mut Option<std::io::Error>) {
+    line.push(b'\n');
+    if failure.is_none() {
+        *failure = file.write_all(line).err();
+    }
+    line.clear();
+}
+
+impl Collector for Files {
+    fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
+        window.write_json(seq, &mut self.line);
+        put(&mut self.windows, &mut self.line, &mut self.failure);
+        self.summary.windows += 1;
+    }
+
+    fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
+        entry.write_json(seq, &mut self.line);
+        put(&mut self.errors, &mut self.line, &mut self.failure);
+        self.summary.errors += 1;
+    }
+}
+
+/// Replays a file or a journal into `out`.
+pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Summary> {
+    let mut files = Files::create(out)?;
+    let operator = if input.is_dir() {
+        replay_journal(&journal_directory(input), settings, &mut files)?
+    } else {
+        replay_file(input, settings, &mut files)?
+    };
+    files.finish(&operator)
+}
+
+fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
+    let mut operator = Operator::new(settings);
+    let reader = DirectoryReader::open(Arc::new(RealDisk), directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut first = true;
+    for batch in reader {
+        let batch = batch?;
+        if std::mem::take(&mut first) && batch.first().0 > 0 {
+            tracing::warn!(
+                first = batch.first().0,
+                "the journal does not reach back to its beginning: windows count only what is kept \
+                 (journal.retention keeps more)"
+            );
+        }
+        operator
+            .apply(batch.first().0, batch.arrival_ms(), batch.records(), files)
+            .with_context(|| format!("batch at journal position {}", batch.first().0))?;
+    }
+    Ok(operator)
+}
+
+fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let unit = settings.timestamp_unit;
+    let mut operator = Operator::new(Settings {
+        telemetry_topics: vec![FILE_TOPIC.into()],
+        error_topics: Vec::new(),
+        idle_timeout_ms: None,
+        ..settings.clone()
+    });
+    let mut arrival_ms = 0;
+    let mut line = Vec::new();
+    let mut bytes = Vec::new();
+    for number in 0u64.. {
+        line.clear();
+        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut line);
+        if read.with_context(|| format!("{}, line {}", path.display(), number + 1))? == 0 {
+            break;
+        }
+        let payload = line.trim_ascii();
+        if payload.is_empty() {
+            continue;
+        }
+        let times = recorded::times(payload, unit);
+        if times.arrival_ms.is_some() && operator.settings().idle_timeout_ms != settings.idle_timeout_ms {
+            let timed = Settings { idle_timeout_ms: settings.idle_timeout_ms, ..operator.settings().clone() };
+            operator.reconfigure(timed, files);
+        }
+        arrival_ms = times.arrival_ms.or(times.newest_event_ms).unwrap_or(arrival_ms);
+        bytes.clear();
+        let publish = Publish {
+            client_id: "replay",
+            topic: FILE_TOPIC,
+            packet_id: 0,
+            qos: 0,
+            dup: false,
+            retain: false,
+            payload,
+        };
+        record::encode_publish(&publish, false, &mut bytes);
+        operator
+            .apply(number, arrival_ms, std::iter::once(bytes.as_slice()), files)
+            .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+    }
+    operator.close_all(files);
+    Ok(operator)
+}

@@ -1,0 +1,190 @@
+//! What several keys must hold together, and what a value must hold beyond its type.
+
+use crate::config::document::Document;
+use crate::config::fault::Problem;
+use crate::config::keys;
+use crate::telemetry::logging;
+
+/// Adds the faults of everything that no single value's type tells.
+pub(super) fn check(document: &mut Document<'_>) {
+    node(document);
+    listeners(document);
+    topics(document);
+    names(document);
+    ranges(document);
+    sizes(document);
+    log_level(document);
+}
+
+fn fault(document: &mut Document<'_>, key: &str, wrong: impl Into<String>, expected: impl Into<String>) {
+    document.fault(document.origin(key), key, Problem::new(wrong, expected));
+}
+
+fn node(document: &mut Document<'_>) {
+    let name = &document.config.node.name;
+    if name.len() > 128 || name.chars().any(char::is_control) {
+        fault(document, "node.name", "this name cannot be used", "at most 128 bytes without control characters");
+    }
+    if document.config.node.data_dir.as_os_str().is_empty() {
+        fault(document, "node.data_dir", "it is empty", "a directory such as \"data\" or \"/var/lib/weir\"");
+    }
+}
+
+fn listeners(document: &mut Document<'_>) {
+    let (mqtt, http) = (document.config.mqtt.listen, document.config.http.listen);
+    let overlap = mqtt.ip() == http.ip() || mqtt.ip().is_unspecified() || http.ip().is_unspecified();
+    if mqtt.port() == http.port() && mqtt.port() != 0 && overlap {
+        let wrong = format!("{http} is taken by mqtt.listen = \"{mqtt}\"");
+        fault(document, "http.listen", wrong, "another port");
+    }
+    if !mqtt.ip().is_loopback() && !document.is_set("mqtt.allow_anonymous") {
+        let wrong = format!("{mqtt} can be reached from other machines and mqtt.allow_anonymous is not set");
+        let expected =
+            "mqtt.allow_anonymous = true or false; only loopback listeners may leave it on without saying so";
+        fault(document, "mqtt.listen", wrong, expected);
+    }
+}
+
+fn topics(document: &mut Document<'_>) {
+    let ingest = document.config.ingest.clone();
+    if ingest.telemetry_topics.is_empty() {
+        fault(document, "ingest.telemetry_topics", "it is empty", "at least one topic such as \"devices/+/telemetry\"");
+    }
+    let lists = [("ingest.telemetry_topics", &ingest.telemetry_topics), ("ingest.error_topics", &ingest.error_topics)];
+    for (key, patterns) in lists {
+        for pattern in patterns {
+            if let Some(wrong) = pattern_fault(pattern) {
+                fault(document, key, format!("{pattern:?} {wrong}"), "a topic such as \"devices/+/telemetry\"");
+            }
+        }
+    }
+    for telemetry in &ingest.telemetry_topics {
+        for error in ingest.error_topics.iter().filter(|error| overlap(telemetry, error)) {
+            let wrong = format!("{error:?} and {telemetry:?} of ingest.telemetry_topics can be the same topic");
+            fault(document, "ingest.error_topics", wrong, "topics that no topic of readings matches");
+        }
+    }
+}
+
+/// Why a pattern cannot be an ingest topic. A `+` stands in the place of the device id, so there is one at most.
+fn pattern_fault(pattern: &str) -> Option<&'static str> {
+    let levels: Vec<&str> = pattern.split('/').collect();
+    if pattern.is_empty() {
+        Some("is empty")
+    } else if pattern.len() > usize::from(u16::MAX) || pattern.chars().any(char::is_control) {
+        Some("is too long or has control characters")
+    } else if pattern.contains('#') {
+        Some("holds a #")
+    } else if levels.iter().any(|level| level.contains('+') && *level != "+") {
+        Some("has a + that is not a whole level")
+    } else if levels.iter().filter(|level| **level == "+").count() > 1 {
+        Some("has more than one +")
+    } else if matches!(levels[0], "weir" | "+") && levels.len() > 1 || pattern.starts_with('$') {
+        Some("reaches below weir/ or $, where clients cannot publish")
+    } else {
+        None
+    }
+}
+
+/// Whether one topic can match both patterns.
+fn overlap(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.split('/').collect(), b.split('/').collect());
+    a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a == b || *a == "+" || *b == "+")
+}
+
+fn names(document: &mut Document<'_>) {
+    let expected = "1 to 128 bytes without control characters, /, + and #, and without white space at either end";
+    for device in document.config.validate.allowed_devices.clone() {
+        let forbidden = |c: char| c.is_control() || matches!(c, '/' | '+' | '#');
+        if device.is_empty() || device.len() > 128 || device.chars().any(forbidden) || device.trim() != device {
+            fault(document, "validate.allowed_devices", format!("{device:?} cannot be a device id"), expected);
+        }
+    }
+    let expected = "1 to 64 characters of A-Z a-z 0-9 . _ : / -";
+    for metric in document.config.validate.metrics.clone().into_keys().filter(|name| !is_metric(name)) {
+        let key = format!("validate.metrics.{metric}");
+        fault(document, &key, format!("{metric:?} cannot be a metric"), expected);
+    }
+    let metrics = document.config.simulator.metrics.clone();
+    for metric in metrics.iter().filter(|name| !is_metric(name)) {
+        fault(document, "simulator.metrics", format!("{metric:?} cannot be a metric"), expected);
+    }
+    if metrics.is_empty() {
+        fault(document, "simulator.metrics", "it is empty", "at least one metric");
+    }
+}
+
+fn is_metric(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn ranges(document: &mut Document<'_>) {
+    for (metric, range) in document.config.validate.metrics.clone() {
+        if let (Some(min), Some(max)) = (range.min, range.max)
+            && min > max
+        {
+            let key = format!("validate.metrics.{metric}.min");
+            fault(document, &key, format!("{min} is above max = {max}"), "min at or below max");
+        }
+    }
+}
+
+/// What one append holds beside the packet that closes it: earlier publishes of the same read, and its topic where the
+/// packet only had an alias.
+const APPEND_MARGIN_BYTES: usize = 256 * 1024;
+
+fn sizes(document: &mut Document<'_>) {
+    let (packet, commit) = (document.config.mqtt.max_packet_size_bytes, document.config.journal.commit_max_bytes);
+    if packet + APPEND_MARGIN_BYTES > commit {
+        let wrong = format!("{packet} bytes do not fit into a group commit of {commit} bytes");
+        fault(document, "mqtt.max_packet_size", wrong, "at most journal.commit_max_bytes less 256KiB");
+    }
+    let segment = document.config.journal.segment_size_bytes;
+    if commit as u64 > segment {
+        let wrong = format!("{commit} bytes do not fit into a segment of {segment} bytes");
+        fault(document, "journal.commit_max_bytes", wrong, "at most journal.segment_size");
+    }
+}
+
+fn log_level(document: &mut Document<'_>) {
+    if let Err(wrong) = logging::check_filter(&document.config.log.level) {
+        let near = keys::nearest(&document.config.log.level, logging::LEVELS.iter().copied());
+        let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+        let expected = format!(
+            "a level (off, error, warn, info, debug, trace) or directives such as \"info,weir::mqtt=debug\"{hint}"
+        );
+        fault(document, "log.level", wrong, expected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_patterns() {
+        for good in ["devices/+/telemetry", "a", "/+", "plant/line-1/+", "weir-readings/+", "weir"] {
+            assert_eq!(pattern_fault(good), None, "{good}");
+        }
+        for bad in ["", "devices/#", "+/+", "devices/a+/x", "$SYS/x", "weir/windows/+", "+/x", "a\u{0}b"] {
+            assert!(pattern_fault(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn overlapping_patterns() {
+        assert!(overlap("a/+/t", "a/b/t"));
+        assert!(overlap("a/+", "+/b"));
+        assert!(!overlap("a/+/t", "a/+/e"));
+        assert!(!overlap("a/+", "a/b/c"));
+    }
+
+    #[test]
+    fn metric_names() {
+        assert!(is_metric("Motor.1_rpm:x/y-z"));
+        for bad in ["", "a b", "é", &"x".repeat(65)] {
+            assert!(!is_metric(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Walks a TOML document and the environment along the table of keys and collects every fault on the way.
+
+use std::collections::BTreeMap;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::config::fault::{Fault, Origin, Problem};
+use crate::config::keys::{self, METRIC_KEYS};
+use crate::config::sections::Config;
+use crate::config::value::Raw;
+use crate::core::settings::MetricRange;
+
+/// Environment variables that begin so, and hold a `__`, are settings.
+const PREFIX: &str = "WEIR_";
+
+/// A configuration in the making.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// What was read so far, over the defaults.
+    pub config: Config,
+    /// Every fault found so far.
+    pub faults: Vec<Fault>,
+    /// Where each key that is not at its default was set.
+    set: BTreeMap<String, Origin>,
+}
+
+impl<'a> Document<'a> {
+    /// Reads the document.
+    pub fn read(file: &'a str, text: &'a str) -> Self {
+        let mut document = Self { file, text, config: Config::default(), faults: Vec::new(), set: BTreeMap::new() };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let origin = document.line_of(error.span().map_or(0, |span| span.start));
+            document.fault(origin, "", Problem::new(error.message(), ""));
+        }
+        document.sections(table.get_ref());
+        // What the parser made up to go on after a syntax error is no fault of its own.
+        let broken: Vec<Origin> = document.faults.iter().take(errors.len()).map(|fault| fault.origin.clone()).collect();
+        let mut index = 0;
+        document.faults.retain(|fault| {
+            index += 1;
+            index <= errors.len() || !broken.contains(&fault.origin)
+        });
+        document
+    }
+
+    /// Where the key was set; the file as a whole if it has its default.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.set.get(key).cloned().unwrap_or_else(|| Origin::File(self.file.to_owned()))
+    }
+
+    /// Whether the key was set at all.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.set.contains_key(key)
+    }
+
+    /// Notes a fault.
+    pub fn fault(&mut self, origin: Origin, key: impl Into<String>, problem: Problem) {
+        self.faults.push(Fault { origin, key: key.into(), problem });
+    }
+
+    fn line_of(&self, offset: usize) -> Origin {
+        let before = self.text.as_bytes().iter().take(offset);
+        Origin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
+    }
+
+    fn sections(&mut self, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let (section, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
+            match value.get_ref() {
+                _ if !keys::is_section(section) => {
+                    let expected = suggestion(keys::suggest_section(section), "a section of config.toml");
+                    self.fault(origin, section, Problem::new("there is no such section", expected));
+                }
+                DeValue::Table(keys) => self.section(section, keys),
+                _ => {
+                    let wrong = "this is a section, not a key";
+                    self.fault(origin, section, Problem::new(wrong, format!("[{section}] with its keys below")));
+                }
+            }
+        }
+    }
+
+    fn section(&mut self, section: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let (key, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
+            if section == "validate" && key == "metrics" {
+                self.metrics(origin, value.get_ref());
+            } else {
+                self.value(origin, section, key, Raw::Toml(value.get_ref()));
+            }
+        }
+    }
+
+    fn value(&mut self, origin: Origin, section: &str, name: &str, value: Raw<'_>) {
+        let key = format!("{section}.{name}");
+        let result = match keys::find(section, name) {
+            Some(found) => (found.read)(&mut self.config, value),
+            None => {
+                let expected = suggestion(keys::suggest_key(section, name), "a key of config.toml");
+                Err(Problem::new("there is no such key", expected))
+            }
+        };
+        match result {
+            Ok(()) => drop(self.set.insert(key, origin)),
+            Err(problem) => self.fault(origin, key, problem),
+        }
+    }
+
+    fn metrics(&mut self, origin: Origin, value: &DeValue<'_>) {
+        let expected = "[validate.metrics.NAME] with min, max or unit below";
+        let Some(metrics) = value.as_table() else {
+            return self.fault(origin, "validate.metrics", Problem::new("this is a table of metrics", expected));
+        };
+        for (name, value) in metrics {
+            let (metric, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
+            let Some(table) = value.get_ref().as_table() else {
+                let key = format!("validate.metrics.{metric}");
+                self.fault(origin, key, Problem::new("this is a table", expected));
+                continue;
+            };
+            self.set.insert(format!("validate.metrics.{metric}"), origin);
+            self.config.validate.metrics.entry(metric.to_owned()).or_default();
+            for (name, value) in table {
+                let origin = self.line_of(name.span().start);
+                self.metric_value(origin, metric, name.get_ref(), Raw::Toml(value.get_ref()));
+            }
+        }
+    }
+
+    fn metric_value(&mut self, origin: Origin, metric: &str, name: &str, value: Raw<'_>) {
+        let key = format!("validate.metrics.{metric}.{name}");
+        let range: &mut MetricRange = self.config.validate.metrics.entry(metric.to_owned()).or_default();
+        let result = match METRIC_KEYS.iter().find(|key| key.name == name) {
+            Some(found) => (found.read)(range, value),
+            None => Err(Problem::new("there is no such key", "min, max or unit")),
+        };
+        match result {
+            Ok(()) => drop(self.set.insert(key, origin)),
+            Err(problem) => self.fault(origin, key, problem),
+        }
+    }
+
+    /// Applies `WEIR_SECTION__KEY` over what the file says. Others of weir's variables, and those of other programs,
+    /// are left alone.
+    pub fn environment(&mut self, environment: impl Iterator<Item = (String, String)>) {
+        let mut variables: Vec<_> = environment.filter(|(name, _)| is_setting(name)).collect();
+        variables.sort();
+        for (variable, value) in variables {
+            let lower = variable[PREFIX.len()..].to_lowercase();
+            let parts: Vec<&str> = lower.split("__").collect();
+            let origin = Origin::Variable(variable.clone());
+            match parts[..] {
+                ["validate", "metrics", ref name @ .., key] if !name.is_empty() => {
+                    let metric = self.metric_named(&name.join("__"));
+                    self.set.entry(format!("validate.metrics.{metric}")).or_insert_with(|| origin.clone());
+                    self.metric_value(origin, &metric, key, Raw::Text(&value));
+                }
+                [section, key] if keys::is_section(section) => self.value(origin, section, key, Raw::Text(&value)),
+                [section, ..] => {
+                    let near = keys::suggest_section(section).filter(|near| near != section);
+                    let expected = suggestion(near, "WEIR_SECTION__KEY with a section and a key of config.toml");
+                    self.fault(origin, parts.join("."), Problem::new("there is no such setting", expected));
+                }
+                // `split` yields at least one part.
+                [] => {}
+            }
+        }
+    }
+
+    /// Variables are upper case by custom while metric names keep their case: one that the file names is meant.
+    fn metric_named(&self, lower: &str) -> String {
+        let known = self.config.validate.metrics.keys().find(|name| name.to_lowercase() == lower);
+        known.map_or_else(|| lower.to_owned(), Clone::clone)
+    }
+}
+
+fn is_setting(variable: &str) -> bool {
+    variable.strip_prefix(PREFIX).is_some_and(|rest| rest.contains("__"))
+}
+
+fn suggestion(near: Option<String>, otherwise: &str) -> String {
+    near.map_or_else(|| otherwise.to_owned(), |near| format!("{otherwise}; did you mean {near}?"))
+}

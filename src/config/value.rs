@@ -1,0 +1,312 @@
+//! One value of the configuration, from TOML or from the environment, read as the type that its key wants.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use toml::de::DeValue;
+
+use crate::config::fault::Problem;
+
+/// A value before its key has given it a type.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Raw<'a> {
+    /// From a TOML document.
+    Toml(&'a DeValue<'a>),
+    /// From an environment variable: text without quotes.
+    Text(&'a str),
+}
+
+/// A century: no duration of weir makes sense beyond it, and sums of two stay far from overflow.
+const LONGEST_MS: i64 = 36_500 * 86_400_000;
+
+const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h\" or \"7d\"";
+const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
+const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
+
+impl<'a> Raw<'a> {
+    /// The value as a message quotes it.
+    fn shown(self) -> String {
+        match self {
+            Raw::Text(text) => format!("{text:?}"),
+            Raw::Toml(value) => match value {
+                DeValue::String(text) => format!("{text:?}"),
+                DeValue::Integer(number) => number.to_string(),
+                DeValue::Float(number) => number.to_string(),
+                DeValue::Boolean(truth) => truth.to_string(),
+                DeValue::Datetime(time) => time.to_string(),
+                DeValue::Array(_) => "a list".into(),
+                DeValue::Table(_) => "a table".into(),
+            },
+        }
+    }
+
+    fn not(self, what: &str, expected: impl Into<String>) -> Problem {
+        Problem::new(format!("{} is not {what}", self.shown()), expected)
+    }
+
+    fn as_text(self) -> Option<&'a str> {
+        match self {
+            Raw::Text(text) => Some(text),
+            Raw::Toml(value) => value.as_str(),
+        }
+    }
+
+    /// A string.
+    pub fn text(self) -> Result<String, Problem> {
+        self.as_text().map(str::to_owned).ok_or_else(|| self.not("a string", "text in quotes"))
+    }
+
+    /// `true` or `false`.
+    pub fn switch(self) -> Result<bool, Problem> {
+        let found = match self {
+            Raw::Text(text) => text.parse().ok(),
+            Raw::Toml(value) => value.as_bool(),
+        };
+        found.ok_or_else(|| self.not("a switch", "true or false"))
+    }
+
+    /// A whole number within `range`.
+    pub fn whole<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, Problem> {
+        let number = match self {
+            Raw::Text(text) => text.parse::<u64>().ok(),
+            Raw::Toml(DeValue::Integer(number)) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            Raw::Toml(_) => None,
+        };
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        let number = number.ok_or_else(|| self.not("such a number", expected()))?;
+        let inside = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        inside.ok_or_else(|| Problem::new(format!("{number} is out of range"), expected()))
+    }
+
+    /// A finite number.
+    pub fn number(self) -> Result<f64, Problem> {
+        let number = match self {
+            Raw::Text(text) => text.parse::<f64>().ok(),
+            Raw::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
+            Raw::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
+            Raw::Toml(_) => None,
+        };
+        number
+            .filter(|number| number.is_finite())
+            .ok_or_else(|| self.not("a number", "a finite number such as -40 or 12.5"))
+    }
+
+    /// A share of a whole, from 0 to 1.
+    pub fn share(self) -> Result<f64, Problem> {
+        let share = self.number()?;
+        if (0.0..=1.0).contains(&share) {
+            return Ok(share);
+        }
+        Err(Problem::new(
+            format!("{share} is not a share"),
+            "a number from 0 (none) to 1 (all), such as 0.01 for one in a hundred",
+        ))
+    }
+
+    /// A duration within `range`, in milliseconds.
+    pub fn duration_ms<T: TryFrom<i64>>(self, range: RangeInclusive<i64>) -> Result<T, Problem> {
+        let ms = self.any_duration_ms(DURATION_FORM)?;
+        self.within(ms, &range)
+    }
+
+    /// A duration within `range` in milliseconds, or `None` for "off".
+    pub fn duration_or_off_ms<T: TryFrom<i64>>(self, range: RangeInclusive<i64>) -> Result<Option<T>, Problem> {
+        if self.as_text() == Some("off") {
+            return Ok(None);
+        }
+        let ms = self.any_duration_ms(&format!("{DURATION_FORM}, or \"off\""))?;
+        self.within(ms, &range).map(Some)
+    }
+
+    fn any_duration_ms(self, expected: &str) -> Result<i64, Problem> {
+        let Some(text) = self.as_text() else {
+            return Err(self.unitless("a duration", expected));
+        };
+        let (digits, unit) = split_unit(text);
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "" if !digits.is_empty() => return Err(Problem::new(format!("{text:?} has no unit"), expected)),
+            _ => return Err(self.not("a duration", expected)),
+        };
+        let ms = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor));
+        ms.ok_or_else(|| self.not("a duration", expected))
+    }
+
+    fn within<T: TryFrom<i64>>(self, ms: i64, range: &RangeInclusive<i64>) -> Result<T, Problem> {
+        let inside = range.contains(&ms).then(|| T::try_from(ms).ok()).flatten();
+        inside.ok_or_else(|| {
+            let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
+            Problem::new(format!("{} is out of range", self.shown()), format!("a duration from {least} to {most}"))
+        })
+    }
+
+    /// A size within `range`, in bytes.
+    pub fn size_bytes<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, Problem> {
+        let Some(text) = self.as_text() else {
+            return Err(self.unitless("a size", SIZE_FORM));
+        };
+        let (digits, unit) = split_unit(text);
+        let shift = match unit {
+            "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "" if !digits.is_empty() => return Err(Problem::new(format!("{text:?} has no unit"), SIZE_FORM)),
+            _ => return Err(self.not("a size", SIZE_FORM)),
+        };
+        let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        let bytes = bytes.ok_or_else(|| self.not("a size", SIZE_FORM))?;
+        let inside = range.contains(&bytes).then(|| T::try_from(bytes).ok()).flatten();
+        inside.ok_or_else(|| {
+            let (least, most) = (size_text(*range.start()), size_text(*range.end()));
+            Problem::new(format!("{} is out of range", self.shown()), format!("a size from {least} to {most}"))
+        })
+    }
+
+    fn unitless(self, what: &str, expected: &str) -> Problem {
+        match self {
+            Raw::Toml(DeValue::Integer(number)) => Problem::new(format!("{number} has no unit"), expected),
+            _ => self.not(what, expected),
+        }
+    }
+
+    /// An IP address and a port.
+    pub fn address(self) -> Result<SocketAddr, Problem> {
+        let expected = "an IP address and a port such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"";
+        self.as_text().and_then(|text| text.parse().ok()).ok_or_else(|| self.not("an address", expected))
+    }
+
+    /// Strings: a TOML list; in the environment also separated by commas.
+    pub fn texts(self) -> Result<Vec<String>, Problem> {
+        match self {
+            Raw::Text(text) if text.trim_start().starts_with('[') => match DeValue::parse(text.trim()) {
+                Ok(value) => strings(value.get_ref()).ok_or_else(|| self.not("such a list", LIST_FORM)),
+                Err(_) => Err(self.not("a list", LIST_FORM)),
+            },
+            Raw::Text(text) => {
+                Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+            }
+            Raw::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
+        }
+    }
+
+    /// One of some words, each with its meaning.
+    pub fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Result<T, Problem> {
+        let found = self.as_text().and_then(|text| choices.iter().find(|(word, _)| *word == text));
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            self.not("one of the choices", words.join(", "))
+        })
+    }
+}
+
+/// The range of durations from `least_ms` up.
+pub(super) fn at_least_ms(least_ms: i64) -> RangeInclusive<i64> {
+    least_ms..=LONGEST_MS
+}
+
+fn strings(value: &DeValue<'_>) -> Option<Vec<String>> {
+    let items = value.as_array()?;
+    items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.split_at(digits)
+}
+
+fn duration_text(ms: i64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    let fits = units.into_iter().find(|(factor, _)| ms != 0 && ms % factor == 0);
+    let (factor, unit) = fits.unwrap_or((1, "ms"));
+    format!("\"{}{unit}\"", ms / factor)
+}
+
+fn size_text(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
+    let fits = units.into_iter().find(|(factor, _)| bytes != 0 && bytes.is_multiple_of(*factor));
+    let (factor, unit) = fits.unwrap_or((1, "B"));
+    format!("\"{}{unit}\"", bytes / factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn duration(text: &str) -> Result<i64, String> {
+        Raw::Text(text).duration_ms(0..=LONGEST_MS).map_err(|problem| problem.wrong)
+    }
+
+    fn size(text: &str) -> Result<u64, String> {
+        Raw::Text(text).size_bytes(0..=u64::MAX).map_err(|problem| problem.wrong)
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in
+            [("250ms", 250), ("5s", 5_000), ("1m", 60_000), ("24h", 86_400_000), ("7d", 604_800_000), ("0s", 0)]
+        {
+            assert_eq!(duration(text), Ok(ms), "{text}");
+        }
+        for text in
+            ["", "s", "5", "5 s", "-5s", "1.5s", "5S", "5sec", "99999999999999999999s", "9223372036854775807d", "٣s"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!(duration("5"), Err("\"5\" has no unit".into()));
+        assert_eq!(duration("36501d"), Err("\"36501d\" is out of range".into()));
+    }
+
+    #[test]
+    fn off_is_a_duration_only_where_it_may_be() {
+        assert_eq!(Raw::Text("off").duration_or_off_ms::<i64>(at_least_ms(1)), Ok(None));
+        assert_eq!(Raw::Text("2s").duration_or_off_ms::<u64>(at_least_ms(1)), Ok(Some(2_000)));
+        assert!(duration("off").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("1B", 1), ("64KiB", 65_536), ("4MiB", 4 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "KiB", "64", "64KB", "64kib", "1TiB", "-1B", "99999999999GiB", "1.5GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_in_the_environment() {
+        let list = |text| Raw::Text(text).texts().ok();
+        let items = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>());
+        assert_eq!(list("a, b"), items(&["a", "b"]));
+        assert_eq!(list(""), items(&[]));
+        assert_eq!(list("[\"a,b\", 'c']"), items(&["a,b", "c"]));
+        assert_eq!(list("[1]"), None);
+        assert_eq!(list("[\"a\""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,24}") {
+            let raw = Raw::Text(&text);
+            let _ = (raw.duration_ms::<u64>(at_least_ms(0)), raw.size_bytes::<usize>(0..=u64::MAX), raw.texts());
+            let _ = (raw.whole::<u16>(0..=9), raw.number(), raw.address(), raw.switch());
+        }
+
+        #[test]
+        fn durations_read_back(ms in 0..=LONGEST_MS) {
+            prop_assert_eq!(duration(duration_text(ms).trim_matches('"')), Ok(ms));
+        }
+
+        #[test]
+        fn sizes_read_back(bytes in 0..=u64::MAX) {
+            prop_assert_eq!(size(size_text(bytes).trim_matches('"')), Ok(bytes));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `/api/v1/checkpoints`.
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+
+use crate::http::parameters::Parameters;
+use crate::http::problem::Problem;
+use crate::http::state::State;
+use crate::pipeline::handle::CheckpointInfo;
+
+#[derive(Serialize)]
+pub(super) struct Checkpoints {
+    checkpoints: Vec<CheckpointInfo>,
+    next_cursor: Option<String>,
+}
+
+/// The newest completed checkpoints of this run, newest first: a bounded list, so there is no next page.
+pub(super) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Checkpoints>, Problem> {
+    Parameters::read(&uri, &[])?;
+    Ok(Json(Checkpoints { checkpoints: state.parts.pipeline.checkpoints(), next_cursor: None }))
+}

@@ -1,0 +1,172 @@
+//! What is known of a result log without reading it: the span of time of each block of records, and which window
+//! firings were corrected later.
+
+use std::collections::VecDeque;
+
+/// Records of one block. A log of 1 GiB has some thousand blocks of at most half a kilobyte here.
+pub(super) const BLOCK_RECORDS: u64 = 4_096;
+const WORDS: usize = BLOCK_RECORDS as usize / 64;
+
+/// What the index needs of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The time that `from` and `to` select by, Unix milliseconds.
+    pub time_ms: i64,
+    /// The earlier record that this one corrects.
+    pub supersedes: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Block {
+    min_ms: i64,
+    max_ms: i64,
+    /// A bit per record that was corrected; allocated with the first.
+    superseded: Option<Box<[u64; WORDS]>>,
+}
+
+impl Block {
+    const EMPTY: Block = Block { min_ms: i64::MAX, max_ms: i64::MIN, superseded: None };
+}
+
+/// The index of the records `first_block * BLOCK_RECORDS .. next`.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    blocks: VecDeque<Block>,
+    first_block: u64,
+    next: u64,
+}
+
+impl Index {
+    /// Position of the first record that is not in the index yet.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Adds the record at `seq`. Records come in order; where some were freed unread the index begins anew, since
+    /// none below them exist either.
+    pub fn add(&mut self, seq: u64, entry: Entry) {
+        debug_assert!(seq >= self.next, "{seq} was added before");
+        let block = seq / BLOCK_RECORDS;
+        if block > self.first_block + self.blocks.len() as u64 || self.blocks.is_empty() {
+            self.blocks.clear();
+            self.first_block = block;
+        }
+        if block == self.first_block + self.blocks.len() as u64 {
+            self.blocks.push_back(Block::EMPTY);
+        }
+        if let Some(last) = self.blocks.back_mut() {
+            last.min_ms = last.min_ms.min(entry.time_ms);
+            last.max_ms = last.max_ms.max(entry.time_ms);
+        }
+        if let Some(earlier) = entry.supersedes {
+            self.mark(earlier);
+        }
+        self.next = seq + 1;
+    }
+
+    fn mark(&mut self, seq: u64) {
+        let bit = (seq % BLOCK_RECORDS) as usize;
+        if let Some(block) = self.position(seq / BLOCK_RECORDS).and_then(|at| self.blocks.get_mut(at)) {
+            block.superseded.get_or_insert_with(|| Box::new([0; WORDS]))[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    /// Whether a later record corrects the one at `seq`.
+    pub fn is_superseded(&self, seq: u64) -> bool {
+        let bit = (seq % BLOCK_RECORDS) as usize;
+        let block = self.position(seq / BLOCK_RECORDS).and_then(|at| self.blocks.get(at));
+        block.and_then(|block| block.superseded.as_ref()).is_some_and(|bits| bits[bit / 64] & (1 << (bit % 64)) != 0)
+    }
+
+    /// Whether the block that holds `seq` may have records with a time in `from_ms..to_ms`. Unknown blocks may.
+    pub fn may_hold(&self, seq: u64, from_ms: i64, to_ms: i64) -> bool {
+        let block = self.position(seq / BLOCK_RECORDS).and_then(|at| self.blocks.get(at));
+        block.is_none_or(|block| block.max_ms >= from_ms && block.min_ms < to_ms)
+    }
+
+    /// Forgets blocks that lie wholly below `first`.
+    pub fn trim(&mut self, first: u64) {
+        while !self.blocks.is_empty() && (self.first_block + 1) * BLOCK_RECORDS <= first {
+            self.blocks.pop_front();
+            self.first_block += 1;
+        }
+    }
+
+    fn position(&self, block: u64) -> Option<usize> {
+        block.checked_sub(self.first_block).and_then(|at| usize::try_from(at).ok())
+    }
+
+    #[cfg(test)]
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plain(time_ms: i64) -> Entry {
+        Entry { time_ms, supersedes: None }
+    }
+
+    #[test]
+    fn blocks_know_their_span_of_time() {
+        let mut index = Index::default();
+        index.add(0, plain(100));
+        index.add(1, plain(50));
+        index.add(BLOCK_RECORDS, plain(500));
+        assert!(index.may_hold(1, 50, 51));
+        assert!(!index.may_hold(0, 0, 50));
+        assert!(!index.may_hold(0, 101, 1_000));
+        assert!(index.may_hold(BLOCK_RECORDS + 7, 500, 501));
+        assert!(index.may_hold(99 * BLOCK_RECORDS, 0, 1), "nothing is known of it");
+    }
+
+    #[test]
+    fn it_begins_anew_behind_a_gap() {
+        let mut index = Index::default();
+        index.add(5, plain(1));
+        index.add(3 * BLOCK_RECORDS, plain(2));
+        assert_eq!((index.blocks(), index.next()), (1, 3 * BLOCK_RECORDS + 1));
+        assert!(!index.may_hold(3 * BLOCK_RECORDS, 0, 2));
+    }
+
+    #[test]
+    fn trimming_keeps_the_block_of_the_first_record() {
+        let mut index = Index::default();
+        for block in 0..4 {
+            index.add(block * BLOCK_RECORDS, plain(block as i64));
+        }
+        index.trim(2 * BLOCK_RECORDS + 1);
+        assert_eq!(index.blocks(), 2);
+        index.add(3 * BLOCK_RECORDS + 1, Entry { time_ms: 9, supersedes: Some(0) });
+        assert!(!index.is_superseded(0), "it is gone");
+        index.trim(u64::MAX);
+        assert_eq!(index.blocks(), 0);
+        index.add(10 * BLOCK_RECORDS, plain(1));
+        assert_eq!(index.blocks(), 1);
+    }
+
+    proptest! {
+        // Each case is thousands of records: fewer of them say as much.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn superseded_is_what_a_set_says(links in prop::collection::vec(prop::option::of(0u64..9_000), 1..9_000)) {
+            let (mut index, mut model) = (Index::default(), BTreeSet::new());
+            for (seq, link) in links.iter().enumerate() {
+                let seq = seq as u64;
+                let supersedes = link.filter(|earlier| *earlier < seq);
+                index.add(seq, Entry { time_ms: 0, supersedes });
+                model.extend(supersedes);
+            }
+            for seq in 0..9_000 {
+                prop_assert_eq!(index.is_superseded(seq), model.contains(&seq), "seq {}", seq);
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Paths, and what holds for all of them: counting, time limits, and errors as problem JSON.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::FutureExt;
+
+use crate::http::problem::Problem;
+use crate::http::state::State;
+use crate::http::{checkpoints, device_metrics, devices, health, metrics, results, status, stream};
+use crate::telemetry::names;
+
+/// Time until a request has an answer (a stream: its beginning).
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// Bodies of requests; no path takes one yet.
+const MAX_BODY_BYTES: u64 = 64 << 10;
+
+const INDEX: &str = concat!(
+    "weir ",
+    env!("CARGO_PKG_VERSION"),
+    "\n
+/healthz             can the process do its work
+/readyz              is it restored, caught up and writing checkpoints
+/metrics             weir's own metrics (Prometheus)
+/metrics/devices     last window of every device and metric (Prometheus)
+/api/v1/status       the box at a glance
+/api/v1/devices      devices; /api/v1/devices/{id} is one of them whole
+/api/v1/windows      results: ?device=&metric=&from=&to=&limit=&cursor=&revisions=all&order=asc|desc
+/api/v1/errors       rejected readings and device faults: ?reason=&device=&from=&to=&limit=&cursor=&order=
+/api/v1/checkpoints  the newest checkpoints
+/api/v1/stream       server-sent events: ?windows=1&errors=1&device=
+"
+);
+
+/// All routes.
+pub(super) fn router(state: State) -> Router {
+    Router::new()
+        .route("/", get(async || INDEX))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::page))
+        .route("/metrics/devices", get(device_metrics::page))
+        .route("/api/v1/status", get(status::page))
+        .route("/api/v1/devices", get(devices::list))
+        .route("/api/v1/devices/{id}", get(devices::detail))
+        .route("/api/v1/windows", get(results::windows))
+        .route("/api/v1/errors", get(results::errors))
+        .route("/api/v1/checkpoints", get(checkpoints::list))
+        .route("/api/v1/stream", get(stream::open))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn(guard))
+        .with_state(state)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {:?}; GET / lists the paths", uri.path()))
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        detail: format!("{method} is not possible at {:?}; the Allow header lists what is", uri.path()),
+        retry_after_seconds: None,
+    }
+}
+
+/// Counts each request by route and status. Routes, not paths: labels must not grow with what clients make up.
+async fn guard(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let response = match refusal(&request) {
+        Some(problem) => problem.into_response(),
+        None => answer(request, next).await,
+    };
+    let status = response.status().as_str().to_owned();
+    ::metrics::counter!(names::HTTP_REQUESTS, "path" => route, "status" => status).increment(1);
+    response
+}
+
+fn refusal(request: &Request) -> Option<Problem> {
+    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+    (length > MAX_BODY_BYTES).then(|| Problem {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        detail: format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}"),
+        retry_after_seconds: None,
+    })
+}
+
+/// A panic ends its request, not the connection's other requests; it is a defect, and answered and logged as one.
+async fn answer(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let answered = tokio::time::timeout(ANSWER_TIME, AssertUnwindSafe(next.run(request)).catch_unwind());
+    match answered.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!(path, "a request panicked");
+            Problem::internal().into_response()
+        }
+        Err(_) => Problem::unavailable("no answer within the time limit; try again, or ask for less").into_response(),
+    }
+}

@@ -1,0 +1,283 @@
+//! The listener and its connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{self, Instant, MissedTickBehavior, Sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config;
+use crate::http::router::router;
+use crate::http::state::State;
+use crate::telemetry::{names, recorder};
+
+/// Connections at a time; further ones get a short 503.
+const MAX_CONNECTIONS: usize = 512;
+/// Time for the head of a request, also the time a connection may idle before the next.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Time without progress after which a client that does not read loses its connection.
+const WRITE_TIME: Duration = Duration::from_secs(60);
+/// Largest head of a request.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Time that open requests get at shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+/// Pause after a failed accept: the usual cause, no file descriptors, does not go away at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between samples of the rates and rounds of the recorder's upkeep.
+const TICK: Duration = Duration::from_secs(1);
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 114\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections; try again later\"}";
+
+/// The HTTP address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("http.listen: cannot listen on {address}: {error}; is another weir running, or the port taken?")]
+pub struct BindError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+/// An HTTP server that listens. Requests wait in the kernel until [`Server::run`].
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    state: State,
+}
+
+impl Server {
+    /// Listens on `http.listen`.
+    ///
+    /// # Errors
+    /// The address is taken or not one of this machine.
+    pub async fn bind(config: &config::Http, state: State) -> Result<Self, BindError> {
+        let address = config.listen;
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address, state })
+        };
+        bound.await.map_err(|error| BindError { address, error })
+    }
+
+    /// The address it listens on, with the port that the system chose where `http.listen` says 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `cancel`, then ends streams, lets open requests finish for a few seconds and returns.
+    pub async fn run(self, cancel: CancellationToken) {
+        let connections = Connections {
+            router: router(self.state.clone()),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tracker: TaskTracker::new(),
+            closing: self.state.closing.clone(),
+            abandon: CancellationToken::new(),
+        };
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                now = tick.tick() => {
+                    self.state.sample(now.into_std());
+                    recorder::upkeep();
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => connections.serve(stream),
+                    Err(error) => {
+                        tracing::warn!(%error, "an HTTP connection could not be accepted");
+                        time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(self.listener);
+        connections.close().await;
+    }
+}
+
+struct Connections {
+    router: Router,
+    permits: Arc<Semaphore>,
+    tracker: TaskTracker,
+    /// Finish what is open.
+    closing: CancellationToken,
+    /// The time to finish is over.
+    abandon: CancellationToken,
+}
+
+impl Connections {
+    fn serve(&self, stream: TcpStream) {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
+            // The socket's buffer is empty: it takes this at once or the peer is gone.
+            let _ = stream.try_write(BUSY);
+            return;
+        };
+        // Answers are written whole: waiting for more would only delay them.
+        let _ = stream.set_nodelay(true);
+        let (router, closing, abandon) = (self.router.clone(), self.closing.clone(), self.abandon.clone());
+        self.tracker.spawn(async move {
+            let _permit = permit;
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
+            let io = TokioIo::new(Timed::new(stream, WRITE_TIME));
+            let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+            // How a connection ends is the client's affair.
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = closing.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection => ended,
+                        () = abandon.cancelled() => Ok(()),
+                    }
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an HTTP connection ended");
+            }
+        });
+    }
+
+    async fn close(self) {
+        self.closing.cancel();
+        self.tracker.close();
+        if time::timeout(GRACE, self.tracker.wait()).await.is_err() {
+            tracing::warn!(connections = self.tracker.len(), "HTTP requests are cut off");
+            self.abandon.cancel();
+            self.tracker.wait().await;
+        }
+    }
+}
+
+/// A socket whose writes fail when the peer takes nothing for some time.
+struct Timed {
+    stream: TcpStream,
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl Timed {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        Self { stream, limit, timer: Box::pin(time::sleep(limit)), waiting: false }
+    }
+
+    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = false;
+            return written;
+        }
+        if !self.waiting {
+            self.waiting = true;
+            self.timer.as_mut().reset(Instant::now() + self.limit);
+        }
+        ready!(self.timer.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a listener");
+        (client, listener.accept().await.expect("a connection").0)
+    }
+
+    #[test]
+    fn the_answer_to_too_many_connections_is_whole() {
+        let text = std::str::from_utf8(BUSY).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).expect("JSON")["status"], 503);
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_answered_and_closed() {
+        let connections = Connections {
+            router: Router::new(),
+            permits: Arc::new(Semaphore::new(0)),
+            tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+        };
+        let (mut client, accepted) = pair().await;
+        connections.serve(accepted);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("an answer");
+        assert_eq!(answer, BUSY);
+        assert!(connections.tracker.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_given_up() {
+        let (_client, accepted) = pair().await;
+        let mut timed = Timed::new(accepted, Duration::from_millis(1));
+        let error = loop {
+            if let Err(error) = timed.write_all(&[0; 65_536]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

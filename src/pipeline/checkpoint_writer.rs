@@ -1,0 +1,132 @@
+//! The thread that puts checkpoints on disk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge, histogram};
+
+use crate::clock::Clock;
+use crate::core::operator::GroupBlob;
+use crate::log::{Log, Lsn};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline};
+use crate::state::manifest::Positions;
+use crate::state::store::Store;
+use crate::telemetry::names;
+
+/// What the pipeline hands over.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Encoded key groups of the checkpoint under way.
+    Groups(Vec<GroupBlob>),
+    /// All groups were handed over.
+    Complete(Box<Completion>),
+}
+
+/// What belongs to a checkpoint besides its groups.
+#[derive(Debug)]
+pub(super) struct Completion {
+    pub(super) started_ms: i64,
+    pub(super) started: Instant,
+    pub(super) positions: Positions,
+    pub(super) header: Vec<u8>,
+    pub(super) groups: usize,
+    pub(super) stall: Duration,
+}
+
+/// How a checkpoint ended; the error is a sentence.
+pub(super) type Outcome = Result<(), String>;
+
+/// Writes checkpoints and frees what they make unnecessary.
+#[derive(Debug)]
+pub(super) struct Writer {
+    store: Store,
+    journal: Log,
+    windows: Log,
+    errors: Log,
+    clock: Arc<dyn Clock>,
+    pipeline: Pipeline,
+    failure: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: Store,
+        [journal, windows, errors]: [Log; 3],
+        clock: Arc<dyn Clock>,
+        pipeline: Pipeline,
+    ) -> Self {
+        Self { store, journal, windows, errors, clock, pipeline, failure: None }
+    }
+
+    pub(super) fn wake_pipeline(&self) {
+        self.pipeline.wake();
+    }
+
+    /// Does one job; an outcome follows the last one of a checkpoint.
+    pub(super) fn work(&mut self, job: Job) -> Option<Outcome> {
+        match job {
+            Job::Groups(blobs) => {
+                if self.failure.is_none() {
+                    self.failure = self.store.put_groups(&blobs).err().map(|error| error.to_string());
+                }
+                None
+            }
+            Job::Complete(completion) => {
+                let outcome = match self.failure.take() {
+                    Some(failure) => Err(failure),
+                    None => self.complete(*completion),
+                };
+                if let Err(error) = &outcome {
+                    self.failed(error);
+                }
+                Some(outcome)
+            }
+        }
+    }
+
+    /// The output logs are synced before the manifest says that they hold what is below its positions; the journal is
+    /// freed after.
+    fn complete(&mut self, completion: Completion) -> Outcome {
+        let Completion { started_ms, started, positions, header, groups, stall } = completion;
+        let windows = self.windows.sync().map_err(|error| error.to_string())?;
+        let errors = self.errors.sync().map_err(|error| error.to_string())?;
+        assert!(windows.0 >= positions.windows && errors.0 >= positions.errors, "synced less than was appended");
+        let (id, bytes) = self.store.complete(started_ms, positions, header).map_err(|error| error.to_string())?;
+        self.journal.release(Lsn(positions.replay_from));
+        self.windows.release(Lsn(positions.windows));
+        self.errors.release(Lsn(positions.errors));
+        let duration = started.elapsed();
+        counter!(names::CHECKPOINTS).increment(1);
+        counter!(names::CHECKPOINT_WRITTEN_BYTES).increment(bytes);
+        gauge!(names::CHECKPOINT_BYTES).set(bytes as f64);
+        histogram!(names::CHECKPOINT_SECONDS).record(duration.as_secs_f64());
+        histogram!(names::CHECKPOINT_STALL_SECONDS).record(stall.as_secs_f64());
+        if let Ok(bytes) = self.store.disk_bytes() {
+            gauge!(names::STATE_DISK_BYTES).set(bytes as f64);
+        }
+        tracing::debug!(id, groups, bytes, ?duration, ?stall, "checkpoint completed");
+        let info = CheckpointInfo {
+            id,
+            started_ms,
+            duration_ms: duration.as_millis() as u64,
+            stall_us: stall.as_micros() as u64,
+            bytes,
+            groups,
+            replay_from: positions.replay_from,
+            windows_position: positions.windows,
+            errors_position: positions.errors,
+        };
+        self.pipeline.completed(info, self.clock.now_ms());
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &str) {
+        self.store.abandon();
+        counter!(names::CHECKPOINT_FAILURES).increment(1);
+        tracing::error!(error, "checkpoint failed; the journal is kept until one succeeds");
+        self.pipeline.update(|status| {
+            status.checkpoint_failures += 1;
+            status.checkpoint_error = Some(error.to_owned());
+        });
+    }
+}

@@ -1,0 +1,165 @@
+//! Output logs as the operator's collector.
+
+use std::collections::VecDeque;
+
+use crate::core::output::{Collector, ErrorEntry, WindowResult};
+use crate::log::{AppendError, Log, Lsn, Reader, Records};
+
+/// Differences that are logged in full; more are only counted.
+const MAX_REPORTED: u64 = 10;
+
+/// One append to an output log is closed at this size. A journal batch can have effects larger than a batch of an
+/// output log may be; with the largest record added this stays below it.
+const APPEND_BYTES: usize = 512 * 1024;
+
+/// One output log: appends what is new, compares what a replay produces again.
+#[derive(Debug)]
+struct OutputLog {
+    name: &'static str,
+    log: Log,
+    position: u64,
+    /// What the log held at start from `position` on; gone once the replay has passed it.
+    held: Option<Held>,
+    pending: VecDeque<Records>,
+    scratch: Vec<u8>,
+    mismatches: u64,
+}
+
+/// The part of an output log that a replay produces again.
+#[derive(Debug)]
+struct Held {
+    reader: Reader,
+    /// Records of the batch at hand, the first of them at `position`.
+    records: VecDeque<Vec<u8>>,
+    position: u64,
+    end: u64,
+}
+
+impl Held {
+    /// The stored record at `position`, or what is wrong with it. Positions must grow.
+    fn take(&mut self, position: u64) -> Result<Vec<u8>, String> {
+        while self.records.is_empty() {
+            let batch = self.reader.next_batch().map_err(|error| error.to_string())?.ok_or("nothing")?;
+            self.position = batch.first().0;
+            self.records.extend(batch.records().map(<[u8]>::to_vec));
+            let before = position.saturating_sub(self.position).min(self.records.len() as u64);
+            self.records.drain(..before as usize);
+            self.position += before;
+        }
+        if self.position != position {
+            return Err(format!("nothing before position {}", self.position));
+        }
+        self.position += 1;
+        self.records.pop_front().ok_or_else(|| "nothing".into())
+    }
+}
+
+impl OutputLog {
+    fn new(name: &'static str, log: Log, position: u64) -> Self {
+        let end = log.readable().0;
+        let held = (end > position).then(|| Held {
+            reader: log.reader(Lsn(position)),
+            records: VecDeque::new(),
+            position,
+            end,
+        });
+        Self { name, log, position, held, pending: VecDeque::new(), scratch: Vec::new(), mismatches: 0 }
+    }
+
+    fn take(&mut self, seq: u64, encode: impl FnOnce(&mut Vec<u8>)) {
+        assert_eq!(seq, self.position, "the {} log is at {} and the operator at {seq}", self.name, self.position);
+        self.position += 1;
+        match &mut self.held {
+            None => pending_append(&mut self.pending).push_with(encode),
+            Some(held) => {
+                self.scratch.clear();
+                encode(&mut self.scratch);
+                let stored = held.take(seq);
+                if stored.as_deref() != Ok(self.scratch.as_slice()) {
+                    self.mismatches += 1;
+                    if self.mismatches <= MAX_REPORTED {
+                        let stored = stored.map_or_else(|wrong| wrong, |bytes| bytes.escape_ascii().to_string());
+                        let computed = self.scratch.escape_ascii();
+                        tracing::error!(log = self.name, seq, stored, %computed, "a replayed result differs");
+                    }
+                }
+                if self.held.as_ref().is_some_and(|held| held.end <= self.position) {
+                    self.held = None;
+                }
+            }
+        }
+    }
+
+    fn appended(&mut self, end: Lsn) {
+        self.pending.pop_front();
+        let waiting: u64 = self.pending.iter().map(|records| u64::from(records.count())).sum();
+        assert_eq!(end.0 + waiting, self.position, "the {} log numbers its records otherwise", self.name);
+    }
+}
+
+/// The append that the next record goes into.
+fn pending_append(pending: &mut VecDeque<Records>) -> &mut Records {
+    if pending.back().is_none_or(|records| records.bytes() >= APPEND_BYTES) {
+        pending.push_back(Records::default());
+    }
+    let last = pending.len() - 1;
+    &mut pending[last]
+}
+
+/// Both output logs.
+#[derive(Debug)]
+pub struct Outputs {
+    windows: OutputLog,
+    errors: OutputLog,
+}
+
+impl Outputs {
+    /// Outputs of an operator that stands at these positions. What the logs hold beyond them is compared, not written
+    /// again.
+    pub fn new(windows: Log, windows_position: u64, errors: Log, errors_position: u64) -> Self {
+        Self {
+            windows: OutputLog::new("windows", windows, windows_position),
+            errors: OutputLog::new("errors", errors, errors_position),
+        }
+    }
+
+    /// Hands what was collected to the logs. Where one has no room (the disk is nearly full), `wait` is called and
+    /// the append tried again.
+    pub fn append(&mut self, mut wait: impl FnMut(&Log)) -> Result<(), AppendError> {
+        for output in [&mut self.windows, &mut self.errors] {
+            while let Some(records) = output.pending.front() {
+                match output.log.append(records, None) {
+                    Ok(end) => output.appended(end),
+                    Err(AppendError::Full) => wait(&output.log),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Position of the windows log after everything collected.
+    pub fn windows_position(&self) -> u64 {
+        self.windows.position
+    }
+
+    /// Position of the errors log after everything collected.
+    pub fn errors_position(&self) -> u64 {
+        self.errors.position
+    }
+
+    /// Replayed results that differed from the stored ones.
+    pub fn mismatches(&self) -> u64 {
+        self.windows.mismatches + self.errors.mismatches
+    }
+}
+
+impl Collector for Outputs {
+    fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
+        self.windows.take(seq, |out| window.encode(out));
+    }
+
+    fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
+        self.errors.take(seq, |out| entry.encode(out));
+    }
+}

@@ -1,0 +1,257 @@
+//! The command line of `weir simulate`, and the options built from it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::simulator::options::{Length, Options, reachable};
+use crate::simulator::{SimulatorError, http_client};
+
+/// How long `weir simulate` waits at the end for missing acknowledgements: longer than a restart of weir takes.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Length of a run for which none was given, with `--verify`.
+const DEFAULT_VERIFIED: Duration = Duration::from_secs(30);
+
+/// Runs a fleet of simulated devices against an MQTT listener. Defaults come from the [simulator] section of the
+/// config.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct Arguments {
+    /// MQTT listener [default: mqtt.listen of the config]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<SocketAddr>,
+    /// HTTP API that --verify asks [default: http.listen of the config]
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
+    pub http: Option<String>,
+    /// Number of devices
+    #[arg(long, value_name = "N")]
+    pub devices: Option<usize>,
+    /// Time between two messages of a device, such as 500ms; 0s for as fast as acknowledgements allow
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub interval: Option<Duration>,
+    /// Stop after this many messages of each device
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub messages: Option<u64>,
+    /// Stop after this time; without it and --messages: run until interrupted (30s with --verify)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Metrics of each device, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub metrics: Option<Vec<String>>,
+    /// QoS of publishes
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub qos: Option<u8>,
+    /// Unacknowledged publishes of one device at most [default: 100]
+    #[arg(long, value_name = "N")]
+    pub in_flight: Option<u16>,
+    /// Event times lie up to this far behind the device's clock
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub disorder: Option<Duration>,
+    /// Device clocks are wrong by up to this, either way
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub clock_skew: Option<Duration>,
+    /// Share of devices that now and then go away and come back with a backlog
+    #[arg(long, value_name = "0..1")]
+    pub offline_share: Option<f64>,
+    /// Share of messages that are published twice
+    #[arg(long, value_name = "0..1")]
+    pub redelivery_share: Option<f64>,
+    /// Share of messages that are not readings
+    #[arg(long, value_name = "0..1")]
+    pub malformed_share: Option<f64>,
+    /// Share of messages that report a fault of the device
+    #[arg(long, value_name = "0..1")]
+    pub fault_share: Option<f64>,
+    /// Share of messages after which the device loses its connection without waiting for acknowledgements
+    #[arg(long, value_name = "0..1")]
+    pub churn_share: Option<f64>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Devices are called PREFIX-00000 and so on [default: sim; with --verify one of its own for each run]
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Ask weir afterwards whether every acknowledged reading is accounted for and every window is right; the exit
+    /// code is 1 if not
+    #[arg(long)]
+    pub verify: bool,
+}
+
+impl Arguments {
+    /// The options of a run that starts at `now_ms`.
+    ///
+    /// # Errors
+    /// [`SimulatorError::Invalid`] where a value is out of its range.
+    pub fn options(&self, config: &Config, now_ms: i64) -> Result<Options, SimulatorError> {
+        let mut options = Options::from_config(config, format!("{now_ms:x}"));
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        set(&mut options.address, self.address);
+        set(&mut options.devices, self.devices);
+        set(&mut options.interval, self.interval);
+        set(&mut options.metrics, self.metrics.clone());
+        set(&mut options.qos, self.qos);
+        set(&mut options.in_flight, self.in_flight);
+        set(&mut options.disorder_ms, self.disorder.map(ms));
+        set(&mut options.clock_skew_ms, self.clock_skew.map(ms));
+        set(&mut options.offline_share, self.offline_share);
+        set(&mut options.redelivery_share, self.redelivery_share);
+        set(&mut options.malformed_share, self.malformed_share);
+        set(&mut options.fault_share, self.fault_share);
+        set(&mut options.churn_share, self.churn_share);
+        set(&mut options.seed, self.seed);
+        options.length = match (self.messages, self.duration) {
+            (Some(messages), _) => Length::Messages(messages),
+            (None, Some(duration)) => Length::Time(duration),
+            (None, None) if self.verify => Length::Time(DEFAULT_VERIFIED),
+            (None, None) => Length::Endless,
+        };
+        options.drain = DRAIN;
+        options.record = self.verify;
+        if self.verify {
+            // A prefix that no earlier run used: everything that weir knows of these devices is of this run.
+            options.prefix = format!("sim-{:x}-{now_ms:x}", options.seed);
+            check_clocks(&options, config)?;
+        }
+        set(&mut options.prefix, self.prefix.clone());
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Address of the HTTP API as `host:port`.
+    pub fn http_authority(&self, config: &Config) -> String {
+        self.http.clone().unwrap_or_else(|| reachable(config.http.listen).to_string())
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// Readings that weir must reject for their time would make every result uncertain.
+fn check_clocks(options: &Options, config: &Config) -> Result<(), SimulatorError> {
+    let off = |limit: Option<i64>, by: u64| limit.is_some_and(|limit| i64::try_from(by).map_or(true, |by| by >= limit));
+    if off(config.validate.max_future_ms, options.clock_skew_ms) {
+        return Err(SimulatorError::Invalid(
+            "the clock skew reaches validate.max_future: such readings are rejected; give a smaller --clock-skew"
+                .into(),
+        ));
+    }
+    if off(config.validate.max_age_ms, options.clock_skew_ms.saturating_add(options.disorder_ms)) {
+        return Err(SimulatorError::Invalid(
+            "clock skew and disorder reach validate.max_age: such readings are rejected; give smaller ones".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    http_client::authority(text).map(str::to_owned).ok_or_else(|| "give it as http://HOST:PORT".to_owned())
+}
+
+/// Reads a duration such as `250ms`, `5s`, `1m`, `24h` or `7d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("give a whole number and a unit: ms, s, m, h or d".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "give a whole number and a unit, such as 500ms".to_owned())?;
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "this is too long".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Command::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace()))
+            .map(|command| command.arguments)
+    }
+
+    fn options(line: &str) -> Result<Options, SimulatorError> {
+        parse(line).unwrap().options(&Config::default(), 0x1000)
+    }
+
+    #[test]
+    fn durations() {
+        let ms = |text: &str| parse_duration(text).map(|duration| duration.as_millis());
+        assert_eq!(ms("250ms"), Ok(250));
+        assert_eq!(ms("5s"), Ok(5_000));
+        assert_eq!(ms("1m"), Ok(60_000));
+        assert_eq!(ms("24h"), Ok(86_400_000));
+        assert_eq!(ms("7d"), Ok(604_800_000));
+        for wrong in ["", "5", "s", "-1s", "1.5s", "1 s", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(ms(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn without_arguments_the_config_decides() {
+        let options = options("").unwrap();
+        let config = Config::default().simulator;
+        assert_eq!(options.devices, config.devices);
+        assert_eq!(options.metrics, config.metrics);
+        assert_eq!(options.length, Length::Endless);
+        assert_eq!((options.prefix.as_str(), options.record), ("sim", false));
+    }
+
+    #[test]
+    fn arguments_win_over_the_config() {
+        let line = "--address 10.0.0.1:1 --devices 3 --interval 0s --messages 7 --metrics a,b --qos 2 --disorder 1s \
+                    --clock-skew 2s --offline-share 0.1 --redelivery-share 0.2 --malformed-share 0.3 \
+                    --fault-share 0.4 --churn-share 0.5 --seed 9 --prefix p --in-flight 5";
+        let options = options(line).unwrap();
+        assert_eq!(options.address.to_string(), "10.0.0.1:1");
+        assert_eq!((options.devices, options.interval, options.length), (3, Duration::ZERO, Length::Messages(7)));
+        assert_eq!(options.metrics, ["a", "b"]);
+        assert_eq!((options.qos, options.in_flight, options.seed), (2, 5, 9));
+        assert_eq!((options.disorder_ms, options.clock_skew_ms), (1_000, 2_000));
+        assert_eq!((options.offline_share, options.redelivery_share, options.malformed_share), (0.1, 0.2, 0.3));
+        assert_eq!((options.fault_share, options.churn_share, options.prefix.as_str()), (0.4, 0.5, "p"));
+    }
+
+    #[test]
+    fn a_verified_run_ends_and_has_a_prefix_of_its_own() {
+        let options = options("--verify --seed 10").unwrap();
+        assert_eq!(options.prefix, "sim-a-1000");
+        assert_eq!(options.length, Length::Time(DEFAULT_VERIFIED));
+        assert!(options.record);
+    }
+
+    #[test]
+    fn a_clock_that_makes_readings_wrong_cannot_be_verified() {
+        assert!(options("--verify --clock-skew 5m").is_err());
+        assert!(options("--clock-skew 5m").is_ok());
+        assert!(options("--verify --disorder 7d").is_err());
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        for line in ["--qos 3", "--messages 1 --duration 1s", "--interval 5", "--http ftp://x", "--address here"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(options("--churn-share 2").is_err());
+    }
+
+    #[test]
+    fn the_http_address() {
+        let authority = |line: &str| parse(line).unwrap().http_authority(&Config::default());
+        assert_eq!(authority(""), "127.0.0.1:8080");
+        assert_eq!(authority("--http http://box:81/"), "box:81");
+    }
+}

@@ -1,0 +1,146 @@
+//! `weir simulate`: a run with a progress line, and its verdict.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::simulator::progress::{Progress, Snapshot};
+use crate::simulator::verify::{Expectations, Verification, verify};
+use crate::simulator::{Arguments, Report, SimulatorError, run};
+
+/// Time between two progress lines on a terminal, and elsewhere.
+const PROGRESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// How a run of `weir simulate` ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// What was sent.
+    pub report: Report,
+    /// What came out, with `--verify`.
+    pub verification: Option<Verification>,
+}
+
+impl Verdict {
+    /// Whether the exit code is 0.
+    pub fn passed(&self) -> bool {
+        self.verification.as_ref().is_none_or(Verification::passed)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Snapshot { produced, published, readings, acknowledged, connections, errors, .. } = &self.report.totals;
+        writeln!(
+            f,
+            "sent {produced} messages in {published} publishes ({readings} readings) over {connections} connections in \
+             {:.1} s: {acknowledged} publishes acknowledged, {errors} connection errors",
+            self.report.elapsed.as_secs_f64()
+        )?;
+        match &self.verification {
+            Some(verification) => write!(f, "{verification}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs the fleet that the arguments and the config describe, until its length is reached or the process is
+/// interrupted; shows progress on standard error; verifies where that is asked for.
+///
+/// # Errors
+/// [`SimulatorError`] when the run could not begin. A failed verification is a [`Verdict`].
+pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, SimulatorError> {
+    let options = arguments.options(config, SystemClock.now_ms())?;
+    let expectations = Expectations::new(config, &options);
+    let (devices, address) = (options.devices, options.address);
+    eprintln!("{devices} devices {}-… towards {address}, seed {}", options.prefix, options.seed);
+    let cancel = CancellationToken::new();
+    let progress = Arc::new(Progress::default());
+    let running = run(options, cancel.clone(), Arc::clone(&progress));
+    tokio::pin!(running);
+    let report = tokio::select! {
+        report = &mut running => report?,
+        never = show(&progress, devices) => match never {},
+        () = interrupted() => {
+            cancel.cancel();
+            eprintln!("interrupted: waiting for missing acknowledgements");
+            tokio::select! {
+                report = &mut running => report?,
+                never = show(&progress, devices) => match never {},
+            }
+        }
+    };
+    if std::io::stderr().is_terminal() {
+        eprintln!();
+    }
+    let verification = if arguments.verify {
+        let authority = arguments.http_authority(config);
+        eprintln!("asking http://{authority} for windows and errors");
+        Some(verify(&report.ledgers, &expectations, &authority).await)
+    } else {
+        None
+    };
+    Ok(Verdict { report, verification })
+}
+
+/// Shows a line now and then, for ever.
+async fn show(progress: &Progress, devices: usize) -> Infallible {
+    let terminal = std::io::stderr().is_terminal();
+    let mut ticks = interval(if terminal { PROGRESS.0 } else { PROGRESS.1 });
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut before = (progress.snapshot(), Instant::now());
+    loop {
+        ticks.tick().await;
+        let now = (progress.snapshot(), Instant::now());
+        let line = now.0.line(&before.0, (now.1 - before.1).as_secs_f64(), devices);
+        let mut stderr = std::io::stderr().lock();
+        // A closed terminal is no reason to stop sending.
+        let _ = if terminal { write!(stderr, "\r\x1b[K{line}") } else { writeln!(stderr, "{line}") };
+        let _ = stderr.flush();
+        before = now;
+    }
+}
+
+async fn interrupted() {
+    // Without a signal handler the process ends at once, which is what the user wanted.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(differences: Option<Vec<String>>) -> Verdict {
+        let verification = differences.map(|differences| Verification {
+            devices: 1,
+            readings: 2,
+            windows: 1,
+            differing: differences.len(),
+            differences,
+            ..Verification::default()
+        });
+        Verdict { report: Report::default(), verification }
+    }
+
+    #[test]
+    fn only_a_failed_verification_fails() {
+        assert!(verdict(None).passed());
+        assert!(verdict(Some(Vec::new())).passed());
+        assert!(!verdict(Some(vec!["one reading is missing".into()])).passed());
+    }
+
+    #[test]
+    fn the_verdict_names_what_differs() {
+        let text = verdict(Some(vec!["one reading is missing".into()])).to_string();
+        assert!(text.contains("sent 0 messages") && text.contains("one reading is missing"), "{text}");
+    }
+}

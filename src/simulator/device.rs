@@ -1,0 +1,318 @@
+//! One simulated device: produces, publishes, loses its connection, comes back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::simulator::ledger::Ledger;
+use crate::simulator::link::{Link, LinkEvent};
+use crate::simulator::message::{Encoder, Generator, Message, Publication};
+use crate::simulator::options::{Length, Options};
+use crate::simulator::progress::Progress;
+use crate::simulator::random::Random;
+
+/// Share of an offline-going device's messages after which it goes away.
+const GO_OFFLINE: f64 = 1.0 / 30.0;
+/// Messages that a device keeps while it is away: at least, and how many more at most.
+const BACKLOG_MESSAGES: (u64, u64) = (5, 25);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// What all devices of a fleet share.
+#[derive(Debug)]
+pub struct Fleet {
+    /// What to do.
+    pub options: Options,
+    /// When the run ends by itself.
+    pub end: Option<Instant>,
+    /// Wall clock of all devices, before skew.
+    pub clock: Arc<dyn Clock>,
+    /// Connections that are being opened at the same time.
+    pub connecting: Semaphore,
+    /// Stop producing.
+    pub cancel: CancellationToken,
+    /// What happened so far.
+    pub progress: Arc<Progress>,
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// Everything is done and acknowledged.
+    Finished,
+    /// The device goes away and keeps this many messages.
+    Offline(u64),
+    /// The connection was dropped, on purpose or not.
+    Dropped,
+    /// Acknowledgements are missing and the time to wait for them is over.
+    OutOfTime,
+}
+
+/// One device.
+#[derive(Debug)]
+pub struct Device {
+    fleet: Arc<Fleet>,
+    id: String,
+    random: Random,
+    generator: Generator,
+    encoder: Encoder,
+    goes_offline: bool,
+    next_due: Instant,
+    /// To be published before anything new: not acknowledged on an earlier connection, or a backlog. Bounded by the
+    /// in-flight limit and one backlog.
+    outbox: VecDeque<Publication>,
+    /// To be published once more, after the next message.
+    again: Option<Publication>,
+    ledger: Option<Ledger>,
+    give_up: Option<Instant>,
+    connected: bool,
+}
+
+impl Device {
+    /// Device `index` of the fleet.
+    pub fn new(fleet: Arc<Fleet>, index: usize) -> Self {
+        let options = &fleet.options;
+        let id = options.device_id(index);
+        // Two generators: what is said does not depend on how often the connection was lost.
+        let generator = Generator::new(options, Random::for_member(options.seed, 2 * index as u64));
+        let mut random = Random::for_member(options.seed, 2 * index as u64 + 1);
+        let phase = options.interval.mul_f64(random.unit());
+        Self {
+            encoder: Encoder::new(options, &id),
+            goes_offline: options.goes_offline(index),
+            ledger: options.record.then(|| Ledger::new(&id)),
+            next_due: Instant::now() + phase,
+            id,
+            random,
+            generator,
+            outbox: VecDeque::new(),
+            again: None,
+            give_up: None,
+            connected: false,
+            fleet,
+        }
+    }
+
+    /// Lives until the run is over; returns what it sent where that is recorded.
+    pub async fn run(mut self) -> Option<Ledger> {
+        let mut retry = FIRST_RETRY;
+        loop {
+            if self.is_done() && self.outbox.is_empty() {
+                return self.ledger;
+            }
+            let ended = self.connection().await;
+            if std::mem::take(&mut self.connected) {
+                self.fleet.progress.disconnected();
+                retry = FIRST_RETRY;
+            }
+            match ended {
+                Ended::Finished | Ended::OutOfTime => return self.ledger,
+                Ended::Offline(messages) => self.stay_away(messages).await,
+                Ended::Dropped => {
+                    let jitter = self.random.unit();
+                    let wait = Instant::now() + retry.mul_f64(0.5 + jitter / 2.0);
+                    retry = (retry * 2).min(LAST_RETRY);
+                    let Some(()) = self.pause_until(wait).await else { return self.ledger };
+                }
+            }
+        }
+    }
+
+    /// Waits; `None` when the time to wait for acknowledgements is over.
+    async fn pause_until(&mut self, time: Instant) -> Option<()> {
+        if self.is_done() {
+            let give_up = self.give_up_at();
+            sleep_until(time.min(give_up)).await;
+            return (Instant::now() < give_up).then_some(());
+        }
+        let fleet = Arc::clone(&self.fleet);
+        tokio::select! {
+            () = sleep_until(time) => {}
+            () = fleet.cancel.cancelled() => {}
+        }
+        Some(())
+    }
+
+    /// One connection from CONNECT to its end.
+    async fn connection(&mut self) -> Ended {
+        let options = &self.fleet.options;
+        let mut link = Link::new(options.address, &self.id, options.qos, options.in_flight);
+        let ended = match self.open(&mut link).await {
+            None => self.talk(&mut link).await,
+            Some(ended) => ended,
+        };
+        // Before anything that the outbox still holds: the order of sequence numbers is kept.
+        let mut rest = link.abandon();
+        rest.append(&mut self.outbox);
+        self.outbox = rest;
+        ended
+    }
+
+    /// Connects; `None` when it succeeded.
+    async fn open(&mut self, link: &mut Link) -> Option<Ended> {
+        let fleet = Arc::clone(&self.fleet);
+        let give_up = self.is_done().then(|| self.give_up_at());
+        let connect = async {
+            let _permit = fleet.connecting.acquire().await;
+            link.next().await
+        };
+        tokio::select! {
+            event = connect => match event {
+                Ok(_) => {
+                    self.connected = true;
+                    fleet.progress.connected();
+                    None
+                }
+                Err(error) => {
+                    fleet.progress.failed(&error);
+                    Some(Ended::Dropped)
+                }
+            },
+            () = fleet.cancel.cancelled(), if give_up.is_none() => Some(Ended::Dropped),
+            () = until(give_up) => Some(Ended::OutOfTime),
+        }
+    }
+
+    /// Publishes until the connection ends.
+    async fn talk(&mut self, link: &mut Link) -> Ended {
+        let fleet = Arc::clone(&self.fleet);
+        let mut leave = None;
+        loop {
+            self.hand_over(link);
+            let done = self.is_done();
+            if done && self.outbox.is_empty() && link.is_idle() {
+                return farewell(link, self.give_up_at()).await;
+            }
+            if leave.is_some() && self.outbox.is_empty() && link.all_written() {
+                return leave.unwrap_or(Ended::Dropped);
+            }
+            let producing = !done && leave.is_none() && self.outbox.is_empty() && link.has_room();
+            let give_up = done.then(|| self.give_up_at());
+            tokio::select! {
+                event = link.next() => match event {
+                    Ok(LinkEvent::Acknowledged(publication)) => self.acknowledged(&publication),
+                    Ok(_) => {}
+                    Err(error) => {
+                        fleet.progress.failed(&error);
+                        return Ended::Dropped;
+                    }
+                },
+                () = sleep_until(self.next_due), if producing => leave = self.produce(),
+                () = until(fleet.end), if !done => {}
+                () = fleet.cancel.cancelled(), if !done => {}
+                () = until(give_up) => return Ended::OutOfTime,
+            }
+        }
+    }
+
+    /// Moves publishes from the outbox to the connection while it has room.
+    fn hand_over(&mut self, link: &mut Link) {
+        while link.has_room()
+            && let Some(publication) = self.outbox.pop_front()
+        {
+            let (seqs, readings) = (publication.seqs.clone(), publication.readings);
+            if let Err(publication) = link.publish(publication) {
+                self.outbox.push_front(publication);
+                return;
+            }
+            self.fleet.progress.published(readings);
+            if let Some(ledger) = &mut self.ledger {
+                ledger.published(&seqs);
+            }
+        }
+    }
+
+    /// Produces the next message; `Some` when the connection shall end after it.
+    fn produce(&mut self) -> Option<Ended> {
+        let message = self.message();
+        let publication = self.encoder.encode(&message);
+        let options = &self.fleet.options;
+        let repeat = self.random.chance(options.redelivery_share).then(|| publication.clone());
+        let churn = self.random.chance(options.churn_share);
+        let offline = self.random.chance(GO_OFFLINE) && self.goes_offline;
+        let backlog = BACKLOG_MESSAGES.0 + self.random.up_to(BACKLOG_MESSAGES.1);
+        self.next_due = (self.next_due + options.interval).max(Instant::now());
+        self.outbox.push_back(publication);
+        self.outbox.extend(self.again.take());
+        self.again = repeat;
+        if offline { Some(Ended::Offline(backlog)) } else { churn.then_some(Ended::Dropped) }
+    }
+
+    fn message(&mut self) -> Message {
+        let message = self.generator.next_message(self.fleet.clock.now_ms());
+        self.fleet.progress.produced();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.produced(&message);
+        }
+        message
+    }
+
+    /// Produces without a connection; what it kept is published after the next CONNECT.
+    async fn stay_away(&mut self, messages: u64) {
+        let mut backlog = Vec::new();
+        for _ in 0..messages {
+            if self.pause_until(self.next_due).await.is_none() || self.is_done() {
+                break;
+            }
+            backlog.push(self.message());
+            self.next_due += self.fleet.options.interval;
+        }
+        self.outbox.extend(self.encoder.encode_backlog(&backlog));
+    }
+
+    fn acknowledged(&mut self, publication: &Publication) {
+        self.fleet.progress.acknowledged();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.acknowledged(&publication.seqs);
+        }
+    }
+
+    /// Whether it produces no more.
+    fn is_done(&self) -> bool {
+        let enough = match self.fleet.options.length {
+            Length::Messages(messages) => self.generator.produced() >= messages,
+            Length::Time(_) | Length::Endless => false,
+        };
+        enough || self.fleet.cancel.is_cancelled() || self.fleet.end.is_some_and(|end| end <= Instant::now())
+    }
+
+    /// When it stops waiting for acknowledgements; counted from the first call.
+    fn give_up_at(&mut self) -> Instant {
+        *self.give_up.get_or_insert_with(|| Instant::now() + self.fleet.options.drain)
+    }
+}
+
+/// Ends a connection with DISCONNECT.
+async fn farewell(link: &mut Link, give_up: Instant) -> Ended {
+    link.disconnect();
+    let disconnected = async {
+        // Errors end the connection as well: nothing is missing any more.
+        while let Ok(event) = link.next().await {
+            if matches!(event, LinkEvent::Disconnected) {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = disconnected => {}
+        () = sleep_until(give_up) => {}
+    }
+    Ended::Finished
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Pauses between two attempts to reach a listener.
+pub(super) async fn pause() {
+    sleep(FIRST_RETRY).await;
+}

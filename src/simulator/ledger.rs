@@ -1,0 +1,85 @@
+//! What one device sent, and what was acknowledged.
+
+use std::ops::RangeInclusive;
+
+use crate::simulator::message::Message;
+
+/// One message and its fate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What was sent.
+    pub message: Message,
+    /// How often it was handed to a connection.
+    pub publishes: u32,
+    /// Whether an acknowledgement came: PUBACK, or PUBREC for QoS 2.
+    pub acknowledged: bool,
+}
+
+/// All messages of one device; an entry's index is its sequence number.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ledger {
+    /// Device id.
+    pub device_id: String,
+    /// The messages in order of sequence number.
+    pub entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(device_id: &str) -> Self {
+        Self { device_id: device_id.to_owned(), entries: Vec::new() }
+    }
+
+    /// A message was produced. Messages come in order of sequence number, from 0.
+    pub fn produced(&mut self, message: &Message) {
+        debug_assert_eq!(message.seq, self.entries.len() as u64);
+        self.entries.push(Entry { message: message.clone(), publishes: 0, acknowledged: false });
+    }
+
+    /// A publish with these messages was handed to a connection.
+    pub fn published(&mut self, seqs: &RangeInclusive<u64>) {
+        self.range(seqs).iter_mut().for_each(|entry| entry.publishes += 1);
+    }
+
+    /// A publish with these messages was acknowledged.
+    pub fn acknowledged(&mut self, seqs: &RangeInclusive<u64>) {
+        self.range(seqs).iter_mut().for_each(|entry| entry.acknowledged = true);
+    }
+
+    /// The message with this sequence number.
+    pub fn get(&self, seq: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(seq).ok()?)
+    }
+
+    fn range(&mut self, seqs: &RangeInclusive<u64>) -> &mut [Entry] {
+        self.entries.get_mut(*seqs.start() as usize..=*seqs.end() as usize).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::message::Content;
+
+    #[test]
+    fn keeps_count_of_every_message() {
+        let mut ledger = Ledger::new("d");
+        for seq in 0..4 {
+            ledger.produced(&Message { seq, event_ms: 0, content: Content::Fault });
+        }
+        ledger.published(&(0..=2));
+        ledger.published(&(2..=2));
+        ledger.acknowledged(&(1..=2));
+        let fates: Vec<(u32, bool)> = ledger.entries.iter().map(|one| (one.publishes, one.acknowledged)).collect();
+        assert_eq!(fates, [(1, false), (1, true), (2, true), (0, false)]);
+        assert_eq!(ledger.get(3).map(|entry| entry.message.seq), Some(3));
+        assert_eq!(ledger.get(4), None);
+    }
+
+    #[test]
+    fn a_range_that_was_never_produced_changes_nothing() {
+        let mut ledger = Ledger::new("d");
+        ledger.acknowledged(&(0..=5));
+        assert!(ledger.entries.is_empty());
+    }
+}

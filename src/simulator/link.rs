@@ -1,0 +1,233 @@
+//! One connection of a device: rumqttc's event loop, and which publish each acknowledgement means.
+//!
+//! rumqttc gives a packet id when a request leaves its channel, in the order of the requests, and says so with
+//! `Outgoing::Publish(pkid)`; 0 stands for QoS 0. Every connection gets an event loop of its own with a clean session:
+//! rumqttc 0.25 replays what was pending only for a resumed session, without the DUP flag, and its in-flight count
+//! underflows when a PUBREL is replayed. What was not acknowledged is published again by the device, as firmware with
+//! a store of its own does it: same payload, same `seq`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, Packet, QoS};
+
+use crate::simulator::message::Publication;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const MAX_PACKET_BYTES: usize = 256 * 1024;
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The broker accepted the connection.
+    Connected,
+    /// A publish was written to the socket.
+    Written,
+    /// A publish was acknowledged.
+    Acknowledged(Publication),
+    /// DISCONNECT was written to the socket.
+    Disconnected,
+    /// Something that needs no reaction.
+    Other,
+}
+
+/// One connection.
+pub struct Link {
+    client: AsyncClient,
+    events: Pin<Box<dyn Stream<Item = Result<Event, ConnectionError>> + Send>>,
+    qos: QoS,
+    limit: usize,
+    /// Handed to rumqttc, without a packet id yet.
+    submitted: VecDeque<Publication>,
+    /// Written with a packet id, in that order, and not acknowledged.
+    unacknowledged: VecDeque<(u16, Publication)>,
+}
+
+impl Link {
+    /// A connection that is opened by the first call of [`Link::next`]. `in_flight` is below 65,535.
+    pub fn new(address: SocketAddr, client_id: &str, qos: u8, in_flight: u16) -> Self {
+        let mut options = MqttOptions::new(client_id, address.ip().to_string(), address.port());
+        options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
+        options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
+        // One more than is ever used: with its in-flight window full rumqttc reads no further request, not even a
+        // DISCONNECT, and a packet id is never taken while its predecessor's slot is in use.
+        options.set_inflight(in_flight + 1);
+        let (client, event_loop) = AsyncClient::new(options, usize::from(in_flight) + 1);
+        // A stream keeps the future of one poll until it is done: dropping a poll half way would lose what it wrote.
+        let events = futures_util::stream::unfold(event_loop, |mut event_loop| async move {
+            let event = event_loop.poll().await;
+            Some((event, event_loop))
+        });
+        let qos = match qos {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        };
+        Self {
+            client,
+            events: Box::pin(events),
+            qos,
+            limit: usize::from(in_flight),
+            submitted: VecDeque::new(),
+            unacknowledged: VecDeque::new(),
+        }
+    }
+
+    /// Whether one more publish may be handed over.
+    pub fn has_room(&self) -> bool {
+        self.submitted.len() + self.unacknowledged.len() < self.limit
+    }
+
+    /// Whether everything handed over was written.
+    pub fn all_written(&self) -> bool {
+        self.submitted.is_empty()
+    }
+
+    /// Whether everything handed over was acknowledged (QoS 0: written).
+    pub fn is_idle(&self) -> bool {
+        self.submitted.is_empty() && self.unacknowledged.is_empty()
+    }
+
+    /// Hands a publish to the connection. Call it only while [`Link::has_room`]; returns the publish when it was not
+    /// taken.
+    pub fn publish(&mut self, publication: Publication) -> Result<(), Publication> {
+        let payload = publication.payload.to_vec();
+        match self.client.try_publish(publication.topic.as_str(), self.qos, false, payload) {
+            Ok(()) => {
+                self.submitted.push_back(publication);
+                Ok(())
+            }
+            Err(_) => Err(publication),
+        }
+    }
+
+    /// Asks for an orderly end; [`LinkEvent::Disconnected`] follows.
+    pub fn disconnect(&mut self) {
+        // A full channel cannot be: it has one place more than publishes are handed over.
+        let _ = self.client.try_disconnect();
+    }
+
+    /// The next event. An error ends the connection. May be dropped and called again without losing anything.
+    pub async fn next(&mut self) -> Result<LinkEvent, ConnectionError> {
+        let event = self.events.next().await.unwrap_or(Err(ConnectionError::RequestsDone))?;
+        Ok(self.interpret(event))
+    }
+
+    fn interpret(&mut self, event: Event) -> LinkEvent {
+        match event {
+            Event::Incoming(Packet::ConnAck(_)) => LinkEvent::Connected,
+            Event::Incoming(Packet::PubAck(ack)) => self.acknowledged(ack.pkid),
+            // PUBREC already promises that the publish is on disk.
+            Event::Incoming(Packet::PubRec(ack)) => self.acknowledged(ack.pkid),
+            Event::Outgoing(Outgoing::Publish(pkid)) => {
+                if let Some(publication) = self.submitted.pop_front()
+                    && pkid != 0
+                {
+                    self.unacknowledged.push_back((pkid, publication));
+                }
+                LinkEvent::Written
+            }
+            Event::Outgoing(Outgoing::Disconnect) => LinkEvent::Disconnected,
+            _ => LinkEvent::Other,
+        }
+    }
+
+    fn acknowledged(&mut self, pkid: u16) -> LinkEvent {
+        // Acknowledgements come in the order of publishes: this looks at the front.
+        match self.unacknowledged.iter().position(|(waiting, _)| *waiting == pkid) {
+            Some(at) => self
+                .unacknowledged
+                .remove(at)
+                .map_or(LinkEvent::Other, |(_, publication)| LinkEvent::Acknowledged(publication)),
+            None => LinkEvent::Other,
+        }
+    }
+
+    /// Drops the connection as a power cut does, and returns what was not acknowledged, in the order of its
+    /// publishing.
+    pub fn abandon(self) -> VecDeque<Publication> {
+        self.unacknowledged.into_iter().map(|(_, publication)| publication).chain(self.submitted).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use rumqttc::{ConnAck, ConnectReturnCode, PubAck, PubComp, PubRec};
+
+    fn publication(seq: u64) -> Publication {
+        Publication { topic: "t".into(), payload: Bytes::from_static(b"x"), seqs: seq..=seq, readings: 1 }
+    }
+
+    fn link(qos: u8, in_flight: u16, published: u64) -> Link {
+        let mut link = Link::new("127.0.0.1:1".parse().unwrap(), "c", qos, in_flight);
+        for seq in 0..published {
+            assert!(link.has_room());
+            link.publish(publication(seq)).unwrap();
+        }
+        link
+    }
+
+    fn acknowledged(event: LinkEvent) -> Option<u64> {
+        match event {
+            LinkEvent::Acknowledged(publication) => Some(*publication.seqs.start()),
+            _ => None,
+        }
+    }
+
+    fn written(link: &mut Link, pkid: u16) {
+        assert!(matches!(link.interpret(Event::Outgoing(Outgoing::Publish(pkid))), LinkEvent::Written));
+    }
+
+    #[test]
+    fn packet_ids_belong_to_publishes_in_their_order() {
+        let mut link = link(1, 10, 3);
+        (1..=3).for_each(|pkid| written(&mut link, pkid));
+        let ack = |pkid| Event::Incoming(Packet::PubAck(PubAck { pkid }));
+        assert_eq!(acknowledged(link.interpret(ack(2))), Some(1));
+        assert_eq!(acknowledged(link.interpret(ack(1))), Some(0));
+        assert_eq!(acknowledged(link.interpret(ack(1))), None);
+        assert!(!link.is_idle());
+        assert_eq!(acknowledged(link.interpret(ack(3))), Some(2));
+        assert!(link.is_idle());
+    }
+
+    #[test]
+    fn pubrec_is_the_promise_of_qos_2() {
+        let mut link = link(2, 10, 1);
+        written(&mut link, 1);
+        assert_eq!(acknowledged(link.interpret(Event::Incoming(Packet::PubRec(PubRec { pkid: 1 })))), Some(0));
+        assert_eq!(acknowledged(link.interpret(Event::Incoming(Packet::PubComp(PubComp { pkid: 1 })))), None);
+    }
+
+    #[test]
+    fn qos_0_is_done_when_written() {
+        let mut link = link(0, 10, 2);
+        written(&mut link, 0);
+        assert!(!link.all_written());
+        written(&mut link, 0);
+        assert!(link.is_idle());
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_comes_back_in_order() {
+        let mut link = link(1, 4, 4);
+        assert!(!link.has_room());
+        (1..=3).for_each(|pkid| written(&mut link, pkid));
+        link.interpret(Event::Incoming(Packet::PubAck(PubAck { pkid: 2 })));
+        let rest: Vec<u64> = link.abandon().iter().map(|publication| *publication.seqs.start()).collect();
+        assert_eq!(rest, [0, 2, 3]);
+    }
+
+    #[test]
+    fn other_packets_need_no_reaction() {
+        let mut link = link(1, 4, 0);
+        let connack = ConnAck { session_present: false, code: ConnectReturnCode::Success };
+        assert!(matches!(link.interpret(Event::Incoming(Packet::ConnAck(connack))), LinkEvent::Connected));
+        assert!(matches!(link.interpret(Event::Incoming(Packet::PingResp)), LinkEvent::Other));
+    }
+}

@@ -1,0 +1,438 @@
+//! What a simulated device says, and how it is written.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::simulator::options::Options;
+use crate::simulator::random::Random;
+
+/// Encoded length at which a backlog upload is cut into the next publish. The error log keeps 4 KiB of a payload:
+/// below it, a rejected reading can be found in the whole of its message.
+const BACKLOG_PUBLISH_BYTES: usize = 3_500;
+
+/// Messages in one backlog publish at most.
+const BACKLOG_PUBLISH_MESSAGES: usize = 64;
+
+/// What one message of a device carries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// One value for each of the fleet's metrics.
+    Readings(Vec<f64>),
+    /// A fault that the device reports.
+    Fault,
+    /// Something that weir must refuse; the way in which it is wrong.
+    Malformed(Malformed),
+}
+
+/// Ways of not being a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// JSON that ends in the middle.
+    Cut,
+    /// Text.
+    Text,
+    /// A value that is no number.
+    WrongType,
+}
+
+/// One message: one sequence number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Sequence number, from 0.
+    pub seq: u64,
+    /// Event time by the device's clock, Unix milliseconds.
+    pub event_ms: i64,
+    /// What it carries.
+    pub content: Content,
+}
+
+/// One PUBLISH: a message, or a backlog of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Topic name.
+    pub topic: String,
+    /// Application message.
+    pub payload: Bytes,
+    /// Sequence numbers of the messages in it.
+    pub seqs: RangeInclusive<u64>,
+    /// Readings in it.
+    pub readings: u64,
+}
+
+/// Produces the messages of one device.
+#[derive(Debug)]
+pub struct Generator {
+    random: Random,
+    next_seq: u64,
+    skew_ms: i64,
+    disorder_ms: u64,
+    malformed_share: f64,
+    fault_share: f64,
+    walk: Vec<f64>,
+    /// Event time of the newest reading. A fault carries it, so that a fault sent again is never newer than what weir
+    /// has counted from this device, which would look like a restart.
+    newest_reading_ms: Option<i64>,
+}
+
+impl Generator {
+    /// The generator of device `index` of the fleet.
+    pub fn new(options: &Options, mut random: Random) -> Self {
+        let limit = options.clock_skew_ms;
+        let skew_ms = random.up_to(limit.saturating_mul(2)) as i64 - limit as i64;
+        let walk =
+            (0..options.metrics.len()).map(|metric| 20.0 + 15.0 * metric as f64 + random.unit() * 10.0).collect();
+        Self {
+            random,
+            next_seq: 0,
+            skew_ms,
+            disorder_ms: options.disorder_ms,
+            malformed_share: options.malformed_share,
+            fault_share: options.fault_share,
+            walk,
+            newest_reading_ms: None,
+        }
+    }
+
+    /// Messages produced so far.
+    pub fn produced(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// The next message. Everything but its event time follows from the seed; `now_ms` is the wall clock.
+    pub fn next_message(&mut self, now_ms: i64) -> Message {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let late_ms = self.random.up_to(self.disorder_ms) as i64;
+        let event_ms = now_ms.saturating_add(self.skew_ms).saturating_sub(late_ms);
+        // Drawn always, so that one knob does not change what the others produce.
+        let (malformed, fault) = (self.random.unit(), self.random.unit());
+        let way = self.random.up_to(2);
+        let values = self.step();
+        if malformed < self.malformed_share {
+            let way = [Malformed::Cut, Malformed::Text, Malformed::WrongType][way as usize];
+            return Message { seq, event_ms, content: Content::Malformed(way) };
+        }
+        if let Some(newest) = self.newest_reading_ms.filter(|_| fault < self.fault_share) {
+            return Message { seq, event_ms: newest, content: Content::Fault };
+        }
+        self.newest_reading_ms = self.newest_reading_ms.max(Some(event_ms));
+        Message { seq, event_ms, content: Content::Readings(values) }
+    }
+
+    /// A random walk, kept to three decimals as a sensor would.
+    fn step(&mut self) -> Vec<f64> {
+        let random = &mut self.random;
+        let step = |value: &mut f64| {
+            *value = ((*value + random.unit() - 0.5) * 1_000.0).round() / 1_000.0;
+            *value
+        };
+        self.walk.iter_mut().map(step).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct OneReading<'a> {
+    device_id: &'a str,
+    metric: &'a str,
+    value: f64,
+    timestamp: i64,
+    seq: u64,
+    boot: &'a str,
+}
+
+#[derive(Serialize)]
+struct SeveralReadings<'a> {
+    timestamp: i64,
+    seq: u64,
+    boot: &'a str,
+    metrics: Metrics<'a>,
+}
+
+struct Metrics<'a>(&'a [String], &'a [f64]);
+
+impl Serialize for Metrics<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(self.1))
+    }
+}
+
+#[derive(Serialize)]
+struct Fault<'a> {
+    error: &'a str,
+    timestamp: i64,
+    seq: u64,
+    boot: &'a str,
+}
+
+#[derive(Serialize)]
+struct WrongType<'a> {
+    metric: &'a str,
+    value: &'a str,
+    timestamp: i64,
+    seq: u64,
+    boot: &'a str,
+}
+
+/// Writes the messages of one device as publishes.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    device_id: String,
+    boot: String,
+    metrics: Vec<String>,
+    telemetry_topic: String,
+    error_topic: String,
+}
+
+impl Encoder {
+    /// The encoder of one device of the fleet.
+    pub fn new(options: &Options, device_id: &str) -> Self {
+        Self {
+            device_id: device_id.to_owned(),
+            boot: options.boot.clone(),
+            metrics: options.metrics.clone(),
+            telemetry_topic: options.telemetry_topic.replacen('+', device_id, 1),
+            error_topic: options.error_topic.replacen('+', device_id, 1),
+        }
+    }
+
+    /// The publish of one message.
+    pub fn encode(&self, message: &Message) -> Publication {
+        let (topic, readings) = match &message.content {
+            Content::Readings(values) => (&self.telemetry_topic, values.len() as u64),
+            Content::Fault => (&self.error_topic, 0),
+            Content::Malformed(_) => (&self.telemetry_topic, 0),
+        };
+        let payload = Bytes::from(self.text(message));
+        Publication { topic: topic.clone(), payload, seqs: message.seq..=message.seq, readings }
+    }
+
+    /// The publishes of a backlog, in its order: runs of readings become arrays, everything else stays alone.
+    pub fn encode_backlog(&self, backlog: &[Message]) -> Vec<Publication> {
+        let mut publications = Vec::new();
+        let mut array = Array::default();
+        for message in backlog {
+            let Content::Readings(values) = &message.content else {
+                publications.extend(array.finish(&self.telemetry_topic));
+                publications.push(self.encode(message));
+                continue;
+            };
+            let text = self.text(message);
+            if !array.has_room_for(&text) {
+                publications.extend(array.finish(&self.telemetry_topic));
+            }
+            array.push(&text, message.seq, values.len() as u64);
+        }
+        publications.extend(array.finish(&self.telemetry_topic));
+        publications
+    }
+
+    /// The payload of a message that is sent alone. Each is unlike every other of this device.
+    pub fn text(&self, message: &Message) -> String {
+        let Message { seq, event_ms: timestamp, content } = message;
+        let (seq, timestamp, boot) = (*seq, *timestamp, self.boot.as_str());
+        let metric = self.metrics.first().map_or("temperature", String::as_str);
+        match content {
+            Content::Readings(values) => match values.as_slice() {
+                [value] => {
+                    json(&OneReading { device_id: &self.device_id, metric, value: *value, timestamp, seq, boot })
+                }
+                _ => json(&SeveralReadings { timestamp, seq, boot, metrics: Metrics(&self.metrics, values) }),
+            },
+            Content::Fault => json(&Fault { error: "E42 sensor open", timestamp, seq, boot }),
+            Content::Malformed(Malformed::Cut) => {
+                format!("{{\"seq\":{seq},\"boot\":\"{boot}\",\"timestamp\":{timestamp},\"metrics\":{{\"{metric}\":")
+            }
+            Content::Malformed(Malformed::Text) => format!("boot {boot} message {seq}: sensor is warming up"),
+            Content::Malformed(Malformed::WrongType) => json(&WrongType { metric, value: "n/a", timestamp, seq, boot }),
+        }
+    }
+}
+
+/// An array payload under construction.
+#[derive(Debug, Default)]
+struct Array {
+    text: String,
+    first_seq: u64,
+    last_seq: u64,
+    messages: usize,
+    readings: u64,
+}
+
+impl Array {
+    fn has_room_for(&self, text: &str) -> bool {
+        self.messages == 0
+            || (self.messages < BACKLOG_PUBLISH_MESSAGES && self.text.len() + text.len() + 2 <= BACKLOG_PUBLISH_BYTES)
+    }
+
+    fn push(&mut self, text: &str, seq: u64, readings: u64) {
+        self.text.push(if self.messages == 0 { '[' } else { ',' });
+        self.text.push_str(text);
+        if self.messages == 0 {
+            self.first_seq = seq;
+        }
+        self.last_seq = seq;
+        self.messages += 1;
+        self.readings += readings;
+    }
+
+    fn finish(&mut self, topic: &str) -> Option<Publication> {
+        let mut array = std::mem::take(self);
+        if array.messages == 0 {
+            return None;
+        }
+        array.text.push(']');
+        Some(Publication {
+            topic: topic.to_owned(),
+            payload: Bytes::from(array.text),
+            seqs: array.first_seq..=array.last_seq,
+            readings: array.readings,
+        })
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    #[expect(clippy::expect_used, reason = "maps with string keys, finite numbers and strings always have a JSON form")]
+    serde_json::to_string(value).expect("plain values have a JSON form")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn options(change: impl FnOnce(&mut Options)) -> Options {
+        let mut options = Options { boot: "b1".into(), ..Options::default() };
+        change(&mut options);
+        options
+    }
+
+    fn messages(options: &Options, count: usize) -> Vec<Message> {
+        let mut generator = Generator::new(options, Random::for_member(options.seed, 3));
+        (0..count).map(|step| generator.next_message(1_000_000 + step as i64 * 100)).collect()
+    }
+
+    #[test]
+    fn the_seed_decides_the_content() {
+        let options = options(|options| options.malformed_share = 0.2);
+        assert_eq!(messages(&options, 200), messages(&options, 200));
+        let other = Options { seed: 2, ..options.clone() };
+        assert_ne!(messages(&options, 200), messages(&other, 200));
+    }
+
+    #[test]
+    fn sequence_numbers_have_no_gaps() {
+        let options = options(|options| options.malformed_share = 0.5);
+        let seqs: Vec<u64> = messages(&options, 100).iter().map(|message| message.seq).collect();
+        assert_eq!(seqs, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn disorder_and_skew_stay_within_their_limits() {
+        let options = options(|options| {
+            options.disorder_ms = 500;
+            options.clock_skew_ms = 2_000;
+        });
+        let mut skews = Vec::new();
+        for member in 0..50 {
+            let mut generator = Generator::new(&options, Random::for_member(1, member));
+            assert!(generator.skew_ms.abs() <= 2_000);
+            skews.push(generator.skew_ms);
+            for _ in 0..50 {
+                let offset = generator.next_message(1_000_000).event_ms - 1_000_000 - generator.skew_ms;
+                assert!((-500..=0).contains(&offset), "{offset}");
+            }
+        }
+        assert!(skews.iter().any(|skew| *skew > 500) && skews.iter().any(|skew| *skew < -500));
+    }
+
+    #[test]
+    fn a_fault_is_never_newer_than_the_readings_before_it() {
+        let options = options(|options| options.fault_share = 0.5);
+        let mut newest = None;
+        let mut faults = 0;
+        for message in messages(&options, 500) {
+            match message.content {
+                Content::Fault => {
+                    faults += 1;
+                    assert_eq!(Some(message.event_ms), newest);
+                }
+                Content::Readings(_) => newest = newest.max(Some(message.event_ms)),
+                Content::Malformed(_) => {}
+            }
+        }
+        assert!(faults > 100);
+    }
+
+    #[test]
+    fn one_metric_takes_the_short_form() {
+        let options = options(|options| options.metrics = vec!["temperature".into()]);
+        let encoder = Encoder::new(&options, "d");
+        let message = Message { seq: 4, event_ms: 9, content: Content::Readings(vec![1.5]) };
+        let publication = encoder.encode(&message);
+        assert_eq!(publication.topic, "devices/d/telemetry");
+        assert_eq!(
+            std::str::from_utf8(&publication.payload).unwrap(),
+            r#"{"device_id":"d","metric":"temperature","value":1.5,"timestamp":9,"seq":4,"boot":"b1"}"#
+        );
+    }
+
+    #[test]
+    fn several_metrics_share_a_message() {
+        let options = options(|options| options.metrics = vec!["b".into(), "a".into()]);
+        let message = Message { seq: 4, event_ms: 9, content: Content::Readings(vec![1.0, 2.25]) };
+        let publication = Encoder::new(&options, "d").encode(&message);
+        assert_eq!(publication.readings, 2);
+        assert_eq!(
+            std::str::from_utf8(&publication.payload).unwrap(),
+            r#"{"timestamp":9,"seq":4,"boot":"b1","metrics":{"b":1.0,"a":2.25}}"#
+        );
+    }
+
+    #[test]
+    fn faults_go_to_the_errors_topic() {
+        let publication =
+            Encoder::new(&options(|_| ()), "d").encode(&Message { seq: 1, event_ms: 2, content: Content::Fault });
+        assert_eq!(publication.topic, "devices/d/errors");
+        let value: Value = serde_json::from_slice(&publication.payload).unwrap();
+        assert_eq!(value["seq"], 1);
+        assert!(value["error"].is_string());
+    }
+
+    #[test]
+    fn malformed_payloads_are_malformed_and_unlike_each_other() {
+        let encoder = Encoder::new(&options(|_| ()), "d");
+        let text = |seq, way| encoder.text(&Message { seq, event_ms: 2, content: Content::Malformed(way) });
+        for way in [Malformed::Cut, Malformed::Text] {
+            assert!(serde_json::from_str::<Value>(&text(1, way)).is_err(), "{way:?}");
+        }
+        assert!(serde_json::from_str::<Value>(&text(1, Malformed::WrongType)).unwrap()["value"].is_string());
+        for way in [Malformed::Cut, Malformed::Text, Malformed::WrongType] {
+            assert_ne!(text(1, way), text(2, way));
+        }
+    }
+
+    #[test]
+    fn a_backlog_becomes_arrays_in_order() {
+        let options = options(|options| {
+            options.fault_share = 0.05;
+            options.malformed_share = 0.05;
+        });
+        let backlog = messages(&options, 300);
+        let publications = Encoder::new(&options, "d").encode_backlog(&backlog);
+        let mut next = 0;
+        for publication in &publications {
+            assert_eq!(*publication.seqs.start(), next);
+            next = publication.seqs.end() + 1;
+            assert!(publication.payload.len() < 4_096);
+            if publication.seqs.start() < publication.seqs.end() {
+                let value: Value = serde_json::from_slice(&publication.payload).unwrap();
+                let seqs: Vec<u64> = value.as_array().unwrap().iter().map(|one| one["seq"].as_u64().unwrap()).collect();
+                assert_eq!(seqs, publication.seqs.clone().collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(next, 300);
+        assert!(publications.len() < 100, "readings travel together");
+    }
+}

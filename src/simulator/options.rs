@@ -1,0 +1,244 @@
+//! What a fleet does.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::{Config, Simulator};
+use crate::simulator::SimulatorError;
+
+/// Readings that a verified run may hold in memory.
+const MAX_RECORDED_READINGS: u64 = 20_000_000;
+
+/// When the devices stop producing. Cancelling ends a run earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Not by itself.
+    Endless,
+    /// After this many messages of each device.
+    Messages(u64),
+    /// After this time.
+    Time(Duration),
+}
+
+/// Everything that decides what a fleet does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Address of the MQTT listener.
+    pub address: SocketAddr,
+    /// Devices are called `{prefix}-{index}`.
+    pub prefix: String,
+    /// Sent with each message; a value of its own for each run, so that weir sees restarted devices and not redelivery.
+    pub boot: String,
+    /// Topic of readings; the first `+` stands for the device id.
+    pub telemetry_topic: String,
+    /// Topic of faults; the first `+` stands for the device id.
+    pub error_topic: String,
+    /// Devices.
+    pub devices: usize,
+    /// Time between two messages of a device; zero: as fast as acknowledgements allow.
+    pub interval: Duration,
+    /// When to stop.
+    pub length: Length,
+    /// Metrics of each device, at least one.
+    pub metrics: Vec<String>,
+    /// QoS of publishes: 0, 1 or 2.
+    pub qos: u8,
+    /// Unacknowledged publishes of one device at most, 1 to 65,534.
+    pub in_flight: u16,
+    /// Event times lie up to this far behind the device's clock.
+    pub disorder_ms: u64,
+    /// Device clocks are wrong by up to this, either way.
+    pub clock_skew_ms: u64,
+    /// Share of devices that now and then go away and come back with a backlog.
+    pub offline_share: f64,
+    /// Share of messages that are published twice.
+    pub redelivery_share: f64,
+    /// Share of messages that are not readings.
+    pub malformed_share: f64,
+    /// Share of messages that report a fault.
+    pub fault_share: f64,
+    /// Share of messages after which the device loses its connection, without waiting for acknowledgements.
+    pub churn_share: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// How long devices wait at the end for acknowledgements that are still missing.
+    pub drain: Duration,
+    /// Whether the report holds every message sent, for [`crate::simulator::verify`].
+    pub record: bool,
+}
+
+impl Default for Options {
+    /// The defaults of config.toml, endless.
+    fn default() -> Self {
+        Self::from_config(&Config::default(), "0".to_owned())
+    }
+}
+
+impl Options {
+    /// The fleet that `config` describes, towards the MQTT listener that it describes. `boot` must be new for each run.
+    pub fn from_config(config: &Config, boot: String) -> Self {
+        let Simulator { devices, interval_ms, metrics, qos, disorder_ms, clock_skew_ms, .. } = config.simulator.clone();
+        let first = |topics: &[String], default: &str| topics.first().map_or_else(|| default.to_owned(), Clone::clone);
+        Self {
+            address: reachable(config.mqtt.listen),
+            prefix: "sim".to_owned(),
+            boot,
+            telemetry_topic: first(&config.ingest.telemetry_topics, "devices/+/telemetry"),
+            error_topic: first(&config.ingest.error_topics, "devices/+/errors"),
+            devices,
+            interval: Duration::from_millis(interval_ms),
+            length: Length::Endless,
+            metrics,
+            qos,
+            in_flight: 100,
+            disorder_ms,
+            clock_skew_ms,
+            offline_share: config.simulator.offline_share,
+            redelivery_share: config.simulator.redelivery_share,
+            malformed_share: config.simulator.malformed_share,
+            fault_share: config.simulator.fault_share,
+            churn_share: 0.0,
+            seed: config.simulator.seed,
+            drain: Duration::from_secs(1),
+            record: false,
+        }
+    }
+
+    /// Id of device `index`.
+    pub fn device_id(&self, index: usize) -> String {
+        format!("{}-{index:05}", self.prefix)
+    }
+
+    /// Whether device `index` is one of those that go away: spread evenly over the fleet.
+    pub fn goes_offline(&self, index: usize) -> bool {
+        let share = self.offline_share;
+        ((index as f64 + 1.0) * share).floor() > (index as f64 * share).floor()
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`SimulatorError::Invalid`] with the option and what it may be.
+    pub fn check(&self) -> Result<(), SimulatorError> {
+        let shares = [
+            ("offline share", self.offline_share),
+            ("redelivery share", self.redelivery_share),
+            ("malformed share", self.malformed_share),
+            ("fault share", self.fault_share),
+            ("churn share", self.churn_share),
+        ];
+        for (name, share) in shares {
+            require((0.0..=1.0).contains(&share), || format!("{name} is {share}: give a number from 0 to 1"))?;
+        }
+        require(self.devices > 0, || "there are no devices: give at least 1".into())?;
+        require(!self.metrics.is_empty(), || "there are no metrics: name at least one".into())?;
+        require(self.qos <= 2, || format!("qos is {}: give 0, 1 or 2", self.qos))?;
+        let in_flight = (1..u16::MAX).contains(&self.in_flight);
+        require(in_flight, || format!("in-flight limit is {}: give 1 to 65534", self.in_flight))?;
+        let id_characters = self.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        require(id_characters && (1..=64).contains(&self.prefix.len()), || {
+            format!("prefix {:?}: give 1 to 64 letters, digits, '.', '_' or '-'", self.prefix)
+        })?;
+        for topic in [&self.telemetry_topic, &self.error_topic] {
+            let good = topic.matches('+').count() == 1 && !topic.contains('#');
+            require(good, || format!("topic {topic:?}: it needs one '+' for the device id, and no '#'"))?;
+        }
+        self.check_recording()
+    }
+
+    fn check_recording(&self) -> Result<(), SimulatorError> {
+        if !self.record {
+            return Ok(());
+        }
+        let messages = match self.length {
+            Length::Messages(messages) => messages,
+            Length::Time(time) if !self.interval.is_zero() => {
+                (time.as_nanos() / self.interval.as_nanos()).min(u128::from(u64::MAX)) as u64 + 1
+            }
+            Length::Time(_) | Length::Endless => {
+                return Err(SimulatorError::Invalid(
+                    "a verified run needs an end: give a number of messages, or a duration with an interval".into(),
+                ));
+            }
+        };
+        let readings = messages.saturating_mul(self.devices as u64).saturating_mul(self.metrics.len() as u64);
+        require(readings <= MAX_RECORDED_READINGS, || {
+            format!("{readings} readings are too many to verify: at most {MAX_RECORDED_READINGS}; send fewer messages")
+        })
+    }
+}
+
+/// The address under which a listener on this machine can be reached.
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
+        other => other,
+    }
+}
+
+fn require(good: bool, message: impl FnOnce() -> String) -> Result<(), SimulatorError> {
+    if good { Ok(()) } else { Err(SimulatorError::Invalid(message())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Options), expected: &str) {
+        let mut options = Options::default();
+        change(&mut options);
+        let text = options.check().err().map_or_else(String::new, |error| error.to_string());
+        assert!(text.contains(expected), "{text:?} does not say {expected:?}");
+        assert_eq!(text.is_empty(), expected.is_empty());
+    }
+
+    #[test]
+    fn faults_are_told() {
+        check(|_| (), "");
+        check(|options| options.devices = 0, "no devices");
+        check(|options| options.metrics.clear(), "no metrics");
+        check(|options| options.qos = 3, "give 0, 1 or 2");
+        check(|options| options.churn_share = 1.5, "churn share is 1.5");
+        check(|options| options.fault_share = f64::NAN, "fault share");
+        check(|options| options.in_flight = 0, "in-flight");
+        check(|options| options.prefix = "a/b".into(), "prefix");
+        check(|options| options.prefix = String::new(), "prefix");
+        check(|options| options.telemetry_topic = "devices/#".into(), "one '+'");
+    }
+
+    #[test]
+    fn a_recorded_run_is_bounded() {
+        let record = |length, interval| {
+            move |options: &mut Options| {
+                options.record = true;
+                options.length = length;
+                options.interval = interval;
+            }
+        };
+        let second = Duration::from_secs(1);
+        check(record(Length::Messages(10), Duration::ZERO), "");
+        check(record(Length::Time(second), Duration::from_millis(1)), "");
+        check(record(Length::Time(second), Duration::ZERO), "needs an end");
+        check(record(Length::Endless, second), "needs an end");
+        check(record(Length::Messages(u64::MAX), second), "too many to verify");
+    }
+
+    #[test]
+    fn the_share_of_devices_that_go_away_is_met() {
+        let options = Options { offline_share: 0.25, ..Options::default() };
+        assert_eq!((0..100).filter(|index| options.goes_offline(*index)).count(), 25);
+        let none = Options { offline_share: 0.0, ..Options::default() };
+        assert!((0..100).all(|index| !none.goes_offline(index)));
+        let all = Options { offline_share: 1.0, ..Options::default() };
+        assert!((0..100).all(|index| all.goes_offline(index)));
+    }
+
+    #[test]
+    fn a_wildcard_listener_is_reached_over_loopback() {
+        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(reached("0.0.0.0:1883"), "127.0.0.1:1883");
+        assert_eq!(reached("[::]:1883"), "[::1]:1883");
+        assert_eq!(reached("10.1.2.3:1883"), "10.1.2.3:1883");
+    }
+}

@@ -1,0 +1,312 @@
+//! Whether what came out of weir is right, judged from what was sent and acknowledged alone.
+//!
+//! For each (device, metric, window start) the accepted readings must be the acknowledged good ones, less those that
+//! the error log reports as late; readings that were sent and not acknowledged may or may not be among them. Nothing
+//! here uses weir's own decoder, windows or aggregates.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+
+use crate::config::Config;
+use crate::core::settings::WatermarkScope;
+use crate::simulator::http_client::{self, HttpError};
+use crate::simulator::ledger::Ledger;
+use crate::simulator::message::Encoder;
+use crate::simulator::options::Options;
+use crate::telemetry::names;
+
+mod rejections;
+mod windows;
+
+/// Differences that are kept and shown.
+const SHOWN: usize = 20;
+/// Entries of one page.
+const PAGE: usize = 1_000;
+/// Pages of one list at most: a cursor that does not advance must not hold the verification for ever.
+const MAX_PAGES: usize = 100_000;
+/// Pause between two looks at what is not there yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What the rules of the running weir are, as far as the results depend on them.
+#[derive(Debug, Clone)]
+pub struct Expectations {
+    options: Options,
+    window_ms: i64,
+    allowed_lateness_ms: i64,
+    out_of_orderness_ms: i64,
+    /// Whether each device has a watermark of its own; with a common one, lateness depends on other devices.
+    own_watermarks: bool,
+    /// Whether windows close when a device falls silent.
+    closed_by_silence: bool,
+    /// How long to wait for windows to close.
+    patience: Duration,
+}
+
+impl Expectations {
+    /// The rules of `config`, which must be the config of the weir that is asked.
+    pub fn new(config: &Config, options: &Options) -> Self {
+        let window = &config.window;
+        let silence_ms = window.idle_timeout_ms.unwrap_or(0) + window.size_ms + window.out_of_orderness_ms;
+        let work = Duration::from_millis(20) * u32::try_from(options.devices).unwrap_or(u32::MAX);
+        Self {
+            options: options.clone(),
+            window_ms: window.size_ms,
+            allowed_lateness_ms: window.allowed_lateness_ms,
+            out_of_orderness_ms: window.out_of_orderness_ms,
+            own_watermarks: window.watermark == WatermarkScope::Device,
+            closed_by_silence: window.idle_timeout_ms.is_some(),
+            patience: Duration::from_secs(60) + Duration::from_millis(silence_ms.unsigned_abs()) + work,
+        }
+    }
+}
+
+/// What the verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verification {
+    /// Devices looked at.
+    pub devices: usize,
+    /// Readings found in windows.
+    pub readings: u64,
+    /// Windows found right.
+    pub windows: u64,
+    /// Entries of the error log that belong to what was sent.
+    pub errors: u64,
+    /// Number of differences.
+    pub differing: usize,
+    /// The first of them, at most 20.
+    pub differences: Vec<String>,
+}
+
+impl Verification {
+    /// Whether nothing differs.
+    pub fn passed(&self) -> bool {
+        self.differing == 0
+    }
+
+    fn add(&mut self, outcome: Outcome) {
+        self.devices += 1;
+        self.readings += outcome.readings;
+        self.windows += outcome.windows;
+        self.errors += outcome.errors;
+        self.differing += outcome.differences.len();
+        let room = SHOWN.saturating_sub(self.differences.len());
+        self.differences.extend(outcome.differences.into_iter().take(room));
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { devices, readings, windows, errors, differing, differences } = self;
+        if self.passed() {
+            return writeln!(
+                f,
+                "verified: {devices} devices, {readings} readings in {windows} windows, {errors} in the error log: every \
+                 acknowledged reading is accounted for and every window is right"
+            );
+        }
+        writeln!(f, "NOT as sent: {differing} differences over {devices} devices, the first {}:", differences.len())?;
+        differences.iter().try_for_each(|difference| writeln!(f, "  {difference}"))
+    }
+}
+
+/// One device's part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Outcome {
+    readings: u64,
+    windows: u64,
+    errors: u64,
+    /// Whether looking again later cannot help.
+    settled: bool,
+    differences: Vec<String>,
+}
+
+/// A window as the API shows it; numbers that overflowed are `null`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct WindowSeen {
+    metric: String,
+    window_start: i64,
+    window_end: i64,
+    count: u64,
+    sum: Option<f64>,
+    mean: Option<f64>,
+    min: Option<f64>,
+    max: Option<f64>,
+    first: Option<f64>,
+    last: Option<f64>,
+}
+
+/// An entry of the error log as the API shows it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct ErrorSeen {
+    reason: String,
+    #[serde(default)]
+    index: usize,
+    metric: Option<String>,
+    payload: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WindowPage {
+    windows: Vec<WindowSeen>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorPage {
+    errors: Vec<ErrorSeen>,
+    next_cursor: Option<String>,
+}
+
+/// Why the API's answer cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("{path} answered {status}: {body}")]
+    Status { path: String, status: u16, body: String },
+    #[error("{path} answered what is not the documented form: {source}")]
+    Form { path: String, source: serde_json::Error },
+    #[error("{path} has more than {MAX_PAGES} pages")]
+    TooManyPages { path: String },
+    #[error("/metrics has no {0}")]
+    NoMetric(&'static str),
+    #[error("{0}")]
+    NotYet(String),
+}
+
+/// Waits until weir has processed what was sent and its windows are closed, and compares. Looks again at devices
+/// that differ until the time to wait is over, so the result is final either way.
+pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, authority: &str) -> Verification {
+    let deadline = Instant::now() + expectations.patience;
+    let mut result = Verification::default();
+    if let Err(error) = processed(authority, deadline).await {
+        result.add(Outcome { differences: vec![error.to_string()], ..Outcome::default() });
+        return result;
+    }
+    let mut open: Vec<&Ledger> = ledgers.iter().collect();
+    loop {
+        let last_look = Instant::now() >= deadline;
+        let mut differing = Vec::new();
+        for ledger in open {
+            let outcome = device(ledger, expectations, authority).await;
+            if outcome.differences.is_empty() || outcome.settled || last_look {
+                result.add(outcome);
+            } else {
+                differing.push(ledger);
+            }
+        }
+        if differing.is_empty() {
+            break;
+        }
+        open = differing;
+        sleep(LOOK_AGAIN).await;
+    }
+    if let Err(error) = accounted(authority).await {
+        result.add(Outcome { differences: vec![error.to_string()], ..Outcome::default() });
+    }
+    result
+}
+
+/// Waits until no synced journal record waits for the pipeline.
+async fn processed(authority: &str, deadline: Instant) -> Result<(), Unusable> {
+    loop {
+        let waiting = match metric(authority, names::PIPELINE_BACKLOG).await {
+            Ok(0.0) => return Ok(()),
+            Ok(records) => Unusable::NotYet(format!("weir has still {records} journal records to process")),
+            Err(error) => error,
+        };
+        if Instant::now() >= deadline {
+            return Err(waiting);
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Holds weir to its own accounting identity.
+async fn accounted(authority: &str) -> Result<(), Unusable> {
+    match metric(authority, names::READINGS_UNACCOUNTED).await? {
+        0.0 => Ok(()),
+        readings => Err(Unusable::NotYet(format!("{} is {readings}: it must be 0", names::READINGS_UNACCOUNTED))),
+    }
+}
+
+async fn metric(authority: &str, name: &'static str) -> Result<f64, Unusable> {
+    let text = fetch(authority, "/metrics").await?;
+    let value = String::from_utf8_lossy(&text).lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.ok_or(Unusable::NoMetric(name))
+}
+
+async fn device(ledger: &Ledger, expectations: &Expectations, authority: &str) -> Outcome {
+    let id = &ledger.device_id;
+    let windows = pages(authority, &format!("/api/v1/windows?device={id}&limit={PAGE}"), |page: WindowPage| {
+        (page.windows, page.next_cursor)
+    })
+    .await;
+    let errors = pages(authority, &format!("/api/v1/errors?device={id}&limit={PAGE}"), |page: ErrorPage| {
+        (page.errors, page.next_cursor)
+    })
+    .await;
+    match (windows, errors) {
+        (Ok(windows), Ok(errors)) => judge(ledger, expectations, &windows, &errors),
+        (Err(error), _) | (_, Err(error)) => {
+            Outcome { differences: vec![format!("{id}: {error}")], ..Outcome::default() }
+        }
+    }
+}
+
+/// Compares one device's account with what the API shows of it.
+fn judge(ledger: &Ledger, expectations: &Expectations, windows: &[WindowSeen], errors: &[ErrorSeen]) -> Outcome {
+    let encoder = Encoder::new(&expectations.options, &ledger.device_id);
+    let mut outcome = Outcome::default();
+    let rejections = rejections::examine(ledger, expectations, &encoder, errors, &mut outcome);
+    windows::compare(ledger, expectations, &rejections, windows, &mut outcome);
+    outcome
+}
+
+async fn pages<P: DeserializeOwned, T>(
+    authority: &str,
+    path: &str,
+    split: impl Fn(P) -> (Vec<T>, Option<String>),
+) -> Result<Vec<T>, Unusable> {
+    let mut all = Vec::new();
+    let mut next = path.to_owned();
+    for _ in 0..MAX_PAGES {
+        let body = fetch(authority, &next).await?;
+        let page = serde_json::from_slice(&body).map_err(|source| Unusable::Form { path: next.clone(), source })?;
+        let (entries, cursor) = split(page);
+        all.extend(entries);
+        match cursor {
+            Some(cursor) => next = format!("{path}&cursor={}", percent_encoded(&cursor)),
+            None => return Ok(all),
+        }
+    }
+    Err(Unusable::TooManyPages { path: path.to_owned() })
+}
+
+async fn fetch(authority: &str, path: &str) -> Result<bytes::Bytes, Unusable> {
+    let response = http_client::get(authority, path).await?;
+    if response.status == 200 {
+        return Ok(response.body);
+    }
+    let body = String::from_utf8_lossy(&response.body).chars().take(200).collect();
+    Err(Unusable::Status { path: path.to_owned(), status: response.status, body })
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;

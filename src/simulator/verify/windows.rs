@@ -1,0 +1,160 @@
+//! Compares windows with the readings that must be in them.
+
+use std::collections::BTreeMap;
+
+use super::rejections::Rejections;
+use super::{Expectations, Outcome, WindowSeen};
+use crate::simulator::ledger::Ledger;
+use crate::simulator::message::Content;
+
+/// Relative difference allowed where the order of additions matters.
+const TOLERANCE: f64 = 1e-9;
+
+/// First millisecond of the window that holds `event_ms`, for times before 1970 as well.
+pub(super) fn start_ms(event_ms: i64, window_ms: i64) -> i64 {
+    event_ms - event_ms.rem_euclid(window_ms)
+}
+
+/// The readings of one window: event time and value.
+#[derive(Debug, Default)]
+struct Belonging {
+    sure: Vec<(i64, f64)>,
+    /// Sent, not acknowledged.
+    possible: Vec<(i64, f64)>,
+}
+
+type Key = (usize, i64);
+
+/// Compares all windows of one device.
+pub(super) fn compare(
+    ledger: &Ledger,
+    expectations: &Expectations,
+    rejections: &Rejections,
+    windows: &[WindowSeen],
+    outcome: &mut Outcome,
+) {
+    let (expected, closed_until) = expected(ledger, expectations, rejections);
+    let metrics = &expectations.options.metrics;
+    let mut seen: BTreeMap<Key, &WindowSeen> = BTreeMap::new();
+    let mut report = |text: String| outcome.differences.push(format!("{}: {text}", ledger.device_id));
+    for window in windows {
+        let name = format!("{} window {}", window.metric, window.window_start);
+        let Some(metric) = metrics.iter().position(|metric| *metric == window.metric) else {
+            report(format!("{name} is of a metric that was not sent"));
+            continue;
+        };
+        if window.window_end != window.window_start.saturating_add(expectations.window_ms) {
+            report(format!("{name} ends at {}: is weir's window.size another one?", window.window_end));
+        }
+        if seen.insert((metric, window.window_start), window).is_some() {
+            report(format!("{name} is listed twice as newest revision"));
+        }
+        if !expected.contains_key(&(metric, window.window_start)) {
+            report(format!("{name} has {} readings; none was sent for it", window.count));
+        }
+    }
+    let (mut right, mut readings) = (0, 0);
+    for (key, content) in &expected {
+        let name = || format!("{} window {}", metrics[key.0], key.1);
+        match seen.get(key) {
+            Some(window) => match content.differs(window) {
+                None => (right, readings) = (right + 1, readings + window.count),
+                Some(why) => report(format!("{}: {why}", name())),
+            },
+            None if content.sure.is_empty() || closed_until.is_some_and(|until| key.1 >= until) => {}
+            None => report(format!("{} is missing; {} acknowledged readings belong to it", name(), content.sure.len())),
+        }
+    }
+    outcome.windows += right;
+    outcome.readings += readings;
+}
+
+/// The readings that belong to each window, and, where windows do not close by silence, the start from which on they
+/// may be open.
+fn expected(
+    ledger: &Ledger,
+    expectations: &Expectations,
+    rejections: &Rejections,
+) -> (BTreeMap<Key, Belonging>, Option<i64>) {
+    let mut windows: BTreeMap<Key, Belonging> = BTreeMap::new();
+    let mut newest_ms = i64::MIN;
+    for entry in ledger.entries.iter().filter(|entry| entry.publishes > 0) {
+        let Content::Readings(values) = &entry.message.content else { continue };
+        let event_ms = entry.message.event_ms;
+        newest_ms = newest_ms.max(event_ms);
+        for (metric, value) in values.iter().enumerate() {
+            if rejections.late.contains(&(entry.message.seq, metric)) {
+                continue;
+            }
+            let window = windows.entry((metric, start_ms(event_ms, expectations.window_ms))).or_default();
+            let side = if entry.acknowledged { &mut window.sure } else { &mut window.possible };
+            side.push((event_ms, *value));
+        }
+    }
+    let watermark_ms = newest_ms.saturating_sub(expectations.out_of_orderness_ms).saturating_sub(1);
+    let open_from = watermark_ms.saturating_sub(expectations.window_ms).saturating_add(2);
+    (windows, (!expectations.closed_by_silence).then_some(open_from))
+}
+
+impl Belonging {
+    /// What is wrong with `window`, if anything.
+    fn differs(&self, window: &WindowSeen) -> Option<String> {
+        let (least, most) = (self.sure.len() as u64, (self.sure.len() + self.possible.len()) as u64);
+        let all: Vec<(i64, f64)> = self.sure.iter().chain(&self.possible).copied().collect();
+        if !(least..=most).contains(&window.count) {
+            return Some(format!("has {} readings; {least} were acknowledged and {most} sent", window.count));
+        }
+        if window.count == most {
+            return aggregates_differ(&all, window);
+        }
+        if window.count == least {
+            return aggregates_differ(&self.sure, window);
+        }
+        bounds_differ(&self.sure, &all, window)
+    }
+}
+
+fn smallest(readings: &[(i64, f64)]) -> f64 {
+    readings.iter().map(|reading| reading.1).fold(f64::INFINITY, f64::min)
+}
+
+fn largest(readings: &[(i64, f64)]) -> f64 {
+    readings.iter().map(|reading| reading.1).fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// Compares every aggregate with that of exactly these readings.
+fn aggregates_differ(readings: &[(i64, f64)], window: &WindowSeen) -> Option<String> {
+    let sum: f64 = readings.iter().map(|reading| reading.1).sum();
+    let magnitude: f64 = readings.iter().map(|reading| reading.1.abs()).sum();
+    let count = readings.len().max(1) as f64;
+    let near =
+        |seen: Option<f64>, right: f64, scale: f64| seen.is_some_and(|seen| (seen - right).abs() <= TOLERANCE * scale);
+    if !near(window.sum, sum, magnitude) {
+        return Some(format!("sum is {:?}, of what was sent {sum}", window.sum));
+    }
+    if !near(window.mean, sum / count, magnitude / count) {
+        return Some(format!("mean is {:?}, of what was sent {}", window.mean, sum / count));
+    }
+    for (name, seen, right) in [("min", window.min, smallest(readings)), ("max", window.max, largest(readings))] {
+        if seen != Some(right) {
+            return Some(format!("{name} is {seen:?}, of what was sent {right}"));
+        }
+    }
+    let oldest = readings.iter().map(|reading| reading.0).min();
+    let newest = readings.iter().map(|reading| reading.0).max();
+    for (name, seen, at) in [("first", window.first, oldest), ("last", window.last, newest)] {
+        // Among equal event times the journal's order decides, which redelivery makes unknown here.
+        if !readings.iter().any(|reading| Some(reading.0) == at && Some(reading.1) == seen) {
+            return Some(format!("{name} is {seen:?}, which is no value sent for {at:?}"));
+        }
+    }
+    None
+}
+
+/// What can be said when it is unknown which unacknowledged readings arrived.
+fn bounds_differ(sure: &[(i64, f64)], all: &[(i64, f64)], window: &WindowSeen) -> Option<String> {
+    let inside = |seen: Option<f64>, low: f64, high: f64| seen.is_some_and(|seen| (low..=high).contains(&seen));
+    let min = inside(window.min, smallest(all), smallest(sure));
+    let max = inside(window.max, largest(sure), largest(all));
+    (!min || !max).then(|| format!("min {:?} and max {:?} cannot come from what was sent", window.min, window.max))
+}

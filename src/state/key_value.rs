@@ -1,0 +1,107 @@
+//! The few things checkpoints need of a store, and sled behind them.
+//!
+//! sled 0.34.7 keeps what it is given only when used in a certain way; each rule stands at its call.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::state::StateError;
+
+/// Largest value given to a store, in bytes. sled moves values from about 128 KiB on into blob files that it never
+/// syncs.
+pub const MAX_VALUE_BYTES: usize = 48 * 1024;
+
+/// Most operations in one batch. Large sled batches are held in memory whole, at open as well.
+pub const MAX_BATCH_OPERATIONS: usize = 64;
+
+/// A store of small values under fixed keys.
+pub trait KeyValue: Send + std::fmt::Debug {
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+    /// Stores up to [`MAX_BATCH_OPERATIONS`] values of up to [`MAX_VALUE_BYTES`] each. Survives a crash only after
+    /// [`KeyValue::sync`].
+    fn put(&self, values: &[(Vec<u8>, &[u8])]) -> Result<(), StateError>;
+    /// Makes all values put so far survive a power cut.
+    fn sync(&self) -> Result<(), StateError>;
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> Result<u64, StateError>;
+}
+
+/// sled, on the real file system.
+#[derive(Debug)]
+pub struct SledStore {
+    db: sled::Db,
+    directory: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl SledStore {
+    /// Opens or creates the store in `directory`. May panic or never return where the files are damaged: call it
+    /// where that can be borne.
+    pub fn open(directory: &Path, disk: Arc<dyn Disk>) -> Result<Self, StateError> {
+        let io = |source| StateError::Io { directory: directory.to_owned(), source };
+        disk.create_dir_all(directory).map_err(io)?;
+        remove_unfinished_snapshots(directory, disk.as_ref()).map_err(io)?;
+        let db = sled::Config::new()
+            .path(directory)
+            .mode(sled::Mode::LowSpace)
+            .cache_capacity(16 * 1024 * 1024)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|source| StateError::Sled { directory: directory.to_owned(), source })?;
+        let store = Self { db, directory: directory.to_owned(), disk };
+        store.sync()?;
+        Ok(store)
+    }
+
+    fn sled_error(&self, source: sled::Error) -> StateError {
+        StateError::Sled { directory: self.directory.clone(), source }
+    }
+
+    fn io_error(&self, source: std::io::Error) -> StateError {
+        StateError::Io { directory: self.directory.clone(), source }
+    }
+}
+
+impl KeyValue for SledStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let value = self.db.get(key).map_err(|source| self.sled_error(source))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn put(&self, values: &[(Vec<u8>, &[u8])]) -> Result<(), StateError> {
+        assert!(values.len() <= MAX_BATCH_OPERATIONS, "a batch of {} operations", values.len());
+        let mut batch = sled::Batch::default();
+        for (key, value) in values {
+            assert!(value.len() <= MAX_VALUE_BYTES, "a value of {} bytes", value.len());
+            batch.insert(key.as_slice(), *value);
+        }
+        self.db.apply_batch(batch).map_err(|source| self.sled_error(source))
+    }
+
+    fn sync(&self) -> Result<(), StateError> {
+        self.db.flush().map_err(|source| self.sled_error(source))?;
+        // On Linux sled's flush is sync_file_range, which leaves metadata and the drive's cache alone.
+        let file = self.disk.open(&self.directory.join("db")).map_err(|source| self.io_error(source))?;
+        file.sync().map_err(|source| self.io_error(source))?;
+        self.disk.sync_dir(&self.directory).map_err(|source| self.io_error(source))
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StateError> {
+        let entries = self.disk.list(&self.directory).map_err(|source| self.io_error(source))?;
+        Ok(entries.iter().map(|entry| entry.len).sum())
+    }
+}
+
+/// A power cut during an open leaves `snap.*.generating` or an empty `snap.*`, and every later open fails with
+/// `Corruption`. Both are caches of the log: sled rebuilds them.
+fn remove_unfinished_snapshots(directory: &Path, disk: &dyn Disk) -> std::io::Result<()> {
+    for entry in disk.list(directory)? {
+        let unfinished = entry.name.ends_with(".generating") || entry.len == 0;
+        if entry.name.starts_with("snap.") && unfinished {
+            disk.remove(&directory.join(&entry.name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The manifest: what makes blobs a checkpoint.
+//!
+//! ```text
+//! magic "WEIRCKPT"  version u16  id u64  started_ms i64  replay_from u64  windows_position u64  errors_position u64
+//! header_len u32  header  group_count u16  { group u16  slot u8  len u32  crc32c u32 }…  crc32c u32 of all before it
+//! ```
+//! Integers are little-endian.
+
+use thiserror::Error;
+
+const MAGIC: &[u8; 8] = b"WEIRCKPT";
+
+/// Newest manifest version this weir reads, and the one it writes.
+pub const VERSION: u16 = 1;
+
+/// Positions that belong to a checkpoint's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// Journal position up to which records are in the state: a recovery replays from here.
+    pub replay_from: u64,
+    /// End of the windows log when the state was taken.
+    pub windows: u64,
+    /// End of the errors log when the state was taken.
+    pub errors: u64,
+}
+
+/// Where the blob of one key group is and what it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupEntry {
+    /// 0 or 1.
+    pub slot: u8,
+    /// Length of the blob in bytes.
+    pub len: u32,
+    /// CRC-32C of the blob.
+    pub crc: u32,
+}
+
+/// A checkpoint without its blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Grows by one per checkpoint of this data directory.
+    pub id: u64,
+    /// When the state was taken, Unix milliseconds.
+    pub started_ms: i64,
+    /// Log positions of the state.
+    pub positions: Positions,
+    /// The operator's state outside key groups.
+    pub header: Vec<u8>,
+    /// Blobs by key group; groups without state are left out.
+    pub groups: Vec<(u16, GroupEntry)>,
+}
+
+/// Bytes that are not a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidManifest {
+    /// Too short, wrong magic, wrong checksum, lengths that do not fit.
+    #[error("manifest: {0}")]
+    Damaged(&'static str),
+    /// Written by a later weir.
+    #[error("manifest version {0}")]
+    Newer(u16),
+}
+
+impl Manifest {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.header.len() + self.groups.len() * 11);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.id.to_le_bytes());
+        out.extend_from_slice(&self.started_ms.to_le_bytes());
+        for position in [self.positions.replay_from, self.positions.windows, self.positions.errors] {
+            out.extend_from_slice(&position.to_le_bytes());
+        }
+        out.extend_from_slice(&(self.header.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.header);
+        out.extend_from_slice(&(self.groups.len() as u16).to_le_bytes());
+        for (group, entry) in &self.groups {
+            out.extend_from_slice(&group.to_le_bytes());
+            out.push(entry.slot);
+            out.extend_from_slice(&entry.len.to_le_bytes());
+            out.extend_from_slice(&entry.crc.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads the stored form. The version is looked at before the checksum: a later format may place it elsewhere.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidManifest> {
+        use InvalidManifest::{Damaged, Newer};
+        let mut fields = Fields(bytes);
+        if fields.take::<8>()? != *MAGIC {
+            return Err(Damaged("wrong magic"));
+        }
+        let version = fields.u16()?;
+        if version > VERSION {
+            return Err(Newer(version));
+        }
+        let (content, crc) = bytes.split_last_chunk::<4>().ok_or(Damaged("too short"))?;
+        if crc32c::crc32c(content) != u32::from_le_bytes(*crc) {
+            return Err(Damaged("wrong checksum"));
+        }
+        let id = fields.u64()?;
+        let started_ms = fields.u64()? as i64;
+        let positions = Positions { replay_from: fields.u64()?, windows: fields.u64()?, errors: fields.u64()? };
+        let header_len = fields.u32()? as usize;
+        let header = fields.slice(header_len)?.to_vec();
+        let count = fields.u16()?;
+        let mut groups = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            let group = fields.u16()?;
+            let [slot] = fields.take::<1>()?;
+            groups.push((group, GroupEntry { slot, len: fields.u32()?, crc: fields.u32()? }));
+        }
+        if fields.0.len() != crc.len() {
+            return Err(Damaged("bytes left over"));
+        }
+        Ok(Self { id, started_ms, positions, header, groups })
+    }
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], InvalidManifest> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(InvalidManifest::Damaged("too short"))?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], InvalidManifest> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(InvalidManifest::Damaged("too short"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn u16(&mut self) -> Result<u16, InvalidManifest> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, InvalidManifest> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, InvalidManifest> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            id: 7,
+            started_ms: -5,
+            positions: Positions { replay_from: 1, windows: 2, errors: 3 },
+            header: b"header".to_vec(),
+            groups: vec![(0, GroupEntry { slot: 0, len: 9, crc: 1 }), (1023, GroupEntry { slot: 1, len: 0, crc: 2 })],
+        }
+    }
+
+    #[test]
+    fn reads_back() {
+        assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_prefix_is_refused() {
+        let bytes = manifest().encode();
+        for at in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..at]).is_err(), "prefix of {at} bytes");
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(Manifest::decode(&flipped).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_named() {
+        let mut bytes = manifest().encode();
+        bytes[8] = 2;
+        assert_eq!(Manifest::decode(&bytes), Err(InvalidManifest::Newer(2)));
+    }
+}

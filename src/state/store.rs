@@ -1,0 +1,375 @@
+//! Writes checkpoints and reads the newest complete one.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::core::operator::{GroupBlob, KEY_GROUPS};
+use crate::state::StateError;
+use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
+use crate::state::manifest::{GroupEntry, InvalidManifest, Manifest, Positions};
+
+/// A checkpoint as read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The blob of each key group that has state.
+    pub groups: Vec<GroupBlob>,
+}
+
+/// The checkpoints of one data directory.
+#[derive(Debug)]
+pub struct Store {
+    values: Box<dyn KeyValue>,
+    directory: PathBuf,
+    last_id: u64,
+    /// Blobs of the last complete checkpoint, by key group.
+    complete: Vec<Option<GroupEntry>>,
+    /// Blobs of the checkpoint being written.
+    next: Vec<Option<GroupEntry>>,
+    written_bytes: u64,
+}
+
+/// Opens the store that `open` makes and loads the newest checkpoint, in a thread of its own with a time limit:
+/// damaged files can make sled panic or spin.
+pub fn open_within(
+    limit: Duration,
+    directory: &Path,
+    open: impl FnOnce() -> Result<Box<dyn KeyValue>, StateError> + Send + 'static,
+) -> Result<(Store, Option<Checkpoint>), StateError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let owned = directory.to_owned();
+    let worker = std::thread::Builder::new().name("state-open".into()).spawn(move || {
+        let loaded = open().and_then(|values| Store::load(values, owned));
+        // The receiver is gone only after the time limit; there is nobody left to tell.
+        let _ = sender.send(loaded);
+    });
+    let worker = worker.map_err(|source| StateError::Io { directory: directory.to_owned(), source })?;
+    match receiver.recv_timeout(limit) {
+        Ok(loaded) => {
+            let _ = worker.join();
+            loaded
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(StateError::TimedOut { directory: directory.to_owned(), limit }),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StateError::Panicked { directory: directory.to_owned() }),
+    }
+}
+
+impl Store {
+    /// Takes a store and loads the newest complete checkpoint in it.
+    pub fn load(values: Box<dyn KeyValue>, directory: PathBuf) -> Result<(Self, Option<Checkpoint>), StateError> {
+        let empty = vec![None; usize::from(KEY_GROUPS)];
+        let mut store = Self { values, directory, last_id: 0, complete: empty.clone(), next: empty, written_bytes: 0 };
+        let Some(manifest) = store.newest_manifest()? else {
+            return Ok((store, None));
+        };
+        let mut groups = Vec::with_capacity(manifest.groups.len());
+        for &(group, entry) in &manifest.groups {
+            groups.push(GroupBlob { group, bytes: store.read_group(group, entry)? });
+            let known = store.complete.get_mut(usize::from(group));
+            *known.ok_or_else(|| damaged(&store.directory, format!("key group {group} does not exist")))? = Some(entry);
+        }
+        store.last_id = manifest.id;
+        store.next.clone_from(&store.complete);
+        Ok((store, Some(Checkpoint { manifest, groups })))
+    }
+
+    /// Id of the last complete checkpoint; 0 before the first.
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> Result<u64, StateError> {
+        self.values.disk_bytes()
+    }
+
+    /// Writes blobs of the next checkpoint.
+    pub fn put_groups(&mut self, blobs: &[GroupBlob]) -> Result<(), StateError> {
+        let mut batch = Vec::with_capacity(MAX_BATCH_OPERATIONS);
+        for blob in blobs {
+            let index = usize::from(blob.group);
+            let slot = self.complete[index].map_or(0, |entry| 1 - entry.slot);
+            for (chunk, bytes) in blob.bytes.chunks(MAX_VALUE_BYTES).enumerate() {
+                batch.push((group_key(slot, blob.group, chunk), bytes));
+                if batch.len() == MAX_BATCH_OPERATIONS {
+                    self.values.put(&batch)?;
+                    batch.clear();
+                }
+            }
+            let entry = GroupEntry { slot, len: blob.bytes.len() as u32, crc: crc32c::crc32c(&blob.bytes) };
+            self.next[index] = Some(entry);
+            self.written_bytes += blob.bytes.len() as u64;
+        }
+        if batch.is_empty() { Ok(()) } else { self.values.put(&batch) }
+    }
+
+    /// Completes the next checkpoint: returns its id and the bytes written for it. The output logs must be synced up
+    /// to `positions` before.
+    pub fn complete(
+        &mut self,
+        started_ms: i64,
+        positions: Positions,
+        header: Vec<u8>,
+    ) -> Result<(u64, u64), StateError> {
+        self.values.sync()?;
+        let id = self.last_id + 1;
+        let groups = (0u16..).zip(&self.next).filter_map(|(group, entry)| entry.map(|entry| (group, entry))).collect();
+        let bytes = Manifest { id, started_ms, positions, header, groups }.encode();
+        // A value shorter than the largest one ends the manifest, so that what a longer one left behind is not read.
+        let end = if bytes.len().is_multiple_of(MAX_VALUE_BYTES) { Some(&[][..]) } else { None };
+        let chunks = bytes.chunks(MAX_VALUE_BYTES).chain(end).enumerate();
+        let values: Vec<_> = chunks.map(|(chunk, bytes)| (manifest_key(id, chunk), bytes)).collect();
+        for batch in values.chunks(MAX_BATCH_OPERATIONS) {
+            self.values.put(batch)?;
+        }
+        self.values.sync()?;
+        self.last_id = id;
+        self.complete.clone_from(&self.next);
+        let written_bytes = std::mem::take(&mut self.written_bytes) + bytes.len() as u64;
+        Ok((id, written_bytes))
+    }
+
+    /// Gives up the checkpoint being written. The last complete one stays.
+    pub fn abandon(&mut self) {
+        self.next.clone_from(&self.complete);
+        self.written_bytes = 0;
+    }
+
+    fn newest_manifest(&self) -> Result<Option<Manifest>, StateError> {
+        let mut newest: Option<Manifest> = None;
+        let mut failure = None;
+        for parity in 0..2 {
+            match self.read_manifest(parity) {
+                Ok(Some(found)) if newest.as_ref().is_none_or(|newest| newest.id < found.id) => newest = Some(found),
+                Ok(_) => {}
+                Err(error @ StateError::Newer { .. }) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        // One unreadable manifest beside a good one is a checkpoint that a crash cut short. Only where no good one is
+        // left, something that was complete is lost.
+        match (newest, failure) {
+            (None, Some(error)) => Err(error),
+            (newest, _) => Ok(newest),
+        }
+    }
+
+    fn read_manifest(&self, parity: u64) -> Result<Option<Manifest>, StateError> {
+        let mut bytes = Vec::new();
+        for chunk in 0.. {
+            match self.values.get(&manifest_key(parity, chunk))? {
+                Some(value) => {
+                    let last = value.len() < MAX_VALUE_BYTES;
+                    bytes.extend_from_slice(&value);
+                    if last {
+                        break;
+                    }
+                }
+                None => break,
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let directory = self.directory.clone();
+        Manifest::decode(&bytes).map(Some).map_err(|error| match error {
+            InvalidManifest::Newer(found) => {
+                StateError::Newer { directory, found, known: crate::state::manifest::VERSION }
+            }
+            InvalidManifest::Damaged(_) => damaged(&directory, error.to_string()),
+        })
+    }
+
+    fn read_group(&self, group: u16, entry: GroupEntry) -> Result<Vec<u8>, StateError> {
+        let len = entry.len as usize;
+        let mut bytes = Vec::with_capacity(len);
+        for chunk in 0..len.div_ceil(MAX_VALUE_BYTES) {
+            let value = self.values.get(&group_key(entry.slot, group, chunk))?;
+            let value = value.ok_or_else(|| damaged(&self.directory, format!("key group {group} is missing")))?;
+            bytes.extend_from_slice(&value);
+        }
+        if bytes.len() != len || crc32c::crc32c(&bytes) != entry.crc {
+            return Err(damaged(&self.directory, format!("the checksum of key group {group} is wrong")));
+        }
+        Ok(bytes)
+    }
+}
+
+fn damaged(directory: &Path, what: String) -> StateError {
+    StateError::Damaged { directory: directory.to_owned(), what }
+}
+
+fn group_key(slot: u8, group: u16, chunk: usize) -> Vec<u8> {
+    let mut key = vec![b'g', slot];
+    key.extend_from_slice(&group.to_be_bytes());
+    key.extend_from_slice(&(chunk as u16).to_be_bytes());
+    key
+}
+
+fn manifest_key(id: u64, chunk: usize) -> Vec<u8> {
+    vec![b'm', (id % 2) as u8, chunk as u8]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Values that survive a crash only when they were synced; tests look at every crash point.
+    #[derive(Debug, Clone, Default)]
+    struct Memory(Arc<Mutex<Values>>);
+
+    #[derive(Debug, Clone, Default)]
+    struct Values {
+        synced: BTreeMap<Vec<u8>, Vec<u8>>,
+        current: BTreeMap<Vec<u8>, Vec<u8>>,
+        calls_left: Option<usize>,
+    }
+
+    impl Memory {
+        fn call(&self) -> Result<std::sync::MutexGuard<'_, Values>, StateError> {
+            let mut values = self.0.lock().unwrap();
+            if let Some(left) = &mut values.calls_left {
+                *left = left.checked_sub(1).ok_or_else(|| damaged(Path::new("memory"), "the crash".into()))?;
+            }
+            Ok(values)
+        }
+
+        fn crash(&self, keep_unsynced: bool) -> Memory {
+            let values = self.0.lock().unwrap();
+            let synced = if keep_unsynced { &values.current } else { &values.synced };
+            let values = Values { synced: synced.clone(), current: synced.clone(), calls_left: None };
+            Memory(Arc::new(Mutex::new(values)))
+        }
+    }
+
+    impl KeyValue for Memory {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+            Ok(self.call()?.current.get(key).cloned())
+        }
+
+        fn put(&self, values: &[(Vec<u8>, &[u8])]) -> Result<(), StateError> {
+            assert!(values.len() <= MAX_BATCH_OPERATIONS);
+            let mut own = self.call()?;
+            for (key, value) in values {
+                assert!(value.len() <= MAX_VALUE_BYTES);
+                own.current.insert(key.clone(), value.to_vec());
+            }
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<(), StateError> {
+            let mut values = self.call()?;
+            values.synced = values.current.clone();
+            Ok(())
+        }
+
+        fn disk_bytes(&self) -> Result<u64, StateError> {
+            Ok(0)
+        }
+    }
+
+    fn blob(group: u16, len: usize, byte: u8) -> GroupBlob {
+        GroupBlob { group, bytes: vec![byte; len] }
+    }
+
+    fn positions(replay_from: u64) -> Positions {
+        Positions { replay_from, ..Positions::default() }
+    }
+
+    fn load(memory: &Memory) -> (Store, Option<Checkpoint>) {
+        Store::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap()
+    }
+
+    #[test]
+    fn an_empty_store_has_no_checkpoint() {
+        assert_eq!(load(&Memory::default()).1, None);
+    }
+
+    #[test]
+    fn the_newest_blob_of_each_group_is_loaded() {
+        let memory = Memory::default();
+        let (mut store, _) = load(&memory);
+        store.put_groups(&[blob(1, 10, 1), blob(2, 3 * MAX_VALUE_BYTES, 2)]).unwrap();
+        assert_eq!(store.complete(5, positions(10), vec![9; 2 * MAX_VALUE_BYTES]).unwrap().0, 1);
+        store.put_groups(&[blob(2, 5, 3)]).unwrap();
+        assert_eq!(store.complete(6, positions(20), b"header".to_vec()).unwrap().0, 2);
+        let checkpoint = load(&memory).1.unwrap();
+        assert_eq!(checkpoint.groups, [blob(1, 10, 1), blob(2, 5, 3)]);
+        assert_eq!((checkpoint.manifest.id, checkpoint.manifest.positions), (2, positions(20)));
+        assert_eq!(checkpoint.manifest.header, b"header");
+    }
+
+    #[test]
+    fn an_abandoned_checkpoint_leaves_the_last_one() {
+        let memory = Memory::default();
+        let (mut store, _) = load(&memory);
+        store.put_groups(&[blob(1, 10, 1)]).unwrap();
+        store.complete(5, positions(10), Vec::new()).unwrap();
+        store.put_groups(&[blob(1, 10, 2)]).unwrap();
+        store.abandon();
+        store.put_groups(&[blob(3, 10, 3)]).unwrap();
+        store.complete(6, positions(20), Vec::new()).unwrap();
+        assert_eq!(load(&memory).1.unwrap().groups, [blob(1, 10, 1), blob(3, 10, 3)]);
+    }
+
+    /// Crashes before every call of a sequence of checkpoints, losing or keeping what was not synced.
+    #[test]
+    fn a_crash_anywhere_leaves_a_whole_checkpoint() {
+        let header = |id: u8| vec![id; if id.is_multiple_of(2) { 2 * MAX_VALUE_BYTES } else { 100 }];
+        for crash_at in 0..60 {
+            for keep_unsynced in [false, true] {
+                let memory = Memory::default();
+                let (mut store, _) = load(&memory);
+                memory.0.lock().unwrap().calls_left = Some(crash_at);
+                let mut completed = 0;
+                for id in 1..=5u8 {
+                    let groups = [blob(1, 10, id), blob(u16::from(id), MAX_VALUE_BYTES + 1, id)];
+                    let written = store
+                        .put_groups(&groups)
+                        .and_then(|()| store.complete(0, positions(u64::from(id)), header(id)));
+                    if written.is_err() {
+                        break;
+                    }
+                    completed = id;
+                }
+                let found = load(&memory.crash(keep_unsynced)).1;
+                let id = found.as_ref().map_or(0, |checkpoint| checkpoint.manifest.id as u8);
+                assert!(id == completed || id == completed + 1, "crash at {crash_at}: {id} after {completed}");
+                if let Some(checkpoint) = found {
+                    assert_eq!(checkpoint.manifest.header, header(id));
+                    assert_eq!(checkpoint.groups[0].bytes[0], if id == 1 { 1 } else { id });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_blob_is_damage() {
+        let memory = Memory::default();
+        let (mut store, _) = load(&memory);
+        store.put_groups(&[blob(1, 10, 1)]).unwrap();
+        store.complete(5, positions(10), Vec::new()).unwrap();
+        memory.0.lock().unwrap().current.insert(group_key(0, 1, 0), vec![7; 10]);
+        let error = Store::load(Box::new(memory), PathBuf::from("memory")).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("key group 1"), "{error}");
+    }
+
+    #[test]
+    fn a_panic_and_a_hang_are_damage() {
+        let directory = Path::new("memory");
+        let error = open_within(Duration::from_secs(60), directory, || panic!("as sled does")).unwrap_err();
+        assert!(matches!(error, StateError::Panicked { .. }), "{error}");
+        let (_hold, wait) = mpsc::channel::<()>();
+        let hang = move || {
+            let _ = wait.recv();
+            Ok(Box::new(Memory::default()) as Box<dyn KeyValue>)
+        };
+        let error = open_within(Duration::from_millis(10), directory, hang).unwrap_err();
+        assert!(matches!(error, StateError::TimedOut { .. }), "{error}");
+    }
+}

@@ -1,0 +1,19 @@
+//! The appliance from outside: the real process, real sockets, a fresh data directory for each test.
+//!
+//! Everything waits for conditions with a deadline. What a run chose at random is printed with its seed; a failing test
+//! shows what weir logged.
+
+mod daemon;
+mod durability;
+mod hostile;
+mod http;
+mod layout;
+mod mqtt;
+mod peers;
+mod random;
+mod readings;
+mod reasons;
+mod replay;
+mod simulate;
+mod wait;
+mod weir;

@@ -1,0 +1,287 @@
+//! MQTT over a plain socket: packets written and read by hand, right and wrong ones.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::wait::DEADLINE;
+
+/// Protocol version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    V4,
+    V5,
+}
+
+pub const CONNACK: u8 = 2;
+pub const PUBLISH: u8 = 3;
+pub const PUBACK: u8 = 4;
+pub const PUBREC: u8 = 5;
+pub const PUBCOMP: u8 = 7;
+pub const SUBACK: u8 = 9;
+pub const PINGRESP: u8 = 13;
+pub const DISCONNECT: u8 = 14;
+
+/// A packet as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub kind: u8,
+    pub flags: u8,
+    pub body: Vec<u8>,
+}
+
+impl Packet {
+    /// Packet identifier of an acknowledgement.
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes([self.body[0], self.body[1]])
+    }
+
+    /// Reason code of a version 5 acknowledgement or DISCONNECT; an absent one is 0.
+    pub fn reason(&self) -> u8 {
+        let at = if self.kind == DISCONNECT { 0 } else { 2 };
+        self.body.get(at).copied().unwrap_or(0)
+    }
+
+    /// Topic and payload of a PUBLISH.
+    pub fn message(&self, version: Version) -> (String, Vec<u8>) {
+        let topic_len = usize::from(self.id());
+        let topic = String::from_utf8(self.body[2..2 + topic_len].to_vec()).expect("a UTF-8 topic");
+        let mut at = 2 + topic_len + if self.flags >> 1 & 3 > 0 { 2 } else { 0 };
+        if version == Version::V5 {
+            let (len, used) = variable_integer(&self.body[at..]).expect("a property length");
+            at += used + len;
+        }
+        (topic, self.body[at..].to_vec())
+    }
+}
+
+/// A whole packet with this first byte.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let mut len = body.len();
+    loop {
+        let more = len >= 128;
+        bytes.push((len % 128) as u8 | if more { 128 } else { 0 });
+        len /= 128;
+        if !more {
+            break;
+        }
+    }
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The value and how many bytes it takes; `None` while it is incomplete.
+fn variable_integer(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 127) << (7 * index);
+        if byte & 128 == 0 {
+            return Some((value, index + 1));
+        }
+    }
+    None
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u16).to_be_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+/// A CONNECT with a clean session and a keep-alive of 60 s.
+pub fn connect_packet(version: Version, client_id: &str) -> Vec<u8> {
+    let mut body = string("MQTT");
+    body.extend_from_slice(&[if version == Version::V4 { 4 } else { 5 }, 2, 0, 60]);
+    if version == Version::V5 {
+        body.push(0);
+    }
+    body.extend(string(client_id));
+    packet(0x10, &body)
+}
+
+/// A PUBLISH; `id` is left out for QoS 0.
+pub fn publish_packet(version: Version, topic: &str, payload: &[u8], qos: u8, dup: bool, id: u16) -> Vec<u8> {
+    let mut body = string(topic);
+    if qos > 0 {
+        body.extend_from_slice(&id.to_be_bytes());
+    }
+    if version == Version::V5 {
+        body.push(0);
+    }
+    body.extend_from_slice(payload);
+    packet(0x30 | qos << 1 | u8::from(dup) << 3, &body)
+}
+
+/// A connected client.
+pub struct Client {
+    pub version: Version,
+    stream: TcpStream,
+    received: Vec<u8>,
+    /// Publishes that came while something else was waited for.
+    publishes: VecDeque<Packet>,
+    next_id: u16,
+}
+
+impl Client {
+    /// Connects; the CONNECT must be accepted.
+    pub fn connect(address: SocketAddr, version: Version, client_id: &str) -> Self {
+        Self::try_connect(address, version, client_id).expect("the connection is accepted")
+    }
+
+    pub fn try_connect(address: SocketAddr, version: Version, client_id: &str) -> io::Result<Self> {
+        let mut client = Self::open(address, version)?;
+        client.send(&connect_packet(version, client_id))?;
+        let answer = client.read()?;
+        if answer.kind != CONNACK || answer.body.get(1) != Some(&0) {
+            return Err(io::Error::other(format!("the CONNECT was answered with {answer:?}")));
+        }
+        Ok(client)
+    }
+
+    /// A socket on which nothing was sent yet.
+    pub fn open(address: SocketAddr, version: Version) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        Ok(Self { version, stream, received: Vec::new(), publishes: VecDeque::new(), next_id: 1 })
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next packet.
+    pub fn read(&mut self) -> io::Result<Packet> {
+        loop {
+            if let Some(packet) = self.take() {
+                return Ok(packet);
+            }
+            let mut buffer = [0; 16 * 1024];
+            let read = self.stream.read(&mut buffer)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.received.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    /// A packet that was received already.
+    pub fn take(&mut self) -> Option<Packet> {
+        let first = *self.received.first()?;
+        let (len, used) = variable_integer(&self.received[1..])?;
+        let end = 1 + used + len;
+        if self.received.len() < end {
+            return None;
+        }
+        let body = self.received[1 + used..end].to_vec();
+        self.received.drain(..end);
+        Some(Packet { kind: first >> 4, flags: first & 15, body })
+    }
+
+    /// The next packet of this kind. Publishes before it are kept, anything else is an error.
+    #[track_caller]
+    pub fn expect(&mut self, kind: u8) -> Packet {
+        if kind == PUBLISH
+            && let Some(packet) = self.publishes.pop_front()
+        {
+            return packet;
+        }
+        loop {
+            match self.read().unwrap_or_else(|error| panic!("waiting for packet type {kind}: {error}")) {
+                packet if packet.kind == kind => return packet,
+                packet if packet.kind == PUBLISH => self.publishes.push_back(packet),
+                packet => panic!("waiting for packet type {kind}: {packet:?} came"),
+            }
+        }
+    }
+
+    fn id(&mut self) -> u16 {
+        let id = self.next_id;
+        self.next_id = self.next_id % 65_535 + 1;
+        id
+    }
+
+    /// Publishes and waits for everything that the QoS asks for; returns the first acknowledgement's reason code.
+    #[track_caller]
+    pub fn publish(&mut self, topic: &str, payload: &str, qos: u8) -> u8 {
+        let id = self.id();
+        let packet = publish_packet(self.version, topic, payload.as_bytes(), qos, false, id);
+        self.send(&packet).expect("the publish can be sent");
+        if qos == 0 {
+            return 0;
+        }
+        let answer = self.expect(if qos == 1 { PUBACK } else { PUBREC });
+        assert_eq!(answer.id(), id);
+        let reason = if self.version == Version::V5 { answer.reason() } else { 0 };
+        if qos == 2 && reason < 0x80 {
+            let release = crate::mqtt::packet(0x62, &id.to_be_bytes());
+            self.send(&release).expect("the release can be sent");
+            assert_eq!(self.expect(PUBCOMP).id(), id);
+        }
+        reason
+    }
+
+    /// Publishes readings of a device at QoS 1.
+    #[track_caller]
+    pub fn telemetry(&mut self, device: &str, payload: &str) {
+        let reason = self.publish(&format!("devices/{device}/telemetry"), payload, 1);
+        assert!(reason < 0x80, "publish refused with {reason:#x}");
+    }
+
+    #[track_caller]
+    pub fn subscribe(&mut self, filter: &str, qos: u8) {
+        let id = self.id();
+        let mut body = id.to_be_bytes().to_vec();
+        if self.version == Version::V5 {
+            body.push(0);
+        }
+        body.extend(string(filter));
+        body.push(qos);
+        self.send(&packet(0x82, &body)).expect("the subscription can be sent");
+        let answer = self.expect(SUBACK);
+        assert_eq!((answer.id(), answer.body.last()), (id, Some(&qos)));
+    }
+
+    /// The next message; QoS 1 and 2 are acknowledged.
+    #[track_caller]
+    pub fn message(&mut self) -> (String, Vec<u8>) {
+        let packet = self.expect(PUBLISH);
+        let qos = packet.flags >> 1 & 3;
+        if qos > 0 {
+            let topic_end = 2 + usize::from(packet.id());
+            let id = [packet.body[topic_end], packet.body[topic_end + 1]];
+            let first = if qos == 1 { 0x40 } else { 0x50 };
+            self.send(&crate::mqtt::packet(first, &id)).expect("the acknowledgement can be sent");
+            if qos == 2 {
+                self.expect(6);
+                self.send(&crate::mqtt::packet(0x70, &id)).expect("the completion can be sent");
+            }
+        }
+        packet.message(self.version)
+    }
+
+    /// PINGREQ and its answer: whatever was sent before has been read.
+    #[track_caller]
+    pub fn ping(&mut self) {
+        self.send(&[0xc0, 0]).expect("the ping can be sent");
+        self.expect(PINGRESP);
+    }
+
+    /// Reads until the connection ends; returns the packets before its end.
+    #[track_caller]
+    pub fn until_closed(&mut self) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        loop {
+            match self.read() {
+                Ok(packet) => packets.push(packet),
+                Err(error) => {
+                    let timed_out = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                    assert!(!timed_out, "the connection was not closed; got {packets:?}");
+                    return packets;
+                }
+            }
+        }
+    }
+}

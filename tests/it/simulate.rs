@@ -1,0 +1,75 @@
+//! `weir simulate --verify` against a running weir, with every knob turned.
+
+use std::process::Output;
+
+use crate::wait::wait_for;
+use crate::weir::Weir;
+
+fn simulate(weir: &Weir, arguments: &[&str]) -> Output {
+    let (mqtt, http) = (weir.mqtt().to_string(), format!("http://{}", weir.http()));
+    let mut command = weir.command(&["simulate", "--address", &mqtt, "--http", &http]);
+    command.args(arguments).output().expect("weir can be started")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_troubled_fleet_is_verified() {
+    let weir = Weir::start(&[("window.idle_timeout", "'1s'")]);
+    for qos in ["0", "1", "2"] {
+        let arguments = "--verify --devices 20 --messages 200 --interval 20ms --disorder 800ms --clock-skew 30s \
+                         --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --fault-share 0.05 \
+                         --churn-share 0.01 --seed 7 --qos";
+        let arguments: Vec<&str> = arguments.split_whitespace().chain([qos]).collect();
+        let output = simulate(&weir, &arguments);
+        assert_eq!(output.status.code(), Some(0), "qos {qos}: {}", text(&output));
+        assert!(text(&output).contains("every window is right"), "{}", text(&output));
+    }
+    weir.assert_accounted();
+}
+
+#[test]
+fn a_weir_with_other_rules_does_not_pass() {
+    let weir = Weir::start(&[("window.idle_timeout", "'1s'"), ("validate.metrics.m.max", "0.5")]);
+    // All values are above the limit: every reading is rejected, which the sender did not expect.
+    let arguments = ["--verify", "--devices", "1", "--messages", "20", "--interval", "1ms", "--metrics", "m"];
+    let output = weir
+        .command(&["simulate", "--address", &weir.mqtt().to_string(), "--http", &format!("http://{}", weir.http())])
+        .args(arguments)
+        .env("WEIR_WINDOW__IDLE_TIMEOUT", "1s")
+        .output()
+        .expect("weir can be started");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("value_out_of_range"), "{}", text(&output));
+}
+
+#[test]
+fn nobody_listening() {
+    let mut weir = Weir::start(&[]);
+    let address = weir.mqtt().to_string();
+    weir.terminate();
+    let output = weir.command(&["simulate", "--address", &address]).output().expect("weir can be started");
+    assert!(!output.status.success());
+    assert!(text(&output).contains("no MQTT listener"), "{}", text(&output));
+}
+
+#[test]
+fn the_demo_runs_by_itself() {
+    let mut weir = Weir::start(&[
+        ("simulator.enabled", "true"),
+        ("simulator.interval", "'50ms'"),
+        ("window.size", "'1s'"),
+        ("window.out_of_orderness", "'500ms'"),
+    ]);
+    wait_for("windows of all simulated devices", || {
+        let windows = weir.list("windows", "");
+        let mut devices: Vec<&str> = windows.iter().filter_map(|window| window["device_id"].as_str()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        (devices.len() == 20).then_some(())
+    });
+    weir.assert_accounted();
+    weir.terminate();
+}
