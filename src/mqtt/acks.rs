@@ -7,6 +7,9 @@ use super::Version;
 use super::frame;
 use crate::log::Lsn;
 
+/// Room for acknowledgements that is kept when there are none.
+const KEPT_ENTRIES: usize = 1_024;
+
 #[derive(Debug, Clone, Copy)]
 struct Ack {
     packet_id: u16,
@@ -68,9 +71,15 @@ impl Acks {
             count += run.count;
             self.runs.pop_front();
         }
+        const LONGEST_ACK_BYTES: usize = 5;
+        out.reserve(count * LONGEST_ACK_BYTES);
         for ack in self.entries.drain(..count) {
             self.pubacks -= usize::from(ack.kind == frame::PUBACK);
             frame::put_ack(ack.kind, ack.packet_id, ack.reason, version, out);
+        }
+        // A burst is not remembered: ten thousand idle connections keep what they allocated.
+        if self.entries.is_empty() {
+            self.entries.shrink_to(KEPT_ENTRIES);
         }
         oldest
     }

@@ -142,3 +142,182 @@ impl Wake for Unpark {
         self.0.unpark();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::Mqtt;
+    use crate::core::reason::Reason;
+    use crate::disk::sim::SimDisk;
+    use crate::log::{LogOptions, Records, Retention, SyncPolicy};
+    use crate::mqtt::Version;
+    use crate::mqtt::broker::{Attach, Attached};
+    use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+    use crate::mqtt::testing::{Sent, packets};
+
+    fn log(name: &'static str) -> Log {
+        let options = LogOptions {
+            name,
+            dir: PathBuf::from(name),
+            segment_bytes: 1 << 20,
+            commit_max_bytes: 1 << 16,
+            queue_max_bytes: 1 << 18,
+            tail_max_bytes: 1 << 18,
+            sync: SyncPolicy::OnRequest,
+            min_free_bytes: 0,
+            retention: Retention::default(),
+        };
+        Log::open(Arc::new(SimDisk::new()), Arc::new(SystemClock), options, Lsn(0)).unwrap().0
+    }
+
+    /// Appends a window of each metric, or an error of each message.
+    fn append(log: &Log, encode: fn(&str, &mut Vec<u8>), texts: &[&str]) {
+        let mut records = Records::default();
+        for text in texts {
+            records.push_with(|out| encode(text, out));
+        }
+        log.append_wait(&records).unwrap();
+        log.sync().unwrap();
+    }
+
+    fn window(metric: &str, out: &mut Vec<u8>) {
+        let window = WindowResult {
+            device_id: "pump-7",
+            metric,
+            window_start_ms: 0,
+            window_end_ms: 5_000,
+            revision: 0,
+            supersedes: None,
+            count: 1,
+            sum: 1.0,
+            mean: 1.0,
+            min: 1.0,
+            max: 1.0,
+            first: 1.0,
+            last: 1.0,
+            stddev: 0.0,
+        };
+        window.encode(out);
+    }
+
+    fn error(message: &str, out: &mut Vec<u8>) {
+        let entry = ErrorEntry {
+            journal_position: 1,
+            index: 0,
+            arrival_ms: 2,
+            reason: Reason::Late,
+            message,
+            device_id: None,
+            metric: None,
+            client_id: "c",
+            topic: "t",
+            payload: b"{}",
+            payload_bytes: 2,
+        };
+        entry.encode(out);
+    }
+
+    struct Case {
+        broker: Arc<Broker>,
+        windows: Log,
+        errors: Log,
+        subscriber: Attached,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default()));
+            let attach = Attach { client_id: "s", clean: true, receive_maximum: 100 };
+            let subscriber = broker.attach(&attach).unwrap();
+            Self { broker, windows: log("windows"), errors: log("errors"), subscriber }
+        }
+
+        fn subscribe(&self, filter: &str) {
+            let filter = Filter {
+                filter: filter.into(),
+                qos: 1,
+                no_local: false,
+                retain_as_published: false,
+                retain: RetainHandling::Always,
+            };
+            let granted = self.broker.subscribe(&self.subscriber.handle, self.subscriber.connection, &filter);
+            assert_eq!(granted, SubscribeOutcome::Granted(1));
+        }
+
+        fn results(&self, from: u64) -> Results {
+            let windows = Some((self.windows.clone(), Lsn(from)));
+            Results::new(Arc::clone(&self.broker), windows, Some((self.errors.clone(), Lsn(0))))
+        }
+
+        /// Topic, QoS and the JSON's `seq` of what the subscriber is sent.
+        fn received(&self) -> Vec<(String, u8, u64)> {
+            let (handle, connection) = (&self.subscriber.handle, self.subscriber.connection);
+            let mut out = Vec::new();
+            handle.write(connection, Version::V4, usize::MAX, usize::MAX, &mut out);
+            let messages = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+                Sent::Publish { topic, qos, payload, retain: false, .. } => {
+                    let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+                    (topic, qos, json["seq"].as_u64().unwrap())
+                }
+                other => panic!("{other:?}"),
+            });
+            messages.collect()
+        }
+    }
+
+    fn work_off(results: &mut Results) {
+        for follower in results.windows.iter_mut().chain(&mut results.errors) {
+            while !follower.step(&results.broker, &mut Scratch::default()) {}
+        }
+    }
+
+    #[test]
+    fn results_are_published_from_the_position_on() {
+        let case = Case::new();
+        case.subscribe("weir/#");
+        append(&case.windows, window, &["temperature", "humidity", "a/b"]);
+        append(&case.errors, error, &["late"]);
+        work_off(&mut case.results(1));
+        let expected = [
+            ("weir/windows/pump-7/humidity".into(), 1, 1),
+            ("weir/windows/pump-7/a/b".into(), 1, 2),
+            ("weir/errors/late".into(), 1, 0),
+        ];
+        assert_eq!(case.received(), expected);
+    }
+
+    #[test]
+    fn without_subscribers_results_are_passed_over() {
+        let case = Case::new();
+        let mut results = case.results(0);
+        append(&case.windows, window, &["temperature"]);
+        work_off(&mut results);
+        case.subscribe("weir/windows/+/humidity");
+        append(&case.windows, window, &["temperature", "humidity"]);
+        work_off(&mut results);
+        assert_eq!(case.received(), [("weir/windows/pump-7/humidity".into(), 1, 2)]);
+    }
+
+    #[test]
+    fn the_thread_follows_and_stops() {
+        let case = Case::new();
+        case.subscribe("weir/#");
+        let stop = Arc::new(AtomicBool::new(false));
+        let results = case.results(0);
+        let thread = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || results.run(&stop)
+        });
+        append(&case.windows, window, &["temperature"]);
+        while case.broker.stats().queued_messages == 0 {
+            thread::yield_now();
+        }
+        stop.store(true, Ordering::Release);
+        thread.thread().unpark();
+        thread.join().unwrap();
+        assert_eq!(case.received().len(), 1);
+    }
+}

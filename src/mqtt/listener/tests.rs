@@ -525,3 +525,49 @@ async fn random_bytes_leave_it_serving() {
     running.connect(Version::V4, "c").await.expect_pong().await;
     running.until_idle().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_real_log_acknowledgements_follow_the_sync() {
+    use crate::clock::SystemClock;
+    use crate::disk::sim::SimDisk;
+    use crate::log::{LogOptions, Lsn, Retention, SyncPolicy};
+
+    let disk = SimDisk::new();
+    let options = LogOptions {
+        name: "journal",
+        dir: "journal".into(),
+        segment_bytes: 1 << 22,
+        commit_max_bytes: 1 << 20,
+        queue_max_bytes: 1 << 21,
+        tail_max_bytes: 1 << 21,
+        sync: SyncPolicy::EveryCommit,
+        min_free_bytes: 0,
+        retention: Retention::default(),
+    };
+    let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
+    let config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
+    let server = Server::bind(&config, &Ingest::default(), log.clone()).await.unwrap();
+    let (address, cancel) = (server.local_addr(), CancellationToken::new());
+    let task = tokio::spawn(server.run(cancel.clone()));
+    let publishers = (0..8).map(|number| {
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let (mut reader, mut writer) = stream.split();
+            writer.write_all(&client(Version::V4).connect(&format!("c{number}"))).await.unwrap();
+            let mut connack = [0; 4];
+            reader.read_exact(&mut connack).await.unwrap();
+            let publishes: Vec<u8> =
+                (1..=2_000).flat_map(|id| client(Version::V4).publish(TOPIC, 1, id, &[b'x'; 100])).collect();
+            let mut acks = vec![0; 2_000 * 4];
+            let (sent, received) = tokio::join!(writer.write_all(&publishes), reader.read_exact(&mut acks));
+            (sent.unwrap(), received.unwrap());
+            acks.chunks(4).map(|ack| u16::from_be_bytes([ack[2], ack[3]])).eq(1..=2_000)
+        })
+    });
+    for publisher in publishers.collect::<Vec<_>>() {
+        assert!(timeout(PATIENCE, publisher).await.expect("acknowledgements are missing").unwrap());
+    }
+    assert_eq!(log.durable(), Lsn(16_000));
+    cancel.cancel();
+    task.await.unwrap();
+}
