@@ -1,9 +1,18 @@
 //! The only place that calls the file system.
+//!
+//! Everything above works on the [`Disk`] and [`DiskFile`] traits: [`RealDisk`] is the operating system,
+//! [`sim::SimDisk`] an in-memory one that loses and tears writes. The text of every error names the path.
+
+mod real;
+pub mod lock;
+pub mod sim;
 
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use real::RealDisk;
 
 /// A file opened through a [`Disk`]. All offsets and lengths are in bytes.
 pub trait DiskFile: Send + Sync + Debug {
@@ -52,42 +61,41 @@ pub trait Disk: Send + Sync + Debug {
     fn available_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
-/// The real file system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealDisk;
-
-impl Disk for RealDisk {
-    fn create(&self, _path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        todo!()
-    }
-    fn open(&self, _path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        todo!()
-    }
-    fn open_read(&self, _path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        todo!()
-    }
-    fn list(&self, _dir: &Path) -> io::Result<Vec<DiskEntry>> {
-        todo!()
-    }
-    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        todo!()
-    }
-    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        todo!()
-    }
-    fn remove(&self, _path: &Path) -> io::Result<()> {
-        todo!()
-    }
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        todo!()
-    }
-    fn available_bytes(&self, _dir: &Path) -> io::Result<u64> {
-        todo!()
-    }
+/// Whether the error says that the file system, or the user's share of it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Replaces `path` with `bytes` so that a power cut leaves the old or the new content: temporary file → sync →
-/// rename → sync of the directory.
-pub fn replace_file(_disk: &dyn Disk, _path: &Path, _bytes: &[u8]) -> io::Result<()> {
-    todo!()
+/// rename → sync of the directory. A temporary file that an earlier attempt left behind is overwritten.
+pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(path)?;
+    let file = match disk.create(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&temporary)?;
+            disk.create(&temporary)?
+        }
+        other => other?,
+    };
+    file.write_all_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(directory_of(path))
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary_path(path: &Path) -> io::Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} does not name a file", path.display())));
+    };
+    let mut temporary = name.to_os_string();
+    temporary.push(".tmp");
+    Ok(path.with_file_name(temporary))
 }

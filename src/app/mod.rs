@@ -7,6 +7,7 @@ mod shutdown;
 mod source;
 mod storage;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ use weir::core::record;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::disk::{RealDisk, replace_file};
 use weir::http::live::Live;
-use weir::log::{Log, LogError, Records};
+use weir::log::{AppendError, Log, LogError, Records};
 use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
@@ -83,7 +84,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             return CANNOT_CREATE;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
-            return if error.is_damage() { DATA } else { IO };
+            return if matches!(error, LogError::Damaged(_) | LogError::NewerFormat { .. }) { DATA } else { IO };
         }
         if let Some(error) = cause.downcast_ref::<StateError>() {
             return if error.is_damage() { DATA } else { IO };
@@ -165,12 +166,8 @@ async fn start(
         log.on_failure(Box::new(move |reason| failures.report(anyhow!("the {name} log failed: {reason}"))));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // Nothing was heard while weir was down: silence starts at zero.
-    let mut resumed = Records::default();
-    resumed.push_with(record::encode_resumed);
     let recovered_end = journal.durable();
     let results_from = (windows.readable(), errors.readable());
-    journal.append_wait(&resumed).context("cannot write to the journal")?;
     let (runner, pipeline) = prepare(Parts {
         journal: journal.clone(),
         windows: windows.clone(),
@@ -183,7 +180,7 @@ async fn start(
         recovered_end,
     })?;
 
-    let server = mqtt::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
     let source =
@@ -228,7 +225,7 @@ async fn start(
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(server.run(mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     if config.simulator.enabled {
@@ -251,6 +248,19 @@ async fn start(
         http,
         http_tasks,
     })
+}
+
+/// Nothing was heard while weir was down: the journal says so before the first publish, then the door opens. On a full
+/// disk it stays closed until there is space.
+async fn open_door(server: mqtt::listener::Server, journal: Log, cancel: CancellationToken) {
+    let mut resumed = Records::default();
+    resumed.push_with(record::encode_resumed);
+    while journal.append(&resumed, None) == Err(AppendError::Full) {
+        if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
+            return;
+        }
+    }
+    server.run(cancel).await;
 }
 
 /// For scripts and tests that chose port 0.

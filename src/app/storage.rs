@@ -10,7 +10,7 @@ use metrics::counter;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, Output};
 use weir::disk::{Disk, RealDisk};
-use weir::log::{Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
+use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::start::positions;
 use weir::state::StateError;
 use weir::state::key_value::{KeyValue, SledStore};
@@ -72,7 +72,10 @@ fn journal_options(config: &Config) -> LogOptions {
         tail_max_bytes: journal.commit_max_bytes * QUEUE_BATCHES,
         sync: SyncPolicy::EveryCommit,
         min_free_bytes: journal.min_free_disk_bytes,
-        retention: Retention { max_age_ms: journal.retention_ms, max_bytes: Some(journal.retention_bytes) },
+        retention: Retention {
+            keep: journal.retention_ms.map_or(Keep::Released, Keep::ForAge),
+            max_bytes: Some(journal.retention_bytes),
+        },
     }
 }
 
@@ -88,7 +91,10 @@ fn output_options(name: &'static str, output: &Output, config: &Config) -> LogOp
         tail_max_bytes: OUTPUT_COMMIT_BYTES,
         sync: SyncPolicy::OnRequest,
         min_free_bytes: config.journal.min_free_disk_bytes / 2,
-        retention: Retention { max_age_ms: output.retention_ms, max_bytes: Some(output.retention_bytes) },
+        retention: Retention {
+            keep: output.retention_ms.map_or(Keep::UpToBytes, Keep::ForAge),
+            max_bytes: Some(output.retention_bytes),
+        },
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use weir::core::record::{Decoder, Publish, Record};
 use weir::disk::RealDisk;
-use weir::log::verify::{DirectoryReader, verify_dir};
+use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 
 /// Whether a directory was found sound.
 pub enum Verdict {
@@ -39,7 +40,27 @@ pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict>
         let report =
             verify_dir(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
         writeln!(out, "{}", directory.display())?;
-        write!(out, "{report}")?;
+        for segment in &report.segments {
+            let readable = &segment.readable;
+            writeln!(
+                out,
+                "  {}  records {} to {}, {} batches, {} of {} bytes",
+                segment.file.file_name().unwrap_or_default().to_string_lossy(),
+                readable.first.0,
+                readable.end.0,
+                segment.batches,
+                readable.bytes,
+                segment.file_bytes
+            )?;
+        }
+        for problem in &report.problems {
+            let kind = match problem.kind {
+                ProblemKind::TornTail => "torn tail",
+                ProblemKind::Damage => "DAMAGE",
+                ProblemKind::NewerFormat => "newer format",
+            };
+            writeln!(out, "  {kind}: {problem}")?;
+        }
         if report.is_damaged() {
             verdict = Verdict::Damaged;
         }
@@ -50,8 +71,8 @@ pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict>
 /// Prints records as JSON lines.
 pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Write) -> anyhow::Result<()> {
     let directory = journal_directory(directory);
-    let reader =
-        DirectoryReader::open(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let reader = DirectoryReader::open(Arc::new(RealDisk), &directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?;
     let mut left = limit.unwrap_or(u64::MAX);
     for batch in reader {
         let batch = batch?;

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use weir::core::decode;
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
 use weir::core::record::{self, Publish};
+use weir::core::recorded;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
 use weir::log::verify::DirectoryReader;
@@ -105,8 +106,8 @@ pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Su
 
 fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
     let mut operator = Operator::new(settings);
-    let reader =
-        DirectoryReader::open(&RealDisk, directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let reader = DirectoryReader::open(Arc::new(RealDisk), directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?;
     let mut first = true;
     for batch in reader {
         let batch = batch?;
@@ -147,7 +148,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Re
         if payload.is_empty() {
             continue;
         }
-        let times = decode::times(payload, unit);
+        let times = recorded::times(payload, unit);
         if times.arrival_ms.is_some() && operator.settings().idle_timeout_ms != settings.idle_timeout_ms {
             let timed = Settings { idle_timeout_ms: settings.idle_timeout_ms, ..operator.settings().clone() };
             operator.reconfigure(timed, files);

@@ -1,10 +1,33 @@
 //! The pure core: journal records in, windows and errors out.
 //!
-//! Nothing here performs I/O, reads a clock, draws random numbers, logs or awaits. Given the same records and
+//! Nothing here performs I/O, reads a clock, draws random numbers that matter, logs or awaits. Given the same records and
 //! settings the effects are the same, byte for byte.
 
 pub mod operator;
 pub mod output;
 pub mod reason;
 pub mod record;
+pub mod recorded;
 pub mod settings;
+
+mod aggregate;
+mod client;
+mod codec;
+mod decode;
+mod dedup;
+mod device;
+mod firing;
+mod group;
+mod hash;
+mod idle;
+mod ingest;
+mod json;
+mod lifetime;
+mod query;
+mod registry;
+mod snapshot;
+mod timestamp;
+mod topic;
+mod validate;
+mod watermark;
+mod window;

@@ -1,9 +1,26 @@
 //! The operator: applies journal batches to the state of all devices.
+//!
+//! A batch runs through these steps: silence is looked at, at the batch's arrival time (`firing`); forgotten devices go
+//! (`lifetime`); each message is decoded, its readings are judged by the watermark before it and put into windows
+//! (`ingest`), then the watermark moves and due windows fire (`firing`); after the last record, windows that late readings
+//! touched fire, and expired ones are dropped.
 
+use crate::core::client::Clients;
+use crate::core::decode::Message;
+use crate::core::device::{Due, Slot};
+use crate::core::firing::GlobalScope;
+use crate::core::group::{Change, Groups};
+use crate::core::idle::Deadlines;
+use crate::core::ingest::Batch;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::InvalidRecord;
-use crate::core::settings::Settings;
+use crate::core::record::{Decoder, InvalidRecord, Record};
+use crate::core::registry::Registry;
+use crate::core::settings::{Settings, WatermarkScope};
+use crate::core::validate::Rules;
+use crate::core::watermark::NONE_MS;
+
+pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 
 /// Number of key groups: part of the checkpoint format.
 pub const KEY_GROUPS: u16 = 1024;
@@ -65,164 +82,198 @@ pub struct GroupBlob {
 #[error("the stored state is not of this format: {0}")]
 pub struct RestoreError(pub String);
 
-/// One device in a list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeviceSummary {
-    /// Device id.
-    pub device_id: String,
-    /// Arrival time of its last message, Unix milliseconds.
-    pub last_seen_ms: i64,
-    /// Its watermark (the global one where that is configured); `None` before the first accepted reading.
-    pub watermark_ms: Option<i64>,
-    /// Newest event time less the arrival time of that reading: how far the device's clock is off, plus transit.
-    pub clock_offset_ms: Option<i64>,
-    /// Readings in windows.
-    pub accepted: u64,
-    /// Readings rejected, by reason, without those that are 0.
-    pub rejected: Vec<(Reason, u64)>,
-    /// Gaps in its sequence numbers: messages between the lowest and highest seen that have not come.
-    pub sequence_missing: u64,
-    /// Number of metrics.
-    pub metrics: usize,
+/// Times that the whole journal shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct JournalClock {
+    /// Latest arrival time of a batch.
+    pub now_ms: i64,
+    /// Silence is counted from here on at the earliest: the last time that weir began to listen (again).
+    pub listening_since_ms: i64,
+    /// Time that passed without weir listening.
+    pub paused_ms: i64,
+    /// When forgotten devices were last looked for.
+    pub swept_ms: i64,
 }
 
-/// A window as a value of its own.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LastWindow {
-    /// Device id.
-    pub device_id: String,
-    /// Metric name.
-    pub metric: String,
-    /// Sequence number of its newest firing.
-    pub seq: u64,
-    /// The JSON of the firing, as everywhere.
-    pub json: Vec<u8>,
-    /// First millisecond after the window.
-    pub window_end_ms: i64,
-    /// Number of readings.
-    pub count: u64,
-    /// Mean of the window.
-    pub mean: f64,
-    /// Smallest value.
-    pub min: f64,
-    /// Largest value.
-    pub max: f64,
-    /// Newest value.
-    pub last: f64,
-}
-
-/// One device whole.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeviceDetail {
-    /// What the list shows.
-    pub summary: DeviceSummary,
-    /// Ranges of sequence numbers seen, both ends included.
-    pub sequence_ranges: Vec<(u64, u64)>,
-    /// Its metrics with the last closed window of each.
-    pub series: Vec<(String, Option<LastWindow>)>,
+impl JournalClock {
+    /// Time on the clock that stands still while weir is down.
+    pub fn awake_ms(&self) -> i64 {
+        self.now_ms.saturating_sub(self.paused_ms)
+    }
 }
 
 /// All state of the event-time pipeline.
 #[derive(Debug)]
-pub struct Operator {}
+pub struct Operator {
+    pub(super) settings: Settings,
+    pub(super) rules: Rules,
+    pub(super) devices: Registry,
+    pub(super) clients: Clients,
+    pub(super) groups: Groups,
+    pub(super) deadlines: Deadlines,
+    pub(super) global: GlobalScope,
+    pub(super) clock: JournalClock,
+    pub(super) totals: Totals,
+    pub(super) series: usize,
+    pub(super) open_windows: usize,
+    pub(super) windows: usize,
+    pub(super) next_window_seq: u64,
+    pub(super) next_error_seq: u64,
+    /// Newest event time in a window of any device.
+    pub(super) newest_ms: i64,
+    /// Devices with windows that late readings touched in this batch.
+    pub(super) touched: Vec<Slot>,
+    /// Devices whose expired windows are dropped at the end of this batch.
+    pub(super) to_clean: Vec<Slot>,
+    /// Scratch for windows that fire together.
+    pub(super) due: Vec<Due>,
+    /// Scratch for the sentence of an error.
+    pub(super) sentence: String,
+}
 
 impl Operator {
     /// An operator without state.
-    pub fn new(_settings: Settings) -> Self {
-        todo!()
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            rules: Rules::new(&settings),
+            settings,
+            devices: Registry::default(),
+            clients: Clients::default(),
+            groups: Groups::new(),
+            deadlines: Deadlines::default(),
+            global: GlobalScope::default(),
+            clock: JournalClock { now_ms: NONE_MS, listening_since_ms: NONE_MS, paused_ms: 0, swept_ms: NONE_MS },
+            totals: Totals::default(),
+            series: 0,
+            open_windows: 0,
+            windows: 0,
+            next_window_seq: 0,
+            next_error_seq: 0,
+            newest_ms: NONE_MS,
+            touched: Vec::new(),
+            to_clean: Vec::new(),
+            due: Vec::new(),
+            sentence: String::new(),
+        }
     }
 
-    /// Applies one journal batch. `first_lsn` is the position of the first record given.
+    /// Applies one journal batch. `first_lsn` is the position of the first record given, `arrival_ms` the arrival time of
+    /// the batch. A batch without records lets time pass.
+    ///
+    /// # Errors
+    /// A record that is not of this format. The records before it are applied, the batch is not finished: the operator
+    /// must not be used any further.
     pub fn apply<'a>(
         &mut self,
-        _first_lsn: u64,
-        _arrival_ms: i64,
-        _records: impl Iterator<Item = &'a [u8]>,
-        _out: &mut impl Collector,
+        first_lsn: u64,
+        arrival_ms: i64,
+        records: impl Iterator<Item = &'a [u8]>,
+        out: &mut impl Collector,
     ) -> Result<(), InvalidRecord> {
-        todo!()
+        let mut decoder = Decoder::default();
+        let mut message = Message::default();
+        let mut batch = Batch::new(first_lsn, arrival_ms);
+        let mut begun = false;
+        for bytes in records {
+            let record = decoder.decode(bytes)?;
+            if !begun {
+                self.begin_batch(arrival_ms, record == Record::Resumed, out);
+                begun = true;
+            }
+            match record {
+                Record::Publish(publish, same_origin) => {
+                    self.publish(&mut batch, &mut message, publish, same_origin, out);
+                }
+                Record::Resumed => self.listen_again(),
+                Record::Tick => {}
+            }
+            batch.lsn += 1;
+        }
+        if !begun {
+            self.begin_batch(arrival_ms, false, out);
+        }
+        self.end_batch(out);
+        Ok(())
     }
 
-    /// Fires every window that has not fired, as the end of a bounded input does.
-    pub fn close_all(&mut self, _out: &mut impl Collector) {
-        todo!()
+    fn begin_batch(&mut self, arrival_ms: i64, resumed: bool, out: &mut dyn Collector) {
+        let before_ms = self.clock.now_ms;
+        if resumed {
+            self.settle_all();
+        }
+        self.clock.now_ms = before_ms.max(arrival_ms);
+        if resumed {
+            if before_ms != NONE_MS {
+                let pause_ms = self.clock.now_ms.saturating_sub(before_ms);
+                self.clock.paused_ms = self.clock.paused_ms.saturating_add(pause_ms);
+            }
+            self.clock.listening_since_ms = self.clock.now_ms;
+        }
+        self.fire_idle(out);
+        self.forget_silent(out);
     }
 
-    /// Goes on under other settings. Windows that the new settings cannot continue fire now.
-    pub fn reconfigure(&mut self, _settings: Settings, _out: &mut impl Collector) {
-        todo!()
+    /// A `Resumed` record: silence starts at zero. Silence before it has already had its effect on watermarks.
+    fn listen_again(&mut self) {
+        if self.clock.listening_since_ms != self.clock.now_ms {
+            self.settle_all();
+            self.clock.listening_since_ms = self.clock.now_ms;
+        }
+    }
+
+    fn end_batch(&mut self, out: &mut dyn Collector) {
+        self.fire_touched(out);
+        self.drop_expired();
+        debug_assert_eq!(self.totals.unaccounted(), 0, "every reading is in a window or rejected");
+    }
+
+    /// Must be called before the state of a device or client in `group` changes: a running snapshot stores it as it was.
+    #[inline]
+    pub(super) fn about_to_change(&mut self, group: u16) {
+        if self.groups.get(group).change != Change::Changed {
+            self.begin_change(group);
+        }
+    }
+
+    /// Whether each device has its own watermark.
+    #[inline]
+    pub(super) fn per_device(&self) -> bool {
+        self.settings.watermark == WatermarkScope::Device
     }
 
     /// Settings in force.
     pub fn settings(&self) -> &Settings {
-        todo!()
+        &self.settings
     }
 
     /// Whether a window waits for time to pass (then the journal gets ticks).
     pub fn has_open_windows(&self) -> bool {
-        todo!()
+        self.open_windows > 0
     }
 
     /// Counts since the journal began.
     pub fn totals(&self) -> &Totals {
-        todo!()
+        &self.totals
     }
 
     /// Sizes of the state.
     pub fn sizes(&self) -> Sizes {
-        todo!()
-    }
-
-    /// Newest event time accepted from any device, and the lowest watermark of devices with open windows.
-    pub fn event_time(&self) -> (Option<i64>, Option<i64>) {
-        todo!()
+        Sizes {
+            devices: self.devices.len(),
+            series: self.series,
+            open_windows: self.open_windows,
+            windows: self.windows,
+            clients: self.clients.len(),
+        }
     }
 
     /// Sequence number that the next window firing gets.
     pub fn next_window_seq(&self) -> u64 {
-        todo!()
+        self.next_window_seq
     }
 
     /// Sequence number that the next stored error gets.
     pub fn next_error_seq(&self) -> u64 {
-        todo!()
-    }
-
-    /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
-    /// since the last snapshot follow from [`Operator::snapshot_step`]; a group about to change meanwhile is encoded
-    /// first.
-    pub fn begin_snapshot(&mut self) -> Vec<u8> {
-        todo!()
-    }
-
-    /// Encodes up to `max_groups` further groups into `out`; `true` when the snapshot is complete.
-    pub fn snapshot_step(&mut self, _max_groups: usize, _out: &mut Vec<GroupBlob>) -> bool {
-        todo!()
-    }
-
-    /// The last snapshot could not be stored: all groups count as changed again.
-    pub fn snapshot_failed(&mut self) {
-        todo!()
-    }
-
-    /// Restores what [`Operator::begin_snapshot`] and the newest blob of every group hold.
-    pub fn restore<'a>(_header: &[u8], _groups: impl Iterator<Item = (u16, &'a [u8])>) -> Result<Self, RestoreError> {
-        todo!()
-    }
-
-    /// Devices in order of id, after `after`.
-    pub fn devices(&self, _after: Option<&str>, _limit: usize) -> Vec<DeviceSummary> {
-        todo!()
-    }
-
-    /// One device.
-    pub fn device(&self, _device_id: &str) -> Option<DeviceDetail> {
-        todo!()
-    }
-
-    /// Last closed windows of all series whose window ended after `since_ms`, in order of (device, metric), up to
-    /// `limit`; and how many more there are.
-    pub fn last_windows(&self, _since_ms: i64, _limit: usize) -> (Vec<LastWindow>, usize) {
-        todo!()
+        self.next_error_seq
     }
 }

@@ -1,6 +1,16 @@
 //! What leaves the operator: window results and error entries, their stored form and their JSON.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::reason::Reason;
+
+/// Bytes of a payload that an error entry keeps.
+pub const MAX_PAYLOAD_BYTES: usize = 4096;
+
+const WINDOW_FORMAT: u8 = 1;
+const ERROR_FORMAT: u8 = 1;
 
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,17 +46,72 @@ pub struct WindowResult<'a> {
 }
 
 impl<'a> WindowResult<'a> {
-    /// Appends the stored form.
-    pub fn encode(&self, _out: &mut Vec<u8>) {
-        todo!()
+    /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(WINDOW_FORMAT);
+        put_bytes(self.device_id.as_bytes(), out);
+        put_bytes(self.metric.as_bytes(), out);
+        put_i64(self.window_start_ms, out);
+        put_u64(self.window_end_ms.wrapping_sub(self.window_start_ms) as u64, out);
+        put_u64(u64::from(self.revision), out);
+        put_u64(self.supersedes.map_or(0, |seq| seq.wrapping_add(1)), out);
+        put_u64(self.count, out);
+        for float in [self.sum, self.mean, self.min, self.max, self.first, self.last, self.stddev] {
+            put_f64(float, out);
+        }
     }
+
     /// Reads the stored form.
-    pub fn decode(_bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
-        todo!()
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
+        let mut reader = Reader::new(bytes);
+        Self::read(&mut reader).map_err(InvalidOutput)
     }
-    /// Appends the JSON object that the API, MQTT and files show.
-    pub fn write_json(&self, _seq: u64, _out: &mut Vec<u8>) {
-        todo!()
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
+        if reader.u8()? != WINDOW_FORMAT {
+            return Err("unknown format of a window");
+        }
+        let (device_id, metric) = (reader.str()?, reader.str()?);
+        let window_start_ms = reader.i64()?;
+        let window = Self {
+            device_id,
+            metric,
+            window_start_ms,
+            window_end_ms: window_start_ms.wrapping_add(reader.u64()? as i64),
+            revision: reader.u32()?,
+            supersedes: reader.u64()?.checked_sub(1),
+            count: reader.u64()?,
+            sum: reader.f64()?,
+            mean: reader.f64()?,
+            min: reader.f64()?,
+            max: reader.f64()?,
+            first: reader.f64()?,
+            last: reader.f64()?,
+            stddev: reader.f64()?,
+        };
+        reader.end()?;
+        Ok(window)
+    }
+
+    /// Appends the JSON object that the API, MQTT and files show. Floats are in the shortest form that reads back to
+    /// the same value; what is not finite is `null`.
+    pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
+        let mut object = JsonObject::new(out);
+        object.integer("seq", seq);
+        object.string("device_id", self.device_id);
+        object.string("metric", self.metric);
+        object.integer("window_start", self.window_start_ms);
+        object.integer("window_end", self.window_end_ms);
+        object.integer("revision", self.revision);
+        object.integer("count", self.count);
+        object.float("sum", self.sum);
+        object.float("mean", self.mean);
+        object.float("min", self.min);
+        object.float("max", self.max);
+        object.float("first", self.first);
+        object.float("last", self.last);
+        object.float("stddev", self.stddev);
+        object.end();
     }
 }
 
@@ -78,17 +143,144 @@ pub struct ErrorEntry<'a> {
 }
 
 impl<'a> ErrorEntry<'a> {
-    /// Appends the stored form.
-    pub fn encode(&self, _out: &mut Vec<u8>) {
-        todo!()
+    /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(ERROR_FORMAT);
+        put_u64(self.journal_position, out);
+        put_u64(u64::from(self.index), out);
+        put_i64(self.arrival_ms, out);
+        out.push(self.reason as u8);
+        put_bytes(self.message.as_bytes(), out);
+        for name in [self.device_id, self.metric] {
+            out.push(u8::from(name.is_some()));
+            if let Some(name) = name {
+                put_bytes(name.as_bytes(), out);
+            }
+        }
+        put_bytes(self.client_id.as_bytes(), out);
+        put_bytes(self.topic.as_bytes(), out);
+        put_bytes(self.payload, out);
+        put_u64(self.payload_bytes, out);
     }
+
     /// Reads the stored form.
-    pub fn decode(_bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
-        todo!()
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
+        let mut reader = Reader::new(bytes);
+        Self::read(&mut reader).map_err(InvalidOutput)
     }
-    /// Appends the JSON object that the API, MQTT and files show.
-    pub fn write_json(&self, _seq: u64, _out: &mut Vec<u8>) {
-        todo!()
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
+        if reader.u8()? != ERROR_FORMAT {
+            return Err("unknown format of an error");
+        }
+        let entry = Self {
+            journal_position: reader.u64()?,
+            index: reader.u32()?,
+            arrival_ms: reader.i64()?,
+            reason: Reason::from_code(reader.u8()?).ok_or("unknown reason")?,
+            message: reader.str()?,
+            device_id: read_name(reader)?,
+            metric: read_name(reader)?,
+            client_id: reader.str()?,
+            topic: reader.str()?,
+            payload: reader.bytes()?,
+            payload_bytes: reader.u64()?,
+        };
+        reader.end()?;
+        Ok(entry)
+    }
+
+    /// Appends the JSON object that the API, MQTT and files show. The payload is `payload` where it is UTF-8, else
+    /// `payload_base64`; `device_id` and `metric` are `null` where they are not known.
+    pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
+        let mut object = JsonObject::new(out);
+        object.integer("seq", seq);
+        object.integer("journal_position", self.journal_position);
+        object.integer("index", self.index);
+        object.integer("arrival_time", self.arrival_ms);
+        object.string("reason", self.reason.as_str());
+        object.string("message", self.message);
+        object.optional_string("device_id", self.device_id);
+        object.optional_string("metric", self.metric);
+        object.string("client_id", self.client_id);
+        object.string("topic", self.topic);
+        match std::str::from_utf8(self.payload) {
+            Ok(text) => object.string("payload", text),
+            Err(_) => object.string("payload_base64", &BASE64.encode(self.payload)),
+        }
+        object.integer("payload_bytes", self.payload_bytes);
+        object.end();
+    }
+}
+
+fn read_name<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, Invalid> {
+    match reader.u8()? {
+        0 => Ok(None),
+        1 => reader.str().map(Some),
+        _ => Err("an optional name"),
+    }
+}
+
+/// The part of a payload that an error entry keeps: up to [`MAX_PAYLOAD_BYTES`], and where it is text, no half
+/// characters.
+pub(super) fn kept_payload(payload: &[u8]) -> &[u8] {
+    let Some(kept) = payload.get(..MAX_PAYLOAD_BYTES) else { return payload };
+    match std::str::from_utf8(kept) {
+        // No error length: the text ends within a character, which the rest of the payload may complete.
+        Err(error) if error.error_len().is_none() => kept.get(..error.valid_up_to()).unwrap_or(kept),
+        _ => kept,
+    }
+}
+
+/// Writes a JSON object field by field.
+struct JsonObject<'o> {
+    out: &'o mut Vec<u8>,
+    next: u8,
+}
+
+impl<'o> JsonObject<'o> {
+    fn new(out: &'o mut Vec<u8>) -> Self {
+        Self { out, next: b'{' }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.out.extend_from_slice(&[self.next, b'"']);
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.next = b',';
+    }
+
+    fn value(&mut self, value: &impl serde::Serialize) {
+        // Writing numbers and strings into a vector cannot fail; were it ever to, the field would be `null`.
+        let before = self.out.len();
+        if serde_json::to_writer(&mut *self.out, value).is_err() {
+            self.out.truncate(before);
+            self.out.extend_from_slice(b"null");
+        }
+    }
+
+    fn integer(&mut self, key: &str, integer: impl serde::Serialize) {
+        self.key(key);
+        self.value(&integer);
+    }
+
+    fn float(&mut self, key: &str, float: f64) {
+        self.key(key);
+        self.value(&float);
+    }
+
+    fn string(&mut self, key: &str, string: &str) {
+        self.key(key);
+        self.value(&string);
+    }
+
+    fn optional_string(&mut self, key: &str, string: Option<&str>) {
+        self.key(key);
+        self.value(&string);
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
     }
 }
 
@@ -103,4 +295,123 @@ pub trait Collector {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>);
     /// A reading was rejected, or a device reported a fault. `seq` grows by one per stored entry.
     fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn window() -> WindowResult<'static> {
+        WindowResult {
+            device_id: "gärät \"3\"",
+            metric: "temperature",
+            window_start_ms: -5000,
+            window_end_ms: 0,
+            revision: 2,
+            supersedes: Some(0),
+            count: 3,
+            sum: 0.1 + 0.2,
+            mean: 21.0,
+            min: -0.0,
+            max: 1e300,
+            first: f64::INFINITY,
+            last: 5e-324,
+            stddev: f64::NAN,
+        }
+    }
+
+    fn entry(payload: &[u8]) -> ErrorEntry<'_> {
+        ErrorEntry {
+            journal_position: 7,
+            index: 1,
+            arrival_ms: 1_732_098_765_123,
+            reason: Reason::InvalidMetric,
+            message: "no",
+            device_id: Some("d"),
+            metric: None,
+            client_id: "c",
+            topic: "t",
+            payload,
+            payload_bytes: 9,
+        }
+    }
+
+    fn window_json(window: &WindowResult<'_>) -> String {
+        let mut json = Vec::new();
+        window.write_json(17, &mut json);
+        String::from_utf8(json).unwrap()
+    }
+
+    #[test]
+    fn windows_as_json() {
+        assert_eq!(
+            window_json(&window()),
+            r#"{"seq":17,"device_id":"gärät \"3\"","metric":"temperature","window_start":-5000,"window_end":0,"#
+                .to_owned()
+                + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e300,"first":null,"#
+                + r#""last":5e-324,"stddev":null}"#
+        );
+    }
+
+    #[test]
+    fn errors_as_json() {
+        let check = |payload: &[u8], expected: &str| {
+            let mut json = Vec::new();
+            entry(payload).write_json(5, &mut json);
+            let start =
+                r#"{"seq":5,"journal_position":7,"index":1,"arrival_time":1732098765123,"reason":"invalid_metric","#
+                    .to_owned()
+                    + r#""message":"no","device_id":"d","metric":null,"client_id":"c","topic":"t","#;
+            assert_eq!(String::from_utf8(json).unwrap(), start + expected + r#","payload_bytes":9}"#);
+        };
+        check(b"{\"a\"}", r#""payload":"{\"a\"}""#);
+        check(b"\xff\x00", r#""payload_base64":"/wA=""#);
+    }
+
+    #[test]
+    fn stored_forms_read_back() {
+        let mut bytes = Vec::new();
+        window().encode(&mut bytes);
+        let decoded = WindowResult::decode(&bytes).unwrap();
+        assert_eq!(window_json(&decoded), window_json(&window()));
+        assert_eq!(decoded.supersedes, Some(0));
+        assert_eq!(decoded.stddev.to_bits(), f64::NAN.to_bits());
+        for len in 0..bytes.len() {
+            assert!(WindowResult::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+        bytes.clear();
+        entry(b"\xff").encode(&mut bytes);
+        assert_eq!(ErrorEntry::decode(&bytes), Ok(entry(b"\xff")));
+        for len in 0..bytes.len() {
+            assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+    }
+
+    #[test]
+    fn payloads_are_cut_between_characters() {
+        let check = |payload: &[u8], kept: usize| assert_eq!(kept_payload(payload).len(), kept);
+        check(&[b'x'; 4096], 4096);
+        check(&[b'x'; 5000], 4096);
+        check("x".repeat(4095).as_bytes(), 4095);
+        check(["x".repeat(4095), "éé".into()].concat().as_bytes(), 4095);
+        check(["x".repeat(4093), "😀x".into()].concat().as_bytes(), 4093);
+        check(&[0xff; 5000], 4096);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_handled(bytes: Vec<u8>) {
+            let _ = WindowResult::decode(&bytes);
+            let _ = ErrorEntry::decode(&bytes);
+        }
+
+        #[test]
+        fn floats_read_back(float in any::<f64>().prop_filter("finite", |f| f.is_finite())) {
+            let json = window_json(&WindowResult { sum: float, ..window() });
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(value["sum"].as_f64().unwrap().to_bits(), float.to_bits());
+        }
+    }
 }

@@ -18,7 +18,10 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 pub(super) async fn page(extract::State(state): extract::State<State>) -> Response {
     refresh(&state);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.parts.metrics.render()).into_response()
+    let process = Process::read();
+    process.record();
+    let page = state.parts.metrics.render() + &process.cpu_lines();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 
 /// Sets what is not counted where it happens.
@@ -42,7 +45,6 @@ fn refresh(state: &Shared) {
     totals(&status.totals);
     pipeline(state, &status);
     checkpoints(state, &status);
-    Process::read().record();
 }
 
 fn door(state: &Shared) {

@@ -21,3 +21,6 @@ mod stream;
 
 pub use server::{BindError, Server};
 pub use state::{Parts, State};
+
+#[cfg(test)]
+mod tests;

@@ -231,3 +231,53 @@ impl AsyncWrite for Timed {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a listener");
+        (client, listener.accept().await.expect("a connection").0)
+    }
+
+    #[test]
+    fn the_answer_to_too_many_connections_is_whole() {
+        let text = std::str::from_utf8(BUSY).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).expect("JSON")["status"], 503);
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_answered_and_closed() {
+        let connections = Connections {
+            router: Router::new(),
+            permits: Arc::new(Semaphore::new(0)),
+            tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+        };
+        let (mut client, accepted) = pair().await;
+        connections.serve(accepted);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("an answer");
+        assert_eq!(answer, BUSY);
+        assert!(connections.tracker.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_given_up() {
+        let (_client, accepted) = pair().await;
+        let mut timed = Timed::new(accepted, Duration::from_millis(1));
+        let error = loop {
+            if let Err(error) = timed.write_all(&[0; 65_536]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,3 +1,44 @@
 //! The MQTT door: listener, connections, sessions, subscriptions.
+//!
+//! A connection (one task, one socket) reads frames and feeds them to its [`session::Session`], which is pure: bytes
+//! and "now" in; bytes to send, records to journal and messages to pass on out. Publishes on ingest topics go to the
+//! journal through [`ingest::Gate`] and are acknowledged once it is synced past them; everything that subscribers see
+//! goes through the [`broker::Broker`].
 
+mod acks;
+mod around;
+mod auth;
 pub mod broker;
+mod close;
+mod codec;
+mod connection;
+mod delivery;
+mod frame;
+mod handle;
+mod handshake;
+mod ingest;
+mod keep_alive;
+pub mod listener;
+mod meters;
+mod packet_ids;
+mod properties;
+pub mod results;
+mod retained;
+mod scratch;
+mod service;
+mod session;
+mod topic;
+mod topic_cache;
+mod trie;
+
+#[cfg(test)]
+mod testing;
+
+/// Protocol version of a connection, told by the protocol level of its CONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// MQTT 3.1.1, protocol level 4.
+    V4,
+    /// MQTT 5.0, protocol level 5.
+    V5,
+}

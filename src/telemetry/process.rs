@@ -37,7 +37,7 @@ impl Process {
         }
     }
 
-    /// Hands them to the metrics recorder.
+    /// Hands the gauges to the metrics recorder.
     pub fn record(&self) {
         let gauges = [
             (names::PROCESS_RESIDENT_BYTES, self.resident_bytes),
@@ -50,10 +50,16 @@ impl Process {
                 metrics::gauge!(name).set(value as f64);
             }
         }
-        if let Some(seconds) = self.cpu_seconds {
-            // The recorder's counters are whole numbers.
-            metrics::counter!(names::PROCESS_CPU_SECONDS).absolute(seconds as u64);
-        }
+    }
+
+    /// The lines of the CPU time for a metrics page: the recorder's counters are whole numbers.
+    pub fn cpu_lines(&self) -> String {
+        let metric = names::ALL.iter().find(|metric| metric.name == names::PROCESS_CPU_SECONDS);
+        let (Some(seconds), Some(metric)) = (self.cpu_seconds, metric) else {
+            return String::new();
+        };
+        let (name, help) = (metric.name, metric.help);
+        format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {seconds}\n")
     }
 }
 
@@ -101,5 +107,6 @@ mod tests {
         assert!(process.resident_bytes.is_some_and(|bytes| bytes > 0), "{process:?}");
         assert!(process.open_fds.is_some() && process.threads.is_some_and(|threads| threads > 0), "{process:?}");
         assert!(process.cpu_seconds.is_some(), "{process:?}");
+        assert!(process.cpu_lines().contains("\nprocess_cpu_seconds_total "), "{}", process.cpu_lines());
     }
 }

@@ -153,6 +153,8 @@ mod tests {
     }
 
     proptest! {
+        // Each case is thousands of records: fewer of them say as much.
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn superseded_is_what_a_set_says(links in prop::collection::vec(prop::option::of(0u64..9_000), 1..9_000)) {
             let (mut index, mut model) = (Index::default(), BTreeSet::new());

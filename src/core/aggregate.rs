@@ -1,0 +1,195 @@
+//! Aggregates of the values in a window.
+
+/// Sums are kept divided by this once they have left the range of binary64 (see [`Aggregate::sum`]).
+const SCALE: f64 = 18_446_744_073_709_551_616.0; // 2^64
+
+/// A running aggregate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Aggregate {
+    pub count: u64,
+    /// Neumaier's running sum and compensation; both divided by [`SCALE`] when `scaled`.
+    sum: f64,
+    compensation: f64,
+    /// Welford's running mean and sum of squared differences.
+    mean: f64,
+    squares: f64,
+    pub min: f64,
+    pub max: f64,
+    pub first: f64,
+    pub last: f64,
+    first_ms: i64,
+    last_ms: i64,
+    scaled: bool,
+}
+
+impl Aggregate {
+    /// The aggregate of one value.
+    #[inline]
+    pub fn new(value: f64, time_ms: i64) -> Self {
+        Self {
+            count: 1,
+            sum: value,
+            compensation: 0.0,
+            mean: value,
+            squares: 0.0,
+            min: value,
+            max: value,
+            first: value,
+            last: value,
+            first_ms: time_ms,
+            last_ms: time_ms,
+            scaled: false,
+        }
+    }
+
+    /// Adds a value that comes after all others in the journal.
+    #[inline]
+    pub fn add(&mut self, value: f64, time_ms: i64) {
+        self.count += 1;
+        self.add_to_sum(value);
+        let delta = value - self.mean;
+        self.mean += delta / self.count as f64;
+        self.squares += delta * (value - self.mean);
+        if value < self.min {
+            self.min = value;
+        }
+        if value > self.max {
+            self.max = value;
+        }
+        if time_ms < self.first_ms {
+            self.first = value;
+            self.first_ms = time_ms;
+        }
+        if time_ms >= self.last_ms {
+            self.last = value;
+            self.last_ms = time_ms;
+        }
+    }
+
+    #[inline]
+    fn add_to_sum(&mut self, value: f64) {
+        let value = if self.scaled { value / SCALE } else { value };
+        let total = self.sum + value;
+        if !total.is_finite() {
+            return self.add_scaled(value);
+        }
+        self.compensation +=
+            if self.sum.abs() >= value.abs() { (self.sum - total) + value } else { (value - total) + self.sum };
+        self.sum = total;
+    }
+
+    /// A sum may leave the range of binary64 and come back. At that size, dividing by a power of two is exact, and 2^64
+    /// values of any size fit.
+    #[cold]
+    fn add_scaled(&mut self, value: f64) {
+        self.sum /= SCALE;
+        self.compensation /= SCALE;
+        self.scaled = true;
+        self.add_to_sum(value);
+    }
+
+    /// The sum, as if it had been rounded once; infinite when it is out of range.
+    pub fn sum(&self) -> f64 {
+        self.total(1.0)
+    }
+
+    /// The mean: finite even where the sum is not.
+    pub fn mean(&self) -> f64 {
+        self.total(self.count as f64)
+    }
+
+    fn total(&self, divisor: f64) -> f64 {
+        // Adding a compensation of 0 would turn a sum of -0.0 into 0.0.
+        let sum = if self.compensation == 0.0 { self.sum } else { self.sum + self.compensation };
+        let total = sum / divisor;
+        if self.scaled { total * SCALE } else { total }
+    }
+
+    /// Population standard deviation; not finite where the squares overflow.
+    pub fn stddev(&self) -> f64 {
+        (self.squares / self.count as f64).sqrt()
+    }
+
+    /// All fields in a fixed order, for the checkpoint.
+    pub fn to_parts(self) -> (u64, [f64; 8], [i64; 2], bool) {
+        let floats = [self.sum, self.compensation, self.mean, self.squares, self.min, self.max, self.first, self.last];
+        (self.count, floats, [self.first_ms, self.last_ms], self.scaled)
+    }
+
+    /// The inverse of [`Aggregate::to_parts`].
+    pub fn from_parts(count: u64, floats: [f64; 8], times: [i64; 2], scaled: bool) -> Self {
+        let [sum, compensation, mean, squares, min, max, first, last] = floats;
+        let [first_ms, last_ms] = times;
+        Self { count, sum, compensation, mean, squares, min, max, first, last, first_ms, last_ms, scaled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn aggregate(values: &[f64]) -> Aggregate {
+        let (&first, rest) = values.split_first().unwrap();
+        let mut aggregate = Aggregate::new(first, 0);
+        for &value in rest {
+            aggregate.add(value, 0);
+        }
+        aggregate
+    }
+
+    #[test]
+    fn compensated_sums() {
+        assert_eq!(aggregate(&[1.0, 1e100, 1.0, -1e100]).sum(), 2.0);
+        assert_eq!(aggregate(&[0.1; 10]).sum(), 1.0);
+        assert_eq!(aggregate(&[-0.0]).sum().to_bits(), (-0.0f64).to_bits());
+    }
+
+    #[test]
+    fn a_sum_may_leave_the_range_and_return() {
+        assert_eq!(aggregate(&[f64::MAX, f64::MAX, -f64::MAX, -f64::MAX]).sum(), 0.0);
+        assert_eq!(aggregate(&[1e308, 1e308, -1e308]).sum(), 1e308);
+        let out = aggregate(&[f64::MAX, f64::MAX]);
+        assert_eq!(out.sum(), f64::INFINITY);
+        assert_eq!(out.mean(), f64::MAX);
+        assert_eq!(aggregate(&[-f64::MAX, -f64::MAX, -f64::MAX]).mean(), -f64::MAX);
+    }
+
+    #[test]
+    fn squares_that_overflow_are_not_finite() {
+        assert!(!aggregate(&[1e200, -1e200]).stddev().is_finite());
+        assert!(!aggregate(&[f64::MAX, -f64::MAX, f64::MAX]).stddev().is_finite());
+    }
+
+    #[test]
+    fn first_and_last_are_by_time_then_by_journal_order() {
+        let mut aggregate = Aggregate::new(1.0, 5);
+        for (value, time) in [(2.0, 5), (3.0, 4), (4.0, 4), (5.0, 6), (6.0, 6), (7.0, 5)] {
+            aggregate.add(value, time);
+        }
+        assert_eq!((aggregate.first, aggregate.last), (3.0, 6.0));
+        assert_eq!((aggregate.min, aggregate.max, aggregate.count), (1.0, 7.0, 7));
+    }
+
+    proptest! {
+        #[test]
+        fn close_to_two_passes(values in prop::collection::vec(-1e6f64..1e6, 1..50)) {
+            let count = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / count;
+            let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count;
+            let aggregate = aggregate(&values);
+            prop_assert!((aggregate.mean() - mean).abs() <= 1e-9 * 1e6);
+            prop_assert!((aggregate.stddev() - variance.sqrt()).abs() <= 1e-9 * 1e6);
+        }
+
+        #[test]
+        fn parts_restore_it(values in prop::collection::vec(any::<f64>().prop_filter("finite", |v| v.is_finite()), 1..20)) {
+            let aggregate = aggregate(&values);
+            let (count, floats, times, scaled) = aggregate.to_parts();
+            let restored = Aggregate::from_parts(count, floats, times, scaled);
+            prop_assert_eq!(restored.sum().to_bits(), aggregate.sum().to_bits());
+            prop_assert_eq!(restored.to_parts().1.map(f64::to_bits), floats.map(f64::to_bits));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The binary form of integers, floats and strings in checkpoints and stored results.
+//!
+//! Unsigned integers are LEB128; signed ones are zigzag-coded first; floats are their 8 bytes, little-endian; strings have
+//! their length in front.
+
+/// Appends an unsigned integer.
+#[inline]
+pub(super) fn put_u64(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a signed integer.
+#[inline]
+pub(super) fn put_i64(value: i64, out: &mut Vec<u8>) {
+    put_u64(((value << 1) ^ (value >> 63)) as u64, out);
+}
+
+/// Appends a float.
+#[inline]
+pub(super) fn put_f64(value: f64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
+}
+
+/// Appends bytes with their length.
+#[inline]
+pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_u64(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// Reads what the `put` functions wrote. Every error is a sentence fragment.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+/// What does not fit.
+pub(super) type Invalid = &'static str;
+
+impl<'a> Reader<'a> {
+    /// A reader of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// One byte.
+    pub fn u8(&mut self) -> Result<u8, Invalid> {
+        let (&byte, rest) = self.rest.split_first().ok_or("cut short")?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    /// An unsigned integer.
+    pub fn u64(&mut self) -> Result<u64, Invalid> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err("an integer of more than 64 bits");
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err("an integer of more than 64 bits")
+    }
+
+    /// An unsigned integer of at most 32 bits.
+    pub fn u32(&mut self) -> Result<u32, Invalid> {
+        u32::try_from(self.u64()?).map_err(|_| "an integer of more than 32 bits")
+    }
+
+    /// A number of items that follow, each of at least one byte.
+    pub fn count(&mut self) -> Result<usize, Invalid> {
+        let count = usize::try_from(self.u64()?).map_err(|_| "a count beyond the data")?;
+        if count > self.rest.len() { Err("a count beyond the data") } else { Ok(count) }
+    }
+
+    /// A signed integer.
+    pub fn i64(&mut self) -> Result<i64, Invalid> {
+        let value = self.u64()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    /// A float.
+    pub fn f64(&mut self) -> Result<f64, Invalid> {
+        self.hash().map(f64::from_bits)
+    }
+
+    /// A hash: 8 bytes, little-endian.
+    pub fn hash(&mut self) -> Result<u64, Invalid> {
+        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or("cut short")?;
+        self.rest = rest;
+        Ok(u64::from_le_bytes(*bytes))
+    }
+
+    /// Bytes with their length.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Invalid> {
+        let len = self.count()?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or("cut short")?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// A string with its length.
+    pub fn str(&mut self) -> Result<&'a str, Invalid> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| "a string that is not UTF-8")
+    }
+
+    /// Requires that nothing is left.
+    pub fn end(&self) -> Result<(), Invalid> {
+        if self.rest.is_empty() { Ok(()) } else { Err("more bytes than the format has") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn widths() {
+        let mut out = Vec::new();
+        put_u64(127, &mut out);
+        put_u64(128, &mut out);
+        put_i64(-1, &mut out);
+        assert_eq!(out, [0x7f, 0x80, 0x01, 0x01]);
+    }
+
+    #[test]
+    fn overlong_integers_are_refused() {
+        assert!(Reader::new(&[0xff; 11]).u64().is_err());
+        assert!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).u64().is_err());
+        assert!(Reader::new(&[0x80]).u64().is_err());
+        assert!(Reader::new(&[5, 1]).bytes().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn values_read_back(unsigned: u64, signed: i64, float: f64, text: String) {
+            let mut out = Vec::new();
+            put_u64(unsigned, &mut out);
+            put_i64(signed, &mut out);
+            put_f64(float, &mut out);
+            put_bytes(text.as_bytes(), &mut out);
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.u64(), Ok(unsigned));
+            prop_assert_eq!(reader.i64(), Ok(signed));
+            prop_assert_eq!(reader.f64().unwrap().to_bits(), float.to_bits());
+            prop_assert_eq!(reader.str(), Ok(text.as_str()));
+            prop_assert_eq!(reader.end(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Decodes a payload into its elements: what is there, not yet whether it is valid.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::core::json::{Scanner, Syntax, Token};
+
+/// Why a whole message is `malformed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// Not UTF-8; valid up to this byte offset.
+    NotUtf8(usize),
+    /// Not JSON.
+    Syntax(Syntax),
+    /// Neither an object nor an array.
+    NotAForm(&'static str),
+    /// An array without elements.
+    EmptyArray,
+    /// More readings than `ingest.max_readings_per_message`.
+    TooManyReadings(usize),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8(at) => write!(f, "the payload is not UTF-8 at byte {at}; send JSON text"),
+            Self::Syntax(Syntax { what, at }) => write!(f, "the payload is not valid JSON at byte {at}: {what}"),
+            Self::NotAForm(kind) => {
+                write!(f, "the payload is {kind}; send an object with a reading, or an array of such objects")
+            }
+            Self::EmptyArray => f.write_str("the payload is an array without readings"),
+            Self::TooManyReadings(max) => write!(
+                f,
+                "the message has more than {max} readings (ingest.max_readings_per_message); send several messages"
+            ),
+        }
+    }
+}
+
+impl From<Syntax> for Malformed {
+    fn from(syntax: Syntax) -> Self {
+        Self::Syntax(syntax)
+    }
+}
+
+/// One entry of a `metrics` object.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry<'a> {
+    /// Metric name.
+    pub metric: Cow<'a, str>,
+    /// Its value.
+    pub value: Token<'a>,
+}
+
+/// The `metrics` field.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum Metrics {
+    /// Not there.
+    #[default]
+    Absent,
+    /// There, with something else than an object.
+    NotAnObject(&'static str),
+    /// An object: its range of [`Message::entries`].
+    Entries(std::ops::Range<usize>),
+}
+
+/// The fields of one object; unknown ones are left out, of equal keys the last counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Fields<'a> {
+    /// `device_id`.
+    pub device_id: Token<'a>,
+    /// `metric`.
+    pub metric: Token<'a>,
+    /// `value`.
+    pub value: Token<'a>,
+    /// `timestamp`.
+    pub timestamp: Token<'a>,
+    /// `seq`.
+    pub seq: Token<'a>,
+    /// `boot`.
+    pub boot: Token<'a>,
+    /// `metrics`.
+    pub metrics: Metrics,
+    /// `error`, unless it is `null` or `false`: the string, or the JSON text of something else.
+    pub error: Option<Cow<'a, str>>,
+}
+
+/// One element of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Element<'a> {
+    /// An object.
+    Object(Fields<'a>),
+    /// Something else in an array.
+    Other(&'static str),
+}
+
+/// A decoded message. Its vectors are reused from message to message.
+#[derive(Debug, Default)]
+pub(super) struct Message<'a> {
+    /// The object, or the elements of the array.
+    pub elements: Vec<Element<'a>>,
+    /// Entries of all `metrics` objects.
+    pub entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Message<'a> {
+    /// Decodes `payload`, forgetting the message before.
+    pub fn decode(&mut self, payload: &'a [u8], max_readings: usize) -> Result<(), Malformed> {
+        self.elements.clear();
+        self.entries.clear();
+        let text = std::str::from_utf8(payload).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
+        let mut scanner = Scanner::new(text);
+        match scanner.peek() {
+            Some(b'{') => {
+                let fields = self.fields(&mut scanner, 0, max_readings)?;
+                self.elements.push(Element::Object(fields));
+            }
+            Some(b'[') => self.backlog(&mut scanner, max_readings)?,
+            _ => {
+                let kind = scanner.value(0)?.kind();
+                scanner.end()?;
+                return Err(Malformed::NotAForm(kind));
+            }
+        }
+        scanner.end()?;
+        self.check_count(max_readings)
+    }
+
+    /// A message has at least one reading per element and one per entry.
+    fn check_count(&self, max_readings: usize) -> Result<(), Malformed> {
+        if self.elements.len() > max_readings || self.entries.len() > max_readings {
+            return Err(Malformed::TooManyReadings(max_readings));
+        }
+        let count: usize = self.elements.iter().map(Element::count).sum();
+        if count > max_readings { Err(Malformed::TooManyReadings(max_readings)) } else { Ok(()) }
+    }
+
+    fn backlog(&mut self, scanner: &mut Scanner<'a>, max_readings: usize) -> Result<(), Malformed> {
+        // A scanner's callback fails with a syntax error only; the count is bounded at once and judged at the end.
+        scanner.array(|scanner| {
+            let element = match scanner.peek() {
+                Some(b'{') => Element::Object(self.fields(scanner, 1, max_readings)?),
+                _ => Element::Other(scanner.value(1)?.kind()),
+            };
+            if self.elements.len() <= max_readings {
+                self.elements.push(element);
+            }
+            Ok(())
+        })?;
+        if self.elements.is_empty() { Err(Malformed::EmptyArray) } else { Ok(()) }
+    }
+
+    /// Reads one object; `depth` containers are open around it.
+    fn fields(&mut self, scanner: &mut Scanner<'a>, depth: u32, max_readings: usize) -> Result<Fields<'a>, Syntax> {
+        let mut fields = Fields::default();
+        let inner = depth + 1;
+        scanner.object(|scanner, key| {
+            match key.as_ref() {
+                "device_id" => fields.device_id = scanner.value(inner)?,
+                "metric" => fields.metric = scanner.value(inner)?,
+                "value" => fields.value = scanner.value(inner)?,
+                "timestamp" => fields.timestamp = scanner.value(inner)?,
+                "seq" => fields.seq = scanner.value(inner)?,
+                "boot" => fields.boot = scanner.value(inner)?,
+                "metrics" => fields.metrics = self.metrics(scanner, inner, max_readings)?,
+                "error" => fields.error = fault(scanner, inner)?,
+                _ => drop(scanner.value(inner)?),
+            }
+            Ok(())
+        })?;
+        Ok(fields)
+    }
+
+    fn metrics(&mut self, scanner: &mut Scanner<'a>, depth: u32, max_readings: usize) -> Result<Metrics, Syntax> {
+        match scanner.peek() {
+            Some(b'{') => {}
+            _ => {
+                let token = scanner.value(depth)?;
+                return Ok(if token.is_none() { Metrics::Absent } else { Metrics::NotAnObject(token.kind()) });
+            }
+        }
+        let start = self.entries.len();
+        scanner.object(|scanner, metric| {
+            let value = scanner.value(depth + 1)?;
+            if self.entries.len() <= max_readings {
+                self.entries.push(Entry { metric, value });
+            }
+            Ok(())
+        })?;
+        drop_overwritten(&mut self.entries, start);
+        Ok(Metrics::Entries(start..self.entries.len()))
+    }
+}
+
+impl Element<'_> {
+    /// How many readings it stands for.
+    fn count(&self) -> usize {
+        match self {
+            Element::Object(Fields { metrics: Metrics::Entries(range), error: None, .. }) => range.len().max(1),
+            _ => 1,
+        }
+    }
+}
+
+fn fault<'a>(scanner: &mut Scanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, Syntax> {
+    scanner.peek();
+    let start = scanner.position();
+    Ok(match scanner.value(depth)? {
+        Token::Absent | Token::Null | Token::Bool(false) => None,
+        Token::Text(text) => Some(text),
+        _ => Some(Cow::Borrowed(scanner.text_since(start))),
+    })
+}
+
+/// Of entries with the same metric from `start` on, keeps the last.
+fn drop_overwritten(entries: &mut Vec<Entry<'_>>, start: usize) {
+    let Some(new) = entries.get(start..) else { return };
+    // Nearly every message has a few distinct metrics.
+    let distinct = match new.len() {
+        0 | 1 => true,
+        2..=8 => new.iter().enumerate().all(|(i, a)| new.iter().skip(i + 1).all(|b| a.metric != b.metric)),
+        _ => false,
+    };
+    if distinct {
+        return;
+    }
+    let mut order: Vec<usize> = (0..new.len()).collect();
+    order.sort_by(|&a, &b| new.get(a).map(|e| &e.metric).cmp(&new.get(b).map(|e| &e.metric)).then(a.cmp(&b)));
+    let mut overwritten = vec![false; new.len()];
+    for pair in order.windows(2) {
+        if let [a, b] = *pair
+            && new.get(a).map(|e| &e.metric) == new.get(b).map(|e| &e.metric)
+            && let Some(flag) = overwritten.get_mut(a)
+        {
+            *flag = true;
+        }
+    }
+    let mut index = 0;
+    entries.retain(|_| {
+        let keep = index < start || !overwritten.get(index - start).copied().unwrap_or(false);
+        index += 1;
+        keep
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(payload: &[u8]) -> Result<Message<'_>, Malformed> {
+        let mut message = Message::default();
+        message.decode(payload, 4).map(|()| message)
+    }
+
+    fn fields(payload: &str) -> Fields<'_> {
+        match decode(payload.as_bytes()).unwrap().elements.pop() {
+            Some(Element::Object(fields)) => fields,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn number(token: &Token<'_>) -> f64 {
+        match token {
+            Token::Number(number) => number.to_f64(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_forms() {
+        let fields =
+            fields(r#"{"device_id":"a","metric":"m","value":1.5,"timestamp":"x","seq":7,"boot":2,"other":[{}]}"#);
+        assert_eq!(fields.device_id, Token::Text("a".into()));
+        assert_eq!(fields.metric, Token::Text("m".into()));
+        assert_eq!(number(&fields.value), 1.5);
+        assert_eq!(fields.timestamp, Token::Text("x".into()));
+        assert_eq!(number(&fields.seq), 7.0);
+        assert_eq!(number(&fields.boot), 2.0);
+        assert_eq!((fields.metrics, fields.error), (Metrics::Absent, None));
+        let message = decode(br#"[{"metrics":{"a":1,"b":true}},{"value":3},4]"#).unwrap();
+        assert_eq!(message.elements.len(), 3);
+        assert_eq!(message.entries.len(), 2);
+        assert_eq!(message.elements[2], Element::Other("a number"));
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_counts() {
+        assert_eq!(number(&fields(r#"{"value":"x","value":2}"#).value), 2.0);
+        let message = decode(br#"{"metrics":{"a":1,"b":2,"a":3}}"#).unwrap();
+        let seen: Vec<_> = message.entries.iter().map(|e| (e.metric.as_ref(), number(&e.value))).collect();
+        assert_eq!(seen, [("b", 2.0), ("a", 3.0)]);
+        assert_eq!(fields(r#"{"metrics":{"a":1},"metrics":null}"#).metrics, Metrics::Absent);
+        assert_eq!(fields(r#"{"error":"x","error":null}"#).error, None);
+    }
+
+    #[test]
+    fn overwriting_among_many_entries() {
+        let mut message = Message::default();
+        message.decode(br#"{"metrics":{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8,"i":9,"c":10}}"#, 20).unwrap();
+        let names: String = message.entries.iter().map(|e| e.metric.as_ref()).collect();
+        assert_eq!(names, "abdefghic");
+    }
+
+    #[test]
+    fn faults() {
+        assert_eq!(fields(r#"{"error":"E42"}"#).error.as_deref(), Some("E42"));
+        assert_eq!(fields(r#"{"error": {"code": 7} }"#).error.as_deref(), Some(r#"{"code": 7}"#));
+        assert_eq!(fields(r#"{"error":17}"#).error.as_deref(), Some("17"));
+        assert_eq!(fields(r#"{"error":null,"value":1}"#).error, None);
+        assert_eq!(fields(r#"{"error":false,"value":1}"#).error, None);
+    }
+
+    #[test]
+    fn malformed_messages() {
+        let check = |payload: &[u8], expected: &str| {
+            assert_eq!(decode(payload).unwrap_err().to_string(), expected);
+        };
+        check(b"\xff", "the payload is not UTF-8 at byte 0; send JSON text");
+        check(b"", "the payload is not valid JSON at byte 0: the text ends where a JSON value is expected");
+        check(b"{} x", "the payload is not valid JSON at byte 3: nothing may follow the JSON value");
+        check(b"42", "the payload is a number; send an object with a reading, or an array of such objects");
+        check(b"[]", "the payload is an array without readings");
+        let too_many = "the message has more than 4 readings (ingest.max_readings_per_message); send several messages";
+        check(b"[{},{},{},{},{}]", too_many);
+        check(br#"{"metrics":{"a":1,"b":2,"c":3,"d":4,"e":5}}"#, too_many);
+        check(br#"[{"metrics":{"a":1,"b":2,"c":3}},{"metrics":{"a":1,"b":2}}]"#, too_many);
+        assert!(decode(br#"[{"metrics":{"a":1,"b":2,"c":3}},{}]"#).is_ok());
+    }
+
+    #[test]
+    fn depth_counts_from_the_outside() {
+        let nested = |levels: usize| format!(r#"[{{"x":{}{}}}]"#, "[".repeat(levels), "]".repeat(levels));
+        assert!(decode(nested(6).as_bytes()).is_ok());
+        assert!(matches!(decode(nested(7).as_bytes()), Err(Malformed::Syntax(_))));
+    }
+}

@@ -1,0 +1,294 @@
+//! The state of one device.
+
+use std::sync::Arc;
+
+use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::dedup::SequenceSet;
+use crate::core::reason::Reason;
+use crate::core::watermark::NONE_MS;
+use crate::core::window::{Series, Window};
+
+/// No open window ends, and no deadline is queued, at this time.
+pub(super) const NEVER_MS: i64 = i64::MAX;
+
+/// Up to this many series, a scan finds one faster than a binary search.
+const SCANNED_SERIES: usize = 8;
+
+/// Where a device is kept.
+pub(super) type Slot = u32;
+
+/// An open window that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    /// First millisecond after the window.
+    pub end_ms: i64,
+    /// Its device.
+    pub slot: Slot,
+    /// Index of its series in the device.
+    pub series: usize,
+    /// Index of the window in the series.
+    pub window: usize,
+}
+
+/// All that is known of a device.
+#[derive(Debug, Clone)]
+pub(super) struct Device {
+    /// Device id.
+    pub id: Arc<str>,
+    /// Key group.
+    pub group: u16,
+    /// Whether a window of it was touched late in this batch.
+    pub touched: bool,
+    /// Whether it is among those whose expired windows are dropped at the end of this batch.
+    pub to_clean: bool,
+    /// Its watermark under scope `device`.
+    pub watermark_ms: i64,
+    /// Newest event time in a window.
+    pub newest_ms: i64,
+    /// That time less the arrival of its reading.
+    pub clock_offset_ms: i64,
+    /// Newest valid event time, of rejected readings too: what a restart is told by.
+    pub newest_seen_ms: i64,
+    /// Arrival of its last message.
+    pub last_arrival_ms: i64,
+    /// The same on the clock that stands still while weir is down.
+    pub last_awake_ms: i64,
+    /// Windows that end up to one millisecond later are closed for good, whatever the settings say now.
+    pub closed_ms: i64,
+    /// Smallest end of its open windows, or [`NEVER_MS`].
+    pub first_end_ms: i64,
+    /// Deadline under which it is queued for idleness, or [`NEVER_MS`].
+    pub queued_ms: i64,
+    /// Sequence numbers seen since it restarted.
+    pub sequences: SequenceSet,
+    /// Hash of the last `boot` it sent.
+    pub boot: Option<u64>,
+    /// Readings in windows.
+    pub accepted: u64,
+    /// Readings rejected, by reason, without those that are 0; in order of reason.
+    pub rejected: Vec<(Reason, u64)>,
+    /// Its metrics, by name.
+    pub series: Vec<Series>,
+}
+
+impl Device {
+    /// A device that was never heard of.
+    pub fn new(id: Arc<str>, group: u16) -> Self {
+        Self {
+            id,
+            group,
+            touched: false,
+            to_clean: false,
+            watermark_ms: NONE_MS,
+            newest_ms: NONE_MS,
+            clock_offset_ms: 0,
+            newest_seen_ms: NONE_MS,
+            last_arrival_ms: NONE_MS,
+            last_awake_ms: NONE_MS,
+            closed_ms: NONE_MS,
+            first_end_ms: NEVER_MS,
+            queued_ms: NEVER_MS,
+            sequences: SequenceSet::default(),
+            boot: None,
+            accepted: 0,
+            rejected: Vec::new(),
+            series: Vec::new(),
+        }
+    }
+
+    /// Index of the series of `metric`, or where it belongs.
+    #[inline]
+    pub fn find_series(&self, metric: &str) -> Result<usize, usize> {
+        if self.series.len() <= SCANNED_SERIES
+            && let Some(index) = self.series.iter().position(|series| *series.metric == *metric)
+        {
+            return Ok(index);
+        }
+        self.series.binary_search_by(|series| (*series.metric).cmp(metric))
+    }
+
+    /// Counts a rejected reading.
+    pub fn count_rejected(&mut self, reason: Reason) {
+        match self.rejected.binary_search_by_key(&reason, |&(reason, _)| reason) {
+            Ok(index) => {
+                if let Some((_, count)) = self.rejected.get_mut(index) {
+                    *count += 1;
+                }
+            }
+            Err(index) => {
+                self.rejected.reserve_exact(1);
+                self.rejected.insert(index, (reason, 1));
+            }
+        }
+    }
+
+    /// All its windows with the index of their series and their own.
+    pub fn windows(&self) -> impl Iterator<Item = (usize, usize, &Window)> {
+        let series = self.series.iter().enumerate();
+        series.flat_map(|(s, series)| series.windows.iter().enumerate().map(move |(w, window)| (s, w, window)))
+    }
+
+    /// Largest end of its open windows.
+    pub fn newest_open_end_ms(&self) -> Option<i64> {
+        self.windows().filter(|(_, _, window)| window.is_open()).map(|(_, _, window)| window.end_ms).max()
+    }
+
+    /// Collects the open windows that `watermark_ms` makes due and takes them off the account of open ones.
+    pub fn collect_due(&mut self, slot: Slot, watermark_ms: i64, due: &mut Vec<Due>) {
+        let mut first_end_ms = NEVER_MS;
+        for (series, window, state) in self.windows() {
+            if !state.is_open() {
+                continue;
+            }
+            if state.end_ms.saturating_sub(1) <= watermark_ms {
+                due.push(Due { end_ms: state.end_ms, slot, series, window });
+            } else {
+                first_end_ms = first_end_ms.min(state.end_ms);
+            }
+        }
+        self.first_end_ms = first_end_ms;
+    }
+
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(self.id.as_bytes(), out);
+        for time in self.times() {
+            put_i64(time, out);
+        }
+        self.sequences.encode(out);
+        out.push(u8::from(self.boot.is_some()));
+        if let Some(boot) = self.boot {
+            out.extend_from_slice(&boot.to_le_bytes());
+        }
+        put_u64(self.accepted, out);
+        put_u64(self.rejected.len() as u64, out);
+        for &(reason, count) in &self.rejected {
+            out.push(reason as u8);
+            put_u64(count, out);
+        }
+        put_u64(self.series.len() as u64, out);
+        for series in &self.series {
+            series.encode(out);
+        }
+    }
+
+    fn times(&self) -> [i64; 7] {
+        [
+            self.watermark_ms,
+            self.newest_ms,
+            self.clock_offset_ms,
+            self.newest_seen_ms,
+            self.last_arrival_ms,
+            self.last_awake_ms,
+            self.closed_ms,
+        ]
+    }
+
+    /// Reads the stored form.
+    pub fn decode(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
+        let mut device = Self::new(reader.str()?.into(), group);
+        device.watermark_ms = reader.i64()?;
+        device.newest_ms = reader.i64()?;
+        device.clock_offset_ms = reader.i64()?;
+        device.newest_seen_ms = reader.i64()?;
+        device.last_arrival_ms = reader.i64()?;
+        device.last_awake_ms = reader.i64()?;
+        device.closed_ms = reader.i64()?;
+        device.sequences = SequenceSet::decode(reader)?;
+        device.boot = match reader.u8()? {
+            0 => None,
+            1 => Some(reader.hash()?),
+            _ => return Err("boot"),
+        };
+        device.accepted = reader.u64()?;
+        for _ in 0..reader.count()? {
+            let reason = Reason::from_code(reader.u8()?).ok_or("unknown reason")?;
+            device.rejected.push((reason, reader.u64()?));
+        }
+        let count = reader.count()?;
+        device.series.reserve_exact(count.min(1024));
+        for _ in 0..count {
+            device.series.push(Series::decode(reader)?);
+        }
+        let ordered =
+            device.rejected.is_sorted_by(|a, b| a.0 < b.0) && device.series.is_sorted_by(|a, b| a.metric < b.metric);
+        if !ordered {
+            return Err("a device's lists out of order");
+        }
+        let open = device.windows().filter(|(_, _, window)| window.is_open());
+        device.first_end_ms = open.map(|(_, _, window)| window.end_ms).min().unwrap_or(NEVER_MS);
+        Ok(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::aggregate::Aggregate;
+
+    fn device(windows: &[(&str, i64, u32)]) -> Device {
+        let mut device = Device::new("d".into(), 3);
+        for &(metric, start_ms, firings) in windows {
+            let at = device.find_series(metric);
+            let at = at.unwrap_or_else(|at| {
+                device.series.insert(at, Series::new(metric, None));
+                at
+            });
+            let aggregate = Aggregate::new(1.0, start_ms);
+            let window = Window { start_ms, end_ms: start_ms + 10, aggregate, fired_seq: 5, firings, touched: false };
+            device.series[at].add_window(window);
+        }
+        device
+    }
+
+    #[test]
+    fn series_are_found_among_few_and_many() {
+        let mut device = device(&[]);
+        for index in (0..100).rev() {
+            let metric = format!("m{index:02}");
+            let at = device.find_series(&metric).unwrap_err();
+            device.series.insert(at, Series::new(&metric, None));
+            assert_eq!(device.find_series(&metric), Ok(at));
+        }
+        assert!(device.series.is_sorted_by(|a, b| a.metric < b.metric));
+        assert_eq!(device.find_series("m50"), Ok(50));
+        assert_eq!(device.find_series("m505"), Err(51));
+    }
+
+    #[test]
+    fn due_windows_leave_the_account() {
+        let mut device = device(&[("a", 0, 0), ("a", 10, 0), ("b", 0, 1), ("b", 20, 0)]);
+        let mut due = Vec::new();
+        device.collect_due(9, 19, &mut due);
+        let ends: Vec<_> = due.iter().map(|due| (due.end_ms, due.series, due.window)).collect();
+        assert_eq!(ends, [(10, 0, 0), (20, 0, 1)]);
+        assert_eq!(device.first_end_ms, 30);
+        assert_eq!(device.newest_open_end_ms(), Some(30));
+    }
+
+    #[test]
+    fn rejections_are_counted_by_reason() {
+        let mut device = device(&[]);
+        for reason in [Reason::Late, Reason::Malformed, Reason::Late] {
+            device.count_rejected(reason);
+        }
+        assert_eq!(device.rejected, [(Reason::Malformed, 1), (Reason::Late, 2)]);
+    }
+
+    #[test]
+    fn the_stored_form_reads_back() {
+        let mut device = device(&[("a", 0, 0), ("b", 0, 1), ("b", 20, 0)]);
+        device.boot = Some(7);
+        device.sequences.insert(4);
+        device.closed_ms = 77;
+        device.count_rejected(Reason::Late);
+        device.first_end_ms = 10;
+        let mut bytes = Vec::new();
+        device.encode(&mut bytes);
+        let restored = Device::decode(&mut Reader::new(&bytes), 3).unwrap();
+        assert_eq!(format!("{restored:?}"), format!("{device:?}"));
+        for len in 0..bytes.len() {
+            assert!(Device::decode(&mut Reader::new(&bytes[..len]), 3).is_err(), "prefix of {len} bytes");
+        }
+    }
+}

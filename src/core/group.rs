@@ -1,0 +1,138 @@
+//! Key groups: the units of checkpoints.
+
+use crate::core::device::Slot;
+use crate::core::hash::xxh64;
+use crate::core::operator::{GroupBlob, KEY_GROUPS};
+
+/// The key group of a device or client: XXH64 of its id, seed 0, modulo [`KEY_GROUPS`].
+pub(super) fn key_group(id: &str) -> u16 {
+    (xxh64(id.as_bytes(), 0) % u64::from(KEY_GROUPS)) as u16
+}
+
+/// How a group's state stands to its last stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Change {
+    /// As stored.
+    #[default]
+    Unchanged,
+    /// Changed since.
+    Changed,
+    /// As the running snapshot must store it, not encoded yet.
+    Pending,
+}
+
+/// Members and changes of one group.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Devices in order of id.
+    pub devices: Vec<Slot>,
+    /// Clients in order of id.
+    pub clients: Vec<Slot>,
+    /// Against its last stored form.
+    pub change: Change,
+}
+
+/// All groups and the running snapshot.
+#[derive(Debug)]
+pub(super) struct Groups {
+    groups: Vec<Group>,
+    /// Groups encoded ahead of their turn, because they were about to change.
+    pub early: Vec<GroupBlob>,
+    /// No group below it is pending.
+    cursor: u16,
+}
+
+impl Groups {
+    /// Groups without members.
+    pub fn new() -> Self {
+        Self { groups: (0..KEY_GROUPS).map(|_| Group::default()).collect(), early: Vec::new(), cursor: KEY_GROUPS }
+    }
+
+    /// One group. `group` comes from [`key_group`] or was checked by [`Groups::contains`].
+    #[inline]
+    pub fn get(&self, group: u16) -> &Group {
+        &self.groups[usize::from(group)]
+    }
+
+    /// One group, as [`Groups::get`].
+    #[inline]
+    pub fn get_mut(&mut self, group: u16) -> &mut Group {
+        &mut self.groups[usize::from(group)]
+    }
+
+    /// Whether there is such a group.
+    pub fn contains(group: u16) -> bool {
+        group < KEY_GROUPS
+    }
+
+    /// Begins a snapshot: what changed becomes pending. What an unfinished snapshot left is part of the new one.
+    pub fn begin(&mut self) {
+        if self.cursor < KEY_GROUPS || !self.early.is_empty() {
+            self.change_all();
+        }
+        for group in &mut self.groups {
+            if group.change == Change::Changed {
+                group.change = Change::Pending;
+            }
+        }
+        self.early.clear();
+        self.cursor = 0;
+    }
+
+    /// The next pending group.
+    pub fn next_pending(&mut self) -> Option<u16> {
+        while self.cursor < KEY_GROUPS {
+            if self.get(self.cursor).change == Change::Pending {
+                return Some(self.cursor);
+            }
+            self.cursor += 1;
+        }
+        None
+    }
+
+    /// Ends a snapshot that cannot be stored: everything counts as changed.
+    pub fn change_all(&mut self) {
+        for group in &mut self.groups {
+            group.change = Change::Changed;
+        }
+        self.early.clear();
+        self.cursor = KEY_GROUPS;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_group_is_part_of_the_format() {
+        assert_eq!(key_group(""), (0xef46_db37_51d8_e999u64 % 1024) as u16);
+        assert_eq!(key_group("abc"), 0x199);
+    }
+
+    #[test]
+    fn changed_groups_become_pending_once() {
+        let mut groups = Groups::new();
+        groups.get_mut(3).change = Change::Changed;
+        groups.get_mut(1023).change = Change::Changed;
+        groups.begin();
+        assert_eq!(groups.next_pending(), Some(3));
+        groups.get_mut(3).change = Change::Unchanged;
+        assert_eq!(groups.next_pending(), Some(1023));
+        groups.get_mut(1023).change = Change::Unchanged;
+        assert_eq!(groups.next_pending(), None);
+        groups.begin();
+        assert_eq!(groups.next_pending(), None);
+    }
+
+    #[test]
+    fn a_failed_snapshot_changes_all() {
+        let mut groups = Groups::new();
+        groups.change_all();
+        groups.begin();
+        assert_eq!(groups.next_pending(), Some(0));
+        groups.get_mut(0).change = Change::Unchanged;
+        groups.begin();
+        assert_eq!(groups.next_pending(), Some(0));
+    }
+}

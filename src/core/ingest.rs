@@ -1,0 +1,597 @@
+//! From a publish to readings in windows and errors.
+
+use std::borrow::Cow;
+
+use crate::core::aggregate::Aggregate;
+use crate::core::client;
+use crate::core::client::Client;
+use crate::core::decode::{Element, Fields, Malformed, Message, Metrics};
+use crate::core::device::Slot;
+use crate::core::group::key_group;
+use crate::core::json::Token;
+use crate::core::operator::Operator;
+use crate::core::output::{Collector, ErrorEntry, kept_payload};
+use crate::core::reason::Reason;
+use crate::core::record::Publish;
+use crate::core::topic::TopicKind;
+use crate::core::validate::{self, Problem};
+use crate::core::window::{Series, Window, bounds, is_late};
+
+/// What the records of one batch share.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    /// Position of the current record.
+    pub lsn: u64,
+    arrival_ms: i64,
+    /// What the current topic carries, and the device that it names.
+    kind: TopicKind,
+    topic_device: Option<&'a str>,
+    /// The device of the last reading: publishes come in runs of one device.
+    last_device: Option<(&'a str, Slot)>,
+    /// Devices with readings accepted from the current message.
+    moved: Vec<Slot>,
+}
+
+impl Batch<'_> {
+    /// A batch before its first record.
+    pub fn new(first_lsn: u64, arrival_ms: i64) -> Self {
+        Self {
+            lsn: first_lsn,
+            arrival_ms,
+            kind: TopicKind::Telemetry,
+            topic_device: None,
+            last_device: None,
+            moved: Vec::new(),
+        }
+    }
+}
+
+/// Where a reading comes from, for the error log.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    lsn: u64,
+    arrival_ms: i64,
+    publish: &'a Publish<'a>,
+}
+
+/// What the checks of an element found that its readings share.
+struct Checked<'m> {
+    /// The device that it is from, where that can be told.
+    device_id: Option<&'m str>,
+    /// Its state, unless there is none and no room.
+    slot: Option<Slot>,
+    /// The first failure.
+    problem: Option<Problem<'m>>,
+    /// Why its readings were counted before.
+    duplicate: Option<Problem<'m>>,
+    /// Event time.
+    time_ms: i64,
+}
+
+/// The event time of an element, for deduplication.
+#[derive(Clone, Copy)]
+struct EventTime {
+    ms: i64,
+    /// Whether the payload states it; else it is the arrival.
+    stated: bool,
+}
+
+impl Operator {
+    /// Applies one publish.
+    pub(super) fn publish<'a>(
+        &mut self,
+        batch: &mut Batch<'a>,
+        message: &mut Message<'a>,
+        publish: Publish<'a>,
+        same_origin: bool,
+        out: &mut dyn Collector,
+    ) {
+        self.totals.messages += 1;
+        if !same_origin {
+            (batch.kind, batch.topic_device) = self.rules.topics.resolve(publish.topic);
+        }
+        let site = Site { lsn: batch.lsn, arrival_ms: batch.arrival_ms, publish: &publish };
+        if let Err(malformed) = message.decode(publish.payload, self.settings.max_readings_per_message) {
+            self.reject_message(batch, site, malformed, out);
+            return;
+        }
+        let redelivered = self.is_redelivered(site, message);
+        let mut index = 0;
+        for element in &message.elements {
+            match element {
+                Element::Object(fields) => {
+                    self.element(batch, site, message, fields, redelivered, &mut index, out);
+                }
+                Element::Other(kind) => {
+                    self.totals.received += 1;
+                    self.reject(site, index, None, (None, None), Problem::NotAnObject(kind), out);
+                    index += 1;
+                }
+            }
+        }
+        if !batch.moved.is_empty() {
+            self.advance(&batch.moved, out);
+            batch.moved.clear();
+        }
+    }
+
+    /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
+    /// and payload.
+    fn is_redelivered(&mut self, site: Site<'_>, message: &Message<'_>) -> bool {
+        let has_sequence = |element: &Element<'_>| matches!(element, Element::Object(fields) if !fields.seq.is_none());
+        if site.publish.qos == 0 || !self.settings.dedup || message.elements.iter().any(has_sequence) {
+            return false;
+        }
+        let Publish { client_id, topic, packet_id, payload, dup, .. } = *site.publish;
+        let identity = client::identity(packet_id, topic, payload);
+        let known = self.clients.find(client_id);
+        if let Some(slot) = known
+            && dup
+            && self.clients.has_published(slot, identity)
+        {
+            return true;
+        }
+        let slot = known.unwrap_or_else(|| self.add_client(client_id));
+        self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
+        self.clients.remember(slot, identity, site.lsn);
+        false
+    }
+
+    /// Adds a client; where there are too many, forgets the half that was not heard of for longest.
+    fn add_client(&mut self, client_id: &str) -> Slot {
+        if self.clients.len() >= self.settings.max_devices.max(1) {
+            for slot in self.clients.oldest_half() {
+                let group = self.clients.get(slot).map_or(0, |client| client.group);
+                self.about_to_change(group);
+                self.groups.get_mut(group).clients.retain(|&other| other != slot);
+                self.clients.remove(slot);
+            }
+        }
+        let group = key_group(client_id);
+        self.about_to_change(group);
+        self.insert_client(Client::new(client_id, group))
+    }
+
+    /// Adds a client to its group too.
+    pub(super) fn insert_client(&mut self, client: Client) -> Slot {
+        let group = client.group;
+        let slot = self.clients.insert(client);
+        let id = |slot: Slot| self.clients.get(slot).map_or("", |client| &*client.id);
+        let members = &mut self.groups.get_mut(group).clients;
+        let at = members.partition_point(|&other| id(other) < id(slot));
+        members.insert(at, slot);
+        slot
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message, borrowed apart from each other")]
+    #[inline]
+    fn element<'a>(
+        &mut self,
+        batch: &mut Batch<'a>,
+        site: Site<'_>,
+        message: &Message<'a>,
+        fields: &Fields<'a>,
+        redelivered: bool,
+        index: &mut u32,
+        out: &mut dyn Collector,
+    ) {
+        let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
+        let mut checked = self.check(batch, site, fields, is_fault, redelivered);
+        if is_fault {
+            self.fault(site, *index, &checked, fields, out);
+            *index += 1;
+            return;
+        }
+        let range = match &fields.metrics {
+            Metrics::Absent => {
+                self.reading(batch, site, *index, &checked, validate::metric_field(&fields.metric), &fields.value, out);
+                *index += 1;
+                return;
+            }
+            Metrics::Entries(range) if range.is_empty() => Err(Problem::EmptyMetrics),
+            Metrics::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(Problem::TwoForms),
+            Metrics::Entries(range) => Ok(range.clone()),
+            Metrics::NotAnObject(found) => {
+                Err(Problem::WrongType { field: "metrics", found, wanted: "an object of metric names and values" })
+            }
+        };
+        match range {
+            Ok(range) => {
+                for entry in message.entries.get(range).unwrap_or_default() {
+                    self.reading(batch, site, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                    *index += 1;
+                }
+            }
+            Err(problem) => {
+                checked.problem = first_failure(checked.problem, Some(problem));
+                self.reading(batch, site, *index, &checked, Ok(""), &Token::Absent, out);
+                *index += 1;
+            }
+        }
+    }
+
+    /// The checks that concern an element as a whole; touches the state of its device.
+    #[inline]
+    fn check<'a: 'm, 'm>(
+        &mut self,
+        batch: &mut Batch<'a>,
+        site: Site<'_>,
+        fields: &'m Fields<'a>,
+        is_fault: bool,
+        redelivered: bool,
+    ) -> Checked<'m> {
+        let mut problem = None;
+        let named = validate::device_id_field(&fields.device_id);
+        let (device_id, slot) = match named {
+            Err(wrong) => {
+                problem = Some(wrong);
+                (None, None)
+            }
+            Ok(payload) => match batch.last_device {
+                Some((id, slot)) if names_only(id, batch.topic_device, payload) => (Some(id), Some(slot)),
+                _ => self.identify(batch, fields, payload, &mut problem),
+            },
+        };
+        let unknown = problem.take_if(|problem| problem.reason() == Reason::UnknownDevice);
+        let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
+        let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
+        let time = validate::timestamp_type(&fields.timestamp)
+            .and_then(|()| validate::event_time(&fields.timestamp, &self.settings, site.arrival_ms));
+        let stated = match time {
+            Ok(stated) => stated,
+            Err(_) if is_fault => None,
+            Err(wrong) => note(&mut problem, wrong),
+        };
+        let problem = first_failure(problem, unknown);
+        let time = EventTime { ms: stated.unwrap_or(site.arrival_ms), stated: stated.is_some() };
+        let duplicate = match slot {
+            Some(slot) if self.settings.dedup => {
+                let time = problem.is_none().then_some(time);
+                self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault)
+            }
+            _ => None,
+        };
+        let redelivered = (redelivered && seq.is_none()).then_some(Problem::DuplicateMessage(site.publish.packet_id));
+        Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
+    }
+
+    /// The device of an element that is not the last one's, and its state.
+    fn identify<'a: 'm, 'm>(
+        &mut self,
+        batch: &mut Batch<'a>,
+        fields: &'m Fields<'a>,
+        payload: Option<&'m str>,
+        problem: &mut Option<Problem<'m>>,
+    ) -> (Option<&'m str>, Option<Slot>) {
+        let id = match validate::device_id(batch.topic_device, payload) {
+            Ok(id) => id,
+            Err(wrong) => {
+                *problem = Some(wrong);
+                return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
+            }
+        };
+        if !self.rules.allows(id) {
+            *problem = Some(Problem::UnknownDevice(id));
+            return (Some(id), None);
+        }
+        let slot = self.find_or_create(id);
+        if let Some(slot) = slot {
+            self.hear_from(slot);
+            // An id with escapes does not outlive the message.
+            let lasting = match &fields.device_id {
+                Token::Text(Cow::Borrowed(id)) => Some(*id),
+                _ => batch.topic_device,
+            };
+            batch.last_device = lasting.map(|id| (id, slot));
+        }
+        (Some(id), slot)
+    }
+
+    /// Notes the arrival of something from a device.
+    fn hear_from(&mut self, slot: Slot) {
+        self.about_to_change(self.devices[slot].group);
+        if self.per_device() {
+            self.settle(slot);
+        }
+        let (now_ms, awake_ms) = (self.clock.now_ms, self.clock.awake_ms());
+        let device = &mut self.devices[slot];
+        device.last_arrival_ms = now_ms;
+        device.last_awake_ms = awake_ms;
+        self.global.last_arrival_ms = now_ms;
+    }
+
+    /// Whether the sequence number was counted; inserts it. `time`: the event time, if the element has no problem; one with
+    /// a problem never tells a restart.
+    #[inline]
+    fn deduplicate<'m>(
+        &mut self,
+        slot: Slot,
+        seq: Option<u64>,
+        boot: Option<u64>,
+        time: Option<EventTime>,
+        dup: bool,
+        is_fault: bool,
+    ) -> Option<Problem<'m>> {
+        let device = &mut self.devices[slot];
+        if let Some(boot) = boot {
+            if device.boot.is_some_and(|before| before != boot) {
+                device.sequences.clear();
+            }
+            device.boot = Some(boot);
+        }
+        let seq = seq?;
+        let newest_ms = device.newest_seen_ms;
+        if let Some(time) = time
+            && (time.stated || !is_fault)
+        {
+            device.newest_seen_ms = newest_ms.max(time.ms);
+        }
+        if !device.sequences.contains(seq) {
+            self.totals.sequence_ranges_merged += u64::from(device.sequences.insert(seq));
+            return None;
+        }
+        let restarted = time.is_some_and(|time| time.ms > newest_ms && (time.stated || !dup && !is_fault));
+        if restarted {
+            device.sequences.clear();
+            device.sequences.insert(seq);
+            return None;
+        }
+        // A fault without a time of its own cannot show that its device restarted. It enters no window, so unless MQTT
+        // says that it is a redelivery, it is better told twice than lost.
+        let told_again = is_fault && !dup && time.is_some_and(|time| !time.stated);
+        (!told_again).then_some(Problem::DuplicateSequence(seq))
+    }
+
+    fn fault(
+        &mut self,
+        site: Site<'_>,
+        index: u32,
+        checked: &Checked<'_>,
+        fields: &Fields<'_>,
+        out: &mut dyn Collector,
+    ) {
+        self.totals.received += 1;
+        let full = checked.slot.is_none().then_some(Problem::TooManyDevices(self.settings.max_devices));
+        let fault = Problem::Fault(fields.error.as_deref());
+        let problem = checked.problem.or(checked.duplicate).or(full).unwrap_or(fault);
+        let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
+        self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+    }
+
+    /// One reading: counts it into its window, or rejects it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one reading, borrowed apart from each other")]
+    #[inline]
+    fn reading<'m>(
+        &mut self,
+        batch: &mut Batch<'_>,
+        site: Site<'_>,
+        index: u32,
+        checked: &Checked<'m>,
+        metric: Result<&'m str, Problem<'m>>,
+        value: &'m Token<'_>,
+        out: &mut dyn Collector,
+    ) {
+        self.totals.received += 1;
+        let name = metric.unwrap_or_default();
+        let accepted = self.judge(checked, metric, value);
+        let placed = accepted
+            .and_then(|(slot, series, value)| self.place(slot, series, name, checked.time_ms, value).map(|()| slot));
+        match placed {
+            Ok(slot) => self.count_accepted(batch, slot, checked.time_ms),
+            Err(problem) => {
+                let metric = Some(name).filter(|name| validate::is_metric(name));
+                self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+            }
+        }
+    }
+
+    #[inline]
+    fn count_accepted(&mut self, batch: &mut Batch<'_>, slot: Slot, time_ms: i64) {
+        self.totals.in_windows += 1;
+        let device = &mut self.devices[slot];
+        device.accepted += 1;
+        if time_ms > device.newest_ms {
+            device.newest_ms = time_ms;
+            device.clock_offset_ms = time_ms.saturating_sub(batch.arrival_ms);
+        }
+        self.newest_ms = self.newest_ms.max(time_ms);
+        self.global.newest_ms = self.newest_ms.max(self.global.newest_ms);
+        if batch.moved.last() != Some(&slot) {
+            batch.moved.push(slot);
+        }
+    }
+
+    /// All checks but for lateness: the device, its series (or where it belongs) and the value.
+    #[inline]
+    fn judge<'m>(
+        &self,
+        checked: &Checked<'m>,
+        metric: Result<&'m str, Problem<'m>>,
+        value: &'m Token<'_>,
+    ) -> Result<(Slot, Result<usize, usize>, f64), Problem<'m>> {
+        let (mut series, mut number) = (Err(0), 0.0);
+        let own = metric.and_then(|name| {
+            number = validate::value(value, self.settings.numeric_strings)?;
+            if let Some(slot) = checked.slot {
+                series = self.devices[slot].find_series(name);
+            }
+            let range = match series.ok().zip(checked.slot) {
+                Some((index, slot)) => self.devices[slot].series.get(index).and_then(|series| series.range),
+                None if validate::is_metric(name) => self.rules.range_of(name),
+                None => return Err(Problem::InvalidMetric(name)),
+            };
+            self.rules.check_range(range, number)
+        });
+        if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
+            return Err(problem);
+        }
+        let slot = checked.slot.ok_or(Problem::TooManyDevices(self.settings.max_devices))?;
+        if series.is_err() && self.devices[slot].series.len() >= self.settings.max_metrics_per_device {
+            return Err(Problem::TooManyMetrics(self.settings.max_metrics_per_device));
+        }
+        Ok((slot, series, number))
+    }
+
+    /// Adds a value to its window.
+    #[inline]
+    fn place<'m>(
+        &mut self,
+        slot: Slot,
+        series: Result<usize, usize>,
+        metric: &str,
+        time_ms: i64,
+        value: f64,
+    ) -> Result<(), Problem<'m>> {
+        // An open window is never late: the watermark before the message would have fired it.
+        if let Ok(index) = series
+            && let Some(series) = self.devices[slot].series.get_mut(index)
+            && let Some(window) = series.window_mut(time_ms)
+            && window.is_open()
+        {
+            window.aggregate.add(value, time_ms);
+            return Ok(());
+        }
+        self.place_elsewhere(slot, series, metric, time_ms, value)
+    }
+
+    fn place_elsewhere<'m>(
+        &mut self,
+        slot: Slot,
+        series: Result<usize, usize>,
+        metric: &str,
+        time_ms: i64,
+        value: f64,
+    ) -> Result<(), Problem<'m>> {
+        let watermark_ms = if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
+        let (start_ms, end_ms) = bounds(time_ms, self.settings.window_ms);
+        let is_closed = end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
+        if is_closed || is_late(end_ms, self.settings.allowed_lateness_ms, watermark_ms) {
+            return Err(Problem::Late { time_ms, end_ms, watermark_ms });
+        }
+        let device = &mut self.devices[slot];
+        let index = series.unwrap_or_else(|at| {
+            device.series.reserve_exact(1);
+            device.series.insert(at, Series::new(metric, self.rules.range_of(metric)));
+            self.series += 1;
+            at
+        });
+        let Some(series) = device.series.get_mut(index) else { return Ok(()) };
+        let touched = match series.window_mut(time_ms) {
+            Some(window) => {
+                window.aggregate.add(value, time_ms);
+                window.touched = true;
+                true
+            }
+            None => {
+                let aggregate = Aggregate::new(value, time_ms);
+                let touched = end_ms.saturating_sub(1) <= watermark_ms;
+                series.add_window(Window { start_ms, end_ms, aggregate, fired_seq: 0, firings: 0, touched });
+                self.windows += 1;
+                touched
+            }
+        };
+        if touched {
+            if !device.touched {
+                device.touched = true;
+                self.touched.push(slot);
+            }
+            return Ok(());
+        }
+        device.first_end_ms = device.first_end_ms.min(end_ms);
+        self.open_windows += 1;
+        if !self.per_device() {
+            self.global.open.entry(end_ms).or_default().push(slot);
+        }
+        Ok(())
+    }
+
+    fn reject_message(&mut self, batch: &Batch<'_>, site: Site<'_>, malformed: Malformed, out: &mut dyn Collector) {
+        self.totals.received += 1;
+        let device_id = batch.topic_device.filter(|id| validate::is_device_id(id));
+        let slot = device_id.and_then(|id| self.devices.find(id));
+        if let Some(slot) = slot {
+            self.about_to_change(self.devices[slot].group);
+        }
+        self.record(site, 0, slot, (device_id, None), Reason::Malformed, &malformed, out);
+    }
+
+    #[cold]
+    fn reject(
+        &mut self,
+        site: Site<'_>,
+        index: u32,
+        slot: Option<Slot>,
+        names: (Option<&str>, Option<&str>),
+        problem: Problem<'_>,
+        out: &mut dyn Collector,
+    ) {
+        self.record(site, index, slot, names, problem.reason(), &problem, out);
+    }
+
+    /// Counts a rejection and, where it is stored, emits its entry.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
+    fn record(
+        &mut self,
+        site: Site<'_>,
+        index: u32,
+        slot: Option<Slot>,
+        (device_id, metric): (Option<&str>, Option<&str>),
+        reason: Reason,
+        sentence: &dyn std::fmt::Display,
+        out: &mut dyn Collector,
+    ) {
+        if let Some(count) = self.totals.rejected.get_mut(reason as usize) {
+            *count += 1;
+        }
+        if let Some(slot) = slot {
+            self.devices[slot].count_rejected(reason);
+        }
+        if reason == Reason::Duplicate && !self.settings.store_duplicates {
+            return;
+        }
+        self.sentence.clear();
+        // Writing into a string cannot fail.
+        let _ = std::fmt::Write::write_fmt(&mut self.sentence, format_args!("{sentence}"));
+        let entry = ErrorEntry {
+            journal_position: site.lsn,
+            index,
+            arrival_ms: site.arrival_ms,
+            reason,
+            message: &self.sentence,
+            device_id,
+            metric,
+            client_id: site.publish.client_id,
+            topic: site.publish.topic,
+            payload: kept_payload(site.publish.payload),
+            payload_bytes: site.publish.payload.len() as u64,
+        };
+        out.error(self.next_error_seq, &entry);
+        self.next_error_seq += 1;
+    }
+}
+
+/// Whether topic and payload name `id`, one of them at least, and nothing else.
+#[inline]
+fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
+    match (topic, payload) {
+        (Some(topic), Some(payload)) => payload == id && topic == id,
+        (Some(named), None) | (None, Some(named)) => named == id,
+        (None, None) => false,
+    }
+}
+
+/// The failure that is checked first: reasons are in the order of checks.
+#[inline]
+fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) -> Option<Problem<'m>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.reason() < a.reason() { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Keeps `problem` if it is checked before the one found so far.
+#[cold]
+fn note<'m, T>(found: &mut Option<Problem<'m>>, problem: Problem<'m>) -> Option<T> {
+    *found = first_failure(found.take(), Some(problem));
+    None
+}

@@ -1,0 +1,175 @@
+//! Devices come, are forgotten, and go on under other settings.
+
+use std::sync::Arc;
+
+use crate::core::device::{Device, Slot};
+use crate::core::group::key_group;
+use crate::core::operator::Operator;
+use crate::core::output::Collector;
+use crate::core::settings::Settings;
+use crate::core::validate::Rules;
+use crate::core::watermark::NONE_MS;
+use crate::core::window;
+
+/// Shortest time between two looks for silent devices.
+const MIN_SWEEP_MS: i64 = 1000;
+/// How often silent devices are looked for within `state.device_ttl`.
+const SWEEPS_PER_TTL: i64 = 64;
+
+impl Operator {
+    /// The device with this id, created if there is room.
+    pub(super) fn find_or_create(&mut self, id: &str) -> Option<Slot> {
+        if let Some(slot) = self.devices.find(id) {
+            return Some(slot);
+        }
+        if self.devices.len() >= self.settings.max_devices {
+            return None;
+        }
+        let group = key_group(id);
+        self.about_to_change(group);
+        Some(self.add_device(Device::new(Arc::from(id), group)))
+    }
+
+    /// Adds a device to the registry and to its group.
+    pub(super) fn add_device(&mut self, device: Device) -> Slot {
+        let group = device.group;
+        let slot = self.devices.insert(device);
+        let members = &mut self.groups.get_mut(group).devices;
+        let devices = &self.devices;
+        let at = members.partition_point(|&other| devices[other].id < devices[slot].id);
+        members.insert(at, slot);
+        slot
+    }
+
+    /// Forgets devices that have been silent for `state.device_ttl` of the time that weir was listening; their open windows
+    /// fire first.
+    pub(super) fn forget_silent(&mut self, out: &mut dyn Collector) {
+        let Some(ttl_ms) = self.settings.device_ttl_ms else { return };
+        let interval_ms = (ttl_ms / SWEEPS_PER_TTL).max(MIN_SWEEP_MS);
+        if self.clock.swept_ms == NONE_MS {
+            self.clock.swept_ms = self.clock.now_ms;
+        }
+        if self.clock.now_ms.saturating_sub(self.clock.swept_ms) < interval_ms {
+            return;
+        }
+        self.clock.swept_ms = self.clock.now_ms;
+        let awake_ms = self.clock.awake_ms();
+        let is_silent = |slot: &Slot| awake_ms.saturating_sub(self.devices[*slot].last_awake_ms) >= ttl_ms;
+        let silent: Vec<Slot> = self.devices.slots_after(None).filter(is_silent).collect();
+        self.fire_open(&silent, out);
+        for slot in silent {
+            self.forget(slot);
+        }
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        let group = self.devices[slot].group;
+        self.about_to_change(group);
+        self.groups.get_mut(group).devices.retain(|&other| other != slot);
+        let device = self.devices.remove(slot);
+        self.series -= device.series.len();
+        self.windows -= device.windows().count();
+        self.totals.devices_expired += 1;
+    }
+
+    /// Goes on under other settings. Windows that the new settings cannot continue fire now.
+    ///
+    /// Another window size: open windows fire, and what they held is not continued; readings for a new window that overlaps
+    /// a fired one are late. A wider allowed lateness: windows that were closed for good stay closed. Another scope: no
+    /// watermark goes back, so windows of slower devices may fire.
+    pub fn reconfigure(&mut self, settings: Settings, out: &mut impl Collector) {
+        self.settle_all();
+        let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        if settings.window_ms != self.settings.window_ms {
+            self.fire_open(&slots, out);
+            self.retire_windows(&slots, settings.window_ms);
+        }
+        if settings.allowed_lateness_ms > self.settings.allowed_lateness_ms {
+            self.keep_closed(&slots);
+        }
+        let scope_changes = settings.watermark != self.settings.watermark;
+        if scope_changes {
+            self.carry_watermarks_over(&slots);
+        }
+        self.rules = Rules::new(&settings);
+        self.settings = settings;
+        self.rebuild_indexes();
+        if scope_changes {
+            self.fire_after_scope_change(&slots, out);
+        }
+        self.drop_expired();
+    }
+
+    /// Keeps the last window of every series for queries alone.
+    fn retire_windows(&mut self, slots: &[Slot], size_ms: i64) {
+        for &slot in slots {
+            self.about_to_change(self.devices[slot].group);
+            let device = &mut self.devices[slot];
+            let last_end_ms = device.windows().map(|(_, _, window)| window.end_ms).max();
+            if let Some(last_end_ms) = last_end_ms {
+                let (_, end_ms) = window::bounds(last_end_ms.saturating_sub(1), size_ms);
+                device.closed_ms = device.closed_ms.max(end_ms.saturating_sub(1));
+            }
+            for series in &mut device.series {
+                self.windows -= series.drop_expired(|_| true);
+            }
+        }
+    }
+
+    /// Windows that are closed for good under the settings in force stay so.
+    fn keep_closed(&mut self, slots: &[Slot]) {
+        let lateness_ms = self.settings.allowed_lateness_ms;
+        for &slot in slots {
+            self.about_to_change(self.devices[slot].group);
+            let watermark_ms =
+                if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
+            let device = &mut self.devices[slot];
+            device.closed_ms = device.closed_ms.max(watermark_ms.saturating_sub(lateness_ms));
+        }
+    }
+
+    fn carry_watermarks_over(&mut self, slots: &[Slot]) {
+        if self.per_device() {
+            let devices = || slots.iter().map(|&slot| &self.devices[slot]);
+            let watermark_ms = devices().map(|device| device.watermark_ms).max().unwrap_or(NONE_MS);
+            let last_arrival_ms = devices().map(|device| device.last_arrival_ms).max().unwrap_or(NONE_MS);
+            self.global.watermark_ms = watermark_ms.max(self.global.watermark_ms);
+            self.global.newest_ms = self.newest_ms;
+            self.global.last_arrival_ms = last_arrival_ms;
+            return;
+        }
+        for &slot in slots {
+            self.about_to_change(self.devices[slot].group);
+            let device = &mut self.devices[slot];
+            device.watermark_ms = device.watermark_ms.max(self.global.watermark_ms);
+        }
+    }
+
+    fn fire_after_scope_change(&mut self, slots: &[Slot], out: &mut dyn Collector) {
+        if self.per_device() {
+            self.fire_open_due(slots, out);
+        } else {
+            self.fire_global(out);
+        }
+    }
+
+    /// Rebuilds what is derived from settings and state together.
+    pub(super) fn rebuild_indexes(&mut self) {
+        self.global.open.clear();
+        self.global.fired.clear();
+        let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        for &slot in &slots {
+            for series in &mut self.devices[slot].series {
+                series.range = self.rules.range_of(&series.metric);
+            }
+            if self.per_device() {
+                continue;
+            }
+            for (_, _, window) in self.devices[slot].windows() {
+                let by_end = if window.is_open() { &mut self.global.open } else { &mut self.global.fired };
+                by_end.entry(window.end_ms).or_default().push(slot);
+            }
+        }
+        self.rebuild_deadlines();
+    }
+}

@@ -1,0 +1,158 @@
+//! Questions about the state, for the API.
+
+use crate::core::device::Device;
+use crate::core::operator::Operator;
+use crate::core::reason::Reason;
+use crate::core::watermark::NONE_MS;
+use crate::core::window::Series;
+
+/// One device in a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceSummary {
+    /// Device id.
+    pub device_id: String,
+    /// Arrival time of its last message, Unix milliseconds.
+    pub last_seen_ms: i64,
+    /// Its watermark (the global one where that is configured); `None` before the first accepted reading.
+    pub watermark_ms: Option<i64>,
+    /// Newest event time less the arrival time of that reading: how far the device's clock is off, plus transit.
+    pub clock_offset_ms: Option<i64>,
+    /// Readings in windows.
+    pub accepted: u64,
+    /// Readings rejected, by reason, without those that are 0.
+    pub rejected: Vec<(Reason, u64)>,
+    /// Gaps in its sequence numbers: messages between the lowest and highest seen that have not come.
+    pub sequence_missing: u64,
+    /// Number of metrics.
+    pub metrics: usize,
+}
+
+/// A window as a value of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastWindow {
+    /// Device id.
+    pub device_id: String,
+    /// Metric name.
+    pub metric: String,
+    /// Sequence number of its newest firing.
+    pub seq: u64,
+    /// The JSON of the firing, as everywhere.
+    pub json: Vec<u8>,
+    /// First millisecond after the window.
+    pub window_end_ms: i64,
+    /// Number of readings.
+    pub count: u64,
+    /// Mean of the window.
+    pub mean: f64,
+    /// Smallest value.
+    pub min: f64,
+    /// Largest value.
+    pub max: f64,
+    /// Newest value.
+    pub last: f64,
+}
+
+/// One device whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceDetail {
+    /// What the list shows.
+    pub summary: DeviceSummary,
+    /// Ranges of sequence numbers seen, both ends included.
+    pub sequence_ranges: Vec<(u64, u64)>,
+    /// Its metrics with the last closed window of each.
+    pub series: Vec<(String, Option<LastWindow>)>,
+}
+
+impl Operator {
+    /// Newest event time accepted from any device, and the lowest watermark of devices with open windows. Looks at every
+    /// device under scope `device`: meant for a status page, not for every batch.
+    pub fn event_time(&self) -> (Option<i64>, Option<i64>) {
+        let lowest = if self.open_windows == 0 {
+            None
+        } else if self.per_device() {
+            let devices = self.devices.slots_after(None).map(|slot| &self.devices[slot]);
+            let open = devices.filter(|device| device.has_open_windows());
+            open.filter_map(|device| self.watermark_of(device)).min()
+        } else {
+            known(self.global.watermark_ms)
+        };
+        (known(self.newest_ms), lowest)
+    }
+
+    /// Devices in order of id, after `after`.
+    pub fn devices(&self, after: Option<&str>, limit: usize) -> Vec<DeviceSummary> {
+        self.devices.slots_after(after).take(limit).map(|slot| self.summary(&self.devices[slot])).collect()
+    }
+
+    /// One device.
+    pub fn device(&self, device_id: &str) -> Option<DeviceDetail> {
+        let device = &self.devices[self.devices.find(device_id)?];
+        let last = |series: &Series| (series.metric.to_string(), last_window(device, series));
+        Some(DeviceDetail {
+            summary: self.summary(device),
+            sequence_ranges: device.sequences.ranges().collect(),
+            series: device.series.iter().map(last).collect(),
+        })
+    }
+
+    /// Last closed windows of all series whose window ended after `since_ms`, in order of (device, metric), up to
+    /// `limit`; and how many more there are.
+    pub fn last_windows(&self, since_ms: i64, limit: usize) -> (Vec<LastWindow>, usize) {
+        let mut windows = Vec::new();
+        let mut more = 0;
+        for slot in self.devices.slots_after(None) {
+            let device = &self.devices[slot];
+            for series in &device.series {
+                if series.last_fired().is_none_or(|window| window.end_ms <= since_ms) {
+                    continue;
+                }
+                if windows.len() < limit {
+                    windows.extend(last_window(device, series));
+                } else {
+                    more += 1;
+                }
+            }
+        }
+        (windows, more)
+    }
+
+    fn summary(&self, device: &Device) -> DeviceSummary {
+        DeviceSummary {
+            device_id: device.id.to_string(),
+            last_seen_ms: device.last_arrival_ms,
+            watermark_ms: self.watermark_of(device),
+            clock_offset_ms: (device.newest_ms != NONE_MS).then_some(device.clock_offset_ms),
+            accepted: device.accepted,
+            rejected: device.rejected.clone(),
+            sequence_missing: device.sequences.missing(),
+            metrics: device.series.len(),
+        }
+    }
+
+    fn watermark_of(&self, device: &Device) -> Option<i64> {
+        known(if self.per_device() { self.settled_watermark_ms(device) } else { self.global.watermark_ms })
+    }
+}
+
+fn known(time_ms: i64) -> Option<i64> {
+    (time_ms != NONE_MS).then_some(time_ms)
+}
+
+fn last_window(device: &Device, series: &Series) -> Option<LastWindow> {
+    let window = series.last_fired()?;
+    let result = window.result(&device.id, &series.metric, window.firings - 1);
+    let mut json = Vec::new();
+    result.write_json(window.fired_seq, &mut json);
+    Some(LastWindow {
+        device_id: device.id.to_string(),
+        metric: series.metric.to_string(),
+        seq: window.fired_seq,
+        json,
+        window_end_ms: window.end_ms,
+        count: result.count,
+        mean: result.mean,
+        min: result.min,
+        max: result.max,
+        last: result.last,
+    })
+}

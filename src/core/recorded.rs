@@ -1,0 +1,60 @@
+//! Times of recorded messages, for `weir replay` of a file.
+
+use crate::core::decode::{Element, Message};
+use crate::core::json::Token;
+use crate::core::settings::TimestampUnit;
+use crate::core::timestamp;
+
+/// What a recorded message says of its times. Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// Its field `arrival`: when it was received.
+    pub arrival_ms: Option<i64>,
+    /// Newest event time in it.
+    pub newest_event_ms: Option<i64>,
+}
+
+/// Reads the times of one message; a message that is not readable has none.
+pub fn times(payload: &[u8], unit: TimestampUnit) -> Times {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        arrival: Option<i64>,
+    }
+    let mut message = Message::default();
+    if message.decode(payload, usize::MAX).is_err() {
+        return Times::default();
+    }
+    let event_times = message.elements.iter().filter_map(|element| match element {
+        Element::Object(fields) => event_time(&fields.timestamp, unit),
+        Element::Other(_) => None,
+    });
+    let arrival_ms = serde_json::from_slice::<Line>(payload).ok().and_then(|line| line.arrival);
+    Times { arrival_ms, newest_event_ms: event_times.max() }
+}
+
+fn event_time(token: &Token<'_>, unit: TimestampUnit) -> Option<i64> {
+    match token {
+        Token::Number(number) => timestamp::from_number(number, unit),
+        Token::Text(text) => timestamp::from_text(text, unit),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(payload: &str, arrival_ms: Option<i64>, newest_event_ms: Option<i64>) {
+        let expected = Times { arrival_ms, newest_event_ms };
+        assert_eq!(times(payload.as_bytes(), TimestampUnit::Auto), expected, "{payload}");
+    }
+
+    #[test]
+    fn the_newest_event_time_of_a_message_counts() {
+        check(r#"{"timestamp":1700000000123,"value":1}"#, None, Some(1_700_000_000_123));
+        check(r#"[{"timestamp":1700000000},{"timestamp":"2023-11-14T22:13:21Z"},3]"#, None, Some(1_700_000_001_000));
+        check(r#"{"timestamp":-5,"arrival":1700000000999}"#, Some(1_700_000_000_999), Some(-5_000));
+        check(r#"{"value":1}"#, None, None);
+        check("no json", None, None);
+    }
+}

@@ -1,0 +1,115 @@
+//! Where devices are kept: a slab with an index by id and one in order of id.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::ops::{Bound, Index, IndexMut};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::core::device::{Device, Slot};
+
+/// All devices. The hash index is only ever asked for one id; whatever goes through all devices follows the order of ids.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    devices: Vec<Device>,
+    vacant: Vec<Slot>,
+    index: HashTable<Slot>,
+    hasher: foldhash::quality::RandomState,
+    order: BTreeMap<Arc<str>, Slot>,
+}
+
+impl Registry {
+    /// Number of devices.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The device with this id.
+    #[inline]
+    pub fn find(&self, id: &str) -> Option<Slot> {
+        let hash = self.hasher.hash_one(id);
+        self.index.find(hash, |&slot| *self[slot].id == *id).copied()
+    }
+
+    /// Adds a device whose id is not there yet.
+    pub fn insert(&mut self, device: Device) -> Slot {
+        let id = Arc::clone(&device.id);
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self[slot] = device;
+                slot
+            }
+            None => {
+                self.devices.push(device);
+                (self.devices.len() - 1) as Slot
+            }
+        };
+        let Self { devices, index, hasher, .. } = self;
+        index.insert_unique(hasher.hash_one(&*id), slot, |&slot| {
+            hasher.hash_one(devices.get(slot as usize).map_or("", |device| &*device.id))
+        });
+        self.order.insert(id, slot);
+        slot
+    }
+
+    /// Removes a device.
+    pub fn remove(&mut self, slot: Slot) -> Device {
+        let vacancy = Device::new("".into(), 0);
+        let device = std::mem::replace(&mut self[slot], vacancy);
+        self.order.remove(&*device.id);
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*device.id), |&other| other == slot) {
+            entry.remove();
+        }
+        self.vacant.push(slot);
+        device
+    }
+
+    /// Slots in order of id, after `after`.
+    pub fn slots_after(&self, after: Option<&str>) -> impl Iterator<Item = Slot> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order.range::<str, _>((from, Bound::Unbounded)).map(|(_, &slot)| slot)
+    }
+}
+
+impl Index<Slot> for Registry {
+    type Output = Device;
+
+    /// The device at a slot that [`Registry::find`] or [`Registry::insert`] gave; a vacancy if it was removed since.
+    #[inline]
+    fn index(&self, slot: Slot) -> &Device {
+        &self.devices[slot as usize]
+    }
+}
+
+impl IndexMut<Slot> for Registry {
+    #[inline]
+    fn index_mut(&mut self, slot: Slot) -> &mut Device {
+        &mut self.devices[slot as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_come_and_go() {
+        let mut registry = Registry::default();
+        for id in ["b", "a", "c"] {
+            registry.insert(Device::new(id.into(), 0));
+        }
+        let ids = |registry: &Registry, after: Option<&str>| -> Vec<String> {
+            registry.slots_after(after).map(|slot| registry[slot].id.to_string()).collect()
+        };
+        assert_eq!(ids(&registry, None), ["a", "b", "c"]);
+        assert_eq!(ids(&registry, Some("aa")), ["b", "c"]);
+        let slot = registry.find("b").unwrap();
+        assert_eq!(&*registry.remove(slot).id, "b");
+        assert_eq!(registry.find("b"), None);
+        assert_eq!(registry.insert(Device::new("d".into(), 0)), slot);
+        assert_eq!(ids(&registry, Some("a")), ["c", "d"]);
+        assert_eq!(registry.len(), 3);
+        assert!(registry.find("a").is_some() && registry.find("d") == Some(slot));
+    }
+}

@@ -1,0 +1,214 @@
+//! Checkpoints of the state: one header, and one blob per key group that changed.
+//!
+//! ```text
+//! header  01 settings(JSON) totals counters clock global-scope
+//! group   01 devices clients
+//! ```
+//! Fields are as in [`codec`](crate::core::codec). What can be derived (indexes, deadlines, sizes) is not stored.
+
+use crate::core::client::Client;
+use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::device::Device;
+use crate::core::group::{Change, Groups, key_group};
+use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
+use crate::core::reason::Reason;
+use crate::core::settings::Settings;
+
+const HEADER_FORMAT: u8 = 1;
+const GROUP_FORMAT: u8 = 1;
+
+impl Operator {
+    /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
+    /// since the last snapshot follow from [`Operator::snapshot_step`]; a group about to change meanwhile is encoded
+    /// first. An unfinished snapshot before it counts as failed.
+    pub fn begin_snapshot(&mut self) -> Vec<u8> {
+        self.groups.begin();
+        self.encode_header()
+    }
+
+    /// Encodes up to `max_groups` further groups into `out`; `true` when the snapshot is complete.
+    pub fn snapshot_step(&mut self, max_groups: usize, out: &mut Vec<GroupBlob>) -> bool {
+        for _ in 0..max_groups {
+            if let Some(blob) = self.groups.early.pop() {
+                out.push(blob);
+            } else if let Some(group) = self.groups.next_pending() {
+                out.push(GroupBlob { group, bytes: self.encode_group(group) });
+                self.groups.get_mut(group).change = Change::Unchanged;
+            } else {
+                break;
+            }
+        }
+        self.groups.early.is_empty() && self.groups.next_pending().is_none()
+    }
+
+    /// The last snapshot could not be stored: all groups count as changed again.
+    pub fn snapshot_failed(&mut self) {
+        self.groups.change_all();
+    }
+
+    /// Marks a group as changed; a running snapshot gets it as it is before.
+    #[cold]
+    pub(super) fn begin_change(&mut self, group: u16) {
+        if self.groups.get(group).change == Change::Pending {
+            let bytes = self.encode_group(group);
+            self.groups.early.push(GroupBlob { group, bytes });
+        }
+        self.groups.get_mut(group).change = Change::Changed;
+    }
+
+    fn encode_group(&self, group: u16) -> Vec<u8> {
+        let members = self.groups.get(group);
+        let mut out = Vec::with_capacity(64 + 256 * members.devices.len());
+        out.push(GROUP_FORMAT);
+        put_u64(members.devices.len() as u64, &mut out);
+        for &slot in &members.devices {
+            self.devices[slot].encode(&mut out);
+        }
+        let clients = members.clients.iter().filter_map(|&slot| self.clients.get(slot));
+        put_u64(clients.clone().count() as u64, &mut out);
+        for client in clients {
+            client.encode(&mut out);
+        }
+        out
+    }
+
+    fn encode_header(&self) -> Vec<u8> {
+        let mut out = vec![HEADER_FORMAT];
+        // Settings hold nothing that JSON cannot express; were it ever so, restoring would say that they are missing.
+        put_bytes(&serde_json::to_vec(&self.settings).unwrap_or_default(), &mut out);
+        encode_totals(&self.totals, &mut out);
+        put_u64(self.next_window_seq, &mut out);
+        put_u64(self.next_error_seq, &mut out);
+        let (clock, global) = (&self.clock, &self.global);
+        for time_ms in [
+            clock.now_ms,
+            clock.listening_since_ms,
+            clock.paused_ms,
+            clock.swept_ms,
+            global.watermark_ms,
+            global.newest_ms,
+            global.last_arrival_ms,
+            self.newest_ms,
+        ] {
+            put_i64(time_ms, &mut out);
+        }
+        out
+    }
+
+    /// Restores what [`Operator::begin_snapshot`] and the newest blob of every group hold.
+    ///
+    /// # Errors
+    /// Bytes of another format, or that contradict each other.
+    pub fn restore<'a>(header: &[u8], groups: impl Iterator<Item = (u16, &'a [u8])>) -> Result<Self, RestoreError> {
+        let mut operator = Self::decode_header(header).map_err(|what| RestoreError(format!("{what} in the header")))?;
+        for (group, bytes) in groups {
+            operator
+                .restore_group(group, bytes)
+                .map_err(|what| RestoreError(format!("{what} in key group {group}")))?;
+        }
+        operator.rebuild_indexes();
+        Ok(operator)
+    }
+
+    fn decode_header(header: &[u8]) -> Result<Self, Invalid> {
+        let mut reader = Reader::new(header);
+        if reader.u8()? != HEADER_FORMAT {
+            return Err("unknown format");
+        }
+        let settings: Settings = serde_json::from_slice(reader.bytes()?).map_err(|_| "settings that cannot be read")?;
+        if settings.window_ms < 1 {
+            return Err("a window size below 1 ms");
+        }
+        let mut operator = Self::new(settings);
+        operator.totals = decode_totals(&mut reader)?;
+        operator.next_window_seq = reader.u64()?;
+        operator.next_error_seq = reader.u64()?;
+        operator.clock.now_ms = reader.i64()?;
+        operator.clock.listening_since_ms = reader.i64()?;
+        operator.clock.paused_ms = reader.i64()?;
+        operator.clock.swept_ms = reader.i64()?;
+        operator.global.watermark_ms = reader.i64()?;
+        operator.global.newest_ms = reader.i64()?;
+        operator.global.last_arrival_ms = reader.i64()?;
+        operator.newest_ms = reader.i64()?;
+        reader.end()?;
+        Ok(operator)
+    }
+
+    fn restore_group(&mut self, group: u16, bytes: &[u8]) -> Result<(), Invalid> {
+        let members = Groups::contains(group).then(|| self.groups.get(group)).ok_or("no such group")?;
+        if !members.devices.is_empty() || !members.clients.is_empty() {
+            return Err("a second blob");
+        }
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != GROUP_FORMAT {
+            return Err("unknown format");
+        }
+        for _ in 0..reader.count()? {
+            let device = Device::decode(&mut reader, group)?;
+            if key_group(&device.id) != group || self.devices.find(&device.id).is_some() {
+                return Err("a device that does not belong there");
+            }
+            self.series += device.series.len();
+            self.windows += device.windows().count();
+            self.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
+            self.add_device(device);
+        }
+        for _ in 0..reader.count()? {
+            let client = Client::decode(&mut reader, group)?;
+            if key_group(&client.id) != group || self.clients.find(&client.id).is_some() {
+                return Err("a client that does not belong there");
+            }
+            self.insert_client(client);
+        }
+        reader.end()
+    }
+}
+
+fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
+    let Totals {
+        messages,
+        received,
+        in_windows,
+        rejected,
+        windows_first,
+        windows_corrected,
+        sequence_ranges_merged,
+        devices_expired,
+    } = totals;
+    for count in [
+        messages,
+        received,
+        in_windows,
+        windows_first,
+        windows_corrected,
+        sequence_ranges_merged,
+        devices_expired,
+        &(Reason::COUNT as u64),
+    ] {
+        put_u64(*count, out);
+    }
+    for count in rejected {
+        put_u64(*count, out);
+    }
+}
+
+fn decode_totals(reader: &mut Reader<'_>) -> Result<Totals, Invalid> {
+    let mut totals = Totals {
+        messages: reader.u64()?,
+        received: reader.u64()?,
+        in_windows: reader.u64()?,
+        rejected: [0; Reason::COUNT],
+        windows_first: reader.u64()?,
+        windows_corrected: reader.u64()?,
+        sequence_ranges_merged: reader.u64()?,
+        devices_expired: reader.u64()?,
+    };
+    if reader.u64()? != Reason::COUNT as u64 {
+        return Err("another number of reasons");
+    }
+    for count in &mut totals.rejected {
+        *count = reader.u64()?;
+    }
+    Ok(totals)
+}

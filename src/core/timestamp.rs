@@ -1,0 +1,383 @@
+//! Event times: what a payload may call a timestamp, turned into integer milliseconds, rounded down.
+
+use std::fmt;
+
+use crate::core::json::Number;
+use crate::core::settings::TimestampUnit;
+
+/// First accepted millisecond: -9999-01-01T00:00:00Z.
+pub(super) const MIN_MS: i64 = -377_705_116_800_000;
+/// Last accepted millisecond: 9999-12-31T23:59:59.999Z.
+pub(super) const MAX_MS: i64 = 253_402_300_799_999;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Decimal digits that are kept exactly. More of them can only be a fraction far below a nanosecond, or out of range.
+const EXACT_DIGITS: usize = 36;
+
+/// The event time that a JSON number states.
+pub(super) fn from_number(number: &Number<'_>, unit: TimestampUnit) -> Option<i64> {
+    let ms = match number.as_integer() {
+        Some((negative, magnitude)) => integer_to_ms(negative, magnitude, unit),
+        None => Decimal::parse(number.text())?.to_ms(unit)?,
+    };
+    (MIN_MS..=MAX_MS).contains(&ms).then_some(ms)
+}
+
+/// The event time that a string states: Unix time in digits, or RFC 3339 with a zone.
+pub(super) fn from_text(text: &str, unit: TimestampUnit) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let numeric = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && digits.starts_with(|first: char| first.is_ascii_digit());
+    let ms = if numeric { Decimal::parse(text)?.to_ms(unit)? } else { from_rfc3339(text)? };
+    (MIN_MS..=MAX_MS).contains(&ms).then_some(ms)
+}
+
+/// The usual case, without wide arithmetic where the unit is not finer than milliseconds.
+fn integer_to_ms(negative: bool, magnitude: u64, unit: TimestampUnit) -> i64 {
+    let signed = |ms: u64| {
+        let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+        if negative { -ms } else { ms }
+    };
+    let divided = |by: u64| signed(if negative { magnitude.div_ceil(by) } else { magnitude / by });
+    match resolve(unit, u128::from(magnitude)) {
+        TimestampUnit::S => signed(magnitude.saturating_mul(1000)),
+        TimestampUnit::Ms | TimestampUnit::Auto => signed(magnitude),
+        TimestampUnit::Us => divided(1000),
+        TimestampUnit::Ns => divided(1_000_000),
+    }
+}
+
+/// The unit that the magnitude tells, where none is fixed.
+fn resolve(unit: TimestampUnit, magnitude: u128) -> TimestampUnit {
+    match unit {
+        TimestampUnit::Auto => match magnitude {
+            0..100_000_000_000 => TimestampUnit::S,
+            100_000_000_000..100_000_000_000_000 => TimestampUnit::Ms,
+            100_000_000_000_000..100_000_000_000_000_000 => TimestampUnit::Us,
+            _ => TimestampUnit::Ns,
+        },
+        fixed => fixed,
+    }
+}
+
+/// A decimal number `digits · 10^exponent`, exact but for `inexact`: non-zero digits beyond the kept ones.
+struct Decimal {
+    negative: bool,
+    digits: u128,
+    exponent: i64,
+    inexact: bool,
+}
+
+impl Decimal {
+    /// Reads `-?digits(.digits)?([eE][+-]?digits)?`.
+    fn parse(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            // An exponent that does not fit is out of range whatever the digits, unless they are all 0.
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let (negative, mantissa) = match mantissa.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, mantissa),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let mut decimal = Self { negative, digits: 0, exponent: i64::from(exponent), inexact: false };
+        let mut kept = 0;
+        for (is_fraction, byte) in
+            whole.bytes().map(|byte| (false, byte)).chain(fraction.bytes().map(|byte| (true, byte)))
+        {
+            let digit = byte.is_ascii_digit().then(|| u128::from(byte - b'0'))?;
+            if kept < EXACT_DIGITS {
+                decimal.digits = decimal.digits * 10 + digit;
+                kept += usize::from(decimal.digits != 0);
+                decimal.exponent -= i64::from(is_fraction);
+            } else {
+                decimal.inexact |= digit != 0;
+                decimal.exponent += i64::from(!is_fraction);
+            }
+        }
+        Some(decimal)
+    }
+
+    fn to_ms(&self, unit: TimestampUnit) -> Option<i64> {
+        if self.digits == 0 {
+            return Some(0);
+        }
+        let unit = resolve(unit, self.scaled(0).map_or(u128::MAX, |(whole, _)| whole));
+        let shift = match unit {
+            TimestampUnit::S => 3,
+            TimestampUnit::Ms | TimestampUnit::Auto => 0,
+            TimestampUnit::Us => -3,
+            TimestampUnit::Ns => -6,
+        };
+        let (whole, remainder) = self.scaled(shift)?;
+        let whole = i64::try_from(whole).ok()?;
+        Some(if self.negative { -whole - i64::from(remainder) } else { whole })
+    }
+
+    /// The integer part of the magnitude times 10^`shift`, and whether something is left; `None` when it is huge.
+    fn scaled(&self, shift: i64) -> Option<(u128, bool)> {
+        let exponent = self.exponent + shift;
+        if exponent >= 0 {
+            let factor = 10u128.checked_pow(u32::try_from(exponent).ok()?)?;
+            return Some((self.digits.checked_mul(factor)?, self.inexact));
+        }
+        match u32::try_from(-exponent).ok().and_then(|power| 10u128.checked_pow(power)) {
+            Some(divisor) => Some((self.digits / divisor, self.inexact || self.digits % divisor != 0)),
+            None => Some((0, true)),
+        }
+    }
+}
+
+/// RFC 3339 `date-time`: four-digit year, `T`, `t` or a space between date and time, zone required. A leap second counts as
+/// the second after it, as in Unix time.
+fn from_rfc3339(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let (date, rest) = bytes.split_first_chunk::<11>()?;
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T' | b't' | b' '] = *date else { return None };
+    let (time, rest) = rest.split_first_chunk::<8>()?;
+    let [h1, h2, b':', n1, n2, b':', s1, s2] = *time else { return None };
+    let year = number(&[y1, y2, y3, y4])?;
+    let (month, day) = (number(&[m1, m2])?, number(&[d1, d2])?);
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[n1, n2])?, number(&[s1, s2])?);
+    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let (fraction_ms, zone) = fraction(rest)?;
+    let local_ms = days_from_civil(year, month, day) * DAY_MS + ((hour * 60 + minute) * 60 + second) * 1000;
+    Some(local_ms + fraction_ms - zone_minutes(zone)? * 60_000)
+}
+
+/// Milliseconds of an optional `.digits`, rounded down, and what follows it.
+fn fraction(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let Some((b'.', rest)) = bytes.split_first() else { return Some((0, bytes)) };
+    let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = rest.split_at_checked(len)?;
+    if digits.is_empty() {
+        return None;
+    }
+    let digit = |index: usize| digits.get(index).map_or(0, |byte| i64::from(byte - b'0'));
+    Some((digit(0) * 100 + digit(1) * 10 + digit(2), rest))
+}
+
+fn zone_minutes(zone: &[u8]) -> Option<i64> {
+    match *zone {
+        [b'Z' | b'z'] => Some(0),
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (hours, minutes) = (number(&[h1, h2])?, number(&[m1, m2])?);
+            let offset = (hours <= 23 && minutes <= 59).then_some(hours * 60 + minutes)?;
+            Some(if sign == b'-' { -offset } else { offset })
+        }
+        _ => None,
+    }
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
+}
+
+fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// Days since 1970-01-01 in the proleptic Gregorian calendar (Howard Hinnant, "chrono-compatible date algorithms").
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// Prints Unix milliseconds as RFC 3339 in UTC.
+pub(super) struct Rfc3339(pub i64);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil_from_days(self.0.div_euclid(DAY_MS));
+        let of_day = self.0.rem_euclid(DAY_MS);
+        let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
+        let (second, ms) = (of_day / 1000 % 60, of_day % 1000);
+        if year < 0 {
+            write!(f, "-{:04}", -year)?;
+        } else {
+            write!(f, "{year:04}")?;
+        }
+        write!(f, "-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    }
+}
+
+/// Prints a span of milliseconds in its two largest units.
+pub(super) struct Span(pub i64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.unsigned_abs();
+        let (days, hours, minutes, seconds) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) if seconds == 0 => write!(f, "{ms} ms"),
+            (0, 0, 0) => write!(f, "{seconds}.{:03} s", ms % 1000),
+            (0, 0, _) => write!(f, "{minutes} min {seconds} s"),
+            (0, ..) => write!(f, "{hours} h {minutes} min"),
+            _ => write!(f, "{days} d {hours} h"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::json::Scanner;
+
+    fn number_ms(text: &str, unit: TimestampUnit) -> Option<i64> {
+        from_number(&Scanner::new(text).number().unwrap(), unit)
+    }
+
+    fn check(text: &str, expected: Option<i64>) {
+        assert_eq!(number_ms(text, TimestampUnit::Auto), expected, "{text}");
+        if !text.contains(['e', 'E']) {
+            assert_eq!(from_text(text, TimestampUnit::Auto), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_unit_follows_the_magnitude() {
+        check("0", Some(0));
+        check("1732098765", Some(1_732_098_765_000));
+        check("99999999999", Some(99_999_999_999_000));
+        check("100000000000", Some(100_000_000_000));
+        check("1732098765123", Some(1_732_098_765_123));
+        check("99999999999999", Some(99_999_999_999_999));
+        check("100000000000000", Some(100_000_000_000));
+        check("1732098765123456", Some(1_732_098_765_123));
+        check("99999999999999999", Some(99_999_999_999_999));
+        check("100000000000000000", Some(100_000_000_000));
+        check("1732098765123456789", Some(1_732_098_765_123));
+        check("-1", Some(-1000));
+        check("-1732098765123", Some(-1_732_098_765_123));
+    }
+
+    #[test]
+    fn fractions_are_exact_and_rounded_down() {
+        check("1732098765.123", Some(1_732_098_765_123));
+        check("1732098765.1239999999999999999999999999999999999999999999", Some(1_732_098_765_123));
+        check("-0.0001", Some(-1));
+        check("-1.5", Some(-1500));
+        check("-1732098765123.0000000000000000000000000000000000000000001", Some(-1_732_098_765_124));
+        check("-100000000000000001", Some(-100_000_000_001));
+        check("1.7320987651239e9", Some(1_732_098_765_123));
+        check("1732098765123E0", Some(1_732_098_765_123));
+        check("-0.0", Some(0));
+        check("0e5", Some(0));
+    }
+
+    #[test]
+    fn out_of_range_is_invalid() {
+        check("18446744073709551615", None);
+        check("170141183460469231731687303715884105728", None);
+        check("1e30", None);
+        check("1e999999999999", None);
+        assert_eq!(number_ms("253402300799999", TimestampUnit::Ms), Some(MAX_MS));
+        assert_eq!(number_ms("253402300800000", TimestampUnit::Ms), None);
+        assert_eq!(number_ms("-377705116800000", TimestampUnit::Ms), Some(MIN_MS));
+        assert_eq!(number_ms("-377705116800001", TimestampUnit::Ms), None);
+        assert_eq!(number_ms("9223372036854775807", TimestampUnit::Ms), None);
+        assert_eq!(number_ms("18446744073709551615", TimestampUnit::S), None);
+        assert_eq!(number_ms("-18446744073709551615", TimestampUnit::Ns), Some(-18_446_744_073_710));
+    }
+
+    #[test]
+    fn a_fixed_unit_wins_over_the_magnitude() {
+        assert_eq!(number_ms("5", TimestampUnit::Ms), Some(5));
+        assert_eq!(number_ms("5", TimestampUnit::S), Some(5000));
+        assert_eq!(number_ms("5999", TimestampUnit::Us), Some(5));
+        assert_eq!(number_ms("-5999", TimestampUnit::Us), Some(-6));
+        assert_eq!(number_ms("5999999", TimestampUnit::Ns), Some(5));
+        assert_eq!(number_ms("5.9", TimestampUnit::Ms), Some(5));
+    }
+
+    #[test]
+    fn rfc3339() {
+        let check = |text: &str, expected| assert_eq!(from_text(text, TimestampUnit::Auto), expected, "{text:?}");
+        check("2024-11-20T10:32:45.123Z", Some(1_732_098_765_123));
+        check("2024-11-20t10:32:45.1239z", Some(1_732_098_765_123));
+        check("2024-11-20 12:32:45.123+02:00", Some(1_732_098_765_123));
+        check("2024-11-20T02:02:45.123-08:30", Some(1_732_098_765_123));
+        check("1969-12-31T23:59:59.9999Z", Some(-1));
+        check("9999-12-31T23:59:59.999Z", Some(MAX_MS));
+        check("9999-12-31T23:59:59.999-00:01", None);
+        check("2016-12-31T23:59:60Z", Some(1_483_228_800_000));
+        for wrong in [
+            "",
+            "-",
+            "now",
+            "1.2.3",
+            "0x10",
+            "2024-11-20",
+            "2024-11-20T10:32:45",
+            "2024-11-20T10:32:45.Z",
+            "2024-13-20T10:32:45Z",
+            "2023-02-29T10:32:45Z",
+            "2024-11-20T24:00:00Z",
+            "2024-11-20T10:32:45+2:00",
+            "2024-11-20T10:32:45Z ",
+            "20é4-11-20T10:32:45Z",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn printing() {
+        assert_eq!(Rfc3339(1_732_098_765_123).to_string(), "2024-11-20T10:32:45.123Z");
+        assert_eq!(Rfc3339(-1).to_string(), "1969-12-31T23:59:59.999Z");
+        assert_eq!(Rfc3339(MIN_MS).to_string(), "-9999-01-01T00:00:00.000Z");
+        assert_eq!(Rfc3339(MAX_MS).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Span(12).to_string(), "12 ms");
+        assert_eq!(Span(1_012).to_string(), "1.012 s");
+        assert_eq!(Span(423_000).to_string(), "7 min 3 s");
+        assert_eq!(Span(7_380_000).to_string(), "2 h 3 min");
+        assert_eq!(Span(-90_000_000).to_string(), "1 d 1 h");
+    }
+
+    proptest! {
+        #[test]
+        fn printed_times_read_back(ms in -62_167_219_200_000..=MAX_MS) {
+            prop_assert_eq!(from_text(&Rfc3339(ms).to_string(), TimestampUnit::Auto), Some(ms));
+        }
+
+        #[test]
+        fn agrees_with_jiff(ms in -62_000_000_000_000i64..253_000_000_000_000) {
+            let printed = jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+            prop_assert_eq!(from_text(&printed, TimestampUnit::Auto), Some(ms));
+        }
+
+        #[test]
+        fn any_text_is_handled(text in "\\PC{0,40}") {
+            from_text(&text, TimestampUnit::Auto);
+        }
+    }
+}

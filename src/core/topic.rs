@@ -1,0 +1,78 @@
+//! Which topics carry what, and where they name the device.
+
+/// What a topic carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TopicKind {
+    /// Readings.
+    Telemetry,
+    /// Faults that devices report.
+    Errors,
+}
+
+/// The configured topic patterns.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    patterns: Vec<(TopicKind, Vec<String>)>,
+}
+
+impl Topics {
+    /// Error patterns go first: where both match, the narrower purpose wins.
+    pub fn new(telemetry: &[String], errors: &[String]) -> Self {
+        let split = |pattern: &String| pattern.split('/').map(str::to_owned).collect::<Vec<_>>();
+        let errors = errors.iter().map(|pattern| (TopicKind::Errors, split(pattern)));
+        let telemetry = telemetry.iter().map(|pattern| (TopicKind::Telemetry, split(pattern)));
+        Self { patterns: errors.chain(telemetry).collect() }
+    }
+
+    /// What `topic` carries, and the level at the first `+` of the pattern that matches. A topic that no pattern
+    /// matches (the settings may have changed since it was journalled) carries readings that name their device.
+    pub fn resolve<'a>(&self, topic: &'a str) -> (TopicKind, Option<&'a str>) {
+        self.patterns
+            .iter()
+            .find_map(|(kind, pattern)| matched(pattern, topic).map(|device| (*kind, device)))
+            .unwrap_or((TopicKind::Telemetry, None))
+    }
+}
+
+/// The device level, if there is one, of a topic that matches. Levels and wildcards as in MQTT 5.0 section 4.7.1.
+fn matched<'a>(pattern: &[String], topic: &'a str) -> Option<Option<&'a str>> {
+    let mut device = None;
+    let mut levels = topic.split('/');
+    for level in pattern {
+        if level == "#" {
+            return Some(device);
+        }
+        let found = levels.next()?;
+        if level == "+" {
+            device = device.or(Some(found));
+        } else if level != found {
+            return None;
+        }
+    }
+    levels.next().is_none().then_some(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(telemetry: &str, errors: &str, topic: &str, expected: (TopicKind, Option<&str>)) {
+        let topics = Topics::new(&[telemetry.to_owned()], &[errors.to_owned()]);
+        assert_eq!(topics.resolve(topic), expected, "{topic} under {telemetry}, {errors}");
+    }
+
+    #[test]
+    fn patterns() {
+        use TopicKind::*;
+        check("devices/+/telemetry", "devices/+/errors", "devices/a/telemetry", (Telemetry, Some("a")));
+        check("devices/+/telemetry", "devices/+/errors", "devices/a/errors", (Errors, Some("a")));
+        check("devices/+/telemetry", "devices/+/errors", "devices//errors", (Errors, Some("")));
+        check("devices/+/telemetry", "devices/+/errors", "devices/a/b/errors", (Telemetry, None));
+        check("devices/+/telemetry", "devices/+/errors", "devices/a", (Telemetry, None));
+        check("all", "faults", "all", (Telemetry, None));
+        check("all", "faults", "faults", (Errors, None));
+        check("site/+/+/up", "x", "site/a/b/up", (Telemetry, Some("a")));
+        check("site/+/#", "site/+/faults", "site/a/x/y", (Telemetry, Some("a")));
+        check("site/+/#", "site/+/faults", "site/a/faults", (Errors, Some("a")));
+    }
+}

@@ -1,0 +1,256 @@
+//! Tumbling windows of one (device, metric), as Flink's `TumblingEventTimeWindows`.
+
+use crate::core::aggregate::Aggregate;
+use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
+use crate::core::output::WindowResult;
+
+/// Start and end of the window of `size_ms` that holds `time_ms`; aligned to the epoch, also before it.
+pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
+    let start = time_ms.div_euclid(size_ms).saturating_mul(size_ms);
+    (start, start.saturating_add(size_ms))
+}
+
+/// Whether a window that ends at `end_ms` is closed for good (Flink's `isWindowLate`).
+#[inline]
+pub(super) fn is_late(end_ms: i64, allowed_lateness_ms: i64, watermark_ms: i64) -> bool {
+    end_ms.saturating_sub(1).saturating_add(allowed_lateness_ms) <= watermark_ms
+}
+
+/// One window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Window {
+    /// First millisecond.
+    pub start_ms: i64,
+    /// First millisecond after it. Stored, because a kept window may be of a former size.
+    pub end_ms: i64,
+    /// What is in it.
+    pub aggregate: Aggregate,
+    /// Sequence number of its newest firing, if there was one.
+    pub fired_seq: u64,
+    /// How often it fired: the revision of the next firing.
+    pub firings: u32,
+    /// Whether late readings came in this batch: it fires at the batch's end.
+    pub touched: bool,
+}
+
+impl Window {
+    /// Whether it waits for the watermark.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.firings == 0 && !self.touched
+    }
+
+    /// Its result as the firing `revision`.
+    pub fn result<'a>(&self, device_id: &'a str, metric: &'a str, revision: u32) -> WindowResult<'a> {
+        WindowResult {
+            device_id,
+            metric,
+            window_start_ms: self.start_ms,
+            window_end_ms: self.end_ms,
+            revision,
+            supersedes: (revision > 0).then_some(self.fired_seq),
+            count: self.aggregate.count,
+            sum: self.aggregate.sum(),
+            mean: self.aggregate.mean(),
+            min: self.aggregate.min,
+            max: self.aggregate.max,
+            first: self.aggregate.first,
+            last: self.aggregate.last,
+            stddev: self.aggregate.stddev(),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (count, floats, [first_ms, last_ms], scaled) = self.aggregate.to_parts();
+        put_i64(self.start_ms, out);
+        put_u64(self.end_ms.wrapping_sub(self.start_ms) as u64, out);
+        put_u64(u64::from(self.firings) << 1 | u64::from(scaled), out);
+        if self.firings > 0 {
+            put_u64(self.fired_seq, out);
+        }
+        put_u64(count, out);
+        put_u64(first_ms.wrapping_sub(self.start_ms) as u64, out);
+        put_u64(last_ms.wrapping_sub(self.start_ms) as u64, out);
+        for float in floats {
+            put_f64(float, out);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
+        let start_ms = reader.i64()?;
+        let end_ms = start_ms.wrapping_add(reader.u64()? as i64);
+        let firings_and_scaled = reader.u64()?;
+        let firings = u32::try_from(firings_and_scaled >> 1).map_err(|_| "window firings")?;
+        let fired_seq = if firings > 0 { reader.u64()? } else { 0 };
+        let count = reader.u64()?;
+        let first_ms = start_ms.wrapping_add(reader.u64()? as i64);
+        let last_ms = start_ms.wrapping_add(reader.u64()? as i64);
+        let mut floats = [0.0; 8];
+        for float in &mut floats {
+            *float = reader.f64()?;
+        }
+        if count == 0 || end_ms <= start_ms {
+            return Err("an empty window");
+        }
+        let aggregate = Aggregate::from_parts(count, floats, [first_ms, last_ms], firings_and_scaled & 1 == 1);
+        Ok(Self { start_ms, end_ms, aggregate, fired_seq, firings, touched: false })
+    }
+}
+
+/// The windows of one metric of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Series {
+    /// Metric name.
+    pub metric: Box<str>,
+    /// Index of the metric's configured range, if it has one.
+    pub range: Option<u32>,
+    /// Open windows, fired ones that still accept readings, and the newest fired one; by start.
+    pub windows: Vec<Window>,
+}
+
+impl Series {
+    /// A series without windows.
+    pub fn new(metric: &str, range: Option<u32>) -> Self {
+        Self { metric: metric.into(), range, windows: Vec::new() }
+    }
+
+    /// The window that holds `time_ms`. The newest is looked at first: that is where readings belong.
+    #[inline]
+    pub fn window_mut(&mut self, time_ms: i64) -> Option<&mut Window> {
+        self.windows.iter_mut().rev().find(|window| window.start_ms <= time_ms).filter(|window| time_ms < window.end_ms)
+    }
+
+    /// Adds a window that is not there yet.
+    pub fn add_window(&mut self, window: Window) {
+        let index = self.windows.partition_point(|other| other.start_ms < window.start_ms);
+        // Most series hold few windows for long: those grow by one, not by doubling.
+        if self.windows.len() < 8 {
+            self.windows.reserve_exact(1);
+        }
+        self.windows.insert(index, window);
+    }
+
+    /// The newest window that fired.
+    pub fn last_fired(&self) -> Option<&Window> {
+        self.windows.iter().rev().find(|window| window.firings > 0)
+    }
+
+    /// Drops fired windows for which `is_expired` holds, but for the newest fired; how many.
+    pub fn drop_expired(&mut self, is_expired: impl Fn(&Window) -> bool) -> usize {
+        let before = self.windows.len();
+        if before <= 1 {
+            return 0;
+        }
+        let last_fired = self.last_fired().map(|window| (window.start_ms, window.end_ms));
+        self.windows.retain(|window| {
+            window.firings == 0 || Some((window.start_ms, window.end_ms)) == last_fired || !is_expired(window)
+        });
+        // A backlog may have needed room for many windows at once.
+        if self.windows.capacity() > 2 * self.windows.len() + 8 {
+            self.windows.shrink_to_fit();
+        }
+        before - self.windows.len()
+    }
+
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(self.metric.as_bytes(), out);
+        put_u64(self.windows.len() as u64, out);
+        for window in &self.windows {
+            window.encode(out);
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
+        let metric = reader.str()?.into();
+        let count = reader.count()?;
+        let mut windows = Vec::with_capacity(count.min(16));
+        for _ in 0..count {
+            windows.push(Window::decode(reader)?);
+        }
+        if windows.windows(2).any(|pair| matches!(pair, [a, b] if a.start_ms >= b.start_ms)) {
+            return Err("windows out of order");
+        }
+        Ok(Self { metric, range: None, windows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(start_ms: i64, firings: u32) -> Window {
+        let aggregate = Aggregate::new(1.0, start_ms);
+        Window { start_ms, end_ms: start_ms + 10, aggregate, fired_seq: 0, firings, touched: false }
+    }
+
+    fn series(windows: &[(i64, u32)]) -> Series {
+        let mut series = Series::new("m", None);
+        for &(start, firings) in windows {
+            series.add_window(window(start, firings));
+        }
+        series
+    }
+
+    fn starts(series: &Series) -> Vec<i64> {
+        series.windows.iter().map(|window| window.start_ms).collect()
+    }
+
+    #[test]
+    fn bounds_are_aligned_to_the_epoch() {
+        assert_eq!(bounds(0, 5000), (0, 5000));
+        assert_eq!(bounds(4999, 5000), (0, 5000));
+        assert_eq!(bounds(5000, 5000), (5000, 10_000));
+        assert_eq!(bounds(-1, 5000), (-5000, 0));
+        assert_eq!(bounds(-5000, 5000), (-5000, 0));
+        assert_eq!(bounds(-5001, 5000), (-10_000, -5000));
+        assert_eq!(bounds(7, i64::MAX), (0, i64::MAX));
+        assert_eq!(bounds(-7, i64::MAX), (-i64::MAX, 0));
+    }
+
+    #[test]
+    fn lateness_is_inclusive() {
+        assert!(is_late(5000, 3000, 7999));
+        assert!(!is_late(5000, 3000, 7998));
+        assert!(!is_late(i64::MAX, i64::MAX, i64::MAX - 1));
+    }
+
+    #[test]
+    fn windows_are_found_by_time() {
+        let mut series = series(&[(30, 0), (0, 0), (10, 0)]);
+        assert_eq!(starts(&series), [0, 10, 30]);
+        let mut check = |time, expected: Option<i64>| {
+            assert_eq!(series.window_mut(time).map(|window| window.start_ms), expected, "{time}");
+        };
+        check(-1, None);
+        check(0, Some(0));
+        check(9, Some(0));
+        check(19, Some(10));
+        check(20, None);
+        check(30, Some(30));
+        check(40, None);
+    }
+
+    #[test]
+    fn the_newest_fired_window_stays() {
+        let mut series = series(&[(0, 1), (10, 2), (20, 1), (30, 0)]);
+        assert_eq!(series.drop_expired(|_| true), 2);
+        assert_eq!(starts(&series), [20, 30]);
+        assert_eq!(series.drop_expired(|_| true), 0);
+        assert_eq!(series.last_fired().map(|window| window.start_ms), Some(20));
+    }
+
+    #[test]
+    fn the_stored_form_reads_back() {
+        let mut series = series(&[(-20, 3), (10, 0)]);
+        series.windows[0].aggregate.add(f64::MAX, -11);
+        series.windows[0].aggregate.add(f64::MAX, -15);
+        let mut bytes = Vec::new();
+        series.encode(&mut bytes);
+        assert_eq!(Series::decode(&mut Reader::new(&bytes)), Ok(series));
+        for len in 0..bytes.len() {
+            assert!(Series::decode(&mut Reader::new(&bytes[..len])).is_err(), "prefix of {len} bytes");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Devices, checkpoints, status, and what holds for all paths.
+
+use super::*;
+
+fn device(id: &str) -> DeviceDetail {
+    let json = b"{\"seq\":4}".to_vec();
+    let last = LastWindow {
+        device_id: id.into(),
+        metric: "t".into(),
+        seq: 4,
+        json,
+        window_end_ms: NOW_MS,
+        count: 1,
+        mean: 1.0,
+        min: 1.0,
+        max: 1.0,
+        last: 1.0,
+    };
+    DeviceDetail {
+        summary: DeviceSummary {
+            device_id: id.into(),
+            last_seen_ms: 10,
+            watermark_ms: Some(-3),
+            clock_offset_ms: None,
+            accepted: 5,
+            rejected: vec![(Reason::Late, 2)],
+            sequence_missing: 1,
+            metrics: 2,
+        },
+        sequence_ranges: vec![(0, 3), (5, 9)],
+        series: vec![("t".into(), Some(last)), ("u".into(), None)],
+    }
+}
+
+fn site_with_devices() -> Site {
+    let devices = ["a", "b/c d", "z"].map(device).into();
+    Site::with(Held { devices, ..Held::default() }, Config::default())
+}
+
+#[tokio::test]
+async fn devices_come_in_pages() {
+    let site = site_with_devices();
+    let first = site.get("/api/v1/devices?limit=2").await.json();
+    assert_eq!(first["devices"][1]["device_id"], "b/c d");
+    assert_eq!(first["devices"][0]["rejected"]["late"], 2);
+    let cursor = first["next_cursor"].as_str().expect("a third device");
+    let second = site.get(&format!("/api/v1/devices?limit=2&cursor={cursor}")).await.json();
+    assert_eq!((&second["devices"][0]["device_id"], &second["next_cursor"]), (&"z".into(), &serde_json::Value::Null));
+}
+
+#[tokio::test]
+async fn one_device_whole() {
+    let site = site_with_devices();
+    let json = site.get("/api/v1/devices/b%2Fc%20d").await.json();
+    assert_eq!(json["device_id"], "b/c d");
+    assert_eq!(json["watermark"], -3);
+    assert_eq!(json["sequence_ranges"], serde_json::json!([[0, 3], [5, 9]]));
+    assert_eq!(
+        json["metrics"],
+        serde_json::json!([{"metric": "t", "last_window": {"seq": 4}}, {"metric": "u", "last_window": null}])
+    );
+    site.get("/api/v1/devices/nobody").await.is_problem(404, "/api/v1/devices lists");
+}
+
+#[tokio::test]
+async fn a_busy_pipeline_is_a_503() {
+    let answer = Site::new().get("/api/v1/devices/busy").await;
+    answer.is_problem(503, "its queue is full");
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_of_its_request_alone() {
+    let site = Site::new();
+    site.get("/api/v1/devices/defect").await.is_problem(500, "its log says why");
+    assert_eq!(site.get("/api/v1/devices").await.status, 200);
+}
+
+#[tokio::test]
+async fn checkpoints_newest_first() {
+    let checkpoint = |id| CheckpointInfo {
+        id,
+        started_ms: NOW_MS - 2_000,
+        duration_ms: 500,
+        stall_us: 80,
+        bytes: 4_096,
+        groups: 3,
+        replay_from: 100,
+        windows_position: 50,
+        errors_position: 5,
+    };
+    let status = Status { checkpoint: Some(checkpoint(2)), ..Status::default() };
+    let held = Held { checkpoints: vec![checkpoint(2), checkpoint(1)], status: Mutex::new(status), ..Held::default() };
+    let site = Site::with(held, Config::default());
+    let json = site.get("/api/v1/checkpoints").await.json();
+    assert_eq!((&json["checkpoints"][0]["id"], &json["checkpoints"][1]["id"]), (&2.into(), &1.into()));
+    let json = site.get("/api/v1/status").await.json();
+    assert_eq!(json["checkpoint"]["age_seconds"], 1.5);
+    assert_eq!(json["checkpoint"]["last"]["replay_from"], 100);
+}
+
+#[tokio::test]
+async fn status_at_a_glance() {
+    let mut config = Config::default();
+    config.node.name = "box-7".into();
+    let site = Site::with(Held::default(), config);
+    site.add_windows([window("a", 0)]);
+    {
+        let mut status = site.held.status.lock().unwrap();
+        status.totals.messages = 100;
+        status.totals.received = 300;
+        status.totals.in_windows = 299;
+        status.totals.rejected[Reason::Late as usize] = 1;
+        status.lowest_watermark_ms = Some(NOW_MS - 7_000);
+        status.sizes.devices = 20;
+    }
+    let json = site.get("/api/v1/status").await.json();
+    for (pointer, expected) in [
+        ("/version", env!("CARGO_PKG_VERSION").into()),
+        ("/node", "box-7".into()),
+        ("/ready", true.into()),
+        ("/readings/received", 300.into()),
+        ("/readings/rejected", serde_json::json!({"late": 1})),
+        ("/readings/unaccounted", 0.into()),
+        ("/event_time/watermark_lag_ms", 7_000.into()),
+        ("/backlog/records", 0.into()),
+        ("/checkpoint/last", serde_json::Value::Null),
+        ("/recovery/records", 17.into()),
+        ("/mqtt/connections", 3.into()),
+        ("/disk/available_bytes", (1u64 << 30).into()),
+        ("/disk/logs/windows/appended", 1.into()),
+        ("/limits/devices", serde_json::json!({"current": 20, "limit": 100_000})),
+        ("/simulator", serde_json::Value::Null),
+    ] {
+        assert_eq!(json.pointer(pointer), Some(&expected), "{pointer} in {json}");
+    }
+}
+
+#[test]
+fn rates_are_over_the_samples() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let site = runtime.block_on(async { Site::new() });
+    let start = std::time::Instant::now();
+    for second in 0..30 {
+        let mut status = site.held.status.lock().unwrap();
+        status.totals.messages = second * second;
+        status.totals.received = second * 10;
+        drop(status);
+        site.state.sample(start + std::time::Duration::from_secs(second));
+    }
+    let rates = site.state.rates();
+    // Samples 19 to 29: (29² − 19²) / 10.
+    assert_eq!((rates.messages_per_second, rates.readings_per_second), (48.0, 10.0));
+}
+
+#[tokio::test]
+async fn health_and_readiness() {
+    let site = Site::new();
+    for path in ["/healthz", "/readyz"] {
+        let answer = site.get(path).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "{\"status\":\"ok\"}"));
+    }
+    *site.source.failed.lock().unwrap() = Some("pipeline");
+    let answer = site.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    let json = answer.json();
+    assert_eq!(json["status"], "unavailable");
+    assert_eq!(
+        json["checks"][0],
+        serde_json::json!({"name": "pipeline", "ok": false, "message": "the pipeline was looked at"})
+    );
+    assert_eq!(json["checks"][1]["ok"], true);
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_possible() {
+    let site = Site::new();
+    site.get("/api/v2/windows").await.is_problem(404, "GET / lists the paths");
+    let post = Request::post("/api/v1/windows").body(Body::empty()).expect("a request");
+    let answer = site.ask(post).await;
+    answer.is_problem(405, "POST");
+    assert!(answer.header("allow").contains("GET"), "{answer:?}");
+    let large = Request::get("/healthz").header("content-length", "65537").body(Body::empty()).expect("a request");
+    site.ask(large).await.is_problem(413, "65536");
+}
+
+#[tokio::test]
+async fn the_index_names_every_path() {
+    let index = Site::new().get("/").await.body;
+    let documented = include_str!("../../../docs/http-api.md");
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/metrics/devices",
+        "/api/v1/status",
+        "/api/v1/devices",
+        "/api/v1/devices/{id}",
+        "/api/v1/windows",
+        "/api/v1/errors",
+        "/api/v1/checkpoints",
+        "/api/v1/stream",
+    ] {
+        assert!(index.contains(path), "{path} is not in the index");
+        assert!(documented.contains(&format!("`GET {path}`")), "{path} is not in docs/http-api.md");
+    }
+}

@@ -1,0 +1,244 @@
+//! A batch: the unit of group commit and of framing.
+//!
+//! Its header carries a checksum of its own, seeded with the segment's salt, and the checksum of the body. So the
+//! chain of headers can be followed without reading bodies, and bytes that a client put into a payload, or that an
+//! older file left on the medium, cannot pass for a header.
+
+use std::fmt;
+
+use super::checksum::{crc32c, crc32c_append};
+use super::{Lsn, RecordIter, Records};
+
+/// Newest format version of segments and batches.
+pub(super) const FORMAT_VERSION: u16 = 1;
+/// Bytes in front of a batch's body.
+pub(super) const HEADER_BYTES: usize = 48;
+/// First bytes of every batch.
+pub(super) const MAGIC: [u8; 4] = *b"WBAT";
+
+const CHECKED_BYTES: usize = HEADER_BYTES - 4;
+
+/// The header of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) first: Lsn,
+    pub(super) count: u32,
+    pub(super) body_bytes: u32,
+    pub(super) arrival_ms: i64,
+    pub(super) synced_below: Lsn,
+    pub(super) body_crc: u32,
+}
+
+/// Why bytes are not a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeaderFault {
+    Magic,
+    Checksum,
+    Version(u16),
+}
+
+impl Header {
+    /// One past the last record.
+    pub(super) fn end(&self) -> Lsn {
+        self.first.plus(self.count)
+    }
+
+    /// Bytes of header and body.
+    pub(super) fn batch_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.body_bytes)
+    }
+
+    pub(super) fn encode(&self, seed: u32) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.body_bytes.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first.0.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.arrival_ms.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.synced_below.0.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.body_crc.to_le_bytes());
+        let crc = crc32c_append(seed, &bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; HEADER_BYTES], seed: u32) -> Result<Header, HeaderFault> {
+        if bytes[0..4] != MAGIC {
+            return Err(HeaderFault::Magic);
+        }
+        if u32_at(bytes, CHECKED_BYTES) != crc32c_append(seed, &bytes[..CHECKED_BYTES]) {
+            return Err(HeaderFault::Checksum);
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if version != FORMAT_VERSION {
+            return Err(HeaderFault::Version(version));
+        }
+        Ok(Header {
+            first: Lsn(u64_at(bytes, 16)),
+            count: u32_at(bytes, 8),
+            body_bytes: u32_at(bytes, 12),
+            arrival_ms: u64_at(bytes, 24).cast_signed(),
+            synced_below: Lsn(u64_at(bytes, 32)),
+            body_crc: u32_at(bytes, 40),
+        })
+    }
+}
+
+/// Little-endian integer at a fixed place of a header; the callers' offsets lie within.
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
+}
+
+/// Little-endian integer at a fixed place of a header; the callers' offsets lie within.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut value = [0; 4];
+    value.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(value)
+}
+
+/// One batch as read back.
+pub struct Batch {
+    header: Header,
+    /// Header and body, as on disk.
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// A batch that is in no log: for replays of recorded data, and tests.
+    pub fn from_records(first: Lsn, arrival_ms: i64, records: &Records) -> Batch {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend_from_slice(records.body());
+        let header = Header {
+            first,
+            count: records.count(),
+            body_bytes: records.bytes() as u32,
+            arrival_ms,
+            synced_below: first,
+            body_crc: crc32c(records.body()),
+        };
+        Batch { header, bytes }
+    }
+
+    /// `bytes` are the header's and the body's.
+    pub(super) fn new(header: Header, bytes: Vec<u8>) -> Batch {
+        debug_assert_eq!(bytes.len() as u64, header.batch_bytes());
+        Batch { header, bytes }
+    }
+
+    /// Position of its first record.
+    pub fn first(&self) -> Lsn {
+        self.header.first
+    }
+
+    /// One past its last record.
+    pub fn end(&self) -> Lsn {
+        self.header.end()
+    }
+
+    /// Number of records.
+    pub fn count(&self) -> u32 {
+        self.header.count
+    }
+
+    /// Time given to the batch when it was written, never less than its predecessor's. Unix milliseconds.
+    pub fn arrival_ms(&self) -> i64 {
+        self.header.arrival_ms
+    }
+
+    /// The log was synced below this position when the batch was written.
+    pub fn synced_below(&self) -> Lsn {
+        self.header.synced_below
+    }
+
+    /// Its records in order.
+    pub fn records(&self) -> RecordIter<'_> {
+        RecordIter::new(self.bytes.get(HEADER_BYTES..).unwrap_or_default())
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.header.batch_bytes()
+    }
+
+    /// Memory that the batch holds.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + size_of::<Batch>()
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.header.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Header = Header {
+        first: Lsn(0x0102_0304_0506_0708),
+        count: 3,
+        body_bytes: 0x1000,
+        arrival_ms: -2,
+        synced_below: Lsn(7),
+        body_crc: 0xE306_9283,
+    };
+
+    #[test]
+    fn a_header_reads_back() {
+        assert_eq!(Header::decode(&HEADER.encode(9), 9), Ok(HEADER));
+        assert_eq!(HEADER.end(), Lsn(0x0102_0304_0506_070B));
+    }
+
+    /// Version 1 as released: a change here is a new version.
+    #[test]
+    fn the_bytes_of_version_1() {
+        let mut expected = Vec::new();
+        expected.extend_from_slice(b"WBAT\x01\0\0\0\x03\0\0\0\0\x10\0\0\x08\x07\x06\x05\x04\x03\x02\x01");
+        expected.extend_from_slice(b"\xFE\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x07\0\0\0\0\0\0\0\x83\x92\x06\xE3");
+        let crc = crc32c_append(9, &expected);
+        expected.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(HEADER.encode(9).as_slice(), expected);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut bytes = HEADER.encode(9);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::decode(&bytes, 9).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_segment_is_refused() {
+        assert_eq!(Header::decode(&HEADER.encode(9), 8), Err(HeaderFault::Checksum));
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_damage() {
+        let mut bytes = HEADER.encode(9);
+        bytes[4] = 2;
+        let crc = crc32c_append(9, &bytes[..CHECKED_BYTES]).to_le_bytes();
+        bytes[CHECKED_BYTES..].copy_from_slice(&crc);
+        assert_eq!(Header::decode(&bytes, 9), Err(HeaderFault::Version(2)));
+    }
+
+    #[test]
+    fn a_batch_made_from_records_gives_them_back() {
+        let mut records = Records::default();
+        records.push(b"one");
+        records.push_with(|out| out.extend_from_slice(b"two"));
+        let batch = Batch::from_records(Lsn(5), 77, &records);
+        assert_eq!((batch.first(), batch.end(), batch.arrival_ms(), batch.count()), (Lsn(5), Lsn(7), 77, 2));
+        assert!(batch.records().eq([b"one", b"two"]));
+    }
+}

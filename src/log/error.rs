@@ -1,0 +1,126 @@
+//! What can go wrong, in words that a person can act on.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::Lsn;
+
+/// Why a log could not be opened, read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// The file system refused a call; the text names the path.
+    #[error("the {log} log cannot {action}: {error}")]
+    Io {
+        /// Name of the log, or its directory where it has no name.
+        log: String,
+        /// What was being done.
+        action: &'static str,
+        /// The file system's words.
+        error: String,
+    },
+    /// Records that were synced cannot be read back.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+    /// A file of a format that this version does not know.
+    #[error(
+        "{} has format version {version}, and this weir reads up to {supported}: a newer weir wrote it; start that one",
+        file.display()
+    )]
+    NewerFormat {
+        /// The file.
+        file: PathBuf,
+        /// Its format version.
+        version: u16,
+        /// The newest version this program knows.
+        supported: u16,
+    },
+    /// The disk is full and records wait to be written: they are written once there is space.
+    #[error("the {log} log waits for disk space: free some on the file system of {}", dir.display())]
+    DiskFull {
+        /// Name of the log.
+        log: &'static str,
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// An earlier write or sync failed. Only a restart, which recovers what is on disk, goes on from here.
+    #[error("the {log} log stopped: {reason}; restart weir to recover what is on disk")]
+    Failed {
+        /// Name of the log.
+        log: &'static str,
+        /// The failure.
+        reason: String,
+    },
+    /// The log was closed.
+    #[error("the {log} log is closed")]
+    Closed {
+        /// Name of the log.
+        log: &'static str,
+    },
+}
+
+impl LogError {
+    /// For `map_err` on a call of the file system.
+    pub(super) fn io(log: &str, action: &'static str) -> impl Fn(io::Error) -> LogError + use<> {
+        let log = log.to_owned();
+        move |error| LogError::Io { log: log.clone(), action, error: error.to_string() }
+    }
+}
+
+impl From<Damage> for LogError {
+    fn from(damage: Damage) -> Self {
+        LogError::Damaged(Box::new(damage))
+    }
+}
+
+/// Synced records that are gone or unreadable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// File, or directory where a whole file is missing.
+    pub file: PathBuf,
+    /// Byte offset of the first thing that is wrong.
+    pub offset: u64,
+    /// The record that should begin there.
+    pub expected: Lsn,
+    /// What is wrong.
+    pub what: String,
+    /// What proves that it was once whole and synced.
+    pub proof: String,
+    /// One past the last record known to be lost, where that is known.
+    pub lost_until: Option<Lsn>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { file, offset, expected, what, proof, lost_until } = self;
+        write!(
+            f,
+            "{} is damaged at byte {offset}, where record {expected} should begin: {what}, and {proof}; ",
+            file.display()
+        )?;
+        match lost_until {
+            Some(end) => write!(f, "records {expected} to {} are lost", end.0.saturating_sub(1))?,
+            None => write!(f, "how many records are lost is not known")?,
+        }
+        f.write_str("; `weir journal verify` shows what can be read, `weir journal repair` makes it usable again")
+    }
+}
+
+/// Why an append was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The queue or the disk is full: wait with [`super::Log::poll_room`].
+    #[error("no room")]
+    Full,
+    /// The records are larger than a batch may be: they never fit.
+    #[error("{bytes} bytes in one append, and a batch holds at most {limit}")]
+    TooLarge {
+        /// Encoded bytes of the records.
+        bytes: usize,
+        /// `commit_max_bytes`.
+        limit: usize,
+    },
+    /// A write or sync failed, or the log was closed; nothing more is taken.
+    #[error("the log is closed")]
+    Closed,
+}

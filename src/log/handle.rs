@@ -1,0 +1,267 @@
+//! The open log as its users see it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+
+use super::meters::Meters;
+use super::queue::Queue;
+use super::reader::Reader;
+use super::recovery;
+use super::shared::{Shared, lock};
+use super::writer::Writer;
+use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, Recovery, SegmentSummary};
+use crate::clock::Clock;
+use crate::disk::Disk;
+
+const MAX_COMMIT_BYTES: usize = 1 << 30;
+
+/// A log open for appending and reading. Clones share it; when the last goes, it is closed as by [`Log::close`].
+///
+/// [`Log::append`], [`Log::poll_room`], the positions and [`Log::stats`] never wait for the disk and may be called from
+/// async tasks. [`Log::append_wait`], [`Log::sync`] and [`Log::close`] wait.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    writer: Arc<WriterThread>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl Log {
+    /// Opens or creates the log and recovers it. `known_synced`: a position that a checkpoint says was synced; an
+    /// end below it is damage. Spawns the writer thread.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+        known_synced: Lsn,
+    ) -> Result<(Log, Recovery), LogError> {
+        Self::open_at(disk, clock, options, known_synced, Lsn(0))
+    }
+
+    /// Like [`Log::open`], but a log whose directory is empty begins with record `first`. For a log that the journal
+    /// can rebuild and whose older records are known to be gone.
+    pub fn open_at(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        mut options: LogOptions,
+        known_synced: Lsn,
+        first: Lsn,
+    ) -> Result<(Log, Recovery), LogError> {
+        options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
+        let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
+        let report = Recovery {
+            first: recovered.segments.front().map_or(recovered.end, |segment| segment.first),
+            end: recovered.end,
+            torn_bytes: recovered.torn_bytes,
+            last_arrival_ms: recovered.arrival_ms,
+        };
+        let meters = Meters::new(options.name);
+        meters.tail_cut(recovered.torn_bytes);
+        let name = options.name;
+        let shared = Arc::new(Shared::new(disk, options, &mut recovered));
+        let mut writer = Writer::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
+        writer.check_space_at_start();
+        let thread = std::thread::Builder::new()
+            .name(format!("log-{name}"))
+            .spawn(move || writer.run())
+            .map_err(LogError::io(name, "start its writer thread"))?;
+        let writer = Arc::new(WriterThread { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) });
+        Ok((Log { shared, writer }, report))
+    }
+
+    /// Queues records for the next group commit and returns the position after the last of them. Where `waker` is
+    /// given, it is woken when that position is durable (or the log failed). Records without any queue nothing and
+    /// wake nobody.
+    pub fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
+        let mut queue = lock(&self.shared.queue);
+        let end = queue.append(records, waker)?;
+        self.wake_writer(&mut queue);
+        Ok(end)
+    }
+
+    /// Like [`Log::append`], but waits for room, as long as the disk is full.
+    pub fn append_wait(&self, records: &Records) -> Result<Lsn, AppendError> {
+        let mut queue = lock(&self.shared.queue);
+        loop {
+            match queue.append(records, None) {
+                Err(AppendError::Full) => queue = self.wait_for_progress(queue),
+                Ok(end) => {
+                    self.wake_writer(&mut queue);
+                    return Ok(end);
+                }
+                refused => return refused,
+            }
+        }
+    }
+
+    /// Ready when an append may succeed or the log has failed: then try again. Pending registers the task until room
+    /// returns.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut queue = lock(&self.shared.queue);
+        if queue.has_room() || queue.is_closed() {
+            return Poll::Ready(());
+        }
+        if !queue.wait_for_room(context.waker()) {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Everything below this position is synced.
+    pub fn durable(&self) -> Lsn {
+        self.shared.durable()
+    }
+
+    /// Waits until everything appended so far is synced; returns that position. Fails rather than wait for a full disk.
+    pub fn sync(&self) -> Result<Lsn, LogError> {
+        let mut queue = lock(&self.shared.queue);
+        let end = queue.next;
+        queue.sync_below = queue.sync_below.max(end);
+        self.wake_writer(&mut queue);
+        loop {
+            if self.shared.durable() >= end {
+                return Ok(end);
+            }
+            if queue.failure.is_some() || queue.ended {
+                return Err(self.shared.closed_error(&queue));
+            }
+            if queue.stalled {
+                let options = &self.shared.options;
+                return Err(LogError::DiskFull { log: options.name, dir: options.dir.clone() });
+            }
+            queue = self.wait_for_progress(queue);
+        }
+    }
+
+    /// A reader that starts at `from` (or at the oldest record kept).
+    pub fn reader(&self, from: Lsn) -> Reader {
+        Reader::new(Arc::clone(&self.shared), from)
+    }
+
+    /// Everything below this position can be read (durable, or written for [`super::SyncPolicy::OnRequest`]).
+    pub fn readable(&self) -> Lsn {
+        self.shared.readable()
+    }
+
+    /// Wakes `waker` each time the readable position moves, and when the log fails, for the log's life.
+    pub fn watch(&self, waker: Waker) {
+        let mut watchers = lock(&self.shared.watchers);
+        if !watchers.iter().any(|known| known.will_wake(&waker)) {
+            *watchers = watchers.iter().cloned().chain([waker]).collect();
+        }
+    }
+
+    /// Calls `callback` with the reason once the log has failed, at once if it has. It runs on the writer's thread, or
+    /// on this one.
+    pub fn on_failure(&self, callback: Box<dyn FnOnce(String) + Send>) {
+        let queue = lock(&self.shared.queue);
+        match queue.failure.clone() {
+            Some(reason) => {
+                drop(queue);
+                callback(reason);
+            }
+            None => lock(&self.shared.on_failure).push(callback),
+        }
+    }
+
+    /// A completed checkpoint no longer needs records below `position`; retention may free their segments. Also the
+    /// moment at which age is looked at.
+    pub fn release(&self, position: Lsn) {
+        let mut queue = lock(&self.shared.queue);
+        queue.released = queue.released.max(position);
+        queue.retention_due = true;
+        self.wake_writer(&mut queue);
+    }
+
+    /// Segment files, oldest first. To read one, take a reader from its first record to its end.
+    pub fn segments(&self) -> Vec<SegmentSummary> {
+        lock(&self.shared.segments).list.iter().map(super::segment::Segment::summary).collect()
+    }
+
+    /// Numbers for metrics and status.
+    pub fn stats(&self) -> LogStats {
+        let queue = lock(&self.shared.queue);
+        let segments = lock(&self.shared.segments);
+        LogStats {
+            first: segments.first(),
+            appended: queue.next,
+            durable: self.shared.durable(),
+            disk_bytes: segments.bytes(),
+            segments: segments.list.len(),
+            queued_bytes: queue.waiting_bytes(),
+            disk_full: queue.disk_full(),
+            failure: queue.failure.clone(),
+        }
+    }
+
+    /// Stops taking appends, writes and syncs what waits, ends the writer thread. Readers go on reading.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.writer.close();
+        let queue = lock(&self.shared.queue);
+        if queue.failure.is_some() { Err(self.shared.closed_error(&queue)) } else { Ok(()) }
+    }
+
+    /// One notification per wait: more would be system calls for nothing.
+    fn wake_writer(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.writer_waits) {
+            self.shared.work.notify_one();
+        }
+    }
+
+    fn wait_for_progress<'a>(&self, mut queue: std::sync::MutexGuard<'a, Queue>) -> std::sync::MutexGuard<'a, Queue> {
+        queue.waiting_threads += 1;
+        queue = self.shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        queue.waiting_threads -= 1;
+        queue
+    }
+}
+
+/// Ends the writer when the last handle goes.
+struct WriterThread {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WriterThread {
+    fn close(&self) {
+        let mut queue = lock(&self.shared.queue);
+        queue.closing = true;
+        let room = queue.take_room_waiters();
+        drop(queue);
+        self.shared.work.notify_one();
+        self.shared.progress.notify_all();
+        room.wake();
+        let thread = lock(&self.thread).take();
+        match thread {
+            // A waker or callback that owns the last handle runs on the writer itself, which ends on its own.
+            Some(thread) if thread.thread().id() == std::thread::current().id() => {}
+            // A panic of the writer is recorded as the log's failure.
+            Some(thread) => drop(thread.join()),
+            None => self.wait_for_end(),
+        }
+    }
+
+    fn wait_for_end(&self) {
+        let mut queue = lock(&self.shared.queue);
+        while !queue.ended {
+            queue.waiting_threads += 1;
+            queue = self.shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting_threads -= 1;
+        }
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        if lock(&self.thread).is_some() {
+            self.close();
+        }
+    }
+}

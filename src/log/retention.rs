@@ -1,0 +1,72 @@
+//! Which segments may go.
+
+use super::segment::Segments;
+use super::{Keep, Lsn, Retention};
+
+/// The oldest segment, if it may be freed now. The active segment and what is not released never are.
+pub(super) fn next_to_free(segments: &Segments, released: Lsn, retention: &Retention, now_ms: i64) -> Option<Lsn> {
+    let oldest = segments.list.front()?;
+    if segments.list.len() < 2 || oldest.end > released {
+        return None;
+    }
+    let is_too_much = retention.max_bytes.is_some_and(|max_bytes| segments.bytes() > max_bytes);
+    let is_unwanted = match retention.keep {
+        Keep::Released => true,
+        // A segment without a known arrival time is empty.
+        Keep::ForAge(max_age_ms) => {
+            oldest.last_arrival_ms.is_none_or(|arrival_ms| arrival_ms < now_ms.saturating_sub(max_age_ms))
+        }
+        Keep::UpToBytes => false,
+    };
+    (is_unwanted || is_too_much).then_some(oldest.first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::segment::Segment;
+
+    /// Segments [0, 10), [10, 20), ... of about 1,000 bytes whose batches arrived at 0, 100, ...
+    fn segments(count: u64) -> Segments {
+        let mut segments = Segments::default();
+        for index in 0..count {
+            let mut segment = Segment::empty(Lsn(index * 10), 0);
+            segment.grow(Lsn(index * 10), Lsn(index * 10 + 10), index as i64 * 100, 936);
+            segments.list.push_back(segment);
+        }
+        segments
+    }
+
+    /// Frees until nothing more may go; returns how many stay.
+    fn check(keep: Keep, max_bytes: Option<u64>, released: u64, now_ms: i64) -> usize {
+        let mut segments = segments(5);
+        let retention = Retention { keep, max_bytes };
+        while let Some(first) = next_to_free(&segments, Lsn(released), &retention, now_ms) {
+            assert_eq!(segments.list.pop_front().map(|segment| segment.first), Some(first), "oldest first");
+        }
+        segments.list.len()
+    }
+
+    #[test]
+    fn released_segments_go_and_the_active_one_stays() {
+        assert_eq!(check(Keep::Released, None, 0, 0), 5);
+        assert_eq!(check(Keep::Released, None, 19, 0), 4);
+        assert_eq!(check(Keep::Released, None, 20, 0), 3);
+        assert_eq!(check(Keep::Released, None, 50, 0), 1);
+    }
+
+    #[test]
+    fn age_keeps_released_segments() {
+        assert_eq!(check(Keep::ForAge(1000), None, 50, 1000), 5);
+        assert_eq!(check(Keep::ForAge(1000), None, 50, 1101), 3);
+        assert_eq!(check(Keep::ForAge(1000), None, 10, 99_999), 4, "age frees nothing that is not released");
+    }
+
+    #[test]
+    fn bytes_bound_what_is_kept_and_free_nothing_unreleased() {
+        assert_eq!(check(Keep::UpToBytes, None, 50, i64::MAX), 5);
+        assert_eq!(check(Keep::UpToBytes, Some(3000), 50, 0), 3);
+        assert_eq!(check(Keep::ForAge(1000), Some(2999), 50, 0), 2);
+        assert_eq!(check(Keep::UpToBytes, Some(0), 30, 0), 2);
+    }
+}

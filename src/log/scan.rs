@@ -1,0 +1,278 @@
+//! Reads a segment file batch by batch, for recovery, verification and readers.
+
+use std::io;
+use std::sync::Arc;
+
+use super::batch::{FORMAT_VERSION, HEADER_BYTES, Header, HeaderFault, MAGIC};
+use super::checksum::crc32c;
+use super::records::holds_exactly;
+use super::segment::Segment;
+use super::{Batch, Lsn};
+
+/// The first read is small, since a seek may need no more; then each is twice the last, up to the largest.
+const FIRST_READ_BYTES: usize = 64 * 1024;
+const LARGEST_READ_BYTES: usize = 1024 * 1024;
+
+/// Why no batch can be read at an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Offset of the batch in its file.
+    pub(super) offset: u64,
+    /// The record that should begin there.
+    pub(super) expected: Lsn,
+    /// What is wrong.
+    pub(super) what: &'static str,
+    pub(super) kind: FaultKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FaultKind {
+    /// What an interrupted write can leave.
+    Unreadable,
+    /// The checksums hold and the content is wrong: no interrupted write leaves that.
+    Impossible,
+    /// A format version of the future.
+    Newer(u16),
+}
+
+/// A position in a segment file.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    file: Arc<dyn crate::disk::DiskFile>,
+    seed: u32,
+    /// Where the next batch begins.
+    offset: u64,
+    /// The record that begins there.
+    expected: Lsn,
+    /// Arrival time of the batch before, which none behind it may undercut.
+    arrival_ms: Option<i64>,
+    /// Bytes of the file that may be read.
+    limit: u64,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+    next_read_bytes: usize,
+}
+
+impl Scanner {
+    /// Begins at `offset`, where the batch with record `expected` begins, and reads no byte at or behind `limit`.
+    pub(super) fn new(
+        file: Arc<dyn crate::disk::DiskFile>,
+        seed: u32,
+        (expected, offset): (Lsn, u64),
+        arrival_ms: Option<i64>,
+        limit: u64,
+    ) -> Scanner {
+        Scanner {
+            file,
+            seed,
+            offset,
+            expected,
+            arrival_ms,
+            limit,
+            buffer: Vec::new(),
+            buffer_at: 0,
+            next_read_bytes: FIRST_READ_BYTES,
+        }
+    }
+
+    /// Where the next batch begins in the file.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The record that the next batch begins with.
+    pub(super) fn expected(&self) -> Lsn {
+        self.expected
+    }
+
+    /// The file has grown: bytes below `limit` may be read now.
+    pub(super) fn extend(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// The header of the next batch; `None` at the limit. Does not move.
+    pub(super) fn header(&mut self) -> io::Result<Result<Option<Header>, Fault>> {
+        if self.offset >= self.limit {
+            return Ok(Ok(None));
+        }
+        let (seed, offset) = (self.seed, self.offset);
+        let Some(bytes) = self.view(offset, HEADER_BYTES)?.first_chunk() else {
+            return Ok(Err(self.unreadable("its header is cut short")));
+        };
+        let header = match Header::decode(bytes, seed) {
+            Ok(header) => header,
+            Err(HeaderFault::Magic) => return Ok(Err(self.unreadable("no batch begins there"))),
+            Err(HeaderFault::Checksum) => return Ok(Err(self.unreadable("its header fails the checksum"))),
+            Err(HeaderFault::Version(version)) => {
+                let kind = if version > FORMAT_VERSION { FaultKind::Newer(version) } else { FaultKind::Impossible };
+                return Ok(Err(self.fault("its format version is unknown", kind)));
+            }
+        };
+        Ok(self.check(&header).map(|()| Some(header)))
+    }
+
+    fn check(&self, header: &Header) -> Result<(), Fault> {
+        if header.first != self.expected {
+            return Err(self.fault("the batch there begins with another record", FaultKind::Impossible));
+        }
+        if header.count == 0 || header.synced_below > header.first {
+            return Err(self.fault("its header contradicts itself", FaultKind::Impossible));
+        }
+        if self.arrival_ms.is_some_and(|before| header.arrival_ms < before) {
+            return Err(self.fault("its arrival time lies before its predecessor's", FaultKind::Impossible));
+        }
+        if header.batch_bytes() > self.limit - self.offset {
+            return Err(self.unreadable("its body is cut short"));
+        }
+        Ok(())
+    }
+
+    /// Moves behind the batch whose header this is.
+    pub(super) fn skip(&mut self, header: &Header) {
+        self.offset += header.batch_bytes();
+        self.expected = header.end();
+        self.arrival_ms = Some(header.arrival_ms);
+    }
+
+    /// Checks the batch whose header this is.
+    pub(super) fn check_body(&mut self, header: &Header) -> io::Result<Result<(), Fault>> {
+        let offset = self.offset;
+        let bytes = self.view(offset, header.batch_bytes() as usize)?;
+        let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        if body.len() != header.body_bytes as usize {
+            return Ok(Err(self.unreadable("its body is cut short")));
+        }
+        if crc32c(body) != header.body_crc {
+            return Ok(Err(self.unreadable("its records fail the checksum")));
+        }
+        if !holds_exactly(body, header.count) {
+            return Ok(Err(self.fault("its records do not fill its body", FaultKind::Impossible)));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Reads the next batch and moves behind it; `None` at the limit.
+    pub(super) fn batch(&mut self) -> io::Result<Result<Option<Batch>, Fault>> {
+        let header = match self.header()? {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(Ok(None)),
+            Err(fault) => return Ok(Err(fault)),
+        };
+        if let Err(fault) = self.check_body(&header)? {
+            return Ok(Err(fault));
+        }
+        let offset = self.offset;
+        let bytes = self.view(offset, header.batch_bytes() as usize)?.to_vec();
+        self.skip(&header);
+        Ok(Ok(Some(Batch::new(header, bytes))))
+    }
+
+    /// Looks behind the next batch for a header that says that records at or behind `expected` were synced: proof
+    /// that what cannot be read here was once whole. Returns the first such header.
+    pub(super) fn find_proof(&mut self) -> io::Result<Option<Header>> {
+        let mut from = self.offset + 1;
+        while from < self.limit {
+            let (seed, expected) = (self.seed, self.expected);
+            let bytes = self.view(from, LARGEST_READ_BYTES)?;
+            let searched = bytes.len();
+            for (at, window) in bytes.windows(HEADER_BYTES).enumerate() {
+                if window[..MAGIC.len()] != MAGIC {
+                    continue;
+                }
+                let header = window.first_chunk().and_then(|bytes| Header::decode(bytes, seed).ok());
+                if let Some(header) = header.filter(|header| header.synced_below > expected) {
+                    debug_assert!(at < searched);
+                    return Ok(Some(header));
+                }
+            }
+            if searched < HEADER_BYTES {
+                break;
+            }
+            from += (searched - HEADER_BYTES + 1) as u64;
+        }
+        Ok(None)
+    }
+
+    fn unreadable(&self, what: &'static str) -> Fault {
+        self.fault(what, FaultKind::Unreadable)
+    }
+
+    /// A fault at the next batch.
+    pub(super) fn fault(&self, what: &'static str, kind: FaultKind) -> Fault {
+        Fault { offset: self.offset, expected: self.expected, what, kind }
+    }
+
+    /// The `len` bytes at `offset`, or what is there of them before the limit and the end of the file.
+    fn view(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+        let available = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = len.min(available);
+        let buffered = self.buffer_at + self.buffer.len() as u64;
+        if offset < self.buffer_at || offset + len as u64 > buffered {
+            self.read(offset, len.max(self.next_read_bytes).min(available))?;
+        }
+        let start = (offset - self.buffer_at) as usize;
+        let end = (start + len).min(self.buffer.len());
+        Ok(self.buffer.get(start..end).unwrap_or_default())
+    }
+
+    /// Fills the buffer with `len` bytes from `offset`, reusing what it holds of them.
+    fn read(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        let held = offset
+            .checked_sub(self.buffer_at)
+            .and_then(|skip| usize::try_from(skip).ok())
+            .filter(|skip| *skip < self.buffer.len());
+        let kept = match held {
+            Some(skip) => {
+                self.buffer.copy_within(skip.., 0);
+                self.buffer.len() - skip
+            }
+            None => 0,
+        };
+        let kept = kept.min(len);
+        self.buffer.resize(len, 0);
+        self.buffer_at = offset;
+        let read = match self.buffer.get_mut(kept..) {
+            Some(rest) => self.file.read_at(rest, offset + kept as u64),
+            None => Ok(0),
+        };
+        match read {
+            Ok(read) => self.buffer.truncate(kept + read),
+            Err(error) => {
+                self.buffer.clear();
+                return Err(error);
+            }
+        }
+        self.next_read_bytes = (self.next_read_bytes * 2).min(LARGEST_READ_BYTES);
+        Ok(())
+    }
+}
+
+/// What a scan of a whole segment found, besides what it added to the [`Segment`].
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) batches: u64,
+    /// What ended the scan before the end of the file.
+    pub(super) fault: Option<Fault>,
+    /// Proof behind the fault that what is unreadable was synced.
+    pub(super) proof: Option<Header>,
+}
+
+/// Checks every batch from the scanner's position to the end and adds them to `segment`.
+pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result<Survey> {
+    let mut batches = 0;
+    let fault = loop {
+        let header = match scanner.header()? {
+            Ok(Some(header)) => header,
+            Ok(None) => break None,
+            Err(fault) => break Some(fault),
+        };
+        if let Err(fault) = scanner.check_body(&header)? {
+            break Some(fault);
+        }
+        scanner.skip(&header);
+        segment.grow(header.first, header.end(), header.arrival_ms, header.batch_bytes());
+        batches += 1;
+    };
+    let proof = if fault.is_some() { scanner.find_proof()? } else { None };
+    Ok(Survey { batches, fault, proof })
+}

@@ -1,0 +1,127 @@
+//! What the handles, the readers and the writer of one log share.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::queue::Queue;
+use super::recovery::Recovered;
+use super::segment::{self, Segments};
+use super::tail::Tail;
+use super::{LogError, LogOptions, Lsn};
+use crate::disk::Disk;
+
+pub(super) type FailureCallback = Box<dyn FnOnce(String) + Send>;
+
+/// Locks are held for short sections that do no I/O. Where two are held, the order is queue, segments, tail.
+pub(super) struct Shared {
+    pub(super) options: LogOptions,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) queue: Mutex<Queue>,
+    /// The writer waits here for work.
+    pub(super) work: Condvar,
+    /// Threads wait here for room, for a sync or for the end.
+    pub(super) progress: Condvar,
+    pub(super) segments: Mutex<Segments>,
+    pub(super) tail: Mutex<Tail>,
+    pub(super) watchers: Mutex<Arc<[Waker]>>,
+    pub(super) on_failure: Mutex<Vec<FailureCallback>>,
+    durable: AtomicU64,
+    readable: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut Recovered) -> Shared {
+        Shared {
+            disk,
+            queue: Mutex::new(Queue::new(&options, recovered.end)),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            segments: Mutex::new(Segments { list: std::mem::take(&mut recovered.segments) }),
+            tail: Mutex::new(Tail::new(options.tail_max_bytes)),
+            watchers: Mutex::new(Arc::new([])),
+            on_failure: Mutex::new(Vec::new()),
+            durable: AtomicU64::new(recovered.end.0),
+            readable: AtomicU64::new(recovered.end.0),
+            options,
+        }
+    }
+
+    pub(super) fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(super) fn readable(&self) -> Lsn {
+        Lsn(self.readable.load(Ordering::Acquire))
+    }
+
+    /// Only the writer moves the positions, and only forward.
+    pub(super) fn set_durable(&self, position: Lsn) {
+        debug_assert!(position >= self.durable());
+        self.durable.store(position.0, Ordering::Release);
+    }
+
+    /// Lets readers see what lies below `position`.
+    pub(super) fn set_readable(&self, position: Lsn) {
+        debug_assert!(position >= self.readable());
+        self.readable.store(position.0, Ordering::Release);
+    }
+
+    /// Wakes those who watch the readable position.
+    pub(super) fn wake_watchers(&self) {
+        let watchers = Arc::clone(&lock(&self.watchers));
+        for waker in watchers.iter() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn segment_path(&self, first: Lsn) -> PathBuf {
+        segment::path(&self.options.dir, first)
+    }
+
+    /// Closes the log for good after a failure: wakes everyone, keeps the first reason.
+    pub(super) fn fail(&self, reason: &str) {
+        let mut queue = lock(&self.queue);
+        if queue.failure.is_some() {
+            return;
+        }
+        queue.failure = Some(reason.to_owned());
+        let wakers = queue.abandon();
+        drop(queue);
+        tracing::error!(log = self.options.name, reason, "the log failed and takes nothing more");
+        self.progress.notify_all();
+        wakers.wake();
+        self.wake_watchers();
+        let callbacks = std::mem::take(&mut *lock(&self.on_failure));
+        for callback in callbacks {
+            callback(reason.to_owned());
+        }
+    }
+
+    /// The error of a log that takes nothing more.
+    pub(super) fn closed_error(&self, queue: &Queue) -> LogError {
+        let log = self.options.name;
+        match &queue.failure {
+            Some(reason) => LogError::Failed { log, reason: reason.clone() },
+            None => LogError::Closed { log },
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("name", &self.options.name)
+            .field("durable", &self.durable())
+            .field("readable", &self.readable())
+            .finish_non_exhaustive()
+    }
+}
+
+/// No section under a lock leaves its data half changed when it panics, so a poisoned lock is as good as another; the
+/// writer's panic closes the log by itself.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

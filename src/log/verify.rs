@@ -1,0 +1,285 @@
+//! Reading a log's directory without opening the log: for people, and for replays. Writes nothing.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::recovery::{self, SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, newer, short_of};
+use super::scan::{Scanner, Survey, survey};
+use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
+use super::{Batch, LogError, Lsn, SegmentSummary};
+use crate::disk::{Disk, DiskFile};
+
+/// What a directory holds.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyReport {
+    /// Segments, oldest first, as far as each can be read.
+    pub segments: Vec<SegmentReport>,
+    /// What is wrong, in the order of the files.
+    pub problems: Vec<Problem>,
+}
+
+impl VerifyReport {
+    /// Whether synced records are lost, or the files are of a newer format: weir would refuse to start.
+    pub fn is_damaged(&self) -> bool {
+        self.problems.iter().any(|problem| problem.kind != ProblemKind::TornTail)
+    }
+}
+
+/// One segment file of a [`VerifyReport`].
+#[derive(Debug, Clone)]
+pub struct SegmentReport {
+    /// The file.
+    pub file: PathBuf,
+    /// Length of the file in bytes.
+    pub file_bytes: u64,
+    /// Whole batches that can be read from its beginning.
+    pub batches: u64,
+    /// Positions, bytes and times of what can be read from its beginning.
+    pub readable: SegmentSummary,
+}
+
+impl SegmentReport {
+    /// Records that can be read from its beginning.
+    pub fn records(&self) -> u64 {
+        self.readable.end.0 - self.readable.first.0
+    }
+}
+
+/// Something wrong in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Byte offset.
+    pub offset: u64,
+    /// What kind.
+    pub kind: ProblemKind,
+    /// A sentence for a person.
+    pub text: String,
+}
+
+/// What a problem means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// An interrupted write that was never acknowledged: cut at the next start, nothing is lost.
+    TornTail,
+    /// Synced records are lost: weir refuses to start.
+    Damage,
+    /// A newer weir wrote it.
+    NewerFormat,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn name_of(dir: &Path) -> String {
+    dir.display().to_string()
+}
+
+/// Checks every batch in the log of `dir`. A log that is open meanwhile may show its newest batch as a torn tail.
+pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError> {
+    let files = recovery::list_segments(disk, dir).map_err(LogError::io(&name_of(dir), "list its segments"))?;
+    let mut report = VerifyReport::default();
+    for (index, file) in files.iter().enumerate() {
+        let before = index.checked_sub(1).and_then(|before| files.get(before));
+        verify_segment(disk, dir, file, before, files.get(index + 1), &mut report)?;
+    }
+    Ok(report)
+}
+
+fn verify_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: &SegmentFile,
+    before: Option<&SegmentFile>,
+    next: Option<&SegmentFile>,
+    report: &mut VerifyReport,
+) -> Result<(), LogError> {
+    let io = LogError::io(&name_of(dir), "read a segment");
+    let handle = disk.open_read(&file.path).map_err(&io)?;
+    let mut segment = Segment::empty(file.first, 0);
+    let mut batches = 0;
+    match recovery::read_header(&*handle).map_err(&io)? {
+        Ok(header) => {
+            if let Some(damage) = check_link(file, &header, before) {
+                report.problems.push(problem_of(&damage.into()));
+            }
+            let mut scanner = scanner(&handle, file, &header);
+            let found = survey(&mut scanner, &mut segment).map_err(&io)?;
+            batches = found.batches;
+            report.problems.extend(problem_in(file, &segment, &found, next));
+        }
+        Err(fault) => {
+            segment.bytes = 0;
+            report.problems.push(header_problem(file, fault, next.is_none()));
+        }
+    }
+    let readable = segment.summary();
+    report.segments.push(SegmentReport { file: file.path.clone(), file_bytes: file.bytes, batches, readable });
+    Ok(())
+}
+
+fn scanner(handle: &Arc<dyn DiskFile>, file: &SegmentFile, header: &SegmentHeader) -> Scanner {
+    let start = (file.first, HEADER_BYTES as u64);
+    Scanner::new(Arc::clone(handle), header.seed(), start, header.arrival_before_ms, file.bytes)
+}
+
+fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Problem {
+    match fault {
+        SegmentFault::Version(version) => problem_of(&newer(&file.path, version)),
+        SegmentFault::Unreadable if is_last && is_unfinished(file) => torn(file, 0),
+        SegmentFault::Unreadable => problem_of(&damaged_header(file).into()),
+    }
+}
+
+fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Option<&SegmentFile>) -> Option<Problem> {
+    let successor = next.map(|next| next.first);
+    let fault = found.fault.clone().or_else(|| short_of(segment, successor))?;
+    Some(match judge(&file.path, &fault, found.proof.as_ref(), successor, Lsn(0)) {
+        Verdict::Torn => torn(file, fault.offset),
+        Verdict::Damage(damage) => problem_of(&damage.into()),
+        Verdict::Newer(version) => problem_of(&newer(&file.path, version)),
+    })
+}
+
+fn torn(file: &SegmentFile, offset: u64) -> Problem {
+    let text = format!(
+        "{}: {} bytes from byte {offset} on are an interrupted write that was never acknowledged; the next start cuts them",
+        file.path.display(),
+        file.bytes.saturating_sub(offset),
+    );
+    Problem { file: file.path.clone(), offset, kind: ProblemKind::TornTail, text }
+}
+
+fn problem_of(error: &LogError) -> Problem {
+    let text = error.to_string();
+    match error {
+        LogError::Damaged(damage) => {
+            Problem { file: damage.file.clone(), offset: damage.offset, kind: ProblemKind::Damage, text }
+        }
+        LogError::NewerFormat { file, .. } => {
+            Problem { file: file.clone(), offset: 0, kind: ProblemKind::NewerFormat, text }
+        }
+        _ => Problem { file: PathBuf::new(), offset: 0, kind: ProblemKind::Damage, text },
+    }
+}
+
+/// The batches of a directory in order. Ends before a torn tail; damage is one error, and the end.
+#[derive(Debug)]
+pub struct DirectoryReader {
+    disk: Arc<dyn Disk>,
+    name: String,
+    files: VecDeque<SegmentFile>,
+    open: Option<OpenSegment>,
+    before: Option<SegmentFile>,
+    torn_bytes: u64,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    file: SegmentFile,
+    scanner: Scanner,
+}
+
+impl DirectoryReader {
+    /// Lists the segments of `dir`.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<DirectoryReader, LogError> {
+        let name = name_of(dir);
+        let files = recovery::list_segments(&*disk, dir).map_err(LogError::io(&name, "list its segments"))?;
+        Ok(DirectoryReader { disk, name, files: files.into(), open: None, before: None, torn_bytes: 0 })
+    }
+
+    /// First record; `None` for a directory without segments.
+    pub fn first(&self) -> Option<Lsn> {
+        self.open.as_ref().map(|open| &open.file).or(self.files.front()).map(|file| file.first)
+    }
+
+    /// Bytes of a torn tail, once the end is reached.
+    pub fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    fn advance(&mut self) -> Result<Option<Batch>, LogError> {
+        loop {
+            if self.open.is_none() && !self.open_next()? {
+                return Ok(None);
+            }
+            let io = LogError::io(&self.name, "read a segment");
+            let Some(open) = &mut self.open else { return Ok(None) };
+            match open.scanner.batch().map_err(&io)? {
+                Ok(Some(batch)) => return Ok(Some(batch)),
+                Ok(None) => self.leave()?,
+                Err(fault) => {
+                    let successor = self.files.front().map(|next| next.first);
+                    let proof = open.scanner.find_proof().map_err(&io)?;
+                    match judge(&open.file.path, &fault, proof.as_ref(), successor, Lsn(0)) {
+                        Verdict::Torn => {
+                            self.torn_bytes = open.file.bytes.saturating_sub(fault.offset);
+                            return Ok(None);
+                        }
+                        Verdict::Damage(damage) => return Err(damage.into()),
+                        Verdict::Newer(version) => return Err(newer(&open.file.path, version)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaves a segment that was read to its end.
+    fn leave(&mut self) -> Result<(), LogError> {
+        let Some(OpenSegment { file, scanner }) = self.open.take() else { return Ok(()) };
+        let successor = self.files.front().map(|next| next.first);
+        let mut segment = Segment::empty(file.first, 0);
+        (segment.end, segment.bytes) = (scanner.expected(), scanner.offset());
+        if let Some(fault) = short_of(&segment, successor) {
+            if let Verdict::Damage(damage) = judge(&file.path, &fault, None, successor, Lsn(0)) {
+                return Err(damage.into());
+            }
+        }
+        self.before = Some(file);
+        Ok(())
+    }
+
+    fn open_next(&mut self) -> Result<bool, LogError> {
+        let Some(file) = self.files.pop_front() else { return Ok(false) };
+        let io = LogError::io(&self.name, "read a segment");
+        let handle = self.disk.open_read(&file.path).map_err(&io)?;
+        let header = match recovery::read_header(&*handle).map_err(&io)? {
+            Ok(header) => header,
+            Err(SegmentFault::Version(version)) => return Err(newer(&file.path, version)),
+            Err(SegmentFault::Unreadable) if self.files.is_empty() && is_unfinished(&file) => {
+                self.torn_bytes = file.bytes;
+                return Ok(false);
+            }
+            Err(SegmentFault::Unreadable) => return Err(damaged_header(&file).into()),
+        };
+        if let Some(damage) = check_link(&file, &header, self.before.as_ref()) {
+            return Err(damage.into());
+        }
+        let scanner = scanner(&handle, &file, &header);
+        self.open = Some(OpenSegment { file, scanner });
+        Ok(true)
+    }
+
+    fn end(&mut self) {
+        self.open = None;
+        self.files.clear();
+    }
+}
+
+impl Iterator for DirectoryReader {
+    type Item = Result<Batch, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance().transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.end();
+        }
+        next
+    }
+}

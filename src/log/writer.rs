@@ -1,0 +1,395 @@
+//! The writer thread: group commit, syncs, rotation, retention, waiting for disk space.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::active::{self, ActiveSegment};
+use super::batch::{HEADER_BYTES, Header};
+use super::checksum::crc32c;
+use super::meters::Meters;
+use super::queue::{Pending, Queue};
+use super::retention::next_to_free;
+use super::segment::{self, Predecessor, Segment, SegmentHeader};
+use super::shared::{Shared, lock};
+use super::space::SpaceCheck;
+use super::wakers::WakerSet;
+use super::{Batch, Lsn, SyncPolicy};
+use crate::clock::Clock;
+use crate::disk::is_full;
+
+/// How often a full disk is looked at again.
+const FULL_RETRY: Duration = Duration::from_millis(250);
+/// A log without work for this long gives its buffers back.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// Newest batches that an idle log keeps in memory.
+const IDLE_TAIL_BYTES: usize = 128 * 1024;
+
+/// What the writer does next.
+enum Work {
+    Commit(Pending),
+    Sync,
+    Retain,
+    CheckSpace,
+    Trim,
+    End,
+}
+
+/// Why a step did not succeed.
+enum StepError {
+    /// No space: nothing was changed, the step can be tried again.
+    Full(String),
+    /// The log can no longer be trusted.
+    Failed(String),
+}
+
+impl StepError {
+    fn of(error: &io::Error) -> StepError {
+        if is_full(error) { StepError::Full(error.to_string()) } else { StepError::Failed(error.to_string()) }
+    }
+
+    fn failed(error: io::Error) -> StepError {
+        StepError::Failed(error.to_string())
+    }
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    meters: Meters,
+    active: ActiveSegment,
+    arrival_ms: Option<i64>,
+    /// One past the last record written.
+    written: Lsn,
+    /// One past the last record synced.
+    synced: Lsn,
+    /// Tasks whose records are written and not synced.
+    unsynced: WakerSet,
+    space: SpaceCheck,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        clock: Arc<dyn Clock>,
+        meters: Meters,
+        active: ActiveSegment,
+        arrival_ms: Option<i64>,
+    ) -> Writer {
+        let end = shared.durable();
+        let space = SpaceCheck::new(shared.options.min_free_bytes);
+        let unsynced = WakerSet::default();
+        Writer { shared, clock, meters, active, arrival_ms, written: end, synced: end, unsynced, space }
+    }
+
+    /// Runs until the log is closed or fails.
+    pub(super) fn run(mut self) {
+        if let Err(reason) = self.work() {
+            self.shared.fail(&reason);
+        }
+    }
+
+    /// Looks at the free space once, before the first append.
+    pub(super) fn check_space_at_start(&mut self) {
+        self.check_space();
+    }
+
+    fn work(&mut self) -> Result<(), String> {
+        loop {
+            match self.next_work() {
+                Work::Commit(pending) => self.commit(pending)?,
+                Work::Sync => self.sync()?,
+                Work::Retain => self.free_segments(),
+                Work::CheckSpace => self.check_space(),
+                Work::Trim => self.trim(),
+                Work::End => {
+                    return if self.synced < self.written { self.sync() } else { Ok(()) };
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn next_work(&self) -> Work {
+        let mut may_trim = lock(&self.shared.tail).bytes() > IDLE_TAIL_BYTES;
+        let mut queue = lock(&self.shared.queue);
+        may_trim |= queue.has_spare();
+        loop {
+            if let Some(work) = self.waiting_work(&mut queue) {
+                return work;
+            }
+            let (limit, at_limit) = match (queue.low_space, may_trim) {
+                (true, _) => (FULL_RETRY, Work::CheckSpace),
+                (false, true) => (IDLE_AFTER, Work::Trim),
+                (false, false) => {
+                    queue.writer_waits = true;
+                    queue = self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    queue.writer_waits = false;
+                    continue;
+                }
+            };
+            queue.writer_waits = true;
+            let waited = self.shared.work.wait_timeout(queue, limit).unwrap_or_else(PoisonError::into_inner);
+            queue = waited.0;
+            queue.writer_waits = false;
+            if waited.1.timed_out() {
+                return self.waiting_work(&mut queue).unwrap_or(at_limit);
+            }
+        }
+    }
+
+    fn waiting_work(&self, queue: &mut Queue) -> Option<Work> {
+        if self.written >= queue.sync_below && queue.sync_below > self.synced {
+            return Some(Work::Sync);
+        }
+        if std::mem::take(&mut queue.retention_due) {
+            return Some(Work::Retain);
+        }
+        match queue.take() {
+            Some(pending) => Some(Work::Commit(pending)),
+            None if queue.closing => Some(Work::End),
+            None => None,
+        }
+    }
+
+    /// Makes a batch of what waited, and publishes it.
+    fn commit(&mut self, mut pending: Pending) -> Result<(), String> {
+        self.unsynced.append(std::mem::take(&mut pending.wakers));
+        self.with_space(Self::rotate_if_due)?;
+        let header = self.seal(&mut pending);
+        self.with_space(|writer| writer.write(&pending.buffer))?;
+        self.written = header.end();
+        self.meters.batch_written(header.count, pending.buffer.len());
+        if self.shared.options.sync == SyncPolicy::EveryCommit {
+            self.sync_file()?;
+        }
+        self.publish(header, pending);
+        if self.space.is_due(header.batch_bytes(), Instant::now()) {
+            self.check_space();
+        }
+        Ok(())
+    }
+
+    /// Writes the header into the space in front of the records.
+    fn seal(&mut self, pending: &mut Pending) -> Header {
+        let now_ms = self.clock.now_ms();
+        let arrival_ms = self.arrival_ms.map_or(now_ms, |before| before.max(now_ms));
+        self.arrival_ms = Some(arrival_ms);
+        let (space, body) = pending.buffer.split_at_mut(HEADER_BYTES);
+        let header = Header {
+            first: self.written,
+            count: pending.count,
+            body_bytes: body.len() as u32,
+            arrival_ms,
+            synced_below: self.synced,
+            body_crc: crc32c(body),
+        };
+        space.copy_from_slice(&header.encode(self.active.seed));
+        header
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StepError> {
+        let ActiveSegment { file, offset, .. } = &mut self.active;
+        if let Err(error) = file.write_all_at(bytes, *offset) {
+            if is_full(&error) {
+                // What was written of the batch gives its space back, and no half batch stands at the end.
+                file.set_len(*offset).map_err(StepError::failed)?;
+            }
+            return Err(StepError::of(&error));
+        }
+        *offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Shows a written batch to readers, and gives its room back.
+    fn publish(&mut self, header: Header, pending: Pending) {
+        let body_bytes = pending.body_bytes();
+        let (bytes, spare) = split_for_tail(pending.buffer);
+        let batch = Arc::new(Batch::new(header, bytes));
+        if let Some(active) = lock(&self.shared.segments).list.back_mut() {
+            active.grow(header.first, header.end(), header.arrival_ms, header.batch_bytes());
+        }
+        let evicted = lock(&self.shared.tail).push(batch);
+        self.shared.set_readable(header.end());
+        if self.synced == self.written {
+            self.shared.set_durable(self.synced);
+            std::mem::take(&mut self.unsynced).wake();
+        }
+        self.shared.wake_watchers();
+        let mut queue = lock(&self.shared.queue);
+        queue.written(body_bytes, spare.or(evicted));
+        self.notify(queue);
+    }
+
+    fn notify(&self, mut queue: std::sync::MutexGuard<'_, Queue>) {
+        let room = queue.take_room_waiters();
+        let threads_wait = queue.waiting_threads > 0;
+        drop(queue);
+        if threads_wait {
+            self.shared.progress.notify_all();
+        }
+        room.wake();
+    }
+
+    /// Syncs what is written and tells those who wait for it.
+    fn sync(&mut self) -> Result<(), String> {
+        self.sync_file()?;
+        self.shared.set_durable(self.synced);
+        std::mem::take(&mut self.unsynced).wake();
+        self.notify(lock(&self.shared.queue));
+        Ok(())
+    }
+
+    fn sync_file(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        self.active.file.sync().map_err(|error| error.to_string())?;
+        self.meters.synced(begun.elapsed());
+        self.synced = self.written;
+        Ok(())
+    }
+
+    /// Closes the active segment once it is large enough, and begins the next.
+    fn rotate_if_due(&mut self) -> Result<(), StepError> {
+        let is_empty = self.active.first == self.written;
+        if is_empty || self.active.offset < self.shared.options.segment_bytes {
+            return Ok(());
+        }
+        if self.synced < self.written {
+            self.sync().map_err(StepError::Failed)?;
+        }
+        let header = SegmentHeader {
+            first: self.written,
+            salt: active::new_salt(),
+            predecessor: Some(Predecessor { first: self.active.first, bytes: self.active.offset }),
+            arrival_before_ms: self.arrival_ms,
+        };
+        let begun = active::create(&*self.shared.disk, &self.shared.options.dir, &header);
+        self.active = begun.map_err(|error| StepError::of(&error))?;
+        self.meters.segment_begun(segment::HEADER_BYTES);
+        lock(&self.shared.segments).list.push_back(Segment::empty(header.first, header.seed()));
+        self.free_segments();
+        Ok(())
+    }
+
+    /// Runs a step until it finds space. Only a full disk makes it wait, and closing ends the wait.
+    fn with_space(&mut self, step: impl Fn(&mut Self) -> Result<(), StepError>) -> Result<(), String> {
+        let mut has_waited = false;
+        loop {
+            match step(self) {
+                Ok(()) => break,
+                Err(StepError::Failed(reason)) => return Err(reason),
+                Err(StepError::Full(reason)) => {
+                    self.wait_for_space(&reason, has_waited)?;
+                    has_waited = true;
+                }
+            }
+        }
+        if has_waited {
+            let mut queue = lock(&self.shared.queue);
+            queue.stalled = false;
+            tracing::info!(log = self.shared.options.name, "there is disk space again");
+            self.notify(queue);
+        }
+        Ok(())
+    }
+
+    fn wait_for_space(&mut self, reason: &str, has_waited: bool) -> Result<(), String> {
+        if !has_waited {
+            tracing::warn!(log = self.shared.options.name, reason, "the disk is full: waiting for space");
+        }
+        self.free_segments();
+        let mut queue = lock(&self.shared.queue);
+        queue.stalled = true;
+        self.shared.progress.notify_all();
+        if queue.closing {
+            return Err(format!("the disk is full and the log was closed with records unwritten: {reason}"));
+        }
+        queue.writer_waits = true;
+        let waited = self.shared.work.wait_timeout(queue, FULL_RETRY).unwrap_or_else(PoisonError::into_inner);
+        queue = waited.0;
+        queue.writer_waits = false;
+        Ok(())
+    }
+
+    /// Compares free space with the reserve. A file system that does not say how much is free is taken to have enough:
+    /// a write will tell.
+    fn check_space(&mut self) {
+        if !self.space.is_on() {
+            return;
+        }
+        let options = &self.shared.options;
+        let available = self.shared.disk.available_bytes(&options.dir).unwrap_or_else(|error| {
+            tracing::warn!(log = options.name, %error, "free space is not known");
+            u64::MAX
+        });
+        let is_low = self.space.is_low(available, Instant::now());
+        let mut queue = lock(&self.shared.queue);
+        if queue.low_space != is_low {
+            queue.low_space = is_low;
+            if is_low {
+                tracing::warn!(
+                    log = options.name,
+                    available_bytes = available,
+                    min_free_bytes = options.min_free_bytes,
+                    "the disk is nearly full: no more is taken until there is space"
+                );
+            } else {
+                tracing::info!(log = options.name, available_bytes = available, "there is disk space again");
+            }
+        }
+        self.notify(queue);
+    }
+
+    /// Frees segments that nobody wants, oldest first and each for good before the next: after a power cut the log
+    /// never has a gap.
+    fn free_segments(&self) {
+        let shared = &self.shared;
+        let released = lock(&shared.queue).released;
+        let now_ms = self.clock.now_ms();
+        loop {
+            let mut segments = lock(&shared.segments);
+            if next_to_free(&segments, released, &shared.options.retention, now_ms).is_none() {
+                return;
+            }
+            let Some(freed) = segments.list.pop_front() else { return };
+            drop(segments);
+            let removed = shared.disk.remove(&shared.segment_path(freed.first));
+            let synced = removed.and_then(|()| shared.disk.sync_dir(&shared.options.dir));
+            if let Err(error) = synced {
+                let is_gone = error.kind() == io::ErrorKind::NotFound;
+                tracing::warn!(log = shared.options.name, %error, "a segment could not be freed");
+                if !is_gone {
+                    lock(&shared.segments).list.push_front(freed);
+                }
+                return;
+            }
+            tracing::debug!(log = shared.options.name, first = %freed.first, end = %freed.end, "freed a segment");
+        }
+    }
+
+    fn trim(&self) {
+        lock(&self.shared.tail).shrink(IDLE_TAIL_BYTES);
+        lock(&self.shared.queue).trim();
+    }
+}
+
+/// The bytes to keep in memory for readers, and the buffer to reuse where they do not need it: a small batch must not
+/// hold a large buffer.
+fn split_for_tail(buffer: Vec<u8>) -> (Vec<u8>, Option<Vec<u8>>) {
+    if buffer.len() >= buffer.capacity() / 2 { (buffer, None) } else { (buffer.as_slice().to_vec(), Some(buffer)) }
+}
+
+impl Drop for Writer {
+    /// Tells those who wait that the writer has ended, however it ended.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.fail("the writer thread panicked: a defect in weir");
+        }
+        std::mem::take(&mut self.unsynced).wake();
+        let mut queue = lock(&self.shared.queue);
+        queue.ended = true;
+        queue.closing = true;
+        drop(queue);
+        self.shared.progress.notify_all();
+    }
+}

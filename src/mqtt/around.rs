@@ -1,0 +1,103 @@
+//! What lies around a session: the broker, the journal's topics, the part of the session that outlives the connection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Version;
+use super::broker::Broker;
+use super::close::Close;
+use super::codec;
+use super::delivery::Message;
+use super::frame;
+use super::handle::{ConnectionId, Handle};
+use super::ingest::Gate;
+use super::meters::Meters;
+use super::session::{Event, Forward, Surroundings};
+use super::topic::IngestTopics;
+use crate::config::Mqtt;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub config: Mqtt,
+    pub broker: Arc<Broker>,
+    pub gate: Gate,
+    pub ingest: IngestTopics,
+    pub meters: Arc<Meters>,
+}
+
+/// The world as the session sees it.
+pub(crate) struct Around<'a> {
+    pub door: &'a Door,
+    pub handle: &'a Arc<Handle>,
+    pub id: ConnectionId,
+}
+
+impl Surroundings for Around<'_> {
+    fn is_ingest(&self, topic: &str) -> bool {
+        self.door.ingest.contains(topic)
+    }
+    #[inline]
+    fn subscriptions_version(&self) -> u64 {
+        self.door.broker.version()
+    }
+    fn has_subscribers(&self, topic: &str) -> bool {
+        self.door.broker.has_subscribers(topic)
+    }
+    fn holds(&self, packet_id: u16) -> bool {
+        self.handle.holds(self.id, packet_id)
+    }
+}
+
+impl Around<'_> {
+    /// Does what the session asks for; answers go to `out`.
+    pub fn carry_out(&self, event: Event<'_>, version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+        match event {
+            Event::None => Ok(()),
+            Event::Forward(forward) => {
+                self.door.broker.deliver(&message(&forward, self.handle.id));
+                Ok(())
+            }
+            Event::Acknowledged { kind, packet_id, reason } => {
+                if let Some(answer) = self.handle.acknowledge(self.id, kind, packet_id, reason) {
+                    frame::put_ack(frame::PUBREL, packet_id, answer, version, out);
+                }
+                Ok(())
+            }
+            Event::Release { packet_id } => {
+                const NOT_FOUND: u8 = 0x92;
+                let reason = if self.handle.release(self.id, packet_id) { 0 } else { NOT_FOUND };
+                frame::put_ack(frame::PUBCOMP, packet_id, reason, version, out);
+                Ok(())
+            }
+            Event::Subscribe(subscribe) => {
+                let outcomes: Vec<_> = subscribe
+                    .filters
+                    .iter()
+                    .map(|filter| match subscribe.identified {
+                        true => codec::SubscribeOutcome::IdentifierNotSupported,
+                        false => self.door.broker.subscribe(self.handle, self.id, filter),
+                    })
+                    .collect();
+                codec::put_suback(subscribe.packet_id, &outcomes, version, out)
+            }
+            Event::Unsubscribe { packet_id, filters } => {
+                let end = |filter: &String| self.door.broker.unsubscribe(self.handle, self.id, filter);
+                let existed: Vec<bool> = filters.iter().map(end).collect();
+                codec::put_unsuback(packet_id, &existed, version, out)
+            }
+        }
+    }
+}
+
+fn message(forward: &Forward<'_>, publisher: u64) -> Arc<Message> {
+    Arc::new(Message {
+        topic: forward.topic.into(),
+        payload: Bytes::copy_from_slice(forward.payload),
+        properties: forward.properties.to_forwarded().into(),
+        qos: forward.qos,
+        retain: forward.retain,
+        publisher,
+    })
+}

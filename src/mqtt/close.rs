@@ -1,0 +1,108 @@
+//! Why a connection ends: the reason code on the wire, the label in metrics, and what happens to the will.
+
+/// The end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// The client sent DISCONNECT; its will is discarded.
+    Normal,
+    /// The client sent DISCONNECT 0x04: it goes, and its will is to be published.
+    NormalWithWill,
+    /// The socket ended or failed.
+    Lost,
+    /// Bytes that are no MQTT packet.
+    Malformed,
+    /// A packet that the standard forbids at this point.
+    Protocol,
+    /// A PUBLISH topic with wildcards, empty, or with U+0000.
+    TopicName,
+    /// A topic alias that was not announced or not set.
+    TopicAlias,
+    /// A packet larger than the announced maximum.
+    PacketTooLarge,
+    /// More unacknowledged publishes than the announced receive maximum.
+    ReceiveMaximum,
+    /// A bound of this connection's state.
+    Quota,
+    /// A publish to a topic that clients may not use; 3.1.1 has no other answer.
+    NotAuthorized,
+    /// Nothing arrived for one and a half keep-alive intervals.
+    KeepAlive,
+    /// The same client identifier connected again.
+    TakenOver,
+    /// weir stops.
+    ShuttingDown,
+    /// The journal failed: nothing can be acknowledged any more.
+    Journal,
+    /// A panic in this connection's task or in a codec.
+    Defect,
+}
+
+impl Close {
+    /// Reason code of the DISCONNECT that tells a 5.0 client, MQTT 5.0 section 3.14.2.1; `None` where none is sent.
+    pub fn code(self) -> Option<u8> {
+        match self {
+            Close::Normal | Close::NormalWithWill | Close::Lost => None,
+            Close::Malformed => Some(0x81),
+            Close::Protocol => Some(0x82),
+            Close::Journal | Close::Defect => Some(0x83),
+            Close::NotAuthorized => Some(0x87),
+            Close::ShuttingDown => Some(0x8B),
+            Close::KeepAlive => Some(0x8D),
+            Close::TakenOver => Some(0x8E),
+            Close::TopicName => Some(0x90),
+            Close::ReceiveMaximum => Some(0x93),
+            Close::TopicAlias => Some(0x94),
+            Close::PacketTooLarge => Some(0x95),
+            Close::Quota => Some(0x97),
+        }
+    }
+
+    /// Label `reason` in metrics and log lines.
+    pub fn label(self) -> &'static str {
+        match self {
+            Close::Normal => "disconnect",
+            Close::NormalWithWill => "disconnect_with_will",
+            Close::Lost => "connection_lost",
+            Close::Malformed => "malformed",
+            Close::Protocol => "protocol_error",
+            Close::TopicName => "topic_name_invalid",
+            Close::TopicAlias => "topic_alias_invalid",
+            Close::PacketTooLarge => "packet_too_large",
+            Close::ReceiveMaximum => "receive_maximum",
+            Close::Quota => "quota",
+            Close::NotAuthorized => "not_authorized",
+            Close::KeepAlive => "keep_alive",
+            Close::TakenOver => "taken_over",
+            Close::ShuttingDown => "shutting_down",
+            Close::Journal => "journal",
+            Close::Defect => "defect",
+        }
+    }
+
+    /// Whether the will is published. Not when weir itself stops: no subscriber is left to see it, and the client's
+    /// next connection replaces it.
+    pub fn publishes_will(self) -> bool {
+        !matches!(self, Close::Normal | Close::ShuttingDown | Close::Journal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_will_is_published_unless_the_client_said_goodbye_or_weir_stops() {
+        assert!(!Close::Normal.publishes_will());
+        assert!(!Close::ShuttingDown.publishes_will());
+        for close in [Close::NormalWithWill, Close::Lost, Close::Malformed, Close::KeepAlive, Close::TakenOver] {
+            assert!(close.publishes_will(), "{close:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_left_by_itself_is_sent_nothing() {
+        for close in [Close::Normal, Close::NormalWithWill, Close::Lost] {
+            assert_eq!(close.code(), None);
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! One connection: a socket, its session, and the order of work between them.
+//!
+//! A hand-written poll loop: what is due is sent first (acknowledgements that became durable, messages for the
+//! client), then the socket is read, everything that one read brought is appended to the journal together, and so on
+//! until the socket has nothing more. No channel and no allocation per message; the locks are the journal's, once per
+//! read, and the session's, once per delivery. The socket is not read while output waits to be sent, while the journal
+//! has no room, or while `max_inflight` acknowledgements are outstanding.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::around::{Around, Door};
+use super::close::Close;
+use super::frame::{self, Next};
+use super::handle::{ConnectionId, Handle};
+use super::scratch::{self, OUTPUT_BYTES, READ_BYTES, Scratch};
+use super::session::{Event, Session};
+use crate::log::{AppendError, Lsn, Records};
+
+/// Reads in one poll before other connections get their turn.
+const MAX_READS: usize = 8;
+/// Encoded publishes are appended once there are this many bytes of them, within one read: topics behind aliases make
+/// records larger than the packets they came in.
+const APPEND_BYTES: usize = 128 * 1024;
+/// From this size on, an incomplete packet is read into its own buffer instead of being copied for each read.
+const LARGE_PARTIAL_BYTES: usize = 4 * 1024;
+/// A buffer for incomplete packets is kept up to this size.
+const KEPT_PARTIAL_BYTES: usize = 512;
+/// When nothing else wakes a connection that waits: another connection's append, or room that was not enough.
+const FALLBACK: Duration = Duration::from_millis(20);
+/// A deadline for a connection without one.
+const FAR: Duration = Duration::from_secs(30 * 86_400);
+
+/// Publishes that the journal had no room for.
+#[derive(Debug)]
+struct Blocked {
+    records: Records,
+    since: Instant,
+}
+
+/// What a connection begins with.
+pub(crate) struct Start {
+    pub stream: TcpStream,
+    pub door: Arc<Door>,
+    pub handle: Arc<Handle>,
+    pub id: ConnectionId,
+    pub session: Session,
+    /// Largest packet that the client takes.
+    pub max_packet_bytes: usize,
+    /// What was read behind the CONNECT.
+    pub read: Vec<u8>,
+    /// What is to be sent first.
+    pub reply: Vec<u8>,
+    pub cancel: CancellationToken,
+}
+
+/// A connection with its session.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    door: Arc<Door>,
+    handle: Arc<Handle>,
+    id: ConnectionId,
+    session: Session,
+    /// Largest packet that the client takes.
+    max_packet_bytes: usize,
+    /// Bytes read and not yet taken: the beginning of a packet, or whatever followed when the journal became full.
+    partial: Vec<u8>,
+    /// Whether `partial` is to be looked at before the socket is read.
+    unread: bool,
+    blocked: Option<Blocked>,
+    /// Output that the socket did not take.
+    unsent: Vec<u8>,
+    /// The waker that is registered with the session.
+    waker: Option<Waker>,
+    /// Position up to which this connection's own appends wake it.
+    own_appends: Lsn,
+    timer: Pin<Box<Sleep>>,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// What a step of the poll loop says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Go on.
+    Ready,
+    /// Something will wake the connection.
+    Waiting,
+}
+
+impl Connection {
+    pub fn new(start: Start) -> Self {
+        Self {
+            stream: start.stream,
+            door: start.door,
+            handle: start.handle,
+            id: start.id,
+            session: start.session,
+            max_packet_bytes: start.max_packet_bytes,
+            partial: start.read,
+            unread: true,
+            blocked: None,
+            unsent: start.reply,
+            waker: None,
+            own_appends: Lsn(0),
+            timer: Box::pin(sleep_until((Instant::now() + FAR).into())),
+            cancelled: Box::pin(start.cancel.cancelled_owned()),
+        }
+    }
+
+    /// The socket, what is still to be sent, and whether the session outlives the connection.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>, bool) {
+        (self.stream, self.unsent, self.session.is_kept())
+    }
+
+    /// Works until the connection ends.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Close> {
+        scratch::with(|scratch| match self.advance(context, scratch) {
+            Ok(()) => Poll::Pending,
+            Err(close) => {
+                // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
+                self.unsent.extend_from_slice(&scratch.out);
+                scratch.out.clear();
+                frame::put_disconnect(close, self.session.version(), &mut self.unsent);
+                Poll::Ready(close)
+            }
+        })
+    }
+
+    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
+        self.register(context.waker());
+        if self.handle.owner() != self.id {
+            return Err(Close::TakenOver);
+        }
+        if self.cancelled.as_mut().poll(context).is_ready() {
+            self.write_acks(&mut scratch.out);
+            return Err(Close::ShuttingDown);
+        }
+        self.poll_timer(context)?;
+        for _ in 0..MAX_READS {
+            if self.send_due(context, scratch)? == Step::Waiting || self.poll_room(context)? == Step::Waiting {
+                return Ok(());
+            }
+            if self.session.is_full() {
+                // Woken by the journal; it may have passed some in the meantime.
+                self.watch_acks(context)?;
+                return Ok(());
+            }
+            if self.read(context, scratch)? == Step::Waiting {
+                self.watch_acks(context)?;
+                return Ok(());
+            }
+        }
+        context.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn register(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.handle.register(self.id, waker);
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
+    fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+        loop {
+            if self.poll_unsent(context)? == Step::Waiting {
+                // Nothing is added to what waits: input, its answers and deliveries wait with it.
+                self.unsent.extend_from_slice(&scratch.out);
+                scratch.out.clear();
+                return Ok(Step::Waiting);
+            }
+            self.write_acks(&mut scratch.out);
+            let more = self.deliver(&mut scratch.out);
+            if scratch.out.is_empty() {
+                return Ok(Step::Ready);
+            }
+            self.send(context, &mut scratch.out)?;
+            if self.unsent.is_empty() && !more {
+                return Ok(Step::Ready);
+            }
+        }
+    }
+
+    fn write_acks(&mut self, out: &mut Vec<u8>) {
+        if self.session.acks().len() == 0 {
+            return;
+        }
+        if let Some(read_at) = self.session.write_acks(self.door.gate.durable(), out) {
+            self.door.meters.ack_seconds.record(read_at.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Whether there is more to deliver than fits in the output now.
+    fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
+        let written = self.handle.write(self.id, self.session.version(), self.max_packet_bytes, OUTPUT_BYTES, out);
+        let Some(written) = written else { return false };
+        self.door.meters.delivered(&written.sent);
+        if written.too_large > 0 {
+            self.door.meters.dropped_too_large.increment(written.too_large);
+        }
+        written.more
+    }
+
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+        let mut sent = 0;
+        let step = loop {
+            if sent == self.unsent.len() {
+                break Step::Ready;
+            }
+            match Pin::new(&mut self.stream).poll_write(context, &self.unsent[sent..]) {
+                Poll::Pending => break Step::Waiting,
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Close::Lost),
+                Poll::Ready(Ok(count)) => sent += count,
+            }
+        };
+        if step == Step::Ready {
+            self.unsent = Vec::new();
+        } else {
+            self.unsent.drain(..sent);
+        }
+        Ok(step)
+    }
+
+    /// Writes `out`; what the socket does not take becomes `unsent`. Leaves `out` empty.
+    fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Close> {
+        let mut sent = 0;
+        while sent < out.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &out[sent..]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    out.clear();
+                    return Err(Close::Lost);
+                }
+                Poll::Ready(Ok(count)) => sent += count,
+            }
+        }
+        self.unsent.extend_from_slice(&out[sent..]);
+        out.clear();
+        Ok(())
+    }
+
+    /// Appends what the journal had no room for.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+        const ATTEMPTS: usize = 3;
+        for _ in 0..ATTEMPTS {
+            let Some(Blocked { records, since }) = self.blocked.take() else { return Ok(Step::Ready) };
+            self.append(context.waker(), records, Some(since), since)?;
+            if self.blocked.is_none() {
+                // The client was not heard because weir did not listen.
+                self.session.heard(Instant::now());
+                return Ok(Step::Ready);
+            }
+            if self.door.gate.poll_room(context).is_pending() {
+                return Ok(Step::Waiting);
+            }
+        }
+        // There is room, but not enough for these records.
+        self.wake_after(context, FALLBACK);
+        Ok(Step::Waiting)
+    }
+
+    /// Appends `records` (read at `read_at`), or keeps them where the journal is full. Returns them emptied if they
+    /// were taken.
+    fn append(
+        &mut self,
+        waker: &Waker,
+        mut records: Records,
+        waiting_since: Option<Instant>,
+        read_at: Instant,
+    ) -> Result<Records, Close> {
+        let mut until = None;
+        if !records.is_empty() {
+            let waits = self.session.acks().has_unsealed();
+            match self.door.gate.append(&records, waits.then_some(waker), waiting_since, Instant::now()) {
+                Ok(lsn) => {
+                    until = Some(lsn);
+                    if waits {
+                        self.own_appends = lsn;
+                    }
+                }
+                Err(AppendError::Full) => {
+                    self.blocked = Some(Blocked { records, since: waiting_since.unwrap_or(read_at) });
+                    return Ok(Records::default());
+                }
+                Err(AppendError::Closed) => return Err(Close::Journal),
+                // The configuration is refused where an append could outgrow a batch.
+                Err(AppendError::TooLarge { .. }) => return Err(Close::Defect),
+            }
+        }
+        records.clear();
+        let (fresh, last) = self.session.appended(until, read_at);
+        if !fresh.is_empty() {
+            self.handle.hold(self.id, fresh, last);
+        }
+        self.session.begin_append();
+        Ok(records)
+    }
+
+    /// Makes sure that acknowledgements which wait for something else than this connection's own appends leave too: a
+    /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
+    fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
+        if let Some(position) = self.session.acks().waits_for() {
+            if position <= self.door.gate.durable() {
+                context.waker().wake_by_ref();
+            } else if position > self.own_appends {
+                self.wake_after(context, FALLBACK);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once and takes what came.
+    fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+        if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
+            let bytes = std::mem::take(&mut self.partial);
+            self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+            return Ok(Step::Ready);
+        }
+        if self.partial.len() >= LARGE_PARTIAL_BYTES {
+            return self.read_large(context, scratch);
+        }
+        let Scratch { read, records, out } = scratch;
+        let kept = self.partial.len();
+        read[..kept].copy_from_slice(&self.partial);
+        let mut buffer = ReadBuf::new(&mut read[kept..READ_BYTES]);
+        let count = match self.poll_read(context, &mut buffer)? {
+            Poll::Ready(count) => count,
+            Poll::Pending => return Ok(Step::Waiting),
+        };
+        self.empty_partial();
+        self.take(context.waker(), &read[..kept + count], records, out)?;
+        Ok(Step::Ready)
+    }
+
+    /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
+    /// claims to send takes no memory.
+    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+        let mut bytes = std::mem::take(&mut self.partial);
+        let kept = bytes.len();
+        let total = match frame::next(&bytes, self.door.config.max_packet_size_bytes)? {
+            Next::Partial(Some(total)) => total,
+            Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
+        };
+        bytes.resize(total.min(kept * 2), 0);
+        let mut buffer = ReadBuf::new(&mut bytes[kept..]);
+        match self.poll_read(context, &mut buffer)? {
+            Poll::Ready(count) => {
+                bytes.truncate(kept + count);
+                if bytes.len() < total {
+                    self.partial = bytes;
+                    self.session.heard(Instant::now());
+                } else {
+                    self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+                }
+                Ok(Step::Ready)
+            }
+            Poll::Pending => {
+                bytes.truncate(kept);
+                self.partial = bytes;
+                Ok(Step::Waiting)
+            }
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, Close> {
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Close::Lost),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(buffer.filled().len())),
+            Poll::Ready(Err(_)) => Err(Close::Lost),
+        }
+    }
+
+    fn empty_partial(&mut self) {
+        if self.partial.capacity() > KEPT_PARTIAL_BYTES {
+            self.partial = Vec::new();
+        } else {
+            self.partial.clear();
+        }
+    }
+
+    /// Takes the packets in `bytes` and keeps what is left over.
+    fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
+        let now = Instant::now();
+        self.session.heard(now);
+        self.session.begin_append();
+        let mut taken = 0;
+        let mut ended = Ok(());
+        while self.blocked.is_none() {
+            match self.take_packet(&bytes[taken..], records, out) {
+                Ok(0) => break,
+                Ok(count) => taken += count,
+                Err(close) => {
+                    ended = Err(close);
+                    break;
+                }
+            }
+            if records.bytes() >= APPEND_BYTES {
+                *records = self.append(waker, std::mem::take(records), None, now)?;
+            }
+        }
+        if self.blocked.is_none() {
+            // What came before a packet that ends the connection counts all the same.
+            *records = self.append(waker, std::mem::take(records), None, now)?;
+        }
+        self.unread = self.blocked.is_some();
+        self.partial.extend_from_slice(&bytes[taken..]);
+        self.door.meters.received(&self.session.take_received());
+        ended
+    }
+
+    /// Takes the next packet; returns its length, 0 where it is not complete.
+    #[inline]
+    fn take_packet(&mut self, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<usize, Close> {
+        let Next::Frame(frame) = frame::next(bytes, self.door.config.max_packet_size_bytes)? else { return Ok(0) };
+        let around = Around { door: &self.door, handle: &self.handle, id: self.id };
+        let version = self.session.version();
+        match self.session.on_frame(&frame, &around, records, out)? {
+            Event::None => {}
+            event => around.carry_out(event, version, out)?,
+        }
+        Ok(frame.bytes.len())
+    }
+
+    fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {
+        let at = Instant::now() + wait;
+        if at < self.timer.deadline().into_std() {
+            self.timer.as_mut().reset(at.into());
+            if self.timer.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
+        let now = Instant::now();
+        let deadline = self.session.keep_alive_deadline();
+        if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
+            let paused = self.blocked.is_some() || self.session.is_full();
+            if paused {
+                self.session.heard(now);
+            }
+            match self.session.keep_alive_deadline() {
+                Some(at) if at <= now => return Err(Close::KeepAlive),
+                at => self.timer.as_mut().reset(at.unwrap_or(now + FAR).into()),
+            }
+            if self.timer.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        self.timer.deadline().into_std()
+    }
+}

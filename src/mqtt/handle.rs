@@ -1,0 +1,281 @@
+//! A session's part that outlives its connection, shared by the broker and the connection that owns it now.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::Version;
+use super::delivery::{Delivery, Message, Offer, Written};
+use super::packet_ids::PacketIds;
+use crate::log::Lsn;
+
+/// Number of a connection; each accepted CONNECT gets the next one. 0: none.
+pub(crate) type ConnectionId = u64;
+
+/// The session was discarded: no connection has this number.
+pub(crate) const DISCARDED: ConnectionId = u64::MAX;
+
+/// Locks although a holder panicked: a panic ends one connection, and the others go on.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Messages that wait in all sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub messages: AtomicUsize,
+    pub bytes: AtomicUsize,
+}
+
+/// The lasting part of a session.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Number of the session; never 0.
+    pub id: u64,
+    pub client_id: Arc<str>,
+    owner: AtomicU64,
+    /// Whether there may be something to deliver: the connection looks without locking.
+    outbound: AtomicBool,
+    kept: Mutex<Kept>,
+    totals: Arc<Totals>,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Filters this session subscribed to.
+    pub filters: BTreeSet<Box<str>>,
+    /// Its place among the sessions without a connection.
+    pub offline: Option<u64>,
+    delivery: Delivery,
+    /// QoS 2 publishes taken and not yet released by the client.
+    received: PacketIds,
+    /// Journal position that all of `received` are below.
+    received_until: Lsn,
+    waker: Option<Waker>,
+}
+
+impl Handle {
+    pub fn new(id: u64, client_id: Arc<str>, owner: ConnectionId, delivery: Delivery, totals: Arc<Totals>) -> Self {
+        let kept = Kept {
+            filters: BTreeSet::new(),
+            offline: None,
+            delivery,
+            received: PacketIds::default(),
+            received_until: Lsn(0),
+            waker: None,
+        };
+        let (owner, outbound) = (AtomicU64::new(owner), AtomicBool::new(false));
+        Self { id, client_id, owner, outbound, kept: Mutex::new(kept), totals }
+    }
+
+    /// The connection that owns the session now.
+    #[inline]
+    pub fn owner(&self) -> ConnectionId {
+        self.owner.load(Ordering::Acquire)
+    }
+
+    /// Locks the session for `connection`; `None` if the session is no longer its own.
+    pub fn own(&self, connection: ConnectionId) -> Option<MutexGuard<'_, Kept>> {
+        let kept = lock(&self.kept);
+        (self.owner() == connection).then_some(kept)
+    }
+
+    /// Locks the session whoever owns it.
+    pub fn any(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.kept)
+    }
+
+    /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it.
+    pub fn hand_over(&self, kept: &mut Kept, owner: ConnectionId) {
+        self.owner.store(owner, Ordering::Release);
+        if let Some(waker) = kept.waker.take() {
+            waker.wake();
+        }
+        if owner == DISCARDED {
+            self.count_change(kept, |kept| kept.delivery.clear());
+        }
+    }
+
+    /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it
+    /// holds are below: a repeated one may be acknowledged once the journal has passed it.
+    pub fn resume(&self, kept: &mut Kept, window: u16) -> Lsn {
+        kept.delivery.resume(window);
+        self.outbound.store(true, Ordering::Release);
+        kept.received_until
+    }
+
+    /// Whom to wake when there is something to deliver or the session is taken over.
+    pub fn register(&self, connection: ConnectionId, waker: &Waker) {
+        if let Some(mut kept) = self.own(connection) {
+            kept.waker = Some(waker.clone());
+        }
+    }
+
+    /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
+    /// connection, or the session is gone).
+    pub fn offer(&self, message: &Arc<Message>, qos: u8, retain: bool, from_store: bool) -> Option<Offer> {
+        let mut kept = lock(&self.kept);
+        match self.owner() {
+            DISCARDED => return None,
+            0 if qos == 0 => return None,
+            _ => {}
+        }
+        let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, qos, retain, from_store));
+        if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
+            let waker = kept.waker.clone();
+            drop(kept);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        Some(offer)
+    }
+
+    /// Appends what there is to deliver, see [`Delivery::write`].
+    pub fn write(
+        &self,
+        connection: ConnectionId,
+        version: Version,
+        max_packet_bytes: usize,
+        max_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Written> {
+        // The flag falls before the queue is looked at: what is offered from now on raises it again and wakes.
+        if !self.outbound.load(Ordering::Acquire) || !self.outbound.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let mut kept = self.own(connection)?;
+        let write = |kept: &mut Kept| kept.delivery.write(version, max_packet_bytes, max_bytes, out);
+        let written = self.count_change(&mut kept, write);
+        if written.more {
+            self.outbound.store(true, Ordering::Release);
+        }
+        Some(written)
+    }
+
+    /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
+    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Option<u8> {
+        let answer = self.own(connection)?.delivery.acknowledge(kind, packet_id, reason);
+        self.outbound.store(true, Ordering::Release); // the window may have opened
+        answer
+    }
+
+    /// Whether a QoS 2 publish with this id was taken and not released.
+    pub fn holds(&self, connection: ConnectionId, packet_id: u16) -> bool {
+        self.own(connection).is_some_and(|kept| kept.received.contains(packet_id))
+    }
+
+    /// Remembers QoS 2 publishes that the journal has taken below `until`. A connection that lost its session in the
+    /// meantime must not: the client may have used the ids again.
+    pub fn hold(&self, connection: ConnectionId, packet_ids: &mut PacketIds, until: Lsn) {
+        match self.own(connection) {
+            Some(mut kept) => {
+                for id in packet_ids.drain() {
+                    kept.received.insert(id);
+                }
+                kept.received_until = kept.received_until.max(until);
+            }
+            None => packet_ids.drain().for_each(drop),
+        }
+    }
+
+    /// PUBREL: forgets the id; `false` if it was not held.
+    pub fn release(&self, connection: ConnectionId, packet_id: u16) -> bool {
+        self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id))
+    }
+
+    fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
+        let before = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        let result = change(kept);
+        let after = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
+        self.totals.messages.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
+        self.totals.bytes.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::delivery::QueueLimits;
+    use crate::mqtt::testing::CountingWaker;
+
+    fn handle() -> (Handle, Arc<Totals>) {
+        let totals = Arc::new(Totals::default());
+        let limits = QueueLimits { messages: 2, bytes: 1_000, retained: 0 };
+        (Handle::new(1, "c".into(), 7, Delivery::new(limits, 10), Arc::clone(&totals)), totals)
+    }
+
+    fn message() -> Arc<Message> {
+        Arc::new(Message::new("t", "xy".into(), 1, false))
+    }
+
+    fn waiting(totals: &Totals) -> (usize, usize) {
+        (totals.messages.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn the_owner_is_woken_once_per_look() {
+        let (handle, totals) = handle();
+        let (waker, count) = CountingWaker::pair();
+        handle.register(7, &waker);
+        handle.offer(&message(), 1, false, false);
+        handle.offer(&message(), 1, false, false);
+        assert_eq!(count.get(), 1);
+        assert_eq!(waiting(&totals), (2, 6));
+        let mut out = Vec::new();
+        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, &mut out).unwrap().sent, [0, 2, 0]);
+        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, &mut out), None, "nothing new");
+        assert_eq!(waiting(&totals), (0, 0));
+        handle.offer(&message(), 1, false, false);
+        assert_eq!(count.get(), 2);
+    }
+
+    #[test]
+    fn a_connection_that_lost_its_session_changes_nothing() {
+        let (handle, _) = handle();
+        let (waker, count) = CountingWaker::pair();
+        handle.register(7, &waker);
+        handle.hand_over(&mut handle.any(), 8);
+        assert_eq!(count.get(), 1, "it is told");
+        let mut ids = PacketIds::default();
+        ids.insert(5);
+        handle.hold(7, &mut ids, Lsn(10));
+        assert!(ids.is_empty() && !handle.holds(8, 5));
+        handle.offer(&message(), 1, false, false);
+        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, &mut Vec::new()), None);
+    }
+
+    #[test]
+    fn held_ids_survive_until_released() {
+        let (handle, _) = handle();
+        let mut ids = PacketIds::default();
+        ids.insert(5);
+        handle.hold(7, &mut ids, Lsn(10));
+        handle.hand_over(&mut handle.any(), 8);
+        assert_eq!(handle.resume(&mut handle.any(), 10), Lsn(10));
+        assert!(handle.holds(8, 5));
+        assert!(handle.release(8, 5));
+        assert!(!handle.release(8, 5));
+    }
+
+    #[test]
+    fn a_discarded_session_counts_nothing() {
+        let (handle, totals) = handle();
+        handle.offer(&message(), 1, false, false);
+        handle.hand_over(&mut handle.any(), DISCARDED);
+        assert_eq!(waiting(&totals), (0, 0));
+        assert_eq!(handle.offer(&message(), 1, false, false), None);
+    }
+
+    #[test]
+    fn qos_0_is_not_kept_without_a_connection() {
+        let (handle, _) = handle();
+        handle.hand_over(&mut handle.any(), 0);
+        assert_eq!(handle.offer(&message(), 0, false, false), None);
+        assert_eq!(handle.offer(&message(), 1, false, false), Some(Offer::Queued));
+    }
+}

@@ -1,0 +1,45 @@
+//! Keep-alive, MQTT 5.0 section 3.1.2.10.
+
+use std::time::{Duration, Instant};
+
+/// When the client was last heard, and how long it may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeepAlive {
+    allowed: Option<Duration>,
+    heard: Instant,
+}
+
+impl KeepAlive {
+    /// `keep_alive_s` is that of the CONNECT; 0: off. The allowed silence is one and a half times as long
+    /// [MQTT-3.1.2-22].
+    pub fn new(keep_alive_s: u16, now: Instant) -> Self {
+        let allowed = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
+        Self { allowed, heard: now }
+    }
+
+    /// Something arrived, or weir itself was not reading.
+    #[inline]
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// When the connection ends if nothing arrives.
+    pub fn deadline(&self) -> Option<Instant> {
+        Some(self.heard + self.allowed?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_moves_with_what_is_heard() {
+        let now = Instant::now();
+        let mut keep_alive = KeepAlive::new(10, now);
+        assert_eq!(keep_alive.deadline(), Some(now + Duration::from_secs(15)));
+        keep_alive.heard(now + Duration::from_secs(3));
+        assert_eq!(keep_alive.deadline(), Some(now + Duration::from_secs(18)));
+        assert_eq!(KeepAlive::new(0, now).deadline(), None);
+    }
+}

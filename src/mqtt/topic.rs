@@ -1,0 +1,147 @@
+//! Topic names and topic filters, MQTT 5.0 section 4.7.
+
+/// Levels of a topic filter at most: the depth of the subscription trie. A filter of 64 KiB slashes would otherwise
+/// cost megabytes.
+pub(crate) const MAX_FILTER_LEVELS: usize = 64;
+
+/// The topic name in `bytes`, if a client may publish on it at all: not empty, UTF-8 without U+0000, no wildcards.
+pub(crate) fn valid_name(bytes: &[u8]) -> Option<&str> {
+    if bytes.is_empty() || bytes.iter().any(|byte| matches!(byte, b'+' | b'#' | 0)) {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()
+}
+
+/// Whether `filter` is a topic filter: wildcards stand alone in their level, `#` in the last one.
+pub(crate) fn valid_filter(filter: &str) -> bool {
+    if filter.is_empty() || filter.contains('\0') {
+        return false;
+    }
+    let mut levels = filter.split('/').peekable();
+    let mut count = 0;
+    while let Some(level) = levels.next() {
+        count += 1;
+        let last = levels.peek().is_none();
+        let valid = match level {
+            "+" => true,
+            "#" => last,
+            _ => !level.contains(['+', '#']),
+        };
+        if !valid || count > MAX_FILTER_LEVELS {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether the filter asks for a shared subscription, MQTT 5.0 section 4.8.2.
+pub(crate) fn is_shared(filter: &str) -> bool {
+    filter.starts_with("$share/")
+}
+
+/// Whether only weir publishes there: below `weir/`, and names that begin with `$` (section 4.7.2).
+pub(crate) fn is_reserved(topic: &str) -> bool {
+    topic.starts_with('$') || topic.starts_with("weir/")
+}
+
+/// Whether `topic` matches `filter`. Leading wildcards do not match topics that begin with `$` [MQTT-4.7.2-1].
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut filter_levels = filter.split('/');
+    let mut topic_levels = topic.split('/');
+    loop {
+        match (filter_levels.next(), topic_levels.next()) {
+            // "a/#" matches "a" too [section 4.7.1.2].
+            (Some("#"), _) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+/// The topics whose publishes are journaled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IngestTopics {
+    patterns: Vec<String>,
+}
+
+impl IngestTopics {
+    /// `patterns` are topic filters.
+    pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
+        Self { patterns: patterns.into_iter().collect() }
+    }
+
+    /// Whether publishes on `topic` are journaled.
+    pub fn contains(&self, topic: &str) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, topic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in ["a", "/", "a//b", "devices/ü/telemetry", "$SYS/x", "weir/windows/a"] {
+            assert_eq!(valid_name(name.as_bytes()), Some(name));
+        }
+        for name in [&b""[..], b"a/+", b"#", b"a\0", b"\xff"] {
+            assert_eq!(valid_name(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn filters() {
+        for filter in ["#", "+", "/", "a/+/b", "a/#", "+/+", "$SYS/#", "a//b"] {
+            assert!(valid_filter(filter), "{filter}");
+        }
+        let deep = "/".repeat(MAX_FILTER_LEVELS);
+        for filter in ["", "a#", "a/#/b", "a+", "+a/b", "a/b#", "a\0", deep.as_str()] {
+            assert!(!valid_filter(filter), "{filter:?}");
+        }
+        assert!(valid_filter(&deep[1..]));
+    }
+
+    #[test]
+    fn reserved_topics() {
+        for topic in ["$SYS/x", "$x", "weir/windows/a/b", "weir/"] {
+            assert!(is_reserved(topic), "{topic}");
+        }
+        for topic in ["weir", "weird/x", "a/$x", "a/weir/b"] {
+            assert!(!is_reserved(topic), "{topic}");
+        }
+    }
+
+    #[test]
+    fn matching_follows_the_examples_of_the_standard() {
+        let check = |filter, topic, expected| assert_eq!(matches(filter, topic), expected, "{filter} on {topic}");
+        check("sport/tennis/player1/#", "sport/tennis/player1", true);
+        check("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true);
+        check("sport/#", "sport", true);
+        check("sport/tennis/+", "sport/tennis/player1", true);
+        check("sport/tennis/+", "sport/tennis/player1/ranking", false);
+        check("sport/+", "sport", false);
+        check("sport/+", "sport/", true);
+        check("+/+", "/finance", true);
+        check("/+", "/finance", true);
+        check("+", "/finance", false);
+        check("#", "$SYS/x", false);
+        check("+/monitor/Clients", "$SYS/monitor/Clients", false);
+        check("$SYS/#", "$SYS/x", true);
+        check("ACCOUNTS", "Accounts", false);
+    }
+
+    #[test]
+    fn ingest_topics_are_filters() {
+        let topics = IngestTopics::new(["devices/+/telemetry".into(), "devices/+/errors".into()]);
+        assert!(topics.contains("devices/pump-7/telemetry"));
+        assert!(topics.contains("devices/pump-7/errors"));
+        assert!(!topics.contains("devices/pump-7/telemetry/x"));
+        assert!(!topics.contains("devices/telemetry"));
+    }
+}
