@@ -184,7 +184,7 @@ fn sizes_must_fit_into_each_other() {
         &[],
         &[
             "weir.toml: journal.commit_max_bytes: 4194304 bytes do not fit into a segment of 1048576 bytes; expected at most journal.segment_size",
-            "weir.toml:2: mqtt.max_packet_size: 4194304 bytes do not fit into a group commit of 4194304 bytes; expected less than journal.commit_max_bytes",
+            "weir.toml:2: mqtt.max_packet_size: 4194304 bytes do not fit into a group commit of 4194304 bytes; expected at most journal.commit_max_bytes less 256KiB",
         ],
     );
 }

@@ -42,9 +42,11 @@ struct State {
     capacity_bytes: Option<u64>,
     syncs: u64,
     writes: u64,
+    read_bytes: u64,
     failing_sync: Option<u64>,
     failing_write: Option<u64>,
-    hold_syncs: bool,
+    /// Syncs that may still go on; `None`: all.
+    allowed_syncs: Option<u64>,
     held_syncs: usize,
 }
 
@@ -111,7 +113,7 @@ impl SimDisk {
         state.boot += 1;
         state.failing_sync = None;
         state.failing_write = None;
-        state.hold_syncs = false;
+        state.allowed_syncs = None;
         for file in &mut state.files {
             file.crash(&mut choices);
         }
@@ -149,9 +151,15 @@ impl SimDisk {
         self.medium.lock().syncs
     }
 
-    /// While true, every sync of a file waits: a test can then arrange what happens during one.
-    pub fn hold_syncs(&self, hold: bool) {
-        self.medium.lock().hold_syncs = hold;
+    /// Bytes read from files so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.medium.lock().read_bytes
+    }
+
+    /// Lets so many more syncs of files go on and holds the others: a test can then arrange what happens during one.
+    /// `None` lets all go on.
+    pub fn allow_syncs(&self, count: Option<u64>) {
+        self.medium.lock().allowed_syncs = count;
         self.medium.changed.notify_all();
     }
 
@@ -348,9 +356,10 @@ impl SimFile {
         let mut state = self.medium.state_of(self.boot)?;
         state.held_syncs += 1;
         self.medium.changed.notify_all();
-        while state.hold_syncs && state.boot == self.boot {
+        while state.allowed_syncs == Some(0) && state.boot == self.boot {
             state = self.medium.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.allowed_syncs = state.allowed_syncs.map(|allowed| allowed.saturating_sub(1));
         state.held_syncs -= 1;
         if state.boot == self.boot { Ok(state) } else { Err(power_cut()) }
     }
@@ -358,11 +367,12 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.medium.state_of(self.boot)?;
+        let mut state = self.medium.state_of(self.boot)?;
         let content = &state.files[self.index].content;
         let rest = content.get(offset as usize..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
+        state.read_bytes += count as u64;
         Ok(count)
     }
 

@@ -69,6 +69,11 @@ impl Reader {
         self.file = None;
     }
 
+    #[cfg(test)]
+    pub(super) fn reads_files(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Reads the batch at the position from its segment file.
     fn read(&mut self) -> Result<Batch, LogError> {
         let mut file = match self.file.take() {

@@ -204,13 +204,14 @@ impl Recovery<'_> {
         let mut torn_bytes = 0;
         for (index, open) in opened.iter().enumerate() {
             let Some(header) = open.header else { continue };
-            let next_header = opened.get(index + 1).and_then(|next| next.header);
-            if index < checked_from && self.files.len() > index + 1 {
-                segments.push_back(self.unread(index, open, &header, next_header)?);
-            } else {
-                let (segment, torn) = self.check(index, open, &header)?;
-                segments.push_back(segment);
-                torn_bytes += torn;
+            match opened.get(index + 1).and_then(|next| next.header) {
+                Some(next) if index < checked_from => segments.push_back(self.unread(index, open, &header, &next)?),
+                // Without a successor's word for its end and its newest arrival time it is read.
+                _ => {
+                    let (segment, torn) = self.check(index, open, &header)?;
+                    segments.push_back(segment);
+                    torn_bytes += torn;
+                }
             }
         }
         self.finish(&opened, segments, torn_bytes)
@@ -244,16 +245,16 @@ impl Recovery<'_> {
         index: usize,
         open: &OpenSegment,
         header: &SegmentHeader,
-        next: Option<SegmentHeader>,
+        next: &SegmentHeader,
     ) -> Result<Segment, LogError> {
-        let (file, next_file) = (&self.files[index], &self.files[index + 1]);
+        let file = &self.files[index];
         let mut scanner = self.scanner(open, header, file.bytes);
         let first_batch = scanner.header().map_err(self.io("read a segment"))?;
         let mut segment = Segment::empty(file.first, header.seed());
-        segment.end = next_file.first;
+        segment.end = next.first;
         segment.bytes = file.bytes;
         segment.first_arrival_ms = first_batch.ok().flatten().map(|batch| batch.arrival_ms);
-        segment.last_arrival_ms = next.and_then(|next| next.arrival_before_ms).or(segment.first_arrival_ms);
+        segment.last_arrival_ms = next.arrival_before_ms;
         Ok(segment)
     }
 

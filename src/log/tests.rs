@@ -1,5 +1,11 @@
 //! The log as a whole on a simulated disk.
 
+mod commit;
+mod crash;
+mod damage;
+mod full;
+mod read;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,6 +20,10 @@ use crate::disk::sim::SimDisk;
 pub(super) struct TestClock(AtomicI64);
 
 impl TestClock {
+    pub(super) fn at(now_ms: i64) -> Arc<TestClock> {
+        Arc::new(TestClock(AtomicI64::new(now_ms)))
+    }
+
     pub(super) fn set(&self, now_ms: i64) {
         self.0.store(now_ms, Ordering::SeqCst);
     }
@@ -66,6 +76,20 @@ pub(super) fn append(log: &Log, range: std::ops::Range<u64>) {
     log.sync().unwrap();
 }
 
+/// Opens a new log on a new disk and appends records up to `end`, each a batch of its own.
+pub(super) fn filled(options: LogOptions, end: u64) -> (SimDisk, Log) {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk, options, 0).unwrap();
+    for position in 0..end {
+        append(&log, position..position + 1);
+    }
+    (disk, log)
+}
+
+pub(super) fn dir() -> &'static Path {
+    Path::new("data/journal")
+}
+
 /// Reads from `from` to the end and checks that every record is the one that belongs there; returns the end.
 pub(super) fn check_records(log: &Log, from: u64) -> u64 {
     let mut reader = log.reader(Lsn(from));
@@ -90,24 +114,5 @@ pub(super) fn check_reader(reader: &mut Reader, from: u64) -> u64 {
 }
 
 pub(super) fn segment_files(disk: &SimDisk) -> Vec<String> {
-    disk.list(Path::new("data/journal")).unwrap().into_iter().map(|entry| entry.name).collect()
-}
-
-#[test]
-fn what_is_appended_is_read_back_and_survives_a_restart() {
-    let disk = SimDisk::new();
-    let (log, recovery) = open(&disk, options(), 0).unwrap();
-    assert_eq!(recovery, Recovery::default());
-    append(&log, 0..200);
-    assert_eq!(log.durable(), Lsn(200));
-    assert_eq!(check_records(&log, 0), 200);
-    assert!(log.stats().segments > 1, "{:?}", log.stats());
-    log.close().unwrap();
-    let (log, recovery) = open(&disk, options(), 150).unwrap();
-    assert_eq!((recovery.first, recovery.end, recovery.torn_bytes), (Lsn(0), Lsn(200), 0));
-    for from in 0..200 {
-        assert_eq!(check_records(&log, from), 200);
-    }
-    append(&log, 200..210);
-    assert_eq!(check_records(&log, 0), 210);
+    disk.list(dir()).unwrap().into_iter().map(|entry| entry.name).collect()
 }

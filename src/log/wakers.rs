@@ -51,13 +51,15 @@ impl WakerSet {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Condvar, Mutex};
     use std::task::Wake;
 
     /// Counts how often it was woken.
     #[derive(Debug, Default)]
-    pub(in crate::log) struct Bell(AtomicUsize);
+    pub(in crate::log) struct Bell {
+        rings: Mutex<usize>,
+        rung: Condvar,
+    }
 
     impl Bell {
         pub(in crate::log) fn new() -> (Arc<Bell>, Waker) {
@@ -66,13 +68,19 @@ pub(super) mod tests {
         }
 
         pub(in crate::log) fn rings(&self) -> usize {
-            self.0.load(Ordering::SeqCst)
+            *self.rings.lock().unwrap()
+        }
+
+        /// Waits until it was woken.
+        pub(in crate::log) fn wait(&self) {
+            drop(self.rung.wait_while(self.rings.lock().unwrap(), |rings| *rings == 0).unwrap());
         }
     }
 
     impl Wake for Bell {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            *self.rings.lock().unwrap() += 1;
+            self.rung.notify_all();
         }
     }
 

@@ -1,4 +1,5 @@
-//! Who may connect. Only a place so far: anonymous clients are accepted, and so is every user name.
+//! Who may connect. Only a place so far: anonymous clients are accepted, and so is every user name: the
+//! codec hands over a login, which [`Connect`] does not carry yet.
 
 use super::codec::Connect;
 

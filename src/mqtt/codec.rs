@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::v5::V5;
 use rumqttd::protocol::{
-    ConnAck, ConnAckProperties, ConnectProperties, ConnectReturnCode, LastWill, LastWillProperties, Login, Packet,
-    Protocol, RetainForwardRule, SubAck, SubscribeReasonCode, UnsubAck, UnsubAckReason,
+    ConnAck, ConnAckProperties, ConnectProperties, ConnectReturnCode, LastWill, LastWillProperties, Packet, Protocol,
+    RetainForwardRule, SubAck, SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 
 use super::Version;
@@ -34,7 +34,6 @@ pub(crate) struct Connect {
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
     pub will: Option<Will>,
-    pub login: Option<Login>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,
 }
@@ -74,8 +73,8 @@ pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError>
         return Err(ConnectError::Invalid(version, 0x81)); // a password without a user name [MQTT-3.1.2-22]
     }
     match decode(frame, version) {
-        Ok(Packet::Connect(connect, properties, will, will_properties, login)) => {
-            let mut accepted = from_packet(version, connect, will, will_properties, login);
+        Ok(Packet::Connect(connect, properties, will, will_properties, _)) => {
+            let mut accepted = from_packet(version, connect, will, will_properties);
             if let Some(properties) = properties {
                 apply_properties(&mut accepted, &properties)?;
             }
@@ -102,7 +101,6 @@ fn from_packet(
     connect: rumqttd::protocol::Connect,
     will: Option<LastWill>,
     will_properties: Option<LastWillProperties>,
-    login: Option<Login>,
 ) -> Connect {
     let will = will.map(|will| Will {
         topic: will.topic,
@@ -122,7 +120,6 @@ fn from_packet(
         receive_maximum: u16::MAX,
         max_packet_bytes: usize::MAX,
         will,
-        login,
         enhanced_auth: false,
     }
 }

@@ -27,7 +27,7 @@ use crate::log::{AppendError, Lsn, Records};
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
-/// Encoded publishes are appended once there are this many bytes of them, within one read: topics behind aliases make
+/// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
 /// records larger than the packets they came in.
 const APPEND_BYTES: usize = 128 * 1024;
 /// From this size on, an incomplete packet is read into its own buffer instead of being copied for each read.
@@ -292,8 +292,11 @@ impl Connection {
                     return Ok(Records::default());
                 }
                 Err(AppendError::Closed) => return Err(Close::Journal),
-                // The configuration is refused where an append could outgrow a batch.
-                Err(AppendError::TooLarge { .. }) => return Err(Close::Defect),
+                Err(AppendError::TooLarge { .. }) => {
+                    // The configuration is refused where that can happen.
+                    self.door.meters.limit("journal_record");
+                    return Err(Close::Quota);
+                }
             }
         }
         records.clear();
@@ -396,16 +399,13 @@ impl Connection {
         let mut taken = 0;
         let mut ended = Ok(());
         while self.blocked.is_none() {
-            match self.take_packet(&bytes[taken..], records, out) {
+            match self.take_packet(waker, now, &bytes[taken..], records, out) {
                 Ok(0) => break,
                 Ok(count) => taken += count,
                 Err(close) => {
                     ended = Err(close);
                     break;
                 }
-            }
-            if records.bytes() >= APPEND_BYTES {
-                *records = self.append(waker, std::mem::take(records), None, now)?;
             }
         }
         if self.blocked.is_none() {
@@ -418,10 +418,26 @@ impl Connection {
         ended
     }
 
-    /// Takes the next packet; returns its length, 0 where it is not complete.
+    /// Takes the next packet; returns its length, 0 where it is not complete or has to wait for room in the journal.
     #[inline]
-    fn take_packet(&mut self, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<usize, Close> {
-        let Next::Frame(frame) = frame::next(bytes, self.door.config.max_packet_size_bytes)? else { return Ok(0) };
+    fn take_packet(
+        &mut self,
+        waker: &Waker,
+        now: Instant,
+        bytes: &[u8],
+        records: &mut Records,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Close> {
+        let config = &self.door.config;
+        let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
+        // The journal takes at least the largest packet at once, so it takes this many bytes together.
+        let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
+        if !records.is_empty() && records.bytes() + frame.bytes.len() + self.session.record_overhead() > append_bytes {
+            *records = self.append(waker, std::mem::take(records), None, now)?;
+            if self.blocked.is_some() {
+                return Ok(0);
+            }
+        }
         let around = Around { door: &self.door, handle: &self.handle, id: self.id };
         let version = self.session.version();
         match self.session.on_frame(&frame, &around, records, out)? {

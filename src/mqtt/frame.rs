@@ -17,9 +17,6 @@ pub(crate) const UNSUBSCRIBE: u8 = 10;
 pub(crate) const PINGREQ: u8 = 12;
 pub(crate) const DISCONNECT: u8 = 14;
 
-/// Longest fixed header: the type and four bytes of remaining length.
-pub(crate) const MAX_HEADER_BYTES: usize = 5;
-
 /// One packet of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {

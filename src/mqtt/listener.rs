@@ -172,3 +172,6 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

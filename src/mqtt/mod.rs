@@ -34,6 +34,8 @@ mod trie;
 #[cfg(test)]
 mod testing;
 
+pub use listener::{MqttError, Server};
+
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {

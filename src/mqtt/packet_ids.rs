@@ -35,11 +35,6 @@ impl PacketIds {
         }
     }
 
-    /// Number of ids.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
@@ -69,7 +64,7 @@ mod tests {
                     prop_assert_eq!(ids.remove(id), model.remove(&id));
                 }
                 prop_assert_eq!(ids.contains(id), model.contains(&id));
-                prop_assert_eq!(ids.len(), model.len());
+                prop_assert_eq!(ids.is_empty(), model.is_empty());
             }
             prop_assert_eq!(ids.drain().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
             prop_assert!(ids.is_empty());

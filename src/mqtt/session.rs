@@ -160,7 +160,7 @@ impl Session {
         self.acks.len() >= self.max_inflight
     }
 
-    /// Whether publishes since the last [`Session::appended`] wait for acknowledgement.
+    /// Acknowledgements that are outstanding.
     pub fn acks(&self) -> &Acks {
         &self.acks
     }
@@ -168,6 +168,13 @@ impl Session {
     /// Takes the numbers of what was received.
     pub fn take_received(&mut self) -> Received {
         std::mem::take(&mut self.received)
+    }
+
+    /// Bytes by which a record may exceed its packet: client identifier, topic behind an alias, framing.
+    #[inline]
+    pub fn record_overhead(&self) -> usize {
+        const FRAMING: usize = 16;
+        self.client_id.len() + self.alias_bytes + FRAMING
     }
 
     /// The records of an append begin anew: the next publish names its origin.
@@ -376,3 +383,6 @@ impl Session {
         Ok(Event::None)
     }
 }
+
+#[cfg(test)]
+mod tests;

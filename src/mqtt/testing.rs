@@ -1,8 +1,8 @@
 //! What the tests of the door share: packets of a client, packets read back, a waker that counts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::BytesMut;
 use rumqttd::protocol::v4::V4;
@@ -13,6 +13,10 @@ use rumqttd::protocol::{
 
 use super::Version;
 use super::frame::{self, Next, Outgoing, Publish};
+use super::handle::lock;
+use super::ingest::Journal;
+use crate::core::record::{Decoder, Record};
+use crate::log::{AppendError, Lsn, Records};
 
 /// Builds packets as a client sends them.
 #[derive(Debug, Clone)]
@@ -142,6 +146,102 @@ pub(crate) fn packets(mut bytes: &[u8], version: Version) -> Vec<Sent> {
         bytes = &bytes[frame.bytes.len()..];
     }
     sent
+}
+
+/// A journal in memory: the test says when it syncs and when it has room.
+#[derive(Debug, Default)]
+pub(crate) struct TestJournal(Mutex<Contents>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// Records as text, see [`describe`].
+    records: Vec<String>,
+    durable: u64,
+    /// Synced as soon as it is appended.
+    eager: bool,
+    full: bool,
+    waiting: Vec<Waker>,
+    waiting_for_room: Vec<Waker>,
+}
+
+impl TestJournal {
+    /// Syncs at once.
+    pub fn eager() -> Arc<Self> {
+        let journal = Self::default();
+        lock(&journal.0).eager = true;
+        Arc::new(journal)
+    }
+
+    /// What was appended, one line per record.
+    pub fn records(&self) -> Vec<String> {
+        lock(&self.0).records.clone()
+    }
+
+    /// Everything appended becomes durable.
+    pub fn sync(&self) {
+        let mut contents = lock(&self.0);
+        contents.durable = contents.records.len() as u64;
+        contents.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    pub fn set_full(&self, full: bool) {
+        let mut contents = lock(&self.0);
+        contents.full = full;
+        if !full {
+            contents.waiting_for_room.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// How many tasks wait for room.
+    pub fn waiting_for_room(&self) -> usize {
+        lock(&self.0).waiting_for_room.len()
+    }
+}
+
+impl Journal for TestJournal {
+    fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
+        let mut contents = lock(&self.0);
+        if contents.full {
+            return Err(AppendError::Full);
+        }
+        let described = describe(records);
+        contents.records.extend(described);
+        contents.waiting.extend(waker.cloned());
+        let end = Lsn(contents.records.len() as u64);
+        if contents.eager {
+            contents.durable = end.0;
+            contents.waiting.drain(..).for_each(Waker::wake);
+        }
+        Ok(end)
+    }
+
+    fn durable(&self) -> Lsn {
+        Lsn(lock(&self.0).durable)
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut contents = lock(&self.0);
+        if !contents.full {
+            return Poll::Ready(());
+        }
+        contents.waiting_for_room.push(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The records as `client topic qos/id payload`; an origin taken from the record before is marked with `=`.
+pub(crate) fn describe(records: &Records) -> Vec<String> {
+    let mut decoder = Decoder::default();
+    let described = records.iter().map(|record| match decoder.decode(record).unwrap() {
+        Record::Publish(publish, same_origin) => {
+            let mark = if same_origin { "=" } else { "" };
+            let payload = String::from_utf8_lossy(publish.payload);
+            format!("{mark}{} {} {}/{} {payload}", publish.client_id, publish.topic, publish.qos, publish.packet_id)
+        }
+        Record::Tick => "tick".into(),
+        Record::Resumed => "resumed".into(),
+    });
+    described.collect()
 }
 
 /// Counts how often it is woken.

@@ -8,9 +8,10 @@ use super::topic;
 /// publish is a comparison of bytes and nothing more.
 #[derive(Debug, Default)]
 pub(crate) struct TopicCache {
+    /// Empty before the first publish; no publish has an empty topic.
     topic: String,
     /// Version of the subscriptions that `subscribers` holds for.
-    version: u64,
+    version: Option<u64>,
     /// Whether publishes there are journaled.
     pub ingest: bool,
     /// Whether clients may not publish there.
@@ -25,7 +26,7 @@ impl TopicCache {
     /// Makes `topic` the current one.
     #[inline]
     pub fn select(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
-        if self.topic.as_bytes() == topic && self.version == around.subscriptions_version() {
+        if self.topic.as_bytes() == topic && self.version == Some(around.subscriptions_version()) {
             return Ok(());
         }
         self.replace(topic, around)
@@ -33,7 +34,7 @@ impl TopicCache {
 
     #[cold]
     fn replace(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
-        if self.topic.as_bytes() != topic {
+        if self.topic.is_empty() || self.topic.as_bytes() != topic {
             let name = topic::valid_name(topic).ok_or(Close::TopicName)?;
             self.topic.clear();
             self.topic.push_str(name);
@@ -42,7 +43,7 @@ impl TopicCache {
             self.encoded = false;
         }
         // The version first: a subscription in between is then looked up once more, not missed.
-        self.version = around.subscriptions_version();
+        self.version = Some(around.subscriptions_version());
         self.subscribers = around.has_subscribers(&self.topic);
         Ok(())
     }

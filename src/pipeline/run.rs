@@ -23,6 +23,10 @@ const MAX_SLEEP: Duration = Duration::from_millis(500);
 /// Commands answered between two batches.
 const COMMANDS_PER_TURN: usize = 4;
 
+/// A start that replayed at least this many records takes a checkpoint at once, so that a crash soon after does not
+/// replay them again.
+const CHECKPOINT_AFTER_REPLAY: u64 = 50_000;
+
 /// How old the published status may be while batches follow one another.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -137,10 +141,13 @@ impl Runner {
             self.process(&batch, waker)?;
         }
         let replayed = self.position - from;
-        if *self.operator.settings() != self.settings {
+        let changed = *self.operator.settings() != self.settings;
+        if changed {
             tracing::info!("the settings changed since the last checkpoint; the new ones hold from here on");
             self.operator.reconfigure(self.settings.clone(), &mut self.outputs);
             self.append_outputs(waker)?;
+        }
+        if changed || replayed >= CHECKPOINT_AFTER_REPLAY {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
         }
@@ -164,6 +171,7 @@ impl Runner {
             .apply(self.position, batch.arrival_ms(), records, &mut self.outputs)
             .map_err(|source| PipelineError::Record { position: batch.first().0, source })?;
         self.position = batch.end().0;
+        self.arrival_ms = Some(batch.arrival_ms());
         assert_eq!(self.operator.totals().unaccounted(), 0, "a reading is neither in a window nor rejected");
         self.append_outputs(waker)
     }
@@ -220,10 +228,11 @@ impl Runner {
 
     fn publish_status(&mut self) {
         let (newest_event_ms, lowest_watermark_ms) = self.operator.event_time();
-        let (operator, position) = (&self.operator, self.position);
+        let (operator, position, arrival_ms) = (&self.operator, self.position, self.arrival_ms);
         let mismatches = self.outputs.mismatches();
         self.pipeline.update(|status| {
             status.position = position;
+            status.arrival_ms = arrival_ms;
             status.totals.clone_from(operator.totals());
             status.sizes = operator.sizes();
             status.newest_event_ms = newest_event_ms;

@@ -80,6 +80,8 @@ pub struct Runner {
     pub(super) commands: mpsc::Receiver<Command>,
     /// Journal position of the next record.
     pub(super) position: u64,
+    /// Arrival time of the last batch of this run.
+    pub(super) arrival_ms: Option<i64>,
     /// Journal position up to which this is a recovery.
     pub(super) recovered_end: u64,
 }
@@ -124,6 +126,7 @@ pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
         pipeline: pipeline.clone(),
         commands,
         position,
+        arrival_ms: None,
         recovered_end: recovered_end.0,
     };
     Ok((runner, pipeline))
