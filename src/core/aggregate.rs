@@ -3,6 +3,13 @@
 /// Sums are kept divided by this once they have left the range of binary64 (see [`Aggregate::sum`]).
 const SCALE: f64 = 18_446_744_073_709_551_616.0; // 2^64
 
+/// Below this the squares of differences underflow. While all values of a window are so small, mean and squares are kept
+/// multiplied by [`SMALL_SCALE`] and by its square.
+const SMALL: f64 = 1e-100;
+
+/// 2^600: takes the smallest binary64 to where its square is exact enough, and [`SMALL`] to where its square is finite.
+const SMALL_SCALE: f64 = f64::from_bits((1023 + 600) << 52);
+
 /// A running aggregate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Aggregate {
@@ -30,7 +37,7 @@ impl Aggregate {
             count: 1,
             sum: value,
             compensation: 0.0,
-            mean: value,
+            mean: if is_small(value) { value * SMALL_SCALE } else { value },
             squares: 0.0,
             min: value,
             max: value,
@@ -47,9 +54,11 @@ impl Aggregate {
     pub fn add(&mut self, value: f64, time_ms: i64) {
         self.count += 1;
         self.add_to_sum(value);
-        let delta = value - self.mean;
-        self.mean += delta / self.count as f64;
-        self.squares += delta * (value - self.mean);
+        if self.is_small() {
+            self.add_to_small_spread(value);
+        } else {
+            self.add_to_spread(value);
+        }
         if value < self.min {
             self.min = value;
         }
@@ -64,6 +73,30 @@ impl Aggregate {
             self.last = value;
             self.last_ms = time_ms;
         }
+    }
+
+    /// Welford's step.
+    #[inline]
+    fn add_to_spread(&mut self, value: f64) {
+        let delta = value - self.mean;
+        self.mean += delta / self.count as f64;
+        self.squares += delta * (value - self.mean);
+    }
+
+    #[cold]
+    fn add_to_small_spread(&mut self, value: f64) {
+        if is_small(value) {
+            return self.add_to_spread(value * SMALL_SCALE);
+        }
+        self.mean /= SMALL_SCALE;
+        self.squares = self.squares / SMALL_SCALE / SMALL_SCALE;
+        self.add_to_spread(value);
+    }
+
+    /// Whether all values so far are small.
+    #[inline]
+    fn is_small(&self) -> bool {
+        self.max < SMALL && self.min > -SMALL
     }
 
     #[inline]
@@ -107,7 +140,8 @@ impl Aggregate {
 
     /// Population standard deviation; not finite where the squares overflow.
     pub fn stddev(&self) -> f64 {
-        (self.squares / self.count as f64).sqrt()
+        let spread = (self.squares / self.count as f64).sqrt();
+        if self.is_small() { spread / SMALL_SCALE } else { spread }
     }
 
     /// All fields in a fixed order, for the checkpoint.
@@ -122,6 +156,10 @@ impl Aggregate {
         let [first_ms, last_ms] = times;
         Self { count, sum, compensation, mean, squares, min, max, first, last, first_ms, last_ms, scaled }
     }
+}
+
+fn is_small(value: f64) -> bool {
+    value.abs() < SMALL
 }
 
 #[cfg(test)]
@@ -191,5 +229,18 @@ mod tests {
             prop_assert_eq!(restored.sum().to_bits(), aggregate.sum().to_bits());
             prop_assert_eq!(restored.to_parts().1.map(f64::to_bits), floats.map(f64::to_bits));
         }
+    }
+
+    #[test]
+    fn the_spread_of_tiny_values_does_not_underflow() {
+        let check = |values: &[f64], expected: f64| {
+            let stddev = aggregate(values).stddev();
+            assert!((stddev - expected).abs() <= expected * 1e-9, "{values:?}: {stddev:e} and not {expected:e}");
+        };
+        check(&[5e-324, -5e-324], 5e-324);
+        check(&[2e-200, 4e-200], 1e-200);
+        check(&[1e-160, 3e-90, 1e-90], (14f64 / 9.0).sqrt() * 1e-90);
+        check(&[0.0, 0.0, 3.0], 2f64.sqrt());
+        check(&[0.0, 0.0], 0.0);
     }
 }

@@ -223,6 +223,8 @@ fn append(log: &Log, items: impl Iterator<Item = impl FnOnce(&mut Vec<u8>)>) {
         records.push_with(item);
         if records.count() == 100 {
             log.append_wait(&records).expect("an open log");
+            // Else the writer might put several appends into one batch.
+            log.sync().expect("an open log");
             records.clear();
         }
     }
