@@ -560,7 +560,8 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
                 (1..=2_000).flat_map(|id| client(Version::V4).publish(TOPIC, 1, id, &[b'x'; 100])).collect();
             let mut acks = vec![0; 2_000 * 4];
             let (sent, received) = tokio::join!(writer.write_all(&publishes), reader.read_exact(&mut acks));
-            (sent.unwrap(), received.unwrap());
+            sent.unwrap();
+            received.unwrap();
             acks.chunks(4).map(|ack| u16::from_be_bytes([ack[2], ack[3]])).eq(1..=2_000)
         })
     });
