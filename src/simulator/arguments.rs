@@ -14,7 +14,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Length of a run for which none was given, with `--verify`.
 const DEFAULT_VERIFIED: Duration = Duration::from_secs(30);
 
-/// Runs a fleet of simulated devices against an MQTT listener. Defaults come from the [simulator] section of the
+/// Runs a fleet of simulated devices against an MQTT listener. Defaults come from the section simulator of the
 /// config.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct Arguments {

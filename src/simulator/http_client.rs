@@ -19,7 +19,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The connection could not be opened.
-    #[error("nothing answers at http://{authority}: {source}; start weir, or give its address with --http")]
+    #[error("nothing answers at http://{authority} ({source}): start weir, or give its address")]
     Unreachable {
         /// Host and port.
         authority: String,

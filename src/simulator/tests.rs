@@ -72,7 +72,7 @@ impl Broker {
         self.received.lock().unwrap().entry(topic).or_default().push(payload);
         let mut publishes = self.publishes.lock().unwrap();
         *publishes += 1;
-        if self.loses_every > 0 && *publishes % self.loses_every == 0 {
+        if self.loses_every > 0 && publishes.is_multiple_of(self.loses_every) {
             return None;
         }
         match qos {

@@ -3,6 +3,8 @@
 //! Everything waits for conditions with a deadline. What a run chose at random is printed with its seed; a failing test
 //! shows what weir logged.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
+
 mod daemon;
 mod durability;
 mod hostile;

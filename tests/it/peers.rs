@@ -174,8 +174,9 @@ fn prometheus_scrapes() {
     for (query, expected) in [("up", "1"), ("weir_readings_received_total", "1"), ("weir_readings_unaccounted", "0")] {
         wait_for(&format!("Prometheus has {query}"), || {
             let response = http::try_get(free, &format!("/api/v1/query?query={query}"))?;
-            let value = response.json()["data"]["result"][0]["value"][1].clone();
-            (value == expected).then_some(())
+            // It answers with text until it is ready.
+            let answer: Value = serde_json::from_slice(&response.body).ok()?;
+            (answer["data"]["result"][0]["value"][1] == expected).then_some(())
         });
     }
 }
