@@ -4,6 +4,8 @@
 //! the median time from PUBLISH to PUBACK of one connection with one in flight beside that of a bare write and
 //! `fdatasync` on the same disk. Arguments: `-- [messages] [connections] [in flight]`.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
+
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -27,7 +27,7 @@ pub enum Command {
     /// Read the configuration and print every fault in it.
     Check,
     /// Run a fleet of simulated devices against an MQTT broker.
-    Simulate(simulator::Arguments),
+    Simulate(Box<simulator::Arguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
     Replay(ReplayArguments),
     /// Look into a journal.

@@ -68,7 +68,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
         Command::Simulate(arguments) => {
             telemetry::logging::init(&config.log.level, config.log.format)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let verdict = runtime.block_on(simulator::command(arguments, &config))?;
+            let verdict = runtime.block_on(simulator::command(*arguments, &config))?;
             print!("{verdict}");
             Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
         }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use weir::config::Config;
 use weir::simulator::http_client;
@@ -23,8 +23,13 @@ pub fn health(arguments: &HealthArguments, config: &Config) -> anyhow::Result<Ex
     };
     let path = if arguments.ready { "/readyz" } else { "/healthz" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let response =
-        runtime.block_on(http_client::get(authority, path)).with_context(|| format!("no answer from {url}{path}"))?;
+    let response = match runtime.block_on(http_client::get(authority, path)) {
+        Ok(response) => response,
+        Err(error) => {
+            eprintln!("weir: no answer from {url}{path}: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let body = String::from_utf8_lossy(&response.body).into_owned();
     if response.status == 200 {
         println!("{body}");

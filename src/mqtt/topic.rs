@@ -4,12 +4,19 @@
 /// cost megabytes.
 pub(crate) const MAX_FILTER_LEVELS: usize = 64;
 
-/// The topic name in `bytes`, if a client may publish on it at all: not empty, UTF-8 without U+0000, no wildcards.
+/// The UTF-8 encoded string in `bytes`; without one the packet is malformed [MQTT-1.5.4-1, MQTT-1.5.4-2].
+pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+/// Whether a client may publish on `name` at all: it is not empty and has no wildcards.
+pub(crate) fn is_valid_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['+', '#'])
+}
+
+/// The topic name in `bytes`, if it is one.
 pub(crate) fn valid_name(bytes: &[u8]) -> Option<&str> {
-    if bytes.is_empty() || bytes.iter().any(|byte| matches!(byte, b'+' | b'#' | 0)) {
-        return None;
-    }
-    std::str::from_utf8(bytes).ok()
+    text(bytes).filter(|name| is_valid_name(name))
 }
 
 /// Whether `filter` is a topic filter: wildcards stand alone in their level, `#` in the last one.

@@ -35,7 +35,10 @@ impl TopicCache {
     #[cold]
     fn replace(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
         if self.topic.is_empty() || self.topic.as_bytes() != topic {
-            let name = topic::valid_name(topic).ok_or(Close::TopicName)?;
+            let name = topic::text(topic).ok_or(Close::Malformed)?;
+            if !topic::is_valid_name(name) {
+                return Err(Close::TopicName);
+            }
             self.topic.clear();
             self.topic.push_str(name);
             self.ingest = around.is_ingest(name);

@@ -110,11 +110,11 @@ impl Checkpointer {
             completion.stall = completion.stall.max(started.elapsed());
             *waiting = Some(blobs);
         }
-        if let Some(blobs) = waiting.take() {
-            if let Err(mpsc::TrySendError::Full(Job::Groups(blobs))) = jobs.try_send(Job::Groups(blobs)) {
-                *waiting = Some(blobs);
-                return;
-            }
+        if let Some(blobs) = waiting.take()
+            && let Err(mpsc::TrySendError::Full(Job::Groups(blobs))) = jobs.try_send(Job::Groups(blobs))
+        {
+            *waiting = Some(blobs);
+            return;
         }
         if *encoded {
             let replay_from = completion.positions.replay_from;

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod checkpoint_writer;
 pub mod handle;
+mod limits;
 pub mod run;
 mod sink;
 pub mod start;

@@ -132,6 +132,7 @@ impl Runner {
     /// configured ones, from a checkpoint on: so a change of settings has a place in the journal, and a replay never
     /// crosses it.
     fn recover(&mut self, reader: &mut Reader, waker: &Waker) -> Result<(), PipelineError> {
+        self.limits.look(self.operator.totals());
         let started = Instant::now();
         let (from, end) = (self.position, self.recovered_end);
         while self.position < end {
@@ -227,6 +228,7 @@ impl Runner {
     }
 
     fn publish_status(&mut self) {
+        self.limits.look(self.operator.totals());
         let (newest_event_ms, lowest_watermark_ms) = self.operator.event_time();
         let (operator, position, arrival_ms) = (&self.operator, self.position, self.arrival_ms);
         let mismatches = self.outputs.mismatches();

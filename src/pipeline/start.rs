@@ -13,6 +13,7 @@ use crate::log::{Log, Lsn};
 use crate::pipeline::checkpoint::Checkpointer;
 use crate::pipeline::checkpoint_writer::Writer;
 use crate::pipeline::handle::{Command, Pipeline};
+use crate::pipeline::limits::Limits;
 use crate::pipeline::sink::Outputs;
 use crate::state::manifest::Positions;
 use crate::state::store::{Checkpoint, Store};
@@ -82,6 +83,7 @@ pub struct Runner {
     pub(super) position: u64,
     /// Arrival time of the last batch of this run.
     pub(super) arrival_ms: Option<i64>,
+    pub(super) limits: Limits,
     /// Journal position up to which this is a recovery.
     pub(super) recovered_end: u64,
 }
@@ -127,6 +129,7 @@ pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
         commands,
         position,
         arrival_ms: None,
+        limits: Limits::new(),
         recovered_end: recovered_end.0,
     };
     Ok((runner, pipeline))

@@ -252,11 +252,12 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
 #[test]
 fn bad_topic_names_end_the_connection() {
     for version in BOTH {
-        for topic in ["a/+", "#", "", "a\0b"] {
+        for topic in ["a/+", "#", ""] {
             assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(Close::TopicName), "{topic:?}");
         }
+        assert_eq!(Case::new(version).publish("a\0b", 0, 0, "x"), Err(Close::Malformed));
         let not_utf8 = [0x30, 4, 0, 2, 0xFF, 0xFE];
-        assert_eq!(Case::new(Version::V4).feed(&not_utf8), Err(Close::TopicName));
+        assert_eq!(Case::new(Version::V4).feed(&not_utf8), Err(Close::Malformed));
     }
 }
 
