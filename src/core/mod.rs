@@ -30,3 +30,6 @@ mod topic;
 mod validate;
 mod watermark;
 mod window;
+
+#[cfg(test)]
+mod tests;
