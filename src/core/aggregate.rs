@@ -3,12 +3,40 @@
 /// Sums are kept divided by this once they have left the range of binary64 (see [`Aggregate::sum`]).
 const SCALE: f64 = 18_446_744_073_709_551_616.0; // 2^64
 
-/// Below this the squares of differences underflow. While all values of a window are so small, mean and squares are kept
-/// multiplied by [`SMALL_SCALE`] and by its square.
-const SMALL: f64 = 1e-100;
+/// What differences from the mean are multiplied by before they are squared: squares of tiny or huge ones leave the range
+/// of binary64 although their root does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum SquareScale {
+    /// 2^600.
+    Tiny = 0,
+    /// 1.
+    Plain = 1,
+    /// 2^-600.
+    Huge = 2,
+}
 
-/// 2^600: takes the smallest binary64 to where its square is exact enough, and [`SMALL`] to where its square is finite.
-const SMALL_SCALE: f64 = f64::from_bits((1023 + 600) << 52);
+impl SquareScale {
+    /// Differences whose squares keep all their digits.
+    const PLAIN: std::ops::RangeInclusive<f64> = 1e-140..=1e150;
+
+    fn of(difference: f64) -> Self {
+        if difference > *Self::PLAIN.end() {
+            Self::Huge
+        } else if difference >= *Self::PLAIN.start() {
+            Self::Plain
+        } else {
+            Self::Tiny
+        }
+    }
+
+    fn factor(self) -> f64 {
+        match self {
+            Self::Tiny => f64::from_bits((1023 + 600) << 52),
+            Self::Plain => 1.0,
+            Self::Huge => f64::from_bits((1023 - 600) << 52),
+        }
+    }
+}
 
 /// A running aggregate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +45,7 @@ pub(super) struct Aggregate {
     /// Neumaier's running sum and compensation; both divided by [`SCALE`] when `scaled`.
     sum: f64,
     compensation: f64,
-    /// Welford's running mean and sum of squared differences.
+    /// Welford's running mean and sum of squared differences, these multiplied as `square_scale` says.
     mean: f64,
     squares: f64,
     pub min: f64,
@@ -27,6 +55,7 @@ pub(super) struct Aggregate {
     first_ms: i64,
     last_ms: i64,
     scaled: bool,
+    square_scale: SquareScale,
 }
 
 impl Aggregate {
@@ -37,7 +66,7 @@ impl Aggregate {
             count: 1,
             sum: value,
             compensation: 0.0,
-            mean: if is_small(value) { value * SMALL_SCALE } else { value },
+            mean: value,
             squares: 0.0,
             min: value,
             max: value,
@@ -46,6 +75,7 @@ impl Aggregate {
             first_ms: time_ms,
             last_ms: time_ms,
             scaled: false,
+            square_scale: SquareScale::Plain,
         }
     }
 
@@ -54,11 +84,9 @@ impl Aggregate {
     pub fn add(&mut self, value: f64, time_ms: i64) {
         self.count += 1;
         self.add_to_sum(value);
-        if self.is_small() {
-            self.add_to_small_spread(value);
-        } else {
-            self.add_to_spread(value);
-        }
+        let delta = value - self.mean;
+        self.mean += delta / self.count as f64;
+        self.add_square(delta, value - self.mean);
         if value < self.min {
             self.min = value;
         }
@@ -73,30 +101,6 @@ impl Aggregate {
             self.last = value;
             self.last_ms = time_ms;
         }
-    }
-
-    /// Welford's step.
-    #[inline]
-    fn add_to_spread(&mut self, value: f64) {
-        let delta = value - self.mean;
-        self.mean += delta / self.count as f64;
-        self.squares += delta * (value - self.mean);
-    }
-
-    #[cold]
-    fn add_to_small_spread(&mut self, value: f64) {
-        if is_small(value) {
-            return self.add_to_spread(value * SMALL_SCALE);
-        }
-        self.mean /= SMALL_SCALE;
-        self.squares = self.squares / SMALL_SCALE / SMALL_SCALE;
-        self.add_to_spread(value);
-    }
-
-    /// Whether all values so far are small.
-    #[inline]
-    fn is_small(&self) -> bool {
-        self.max < SMALL && self.min > -SMALL
     }
 
     #[inline]
@@ -121,6 +125,30 @@ impl Aggregate {
         self.add_to_sum(value);
     }
 
+    /// Adds the product of the differences from the mean before and after a value.
+    #[inline]
+    fn add_square(&mut self, before: f64, after: f64) {
+        let is_plain = SquareScale::PLAIN.contains(&before.abs()) || before == 0.0 || self.squares > 0.0;
+        if self.square_scale == SquareScale::Plain && is_plain && before.abs() <= *SquareScale::PLAIN.end() {
+            self.squares += before * after;
+        } else {
+            self.add_scaled_square(before, after);
+        }
+    }
+
+    /// Follows the largest difference so far: what smaller ones lose beside it does not count.
+    #[cold]
+    fn add_scaled_square(&mut self, before: f64, after: f64) {
+        let scale = SquareScale::of(before.abs());
+        if scale > self.square_scale || self.squares == 0.0 {
+            let change = scale.factor() / self.square_scale.factor();
+            self.squares = self.squares * change * change;
+            self.square_scale = scale;
+        }
+        let factor = self.square_scale.factor();
+        self.squares += (before * factor) * (after * factor);
+    }
+
     /// The sum, as if it had been rounded once; infinite when it is out of range.
     pub fn sum(&self) -> f64 {
         self.total(1.0)
@@ -138,28 +166,45 @@ impl Aggregate {
         if self.scaled { total * SCALE } else { total }
     }
 
-    /// Population standard deviation; not finite where the squares overflow.
+    /// Population standard deviation; not finite where differences from the mean overflow.
     pub fn stddev(&self) -> f64 {
-        let spread = (self.squares / self.count as f64).sqrt();
-        if self.is_small() { spread / SMALL_SCALE } else { spread }
+        (self.squares / self.count as f64).sqrt() / self.square_scale.factor()
     }
 
     /// All fields in a fixed order, for the checkpoint.
-    pub fn to_parts(self) -> (u64, [f64; 8], [i64; 2], bool) {
+    pub fn to_parts(self) -> (u64, [f64; 8], [i64; 2], u8) {
         let floats = [self.sum, self.compensation, self.mean, self.squares, self.min, self.max, self.first, self.last];
-        (self.count, floats, [self.first_ms, self.last_ms], self.scaled)
+        (self.count, floats, [self.first_ms, self.last_ms], u8::from(self.scaled) | (self.square_scale as u8) << 1)
     }
 
     /// The inverse of [`Aggregate::to_parts`].
-    pub fn from_parts(count: u64, floats: [f64; 8], times: [i64; 2], scaled: bool) -> Self {
+    pub fn from_parts(count: u64, floats: [f64; 8], times: [i64; 2], scales: u8) -> Option<Self> {
         let [sum, compensation, mean, squares, min, max, first, last] = floats;
         let [first_ms, last_ms] = times;
-        Self { count, sum, compensation, mean, squares, min, max, first, last, first_ms, last_ms, scaled }
+        let scaled = scales & 1 == 1;
+        let square_scale = match scales >> 1 {
+            0 => SquareScale::Tiny,
+            1 => SquareScale::Plain,
+            2 => SquareScale::Huge,
+            _ => return None,
+        };
+        let aggregate = Self {
+            count,
+            sum,
+            compensation,
+            mean,
+            squares,
+            min,
+            max,
+            first,
+            last,
+            first_ms,
+            last_ms,
+            scaled,
+            square_scale,
+        };
+        Some(aggregate)
     }
-}
-
-fn is_small(value: f64) -> bool {
-    value.abs() < SMALL
 }
 
 #[cfg(test)]
@@ -195,8 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn squares_that_overflow_are_not_finite() {
-        assert!(!aggregate(&[1e200, -1e200]).stddev().is_finite());
+    fn squares_may_leave_the_range() {
+        let check = |values: &[f64], expected: f64| {
+            let stddev = aggregate(values).stddev();
+            assert!((stddev - expected).abs() <= 1e-12 * expected, "{values:?}: {stddev:e}");
+        };
+        check(&[1e200, -1e200], 1e200);
+        check(&[-1e-300, 0.0], 5e-301);
+        check(&[0.0, 0.0, 1e-300, -1e-300, 0.0, 0.0, 0.0, 0.0], 5e-301);
+        check(&[-1e-300, 0.0, 4.0], 1.8856180831641267);
+        check(&[4.0, -1e-300, 0.0], 1.8856180831641267);
+        check(&[1.0, 1e-300, 3e180], 1.4142135623730951e180);
+        check(&[1e-100, 1e-100], 0.0);
         assert!(!aggregate(&[f64::MAX, -f64::MAX, f64::MAX]).stddev().is_finite());
     }
 
@@ -224,23 +279,11 @@ mod tests {
         #[test]
         fn parts_restore_it(values in prop::collection::vec(any::<f64>().prop_filter("finite", |v| v.is_finite()), 1..20)) {
             let aggregate = aggregate(&values);
-            let (count, floats, times, scaled) = aggregate.to_parts();
-            let restored = Aggregate::from_parts(count, floats, times, scaled);
+            let (count, floats, times, scales) = aggregate.to_parts();
+            let restored = Aggregate::from_parts(count, floats, times, scales).unwrap();
             prop_assert_eq!(restored.sum().to_bits(), aggregate.sum().to_bits());
+            prop_assert_eq!(restored.stddev().to_bits(), aggregate.stddev().to_bits());
             prop_assert_eq!(restored.to_parts().1.map(f64::to_bits), floats.map(f64::to_bits));
         }
-    }
-
-    #[test]
-    fn the_spread_of_tiny_values_does_not_underflow() {
-        let check = |values: &[f64], expected: f64| {
-            let stddev = aggregate(values).stddev();
-            assert!((stddev - expected).abs() <= expected * 1e-9, "{values:?}: {stddev:e} and not {expected:e}");
-        };
-        check(&[5e-324, -5e-324], 5e-324);
-        check(&[2e-200, 4e-200], 1e-200);
-        check(&[1e-160, 3e-90, 1e-90], (14f64 / 9.0).sqrt() * 1e-90);
-        check(&[0.0, 0.0, 3.0], 2f64.sqrt());
-        check(&[0.0, 0.0], 0.0);
     }
 }

@@ -235,7 +235,14 @@ mod tests {
                 at
             });
             let aggregate = Aggregate::new(1.0, start_ms);
-            let window = Window { start_ms, end_ms: start_ms + 10, aggregate, fired_seq: 5, firings, touched: false };
+            let window = Window {
+                start_ms,
+                end_ms: start_ms + 10,
+                aggregate,
+                fired_seq: u64::from(firings),
+                firings,
+                touched: false,
+            };
             device.series[at].add_window(window);
         }
         device

@@ -51,7 +51,8 @@ impl Operator {
             return device.watermark_ms;
         }
         let silence_ms = self.silence_ms(device.last_arrival_ms);
-        if silence_ms < idle_timeout_ms {
+        // Without silence there is nothing to add to what the readings themselves allow once their message is done.
+        if silence_ms < idle_timeout_ms.max(1) {
             return device.watermark_ms;
         }
         let newest_end_ms = device.newest_open_end_ms().unwrap_or(NONE_MS);

@@ -176,7 +176,7 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
-        let mut checked = self.check(batch, site, fields, is_fault, redelivered);
+        let checked = self.check(batch, site, fields, is_fault, redelivered);
         if is_fault {
             self.fault(site, *index, &checked, fields, out);
             *index += 1;
@@ -203,8 +203,7 @@ impl Operator {
                 }
             }
             Err(problem) => {
-                checked.problem = first_failure(checked.problem, Some(problem));
-                self.reading(batch, site, *index, &checked, Ok(""), &Token::Absent, out);
+                self.reading(batch, site, *index, &checked, Err(problem), &Token::Absent, out);
                 *index += 1;
             }
         }

@@ -31,3 +31,6 @@ mod topic;
 mod validate;
 mod watermark;
 mod window;
+
+#[cfg(test)]
+mod tests;

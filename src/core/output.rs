@@ -350,7 +350,7 @@ mod tests {
             window_json(&window()),
             r#"{"seq":17,"device_id":"gärät \"3\"","metric":"temperature","window_start":-5000,"window_end":0,"#
                 .to_owned()
-                + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e300,"first":null,"#
+                + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
                 + r#""last":5e-324,"stddev":null}"#
         );
     }

@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn out_of_range_is_invalid() {
-        check("18446744073709551615", None);
+        check("18446744073709551615", Some(18_446_744_073_709));
         check("170141183460469231731687303715884105728", None);
         check("1e30", None);
         check("1e999999999999", None);

@@ -61,10 +61,11 @@ impl Window {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        let (count, floats, [first_ms, last_ms], scaled) = self.aggregate.to_parts();
+        let (count, floats, [first_ms, last_ms], scales) = self.aggregate.to_parts();
         put_i64(self.start_ms, out);
         put_u64(self.end_ms.wrapping_sub(self.start_ms) as u64, out);
-        put_u64(u64::from(self.firings) << 1 | u64::from(scaled), out);
+        put_u64(u64::from(self.firings), out);
+        out.push(scales);
         if self.firings > 0 {
             put_u64(self.fired_seq, out);
         }
@@ -79,8 +80,8 @@ impl Window {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
         let start_ms = reader.i64()?;
         let end_ms = start_ms.wrapping_add(reader.u64()? as i64);
-        let firings_and_scaled = reader.u64()?;
-        let firings = u32::try_from(firings_and_scaled >> 1).map_err(|_| "window firings")?;
+        let firings = reader.u32()?;
+        let scales = reader.u8()?;
         let fired_seq = if firings > 0 { reader.u64()? } else { 0 };
         let count = reader.u64()?;
         let first_ms = start_ms.wrapping_add(reader.u64()? as i64);
@@ -92,7 +93,8 @@ impl Window {
         if count == 0 || end_ms <= start_ms {
             return Err("an empty window");
         }
-        let aggregate = Aggregate::from_parts(count, floats, [first_ms, last_ms], firings_and_scaled & 1 == 1);
+        let aggregate =
+            Aggregate::from_parts(count, floats, [first_ms, last_ms], scales).ok_or("the scales of a window")?;
         Ok(Self { start_ms, end_ms, aggregate, fired_seq, firings, touched: false })
     }
 }

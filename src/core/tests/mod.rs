@@ -1,0 +1,154 @@
+//! Tests of the operator as a whole.
+
+mod conformance;
+mod events;
+mod idleness;
+mod model;
+mod properties;
+mod reasons;
+mod reconfigure;
+mod snapshots;
+mod state;
+
+use crate::core::operator::Operator;
+use crate::core::output::{Collector, ErrorEntry, WindowResult};
+use crate::core::record::{self, Publish};
+use crate::core::settings::Settings;
+
+/// Arrival time at which the tests begin; on a window boundary.
+const T0: i64 = 1_732_098_765_000;
+
+/// One effect, with everything that an observer could see of it.
+#[derive(Debug, Clone, PartialEq)]
+enum Effect {
+    Window { seq: u64, supersedes: Option<u64>, json: serde_json::Value },
+    Error { seq: u64, json: serde_json::Value },
+}
+
+/// Collects effects in order.
+#[derive(Debug, Default)]
+struct Effects(Vec<Effect>);
+
+impl Collector for Effects {
+    fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
+        let mut json = Vec::new();
+        window.write_json(seq, &mut json);
+        let json = serde_json::from_slice(&json).unwrap();
+        self.0.push(Effect::Window { seq, supersedes: window.supersedes, json });
+    }
+
+    fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
+        let mut json = Vec::new();
+        entry.write_json(seq, &mut json);
+        self.0.push(Effect::Error { seq, json: serde_json::from_slice(&json).unwrap() });
+    }
+}
+
+/// A record before it is encoded.
+#[derive(Debug, Clone)]
+enum Input {
+    Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
+    Tick,
+    Resumed,
+}
+
+impl Input {
+    /// A QoS 1 publish on the telemetry topic of `device`.
+    fn telemetry(device: &str, payload: impl Into<Vec<u8>>) -> Self {
+        Self::on(&format!("devices/{device}/telemetry"), payload)
+    }
+
+    fn on(topic: &str, payload: impl Into<Vec<u8>>) -> Self {
+        let (client, topic) = ("client".to_owned(), topic.to_owned());
+        Self::Publish { client, topic, packet_id: 1, qos: 1, dup: false, payload: payload.into() }
+    }
+
+    fn again(mut self) -> Self {
+        if let Self::Publish { dup, .. } = &mut self {
+            *dup = true;
+        }
+        self
+    }
+
+    fn encode(&self, previous: Option<&Input>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Self::Publish { client, topic, packet_id, qos, dup, payload } => {
+                let same =
+                    matches!(previous, Some(Self::Publish { client: c, topic: t, .. }) if c == client && t == topic);
+                let publish = Publish {
+                    client_id: client,
+                    topic,
+                    packet_id: *packet_id,
+                    qos: *qos,
+                    dup: *dup,
+                    retain: false,
+                    payload,
+                };
+                record::encode_publish(&publish, same, &mut bytes);
+            }
+            Self::Tick => record::encode_tick(&mut bytes),
+            Self::Resumed => record::encode_resumed(&mut bytes),
+        }
+        bytes
+    }
+}
+
+/// An operator under test with the position of its journal.
+struct Bench {
+    operator: Operator,
+    lsn: u64,
+    effects: Effects,
+}
+
+impl Bench {
+    fn new(settings: Settings) -> Self {
+        Self { operator: Operator::new(settings), lsn: 0, effects: Effects::default() }
+    }
+
+    /// Applies one batch; its effects.
+    fn apply(&mut self, arrival_ms: i64, inputs: &[Input]) -> Vec<Effect> {
+        let records: Vec<_> = (0..inputs.len())
+            .map(|index| inputs[index].encode(index.checked_sub(1).map(|before| &inputs[before])))
+            .collect();
+        let records = records.iter().map(Vec::as_slice);
+        self.operator.apply(self.lsn, arrival_ms, records, &mut self.effects).unwrap();
+        self.lsn += inputs.len() as u64;
+        assert_eq!(self.operator.totals().unaccounted(), 0);
+        std::mem::take(&mut self.effects.0)
+    }
+
+    /// Applies a batch and expects `effects`, each as in [`brief`].
+    fn check(&mut self, arrival_ms: i64, inputs: &[Input], effects: &[&str]) {
+        let actual: Vec<_> = self.apply(arrival_ms, inputs).iter().map(brief).collect();
+        assert_eq!(actual, effects, "at T0 + {}", arrival_ms - T0);
+    }
+}
+
+/// An effect in short: `device/metric@start#revision=sum` or `reason device/metric index`; times relative to [`T0`].
+fn brief(effect: &Effect) -> String {
+    match effect {
+        Effect::Window { json, .. } => format!(
+            "{}/{}@{}#{}={}",
+            json["device_id"].as_str().unwrap(),
+            json["metric"].as_str().unwrap(),
+            json["window_start"].as_i64().unwrap() - T0,
+            json["revision"],
+            json["sum"],
+        ),
+        Effect::Error { json, .. } => {
+            let name = |key: &str| json[key].as_str().unwrap_or("-").to_owned();
+            format!("{} {}/{} {}", name("reason"), name("device_id"), name("metric"), json["index"])
+        }
+    }
+}
+
+/// The payload of one reading of metric `m`, `offset_ms` after [`T0`].
+fn reading(offset_ms: i64, value: f64) -> String {
+    format!(r#"{{"metric":"m","value":{value},"timestamp":{}}}"#, T0 + offset_ms)
+}
+
+/// The same with a sequence number.
+fn numbered(seq: u64, offset_ms: i64, value: f64) -> String {
+    format!(r#"{{"metric":"m","value":{value},"timestamp":{},"seq":{seq}}}"#, T0 + offset_ms)
+}

@@ -1,0 +1,403 @@
+//! A slow model of the operator that is meant to be obviously right: it keeps every reading, looks at every device in
+//! every batch, and knows no JSON.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Input;
+use crate::core::settings::{Settings, WatermarkScope};
+
+/// One element of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Element {
+    pub device: &'static str,
+    pub seq: Option<u64>,
+    pub boot: Option<u8>,
+    pub time_ms: Option<i64>,
+    pub readings: Vec<(&'static str, i32)>,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Message {
+    pub client: &'static str,
+    pub packet_id: u16,
+    pub dup: bool,
+    pub elements: Vec<Element>,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Record {
+    Message(Message),
+    Tick,
+    Resumed,
+}
+
+impl Element {
+    fn json(&self) -> String {
+        let mut fields = vec![format!(r#""device_id":"{}""#, self.device)];
+        fields.extend(self.seq.map(|seq| format!(r#""seq":{seq}"#)));
+        fields.extend(self.boot.map(|boot| format!(r#""boot":{boot}"#)));
+        fields.extend(self.time_ms.map(|time| format!(r#""timestamp":{time}"#)));
+        if let [(metric, value)] = self.readings[..] {
+            fields.push(format!(r#""metric":"{metric}","value":{value}"#));
+        } else {
+            let metrics: Vec<_> =
+                self.readings.iter().map(|(metric, value)| format!(r#""{metric}":{value}"#)).collect();
+            fields.push(format!(r#""metrics":{{{}}}"#, metrics.join(",")));
+        }
+        format!("{{{}}}", fields.join(","))
+    }
+}
+
+impl Message {
+    fn payload(&self) -> String {
+        let elements: Vec<_> = self.elements.iter().map(Element::json).collect();
+        if let [element] = &elements[..] { element.clone() } else { format!("[{}]", elements.join(",")) }
+    }
+}
+
+impl Record {
+    pub fn input(&self) -> Input {
+        match self {
+            Record::Message(message) => Input::Publish {
+                client: message.client.to_owned(),
+                topic: "any".to_owned(),
+                packet_id: message.packet_id,
+                qos: 1,
+                dup: message.dup,
+                payload: message.payload().into_bytes(),
+            },
+            Record::Tick => Input::Tick,
+            Record::Resumed => Input::Resumed,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    /// Time and value in journal order.
+    readings: Vec<(i64, i32)>,
+    firings: u32,
+    touched: bool,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    watermark_ms: Option<i64>,
+    newest_ms: Option<i64>,
+    newest_seen_ms: Option<i64>,
+    last_arrival_ms: i64,
+    last_awake_ms: i64,
+    seqs: BTreeSet<u64>,
+    boot: Option<u8>,
+    metrics: BTreeSet<&'static str>,
+    /// By end and metric, never dropped.
+    windows: BTreeMap<(i64, &'static str), Window>,
+}
+
+impl Device {
+    fn open_ends(&self) -> impl Iterator<Item = i64> + '_ {
+        self.windows.iter().filter(|(_, w)| w.firings == 0 && !w.touched).map(|(&(end, _), _)| end)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Model {
+    settings: Settings,
+    devices: BTreeMap<&'static str, Device>,
+    clients: BTreeMap<&'static str, (u64, VecDeque<(u16, String)>)>,
+    watermark_ms: Option<i64>,
+    newest_ms: Option<i64>,
+    last_arrival_ms: i64,
+    now_ms: Option<i64>,
+    listening_since_ms: i64,
+    paused_ms: i64,
+    swept_ms: i64,
+    lsn: u64,
+    arrival_ms: i64,
+    effects: Vec<String>,
+}
+
+impl Model {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            devices: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            watermark_ms: None,
+            newest_ms: None,
+            last_arrival_ms: i64::MIN,
+            now_ms: None,
+            listening_since_ms: i64::MIN,
+            paused_ms: 0,
+            swept_ms: 0,
+            lsn: 0,
+            arrival_ms: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    fn is_global(&self) -> bool {
+        self.settings.watermark == WatermarkScope::Global
+    }
+
+    /// Applies a batch; its effects as in [`super::properties::line`].
+    pub fn apply(&mut self, arrival_ms: i64, records: &[Record]) -> Vec<String> {
+        let before_ms = self.now_ms.unwrap_or(arrival_ms);
+        self.now_ms = Some(arrival_ms);
+        self.arrival_ms = arrival_ms;
+        if records.first() == Some(&Record::Resumed) {
+            self.paused_ms += arrival_ms - before_ms;
+            self.listening_since_ms = arrival_ms;
+        }
+        self.look_at_silence();
+        self.forget_silent();
+        for record in records {
+            match record {
+                Record::Message(message) => self.message(message),
+                Record::Resumed => self.listening_since_ms = arrival_ms,
+                Record::Tick => {}
+            }
+            self.lsn += 1;
+        }
+        self.fire(|_, window| window.touched);
+        std::mem::take(&mut self.effects)
+    }
+
+    pub fn close_all(&mut self) -> Vec<String> {
+        self.fire(|_, window| window.firings == 0);
+        std::mem::take(&mut self.effects)
+    }
+
+    fn look_at_silence(&mut self) {
+        let Some(timeout_ms) = self.settings.idle_timeout_ms else { return };
+        let now_ms = self.arrival_ms;
+        let since = self.listening_since_ms;
+        let bound_ms = self.settings.out_of_orderness_ms;
+        let moved = |newest: Option<i64>, last_arrival: i64, open_end: Option<i64>| {
+            let silence_ms = now_ms.saturating_sub(last_arrival.max(since));
+            let (newest, open_end) = (newest?, open_end?);
+            (silence_ms >= timeout_ms).then(|| (newest + silence_ms - bound_ms - 1).min(open_end - 1))
+        };
+        if self.is_global() {
+            let open_end = self.devices.values().flat_map(Device::open_ends).max();
+            self.watermark_ms = self.watermark_ms.max(moved(self.newest_ms, self.last_arrival_ms, open_end));
+        } else {
+            for device in self.devices.values_mut() {
+                let open_end = device.open_ends().max();
+                device.watermark_ms =
+                    device.watermark_ms.max(moved(device.newest_ms, device.last_arrival_ms, open_end));
+            }
+        }
+        self.fire_due();
+    }
+
+    fn fire_due(&mut self) {
+        let (is_global, global) = (self.is_global(), self.watermark_ms);
+        self.fire(|device, window| {
+            let watermark = if is_global { global } else { device };
+            window.firings == 0 && !window.touched && watermark.is_some_and(|watermark| window.end_ms - 1 <= watermark)
+        });
+    }
+
+    /// Fires the windows chosen, by the device's watermark and the window, in order of (end, device, metric).
+    fn fire(&mut self, choose: impl Fn(Option<i64>, Candidate) -> bool) {
+        let mut chosen = Vec::new();
+        for (&id, device) in &self.devices {
+            for (&(end_ms, metric), window) in &device.windows {
+                let candidate = Candidate { end_ms, firings: window.firings, touched: window.touched };
+                if choose(device.watermark_ms, candidate) {
+                    chosen.push((end_ms, id, metric));
+                }
+            }
+        }
+        chosen.sort();
+        for (end_ms, id, metric) in chosen {
+            let window = self.devices.get_mut(id).unwrap().windows.get_mut(&(end_ms, metric)).unwrap();
+            let values = || window.readings.iter().map(|&(_, value)| f64::from(value));
+            let first_ms = window.readings.iter().map(|&(time, _)| time).min().unwrap();
+            let last_ms = window.readings.iter().map(|&(time, _)| time).max().unwrap();
+            let first = window.readings.iter().find(|&&(time, _)| time == first_ms).unwrap().1;
+            let last = window.readings.iter().rfind(|&&(time, _)| time == last_ms).unwrap().1;
+            let start_ms = end_ms - self.settings.window_ms;
+            self.effects.push(format!(
+                "{id}/{metric} {start_ms}..{end_ms} #{} count {} sum {:?} min {:?} max {:?} first {:?} last {:?}",
+                window.firings,
+                window.readings.len(),
+                values().sum::<f64>(),
+                values().fold(f64::INFINITY, f64::min),
+                values().fold(f64::NEG_INFINITY, f64::max),
+                f64::from(first),
+                f64::from(last),
+            ));
+            window.firings += 1;
+            window.touched = false;
+        }
+    }
+
+    fn forget_silent(&mut self) {
+        let Some(ttl_ms) = self.settings.device_ttl_ms else { return };
+        if self.swept_ms == 0 {
+            self.swept_ms = self.arrival_ms;
+        }
+        if self.arrival_ms - self.swept_ms < (ttl_ms / 64).max(1000) {
+            return;
+        }
+        self.swept_ms = self.arrival_ms;
+        let awake_ms = self.arrival_ms - self.paused_ms;
+        let is_silent = |device: &Device| awake_ms - device.last_awake_ms >= ttl_ms;
+        let kept = std::mem::take(&mut self.devices);
+        let (silent, kept) = kept.into_iter().partition(|(_, device)| is_silent(device));
+        self.devices = silent;
+        self.fire(|_, window| window.firings == 0);
+        self.devices = kept;
+    }
+
+    fn message(&mut self, message: &Message) {
+        let redelivered = self.is_redelivered(message);
+        let watermarks: BTreeMap<_, _> = self.devices.iter().map(|(&id, device)| (id, device.watermark_ms)).collect();
+        let mut index = 0;
+        let mut accepted = false;
+        for element in &message.elements {
+            accepted |= self.element(message, element, redelivered, &watermarks, &mut index);
+        }
+        let after = |newest: Option<i64>| newest.map(|newest| newest - self.settings.out_of_orderness_ms - 1);
+        if self.is_global() && accepted {
+            self.watermark_ms = self.watermark_ms.max(after(self.newest_ms));
+        }
+        for device in self.devices.values_mut() {
+            device.watermark_ms = device.watermark_ms.max(after(device.newest_ms));
+        }
+        self.fire_due();
+    }
+
+    fn is_redelivered(&mut self, message: &Message) -> bool {
+        if !self.settings.dedup || message.elements.iter().any(|element| element.seq.is_some()) {
+            return false;
+        }
+        let identity = (message.packet_id, message.payload());
+        if message.dup && self.clients.get(message.client).is_some_and(|(_, recent)| recent.contains(&identity)) {
+            return true;
+        }
+        let count = self.clients.len();
+        if !self.clients.contains_key(message.client) && count >= self.settings.max_devices.max(1) {
+            let mut by_age: Vec<_> = self.clients.iter().map(|(&id, &(lsn, _))| (lsn, id)).collect();
+            by_age.sort();
+            by_age.iter().take(count.div_ceil(2)).for_each(|(_, id)| drop(self.clients.remove(id)));
+        }
+        let (last, recent) = self.clients.entry(message.client).or_default();
+        *last = self.lsn;
+        recent.push_back(identity);
+        if recent.len() > 64 {
+            recent.pop_front();
+        }
+        false
+    }
+
+    /// Whether a reading was accepted.
+    fn element(
+        &mut self,
+        message: &Message,
+        element: &Element,
+        redelivered: bool,
+        watermarks: &BTreeMap<&str, Option<i64>>,
+        index: &mut u32,
+    ) -> bool {
+        let time_ms = element.time_ms.unwrap_or(self.arrival_ms);
+        let (max_future_ms, max_age_ms) = (self.settings.max_future_ms.unwrap(), self.settings.max_age_ms.unwrap());
+        let time_problem = if time_ms > self.arrival_ms + max_future_ms {
+            Some("timestamp_in_future")
+        } else if time_ms < self.arrival_ms - max_age_ms {
+            Some("timestamp_too_old")
+        } else {
+            None
+        };
+        let room = self.devices.len() < self.settings.max_devices;
+        if room && !self.devices.contains_key(element.device) {
+            self.devices.insert(element.device, Device::default());
+        }
+        let watermark_ms = match self.is_global() {
+            true => self.watermark_ms,
+            false => watermarks.get(element.device).copied().flatten(),
+        };
+        let mut duplicate = redelivered && element.seq.is_none();
+        if let Some(device) = self.devices.get_mut(element.device) {
+            device.last_arrival_ms = self.arrival_ms;
+            device.last_awake_ms = self.arrival_ms - self.paused_ms;
+            self.last_arrival_ms = self.arrival_ms;
+            if self.settings.dedup {
+                duplicate |= deduplicate(device, element, time_ms, time_problem.is_none(), message.dup);
+            }
+        }
+        let mut any = false;
+        for &(metric, value) in &element.readings {
+            let problem = time_problem.or(duplicate.then_some("duplicate"));
+            let outcome = problem.map_or_else(|| self.place(element.device, metric, time_ms, value, watermark_ms), Err);
+            match outcome {
+                Ok(()) => any = true,
+                Err(reason) => {
+                    self.effects.push(format!("{reason} {}/{metric} {} {index}", element.device, self.lsn));
+                }
+            }
+            *index += 1;
+        }
+        any
+    }
+
+    fn place(
+        &mut self,
+        id: &'static str,
+        metric: &'static str,
+        time_ms: i64,
+        value: i32,
+        watermark_ms: Option<i64>,
+    ) -> Result<(), &'static str> {
+        let settings = &self.settings;
+        let device = self.devices.get_mut(id).ok_or("too_many_devices")?;
+        if !device.metrics.contains(metric) && device.metrics.len() >= settings.max_metrics_per_device {
+            return Err("too_many_metrics");
+        }
+        let end_ms = (time_ms.div_euclid(settings.window_ms) + 1) * settings.window_ms;
+        if watermark_ms.is_some_and(|watermark| end_ms - 1 + settings.allowed_lateness_ms <= watermark) {
+            return Err("late");
+        }
+        device.metrics.insert(metric);
+        let window = device.windows.entry((end_ms, metric)).or_default();
+        window.readings.push((time_ms, value));
+        window.touched |= watermark_ms.is_some_and(|watermark| end_ms - 1 <= watermark);
+        device.newest_ms = device.newest_ms.max(Some(time_ms));
+        self.newest_ms = self.newest_ms.max(Some(time_ms));
+        Ok(())
+    }
+}
+
+/// What [`Model::fire`] may choose by.
+struct Candidate {
+    end_ms: i64,
+    firings: u32,
+    touched: bool,
+}
+
+fn deduplicate(device: &mut Device, element: &Element, time_ms: i64, valid: bool, dup: bool) -> bool {
+    if let Some(boot) = element.boot {
+        if device.boot.is_some_and(|before| before != boot) {
+            device.seqs.clear();
+        }
+        device.boot = Some(boot);
+    }
+    let Some(seq) = element.seq else { return false };
+    let newer = valid && device.newest_seen_ms.is_none_or(|newest| time_ms > newest);
+    if valid {
+        device.newest_seen_ms = device.newest_seen_ms.max(Some(time_ms));
+    }
+    if device.seqs.insert(seq) {
+        return false;
+    }
+    // The arrival time of a redelivery says nothing about a restart.
+    if newer && (element.time_ms.is_some() || !dup) {
+        device.seqs = [seq].into();
+        return false;
+    }
+    true
+}

@@ -1,0 +1,206 @@
+//! The operator does what the model does, whatever comes.
+
+use proptest::prelude::*;
+
+use super::model::{Element, Message, Model, Record};
+use super::{Bench, Effect, T0};
+use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
+
+/// An effect as the model prints it.
+pub(super) fn line(effect: &Effect) -> String {
+    let text = |json: &serde_json::Value, key: &str| json[key].as_str().unwrap_or("-").to_owned();
+    match effect {
+        Effect::Window { json, .. } => format!(
+            "{}/{} {}..{} #{} count {} sum {} min {} max {} first {} last {}",
+            text(json, "device_id"),
+            text(json, "metric"),
+            json["window_start"],
+            json["window_end"],
+            json["revision"],
+            json["count"],
+            json["sum"],
+            json["min"],
+            json["max"],
+            json["first"],
+            json["last"],
+        ),
+        Effect::Error { json, .. } => format!(
+            "{} {}/{} {} {}",
+            text(json, "reason"),
+            text(json, "device_id"),
+            text(json, "metric"),
+            json["journal_position"],
+            json["index"],
+        ),
+    }
+}
+
+pub(super) type Batches = Vec<(i64, Vec<Record>)>;
+
+pub(super) fn settings() -> impl Strategy<Value = Settings> {
+    (
+        prop_oneof![Just(WatermarkScope::Device), Just(WatermarkScope::Global)],
+        prop_oneof![Just(0), Just(500), Just(3_000)],
+        prop_oneof![Just(0), Just(700), Just(5_000)],
+        prop_oneof![Just(None), Just(Some(0)), Just(Some(2_000)), Just(Some(6_000))],
+        prop_oneof![Just(None), Just(Some(12_000))],
+        (1usize..5, 1usize..4),
+        prop_oneof![4 => Just(true), 1 => Just(false)],
+        prop_oneof![Just(1_000), Just(5_000)],
+    )
+        .prop_map(|(watermark, out_of_orderness_ms, allowed_lateness_ms, idle, ttl, limits, dedup, window_ms)| {
+            Settings {
+                timestamp_unit: TimestampUnit::Ms,
+                max_future_ms: Some(4_000),
+                max_age_ms: Some(20_000),
+                window_ms,
+                watermark,
+                out_of_orderness_ms,
+                allowed_lateness_ms,
+                idle_timeout_ms: idle,
+                device_ttl_ms: ttl,
+                max_devices: limits.0,
+                max_metrics_per_device: limits.1,
+                dedup,
+                store_duplicates: true,
+                ..Settings::default()
+            }
+        })
+}
+
+/// Times relative to the arrival, for now.
+fn element() -> impl Strategy<Value = Element> {
+    let metrics = prop::sample::subsequence(vec!["m", "n", "o"], 1..=3);
+    (
+        prop::sample::select(vec!["a", "b", "c", "d"]),
+        prop::option::weighted(0.6, 0u64..12),
+        prop::option::weighted(0.15, 0u8..2),
+        prop::option::weighted(0.9, prop_oneof![8 => -3_000i64..500, 2 => -25_000i64..5_000]),
+        metrics,
+        prop::array::uniform3(-100i32..100),
+    )
+        .prop_map(|(device, seq, boot, time_ms, metrics, values)| Element {
+            device,
+            seq,
+            boot,
+            time_ms,
+            readings: metrics.into_iter().zip(values).collect(),
+        })
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let elements = prop_oneof![6 => prop::collection::vec(element(), 1), 1 => prop::collection::vec(element(), 2..6)];
+    let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements)
+        .prop_map(|(client, packet_id, dup, elements)| Record::Message(Message { client, packet_id, dup, elements }));
+    prop_oneof![20 => message, 2 => Just(Record::Tick), 1 => Just(Record::Resumed)]
+}
+
+/// Batches with absolute times. Now and then a message comes again, as MQTT redelivers it.
+pub(super) fn batches() -> impl Strategy<Value = Batches> {
+    let step = prop_oneof![3 => 0i64..10, 6 => 0i64..1_500, 1 => 0i64..15_000];
+    let batch = (step, prop::collection::vec((record(), prop::option::weighted(0.15, 0usize..8)), 0..5));
+    prop::collection::vec(batch, 1..40).prop_map(|batches| {
+        let mut arrival_ms = T0;
+        let mut sent: Vec<Record> = Vec::new();
+        let timed = batches.into_iter().map(|(step_ms, records)| {
+            arrival_ms += step_ms;
+            let records = records.into_iter().map(|(record, again)| match again {
+                Some(back) if back < sent.len() => redelivery(&sent[sent.len() - 1 - back]),
+                _ => {
+                    let record = absolute(record, arrival_ms);
+                    sent.push(record.clone());
+                    record
+                }
+            });
+            (arrival_ms, records.collect())
+        });
+        timed.collect()
+    })
+}
+
+fn absolute(mut record: Record, arrival_ms: i64) -> Record {
+    if let Record::Message(message) = &mut record {
+        for element in &mut message.elements {
+            element.time_ms = element.time_ms.map(|offset_ms| arrival_ms + offset_ms);
+        }
+    }
+    record
+}
+
+fn redelivery(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let Record::Message(message) = &mut record {
+        message.dup = true;
+    }
+    record
+}
+
+pub(super) fn inputs(records: &[Record]) -> Vec<super::Input> {
+    records.iter().map(Record::input).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_the_model(settings in settings(), batches in batches()) {
+        let mut bench = Bench::new(settings.clone());
+        let mut model = Model::new(settings);
+        for (arrival_ms, records) in &batches {
+            let ours: Vec<_> = bench.apply(*arrival_ms, &inputs(records)).iter().map(line).collect();
+            prop_assert_eq!(ours, model.apply(*arrival_ms, records), "in the batch at {}", arrival_ms);
+        }
+        bench.operator.close_all(&mut bench.effects);
+        let ours: Vec<_> = bench.effects.0.iter().map(line).collect();
+        prop_assert_eq!(ours, model.close_all(), "at the end");
+    }
+
+    #[test]
+    fn sizes_are_what_is_there(settings in settings(), batches in batches()) {
+        let mut bench = Bench::new(settings);
+        for (arrival_ms, records) in &batches {
+            bench.apply(*arrival_ms, &inputs(records));
+            let sizes = bench.operator.sizes();
+            let devices = bench.operator.devices(None, usize::MAX);
+            prop_assert_eq!(devices.len(), sizes.devices);
+            prop_assert_eq!(devices.iter().map(|device| device.metrics).sum::<usize>(), sizes.series);
+            let accepted: u64 = devices.iter().map(|device| device.accepted).sum();
+            prop_assert!(accepted <= bench.operator.totals().in_windows);
+            prop_assert!(sizes.open_windows <= sizes.windows);
+            prop_assert!(sizes.devices <= bench.operator.settings().max_devices);
+            prop_assert_eq!(bench.operator.event_time().1.is_some() || sizes.open_windows == 0, true);
+        }
+        bench.operator.close_all(&mut bench.effects);
+        prop_assert_eq!(bench.operator.sizes().open_windows, 0);
+    }
+
+    #[test]
+    fn sequence_numbers_grow_by_one(settings in settings(), batches in batches()) {
+        let mut bench = Bench::new(settings);
+        let (mut windows, mut errors) = (0, 0);
+        for (arrival_ms, records) in &batches {
+            for effect in bench.apply(*arrival_ms, &inputs(records)) {
+                let (seq, next) = match effect {
+                    Effect::Window { seq, .. } => (seq, &mut windows),
+                    Effect::Error { seq, .. } => (seq, &mut errors),
+                };
+                prop_assert_eq!(seq, *next);
+                *next += 1;
+            }
+        }
+        prop_assert_eq!((bench.operator.next_window_seq(), bench.operator.next_error_seq()), (windows, errors));
+    }
+
+    #[test]
+    fn any_payload_is_handled(payload: Vec<u8>) {
+        let mut bench = Bench::new(Settings::default());
+        bench.apply(T0, &[super::Input::telemetry("a", payload)]);
+        prop_assert_eq!(bench.operator.totals().received, bench.operator.totals().rejected.iter().sum::<u64>());
+    }
+
+    #[test]
+    fn any_record_is_handled(record: Vec<u8>) {
+        let mut bench = Bench::new(Settings::default());
+        let _ = bench.operator.apply(0, T0, [record.as_slice()].into_iter(), &mut bench.effects);
+    }
+}
