@@ -9,7 +9,10 @@ const OTHER_DESCRIPTORS: u64 = 256;
 pub fn raise_open_files(max_connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+    // systemd's LimitNOFILE sets both, and its system call filter may forbid the call.
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let wanted = max_connections as u64 + OTHER_DESCRIPTORS;
