@@ -85,8 +85,9 @@ pub(super) struct Fields<'a> {
     pub error: Option<Cow<'a, str>>,
 }
 
-/// One element of a message.
+/// One element of an array.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all elements are objects")]
 pub(super) enum Element<'a> {
     /// An object.
     Object(Fields<'a>),
@@ -97,7 +98,10 @@ pub(super) enum Element<'a> {
 /// A decoded message. Its vectors are reused from message to message.
 #[derive(Debug, Default)]
 pub(super) struct Message<'a> {
-    /// The object, or the elements of the array.
+    /// The object, kept apart so that it is filled in place: moving it would cost more than reading it.
+    single: Fields<'a>,
+    is_single: bool,
+    /// The elements of the array.
     pub elements: Vec<Element<'a>>,
     /// Entries of all `metrics` objects.
     pub entries: Vec<Entry<'a>>,
@@ -108,14 +112,14 @@ impl<'a> Message<'a> {
     pub fn decode(&mut self, payload: &'a [u8], max_readings: usize) -> Result<(), Malformed> {
         self.elements.clear();
         self.entries.clear();
+        self.single.clear();
         let text = std::str::from_utf8(payload).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
         let mut scanner = Scanner::new(text);
-        match scanner.peek() {
-            Some(b'{') => {
-                let fields = self.fields(&mut scanner, 0, max_readings)?;
-                self.elements.push(Element::Object(fields));
-            }
-            Some(b'[') => self.backlog(&mut scanner, max_readings)?,
+        let first = scanner.peek();
+        self.is_single = first == Some(b'{');
+        match first {
+            Some(b'{') => self.single.read(&mut scanner, 0, &mut self.entries, max_readings)?,
+            Some(b'[') => scanner.array(|scanner| self.element(scanner, max_readings))?,
             _ => {
                 let kind = scanner.value(0)?.kind();
                 scanner.end()?;
@@ -126,80 +130,139 @@ impl<'a> Message<'a> {
         self.check_count(max_readings)
     }
 
-    /// A message has at least one reading per element and one per entry.
+    /// What counts as no or too many readings. Decoding keeps at most one element and one entry beyond the limit.
     fn check_count(&self, max_readings: usize) -> Result<(), Malformed> {
-        if self.elements.len() > max_readings || self.entries.len() > max_readings {
-            return Err(Malformed::TooManyReadings(max_readings));
+        let count = if self.is_single {
+            self.single.count()
+        } else {
+            let counts = self.elements.iter().map(|element| match element {
+                Element::Object(fields) => fields.count(),
+                Element::Other(_) => 1,
+            });
+            counts.sum()
+        };
+        match count {
+            0 => Err(Malformed::EmptyArray),
+            _ if count.max(self.entries.len()) > max_readings => Err(Malformed::TooManyReadings(max_readings)),
+            _ => Ok(()),
         }
-        let count: usize = self.elements.iter().map(Element::count).sum();
-        if count > max_readings { Err(Malformed::TooManyReadings(max_readings)) } else { Ok(()) }
     }
 
-    fn backlog(&mut self, scanner: &mut Scanner<'a>, max_readings: usize) -> Result<(), Malformed> {
-        // A scanner's callback fails with a syntax error only; the count is bounded at once and judged at the end.
-        scanner.array(|scanner| {
-            let element = match scanner.peek() {
-                Some(b'{') => Element::Object(self.fields(scanner, 1, max_readings)?),
-                _ => Element::Other(scanner.value(1)?.kind()),
-            };
-            if self.elements.len() <= max_readings {
-                self.elements.push(element);
-            }
-            Ok(())
-        })?;
-        if self.elements.is_empty() { Err(Malformed::EmptyArray) } else { Ok(()) }
+    /// The object, where the message is one.
+    pub fn single(&self) -> Option<&Fields<'a>> {
+        self.is_single.then_some(&self.single)
     }
 
-    /// Reads one object; `depth` containers are open around it.
-    fn fields(&mut self, scanner: &mut Scanner<'a>, depth: u32, max_readings: usize) -> Result<Fields<'a>, Syntax> {
-        let mut fields = Fields::default();
-        let inner = depth + 1;
-        scanner.object(|scanner, key| {
-            match key.as_ref() {
-                "device_id" => fields.device_id = scanner.value(inner)?,
-                "metric" => fields.metric = scanner.value(inner)?,
-                "value" => fields.value = scanner.value(inner)?,
-                "timestamp" => fields.timestamp = scanner.value(inner)?,
-                "seq" => fields.seq = scanner.value(inner)?,
-                "boot" => fields.boot = scanner.value(inner)?,
-                "metrics" => fields.metrics = self.metrics(scanner, inner, max_readings)?,
-                "error" => fields.error = fault(scanner, inner)?,
-                _ => drop(scanner.value(inner)?),
-            }
-            Ok(())
-        })?;
-        Ok(fields)
+    /// Whether a part of it carries a sequence number.
+    pub fn has_sequence(&self) -> bool {
+        !self.single.seq.is_none()
+            || self.elements.iter().any(|element| matches!(element, Element::Object(fields) if !fields.seq.is_none()))
     }
 
-    fn metrics(&mut self, scanner: &mut Scanner<'a>, depth: u32, max_readings: usize) -> Result<Metrics, Syntax> {
-        match scanner.peek() {
-            Some(b'{') => {}
-            _ => {
-                let token = scanner.value(depth)?;
-                return Ok(if token.is_none() { Metrics::Absent } else { Metrics::NotAnObject(token.kind()) });
+    /// Reads one object of an array as an element.
+    fn element(&mut self, scanner: &mut Scanner<'a>, max_readings: usize) -> Result<(), Syntax> {
+        let element = match scanner.peek() {
+            Some(b'{') => {
+                let mut fields = Fields::default();
+                fields.read(scanner, 1, &mut self.entries, max_readings)?;
+                Element::Object(fields)
             }
+            _ => Element::Other(scanner.value(1)?.kind()),
+        };
+        if self.elements.len() <= max_readings {
+            self.elements.push(element);
         }
-        let start = self.entries.len();
-        scanner.object(|scanner, metric| {
-            let value = scanner.value(depth + 1)?;
-            if self.entries.len() <= max_readings {
-                self.entries.push(Entry { metric, value });
-            }
-            Ok(())
-        })?;
-        drop_overwritten(&mut self.entries, start);
-        Ok(Metrics::Entries(start..self.entries.len()))
+        Ok(())
     }
 }
 
-impl Element<'_> {
+impl<'a> Fields<'a> {
+    /// Reads one object; `depth` containers are open around it.
+    fn read(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        depth: u32,
+        entries: &mut Vec<Entry<'a>>,
+        max_readings: usize,
+    ) -> Result<(), Syntax> {
+        let inner = depth + 1;
+        scanner.object(|scanner| {
+            // Nearly all keys are these, written like this.
+            let field = if scanner.eat_key(b"\"device_id\":") {
+                &mut self.device_id
+            } else if scanner.eat_key(b"\"metric\":") {
+                &mut self.metric
+            } else if scanner.eat_key(b"\"value\":") {
+                &mut self.value
+            } else if scanner.eat_key(b"\"timestamp\":") {
+                &mut self.timestamp
+            } else if scanner.eat_key(b"\"seq\":") {
+                &mut self.seq
+            } else {
+                match scanner.key()?.as_ref() {
+                    "device_id" => &mut self.device_id,
+                    "metric" => &mut self.metric,
+                    "value" => &mut self.value,
+                    "timestamp" => &mut self.timestamp,
+                    "seq" => &mut self.seq,
+                    "boot" => &mut self.boot,
+                    "metrics" => {
+                        self.metrics = metrics(entries, scanner, inner, max_readings)?;
+                        return Ok(());
+                    }
+                    "error" => {
+                        self.error = fault(scanner, inner)?;
+                        return Ok(());
+                    }
+                    _ => return scanner.skip(inner),
+                }
+            };
+            *field = scanner.value(inner)?;
+            Ok(())
+        })
+    }
+
     /// How many readings it stands for.
     fn count(&self) -> usize {
-        match self {
-            Element::Object(Fields { metrics: Metrics::Entries(range), error: None, .. }) => range.len().max(1),
+        match &self.metrics {
+            Metrics::Entries(range) if self.error.is_none() => range.len().max(1),
             _ => 1,
         }
     }
+
+    /// Forgets all fields.
+    fn clear(&mut self) {
+        let Self { device_id, metric, value, timestamp, seq, boot, metrics, error } = self;
+        for token in [device_id, metric, value, timestamp, seq, boot] {
+            *token = Token::Absent;
+        }
+        *metrics = Metrics::Absent;
+        *error = None;
+    }
+}
+
+/// Reads the `metrics` field and appends its entries.
+fn metrics<'a>(
+    entries: &mut Vec<Entry<'a>>,
+    scanner: &mut Scanner<'a>,
+    depth: u32,
+    max_readings: usize,
+) -> Result<Metrics, Syntax> {
+    if scanner.peek() != Some(b'{') {
+        let token = scanner.value(depth)?;
+        return Ok(if token.is_none() { Metrics::Absent } else { Metrics::NotAnObject(token.kind()) });
+    }
+    let start = entries.len();
+    scanner.object(|scanner| {
+        let metric = scanner.key()?;
+        let value = scanner.value(depth + 1)?;
+        if entries.len() <= max_readings {
+            entries.push(Entry { metric, value });
+        }
+        Ok(())
+    })?;
+    drop_overwritten(entries, start);
+    Ok(Metrics::Entries(start..entries.len()))
 }
 
 fn fault<'a>(scanner: &mut Scanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, Syntax> {
@@ -253,10 +316,7 @@ mod tests {
     }
 
     fn fields(payload: &str) -> Fields<'_> {
-        match decode(payload.as_bytes()).unwrap().elements.pop() {
-            Some(Element::Object(fields)) => fields,
-            other => panic!("{other:?}"),
-        }
+        decode(payload.as_bytes()).unwrap().single().unwrap().clone()
     }
 
     fn number(token: &Token<'_>) -> f64 {

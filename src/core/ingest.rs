@@ -97,6 +97,9 @@ impl Operator {
         }
         let redelivered = self.is_redelivered(site, message);
         let mut index = 0;
+        if let Some(fields) = message.single() {
+            self.element(batch, site, message, fields, redelivered, &mut index, out);
+        }
         for element in &message.elements {
             match element {
                 Element::Object(fields) => {
@@ -118,8 +121,7 @@ impl Operator {
     /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
     /// and payload.
     fn is_redelivered(&mut self, site: Site<'_>, message: &Message<'_>) -> bool {
-        let has_sequence = |element: &Element<'_>| matches!(element, Element::Object(fields) if !fields.seq.is_none());
-        if site.publish.qos == 0 || !self.settings.dedup || message.elements.iter().any(has_sequence) {
+        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() {
             return false;
         }
         let Publish { client_id, topic, packet_id, payload, dup, .. } = *site.publish;

@@ -167,29 +167,44 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads an object: `field` reads the value of the key it is given.
+    /// Skips `"key":` if that is what comes next, to the letter. A constant key costs a comparison or two.
+    #[inline(always)]
+    pub fn eat_key<const N: usize>(&mut self, quoted_with_colon: &[u8; N]) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let found = rest.first_chunk::<N>() == Some(quoted_with_colon);
+        self.at += if found { N } else { 0 };
+        found
+    }
+
+    /// Reads a key and the colon after it.
     #[inline]
-    pub fn object(
-        &mut self,
-        mut field: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), Syntax>,
-    ) -> Result<(), Syntax> {
+    pub fn key(&mut self) -> Result<Cow<'a, str>, Syntax> {
+        if self.peek() != Some(b'"') {
+            return Err(self.error("expected a key in double quotes"));
+        }
+        let key = self.string()?;
+        if self.peek() != Some(b':') {
+            return Err(self.error("expected `:` after a key"));
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    /// Reads an object: `member` reads each key with its value.
+    #[inline(always)]
+    pub fn object(&mut self, mut member: impl FnMut(&mut Self) -> Result<(), Syntax>) -> Result<(), Syntax> {
         self.at += 1;
         if self.peek() == Some(b'}') {
             self.at += 1;
             return Ok(());
         }
         loop {
-            if self.peek() != Some(b'"') {
-                return Err(self.error("expected a key in double quotes"));
-            }
-            let key = self.string()?;
-            if self.peek() != Some(b':') {
-                return Err(self.error("expected `:` after a key"));
-            }
-            self.at += 1;
-            field(self, key)?;
+            member(self)?;
             match self.peek() {
-                Some(b',') => self.at += 1,
+                Some(b',') => {
+                    self.at += 1;
+                    self.peek();
+                }
                 Some(b'}') => {
                     self.at += 1;
                     return Ok(());
@@ -220,7 +235,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads any value. `depth` containers are open around it.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
         match self.peek() {
             Some(b'"') => Ok(Token::Text(self.string()?)),
@@ -229,15 +244,23 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Reads any value and forgets it.
+    pub fn skip(&mut self, depth: u32) -> Result<(), Syntax> {
+        self.value(depth).map(drop)
+    }
+
     fn other_value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
         match self.byte() {
             Some(b'{' | b'[') if depth >= MAX_DEPTH => Err(self.error("nested deeper than 8 levels")),
             Some(b'{') => {
-                self.object(|scanner, _| scanner.value(depth + 1).map(drop))?;
+                self.object(|scanner| {
+                    scanner.key()?;
+                    scanner.skip(depth + 1)
+                })?;
                 Ok(Token::Object)
             }
             Some(b'[') => {
-                self.array(|scanner| scanner.value(depth + 1).map(drop))?;
+                self.array(|scanner| scanner.skip(depth + 1))?;
                 Ok(Token::Array)
             }
             Some(b't') => self.word("true", Token::Bool(true)),
@@ -258,7 +281,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string; the opening quote comes next.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self) -> Result<Cow<'a, str>, Syntax> {
         self.at += 1;
         let start = self.at;
@@ -370,7 +393,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a number.
-    #[inline]
+    #[inline(always)]
     pub fn number(&mut self) -> Result<Number<'a>, Syntax> {
         let start = self.at;
         let negative = self.eat(b'-');
@@ -406,12 +429,25 @@ impl<'a> Scanner<'a> {
     /// Reads digits into `mantissa`; how many. Beyond [`EXACT_DIGITS`] the mantissa is meaningless.
     #[inline]
     fn digits(&mut self, mantissa: &mut u64) -> usize {
-        let start = self.at;
-        while let Some(byte @ b'0'..=b'9') = self.byte() {
-            *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
-            self.at += 1;
+        let mut digits = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let mut len = 0;
+        while let Some((chunk, rest)) = digits.split_first_chunk::<8>()
+            && let Some(eight) = eight_digits(u64::from_le_bytes(*chunk))
+        {
+            *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eight);
+            digits = rest;
+            len += 8;
         }
-        self.at - start
+        for byte in digits {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
+            len += 1;
+        }
+        self.at += len;
+        len
     }
 
     fn exponent(&mut self) -> Result<i32, Syntax> {
@@ -431,6 +467,23 @@ impl<'a> Scanner<'a> {
         }
         Ok(if negative { -exponent } else { exponent })
     }
+}
+
+/// The number that eight ASCII digits make, the first in the lowest byte; `None` if one is no digit.
+#[inline(always)]
+fn eight_digits(text: u64) -> Option<u64> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const HIGH_NIBBLES: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    // A digit has high nibble 3, and still has it when 6 is added.
+    let plus_six = text.wrapping_add(0x0606_0606_0606_0606);
+    if (text & HIGH_NIBBLES) != ZEROS || (plus_six & HIGH_NIBBLES) != ZEROS {
+        return None;
+    }
+    // Digits to pairs, pairs to fours, fours to eight: the earlier one of two is in the lower lane and worth more.
+    let digits = text - ZEROS;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
 }
 
 #[cfg(test)]
@@ -532,6 +585,21 @@ mod tests {
             "\"0123456789abcdef\u{1f}\"",
         ] {
             agrees_with_serde_json(text);
+        }
+    }
+
+    #[test]
+    fn eight_digits_at_once() {
+        let check = |text: &[u8; 8], expected| assert_eq!(eight_digits(u64::from_le_bytes(*text)), expected);
+        check(b"12345678", Some(12_345_678));
+        check(b"00000000", Some(0));
+        check(b"99999999", Some(99_999_999));
+        for index in 0..8 {
+            for byte in (0..=255u8).filter(|byte| !byte.is_ascii_digit()) {
+                let mut text = *b"09182736";
+                text[index] = byte;
+                check(&text, None);
+            }
         }
     }
 

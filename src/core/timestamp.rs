@@ -124,7 +124,7 @@ impl Decimal {
             return Some((self.digits.checked_mul(factor)?, self.inexact));
         }
         match u32::try_from(-exponent).ok().and_then(|power| 10u128.checked_pow(power)) {
-            Some(divisor) => Some((self.digits / divisor, self.inexact || self.digits % divisor != 0)),
+            Some(divisor) => Some((self.digits / divisor, self.inexact || !self.digits.is_multiple_of(divisor))),
             None => Some((0, true)),
         }
     }
