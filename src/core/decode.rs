@@ -217,8 +217,7 @@ impl<'a> Fields<'a> {
                     _ => return scanner.skip(inner),
                 }
             };
-            *field = scanner.value(inner)?;
-            Ok(())
+            scanner.value_into(field, inner)
         })
     }
 

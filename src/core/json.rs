@@ -30,14 +30,22 @@ pub(super) struct Number<'a> {
     text: &'a str,
     mantissa: u64,
     exponent: i32,
-    negative: bool,
-    /// Whether `mantissa` holds all digits.
-    exact: bool,
-    /// Whether there is neither fraction nor exponent.
-    integer: bool,
+    /// [`NEGATIVE`], [`EXACT`], [`INTEGER`]: one word, because a number with odd bytes at its end is slow to move.
+    flags: u32,
 }
 
+/// It has a minus sign.
+const NEGATIVE: u32 = 1;
+/// The mantissa holds all digits.
+const EXACT: u32 = 2;
+/// It has neither fraction nor exponent.
+const INTEGER: u32 = 4;
+
 impl<'a> Number<'a> {
+    fn is(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
     /// Its text.
     pub fn text(&self) -> &'a str {
         self.text
@@ -46,12 +54,12 @@ impl<'a> Number<'a> {
     /// The nearest binary64; infinite when it is out of range.
     pub fn to_f64(self) -> f64 {
         // Both operands are exact, so one IEEE operation rounds correctly (Clinger's fast path).
-        if self.exact && self.mantissa <= 1 << 53 {
+        if self.is(EXACT) && self.mantissa <= 1 << 53 {
             let magnitude = self.mantissa as f64;
             let power = EXACT_POWERS.get(self.exponent.unsigned_abs() as usize);
             if let Some(&power) = power {
                 let value = if self.exponent < 0 { magnitude / power } else { magnitude * power };
-                return if self.negative { -value } else { value };
+                return if self.is(NEGATIVE) { -value } else { value };
             }
         }
         self.text.parse().unwrap_or(f64::NAN)
@@ -59,12 +67,15 @@ impl<'a> Number<'a> {
 
     /// Sign and magnitude of a number written as an integer that fits in 64 bits.
     pub fn as_integer(&self) -> Option<(bool, u64)> {
-        if !self.integer {
+        if !self.is(INTEGER) {
             return None;
         }
-        let magnitude =
-            if self.exact { self.mantissa } else { self.text.strip_prefix('-').unwrap_or(self.text).parse().ok()? };
-        Some((self.negative, magnitude))
+        let magnitude = if self.is(EXACT) {
+            self.mantissa
+        } else {
+            self.text.strip_prefix('-').unwrap_or(self.text).parse().ok()?
+        };
+        Some((self.is(NEGATIVE), magnitude))
     }
 }
 
@@ -235,13 +246,25 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads any value. `depth` containers are open around it.
-    #[inline(always)]
     pub fn value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
+        let mut token = Token::Absent;
+        self.value_into(&mut token, depth)?;
+        Ok(token)
+    }
+
+    /// Reads any value into its place: tokens that are returned by value are copied in pieces, which costs more than
+    /// reading them.
+    #[inline(always)]
+    pub fn value_into(&mut self, token: &mut Token<'a>, depth: u32) -> Result<(), Syntax> {
         match self.peek() {
-            Some(b'"') => Ok(Token::Text(self.string()?)),
-            Some(b'-' | b'0'..=b'9') => Ok(Token::Number(self.number()?)),
-            _ => self.other_value(depth),
+            Some(b'"') => match self.plain_string() {
+                Ok(text) => *token = Token::Text(Cow::Borrowed(text)),
+                Err(start) => *token = Token::Text(Cow::Owned(self.escaped_string(start)?)),
+            },
+            Some(b'-' | b'0'..=b'9') => *token = Token::Number(self.number()?),
+            _ => *token = self.other_value(depth)?,
         }
+        Ok(())
     }
 
     /// Reads any value and forgets it.
@@ -281,17 +304,25 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string; the opening quote comes next.
-    #[inline(always)]
     pub fn string(&mut self) -> Result<Cow<'a, str>, Syntax> {
+        match self.plain_string() {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(start) => self.escaped_string(start).map(Cow::Owned),
+        }
+    }
+
+    /// Reads a string without escapes; fails with the position after the opening quote where there may be some.
+    #[inline(always)]
+    fn plain_string(&mut self) -> Result<&'a str, usize> {
         self.at += 1;
         let start = self.at;
         self.skip_plain();
-        if self.byte() == Some(b'"') {
-            let text = self.text_since(start);
-            self.at += 1;
-            return Ok(Cow::Borrowed(text));
+        if self.byte() != Some(b'"') {
+            return Err(start);
         }
-        self.escaped_string(start).map(Cow::Owned)
+        let text = self.text_since(start);
+        self.at += 1;
+        Ok(text)
     }
 
     /// Moves to the next quote, backslash or control character, or to the end.
@@ -420,9 +451,9 @@ impl<'a> Scanner<'a> {
             text: self.text_since(start),
             mantissa,
             exponent: written.saturating_sub(i32::try_from(fraction).unwrap_or(i32::MAX)),
-            negative,
-            exact: whole + fraction <= EXACT_DIGITS,
-            integer: !has_fraction && !has_exponent,
+            flags: u32::from(negative) * NEGATIVE
+                | u32::from(whole + fraction <= EXACT_DIGITS) * EXACT
+                | u32::from(!has_fraction && !has_exponent) * INTEGER,
         })
     }
 
