@@ -30,6 +30,9 @@ const CHECKPOINT_AFTER_REPLAY: u64 = 50_000;
 /// How old the published status may be while batches follow one another.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How old the event times in it may be: the lowest watermark is looked for among all devices.
+const EVENT_TIME_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Why the pipeline stopped.
 #[derive(Debug, Error)]
 pub enum PipelineError {
@@ -229,7 +232,14 @@ impl Runner {
 
     fn publish_status(&mut self) {
         self.limits.look(self.operator.totals());
-        let (newest_event_ms, lowest_watermark_ms) = self.operator.event_time();
+        if self.event_time_taken.is_none_or(|taken| taken.elapsed() >= EVENT_TIME_INTERVAL) {
+            self.event_time_taken = Some(Instant::now());
+            let (newest_event_ms, lowest_watermark_ms) = self.operator.event_time();
+            self.pipeline.update(|status| {
+                status.newest_event_ms = newest_event_ms;
+                status.lowest_watermark_ms = lowest_watermark_ms;
+            });
+        }
         let (operator, position, arrival_ms) = (&self.operator, self.position, self.arrival_ms);
         let mismatches = self.outputs.mismatches();
         self.pipeline.update(|status| {
@@ -237,8 +247,6 @@ impl Runner {
             status.arrival_ms = arrival_ms;
             status.totals.clone_from(operator.totals());
             status.sizes = operator.sizes();
-            status.newest_event_ms = newest_event_ms;
-            status.lowest_watermark_ms = lowest_watermark_ms;
             status.replay_mismatches = mismatches;
         });
     }

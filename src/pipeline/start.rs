@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -84,6 +84,8 @@ pub struct Runner {
     /// Arrival time of the last batch of this run.
     pub(super) arrival_ms: Option<i64>,
     pub(super) limits: Limits,
+    /// When the event times were last looked for.
+    pub(super) event_time_taken: Option<Instant>,
     /// Journal position up to which this is a recovery.
     pub(super) recovered_end: u64,
 }
@@ -130,6 +132,7 @@ pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
         position,
         arrival_ms: None,
         limits: Limits::new(),
+        event_time_taken: None,
         recovered_end: recovered_end.0,
     };
     Ok((runner, pipeline))
