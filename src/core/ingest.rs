@@ -472,7 +472,8 @@ impl Operator {
         let device = &mut self.devices[slot];
         let index = series.unwrap_or_else(|at| {
             device.series.reserve_exact(1);
-            device.series.insert(at, Series::new(metric, self.rules.range_of(metric)));
+            let name = self.metric_names.share(metric);
+            device.series.insert(at, Series::new(name, self.rules.range_of(metric)));
             self.series += 1;
             at
         });

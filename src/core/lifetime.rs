@@ -60,6 +60,7 @@ impl Operator {
         for slot in silent {
             self.forget(slot);
         }
+        self.metric_names.drop_unused();
     }
 
     fn forget(&mut self, slot: Slot) {
