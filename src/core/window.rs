@@ -8,6 +8,7 @@ use crate::core::output::WindowResult;
 
 /// Start and end of the window of `size_ms` that holds `time_ms`; aligned to the epoch, also before it.
 pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
+    let size_ms = size_ms.max(1);
     let start = time_ms.div_euclid(size_ms).saturating_mul(size_ms);
     (start, start.saturating_add(size_ms))
 }
@@ -204,6 +205,7 @@ mod tests {
         assert_eq!(bounds(-1, 5000), (-5000, 0));
         assert_eq!(bounds(-5000, 5000), (-5000, 0));
         assert_eq!(bounds(-5001, 5000), (-10_000, -5000));
+        assert_eq!(bounds(7, 0), (7, 8));
         assert_eq!(bounds(7, i64::MAX), (0, i64::MAX));
         assert_eq!(bounds(-7, i64::MAX), (-i64::MAX, 0));
     }
