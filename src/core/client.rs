@@ -67,7 +67,7 @@ impl Client {
             return Err("a client's ring");
         }
         for _ in 0..len {
-            client.recent.push(reader.hash()?);
+            client.recent.push(reader.word()?);
         }
         Ok(client)
     }

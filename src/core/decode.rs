@@ -307,6 +307,8 @@ fn drop_overwritten(entries: &mut Vec<Entry<'_>>, start: usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decode(payload: &[u8]) -> Result<Message<'_>, Malformed> {
@@ -384,6 +386,59 @@ mod tests {
         check(br#"{"metrics":{"a":1,"b":2,"c":3,"d":4,"e":5}}"#, too_many);
         check(br#"[{"metrics":{"a":1,"b":2,"c":3}},{"metrics":{"a":1,"b":2}}]"#, too_many);
         assert!(decode(br#"[{"metrics":{"a":1,"b":2,"c":3}},{}]"#).is_ok());
+    }
+
+    /// A scalar as `serde_json` sees it.
+    fn scalar(token: &Token<'_>) -> serde_json::Value {
+        match token {
+            Token::Absent => "absent".into(),
+            Token::Null => serde_json::Value::Null,
+            Token::Bool(value) => (*value).into(),
+            Token::Number(number) => number.to_f64().into(),
+            Token::Text(text) => text.as_ref().into(),
+            Token::Array => serde_json::json!([]),
+            Token::Object => serde_json::json!({}),
+        }
+    }
+
+    fn any_scalar() -> impl Strategy<Value = serde_json::Value> {
+        prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            (-1e9f64..1e9).prop_map(Into::into),
+            "[ -~äß\\n]{0,20}".prop_map(Into::into),
+        ]
+    }
+
+    proptest! {
+        /// Keys that are compared as a whole and keys that are scanned mean the same, and the last of equal ones counts.
+        #[test]
+        fn agrees_with_serde_json(
+            members in prop::collection::vec(
+                (prop::sample::select(vec!["device_id", "metric", "value", "timestamp", "seq", "boot", "x"]), any_scalar()),
+                0..10,
+            ),
+            spaces in prop::sample::select(vec![("", ""), ("", " "), (" ", ""), ("\n", "\t")]),
+        ) {
+            let texts: Vec<_> = members
+                .iter()
+                .map(|(key, value)| format!("{}{key:?}{}:{}{value}", spaces.1, spaces.0, spaces.1))
+                .collect();
+            let text = format!("{}{{{}}}", spaces.0, texts.join(","));
+            let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let fields = fields(&text);
+            for (key, token) in [
+                ("device_id", &fields.device_id),
+                ("metric", &fields.metric),
+                ("value", &fields.value),
+                ("timestamp", &fields.timestamp),
+                ("seq", &fields.seq),
+                ("boot", &fields.boot),
+            ] {
+                let expected = expected.get(key).cloned().unwrap_or("absent".into());
+                prop_assert_eq!(scalar(token), expected, "{} of {}", key, text);
+            }
+        }
     }
 
     #[test]

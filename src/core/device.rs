@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::codec::{Invalid, Reader, put_bytes, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
 use crate::core::watermark::NONE_MS;
@@ -152,9 +152,7 @@ impl Device {
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(self.id.as_bytes(), out);
-        for time in self.times() {
-            put_i64(time, out);
-        }
+        put_words(self.times().map(i64::cast_unsigned), out);
         self.sequences.encode(out);
         out.push(u8::from(self.boot.is_some()));
         if let Some(boot) = self.boot {
@@ -187,17 +185,19 @@ impl Device {
     /// Reads the stored form.
     pub fn decode(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
         let mut device = Self::new(reader.str()?.into(), group);
-        device.watermark_ms = reader.i64()?;
-        device.newest_ms = reader.i64()?;
-        device.clock_offset_ms = reader.i64()?;
-        device.newest_seen_ms = reader.i64()?;
-        device.last_arrival_ms = reader.i64()?;
-        device.last_awake_ms = reader.i64()?;
-        device.closed_ms = reader.i64()?;
+        [
+            device.watermark_ms,
+            device.newest_ms,
+            device.clock_offset_ms,
+            device.newest_seen_ms,
+            device.last_arrival_ms,
+            device.last_awake_ms,
+            device.closed_ms,
+        ] = reader.words()?.map(u64::cast_signed);
         device.sequences = SequenceSet::decode(reader)?;
         device.boot = match reader.u8()? {
             0 => None,
-            1 => Some(reader.hash()?),
+            1 => Some(reader.word()?),
             _ => return Err("boot"),
         };
         device.accepted = reader.u64()?;
@@ -231,7 +231,7 @@ mod tests {
         for &(metric, start_ms, firings) in windows {
             let at = device.find_series(metric);
             let at = at.unwrap_or_else(|at| {
-                device.series.insert(at, Series::new(metric, None));
+                device.series.insert(at, Series::new(metric.into(), None));
                 at
             });
             let aggregate = Aggregate::new(1.0, start_ms);
@@ -254,7 +254,7 @@ mod tests {
         for index in (0..100).rev() {
             let metric = format!("m{index:02}");
             let at = device.find_series(&metric).unwrap_err();
-            device.series.insert(at, Series::new(&metric, None));
+            device.series.insert(at, Series::new(metric.as_str().into(), None));
             assert_eq!(device.find_series(&metric), Ok(at));
         }
         assert!(device.series.is_sorted_by(|a, b| a.metric < b.metric));

@@ -67,7 +67,7 @@ impl Operator {
     /// Lets the silence so far move the watermarks of all devices. No window becomes due by it: those that did have fired
     /// at the start of the batch.
     pub(super) fn settle_all(&mut self) {
-        if !self.per_device() || self.settings.idle_timeout_ms.is_none() {
+        if !self.per_device() || self.settings.idle_timeout_ms.is_none() || self.open_windows == 0 {
             return;
         }
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();

@@ -264,7 +264,10 @@ impl Operator {
         payload: Option<&'m str>,
         problem: &mut Option<Problem<'m>>,
     ) -> (Option<&'m str>, Option<Slot>) {
-        let id = match validate::device_id(batch.topic_device, payload) {
+        // A device that is known has a valid id.
+        let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
+        let known = named.and_then(|id| self.devices.find(id).map(|slot| (id, slot)));
+        let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
             Ok(id) => id,
             Err(wrong) => {
                 *problem = Some(wrong);
@@ -275,7 +278,7 @@ impl Operator {
             *problem = Some(Problem::UnknownDevice(id));
             return (Some(id), None);
         }
-        let slot = self.find_or_create(id);
+        let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id));
         if let Some(slot) = slot {
             self.hear_from(slot);
             // An id with escapes does not outlive the message.
@@ -472,7 +475,8 @@ impl Operator {
         let device = &mut self.devices[slot];
         let index = series.unwrap_or_else(|at| {
             device.series.reserve_exact(1);
-            device.series.insert(at, Series::new(metric, self.rules.range_of(metric)));
+            let name = self.metric_names.share(metric);
+            device.series.insert(at, Series::new(name, self.rules.range_of(metric)));
             self.series += 1;
             at
         });

@@ -447,13 +447,14 @@ impl<'a> Scanner<'a> {
         }
         let has_exponent = matches!(self.byte(), Some(b'e' | b'E'));
         let written = if has_exponent { self.exponent()? } else { 0 };
+        let is_integer = !has_fraction && !has_exponent;
         Ok(Number {
             text: self.text_since(start),
             mantissa,
             exponent: written.saturating_sub(i32::try_from(fraction).unwrap_or(i32::MAX)),
-            flags: u32::from(negative) * NEGATIVE
-                | u32::from(whole + fraction <= EXACT_DIGITS) * EXACT
-                | u32::from(!has_fraction && !has_exponent) * INTEGER,
+            flags: [(negative, NEGATIVE), (whole + fraction <= EXACT_DIGITS, EXACT), (is_integer, INTEGER)]
+                .into_iter()
+                .fold(0, |flags, (holds, flag)| if holds { flags | flag } else { flags }),
         })
     }
 

@@ -17,11 +17,8 @@ const MIN_SWEEP_MS: i64 = 1000;
 const SWEEPS_PER_TTL: i64 = 64;
 
 impl Operator {
-    /// The device with this id, created if there is room.
-    pub(super) fn find_or_create(&mut self, id: &str) -> Option<Slot> {
-        if let Some(slot) = self.devices.find(id) {
-            return Some(slot);
-        }
+    /// Creates the device with this id, which is not there yet, if there is room.
+    pub(super) fn create(&mut self, id: &str) -> Option<Slot> {
         if self.devices.len() >= self.settings.max_devices {
             return None;
         }
@@ -60,6 +57,7 @@ impl Operator {
         for slot in silent {
             self.forget(slot);
         }
+        self.metric_names.drop_unused();
     }
 
     fn forget(&mut self, slot: Slot) {

@@ -15,7 +15,7 @@ use crate::core::ingest::Batch;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::{Decoder, InvalidRecord, Record};
-use crate::core::registry::Registry;
+use crate::core::registry::{Names, Registry};
 use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::validate::Rules;
 use crate::core::watermark::NONE_MS;
@@ -108,6 +108,7 @@ pub struct Operator {
     pub(super) settings: Settings,
     pub(super) rules: Rules,
     pub(super) devices: Registry,
+    pub(super) metric_names: Names,
     pub(super) clients: Clients,
     pub(super) groups: Groups,
     pub(super) deadlines: Deadlines,
@@ -138,6 +139,7 @@ impl Operator {
             rules: Rules::new(&settings),
             settings,
             devices: Registry::default(),
+            metric_names: Names::default(),
             clients: Clients::default(),
             groups: Groups::new(),
             deadlines: Deadlines::default(),

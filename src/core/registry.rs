@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::ops::{Bound, Index, IndexMut};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{HashSet, HashTable};
 
 use crate::core::device::{Device, Slot};
 
@@ -89,9 +89,42 @@ impl IndexMut<Slot> for Registry {
     }
 }
 
+/// Names that many share, each kept once.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashSet<Arc<str>, foldhash::quality::RandomState>);
+
+impl Names {
+    /// The shared form of `name`.
+    pub fn share(&mut self, name: &str) -> Arc<str> {
+        match self.0.get(name) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let shared: Arc<str> = name.into();
+                self.0.insert(Arc::clone(&shared));
+                shared
+            }
+        }
+    }
+
+    /// Forgets names that nobody holds.
+    pub fn drop_unused(&mut self) {
+        self.0.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_shared_while_held() {
+        let mut names = Names::default();
+        let first = names.share("temperature");
+        assert!(Arc::ptr_eq(&first, &names.share("temperature")));
+        names.share("humidity");
+        names.drop_unused();
+        assert_eq!(names.0.len(), 1);
+    }
 
     #[test]
     fn devices_come_and_go() {

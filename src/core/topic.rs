@@ -9,33 +9,43 @@ pub(super) enum TopicKind {
     Errors,
 }
 
-/// The configured topic patterns.
-#[derive(Debug, Default)]
-pub(super) struct Topics {
-    patterns: Vec<(TopicKind, Vec<String>)>,
+/// A topic pattern.
+#[derive(Debug)]
+enum Pattern {
+    /// The text before and after the one wildcard, a `+`: what nearly every pattern is, and quicker to match.
+    OneLevel { prefix: String, suffix: String },
+    /// Any other pattern, by levels.
+    Levels(Vec<String>),
 }
 
-impl Topics {
-    /// Error patterns go first: where both match, the narrower purpose wins.
-    pub fn new(telemetry: &[String], errors: &[String]) -> Self {
-        let split = |pattern: &String| pattern.split('/').map(str::to_owned).collect::<Vec<_>>();
-        let errors = errors.iter().map(|pattern| (TopicKind::Errors, split(pattern)));
-        let telemetry = telemetry.iter().map(|pattern| (TopicKind::Telemetry, split(pattern)));
-        Self { patterns: errors.chain(telemetry).collect() }
+impl Pattern {
+    fn new(pattern: &str) -> Self {
+        match pattern.split_once('+') {
+            Some((prefix, suffix)) if !suffix.contains(['+', '#']) && is_whole_level(prefix, suffix) => {
+                Self::OneLevel { prefix: prefix.to_owned(), suffix: suffix.to_owned() }
+            }
+            _ => Self::Levels(pattern.split('/').map(str::to_owned).collect()),
+        }
     }
 
-    /// What `topic` carries, and the level at the first `+` of the pattern that matches. A topic that no pattern
-    /// matches (the settings may have changed since it was journalled) carries readings that name their device.
-    pub fn resolve<'a>(&self, topic: &'a str) -> (TopicKind, Option<&'a str>) {
-        self.patterns
-            .iter()
-            .find_map(|(kind, pattern)| matched(pattern, topic).map(|device| (*kind, device)))
-            .unwrap_or((TopicKind::Telemetry, None))
+    /// The device level, if there is one, of a topic that matches.
+    fn matched<'a>(&self, topic: &'a str) -> Option<Option<&'a str>> {
+        match self {
+            Self::OneLevel { prefix, suffix } => {
+                let level = topic.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str())?;
+                (!level.bytes().any(|byte| byte == b'/')).then_some(Some(level))
+            }
+            Self::Levels(levels) => matched_levels(levels, topic),
+        }
     }
 }
 
-/// The device level, if there is one, of a topic that matches. Levels and wildcards as in MQTT 5.0 section 4.7.1.
-fn matched<'a>(pattern: &[String], topic: &'a str) -> Option<Option<&'a str>> {
+fn is_whole_level(prefix: &str, suffix: &str) -> bool {
+    (prefix.is_empty() || prefix.ends_with('/')) && (suffix.is_empty() || suffix.starts_with('/'))
+}
+
+/// Levels and wildcards as in MQTT 5.0 section 4.7.1.
+fn matched_levels<'a>(pattern: &[String], topic: &'a str) -> Option<Option<&'a str>> {
     let mut device = None;
     let mut levels = topic.split('/');
     for level in pattern {
@@ -50,6 +60,30 @@ fn matched<'a>(pattern: &[String], topic: &'a str) -> Option<Option<&'a str>> {
         }
     }
     levels.next().is_none().then_some(device)
+}
+
+/// The configured topic patterns.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    patterns: Vec<(TopicKind, Pattern)>,
+}
+
+impl Topics {
+    /// Error patterns go first: where both match, the narrower purpose wins.
+    pub fn new(telemetry: &[String], errors: &[String]) -> Self {
+        let errors = errors.iter().map(|pattern| (TopicKind::Errors, Pattern::new(pattern)));
+        let telemetry = telemetry.iter().map(|pattern| (TopicKind::Telemetry, Pattern::new(pattern)));
+        Self { patterns: errors.chain(telemetry).collect() }
+    }
+
+    /// What `topic` carries, and the level at the first `+` of the pattern that matches. A topic that no pattern
+    /// matches (the settings may have changed since it was journalled) carries readings that name their device.
+    pub fn resolve<'a>(&self, topic: &'a str) -> (TopicKind, Option<&'a str>) {
+        self.patterns
+            .iter()
+            .find_map(|(kind, pattern)| pattern.matched(topic).map(|device| (*kind, device)))
+            .unwrap_or((TopicKind::Telemetry, None))
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +104,11 @@ mod tests {
         check("devices/+/telemetry", "devices/+/errors", "devices/a/b/errors", (Telemetry, None));
         check("devices/+/telemetry", "devices/+/errors", "devices/a", (Telemetry, None));
         check("all", "faults", "all", (Telemetry, None));
+        check("+", "+/faults", "a", (Telemetry, Some("a")));
+        check("+", "+/faults", "a/faults", (Errors, Some("a")));
+        check("+", "x/+", "x/a", (Errors, Some("a")));
+        check("x/+/y", "z", "x/y", (Telemetry, None));
+        check("x/+/y", "z", "x//y", (Telemetry, Some("")));
         check("all", "faults", "faults", (Errors, None));
         check("site/+/+/up", "x", "site/a/b/up", (Telemetry, Some("a")));
         check("site/+/#", "site/+/faults", "site/a/x/y", (Telemetry, Some("a")));

@@ -1,11 +1,14 @@
 //! Tumbling windows of one (device, metric), as Flink's `TumblingEventTimeWindows`.
 
+use std::sync::Arc;
+
 use crate::core::aggregate::Aggregate;
-use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
+use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::output::WindowResult;
 
 /// Start and end of the window of `size_ms` that holds `time_ms`; aligned to the epoch, also before it.
 pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
+    let size_ms = size_ms.max(1);
     let start = time_ms.div_euclid(size_ms).saturating_mul(size_ms);
     (start, start.saturating_add(size_ms))
 }
@@ -72,9 +75,7 @@ impl Window {
         put_u64(count, out);
         put_u64(first_ms.wrapping_sub(self.start_ms) as u64, out);
         put_u64(last_ms.wrapping_sub(self.start_ms) as u64, out);
-        for float in floats {
-            put_f64(float, out);
-        }
+        put_words(floats.map(f64::to_bits), out);
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
@@ -86,10 +87,7 @@ impl Window {
         let count = reader.u64()?;
         let first_ms = start_ms.wrapping_add(reader.u64()? as i64);
         let last_ms = start_ms.wrapping_add(reader.u64()? as i64);
-        let mut floats = [0.0; 8];
-        for float in &mut floats {
-            *float = reader.f64()?;
-        }
+        let floats = reader.words()?.map(f64::from_bits);
         if count == 0 || end_ms <= start_ms {
             return Err("an empty window");
         }
@@ -102,8 +100,8 @@ impl Window {
 /// The windows of one metric of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
-    /// Metric name.
-    pub metric: Box<str>,
+    /// Metric name, shared by all devices that have the metric.
+    pub metric: Arc<str>,
     /// Index of the metric's configured range, if it has one.
     pub range: Option<u32>,
     /// Open windows, fired ones that still accept readings, and the newest fired one; by start.
@@ -112,8 +110,8 @@ pub(super) struct Series {
 
 impl Series {
     /// A series without windows.
-    pub fn new(metric: &str, range: Option<u32>) -> Self {
-        Self { metric: metric.into(), range, windows: Vec::new() }
+    pub fn new(metric: Arc<str>, range: Option<u32>) -> Self {
+        Self { metric, range, windows: Vec::new() }
     }
 
     /// The window that holds `time_ms`. The newest is looked at first: that is where readings belong.
@@ -188,7 +186,7 @@ mod tests {
     }
 
     fn series(windows: &[(i64, u32)]) -> Series {
-        let mut series = Series::new("m", None);
+        let mut series = Series::new("m".into(), None);
         for &(start, firings) in windows {
             series.add_window(window(start, firings));
         }
@@ -207,6 +205,7 @@ mod tests {
         assert_eq!(bounds(-1, 5000), (-5000, 0));
         assert_eq!(bounds(-5000, 5000), (-5000, 0));
         assert_eq!(bounds(-5001, 5000), (-10_000, -5000));
+        assert_eq!(bounds(7, 0), (7, 8));
         assert_eq!(bounds(7, i64::MAX), (0, i64::MAX));
         assert_eq!(bounds(-7, i64::MAX), (-i64::MAX, 0));
     }

@@ -125,7 +125,7 @@ fn under_scope_global_windows_of_silent_devices_expire_too() {
 fn readings_without_timestamp_count_at_their_arrival() {
     let mut bench = Bench::new(Settings::default());
     let bare = Input::telemetry("a", r#"{"metric":"m","value":1}"#);
-    bench.check(T0 + 4_999, &[bare.clone()], &[]);
+    bench.check(T0 + 4_999, std::slice::from_ref(&bare), &[]);
     bench.check(T0 + 7_000, &[bare], &["a/m@0#0=1.0"]);
 }
 

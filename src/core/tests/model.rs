@@ -102,11 +102,14 @@ impl Device {
     }
 }
 
+type Recent = VecDeque<(u16, String)>;
+
 #[derive(Debug)]
 pub(super) struct Model {
     settings: Settings,
     devices: BTreeMap<&'static str, Device>,
-    clients: BTreeMap<&'static str, (u64, VecDeque<(u16, String)>)>,
+    /// Position of the last message, and packet id and payload of recent ones.
+    clients: BTreeMap<&'static str, (u64, Recent)>,
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
     last_arrival_ms: i64,

@@ -219,7 +219,7 @@ fn rejected_readings_use_up_their_sequence_numbers() {
 fn arrival_times_do_not_tell_a_restart_of_redelivered_messages() {
     let mut bench = Bench::new(settings());
     let input = Input::telemetry("a", r#"{"metric":"m","value":1,"seq":5}"#);
-    bench.check(T0, &[input.clone()], &[]);
+    bench.check(T0, std::slice::from_ref(&input), &[]);
     bench.check(T0 + 1_000, &[input.clone().again()], &["duplicate a/m 0"]);
     bench.check(T0 + 2_000, &[input], &[]);
 }

@@ -89,6 +89,12 @@ fn last_windows_are_the_newest_fired() {
 }
 
 #[test]
+fn the_operator_can_move_to_another_thread() {
+    fn check<T: Send>() {}
+    check::<crate::core::operator::Operator>();
+}
+
+#[test]
 fn merged_sequence_ranges_are_counted() {
     let mut bench = Bench::new(Settings::default());
     for seq in 0..260 {
