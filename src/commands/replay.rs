@@ -132,9 +132,12 @@ fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Re
     let mut operator = Operator::new(Settings {
         telemetry_topics: vec![FILE_TOPIC.into()],
         error_topics: Vec::new(),
+        // Without arrival times the only clock is event time, which says nothing about silence.
         idle_timeout_ms: None,
+        device_ttl_ms: None,
         ..settings.clone()
     });
+    let mut has_arrivals = false;
     let mut arrival_ms = 0;
     let mut line = Vec::new();
     let mut bytes = Vec::new();
@@ -149,9 +152,10 @@ fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Re
             continue;
         }
         let times = recorded::times(payload, unit);
-        if times.arrival_ms.is_some() && operator.settings().idle_timeout_ms != settings.idle_timeout_ms {
-            let timed = Settings { idle_timeout_ms: settings.idle_timeout_ms, ..operator.settings().clone() };
-            operator.reconfigure(timed, files);
+        if times.arrival_ms.is_some() && !has_arrivals {
+            has_arrivals = true;
+            let Settings { idle_timeout_ms, device_ttl_ms, .. } = settings;
+            operator.reconfigure(Settings { idle_timeout_ms, device_ttl_ms, ..operator.settings().clone() }, files);
         }
         arrival_ms = times.arrival_ms.or(times.newest_event_ms).unwrap_or(arrival_ms);
         bytes.clear();
