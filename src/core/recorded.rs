@@ -24,10 +24,12 @@ pub fn times(payload: &[u8], unit: TimestampUnit) -> Times {
     if message.decode(payload, usize::MAX).is_err() {
         return Times::default();
     }
-    let event_times = message.elements.iter().filter_map(|element| match element {
-        Element::Object(fields) => event_time(&fields.timestamp, unit),
+    let in_array = message.elements.iter().filter_map(|element| match element {
+        Element::Object(fields) => Some(fields),
         Element::Other(_) => None,
     });
+    let objects = message.single().into_iter().chain(in_array);
+    let event_times = objects.filter_map(|fields| event_time(&fields.timestamp, unit));
     let arrival_ms = serde_json::from_slice::<Line>(payload).ok().and_then(|line| line.arrival);
     Times { arrival_ms, newest_event_ms: event_times.max() }
 }
