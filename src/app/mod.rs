@@ -8,6 +8,7 @@ mod source;
 mod storage;
 
 use std::future::poll_fn;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::Config;
+use weir::config::{Config, LogFormat};
 use weir::core::record;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::disk::{RealDisk, replace_file};
@@ -133,9 +134,12 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let (failures, mut failed) = Failures::new();
     let running = start(&config, storage, prometheus, &failures, started).await?;
-    let cause = tokio::select! {
-        cause = shutdown::wait(&mut failed) => cause?,
-        () = announce(&config, &running, started) => shutdown::wait(&mut failed).await?,
+    let cause = {
+        let mut end = std::pin::pin!(shutdown::wait(&mut failed));
+        tokio::select! {
+            cause = &mut end => cause?,
+            () = announce(&config, &running, started) => end.await?,
+        }
     };
     match &cause {
         Cause::Signal(name) => tracing::info!("{name}: stopping"),
@@ -163,7 +167,7 @@ async fn start(
     let Storage { journal, windows, errors, store, checkpoint, state_directory } = storage;
     for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
         let failures = failures.clone();
-        log.on_failure(Box::new(move |reason| failures.report(anyhow!("the {name} log failed: {reason}"))));
+        log.on_failure(Box::new(move |reason| failures.report(LogError::Failed { log: name, reason }.into())));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let recovered_end = journal.durable();
@@ -294,7 +298,8 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     let status = running.pipeline.status();
     tracing::info!(replayed = status.replayed_records, took = ?started.elapsed(), "ready");
     notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) || config.simulator.enabled {
+    let for_people = config.log.format == LogFormat::Text;
+    if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
         source::print_where_to_look(running.addresses.mqtt, running.addresses.http, &config.node.data_dir);
     }
 }
