@@ -45,7 +45,7 @@ fn a_synced_batch_that_decays_is_refused_with_all_that_is_known() {
         &offset.to_string(),
         "records 12 to 12",
         "weir journal verify",
-        "weir journal repair",
+        "Put back a copy of the data directory",
     ] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
