@@ -70,6 +70,11 @@ impl Checkpointer {
         })
     }
 
+    /// Whether a recovery would find a checkpoint.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        self.last_position.is_some()
+    }
+
     /// Whether another [`Checkpointer::step`] would get on.
     pub(super) fn has_work(&self) -> bool {
         matches!(&self.phase, Phase::Encoding { waiting: None, .. })
@@ -157,6 +162,18 @@ impl Checkpointer {
         if self.last_position == Some(positions.replay_from) {
             return Ok(());
         }
+        self.take(operator, positions, now_ms, deadline)
+    }
+
+    /// Takes a checkpoint of this state, whatever the last one holds, and waits for it until `deadline`. None may be
+    /// under way.
+    pub(super) fn take(
+        &mut self,
+        operator: &mut Operator,
+        positions: Positions,
+        now_ms: i64,
+        deadline: Instant,
+    ) -> Outcome {
         self.begin(operator, positions, now_ms);
         self.drive(operator, deadline)
     }

@@ -50,8 +50,9 @@ pub enum PipelineError {
     /// An output log takes nothing more.
     #[error("an output log failed: {0}")]
     Output(AppendError),
-    /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
-    #[error("the last checkpoint failed: {0}")]
+    /// The checkpoint at the end, or at a change of settings, could not be taken. Nothing is lost: the next start
+    /// replays the journal.
+    #[error("a checkpoint that had to be taken failed: {0}")]
     Checkpoint(String),
 }
 
@@ -96,7 +97,7 @@ impl Runner {
         self.pipeline.runs_on(std::thread::current());
         self.journal.watch(waker.clone());
         let mut reader = self.journal.reader(Lsn(self.position));
-        self.recover(&mut reader, &waker)?;
+        self.recover(&mut reader, &waker, grace)?;
         let mut last_batch = Instant::now();
         let mut last_status = Instant::now();
         loop {
@@ -133,10 +134,13 @@ impl Runner {
 
     /// Processes what was in the journal at start under the settings of the checkpoint, then goes on under the
     /// configured ones, from a checkpoint on: so a change of settings has a place in the journal, and a replay never
-    /// crosses it.
-    fn recover(&mut self, reader: &mut Reader, waker: &Waker) -> Result<(), PipelineError> {
+    /// crosses it. Nothing is processed under settings that are not on disk.
+    fn recover(&mut self, reader: &mut Reader, waker: &Waker, limit: Duration) -> Result<(), PipelineError> {
         self.limits.look(self.operator.totals());
         let started = Instant::now();
+        if !self.checkpointer.has_checkpoint() {
+            self.take_checkpoint(limit)?;
+        }
         let (from, end) = (self.position, self.recovered_end);
         while self.position < end {
             self.pipeline.turn();
@@ -150,8 +154,8 @@ impl Runner {
             tracing::info!("the settings changed since the last checkpoint; the new ones hold from here on");
             self.operator.reconfigure(self.settings.clone(), &mut self.outputs);
             self.append_outputs(waker)?;
-        }
-        if changed || replayed >= CHECKPOINT_AFTER_REPLAY {
+            self.take_checkpoint(limit)?;
+        } else if replayed >= CHECKPOINT_AFTER_REPLAY {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
         }
@@ -169,7 +173,8 @@ impl Runner {
     }
 
     fn process(&mut self, batch: &Batch, waker: &Waker) -> Result<(), PipelineError> {
-        let skip = self.position.saturating_sub(batch.first().0) as usize;
+        assert!(batch.first().0 <= self.position, "the journal freed records that no checkpoint has");
+        let skip = (self.position - batch.first().0) as usize;
         let records = batch.records().skip(skip);
         self.operator
             .apply(self.position, batch.arrival_ms(), records, &mut self.outputs)
@@ -198,6 +203,13 @@ impl Runner {
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
         }
         self.checkpointer.step(&mut self.operator);
+    }
+
+    /// Takes a checkpoint now and waits for it. None may be under way.
+    fn take_checkpoint(&mut self, limit: Duration) -> Result<(), PipelineError> {
+        let (positions, now_ms) = (self.positions(), self.clock.now_ms());
+        let taken = self.checkpointer.take(&mut self.operator, positions, now_ms, Instant::now() + limit);
+        taken.map_err(PipelineError::Checkpoint)
     }
 
     fn positions(&self) -> Positions {

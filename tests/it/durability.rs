@@ -181,3 +181,29 @@ fn qos_2_is_taken_once_across_a_kill() {
     let device = weir.json("/api/v1/devices/d");
     assert_eq!((&device["accepted"], &device["rejected"]["duplicate"]), (&1.into(), &1.into()), "{device}");
 }
+
+#[test]
+fn changed_settings_hold_from_a_checkpoint_on() {
+    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
+    let start = window_before(60);
+    let publish = |weir: &Weir, seq: i64| {
+        let payload = format!(r#"{{"metric":"m","value":50,"timestamp":{},"seq":{seq}}}"#, start + seq);
+        Client::connect(weir.mqtt(), Version::V4, "d").telemetry("d", &payload);
+    };
+    publish(&weir, 0);
+    weir.kill();
+    weir.environment("WEIR_VALIDATE__METRICS__M__MAX", "10");
+    weir.restart();
+    // What came before the change is judged as it was; the change is on disk before anything is judged by it.
+    let checkpoints = weir.json("/api/v1/checkpoints");
+    assert_eq!(checkpoints["checkpoints"].as_array().map(Vec::len), Some(1), "{checkpoints}");
+    publish(&weir, 1);
+    wait_for("the second reading is judged", || (weir.list("errors", "").len() == 1).then_some(()));
+    weir.kill();
+    weir.restart();
+    weir.wait_closed();
+    let device = weir.json("/api/v1/devices/d");
+    assert_eq!((&device["accepted"], &device["rejected"]["value_out_of_range"]), (&1.into(), &1.into()), "{device}");
+    assert_eq!(weir.list("windows", "").len(), 1);
+    weir.assert_accounted();
+}
