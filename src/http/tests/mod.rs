@@ -1,6 +1,7 @@
 //! The paths, asked through the router over real logs; the parts beside are made up.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -13,7 +14,7 @@ use super::live::Live;
 use super::router::router;
 use super::source::{Check, Door, Queries, Recovered, Source};
 use super::{Parts, State};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::output::{ErrorEntry, WindowResult};
@@ -38,6 +39,10 @@ struct Noon;
 impl Clock for Noon {
     fn now_ms(&self) -> i64 {
         NOW_MS
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
     }
 }
 
