@@ -12,6 +12,9 @@ pub mod simulator;
 pub mod pipeline;
 pub mod state;
 
+pub mod tls;
+
+pub mod admission;
 pub mod config;
 pub mod log;
 pub mod telemetry;

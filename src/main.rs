@@ -62,6 +62,16 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
         Command::Run => app::run(config, path),
         Command::Check => {
             let name = path.map_or_else(|| "defaults".into(), |path| path.display().to_string());
+            let findings = app::check(&config);
+            for warning in &findings.warnings {
+                eprintln!("{name}: warning: {warning}");
+            }
+            for fault in &findings.faults {
+                eprintln!("{name}: {fault}");
+            }
+            if !findings.faults.is_empty() {
+                return Ok(ExitCode::from(exit::CONFIG));
+            }
             println!("{name}: ok");
             Ok(ExitCode::SUCCESS)
         }

@@ -7,6 +7,7 @@ pub mod savepoint;
 mod shutdown;
 mod source;
 mod storage;
+mod tls;
 
 use std::future::poll_fn;
 use std::io::IsTerminal as _;
@@ -41,12 +42,14 @@ use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
+use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
 pub use health::health;
 use shutdown::{Cause, Failures};
 use source::AppSource;
 use storage::Storage;
+pub use tls::check;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
@@ -84,9 +87,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     const DATA: u8 = 65;
     const CANNOT_CREATE: u8 = 73;
     const IO: u8 = 74;
+    const CONFIG: u8 = 78;
     for cause in error.chain() {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
+        }
+        if cause.is::<TlsError>() {
+            return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
             return if matches!(error, LogError::Damaged(_) | LogError::NewerFormat { .. }) { DATA } else { IO };
@@ -114,7 +121,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 #[derive(Debug, Clone, Copy)]
 struct Addresses {
     mqtt: SocketAddr,
+    mqtt_tls: Option<SocketAddr>,
     http: SocketAddr,
+    http_tls: Option<SocketAddr>,
 }
 
 /// The parts that run, in the order in which they are stopped.
@@ -183,7 +192,11 @@ async fn start(
     let results_from = (windows.readable(), errors.readable());
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
-    let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let certificates = tls::Certificates::load(config, &clock)?;
+    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    if let Some((address, endpoint)) = certificates.mqtt.clone() {
+        server = server.with_tls(address, endpoint).await?;
+    }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
     let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), started);
@@ -194,12 +207,30 @@ async fn start(
         live: live.clone(),
         source: Arc::new(source),
         metrics: prometheus,
+        entrance: Some(server.entrance()),
+        certificates: certificates.all(),
         clock,
     });
-    let http_server = http::Server::bind(&config.http, state).await?;
-    let addresses = Addresses { mqtt: server.local_addr(), http: http_server.local_addr() };
+    let mut http_server = http::Server::bind(&config.http, state).await?;
+    if let Some((address, endpoint)) = certificates.http.clone() {
+        http_server = http_server.with_tls(address, endpoint).await?;
+    }
+    let addresses = Addresses {
+        mqtt: server.local_addr(),
+        mqtt_tls: server.tls_addr(),
+        http: http_server.local_addr(),
+        http_tls: http_server.tls_addr(),
+    };
     write_addresses(config, addresses)?;
-    tracing::info!(mqtt = %addresses.mqtt, http = %addresses.http, took = ?started.elapsed(), "listening");
+    let secure = |address: Option<SocketAddr>| address.map(tracing::field::display);
+    tracing::info!(
+        mqtt = %addresses.mqtt,
+        mqtt_tls = secure(addresses.mqtt_tls),
+        http = %addresses.http,
+        http_tls = secure(addresses.http_tls),
+        took = ?started.elapsed(),
+        "listening"
+    );
 
     let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
     let pipeline_thread = failures.spawn("pipeline", {
@@ -230,6 +261,7 @@ async fn start(
     mqtt_tasks.spawn(open_door(server, journal.clone(), config.settings(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
+    http_tasks.spawn(certificates.watch(shutdown::hangups()?, http.clone()));
     if config.simulator.enabled {
         mqtt_tasks.spawn(simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
     }
@@ -272,7 +304,9 @@ fn write_addresses(config: &Config, addresses: Addresses) -> anyhow::Result<()> 
     let text = json!({
         "pid": std::process::id(),
         "mqtt": addresses.mqtt.to_string(),
+        "mqtt_tls": addresses.mqtt_tls.map(|address| address.to_string()),
         "http": addresses.http.to_string(),
+        "http_tls": addresses.http_tls.map(|address| address.to_string()),
     })
     .to_string();
     replace_file(&RealDisk, &path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use anyhow::anyhow;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Failures that wait to be looked at; one is enough to end the process.
@@ -62,6 +62,11 @@ pub async fn wait(failures: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Resul
         _ = interrupt.recv() => Cause::Signal("SIGINT"),
         Some(error) = failures.recv() => Cause::Failure(error),
     })
+}
+
+/// SIGHUPs from now on; they no longer end the process.
+pub fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// From now on a signal ends the process at once, which is safe: recovery is the tested path.

@@ -1,14 +1,18 @@
 //! What several keys must hold together, and what a value must hold beyond its type.
 
+use std::net::SocketAddr;
+
 use crate::config::document::Document;
 use crate::config::fault::Problem;
 use crate::config::keys;
+use crate::config::sections::ClientCertificates;
 use crate::telemetry::logging;
 
 /// Adds the faults of everything that no single value's type tells.
 pub(super) fn check(document: &mut Document<'_>) {
     node(document);
     listeners(document);
+    tls(document);
     topics(document);
     names(document);
     ranges(document);
@@ -30,18 +34,70 @@ fn node(document: &mut Document<'_>) {
     }
 }
 
+/// Every listener that is on, with the key that says where.
+fn all_listeners(document: &Document<'_>) -> Vec<(&'static str, SocketAddr)> {
+    let config = &document.config;
+    let listeners = [
+        ("mqtt.listen", Some(config.mqtt.listen)),
+        ("mqtt.tls.listen", config.mqtt.tls.listen),
+        ("http.listen", Some(config.http.listen)),
+        ("http.tls.listen", config.http.tls.listen),
+    ];
+    listeners.into_iter().filter_map(|(key, address)| Some((key, address?))).collect()
+}
+
 fn listeners(document: &mut Document<'_>) {
-    let (mqtt, http) = (document.config.mqtt.listen, document.config.http.listen);
-    let overlap = mqtt.ip() == http.ip() || mqtt.ip().is_unspecified() || http.ip().is_unspecified();
-    if mqtt.port() == http.port() && mqtt.port() != 0 && overlap {
-        let wrong = format!("{http} is taken by mqtt.listen = \"{mqtt}\"");
-        fault(document, "http.listen", wrong, "another port");
+    let all = all_listeners(document);
+    for (index, (key, address)) in all.iter().enumerate() {
+        let same = |other: &SocketAddr| {
+            let overlap = address.ip() == other.ip() || address.ip().is_unspecified() || other.ip().is_unspecified();
+            address.port() == other.port() && address.port() != 0 && overlap
+        };
+        if let Some((taken_by, other)) = all[..index].iter().find(|(_, other)| same(other)) {
+            let wrong = format!("{address} is taken by {taken_by} = \"{other}\"");
+            fault(document, key, wrong, "another port");
+        }
     }
-    if !mqtt.ip().is_loopback() && !document.is_set("mqtt.allow_anonymous") {
-        let wrong = format!("{mqtt} can be reached from other machines and mqtt.allow_anonymous is not set");
-        let expected =
-            "mqtt.allow_anonymous = true or false; only loopback listeners may leave it on without saying so";
-        fault(document, "mqtt.listen", wrong, expected);
+    let certified = document.config.mqtt.tls.files.client_certificates == ClientCertificates::Required;
+    for (key, address) in all.into_iter().filter(|(key, _)| key.starts_with("mqtt")) {
+        let closed = address.ip().is_loopback() || certified && key == "mqtt.tls.listen";
+        if !closed && !document.is_set("mqtt.allow_anonymous") {
+            let wrong = format!("{address} can be reached from other machines and mqtt.allow_anonymous is not set");
+            let expected =
+                "mqtt.allow_anonymous = true or false; only loopback listeners may leave it on without saying so";
+            fault(document, key, wrong, expected);
+        }
+    }
+}
+
+/// A TLS listener needs its files named; what is in them is looked at when they are loaded.
+fn tls(document: &mut Document<'_>) {
+    let config = &document.config;
+    let sections = [
+        ("mqtt.tls", config.mqtt.tls.listen, config.mqtt.tls.files.clone()),
+        ("http.tls", config.http.tls.listen, config.http.tls.files.clone()),
+    ];
+    for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
+        for (name, path) in [("cert", &files.cert), ("key", &files.key)] {
+            if path.as_os_str().is_empty() {
+                let wrong = format!("it is empty while {section}.listen is on");
+                fault(document, &format!("{section}.{name}"), wrong, "the path of a PEM file");
+            }
+        }
+        let asked = files.client_certificates != ClientCertificates::Off;
+        if asked && files.client_ca.as_os_str().is_empty() {
+            let wrong = format!("it is empty while {section}.client_certificates is on");
+            fault(document, &format!("{section}.client_ca"), wrong, "the path of a PEM file with the roots");
+        }
+    }
+    for origin in document.config.http.websocket_origins.clone() {
+        let plain = origin.split_once("://").is_some_and(|(scheme, host)| {
+            matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', ' '])
+        });
+        if !plain && origin != "*" {
+            let wrong = format!("{origin:?} is not the origin of a web page");
+            fault(document, "http.websocket_origins", wrong, "such as \"https://panel.example\", or \"*\"");
+        }
     }
 }
 

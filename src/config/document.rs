@@ -86,8 +86,17 @@ impl<'a> Document<'a> {
     fn section(&mut self, section: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let (key, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
+            let inner = format!("{section}.{key}");
             if section == "validate" && key == "metrics" {
                 self.metrics(origin, value.get_ref());
+            } else if keys::is_section(&inner) {
+                match value.get_ref().as_table() {
+                    Some(table) => self.section(&inner, table),
+                    None => {
+                        let expected = format!("[{inner}] with its keys below");
+                        self.fault(origin, inner, Problem::new("this is a section, not a key", expected));
+                    }
+                }
             } else {
                 self.value(origin, section, key, Raw::Toml(value.get_ref()));
             }
@@ -157,6 +166,9 @@ impl<'a> Document<'a> {
                     let metric = self.metric_named(&name.join("__"));
                     self.set.entry(format!("validate.metrics.{metric}")).or_insert_with(|| origin.clone());
                     self.metric_value(origin, &metric, key, Raw::Text(&value));
+                }
+                [outer, inner, key] if keys::is_section(&format!("{outer}.{inner}")) => {
+                    self.value(origin, &format!("{outer}.{inner}"), key, Raw::Text(&value));
                 }
                 [section, key] if keys::is_section(section) => self.value(origin, section, key, Raw::Text(&value)),
                 [section, ..] => {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::fault::Problem;
-use crate::config::sections::{Config, Output};
+use crate::config::sections::{ClientCertificates, Config, Output};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -54,6 +54,11 @@ const TIMESTAMP_UNITS: &[(&str, TimestampUnit)] = &[
     ("ns", TimestampUnit::Ns),
 ];
 const WATERMARKS: &[(&str, WatermarkScope)] = &[("device", WatermarkScope::Device), ("global", WatermarkScope::Global)];
+const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
+    ("off", ClientCertificates::Off),
+    ("optional", ClientCertificates::Optional),
+    ("required", ClientCertificates::Required),
+];
 const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
@@ -70,6 +75,23 @@ pub(super) const KEYS: &[Key] = &[
     key("mqtt", "max_queued_messages", |c, v| put(&mut c.mqtt.max_queued_messages, v.whole(1..=1_000_000))),
     key("mqtt", "max_queued_bytes", |c, v| put(&mut c.mqtt.max_queued_bytes, v.size_bytes(KIB..=GIB))),
     key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch())),
+    key("mqtt", "max_connections_per_address", |c, v| {
+        put(&mut c.mqtt.max_connections_per_address, v.whole_or_off(1..=1_000_000))
+    }),
+    key("mqtt", "max_messages_per_second", |c, v| {
+        put(&mut c.mqtt.rates.messages_per_second, v.whole_or_off(1..=u64::from(u32::MAX)))
+    }),
+    key("mqtt", "max_bytes_per_second", |c, v| {
+        put(&mut c.mqtt.rates.bytes_per_second, v.size_or_off_bytes(KIB..=LARGEST))
+    }),
+    key("mqtt.tls", "listen", |c, v| put(&mut c.mqtt.tls.listen, v.address_or_off())),
+    key("mqtt.tls", "cert", |c, v| put(&mut c.mqtt.tls.files.cert, v.text().map(PathBuf::from))),
+    key("mqtt.tls", "key", |c, v| put(&mut c.mqtt.tls.files.key, v.text().map(PathBuf::from))),
+    key("mqtt.tls", "client_ca", |c, v| put(&mut c.mqtt.tls.files.client_ca, v.text().map(PathBuf::from))),
+    key("mqtt.tls", "client_certificates", |c, v| {
+        put(&mut c.mqtt.tls.files.client_certificates, v.choice(CLIENT_CERTIFICATES))
+    }),
+    key("mqtt.tls", "max_handshakes", |c, v| put(&mut c.mqtt.tls.max_handshakes, v.whole(1..=1_000_000))),
     key("ingest", "telemetry_topics", |c, v| put(&mut c.ingest.telemetry_topics, v.texts())),
     key("ingest", "error_topics", |c, v| put(&mut c.ingest.error_topics, v.texts())),
     key("ingest", "timestamp_unit", |c, v| put(&mut c.ingest.timestamp_unit, v.choice(TIMESTAMP_UNITS))),
@@ -111,6 +133,10 @@ pub(super) const KEYS: &[Key] = &[
     key("http", "listen", |c, v| put(&mut c.http.listen, v.address())),
     key("http", "metrics_max_series", |c, v| put(&mut c.http.metrics_max_series, v.whole(0..=1_000_000))),
     key("http", "metrics_series_ttl", |c, v| put(&mut c.http.metrics_series_ttl_ms, v.duration_ms(at_least_ms(1)))),
+    key("http", "websocket_origins", |c, v| put(&mut c.http.websocket_origins, v.texts())),
+    key("http.tls", "listen", |c, v| put(&mut c.http.tls.listen, v.address_or_off())),
+    key("http.tls", "cert", |c, v| put(&mut c.http.tls.files.cert, v.text().map(PathBuf::from))),
+    key("http.tls", "key", |c, v| put(&mut c.http.tls.files.key, v.text().map(PathBuf::from))),
     key("log", "level", |c, v| put(&mut c.log.level, v.text())),
     key("log", "format", |c, v| put(&mut c.log.format, v.choice(LOG_FORMATS))),
     key("simulator", "enabled", |c, v| put(&mut c.simulator.enabled, v.switch())),

@@ -16,7 +16,8 @@ mod value;
 pub use crate::telemetry::logging::LogFormat;
 pub use fault::{ConfigErrors, Fault, Origin, Problem};
 pub use sections::{
-    Config, Dedup, Errors, Http, Ingest, Journal, Limits, Log, Mqtt, Node, Output, Simulator, State, Validate, Window,
+    ClientCertificates, Config, Dedup, Errors, Http, HttpTls, Ingest, Journal, Limits, Log, Mqtt, MqttTls, Node,
+    Output, Rates, Simulator, State, TlsFiles, Validate, Window,
 };
 
 use document::Document;

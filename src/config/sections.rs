@@ -68,6 +68,66 @@ pub struct Mqtt {
     pub max_queued_bytes: usize,
     /// Whether clients may connect without credentials.
     pub allow_anonymous: bool,
+    /// Open connections from one address at most, from other machines; `None`: off.
+    pub max_connections_per_address: Option<usize>,
+    /// How fast one client may send.
+    pub rates: Rates,
+    /// `[mqtt.tls]`
+    pub tls: MqttTls,
+}
+
+/// How fast one client may send; beyond it its socket is read later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    /// Publishes per second; `None`: off.
+    pub messages_per_second: Option<u32>,
+    /// Bytes per second; `None`: off.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// MQTT over TLS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttTls {
+    /// Address of the listener; `None`: off.
+    pub listen: Option<SocketAddr>,
+    /// Certificates.
+    pub files: TlsFiles,
+    /// Handshakes in progress at most.
+    pub max_handshakes: usize,
+}
+
+/// HTTP over TLS.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HttpTls {
+    /// Address of the listener; `None`: off.
+    pub listen: Option<SocketAddr>,
+    /// Certificates.
+    pub files: TlsFiles,
+}
+
+/// Who a TLS listener is and whom it asks to prove who they are.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TlsFiles {
+    /// PEM file: the listener's certificate, then those that lead to the root.
+    pub cert: PathBuf,
+    /// PEM file: its private key.
+    pub key: PathBuf,
+    /// PEM file: roots of client certificates; empty: none.
+    pub client_ca: PathBuf,
+    /// Whether clients show certificates.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientCertificates {
+    /// They are not asked.
+    #[default]
+    Off,
+    /// They are asked; without one they are as anonymous as over plain TCP.
+    Optional,
+    /// Without one there is no connection.
+    Required,
 }
 
 /// What is journaled and how payloads are read.
@@ -186,6 +246,10 @@ pub struct Http {
     pub metrics_max_series: usize,
     /// Series whose last window ended longer ago are left out.
     pub metrics_series_ttl_ms: i64,
+    /// Web origins beside the server's own whose pages may open MQTT over WebSocket; `*`: all.
+    pub websocket_origins: Vec<String>,
+    /// `[http.tls]`
+    pub tls: HttpTls,
 }
 
 /// weir's own log.
@@ -247,7 +311,16 @@ impl Default for Mqtt {
             max_queued_messages: 1_000,
             max_queued_bytes: 1024 * KIB,
             allow_anonymous: true,
+            max_connections_per_address: Some(1_000),
+            rates: Rates::default(),
+            tls: MqttTls::default(),
         }
+    }
+}
+
+impl Default for MqttTls {
+    fn default() -> Self {
+        Self { listen: None, files: TlsFiles::default(), max_handshakes: 1_000 }
     }
 }
 
@@ -343,6 +416,8 @@ impl Default for Http {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics_max_series: 10_000,
             metrics_series_ttl_ms: 300_000,
+            websocket_origins: Vec::new(),
+            tls: HttpTls::default(),
         }
     }
 }

@@ -78,6 +78,15 @@ impl<'a> Raw<'a> {
         inside.ok_or_else(|| Problem::new(format!("{number} is out of range"), expected()))
     }
 
+    /// A whole number within `range`, or `None` for "off".
+    pub fn whole_or_off<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<Option<T>, Problem> {
+        if self.as_text() == Some("off") {
+            return Ok(None);
+        }
+        let off = |problem: Problem| Problem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
+        self.whole(range).map(Some).map_err(off)
+    }
+
     /// A finite number.
     pub fn number(self) -> Result<f64, Problem> {
         let number = match self {
@@ -167,6 +176,15 @@ impl<'a> Raw<'a> {
         })
     }
 
+    /// A size within `range` in bytes, or `None` for "off".
+    pub fn size_or_off_bytes<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<Option<T>, Problem> {
+        if self.as_text() == Some("off") {
+            return Ok(None);
+        }
+        let off = |problem: Problem| Problem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
+        self.size_bytes(range).map(Some).map_err(off)
+    }
+
     fn unitless(self, what: &str, expected: &str) -> Problem {
         match self {
             Raw::Toml(DeValue::Integer(number)) => Problem::new(format!("{number} has no unit"), expected),
@@ -178,6 +196,15 @@ impl<'a> Raw<'a> {
     pub fn address(self) -> Result<SocketAddr, Problem> {
         let expected = "an IP address and a port such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"";
         self.as_text().and_then(|text| text.parse().ok()).ok_or_else(|| self.not("an address", expected))
+    }
+
+    /// An IP address and a port, or `None` for "off".
+    pub fn address_or_off(self) -> Result<Option<SocketAddr>, Problem> {
+        if self.as_text() == Some("off") {
+            return Ok(None);
+        }
+        let off = |problem: Problem| Problem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
+        self.address().map(Some).map_err(off)
     }
 
     /// Strings: a TOML list; in the environment also separated by commas.

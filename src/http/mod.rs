@@ -19,6 +19,7 @@ pub mod source;
 mod state;
 mod status;
 mod stream;
+mod websocket;
 
 pub use server::{BindError, Server};
 pub use state::{Parts, State};

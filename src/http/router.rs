@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 
 use crate::http::problem::Problem;
 use crate::http::state::State;
-use crate::http::{checkpoints, device_metrics, devices, health, metrics, results, savepoints, status, stream};
+use crate::http::{
+    checkpoints, device_metrics, devices, health, metrics, results, savepoints, status, stream, websocket,
+};
 use crate::telemetry::names;
 
 /// Time until a request has an answer (a stream: its beginning).
@@ -35,6 +37,7 @@ const INDEX: &str = concat!(
 /api/v1/errors       rejected readings and device faults: ?reason=&device=&from=&to=&limit=&cursor=&order=
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one
+/mqtt                MQTT over WebSocket
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
 "
 );
@@ -55,6 +58,7 @@ pub(super) fn router(state: State) -> Router {
         .route("/api/v1/checkpoints", get(checkpoints::list))
         .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
         .route("/api/v1/stream", get(stream::open))
+        .route("/mqtt", get(websocket::open))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(guard))

@@ -8,13 +8,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{self, Instant, MissedTickBehavior, Sleep};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +25,7 @@ use crate::config;
 use crate::http::router::router;
 use crate::http::state::State;
 use crate::telemetry::{names, recorder};
+use crate::tls::Endpoint;
 
 /// Connections at a time; further ones get a short 503.
 const MAX_CONNECTIONS: usize = 512;
@@ -29,6 +33,8 @@ const MAX_CONNECTIONS: usize = 512;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Time without progress after which a client that does not read loses its connection.
 const WRITE_TIME: Duration = Duration::from_secs(60);
+/// Time for a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Time that open requests get at shutdown.
@@ -44,8 +50,9 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
 
 /// The HTTP address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("http.listen: cannot listen on {address}: {error}; is another weir running, or the port taken?")]
+#[error("{key}: cannot listen on {address}: {error}; is another weir running, or the port taken?")]
 pub struct BindError {
+    key: &'static str,
     address: SocketAddr,
     error: io::Error,
 }
@@ -55,7 +62,17 @@ pub struct BindError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    secure: Option<(TcpListener, SocketAddr, Arc<Endpoint>)>,
     state: State,
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|error| BindError { key, address, error })
 }
 
 impl Server {
@@ -64,13 +81,23 @@ impl Server {
     /// # Errors
     /// The address is taken or not one of this machine.
     pub async fn bind(config: &config::Http, state: State) -> Result<Self, BindError> {
-        let address = config.listen;
-        let bound = async {
-            let listener = TcpListener::bind(address).await?;
-            let address = listener.local_addr()?;
-            Ok(Self { listener, address, state })
-        };
-        bound.await.map_err(|error| BindError { address, error })
+        let (listener, address) = bind("http.listen", config.listen).await?;
+        Ok(Self { listener, address, secure: None, state })
+    }
+
+    /// Listens on `address` with TLS too.
+    ///
+    /// # Errors
+    /// The address is taken or not one of this machine.
+    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, BindError> {
+        let (listener, address) = bind("http.tls.listen", address).await?;
+        self.secure = Some((listener, address, endpoint));
+        Ok(self)
+    }
+
+    /// The address it listens on with TLS.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|(_, address, _)| *address)
     }
 
     /// The address it listens on, with the port that the system chose where `http.listen` says 0.
@@ -89,24 +116,27 @@ impl Server {
         };
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => break,
-                now = tick.tick() => {
-                    self.state.sample(now.into_std());
-                    recorder::upkeep();
-                }
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => connections.serve(stream),
-                    Err(error) => {
-                        tracing::warn!(%error, "an HTTP connection could not be accepted");
-                        time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+        let upkeep = async {
+            loop {
+                let now = tick.tick().await;
+                self.state.sample(now.into_std());
+                recorder::upkeep();
             }
+        };
+        let secure = async {
+            match &self.secure {
+                Some((listener, _, endpoint)) => connections.accept_all(listener, Some(endpoint)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            // None of the others ends.
+            () = upkeep => {}
+            () = connections.accept_all(&self.listener, None) => {}
+            () = secure => {}
         }
-        drop(self.listener);
+        drop((self.listener, self.secure));
         connections.close().await;
     }
 }
@@ -122,35 +152,44 @@ struct Connections {
 }
 
 impl Connections {
-    fn serve(&self, stream: TcpStream) {
+    async fn accept_all(&self, listener: &TcpListener, tls: Option<&Arc<Endpoint>>) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => self.serve(stream, address, tls),
+                Err(error) => {
+                    tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<Endpoint>>) {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
             // The socket's buffer is empty: it takes this at once or the peer is gone.
-            let _ = stream.try_write(BUSY);
+            if tls.is_none() {
+                let _ = stream.try_write(BUSY);
+            }
             return;
         };
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let (router, closing, abandon) = (self.router.clone(), self.closing.clone(), self.abandon.clone());
+        let one = Connection {
+            router: self.router.clone(),
+            address,
+            closing: self.closing.clone(),
+            abandon: self.abandon.clone(),
+        };
+        let endpoint = tls.cloned();
         self.tracker.spawn(async move {
             let _permit = permit;
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
-            let io = TokioIo::new(Timed::new(stream, WRITE_TIME));
-            let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
-            // How a connection ends is the client's affair.
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = closing.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        ended = connection => ended,
-                        () = abandon.cancelled() => Ok(()),
-                    }
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "an HTTP connection ended");
+            let Some(endpoint) = endpoint else { return one.run(stream).await };
+            let shaken = one.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;
+            match shaken {
+                Some(Ok(stream)) => one.run(stream).await,
+                Some(Err(error)) => tracing::debug!(%address, "{error}"),
+                None => {}
             }
         });
     }
@@ -166,17 +205,65 @@ impl Connections {
     }
 }
 
-/// A socket whose writes fail when the peer takes nothing for some time.
-struct Timed {
-    stream: TcpStream,
+/// One connection.
+struct Connection {
+    router: Router,
+    address: SocketAddr,
+    closing: CancellationToken,
+    abandon: CancellationToken,
+}
+
+impl Connection {
+    async fn run<S: Transport>(self, stream: S) {
+        let Self { router, address, closing, abandon } = self;
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
+        let io = TokioIo::new(Timed::new(stream, WRITE_TIME));
+        let routes = TowerToHyperService::new(router);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(address);
+            routes.call(request)
+        });
+        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+        // How a connection ends is the client's affair.
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = abandon.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "an HTTP connection ended");
+        }
+    }
+}
+
+/// A stream that HTTP is served over: plain, or with TLS.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl Transport for TcpStream {}
+impl Transport for TlsStream<TcpStream> {}
+
+/// A stream whose writes fail when the peer takes nothing for some time.
+pub(super) struct Timed<S> {
+    stream: S,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
-impl Timed {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
+impl<S> Timed<S> {
+    fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, timer: Box::pin(time::sleep(limit)), waiting: false }
+    }
+
+    /// The stream without a limit.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -193,7 +280,7 @@ impl Timed {
     }
 }
 
-impl AsyncRead for Timed {
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -203,7 +290,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch(context, written)
@@ -262,7 +349,7 @@ mod tests {
             abandon: CancellationToken::new(),
         };
         let (mut client, accepted) = pair().await;
-        connections.serve(accepted);
+        connections.serve(accepted, SocketAddr::from(([127, 0, 0, 1], 1)), None);
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.expect("an answer");
         assert_eq!(answer, BUSY);

@@ -14,7 +14,9 @@ use crate::config::Config;
 use crate::http::live::Live;
 use crate::http::source::{Queries, Source};
 use crate::log::Log;
+use crate::mqtt::Entrance;
 use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::tls::Endpoint;
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
 pub(super) const MAX_SCANS: usize = 3;
@@ -37,6 +39,10 @@ pub struct Parts {
     pub source: Arc<dyn Source>,
     /// The metrics recorder.
     pub metrics: PrometheusHandle,
+    /// Where MQTT over WebSocket goes; `None`: nowhere.
+    pub entrance: Option<Entrance>,
+    /// Certificates in use, for the status page.
+    pub certificates: Vec<Arc<Endpoint>>,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
 }

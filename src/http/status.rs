@@ -14,6 +14,7 @@ use crate::http::source::{Check, Door, Recovered};
 use crate::http::state::{Rates, Shared, State};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::tls;
 
 /// Times are Unix milliseconds; what is not known yet is `null`.
 #[derive(Serialize)]
@@ -31,6 +32,7 @@ pub(super) struct Overview {
     recovery: Option<Recovered>,
     checkpoint: Checkpoint,
     mqtt: Door,
+    tls: Vec<tls::Status>,
     disk: Disk,
     limits: BTreeMap<&'static str, Limit>,
     simulator: Option<serde_json::Value>,
@@ -137,6 +139,7 @@ fn overview(state: &Shared) -> Overview {
             state_bytes: source.state_disk_bytes(),
             logs: state.logs().into_iter().map(|(name, log)| (name, log_disk(log))).collect(),
         },
+        tls: state.parts.certificates.iter().map(|endpoint| endpoint.status()).collect(),
         limits: limits(state, &status, &door),
         mqtt: door,
         simulator: source.simulator(),

@@ -14,6 +14,7 @@ use super::frame;
 use super::handle::{ConnectionId, Handle};
 use super::ingest::{Gate, Journal};
 use super::meters::Meters;
+use super::rate::RateLimits;
 use super::session::{Event, Forward, Surroundings};
 use super::topic::IngestTopics;
 use crate::clock::Clock;
@@ -27,6 +28,7 @@ pub(crate) struct Door {
     pub gate: Gate,
     pub ingest: IngestTopics,
     pub meters: Arc<Meters>,
+    pub rates: RateLimits,
     clock: Arc<dyn Clock>,
     /// The moment that the clock counts from, on the scale of tokio's timers.
     origin: Instant,
@@ -44,9 +46,16 @@ impl Door {
             gate: Gate::new(journal, Arc::clone(&meters)),
             ingest: IngestTopics::new(patterns),
             meters,
+            rates: RateLimits::new(config.rates),
             origin: now.checked_sub(clock.monotonic()).unwrap_or(now),
             clock,
         }
+    }
+
+    /// Sets the gauges; called once per second.
+    pub fn measure(&self) {
+        self.meters.set(&self.broker.stats());
+        self.gate.count_pause(self.now());
     }
 
     /// Now, for deadlines and intervals.

@@ -2,6 +2,7 @@
 //! codec hands over a login, which [`Connect`] does not carry yet.
 
 use super::codec::Connect;
+use super::peer::Peer;
 
 /// Why a client may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +15,11 @@ pub(crate) enum Denied {
 
 /// Whether the client may connect. `allow_anonymous`: without credentials. There is nothing to check credentials
 /// against yet, so none are accepted where anonymous clients are not.
-pub(crate) fn authenticate(connect: &Connect, allow_anonymous: bool) -> Result<(), Denied> {
+///
+/// A client that showed a certificate has shown who it is: no password is asked.
+pub(crate) fn authenticate(connect: &Connect, peer: &Peer, allow_anonymous: bool) -> Result<(), Denied> {
     if connect.enhanced_auth {
         return Err(Denied::Method);
     }
-    if allow_anonymous { Ok(()) } else { Err(Denied::NotAuthorized) }
+    if allow_anonymous || peer.certificate_user.is_some() { Ok(()) } else { Err(Denied::NotAuthorized) }
 }

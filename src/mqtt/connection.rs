@@ -4,7 +4,7 @@
 //! client), then the socket is read, everything that one read brought is appended to the journal together, and so on
 //! until the socket has nothing more. No channel and no allocation per message; the locks are the journal's, once per
 //! read, and the session's, once per delivery. The socket is not read while output waits to be sent, while the journal
-//! has no room, or while `max_inflight` acknowledgements are outstanding.
+//! has no room, while `max_inflight` acknowledgements are outstanding, or while the client is ahead of its rate.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use super::around::{Around, Door};
 use super::close::Close;
 use super::frame::{self, Next};
 use super::handle::{ConnectionId, Handle};
+use super::rate::Pace;
 use super::scratch::{self, OUTPUT_BYTES, READ_BYTES, Scratch};
 use super::session::{Event, Session};
 use crate::log::{AppendError, Lsn, Records};
@@ -77,6 +78,12 @@ pub(crate) struct Connection<S> {
     blocked: Option<Blocked>,
     /// Output that the socket did not take.
     unsent: Vec<u8>,
+    /// Whether the stream may hold back what was written to it, as TLS does.
+    unflushed: bool,
+    /// Where the client's rate is limited.
+    pace: Option<Box<Pace>>,
+    /// Of the rates that `pace` follows.
+    rates_version: u64,
     /// The waker that is registered with the session.
     waker: Option<Waker>,
     /// Position up to which this connection's own appends wake it.
@@ -97,7 +104,11 @@ enum Step {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(start: Start<S>) -> Self {
         let now = start.door.now();
+        let rates_version = start.door.rates.version();
         Self {
+            pace: Pace::new(&start.door.rates, now),
+            rates_version,
+            unflushed: false,
             stream: start.stream,
             door: start.door,
             handle: start.handle,
@@ -153,6 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.watch_acks(context)?;
                 return Ok(());
             }
+            if self.poll_pace(context) == Step::Waiting {
+                self.watch_acks(context)?;
+                return Ok(());
+            }
             if self.read(context, scratch)? == Step::Waiting {
                 self.watch_acks(context)?;
                 return Ok(());
@@ -185,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.send(context, &mut scratch.out)?;
             if self.unsent.is_empty() && !more {
-                return Ok(Step::Ready);
+                return self.poll_flush(context);
             }
         }
     }
@@ -222,12 +237,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(count)) => sent += count,
             }
         };
+        self.unflushed |= sent > 0;
         if step == Step::Ready {
             self.unsent = Vec::new();
-        } else {
-            self.unsent.drain(..sent);
+            return self.poll_flush(context);
         }
+        self.unsent.drain(..sent);
         Ok(step)
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+        if !self.unflushed {
+            return Ok(Step::Ready);
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => Ok(Step::Waiting),
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                Ok(Step::Ready)
+            }
+            Poll::Ready(Err(_)) => Err(Close::Lost),
+        }
+    }
+
+    /// Whether the client's rate allows to read on.
+    fn poll_pace(&mut self, context: &mut Context<'_>) -> Step {
+        let version = self.door.rates.version();
+        if version != self.rates_version {
+            self.rates_version = version;
+            self.pace = Pace::new(&self.door.rates, self.door.now());
+        }
+        let Some(pace) = &mut self.pace else { return Step::Ready };
+        let now = self.door.now();
+        let was_paused = pace.is_paused();
+        let Some(wait) = pace.wait(now) else {
+            if was_paused {
+                // The client was not heard because weir did not listen.
+                self.session.heard(now);
+            }
+            return Step::Ready;
+        };
+        if wait.begins {
+            self.door.meters.throttled(wait.limit);
+        }
+        self.wake_after(context, wait.until.saturating_duration_since(now));
+        Step::Waiting
     }
 
     /// Writes `out`; what the socket does not take becomes `unsent`. Leaves `out` empty.
@@ -243,6 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(count)) => sent += count,
             }
         }
+        self.unflushed |= sent > 0;
         self.unsent.extend_from_slice(&out[sent..]);
         out.clear();
         Ok(())
@@ -334,7 +389,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Scratch { read, records, out } = scratch;
         let kept = self.partial.len();
         read[..kept].copy_from_slice(&self.partial);
-        let mut buffer = ReadBuf::new(&mut read[kept..READ_BYTES]);
+        let end = READ_BYTES.min(kept.saturating_add(self.readable_bytes()));
+        let mut buffer = ReadBuf::new(&mut read[kept..end]);
         let count = match self.poll_read(context, &mut buffer)? {
             Poll::Ready(count) => count,
             Poll::Pending => return Ok(Step::Waiting),
@@ -353,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Next::Partial(Some(total)) => total,
             Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
         };
-        bytes.resize(total.min(kept * 2), 0);
+        bytes.resize(total.min(kept * 2).min(kept.saturating_add(self.readable_bytes())), 0);
         let mut buffer = ReadBuf::new(&mut bytes[kept..]);
         match self.poll_read(context, &mut buffer)? {
             Poll::Ready(count) => {
@@ -374,11 +430,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// What the client's rate lets be read now; never 0.
+    fn readable_bytes(&self) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.door.now()).max(1))
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, Close> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Close::Lost),
-            Poll::Ready(Ok(())) => Ok(Poll::Ready(buffer.filled().len())),
+            Poll::Ready(Ok(())) => {
+                let count = buffer.filled().len();
+                if let Some(pace) = &mut self.pace {
+                    pace.took_bytes(count, self.door.now());
+                }
+                Ok(Poll::Ready(count))
+            }
             Poll::Ready(Err(_)) => Err(Close::Lost),
         }
     }
@@ -398,10 +465,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.begin_append();
         let mut taken = 0;
         let mut ended = Ok(());
-        while self.blocked.is_none() {
+        let (allowed, mut counted) = (self.pace.as_ref().map_or(usize::MAX, |pace| pace.messages(now)), 0);
+        while self.blocked.is_none() && counted < allowed {
+            let counts = bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
             match self.take_packet(waker, now, &bytes[taken..], records, out) {
                 Ok(0) => break,
-                Ok(count) => taken += count,
+                Ok(count) => {
+                    taken += count;
+                    counted += usize::from(counts);
+                }
                 Err(close) => {
                     ended = Err(close);
                     break;
@@ -412,7 +484,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // What came before a packet that ends the connection counts all the same.
             *records = self.append(waker, std::mem::take(records), None, now)?;
         }
-        self.unread = self.blocked.is_some();
+        self.unread = self.blocked.is_some() || counted >= allowed;
+        if let Some(pace) = &mut self.pace {
+            pace.took_messages(counted, now);
+        }
         self.partial.extend_from_slice(&bytes[taken..]);
         self.door.meters.received(&self.session.take_received());
         ended
@@ -462,7 +537,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let now = self.door.now();
         let deadline = self.session.keep_alive_deadline();
         if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
-            let paused = self.blocked.is_some() || self.session.is_full();
+            let throttled = self.pace.as_ref().is_some_and(|pace| pace.is_paused());
+            let paused = self.blocked.is_some() || self.session.is_full() || throttled;
             if paused {
                 self.session.heard(now);
             }

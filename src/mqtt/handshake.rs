@@ -13,6 +13,7 @@ use super::close::Close;
 use super::codec::{self, Accepted, Connect, ConnectError, Will};
 use super::delivery::Message;
 use super::frame::{self, Next};
+use super::peer::Peer;
 use super::session::TOPIC_ALIAS_MAXIMUM;
 use super::topic;
 use crate::config::Mqtt;
@@ -100,10 +101,10 @@ fn refuse_packet(error: ConnectError) -> Refusal {
 }
 
 /// Decides about a CONNECT and gives it a session.
-pub(crate) fn welcome(mut connect: Connect, broker: &Broker, config: &Mqtt) -> Result<Welcome, Refusal> {
+pub(crate) fn welcome(mut connect: Connect, peer: &Peer, broker: &Broker, config: &Mqtt) -> Result<Welcome, Refusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
-    auth::authenticate(&connect, config.allow_anonymous).map_err(|denied| match denied {
+    auth::authenticate(&connect, peer, config.allow_anonymous).map_err(|denied| match denied {
         Denied::NotAuthorized => Refusal::answered("not_authorized", version, Some(5), 0x87),
         Denied::Method => Refusal::answered("authentication_method", version, Some(5), 0x8C),
     })?;
@@ -178,7 +179,7 @@ mod tests {
     }
 
     fn try_welcome(bytes: &[u8], config: &Mqtt) -> Result<Welcome, Refusal> {
-        welcome(connect(bytes), &Broker::new(config, Arc::default()), config)
+        welcome(connect(bytes), &Peer::default(), &Broker::new(config, Arc::default()), config)
     }
 
     fn check_refused(bytes: &[u8], config: &Mqtt, reason: &str, reply: &[u8]) {

@@ -1,26 +1,25 @@
 //! The MQTT listener: accepts sockets and gives each a task.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::around::Door;
 use super::broker::Broker;
+use super::entrance::{Admission, Entrance};
 use super::ingest::Journal;
-use super::service;
+use super::peer::Peer;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
+use crate::tls::{Endpoint, HandshakeError};
 
-/// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
-const EXTRA_SOCKETS: usize = 64;
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How long connections may take to end after a cancellation.
@@ -32,8 +31,10 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// The address cannot be listened on.
-    #[error("cannot listen for MQTT on {address}: {source}; check mqtt.listen, and whether another broker runs there")]
+    #[error("cannot listen for MQTT on {address}: {source}; check {key}, and whether another broker runs there")]
     Bind {
+        /// The key that names it.
+        key: &'static str,
         /// Configured address.
         address: SocketAddr,
         /// What the system says.
@@ -41,12 +42,29 @@ pub enum MqttError {
     },
 }
 
+/// A bound address and how its connections begin.
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<Arc<Endpoint>>,
+}
+
+impl Listener {
+    async fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
+        let failed = |source| MqttError::Bind { key, address, source };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, address, tls })
+    }
+}
+
 /// The MQTT door, bound and not yet accepting.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    door: Arc<Door>,
+    plain: Listener,
+    secure: Option<Listener>,
+    entrance: Entrance,
 }
 
 impl Server {
@@ -57,103 +75,119 @@ impl Server {
     }
 
     pub(crate) async fn bind_to(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>) -> Result<Self, MqttError> {
-        let failed = |source| MqttError::Bind { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        let plain = Listener::bind("mqtt.listen", config.listen, None).await?;
         let door = Door::new(config, ingest, journal, Arc::new(SystemClock));
-        Ok(Self { listener, local_addr, door: Arc::new(door) })
+        Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(door)) })
+    }
+
+    /// Listens on `address` with TLS too.
+    ///
+    /// # Errors
+    /// The address is taken or not one of this machine.
+    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, MqttError> {
+        self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint)).await?);
+        Ok(self)
     }
 
     /// The address that is listened on, with the port that the system chose where the configured one is 0.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.plain.address
+    }
+
+    /// The address that is listened on with TLS.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|listener| listener.address)
     }
 
     /// Subscriptions and delivery.
     pub fn broker(&self) -> Arc<Broker> {
-        Arc::clone(&self.door.broker)
+        Arc::clone(&self.entrance.door().broker)
+    }
+
+    /// The way in for connections that come by other listeners. It opens when [`Server::run`] is called.
+    pub fn entrance(&self) -> Entrance {
+        self.entrance.clone()
     }
 
     /// Accepts connections until `cancel`; then tells the connected clients, and returns when they are gone or after
     /// 3 s.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { listener, door, .. } = self;
-        let tasks = TaskTracker::new();
-        let mut acceptor = Acceptor { door, tasks, cancel: cancel.clone(), sockets: Arc::default(), warned: None };
-        let mut every_second = interval(Duration::from_secs(1));
-        every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut backoff = ACCEPT_BACKOFF.0;
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => break,
-                _ = every_second.tick() => acceptor.measure(),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        backoff = ACCEPT_BACKOFF.0;
-                        acceptor.accept(stream);
-                    }
-                    Err(error) => {
-                        // Out of file descriptors, mostly: it stays so until a connection ends.
-                        acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
-                        acceptor.door.meters.limit("mqtt_accept");
-                        tokio::select! {
-                            () = cancel.cancelled() => break,
-                            () = sleep(backoff) => backoff = (backoff * 2).min(ACCEPT_BACKOFF.1),
-                        }
-                    }
-                },
-            }
+        let Self { plain, secure, entrance } = self;
+        entrance.open();
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            // None of the others ends.
+            () = measure(entrance.door()) => {}
+            () = accept_all(plain, &entrance) => {}
+            () = async {
+                match secure {
+                    Some(listener) => accept_all(listener, &entrance).await,
+                    None => pending().await,
+                }
+            } => {}
         }
-        drop(listener);
-        acceptor.tasks.close();
-        if timeout(DRAIN, acceptor.tasks.wait()).await.is_err() {
-            tracing::warn!(left = acceptor.tasks.len(), "MQTT connections did not end in time");
-        }
-        acceptor.measure();
+        entrance.close(DRAIN).await;
+        entrance.door().measure();
     }
 }
 
-struct Acceptor {
-    door: Arc<Door>,
-    tasks: TaskTracker,
-    cancel: CancellationToken,
-    sockets: Arc<AtomicUsize>,
+async fn measure(door: &Door) {
+    let mut every_second = interval(Duration::from_secs(1));
+    every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every_second.tick().await;
+        door.measure();
+    }
+}
+
+async fn accept_all(listener: Listener, entrance: &Entrance) {
+    let mut acceptor = Acceptor { entrance, tls: listener.tls, warned: None };
+    let mut backoff = ACCEPT_BACKOFF.0;
+    loop {
+        match listener.socket.accept().await {
+            Ok((stream, address)) => {
+                backoff = ACCEPT_BACKOFF.0;
+                acceptor.accept(stream, address);
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: it stays so until a connection ends.
+                acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
+                entrance.door().meters.limit("mqtt_accept");
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+            }
+        }
+    }
+}
+
+struct Acceptor<'a> {
+    entrance: &'a Entrance,
+    tls: Option<Arc<Endpoint>>,
     warned: Option<Instant>,
 }
 
-/// Counts one socket while it lives, whatever ends its task.
-struct OpenSocket(Arc<AtomicUsize>);
-
-impl Drop for OpenSocket {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Acceptor {
-    fn accept(&mut self, stream: TcpStream) {
-        if self.sockets.load(Ordering::Relaxed) >= self.door.config.max_connections + EXTRA_SOCKETS {
-            self.door.meters.refused("max_connections");
-            self.door.meters.limit("mqtt_connections");
-            self.warn("mqtt.max_connections is reached: new connections are closed");
-            return;
-        }
+impl Acceptor<'_> {
+    fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
+        let admission = match self.entrance.admit(Some(address.ip())) {
+            Ok(admission) => admission,
+            Err(refused) => return self.warn(&format!("{refused}: new connections are closed")),
+        };
         // A small packet is not to wait for the acknowledgement of the one before it.
         if stream.set_nodelay(true).is_err() {
             return; // the peer is gone already
         }
-        self.sockets.fetch_add(1, Ordering::Relaxed);
-        let open = OpenSocket(Arc::clone(&self.sockets));
-        let (door, cancel) = (Arc::clone(&self.door), self.cancel.clone());
-        self.tasks.spawn(async move {
-            let _open = open;
-            service::serve(stream, door, cancel).await;
-        });
-    }
-
-    fn measure(&self) {
-        self.door.meters.set(&self.door.broker.stats());
-        self.door.gate.count_pause(self.door.now());
+        let entrance = self.entrance.clone();
+        match &self.tls {
+            None => self.entrance.spawn(async move {
+                entrance.serve(stream, Peer::at(address.ip()), admission).await;
+            }),
+            Some(endpoint) => {
+                let endpoint = Arc::clone(endpoint);
+                self.entrance.spawn(async move {
+                    serve_tls(stream, address, &endpoint, &entrance, admission).await;
+                });
+            }
+        }
     }
 
     fn warn(&mut self, message: &str) {
@@ -161,6 +195,30 @@ impl Acceptor {
             self.warned = Some(Instant::now());
             tracing::warn!("{message}");
         }
+    }
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    address: SocketAddr,
+    endpoint: &Endpoint,
+    entrance: &Entrance,
+    admission: Admission,
+) {
+    let patience = Duration::from_millis(entrance.door().config.connect_timeout_ms);
+    match entrance.prepare(&admission, endpoint.accept(stream, patience)).await {
+        Some(Ok(stream)) => {
+            let peer = Peer::certified(address.ip(), &stream);
+            entrance.serve(stream, peer, admission).await;
+        }
+        Some(Err(error)) => {
+            tracing::debug!(%address, "{error}");
+            entrance.door().meters.refused("tls_handshake");
+            if matches!(error, HandshakeError::Full) {
+                entrance.door().meters.limit("tls_handshakes");
+            }
+        }
+        None => {}
     }
 }
 

@@ -89,6 +89,11 @@ impl Meters {
         counter!(names::LIMITS_HIT, "limit" => limit).increment(1);
     }
 
+    /// A client that sent too fast was made to wait.
+    pub fn throttled(&self, limit: &'static str) {
+        counter!(names::MQTT_THROTTLED, "limit" => limit).increment(1);
+    }
+
     /// What one read brought.
     pub fn received(&self, received: &Received) {
         for (counters, counts) in [(&self.ingest, &received.ingest), (&self.other, &received.other)] {

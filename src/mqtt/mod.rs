@@ -13,6 +13,7 @@ mod close;
 mod codec;
 mod connection;
 mod delivery;
+mod entrance;
 mod frame;
 mod handle;
 mod handshake;
@@ -22,7 +23,9 @@ pub mod listener;
 mod meters;
 mod opening;
 mod packet_ids;
+mod peer;
 mod properties;
+mod rate;
 pub mod results;
 mod retained;
 mod scratch;
@@ -35,8 +38,10 @@ mod trie;
 #[cfg(test)]
 mod testing;
 
+pub use entrance::{Admission, Entrance, NotAdmitted};
 pub use listener::{MqttError, Server};
 pub use opening::Opening;
+pub use peer::Peer;
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

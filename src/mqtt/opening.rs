@@ -1,12 +1,15 @@
 //! The door without a listener.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
 use super::broker::Broker;
+use super::peer::Peer;
 use super::service;
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
@@ -31,7 +34,10 @@ impl Opening {
 
     /// Serves one connection, from its CONNECT to its end; `cancel` ends it in an orderly way. Poll it inside a tokio
     /// runtime with a time driver.
-    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
-        service::serve(stream, Arc::clone(&self.0), cancel).await;
+    pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
+        let deadline = Instant::now() + Duration::from_millis(self.0.config.connect_timeout_ms);
+        if let Some(first) = service::first_packet(&mut stream, &self.0, deadline, &cancel).await {
+            service::serve(stream, &Peer::default(), Arc::clone(&self.0), cancel, first).await;
+        }
     }
 }

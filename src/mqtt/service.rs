@@ -8,14 +8,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
 use super::close::Close;
+use super::codec::Connect;
 use super::connection::{Connection, Start};
 use super::delivery::Message;
 use super::handshake::{self, Refusal, Welcome};
+use super::peer::Peer;
 use super::session::{Session, SessionOptions};
 use crate::core::record;
 use crate::log::{AppendError, Records};
@@ -27,23 +29,37 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// How long a will waits for room in the journal.
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves one socket until it ends.
+/// What the first packet of a connection was.
+pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
+
+/// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
+pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    door: &Door,
+    deadline: Instant,
+    cancel: &CancellationToken,
+) -> Option<First> {
+    let first = handshake::read_connect(stream, door.config.max_packet_size_bytes);
+    tokio::select! {
+        () = cancel.cancelled() => door.meters.refused("shutting_down"),
+        read = timeout_at(deadline, first) => match read {
+            Ok(connected) => return Some(connected),
+            Err(_) => door.meters.refused("connect_timeout"),
+        },
+    }
+    None
+}
+
+/// Serves one connection until it ends.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    stream: S,
+    peer: &Peer,
     door: Arc<Door>,
     cancel: CancellationToken,
+    first: First,
 ) {
-    let patience = Duration::from_millis(door.config.connect_timeout_ms);
-    let first = handshake::read_connect(&mut stream, door.config.max_packet_size_bytes);
-    let connected = tokio::select! {
-        () = cancel.cancelled() => return door.meters.refused("shutting_down"),
-        read = timeout(patience, first) => match read {
-            Ok(connected) => connected,
-            Err(_) => return door.meters.refused("connect_timeout"),
-        },
-    };
-    let welcomed = connected.and_then(|(connect, rest)| {
-        handshake::welcome(connect, &door.broker, &door.config).map(|welcome| (welcome, rest))
+    let welcomed = first.and_then(|(connect, rest)| {
+        handshake::welcome(connect, peer, &door.broker, &door.config).map(|welcome| (welcome, rest))
     });
     match welcomed {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,

@@ -53,6 +53,13 @@ metrics! {
     MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
 
+    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
+
+    TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";
+    TLS_RELOAD_FAILED Gauge "weir_tls_certificate_reload_failed" "1 while the certificate files cannot be loaded and the one from before stays in use; label listener.";
+    TLS_RELOADS Counter "weir_tls_certificate_reloads_total" "Certificates read again; labels listener, result (loaded, failed).";
+    TLS_HANDSHAKES Counter "weir_tls_handshakes_total" "TLS handshakes; labels listener, result (ok, failed, timeout, too_many).";
+
     LOG_APPENDED Counter "weir_log_records_total" "Records written; label log.";
     LOG_BATCHES Counter "weir_log_batches_total" "Batches written; label log.";
     LOG_WRITTEN_BYTES Counter "weir_log_written_bytes_total" "Bytes written; label log.";

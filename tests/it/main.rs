@@ -5,9 +5,14 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
+mod certificates;
 mod daemon;
 mod durability;
+mod fuzz;
+mod fuzz_entry;
 mod hostile;
+mod hostile_connections;
+mod hostile_packets;
 mod http;
 mod layout;
 mod mqtt;
@@ -18,5 +23,8 @@ mod reasons;
 mod replay;
 mod savepoints;
 mod simulate;
+mod steady;
+mod tls;
 mod wait;
+mod websocket;
 mod weir;

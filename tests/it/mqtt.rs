@@ -113,10 +113,15 @@ pub fn publish_packet(version: Version, topic: &str, payload: &[u8], qos: u8, du
     packet(0x30 | qos << 1 | u8::from(dup) << 3, &body)
 }
 
+/// What a client speaks over: a socket, or something over one, with time limits.
+pub trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
 /// A connected client.
 pub struct Client {
     pub version: Version,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     received: Vec<u8>,
     /// Publishes that came while something else was waited for.
     publishes: VecDeque<Packet>,
@@ -130,7 +135,17 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr, version: Version, client_id: &str) -> io::Result<Self> {
-        let mut client = Self::open(address, version)?;
+        Self::open(address, version)?.begin(client_id)
+    }
+
+    /// Connects over a stream that is open.
+    pub fn connect_over(stream: impl Stream + 'static, version: Version, client_id: &str) -> io::Result<Self> {
+        Self::over(stream, version).begin(client_id)
+    }
+
+    fn begin(self, client_id: &str) -> io::Result<Self> {
+        let version = self.version;
+        let mut client = self;
         client.send(&connect_packet(version, client_id))?;
         let answer = client.read()?;
         if answer.kind != CONNACK || answer.body.get(1) != Some(&0) {
@@ -145,11 +160,17 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        Ok(Self { version, stream, received: Vec::new(), publishes: VecDeque::new(), next_id: 1 })
+        Ok(Self::over(stream, version))
+    }
+
+    /// A stream on which nothing was sent yet.
+    pub fn over(stream: impl Stream + 'static, version: Version) -> Self {
+        Self { version, stream: Box::new(stream), received: Vec::new(), publishes: VecDeque::new(), next_id: 1 }
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
     /// The next packet.

@@ -1,4 +1,4 @@
-"""Publishes through paho-mqtt and sees its windows: paho_peer.py PORT VERSION QOS DEVICE START_MS"""
+"""Publishes through paho-mqtt and sees its windows: paho_peer.py PORT VERSION QOS DEVICE START_MS [tcp|websockets [CA]]"""
 
 import json
 import sys
@@ -27,9 +27,14 @@ def on_message(client, userdata, message):
     done.set()
 
 
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=protocol)
+transport = sys.argv[6] if len(sys.argv) > 6 else "tcp"
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=protocol, transport=transport)
+if transport == "websockets":
+    client.ws_set_options(path="/mqtt")
+if len(sys.argv) > 7:
+    client.tls_set(ca_certs=sys.argv[7])
 client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
-client.connect("127.0.0.1", port)
+client.connect("localhost" if len(sys.argv) > 7 else "127.0.0.1", port)
 client.loop_start()
 assert connected.wait(30), "no CONNACK"
 client.subscribe(f"weir/windows/{device}/+", qos)

@@ -44,6 +44,8 @@ pub struct Weir {
     child: Option<Child>,
     mqtt: SocketAddr,
     http: SocketAddr,
+    mqtt_tls: Option<SocketAddr>,
+    https: Option<SocketAddr>,
 }
 
 impl Weir {
@@ -56,7 +58,15 @@ impl Weir {
         all.extend_from_slice(settings);
         write_config(&directory.path().join("config.toml"), &all);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { directory, environment: Vec::new(), child: None, mqtt: nowhere, http: nowhere }
+        Self {
+            directory,
+            environment: Vec::new(),
+            child: None,
+            mqtt: nowhere,
+            http: nowhere,
+            mqtt_tls: None,
+            https: None,
+        }
     }
 
     /// Starts weir with these settings and waits until it is ready.
@@ -99,8 +109,9 @@ impl Weir {
             let addresses: Value = serde_json::from_str(&text).ok()?;
             (addresses["pid"].as_u64() == Some(pid)).then_some(addresses)
         });
-        let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        (self.mqtt, self.http) = (address("mqtt"), address("http"));
+        let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok());
+        (self.mqtt, self.http) = (address("mqtt").expect("an address"), address("http").expect("an address"));
+        (self.mqtt_tls, self.https) = (address("mqtt_tls"), address("http_tls"));
     }
 
     /// `weir ARGUMENTS --config …` with this directory's config.
@@ -156,6 +167,16 @@ impl Weir {
 
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where MQTT over TLS is.
+    pub fn mqtt_tls(&self) -> SocketAddr {
+        self.mqtt_tls.expect("mqtt.tls.listen is set")
+    }
+
+    /// Where HTTP over TLS is.
+    pub fn https(&self) -> SocketAddr {
+        self.https.expect("http.tls.listen is set")
     }
 
     pub fn data(&self) -> PathBuf {

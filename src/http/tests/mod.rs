@@ -207,6 +207,8 @@ impl Site {
             live: live.clone(),
             source: source.clone(),
             metrics: recorder::install(),
+            entrance: None,
+            certificates: Vec::new(),
             clock: Arc::new(Noon),
         });
         Self { state, windows, errors, live, source, held, _dir: dir }

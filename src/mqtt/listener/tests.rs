@@ -3,6 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::mqtt::Version;
 use crate::mqtt::close::Close;

@@ -1,0 +1,9 @@
+//! The log reader: segment files of any content.
+
+#![no_main]
+
+#[path = "../../tests/it/fuzz_entry.rs"]
+#[expect(dead_code, reason = "each target uses one of them")]
+mod fuzz_entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_entry::log(data));

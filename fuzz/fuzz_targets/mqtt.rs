@@ -1,0 +1,9 @@
+//! The MQTT front: bytes of hostile clients, and a good client that must be served after them.
+
+#![no_main]
+
+#[path = "../../tests/it/fuzz_entry.rs"]
+#[expect(dead_code, reason = "each target uses one of them")]
+mod fuzz_entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_entry::mqtt(data));

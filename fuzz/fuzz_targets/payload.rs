@@ -1,0 +1,9 @@
+//! Decoding of payloads, through the operator that does it.
+
+#![no_main]
+
+#[path = "../../tests/it/fuzz_entry.rs"]
+#[expect(dead_code, reason = "each target uses one of them")]
+mod fuzz_entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_entry::payload(data));

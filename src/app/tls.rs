@@ -1,0 +1,92 @@
+//! The certificates of the listeners: loaded at start, watched, and loaded again on SIGHUP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+
+use weir::clock::{Clock, SystemClock};
+use weir::config::{Config, TlsFiles};
+use weir::tls::{Endpoint, Findings, TlsError};
+
+/// Between two looks at the files. They are read again once two looks in a row found the same change.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// HTTPS connections that are not yet open; HTTP has few clients.
+const MAX_HTTP_HANDSHAKES: usize = 128;
+
+/// A listener that is on, with its certificate.
+type Secure = Option<(SocketAddr, Arc<Endpoint>)>;
+
+/// The certificates in use.
+pub struct Certificates {
+    pub mqtt: Secure,
+    pub http: Secure,
+}
+
+impl Certificates {
+    /// Loads those of the listeners that are on.
+    pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
+        let load =
+            |name, files, protocols, handshakes| Endpoint::load(name, files, protocols, handshakes, clock.clone());
+        let (mqtt, http) = (&config.mqtt.tls, &config.http.tls);
+        // Devices name protocols of their own or none: all are taken.
+        let secure_mqtt = |address| Ok((address, load("mqtt", &mqtt.files, &[], mqtt.max_handshakes)?));
+        let secure_http = |address| Ok((address, load("http", &http.files, &[b"http/1.1"], MAX_HTTP_HANDSHAKES)?));
+        Ok(Self { mqtt: mqtt.listen.map(secure_mqtt).transpose()?, http: http.listen.map(secure_http).transpose()? })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Endpoint>> {
+        [&self.mqtt, &self.http].into_iter().flatten().map(|(_, endpoint)| endpoint.clone()).collect()
+    }
+
+    /// Loads them again when their files change and on each of `hangups`, until `cancel`.
+    pub async fn watch(self, mut hangups: Signal, cancel: CancellationToken) {
+        let endpoints = self.all();
+        loop {
+            let reload = tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = hangups.recv() => true,
+                () = tokio::time::sleep(WATCH_INTERVAL) => false,
+            };
+            if endpoints.is_empty() {
+                continue;
+            }
+            let endpoints = endpoints.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                for endpoint in endpoints {
+                    if reload {
+                        // What is wrong was logged and stands in the status; the other listener goes on.
+                        let _ = endpoint.reload();
+                    } else {
+                        endpoint.watch();
+                    }
+                }
+            });
+            if looked.await.is_err() {
+                tracing::error!("looking at the certificates panicked; please report this defect");
+            }
+        }
+    }
+}
+
+/// `weir check`'s look at the files of the listeners that are on.
+pub fn check(config: &Config) -> Findings {
+    let sections = [
+        ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
+        ("http.tls", config.http.tls.listen, &config.http.tls.files),
+    ];
+    let mut all = Findings::default();
+    for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
+        let Findings { faults, warnings } = look(files);
+        all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
+        all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
+    }
+    all
+}
+
+fn look(files: &TlsFiles) -> Findings {
+    weir::tls::check(files, SystemClock.now_ms())
+}

@@ -1,0 +1,120 @@
+//! Frames as a client sends them, RFC 6455 section 5.
+
+/// Longest header: two bytes, the longest length, the mask.
+pub(super) const MAX_HEADER_BYTES: usize = 14;
+/// Longest payload of a control frame, section 5.5.
+pub(super) const MAX_CONTROL_BYTES: usize = 125;
+/// Longest frame. Nothing of a frame is kept, MQTT's packets have their own limit, and a frame may hold many: this only
+/// bounds what one may claim.
+pub(super) const MAX_FRAME_BYTES: u64 = 64 << 20;
+
+/// What a frame is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Part of the stream of MQTT packets.
+    Data,
+    Close,
+    Ping,
+    Pong,
+}
+
+/// The head of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub kind: Kind,
+    /// Bytes that follow.
+    pub payload_bytes: u64,
+    pub mask: [u8; 4],
+    /// Bytes of the header itself.
+    pub bytes: usize,
+    /// Whether the message goes on in another frame.
+    pub continues: bool,
+}
+
+/// Why a frame is refused, as the status codes of section 7.4.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Protocol,
+    /// Text: MQTT is binary [MQTT-6.0.0-1].
+    NotBinary,
+    TooLarge,
+}
+
+impl Refused {
+    pub fn status(self) -> u16 {
+        match self {
+            Refused::Protocol => 1002,
+            Refused::NotBinary => 1003,
+            Refused::TooLarge => 1009,
+        }
+    }
+}
+
+/// Reads a header from the beginning of `bytes`; `None` where more is needed. `in_message`: whether a message has begun
+/// and not ended.
+pub(super) fn header(bytes: &[u8], in_message: bool) -> Result<Option<Header>, Refused> {
+    let &[first, second, ref rest @ ..] = bytes else {
+        return Ok(None);
+    };
+    let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+    // Reserved bits belong to extensions, of which there are none; a client's frames are masked (section 5.1).
+    if first & 0x70 != 0 || second & 0x80 == 0 {
+        return Err(Refused::Protocol);
+    }
+    let kind = match opcode {
+        0 if in_message => Kind::Data,
+        2 if !in_message => Kind::Data,
+        1 if !in_message => return Err(Refused::NotBinary),
+        8 => Kind::Close,
+        9 => Kind::Ping,
+        10 => Kind::Pong,
+        _ => return Err(Refused::Protocol),
+    };
+    let short = second & 0x7f;
+    if kind != Kind::Data && (!fin || usize::from(short) > MAX_CONTROL_BYTES) {
+        return Err(Refused::Protocol);
+    }
+    let (length_bytes, payload_bytes) = match (short, rest) {
+        (126, &[a, b, ..]) => (2, u64::from(u16::from_be_bytes([a, b]))),
+        (127, &[a, b, c, d, e, f, g, h, ..]) => (8, u64::from_be_bytes([a, b, c, d, e, f, g, h])),
+        (126 | 127, _) => return Ok(None),
+        (short, _) => (0, u64::from(short)),
+    };
+    if payload_bytes > MAX_FRAME_BYTES {
+        return Err(Refused::TooLarge);
+    }
+    let Some(&[a, b, c, d]) = rest.get(length_bytes..length_bytes + 4) else { return Ok(None) };
+    let continues = if kind == Kind::Data { !fin } else { in_message };
+    Ok(Some(Header { kind, payload_bytes, mask: [a, b, c, d], bytes: 2 + length_bytes + 4, continues }))
+}
+
+/// Takes the mask off `bytes`, which begin `offset` bytes into the frame's payload.
+pub(super) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: u64) {
+    let mut mask = mask;
+    mask.rotate_left((offset % 4) as usize);
+    let mut chunks = bytes.chunks_exact_mut(4);
+    for chunk in &mut chunks {
+        for (byte, mask) in chunk.iter_mut().zip(mask) {
+            *byte ^= mask;
+        }
+    }
+    for (byte, mask) in chunks.into_remainder().iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+/// Appends the header of a frame of weir's: whole, not masked.
+pub(super) fn put_header(opcode: u8, payload_bytes: usize, out: &mut Vec<u8>) {
+    out.push(0x80 | opcode);
+    match payload_bytes {
+        0..=125 => out.push(payload_bytes as u8),
+        126..=65_535 => {
+            out.push(126);
+            out.extend_from_slice(&(payload_bytes as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(payload_bytes as u64).to_be_bytes());
+        }
+    }
+}

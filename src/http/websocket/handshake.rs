@@ -1,0 +1,80 @@
+//! The opening handshake, RFC 6455 section 4.2.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use ring::digest;
+
+use crate::http::problem::Problem;
+
+/// The subprotocol of MQTT [MQTT-6.0.0-3].
+const PROTOCOL: &str = "mqtt";
+/// Section 1.3: what is put behind the key.
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+fn refused(status: StatusCode, detail: &str) -> Problem {
+    Problem { status, detail: detail.to_owned(), retry_after_seconds: None }
+}
+
+/// The answer that opens a WebSocket. Pages of other origins than the server's own need to be among `origins`: a browser
+/// would let any page on the web speak MQTT from inside the user's network.
+pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response, Response> {
+    let asks = has_token(headers, header::CONNECTION.as_str(), "upgrade")
+        && has_token(headers, header::UPGRADE.as_str(), "websocket");
+    if !asks {
+        let mut response =
+            refused(StatusCode::UPGRADE_REQUIRED, "this is MQTT over WebSocket: connect with an MQTT client (ws://)")
+                .into_response();
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return Err(response);
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut response = refused(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken").into_response();
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(response);
+    }
+    if !may_connect(headers, origins) {
+        let detail = "pages of this origin may not speak MQTT; http.websocket_origins lists those that may";
+        return Err(refused(StatusCode::FORBIDDEN, detail).into_response());
+    }
+    if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL.as_str(), PROTOCOL) {
+        let detail = "the subprotocol must be \"mqtt\" (Sec-WebSocket-Protocol)";
+        return Err(refused(StatusCode::BAD_REQUEST, detail).into_response());
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+        return Err(refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64").into_response());
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answered = response.headers_mut();
+    answered.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    answered.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answered.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    if let Ok(accept) = HeaderValue::from_str(&accept(key)) {
+        answered.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+/// Section 4.2.2: shows that the server understood.
+pub(super) fn accept(key: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID.as_bytes()].concat());
+    BASE64_STANDARD.encode(digest)
+}
+
+/// Whether a header's lists have this word.
+fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+}
+
+fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let own = origin.split_once("://").map(|(_, authority)| authority);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    own.is_some() && own == host || origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin))
+}

@@ -1,0 +1,187 @@
+//! The way in that all transports share: who is admitted, and the life of what was.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::around::Door;
+use super::peer::Peer;
+use super::service;
+use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
+use crate::config::Rates;
+
+/// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
+const EXTRA_SOCKETS: usize = 64;
+
+/// Admits connections of every transport to one door. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Entrance(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    door: Arc<Door>,
+    sockets: Arc<AtomicUsize>,
+    addresses: Arc<PerAddress>,
+    /// Those whose CONNECT has not come; bounded by the sockets.
+    lobby: Arc<WaitingRoom>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    open: AtomicBool,
+}
+
+/// Leave to be served. The socket counts until it is dropped.
+#[derive(Debug)]
+pub struct Admission {
+    _socket: OpenSocket,
+    _address: FromAddress,
+    ticket: Ticket,
+    /// Until when CONNECT must have come.
+    deadline: Instant,
+}
+
+/// Counts one socket while it lives, whatever ends its task.
+#[derive(Debug)]
+struct OpenSocket(Arc<AtomicUsize>);
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// weir starts or stops.
+    #[error("weir does not take MQTT connections at this moment")]
+    Closed,
+    /// As many connections as there may be.
+    #[error("mqtt.max_connections is reached")]
+    Full,
+    /// As many from this address as there may be.
+    #[error("mqtt.max_connections_per_address is reached")]
+    Address,
+}
+
+impl NotAdmitted {
+    /// Label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            NotAdmitted::Closed => "shutting_down",
+            NotAdmitted::Full => "max_connections",
+            NotAdmitted::Address => "max_connections_per_address",
+        }
+    }
+}
+
+impl Entrance {
+    pub(super) fn new(door: Arc<Door>) -> Self {
+        Self(Arc::new(Inner {
+            sockets: Arc::default(),
+            addresses: PerAddress::new(door.config.max_connections_per_address),
+            lobby: WaitingRoom::new(usize::MAX),
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            open: AtomicBool::new(false),
+            door,
+        }))
+    }
+
+    pub(super) fn door(&self) -> &Arc<Door> {
+        &self.0.door
+    }
+
+    /// From now on connections are admitted.
+    pub(super) fn open(&self) {
+        self.0.open.store(true, Ordering::Release);
+    }
+
+    /// From now on none is admitted; those that were are told, and waited for.
+    pub(super) async fn close(&self, patience: Duration) {
+        self.0.open.store(false, Ordering::Release);
+        self.0.cancel.cancel();
+        self.0.tasks.close();
+        if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.0.tasks.len(), "MQTT connections did not end in time");
+        }
+    }
+
+    /// Asks for leave to serve a connection from `address`. Where there are as many connections as there may be, one that
+    /// has not sent its CONNECT for some time makes room. A refusal is counted.
+    ///
+    /// # Errors
+    /// A bound is reached, or the door is closed.
+    pub fn admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
+        self.try_admit(address).inspect_err(|refused| {
+            self.0.door.meters.refused(refused.label());
+            match refused {
+                NotAdmitted::Closed => {}
+                NotAdmitted::Full => self.0.door.meters.limit("mqtt_connections"),
+                NotAdmitted::Address => self.0.door.meters.limit("mqtt_connections_per_address"),
+            }
+        })
+    }
+
+    fn try_admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
+        if !self.0.open.load(Ordering::Acquire) {
+            return Err(NotAdmitted::Closed);
+        }
+        let from = self.0.addresses.enter(address).ok_or(NotAdmitted::Address)?;
+        let now = Instant::now();
+        let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.door.config.max_connections + EXTRA_SOCKETS;
+        if full && !self.0.lobby.make_room(now) {
+            return Err(NotAdmitted::Full);
+        }
+        let ticket = self.0.lobby.enter(now).ok_or(NotAdmitted::Full)?;
+        self.0.sockets.fetch_add(1, Ordering::Relaxed);
+        let socket = OpenSocket(Arc::clone(&self.0.sockets));
+        let deadline = now + Duration::from_millis(self.0.door.config.connect_timeout_ms);
+        Ok(Admission { _socket: socket, _address: from, ticket, deadline })
+    }
+
+    /// How fast clients may send from now on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.0.door.rates.set(rates);
+    }
+
+    /// Runs `work` as one of the tasks that a shutdown ends and waits for.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(work);
+    }
+
+    /// Runs what comes before a connection can be served, such as a handshake: no longer than CONNECT may take, and not
+    /// when the place is needed for another. `None`: it did not end in time, which is counted.
+    pub async fn prepare<T>(&self, admission: &Admission, work: impl Future<Output = T>) -> Option<T> {
+        let reason = tokio::select! {
+            done = tokio::time::timeout_at(admission.deadline.into(), work) => match done {
+                Ok(done) => return Some(done),
+                Err(_) => "connect_timeout",
+            },
+            () = self.0.cancel.cancelled() => "shutting_down",
+            () = admission.ticket.shown_out() => "too_many_waiting",
+        };
+        self.0.door.meters.refused(reason);
+        None
+    }
+
+    /// Serves one connection, from its CONNECT to its end.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, admission: Admission) {
+        let mut stream = stream;
+        let Admission { _socket, _address, ticket, deadline } = admission;
+        let door = Arc::clone(&self.0.door);
+        let first = tokio::select! {
+            first = service::first_packet(&mut stream, &door, deadline.into(), &self.0.cancel) => first,
+            () = ticket.shown_out() => return door.meters.refused("too_many_waiting"),
+        };
+        drop(ticket);
+        if let Some(first) = first {
+            service::serve(stream, &peer, door, self.0.cancel.clone(), first).await;
+        }
+    }
+}

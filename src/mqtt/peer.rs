@@ -1,0 +1,30 @@
+//! What is known of a client before its CONNECT.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_rustls::server::TlsStream;
+
+use crate::tls::client_user;
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address; `None` where the stream has none.
+    pub address: Option<IpAddr>,
+    /// The user that its certificate stands for. The listener has verified the certificate.
+    pub certificate_user: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// A peer of which only the address is known.
+    pub fn at(address: IpAddr) -> Self {
+        Self { address: Some(address.to_canonical()), certificate_user: None }
+    }
+
+    /// The peer of a TLS connection.
+    pub fn certified<S>(address: IpAddr, stream: &TlsStream<S>) -> Self {
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        Self { certificate_user: certificate.and_then(client_user).map(Into::into), ..Self::at(address) }
+    }
+}

@@ -1,0 +1,258 @@
+//! One TLS listener's certificate over its life, and the handshakes that use it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::WARN_BEFORE_DAYS;
+use super::certificate::Facts;
+use super::error::TlsError;
+use super::load::{Loaded, Stamp, load, open_key, stamp};
+use crate::admission::WaitingRoom;
+use crate::clock::Clock;
+use crate::config::TlsFiles;
+use crate::telemetry::names;
+
+/// Between two lines about the same certificate.
+const REMINDER_MS: i64 = 86_400_000;
+
+/// The certificate of one listener. New connections use the newest one that could be loaded; open ones keep theirs.
+pub struct Endpoint {
+    listener: &'static str,
+    files: TlsFiles,
+    protocols: &'static [&'static [u8]],
+    clock: Arc<dyn Clock>,
+    handshakes: Arc<WaitingRoom>,
+    current: RwLock<Arc<ServerConfig>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    facts: Facts,
+    loaded_ms: i64,
+    error: Option<String>,
+    /// The files as they were when they were last looked into.
+    tried: Stamp,
+    /// The files as the last look found them.
+    seen: Stamp,
+    reminded_ms: i64,
+}
+
+/// What `/api/v1/status` says about a certificate. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Status {
+    /// `mqtt` or `http`.
+    pub listener: &'static str,
+    /// Whose the certificate in use is.
+    pub subject: String,
+    /// Since when it is valid.
+    pub not_before: i64,
+    /// Until when it is valid: the earliest end in its chain.
+    pub not_after: i64,
+    /// Whole days until then; negative afterwards.
+    pub days_left: i64,
+    /// When it was loaded.
+    pub loaded: i64,
+    /// Why the files as they are now could not be loaded; `null` while the certificate in use is the one in the files.
+    pub error: Option<String>,
+}
+
+/// Why a handshake did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// It took too long.
+    #[error("the TLS handshake took too long")]
+    Timeout,
+    /// Too many at once.
+    #[error("too many TLS handshakes at once")]
+    Full,
+    /// The peer left, or does not speak TLS, or trusts another authority.
+    #[error("the TLS handshake failed: {0}")]
+    Failed(io::Error),
+}
+
+impl HandshakeError {
+    /// Label in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            HandshakeError::Timeout => "timeout",
+            HandshakeError::Full => "too_many",
+            HandshakeError::Failed(_) => "failed",
+        }
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Loads the files of the listener called `listener`, which has at most `max_handshakes` in progress. `protocols`
+    /// are ALPN's names; none: any are taken. A certificate outside its time is used all the same, and said loudly: at
+    /// start there is no other, and a box whose clock lost the time must still be reachable.
+    ///
+    /// # Errors
+    /// The files cannot be used.
+    pub fn load(
+        listener: &'static str,
+        files: &TlsFiles,
+        protocols: &'static [&'static [u8]],
+        max_handshakes: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, TlsError> {
+        let found = stamp(files);
+        let Loaded { config, facts } = load(files, protocols)?;
+        if let Some(warning) = open_key(files) {
+            tracing::warn!(listener, "{warning}");
+        }
+        let now_ms = clock.now_ms();
+        let state = State { facts, loaded_ms: now_ms, error: None, tried: found.clone(), seen: found, reminded_ms: 0 };
+        let endpoint = Self {
+            listener,
+            files: files.clone(),
+            protocols,
+            clock,
+            handshakes: WaitingRoom::new(max_handshakes),
+            current: RwLock::new(config),
+            state: Mutex::new(state),
+        };
+        endpoint.announce(&endpoint.lock().facts);
+        endpoint.remind(&mut endpoint.lock());
+        Ok(Arc::new(endpoint))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self, facts: &Facts) {
+        gauge!(names::TLS_EXPIRY, "listener" => self.listener).set(facts.not_after_s as f64);
+        gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(0.0);
+        let days = facts.days_left(self.clock.now_ms());
+        tracing::info!(listener = self.listener, subject = %facts.subject, days_left = days, "certificate loaded");
+    }
+
+    fn remind(&self, state: &mut State) {
+        let now_ms = self.clock.now_ms();
+        let (days, listener) = (state.facts.days_left(now_ms), self.listener);
+        let wrong = state.facts.wrong_at(now_ms);
+        if wrong.is_none() && days >= WARN_BEFORE_DAYS || now_ms - state.reminded_ms < REMINDER_MS {
+            return;
+        }
+        state.reminded_ms = now_ms;
+        let file = self.files.cert.display();
+        match wrong {
+            Some(wrong) => tracing::error!(listener, %file, "the certificate {wrong}: clients will refuse it"),
+            None => tracing::warn!(listener, %file, "the certificate expires in {days} days"),
+        }
+    }
+
+    /// Reads the files again. Reads files: not for the event loop.
+    ///
+    /// # Errors
+    /// They cannot be used, or their certificate is outside its time; the one in use stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let found = stamp(&self.files);
+        let loaded =
+            load(&self.files, self.protocols).and_then(|loaded| match loaded.facts.wrong_at(self.clock.now_ms()) {
+                Some(wrong) => Err(TlsError::Time { path: self.files.cert.clone(), wrong }),
+                None => Ok(loaded),
+            });
+        let mut state = self.lock();
+        (state.tried, state.seen) = (found.clone(), found);
+        match loaded {
+            Ok(Loaded { config, facts }) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                (state.facts, state.loaded_ms, state.error) = (facts, self.clock.now_ms(), None);
+                state.reminded_ms = 0;
+                counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "loaded").increment(1);
+                self.announce(&state.facts);
+                self.remind(&mut state);
+                Ok(())
+            }
+            Err(error) => {
+                state.error = Some(error.to_string());
+                counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "failed").increment(1);
+                gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(1.0);
+                tracing::error!(listener = self.listener, "{error}; the certificate loaded before stays in use");
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks whether the files have changed and, once two looks found them alike, reads them again: a certificate and
+    /// its key are replaced one after the other. Reads files: not for the event loop.
+    pub fn watch(&self) {
+        let found = stamp(&self.files);
+        let changed = {
+            let mut state = self.lock();
+            self.remind(&mut state);
+            let still = found == state.seen;
+            state.seen.clone_from(&found);
+            still && found != state.tried
+        };
+        if changed {
+            // Whatever is wrong was logged and stands in the status.
+            let _ = self.reload();
+        }
+    }
+
+    /// The certificate in use.
+    pub fn status(&self) -> Status {
+        let state = self.lock();
+        Status {
+            listener: self.listener,
+            subject: state.facts.subject.clone(),
+            not_before: state.facts.not_before_s.saturating_mul(1_000),
+            not_after: state.facts.not_after_s.saturating_mul(1_000),
+            days_left: state.facts.days_left(self.clock.now_ms()),
+            loaded: state.loaded_ms,
+            error: state.error.clone(),
+        }
+    }
+
+    /// Handshakes in progress.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.len()
+    }
+
+    /// Shakes hands with a peer that has just connected, within `patience`. Counts how it ends.
+    ///
+    /// # Errors
+    /// It takes too long, fails, or is given up because too many others are in progress.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        patience: Duration,
+    ) -> Result<TlsStream<S>, HandshakeError> {
+        let accepted = self.shake(stream, patience).await;
+        let result = accepted.as_ref().map_or_else(HandshakeError::label, |_| "ok");
+        counter!(names::TLS_HANDSHAKES, "listener" => self.listener, "result" => result).increment(1);
+        accepted
+    }
+
+    async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        patience: Duration,
+    ) -> Result<TlsStream<S>, HandshakeError> {
+        let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
+        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        tokio::select! {
+            accepted = timeout(patience, TlsAcceptor::from(config).accept(stream)) => match accepted {
+                Ok(accepted) => accepted.map_err(HandshakeError::Failed),
+                Err(_) => Err(HandshakeError::Timeout),
+            },
+            () = ticket.shown_out() => Err(HandshakeError::Full),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! TLS: certificates that are loaded, checked, watched and replaced while connections go on; handshakes with bounds.
+
+mod certificate;
+mod endpoint;
+mod error;
+mod load;
+
+pub use certificate::client_user;
+pub use endpoint::{Endpoint, HandshakeError, Status};
+pub use error::TlsError;
+pub use load::{Findings, check};
+
+/// A certificate that ends sooner than this is warned about: most are replaced a month before.
+pub const WARN_BEFORE_DAYS: i64 = 30;
+
+#[cfg(test)]
+mod tests;

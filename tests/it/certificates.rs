@@ -1,0 +1,113 @@
+//! An authority of the test's own, certificates by it, and clients that trust it.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use tempfile::TempDir;
+
+use crate::wait::DEADLINE;
+
+/// A client's end of a TLS connection.
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// An authority with a directory for what it issues.
+pub struct Authority {
+    directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let key = KeyPair::generate().expect("a key");
+        let directory = TempDir::new().expect("a temporary directory");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        fs::write(directory.path().join("ca.pem"), pem).expect("a file");
+        Self { directory, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A path as a TOML value.
+    pub fn toml(&self, name: &str) -> String {
+        format!("'{}'", self.path(name).display())
+    }
+
+    /// Writes NAME.pem and NAME.key for localhost, 127.0.0.1 and this common name, valid until the end of that year.
+    pub fn issue(&self, name: &str, common_name: &str, last_year: i32) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(last_year, 12, 31);
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
+        self.write(&format!("{name}.pem"), &pem);
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    /// Replaces a file as tools that renew certificates do: whole.
+    pub fn write(&self, name: &str, text: &str) {
+        let next = self.path("next");
+        fs::write(&next, text).expect("a file");
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).expect("permissions");
+        fs::rename(&next, self.path(name)).expect("it can be renamed");
+    }
+
+    fn certificates(&self, name: &str) -> Vec<CertificateDer<'static>> {
+        let text = fs::read(self.path(name)).expect("a file");
+        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().expect("certificates")
+    }
+
+    /// Opens a TLS connection that trusts this authority; `client` names a certificate to show.
+    pub fn connect(
+        &self,
+        address: SocketAddr,
+        client: Option<&str>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> io::Result<Stream> {
+        let mut roots = RootCertStore::empty();
+        for root in self.certificates("ca.pem") {
+            roots.add(root).expect("a root");
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(versions).expect("versions").with_root_certificates(roots);
+        let config = match client {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let key = fs::read(self.path(&format!("{name}.key"))).expect("a file");
+                let key = PrivateKeyDer::from_pem_slice(&key).expect("a key");
+                builder.with_client_auth_cert(self.certificates(&format!("{name}.pem")), key).expect("a certificate")
+            }
+        };
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let mut socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
+        socket.set_write_timeout(Some(DEADLINE))?;
+        session.complete_io(&mut socket)?;
+        Ok(StreamOwned::new(session, socket))
+    }
+
+    /// The subject of the certificate that a listener shows.
+    pub fn shown(&self, stream: &Stream) -> String {
+        let chain = stream.conn.peer_certificates().expect("the handshake is over");
+        // The common name is the only text of the subject, and stands in it as it is.
+        let der = chain[0].to_vec();
+        String::from_utf8_lossy(&der).into_owned()
+    }
+}
