@@ -15,6 +15,7 @@ use super::around::Door;
 use super::broker::Broker;
 use super::ingest::Journal;
 use super::service;
+use super::system;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
@@ -23,6 +24,8 @@ use crate::log::Log;
 const EXTRA_SOCKETS: usize = 64;
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How often retained messages whose time is over are forgotten where `$SYS` is off.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Between two lines about the same kind of refusal.
@@ -80,6 +83,11 @@ impl Server {
         let Self { listener, door, .. } = self;
         let tasks = TaskTracker::new();
         let mut acceptor = Acceptor { door, tasks, cancel: cancel.clone(), sockets: Arc::default(), warned: None };
+        acceptor.tasks.spawn(service::keep_time(Arc::clone(&acceptor.door), cancel.clone()));
+        let started = acceptor.door.now();
+        let system_every = acceptor.door.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+        let mut system = interval(system_every.unwrap_or(EXPIRE_EVERY));
+        system.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut every_second = interval(Duration::from_secs(1));
         every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = ACCEPT_BACKOFF.0;
@@ -87,6 +95,12 @@ impl Server {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 _ = every_second.tick() => acceptor.measure(),
+                _ = system.tick() => {
+                    acceptor.door.broker.expire_retained();
+                    if system_every.is_some() {
+                        acceptor.publish_system(started);
+                    }
+                }
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         backoff = ACCEPT_BACKOFF.0;
@@ -149,6 +163,15 @@ impl Acceptor {
             let _open = open;
             service::serve(stream, door, cancel).await;
         });
+    }
+
+    fn publish_system(&self, started: Instant) {
+        let Door { broker, meters, .. } = &*self.door;
+        let uptime = self.door.now().saturating_duration_since(started);
+        let counts = meters.traffic.counts();
+        for (topic, value) in system::messages(&broker.stats(), &counts, meters.dropped_queue_full.get(), uptime) {
+            broker.publish_system(topic, value);
+        }
     }
 
     fn measure(&self) {

@@ -25,12 +25,18 @@ mod packet_ids;
 mod properties;
 pub mod results;
 mod retained;
+pub mod retained_store;
 mod scratch;
 mod service;
 mod session;
+mod subscriptions;
+mod system;
+mod timeline;
 mod topic;
 mod topic_cache;
+mod traffic;
 mod trie;
+mod will;
 
 #[cfg(test)]
 mod testing;

@@ -52,6 +52,8 @@ metrics! {
     MQTT_QUEUED_BYTES Gauge "weir_mqtt_queued_bytes" "Bytes of messages waiting for subscribers.";
     MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
+    MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
+    MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
 
     LOG_APPENDED Counter "weir_log_records_total" "Records written; label log.";
     LOG_BATCHES Counter "weir_log_batches_total" "Batches written; label log.";
