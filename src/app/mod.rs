@@ -32,10 +32,11 @@ use weir::config::{Config, LogFormat};
 use weir::core::record;
 use weir::core::settings::Settings;
 use weir::disk::lock::{DirectoryLock, LockError};
-use weir::disk::{RealDisk, replace_file};
+use weir::disk::{Disk, RealDisk, replace_file};
 use weir::http::live::Live;
 use weir::log::{AppendError, Log, LogError, Records};
 use weir::mqtt::results::Results;
+use weir::mqtt::retained_store::RetainedStore;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::pipeline::start::{StartError, prepare};
@@ -56,6 +57,9 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Part of it that the last checkpoint may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
+
+/// How long the store of retained messages may take to open and load.
+const RETAINED_LIMIT: Duration = Duration::from_secs(20);
 
 /// Pause between two looks at a recovery that is under way.
 const RECOVERY_POLL: Duration = Duration::from_millis(5);
@@ -258,7 +262,7 @@ async fn start(
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(open_door(server, journal.clone(), config.settings(), mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(certificates.watch(shutdown::hangups()?, http.clone()));
@@ -286,7 +290,8 @@ async fn start(
 
 /// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
 /// then the door opens. On a full disk it stays closed until there is space.
-async fn open_door(server: mqtt::listener::Server, journal: Log, settings: Settings, cancel: CancellationToken) {
+async fn open_door(server: mqtt::listener::Server, journal: Log, config: Arc<Config>, cancel: CancellationToken) {
+    let settings: Settings = config.settings();
     let mut start = Records::default();
     start.push_with(record::encode_resumed);
     start.push_with(|out| record::encode_settings(&settings, out));
@@ -295,7 +300,30 @@ async fn open_door(server: mqtt::listener::Server, journal: Log, settings: Setti
             return;
         }
     }
+    let broker = server.broker();
+    restore_retained(broker.clone(), config).await;
     server.run(cancel).await;
+    sync_retained(broker).await;
+}
+
+/// Beside everything else that starts: devices may connect before, and are served once this is done.
+async fn restore_retained(broker: Arc<mqtt::broker::Broker>, config: Arc<Config>) {
+    let restore = move || {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let store = RetainedStore::open(&config.node.data_dir, &disk, &SystemClock, RETAINED_LIMIT);
+        if let Some(store) = store {
+            broker.keep_retained(store);
+        }
+    };
+    if tokio::task::spawn_blocking(restore).await.is_err() {
+        tracing::error!("retained messages could not be restored");
+    }
+}
+
+async fn sync_retained(broker: Arc<mqtt::broker::Broker>) {
+    if tokio::task::spawn_blocking(move || broker.sync_retained()).await.is_err() {
+        tracing::error!("retained messages could not be stored");
+    }
 }
 
 /// For scripts and tests that chose port 0.

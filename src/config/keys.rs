@@ -74,6 +74,13 @@ pub(super) const KEYS: &[Key] = &[
     key("mqtt", "max_inflight", |c, v| put(&mut c.mqtt.max_inflight, v.whole(1..=65_535))),
     key("mqtt", "max_queued_messages", |c, v| put(&mut c.mqtt.max_queued_messages, v.whole(1..=1_000_000))),
     key("mqtt", "max_queued_bytes", |c, v| put(&mut c.mqtt.max_queued_bytes, v.size_bytes(KIB..=GIB))),
+    key("mqtt", "max_retained_messages", |c, v| put(&mut c.mqtt.max_retained_messages, v.whole(1..=10_000_000))),
+    key("mqtt", "max_retained_bytes", |c, v| put(&mut c.mqtt.max_retained_bytes, v.size_bytes(KIB..=16 * GIB))),
+    key("mqtt", "max_session_expiry", |c, v| {
+        put(&mut c.mqtt.max_session_expiry_ms, v.duration_or_off_ms(1_000..=49_710 * DAY_MS))
+    }),
+    key("mqtt", "max_keep_alive", |c, v| put(&mut c.mqtt.max_keep_alive_ms, v.duration_or_off_ms(1_000..=65_535_000))),
+    key("mqtt", "sys_interval", |c, v| put(&mut c.mqtt.sys_interval_ms, v.duration_or_off_ms(1_000..=DAY_MS))),
     key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch())),
     key("mqtt", "max_connections_per_address", |c, v| {
         put(&mut c.mqtt.max_connections_per_address, v.whole_or_off(1..=1_000_000))

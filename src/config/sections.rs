@@ -66,6 +66,16 @@ pub struct Mqtt {
     pub max_queued_messages: usize,
     /// Their bytes at most.
     pub max_queued_bytes: usize,
+    /// Retained messages at most.
+    pub max_retained_messages: usize,
+    /// Their bytes at most.
+    pub max_retained_bytes: usize,
+    /// Longest time that a session is kept without a connection; `None`: for ever.
+    pub max_session_expiry_ms: Option<i64>,
+    /// Longest keep-alive of a 5.0 client; `None`: any.
+    pub max_keep_alive_ms: Option<i64>,
+    /// Time between two publishes of `$SYS`; `None`: off.
+    pub sys_interval_ms: Option<i64>,
     /// Whether clients may connect without credentials.
     pub allow_anonymous: bool,
     /// Open connections from one address at most, from other machines; `None`: off.
@@ -310,6 +320,11 @@ impl Default for Mqtt {
             max_inflight: 1_000,
             max_queued_messages: 1_000,
             max_queued_bytes: 1024 * KIB,
+            max_retained_messages: 100_000,
+            max_retained_bytes: 64 * 1024 * KIB,
+            max_session_expiry_ms: Some(30 * 86_400_000),
+            max_keep_alive_ms: Some(60_000),
+            sys_interval_ms: Some(10_000),
             allow_anonymous: true,
             max_connections_per_address: Some(1_000),
             rates: Rates::default(),

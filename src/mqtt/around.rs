@@ -1,7 +1,7 @@
 //! What lies around a session: the broker, the journal's topics, the part of the session that outlives the connection.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,6 +16,7 @@ use super::ingest::{Gate, Journal};
 use super::meters::Meters;
 use super::rate::RateLimits;
 use super::session::{Event, Forward, Surroundings};
+use super::timeline::Timeline;
 use super::topic::IngestTopics;
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
@@ -29,9 +30,7 @@ pub(crate) struct Door {
     pub ingest: IngestTopics,
     pub meters: Arc<Meters>,
     pub rates: RateLimits,
-    clock: Arc<dyn Clock>,
-    /// The moment that the clock counts from, on the scale of tokio's timers.
-    origin: Instant,
+    timeline: Timeline,
 }
 
 impl Door {
@@ -39,16 +38,15 @@ impl Door {
     pub fn new(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
         let meters = Arc::new(Meters::default());
         let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
-        let now = Instant::now();
+        let timeline = Timeline::new(clock);
         Self {
             config: config.clone(),
-            broker: Arc::new(Broker::new(config, Arc::clone(&meters))),
+            broker: Arc::new(Broker::new(config, Arc::clone(&meters), timeline.clone())),
             gate: Gate::new(journal, Arc::clone(&meters)),
             ingest: IngestTopics::new(patterns),
             meters,
             rates: RateLimits::new(config.rates),
-            origin: now.checked_sub(clock.monotonic()).unwrap_or(now),
-            clock,
+            timeline,
         }
     }
 
@@ -61,7 +59,7 @@ impl Door {
     /// Now, for deadlines and intervals.
     #[inline]
     pub fn now(&self) -> Instant {
-        self.origin + self.clock.monotonic()
+        self.timeline.now()
     }
 }
 
@@ -94,29 +92,26 @@ impl Around<'_> {
         match event {
             Event::None => Ok(()),
             Event::Forward(forward) => {
-                self.door.broker.deliver(&message(&forward, self.handle.id));
+                self.door.broker.deliver(&self.message(&forward));
                 Ok(())
             }
             Event::Acknowledged { kind, packet_id, reason } => {
-                if let Some(answer) = self.handle.acknowledge(self.id, kind, packet_id, reason) {
-                    frame::put_ack(frame::PUBREL, packet_id, answer, version, out);
+                if self.handle.acknowledge(self.id, kind, packet_id, reason)? {
+                    frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
                 }
                 Ok(())
             }
             Event::Release { packet_id } => {
-                const NOT_FOUND: u8 = 0x92;
-                let reason = if self.handle.release(self.id, packet_id) { 0 } else { NOT_FOUND };
-                frame::put_ack(frame::PUBCOMP, packet_id, reason, version, out);
+                // An id that is not held was released before: the exchange is complete either way.
+                self.handle.release(self.id, packet_id);
+                frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
                 Ok(())
             }
             Event::Subscribe(subscribe) => {
                 let outcomes: Vec<_> = subscribe
                     .filters
                     .iter()
-                    .map(|filter| match subscribe.identified {
-                        true => codec::SubscribeOutcome::IdentifierNotSupported,
-                        false => self.door.broker.subscribe(self.handle, self.id, filter),
-                    })
+                    .map(|filter| self.door.broker.subscribe(self.handle, self.id, filter))
                     .collect();
                 codec::put_suback(subscribe.packet_id, &outcomes, version, out)
             }
@@ -127,15 +122,17 @@ impl Around<'_> {
             }
         }
     }
-}
 
-fn message(forward: &Forward<'_>, publisher: u64) -> Arc<Message> {
-    Arc::new(Message {
-        topic: forward.topic.into(),
-        payload: Bytes::copy_from_slice(forward.payload),
-        properties: forward.properties.to_forwarded().into(),
-        qos: forward.qos,
-        retain: forward.retain,
-        publisher,
-    })
+    fn message(&self, forward: &Forward<'_>) -> Arc<Message> {
+        let life = forward.properties.expiry_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        Arc::new(Message {
+            topic: forward.topic.into(),
+            payload: Bytes::copy_from_slice(forward.payload),
+            properties: forward.properties.to_forwarded().into(),
+            qos: forward.qos,
+            retain: forward.retain,
+            publisher: self.handle.id,
+            expires: life.map(|life| self.door.now() + life),
+        })
+    }
 }

@@ -1,5 +1,4 @@
-//! Who may connect. Only a place so far: anonymous clients are accepted, and so is every user name: the
-//! codec hands over a login, which [`Connect`] does not carry yet.
+//! Who may connect. Only a place so far: anonymous clients are accepted, and so is every user name.
 
 use super::codec::Connect;
 use super::peer::Peer;

@@ -3,23 +3,28 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::codec::{Filter, RetainHandling, SubscribeOutcome};
-use super::delivery::{Delivery, Message, Offer, QueueLimits};
-use super::handle::{ConnectionId, DISCARDED, Handle, Totals, lock};
+use super::delivery::{Delivery, Grant, Message, Offer, QueueLimits, Returned};
+use super::handle::{ConnectionId, DISCARDED, Handle, Kept, Totals, lock};
 use super::meters::Meters;
-use super::retained::{self, Retained};
+use super::retained::Retained;
+use super::retained_store::RetainedStore;
+use super::subscriptions::{Subscriber, Subscriptions};
+use super::timeline::Timeline;
 use super::topic;
-use super::trie::Trie;
+use super::will::Will;
 use crate::config::Mqtt;
 use crate::log::Lsn;
 
 /// Subscriptions of one session at most.
-const MAX_SESSION_SUBSCRIPTIONS: usize = 1_000;
+const MAX_SESSION_SUBSCRIPTIONS: usize = 20_000;
 /// Subscriptions of all sessions at most.
-const MAX_SUBSCRIPTIONS: usize = 100_000;
+const MAX_SUBSCRIPTIONS: usize = 200_000;
 
 /// Numbers for metrics and status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,8 +35,16 @@ pub struct BrokerStats {
     pub sessions: usize,
     /// Subscriptions of all sessions.
     pub subscriptions: usize,
+    /// Shared subscriptions among them.
+    pub shared_subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
+    /// Their bytes.
+    pub retained_bytes: usize,
+    /// The most connections there were.
+    pub most_connections: usize,
+    /// Sessions that ended because their time was over.
+    pub sessions_expired: usize,
     /// Messages waiting for subscribers.
     pub queued_messages: usize,
     /// Their bytes.
@@ -42,15 +55,21 @@ pub struct BrokerStats {
 #[derive(Debug)]
 pub struct Broker {
     sessions: Mutex<Sessions>,
-    subscriptions: RwLock<Trie<Subscriber>>,
+    subscriptions: RwLock<Subscriptions>,
     /// Grows with each change of `subscriptions`.
     version: AtomicU64,
     retained: Mutex<Retained>,
+    /// The newest `$SYS` messages, which come with a subscription like retained ones.
+    system: Mutex<Retained>,
     totals: Arc<Totals>,
     queue_limits: QueueLimits,
     max_connections: usize,
     max_inflight: u16,
+    max_session_expiry: Option<Duration>,
     meters: Arc<Meters>,
+    timeline: Timeline,
+    /// Told when a timer is set that may be earlier than all others, and when a will is due.
+    timers_changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -58,16 +77,31 @@ struct Sessions {
     by_client: HashMap<Arc<str>, Arc<Handle>>,
     /// Sessions without a connection in the order in which they lost it.
     offline: BTreeMap<u64, Arc<Handle>>,
+    /// What is due when: at most two entries per session without a connection.
+    timers: BTreeMap<(Instant, u64), Timer>,
+    /// Wills that are due.
+    wills: Vec<Will>,
     online: usize,
+    /// The most that were online.
+    most_online: usize,
+    /// Ended because their time was over.
+    expired: usize,
     last_number: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Subscriber {
-    handle: Arc<Handle>,
-    qos: u8,
-    no_local: bool,
-    retain_as_published: bool,
+#[derive(Debug)]
+enum Timer {
+    /// The session ends.
+    Session(Arc<Handle>),
+    /// The session's will is published.
+    Will(Arc<Handle>),
+}
+
+impl Sessions {
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
 }
 
 /// What a connection asks for when it begins.
@@ -95,29 +129,52 @@ pub(crate) struct Attached {
 pub(crate) struct TooManyConnections;
 
 impl Broker {
-    pub(crate) fn new(config: &Mqtt, meters: Arc<Meters>) -> Self {
+    pub(crate) fn new(config: &Mqtt, meters: Arc<Meters>, timeline: Timeline) -> Self {
         let queue_limits = QueueLimits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,
-            retained: retained::MAX_MESSAGES,
+            retained: config.max_retained_messages,
         };
         Self {
             sessions: Mutex::default(),
             subscriptions: RwLock::default(),
             version: AtomicU64::new(1),
-            retained: Mutex::default(),
+            retained: Mutex::new(Retained::new(config.max_retained_messages, config.max_retained_bytes)),
+            system: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
             totals: Arc::default(),
             queue_limits,
             max_connections: config.max_connections,
             max_inflight: config.max_inflight,
+            max_session_expiry: config.max_session_expiry_ms.map(|ms| Duration::from_millis(ms.unsigned_abs())),
             meters,
+            timeline,
+            timers_changed: Notify::new(),
+        }
+    }
+
+    /// Goes on with the retained messages that `store` has, and keeps them there from now on.
+    pub fn keep_retained(&self, store: RetainedStore) {
+        let stored = store.load(&self.timeline);
+        let mut retained = lock(&self.retained);
+        for message in stored {
+            if !retained.set(&Arc::new(message)) {
+                self.meters.limit("mqtt_retained");
+            }
+        }
+        retained.keep_in(store, self.timeline.clone());
+    }
+
+    /// Retained messages that changed are in their store when this returns, within its time limit.
+    pub fn sync_retained(&self) {
+        let store = lock(&self.retained).store();
+        if let Some(store) = store {
+            store.sync();
         }
     }
 
     /// Whether a message on any topic that begins with `prefix` (ending in `/`) could have a subscriber.
     pub fn may_have_subscribers(&self, prefix: &str) -> bool {
-        let subscriptions = self.read_subscriptions();
-        subscriptions.len() > 0 && subscriptions.may_match_below(prefix)
+        self.read_subscriptions().any_below(prefix)
     }
 
     /// Delivers a message of weir's own to all matching subscribers; never blocks.
@@ -127,15 +184,27 @@ impl Broker {
 
     /// Numbers for metrics and status.
     pub fn stats(&self) -> BrokerStats {
-        let (connections, sessions) = {
+        let (connections, sessions, most_connections, sessions_expired) = {
             let sessions = lock(&self.sessions);
-            (sessions.online, sessions.by_client.len())
+            (sessions.online, sessions.by_client.len(), sessions.most_online, sessions.expired)
+        };
+        let (subscriptions, shared_subscriptions) = {
+            let subscriptions = self.read_subscriptions();
+            (subscriptions.len(), subscriptions.shared_len())
+        };
+        let (retained, retained_bytes) = {
+            let retained = lock(&self.retained);
+            (retained.len(), retained.bytes())
         };
         BrokerStats {
             connections,
             sessions,
-            subscriptions: self.read_subscriptions().len(),
-            retained: lock(&self.retained).len(),
+            subscriptions,
+            shared_subscriptions,
+            retained,
+            retained_bytes,
+            most_connections,
+            sessions_expired,
             queued_messages: self.totals.messages.load(Ordering::Relaxed),
             queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
         }
@@ -149,42 +218,71 @@ impl Broker {
 
     /// Whether a message on `topic` has a subscriber.
     pub(crate) fn has_subscribers(&self, topic: &str) -> bool {
-        let mut found = false;
-        self.read_subscriptions().for_each_match(topic, &mut |_, _| found = true);
-        found
+        self.read_subscriptions().any(topic)
     }
 
-    /// Stores a retained message and queues the message for each matching subscriber, once, at the highest QoS that
-    /// its overlapping subscriptions grant [MQTT-3.3.4-2]. Never blocks: a full queue misses it, counted.
+    /// Stores a retained message and queues the message for each matching subscriber once, and once for each matching
+    /// shared subscription. Never blocks: a full queue misses it, counted.
     pub(crate) fn deliver(&self, message: &Arc<Message>) {
         if message.retain && !lock(&self.retained).set(message) {
             self.meters.limit("mqtt_retained");
         }
-        for (_, subscriber) in self.matching(&message.topic) {
-            if subscriber.no_local && subscriber.handle.id == message.publisher {
-                continue;
-            }
-            let qos = subscriber.qos.min(message.qos);
-            let retain = message.retain && subscriber.retain_as_published;
-            if subscriber.handle.offer(message, qos, retain, false) == Some(Offer::Full) {
+        self.pass_on(message);
+    }
+
+    /// Forgets retained messages whose time is over.
+    pub(crate) fn expire_retained(&self) {
+        let now = self.timeline.now();
+        lock(&self.retained).expire(now);
+    }
+
+    /// Keeps a `$SYS` message for later subscribers and passes it on to those there are.
+    pub(crate) fn publish_system(&self, topic: &str, value: String) {
+        let message = Arc::new(Message::new(topic, value.into(), 0, true));
+        lock(&self.system).set(&message);
+        self.pass_on(&message);
+    }
+
+    fn pass_on(&self, message: &Arc<Message>) {
+        let (found, shares) = {
+            let subscriptions = self.read_subscriptions();
+            let found = subscriptions.matching(&message.topic, message.qos, message.retain, message.publisher);
+            (found, subscriptions.shares(&message.topic))
+        };
+        if found.is_empty() && shares.is_empty() {
+            return;
+        }
+        let now = self.timeline.now();
+        for (handle, grant) in found {
+            if handle.offer(message, grant, false, now) == Some(Offer::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
+        for share in shares {
+            self.pass_to_share(&share, message, now);
+        }
     }
 
-    fn matching(&self, topic: &str) -> Vec<(u64, Subscriber)> {
-        let mut found: Vec<(u64, Subscriber)> = Vec::new();
-        self.read_subscriptions().for_each_match(topic, &mut |id, subscriber| found.push((id, subscriber.clone())));
-        found.sort_unstable_by_key(|(id, subscriber)| (*id, std::cmp::Reverse(subscriber.qos)));
-        found.dedup_by(|later, first| {
-            let same = later.0 == first.0;
-            if same {
-                first.1.retain_as_published |= later.1.retain_as_published;
-                first.1.no_local &= later.1.no_local;
+    /// One member gets the message: the first in turn that has room.
+    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) {
+        let members = self.read_subscriptions().turn(share);
+        for member in members {
+            let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
+            if member.handle.offer(message, grant, false, now) == Some(Offer::Queued) {
+                return;
             }
-            same
-        });
-        found
+        }
+        self.meters.dropped_queue_full.increment(1);
+    }
+
+    /// What a session that ended leaves to the other members of its shared subscriptions.
+    fn return_shared(&self, returned: Vec<Returned>) {
+        let now = self.timeline.now();
+        for Returned { share, message } in returned {
+            if !message.is_expired(now) {
+                self.pass_to_share(&share, &message, now);
+            }
+        }
     }
 
     /// Subscribes the session to one filter, and queues the retained messages that come with it.
@@ -197,8 +295,9 @@ impl Broker {
         if !topic::valid_filter(&filter.filter) {
             return SubscribeOutcome::InvalidFilter;
         }
-        if topic::is_shared(&filter.filter) {
-            return SubscribeOutcome::SharedNotSupported;
+        let shared = topic::is_shared(&filter.filter);
+        if shared && topic::split_shared(&filter.filter).is_none() {
+            return SubscribeOutcome::InvalidFilter;
         }
         let new = match self.insert(handle, connection, filter) {
             Ok(new) => new,
@@ -209,7 +308,8 @@ impl Broker {
             RetainHandling::New => new,
             RetainHandling::Never => false,
         };
-        if send {
+        // Not to shared subscriptions [section 3.8.4].
+        if send && !shared {
             self.send_retained(handle, filter);
         }
         SubscribeOutcome::Granted(filter.qos)
@@ -229,22 +329,20 @@ impl Broker {
             self.meters.limit("mqtt_subscriptions");
             return Err(SubscribeOutcome::QuotaExceeded);
         }
-        let subscriber = Subscriber {
-            handle: Arc::clone(handle),
-            qos: filter.qos,
-            no_local: filter.no_local,
-            retain_as_published: filter.retain_as_published,
-        };
-        subscriptions.insert(&filter.filter, handle.id, subscriber);
+        subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
         kept.filters.insert(filter.filter.as_str().into());
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(new)
     }
 
     fn send_retained(&self, handle: &Arc<Handle>, filter: &Filter) {
-        let messages = lock(&self.retained).matching(&filter.filter);
+        let now = self.timeline.now();
+        let store = if filter.filter.starts_with("$SYS") { &self.system } else { &self.retained };
+        let messages = lock(store).matching(&filter.filter, now);
         for message in messages {
-            if handle.offer(&message, filter.qos.min(message.qos), true, true) == Some(Offer::Full) {
+            let identifiers = filter.identifier.into_iter().collect();
+            let grant = Grant { qos: filter.qos.min(message.qos), retain: true, identifiers, share: None };
+            if handle.offer(&message, grant, true, now) == Some(Offer::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
@@ -264,6 +362,7 @@ impl Broker {
     /// Gives a session to a new connection: the client's existing one (taken from the connection that has it), or a
     /// new one. At the bound of sessions the one that has been without a connection for longest is discarded.
     pub(crate) fn attach(&self, attach: &Attach<'_>) -> Result<Attached, TooManyConnections> {
+        let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
         let existing = sessions.by_client.get(attach.client_id).cloned();
         let taken_over = existing.as_ref().is_some_and(|handle| handle.any().offline.is_none());
@@ -272,14 +371,17 @@ impl Broker {
                 return Err(TooManyConnections);
             }
             sessions.online += 1;
+            sessions.most_online = sessions.most_online.max(sessions.online);
         }
-        sessions.last_number += 1;
-        let connection = sessions.last_number;
+        let connection = sessions.number();
         let window = attach.receive_maximum.min(self.max_inflight);
+        let expired = |handle: &Handle| handle.any().expires.is_some_and(|(at, _)| at <= now);
         match existing {
-            Some(handle) if !attach.clean => {
+            Some(handle) if !attach.clean && !expired(&handle) => {
                 let received_until = {
                     let mut kept = handle.any();
+                    // The client is back before its will was due [MQTT-3.1.3-9].
+                    Self::stop_timers(&mut sessions, &mut kept);
                     if let Some(place) = kept.offline.take() {
                         sessions.offline.remove(&place);
                     }
@@ -313,24 +415,74 @@ impl Broker {
         }
     }
 
-    /// The connection ended. `keep`: the session outlives it.
-    pub(crate) fn detach(&self, handle: &Arc<Handle>, connection: ConnectionId, keep: bool) {
+    /// How long a session is kept whose client wants this many seconds (`u32::MAX`: for ever); `None`: for ever.
+    pub(crate) fn session_expiry(&self, wanted_s: u32) -> Option<Duration> {
+        let wanted = (wanted_s < u32::MAX).then(|| Duration::from_secs(u64::from(wanted_s)));
+        match (wanted, self.max_session_expiry) {
+            (Some(wanted), Some(max)) => Some(wanted.min(max)),
+            (wanted, max) => wanted.or(max),
+        }
+    }
+
+    /// The connection ended. The session outlives it by `expiry_s`. Returns the will if it is to be published now; one
+    /// that has to wait comes from [`Broker::due`] later, unless the client is back before.
+    pub(crate) fn detach(
+        &self,
+        handle: &Arc<Handle>,
+        connection: ConnectionId,
+        expiry_s: u32,
+        will: Option<Will>,
+    ) -> Option<Will> {
         let mut sessions = lock(&self.sessions);
-        if handle.owner() != connection {
-            return; // taken over: it belongs to a newer connection, which also counts for this one
+        match handle.owner() {
+            owner if owner == connection => {}
+            // Taken over: the session belongs to a newer connection, which also counts for this one. A will that can
+            // wait is not due, for the client is back [MQTT-3.1.4-3], unless its session ended with a clean start.
+            DISCARDED => return will,
+            _ => return will.filter(|will| will.delay_s == 0),
         }
         sessions.online -= 1;
-        if !keep {
+        if expiry_s == 0 {
             self.discard(&mut sessions, handle);
-            return;
+            return will;
         }
-        sessions.last_number += 1;
-        let place = sessions.last_number;
+        let now = self.timeline.now();
+        let expiry = self.session_expiry(expiry_s);
+        let place = sessions.number();
         let mut kept = handle.any();
         kept.offline = Some(place);
         handle.hand_over(&mut kept, 0);
+        let mut due_now = None;
+        if let Some(will) = will {
+            let delay = Duration::from_secs(u64::from(will.delay_s));
+            let at = now + expiry.map_or(delay, |expiry| delay.min(expiry));
+            if at == now {
+                due_now = Some(will);
+            } else {
+                let key = (at, sessions.number());
+                kept.will = Some((will, key));
+                sessions.timers.insert(key, Timer::Will(Arc::clone(handle)));
+            }
+        }
+        if let Some(expiry) = expiry {
+            let key = (now + expiry, sessions.number());
+            kept.expires = Some(key);
+            sessions.timers.insert(key, Timer::Session(Arc::clone(handle)));
+        }
         drop(kept);
         sessions.offline.insert(place, Arc::clone(handle));
+        self.timers_changed.notify_one();
+        due_now
+    }
+
+    /// Forgets the session's timers; returns a will that waited.
+    fn stop_timers(sessions: &mut Sessions, kept: &mut Kept) -> Option<Will> {
+        if let Some(key) = kept.expires.take() {
+            sessions.timers.remove(&key);
+        }
+        let (will, key) = kept.will.take()?;
+        sessions.timers.remove(&key);
+        Some(will)
     }
 
     fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
@@ -339,7 +491,12 @@ impl Broker {
         if let Some(place) = kept.offline.take() {
             sessions.offline.remove(&place);
         }
-        handle.hand_over(&mut kept, DISCARDED);
+        // The session has ended, so its will waits no longer [MQTT-3.1.2-8].
+        if let Some(will) = Self::stop_timers(sessions, &mut kept) {
+            sessions.wills.push(will);
+            self.timers_changed.notify_one();
+        }
+        let returned = handle.hand_over(&mut kept, DISCARDED);
         let filters = std::mem::take(&mut kept.filters);
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();
@@ -348,13 +505,42 @@ impl Broker {
             }
             self.version.fetch_add(1, Ordering::AcqRel);
         }
+        drop(kept);
+        self.return_shared(returned);
     }
 
-    fn read_subscriptions(&self) -> RwLockReadGuard<'_, Trie<Subscriber>> {
+    /// Ends the sessions whose time is over; returns the wills that are due, and when to look again.
+    pub(crate) fn due(&self) -> (Vec<Will>, Option<Instant>) {
+        let now = self.timeline.now();
+        let mut sessions = lock(&self.sessions);
+        while let Some(entry) = sessions.timers.first_entry()
+            && entry.key().0 <= now
+        {
+            match entry.remove() {
+                Timer::Session(handle) => {
+                    sessions.expired += 1;
+                    self.discard(&mut sessions, &handle);
+                }
+                Timer::Will(handle) => {
+                    let will = handle.any().will.take();
+                    sessions.wills.extend(will.map(|(will, _)| will));
+                }
+            }
+        }
+        let next = sessions.timers.first_key_value().map(|((at, _), _)| *at);
+        (std::mem::take(&mut sessions.wills), next)
+    }
+
+    /// Completes when [`Broker::due`] is to be called earlier than it said.
+    pub(crate) async fn timers_changed(&self) {
+        self.timers_changed.notified().await;
+    }
+
+    fn read_subscriptions(&self) -> RwLockReadGuard<'_, Subscriptions> {
         self.subscriptions.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_subscriptions(&self) -> RwLockWriteGuard<'_, Trie<Subscriber>> {
+    fn write_subscriptions(&self) -> RwLockWriteGuard<'_, Subscriptions> {
         self.subscriptions.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -363,11 +549,11 @@ impl Broker {
 mod tests {
     use super::*;
     use crate::mqtt::Version;
-    use crate::mqtt::testing::{Sent, packets};
+    use crate::mqtt::testing::{ManualClock, Sent, packets};
 
     fn broker(max_connections: usize) -> Broker {
         let config = Mqtt { max_connections, max_queued_messages: 2, ..Mqtt::default() };
-        Broker::new(&config, Arc::default())
+        Broker::new(&config, Arc::default(), Timeline::default())
     }
 
     fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
@@ -385,12 +571,13 @@ mod tests {
             no_local: false,
             retain_as_published: false,
             retain: RetainHandling::Always,
+            identifier: None,
         }
     }
 
     fn received(attached: &Attached) -> Vec<(String, u8, bool)> {
         let mut out = Vec::new();
-        attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, &mut out);
+        attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
         let publishes = packets(&out, Version::V4).into_iter().map(|packet| match packet {
             Sent::Publish { topic, qos, retain, .. } => (topic, qos, retain),
             other => panic!("{other:?}"),
@@ -457,7 +644,7 @@ mod tests {
         let broker = broker(10);
         let one = attach(&broker, "one", false).unwrap();
         subscribe(&broker, &one, "a", 1);
-        broker.detach(&one.handle, one.connection, true);
+        broker.detach(&one.handle, one.connection, 60, None);
         assert_eq!((broker.stats().connections, broker.stats().sessions), (0, 1));
         broker.publish("a", "x".into(), 1, false);
         broker.publish("a", "x".into(), 0, false);
@@ -477,10 +664,10 @@ mod tests {
             let new = attach(&broker, "one", clean).unwrap();
             assert_ne!(old.handle.owner(), old.connection);
             assert_eq!(subscribe(&broker, &old, "a", 1), SubscribeOutcome::QuotaExceeded);
-            broker.detach(&old.handle, old.connection, false);
+            broker.detach(&old.handle, old.connection, 0, None);
             assert_eq!((broker.stats().connections, broker.stats().sessions), (1, 1));
             assert_eq!(new.handle.owner(), new.connection);
-            broker.detach(&new.handle, new.connection, false);
+            broker.detach(&new.handle, new.connection, 0, None);
             assert_eq!((broker.stats().connections, broker.stats().sessions), (0, 0));
         }
     }
@@ -489,9 +676,9 @@ mod tests {
     fn connections_and_sessions_are_bounded() {
         let broker = broker(2);
         let one = attach(&broker, "one", false).unwrap();
-        broker.detach(&one.handle, one.connection, true);
+        broker.detach(&one.handle, one.connection, 60, None);
         let two = attach(&broker, "two", false).unwrap();
-        broker.detach(&two.handle, two.connection, true);
+        broker.detach(&two.handle, two.connection, 60, None);
         let three = attach(&broker, "three", false).unwrap();
         assert_eq!(broker.stats().sessions, 2);
         assert!(attach(&broker, "two", false).unwrap().session_present, "the older session went");
@@ -505,7 +692,7 @@ mod tests {
         let broker = broker(1);
         let one = attach(&broker, "one", true).unwrap();
         assert_eq!(subscribe(&broker, &one, "a/#/b", 1), SubscribeOutcome::InvalidFilter);
-        assert_eq!(subscribe(&broker, &one, "$share/g/a", 1), SubscribeOutcome::SharedNotSupported);
+        assert_eq!(subscribe(&broker, &one, "$share/g", 1), SubscribeOutcome::InvalidFilter);
         for index in 0..MAX_SESSION_SUBSCRIPTIONS {
             assert_eq!(subscribe(&broker, &one, &format!("t/{index}"), 1), SubscribeOutcome::Granted(1));
         }
@@ -525,7 +712,130 @@ mod tests {
         assert!(broker.version() > before);
         assert!(broker.has_subscribers("a") && broker.may_have_subscribers("weir/windows/"));
         let before = broker.version();
-        broker.detach(&one.handle, one.connection, false);
+        broker.detach(&one.handle, one.connection, 0, None);
         assert!(broker.version() > before);
+    }
+
+    /// A broker whose time the test moves.
+    fn timed(config: Mqtt) -> (Broker, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::default());
+        (Broker::new(&config, Arc::default(), Timeline::new(clock.clone())), clock)
+    }
+
+    fn will(delay_s: u32) -> Option<Will> {
+        let message = Message::new("gone", "x".into(), 0, false);
+        Some(Will { client_id: "one".into(), message, expiry_s: None, delay_s })
+    }
+
+    #[test]
+    fn a_session_ends_after_its_time() {
+        let (broker, clock) = timed(Mqtt { max_session_expiry_ms: Some(5_000), ..Mqtt::default() });
+        for (expiry_s, kept_ms) in [(2, 2_000), (60, 5_000), (u32::MAX, 5_000)] {
+            let one = attach(&broker, "one", true).unwrap();
+            broker.detach(&one.handle, one.connection, expiry_s, None);
+            clock.advance(kept_ms - 1);
+            let (wills, next) = broker.due();
+            assert!(wills.is_empty() && next.is_some());
+            assert_eq!(broker.stats().sessions, 1);
+            clock.advance(1);
+            assert_eq!(broker.due().1, None);
+            assert_eq!(broker.stats().sessions, 0);
+        }
+    }
+
+    #[test]
+    fn an_expired_session_is_gone_before_the_timer_looked() {
+        let (broker, clock) = timed(Mqtt::default());
+        let one = attach(&broker, "one", true).unwrap();
+        broker.detach(&one.handle, one.connection, 1, None);
+        clock.advance(1_000);
+        assert!(!attach(&broker, "one", false).unwrap().session_present);
+    }
+
+    #[test]
+    fn a_will_waits_for_its_delay_or_the_end_of_its_session() {
+        let (broker, clock) = timed(Mqtt::default());
+        for (delay_s, expiry_s, due_ms) in [(3, 10, 3_000), (10, 3, 3_000)] {
+            let one = attach(&broker, "one", true).unwrap();
+            assert_eq!(broker.detach(&one.handle, one.connection, expiry_s, will(delay_s)), None);
+            clock.advance(due_ms - 1);
+            assert_eq!(broker.due().0, []);
+            clock.advance(1);
+            assert_eq!(broker.due().0.len(), 1);
+        }
+        let one = attach(&broker, "one", true).unwrap();
+        assert!(broker.detach(&one.handle, one.connection, 10, will(0)).is_some(), "no delay");
+        let one = attach(&broker, "one", true).unwrap();
+        assert!(broker.detach(&one.handle, one.connection, 0, will(5)).is_some(), "no session");
+    }
+
+    #[test]
+    fn a_client_that_is_back_in_time_has_no_will_published() {
+        let (broker, clock) = timed(Mqtt::default());
+        let one = attach(&broker, "one", true).unwrap();
+        broker.detach(&one.handle, one.connection, 10, will(3));
+        let again = attach(&broker, "one", false).unwrap();
+        clock.advance(60_000);
+        assert_eq!(broker.due().0, []);
+        broker.detach(&again.handle, again.connection, 10, will(3));
+        attach(&broker, "one", true).unwrap();
+        assert_eq!(broker.due().0.len(), 1, "a clean start ends the session");
+    }
+
+    #[test]
+    fn a_take_over_publishes_a_will_unless_it_can_wait() {
+        let (broker, _) = timed(Mqtt::default());
+        for (clean, delay_s, published) in [(false, 0, true), (false, 5, false), (true, 5, true)] {
+            let old = attach(&broker, "one", true).unwrap();
+            attach(&broker, "one", clean).unwrap();
+            assert_eq!(broker.detach(&old.handle, old.connection, 60, will(delay_s)).is_some(), published);
+        }
+    }
+
+    #[test]
+    fn a_shared_subscription_gives_each_message_to_one_member_in_turn() {
+        let broker = broker(10);
+        let members: Vec<_> = ["a", "b", "c"].map(|id| attach(&broker, id, true).unwrap()).into();
+        for member in &members {
+            assert_eq!(subscribe(&broker, member, "$share/g/t/#", 1), SubscribeOutcome::Granted(1));
+        }
+        for _ in 0..6 {
+            broker.publish("t/x", "x".into(), 1, false);
+        }
+        assert!(members.iter().all(|member| received(member).len() == 2));
+        assert_eq!(broker.stats().subscriptions, 3);
+        for member in &members {
+            assert!(broker.unsubscribe(&member.handle, member.connection, "$share/g/t/#"));
+        }
+        assert!(!broker.has_subscribers("t/x") && broker.stats().subscriptions == 0);
+    }
+
+    #[test]
+    fn a_member_that_leaves_gives_its_messages_to_another() {
+        let broker = broker(10);
+        let [one, two] = ["a", "b"].map(|id| attach(&broker, id, true).unwrap());
+        subscribe(&broker, &one, "$share/g/t", 1);
+        for payload in ["1", "2"] {
+            broker.publish("t", payload.into(), 1, false);
+        }
+        subscribe(&broker, &two, "$share/g/t", 1);
+        assert_eq!((received(&one).len(), received(&two).len()), (2, 0));
+        broker.detach(&one.handle, one.connection, 0, None);
+        assert_eq!(received(&two).len(), 2);
+        broker.detach(&two.handle, two.connection, 0, None);
+    }
+
+    #[test]
+    fn identifiers_of_all_matching_subscriptions_are_sent() {
+        let broker = broker(10);
+        let one = attach(&broker, "one", true).unwrap();
+        for (filter, identifier) in [("a/+", 7), ("a/#", 8)] {
+            let filter = Filter { identifier: Some(identifier), ..options(filter, 1) };
+            broker.subscribe(&one.handle, one.connection, &filter);
+        }
+        let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0);
+        let (_, grant) = found.pop().unwrap();
+        assert!(found.is_empty());
+        assert_eq!((grant.qos, grant.identifiers.len()), (1, 2));
     }
 }

@@ -11,9 +11,11 @@ pub(crate) enum Close {
     Lost,
     /// Bytes that are no MQTT packet.
     Malformed,
+    /// A packet without a body that claims one: nothing behind it can be taken for a packet, and nothing is answered.
+    Unframed,
     /// A packet that the standard forbids at this point.
     Protocol,
-    /// A PUBLISH topic with wildcards, empty, or with U+0000.
+    /// A PUBLISH topic with wildcards.
     TopicName,
     /// A topic alias that was not announced or not set.
     TopicAlias,
@@ -41,15 +43,15 @@ impl Close {
     /// Reason code of the DISCONNECT that tells a 5.0 client, MQTT 5.0 section 3.14.2.1; `None` where none is sent.
     pub fn code(self) -> Option<u8> {
         match self {
-            Close::Normal | Close::NormalWithWill | Close::Lost => None,
-            Close::Malformed => Some(0x81),
+            Close::Normal | Close::NormalWithWill | Close::Lost | Close::Unframed => None,
+            // 0x90 is for topic names that are well formed [section 4.13].
+            Close::Malformed | Close::TopicName => Some(0x81),
             Close::Protocol => Some(0x82),
             Close::Journal | Close::Defect => Some(0x83),
             Close::NotAuthorized => Some(0x87),
             Close::ShuttingDown => Some(0x8B),
             Close::KeepAlive => Some(0x8D),
             Close::TakenOver => Some(0x8E),
-            Close::TopicName => Some(0x90),
             Close::ReceiveMaximum => Some(0x93),
             Close::TopicAlias => Some(0x94),
             Close::PacketTooLarge => Some(0x95),
@@ -63,7 +65,7 @@ impl Close {
             Close::Normal => "disconnect",
             Close::NormalWithWill => "disconnect_with_will",
             Close::Lost => "connection_lost",
-            Close::Malformed => "malformed",
+            Close::Malformed | Close::Unframed => "malformed",
             Close::Protocol => "protocol_error",
             Close::TopicName => "topic_name_invalid",
             Close::TopicAlias => "topic_alias_invalid",

@@ -1,7 +1,8 @@
-//! CONNECT, SUBSCRIBE, UNSUBSCRIBE and DISCONNECT in, CONNACK, SUBACK and UNSUBACK out, through rumqttd's codecs.
+//! CONNECT, SUBSCRIBE, UNSUBSCRIBE and DISCONNECT in; CONNACK, SUBACK and UNSUBACK out.
 //!
-//! The codecs panic on some input and some output, so the packet type is checked first and each call is guarded:
-//! a panic is this connection's end and nobody else's.
+//! What comes in is read here to the letter of the standard: rumqttd's codecs take repeated and misplaced properties,
+//! reserved bits and bytes behind a packet's end for granted. What goes out is written by them, guarded: a panic in one is
+//! this connection's end and nobody else's.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,19 +10,22 @@ use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::v5::V5;
 use rumqttd::protocol::{
-    ConnAck, ConnAckProperties, ConnectProperties, ConnectReturnCode, LastWill, LastWillProperties, Packet, Protocol,
-    RetainForwardRule, SubAck, SubscribeReasonCode, UnsubAck, UnsubAckReason,
+    ConnAck, ConnAckProperties, ConnectReturnCode, Packet, Protocol, SubAck, SubscribeReasonCode, UnsubAck,
+    UnsubAckReason,
 };
 
 use super::Version;
 use super::close::Close;
-use super::frame::{self, Frame};
-use super::properties;
+use super::frame::{self, Frame, take_field, take_u16};
+use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
+use super::topic;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
 pub(crate) struct Connect {
     pub version: Version,
+    /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
+    pub is_3_1: bool,
     pub client_id: String,
     /// Clean session of 3.1.1, clean start of 5.0.
     pub clean: bool,
@@ -31,9 +35,15 @@ pub(crate) struct Connect {
     pub session_expiry_s: u32,
     /// Unacknowledged publishes that the client takes.
     pub receive_maximum: u16,
+    /// Topic aliases that the client takes.
+    pub topic_alias_maximum: u16,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
     pub will: Option<Will>,
+    /// Who the client says it is.
+    pub user_name: Option<String>,
+    /// Its proof.
+    pub password: Option<Bytes>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,
 }
@@ -46,8 +56,12 @@ pub(crate) struct Will {
     pub payload: Bytes,
     pub qos: u8,
     pub retain: bool,
-    /// Encoded properties of its PUBLISH.
+    /// Properties for subscribers, encoded.
     pub properties: Vec<u8>,
+    /// Message expiry interval in seconds.
+    pub expiry_s: Option<u32>,
+    /// Will delay interval in seconds.
+    pub delay_s: u32,
 }
 
 /// Why a CONNECT cannot be used.
@@ -55,85 +69,115 @@ pub(crate) struct Will {
 pub(crate) enum ConnectError {
     /// Not a CONNECT of any version.
     Malformed,
-    /// A protocol level that weir does not speak; newer than 5 where the flag says so.
-    Level { newer: bool },
-    /// A known version, but the packet breaks its rules with this reason code of 5.0.
-    Invalid(Version, u8),
-    /// The codec panicked.
-    Defect,
+    /// A protocol level that weir does not speak.
+    Level,
+    /// A known version, but the packet breaks its rules.
+    Invalid(Version, Close),
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
 pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError> {
-    let (version, flags) = connect_version(frame)?;
-    if frame.flags != 0 || flags & 1 != 0 {
-        return Err(ConnectError::Invalid(version, 0x81)); // [MQTT-3.1.2-3]
-    }
-    if version == Version::V4 && flags & 0b1100_0000 == 0b0100_0000 {
-        return Err(ConnectError::Invalid(version, 0x81)); // a password without a user name [MQTT-3.1.2-22]
-    }
-    match decode(frame, version) {
-        Ok(Packet::Connect(connect, properties, will, will_properties, _)) => {
-            let mut accepted = from_packet(version, connect, will, will_properties);
-            if let Some(properties) = properties {
-                apply_properties(&mut accepted, &properties)?;
-            }
-            Ok(accepted)
-        }
-        Err(Close::Defect) => Err(ConnectError::Defect),
-        _ => Err(ConnectError::Invalid(version, 0x81)),
-    }
-}
-
-fn connect_version(frame: &Frame<'_>) -> Result<(Version, u8), ConnectError> {
     let mut body = frame.body;
-    let name = frame::take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
-    match (name, body) {
-        (b"MQTT", [4, flags, ..]) => Ok((Version::V4, *flags)),
-        (b"MQTT", [5, flags, ..]) => Ok((Version::V5, *flags)),
-        (b"MQTT" | b"MQIsdp", [level, ..]) => Err(ConnectError::Level { newer: *level > 5 }),
-        _ => Err(ConnectError::Malformed),
+    let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
+    let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
+    let (version, is_3_1) = match (name, level) {
+        (b"MQTT", 4) => (Version::V4, false),
+        (b"MQTT", 5) => (Version::V5, false),
+        (b"MQIsdp", 3) => (Version::V4, true),
+        (b"MQTT" | b"MQIsdp", _) => return Err(ConnectError::Level),
+        _ => return Err(ConnectError::Malformed),
+    };
+    // 3.1 had flags in the header of every packet, and nothing that its reserved bits must be.
+    if frame.flags != 0 && !is_3_1 {
+        return Err(ConnectError::Invalid(version, Close::Malformed));
     }
+    let connect = read_connect(rest, version, is_3_1);
+    connect.map_err(|close| ConnectError::Invalid(version, close))
 }
 
-fn from_packet(
-    version: Version,
-    connect: rumqttd::protocol::Connect,
-    will: Option<LastWill>,
-    will_properties: Option<LastWillProperties>,
-) -> Connect {
-    let will = will.map(|will| Will {
-        topic: will.topic,
-        payload: will.message,
-        qos: will.qos as u8,
-        retain: will.retain,
-        properties: will_properties.as_ref().map(properties::encode_will).unwrap_or_default(),
-    });
-    // 3.1.1 keeps a session without the clean flag for ever; 5.0 says how long, and not at all by default.
-    let kept = version == Version::V4 && !connect.clean_session;
-    Connect {
+const CLEAN: u8 = 0b10;
+const WILL: u8 = 0b100;
+const WILL_RETAIN: u8 = 0b10_0000;
+const PASSWORD: u8 = 0b100_0000;
+const USER_NAME: u8 = 0b1000_0000;
+
+fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Connect, Close> {
+    let (flags, rest) = body.split_first().ok_or(Close::Malformed)?;
+    body = rest;
+    if !is_3_1 {
+        check_connect_flags(*flags, version)?;
+    }
+    let keep_alive_s = take_u16(&mut body)?;
+    let properties = ConnectProperties::parse(take_properties(&mut body, version)?)?;
+    let client_id = take_plain_text(&mut body)?.to_owned();
+    let will = if flags & WILL > 0 { Some(take_will(*flags, &mut body, version)?) } else { None };
+    let user_name = if flags & USER_NAME > 0 { Some(take_plain_text(&mut body)?.to_owned()) } else { None };
+    let password = if flags & PASSWORD > 0 { Some(Bytes::copy_from_slice(take_field(&mut body)?)) } else { None };
+    if !body.is_empty() {
+        return Err(Close::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
+    }
+    let clean = flags & CLEAN > 0;
+    let session_expiry_s = match version {
+        // 3.1.1 keeps a session without the clean flag for ever; 5.0 says how long, and not at all by default.
+        Version::V4 => {
+            if clean {
+                0
+            } else {
+                u32::MAX
+            }
+        }
+        Version::V5 => properties.session_expiry_s,
+    };
+    Ok(Connect {
         version,
-        client_id: connect.client_id,
-        clean: connect.clean_session,
-        keep_alive_s: connect.keep_alive,
-        session_expiry_s: if kept { u32::MAX } else { 0 },
-        receive_maximum: u16::MAX,
-        max_packet_bytes: usize::MAX,
+        is_3_1,
+        client_id,
+        clean,
+        keep_alive_s,
+        session_expiry_s,
+        receive_maximum: properties.receive_maximum,
+        topic_alias_maximum: properties.topic_alias_maximum,
+        max_packet_bytes: properties.maximum_packet_bytes as usize,
         will,
-        enhanced_auth: false,
+        user_name,
+        password,
+        enhanced_auth: properties.enhanced_auth,
+    })
+}
+
+fn check_connect_flags(flags: u8, version: Version) -> Result<(), Close> {
+    let reserved = flags & 1 != 0; // [MQTT-3.1.2-3]
+    let will_qos = flags >> 3 & 0b11;
+    // [MQTT-3.1.2-11] to [MQTT-3.1.2-15]
+    let will = if flags & WILL > 0 { will_qos == 3 } else { will_qos > 0 || flags & WILL_RETAIN > 0 };
+    // A password without a user name: 5.0 allows it [MQTT-3.1.2-22].
+    let password = version == Version::V4 && flags & PASSWORD > 0 && flags & USER_NAME == 0;
+    if reserved || will || password { Err(Close::Malformed) } else { Ok(()) }
+}
+
+fn take_will(flags: u8, body: &mut &[u8], version: Version) -> Result<Will, Close> {
+    let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
+    let topic = take_plain_text(body)?;
+    Ok(Will {
+        topic: Bytes::copy_from_slice(topic.as_bytes()),
+        payload: Bytes::copy_from_slice(take_field(body)?),
+        qos: (flags >> 3 & 0b11).min(2),
+        retain: flags & WILL_RETAIN > 0,
+        properties: properties.to_forwarded(),
+        expiry_s: properties.expiry_s,
+        delay_s: properties.delay_s,
+    })
+}
+
+fn take_properties<'a>(body: &mut &'a [u8], version: Version) -> Result<&'a [u8], Close> {
+    match version {
+        Version::V4 => Ok(&[]),
+        Version::V5 => frame::take_properties(body),
     }
 }
 
-fn apply_properties(connect: &mut Connect, properties: &ConnectProperties) -> Result<(), ConnectError> {
-    // [MQTT-3.1.2-24] and its like: a maximum of 0 is a protocol error.
-    if properties.receive_maximum == Some(0) || properties.max_packet_size == Some(0) {
-        return Err(ConnectError::Invalid(connect.version, 0x82));
-    }
-    connect.session_expiry_s = properties.session_expiry_interval.unwrap_or(0);
-    connect.receive_maximum = properties.receive_maximum.unwrap_or(u16::MAX);
-    connect.max_packet_bytes = properties.max_packet_size.map_or(usize::MAX, |bytes| bytes as usize);
-    connect.enhanced_auth = properties.authentication_method.is_some();
-    Ok(())
+fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, Close> {
+    topic::plain_text(take_field(body)?).ok_or(Close::Malformed)
 }
 
 /// One filter of a SUBSCRIBE.
@@ -144,6 +188,8 @@ pub(crate) struct Filter {
     pub no_local: bool,
     pub retain_as_published: bool,
     pub retain: RetainHandling,
+    /// Subscription identifier of the SUBSCRIBE.
+    pub identifier: Option<u32>,
 }
 
 /// When retained messages are sent, MQTT 5.0 section 3.8.3.1.
@@ -162,91 +208,97 @@ pub(crate) enum RetainHandling {
 pub(crate) struct Subscribe {
     pub packet_id: u16,
     pub filters: Vec<Filter>,
-    /// Whether a subscription identifier came with it.
-    pub identified: bool,
 }
 
 /// Reads a SUBSCRIBE.
 pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: Version) -> Result<Subscribe, Close> {
-    check_flags(frame)?;
-    let Packet::Subscribe(subscribe, properties) = decode(frame, version)? else { return Err(Close::Malformed) };
-    if subscribe.pkid == 0 {
-        return Err(Close::Protocol);
+    let mut body = frame.body;
+    let (packet_id, properties) = take_head(frame, &mut body, version)?;
+    let identifier = properties::subscription_identifier(properties)?;
+    let mut filters = Vec::new();
+    while !body.is_empty() {
+        let filter = take_filter(&mut body)?;
+        let (options, rest) = body.split_first().ok_or(Close::Malformed)?;
+        body = rest;
+        let filter = with_options(filter, *options, version, identifier)?;
+        if version == Version::V5 && topic::is_shared(&filter.filter) {
+            // [MQTT-3.8.3-4], [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+            if filter.no_local || topic::split_shared(&filter.filter).is_none() {
+                return Err(Close::Protocol);
+            }
+        }
+        filters.push(filter);
     }
-    let filters = subscribe.filters.into_iter().map(|filter| Filter {
-        filter: filter.path,
-        qos: filter.qos as u8,
-        no_local: filter.nolocal,
-        retain_as_published: filter.preserve_retain,
-        retain: match filter.retain_forward_rule {
-            RetainForwardRule::OnEverySubscribe => RetainHandling::Always,
-            RetainForwardRule::OnNewSubscribe => RetainHandling::New,
-            RetainForwardRule::Never => RetainHandling::Never,
-        },
-    });
-    Ok(Subscribe {
-        packet_id: subscribe.pkid,
-        filters: filters.collect(),
-        identified: properties.is_some_and(|properties| properties.id.is_some()),
-    })
+    // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
+    if filters.is_empty() { Err(Close::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+}
+
+fn with_options(filter: String, options: u8, version: Version, identifier: Option<u32>) -> Result<Filter, Close> {
+    // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
+    let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
+    let retain = match options >> 4 & 0b11 {
+        0 => RetainHandling::Always,
+        1 => RetainHandling::New,
+        2 => RetainHandling::Never,
+        _ => return Err(Close::Malformed),
+    };
+    if options & reserved != 0 || options & 0b11 == 3 {
+        return Err(Close::Malformed);
+    }
+    let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
+    Ok(Filter { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
+}
+
+/// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
+fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: Version) -> Result<(u16, &'a [u8]), Close> {
+    if frame.flags != 0b0010 {
+        return Err(Close::Malformed);
+    }
+    let packet_id = take_u16(body)?;
+    let properties = take_properties(body, version)?;
+    // [MQTT-2.2.1-3]
+    if packet_id == 0 { Err(Close::Protocol) } else { Ok((packet_id, properties)) }
+}
+
+/// [MQTT-3.8.3-1], [MQTT-4.7.3-1]. Whether its wildcards stand right is for the SUBACK to say.
+fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
+    let filter = take_plain_text(body)?;
+    if filter.is_empty() { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.
 pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: Version) -> Result<(u16, Vec<String>), Close> {
-    check_flags(frame)?;
-    match decode(frame, version)? {
-        // [MQTT-3.10.3-2] at least one filter.
-        Packet::Unsubscribe(unsubscribe, _) if unsubscribe.pkid == 0 || unsubscribe.filters.is_empty() => {
-            Err(Close::Protocol)
-        }
-        Packet::Unsubscribe(unsubscribe, _) => Ok((unsubscribe.pkid, unsubscribe.filters)),
-        _ => Err(Close::Malformed),
+    let mut body = frame.body;
+    let (packet_id, properties) = take_head(frame, &mut body, version)?;
+    properties::check(properties, Carrier::Unsubscribe)?;
+    let mut filters = Vec::new();
+    while !body.is_empty() {
+        filters.push(take_filter(&mut body)?);
     }
-}
-
-/// [MQTT-3.8.1-1], [MQTT-3.10.1-1].
-fn check_flags(frame: &Frame<'_>) -> Result<(), Close> {
-    if frame.flags == 0b0010 { Ok(()) } else { Err(Close::Malformed) }
+    // [MQTT-3.10.3-2]
+    if filters.is_empty() { Err(Close::Malformed) } else { Ok((packet_id, filters)) }
 }
 
 /// Reads a DISCONNECT: why the client goes, and the session expiry it sets instead of its CONNECT's.
 pub(crate) fn decode_disconnect(frame: &Frame<'_>, version: Version) -> Result<(Close, Option<u32>), Close> {
     if frame.flags != 0 {
-        return Err(Close::Malformed);
+        return Err(Close::Malformed); // [MQTT-3.14.1-1]
     }
-    let reason = match (version, frame.body) {
+    let (reason, mut rest) = match (version, frame.body) {
         (_, []) => return Ok((Close::Normal, None)),
         (Version::V4, _) => return Err(Close::Malformed),
-        (Version::V5, [reason, ..]) => *reason,
+        (Version::V5, [reason, rest @ ..]) => (*reason, rest),
     };
     // Only the reason 0x00 discards the will [MQTT-3.14.4-3].
     let close = if reason == 0 { Close::Normal } else { Close::NormalWithWill };
-    if frame.body.len() == 1 {
+    if rest.is_empty() {
         return Ok((close, None));
     }
-    match decode(frame, version)? {
-        Packet::Disconnect(_, properties) => {
-            Ok((close, properties.and_then(|properties| properties.session_expiry_interval)))
-        }
-        _ => Err(Close::Malformed),
+    let properties = frame::take_properties(&mut rest)?;
+    if !rest.is_empty() {
+        return Err(Close::Malformed);
     }
-}
-
-/// The caller has checked the packet type: some types make the codecs panic.
-fn decode(frame: &Frame<'_>, version: Version) -> Result<Packet, Close> {
-    debug_assert!(matches!(frame.kind, frame::CONNECT | frame::SUBSCRIBE | frame::UNSUBSCRIBE | frame::DISCONNECT));
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
-        let mut bytes = BytesMut::from(frame.bytes);
-        let max = frame.bytes.len();
-        match version {
-            Version::V4 => V4.read_mut(&mut bytes, max),
-            Version::V5 => V5.read_mut(&mut bytes, max),
-        }
-    }));
-    match decoded {
-        Ok(packet) => packet.map_err(|_| Close::Malformed),
-        Err(_) => Err(Close::Defect),
-    }
+    Ok((close, properties::session_expiry(properties)?))
 }
 
 /// What weir tells a client that it accepts.
@@ -261,6 +313,10 @@ pub(crate) struct Accepted {
     pub topic_alias_maximum: u16,
     /// The client identifier, if weir made it up.
     pub assigned_client_id: Option<String>,
+    /// The keep-alive, if weir wants a shorter one.
+    pub keep_alive_s: Option<u16>,
+    /// How long the session is kept, if that is not as long as the client wants.
+    pub session_expiry_s: Option<u32>,
 }
 
 /// Appends the CONNACK of an accepted connection.
@@ -271,9 +327,8 @@ pub(crate) fn put_connack(accepted: &Accepted, version: Version, out: &mut Vec<u
         max_packet_size: Some(u32::try_from(accepted.max_packet_bytes).unwrap_or(u32::MAX)),
         assigned_client_identifier: accepted.assigned_client_id.clone(),
         topic_alias_max: Some(accepted.topic_alias_maximum),
-        // Left out until they are built; a client that asks all the same gets 0xA1 and 0x9E.
-        subscription_identifiers_available: Some(0),
-        shared_subscription_available: Some(0),
+        server_keep_alive: accepted.keep_alive_s,
+        session_expiry_interval: accepted.session_expiry_s,
         ..ConnAckProperties::default()
     };
     encode(Packet::ConnAck(connack, (version == Version::V5).then_some(properties)), version, out)
@@ -294,8 +349,6 @@ pub(crate) enum SubscribeOutcome {
     Granted(u8),
     InvalidFilter,
     QuotaExceeded,
-    SharedNotSupported,
-    IdentifierNotSupported,
 }
 
 impl SubscribeOutcome {
@@ -308,8 +361,6 @@ impl SubscribeOutcome {
             (Version::V4, _) => SubscribeReasonCode::Failure,
             (Version::V5, SubscribeOutcome::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
             (Version::V5, SubscribeOutcome::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
-            (Version::V5, SubscribeOutcome::SharedNotSupported) => SubscribeReasonCode::SharedSubscriptionsNotSupported,
-            (Version::V5, SubscribeOutcome::IdentifierNotSupported) => SubscribeReasonCode::SubscriptionIdNotSupported,
         }
     }
 }
@@ -393,20 +444,49 @@ mod tests {
             bytes.extend_from_slice(&[level, 2, 0, 0]);
             assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), expected);
         };
-        check(b"MQIsdp", 3, ConnectError::Level { newer: false });
-        check(b"MQTT", 6, ConnectError::Level { newer: true });
+        check(b"MQIsdp", 2, ConnectError::Level);
+        check(b"MQTT", 6, ConnectError::Level);
         check(b"HTTP", 4, ConnectError::Malformed);
-        check(b"MQTT", 4, ConnectError::Invalid(Version::V4, 0x81));
+        check(b"MQTT", 4, ConnectError::Invalid(Version::V4, Close::Malformed));
+    }
+
+    #[test]
+    fn mqtt_3_1_is_read_as_3_1_1() {
+        let bytes = [0x10, 15, 0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 10, 0, 1, b'p'];
+        let connect = decode_connect(&frame(&bytes)).unwrap();
+        assert!(connect.is_3_1 && connect.version == Version::V4 && connect.client_id == "p");
+    }
+
+    #[test]
+    fn what_no_flag_announces_is_malformed() {
+        let connect = |flags: u8, fields: &[u8]| {
+            let mut bytes = vec![0x10, (10 + fields.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0];
+            bytes.extend_from_slice(fields);
+            decode_connect(&frame(&bytes)).map(|connect| (connect.user_name, connect.password))
+        };
+        let malformed = ConnectError::Invalid(Version::V4, Close::Malformed);
+        let both = connect(0b1100_0010, &[0, 1, b'c', 0, 1, b'u', 0, 1, 0]).unwrap();
+        assert_eq!(both, (Some("u".into()), Some(Bytes::from_static(&[0]))));
+        for (flags, fields) in [
+            (0b0000_0010, &[0, 1, b'c', 0, 0][..]),
+            (0b1000_0010, &[0, 1, b'c']),
+            (0b0010_0010, &[0, 1, b'c']),
+            (0b0000_1010, &[0, 1, b'c']),
+            (0b0001_1110, &[0, 1, b'c', 0, 1, b't', 0, 0]),
+            (0b1000_0010, &[0, 1, b'c', 0, 1, 1]),
+        ] {
+            assert_eq!(connect(flags, fields).unwrap_err(), malformed, "{flags:#b} {fields:?}");
+        }
     }
 
     #[test]
     fn reserved_bits_of_a_connect_are_refused() {
         let mut bytes = client(Version::V5).connect("c");
         bytes[9] |= 1;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V5, 0x81));
+        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V5, Close::Malformed));
         let mut bytes = client(Version::V4).connect("c");
         bytes[9] |= 0b0100_0000;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V4, 0x81));
+        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V4, Close::Malformed));
     }
 
     #[test]
@@ -437,14 +517,14 @@ mod tests {
 
     #[test]
     fn a_suback_has_the_codes_of_its_version() {
-        let outcomes = [SubscribeOutcome::Granted(1), SubscribeOutcome::SharedNotSupported];
+        let outcomes = [SubscribeOutcome::Granted(1), SubscribeOutcome::QuotaExceeded];
         let check = |version, expected: &[u8]| {
             let mut out = Vec::new();
             put_suback(7, &outcomes, version, &mut out).unwrap();
             assert_eq!(out, expected);
         };
         check(Version::V4, &[0x90, 4, 0, 7, 1, 0x80]);
-        check(Version::V5, &[0x90, 5, 0, 7, 0, 1, 0x9E]);
+        check(Version::V5, &[0x90, 5, 0, 7, 0, 1, 0x97]);
     }
 
     #[test]

@@ -126,9 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The socket, what is still to be sent, and whether the session outlives the connection.
-    pub fn into_parts(self) -> (S, Vec<u8>, bool) {
-        (self.stream, self.unsent, self.session.is_kept())
+    /// The socket, what is still to be sent, and how many seconds the session outlives the connection.
+    pub fn into_parts(self) -> (S, Vec<u8>, u32) {
+        (self.stream, self.unsent, self.session.expiry_s())
     }
 
     /// Works until the connection ends.
@@ -209,19 +209,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.session.acks().len() == 0 {
             return;
         }
+        let waiting = self.session.acks().len();
         if let Some(read_at) = self.session.write_acks(self.door.gate.durable(), out) {
+            self.door.meters.traffic.acknowledged(waiting - self.session.acks().len());
             self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
         }
     }
 
     /// Whether there is more to deliver than fits in the output now.
     fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
-        let written = self.handle.write(self.id, self.session.version(), self.max_packet_bytes, OUTPUT_BYTES, out);
+        let now = || self.door.now();
+        let written = self.handle.write(self.id, self.session.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
         let Some(written) = written else { return false };
-        self.door.meters.delivered(&written.sent);
-        if written.too_large > 0 {
-            self.door.meters.dropped_too_large.increment(written.too_large);
-        }
+        self.door.meters.written(&written);
         written.more
     }
 
@@ -238,6 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         self.unflushed |= sent > 0;
+        self.door.meters.traffic.sent(sent);
         if step == Step::Ready {
             self.unsent = Vec::new();
             return self.poll_flush(context);
@@ -298,6 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.unflushed |= sent > 0;
+        self.door.meters.traffic.sent(sent);
         self.unsent.extend_from_slice(&out[sent..]);
         out.clear();
         Ok(())
@@ -444,6 +446,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if let Some(pace) = &mut self.pace {
                     pace.took_bytes(count, self.door.now());
                 }
+                self.door.meters.traffic.read(count);
                 Ok(Poll::Ready(count))
             }
             Poll::Ready(Err(_)) => Err(Close::Lost),

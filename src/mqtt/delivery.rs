@@ -2,30 +2,40 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Version;
+use super::close::Close;
 use super::frame::{self, Outgoing};
+use super::properties;
 
 /// A message on its way to subscribers; all of them share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub topic: Box<str>,
     pub payload: Bytes,
-    /// Encoded properties of 5.0, without a topic alias.
+    /// Encoded properties of 5.0, without topic alias and message expiry interval.
     pub properties: Bytes,
     pub qos: u8,
     /// The RETAIN flag as it was published.
     pub retain: bool,
     /// Session that published it; 0: weir.
     pub publisher: u64,
+    /// From then on it is delivered to nobody further [MQTT-3.3.2-5].
+    pub expires: Option<Instant>,
 }
 
 impl Message {
     /// A message of weir's own.
     pub fn new(topic: &str, payload: Bytes, qos: u8, retain: bool) -> Self {
-        Self { topic: topic.into(), payload, properties: Bytes::new(), qos, retain, publisher: 0 }
+        Self { topic: topic.into(), payload, properties: Bytes::new(), qos, retain, publisher: 0, expires: None }
+    }
+
+    /// Whether its time is over.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
     }
 
     /// What it counts for in bounds of bytes.
@@ -46,13 +56,31 @@ pub(crate) struct QueueLimits {
 /// Numbers that the sequence of packet ids may run ahead of the oldest unacknowledged one, beyond the window.
 const MAX_AHEAD: usize = 1_024;
 
+/// How a subscriber is to get a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub qos: u8,
+    /// The RETAIN flag to send.
+    pub retain: bool,
+    /// Identifiers of all subscriptions that matched; none without allocation.
+    pub identifiers: Vec<u32>,
+    /// The shared subscription that chose this subscriber.
+    pub share: Option<Arc<str>>,
+}
+
 #[derive(Debug, Clone)]
 struct Queued {
     message: Arc<Message>,
-    qos: u8,
-    retain: bool,
+    grant: Grant,
     /// Whether it counts in the bounds.
     counted: bool,
+}
+
+/// A message of a shared subscription that its subscriber can no longer take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub share: Arc<str>,
+    pub message: Arc<Message>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +107,8 @@ pub(crate) struct Written {
     pub sent: [u64; 3],
     /// Messages dropped because the client takes no packets that large.
     pub too_large: u64,
+    /// Messages dropped because their time was over.
+    pub expired: u64,
     /// Whether it stopped at `max_bytes` with more to send.
     pub more: bool,
 }
@@ -98,8 +128,49 @@ pub(crate) struct Delivery {
     unacknowledged: usize,
     /// `inflight` below this index was sent on this connection.
     sent: usize,
+    /// Entries below `sent` that are not `None`.
+    sent_open: usize,
     window: usize,
+    aliases: Aliases,
     limits: QueueLimits,
+}
+
+/// Topics that this connection's client knows by an alias [section 3.3.2.3.4].
+#[derive(Debug, Default)]
+struct Aliases {
+    max: usize,
+    /// The topic of alias 1 and so on.
+    topics: Vec<Box<str>>,
+}
+
+/// Topic aliases that weir sets at most, whatever the client allows.
+const MAX_ALIASES: u16 = 16;
+/// Longer topics get none.
+const MAX_ALIAS_TOPIC_BYTES: usize = 1_024;
+
+/// How a topic is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alias {
+    None,
+    /// With the topic, which it stands for from then on.
+    New(u16),
+    /// In the place of the topic.
+    Known(u16),
+}
+
+impl Aliases {
+    fn of(&self, topic: &str) -> Alias {
+        if self.max == 0 {
+            return Alias::None;
+        }
+        match self.topics.iter().position(|known| **known == *topic) {
+            Some(index) => Alias::Known(index as u16 + 1),
+            None if self.topics.len() < self.max && topic.len() <= MAX_ALIAS_TOPIC_BYTES => {
+                Alias::New(self.topics.len() as u16 + 1)
+            }
+            None => Alias::None,
+        }
+    }
 }
 
 impl Delivery {
@@ -113,7 +184,9 @@ impl Delivery {
             first: 0,
             unacknowledged: 0,
             sent: 0,
+            sent_open: 0,
             window: usize::from(window),
+            aliases: Aliases::default(),
             limits,
         }
     }
@@ -128,29 +201,70 @@ impl Delivery {
         self.queued_bytes
     }
 
-    /// Queues a message at the granted QoS. `from_store`: a retained message sent because of a subscribe.
-    pub fn offer(&mut self, message: &Arc<Message>, qos: u8, retain: bool, from_store: bool) -> Offer {
-        let bytes = self.queued_bytes + message.bytes();
-        let full = if from_store {
-            self.queue.len() >= self.limits.messages + self.limits.retained
-        } else {
-            self.counted_messages >= self.limits.messages || bytes > self.limits.bytes
-        };
-        if full {
-            return Offer::Full;
+    /// Queues a message. `from_store`: a retained message sent because of a subscribe. Where the queue is full, what
+    /// expired by `now` makes room.
+    pub fn offer(&mut self, message: &Arc<Message>, grant: Grant, from_store: bool, now: Instant) -> Offer {
+        if self.is_full(message, from_store) {
+            self.drop_expired(now);
+            if self.is_full(message, from_store) {
+                return Offer::Full;
+            }
         }
         if !from_store {
             self.counted_messages += 1;
-            self.queued_bytes = bytes;
+            self.queued_bytes += message.bytes();
         }
-        self.queue.push_back(Queued { message: Arc::clone(message), qos, retain, counted: !from_store });
+        self.queue.push_back(Queued { message: Arc::clone(message), grant, counted: !from_store });
         Offer::Queued
+    }
+
+    fn is_full(&self, message: &Message, from_store: bool) -> bool {
+        if from_store {
+            return self.queue.len() >= self.limits.messages + self.limits.retained;
+        }
+        self.counted_messages >= self.limits.messages || self.queued_bytes + message.bytes() > self.limits.bytes
+    }
+
+    #[cold]
+    fn drop_expired(&mut self, now: Instant) {
+        let (mut messages, mut bytes) = (0, 0);
+        self.queue.retain(|queued| {
+            let expired = queued.message.is_expired(now);
+            if expired && queued.counted {
+                messages += 1;
+                bytes += queued.message.bytes();
+            }
+            !expired
+        });
+        self.counted_messages -= messages;
+        self.queued_bytes -= bytes;
     }
 
     /// The session continues on a new connection: what is unacknowledged is sent again [MQTT-4.4.0-1].
     pub fn resume(&mut self, window: u16) {
         self.window = usize::from(window);
         self.sent = 0;
+        self.sent_open = 0;
+        self.aliases = Aliases::default(); // they end with the connection [MQTT-3.3.2-7]
+    }
+
+    /// The client of this connection takes so many topic aliases.
+    pub fn allow_aliases(&mut self, max: u16) {
+        self.aliases.max = usize::from(max.min(MAX_ALIASES));
+    }
+
+    /// Takes out what shared subscriptions gave to this session and another subscriber can have: what was not sent, and
+    /// what was sent at QoS 1 [section 4.8.2]. What was sent at QoS 2 is this client's alone [MQTT-4.8.2-5].
+    pub fn take_shared(&mut self) -> Vec<Returned> {
+        let sent = self.inflight.iter().flatten().filter_map(|stage| match stage {
+            InFlight::Published(queued) if queued.grant.qos == 1 => Some(queued),
+            _ => None,
+        });
+        let returned = sent.chain(&self.queue).filter_map(|queued| {
+            let share = queued.grant.share.clone()?;
+            Some(Returned { share, message: Arc::clone(&queued.message) })
+        });
+        returned.collect()
     }
 
     /// Forgets everything: the session is discarded.
@@ -159,17 +273,25 @@ impl Delivery {
     }
 
     /// Appends packets until `out` holds `max_bytes` or the window is full.
-    pub fn write(&mut self, version: Version, max_packet_bytes: usize, max_bytes: usize, out: &mut Vec<u8>) -> Written {
+    pub fn write(
+        &mut self,
+        version: Version,
+        max_packet_bytes: usize,
+        max_bytes: usize,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Written {
+        let to = Target { version, max_packet_bytes, now };
         let mut written = Written::default();
-        while self.sent < self.inflight.len() {
+        while self.sent < self.inflight.len() && self.sent_open < self.window {
             if out.len() >= max_bytes {
                 written.more = true;
                 return written;
             }
-            self.resend(version, max_packet_bytes, &mut written, out);
+            self.resend(&to, &mut written, out);
         }
         while let Some(front) = self.queue.front() {
-            if front.qos > 0 && !self.has_window() {
+            if front.grant.qos > 0 && !self.has_window() {
                 return written;
             }
             if out.len() >= max_bytes {
@@ -177,14 +299,14 @@ impl Delivery {
                 return written;
             }
             let Some(queued) = self.pop() else { return written };
-            self.send(queued, version, max_packet_bytes, &mut written, out);
+            self.send(queued, &to, &mut written, out);
         }
         written
     }
 
     fn has_window(&self) -> bool {
         let span = (self.window + MAX_AHEAD).min(usize::from(u16::MAX) - 1);
-        self.unacknowledged < self.window && self.inflight.len() < span
+        self.sent == self.inflight.len() && self.unacknowledged < self.window && self.inflight.len() < span
     }
 
     fn pop(&mut self) -> Option<Queued> {
@@ -196,30 +318,40 @@ impl Delivery {
         Some(queued)
     }
 
-    fn send(&mut self, queued: Queued, version: Version, max: usize, written: &mut Written, out: &mut Vec<u8>) {
-        let packet_id = if queued.qos > 0 { self.packet_id(self.inflight.len()) } else { 0 };
-        if !put(&queued, packet_id, false, version, max, out) {
+    fn send(&mut self, queued: Queued, to: &Target, written: &mut Written, out: &mut Vec<u8>) {
+        if queued.message.is_expired(to.now) {
+            written.expired += 1;
+            return;
+        }
+        let qos = queued.grant.qos;
+        let packet_id = if qos > 0 { self.packet_id(self.inflight.len()) } else { 0 };
+        if !put(&queued, packet_id, false, to, &mut self.aliases, out) {
             written.too_large += 1;
             return;
         }
-        written.sent[usize::from(queued.qos)] += 1;
-        if queued.qos > 0 {
+        written.sent[usize::from(qos)] += 1;
+        if qos > 0 {
             self.inflight.push_back(Some(InFlight::Published(queued)));
             self.unacknowledged += 1;
             self.sent = self.inflight.len();
+            self.sent_open += 1;
         }
     }
 
-    fn resend(&mut self, version: Version, max: usize, written: &mut Written, out: &mut Vec<u8>) {
+    fn resend(&mut self, to: &Target, written: &mut Written, out: &mut Vec<u8>) {
         let index = self.sent;
         let packet_id = self.packet_id(index);
         self.sent += 1;
         match &self.inflight[index] {
             None => {}
-            Some(InFlight::Released) => frame::put_ack(frame::PUBREL, packet_id, 0, version, out),
+            Some(InFlight::Released) => {
+                self.sent_open += 1;
+                frame::put_ack(frame::PUBREL, packet_id, 0, to.version, out);
+            }
             Some(InFlight::Published(queued)) => {
-                if put(queued, packet_id, true, version, max, out) {
-                    written.sent[usize::from(queued.qos)] += 1;
+                self.sent_open += 1;
+                if put(queued, packet_id, true, to, &mut self.aliases, out) {
+                    written.sent[usize::from(queued.grant.qos)] += 1;
                 } else {
                     written.too_large += 1;
                     self.remove(index);
@@ -242,6 +374,7 @@ impl Delivery {
     fn remove(&mut self, index: usize) {
         if self.inflight[index].take().is_some() {
             self.unacknowledged -= 1;
+            self.sent_open -= usize::from(index < self.sent);
         }
         while let Some(None) = self.inflight.front() {
             self.inflight.pop_front();
@@ -250,50 +383,67 @@ impl Delivery {
         }
     }
 
-    /// A PUBACK, PUBREC or PUBCOMP of the client. Returns the reason code of the PUBREL that answers it, if one does.
-    pub fn acknowledge(&mut self, kind: u8, packet_id: u16, reason: u8) -> Option<u8> {
-        const NOT_FOUND: u8 = 0x92;
-        let index = self.index(packet_id);
-        let stage = index.and_then(|index| self.inflight[index].as_ref().map(|stage| (index, stage)));
-        match (kind, stage) {
-            (frame::PUBACK, Some((index, InFlight::Published(queued)))) if queued.qos == 1 => {
-                self.remove(index);
-                None
-            }
-            (frame::PUBCOMP, Some((index, InFlight::Released))) => {
-                self.remove(index);
-                None
-            }
-            (frame::PUBREC, Some((index, InFlight::Published(queued)))) if queued.qos == 2 => {
-                if reason >= 0x80 {
-                    self.remove(index); // the client refused it [section 4.3.3]
-                    return None;
+    /// A PUBACK, PUBREC or PUBCOMP of the client. Returns whether a PUBREL answers it. One that does not belong to the
+    /// message's QoS or stage is a protocol error; one for an unknown packet id is none, for it may be old.
+    pub fn acknowledge(&mut self, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
+        let refused = reason >= 0x80;
+        let Some(index) = self.index(packet_id) else { return Ok(kind == frame::PUBREC && !refused) };
+        match (kind, &self.inflight[index]) {
+            (frame::PUBACK, Some(InFlight::Published(queued))) if queued.grant.qos == 1 => self.remove(index),
+            (frame::PUBCOMP, Some(InFlight::Released)) => self.remove(index),
+            (frame::PUBREC, Some(InFlight::Published(queued))) if queued.grant.qos == 2 => {
+                if refused {
+                    self.remove(index); // [section 4.3.3]
+                    return Ok(false);
                 }
                 self.inflight[index] = Some(InFlight::Released);
-                Some(0)
+                return Ok(true);
             }
-            (frame::PUBREC, Some((_, InFlight::Released))) => Some(0),
-            (frame::PUBREC, _) => Some(NOT_FOUND),
-            _ => None,
+            (frame::PUBREC, Some(InFlight::Released)) => return Ok(!refused),
+            _ => return Err(Close::Protocol),
         }
+        Ok(false)
     }
 }
 
+/// Where packets go.
+struct Target {
+    version: Version,
+    /// Largest packet that the client takes.
+    max_packet_bytes: usize,
+    now: Instant,
+}
+
 /// Appends the PUBLISH; `false` if the client does not take packets that large [MQTT-3.1.2-24].
-fn put(queued: &Queued, packet_id: u16, dup: bool, version: Version, max: usize, out: &mut Vec<u8>) -> bool {
+fn put(queued: &Queued, packet_id: u16, dup: bool, to: &Target, aliases: &mut Aliases, out: &mut Vec<u8>) -> bool {
+    let Queued { message, grant, .. } = queued;
+    let alias = aliases.of(&message.topic);
+    let own = to.version == Version::V5
+        && (message.expires.is_some() || !grant.identifiers.is_empty() || alias != Alias::None);
+    let mut properties = Vec::new();
+    if own {
+        if let Alias::New(number) | Alias::Known(number) = alias {
+            properties::put_alias(number, &mut properties);
+        }
+        properties::put_delivery(message.expires, to.now, &grant.identifiers, &mut properties);
+        properties.extend_from_slice(&message.properties);
+    }
     let outgoing = Outgoing {
         dup,
-        qos: queued.qos,
-        retain: queued.retain,
+        qos: grant.qos,
+        retain: grant.retain,
         packet_id,
-        topic: &queued.message.topic,
-        properties: &queued.message.properties,
-        payload: &queued.message.payload,
+        topic: if matches!(alias, Alias::Known(_)) { "" } else { &message.topic },
+        properties: if own { &properties } else { &message.properties },
+        payload: &message.payload,
     };
-    if outgoing.packet_bytes(version) > max {
+    if outgoing.packet_bytes(to.version) > to.max_packet_bytes {
         return false;
     }
-    outgoing.encode(version, out);
+    outgoing.encode(to.version, out);
+    if let Alias::New(_) = alias {
+        aliases.topics.push(message.topic.clone());
+    }
     true
 }
 
@@ -309,9 +459,14 @@ mod tests {
         Arc::new(Message::new("t", payload.to_vec().into(), 2, false))
     }
 
+    fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8, from_store: bool) -> Offer {
+        let grant = Grant { qos, retain: from_store, ..Grant::default() };
+        delivery.offer(&message(payload), grant, from_store, Instant::now())
+    }
+
     fn sent(delivery: &mut Delivery) -> Vec<Sent> {
         let mut out = Vec::new();
-        delivery.write(Version::V4, usize::MAX, usize::MAX, &mut out);
+        delivery.write(Version::V4, usize::MAX, usize::MAX, Instant::now(), &mut out);
         packets(&out, Version::V4)
     }
 
@@ -323,11 +478,11 @@ mod tests {
     fn the_window_bounds_what_is_unacknowledged() {
         let mut delivery = Delivery::new(LIMITS, 2);
         for payload in [b"a", b"b", b"c"] {
-            assert_eq!(delivery.offer(&message(payload), 1, false, false), Offer::Queued);
+            assert_eq!(offer(&mut delivery, payload, 1, false), Offer::Queued);
         }
         assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(2, false, 1, b"b")]);
         assert_eq!(sent(&mut delivery), []);
-        assert_eq!(delivery.acknowledge(frame::PUBACK, 2, 0), None);
+        assert_eq!(delivery.acknowledge(frame::PUBACK, 2, 0), Ok(false));
         assert_eq!(sent(&mut delivery), [publish(3, false, 1, b"c")]);
         assert_eq!(delivery.queued(), 0);
     }
@@ -335,45 +490,47 @@ mod tests {
     #[test]
     fn qos_0_needs_no_window_but_keeps_its_place() {
         let mut delivery = Delivery::new(LIMITS, 1);
-        delivery.offer(&message(b"a"), 1, false, false);
-        delivery.offer(&message(b"b"), 0, false, false);
-        delivery.offer(&message(b"c"), 1, false, false);
+        offer(&mut delivery, b"a", 1, false);
+        offer(&mut delivery, b"b", 0, false);
+        offer(&mut delivery, b"c", 1, false);
         assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(0, false, 0, b"b")]);
-        delivery.acknowledge(frame::PUBACK, 1, 0);
+        delivery.acknowledge(frame::PUBACK, 1, 0).unwrap();
         assert_eq!(sent(&mut delivery), [publish(2, false, 1, b"c")]);
     }
 
     #[test]
     fn the_queue_is_bounded_by_count_and_bytes() {
         let mut delivery = Delivery::new(LIMITS, 1);
-        assert_eq!(delivery.offer(&message(&[0; 99]), 1, false, false), Offer::Queued);
-        assert_eq!(delivery.offer(&message(b"x"), 1, false, false), Offer::Full, "bytes");
+        assert_eq!(offer(&mut delivery, &[0; 99], 1, false), Offer::Queued);
+        assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Full, "bytes");
         sent(&mut delivery);
         for _ in 0..3 {
-            assert_eq!(delivery.offer(&message(b"x"), 1, false, false), Offer::Queued);
+            assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Queued);
         }
-        assert_eq!(delivery.offer(&message(b"x"), 1, false, false), Offer::Full, "count");
+        assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Full, "count");
         for _ in 0..2 {
-            assert_eq!(delivery.offer(&message(b"x"), 1, true, true), Offer::Queued, "retained");
+            assert_eq!(offer(&mut delivery, b"x", 1, true), Offer::Queued, "retained");
         }
-        assert_eq!(delivery.offer(&message(b"x"), 1, true, true), Offer::Full, "retained");
+        assert_eq!(offer(&mut delivery, b"x", 1, true), Offer::Full, "retained");
         assert_eq!((delivery.queued(), delivery.queued_bytes()), (5, 6));
     }
 
     #[test]
     fn qos_2_goes_through_its_four_packets() {
         let mut delivery = Delivery::new(LIMITS, 1);
-        delivery.offer(&message(b"a"), 2, false, false);
-        delivery.offer(&message(b"b"), 2, false, false);
+        offer(&mut delivery, b"a", 2, false);
+        offer(&mut delivery, b"b", 2, false);
         assert_eq!(sent(&mut delivery), [publish(1, false, 2, b"a")]);
-        assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), None, "too early: ignored");
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Some(0));
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Some(0), "repeated");
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0), Some(0x92), "unknown");
+        assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(Close::Protocol), "too early");
+        assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(Close::Protocol), "of QoS 1");
+        assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true));
+        assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true), "repeated");
+        assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0), Ok(true), "unknown");
+        assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0x80), Ok(false), "unknown and refused");
         assert_eq!(sent(&mut delivery), [], "the window is still taken");
-        assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), None);
+        assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Ok(false));
         assert_eq!(sent(&mut delivery), [publish(2, false, 2, b"b")]);
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 2, 0x97), None, "refused by the client");
+        assert_eq!(delivery.acknowledge(frame::PUBREC, 2, 0x97), Ok(false), "refused by the client");
         assert_eq!(delivery.unacknowledged, 0);
     }
 
@@ -381,10 +538,10 @@ mod tests {
     fn a_resumed_session_sends_again_what_is_unacknowledged() {
         let mut delivery = Delivery::new(QueueLimits { messages: 10, ..LIMITS }, 3);
         for (payload, qos) in [(b"a", 1), (b"b", 2), (b"c", 2), (b"d", 1)] {
-            delivery.offer(&message(payload), qos, false, false);
+            offer(&mut delivery, payload, qos, false);
         }
         sent(&mut delivery);
-        delivery.acknowledge(frame::PUBREC, 2, 0);
+        delivery.acknowledge(frame::PUBREC, 2, 0).unwrap();
         delivery.resume(10);
         let expected = [
             publish(1, true, 1, b"a"),
@@ -397,12 +554,92 @@ mod tests {
     }
 
     #[test]
+    fn a_smaller_window_holds_for_what_is_sent_again() {
+        let mut delivery = Delivery::new(LIMITS, 3);
+        for payload in [b"a", b"b", b"c"] {
+            offer(&mut delivery, payload, 1, false);
+        }
+        assert_eq!(sent(&mut delivery).len(), 3);
+        delivery.resume(1);
+        offer(&mut delivery, b"d", 1, false);
+        for (id, payload) in [(1, b"a"), (2, b"b"), (3, b"c")] {
+            assert_eq!(sent(&mut delivery), [publish(id, true, 1, payload)]);
+            delivery.acknowledge(frame::PUBACK, id, 0).unwrap();
+        }
+        assert_eq!(sent(&mut delivery), [publish(4, false, 1, b"d")]);
+    }
+
+    #[test]
+    fn expired_messages_are_not_sent_and_make_room() {
+        let now = Instant::now();
+        let second = std::time::Duration::from_secs(1);
+        let expiring = Arc::new(Message { expires: Some(now + second), ..Message::new("t", "x".into(), 1, false) });
+        let grant = Grant { qos: 1, ..Grant::default() };
+        let mut delivery = Delivery::new(LIMITS, 10);
+        for _ in 0..3 {
+            assert_eq!(delivery.offer(&expiring, grant.clone(), false, now), Offer::Queued);
+        }
+        assert_eq!(delivery.offer(&expiring, grant.clone(), false, now), Offer::Full);
+        assert_eq!(delivery.offer(&message(b"y"), grant.clone(), false, now + second), Offer::Queued);
+        assert_eq!((delivery.queued(), delivery.queued_bytes()), (1, 2));
+        assert_eq!(delivery.offer(&expiring, grant, false, now), Offer::Queued);
+        let mut out = Vec::new();
+        let written = delivery.write(Version::V5, usize::MAX, usize::MAX, now + second, &mut out);
+        assert_eq!((written.sent, written.expired), ([0, 1, 0], 1));
+    }
+
+    #[test]
+    fn identifiers_and_the_rest_of_the_life_stand_before_what_is_forwarded() {
+        let now = Instant::now();
+        let expires = Some(now + std::time::Duration::from_secs(5));
+        let message = Message { expires, properties: vec![1, 1].into(), ..Message::new("t", "x".into(), 0, false) };
+        let grant = Grant { identifiers: vec![7, 8], ..Grant::default() };
+        let mut delivery = Delivery::new(LIMITS, 1);
+        delivery.offer(&Arc::new(message), grant, false, now);
+        let mut out = Vec::new();
+        delivery.write(Version::V5, usize::MAX, usize::MAX, now, &mut out);
+        assert_eq!(out, [0x30, 16, 0, 1, b't', 11, 2, 0, 0, 0, 5, 0x0B, 7, 0x0B, 8, 1, 1, b'x']);
+    }
+
+    #[test]
+    fn topics_are_named_once_where_the_client_takes_aliases() {
+        let mut delivery = Delivery::new(LIMITS, 1);
+        delivery.allow_aliases(1);
+        let sent = |delivery: &mut Delivery, topic: &str| {
+            let message = Arc::new(Message::new(topic, "x".into(), 0, false));
+            delivery.offer(&message, Grant::default(), false, Instant::now());
+            let mut out = Vec::new();
+            delivery.write(Version::V5, usize::MAX, usize::MAX, Instant::now(), &mut out);
+            out
+        };
+        assert_eq!(sent(&mut delivery, "t"), [0x30, 8, 0, 1, b't', 3, 0x23, 0, 1, b'x']);
+        assert_eq!(sent(&mut delivery, "t"), [0x30, 7, 0, 0, 3, 0x23, 0, 1, b'x']);
+        assert_eq!(sent(&mut delivery, "u"), [0x30, 5, 0, 1, b'u', 0, b'x'], "there is no second alias");
+        delivery.resume(1);
+        assert_eq!(sent(&mut delivery, "t"), [0x30, 5, 0, 1, b't', 0, b'x'], "a new connection knows none");
+    }
+
+    #[test]
+    fn what_a_shared_subscription_gave_can_be_taken_back() {
+        let mut delivery = Delivery::new(LIMITS, 2);
+        let share: Arc<str> = "$share/g/t".into();
+        for (payload, qos, share) in [(b"a", 1, Some(&share)), (b"b", 2, Some(&share)), (b"c", 1, Some(&share))] {
+            let grant = Grant { qos, share: share.cloned(), ..Grant::default() };
+            delivery.offer(&message(payload), grant, false, Instant::now());
+        }
+        sent(&mut delivery);
+        let payloads: Vec<_> =
+            delivery.take_shared().into_iter().map(|returned| returned.message.payload.clone()).collect();
+        assert_eq!(payloads, ["a", "c"], "what is under way at QoS 2 stays");
+    }
+
+    #[test]
     fn what_the_client_cannot_take_is_dropped() {
         let mut delivery = Delivery::new(LIMITS, 1);
-        delivery.offer(&message(&[1; 50]), 1, false, false);
-        delivery.offer(&message(b"b"), 1, false, false);
+        offer(&mut delivery, &[1; 50], 1, false);
+        offer(&mut delivery, b"b", 1, false);
         let mut out = Vec::new();
-        let written = delivery.write(Version::V5, 20, usize::MAX, &mut out);
+        let written = delivery.write(Version::V5, 20, usize::MAX, Instant::now(), &mut out);
         assert_eq!((written.sent, written.too_large), ([0, 1, 0], 1));
     }
 
@@ -410,11 +647,11 @@ mod tests {
     fn output_is_bounded_per_call() {
         let mut delivery = Delivery::new(LIMITS, 10);
         for _ in 0..3 {
-            delivery.offer(&message(b"x"), 0, false, false);
+            offer(&mut delivery, b"x", 0, false);
         }
         let mut out = Vec::new();
-        assert!(delivery.write(Version::V4, usize::MAX, 1, &mut out).more);
-        assert!(delivery.write(Version::V4, usize::MAX, usize::MAX, &mut out).sent == [2, 0, 0]);
+        assert!(delivery.write(Version::V4, usize::MAX, 1, Instant::now(), &mut out).more);
+        assert!(delivery.write(Version::V4, usize::MAX, usize::MAX, Instant::now(), &mut out).sent == [2, 0, 0]);
     }
 
     proptest! {
@@ -430,7 +667,7 @@ mod tests {
             for (step, pick) in steps {
                 match step {
                     0 | 1 => {
-                        delivery.offer(&message(b"x"), 1, false, false);
+                        offer(&mut delivery, b"x", 1, false);
                         for packet in sent(&mut delivery) {
                             let Sent::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
                             prop_assert!(!open.contains(&packet_id));
@@ -439,7 +676,7 @@ mod tests {
                     }
                     2 if !open.is_empty() => {
                         let id = open.remove(pick % open.len());
-                        delivery.acknowledge(frame::PUBACK, id, 0);
+                        delivery.acknowledge(frame::PUBACK, id, 0).unwrap();
                         prop_assert_eq!(delivery.index(id), None);
                     }
                     _ => {

@@ -5,6 +5,7 @@
 
 use super::Version;
 use super::close::Close;
+use super::properties::{self, Carrier};
 
 pub(crate) const CONNECT: u8 = 1;
 pub(crate) const PUBLISH: u8 = 3;
@@ -13,8 +14,11 @@ pub(crate) const PUBREC: u8 = 5;
 pub(crate) const PUBREL: u8 = 6;
 pub(crate) const PUBCOMP: u8 = 7;
 pub(crate) const SUBSCRIBE: u8 = 8;
+pub(crate) const SUBACK: u8 = 9;
 pub(crate) const UNSUBSCRIBE: u8 = 10;
+pub(crate) const UNSUBACK: u8 = 11;
 pub(crate) const PINGREQ: u8 = 12;
+pub(crate) const PINGRESP: u8 = 13;
 pub(crate) const DISCONNECT: u8 = 14;
 
 /// One packet of the stream.
@@ -143,7 +147,8 @@ impl<'a> Publish<'a> {
     }
 }
 
-fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
+/// Splits properties with their length off the front of `bytes`.
+pub(crate) fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
     let (len, len_bytes) = variable_length(bytes)?.ok_or(Close::Malformed)?;
     let (properties, rest) = bytes[len_bytes..].split_at_checked(len).ok_or(Close::Malformed)?;
     *bytes = rest;
@@ -151,7 +156,7 @@ fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: packet id and reason code (0 where it is left out). Their properties say
-/// nothing that weir uses, and are only checked to fill the rest of the packet.
+/// nothing that weir uses, and are only checked.
 pub(crate) fn parse_ack(frame: &Frame<'_>, version: Version) -> Result<(u16, u8), Close> {
     let expected_flags = if frame.kind == PUBREL { 0b0010 } else { 0 };
     if frame.flags != expected_flags {
@@ -162,15 +167,31 @@ pub(crate) fn parse_ack(frame: &Frame<'_>, version: Version) -> Result<(u16, u8)
     if packet_id == 0 {
         return Err(Close::Protocol);
     }
-    match (version, body) {
-        (_, []) => Ok((packet_id, 0)),
-        (Version::V4, _) => Err(Close::Malformed),
-        (Version::V5, [reason]) => Ok((packet_id, *reason)),
+    let reason = match (version, body) {
+        (_, []) => 0,
+        (Version::V4, _) => return Err(Close::Malformed),
+        (Version::V5, [reason]) => *reason,
         (Version::V5, [reason, rest @ ..]) => {
             let mut rest = rest;
-            take_properties(&mut rest)?;
-            if rest.is_empty() { Ok((packet_id, *reason)) } else { Err(Close::Malformed) }
+            let properties = take_properties(&mut rest)?;
+            if !rest.is_empty() {
+                return Err(Close::Malformed);
+            }
+            properties::check(properties, Carrier::Ack)?;
+            *reason
         }
+    };
+    if knows_reason(frame.kind, reason) { Ok((packet_id, reason)) } else { Err(Close::Protocol) }
+}
+
+/// Reason codes of the acknowledgements, MQTT 5.0 sections 3.4.2.1, 3.5.2.1, 3.6.2.1 and 3.7.2.1. What a PUBREL says is
+/// of no consequence.
+fn knows_reason(kind: u8, reason: u8) -> bool {
+    const FAILURES: [u8; 7] = [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+    match kind {
+        PUBACK | PUBREC => matches!(reason, 0 | 0x10) || FAILURES.contains(&reason),
+        PUBREL => matches!(reason, 0 | 0x92) || FAILURES.contains(&reason),
+        _ => matches!(reason, 0 | 0x92),
     }
 }
 
@@ -328,7 +349,8 @@ mod tests {
     #[test]
     fn acks_read_back() {
         for kind in [PUBACK, PUBREC, PUBREL, PUBCOMP] {
-            for (version, reason) in [(Version::V4, 0), (Version::V5, 0), (Version::V5, 0x92)] {
+            let failure = if kind == PUBACK || kind == PUBREC { 0x87 } else { 0x92 };
+            for (version, reason) in [(Version::V4, 0), (Version::V5, 0), (Version::V5, failure)] {
                 let mut bytes = Vec::new();
                 put_ack(kind, 300, reason, version, &mut bytes);
                 let Ok(Next::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
@@ -345,6 +367,8 @@ mod tests {
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F, 0, 1, b'x']), Version::V5), Ok((1, 0)));
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F]), Version::V5), Err(Close::Malformed));
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 0, 0]), Version::V5), Err(Close::Malformed));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), Version::V5), Err(Close::Protocol), "another packet's");
+        assert_eq!(parse_ack(&frame(&[0, 1, 0xFF]), Version::V5), Err(Close::Protocol), "no reason code");
         assert_eq!(parse_ack(&frame(&[0, 1, 0]), Version::V4), Err(Close::Malformed));
     }
 

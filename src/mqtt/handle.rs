@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Instant;
 
 use super::Version;
-use super::delivery::{Delivery, Message, Offer, Written};
+use super::close::Close;
+use super::delivery::{Delivery, Grant, Message, Offer, Returned, Written};
 use super::packet_ids::PacketIds;
+use super::will::Will;
 use crate::log::Lsn;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
@@ -48,6 +51,10 @@ pub(crate) struct Kept {
     pub filters: BTreeSet<Box<str>>,
     /// Its place among the sessions without a connection.
     pub offline: Option<u64>,
+    /// When it ends if no connection comes, as the broker's timers know it.
+    pub expires: Option<(Instant, u64)>,
+    /// A will that waits for its delay, and until when, as the broker's timers know it.
+    pub will: Option<(Will, (Instant, u64))>,
     delivery: Delivery,
     /// QoS 2 publishes taken and not yet released by the client.
     received: PacketIds,
@@ -61,6 +68,8 @@ impl Handle {
         let kept = Kept {
             filters: BTreeSet::new(),
             offline: None,
+            expires: None,
+            will: None,
             delivery,
             received: PacketIds::default(),
             received_until: Lsn(0),
@@ -87,15 +96,26 @@ impl Handle {
         lock(&self.kept)
     }
 
-    /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it.
-    pub fn hand_over(&self, kept: &mut Kept, owner: ConnectionId) {
+    /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it. Returns what a
+    /// discarded session leaves to the other members of its shared subscriptions.
+    pub fn hand_over(&self, kept: &mut Kept, owner: ConnectionId) -> Vec<Returned> {
         self.owner.store(owner, Ordering::Release);
         if let Some(waker) = kept.waker.take() {
             waker.wake();
         }
-        if owner == DISCARDED {
-            self.count_change(kept, |kept| kept.delivery.clear());
+        if owner != DISCARDED {
+            return Vec::new();
         }
+        self.count_change(kept, |kept| {
+            let returned = kept.delivery.take_shared();
+            kept.delivery.clear();
+            returned
+        })
+    }
+
+    /// Whether a connection has it now.
+    pub fn is_connected(&self) -> bool {
+        !matches!(self.owner(), 0 | DISCARDED)
     }
 
     /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it
@@ -104,6 +124,13 @@ impl Handle {
         kept.delivery.resume(window);
         self.outbound.store(true, Ordering::Release);
         kept.received_until
+    }
+
+    /// The client of this connection takes so many topic aliases.
+    pub fn allow_aliases(&self, connection: ConnectionId, max: u16) {
+        if let Some(mut kept) = self.own(connection) {
+            kept.delivery.allow_aliases(max);
+        }
     }
 
     /// Whom to wake when there is something to deliver or the session is taken over.
@@ -115,14 +142,14 @@ impl Handle {
 
     /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
     /// connection, or the session is gone).
-    pub fn offer(&self, message: &Arc<Message>, qos: u8, retain: bool, from_store: bool) -> Option<Offer> {
+    pub fn offer(&self, message: &Arc<Message>, grant: Grant, from_store: bool, now: Instant) -> Option<Offer> {
         let mut kept = lock(&self.kept);
         match self.owner() {
             DISCARDED => return None,
-            0 if qos == 0 => return None,
+            0 if grant.qos == 0 => return None,
             _ => {}
         }
-        let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, qos, retain, from_store));
+        let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, from_store, now));
         if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
             let waker = kept.waker.clone();
             drop(kept);
@@ -140,6 +167,7 @@ impl Handle {
         version: Version,
         max_packet_bytes: usize,
         max_bytes: usize,
+        now: impl FnOnce() -> Instant,
         out: &mut Vec<u8>,
     ) -> Option<Written> {
         // The flag falls before the queue is looked at: what is offered from now on raises it again and wakes.
@@ -147,7 +175,7 @@ impl Handle {
             return None;
         }
         let mut kept = self.own(connection)?;
-        let write = |kept: &mut Kept| kept.delivery.write(version, max_packet_bytes, max_bytes, out);
+        let write = |kept: &mut Kept| kept.delivery.write(version, max_packet_bytes, max_bytes, now(), out);
         let written = self.count_change(&mut kept, write);
         if written.more {
             self.outbound.store(true, Ordering::Release);
@@ -156,8 +184,9 @@ impl Handle {
     }
 
     /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
-    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Option<u8> {
-        let answer = self.own(connection)?.delivery.acknowledge(kind, packet_id, reason);
+    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
+        let Some(mut kept) = self.own(connection) else { return Ok(false) };
+        let answer = kept.delivery.acknowledge(kind, packet_id, reason);
         self.outbound.store(true, Ordering::Release); // the window may have opened
         answer
     }
@@ -213,6 +242,10 @@ mod tests {
         Arc::new(Message::new("t", "xy".into(), 1, false))
     }
 
+    fn offer(handle: &Handle, qos: u8) -> Option<Offer> {
+        handle.offer(&message(), Grant { qos, ..Grant::default() }, false, Instant::now())
+    }
+
     fn waiting(totals: &Totals) -> (usize, usize) {
         (totals.messages.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
     }
@@ -222,15 +255,15 @@ mod tests {
         let (handle, totals) = handle();
         let (waker, count) = CountingWaker::pair();
         handle.register(7, &waker);
-        handle.offer(&message(), 1, false, false);
-        handle.offer(&message(), 1, false, false);
+        offer(&handle, 1);
+        offer(&handle, 1);
         assert_eq!(count.get(), 1);
         assert_eq!(waiting(&totals), (2, 6));
         let mut out = Vec::new();
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, &mut out).unwrap().sent, [0, 2, 0]);
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, &mut out), None, "nothing new");
+        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
+        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
         assert_eq!(waiting(&totals), (0, 0));
-        handle.offer(&message(), 1, false, false);
+        offer(&handle, 1);
         assert_eq!(count.get(), 2);
     }
 
@@ -245,8 +278,8 @@ mod tests {
         ids.insert(5);
         handle.hold(7, &mut ids, Lsn(10));
         assert!(ids.is_empty() && !handle.holds(8, 5));
-        handle.offer(&message(), 1, false, false);
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, &mut Vec::new()), None);
+        offer(&handle, 1);
+        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
     }
 
     #[test]
@@ -265,17 +298,17 @@ mod tests {
     #[test]
     fn a_discarded_session_counts_nothing() {
         let (handle, totals) = handle();
-        handle.offer(&message(), 1, false, false);
+        offer(&handle, 1);
         handle.hand_over(&mut handle.any(), DISCARDED);
         assert_eq!(waiting(&totals), (0, 0));
-        assert_eq!(handle.offer(&message(), 1, false, false), None);
+        assert_eq!(offer(&handle, 1), None);
     }
 
     #[test]
     fn qos_0_is_not_kept_without_a_connection() {
         let (handle, _) = handle();
         handle.hand_over(&mut handle.any(), 0);
-        assert_eq!(handle.offer(&message(), 0, false, false), None);
-        assert_eq!(handle.offer(&message(), 1, false, false), Some(Offer::Queued));
+        assert_eq!(offer(&handle, 0), None);
+        assert_eq!(offer(&handle, 1), Some(Offer::Queued));
     }
 }

@@ -10,12 +10,13 @@ use super::Version;
 use super::auth::{self, Denied};
 use super::broker::{Attach, Attached, Broker};
 use super::close::Close;
-use super::codec::{self, Accepted, Connect, ConnectError, Will};
+use super::codec::{self, Accepted, Connect, ConnectError};
 use super::delivery::Message;
 use super::frame::{self, Next};
 use super::peer::Peer;
 use super::session::TOPIC_ALIAS_MAXIMUM;
 use super::topic;
+use super::will::Will;
 use crate::config::Mqtt;
 
 /// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
@@ -52,7 +53,7 @@ impl Refusal {
 pub(crate) struct Welcome {
     pub connect: Connect,
     pub attached: Attached,
-    pub will: Option<Message>,
+    pub will: Option<Will>,
     /// The CONNACK.
     pub reply: Vec<u8>,
 }
@@ -88,15 +89,10 @@ pub(crate) async fn read_connect(
 fn refuse_packet(error: ConnectError) -> Refusal {
     match error {
         ConnectError::Malformed => Refusal::silent("malformed"),
-        ConnectError::Defect => Refusal::silent("defect"),
-        ConnectError::Level { newer } => {
-            let version = if newer { Version::V5 } else { Version::V4 };
-            Refusal::answered("protocol_version", version, Some(1), 0x84)
-        }
-        ConnectError::Invalid(version, code) => {
-            let reason = if code == 0x82 { "protocol_error" } else { "malformed" };
-            Refusal::answered(reason, version, None, code)
-        }
+        // In the form that clients of every level can read [MQTT-3.1.2-2].
+        ConnectError::Level => Refusal::answered("protocol_version", Version::V4, Some(1), 0x84),
+        ConnectError::Invalid(_, Close::Malformed) => Refusal::silent("malformed"),
+        ConnectError::Invalid(version, _) => Refusal::answered("protocol_error", version, None, 0x82),
     }
 }
 
@@ -104,27 +100,46 @@ fn refuse_packet(error: ConnectError) -> Refusal {
 pub(crate) fn welcome(mut connect: Connect, peer: &Peer, broker: &Broker, config: &Mqtt) -> Result<Welcome, Refusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
+    let keep_alive_s = limit_keep_alive(&mut connect, config);
     auth::authenticate(&connect, peer, config.allow_anonymous).map_err(|denied| match denied {
         Denied::NotAuthorized => Refusal::answered("not_authorized", version, Some(5), 0x87),
         Denied::Method => Refusal::answered("authentication_method", version, Some(5), 0x8C),
     })?;
-    let will = connect.will.take().map(|will| check_will(will, version)).transpose()?;
+    let will = connect.will.take().map(|will| check_will(will, &connect)).transpose()?;
     let attach =
         Attach { client_id: &connect.client_id, clean: connect.clean, receive_maximum: connect.receive_maximum };
     let attached = broker.attach(&attach).map_err(|_| Refusal::answered("max_connections", version, Some(3), 0x97))?;
+    attached.handle.allow_aliases(attached.connection, connect.topic_alias_maximum);
+    let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
     let accepted = Accepted {
         session_present: attached.session_present,
         receive_maximum: config.max_inflight,
         max_packet_bytes: config.max_packet_size_bytes,
         topic_alias_maximum: TOPIC_ALIAS_MAXIMUM,
         assigned_client_id: assigned,
+        keep_alive_s,
+        session_expiry_s: (kept_s < connect.session_expiry_s).then_some(kept_s),
     };
     let mut reply = Vec::new();
-    if codec::put_connack(&accepted, version, &mut reply).is_err() {
-        broker.detach(&attached.handle, attached.connection, false);
-        return Err(Refusal::silent("defect"));
+    let answered = codec::put_connack(&accepted, version, &mut reply);
+    // What a client does not take must not be sent [MQTT-3.1.2-24]; without its CONNACK it cannot go on.
+    let reason = if reply.len() > connect.max_packet_bytes { Some("packet_too_large") } else { None };
+    if let Some(reason) = answered.err().map(|_| "defect").or(reason) {
+        broker.detach(&attached.handle, attached.connection, 0, None);
+        return Err(Refusal::silent(reason));
     }
     Ok(Welcome { connect, attached, will, reply })
+}
+
+/// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
+/// way to. Without keep-alive it stays without.
+fn limit_keep_alive(connect: &mut Connect, config: &Mqtt) -> Option<u16> {
+    let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
+    if connect.version == Version::V4 || connect.keep_alive_s <= max {
+        return None;
+    }
+    connect.keep_alive_s = max;
+    Some(max)
 }
 
 /// Checks the client identifier; makes one up where the client left it to weir, and returns it.
@@ -132,7 +147,7 @@ fn identify(connect: &mut Connect) -> Result<Option<String>, Refusal> {
     let invalid = || Refusal::answered("client_id", connect.version, Some(2), 0x85);
     if connect.client_id.is_empty() {
         // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
-        if !connect.clean && connect.version == Version::V4 {
+        if connect.version == Version::V4 && (!connect.clean || connect.is_3_1) {
             return Err(invalid());
         }
         connect.client_id = new_client_id();
@@ -152,15 +167,18 @@ fn new_client_id() -> String {
     format!("auto-{:x}-{count:x}", now.as_nanos())
 }
 
-fn check_will(will: Will, version: Version) -> Result<Message, Refusal> {
+fn check_will(will: codec::Will, connect: &Connect) -> Result<Will, Refusal> {
+    let version = connect.version;
     let Some(name) = topic::valid_name(&will.topic) else {
         return Err(Refusal::answered("will_topic", version, None, 0x90));
     };
     if topic::is_reserved(name) {
         return Err(Refusal::answered("will_topic", version, Some(5), 0x87));
     }
-    let properties = will.properties.into();
-    Ok(Message { properties, ..Message::new(name, will.payload.clone(), will.qos, will.retain) })
+    let message =
+        Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
+    let client_id = connect.client_id.as_str().into();
+    Ok(Will { client_id, message, expiry_s: will.expiry_s, delay_s: will.delay_s })
 }
 
 /// The client identifier as the journal and log lines have it.
@@ -172,6 +190,7 @@ pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
 mod tests {
     use super::*;
     use crate::mqtt::testing::client;
+    use crate::mqtt::timeline::Timeline;
 
     fn connect(bytes: &[u8]) -> Connect {
         let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
@@ -179,7 +198,7 @@ mod tests {
     }
 
     fn try_welcome(bytes: &[u8], config: &Mqtt) -> Result<Welcome, Refusal> {
-        welcome(connect(bytes), &Peer::default(), &Broker::new(config, Arc::default()), config)
+        welcome(connect(bytes), &Peer::default(), &Broker::new(config, Arc::default(), Timeline::default()), config)
     }
 
     fn check_refused(bytes: &[u8], config: &Mqtt, reason: &str, reply: &[u8]) {
@@ -211,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn a_5_0_client_is_told_what_it_gets_instead() {
+        let config = Mqtt { max_keep_alive_ms: Some(60_000), max_session_expiry_ms: Some(9_000), ..Mqtt::default() };
+        let contains = |reply: &[u8], property: &[u8]| reply.windows(property.len()).any(|window| window == property);
+        let v5 = try_welcome(&client(Version::V5).kept().keep_alive(120).connect("c"), &config).unwrap();
+        assert_eq!(v5.connect.keep_alive_s, 60);
+        assert!(contains(&v5.reply, &[0x13, 0, 60]) && contains(&v5.reply, &[0x11, 0, 0, 0, 9]), "{:?}", v5.reply);
+        let v5 = try_welcome(&client(Version::V5).keep_alive(60).connect("c"), &config).unwrap();
+        assert!(!contains(&v5.reply, &[0x13]) && !contains(&v5.reply, &[0x11]), "{:?}", v5.reply);
+        let v4 = try_welcome(&client(Version::V4).keep_alive(120).connect("c"), &config).unwrap();
+        assert_eq!(v4.connect.keep_alive_s, 120);
+    }
+
+    #[test]
     fn a_full_server_says_so() {
         let config = Mqtt { max_connections: 0, ..Mqtt::default() };
         check_refused(&client(Version::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
@@ -236,9 +268,9 @@ mod tests {
     #[test]
     fn packets_that_cannot_be_read_are_answered_where_possible() {
         let reply = |error| refuse_packet(error).reply;
-        assert_eq!(reply(ConnectError::Level { newer: false }), [0x20, 2, 0, 1]);
-        assert_eq!(reply(ConnectError::Level { newer: true }), [0x20, 3, 0, 0x84, 0]);
-        assert_eq!(reply(ConnectError::Invalid(Version::V5, 0x82)), [0x20, 3, 0, 0x82, 0]);
-        assert_eq!(reply(ConnectError::Invalid(Version::V4, 0x81)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Level), [0x20, 2, 0, 1]);
+        assert_eq!(reply(ConnectError::Invalid(Version::V5, Close::Protocol)), [0x20, 3, 0, 0x82, 0]);
+        assert_eq!(reply(ConnectError::Invalid(Version::V5, Close::Malformed)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Invalid(Version::V4, Close::Protocol)), [0_u8; 0]);
     }
 }

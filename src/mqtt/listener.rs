@@ -15,6 +15,8 @@ use super::broker::Broker;
 use super::entrance::{Admission, Entrance};
 use super::ingest::Journal;
 use super::peer::Peer;
+use super::service;
+use super::system;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
@@ -22,6 +24,8 @@ use crate::tls::{Endpoint, HandshakeError};
 
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How often retained messages whose time is over are forgotten where `$SYS` is off.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Between two lines about the same kind of refusal.
@@ -113,11 +117,14 @@ impl Server {
     /// 3 s.
     pub async fn run(self, cancel: CancellationToken) {
         let Self { plain, secure, entrance } = self;
+        let door = Arc::clone(entrance.door());
+        entrance.spawn(service::keep_time(Arc::clone(&door), cancel.clone()));
         entrance.open();
         tokio::select! {
             () = cancel.cancelled() => {}
             // None of the others ends.
-            () = measure(entrance.door()) => {}
+            () = measure(&door) => {}
+            () = keep_retained(&door) => {}
             () = accept_all(plain, &entrance) => {}
             () = async {
                 match secure {
@@ -137,6 +144,30 @@ async fn measure(door: &Door) {
     loop {
         every_second.tick().await;
         door.measure();
+    }
+}
+
+/// Forgets retained messages whose time is over, and publishes `$SYS` where it is on.
+async fn keep_retained(door: &Door) {
+    let started = door.now();
+    let system_every = door.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+    let mut every = interval(system_every.unwrap_or(EXPIRE_EVERY));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        door.broker.expire_retained();
+        if system_every.is_some() {
+            publish_system(door, started);
+        }
+    }
+}
+
+fn publish_system(door: &Door, started: Instant) {
+    let Door { broker, meters, .. } = door;
+    let uptime = door.now().saturating_duration_since(started);
+    let counts = meters.traffic.counts();
+    for (topic, value) in system::messages(&broker.stats(), &counts, meters.dropped_queue_full.get(), uptime) {
+        broker.publish_system(topic, value);
     }
 }
 

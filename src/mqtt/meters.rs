@@ -1,11 +1,15 @@
 //! Handles of the door's metrics, looked up once: the hot path adds to them once per read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::Version;
 use super::broker::BrokerStats;
 use super::close::Close;
+use super::delivery::Written;
 use super::session::Received;
+use super::traffic::Traffic;
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
@@ -17,8 +21,11 @@ pub(crate) struct Meters {
     repeated: Counter,
     refused_reserved: Counter,
     delivered: [Counter; 3],
-    pub dropped_queue_full: Counter,
-    pub dropped_too_large: Counter,
+    /// The numbers of `$SYS`.
+    pub traffic: Traffic,
+    pub dropped_queue_full: Dropped,
+    dropped_too_large: Counter,
+    dropped_expired: Counter,
     pub dropped_will: Counter,
     pub ack_seconds: Histogram,
     pub backpressure_seconds: Counter,
@@ -50,7 +57,9 @@ impl Default for Meters {
             repeated: counter!(names::MQTT_PUBLISHES_REPEATED),
             refused_reserved: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "reserved_topic"),
             delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
-            dropped_queue_full: dropped("queue_full"),
+            traffic: Traffic::default(),
+            dropped_queue_full: Dropped { counter: dropped("queue_full"), count: AtomicU64::new(0) },
+            dropped_expired: dropped("expired"),
             dropped_too_large: dropped("too_large"),
             dropped_will: dropped("will_not_journaled"),
             ack_seconds: histogram!(names::MQTT_ACK_SECONDS),
@@ -104,13 +113,17 @@ impl Meters {
         add(&self.ingest_bytes, received.ingest_bytes);
         add(&self.repeated, received.repeated);
         add(&self.refused_reserved, received.refused);
+        self.traffic.received(received);
     }
 
-    /// PUBLISH packets sent, by QoS.
-    pub fn delivered(&self, sent: &[u64; 3]) {
-        for (counter, count) in self.delivered.iter().zip(sent) {
-            add(counter, *count);
+    /// What one delivery did.
+    pub fn written(&self, written: &Written) {
+        for (counter, count) in self.delivered.iter().zip(written.sent) {
+            add(counter, count);
         }
+        add(&self.dropped_too_large, written.too_large);
+        add(&self.dropped_expired, written.expired);
+        self.traffic.delivered(written);
     }
 
     /// Sets the gauges.
@@ -125,6 +138,23 @@ impl Meters {
         ] {
             gauge.set(value as f64);
         }
+    }
+}
+
+/// Counts what subscribers missed, for the metrics and for `$SYS`, which reads it back.
+pub(crate) struct Dropped {
+    counter: Counter,
+    count: AtomicU64,
+}
+
+impl Dropped {
+    pub fn increment(&self, count: u64) {
+        self.counter.increment(count);
+        self.count.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 

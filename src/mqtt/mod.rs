@@ -28,12 +28,18 @@ mod properties;
 mod rate;
 pub mod results;
 mod retained;
+pub mod retained_store;
 mod scratch;
 mod service;
 mod session;
+mod subscriptions;
+mod system;
+mod timeline;
 mod topic;
 mod topic_cache;
+mod traffic;
 mod trie;
+mod will;
 
 #[cfg(test)]
 mod testing;

@@ -1,131 +1,338 @@
-//! PUBLISH and will properties of MQTT 5.0 (section 3.3.2.3): checked, the topic alias taken out, the rest kept as
-//! bytes for subscribers.
+//! Properties of MQTT 5.0 (section 2.2.2.2): which packet may carry which, once or more often, and of what type. What
+//! a PUBLISH or a will carries for subscribers is kept as bytes.
 
-use rumqttd::protocol::LastWillProperties;
+use std::time::{Duration, Instant};
 
 use super::close::Close;
-use super::frame::take_field;
+use super::frame::{self, take_field};
+use super::topic;
 
 const PAYLOAD_FORMAT: u8 = 0x01;
 const MESSAGE_EXPIRY: u8 = 0x02;
 const CONTENT_TYPE: u8 = 0x03;
 const RESPONSE_TOPIC: u8 = 0x08;
 const CORRELATION_DATA: u8 = 0x09;
+const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
+const SESSION_EXPIRY: u8 = 0x11;
+const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
+const SERVER_KEEP_ALIVE: u8 = 0x13;
+const AUTHENTICATION_METHOD: u8 = 0x15;
+const AUTHENTICATION_DATA: u8 = 0x16;
+const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
+const WILL_DELAY: u8 = 0x18;
+const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+const RESPONSE_INFORMATION: u8 = 0x1A;
+const SERVER_REFERENCE: u8 = 0x1C;
+const REASON_STRING: u8 = 0x1F;
+const RECEIVE_MAXIMUM: u8 = 0x21;
+const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
 const TOPIC_ALIAS: u8 = 0x23;
+const MAXIMUM_QOS: u8 = 0x24;
+const RETAIN_AVAILABLE: u8 = 0x25;
 const USER_PROPERTY: u8 = 0x26;
+const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+const WILDCARD_AVAILABLE: u8 = 0x28;
+const IDENTIFIERS_AVAILABLE: u8 = 0x29;
+const SHARED_AVAILABLE: u8 = 0x2A;
 
-/// What a PUBLISH's properties say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct PublishProperties<'a> {
-    /// Topic alias.
-    pub alias: Option<u16>,
-    /// The encoded properties before and after the alias: a subscriber is sent these unaltered [MQTT-3.3.2-17].
-    pub forwarded: (&'a [u8], &'a [u8]),
+/// Where properties stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    Connect,
+    Will,
+    Publish,
+    /// PUBACK, PUBREC, PUBREL, PUBCOMP.
+    Ack,
+    Subscribe,
+    Unsubscribe,
+    Disconnect,
 }
 
-impl<'a> PublishProperties<'a> {
-    /// Checks the encoded properties. A property that a client may not send, or twice, is a protocol error.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Close> {
-        let mut alias = None;
-        let mut forwarded = (bytes, &bytes[bytes.len()..]);
-        let mut seen = 0_u64;
-        let mut rest = bytes;
-        while let [id, after @ ..] = rest {
-            let start = bytes.len() - rest.len();
-            rest = after;
-            if *id != USER_PROPERTY && *id < 64 && seen & 1 << id != 0 {
-                return Err(Close::Protocol);
-            }
-            seen |= 1_u64.checked_shl(u32::from(*id)).unwrap_or(0);
-            let value = take_value(*id, &mut rest)?;
-            if let (TOPIC_ALIAS, [high, low]) = (*id, value) {
-                alias = Some(u16::from_be_bytes([*high, *low]));
-                forwarded = (&bytes[..start], rest);
-            }
+impl Carrier {
+    fn allows(self, id: u8) -> bool {
+        match self {
+            Carrier::Connect => matches!(
+                id,
+                SESSION_EXPIRY
+                    | RECEIVE_MAXIMUM
+                    | MAXIMUM_PACKET_SIZE
+                    | TOPIC_ALIAS_MAXIMUM
+                    | REQUEST_RESPONSE_INFORMATION
+                    | REQUEST_PROBLEM_INFORMATION
+                    | AUTHENTICATION_METHOD
+                    | AUTHENTICATION_DATA
+            ),
+            Carrier::Will => matches!(
+                id,
+                WILL_DELAY | PAYLOAD_FORMAT | MESSAGE_EXPIRY | CONTENT_TYPE | RESPONSE_TOPIC | CORRELATION_DATA
+            ),
+            // Subscription identifiers not: only a server sends those [MQTT-3.3.4-6].
+            Carrier::Publish => matches!(
+                id,
+                PAYLOAD_FORMAT | MESSAGE_EXPIRY | TOPIC_ALIAS | RESPONSE_TOPIC | CORRELATION_DATA | CONTENT_TYPE
+            ),
+            Carrier::Ack => id == REASON_STRING,
+            Carrier::Subscribe => id == SUBSCRIPTION_IDENTIFIER,
+            Carrier::Unsubscribe => false,
+            // A server's redirection among them, which clients were seen to send: it says nothing here.
+            Carrier::Disconnect => matches!(id, SESSION_EXPIRY | REASON_STRING | SERVER_REFERENCE),
         }
-        Ok(Self { alias, forwarded })
     }
 
-    /// The properties for subscribers, in one piece.
-    pub fn to_forwarded(self) -> Vec<u8> {
-        [self.forwarded.0, self.forwarded.1].concat()
+    /// A property that belongs to another packet. In a SUBSCRIBE or UNSUBSCRIBE it makes the packet malformed: nothing
+    /// but what is listed there can stand between packet id and filters.
+    fn misplaced(self) -> Close {
+        match self {
+            Carrier::Subscribe | Carrier::Unsubscribe => Close::Malformed,
+            _ => Close::Protocol,
+        }
     }
 }
 
-fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<&'a [u8], Close> {
+/// A property's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value<'a> {
+    Number(u32),
+    Bytes(&'a [u8]),
+    Pair,
+}
+
+/// Calls `each` with identifier, value, and where the property begins and ends, for every property in `bytes`. Types,
+/// repetition and place are checked; bytes that are no properties weigh more than properties out of place.
+fn walk<'a>(
+    bytes: &'a [u8],
+    carrier: Carrier,
+    mut each: impl FnMut(u8, Value<'a>, (usize, usize)) -> Result<(), Close>,
+) -> Result<(), Close> {
+    let mut seen = 0_u64;
+    let mut wrong = None;
+    let mut rest = bytes;
+    while let [id, after @ ..] = rest {
+        let start = bytes.len() - rest.len();
+        rest = after;
+        let value = take_value(*id, &mut rest)?;
+        if *id != USER_PROPERTY {
+            if !carrier.allows(*id) {
+                wrong.get_or_insert(carrier.misplaced());
+            } else if seen & 1 << id != 0 {
+                wrong.get_or_insert(Close::Protocol);
+            }
+            seen |= 1 << id; // identifiers with a value are below 64
+        }
+        each(*id, value, (start, bytes.len() - rest.len()))?;
+    }
+    wrong.map_or(Ok(()), Err)
+}
+
+fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, Close> {
     match id {
-        PAYLOAD_FORMAT => match take_bytes(rest, 1)? {
-            value @ [0 | 1] => Ok(value),
+        PAYLOAD_FORMAT
+        | REQUEST_PROBLEM_INFORMATION
+        | REQUEST_RESPONSE_INFORMATION
+        | MAXIMUM_QOS
+        | RETAIN_AVAILABLE
+        | WILDCARD_AVAILABLE
+        | IDENTIFIERS_AVAILABLE
+        | SHARED_AVAILABLE => match take_number(rest, 1)? {
+            flag @ 0..=1 => Ok(Value::Number(flag)),
             _ => Err(Close::Protocol),
         },
-        MESSAGE_EXPIRY => take_bytes(rest, 4),
-        TOPIC_ALIAS => take_bytes(rest, 2),
-        CORRELATION_DATA => take_field(rest),
-        CONTENT_TYPE => take_text(rest),
-        RESPONSE_TOPIC => match take_text(rest)? {
-            // [MQTT-3.3.2-14]
-            topic if topic.iter().any(|byte| matches!(byte, b'+' | b'#')) => Err(Close::Protocol),
-            topic => Ok(topic),
-        },
+        SERVER_KEEP_ALIVE | RECEIVE_MAXIMUM | TOPIC_ALIAS_MAXIMUM | TOPIC_ALIAS => {
+            take_number(rest, 2).map(Value::Number)
+        }
+        MESSAGE_EXPIRY | SESSION_EXPIRY | WILL_DELAY | MAXIMUM_PACKET_SIZE => take_number(rest, 4).map(Value::Number),
+        SUBSCRIPTION_IDENTIFIER => take_identifier(rest),
+        CORRELATION_DATA | AUTHENTICATION_DATA => take_field(rest).map(Value::Bytes),
+        CONTENT_TYPE
+        | RESPONSE_TOPIC
+        | ASSIGNED_CLIENT_IDENTIFIER
+        | AUTHENTICATION_METHOD
+        | RESPONSE_INFORMATION
+        | SERVER_REFERENCE
+        | REASON_STRING => take_text(rest).map(Value::Bytes),
         USER_PROPERTY => {
             take_text(rest)?;
-            take_text(rest)
+            take_text(rest)?;
+            Ok(Value::Pair)
         }
-        // Subscription identifiers (0x0B) among them: only a server sends those [MQTT-3.3.4-6].
-        _ => Err(Close::Protocol),
+        _ => Err(Close::Malformed), // unknown: its length is too [section 2.2.2.2]
     }
 }
 
-fn take_bytes<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Close> {
+fn take_number(rest: &mut &[u8], len: usize) -> Result<u32, Close> {
     let (value, after) = rest.split_at_checked(len).ok_or(Close::Malformed)?;
     *rest = after;
-    Ok(value)
+    Ok(value.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
+}
+
+/// 1 to 268,435,455 [section 3.8.2.1.2], in as few bytes as it needs [MQTT-1.5.5-1].
+fn take_identifier<'a>(rest: &mut &'a [u8]) -> Result<Value<'a>, Close> {
+    let (value, len) = frame::variable_length(rest)?.ok_or(Close::Malformed)?;
+    if value == 0 || len != frame::variable_length_bytes(value) {
+        return Err(Close::Malformed);
+    }
+    *rest = &rest[len..];
+    Ok(Value::Number(value as u32))
 }
 
 fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Close> {
     let text = take_field(rest)?;
-    match std::str::from_utf8(text) {
-        Ok(_) => Ok(text),
-        Err(_) => Err(Close::Malformed),
+    if topic::text(text).is_some() { Ok(text) } else { Err(Close::Malformed) }
+}
+
+/// Checks properties that say nothing weir uses.
+pub(crate) fn check(bytes: &[u8], carrier: Carrier) -> Result<(), Close> {
+    walk(bytes, carrier, |_, _, _| Ok(()))
+}
+
+/// What a PUBLISH's or a will's properties say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PublishProperties<'a> {
+    /// Topic alias.
+    pub alias: Option<u16>,
+    /// Message expiry interval in seconds.
+    pub expiry_s: Option<u32>,
+    /// Will delay interval in seconds.
+    pub delay_s: u32,
+    bytes: &'a [u8],
+    /// Where in `bytes` stands what subscribers do not get as it came: alias, expiry interval, will delay.
+    left_out: [(usize, usize); 3],
+}
+
+impl<'a> PublishProperties<'a> {
+    /// Checks the encoded properties. A property that a client may not send, or twice, is a protocol error.
+    pub fn parse(bytes: &'a [u8], carrier: Carrier) -> Result<Self, Close> {
+        let mut parsed = Self { bytes, ..Self::default() };
+        walk(bytes, carrier, |id, value, place| {
+            match (id, value) {
+                (TOPIC_ALIAS, Value::Number(alias)) => {
+                    parsed.alias = Some(alias as u16);
+                    parsed.left_out[0] = place;
+                }
+                (MESSAGE_EXPIRY, Value::Number(seconds)) => {
+                    parsed.expiry_s = Some(seconds);
+                    parsed.left_out[1] = place;
+                }
+                (WILL_DELAY, Value::Number(seconds)) => {
+                    parsed.delay_s = seconds;
+                    parsed.left_out[2] = place;
+                }
+                // [MQTT-3.3.2-14]
+                (RESPONSE_TOPIC, Value::Bytes(name)) if name.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
+                    return Err(Close::Protocol);
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(parsed)
+    }
+
+    /// What subscribers are sent unaltered and in this order [MQTT-3.3.2-17], [MQTT-3.3.2-18].
+    pub fn to_forwarded(self) -> Vec<u8> {
+        let mut left_out = self.left_out;
+        left_out.sort_unstable();
+        let mut kept = Vec::with_capacity(self.bytes.len());
+        let mut at = 0;
+        for (start, end) in left_out {
+            if end > at {
+                kept.extend_from_slice(&self.bytes[at..start]);
+                at = end;
+            }
+        }
+        kept.extend_from_slice(&self.bytes[at..]);
+        kept
     }
 }
 
-/// A will's properties as they stand in its PUBLISH.
-pub(crate) fn encode_will(properties: &LastWillProperties) -> Vec<u8> {
-    let mut out = Vec::new();
-    if let Some(format) = properties.payload_format_indicator {
-        out.extend_from_slice(&[PAYLOAD_FORMAT, format]);
+/// What a CONNECT's properties say; what is absent has the standard's default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConnectProperties {
+    pub session_expiry_s: u32,
+    pub receive_maximum: u16,
+    pub maximum_packet_bytes: u32,
+    pub topic_alias_maximum: u16,
+    /// Whether an authentication method is named.
+    pub enhanced_auth: bool,
+}
+
+impl ConnectProperties {
+    /// Checks and reads them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Close> {
+        let mut parsed = Self {
+            session_expiry_s: 0,
+            receive_maximum: u16::MAX,
+            maximum_packet_bytes: u32::MAX,
+            topic_alias_maximum: 0,
+            enhanced_auth: false,
+        };
+        let mut auth_data = false;
+        walk(bytes, Carrier::Connect, |id, value, _| {
+            match (id, value) {
+                (SESSION_EXPIRY, Value::Number(seconds)) => parsed.session_expiry_s = seconds,
+                // A maximum of 0 is a protocol error [section 3.1.2.11.3 and 3.1.2.11.4].
+                (RECEIVE_MAXIMUM | MAXIMUM_PACKET_SIZE, Value::Number(0)) => return Err(Close::Protocol),
+                (RECEIVE_MAXIMUM, Value::Number(count)) => parsed.receive_maximum = count as u16,
+                (MAXIMUM_PACKET_SIZE, Value::Number(bytes)) => parsed.maximum_packet_bytes = bytes,
+                (TOPIC_ALIAS_MAXIMUM, Value::Number(count)) => parsed.topic_alias_maximum = count as u16,
+                (AUTHENTICATION_METHOD, _) => parsed.enhanced_auth = true,
+                (AUTHENTICATION_DATA, _) => auth_data = true,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        // Data for no method [section 3.1.2.11.10].
+        if auth_data && !parsed.enhanced_auth { Err(Close::Protocol) } else { Ok(parsed) }
     }
-    if let Some(expiry) = properties.message_expiry_interval {
+}
+
+/// Session expiry interval of a DISCONNECT, in seconds.
+pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, Close> {
+    let mut expiry = None;
+    walk(bytes, Carrier::Disconnect, |id, value, _| {
+        if let (SESSION_EXPIRY, Value::Number(seconds)) = (id, value) {
+            expiry = Some(seconds);
+        }
+        Ok(())
+    })?;
+    Ok(expiry)
+}
+
+/// Subscription identifier of a SUBSCRIBE.
+pub(crate) fn subscription_identifier(bytes: &[u8]) -> Result<Option<u32>, Close> {
+    let mut identifier = None;
+    walk(bytes, Carrier::Subscribe, |id, value, _| {
+        if let (SUBSCRIPTION_IDENTIFIER, Value::Number(number)) = (id, value) {
+            identifier = Some(number);
+        }
+        Ok(())
+    })?;
+    Ok(identifier)
+}
+
+/// Appends a topic alias.
+pub(crate) fn put_alias(alias: u16, out: &mut Vec<u8>) {
+    out.push(TOPIC_ALIAS);
+    out.extend_from_slice(&alias.to_be_bytes());
+}
+
+/// Appends what a PUBLISH to one subscriber says beside what it forwards: the rest of the message's life, and the
+/// identifiers of the subscriptions that it matched.
+pub(crate) fn put_delivery(expires: Option<Instant>, now: Instant, identifiers: &[u32], out: &mut Vec<u8>) {
+    if let Some(expires) = expires {
         out.push(MESSAGE_EXPIRY);
-        out.extend_from_slice(&expiry.to_be_bytes());
+        out.extend_from_slice(&remaining_s(expires, now).to_be_bytes());
     }
-    if let Some(content_type) = &properties.content_type {
-        put_field(CONTENT_TYPE, content_type.as_bytes(), &mut out);
+    for identifier in identifiers {
+        out.push(SUBSCRIPTION_IDENTIFIER);
+        frame::put_variable_length(*identifier as usize, out);
     }
-    if let Some(topic) = &properties.response_topic {
-        put_field(RESPONSE_TOPIC, topic.as_bytes(), &mut out);
-    }
-    if let Some(data) = &properties.correlation_data {
-        put_field(CORRELATION_DATA, data, &mut out);
-    }
-    for (name, value) in &properties.user_properties {
-        put_field(USER_PROPERTY, name.as_bytes(), &mut out);
-        put_length_and(value.as_bytes(), &mut out);
-    }
-    out
 }
 
-fn put_field(id: u8, value: &[u8], out: &mut Vec<u8>) {
-    out.push(id);
-    put_length_and(value, out);
-}
-
-/// The fields come from a decoded packet, where their length had two bytes.
-fn put_length_and(value: &[u8], out: &mut Vec<u8>) {
-    debug_assert!(value.len() <= usize::from(u16::MAX));
-    out.extend_from_slice(&(value.len() as u16).to_be_bytes());
-    out.extend_from_slice(value);
+/// The rest of a message's life in whole seconds, rounded up: what has not expired has at least one [MQTT-3.3.2-6].
+fn remaining_s(expires: Instant, now: Instant) -> u32 {
+    let left = expires.saturating_duration_since(now) + Duration::from_millis(999);
+    u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -133,57 +340,82 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(bytes: &[u8], alias: Option<u16>, forwarded: &[u8]) {
-        let parsed = PublishProperties::parse(bytes).unwrap();
-        assert_eq!(parsed.alias, alias);
+    fn parse(bytes: &[u8]) -> Result<PublishProperties<'_>, Close> {
+        PublishProperties::parse(bytes, Carrier::Publish)
+    }
+
+    fn check_publish(bytes: &[u8], alias: Option<u16>, expiry_s: Option<u32>, forwarded: &[u8]) {
+        let parsed = parse(bytes).unwrap();
+        assert_eq!((parsed.alias, parsed.expiry_s), (alias, expiry_s));
         assert_eq!(parsed.to_forwarded(), forwarded);
     }
 
     #[test]
-    fn the_alias_is_taken_out_and_the_rest_is_kept() {
-        check(&[], None, &[]);
-        check(&[TOPIC_ALIAS, 0, 5], Some(5), &[]);
-        check(&[1, 1, TOPIC_ALIAS, 1, 0, 3, 0, 1, b't'], Some(256), &[1, 1, 3, 0, 1, b't']);
-        check(
-            &[0x26, 0, 1, b'k', 0, 1, b'v', 0x26, 0, 0, 0, 0],
-            None,
-            &[0x26, 0, 1, b'k', 0, 1, b'v', 0x26, 0, 0, 0, 0],
-        );
+    fn alias_and_expiry_are_taken_out_and_the_rest_is_kept_in_order() {
+        check_publish(&[], None, None, &[]);
+        check_publish(&[TOPIC_ALIAS, 0, 5], Some(5), None, &[]);
+        check_publish(&[1, 1, TOPIC_ALIAS, 1, 0, 3, 0, 1, b't'], Some(256), None, &[1, 1, 3, 0, 1, b't']);
+        let pairs = [0x26, 0, 1, b'k', 0, 1, b'v', 0x26, 0, 0, 0, 0];
+        check_publish(&pairs, None, None, &pairs);
+        let mixed = [2, 0, 0, 1, 0, 1, 0, TOPIC_ALIAS, 0, 1, 9, 0, 1, 7];
+        check_publish(&mixed, Some(1), Some(256), &[1, 0, 9, 0, 1, 7]);
     }
 
     #[test]
     fn what_a_client_may_not_send_is_refused() {
-        let refused = |bytes: &[u8]| PublishProperties::parse(bytes).unwrap_err();
+        let refused = |bytes: &[u8]| parse(bytes).unwrap_err();
         assert_eq!(refused(&[1, 1, 1, 1]), Close::Protocol, "twice");
         assert_eq!(refused(&[1, 2]), Close::Protocol, "payload format 2");
         assert_eq!(refused(&[0x0B, 1]), Close::Protocol, "subscription identifier");
-        assert_eq!(refused(&[0xFF, 1]), Close::Protocol, "unknown");
+        assert_eq!(refused(&[0xFF, 1]), Close::Malformed, "unknown");
         assert_eq!(refused(&[8, 0, 1, b'+']), Close::Protocol, "response topic with a wildcard");
         assert_eq!(refused(&[2, 0, 0]), Close::Malformed, "cut short");
         assert_eq!(refused(&[3, 0, 1, 0xFF]), Close::Malformed, "not UTF-8");
+        assert_eq!(refused(&[0x18, 0, 0, 0, 1]), Close::Protocol, "a will's delay");
     }
 
     #[test]
-    fn a_will_keeps_its_properties() {
-        let properties = LastWillProperties {
-            delay_interval: Some(5),
-            payload_format_indicator: Some(1),
-            message_expiry_interval: Some(9),
-            content_type: Some("t".into()),
-            response_topic: Some("r".into()),
-            correlation_data: Some(vec![0xFF].into()),
-            user_properties: vec![("k".into(), "v".into())],
-        };
-        let encoded = encode_will(&properties);
-        check(&encoded, None, &encoded);
+    fn a_wills_delay_is_not_forwarded() {
+        let bytes = [0x18, 0, 0, 0, 7, 1, 1];
+        let will = PublishProperties::parse(&bytes, Carrier::Will).unwrap();
+        assert_eq!((will.delay_s, will.to_forwarded()), (7, vec![1, 1]));
+    }
+
+    #[test]
+    fn subscription_identifiers_are_bounded_and_short() {
+        assert_eq!(subscription_identifier(&[0x0B, 0xFF, 0xFF, 0xFF, 0x7F]), Ok(Some(268_435_455)));
+        assert_eq!(subscription_identifier(&[]), Ok(None));
+        for wrong in [&[0x0B, 0][..], &[0x0B, 0x80, 0x00], &[0x0B, 0x80, 0x80, 0x80, 0x80, 1], &[0x01, 1]] {
+            assert_eq!(subscription_identifier(wrong), Err(Close::Malformed), "{wrong:?}");
+        }
+        assert_eq!(subscription_identifier(&[0x0B, 1, 0x0B, 2]), Err(Close::Protocol));
+    }
+
+    #[test]
+    fn a_connects_properties_have_defaults_and_bounds() {
+        let defaults = ConnectProperties::parse(&[]).unwrap();
+        assert_eq!((defaults.session_expiry_s, defaults.receive_maximum), (0, 65_535));
+        assert_eq!(ConnectProperties::parse(&[RECEIVE_MAXIMUM, 0, 0]), Err(Close::Protocol));
+        assert_eq!(ConnectProperties::parse(&[AUTHENTICATION_DATA, 0, 0]), Err(Close::Protocol));
+        assert_eq!(ConnectProperties::parse(&[TOPIC_ALIAS, 0, 1]), Err(Close::Protocol));
+    }
+
+    #[test]
+    fn the_rest_of_a_life_is_rounded_up() {
+        let now = Instant::now();
+        let mut out = Vec::new();
+        put_delivery(Some(now + Duration::from_millis(1_001)), now, &[1, 300], &mut out);
+        assert_eq!(out, [2, 0, 0, 0, 2, 0x0B, 1, 0x0B, 0xAC, 0x02]);
     }
 
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(0_u8..48, 0..40)) {
-            if let Ok(parsed) = PublishProperties::parse(&bytes) {
+            if let Ok(parsed) = parse(&bytes) {
                 prop_assert!(parsed.to_forwarded().len() <= bytes.len());
             }
+            let _ = ConnectProperties::parse(&bytes);
+            let _ = session_expiry(&bytes);
         }
     }
 }

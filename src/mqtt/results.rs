@@ -146,6 +146,7 @@ impl Wake for Unpark {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::time::Instant;
 
     use super::*;
     use crate::clock::SystemClock;
@@ -157,6 +158,7 @@ mod tests {
     use crate::mqtt::broker::{Attach, Attached};
     use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
     use crate::mqtt::testing::{Sent, packets};
+    use crate::mqtt::timeline::Timeline;
 
     fn log(name: &'static str) -> Log {
         let options = LogOptions {
@@ -229,7 +231,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default()));
+            let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default(), Timeline::default()));
             let attach = Attach { client_id: "s", clean: true, receive_maximum: 100 };
             let subscriber = broker.attach(&attach).unwrap();
             Self { broker, windows: log("windows"), errors: log("errors"), subscriber }
@@ -242,6 +244,7 @@ mod tests {
                 no_local: false,
                 retain_as_published: false,
                 retain: RetainHandling::Always,
+                identifier: None,
             };
             let granted = self.broker.subscribe(&self.subscriber.handle, self.subscriber.connection, &filter);
             assert_eq!(granted, SubscribeOutcome::Granted(1));
@@ -256,7 +259,7 @@ mod tests {
         fn received(&self) -> Vec<(String, u8, u64)> {
             let (handle, connection) = (&self.subscriber.handle, self.subscriber.connection);
             let mut out = Vec::new();
-            handle.write(connection, Version::V4, usize::MAX, usize::MAX, &mut out);
+            handle.write(connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
             let messages = packets(&out, Version::V4).into_iter().map(|packet| match packet {
                 Sent::Publish { topic, qos, payload, retain: false, .. } => {
                     let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();

@@ -2,39 +2,82 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::delivery::Message;
+use super::retained_store::RetainedStore;
+use super::timeline::Timeline;
 use super::topic;
 
-/// Retained messages at most.
-pub(crate) const MAX_MESSAGES: usize = 10_000;
-/// Their bytes at most.
-pub(crate) const MAX_BYTES: usize = 32 * 1024 * 1024;
-
-/// The newest retained message of each topic, within the two bounds.
-#[derive(Debug, Default)]
+/// The newest retained message of each topic, within two bounds.
+#[derive(Debug)]
 pub(crate) struct Retained {
     messages: BTreeMap<Box<str>, Arc<Message>>,
     bytes: usize,
+    /// Messages that expire.
+    expiring: usize,
+    max_messages: usize,
+    max_bytes: usize,
+    kept_in: Option<(RetainedStore, Timeline)>,
 }
 
 impl Retained {
+    pub fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self { messages: BTreeMap::new(), bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
+    }
+
+    /// From now on changes go to `store` too.
+    pub fn keep_in(&mut self, store: RetainedStore, timeline: Timeline) {
+        self.kept_in = Some((store, timeline));
+    }
+
+    /// Where changes go.
+    pub fn store(&self) -> Option<RetainedStore> {
+        self.kept_in.as_ref().map(|(store, _)| store.clone())
+    }
+
     /// Keeps `message` as its topic's retained one; an empty payload removes it [MQTT-3.3.1-6]. `false`: a bound is
     /// reached, and the topic keeps what it had.
     pub fn set(&mut self, message: &Arc<Message>) -> bool {
-        let old_bytes = self.messages.get(&*message.topic).map(|old| old.bytes());
         if message.payload.is_empty() {
-            self.messages.remove(&*message.topic);
-            self.bytes -= old_bytes.unwrap_or(0);
+            self.remove(&message.topic);
             return true;
         }
-        let bytes = self.bytes - old_bytes.unwrap_or(0) + message.bytes();
-        if bytes > MAX_BYTES || (old_bytes.is_none() && self.messages.len() >= MAX_MESSAGES) {
+        let old = self.messages.get(&*message.topic);
+        let bytes = self.bytes - old.map_or(0, |old| old.bytes()) + message.bytes();
+        if bytes > self.max_bytes || (old.is_none() && self.messages.len() >= self.max_messages) {
             return false;
         }
+        self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
+        self.expiring += usize::from(message.expires.is_some());
         self.bytes = bytes;
         self.messages.insert(message.topic.clone(), Arc::clone(message));
+        if let Some((store, timeline)) = &self.kept_in {
+            store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
+        }
         true
+    }
+
+    fn remove(&mut self, topic: &str) {
+        let Some(old) = self.messages.remove(topic) else { return };
+        self.bytes -= old.bytes();
+        self.expiring -= usize::from(old.expires.is_some());
+        if let Some((store, _)) = &self.kept_in {
+            store.remove(topic);
+        }
+    }
+
+    /// Forgets messages whose time is over; returns how many.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        if self.expiring == 0 {
+            return 0;
+        }
+        let expired: Vec<Arc<Message>> =
+            self.messages.values().filter(|message| message.is_expired(now)).map(Arc::clone).collect();
+        for message in &expired {
+            self.remove(&message.topic);
+        }
+        expired.len()
     }
 
     /// Number of messages.
@@ -42,17 +85,23 @@ impl Retained {
         self.messages.len()
     }
 
-    /// The messages on topics that match `filter`, by topic.
-    pub fn matching(&self, filter: &str) -> Vec<Arc<Message>> {
+    /// Their bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The messages on topics that match `filter`, by topic, without those whose time is over.
+    pub fn matching(&self, filter: &str, now: Instant) -> Vec<Arc<Message>> {
+        let alive = |message: &&Arc<Message>| !message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
-            return self.messages.get(filter).cloned().into_iter().collect();
+            return self.messages.get(filter).filter(alive).cloned().into_iter().collect();
         };
         // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
         let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
         self.messages
             .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
-            .filter(|(name, _)| topic::matches(filter, name))
+            .filter(|(name, message)| topic::matches(filter, name) && alive(message))
             .map(|(_, message)| Arc::clone(message))
             .collect()
     }
@@ -62,18 +111,22 @@ impl Retained {
 mod tests {
     use super::*;
 
+    const MAX_MESSAGES: usize = 1_000;
+    const MAX_BYTES: usize = 1024 * 1024;
+
     fn message(topic: &str, payload: &'static [u8]) -> Arc<Message> {
         Arc::new(Message::new(topic, payload.into(), 1, true))
     }
 
     fn check(retained: &Retained, filter: &str, expected: &[&str]) {
-        let topics: Vec<_> = retained.matching(filter).iter().map(|message| message.topic.to_string()).collect();
+        let topics: Vec<_> =
+            retained.matching(filter, Instant::now()).iter().map(|message| message.topic.to_string()).collect();
         assert_eq!(topics, expected, "{filter}");
     }
 
     #[test]
     fn filters_find_their_messages() {
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
         for topic in ["a", "a/b", "a/b/c", "ab", "$SYS/x", "b"] {
             assert!(retained.set(&message(topic, b"x")));
         }
@@ -88,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_removes() {
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
         retained.set(&message("a", b"12345"));
         retained.set(&message("a", b"1"));
         assert_eq!((retained.len(), retained.bytes), (1, message("a", b"1").bytes()));
@@ -98,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_bounds_hold_and_known_topics_still_change() {
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
         for index in 0..MAX_MESSAGES {
             assert!(retained.set(&message(&format!("t/{index}"), b"x")));
         }
@@ -107,6 +160,19 @@ mod tests {
         assert_eq!(retained.len(), MAX_MESSAGES);
         let large = Arc::new(Message::new("t/1", vec![0; MAX_BYTES].into(), 0, true));
         assert!(!retained.set(&large));
-        assert_eq!(&retained.matching("t/1")[0].payload[..], b"x");
+        assert_eq!(&retained.matching("t/1", Instant::now())[0].payload[..], b"x");
+    }
+
+    #[test]
+    fn messages_go_when_their_time_is_over() {
+        let now = Instant::now();
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let expires = Some(now + std::time::Duration::from_secs(1));
+        retained.set(&Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
+        retained.set(&message("b", b"x"));
+        assert_eq!((retained.matching("#", now).len(), retained.expire(now)), (2, 0));
+        let later = now + std::time::Duration::from_secs(1);
+        assert_eq!((retained.matching("#", later).len(), retained.expire(later)), (1, 1));
+        assert_eq!((retained.len(), retained.expiring, retained.bytes()), (1, 0, message("b", b"x").bytes()));
     }
 }

@@ -1,6 +1,6 @@
 //! The life of one socket: CONNECT, session, will, last bytes.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
@@ -19,6 +19,7 @@ use super::delivery::Message;
 use super::handshake::{self, Refusal, Welcome};
 use super::peer::Peer;
 use super::session::{Session, SessionOptions};
+use super::will::Will;
 use crate::core::record;
 use crate::log::{AppendError, Records};
 
@@ -111,10 +112,13 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
     door.meters.closed(close);
     tracing::debug!(%client_id, reason = close.label(), "connection closed");
-    let (stream, unsent, kept) = connection.into_parts();
-    door.broker.detach(&attached.handle, attached.connection, kept);
-    if let Some(will) = will.filter(|_| close.publishes_will()) {
-        publish_will(&door, &client_id, Message { publisher: attached.handle.id, ..will }).await;
+    let (stream, unsent, expiry_s) = connection.into_parts();
+    let will = will.filter(|_| close.publishes_will()).map(|mut will| {
+        will.message.publisher = attached.handle.id;
+        will
+    });
+    if let Some(will) = door.broker.detach(&attached.handle, attached.connection, expiry_s, will) {
+        publish_will(&door, will).await;
     }
     if close != Close::Lost {
         finish(stream, &unsent).await;
@@ -141,26 +145,48 @@ async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
     let _ = timeout(LINGER, linger).await;
 }
 
-/// A will goes where the client's own publish would have gone [section 3.1.2.5].
-async fn publish_will(door: &Door, client_id: &str, will: Message) {
-    if door.ingest.contains(&will.topic) && !journal_will(door, client_id, &will).await {
+/// Ends sessions when their time is over and publishes wills when their delay is, until `cancel`.
+pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
+    loop {
+        let (wills, next) = door.broker.due();
+        for will in wills {
+            publish_will(&door, will).await;
+        }
+        let until_next = async {
+            match next {
+                Some(at) => sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = door.broker.timers_changed() => {}
+            () = until_next => {}
+        }
+    }
+}
+
+/// A will goes where the client's own publish would have gone [section 3.1.2.5]. Its life begins now.
+async fn publish_will(door: &Door, will: Will) {
+    if door.ingest.contains(&will.message.topic) && !journal_will(door, &will).await {
         door.meters.dropped_will.increment(1);
     }
-    door.broker.deliver(&Arc::new(will));
+    let expires = will.expiry_s.map(|seconds| door.now() + Duration::from_secs(u64::from(seconds)));
+    door.broker.deliver(&Arc::new(Message { expires, ..will.message }));
 }
 
 /// Whether the journal took it in time.
-async fn journal_will(door: &Door, client_id: &str, will: &Message) -> bool {
+async fn journal_will(door: &Door, will: &Will) -> bool {
     const ATTEMPTS: usize = 3;
     let publish = record::Publish {
-        client_id,
-        topic: &will.topic,
+        client_id: &will.client_id,
+        topic: &will.message.topic,
         packet_id: 0,
         // Nobody waits for an acknowledgement, and without a packet id it can only be a QoS 0 record.
         qos: 0,
         dup: false,
-        retain: will.retain,
-        payload: &will.payload,
+        retain: will.message.retain,
+        payload: &will.message.payload,
     };
     let mut records = Records::default();
     records.push_with(|out| record::encode_publish(&publish, false, out));

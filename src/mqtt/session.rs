@@ -13,13 +13,13 @@ use super::codec::{self, Subscribe};
 use super::frame::{self, Frame, Publish};
 use super::keep_alive::KeepAlive;
 use super::packet_ids::PacketIds;
-use super::properties::PublishProperties;
+use super::properties::{Carrier, PublishProperties};
 use super::topic_cache::TopicCache;
 use crate::core::record;
 use crate::log::{Lsn, Records};
 
 /// Topic aliases that a client may set, announced in CONNACK.
-pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
+pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
 /// Bytes of all topics behind a connection's aliases at most.
 const MAX_ALIAS_BYTES: usize = 64 * 1024;
 /// Unreleased QoS 2 publishes of a 3.1.1 connection at most; it knows no receive maximum. Two bytes each.
@@ -27,6 +27,8 @@ const MAX_UNRELEASED: usize = 10_000;
 
 /// Reason code 0x87 of MQTT 5.0.
 const NOT_AUTHORIZED: u8 = 0x87;
+/// Reason code 0x10 of MQTT 5.0.
+const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
 /// What a session asks about the world.
 pub(crate) trait Surroundings {
@@ -80,6 +82,10 @@ pub(crate) struct Received {
     pub repeated: u64,
     /// Publishes on reserved topics.
     pub refused: u64,
+    /// Packets of all types.
+    pub packets: u64,
+    /// Answers other than acknowledgements of publishes.
+    pub answers: u64,
 }
 
 /// What a session starts with.
@@ -139,10 +145,9 @@ impl Session {
         self.version
     }
 
-    /// Whether the session outlives the connection.
-    pub fn is_kept(&self) -> bool {
-        // Expiry after a time needs a timer per kept session; until then they stay, within the bound of sessions.
-        self.expiry_s > 0
+    /// Seconds that the session outlives the connection.
+    pub fn expiry_s(&self) -> u32 {
+        self.expiry_s
     }
 
     /// Bytes arrived, or weir was not reading.
@@ -203,6 +208,7 @@ impl Session {
         records: &mut Records,
         out: &mut Vec<u8>,
     ) -> Result<Event<'a>, Close> {
+        self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
             let publish = Publish::parse(frame.flags, frame.body, self.version)?;
             return self.on_publish(publish, around, records);
@@ -219,20 +225,28 @@ impl Session {
             frame::PUBREL => {
                 let (packet_id, _) = frame::parse_ack(frame, self.version)?;
                 self.unreleased = self.unreleased.saturating_sub(1);
+                self.received.answers += 1;
                 Ok(Event::Release { packet_id })
             }
-            frame::SUBSCRIBE => Ok(Event::Subscribe(codec::decode_subscribe(frame, self.version)?)),
+            frame::SUBSCRIBE => {
+                self.received.answers += 1;
+                Ok(Event::Subscribe(codec::decode_subscribe(frame, self.version)?))
+            }
             frame::UNSUBSCRIBE => {
+                self.received.answers += 1;
                 let (packet_id, filters) = codec::decode_unsubscribe(frame, self.version)?;
                 Ok(Event::Unsubscribe { packet_id, filters })
             }
-            frame::PINGREQ if frame.flags == 0 && frame.body.is_empty() => {
+            frame::PINGREQ | frame::PINGRESP if !frame.body.is_empty() => Err(Close::Unframed),
+            frame::PINGREQ if frame.flags == 0 => {
+                self.received.answers += 1;
                 frame::put_pingresp(out);
                 Ok(Event::None)
             }
             frame::DISCONNECT => Err(self.on_disconnect(frame)?),
-            // Reserved types and bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, and what only servers send.
-            0 | frame::PINGREQ => Err(Close::Malformed),
+            // Bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, what only servers send, and the reserved type.
+            frame::PINGREQ => Err(Close::Malformed),
+            frame::SUBACK | frame::UNSUBACK if frame.flags != 0 => Err(Close::Malformed),
             _ => Err(Close::Protocol),
         }
     }
@@ -259,7 +273,7 @@ impl Session {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
-            PublishProperties::parse(publish.properties)?
+            PublishProperties::parse(publish.properties, Carrier::Publish)?
         };
         self.select_topic(&publish, properties.alias, around)?;
         if publish.qos > 0 {
@@ -273,7 +287,8 @@ impl Session {
         }
         match publish.qos {
             0 => {}
-            1 => self.acks.push(frame::PUBACK, publish.packet_id, 0),
+            1 if self.topic.ingest || self.topic.subscribers => self.acks.push(frame::PUBACK, publish.packet_id, 0),
+            1 => self.acks.push(frame::PUBACK, publish.packet_id, NO_MATCHING_SUBSCRIBERS),
             _ => self.acks.push(frame::PUBREC, publish.packet_id, 0),
         }
         let counts = if self.topic.ingest { &mut self.received.ingest } else { &mut self.received.other };
@@ -369,16 +384,19 @@ impl Session {
     }
 
     /// A publish where only weir publishes. 5.0 has a reason code for QoS 1 and 2; QoS 0 is dropped and counted.
-    /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: acknowledging it would be a lie.
+    /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
+    /// a lie. Names that begin with `$` are nobody's to publish on; there it is acknowledged and dropped, as brokers do.
     fn refuse(&mut self, publish: Publish<'_>) -> Result<Event<'static>, Close> {
         self.received.refused += 1;
-        if self.version == Version::V4 {
-            return Err(Close::NotAuthorized);
-        }
+        let reason = match self.version {
+            Version::V5 => NOT_AUTHORIZED,
+            Version::V4 if self.topic.topic().starts_with('$') => 0,
+            Version::V4 => return Err(Close::NotAuthorized),
+        };
         match publish.qos {
             0 => {}
-            1 => self.acks.push(frame::PUBACK, publish.packet_id, NOT_AUTHORIZED),
-            _ => self.acks.push(frame::PUBREC, publish.packet_id, NOT_AUTHORIZED),
+            1 => self.acks.push(frame::PUBACK, publish.packet_id, reason),
+            _ => self.acks.push(frame::PUBREC, publish.packet_id, reason),
         }
         Ok(Event::None)
     }

@@ -1,8 +1,9 @@
 //! What the tests of the door share: packets of a client, packets read back, a waker that counts.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rumqttd::protocol::v4::V4;
@@ -15,6 +16,7 @@ use super::Version;
 use super::frame::{self, Next, Outgoing, Publish};
 use super::handle::lock;
 use super::ingest::Journal;
+use crate::clock::Clock;
 use crate::core::record::{Decoder, Record};
 use crate::log::{AppendError, Lsn, Records};
 
@@ -243,6 +245,26 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
         Record::Settings(_) => "settings".into(),
     });
     described.collect()
+}
+
+/// A clock that the test moves.
+#[derive(Debug, Default)]
+pub(crate) struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    pub fn advance(&self, ms: u64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ms(&self) -> i64 {
+        1_700_000_000_000 + self.0.load(Ordering::Relaxed) as i64
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// Counts how often it is woken.

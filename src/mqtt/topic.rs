@@ -9,6 +9,14 @@ pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
+/// As [`text`], without control characters and non-characters: the standard lets a receiver refuse these [section
+/// 1.5.4], and in names they serve nobody.
+pub(crate) fn plain_text(bytes: &[u8]) -> Option<&str> {
+    let plain =
+        |c: char| !c.is_control() && !matches!(u32::from(c), 0xFDD0..=0xFDEF) && u32::from(c) & 0xFFFE != 0xFFFE;
+    text(bytes).filter(|text| text.chars().all(plain))
+}
+
 /// Whether a client may publish on `name` at all: it is not empty and has no wildcards.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['+', '#'])
@@ -16,7 +24,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 
 /// The topic name in `bytes`, if it is one.
 pub(crate) fn valid_name(bytes: &[u8]) -> Option<&str> {
-    text(bytes).filter(|name| is_valid_name(name))
+    plain_text(bytes).filter(|name| is_valid_name(name))
 }
 
 /// Whether `filter` is a topic filter: wildcards stand alone in their level, `#` in the last one.
@@ -41,9 +49,19 @@ pub(crate) fn valid_filter(filter: &str) -> bool {
     true
 }
 
-/// Whether the filter asks for a shared subscription, MQTT 5.0 section 4.8.2.
+/// Beginning of filters that ask for a shared subscription, MQTT 5.0 section 4.8.2.
+const SHARED: &str = "$share/";
+
+/// Whether the filter asks for a shared subscription.
 pub(crate) fn is_shared(filter: &str) -> bool {
-    filter.starts_with("$share/")
+    filter.starts_with(SHARED)
+}
+
+/// Group and filter of a shared subscription; `None`: it is none, or the group is empty or has a wildcard
+/// [MQTT-4.8.2-1], [MQTT-4.8.2-2].
+pub(crate) fn split_shared(filter: &str) -> Option<(&str, &str)> {
+    let (group, filter) = filter.strip_prefix(SHARED)?.split_once('/')?;
+    (!group.is_empty() && !group.contains(['+', '#']) && !filter.is_empty()).then_some((group, filter))
 }
 
 /// Whether only weir publishes there: below `weir/`, and names that begin with `$` (section 4.7.2).
@@ -112,6 +130,23 @@ mod tests {
             assert!(!valid_filter(filter), "{filter:?}");
         }
         assert!(valid_filter(&deep[1..]));
+    }
+
+    #[test]
+    fn names_have_no_control_characters() {
+        for name in ["a\u{1}", "a\u{1f}", "a\u{7f}", "a\u{9f}", "a\u{ffff}", "a\u{1fffe}", "a\u{fdd0}"] {
+            assert_eq!(valid_name(name.as_bytes()), None, "{name:?}");
+        }
+        assert_eq!(valid_name("a\u{2a6d4}\u{feff}".as_bytes()), Some("a\u{2a6d4}\u{feff}"));
+    }
+
+    #[test]
+    fn shared_filters_have_a_group_and_a_filter() {
+        assert_eq!(split_shared("$share/g/a/#"), Some(("g", "a/#")));
+        assert_eq!(split_shared("$share/g//a"), Some(("g", "/a")));
+        for filter in ["$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/g#/a", "a/b"] {
+            assert_eq!(split_shared(filter), None, "{filter}");
+        }
     }
 
     #[test]

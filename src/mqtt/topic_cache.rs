@@ -35,7 +35,10 @@ impl TopicCache {
     #[cold]
     fn replace(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
         if self.topic.is_empty() || self.topic.as_bytes() != topic {
-            let name = topic::text(topic).ok_or(Close::Malformed)?;
+            let name = topic::plain_text(topic).ok_or(Close::Malformed)?;
+            if name.is_empty() {
+                return Err(Close::Malformed); // [MQTT-4.7.3-1]
+            }
             if !topic::is_valid_name(name) {
                 return Err(Close::TopicName);
             }

@@ -11,7 +11,7 @@ pub mod recovery;
 pub mod savepoint;
 pub mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -9,10 +9,10 @@ use super::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 
 /// Values that survive a crash only when they were synced; tests look at every crash point.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Memory(pub Arc<Mutex<Values>>);
+pub(crate) struct Memory(pub Arc<Mutex<Values>>);
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Values {
+pub(crate) struct Values {
     synced: BTreeMap<Vec<u8>, Vec<u8>>,
     pub current: BTreeMap<Vec<u8>, Vec<u8>>,
     pub calls_left: Option<usize>,

@@ -52,6 +52,8 @@ metrics! {
     MQTT_QUEUED_BYTES Gauge "weir_mqtt_queued_bytes" "Bytes of messages waiting for subscribers.";
     MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
+    MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
+    MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
 

@@ -158,7 +158,8 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
         assert_eq!(taken[taken.len() - 2..], ["c devices/a/telemetry 1/1 x", "c devices/a/telemetry 2/3 z"]);
         running.journal.sync();
         peer.expect_ack(frame::PUBACK, 1).await;
-        peer.expect_ack(frame::PUBACK, 2).await;
+        let reason = if version == Version::V5 { 0x10 } else { 0 }; // no matching subscribers
+        assert_eq!(peer.receive().await, Some(Sent::Ack { kind: frame::PUBACK, packet_id: 2, reason }));
         peer.expect_ack(frame::PUBREC, 3).await;
     }
 }
@@ -334,7 +335,7 @@ async fn a_qos_2_publish_counts_once_across_connections() {
     peer.send(&release).await;
     peer.expect_ack(frame::PUBCOMP, 7).await;
     peer.send(&release).await;
-    assert_eq!(peer.receive().await, Some(Sent::Ack { kind: frame::PUBCOMP, packet_id: 7, reason: 0x92 }));
+    peer.expect_ack(frame::PUBCOMP, 7).await; // complete either way
     assert_eq!(running.journal.records().len(), 1);
 }
 
@@ -402,7 +403,7 @@ async fn offences_are_answered_with_their_reason_and_end_only_their_connection()
             (&[0x36, 3, 0, 1, b'a'], Close::Malformed),
             (&[0x30, 4, 0, 1, b'#', 0], Close::TopicName),
             (&[0x20, 2, 0, 0], Close::Protocol),
-            (&[0x82, 4, 0, 0, 0, 0], Close::Malformed),
+            (&[0x82, 4, 0, 1, 0, 0], Close::Malformed),
         ];
         for (bytes, close) in offences {
             let mut peer = running.connect(version, "offender").await;
