@@ -80,6 +80,10 @@ pub struct Mqtt {
     pub allow_anonymous: bool,
     /// Open connections from one address at most, from other machines; `None`: off.
     pub max_connections_per_address: Option<usize>,
+    /// Subscriptions of one session at most.
+    pub max_subscriptions_per_client: usize,
+    /// Levels of a topic or filter at most.
+    pub max_topic_levels: usize,
     /// How fast one client may send.
     pub rates: Rates,
     /// `[mqtt.tls]`
@@ -327,6 +331,8 @@ impl Default for Mqtt {
             sys_interval_ms: Some(10_000),
             allow_anonymous: true,
             max_connections_per_address: Some(1_000),
+            max_subscriptions_per_client: 20_000,
+            max_topic_levels: 64,
             rates: Rates::default(),
             tls: MqttTls::default(),
         }

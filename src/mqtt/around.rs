@@ -71,6 +71,9 @@ pub(crate) struct Around<'a> {
 }
 
 impl Surroundings for Around<'_> {
+    fn allows_levels(&self, topic: &str) -> bool {
+        self.door.broker.allows_levels(topic)
+    }
     fn is_ingest(&self, topic: &str) -> bool {
         self.door.ingest.contains(topic)
     }

@@ -21,8 +21,6 @@ use super::will::Will;
 use crate::config::Mqtt;
 use crate::log::Lsn;
 
-/// Subscriptions of one session at most.
-const MAX_SESSION_SUBSCRIPTIONS: usize = 20_000;
 /// Subscriptions of all sessions at most.
 const MAX_SUBSCRIPTIONS: usize = 200_000;
 
@@ -65,6 +63,8 @@ pub struct Broker {
     queue_limits: QueueLimits,
     max_connections: usize,
     max_inflight: u16,
+    max_session_subscriptions: usize,
+    max_topic_levels: usize,
     max_session_expiry: Option<Duration>,
     meters: Arc<Meters>,
     timeline: Timeline,
@@ -145,6 +145,8 @@ impl Broker {
             queue_limits,
             max_connections: config.max_connections,
             max_inflight: config.max_inflight,
+            max_session_subscriptions: config.max_subscriptions_per_client,
+            max_topic_levels: config.max_topic_levels,
             max_session_expiry: config.max_session_expiry_ms.map(|ms| Duration::from_millis(ms.unsigned_abs())),
             meters,
             timeline,
@@ -285,6 +287,15 @@ impl Broker {
         }
     }
 
+    /// Whether a topic or filter has as many levels as it may; one with more is counted.
+    pub(crate) fn allows_levels(&self, topic: &str) -> bool {
+        let allowed = topic.bytes().filter(|byte| *byte == b'/').count() < self.max_topic_levels;
+        if !allowed {
+            self.meters.limit("mqtt_topic_levels");
+        }
+        allowed
+    }
+
     /// Subscribes the session to one filter, and queues the retained messages that come with it.
     pub(crate) fn subscribe(
         &self,
@@ -294,6 +305,9 @@ impl Broker {
     ) -> SubscribeOutcome {
         if !topic::valid_filter(&filter.filter) {
             return SubscribeOutcome::InvalidFilter;
+        }
+        if !self.allows_levels(&filter.filter) {
+            return SubscribeOutcome::QuotaExceeded;
         }
         let shared = topic::is_shared(&filter.filter);
         if shared && topic::split_shared(&filter.filter).is_none() {
@@ -325,7 +339,7 @@ impl Broker {
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
         let new = !kept.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
-        if new && (kept.filters.len() >= MAX_SESSION_SUBSCRIPTIONS || subscriptions.len() >= MAX_SUBSCRIPTIONS) {
+        if new && (kept.filters.len() >= self.max_session_subscriptions || subscriptions.len() >= MAX_SUBSCRIPTIONS) {
             self.meters.limit("mqtt_subscriptions");
             return Err(SubscribeOutcome::QuotaExceeded);
         }
@@ -693,10 +707,12 @@ mod tests {
         let one = attach(&broker, "one", true).unwrap();
         assert_eq!(subscribe(&broker, &one, "a/#/b", 1), SubscribeOutcome::InvalidFilter);
         assert_eq!(subscribe(&broker, &one, "$share/g", 1), SubscribeOutcome::InvalidFilter);
-        for index in 0..MAX_SESSION_SUBSCRIPTIONS {
+        for index in 0..Mqtt::default().max_subscriptions_per_client {
             assert_eq!(subscribe(&broker, &one, &format!("t/{index}"), 1), SubscribeOutcome::Granted(1));
         }
         assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
+        let deep = "/".repeat(Mqtt::default().max_topic_levels);
+        assert_eq!(subscribe(&broker, &one, &deep, 1), SubscribeOutcome::QuotaExceeded);
         assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
         assert!(broker.unsubscribe(&one.handle, one.connection, "t/0"));
         assert!(!broker.unsubscribe(&one.handle, one.connection, "t/0"));

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,7 +32,8 @@ struct Inner {
     lobby: Arc<WaitingRoom>,
     tasks: TaskTracker,
     cancel: CancellationToken,
-    open: AtomicBool,
+    /// Cancelled once the door is open.
+    opened: CancellationToken,
 }
 
 /// Leave to be served. The socket counts until it is dropped.
@@ -88,7 +89,7 @@ impl Entrance {
             lobby: WaitingRoom::new(usize::MAX),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
-            open: AtomicBool::new(false),
+            opened: CancellationToken::new(),
             door,
         }))
     }
@@ -99,17 +100,22 @@ impl Entrance {
 
     /// From now on connections are admitted.
     pub(super) fn open(&self) {
-        self.0.open.store(true, Ordering::Release);
+        self.0.opened.cancel();
     }
 
     /// From now on none is admitted; those that were are told, and waited for.
     pub(super) async fn close(&self, patience: Duration) {
-        self.0.open.store(false, Ordering::Release);
         self.0.cancel.cancel();
         self.0.tasks.close();
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.0.tasks.len(), "MQTT connections did not end in time");
         }
+    }
+
+    /// Waits until the door is open, no longer than CONNECT may take: the journal comes first at a start.
+    pub async fn opened(&self) {
+        let patience = Duration::from_millis(self.0.door.config.connect_timeout_ms);
+        let _ = tokio::time::timeout(patience, self.0.opened.cancelled()).await;
     }
 
     /// Asks for leave to serve a connection from `address`. Where there are as many connections as there may be, one that
@@ -129,7 +135,7 @@ impl Entrance {
     }
 
     fn try_admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
-        if !self.0.open.load(Ordering::Acquire) {
+        if !self.0.opened.is_cancelled() || self.0.cancel.is_cancelled() {
             return Err(NotAdmitted::Closed);
         }
         let from = self.0.addresses.enter(address).ok_or(NotAdmitted::Address)?;

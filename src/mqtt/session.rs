@@ -34,6 +34,8 @@ const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 pub(crate) trait Surroundings {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
+    /// Whether `topic` has as many levels as it may.
+    fn allows_levels(&self, topic: &str) -> bool;
     /// Changes whenever an answer of `has_subscribers` may change.
     fn subscriptions_version(&self) -> u64;
     /// Whether a message on `topic` has a subscriber.

@@ -1,8 +1,8 @@
 //! Topic names and topic filters, MQTT 5.0 section 4.7.
 
-/// Levels of a topic filter at most: the depth of the subscription trie. A filter of 64 KiB slashes would otherwise
-/// cost megabytes.
-pub(crate) const MAX_FILTER_LEVELS: usize = 64;
+/// Levels of a topic filter at most, whatever the configuration says: the depth of the subscription trie. A filter of
+/// 64 KiB slashes would otherwise cost megabytes.
+pub(crate) const MAX_FILTER_LEVELS: usize = 256;
 
 /// The UTF-8 encoded string in `bytes`; without one the packet is malformed [MQTT-1.5.4-1, MQTT-1.5.4-2].
 pub(crate) fn text(bytes: &[u8]) -> Option<&str> {

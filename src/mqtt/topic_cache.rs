@@ -39,7 +39,7 @@ impl TopicCache {
             if name.is_empty() {
                 return Err(Close::Malformed); // [MQTT-4.7.3-1]
             }
-            if !topic::is_valid_name(name) {
+            if !topic::is_valid_name(name) || !around.allows_levels(name) {
                 return Err(Close::TopicName);
             }
             self.topic.clear();

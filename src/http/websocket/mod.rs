@@ -30,6 +30,7 @@ pub(super) async fn open(extract::State(state): extract::State<State>, mut reque
         return Problem::unavailable("this server has no MQTT door").into_response();
     };
     let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
+    entrance.opened().await;
     let admission = match entrance.admit(address) {
         Ok(admission) => admission,
         Err(refused) => return Problem::unavailable(refused.to_string()).into_response(),
