@@ -112,6 +112,8 @@ pub(crate) struct Attach<'a> {
     pub clean: bool,
     /// Receive maximum of the client.
     pub receive_maximum: u16,
+    /// Seconds that the session is to outlive this connection.
+    pub expiry_s: u32,
 }
 
 /// A session given to a connection.
@@ -389,9 +391,9 @@ impl Broker {
         }
         let connection = sessions.number();
         let window = attach.receive_maximum.min(self.max_inflight);
-        let expired = |handle: &Handle| handle.any().expires.is_some_and(|(at, _)| at <= now);
+        let over = |handle: &Handle| handle.any().is_over(now);
         match existing {
-            Some(handle) if !attach.clean && !expired(&handle) => {
+            Some(handle) if !attach.clean && !over(&handle) => {
                 let received_until = {
                     let mut kept = handle.any();
                     // The client is back before its will was due [MQTT-3.1.3-9].
@@ -399,6 +401,7 @@ impl Broker {
                     if let Some(place) = kept.offline.take() {
                         sessions.offline.remove(&place);
                     }
+                    kept.ends_with_connection = attach.expiry_s == 0;
                     handle.hand_over(&mut kept, connection);
                     handle.resume(&mut kept, window)
                 };
@@ -413,6 +416,7 @@ impl Broker {
                 let client_id: Arc<str> = attach.client_id.into();
                 let totals = Arc::clone(&self.totals);
                 let handle = Arc::new(Handle::new(connection, Arc::clone(&client_id), connection, delivery, totals));
+                handle.any().ends_with_connection = attach.expiry_s == 0;
                 sessions.by_client.insert(client_id, Arc::clone(&handle));
                 Ok(Attached { handle, connection, session_present: false, received_until: Lsn(0) })
             }
@@ -571,7 +575,7 @@ mod tests {
     }
 
     fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
-        broker.attach(&Attach { client_id, clean, receive_maximum: 100 })
+        broker.attach(&Attach { client_id, clean, receive_maximum: 100, expiry_s: 60 })
     }
 
     fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
@@ -806,6 +810,18 @@ mod tests {
             attach(&broker, "one", clean).unwrap();
             assert_eq!(broker.detach(&old.handle, old.connection, 60, will(delay_s)).is_some(), published);
         }
+    }
+
+    #[test]
+    fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
+        let broker = broker(10);
+        let ending = Attach { client_id: "one", clean: true, receive_maximum: 1, expiry_s: 0 };
+        let old = broker.attach(&ending).unwrap();
+        subscribe(&broker, &old, "a", 1);
+        let new = attach(&broker, "one", false).unwrap();
+        assert!(!new.session_present && broker.stats().subscriptions == 0);
+        assert!(broker.detach(&old.handle, old.connection, 0, will(5)).is_some());
+        assert_eq!((broker.stats().connections, broker.stats().sessions), (1, 1));
     }
 
     #[test]

@@ -41,8 +41,10 @@ pub(crate) struct Connect {
     pub max_packet_bytes: usize,
     pub will: Option<Will>,
     /// Who the client says it is.
+    #[cfg_attr(not(test), expect(dead_code, reason = "authentication looks at it"))]
     pub user_name: Option<String>,
     /// Its proof.
+    #[cfg_attr(not(test), expect(dead_code, reason = "authentication looks at it"))]
     pub password: Option<Bytes>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,

@@ -49,6 +49,8 @@ pub(crate) struct Handle {
 pub(crate) struct Kept {
     /// Filters this session subscribed to.
     pub filters: BTreeSet<Box<str>>,
+    /// Whether it does not outlive the connection that has it.
+    pub ends_with_connection: bool,
     /// Its place among the sessions without a connection.
     pub offline: Option<u64>,
     /// When it ends if no connection comes, as the broker's timers know it.
@@ -63,10 +65,22 @@ pub(crate) struct Kept {
     waker: Option<Waker>,
 }
 
+impl Kept {
+    /// Whether no new connection can continue it: its time has passed, or it ends with the connection that has it and
+    /// that the new one replaces.
+    pub fn is_over(&self, now: Instant) -> bool {
+        match self.offline {
+            Some(_) => self.expires.is_some_and(|(at, _)| at <= now),
+            None => self.ends_with_connection,
+        }
+    }
+}
+
 impl Handle {
     pub fn new(id: u64, client_id: Arc<str>, owner: ConnectionId, delivery: Delivery, totals: Arc<Totals>) -> Self {
         let kept = Kept {
             filters: BTreeSet::new(),
+            ends_with_connection: false,
             offline: None,
             expires: None,
             will: None,

@@ -106,8 +106,12 @@ pub(crate) fn welcome(mut connect: Connect, peer: &Peer, broker: &Broker, config
         Denied::Method => Refusal::answered("authentication_method", version, Some(5), 0x8C),
     })?;
     let will = connect.will.take().map(|will| check_will(will, &connect)).transpose()?;
-    let attach =
-        Attach { client_id: &connect.client_id, clean: connect.clean, receive_maximum: connect.receive_maximum };
+    let attach = Attach {
+        client_id: &connect.client_id,
+        clean: connect.clean,
+        receive_maximum: connect.receive_maximum,
+        expiry_s: connect.session_expiry_s,
+    };
     let attached = broker.attach(&attach).map_err(|_| Refusal::answered("max_connections", version, Some(3), 0x97))?;
     attached.handle.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);

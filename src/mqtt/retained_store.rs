@@ -182,6 +182,9 @@ impl Shared {
     }
 }
 
+/// What was found of one version of a message: slot and bytes of each part.
+type Parts = Vec<Option<(u32, Vec<u8>)>>;
+
 /// The slots of an opened store.
 #[derive(Debug)]
 struct Slots {
@@ -219,7 +222,7 @@ fn open_within(directory: &Path, disk: &Arc<dyn Disk>, limit: Duration) -> Resul
 impl Slots {
     /// Reads all slots. Parts that belong to no whole message are free: a crash came before the rest, or after it.
     fn load(store: Box<dyn KeyValue>) -> Result<Opened, StateError> {
-        let mut parts: BTreeMap<u64, Vec<Option<(u32, Vec<u8>)>>> = BTreeMap::new();
+        let mut parts: BTreeMap<u64, Parts> = BTreeMap::new();
         let mut slots = Self { store, used: HashMap::new(), free: Vec::new(), end: 0, version: 0 };
         let mut damaged = 0;
         while let Some(value) = slots.store.get(&slots.end.to_be_bytes())? {

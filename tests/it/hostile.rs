@@ -62,11 +62,11 @@ fn wrong_connections_end_alone() {
         );
         later("a server's packet", &[0x20, 2, 0, 0], 0x82);
         later("an UNSUBACK", &[0xb0, 2, 0, 1], 0x82);
-        later("the reserved packet type", &[0x00, 0], 0x81);
+        later("the reserved packet type", &[0x00, 0], 0x82);
         later("QoS 3", &packet(0x36, b"\0\x01t\0\x01\0x"), 0x81);
         later("packet id 0", &publish_packet(version, "devices/d/telemetry", b"{}", 1, false, 0), 0x82);
         later("a topic that is not UTF-8", &packet(0x30, b"\0\x02\xc3\x28\0x"), 0x81);
-        later("a topic with a wildcard", &publish_packet(version, "devices/+/telemetry", b"{}", 1, false, 1), 0x90);
+        later("a topic with a wildcard", &publish_packet(version, "devices/+/telemetry", b"{}", 1, false, 1), 0x81);
         later("a topic beyond the packet", &packet(0x30, b"\xff\xfft"), 0x81);
         later(
             "a SUBSCRIBE without filters",
@@ -81,7 +81,7 @@ fn wrong_connections_end_alone() {
 
 #[test]
 fn nobody_speaks_for_weir() {
-    let weir = Weir::start(&[]);
+    let weir = Weir::start(&[("mqtt.sys_interval", "'off'")]);
     let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
     subscriber.subscribe("#", 0);
     subscriber.subscribe("weir/#", 0);

@@ -17,8 +17,10 @@ pub const CONNACK: u8 = 2;
 pub const PUBLISH: u8 = 3;
 pub const PUBACK: u8 = 4;
 pub const PUBREC: u8 = 5;
+pub const PUBREL: u8 = 6;
 pub const PUBCOMP: u8 = 7;
 pub const SUBACK: u8 = 9;
+pub const UNSUBACK: u8 = 11;
 pub const PINGRESP: u8 = 13;
 pub const DISCONNECT: u8 = 14;
 
@@ -55,6 +57,159 @@ impl Packet {
     }
 }
 
+/// A PUBLISH taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    pub dup: bool,
+    pub qos: u8,
+    pub retain: bool,
+    /// Packet identifier; 0 for QoS 0.
+    pub id: u16,
+    pub topic: String,
+    pub payload: Vec<u8>,
+    /// Encoded properties; empty in 3.1.1.
+    pub properties: Vec<u8>,
+}
+
+impl Message {
+    pub fn new(topic: &str, payload: &str, qos: u8) -> Self {
+        Self { topic: topic.into(), payload: payload.into(), qos, ..Self::default() }
+    }
+
+    pub fn retained(topic: &str, payload: &str, qos: u8) -> Self {
+        Self { retain: true, ..Self::new(topic, payload, qos) }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.payload).expect("a text")
+    }
+
+    fn packet(&self, version: Version) -> Vec<u8> {
+        let mut body = string(&self.topic);
+        if self.qos > 0 {
+            body.extend_from_slice(&self.id.to_be_bytes());
+        }
+        if version == Version::V5 {
+            body.push(u8::try_from(self.properties.len()).expect("few properties"));
+            body.extend_from_slice(&self.properties);
+        }
+        body.extend_from_slice(&self.payload);
+        packet(0x30 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain), &body)
+    }
+
+    fn read(packet: &Packet, version: Version) -> Self {
+        let (topic, payload) = packet.message(version);
+        let qos = packet.flags >> 1 & 3;
+        let mut at = 2 + topic.len();
+        let id = if qos > 0 { u16::from_be_bytes([packet.body[at], packet.body[at + 1]]) } else { 0 };
+        at += if qos > 0 { 2 } else { 0 };
+        let properties = match version {
+            Version::V4 => Vec::new(),
+            Version::V5 => {
+                let (len, used) = variable_integer(&packet.body[at..]).expect("a property length");
+                packet.body[at + used..at + used + len].to_vec()
+            }
+        };
+        Self { dup: packet.flags & 8 > 0, qos, retain: packet.flags & 1 > 0, id, topic, payload, properties }
+    }
+}
+
+/// A CONNECT to be sent: clean, keep-alive 60 s, unless said otherwise.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    version: Version,
+    client_id: String,
+    flags: u8,
+    keep_alive: u16,
+    properties: Vec<u8>,
+    will: Option<(Vec<u8>, String, Vec<u8>)>,
+    /// What follows the will: user name and password.
+    pub rest: Vec<u8>,
+}
+
+impl Connect {
+    pub fn new(version: Version, client_id: &str) -> Self {
+        let (client_id, properties) = (client_id.into(), Vec::new());
+        Self { version, client_id, flags: 2, keep_alive: 60, properties, will: None, rest: Vec::new() }
+    }
+
+    /// Without the clean flag; for 5.0 with this session expiry interval.
+    pub fn kept(mut self, expiry_s: u32) -> Self {
+        self.flags &= !2;
+        self.expiry(expiry_s)
+    }
+
+    /// Session expiry interval of 5.0.
+    pub fn expiry(self, expiry_s: u32) -> Self {
+        match self.version {
+            Version::V4 => self,
+            Version::V5 => self.property(0x11, &expiry_s.to_be_bytes()),
+        }
+    }
+
+    pub fn property(mut self, id: u8, value: &[u8]) -> Self {
+        self.properties.push(id);
+        self.properties.extend_from_slice(value);
+        self
+    }
+
+    pub fn keep_alive(mut self, seconds: u16) -> Self {
+        self.keep_alive = seconds;
+        self
+    }
+
+    pub fn flags(mut self, set: u8) -> Self {
+        self.flags |= set;
+        self
+    }
+
+    pub fn will(mut self, message: &Message) -> Self {
+        self.flags |= 4 | message.qos << 3 | u8::from(message.retain) << 5;
+        self.will = Some((message.properties.clone(), message.topic.clone(), message.payload.clone()));
+        self
+    }
+
+    pub fn packet(&self) -> Vec<u8> {
+        let mut body = string("MQTT");
+        body.extend_from_slice(&[if self.version == Version::V4 { 4 } else { 5 }, self.flags]);
+        body.extend_from_slice(&self.keep_alive.to_be_bytes());
+        let put_properties = |properties: &[u8], body: &mut Vec<u8>| {
+            if self.version == Version::V5 {
+                body.push(u8::try_from(properties.len()).expect("few properties"));
+                body.extend_from_slice(properties);
+            }
+        };
+        put_properties(&self.properties, &mut body);
+        body.extend(string(&self.client_id));
+        if let Some((properties, topic, payload)) = &self.will {
+            put_properties(properties, &mut body);
+            body.extend(string(topic));
+            body.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+            body.extend_from_slice(payload);
+        }
+        body.extend_from_slice(&self.rest);
+        packet(0x10, &body)
+    }
+
+    /// Connects; returns the CONNACK too, whatever it says.
+    #[track_caller]
+    pub fn open(&self, address: SocketAddr) -> (Client, Packet) {
+        let mut client = Client::open(address, self.version).expect("a socket");
+        client.send(&self.packet()).expect("the CONNECT can be sent");
+        let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
+        assert_eq!(answer.kind, CONNACK, "{answer:?}");
+        (client, answer)
+    }
+
+    /// Connects; says whether the session was present. The CONNECT must be accepted.
+    #[track_caller]
+    pub fn accepted(&self, address: SocketAddr) -> (Client, bool) {
+        let (client, answer) = self.open(address);
+        assert_eq!(answer.body[1], 0, "{answer:?}");
+        (client, answer.body[0] == 1)
+    }
+}
+
 /// A whole packet with this first byte.
 pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
@@ -83,7 +238,7 @@ fn variable_integer(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-fn string(text: &str) -> Vec<u8> {
+pub fn string(text: &str) -> Vec<u8> {
     let mut bytes = (text.len() as u16).to_be_bytes().to_vec();
     bytes.extend_from_slice(text.as_bytes());
     bytes
@@ -265,6 +420,114 @@ impl Client {
         assert_eq!((answer.id(), answer.body.last()), (id, Some(&qos)));
     }
 
+    /// Subscribes to one filter with these options and encoded properties; the answer's code.
+    #[track_caller]
+    pub fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
+        let id = self.id();
+        let mut body = id.to_be_bytes().to_vec();
+        if self.version == Version::V5 {
+            body.push(u8::try_from(properties.len()).expect("few properties"));
+            body.extend_from_slice(properties);
+        }
+        body.extend(string(filter));
+        body.push(options);
+        self.send(&packet(0x82, &body)).expect("the subscription can be sent");
+        let answer = self.expect(SUBACK);
+        assert_eq!(answer.id(), id);
+        answer.body.last().copied().expect("a code")
+    }
+
+    /// Ends subscriptions; the codes of 5.0.
+    #[track_caller]
+    pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
+        let id = self.id();
+        let mut body = id.to_be_bytes().to_vec();
+        if self.version == Version::V5 {
+            body.push(0);
+        }
+        body.extend(filters.iter().flat_map(|filter| string(filter)));
+        self.send(&packet(0xa2, &body)).expect("it can be sent");
+        let answer = self.expect(UNSUBACK);
+        assert_eq!(answer.id(), id);
+        answer.body.get(3..).unwrap_or_default().to_vec()
+    }
+
+    /// Publishes and waits for everything that the QoS asks for; the first acknowledgement's reason code.
+    #[track_caller]
+    pub fn publish_message(&mut self, message: &Message) -> u8 {
+        let message = Message { id: self.id(), ..message.clone() };
+        self.send(&message.packet(self.version)).expect("the publish can be sent");
+        if message.qos == 0 {
+            self.ping(); // it has been taken
+            return 0;
+        }
+        let answer = self.expect(if message.qos == 1 { PUBACK } else { PUBREC });
+        assert_eq!(answer.id(), message.id);
+        let reason = if self.version == Version::V5 { answer.reason() } else { 0 };
+        if message.qos == 2 && reason < 0x80 {
+            self.acknowledge(PUBREL, message.id);
+            assert_eq!(self.expect(PUBCOMP).id(), message.id);
+        }
+        reason
+    }
+
+    /// Sends a PUBACK, PUBREC, PUBREL or PUBCOMP.
+    #[track_caller]
+    pub fn acknowledge(&mut self, kind: u8, id: u16) {
+        let first = kind << 4 | if kind == PUBREL { 2 } else { 0 };
+        self.send(&packet(first, &id.to_be_bytes())).expect("the acknowledgement can be sent");
+    }
+
+    /// The next PUBLISH, not acknowledged.
+    #[track_caller]
+    pub fn next(&mut self) -> Message {
+        let packet = self.expect(PUBLISH);
+        Message::read(&packet, self.version)
+    }
+
+    /// The next PUBLISH, acknowledged.
+    #[track_caller]
+    pub fn take_message(&mut self) -> Message {
+        let message = self.next();
+        match message.qos {
+            0 => {}
+            1 => self.acknowledge(PUBACK, message.id),
+            _ => {
+                self.acknowledge(PUBREC, message.id);
+                assert_eq!(self.expect(PUBREL).id(), message.id);
+                self.acknowledge(PUBCOMP, message.id);
+            }
+        }
+        message
+    }
+
+    /// What was passed on before this call has come, and it was nothing.
+    #[track_caller]
+    pub fn expect_nothing(&mut self) {
+        self.ping();
+        assert_eq!(self.publishes, [], "nothing was to come");
+    }
+
+    /// Sends DISCONNECT and waits for the end.
+    #[track_caller]
+    pub fn disconnect(mut self) {
+        self.send(&[0xe0, 0]).expect("it can be sent");
+        assert_eq!(self.until_closed(), []);
+    }
+
+    /// The connection ends, for 5.0 with this reason code; 3.1.1 is told nothing.
+    #[track_caller]
+    pub fn expect_closed(&mut self, reason: u8) {
+        let packets = self.until_closed();
+        match self.version {
+            Version::V4 => assert_eq!(packets, []),
+            Version::V5 => {
+                assert_eq!(packets.len(), 1, "{packets:?}");
+                assert_eq!((packets[0].kind, packets[0].reason()), (DISCONNECT, reason));
+            }
+        }
+    }
+
     /// The next message; QoS 1 and 2 are acknowledged.
     #[track_caller]
     pub fn message(&mut self) -> (String, Vec<u8>) {
@@ -288,6 +551,13 @@ impl Client {
     pub fn ping(&mut self) {
         self.send(&[0xc0, 0]).expect("the ping can be sent");
         self.expect(PINGRESP);
+    }
+
+    /// Publishes a message while its last packets stay with the test.
+    #[track_caller]
+    pub fn send_publish(&mut self, message: &Message) {
+        let bytes = message.packet(self.version);
+        self.send(&bytes).expect("the publish can be sent");
     }
 
     /// Reads until the connection ends; returns the packets before its end.
