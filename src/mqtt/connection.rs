@@ -468,9 +468,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.begin_append();
         let mut taken = 0;
         let mut ended = Ok(());
+        let limited = self.pace.is_some();
         let (allowed, mut counted) = (self.pace.as_ref().map_or(usize::MAX, |pace| pace.messages(now)), 0);
         while self.blocked.is_none() && counted < allowed {
-            let counts = bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
+            let counts = limited && bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
             match self.take_packet(waker, now, &bytes[taken..], records, out) {
                 Ok(0) => break,
                 Ok(count) => {

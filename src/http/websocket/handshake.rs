@@ -20,7 +20,7 @@ fn refused(status: StatusCode, detail: &str) -> Problem {
 
 /// The answer that opens a WebSocket. Pages of other origins than the server's own need to be among `origins`: a browser
 /// would let any page on the web speak MQTT from inside the user's network.
-pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response, Response> {
+pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response, Box<Response>> {
     let asks = has_token(headers, header::CONNECTION.as_str(), "upgrade")
         && has_token(headers, header::UPGRADE.as_str(), "websocket");
     if !asks {
@@ -28,24 +28,26 @@ pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response
             refused(StatusCode::UPGRADE_REQUIRED, "this is MQTT over WebSocket: connect with an MQTT client (ws://)")
                 .into_response();
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut response = refused(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken").into_response();
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     if !may_connect(headers, origins) {
         let detail = "pages of this origin may not speak MQTT; http.websocket_origins lists those that may";
-        return Err(refused(StatusCode::FORBIDDEN, detail).into_response());
+        return Err(Box::new(refused(StatusCode::FORBIDDEN, detail).into_response()));
     }
     if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL.as_str(), PROTOCOL) {
         let detail = "the subprotocol must be \"mqtt\" (Sec-WebSocket-Protocol)";
-        return Err(refused(StatusCode::BAD_REQUEST, detail).into_response());
+        return Err(Box::new(refused(StatusCode::BAD_REQUEST, detail).into_response()));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
-        return Err(refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64").into_response());
+        return Err(Box::new(
+            refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64").into_response(),
+        ));
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

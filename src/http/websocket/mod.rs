@@ -24,7 +24,7 @@ pub(super) async fn open(extract::State(state): extract::State<State>, mut reque
     let origins = &state.parts.config.http.websocket_origins;
     let answer = match handshake::answer(request.headers(), origins) {
         Ok(answer) => answer,
-        Err(refused) => return refused.into_response(),
+        Err(refused) => return *refused,
     };
     let Some(entrance) = state.parts.entrance.clone() else {
         return Problem::unavailable("this server has no MQTT door").into_response();
