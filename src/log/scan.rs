@@ -103,6 +103,7 @@ impl Scanner {
             Ok(header) => header,
             Err(HeaderFault::Magic) => return Ok(Err(self.unreadable("no batch begins there"))),
             Err(HeaderFault::Checksum) => return Ok(Err(self.unreadable("its header fails the checksum"))),
+            Err(HeaderFault::Flags) => return Ok(Err(self.fault("its flags are unknown", FaultKind::Impossible))),
             Err(HeaderFault::Version(version)) => {
                 let kind = if version > FORMAT_VERSION { FaultKind::Newer(version) } else { FaultKind::Impossible };
                 return Ok(Err(self.fault("its format version is unknown", kind)));
@@ -134,8 +135,11 @@ impl Scanner {
         self.arrival_ms = Some(header.arrival_ms);
     }
 
-    /// Checks the batch whose header this is.
+    /// Checks the batch whose header this is. A hole's padding can be anything.
     pub(super) fn check_body(&mut self, header: &Header) -> io::Result<Result<(), Fault>> {
+        if header.is_hole {
+            return Ok(Ok(()));
+        }
         let offset = self.offset;
         let bytes = self.view(offset, header.batch_bytes() as usize)?;
         let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
@@ -162,7 +166,7 @@ impl Scanner {
             return Ok(Err(fault));
         }
         let offset = self.offset;
-        let bytes = self.view(offset, header.batch_bytes() as usize)?.to_vec();
+        let bytes = self.view(offset, header.readable_bytes() as usize)?.to_vec();
         self.skip(&header);
         Ok(Ok(Some(Batch::new(header, bytes))))
     }
@@ -251,6 +255,8 @@ impl Scanner {
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) batches: u64,
+    /// Records that holes stand for.
+    pub(super) lost: u64,
     /// The log was synced below this position when the last batch was written.
     pub(super) synced_below: Option<Lsn>,
     /// What ended the scan before the end of the file.
@@ -261,7 +267,7 @@ pub(super) struct Survey {
 
 /// Checks every batch from the scanner's position to the end and adds them to `segment`.
 pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result<Survey> {
-    let (mut batches, mut synced_below) = (0, None);
+    let (mut batches, mut lost, mut synced_below) = (0, 0, None);
     let fault = loop {
         let header = match scanner.header()? {
             Ok(Some(header)) => header,
@@ -274,8 +280,9 @@ pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result
         scanner.skip(&header);
         segment.grow(header.first, header.end(), header.arrival_ms, header.batch_bytes());
         batches += 1;
+        lost += if header.is_hole { u64::from(header.count) } else { 0 };
         synced_below = Some(header.synced_below);
     };
     let proof = if fault.is_some() { scanner.find_proof()? } else { None };
-    Ok(Survey { batches, synced_below, fault, proof })
+    Ok(Survey { batches, lost, synced_below, fault, proof })
 }
