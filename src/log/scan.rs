@@ -174,9 +174,20 @@ impl Scanner {
     /// Looks behind the next batch for a header that says that records at or behind `expected` were synced: proof
     /// that what cannot be read here was once whole. Returns the first such header.
     pub(super) fn find_proof(&mut self) -> io::Result<Option<Header>> {
-        let mut from = self.offset + 1;
+        let expected = self.expected;
+        let found = self.find(self.offset + 1, |_, header| header.synced_below > expected)?;
+        Ok(found.map(|(_, header)| header))
+    }
+
+    /// The first header at or behind `from` that has a valid checksum and that `is_wanted` takes, with its offset. What
+    /// is searched need not be batches.
+    pub(super) fn find(
+        &mut self,
+        mut from: u64,
+        mut is_wanted: impl FnMut(u64, &Header) -> bool,
+    ) -> io::Result<Option<(u64, Header)>> {
+        let seed = self.seed;
         while from < self.limit {
-            let (seed, expected) = (self.seed, self.expected);
             let bytes = self.view(from, LARGEST_READ_BYTES)?;
             let searched = bytes.len();
             for (at, window) in bytes.windows(HEADER_BYTES).enumerate() {
@@ -184,9 +195,9 @@ impl Scanner {
                     continue;
                 }
                 let header = window.first_chunk().and_then(|bytes| Header::decode(bytes, seed).ok());
-                if let Some(header) = header.filter(|header| header.synced_below > expected) {
-                    debug_assert!(at < searched);
-                    return Ok(Some(header));
+                let offset = from + at as u64;
+                if let Some(header) = header.filter(|header| is_wanted(offset, header)) {
+                    return Ok(Some((offset, header)));
                 }
             }
             if searched < HEADER_BYTES {
@@ -195,6 +206,16 @@ impl Scanner {
             from += (searched - HEADER_BYTES + 1) as u64;
         }
         Ok(None)
+    }
+
+    /// Goes to another batch: `expected` begins at `offset`.
+    pub(super) fn jump(&mut self, (expected, offset): (Lsn, u64), arrival_ms: Option<i64>) {
+        (self.expected, self.offset, self.arrival_ms) = (expected, offset, arrival_ms);
+    }
+
+    /// Arrival time of the batch before the next one.
+    pub(super) fn arrival_ms(&self) -> Option<i64> {
+        self.arrival_ms
     }
 
     fn unreadable(&self, what: &'static str) -> Fault {
