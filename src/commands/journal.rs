@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -15,6 +16,16 @@ use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 pub enum Verdict {
     Sound,
     Damaged,
+}
+
+impl Verdict {
+    /// 0, or 65 of `sysexits.h`: bad data.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Verdict::Sound => ExitCode::SUCCESS,
+            Verdict::Damaged => ExitCode::from(65),
+        }
+    }
 }
 
 /// The logs below `directory`: itself, or those of a data directory.

@@ -9,6 +9,7 @@ mod layout;
 mod salvage;
 mod seed;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,7 +88,10 @@ impl Plan {
     /// records missing at the very end cannot be told from records that never were. Writes nothing.
     pub fn new(disk: &dyn Disk, dir: &Path, known_synced: Option<Lsn>) -> Result<Plan, LogError> {
         let name = dir.display().to_string();
-        let files = inspect::list_segments(disk, dir).map_err(LogError::io(&name, "list its segments"))?;
+        let files = match inspect::list_segments(disk, dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(LogError::io(&name, "list its segments"))?,
+        };
         let planner = Planner { disk, dir, name, known_synced, files: &files };
         let (mut cuts, mut rewrites) = (Vec::new(), Vec::new());
         planner.plan(&mut cuts, &mut rewrites)?;
@@ -268,7 +272,7 @@ impl Planner<'_> {
             _ => {}
         }
         let (header, is_new) = self.header(file, open, before)?;
-        let start = self.start(file.first, header.as_ref().ok().and_then(|header| header.arrival_before_ms));
+        let start = self.start(file.first, header.as_ref().unwrap_or_else(|made| made).arrival_before_ms);
         let limit = bounds.bytes.unwrap_or(u64::MAX).min(file.bytes);
         let mut scanner = header.as_ref().ok().map(|header| {
             Scanner::new(Arc::clone(&open.handle), header.seed(), (start.first, start.offset), start.arrival_ms, limit)

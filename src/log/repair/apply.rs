@@ -28,6 +28,9 @@ impl Plan {
         for cut in self.cuts() {
             kept.push(keep(disk, cut, log, side_dir).map_err(io("keep what it cuts out"))?);
         }
+        disk.create_dir_all(&self.dir)
+            .and_then(|()| disk.sync_dir(directory_of(&self.dir)))
+            .map_err(io("create its directory"))?;
         for rewrite in &self.rewrites {
             rewrite.write(disk).map_err(io("write a segment anew"))?;
             disk.sync_dir(&self.dir).map_err(io("sync its directory"))?;

@@ -46,6 +46,7 @@ fn a_synced_batch_that_decays_is_refused_with_all_that_is_known() {
         "records 12 to 12",
         "weir journal verify",
         "Put back a copy of the data directory",
+        "weir journal repair",
     ] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
