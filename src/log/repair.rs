@@ -5,6 +5,7 @@
 //! segments that are as they were or as they will be, and a new plan finishes. The log must not be open.
 
 mod apply;
+mod cut_back;
 mod layout;
 mod salvage;
 mod seed;
@@ -70,6 +71,8 @@ struct Rewrite {
     header: SegmentHeader,
     /// Headers of holes and their offsets.
     holes: Vec<(u64, Header)>,
+    /// A batch to write behind what is copied, and its offset.
+    end: Option<(u64, Vec<u8>)>,
     /// What is not copied: offset and end.
     left_out: Vec<(u64, u64)>,
     bytes: u64,
@@ -80,6 +83,8 @@ struct Rewrite {
 pub struct Plan {
     dir: PathBuf,
     cuts: Vec<Cut>,
+    /// Segment files that go, newest first, before any is written anew.
+    removals: Vec<PathBuf>,
     rewrites: Vec<Rewrite>,
 }
 
@@ -95,12 +100,12 @@ impl Plan {
         let planner = Planner { disk, dir, name, known_synced, files: &files };
         let (mut cuts, mut rewrites) = (Vec::new(), Vec::new());
         planner.plan(&mut cuts, &mut rewrites)?;
-        Ok(Plan { dir: dir.to_path_buf(), cuts, rewrites })
+        Ok(Plan { dir: dir.to_path_buf(), cuts, removals: Vec::new(), rewrites })
     }
 
     /// Whether there is nothing to repair. A torn tail is none: the next start cuts it.
     pub fn is_empty(&self) -> bool {
-        self.rewrites.is_empty()
+        self.rewrites.is_empty() && self.removals.is_empty()
     }
 
     /// What is cut out, in the order of the files.
@@ -181,7 +186,15 @@ impl Planner<'_> {
         cut.may_be_more = true;
         cuts.push(cut);
         let bytes = HEADER_BYTES as u64;
-        rewrites.push(Rewrite { path, source: None, header, holes: Vec::new(), left_out: Vec::new(), bytes });
+        rewrites.push(Rewrite {
+            path,
+            source: None,
+            header,
+            holes: Vec::new(),
+            end: None,
+            left_out: Vec::new(),
+            bytes,
+        });
     }
 
     /// Segments that a checkpoint still needs are gone from the front of the log.
@@ -232,7 +245,7 @@ impl Planner<'_> {
         };
         let placed = Placed { first: gone.first, bytes: layout.bytes, arrival_ms: layout.arrival_ms };
         let Layout { holes, bytes, .. } = layout;
-        rewrites.push(Rewrite { path, source: None, header, holes, left_out: Vec::new(), bytes });
+        rewrites.push(Rewrite { path, source: None, header, holes, end: None, left_out: Vec::new(), bytes });
         placed
     }
 
@@ -288,7 +301,7 @@ impl Planner<'_> {
             let left_out = layout.gaps.iter().map(|gap| (gap.begin.offset, gap.end_offset)).collect();
             let source = Some(Arc::clone(&open.handle));
             let Layout { holes, bytes, .. } = layout;
-            rewrites.push(Rewrite { path: file.path.clone(), source, header, holes, left_out, bytes });
+            rewrites.push(Rewrite { path: file.path.clone(), source, header, holes, end: None, left_out, bytes });
         }
         Ok((placed, gone))
     }

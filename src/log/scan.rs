@@ -276,8 +276,9 @@ impl Scanner {
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) batches: u64,
-    /// Records that holes stand for.
+    /// Records that holes stand for, and one past the last of them.
     pub(super) lost: u64,
+    pub(super) lost_until: Option<Lsn>,
     /// The log was synced below this position when the last batch was written.
     pub(super) synced_below: Option<Lsn>,
     /// What ended the scan before the end of the file.
@@ -288,7 +289,7 @@ pub(super) struct Survey {
 
 /// Checks every batch from the scanner's position to the end and adds them to `segment`.
 pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result<Survey> {
-    let (mut batches, mut lost, mut synced_below) = (0, 0, None);
+    let (mut batches, mut lost, mut lost_until, mut synced_below) = (0, 0, None, None);
     let fault = loop {
         let header = match scanner.header()? {
             Ok(Some(header)) => header,
@@ -301,9 +302,12 @@ pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result
         scanner.skip(&header);
         segment.grow(header.first, header.end(), header.arrival_ms, header.batch_bytes());
         batches += 1;
-        lost += if header.is_hole { u64::from(header.count) } else { 0 };
+        if header.is_hole {
+            lost += u64::from(header.count);
+            lost_until = Some(header.end());
+        }
         synced_below = Some(header.synced_below);
     };
     let proof = if fault.is_some() { scanner.find_proof()? } else { None };
-    Ok(Survey { batches, lost, synced_below, fault, proof })
+    Ok(Survey { batches, lost, lost_until, synced_below, fault, proof })
 }

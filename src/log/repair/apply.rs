@@ -31,6 +31,9 @@ impl Plan {
         disk.create_dir_all(&self.dir)
             .and_then(|()| disk.sync_dir(directory_of(&self.dir)))
             .map_err(io("create its directory"))?;
+        for path in &self.removals {
+            disk.remove(path).and_then(|()| disk.sync_dir(&self.dir)).map_err(io("remove a segment"))?;
+        }
         for rewrite in &self.rewrites {
             rewrite.write(disk).map_err(io("write a segment anew"))?;
             disk.sync_dir(&self.dir).map_err(io("sync its directory"))?;
@@ -115,6 +118,9 @@ impl Rewrite {
         }
         for (offset, hole) in &self.holes {
             file.write_all_at(&hole.encode(self.header.seed()), *offset)?;
+        }
+        if let Some((offset, batch)) = &self.end {
+            file.write_all_at(batch, *offset)?;
         }
         // A hole's padding takes no space where the file system knows sparse files.
         file.set_len(self.bytes)?;

@@ -414,3 +414,48 @@ fn a_newer_format_is_not_repaired() {
     file.write_all_at(&header, 0).unwrap();
     assert!(matches!(Plan::new(&disk, dir(), None), Err(LogError::NewerFormat { .. })));
 }
+
+#[test]
+fn a_log_is_cut_back_to_any_position() {
+    for position in 0..=60 {
+        let counts = [4; 15];
+        let (disk, _) = written(&counts);
+        Plan::cut_back(&disk, dir(), Lsn(position)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+        let left: Vec<Vec<u8>> = read_all(&disk).into_iter().flat_map(|batch| batch.records).collect();
+        assert!(left.iter().eq((0..position).map(record).collect::<Vec<_>>().iter()), "cut at {position}");
+        assert!(Plan::cut_back(&disk, dir(), Lsn(position)).unwrap().is_empty());
+        let (log, recovery) = open(&disk, small(), position).unwrap();
+        assert_eq!(recovery.end, Lsn(position));
+        append(&log, position..position + 20);
+        assert_eq!(check_records(&log, 0), position + 20);
+    }
+}
+
+#[test]
+fn an_interrupted_cut_leaves_what_lies_before_the_position() {
+    let (disk, _) = written(&[4; 15]);
+    let before = disk.operations();
+    Plan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+    for operation in 1..=disk.operations() - before {
+        let (disk, _) = written(&[4; 15]);
+        disk.cut_power_at(Some(operation));
+        let plan = Plan::cut_back(&disk, dir(), Lsn(17)).unwrap();
+        assert!(plan.apply(&disk, "windows", &side_dir()).is_err());
+        let disk = disk.crash(operation);
+        assert!(check_open(&disk, Some(Lsn(17))).is_ok());
+        Plan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+        let (log, recovery) = open(&disk, small(), 17).unwrap();
+        assert_eq!((recovery.end, check_records(&log, 0)), (Lsn(17), 17));
+    }
+}
+
+#[test]
+fn recovery_tells_of_holes_behind_the_checkpoint_alone() {
+    let (disk, known, _) = sixty();
+    let hit = known.iter().find(|known| known.batch.first == 50).unwrap();
+    disk.flip_bit(&hit.file, hit.offset + 50, 3).unwrap();
+    repair(&disk, None).unwrap();
+    for (synced, lost_until) in [(0, Some(Lsn(51))), (50, Some(Lsn(51))), (51, None), (60, None)] {
+        assert_eq!(check_open(&disk, Some(Lsn(synced))).unwrap().lost_until, lost_until, "checkpoint at {synced}");
+    }
+}
