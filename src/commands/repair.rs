@@ -165,7 +165,7 @@ impl<W: Write> Report<'_, W> {
             }
         }
         if cut.lost() > 0 || cut.may_be_more {
-            writeln!(self.out, "    they arrived {}", between(cut.after_ms, cut.before_ms))?;
+            writeln!(self.out, "    arrived {}", between(cut.after_ms, cut.before_ms))?;
         }
         Ok(())
     }
@@ -270,7 +270,7 @@ impl Affected {
             sound.push(bytes);
         }
         let mut operator = Operator::new(settings.clone());
-        if operator.apply(0, arrival_ms, sound.into_iter(), &mut Nothing).is_ok() {
+        if operator.apply(0, arrival_ms, sound.into_iter(), self).is_ok() {
             for device in operator.devices(None, MAX_NAMES + 1) {
                 Self::add(&mut self.devices, &mut self.more, &device.device_id);
             }
@@ -293,10 +293,13 @@ impl Affected {
     }
 }
 
-/// Takes results for nobody.
-struct Nothing;
-
-impl Collector for Nothing {
+/// A payload that is damaged itself is rejected under its device's name.
+impl Collector for Affected {
     fn window(&mut self, _seq: u64, _window: &WindowResult<'_>) {}
-    fn error(&mut self, _seq: u64, _entry: &ErrorEntry<'_>) {}
+
+    fn error(&mut self, _seq: u64, entry: &ErrorEntry<'_>) {
+        if let Some(device) = entry.device_id {
+            Self::add(&mut self.devices, &mut self.more, device);
+        }
+    }
 }
