@@ -208,7 +208,6 @@ impl Client {
         };
         Some(ledger.add(Message {
             client: self.name.clone(),
-            topic: self.topic.clone(),
             payload: payload.into_bytes(),
             readings: elements.into_iter().flat_map(|element| element.readings).collect(),
             lossy: self.qos == 0,

@@ -135,6 +135,10 @@ impl Device {
         let single = self.metrics.len() == 1 || random.one_in(3);
         let metrics = if single { vec![*random.pick(&self.metrics)] } else { self.metrics.clone() };
         let mut fields = self.fields(time_ms);
+        if time_ms.is_none() {
+            // Nothing else would tell two of its messages apart, and the model must.
+            fields.push(format!(r#""number":{}"#, random.next()));
+        }
         let mut readings: Vec<Reading> = metrics
             .into_iter()
             .map(|metric| Reading { device: self.id.clone(), metric, value: random.range(-999, 999), time_ms, expect })

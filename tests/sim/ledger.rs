@@ -13,7 +13,6 @@ pub type Id = usize;
 #[derive(Debug)]
 pub struct Message {
     pub client: String,
-    pub topic: String,
     pub payload: Vec<u8>,
     pub readings: Vec<Reading>,
     /// Whether nothing promises that it is counted (QoS 0).
@@ -72,9 +71,6 @@ impl Aggregate {
         (self.squares / self.count as f64 - self.mean() * self.mean()).max(0.0).sqrt()
     }
 }
-
-/// Device and metric.
-pub type Series = (String, &'static str);
 
 /// What the windows must hold.
 #[derive(Debug, Default)]

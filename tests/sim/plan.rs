@@ -84,8 +84,9 @@ impl Plan {
             name,
             dir: PathBuf::from(DATA_DIR).join(name),
             segment_bytes: self.segment_bytes,
-            commit_max_bytes: 32 * 1024,
-            queue_max_bytes: 64 * 1024,
+            // What one journal batch gives is appended to the output logs at once.
+            commit_max_bytes: if is_journal { 32 * 1024 } else { 1024 * 1024 },
+            queue_max_bytes: if is_journal { 64 * 1024 } else { 1024 * 1024 },
             tail_max_bytes: self.tail_bytes,
             sync: if is_journal { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
             min_free_bytes: if is_journal { self.min_free_bytes } else { self.min_free_bytes / 2 },

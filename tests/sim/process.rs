@@ -185,8 +185,8 @@ impl Process {
             match self.turn() {
                 None | Some(Turn::Blocked(_)) if !stepped => return false,
                 Some(Turn::Idle(_)) if !stepped => {
-                    let stats = self.logs[0].stats();
-                    return self.failure().is_none() && stats.durable == stats.appended;
+                    let written = self.logs.iter().all(|log| log.readable() == log.stats().appended);
+                    return self.failure().is_none() && written;
                 }
                 _ => {}
             }

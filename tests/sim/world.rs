@@ -292,8 +292,12 @@ impl World {
         if !process.catch_up() {
             return Ok(false);
         }
+        let checked = check(process, &self.plan.settings, &self.ledger, at_end);
+        if self.disk.is_cut() {
+            return Ok(false);
+        }
+        checked?;
         self.figures.checks += 1;
-        check(process, &self.plan.settings, &self.ledger, at_end)?;
         let records = process.logs[0].durable();
         let windows = process.logs[1].stats().appended;
         self.note(format_args!("checked: {records} records, {windows} windows"));
