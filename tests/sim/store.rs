@@ -44,10 +44,7 @@ impl SimStore {
         let path = directory.join(FILE);
         let file = match disk.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = disk.create(&path).map_err(io)?;
-                file.sync().map_err(io)?;
-                disk.sync_dir(directory).map_err(io)?;
-                file
+                disk.create(&path).map_err(io)?
             }
             opened => opened.map_err(io)?,
         };
@@ -62,6 +59,7 @@ impl SimStore {
             file.write_all_at(&empty(&gap), gap.start as u64).map_err(io)?;
         }
         file.sync().map_err(io)?;
+        disk.sync_dir(directory).map_err(io)?;
         let end = found.end as u64;
         let state = State { values: found.values, end, synced: end, failed: false };
         Ok(Self { directory: directory.to_owned(), file, state: Mutex::new(state) })
