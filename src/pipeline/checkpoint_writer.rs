@@ -38,8 +38,8 @@ pub(super) struct Completion {
     pub(super) savepoints: Vec<SavepointReply>,
 }
 
-/// How a checkpoint ended; the error is a sentence.
-pub(super) type Outcome = Result<(), String>;
+/// How a checkpoint ended: the bytes stored for it, or a sentence.
+pub(super) type Outcome = Result<u64, String>;
 
 /// Writes checkpoints and frees what they make unnecessary.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Writer {
                     None => self.complete(*completion),
                 };
                 match &outcome {
-                    Ok(()) => self.after(replies),
+                    Ok(_) => self.after(replies),
                     Err(error) => {
                         self.failed(error);
                         answer(replies, &Err(format!("the checkpoint failed: {error}")));
@@ -137,7 +137,7 @@ impl Writer {
             errors_position: positions.errors,
         };
         self.pipeline.completed(info, self.clock.now_ms());
-        Ok(())
+        Ok(bytes)
     }
 
     fn failed(&mut self, error: &str) {
