@@ -7,6 +7,7 @@ use metrics::{counter, gauge, histogram};
 
 use crate::clock::Clock;
 use crate::core::operator::GroupBlob;
+use crate::defects::{self, Defect};
 use crate::log::{Log, Lsn};
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};
 use crate::pipeline::savepoints::Savepoints;
@@ -109,8 +110,9 @@ impl Writer {
     /// journal are freed after.
     fn complete(&mut self, completion: Completion) -> Outcome {
         let Completion { started_ms, started, positions, header, groups, stall, .. } = completion;
-        let windows = self.windows.sync().map_err(|error| error.to_string())?;
-        let errors = self.errors.sync().map_err(|error| error.to_string())?;
+        let skips = defects::is(Defect::CheckpointBeforeOutputs);
+        let sync = |log: &Log| if skips { Ok(log.stats().appended) } else { log.sync().map_err(|e| e.to_string()) };
+        let (windows, errors) = (sync(&self.windows)?, sync(&self.errors)?);
         assert!(windows.0 >= positions.windows && errors.0 >= positions.errors, "synced less than was appended");
         let (id, bytes) = self.store.complete(started_ms, positions, header).map_err(|error| error.to_string())?;
         self.windows.release(Lsn(positions.windows));

@@ -90,8 +90,7 @@ impl Campaign {
                 });
             }
         });
-        let Progress { done, figures, failures, .. } =
-            progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Progress { done, figures, failures, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         let seconds = begun.elapsed().as_secs_f64();
         tell(&format!("simulated {done} seeds in {seconds:.1} s: {figures:?}"));
         let seeds: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();

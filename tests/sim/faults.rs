@@ -108,7 +108,9 @@ impl World {
             _ => self.random.range(0, 1_000),
         };
         self.figures.broken_connections += 1;
-        self.note(format_args!("connection of client-{index} breaks: {arriving} of {up} bytes arrive, {down} are lost"));
+        self.note(format_args!(
+            "connection of client-{index} breaks: {arriving} of {up} bytes arrive, {down} are lost"
+        ));
         self.clients[index].break_off(arriving, self.clock.true_ms() + pause_ms);
     }
 
@@ -167,7 +169,9 @@ impl World {
                     if fallback.is_some() {
                         self.figures.fallbacks += 1;
                         if decay.is_none() {
-                            return Err(format!("the state store was unusable, and nothing happened to it: {fallback:?}"));
+                            return Err(format!(
+                                "the state store was unusable, and nothing happened to it: {fallback:?}"
+                            ));
                         }
                     }
                     self.process = Some(process);
@@ -281,7 +285,9 @@ impl World {
             if let Ok(report) = reads
                 && report.problems.is_empty()
             {
-                return Err(format!("the {name} log decayed, weir started, and nothing is wrong with it any more: {flip:?}"));
+                return Err(format!(
+                    "the {name} log decayed, weir started, and nothing is wrong with it any more: {flip:?}"
+                ));
             }
             self.go_down(false);
         }

@@ -130,7 +130,9 @@ impl Ledger {
                 let reasons = rejections.get(&(id, index)).map_or(&[][..], Vec::as_slice);
                 let wrong = |what: &str| {
                     let text = String::from_utf8_lossy(&message.payload);
-                    Err(format!("reading {index} of message {id} {what}: it is in the errors log as {reasons:?}; {text}"))
+                    Err(format!(
+                        "reading {index} of message {id} {what}: it is in the errors log as {reasons:?}; {text}"
+                    ))
                 };
                 match (reading.expect, reasons) {
                     (Expect::Rejected(_), []) if message.lossy => {}
@@ -218,9 +220,7 @@ impl Furthest {
         }
         let newest_ms = if self.is_global { Some(self.of_all) } else { self.by_device.get(&reading.device).copied() };
         match (reading.time_ms, newest_ms) {
-            (Some(time_ms), Some(newest_ms)) => {
-                start(newest_ms, window_ms) >= start(time_ms, window_ms) + lateness_ms
-            }
+            (Some(time_ms), Some(newest_ms)) => start(newest_ms, window_ms) >= start(time_ms, window_ms) + lateness_ms,
             _ => false,
         }
     }

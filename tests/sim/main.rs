@@ -4,6 +4,7 @@
 //!
 //! - `cargo test --test sim` runs the stored seeds and 2,000 fresh ones.
 //! - `WEIR_SIM_SEED=n cargo test --test sim one_seed` runs one seed and prints every event.
+//! - `cargo test --features defects --test sim defects` shows that each broken variant of weir is caught.
 //! - `WEIR_SIM_SEEDS=n` runs so many fresh seeds, `WEIR_SIM_MINUTES=n` runs for so long, and `WEIR_SIM_BASE=n` begins
 //!   with that seed.
 
@@ -14,6 +15,8 @@ mod check;
 mod client;
 mod clock;
 mod decay;
+#[cfg(feature = "defects")]
+mod defects;
 mod device;
 mod faults;
 mod ledger;
@@ -61,7 +64,11 @@ fn one_seed() {
     let Some(seed) = number("WEIR_SIM_SEED") else { return };
     let report = run_seed(seed, true);
     tell(&format!("seed {seed}: trace {:016x}, {:?}", report.trace_hash, report.figures));
-    assert!(report.failure.is_none(), "seed {seed} failed: {}", report.failure.map(|(what, _)| what).unwrap_or_default());
+    assert!(
+        report.failure.is_none(),
+        "seed {seed} failed: {}",
+        report.failure.map(|(what, _)| what).unwrap_or_default()
+    );
 }
 
 #[test]

@@ -49,11 +49,8 @@ pub struct Plan {
 impl Plan {
     pub fn new(random: &mut Random) -> Self {
         let settings = settings(random);
-        let mqtt = Mqtt {
-            max_packet_size_bytes: 16 * 1024,
-            max_inflight: *random.pick(&[10, 40, 1_000]),
-            ..Mqtt::default()
-        };
+        let mqtt =
+            Mqtt { max_packet_size_bytes: 16 * 1024, max_inflight: *random.pick(&[10, 40, 1_000]), ..Mqtt::default() };
         let ingest = Ingest { telemetry_topics: settings.telemetry_topics.clone(), ..Ingest::default() };
         let savepoints = SavepointPolicy {
             directory: PathBuf::from(DATA_DIR).join(savepoint::DIRECTORY),
@@ -73,7 +70,7 @@ impl Plan {
             rates: Rates::new(random),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
-            actions: 400 + random.below(2_000),
+            actions: 400 + random.below(2_600),
             settings,
         }
     }

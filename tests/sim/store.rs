@@ -43,9 +43,7 @@ impl SimStore {
         disk.create_dir_all(directory).map_err(io)?;
         let path = directory.join(FILE);
         let file = match disk.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                disk.create(&path).map_err(io)?
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&path).map_err(io)?,
             opened => opened.map_err(io)?,
         };
         let mut bytes = vec![0; file.len().map_err(io)? as usize];
@@ -155,7 +153,8 @@ fn scan(bytes: &[u8]) -> Result<Scan, String> {
         found.end = at;
     }
     // Zeros are what an earlier open put in place of batches that were not whole.
-    let lost = |gap: &&std::ops::Range<usize>| gap.start < found.synced && bytes[(*gap).clone()].iter().any(|b| *b != 0);
+    let lost =
+        |gap: &&std::ops::Range<usize>| gap.start < found.synced && bytes[(*gap).clone()].iter().any(|b| *b != 0);
     if let Some(gap) = found.gaps.iter().find(lost) {
         return Err(format!("bytes {} to {} were synced and are no batches", gap.start, gap.end));
     }

@@ -23,7 +23,8 @@ impl Trace {
     }
 
     pub fn event(&mut self, now_ms: i64, what: fmt::Arguments<'_>) {
-        let mut line = if self.last.len() == KEPT_LINES { self.last.pop_front().unwrap_or_default() } else { String::new() };
+        let mut line =
+            if self.last.len() == KEPT_LINES { self.last.pop_front().unwrap_or_default() } else { String::new() };
         line.clear();
         let seconds = (now_ms - super::clock::T0_MS) as f64 / 1000.0;
         write!(line, "{:>6} {seconds:>8.3}s {what}", self.events).expect("writing to a string cannot fail");

@@ -110,6 +110,12 @@ pub fn run(seed: u64, print: bool) -> Report {
     }
 }
 
+/// One of so many, as a range; empty where there is none.
+fn one_of(count: usize, random: &mut Random) -> std::ops::Range<usize> {
+    let index = random.index(count);
+    index..(index + 1).min(count)
+}
+
 impl World {
     fn new(seed: u64, print: bool) -> Self {
         let mut random = Random::new(seed);
@@ -207,8 +213,12 @@ impl World {
     }
 
     fn client_works(&mut self) -> Result<(), String> {
-        let index = self.random.index(self.clients.len());
-        self.work_of_client(index)
+        let some =
+            if self.random.one_in(3) { 0..self.clients.len() } else { one_of(self.clients.len(), &mut self.random) };
+        for index in some {
+            self.work_of_client(index)?;
+        }
+        Ok(())
     }
 
     pub(super) fn work_of_client(&mut self, index: usize) -> Result<(), String> {
@@ -239,10 +249,16 @@ impl World {
 
     fn network_works(&mut self) {
         let Some(process) = &self.process else { return };
-        if process.connections() == 0 {
-            return;
+        let connections = process.connections();
+        let some = if self.random.one_in(3) { 0..connections } else { one_of(connections, &mut self.random) };
+        for index in some {
+            self.line_works(index);
         }
-        let wire = process.wire(self.random.index(process.connections())).clone();
+    }
+
+    fn line_works(&mut self, index: usize) {
+        let Some(process) = &self.process else { return };
+        let wire = process.wire(index).clone();
         let (up, down) = wire.in_flight();
         // Now everything, now a part of a packet.
         let part = |random: &mut Random, all: usize| if random.one_in(3) { random.index(all + 1) } else { all };
@@ -255,12 +271,12 @@ impl World {
 
     fn connection_works(&mut self) {
         let Some(process) = &mut self.process else { return };
-        if process.connections() == 0 {
-            return;
-        }
-        let index = self.random.index(process.connections());
-        if process.poll(index) {
-            self.note(format_args!("connection {index} ended"));
+        let connections = process.connections();
+        let some = if self.random.one_in(3) { 0..connections } else { one_of(connections, &mut self.random) };
+        for index in some.rev() {
+            if process.poll(index) {
+                self.trace.event(self.clock.true_ms(), format_args!("connection {index} ended"));
+            }
         }
     }
 
@@ -277,7 +293,9 @@ impl World {
 
     fn pipeline_works(&mut self) {
         let Some(process) = &mut self.process else { return };
-        let turn = process.turn();
+        // A checkpoint takes dozens of turns.
+        let turns = if self.random.one_in(3) { 1 + self.random.below(100) } else { 1 };
+        let turn = (0..turns).map_while(|_| process.turn()).last();
         let status = process.pipeline.status();
         let checkpoint = status.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.id);
         self.trace.event(
