@@ -195,6 +195,10 @@ impl Recovery<'_> {
             None => 0,
             Some(synced) => self.offset_of(open, header, segment, synced.max(self.known_synced))?,
         };
+        // So may the cut of a torn tail: a start whose sync failed made it.
+        if !defects::is(Defect::KeepTornTail) {
+            open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
+        }
         let mut buffer = vec![0; REWRITE_BYTES.min(usize::try_from(segment.bytes).unwrap_or(REWRITE_BYTES))];
         let mut offset = if defects::is(Defect::SkipWriteAgain) { segment.bytes } else { begin };
         while offset < segment.bytes {

@@ -49,13 +49,14 @@ impl SimStore {
         let mut bytes = vec![0; file.len().map_err(io)? as usize];
         file.read_at(&mut bytes, 0).map_err(io)?;
         let found = scan(&bytes).map_err(|what| StateError::Damaged { directory: directory.to_owned(), what })?;
-        // What is left of batches that were not whole must not pass for damage later.
-        if found.end < bytes.len() {
-            file.set_len(found.end as u64).map_err(io)?;
-        }
+        // What is left of batches that were not whole must not pass for damage later. All is written again: an earlier
+        // start whose sync failed may have changed what is read and not what is stored.
+        bytes.truncate(found.end);
         for gap in found.gaps {
-            file.write_all_at(&empty(&gap), gap.start as u64).map_err(io)?;
+            bytes[gap].fill(0);
         }
+        file.set_len(found.end as u64).map_err(io)?;
+        file.write_all_at(&bytes, 0).map_err(io)?;
         file.sync().map_err(io)?;
         disk.sync_dir(directory).map_err(io)?;
         let end = found.end as u64;
@@ -115,11 +116,6 @@ fn frame(synced: u64, body: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&crc32c::crc32c(&frame).to_le_bytes());
     frame.extend_from_slice(body);
     frame
-}
-
-/// Bytes that are no batch.
-fn empty(gap: &std::ops::Range<usize>) -> Vec<u8> {
-    vec![0; gap.len()]
 }
 
 #[derive(Debug, Default)]
