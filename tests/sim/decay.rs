@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use weir::disk::Disk;
+use weir::disk::sim::SimDisk;
 
 use super::store;
 
@@ -26,7 +27,7 @@ pub struct Region {
 }
 
 /// Bytes of a log that no start may lose: closed segments, and what later batches say was synced.
-pub fn synced_regions(disk: &dyn Disk, dir: &Path) -> Vec<Region> {
+pub fn synced_regions(disk: &SimDisk, dir: &Path) -> Vec<Region> {
     let files = segments(disk, dir);
     let newest = files.len().saturating_sub(1);
     let mut regions = Vec::new();
@@ -39,10 +40,13 @@ pub fn synced_regions(disk: &dyn Disk, dir: &Path) -> Vec<Region> {
         } else {
             let synced_below = batches.iter().map(|batch| batch.synced_below).max().unwrap_or(0);
             let proven = batches.iter().filter(|batch| batch.first < synced_below).map(|batch| batch.bytes.end).max();
-            // The header of a segment that holds batches was synced before them.
-            proven.unwrap_or(SEGMENT_HEADER_BYTES)
+            // Without such a batch the file may become one whose creation was interrupted.
+            proven.unwrap_or(0)
         };
-        regions.push(Region { path, bytes: 0..end });
+        // After a failed sync bytes may be read that were never stored.
+        if end > 0 && disk.certain_bytes(&path) as usize >= end {
+            regions.push(Region { path, bytes: 0..end });
+        }
     }
     regions
 }
