@@ -102,7 +102,10 @@ impl fmt::Display for Damage {
             Some(end) => write!(f, "records {expected} to {} are lost", end.0.saturating_sub(1))?,
             None => write!(f, "how many records are lost is not known")?,
         }
-        f.write_str("; `weir journal verify` shows what can be read. Put back a copy of the data directory, or move it aside and begin anew")
+        f.write_str(
+            "; `weir journal verify` shows what can be read. Put back a copy of the data directory, or cut the damage out: \
+             `weir journal repair` says what that would cost",
+        )
     }
 }
 

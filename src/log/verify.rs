@@ -36,6 +36,8 @@ pub struct SegmentReport {
     pub file_bytes: u64,
     /// Whole batches that can be read from its beginning.
     pub batches: u64,
+    /// Records among them that are lost: `weir journal repair` left a hole in their place.
+    pub lost: u64,
     /// Positions, bytes and times of what can be read from its beginning.
     pub readable: SegmentSummary,
 }
@@ -43,7 +45,7 @@ pub struct SegmentReport {
 impl SegmentReport {
     /// Records that can be read from its beginning.
     pub fn records(&self) -> u64 {
-        self.readable.end.0 - self.readable.first.0
+        self.readable.end.0 - self.readable.first.0 - self.lost
     }
 }
 
@@ -103,7 +105,7 @@ fn verify_segment(
     let io = LogError::io(&name_of(dir), "read a segment");
     let handle = disk.open_read(&file.path).map_err(&io)?;
     let mut segment = Segment::empty(file.first, 0);
-    let mut batches = 0;
+    let (mut batches, mut lost) = (0, 0);
     match inspect::read_header(&*handle).map_err(&io)? {
         Ok(header) => {
             if let Some(damage) = check_link(file, &header, before) {
@@ -111,7 +113,7 @@ fn verify_segment(
             }
             let mut scanner = scanner(&handle, file, &header);
             let found = survey(&mut scanner, &mut segment).map_err(&io)?;
-            batches = found.batches;
+            (batches, lost) = (found.batches, found.lost);
             report.problems.extend(problem_in(file, &segment, &found, next));
         }
         Err(fault) => {
@@ -120,7 +122,7 @@ fn verify_segment(
         }
     }
     let readable = segment.summary();
-    report.segments.push(SegmentReport { file: file.path.clone(), file_bytes: file.bytes, batches, readable });
+    report.segments.push(SegmentReport { file: file.path.clone(), file_bytes: file.bytes, batches, lost, readable });
     Ok(())
 }
 

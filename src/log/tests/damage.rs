@@ -46,6 +46,7 @@ fn a_synced_batch_that_decays_is_refused_with_all_that_is_known() {
         "records 12 to 12",
         "weir journal verify",
         "Put back a copy of the data directory",
+        "weir journal repair",
     ] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
@@ -110,7 +111,15 @@ fn what_recovery_finds_after_a_failed_sync_is_certain() {
 #[test]
 fn a_batch_inside_a_torn_payload_proves_nothing() {
     let (disk, log) = filled(options(), 3);
-    let forged = Header { first: Lsn(90), count: 1, body_bytes: 0, arrival_ms: 0, synced_below: Lsn(80), body_crc: 0 };
+    let forged = Header {
+        first: Lsn(90),
+        count: 1,
+        body_bytes: 0,
+        arrival_ms: 0,
+        synced_below: Lsn(80),
+        body_crc: 0,
+        is_hole: false,
+    };
     let mut records = Records::default();
     records.push(&forged.encode(0));
     log.append_wait(&records).unwrap();
