@@ -16,7 +16,7 @@ use weir::core::settings::Settings;
 use weir::disk::lock::DirectoryLock;
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::{Cut, Plan};
-use weir::log::{Lsn, RecordIter};
+use weir::log::{DirectoryReader, Lsn, RecordIter};
 use weir::state::key_value::{KeyValue, SledStore};
 use weir::state::manifest::Positions;
 use weir::state::savepoint;
@@ -63,10 +63,10 @@ pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl W
     let _lock = target.data_dir.as_deref().map(DirectoryLock::acquire).transpose()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let known = match &target.data_dir {
-        Some(data_dir) => known_positions(data_dir, &disk, out)?,
-        None => None,
+        Some(data_dir) => Known::of(data_dir, &disk, out)?,
+        None => Known::Nothing,
     };
-    let mut report = Report { disk: &*disk, settings, target: &target, yes, out };
+    let mut report = Report { disk: disk.clone(), settings, target: &target, yes, out };
     let mut damaged = false;
     for (name, directory) in &target.logs {
         damaged |= report.log(name, directory, known)?;
@@ -75,38 +75,63 @@ pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl W
     Ok(if damaged && !yes { Verdict::Damaged } else { Verdict::Sound })
 }
 
-/// Up to where a checkpoint says that the logs were synced.
-fn known_positions(data_dir: &Path, disk: &Arc<dyn Disk>, out: &mut impl Write) -> anyhow::Result<Option<Positions>> {
-    let directory = data_dir.join("state");
-    if directory.is_dir() {
-        let (owned, of_store) = (directory.clone(), disk.clone());
-        let opened = open_within(STATE_OPEN_LIMIT, &directory, move || {
-            SledStore::open(&owned, of_store).map(|store| Box::new(store) as Box<dyn KeyValue>)
-        });
-        match opened {
-            Ok((_, Some(checkpoint))) => return Ok(Some(checkpoint.manifest.positions)),
-            Ok((_, None)) => {}
-            Err(error) => writeln!(out, "The last checkpoint cannot be read: {error}.")?,
+/// Up to where the logs are known to have been synced.
+#[derive(Clone, Copy)]
+enum Known {
+    /// By the checkpoint that the next start goes on from: everything from there on must be in the journal.
+    Checkpoint(Positions),
+    /// By a savepoint. What it needs may have been freed since.
+    Savepoint(Positions),
+    Nothing,
+}
+
+impl Known {
+    fn of(data_dir: &Path, disk: &Arc<dyn Disk>, out: &mut impl Write) -> anyhow::Result<Known> {
+        let directory = data_dir.join("state");
+        if directory.is_dir() {
+            let (owned, of_store) = (directory.clone(), disk.clone());
+            let opened = open_within(STATE_OPEN_LIMIT, &directory, move || {
+                SledStore::open(&owned, of_store).map(|store| Box::new(store) as Box<dyn KeyValue>)
+            });
+            match opened {
+                Ok((_, Some(checkpoint))) => return Ok(Known::Checkpoint(checkpoint.manifest.positions)),
+                Ok((_, None)) => {}
+                Err(error) => writeln!(out, "The last checkpoint cannot be read: {error}.")?,
+            }
         }
-    }
-    for (path, info) in savepoint::list(&**disk, &data_dir.join(savepoint::DIRECTORY))? {
-        if let Ok(info) = info
-            && let Ok(checkpoint) = savepoint::read(&**disk, &path)
-        {
-            writeln!(out, "How far the logs went at least is taken from savepoint {}.", info.file)?;
-            return Ok(Some(checkpoint.manifest.positions));
+        for (path, info) in savepoint::list(&**disk, &data_dir.join(savepoint::DIRECTORY))? {
+            if let Ok(info) = info
+                && let Ok(checkpoint) = savepoint::read(&**disk, &path)
+            {
+                writeln!(out, "How far the logs went at least is taken from {}.", info.file)?;
+                return Ok(Known::Savepoint(checkpoint.manifest.positions));
+            }
         }
+        writeln!(
+            out,
+            "There is no checkpoint to tell how far the logs went: records missing at the very end of one do not show, and \
+             it is cut at the end of what can be read."
+        )?;
+        Ok(Known::Nothing)
     }
-    writeln!(
-        out,
-        "There is no checkpoint to tell how far the logs went: records missing at the very end of one do not show, and it \
-         is cut at the end of what can be read."
-    )?;
-    Ok(None)
+
+    /// The position of one log.
+    fn position(self, log: &str, disk: &Arc<dyn Disk>, directory: &Path) -> Option<Lsn> {
+        let (Known::Checkpoint(positions) | Known::Savepoint(positions)) = self else { return None };
+        let position = match log {
+            "journal" => positions.replay_from,
+            "windows" => positions.windows,
+            "errors" => positions.errors,
+            _ => return None,
+        };
+        let first = DirectoryReader::open(disk.clone(), directory).ok().and_then(|reader| reader.first());
+        let is_covered = first.is_none_or(|first| first.0 <= position);
+        (is_covered || matches!(self, Known::Checkpoint(_))).then_some(Lsn(position))
+    }
 }
 
 struct Report<'a, W> {
-    disk: &'a dyn Disk,
+    disk: Arc<dyn Disk>,
     settings: &'a Settings,
     target: &'a Target,
     yes: bool,
@@ -115,22 +140,17 @@ struct Report<'a, W> {
 
 impl<W: Write> Report<'_, W> {
     /// Repairs one log, or says what would be done; whether it is damaged.
-    fn log(&mut self, name: &str, directory: &Path, known: Option<Positions>) -> anyhow::Result<bool> {
-        let synced = known.and_then(|known| match name {
-            "journal" => Some(known.replay_from),
-            "windows" => Some(known.windows),
-            "errors" => Some(known.errors),
-            _ => None,
-        });
-        let plan = Plan::new(self.disk, directory, synced.map(Lsn))?;
+    fn log(&mut self, name: &str, directory: &Path, known: Known) -> anyhow::Result<bool> {
+        let synced = known.position(name, &self.disk, directory);
+        let plan = Plan::new(&*self.disk, directory, synced)?;
         if plan.is_empty() {
             return Ok(false);
         }
         writeln!(self.out, "{}", directory.display())?;
         // Looked at before anything is changed.
         let affected: Vec<Affected> =
-            plan.cuts().iter().map(|cut| Affected::of(cut, name, self.disk, self.settings)).collect();
-        let kept = if self.yes { plan.apply(self.disk, name, &self.target.side_dir)? } else { Vec::new() };
+            plan.cuts().iter().map(|cut| Affected::of(cut, name, &*self.disk, self.settings)).collect();
+        let kept = if self.yes { plan.apply(&*self.disk, name, &self.target.side_dir)? } else { Vec::new() };
         for (index, (cut, affected)) in plan.cuts().iter().zip(affected).enumerate() {
             self.cut(cut)?;
             affected.write(name, self.out)?;
@@ -143,7 +163,7 @@ impl<W: Write> Report<'_, W> {
             }
         }
         if name == "journal" {
-            self.reach(&plan, synced)?;
+            self.reach(&plan, known)?;
         }
         Ok(true)
     }
@@ -165,14 +185,14 @@ impl<W: Write> Report<'_, W> {
             }
         }
         if cut.lost() > 0 || cut.may_be_more {
-            writeln!(self.out, "    they arrived {}", between(cut.after_ms, cut.before_ms))?;
+            writeln!(self.out, "    arrived {}", between(cut.after_ms, cut.before_ms))?;
         }
         Ok(())
     }
 
     /// What the lost journal records mean for the results.
-    fn reach(&mut self, plan: &Plan, synced: Option<u64>) -> anyhow::Result<()> {
-        let Some(synced) = synced else { return Ok(()) };
+    fn reach(&mut self, plan: &Plan, known: Known) -> anyhow::Result<()> {
+        let Known::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
         let lost = |from: u64, to: u64| -> u64 {
             plan.cuts().iter().map(|cut| cut.end.0.min(to).saturating_sub(cut.first.0.max(from))).sum()
         };
@@ -270,7 +290,7 @@ impl Affected {
             sound.push(bytes);
         }
         let mut operator = Operator::new(settings.clone());
-        if operator.apply(0, arrival_ms, sound.into_iter(), &mut Nothing).is_ok() {
+        if operator.apply(0, arrival_ms, sound.into_iter(), self).is_ok() {
             for device in operator.devices(None, MAX_NAMES + 1) {
                 Self::add(&mut self.devices, &mut self.more, &device.device_id);
             }
@@ -293,10 +313,13 @@ impl Affected {
     }
 }
 
-/// Takes results for nobody.
-struct Nothing;
-
-impl Collector for Nothing {
+/// A payload that is damaged itself is rejected under its device's name.
+impl Collector for Affected {
     fn window(&mut self, _seq: u64, _window: &WindowResult<'_>) {}
-    fn error(&mut self, _seq: u64, _entry: &ErrorEntry<'_>) {}
+
+    fn error(&mut self, _seq: u64, entry: &ErrorEntry<'_>) {
+        if let Some(device) = entry.device_id {
+            Self::add(&mut self.devices, &mut self.more, device);
+        }
+    }
 }

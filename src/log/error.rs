@@ -35,6 +35,15 @@ pub enum LogError {
         /// The newest version this program knows.
         supported: u16,
     },
+    /// A running weir freed a segment before it was read.
+    #[error(
+        "{} was freed by the running weir while the log was read: journal.retention keeps segments longer; then try again",
+        file.display()
+    )]
+    Freed {
+        /// The segment's file.
+        file: PathBuf,
+    },
     /// The disk is full and records wait to be written: they are written once there is space.
     #[error("the {log} log waits for disk space: free some on the file system of {}", dir.display())]
     DiskFull {

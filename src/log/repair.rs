@@ -135,6 +135,16 @@ struct Opened {
     header: Option<SegmentHeader>,
 }
 
+/// A segment's header as it will be.
+#[derive(Debug, Clone, Copy)]
+struct PlannedHeader {
+    header: SegmentHeader,
+    /// Whether it is another than the file has.
+    is_new: bool,
+    /// Without the salt no batch of the segment can be read.
+    is_salt_known: bool,
+}
+
 struct Planner<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
@@ -284,19 +294,19 @@ impl Planner<'_> {
             }
             _ => {}
         }
-        let (header, is_new) = self.header(file, open, before)?;
-        let start = self.start(file.first, header.as_ref().unwrap_or_else(|made| made).arrival_before_ms);
+        let PlannedHeader { header, is_new, is_salt_known } = self.header(file, open, before)?;
+        let start = self.start(file.first, header.arrival_before_ms);
         let limit = bounds.bytes.unwrap_or(u64::MAX).min(file.bytes);
-        let mut scanner = header.as_ref().ok().map(|header| {
-            Scanner::new(Arc::clone(&open.handle), header.seed(), (start.first, start.offset), start.arrival_ms, limit)
+        let mut scanner = is_salt_known.then(|| {
+            let handle = Arc::clone(&open.handle);
+            Scanner::new(handle, header.seed(), (start.first, start.offset), start.arrival_ms, limit)
         });
         let layout = lay_out(&file.path, scanner.as_mut(), start, bounds)?;
         let placed = Placed { first: file.first, bytes: layout.bytes, arrival_ms: layout.arrival_ms };
-        let header = header.unwrap_or_else(|made| made);
-        if is_new && scanner.is_some() {
+        if is_new && is_salt_known {
             cuts.push(header_cut(file, open));
         }
-        cuts.extend(layout.gaps.iter().map(|gap| cut_of(file, gap, scanner.is_none())));
+        cuts.extend(layout.gaps.iter().map(|gap| cut_of(file, gap, !is_salt_known)));
         if is_new || !layout.gaps.is_empty() {
             let left_out = layout.gaps.iter().map(|gap| (gap.begin.offset, gap.end_offset)).collect();
             let source = Some(Arc::clone(&open.handle));
@@ -306,22 +316,15 @@ impl Planner<'_> {
         Ok((placed, gone))
     }
 
-    /// The segment's header as it will be, and whether that is another than it has. `Err`: nothing tells its salt, so
-    /// that no batch in it can be read.
-    #[expect(clippy::type_complexity, reason = "a header either way")]
-    fn header(
-        &self,
-        file: &SegmentFile,
-        open: &Opened,
-        before: Option<Placed>,
-    ) -> Result<(Result<SegmentHeader, SegmentHeader>, bool), LogError> {
+    /// The segment's header as it will be.
+    fn header(&self, file: &SegmentFile, open: &Opened, before: Option<Placed>) -> Result<PlannedHeader, LogError> {
         let placed = before.map(|before| SegmentFile {
             first: before.first,
             path: segment::path(self.dir, before.first),
             bytes: before.bytes,
         });
         if let Some(header) = open.header.filter(|header| check_link(file, header, placed.as_ref()).is_none()) {
-            return Ok((Ok(header), false));
+            return Ok(PlannedHeader { header, is_new: false, is_salt_known: true });
         }
         let salt = match open.header {
             Some(header) => Some(header.salt),
@@ -333,7 +336,7 @@ impl Planner<'_> {
             predecessor: before.as_ref().map(Placed::predecessor),
             arrival_before_ms: before.and_then(|before| before.arrival_ms),
         };
-        Ok((if salt.is_some() { Ok(header) } else { Err(header) }, true))
+        Ok(PlannedHeader { header, is_new: true, is_salt_known: salt.is_some() })
     }
 }
 

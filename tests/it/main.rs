@@ -15,6 +15,7 @@ mod peers;
 mod random;
 mod readings;
 mod reasons;
+mod repair;
 mod replay;
 mod savepoints;
 mod simulate;

@@ -234,6 +234,35 @@ fn a_directory_is_read_without_opening_the_log() {
     assert!(verify_dir(&disk, Path::new("elsewhere")).is_err());
 }
 
+#[test]
+fn a_directory_can_be_read_while_its_log_is_written() {
+    let (disk, log) = filled(LogOptions { tail_max_bytes: 0, ..options() }, 150);
+    let mut reader = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
+    let first = reader.next().unwrap().unwrap();
+    append(&log, 150..400);
+    let last = reader.map(Result::unwrap).last().unwrap();
+    assert!(first.first() == Lsn(0) && last.end() >= Lsn(150), "{last:?}");
+
+    // Segments at the front that go before anyone reads them are left out; a gap behind what was read is an error.
+    let unread = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
+    let mut begun = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
+    begun.next().unwrap().unwrap();
+    log.release(Lsn(300));
+    log.append_wait(&records(400..401)).unwrap();
+    log.close().unwrap();
+    let kept = log.stats().first;
+    assert!(kept > Lsn(100), "{kept}");
+    let mut next = kept;
+    for batch in unread {
+        let batch = batch.unwrap();
+        assert_eq!(batch.first(), next);
+        next = batch.end();
+    }
+    assert!(next >= Lsn(400));
+    let error = begun.find_map(Result::err).expect("a gap");
+    assert!(matches!(error, LogError::Freed { .. }), "{error}");
+}
+
 /// Reads all that can be read; the end, and whether an error ended it.
 fn read_all(disk: &SimDisk) -> (u64, bool) {
     let mut position = 0;
