@@ -35,11 +35,10 @@ pub struct Sent {
     /// The same since the round began.
     pub round_readings: u64,
     pub round_sum: u64,
-    /// Messages of the form that is rejected for its type, which redelivery does not count twice.
-    pub wrong_type: u64,
-    /// Messages that are no JSON. They have no identity: each redelivery may count.
-    pub malformed: u64,
-    pub malformed_resent: u64,
+    /// Readings without a number and messages that are no JSON.
+    pub faulty: u64,
+    /// How many of them were sent again: "duplicate" is looked at after every other reason, so each may count.
+    pub faulty_resent: u64,
     /// Event time of the newest reading, Unix milliseconds.
     pub newest_ms: i64,
     /// Event time at which the round began.
@@ -50,7 +49,7 @@ pub struct Sent {
 struct Pending {
     id: u16,
     payload: String,
-    malformed: bool,
+    faulty: bool,
 }
 
 /// One device.
@@ -115,12 +114,10 @@ impl Device {
 
     fn make_message(&mut self) {
         let faulty = self.kind == Kind::Faulty && self.random.below(5) == 0;
-        let malformed = faulty && self.random.below(2) == 0;
-        let payload = if malformed {
-            self.sent.malformed += 1;
+        self.sent.faulty += u64::from(faulty);
+        let payload = if faulty && self.random.below(2) == 0 {
             format!("{{not json {}", self.random.next())
         } else if faulty {
-            self.sent.wrong_type += 1;
             let (timestamp, unique) = (self.event_time(), self.random.next());
             format!(r#"{{"metric":"m","value":"text {unique}","timestamp":{timestamp}}}"#)
         } else if self.kind == Kind::Backlog {
@@ -129,7 +126,7 @@ impl Device {
         } else {
             self.reading()
         };
-        self.pending.push_back(Pending { id: self.next_id, payload, malformed });
+        self.pending.push_back(Pending { id: self.next_id, payload, faulty });
         self.next_id = self.next_id % 65_535 + 1;
     }
 
@@ -160,7 +157,7 @@ impl Device {
         let mut bytes = Vec::new();
         for message in &self.pending {
             bytes.extend(publish_packet(Version::V4, &self.topic, message.payload.as_bytes(), qos, again, message.id));
-            self.sent.malformed_resent += u64::from(again && message.malformed);
+            self.sent.faulty_resent += u64::from(again && message.faulty);
         }
         client.send(&bytes)?;
         if self.random.below(50) == 0 {

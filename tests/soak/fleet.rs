@@ -37,6 +37,7 @@ struct State {
     address: SocketAddr,
     /// Devices that hold or ended, with what they sent.
     silent: Vec<Sent>,
+    round: u64,
     round_from_ms: i64,
 }
 
@@ -57,7 +58,7 @@ pub struct Fleet {
 impl Fleet {
     /// Starts devices that together send `rate` messages per second.
     pub fn start(weir: &Weir, rate: u64, random: &mut Random) -> Self {
-        let state = State { phase: Phase::Send, address: weir.mqtt(), silent: Vec::new(), round_from_ms: 0 };
+        let state = State { phase: Phase::Send, address: weir.mqtt(), silent: Vec::new(), round: 0, round_from_ms: 0 };
         let steady: usize =
             MEMBERS.iter().filter(|(kind, _)| !matches!(kind, Kind::Backlog | Kind::Idle)).map(|m| m.1).sum();
         let shared = Arc::new(Shared {
@@ -98,6 +99,7 @@ impl Fleet {
         // The next full second behind everything sent: windows are a second long.
         state.round_from_ms = (newest_ms / 1_000 + 1) * 1_000;
         state.silent.clear();
+        state.round += 1;
         self.shared.changed.notify_all();
     }
 
@@ -127,9 +129,9 @@ impl Shared {
 
     fn live(&self, mut device: Device) {
         let mut connection: Option<Client> = None;
-        let mut again = false;
+        let (mut again, mut told) = (false, None);
         loop {
-            if !device.has_pending() && !self.may_send(&mut device) {
+            if !device.has_pending() && !self.may_send(&mut device, &mut told) {
                 return;
             }
             let client = match connection.take() {
@@ -165,18 +167,21 @@ impl Shared {
         self.lock().address
     }
 
-    /// Holds while a hold is asked for; `false`: this is the end.
-    fn may_send(&self, device: &mut Device) -> bool {
+    /// Holds while a hold is asked for; `false`: this is the end. `told`: the round at whose end it was silent last.
+    fn may_send(&self, device: &mut Device, told: &mut Option<u64>) -> bool {
         let mut state = self.lock();
         if state.phase == Phase::Send {
             return true;
         }
-        state.silent.push(device.sent.clone());
-        while state.phase == Phase::Hold {
+        while state.phase != Phase::Send {
+            if *told != Some(state.round) {
+                *told = Some(state.round);
+                state.silent.push(device.sent.clone());
+            }
+            if state.phase == Phase::End {
+                return false;
+            }
             state = self.changed.wait(state).expect("no device panicked");
-        }
-        if state.phase == Phase::End {
-            return false;
         }
         device.sent.round_from_ms = state.round_from_ms;
         (device.sent.round_readings, device.sent.round_sum) = (0, 0);
