@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, LogFormat};
 use weir::core::record;
+use weir::core::settings::Settings;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::disk::{RealDisk, replace_file};
 use weir::http::live::Live;
@@ -37,6 +38,8 @@ use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::pipeline::start::{Parts, StartError, prepare};
 use weir::state::StateError;
+use weir::state::recovery::RecoveryError;
+use weir::state::savepoint::SavepointError;
 use weir::{http, mqtt, simulator, telemetry};
 
 pub use health::health;
@@ -89,6 +92,12 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<StateError>() {
             return if error.is_damage() { DATA } else { IO };
+        }
+        if let Some(error) = cause.downcast_ref::<RecoveryError>() {
+            return if error.is_damage() { DATA } else { IO };
+        }
+        if let Some(error) = cause.downcast_ref::<SavepointError>() {
+            return if matches!(error, SavepointError::Io { .. }) { IO } else { DATA };
         }
         if let Some(StartError::Gap { .. } | StartError::Restore { .. }) = cause.downcast_ref::<StartError>() {
             return DATA;
@@ -180,7 +189,10 @@ async fn start(
         checkpoint,
         settings: config.settings(),
         checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
+        savepoints: storage::savepoint_policy(config),
+        disk: Arc::new(RealDisk),
         clock: clock.clone(),
+        threads: true,
         recovered_end,
     })?;
 
@@ -229,7 +241,7 @@ async fn start(
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(open_door(server, journal.clone(), mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), config.settings(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     if config.simulator.enabled {
@@ -254,12 +266,13 @@ async fn start(
     })
 }
 
-/// Nothing was heard while weir was down: the journal says so before the first publish, then the door opens. On a full
-/// disk it stays closed until there is space.
-async fn open_door(server: mqtt::listener::Server, journal: Log, cancel: CancellationToken) {
-    let mut resumed = Records::default();
-    resumed.push_with(record::encode_resumed);
-    while journal.append(&resumed, None) == Err(AppendError::Full) {
+/// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
+/// then the door opens. On a full disk it stays closed until there is space.
+async fn open_door(server: mqtt::listener::Server, journal: Log, settings: Settings, cancel: CancellationToken) {
+    let mut start = Records::default();
+    start.push_with(record::encode_resumed);
+    start.push_with(|out| record::encode_settings(&settings, out));
+    while journal.append(&start, None) == Err(AppendError::Full) {
         if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
             return;
         }

@@ -1,6 +1,6 @@
 //! Opens what is on disk, in the order in which the parts depend on one another.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, Output};
 use weir::disk::{Disk, RealDisk};
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
+use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::positions;
-use weir::state::StateError;
 use weir::state::key_value::{KeyValue, SledStore};
-use weir::state::store::{Checkpoint, Store, open_within};
+use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
+use weir::state::savepoint;
+use weir::state::store::{Checkpoint, Store};
 use weir::telemetry::names;
 
 /// How long sled may take to open and load: a damaged file can make it spin.
@@ -22,6 +24,9 @@ const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of new batches that wait for their writer, in batches of the largest size.
 const QUEUE_BATCHES: usize = 4;
+
+/// A savepoint is written at the latest when so many segments of the journal are kept for the last one.
+const SAVEPOINT_SEGMENTS: u64 = 4;
 
 /// Largest batch of an output log, and what readers of its tail find in memory.
 const OUTPUT_COMMIT_BYTES: usize = 1024 * 1024;
@@ -42,7 +47,7 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let data_dir = &config.node.data_dir;
     let state_directory = data_dir.join("state");
-    let (store, checkpoint) = open_state(&state_directory, data_dir, &disk)?;
+    let Recovered { store, checkpoint, .. } = open_state(config, disk.clone(), clock.clone())?;
     let positions = positions(checkpoint.as_ref());
     let open = |options: LogOptions, synced: u64| -> anyhow::Result<Log> {
         let name = options.name;
@@ -110,40 +115,40 @@ fn report(name: &str, recovery: &Recovery) {
     tracing::debug!(log = name, first = recovery.first.0, end = recovery.end.0, "log recovered");
 }
 
-/// Opens the checkpoint store. Where it is damaged, it is moved aside (never deleted) if the journal still reaches
-/// back to its beginning, and the state is rebuilt from there.
-fn open_state(directory: &Path, data_dir: &Path, disk: &Arc<dyn Disk>) -> anyhow::Result<(Store, Option<Checkpoint>)> {
-    match open_store(directory, disk) {
-        Ok(opened) => Ok(opened),
-        Err(error) if error.is_damage() && journal_is_whole(data_dir, disk.as_ref()) => {
-            let aside = move_aside(directory, data_dir, disk.as_ref())?;
-            tracing::error!(
-                %error,
-                moved_to = %aside.display(),
-                "the state store is damaged; it was moved aside and the state is rebuilt from the whole journal"
-            );
-            counter!(names::STATE_MOVED_ASIDE).increment(1);
-            Ok(open_store(directory, disk)?)
-        }
-        Err(error) => Err(error).context("cannot load the last checkpoint"),
+fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<Recovered> {
+    let recovered = recovery::open(&RecoveryOptions {
+        data_dir: config.node.data_dir.clone(),
+        open: open_sled(disk.clone()),
+        disk,
+        clock,
+        limit: Some(STATE_OPEN_LIMIT),
+    })
+    .context("cannot load the last checkpoint")?;
+    if let Some(Fallback { reason, moved_to, savepoint }) = &recovered.fallback {
+        counter!(names::STATE_MOVED_ASIDE).increment(u64::from(moved_to.is_some()));
+        tracing::error!(
+            reason,
+            moved_to = moved_to.as_ref().map(|path| tracing::field::display(path.display())),
+            from = %savepoint.as_ref().map_or("the whole journal".into(), |path| path.display().to_string()),
+            "the state store cannot be used: the state is rebuilt, and nothing acknowledged is lost"
+        );
     }
+    Ok(recovered)
 }
 
-fn open_store(directory: &Path, disk: &Arc<dyn Disk>) -> Result<(Store, Option<Checkpoint>), StateError> {
-    let (owned, disk) = (directory.to_owned(), disk.clone());
-    open_within(STATE_OPEN_LIMIT, directory, move || {
-        SledStore::open(&owned, disk).map(|store| Box::new(store) as Box<dyn KeyValue>)
+/// How a state store is opened on the real file system.
+pub fn open_sled(disk: Arc<dyn Disk>) -> OpenStore {
+    Arc::new(move |directory| {
+        SledStore::open(directory, disk.clone()).map(|store| Box::new(store) as Box<dyn KeyValue>)
     })
 }
 
-fn journal_is_whole(data_dir: &Path, disk: &dyn Disk) -> bool {
-    let first = disk.list(&data_dir.join("journal")).ok().and_then(|entries| entries.into_iter().next());
-    first.is_some_and(|segment| segment.name.trim_end_matches(".log").bytes().all(|byte| byte == b'0'))
-}
-
-fn move_aside(directory: &Path, data_dir: &Path, disk: &dyn Disk) -> anyhow::Result<PathBuf> {
-    let aside = data_dir.join(format!("state.damaged-{}", SystemClock.now_ms()));
-    disk.rename(directory, &aside).with_context(|| format!("cannot move {} aside", directory.display()))?;
-    disk.sync_dir(data_dir)?;
-    Ok(aside)
+/// When and where savepoints are written.
+pub fn savepoint_policy(config: &Config) -> SavepointPolicy {
+    SavepointPolicy {
+        directory: config.node.data_dir.join(savepoint::DIRECTORY),
+        interval: config.state.savepoint_interval_ms.map(Duration::from_millis),
+        kept: config.state.savepoints_kept,
+        max_journal_bytes: config.journal.segment_size_bytes * SAVEPOINT_SEGMENTS,
+    }
 }

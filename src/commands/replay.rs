@@ -105,7 +105,7 @@ pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Su
 }
 
 fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
-    let mut operator = Operator::new(settings);
+    let mut operator = Operator::with_fixed_settings(settings);
     let reader = DirectoryReader::open(Arc::new(RealDisk), directory)
         .with_context(|| format!("cannot read {}", directory.display()))?;
     let mut first = true;

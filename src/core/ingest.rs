@@ -44,6 +44,12 @@ impl Batch<'_> {
             moved: Vec::new(),
         }
     }
+
+    /// Settings changed: what was found out about topics and devices may no longer hold.
+    pub fn forget_origin(&mut self) {
+        let Self { lsn, arrival_ms, .. } = *self;
+        *self = Self::new(lsn, arrival_ms);
+    }
 }
 
 /// Where a reading comes from, for the error log.

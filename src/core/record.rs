@@ -4,6 +4,7 @@
 //! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic] payload
 //! tick     02
 //! resumed  03
+//! settings 05 settings(JSON)
 //! ```
 //! Integers are little-endian. Flags: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
 //! previous publish of this batch" (they are then left out). The packet id is there when QoS > 0. The payload ends
@@ -11,9 +12,12 @@
 
 use thiserror::Error;
 
+use crate::core::settings::Settings;
+
 const KIND_PUBLISH: u8 = 1;
 const KIND_TICK: u8 = 2;
 const KIND_RESUMED: u8 = 3;
+const KIND_SETTINGS: u8 = 5;
 
 const FLAG_QOS: u8 = 0b0000_0011;
 const FLAG_DUP: u8 = 0b0000_0100;
@@ -48,6 +52,8 @@ pub enum Record<'a> {
     Tick,
     /// weir started, or reads sockets again after back-pressure: every device's silence starts at zero.
     Resumed,
+    /// The settings, as JSON, under which the records from here on are processed.
+    Settings(&'a [u8]),
 }
 
 /// A record that no writer of this format produced: the log's checksum held, so this is a defect or a newer format.
@@ -95,6 +101,12 @@ pub fn encode_resumed(out: &mut Vec<u8>) {
     out.push(KIND_RESUMED);
 }
 
+/// Appends the encoding of the settings that hold from here on.
+pub fn encode_settings(settings: &Settings, out: &mut Vec<u8>) {
+    out.push(KIND_SETTINGS);
+    out.extend_from_slice(&settings.to_json());
+}
+
 /// MQTT strings are at most 65,535 bytes long [MQTT-1.5.4]; longer ones never reach a record.
 fn put_string(text: &str, out: &mut Vec<u8>) {
     debug_assert!(text.len() <= usize::from(u16::MAX));
@@ -119,6 +131,7 @@ impl<'a> Decoder<'a> {
             Some((&KIND_PUBLISH, rest)) => self.publish(rest).map_err(invalid),
             Some((&KIND_TICK, [])) => Ok(Record::Tick),
             Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
+            Some((&KIND_SETTINGS, json)) => Ok(Record::Settings(json)),
             Some(_) => Err(invalid("unknown kind")),
             None => Err(invalid("empty")),
         }
@@ -189,6 +202,9 @@ mod tests {
         assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b""), true)));
         assert_eq!(decoder.decode(&[KIND_TICK]), Ok(Record::Tick));
         assert_eq!(decoder.decode(&[KIND_RESUMED]), Ok(Record::Resumed));
+        let mut settings = Vec::new();
+        encode_settings(&Settings::default(), &mut settings);
+        assert_eq!(decoder.decode(&settings), Ok(Record::Settings(&Settings::default().to_json())));
     }
 
     #[test]

@@ -50,6 +50,7 @@ enum Input {
     Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
     Tick,
     Resumed,
+    Settings(Box<Settings>),
 }
 
 impl Input {
@@ -89,6 +90,7 @@ impl Input {
             }
             Self::Tick => record::encode_tick(&mut bytes),
             Self::Resumed => record::encode_resumed(&mut bytes),
+            Self::Settings(settings) => record::encode_settings(settings, &mut bytes),
         }
         bytes
     }
