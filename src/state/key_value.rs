@@ -105,3 +105,6 @@ fn remove_unfinished_snapshots(directory: &Path, disk: &dyn Disk) -> std::io::Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod torture;
