@@ -33,6 +33,9 @@ pub enum Command {
     /// Look into a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Copies of the whole state, each in one file.
+    #[command(subcommand)]
+    Savepoint(SavepointCommand),
     /// Ask a running weir whether it is healthy; for container health checks.
     Health(HealthArguments),
 }
@@ -68,6 +71,26 @@ pub enum JournalCommand {
         /// Most records to print.
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SavepointCommand {
+    /// Write one now, and print its path. Works beside a running weir and without one.
+    Create {
+        /// Base URL of a running weir; default: the one that runs on the config's data directory, if one does.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
+    /// Show the savepoints of a data directory, newest first. Exit code 65 where one cannot be used.
+    List {
+        /// Data directory; default: the config's.
+        directory: Option<PathBuf>,
+    },
+    /// Make the config's data directory, which must be empty, one that goes on from a savepoint.
+    Restore {
+        /// The savepoint.
+        file: PathBuf,
     },
 }
 

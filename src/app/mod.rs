@@ -3,6 +3,7 @@
 mod health;
 mod notify;
 mod resources;
+pub mod savepoint;
 mod shutdown;
 mod source;
 mod storage;
@@ -36,7 +37,7 @@ use weir::log::{AppendError, Log, LogError, Records};
 use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
-use weir::pipeline::start::{Parts, StartError, prepare};
+use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
@@ -84,7 +85,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     const CANNOT_CREATE: u8 = 73;
     const IO: u8 = 74;
     for cause in error.chain() {
-        if cause.is::<LockError>() {
+        if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -173,34 +174,19 @@ async fn start(
     failures: &Failures,
     started: Instant,
 ) -> anyhow::Result<Running> {
-    let Storage { journal, windows, errors, store, checkpoint, state_directory } = storage;
+    let [journal, windows, errors] = [&storage.journal, &storage.windows, &storage.errors].map(Log::clone);
     for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
         let failures = failures.clone();
         log.on_failure(Box::new(move |reason| failures.report(LogError::Failed { log: name, reason }.into())));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let recovered_end = journal.durable();
     let results_from = (windows.readable(), errors.readable());
-    let (runner, pipeline) = prepare(Parts {
-        journal: journal.clone(),
-        windows: windows.clone(),
-        errors: errors.clone(),
-        store,
-        checkpoint,
-        settings: config.settings(),
-        checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
-        savepoints: storage::savepoint_policy(config),
-        disk: Arc::new(RealDisk),
-        clock: clock.clone(),
-        threads: true,
-        recovered_end,
-    })?;
+    let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let source =
-        AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), state_directory, started);
+    let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), started);
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),

@@ -12,8 +12,9 @@ use weir::config::{Config, Output};
 use weir::disk::{Disk, RealDisk};
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
-use weir::pipeline::start::positions;
+use weir::pipeline::start::{Parts, positions};
 use weir::state::key_value::{KeyValue, SledStore};
+use weir::state::manifest::Positions;
 use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
 use weir::state::savepoint;
 use weir::state::store::{Checkpoint, Store};
@@ -38,32 +39,64 @@ pub struct Storage {
     pub errors: Log,
     pub store: Store,
     pub checkpoint: Option<Checkpoint>,
-    pub state_directory: PathBuf,
 }
 
 /// Opens state and logs below the data directory.
 pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let data_dir = &config.node.data_dir;
-    let state_directory = data_dir.join("state");
-    let Recovered { store, checkpoint, .. } = open_state(config, disk.clone(), clock.clone())?;
-    let positions = positions(checkpoint.as_ref());
-    let open = |options: LogOptions, synced: u64| -> anyhow::Result<Log> {
-        let name = options.name;
-        let opened = Log::open(disk.clone(), clock.clone(), options, Lsn(synced));
-        let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
-        report(name, &recovery);
-        Ok(log)
-    };
+    let Recovered { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
+    let Positions { replay_from, windows, errors } = positions(checkpoint.as_ref());
+    let [journal_options, windows_options, errors_options] = log_options(config);
     Ok(Storage {
-        journal: open(journal_options(config), positions.replay_from)?,
-        windows: open(output_options("windows", &config.windows, config), positions.windows)?,
-        errors: open(output_options("errors", &config.errors.output, config), positions.errors)?,
+        journal: open_log(journal_options, Lsn(replay_from), Lsn(0))?,
+        windows: open_log(windows_options, Lsn(windows), Lsn(0))?,
+        errors: open_log(errors_options, Lsn(errors), Lsn(0))?,
         store,
         checkpoint,
-        state_directory,
     })
+}
+
+impl Storage {
+    /// The pipeline over all of it.
+    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> Parts {
+        Parts {
+            recovered_end: self.journal.durable(),
+            journal: self.journal,
+            windows: self.windows,
+            errors: self.errors,
+            store: self.store,
+            checkpoint: self.checkpoint,
+            settings: config.settings(),
+            checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
+            savepoints: savepoint_policy(config),
+            disk: Arc::new(RealDisk),
+            clock,
+            threads: true,
+        }
+    }
+}
+
+/// Directory of the state store.
+pub fn state_directory(config: &Config) -> PathBuf {
+    config.node.data_dir.join("state")
+}
+
+/// Options of journal, windows log and errors log.
+pub fn log_options(config: &Config) -> [LogOptions; 3] {
+    [
+        journal_options(config),
+        output_options("windows", &config.windows, config),
+        output_options("errors", &config.errors.output, config),
+    ]
+}
+
+/// Opens or creates a log, which is known to be synced up to a position and begins with record `first` if it is new.
+pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<Log> {
+    let name = options.name;
+    let opened = Log::open_at(Arc::new(RealDisk), Arc::new(SystemClock), options, known_synced, first);
+    let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
+    report(name, &recovery);
+    Ok(log)
 }
 
 fn journal_options(config: &Config) -> LogOptions {
@@ -137,14 +170,14 @@ fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> an
 }
 
 /// How a state store is opened on the real file system.
-pub fn open_sled(disk: Arc<dyn Disk>) -> OpenStore {
+fn open_sled(disk: Arc<dyn Disk>) -> OpenStore {
     Arc::new(move |directory| {
         SledStore::open(directory, disk.clone()).map(|store| Box::new(store) as Box<dyn KeyValue>)
     })
 }
 
 /// When and where savepoints are written.
-pub fn savepoint_policy(config: &Config) -> SavepointPolicy {
+fn savepoint_policy(config: &Config) -> SavepointPolicy {
     SavepointPolicy {
         directory: config.node.data_dir.join(savepoint::DIRECTORY),
         interval: config.state.savepoint_interval_ms.map(Duration::from_millis),

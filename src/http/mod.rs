@@ -13,6 +13,7 @@ mod parameters;
 pub mod problem;
 mod results;
 mod router;
+mod savepoints;
 mod server;
 pub mod source;
 mod state;

@@ -1,11 +1,11 @@
-//! A small HTTP client: GET over TCP, one connection per request, bounded in time and bytes.
+//! A small HTTP client: GET and POST over TCP, one connection per request, bounded in time and bytes.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
-use hyper::header::{ACCEPT, HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -67,13 +67,25 @@ pub fn authority(url: &str) -> Option<&str> {
 /// # Errors
 /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
 pub async fn get(authority: &str, path: &str) -> Result<Response, HttpError> {
-    match timeout(TIMEOUT, exchange(authority, path)).await {
+    request(Method::GET, authority, path, Bytes::new()).await
+}
+
+/// Sends a JSON body, or an empty one, to `http://{authority}{path}`.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(authority: &str, path: &str, json: Bytes) -> Result<Response, HttpError> {
+    request(Method::POST, authority, path, json).await
+}
+
+async fn request(method: Method, authority: &str, path: &str, body: Bytes) -> Result<Response, HttpError> {
+    match timeout(TIMEOUT, exchange(method, authority, path, body)).await {
         Ok(result) => result,
         Err(_) => Err(HttpError::TooSlow { authority: authority.to_owned(), path: path.to_owned() }),
     }
 }
 
-async fn exchange(authority: &str, path: &str) -> Result<Response, HttpError> {
+async fn exchange(method: Method, authority: &str, path: &str, body: Bytes) -> Result<Response, HttpError> {
     let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
         authority: authority.to_owned(),
         path: path.to_owned(),
@@ -84,11 +96,12 @@ async fn exchange(authority: &str, path: &str) -> Result<Response, HttpError> {
         .map_err(|source| HttpError::Unreachable { authority: authority.to_owned(), source })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-    let request = Request::get(path)
-        .header(HOST, authority)
-        .header(ACCEPT, "application/json, text/plain")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(error.into()))?;
+    let mut request = Request::builder().method(method).uri(path);
+    request = request.header(HOST, authority).header(ACCEPT, "application/json, text/plain");
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
         let status = response.status().as_u16();

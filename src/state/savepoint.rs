@@ -133,7 +133,7 @@ fn damaged(path: &Path, what: impl Into<String>) -> SavepointError {
 }
 
 /// Name of the savepoint of a journal position: their order is that of the journal.
-fn file_name(replay_from: u64) -> String {
+pub fn file_name(replay_from: u64) -> String {
     format!("savepoint-{replay_from:020}{SUFFIX}")
 }
 

@@ -121,7 +121,11 @@ impl Bench {
         drop(recovered.store);
         let again = self.open();
         assert!(again.fallback.is_none(), "{:?}", again.fallback);
-        assert_eq!(again.checkpoint, recovered.checkpoint, "what was rebuilt stays");
+        // Only the slots of the store may be others.
+        let state = |checkpoint: Option<Checkpoint>| {
+            checkpoint.map(|checkpoint| (checkpoint.manifest.id, checkpoint.manifest.positions, checkpoint.groups))
+        };
+        assert_eq!(state(again.checkpoint), state(recovered.checkpoint), "what was rebuilt stays");
     }
 
     fn directories(&self) -> Vec<String> {
