@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::core::operator::{GroupBlob, Operator};
 use crate::pipeline::checkpoint_worker::{Waited, Worker};
-use crate::pipeline::checkpoint_writer::{Completion, Job, Outcome};
+use crate::pipeline::checkpoint_writer::{Completion, Failure, Job, Outcome};
 use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
@@ -120,10 +120,13 @@ impl Checkpointer {
         }
     }
 
-    /// Looks whether the writer has finished.
-    pub(super) fn poll(&mut self, operator: &mut Operator) {
-        if let Some(outcome) = self.worker.outcome() {
-            self.finished(operator, &outcome);
+    /// Looks whether the writer has finished. An error says that the store cannot be used any more.
+    pub(super) fn poll(&mut self, operator: &mut Operator) -> Result<(), String> {
+        let Some(outcome) = self.worker.outcome() else { return Ok(()) };
+        self.finished(operator, &outcome);
+        match outcome {
+            Err(Failure::Lost(reason)) => Err(reason),
+            Ok(()) | Err(Failure::Passing(_)) => Ok(()),
         }
     }
 
@@ -164,9 +167,9 @@ impl Checkpointer {
                     self.finished(operator, &outcome);
                     outcome?;
                 }
-                Waited::Gone => return Err("its writer has stopped".into()),
+                Waited::Gone => return Err(Failure::Passing("its writer has stopped".into())),
                 Waited::NotYet if self.clock.monotonic() >= deadline => {
-                    return Err("it was not on disk by the deadline".into());
+                    return Err(Failure::Passing("it was not on disk by the deadline".into()));
                 }
                 Waited::NotYet => {}
             }

@@ -56,6 +56,9 @@ pub enum PipelineError {
     /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
     #[error("the last checkpoint failed: {0}")]
     Checkpoint(String),
+    /// The checkpoint store became unusable. The next start replaces it.
+    #[error("{0}; the next start moves the store aside and goes on from a savepoint or the journal")]
+    Store(String),
 }
 
 /// What a turn of the loop came to.
@@ -150,7 +153,7 @@ impl Runner {
         let (positions, now_ms) = (self.positions(), self.clock.now_ms());
         let outcome = self.checkpointer.finish(&mut self.operator, positions, now_ms, grace);
         self.publish_status();
-        outcome.map_err(PipelineError::Checkpoint)
+        outcome.map_err(|failure| PipelineError::Checkpoint(failure.sentence().to_owned()))
     }
 
     /// Does the next piece of work. Never waits, but for the disk where the checkpoint writer has no thread of its own.
@@ -169,7 +172,7 @@ impl Runner {
             self.process(batch)?;
             self.progress.last_batch = now;
         }
-        self.checkpoint();
+        self.checkpoint()?;
         if batch.is_some() {
             if now.saturating_sub(self.progress.last_status) >= STATUS_INTERVAL {
                 self.publish_status();
@@ -244,14 +247,15 @@ impl Runner {
         }
     }
 
-    fn checkpoint(&mut self) {
-        self.checkpointer.poll(&mut self.operator);
+    fn checkpoint(&mut self) -> Result<(), PipelineError> {
+        self.checkpointer.poll(&mut self.operator).map_err(PipelineError::Store)?;
         // Results that no output log has taken yet are in no checkpoint.
         if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
         }
         self.checkpointer.step(&mut self.operator);
+        Ok(())
     }
 
     fn positions(&self) -> Positions {

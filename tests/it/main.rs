@@ -7,6 +7,7 @@
 
 mod daemon;
 mod durability;
+mod faults_state;
 mod hostile;
 mod http;
 mod layout;
@@ -16,6 +17,7 @@ mod random;
 mod readings;
 mod reasons;
 mod replay;
+mod shim;
 mod simulate;
 mod wait;
 mod weir;

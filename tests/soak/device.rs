@@ -113,7 +113,8 @@ impl Device {
     }
 
     fn make_message(&mut self) {
-        let faulty = self.kind == Kind::Faulty && self.random.below(5) == 0;
+        // A malformed message does not make a device known, so the first one is good.
+        let faulty = self.kind == Kind::Faulty && self.sent.readings > 0 && self.random.below(5) == 0;
         self.sent.faulty += u64::from(faulty);
         let payload = if faulty && self.random.below(2) == 0 {
             format!("{{not json {}", self.random.next())

@@ -80,7 +80,10 @@ impl Outcomes {
         match open(directory) {
             Ok((_, found)) => {
                 let id = found.as_ref().map_or(0, |checkpoint| checkpoint.manifest.id);
-                assert!(id == completed || id == completed + 1, "{what}: checkpoint {id} where {completed} was complete");
+                assert!(
+                    id == completed || id == completed + 1,
+                    "{what}: checkpoint {id} where {completed} was complete"
+                );
                 if let Some(checkpoint) = found {
                     assert_eq!(checkpoint.manifest.header, header(id), "{what}: header of {id}");
                     assert!(checkpoint.groups == expected_groups(id), "{what}: groups of {id}");
