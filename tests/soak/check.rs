@@ -45,9 +45,12 @@ pub fn totals(weir: &Weir, sent: &[Sent]) {
 
 /// The windows of this round hold each of its readings once.
 fn windows(weir: &Weir, sent: &Sent) {
-    let windows = weir.list("windows", &format!("&device={}&from={}", sent.device, sent.round_from_ms));
-    let total = |name: &str| windows.iter().filter_map(|window| window[name].as_f64()).sum::<f64>() as u64;
-    let counted = (total("count"), total("sum"));
+    // A window that has fired is shown once its log's writer has written it.
+    let counted = wait_for("the windows are shown", || {
+        let windows = weir.list("windows", &format!("&device={}&from={}", sent.device, sent.round_from_ms));
+        let total = |name: &str| windows.iter().filter_map(|window| window[name].as_f64()).sum::<f64>() as u64;
+        (total("count") >= sent.round_readings).then(|| (total("count"), total("sum")))
+    });
     assert_eq!(counted, (sent.round_readings, sent.round_sum), "readings in windows of {sent:?}");
 }
 
