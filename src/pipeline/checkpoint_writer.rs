@@ -39,6 +39,7 @@ pub(super) struct Completion {
     pub(super) savepoints: Vec<SavepointReply>,
 }
 
+<<<<<<< HEAD
 /// How a checkpoint ended.
 pub(super) type Outcome = Result<(), Failure>;
 
@@ -64,6 +65,10 @@ impl From<StateError> for Failure {
         if error.is_damage() { Self::Lost(error.to_string()) } else { Self::Passing(error.to_string()) }
     }
 }
+=======
+/// How a checkpoint ended: the bytes stored for it, or a sentence.
+pub(super) type Outcome = Result<u64, String>;
+>>>>>>> main
 
 /// Writes checkpoints and frees what they make unnecessary.
 #[derive(Debug)]
@@ -109,10 +114,17 @@ impl Writer {
                     None => self.complete(*completion),
                 };
                 match &outcome {
+<<<<<<< HEAD
                     Ok(()) => self.after(replies),
                     Err(failure) => {
                         self.failed(failure.sentence());
                         answer(replies, &Err(format!("the checkpoint failed: {}", failure.sentence())));
+=======
+                    Ok(_) => self.after(replies),
+                    Err(error) => {
+                        self.failed(error);
+                        answer(replies, &Err(format!("the checkpoint failed: {error}")));
+>>>>>>> main
                     }
                 }
                 Some(outcome)
@@ -161,7 +173,7 @@ impl Writer {
             errors_position: positions.errors,
         };
         self.pipeline.completed(info, self.clock.now_ms());
-        Ok(())
+        Ok(bytes)
     }
 
     fn failed(&mut self, error: &str) {

@@ -220,6 +220,7 @@ impl Runner {
             .apply(self.position, batch.arrival_ms(), records, &mut self.outputs)
             .map_err(|source| PipelineError::Record { position: batch.first().0, source })?;
         self.position = batch.end().0;
+        self.checkpointer.processed(batch.disk_bytes());
         self.arrival_ms = Some(batch.arrival_ms());
         assert_eq!(self.operator.totals().unaccounted(), 0, "a reading is neither in a window nor rejected");
         self.append_outputs()?;

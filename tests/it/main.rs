@@ -17,6 +17,7 @@ mod random;
 mod readings;
 mod reasons;
 mod replay;
+mod savepoints;
 mod shim;
 mod simulate;
 mod wait;
