@@ -155,7 +155,7 @@ impl Checkpointer {
         self.finished(operator, &outcome);
         match outcome {
             Err(Failure::Lost(reason)) => Err(reason),
-            Ok(()) | Err(Failure::Passing(_)) => Ok(()),
+            Ok(_) | Err(Failure::Passing(_)) => Ok(()),
         }
     }
 
@@ -197,11 +197,11 @@ impl Checkpointer {
             match self.worker.wait() {
                 Waited::Outcome(outcome) => {
                     self.finished(operator, &outcome);
-                    outcome?;
+                    outcome.map_err(|failure| failure.sentence().to_owned())?;
                 }
-                Waited::Gone => return Err(Failure::Passing("its writer has stopped".into())),
+                Waited::Gone => return Err("its writer has stopped".into()),
                 Waited::NotYet if self.clock.monotonic() >= deadline => {
-                    return Err(Failure::Passing("it was not on disk by the deadline".into()));
+                    return Err("it was not on disk by the deadline".into());
                 }
                 Waited::NotYet => {}
             }

@@ -39,9 +39,8 @@ pub(super) struct Completion {
     pub(super) savepoints: Vec<SavepointReply>,
 }
 
-<<<<<<< HEAD
-/// How a checkpoint ended.
-pub(super) type Outcome = Result<(), Failure>;
+/// How a checkpoint ended: the bytes stored for it, or why not.
+pub(super) type Outcome = Result<u64, Failure>;
 
 /// Why a checkpoint was not taken.
 #[derive(Debug, Clone)]
@@ -65,10 +64,6 @@ impl From<StateError> for Failure {
         if error.is_damage() { Self::Lost(error.to_string()) } else { Self::Passing(error.to_string()) }
     }
 }
-=======
-/// How a checkpoint ended: the bytes stored for it, or a sentence.
-pub(super) type Outcome = Result<u64, String>;
->>>>>>> main
 
 /// Writes checkpoints and frees what they make unnecessary.
 #[derive(Debug)]
@@ -114,17 +109,10 @@ impl Writer {
                     None => self.complete(*completion),
                 };
                 match &outcome {
-<<<<<<< HEAD
-                    Ok(()) => self.after(replies),
+                    Ok(_) => self.after(replies),
                     Err(failure) => {
                         self.failed(failure.sentence());
                         answer(replies, &Err(format!("the checkpoint failed: {}", failure.sentence())));
-=======
-                    Ok(_) => self.after(replies),
-                    Err(error) => {
-                        self.failed(error);
-                        answer(replies, &Err(format!("the checkpoint failed: {error}")));
->>>>>>> main
                     }
                 }
                 Some(outcome)

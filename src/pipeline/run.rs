@@ -153,7 +153,7 @@ impl Runner {
         let (positions, now_ms) = (self.positions(), self.clock.now_ms());
         let outcome = self.checkpointer.finish(&mut self.operator, positions, now_ms, grace);
         self.publish_status();
-        outcome.map_err(|failure| PipelineError::Checkpoint(failure.sentence().to_owned()))
+        outcome.map_err(PipelineError::Checkpoint)
     }
 
     /// Does the next piece of work. Never waits, but for the disk where the checkpoint writer has no thread of its own.

@@ -2,11 +2,8 @@
 //!
 //! sled 0.34.7 keeps what it is given only when used in a certain way; each rule stands at its call.
 
-<<<<<<< HEAD
-use std::panic::AssertUnwindSafe;
-=======
 use std::io::ErrorKind;
->>>>>>> main
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -86,9 +86,8 @@ impl StateError {
     }
 }
 
-/// Errors that speak of what stands in the store's place, not of the file system under it: a directory where a file was,
-/// a file where a directory was, a file that is too short.
+/// Errors that speak of what stands in the place of the store's files, not of the file system under them: a directory, a
+/// file that is too short.
 fn is_out_of_place(kind: ErrorKind) -> bool {
-    use ErrorKind::{AlreadyExists, InvalidData, IsADirectory, NotADirectory, UnexpectedEof};
-    matches!(kind, AlreadyExists | InvalidData | IsADirectory | NotADirectory | UnexpectedEof)
+    matches!(kind, ErrorKind::InvalidData | ErrorKind::IsADirectory | ErrorKind::UnexpectedEof)
 }

@@ -16,7 +16,7 @@ use crate::state::key_value::{KeyValue, MAX_VALUE_BYTES, SledStore};
 use crate::state::manifest::Positions;
 use crate::state::store::{Checkpoint, Store, open_within};
 
-use files::{Capture, Image, Random, read_image, write_image};
+use files::{Capture, Random, write_image};
 
 /// Far more than an open takes; a store that spins is given up after it.
 const LIMIT: Duration = Duration::from_secs(5);
