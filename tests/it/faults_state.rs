@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::load::assert_windows;
 use crate::mqtt::{Client, Version};
 use crate::random::Random;
 use crate::shim::{Calls, EIO, ENOSPC, Shim};
@@ -51,18 +52,6 @@ impl Sender {
         }
         weir.assert_accounted();
     }
-}
-
-/// The device's readings 0 to `count`, whose values are their numbers, are in its windows, each once.
-#[track_caller]
-pub fn assert_windows(weir: &Weir, device: &str, count: u64) {
-    // A window that has fired is shown once its log's writer has written it.
-    let totals = wait_for("the windows are shown", || {
-        let windows = weir.list("windows", &format!("&device={device}"));
-        let total = |name: &str| windows.iter().filter_map(|window| window[name].as_f64()).sum::<f64>() as u64;
-        (total("count") >= count).then(|| (total("count"), total("sum")))
-    });
-    assert_eq!(totals, (count, count * (count - 1) / 2), "{device}");
 }
 
 const SETTINGS: &[(&str, &str)] = &[

@@ -7,10 +7,13 @@
 
 mod daemon;
 mod durability;
+mod faults_clock;
+mod faults_disk;
 mod faults_state;
 mod hostile;
 mod http;
 mod layout;
+mod load;
 mod mqtt;
 mod peers;
 mod random;
@@ -20,5 +23,6 @@ mod replay;
 mod savepoints;
 mod shim;
 mod simulate;
+mod small_disk;
 mod wait;
 mod weir;
