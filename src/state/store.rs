@@ -443,6 +443,60 @@ mod tests {
         }
     }
 
+    /// How `memory` is opened; what it holds is synced then, as with sled.
+    fn opening(memory: &Memory) -> Opening {
+        let memory = memory.clone();
+        let open = move |_: &Path| memory.sync().map(|()| Box::new(memory.clone()) as Box<dyn KeyValue>);
+        Opening { open: Arc::new(open), limit: None }
+    }
+
+    fn attempt(store: &mut Store, byte: u8) -> Result<u64, StateError> {
+        store.put_groups(&[blob(1, 10, byte), blob(2, MAX_VALUE_BYTES + 1, byte)])?;
+        store.complete(0, positions(u64::from(byte)), vec![byte; 100]).map(|(id, _)| id)
+    }
+
+    /// A failed call anywhere in one checkpoint, then a crash anywhere in the next: what failed may have reached the disk
+    /// all the same, and must not be half written over.
+    #[test]
+    fn a_failure_and_then_a_crash_leave_a_whole_checkpoint() {
+        for (fail_at, crash_at) in (0..6).flat_map(|fail_at| (0..16).map(move |crash_at| (fail_at, crash_at))) {
+            for keep_unsynced in [false, true] {
+                let memory = Memory::default();
+                let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+                attempt(&mut store, 1).unwrap();
+                memory.0.lock().unwrap().calls_left = Some(fail_at);
+                if attempt(&mut store, 2).is_err() {
+                    store.abandon();
+                }
+                memory.0.lock().unwrap().calls_left = Some(crash_at);
+                let completed = attempt(&mut store, 3).is_ok();
+                let what = format!("failure at {fail_at}, crash at {crash_at}, {keep_unsynced}");
+                let (_, found) = Store::load(Box::new(memory.crash(keep_unsynced)), PathBuf::from("memory"))
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                let found = found.unwrap_or_else(|| panic!("{what}: nothing"));
+                let byte = found.manifest.positions.replay_from as u8;
+                assert!(!completed || byte == 3, "{what}: {byte}");
+                assert_eq!(found.manifest.header, [byte; 100], "{what}");
+                assert_eq!(found.groups, [blob(1, 10, byte), blob(2, MAX_VALUE_BYTES + 1, byte)], "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_that_lost_its_checkpoint_is_damaged() {
+        let memory = Memory::default();
+        let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+        attempt(&mut store, 1).unwrap();
+        memory.0.lock().unwrap().calls_left = Some(0);
+        assert!(attempt(&mut store, 2).is_err());
+        // Still failing: the store stays closed, and that is not damage.
+        assert!(attempt(&mut store, 2).is_err());
+        memory.0.lock().unwrap().calls_left = None;
+        memory.0.lock().unwrap().current.clear();
+        let error = attempt(&mut store, 2).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("checkpoint 0, and 1 was complete"), "{error}");
+    }
+
     #[test]
     fn a_wrong_blob_is_damage() {
         let memory = Memory::default();

@@ -10,10 +10,10 @@ use crate::shim::{Calls, EIO, ENOSPC, Shim};
 use crate::wait::{wait_for, window_before};
 use crate::weir::Weir;
 
-const DEVICES: u64 = 20;
+const DEVICES: u64 = 6;
 
 /// A field that no reading needs, for a journal that grows quickly.
-const PADDING_BYTES: usize = 20_000;
+const PADDING_BYTES: usize = 60_000;
 
 /// Devices whose readings are all acknowledged, so that every one of them must be counted once, whatever happens later.
 struct Sender {
@@ -255,6 +255,25 @@ fn goes_on_after_failures(calls: Calls, errno: u64) {
     weir.restart();
     sender.assert_counted(&weir);
     assert!(!weir.output().contains("cannot be used"), "the store was not damaged");
+    weir.terminate();
+}
+
+/// What is found in the store after a failure is not what was there: weir ends, and the next start replaces the store.
+#[test]
+fn a_store_that_is_lost_while_weir_runs_is_replaced_by_the_next_start() {
+    let (mut weir, shim, rule) = under_shim(Calls::Sync);
+    let mut sender = Sender::new();
+    sender.send(&weir, 5);
+    wait_checkpoint(&weir, &mut sender);
+    shim.fail_from_now_on(rule, EIO);
+    sender.send(&weir, 1);
+    wait_for("a checkpoint fails", || (weir.metric_sum("weir_checkpoint_failures_total") > 0.0).then_some(()));
+    fs::File::options().write(true).open(db(&weir)).and_then(|file| file.set_len(0)).expect("it can be emptied");
+    shim.heal(rule);
+    assert_eq!(weir.wait_exit().code(), Some(74));
+    assert!(weir.output().contains("the next start moves the store aside"), "it is not told");
+    weir.restart();
+    sender.assert_counted(&weir);
     weir.terminate();
 }
 

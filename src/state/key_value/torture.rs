@@ -16,7 +16,7 @@ use crate::state::key_value::{KeyValue, MAX_VALUE_BYTES, SledStore};
 use crate::state::manifest::Positions;
 use crate::state::store::{Checkpoint, Store, open_within};
 
-use files::{Capture, Random, write_image};
+use files::{Capture, Image, Random, read_image, write_image};
 
 /// Far more than an open takes; a store that spins is given up after it.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -92,16 +92,41 @@ impl Outcomes {
                 Some(id)
             }
             Err(error) => {
-                assert!(error.is_damage(), "{what}: not told as damage: {error:?}");
-                let count = match error {
-                    StateError::Panicked { .. } => &mut self.panic,
-                    StateError::TimedOut { .. } => &mut self.hang,
-                    _ => &mut self.error,
-                };
-                *count += 1;
+                self.told(&error, what);
                 None
             }
         }
+    }
+
+    /// The same, where what was synced long ago may be damaged too. Returns 1 for an older checkpoint.
+    #[track_caller]
+    fn look_at_any(&mut self, directory: &Path, last: u64, what: &str) -> u32 {
+        let found = match open(directory) {
+            Ok((_, found)) => found,
+            Err(error) => {
+                self.told(&error, what);
+                return 0;
+            }
+        };
+        let id = found.as_ref().map_or(0, |checkpoint| checkpoint.manifest.id);
+        assert!(id <= last, "{what}: checkpoint {id} of {last}");
+        if let Some(checkpoint) = found {
+            assert_eq!(checkpoint.manifest.header, header(id), "{what}: header of {id}");
+            assert!(checkpoint.groups == expected_groups(id), "{what}: groups of {id}");
+        }
+        self.complete += 1;
+        u32::from(id < last)
+    }
+
+    #[track_caller]
+    fn told(&mut self, error: &StateError, what: &str) {
+        assert!(error.is_damage(), "{what}: not told as damage: {error:?}");
+        let count = match error {
+            StateError::Panicked { .. } => &mut self.panic,
+            StateError::TimedOut { .. } => &mut self.hang,
+            _ => &mut self.error,
+        };
+        *count += 1;
     }
 }
 
@@ -151,4 +176,107 @@ fn what_was_synced_is_found_again() {
         }
     }
     println!("{outcomes:?}");
+}
+
+/// A store with `count` checkpoints, as it is after its process ended.
+fn finished(directory: &Path, count: u64) -> Image {
+    drop(history(directory, count));
+    read_image(directory)
+}
+
+/// Opens damaged images of a store whose last checkpoint is `last`. Unlike a power cut, damage may take what was synced
+/// long ago: then an older checkpoint may come out, whole, and whether it is of use is for the journal to say.
+fn look_at_damage(count: u32, last: u64, mut damage: impl FnMut(&mut Image, &mut Random) -> String) {
+    let mut random = Random(files::seed());
+    let directory = tempfile::tempdir().expect("a directory");
+    let whole = finished(&directory.path().join("store"), last);
+    let (mut outcomes, mut older) = (Outcomes::default(), 0);
+    for round in 0..count {
+        let mut image = whole.clone();
+        let what = format!("image {round}: {}", damage(&mut image, &mut random));
+        let at = directory.path().join(format!("image-{round}"));
+        write_image(&at, &image);
+        older += outcomes.look_at_any(&at, last, &what);
+        // A store that hung is still held by the thread that opened it.
+        let _ = std::fs::remove_dir_all(&at);
+    }
+    println!("{outcomes:?}, of the complete ones {older} older");
+}
+
+#[test]
+fn flipped_bits_are_told_or_harmless() {
+    look_at_damage(150, 6, |image, random| {
+        let names: Vec<_> = image.keys().cloned().collect();
+        // Mostly the log itself.
+        let name =
+            if random.below(8) > 0 { Path::new("db") } else { &names[random.below(names.len() as u64) as usize] };
+        let bytes = image.get_mut(name).expect("a file of the image");
+        let flips = 1 + random.below(3);
+        for _ in 0..flips {
+            let Some(len) = (bytes.len() as u64).checked_sub(1) else { continue };
+            bytes[random.below(len + 1) as usize] ^= 1 << random.below(8);
+        }
+        format!("{flips} bits of {}", name.display())
+    });
+}
+
+#[test]
+fn a_file_cut_anywhere_is_told_or_harmless() {
+    look_at_damage(80, 6, |image, random| {
+        let bytes = image.get_mut(Path::new("db")).expect("the log");
+        let len = random.below(bytes.len() as u64);
+        bytes.truncate(len as usize);
+        format!("cut at {len}")
+    });
+}
+
+#[test]
+fn what_is_left_over_from_an_interrupted_open_is_harmless() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut image = finished(&directory.path().join("store"), 3);
+    image.insert("snap.00000000000FFFFF.generating".into(), b"half a snapsh".to_vec());
+    image.insert("snap.0000000000FFFFFF".into(), Vec::new());
+    image.insert("blobs/12345".into(), b"no blob".to_vec());
+    let at = directory.path().join("image");
+    write_image(&at, &image);
+    let mut outcomes = Outcomes::default();
+    assert_eq!(outcomes.look(&at, 3, "left-over files"), Some(3));
+    // And once more: the first open left nothing behind either.
+    assert_eq!(outcomes.look(&at, 3, "the second open"), Some(3));
+}
+
+#[test]
+fn what_is_no_store_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "a file").expect("a file");
+    assert!(open(&file).expect_err("a file is no store").is_damage());
+    let inner = directory.path().join("inner");
+    std::fs::create_dir_all(inner.join("db")).expect("a directory");
+    assert!(open(&inner).expect_err("a directory is no log").is_damage());
+    // Nothing at all is a new store.
+    assert!(open(&directory.path().join("absent")).expect("a new store").1.is_none());
+}
+
+/// Fixed keys, small batches: thousands of checkpoints leave a file of a few times what they hold.
+#[test]
+fn the_file_does_not_grow_with_the_number_of_checkpoints() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut store, _) = open(directory.path()).expect("a new store");
+    let live: u64 = 2 * 64 * 12_000;
+    let mut sizes = Vec::new();
+    for id in 1..=1_000u64 {
+        let groups: Vec<_> = (0..64u16)
+            .filter(|group| id <= 2 || (u64::from(*group) + id).is_multiple_of(4))
+            .map(|group| GroupBlob { group, bytes: Random(id << 8 | u64::from(group)).bytes(12_000) })
+            .collect();
+        store.put_groups(&groups).expect("groups are stored");
+        store.complete(0, Positions::default(), Vec::new()).expect("a checkpoint is stored");
+        if id % 100 == 0 {
+            sizes.push(store.disk_bytes().expect("its size"));
+        }
+    }
+    println!("{live} bytes live, on disk: {sizes:?}");
+    let largest = sizes.iter().max().expect("sizes");
+    assert!(*largest <= 5 * live, "{live} bytes live take {largest} on disk: {sizes:?}");
 }
