@@ -26,6 +26,8 @@ pub(super) struct Recovered {
     pub(super) end: Lsn,
     pub(super) arrival_ms: Option<i64>,
     pub(super) torn_bytes: u64,
+    /// One past the last record that a hole stands for, in what was checked.
+    pub(super) lost_until: Option<Lsn>,
 }
 
 /// Recovers the log of `options.dir`. `first`: where an empty log begins.
@@ -58,7 +60,7 @@ fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -
     let active =
         active::create(disk, &options.dir, &header).map_err(LogError::io(options.name, "create its first segment"))?;
     let segments = VecDeque::from([Segment::empty(first, active.seed)]);
-    Ok(Recovered { segments, active, end: first, arrival_ms: None, torn_bytes: 0 })
+    Ok(Recovered { segments, active, end: first, arrival_ms: None, torn_bytes: 0, lost_until: None })
 }
 
 fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
@@ -91,20 +93,21 @@ impl Recovery<'_> {
         let mut segments = VecDeque::with_capacity(opened.len());
         // What lies in segments wholly below the checkpoint was checked before, and is checked again when it is read.
         let checked_from = self.files.partition_point(|file| file.first <= self.known_synced).saturating_sub(1);
-        let mut torn_bytes = 0;
+        let (mut torn_bytes, mut lost_until) = (0, None);
         for (index, open) in opened.iter().enumerate() {
             let Some(header) = open.header else { continue };
             match opened.get(index + 1).and_then(|next| next.header) {
                 Some(next) if index < checked_from => segments.push_back(self.unread(index, open, &header, &next)?),
                 // Without a successor's word for its end and its newest arrival time it is read.
                 _ => {
-                    let (segment, torn) = self.check(index, open, &header)?;
+                    let (segment, torn, lost) = self.check(index, open, &header)?;
                     segments.push_back(segment);
                     torn_bytes += torn;
+                    lost_until = lost.or(lost_until);
                 }
             }
         }
-        self.finish(&opened, segments, torn_bytes)
+        Ok(Recovered { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
     }
 
     fn open_all(&self) -> Result<Vec<OpenSegment>, LogError> {
@@ -148,14 +151,19 @@ impl Recovery<'_> {
         Ok(segment)
     }
 
-    /// Checks every batch of a segment; returns the bytes of a torn tail, which is cut.
-    fn check(&self, index: usize, open: &OpenSegment, header: &SegmentHeader) -> Result<(Segment, u64), LogError> {
+    /// Checks every batch of a segment; returns the bytes of a torn tail, which is cut, and the end of the last hole.
+    fn check(
+        &self,
+        index: usize,
+        open: &OpenSegment,
+        header: &SegmentHeader,
+    ) -> Result<(Segment, u64, Option<Lsn>), LogError> {
         let file = &self.files[index];
         let successor = self.files.get(index + 1).map(|next| next.first);
         let mut segment = Segment::empty(file.first, header.seed());
         let mut scanner = self.scanner(open, header, file.bytes);
         let found = survey(&mut scanner, &mut segment).map_err(self.io("read a segment"))?;
-        let Survey { synced_below, fault, proof, .. } = found;
+        let Survey { synced_below, fault, proof, lost_until, .. } = found;
         let mut torn_bytes = 0;
         if let Some(fault) = fault.or_else(|| short_of(&segment, successor)) {
             match judge(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
@@ -167,7 +175,7 @@ impl Recovery<'_> {
         if successor.is_none() && segment.end >= self.known_synced {
             self.write_again(open, header, &segment, synced_below)?;
         }
-        Ok((segment, torn_bytes))
+        Ok((segment, torn_bytes, lost_until))
     }
 
     fn cut(&self, file: &SegmentFile, open: &OpenSegment, segment: &Segment) -> Result<u64, LogError> {
@@ -263,7 +271,7 @@ impl Recovery<'_> {
                 active
             }
         };
-        Ok(Recovered { segments, active, end, arrival_ms, torn_bytes })
+        Ok(Recovered { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
     }
 
     /// Finishes the creation of the last segment.

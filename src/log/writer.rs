@@ -274,6 +274,7 @@ impl Writer {
             arrival_ms,
             synced_below: self.synced,
             body_crc: crc32c(body),
+            is_hole: false,
         };
         space.copy_from_slice(&header.encode(self.active.seed));
         header

@@ -214,6 +214,12 @@ impl Runner {
 
     fn process(&mut self, batch: &Batch) -> Result<(), PipelineError> {
         assert!(batch.first().0 <= self.position, "the journal freed records that no checkpoint has");
+        if batch.is_hole() {
+            let (first, end) = (batch.first().0, batch.end().0);
+            tracing::warn!(first, end, "passing journal records that are lost: `weir journal repair` cut them out");
+            // From a checkpoint behind them on no start computes results again because of them.
+            self.checkpointer.hasten();
+        }
         let skip = (self.position - batch.first().0) as usize;
         let records = batch.records().skip(skip);
         self.operator

@@ -19,6 +19,7 @@ mod peers;
 mod random;
 mod readings;
 mod reasons;
+mod repair;
 mod replay;
 mod savepoints;
 mod shim;
