@@ -7,9 +7,13 @@
 
 mod daemon;
 mod durability;
+mod faults_clock;
+mod faults_disk;
+mod faults_state;
 mod hostile;
 mod http;
 mod layout;
+mod load;
 mod mqtt;
 mod peers;
 mod random;
@@ -18,6 +22,8 @@ mod reasons;
 mod repair;
 mod replay;
 mod savepoints;
+mod shim;
 mod simulate;
+mod small_disk;
 mod wait;
 mod weir;
