@@ -300,7 +300,10 @@ impl World {
         self.go_down(false);
         match decay {
             Decay::Log { flip, .. } => self.flip_back(flip),
-            Decay::Store(_) | Decay::StoreLost if self.plan.savepoints.interval.is_some() => {
+            // Where there was no space for a savepoint, the journal may have been freed without one.
+            Decay::Store(_) | Decay::StoreLost
+                if self.plan.savepoints.interval.is_some() && self.figures.full_disks == 0 =>
+            {
                 return Err(format!("the state store is lost, and the savepoints are of no use: {error}"));
             }
             Decay::Store(flip) => self.flip_back(flip),

@@ -93,6 +93,12 @@ impl State {
         self.names.get(path).copied().ok_or_else(|| not_found(path))
     }
 
+    /// The file that is called so whatever a power cut does.
+    pub(super) fn certain_file(&self, path: &Path) -> Option<&FileState> {
+        let index = self.certain_names.get(path)?;
+        (self.names.get(path) == Some(index)).then(|| &self.files[*index])
+    }
+
     pub(super) fn used_bytes(&self) -> u64 {
         let live: BTreeSet<usize> = self.names.values().copied().collect();
         live.into_iter().map(|index| self.files[index].content.len() as u64).sum()
