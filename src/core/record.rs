@@ -4,21 +4,31 @@
 //! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic] payload
 //! tick     02
 //! resumed  03
+//! replay   04 flags error_seq u64 position u64 index u32 arrival_ms i64 client_len u16, client, topic_len u16, topic,
+//!          payload
 //! ```
-//! Integers are little-endian. Flags: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
+//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
 //! previous publish of this batch" (they are then left out). The packet id is there when QoS > 0. The payload ends
 //! with the record. Arrival time belongs to the batch.
+//!
+//! A replay is a stored error that is processed again: the error's sequence number, the journal position of the record
+//! that it came from, the index of the reading in the message, when the message first arrived. Flags: bit 0 the error
+//! concerns the whole message (then the index is 0), bit 1 the message's `seq` was not remembered when it was rejected.
 
 use thiserror::Error;
 
 const KIND_PUBLISH: u8 = 1;
 const KIND_TICK: u8 = 2;
 const KIND_RESUMED: u8 = 3;
+const KIND_REPLAY: u8 = 4;
 
 const FLAG_QOS: u8 = 0b0000_0011;
 const FLAG_DUP: u8 = 0b0000_0100;
 const FLAG_RETAIN: u8 = 0b0000_1000;
 const FLAG_SAME_ORIGIN: u8 = 0b0001_0000;
+
+const REPLAY_WHOLE: u8 = 0b0000_0001;
+const REPLAY_UNSEEN: u8 = 0b0000_0010;
 
 /// One MQTT publish on an ingest topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +49,27 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
+/// A stored error that is processed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay<'a> {
+    /// Sequence number of the error.
+    pub error_seq: u64,
+    /// Journal position of the record that was rejected.
+    pub position: u64,
+    /// Index of the rejected reading in its message; `None`: the message as a whole was rejected.
+    pub index: Option<u32>,
+    /// The message's `seq`, if it has one, was not remembered when it was rejected, because its device had no state.
+    pub unseen: bool,
+    /// When the message first arrived, Unix milliseconds.
+    pub arrival_ms: i64,
+    /// Client identifier of the connection it came by.
+    pub client_id: &'a str,
+    /// Topic name.
+    pub topic: &'a str,
+    /// Application message, whole.
+    pub payload: &'a [u8],
+}
+
 /// A journal record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -48,6 +79,8 @@ pub enum Record<'a> {
     Tick,
     /// weir started, or reads sockets again after back-pressure: every device's silence starts at zero.
     Resumed,
+    /// A stored error is processed again.
+    Replay(Replay<'a>),
 }
 
 /// A record that no writer of this format produced: the log's checksum held, so this is a defect or a newer format.
@@ -95,6 +128,25 @@ pub fn encode_resumed(out: &mut Vec<u8>) {
     out.push(KIND_RESUMED);
 }
 
+/// Appends the encoding of a replay.
+pub fn encode_replay(replay: &Replay<'_>, out: &mut Vec<u8>) {
+    let mut flags = 0;
+    if replay.index.is_none() {
+        flags |= REPLAY_WHOLE;
+    }
+    if replay.unseen {
+        flags |= REPLAY_UNSEEN;
+    }
+    out.extend_from_slice(&[KIND_REPLAY, flags]);
+    out.extend_from_slice(&replay.error_seq.to_le_bytes());
+    out.extend_from_slice(&replay.position.to_le_bytes());
+    out.extend_from_slice(&replay.index.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&replay.arrival_ms.to_le_bytes());
+    put_string(replay.client_id, out);
+    put_string(replay.topic, out);
+    out.extend_from_slice(replay.payload);
+}
+
 /// MQTT strings are at most 65,535 bytes long [MQTT-1.5.4]; longer ones never reach a record.
 fn put_string(text: &str, out: &mut Vec<u8>) {
     debug_assert!(text.len() <= usize::from(u16::MAX));
@@ -119,6 +171,7 @@ impl<'a> Decoder<'a> {
             Some((&KIND_PUBLISH, rest)) => self.publish(rest).map_err(invalid),
             Some((&KIND_TICK, [])) => Ok(Record::Tick),
             Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
+            Some((&KIND_REPLAY, rest)) => replay(rest).map_err(invalid),
             Some(_) => Err(invalid("unknown kind")),
             None => Err(invalid("empty")),
         }
@@ -149,10 +202,38 @@ impl<'a> Decoder<'a> {
     }
 }
 
-fn take_u16(bytes: &mut &[u8]) -> Result<u16, &'static str> {
-    let (head, rest) = bytes.split_first_chunk::<2>().ok_or("cut short")?;
+fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
+    let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
+    if flags & !(REPLAY_WHOLE | REPLAY_UNSEEN) != 0 {
+        return Err("unknown flags");
+    }
+    let error_seq = u64::from_le_bytes(take(&mut rest)?);
+    let position = u64::from_le_bytes(take(&mut rest)?);
+    let index = u32::from_le_bytes(take(&mut rest)?);
+    let is_whole = flags & REPLAY_WHOLE != 0;
+    if is_whole && index != 0 {
+        return Err("an index of a whole message");
+    }
+    Ok(Record::Replay(Replay {
+        error_seq,
+        position,
+        index: (!is_whole).then_some(index),
+        unseen: flags & REPLAY_UNSEEN != 0,
+        arrival_ms: i64::from_le_bytes(take(&mut rest)?),
+        client_id: take_string(&mut rest)?,
+        topic: take_string(&mut rest)?,
+        payload: rest,
+    }))
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], &'static str> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or("cut short")?;
     *bytes = rest;
-    Ok(u16::from_le_bytes(*head))
+    Ok(*head)
+}
+
+fn take_u16(bytes: &mut &[u8]) -> Result<u16, &'static str> {
+    take(bytes).map(u16::from_le_bytes)
 }
 
 fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, &'static str> {
@@ -189,6 +270,53 @@ mod tests {
         assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b""), true)));
         assert_eq!(decoder.decode(&[KIND_TICK]), Ok(Record::Tick));
         assert_eq!(decoder.decode(&[KIND_RESUMED]), Ok(Record::Resumed));
+    }
+
+    fn replay(index: Option<u32>, payload: &[u8]) -> Replay<'_> {
+        Replay {
+            error_seq: 7,
+            position: 0x0102_0304,
+            index,
+            unseen: index.is_some(),
+            arrival_ms: -2,
+            client_id: "c",
+            topic: "t",
+            payload,
+        }
+    }
+
+    #[test]
+    fn replays_read_back_and_leave_the_origin_alone() {
+        let mut first = Vec::new();
+        encode_publish(&publish(b"one"), false, &mut first);
+        let mut second = Vec::new();
+        encode_publish(&publish(b"two"), true, &mut second);
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
+        for index in [None, Some(0), Some(u32::MAX)] {
+            let mut bytes = Vec::new();
+            encode_replay(&replay(index, b"p"), &mut bytes);
+            let mut own = Decoder::default();
+            assert_eq!(own.decode(&bytes), Ok(Record::Replay(replay(index, b"p"))));
+            assert!(matches!(decoder.decode(&bytes), Ok(Record::Replay(_))));
+        }
+        assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b"two"), true)));
+    }
+
+    /// Kind 4 as released: a change here is a new kind.
+    #[test]
+    fn the_bytes_of_a_replay() {
+        let mut bytes = Vec::new();
+        encode_replay(&replay(Some(3), b"p"), &mut bytes);
+        let expected = b"\x04\x02\x07\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\x03\0\0\0\xFE\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01\0c\x01\0tp";
+        assert_eq!(bytes, expected);
+        for len in 0..bytes.len() - 1 {
+            assert!(Decoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+        bytes[1] = 1;
+        assert!(Decoder::default().decode(&bytes).is_err(), "a whole message has no index");
+        bytes[1] = 4;
+        assert!(Decoder::default().decode(&bytes).is_err(), "a flag of a later format");
     }
 
     #[test]

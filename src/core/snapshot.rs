@@ -1,9 +1,10 @@
 //! Checkpoints of the state: one header, and one blob per key group that changed.
 //!
 //! ```text
-//! header  01 settings(JSON) totals counters clock global-scope
+//! header  02 settings(JSON) totals counters clock global-scope replays
 //! group   01 devices clients
 //! ```
+//! A header of format 1 ends before the replays: there were none.
 //! Fields are as in [`codec`](crate::core::codec). What can be derived (indexes, deadlines, sizes) is not stored.
 
 use std::hint::black_box;
@@ -14,9 +15,12 @@ use crate::core::device::{Device, Slot};
 use crate::core::group::{Change, Groups, key_group};
 use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
 use crate::core::reason::Reason;
+use crate::core::replay::ReplayedSet;
 use crate::core::settings::Settings;
 
-const HEADER_FORMAT: u8 = 1;
+const HEADER_FORMAT: u8 = 2;
+/// The header before there were replays.
+const HEADER_WITHOUT_REPLAYS: u8 = 1;
 const GROUP_FORMAT: u8 = 1;
 
 impl Operator {
@@ -107,6 +111,11 @@ impl Operator {
         ] {
             put_i64(time_ms, &mut out);
         }
+        let Totals { replays, replays_ignored, replay_ranges_merged, .. } = self.totals;
+        for count in [replays, replays_ignored, replay_ranges_merged] {
+            put_u64(count, &mut out);
+        }
+        self.replayed.encode(&mut out);
         out
     }
 
@@ -127,7 +136,8 @@ impl Operator {
 
     fn decode_header(header: &[u8]) -> Result<Self, Invalid> {
         let mut reader = Reader::new(header);
-        if reader.u8()? != HEADER_FORMAT {
+        let format = reader.u8()?;
+        if ![HEADER_WITHOUT_REPLAYS, HEADER_FORMAT].contains(&format) {
             return Err("unknown format");
         }
         let settings: Settings = serde_json::from_slice(reader.bytes()?).map_err(|_| "settings that cannot be read")?;
@@ -146,6 +156,12 @@ impl Operator {
         operator.global.newest_ms = reader.i64()?;
         operator.global.last_arrival_ms = reader.i64()?;
         operator.newest_ms = reader.i64()?;
+        if format == HEADER_FORMAT {
+            operator.totals.replays = reader.u64()?;
+            operator.totals.replays_ignored = reader.u64()?;
+            operator.totals.replay_ranges_merged = reader.u64()?;
+            operator.replayed = ReplayedSet::decode(&mut reader)?;
+        }
         reader.end()?;
         Ok(operator)
     }
@@ -193,6 +209,10 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         windows_corrected,
         sequence_ranges_merged,
         devices_expired,
+        // Behind the rest of the header, where a later format added them.
+        replays: _,
+        replays_ignored: _,
+        replay_ranges_merged: _,
     } = totals;
     for count in [
         messages,
@@ -221,6 +241,7 @@ fn decode_totals(reader: &mut Reader<'_>) -> Result<Totals, Invalid> {
         windows_corrected: reader.u64()?,
         sequence_ranges_merged: reader.u64()?,
         devices_expired: reader.u64()?,
+        ..Totals::default()
     };
     if reader.u64()? != Reason::COUNT as u64 {
         return Err("another number of reasons");

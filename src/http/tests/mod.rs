@@ -273,5 +273,6 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         topic: "devices/a/telemetry",
         payload: b"{}",
         payload_bytes: 2,
+        origin: None,
     }
 }
