@@ -1,10 +1,10 @@
 //! The open log as its users see it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread::JoinHandle;
 
+use super::driver::Driver;
 use super::meters::Meters;
 use super::queue::Queue;
 use super::reader::Reader;
@@ -24,7 +24,7 @@ const MAX_COMMIT_BYTES: usize = 1 << 30;
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
-    writer: Arc<WriterThread>,
+    driver: Arc<Driver>,
 }
 
 impl fmt::Debug for Log {
@@ -50,30 +50,37 @@ impl Log {
     pub fn open_at(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
-        mut options: LogOptions,
+        options: LogOptions,
         known_synced: Lsn,
         first: Lsn,
     ) -> Result<(Log, Recovery), LogError> {
-        options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
-        let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
-        let report = Recovery {
-            first: recovered.segments.front().map_or(recovered.end, |segment| segment.first),
-            end: recovered.end,
-            torn_bytes: recovered.torn_bytes,
-            last_arrival_ms: recovered.arrival_ms,
-        };
-        let meters = Meters::new(options.name);
-        meters.tail_cut(recovered.torn_bytes);
         let name = options.name;
-        let shared = Arc::new(Shared::new(disk, options, &mut recovered));
-        let mut writer = Writer::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
-        writer.check_space_at_start();
-        let thread = std::thread::Builder::new()
-            .name(format!("log-{name}"))
-            .spawn(move || writer.run())
-            .map_err(LogError::io(name, "start its writer thread"))?;
-        let writer = Arc::new(WriterThread { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) });
-        Ok((Log { shared, writer }, report))
+        let (shared, writer, report) = recover(disk, clock, options, known_synced, first)?;
+        let driver =
+            Driver::thread(name, Arc::clone(&shared), writer).map_err(LogError::io(name, "start its writer thread"))?;
+        Ok((Log { shared, driver: Arc::new(driver) }, report))
+    }
+
+    /// Like [`Log::open_at`], but without a thread: the writer works in [`Log::step`], and in [`Log::append_wait`],
+    /// [`Log::sync`] and [`Log::close`], which fail with "full" rather than wait for disk space. When the last handle
+    /// goes, what waits is not written, as in a crash. Wakers and callbacks run inside these calls and must not call
+    /// them.
+    pub fn open_inline(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+        known_synced: Lsn,
+        first: Lsn,
+    ) -> Result<(Log, Recovery), LogError> {
+        let (shared, writer, report) = recover(disk, clock, options, known_synced, first)?;
+        let driver = Arc::new(Driver::inline(Arc::clone(&shared), writer));
+        Ok((Log { shared, driver }, report))
+    }
+
+    /// Does one unit of the writer's work on a log that was opened with [`Log::open_inline`], without ever waiting.
+    /// `false`: there is nothing to do now (idle, waiting for disk space, failed, ended, or a thread does the work).
+    pub fn step(&self) -> bool {
+        self.driver.step()
     }
 
     /// Queues records for the next group commit and returns the position after the last of them. Where `waker` is
@@ -86,12 +93,13 @@ impl Log {
         Ok(end)
     }
 
-    /// Like [`Log::append`], but waits for room, as long as the disk is full.
+    /// Like [`Log::append`], but waits for room, as long as the disk is full. An inline log makes room, and is `Full`
+    /// where the disk has none.
     pub fn append_wait(&self, records: &Records) -> Result<Lsn, AppendError> {
         let mut queue = lock(&self.shared.queue);
         loop {
             match queue.append(records, None) {
-                Err(AppendError::Full) => queue = self.wait_for_progress(queue),
+                Err(AppendError::Full) => queue = self.driver.progress(queue).ok_or(AppendError::Full)?,
                 Ok(end) => {
                     self.wake_writer(&mut queue);
                     return Ok(end);
@@ -132,11 +140,10 @@ impl Log {
             if queue.failure.is_some() || queue.ended {
                 return Err(self.shared.closed_error(&queue));
             }
-            if queue.stalled {
-                let options = &self.shared.options;
-                return Err(LogError::DiskFull { log: options.name, dir: options.dir.clone() });
+            if queue.stalled && !self.driver.is_inline() {
+                return Err(self.shared.disk_full());
             }
-            queue = self.wait_for_progress(queue);
+            queue = self.driver.progress(queue).ok_or_else(|| self.shared.disk_full())?;
         }
     }
 
@@ -204,7 +211,7 @@ impl Log {
 
     /// Stops taking appends, writes and syncs what waits, ends the writer thread. Readers go on reading.
     pub fn close(&self) -> Result<(), LogError> {
-        self.writer.close();
+        self.driver.close();
         let queue = lock(&self.shared.queue);
         if queue.failure.is_some() { Err(self.shared.closed_error(&queue)) } else { Ok(()) }
     }
@@ -215,54 +222,28 @@ impl Log {
             self.shared.work.notify_one();
         }
     }
-
-    fn wait_for_progress<'a>(&self, mut queue: std::sync::MutexGuard<'a, Queue>) -> std::sync::MutexGuard<'a, Queue> {
-        queue.waiting_threads += 1;
-        queue = self.shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        queue.waiting_threads -= 1;
-        queue
-    }
 }
 
-/// Ends the writer when the last handle goes.
-struct WriterThread {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl WriterThread {
-    fn close(&self) {
-        let mut queue = lock(&self.shared.queue);
-        queue.closing = true;
-        let room = queue.take_room_waiters();
-        drop(queue);
-        self.shared.work.notify_one();
-        self.shared.progress.notify_all();
-        room.wake();
-        let thread = lock(&self.thread).take();
-        match thread {
-            // A waker or callback that owns the last handle runs on the writer itself, which ends on its own.
-            Some(thread) if thread.thread().id() == std::thread::current().id() => {}
-            // A panic of the writer is recorded as the log's failure.
-            Some(thread) => drop(thread.join()),
-            None => self.wait_for_end(),
-        }
-    }
-
-    fn wait_for_end(&self) {
-        let mut queue = lock(&self.shared.queue);
-        while !queue.ended {
-            queue.waiting_threads += 1;
-            queue = self.shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            queue.waiting_threads -= 1;
-        }
-    }
-}
-
-impl Drop for WriterThread {
-    fn drop(&mut self) {
-        if lock(&self.thread).is_some() {
-            self.close();
-        }
-    }
+/// Recovers a log and makes its writer, which is not yet driven.
+fn recover(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    mut options: LogOptions,
+    known_synced: Lsn,
+    first: Lsn,
+) -> Result<(Arc<Shared>, Writer, Recovery), LogError> {
+    options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
+    let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
+    let report = Recovery {
+        first: recovered.segments.front().map_or(recovered.end, |segment| segment.first),
+        end: recovered.end,
+        torn_bytes: recovered.torn_bytes,
+        last_arrival_ms: recovered.arrival_ms,
+    };
+    let meters = Meters::new(options.name);
+    meters.tail_cut(recovered.torn_bytes);
+    let shared = Arc::new(Shared::new(disk, options, &mut recovered));
+    let mut writer = Writer::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
+    writer.check_space_at_start();
+    Ok((shared, writer, report))
 }

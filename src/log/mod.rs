@@ -1,7 +1,8 @@
 //! The segmented append-only log: journal, windows log and errors log are three of these.
 //!
-//! One writer thread per log does group commit: everything that waits becomes one batch, one write and, for the
-//! journal, one sync. While it syncs, the next batch fills. docs/journal-format.md gives the bytes.
+//! One writer per log does group commit: everything that waits becomes one batch, one write and, for the journal, one
+//! sync. While it syncs, the next batch fills. It runs on a thread of its own, or is driven by its callers in a
+//! simulation. docs/journal-format.md gives the bytes.
 //!
 //! Rules that hold everywhere in this module:
 //! - A position below [`Log::durable`] is on disk and synced; it is never lost and never moves back.
@@ -12,6 +13,7 @@
 mod active;
 mod batch;
 mod checksum;
+mod driver;
 mod error;
 mod handle;
 mod inspect;

@@ -100,6 +100,11 @@ impl Shared {
         }
     }
 
+    /// The error of a call that does not wait for space.
+    pub(super) fn disk_full(&self) -> LogError {
+        LogError::DiskFull { log: self.options.name, dir: self.options.dir.clone() }
+    }
+
     /// The error of a log that takes nothing more.
     pub(super) fn closed_error(&self, queue: &Queue) -> LogError {
         let log = self.options.name;

@@ -1,6 +1,6 @@
-//! When to ask the file system for its free space.
+//! When to ask the file system for its free space. Times are those of [`crate::clock::Clock::monotonic`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CHECK_EVERY_BYTES: u64 = 16 * 1024 * 1024;
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -10,7 +10,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct SpaceCheck {
     min_free_bytes: u64,
     written_bytes: u64,
-    last: Option<Instant>,
+    last: Option<Duration>,
 }
 
 impl SpaceCheck {
@@ -23,15 +23,20 @@ impl SpaceCheck {
         self.min_free_bytes > 0
     }
 
+    /// When the file system was asked last.
+    pub(super) fn last(&self) -> Option<Duration> {
+        self.last
+    }
+
     /// Counts a write at `now`; whether free space is to be looked at.
-    pub(super) fn is_due(&mut self, written_bytes: u64, now: Instant) -> bool {
+    pub(super) fn is_due(&mut self, written_bytes: u64, now: Duration) -> bool {
         self.written_bytes += written_bytes;
-        let is_old = self.last.is_none_or(|last| now.saturating_duration_since(last) >= CHECK_EVERY);
+        let is_old = self.last.is_none_or(|last| now.saturating_sub(last) >= CHECK_EVERY);
         self.is_on() && (is_old || self.written_bytes >= CHECK_EVERY_BYTES)
     }
 
     /// Takes what the file system said at `now`; whether it is too little.
-    pub(super) fn is_low(&mut self, available_bytes: u64, now: Instant) -> bool {
+    pub(super) fn is_low(&mut self, available_bytes: u64, now: Duration) -> bool {
         self.last = Some(now);
         self.written_bytes = 0;
         available_bytes < self.min_free_bytes
@@ -44,7 +49,7 @@ mod tests {
 
     #[test]
     fn space_is_looked_at_after_enough_bytes_or_time() {
-        let start = Instant::now();
+        let start = Duration::from_secs(9);
         let mut check = SpaceCheck::new(1000);
         assert!(check.is_due(1, start), "never looked at");
         assert!(check.is_low(999, start));
@@ -58,6 +63,6 @@ mod tests {
 
     #[test]
     fn without_a_reserve_nobody_asks() {
-        assert!(!SpaceCheck::new(0).is_due(u64::MAX, Instant::now()));
+        assert!(!SpaceCheck::new(0).is_due(u64::MAX, Duration::ZERO));
     }
 }

@@ -4,6 +4,7 @@ mod commit;
 mod crash;
 mod damage;
 mod full;
+mod inline;
 mod read;
 
 use std::path::{Path, PathBuf};

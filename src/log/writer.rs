@@ -1,8 +1,8 @@
-//! The writer thread: group commit, syncs, rotation, retention, waiting for disk space.
+//! The writer: group commit, syncs, rotation, retention, disk space. It never waits: whoever drives it does.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::active::{self, ActiveSegment};
 use super::batch::{HEADER_BYTES, Header};
@@ -19,20 +19,40 @@ use crate::clock::Clock;
 use crate::disk::is_full;
 
 /// How often a full disk is looked at again.
-const FULL_RETRY: Duration = Duration::from_millis(250);
+pub(super) const FULL_RETRY: Duration = Duration::from_millis(250);
 /// A log without work for this long gives its buffers back.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Newest batches that an idle log keeps in memory.
 const IDLE_TAIL_BYTES: usize = 128 * 1024;
 
 /// What the writer does next.
-enum Work {
-    Commit(Pending),
+#[derive(Debug)]
+pub(super) enum Work {
+    Commit(Commit),
     Sync,
     Retain,
     CheckSpace,
     Trim,
     End,
+}
+
+/// A batch on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pending: Pending,
+    /// Its header, once that is in front of the records. A full disk can stop a batch before or after.
+    sealed: Option<Header>,
+    has_stalled: bool,
+}
+
+/// What [`Writer::next_work`] found.
+#[derive(Debug)]
+pub(super) enum Next {
+    Do(Work),
+    /// Nothing until something is asked for, or until this moment of [`Clock::monotonic`].
+    Wait(Option<Duration>),
+    /// Nothing ever again.
+    Ended,
 }
 
 /// Why a step did not succeed.
@@ -53,6 +73,7 @@ impl StepError {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
@@ -66,6 +87,11 @@ pub(super) struct Writer {
     /// Tasks whose records are written and not synced.
     unsynced: WakerSet,
     space: SpaceCheck,
+    /// The batch that found no space, and when it is tried again.
+    stalled: Option<(Commit, Duration)>,
+    /// Since when there was nothing to do.
+    idle_since: Option<Duration>,
+    ended: bool,
 }
 
 impl Writer {
@@ -77,15 +103,19 @@ impl Writer {
         arrival_ms: Option<i64>,
     ) -> Writer {
         let end = shared.durable();
-        let space = SpaceCheck::new(shared.options.min_free_bytes);
-        let unsynced = WakerSet::default();
-        Writer { shared, clock, meters, active, arrival_ms, written: end, synced: end, unsynced, space }
-    }
-
-    /// Runs until the log is closed or fails.
-    pub(super) fn run(mut self) {
-        if let Err(reason) = self.work() {
-            self.shared.fail(&reason);
+        Writer {
+            space: SpaceCheck::new(shared.options.min_free_bytes),
+            shared,
+            clock,
+            meters,
+            active,
+            arrival_ms,
+            written: end,
+            synced: end,
+            unsynced: WakerSet::default(),
+            stalled: None,
+            idle_since: None,
+            ended: false,
         }
     }
 
@@ -94,80 +124,141 @@ impl Writer {
         self.check_space();
     }
 
-    fn work(&mut self) -> Result<(), String> {
-        loop {
-            match self.next_work() {
-                Work::Commit(pending) => self.commit(pending)?,
-                Work::Sync => self.sync()?,
-                Work::Retain => self.free_segments(),
-                Work::CheckSpace => self.check_space(),
-                Work::Trim => self.trim(),
-                Work::End => {
-                    return if self.synced < self.written { self.sync() } else { Ok(()) };
-                }
-            }
-        }
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
-    /// Waits until there is something to do.
-    fn next_work(&self) -> Work {
-        let mut may_trim = lock(&self.shared.tail).bytes() > IDLE_TAIL_BYTES;
-        let mut queue = lock(&self.shared.queue);
-        may_trim |= queue.has_spare();
-        loop {
-            if let Some(work) = self.waiting_work(&mut queue) {
-                return work;
-            }
-            let (limit, at_limit) = match (queue.low_space, may_trim) {
-                (true, _) => (FULL_RETRY, Work::CheckSpace),
-                (false, true) => (IDLE_AFTER, Work::Trim),
-                (false, false) => {
-                    queue.writer_waits = true;
-                    queue = self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                    queue.writer_waits = false;
-                    continue;
-                }
-            };
-            queue.writer_waits = true;
-            let waited = self.shared.work.wait_timeout(queue, limit).unwrap_or_else(PoisonError::into_inner);
-            queue = waited.0;
-            queue.writer_waits = false;
-            if waited.1.timed_out() {
-                return self.waiting_work(&mut queue).unwrap_or(at_limit);
-            }
-        }
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
-    fn waiting_work(&self, queue: &mut Queue) -> Option<Work> {
+    /// What there is to do now. `queue` is the log's, locked: what is asked for later is not missed by one who waits.
+    pub(super) fn next_work(&mut self, queue: &mut Queue) -> Next {
+        if self.ended {
+            return Next::Ended;
+        }
+        if let Some(work) = self.waiting_work(queue) {
+            self.idle_since = None;
+            return Next::Do(work);
+        }
+        if let Some((_, retry_at)) = &self.stalled {
+            return Next::Wait(Some(*retry_at));
+        }
+        let may_trim = queue.has_spare() || lock(&self.shared.tail).bytes() > IDLE_TAIL_BYTES;
+        if !queue.low_space && !may_trim {
+            return Next::Wait(None);
+        }
+        let now = self.clock.monotonic();
+        let (due, work) = match queue.low_space {
+            true => (self.space.last().map_or(now, |last| last + FULL_RETRY), Work::CheckSpace),
+            false => (*self.idle_since.get_or_insert(now) + IDLE_AFTER, Work::Trim),
+        };
+        if due <= now { Next::Do(work) } else { Next::Wait(Some(due)) }
+    }
+
+    fn waiting_work(&mut self, queue: &mut Queue) -> Option<Work> {
         if self.written >= queue.sync_below && queue.sync_below > self.synced {
             return Some(Work::Sync);
         }
         if std::mem::take(&mut queue.retention_due) {
             return Some(Work::Retain);
         }
+        if let Some((commit, retry_at)) = self.stalled.take() {
+            if queue.closing || retry_at <= self.clock.monotonic() {
+                return Some(Work::Commit(commit));
+            }
+            self.stalled = Some((commit, retry_at));
+            return None;
+        }
         match queue.take() {
-            Some(pending) => Some(Work::Commit(pending)),
+            Some(pending) => Some(Work::Commit(Commit { pending, sealed: None, has_stalled: false })),
             None if queue.closing => Some(Work::End),
             None => None,
         }
     }
 
-    /// Makes a batch of what waited, and publishes it.
-    fn commit(&mut self, mut pending: Pending) -> Result<(), String> {
-        self.unsynced.append(std::mem::take(&mut pending.wakers));
-        self.with_space(Self::rotate_if_due)?;
-        let header = self.seal(&mut pending);
-        self.with_space(|writer| writer.write(&pending.buffer))?;
+    /// Does what [`Writer::next_work`] found. A failure closes the log for good.
+    pub(super) fn perform(&mut self, work: Work) {
+        let done = match work {
+            Work::Commit(commit) => self.commit(commit),
+            Work::Sync => self.sync(),
+            Work::Retain => {
+                self.retain();
+                Ok(())
+            }
+            Work::CheckSpace => {
+                self.check_space();
+                Ok(())
+            }
+            Work::Trim => {
+                self.trim();
+                Ok(())
+            }
+            Work::End => {
+                let synced = if self.synced < self.written { self.sync() } else { Ok(()) };
+                self.ended = true;
+                synced
+            }
+        };
+        if let Err(reason) = done {
+            self.shared.fail(&reason);
+            self.ended = true;
+        }
+        if self.ended {
+            self.end();
+        }
+    }
+
+    /// Tells those who wait that nothing more will be written.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        if let Some((commit, _)) = self.stalled.take() {
+            self.unsynced.append(commit.pending.wakers);
+        }
+        std::mem::take(&mut self.unsynced).wake();
+        let mut queue = lock(&self.shared.queue);
+        queue.ended = true;
+        queue.closing = true;
+        drop(queue);
+        self.shared.progress.notify_all();
+    }
+
+    /// Writes a batch and publishes it, or puts it aside where the disk is full.
+    fn commit(&mut self, mut commit: Commit) -> Result<(), String> {
+        let header = match self.put_on_disk(&mut commit) {
+            Ok(header) => header,
+            Err(StepError::Full(reason)) => return self.stall(commit, reason),
+            Err(StepError::Failed(reason)) => {
+                self.unsynced.append(commit.pending.wakers);
+                return Err(reason);
+            }
+        };
         self.written = header.end();
-        self.meters.batch_written(header.count, pending.buffer.len());
+        self.unsynced.append(std::mem::take(&mut commit.pending.wakers));
+        if commit.has_stalled {
+            self.end_of_stall();
+        }
+        self.meters.batch_written(header.count, commit.pending.buffer.len());
         if self.shared.options.sync == SyncPolicy::EveryCommit {
             self.sync_file()?;
         }
-        self.publish(header, pending);
-        if self.space.is_due(header.batch_bytes(), Instant::now()) {
+        self.publish(header, commit.pending);
+        if self.space.is_due(header.batch_bytes(), self.clock.monotonic()) {
             self.check_space();
         }
         Ok(())
+    }
+
+    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<Header, StepError> {
+        let header = match commit.sealed {
+            Some(header) => header,
+            None => {
+                self.rotate_if_due()?;
+                *commit.sealed.insert(self.seal(&mut commit.pending))
+            }
+        };
+        self.write(&commit.pending.buffer)?;
+        Ok(header)
     }
 
     /// Writes the header into the space in front of the records.
@@ -241,9 +332,9 @@ impl Writer {
     }
 
     fn sync_file(&mut self) -> Result<(), String> {
-        let begun = Instant::now();
+        let begun = self.clock.monotonic();
         self.active.file.sync().map_err(|error| error.to_string())?;
-        self.meters.synced(begun.elapsed());
+        self.meters.synced(self.clock.monotonic().saturating_sub(begun));
         self.synced = self.written;
         Ok(())
     }
@@ -271,44 +362,29 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs a step until it finds space. Only a full disk makes it wait, and closing ends the wait.
-    fn with_space(&mut self, step: impl Fn(&mut Self) -> Result<(), StepError>) -> Result<(), String> {
-        let mut has_waited = false;
-        loop {
-            match step(self) {
-                Ok(()) => break,
-                Err(StepError::Failed(reason)) => return Err(reason),
-                Err(StepError::Full(reason)) => {
-                    self.wait_for_space(&reason, has_waited)?;
-                    has_waited = true;
-                }
-            }
+    /// Keeps a batch that found no space until the next try. Meanwhile nothing is taken; closing ends the wait.
+    fn stall(&mut self, mut commit: Commit, reason: String) -> Result<(), String> {
+        self.free_segments();
+        if !std::mem::replace(&mut commit.has_stalled, true) {
+            tracing::warn!(log = self.shared.options.name, reason, "the disk is full: waiting for space");
         }
-        if has_waited {
-            let mut queue = lock(&self.shared.queue);
-            queue.stalled = false;
-            tracing::info!(log = self.shared.options.name, "there is disk space again");
-            self.notify(queue);
+        self.stalled = Some((commit, self.clock.monotonic() + FULL_RETRY));
+        let mut queue = lock(&self.shared.queue);
+        queue.stalled = true;
+        let is_closing = queue.closing;
+        drop(queue);
+        self.shared.progress.notify_all();
+        if is_closing {
+            return Err(format!("the disk is full and the log was closed with records unwritten: {reason}"));
         }
         Ok(())
     }
 
-    fn wait_for_space(&mut self, reason: &str, has_waited: bool) -> Result<(), String> {
-        if !has_waited {
-            tracing::warn!(log = self.shared.options.name, reason, "the disk is full: waiting for space");
-        }
-        self.free_segments();
+    fn end_of_stall(&self) {
         let mut queue = lock(&self.shared.queue);
-        queue.stalled = true;
-        self.shared.progress.notify_all();
-        if queue.closing {
-            return Err(format!("the disk is full and the log was closed with records unwritten: {reason}"));
-        }
-        queue.writer_waits = true;
-        let waited = self.shared.work.wait_timeout(queue, FULL_RETRY).unwrap_or_else(PoisonError::into_inner);
-        queue = waited.0;
-        queue.writer_waits = false;
-        Ok(())
+        queue.stalled = false;
+        tracing::info!(log = self.shared.options.name, "there is disk space again");
+        self.notify(queue);
     }
 
     /// Compares free space with the reserve. A file system that does not say how much is free is taken to have enough:
@@ -322,7 +398,7 @@ impl Writer {
             tracing::warn!(log = options.name, %error, "free space is not known");
             u64::MAX
         });
-        let is_low = self.space.is_low(available, Instant::now());
+        let is_low = self.space.is_low(available, self.clock.monotonic());
         let mut queue = lock(&self.shared.queue);
         if queue.low_space != is_low {
             queue.low_space = is_low;
@@ -338,6 +414,17 @@ impl Writer {
             }
         }
         self.notify(queue);
+    }
+
+    /// Frees segments; a batch that waits for space is tried at once when that gave some.
+    fn retain(&mut self) {
+        let first = lock(&self.shared.segments).first();
+        self.free_segments();
+        if lock(&self.shared.segments).first() != first
+            && let Some((_, retry_at)) = &mut self.stalled
+        {
+            *retry_at = self.clock.monotonic();
+        }
     }
 
     /// Frees segments that nobody wants, oldest first and each for good before the next: after a power cut the log
@@ -377,19 +464,4 @@ impl Writer {
 /// hold a large buffer.
 fn split_for_tail(buffer: Vec<u8>) -> (Vec<u8>, Option<Vec<u8>>) {
     if buffer.len() >= buffer.capacity() / 2 { (buffer, None) } else { (buffer.as_slice().to_vec(), Some(buffer)) }
-}
-
-impl Drop for Writer {
-    /// Tells those who wait that the writer has ended, however it ended.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shared.fail("the writer thread panicked: a defect in weir");
-        }
-        std::mem::take(&mut self.unsynced).wake();
-        let mut queue = lock(&self.shared.queue);
-        queue.ended = true;
-        queue.closing = true;
-        drop(queue);
-        self.shared.progress.notify_all();
-    }
 }
