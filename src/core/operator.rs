@@ -7,6 +7,7 @@
 
 use crate::core::client::Clients;
 use crate::core::decode::Message;
+use crate::core::dedup::SequenceSet;
 use crate::core::device::{Due, Slot};
 use crate::core::firing::GlobalScope;
 use crate::core::group::{Change, Groups};
@@ -130,6 +131,8 @@ pub struct Operator {
     pub(super) next_error_seq: u64,
     /// Errors that were replayed.
     pub(super) replayed: ReplayedSet,
+    /// Replayed errors whose reading had been counted from a redelivery.
+    pub(super) redelivered: SequenceSet,
     /// Where replays come from, while a journal is processed anew under settings of its own.
     pub(super) origins: Option<Origins>,
     /// Newest event time in a window of any device.
@@ -164,6 +167,7 @@ impl Operator {
             next_window_seq: 0,
             next_error_seq: 0,
             replayed: ReplayedSet::default(),
+            redelivered: SequenceSet::default(),
             origins: None,
             newest_ms: NONE_MS,
             touched: Vec::new(),

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::decode::Malformed;
 use crate::core::reason::Reason;
+use crate::core::record::Replay;
 
 /// Bytes of a payload that an error entry keeps.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
@@ -176,6 +177,24 @@ impl<'a> ErrorEntry<'a> {
         let unknown =
             [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
         self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
+    }
+
+    /// The journal record that processes this error, whose sequence number is `seq`, again. `payload`: the message's,
+    /// whole.
+    pub fn replay<'r>(&self, seq: u64, payload: &'r [u8]) -> Replay<'r>
+    where
+        'a: 'r,
+    {
+        Replay {
+            error_seq: seq,
+            position: self.journal_position,
+            index: (!self.is_of_whole_message()).then_some(self.index),
+            unseen: self.is_unseen(),
+            arrival_ms: self.first_arrival_ms(),
+            client_id: self.client_id,
+            topic: self.topic,
+            payload,
+        }
     }
 
     /// When the message first arrived, Unix milliseconds.
@@ -451,7 +470,7 @@ mod tests {
     fn the_bytes_of_an_error() {
         let mut bytes = Vec::new();
         entry(b"p").encode(&mut bytes);
-        let expected = b"\x01\x07\x01\x86\xfe\xbc\xf9\xe8\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
+        let expected = b"\x01\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
         assert_eq!(bytes, expected);
         bytes.clear();
         replayed(b"p").encode(&mut bytes);

@@ -291,14 +291,15 @@ mod tests {
         encode_publish(&publish(b"one"), false, &mut first);
         let mut second = Vec::new();
         encode_publish(&publish(b"two"), true, &mut second);
-        let mut decoder = Decoder::default();
-        assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
-        for index in [None, Some(0), Some(u32::MAX)] {
+        let encoded = [None, Some(0), Some(u32::MAX)].map(|index| {
             let mut bytes = Vec::new();
             encode_replay(&replay(index, b"p"), &mut bytes);
-            let mut own = Decoder::default();
-            assert_eq!(own.decode(&bytes), Ok(Record::Replay(replay(index, b"p"))));
-            assert!(matches!(decoder.decode(&bytes), Ok(Record::Replay(_))));
+            (index, bytes)
+        });
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
+        for (index, bytes) in &encoded {
+            assert_eq!(decoder.decode(bytes), Ok(Record::Replay(replay(*index, b"p"))));
         }
         assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b"two"), true)));
     }

@@ -155,7 +155,8 @@ impl Operator {
         }
         let first = site.siblings_of.saturating_sub(u64::from(index.saturating_sub(indexes.start)));
         let siblings = (first..).take(indexes.len());
-        siblings.filter(|seq| *seq != site.siblings_of).any(|seq| self.replayed.contains(seq))
+        let counted = |seq: u64| self.replayed.contains(seq) && !self.redelivered.contains(seq);
+        siblings.filter(|seq| *seq != site.siblings_of).any(counted)
     }
 
     /// What deduplication is for a replay: its `seq` is remembered for later redeliveries, and is a duplicate only where
@@ -187,6 +188,10 @@ impl Operator {
         }
         // Newer than anything seen: then the number was that of another message, from before a restart.
         let is_newer = time.is_some_and(|time| time.stated && time.ms > newest_ms);
-        (!site.remembered && !is_newer).then_some(Problem::DuplicateSequence(seq))
+        if site.remembered || is_newer {
+            return None;
+        }
+        self.redelivered.insert(site.siblings_of);
+        Some(Problem::DuplicateSequence(seq))
     }
 }

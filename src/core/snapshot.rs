@@ -11,6 +11,7 @@ use std::hint::black_box;
 
 use crate::core::client::Client;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
 use crate::core::group::{Change, Groups, key_group};
 use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
@@ -116,6 +117,7 @@ impl Operator {
             put_u64(count, &mut out);
         }
         self.replayed.encode(&mut out);
+        self.redelivered.encode(&mut out);
         out
     }
 
@@ -161,6 +163,7 @@ impl Operator {
             operator.totals.replays_ignored = reader.u64()?;
             operator.totals.replay_ranges_merged = reader.u64()?;
             operator.replayed = ReplayedSet::decode(&mut reader)?;
+            operator.redelivered = SequenceSet::decode(&mut reader)?;
         }
         reader.end()?;
         Ok(operator)

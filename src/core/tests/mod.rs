@@ -7,6 +7,7 @@ mod model;
 mod properties;
 mod reasons;
 mod reconfigure;
+mod replays;
 mod snapshots;
 mod state;
 
@@ -25,9 +26,9 @@ enum Effect {
     Error { seq: u64, json: serde_json::Value },
 }
 
-/// Collects effects in order.
+/// Collects effects in order, and the replays of all errors.
 #[derive(Debug, Default)]
-struct Effects(Vec<Effect>);
+struct Effects(Vec<Effect>, Vec<Input>);
 
 impl Collector for Effects {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
@@ -40,6 +41,12 @@ impl Collector for Effects {
     fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
         let mut json = Vec::new();
         entry.write_json(seq, &mut json);
+        let mut stored = Vec::new();
+        entry.encode(&mut stored);
+        let stored = ErrorEntry::decode(&stored).unwrap();
+        let mut replay = Vec::new();
+        record::encode_replay(&stored.replay(seq, entry.payload), &mut replay);
+        self.1.push(Input::Replay(replay));
         self.0.push(Effect::Error { seq, json: serde_json::from_slice(&json).unwrap() });
     }
 }
@@ -50,6 +57,8 @@ enum Input {
     Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
     Tick,
     Resumed,
+    /// Encoded.
+    Replay(Vec<u8>),
 }
 
 impl Input {
@@ -89,6 +98,7 @@ impl Input {
             }
             Self::Tick => record::encode_tick(&mut bytes),
             Self::Resumed => record::encode_resumed(&mut bytes),
+            Self::Replay(replay) => bytes.clone_from(replay),
         }
         bytes
     }
@@ -116,6 +126,11 @@ impl Bench {
         self.lsn += inputs.len() as u64;
         assert_eq!(self.operator.totals().unaccounted(), 0);
         std::mem::take(&mut self.effects.0)
+    }
+
+    /// The replay of an error.
+    fn replay(&self, error_seq: u64) -> Input {
+        self.effects.1[error_seq as usize].clone()
     }
 
     /// Applies a batch and expects `effects`, each as in [`brief`].
