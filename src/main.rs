@@ -87,6 +87,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
         Command::Journal(command) => journal(command, &config),
+        Command::Errors(command) => commands::errors::run(&command, &config),
         Command::Health(arguments) => app::health(&arguments, &config),
     }
 }

@@ -39,7 +39,7 @@ use weir::pipeline::start::{Parts, StartError, prepare};
 use weir::state::StateError;
 use weir::{http, mqtt, simulator, telemetry};
 
-pub use health::health;
+pub use health::{base_url, health};
 use shutdown::{Cause, Failures};
 use source::AppSource;
 use storage::Storage;

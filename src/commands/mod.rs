@@ -1,4 +1,5 @@
 //! The commands besides `run`.
 
+pub mod errors;
 pub mod journal;
 pub mod replay;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::live::Live;
+use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, Status};
@@ -29,7 +30,7 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// The pipeline.
     pub pipeline: Arc<dyn Queries>,
-    /// The journal, for its numbers.
+    /// The journal, for its numbers and for replays of errors.
     pub journal: Log,
     /// The result logs and their follower.
     pub live: Arc<Live>,
@@ -52,6 +53,8 @@ pub struct Shared {
     pub(super) started_ms: i64,
     pub(super) scans: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    /// Errors that are being replayed.
+    pub(super) replays: Arc<Claims>,
     /// Cancelled when streams must end.
     pub(super) closing: CancellationToken,
     samples: Mutex<VecDeque<Sample>>,
@@ -83,6 +86,7 @@ impl State {
             started_ms,
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            replays: Arc::default(),
             closing: CancellationToken::new(),
             samples: Mutex::new(VecDeque::with_capacity(SAMPLES)),
         }))

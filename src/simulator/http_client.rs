@@ -1,11 +1,11 @@
-//! A small HTTP client: GET over TCP, one connection per request, bounded in time and bytes.
+//! A small HTTP client: GET and POST over TCP, one connection per request, bounded in time and bytes.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
-use hyper::header::{ACCEPT, HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -67,13 +67,25 @@ pub fn authority(url: &str) -> Option<&str> {
 /// # Errors
 /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
 pub async fn get(authority: &str, path: &str) -> Result<Response, HttpError> {
-    match timeout(TIMEOUT, exchange(authority, path)).await {
+    within_time(authority, path, Method::GET, Bytes::new()).await
+}
+
+/// Sends JSON to `http://{authority}{path}`.
+///
+/// # Errors
+/// [`HttpError`] when there is no whole answer within 30 seconds; the request may have had its effect all the same.
+pub async fn post(authority: &str, path: &str, json: Vec<u8>) -> Result<Response, HttpError> {
+    within_time(authority, path, Method::POST, json.into()).await
+}
+
+async fn within_time(authority: &str, path: &str, method: Method, body: Bytes) -> Result<Response, HttpError> {
+    match timeout(TIMEOUT, exchange(authority, path, method, body)).await {
         Ok(result) => result,
         Err(_) => Err(HttpError::TooSlow { authority: authority.to_owned(), path: path.to_owned() }),
     }
 }
 
-async fn exchange(authority: &str, path: &str) -> Result<Response, HttpError> {
+async fn exchange(authority: &str, path: &str, method: Method, body: Bytes) -> Result<Response, HttpError> {
     let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
         authority: authority.to_owned(),
         path: path.to_owned(),
@@ -84,11 +96,15 @@ async fn exchange(authority: &str, path: &str) -> Result<Response, HttpError> {
         .map_err(|source| HttpError::Unreachable { authority: authority.to_owned(), source })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-    let request = Request::get(path)
+    let mut request = Request::builder()
+        .method(&method)
+        .uri(path)
         .header(HOST, authority)
-        .header(ACCEPT, "application/json, text/plain")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(error.into()))?;
+        .header(ACCEPT, "application/json, text/plain");
+    if method == Method::POST {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
         let status = response.status().as_u16();
@@ -144,6 +160,27 @@ mod tests {
         let (response, _) = check("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello").await;
         assert!(matches!(response, Err(HttpError::Broken { .. })), "{response:?}");
         assert!(matches!(check("not http\r\n\r\n").await.0, Err(HttpError::Broken { .. })));
+    }
+
+    #[tokio::test]
+    async fn posts_json() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            while !request.ends_with("{\"a\":1}") {
+                let mut bytes = [0; 1_024];
+                let read = stream.read(&mut bytes).await.unwrap();
+                request.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+            request
+        };
+        let (response, request) = tokio::join!(post(&authority, "/a", b"{\"a\":1}".to_vec()), server);
+        assert_eq!(response.unwrap(), Response { status: 409, body: Bytes::from_static(b"no") });
+        assert!(request.starts_with("POST /a HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_ascii_lowercase().contains("content-type: application/json\r\n"), "{request}");
     }
 
     #[tokio::test]

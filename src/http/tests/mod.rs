@@ -1,5 +1,6 @@
 //! The paths, asked through the router over real logs; the parts beside are made up.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::telemetry::recorder;
 mod api;
 mod lists;
 mod pages;
+mod replay;
 mod served;
 mod streams;
 
@@ -86,6 +88,9 @@ struct Held {
     windows: Vec<LastWindow>,
     checkpoints: Vec<CheckpointInfo>,
     status: Mutex<Status>,
+    replayed: Mutex<Vec<u64>>,
+    /// A question about this error is answered with "busy"; 0: none is.
+    busy_with: AtomicU64,
 }
 
 impl Queries for Held {
@@ -111,6 +116,13 @@ impl Queries for Held {
         let dropped = fresh.len().saturating_sub(limit);
         Box::pin(future::ready(Ok((fresh.into_iter().take(limit).collect(), dropped))))
     }
+    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>> {
+        if error_seqs.contains(&self.busy_with.load(Ordering::Relaxed)) {
+            return Box::pin(future::ready(Err(Unavailable("its queue is full"))));
+        }
+        let replayed = self.replayed.lock().unwrap();
+        Box::pin(future::ready(Ok(error_seqs.iter().map(|seq| replayed.contains(seq)).collect())))
+    }
     fn checkpoints(&self) -> Vec<CheckpointInfo> {
         self.checkpoints.clone()
     }
@@ -124,6 +136,7 @@ struct Site {
     state: State,
     windows: Log,
     errors: Log,
+    journal: Log,
     live: Arc<Live>,
     source: Arc<Made>,
     held: Arc<Held>,
@@ -188,16 +201,17 @@ impl Site {
         let (windows, errors) = (open_log(dir.path(), "windows"), open_log(dir.path(), "errors"));
         let (source, held) = (Arc::new(Made::default()), Arc::new(held));
         let live = Live::new(windows.clone(), errors.clone());
+        let journal = open_log(dir.path(), "journal");
         let state = State::new(Parts {
             config: Arc::new(config),
             pipeline: held.clone(),
-            journal: open_log(dir.path(), "journal"),
+            journal: journal.clone(),
             live: live.clone(),
             source: source.clone(),
             metrics: recorder::install(),
             clock: Arc::new(Noon),
         });
-        Self { state, windows, errors, live, source, held, _dir: dir }
+        Self { state, windows, errors, journal, live, source, held, _dir: dir }
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {
