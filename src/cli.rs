@@ -36,6 +36,9 @@ pub enum Command {
     /// List or replay stored errors of a running weir.
     #[command(subcommand)]
     Errors(ErrorsCommand),
+    /// Copies of the whole state, each in one file.
+    #[command(subcommand)]
+    Savepoint(SavepointCommand),
     /// Ask a running weir whether it is healthy; for container health checks.
     Health(HealthArguments),
 }
@@ -104,6 +107,26 @@ pub struct ErrorsArguments {
     /// Base URL of the HTTP listener; default: the config's http.listen.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SavepointCommand {
+    /// Write one now, and print its path. Works beside a running weir and without one.
+    Create {
+        /// Base URL of a running weir; default: the one that runs on the config's data directory, if one does.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
+    /// Show the savepoints of a data directory, newest first. Exit code 65 where one cannot be used.
+    List {
+        /// Data directory; default: the config's.
+        directory: Option<PathBuf>,
+    },
+    /// Make the config's data directory, which must be empty, one that goes on from a savepoint.
+    Restore {
+        /// The savepoint.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

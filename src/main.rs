@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, JournalCommand};
+use cli::{Cli, Command, JournalCommand, SavepointCommand};
 use commands::journal::Verdict;
 use weir::config::Config;
 use weir::{simulator, telemetry};
@@ -88,6 +88,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
         }
         Command::Journal(command) => journal(command, &config),
         Command::Errors(command) => commands::errors::run(&command, &config),
+        Command::Savepoint(command) => savepoint(command, &config),
         Command::Health(arguments) => app::health(&arguments, &config),
     }
 }
@@ -111,4 +112,19 @@ fn journal(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode>
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn savepoint(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        SavepointCommand::Create { url } => commands::savepoint::create(config, url.as_deref(), &mut out)?,
+        SavepointCommand::List { directory } => {
+            let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
+            if !commands::savepoint::list(&directory, &mut out)? {
+                return Ok(ExitCode::from(exit::DATA));
+            }
+        }
+        SavepointCommand::Restore { file } => commands::savepoint::restore(config, &file, &mut out)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 mod health;
 mod notify;
 mod resources;
+pub mod savepoint;
 mod shutdown;
 mod source;
 mod storage;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, LogFormat};
 use weir::core::record;
+use weir::core::settings::Settings;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::disk::{RealDisk, replace_file};
 use weir::http::live::Live;
@@ -35,8 +37,10 @@ use weir::log::{AppendError, Log, LogError, Records};
 use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
-use weir::pipeline::start::{Parts, StartError, prepare};
+use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
+use weir::state::recovery::RecoveryError;
+use weir::state::savepoint::SavepointError;
 use weir::{http, mqtt, simulator, telemetry};
 
 pub use health::{base_url, health};
@@ -81,7 +85,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     const CANNOT_CREATE: u8 = 73;
     const IO: u8 = 74;
     for cause in error.chain() {
-        if cause.is::<LockError>() {
+        if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -89,6 +93,12 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<StateError>() {
             return if error.is_damage() { DATA } else { IO };
+        }
+        if let Some(error) = cause.downcast_ref::<RecoveryError>() {
+            return if error.is_damage() { DATA } else { IO };
+        }
+        if let Some(error) = cause.downcast_ref::<SavepointError>() {
+            return if matches!(error, SavepointError::Io { .. }) { IO } else { DATA };
         }
         if let Some(StartError::Gap { .. } | StartError::Restore { .. }) = cause.downcast_ref::<StartError>() {
             return DATA;
@@ -164,31 +174,19 @@ async fn start(
     failures: &Failures,
     started: Instant,
 ) -> anyhow::Result<Running> {
-    let Storage { journal, windows, errors, store, checkpoint, state_directory } = storage;
+    let [journal, windows, errors] = [&storage.journal, &storage.windows, &storage.errors].map(Log::clone);
     for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
         let failures = failures.clone();
         log.on_failure(Box::new(move |reason| failures.report(LogError::Failed { log: name, reason }.into())));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let recovered_end = journal.durable();
     let results_from = (windows.readable(), errors.readable());
-    let (runner, pipeline) = prepare(Parts {
-        journal: journal.clone(),
-        windows: windows.clone(),
-        errors: errors.clone(),
-        store,
-        checkpoint,
-        settings: config.settings(),
-        checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
-        clock: clock.clone(),
-        recovered_end,
-    })?;
+    let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let source =
-        AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), state_directory, started);
+    let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), started);
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
@@ -229,7 +227,7 @@ async fn start(
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(open_door(server, journal.clone(), mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), config.settings(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     if config.simulator.enabled {
@@ -254,12 +252,13 @@ async fn start(
     })
 }
 
-/// Nothing was heard while weir was down: the journal says so before the first publish, then the door opens. On a full
-/// disk it stays closed until there is space.
-async fn open_door(server: mqtt::listener::Server, journal: Log, cancel: CancellationToken) {
-    let mut resumed = Records::default();
-    resumed.push_with(record::encode_resumed);
-    while journal.append(&resumed, None) == Err(AppendError::Full) {
+/// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
+/// then the door opens. On a full disk it stays closed until there is space.
+async fn open_door(server: mqtt::listener::Server, journal: Log, settings: Settings, cancel: CancellationToken) {
+    let mut start = Records::default();
+    start.push_with(record::encode_resumed);
+    start.push_with(|out| record::encode_settings(&settings, out));
+    while journal.append(&start, None) == Err(AppendError::Full) {
         if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
             return;
         }

@@ -12,6 +12,8 @@ use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 
+use super::storage;
+
 /// A checkpoint is overdue after this many intervals, and not before [`OVERDUE_AT_LEAST`].
 const OVERDUE_INTERVALS: u32 = 6;
 const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
@@ -38,7 +40,6 @@ impl AppSource {
         pipeline: &Pipeline,
         [journal, windows, errors]: [&Log; 3],
         broker: Arc<Broker>,
-        state_directory: PathBuf,
         started: Instant,
     ) -> Self {
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
@@ -48,7 +49,7 @@ impl AppSource {
             outputs: [windows.clone(), errors.clone()],
             broker,
             data_dir: config.node.data_dir.clone(),
-            state_directory,
+            state_directory: storage::state_directory(config),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
             started_ms: SystemClock.now_ms(),

@@ -1,6 +1,6 @@
 //! Opens what is on disk, in the order in which the parts depend on one another.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,13 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, Output};
 use weir::disk::{Disk, RealDisk};
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
-use weir::pipeline::start::positions;
-use weir::state::StateError;
+use weir::pipeline::savepoints::SavepointPolicy;
+use weir::pipeline::start::{Parts, positions};
 use weir::state::key_value::{KeyValue, SledStore};
-use weir::state::store::{Checkpoint, Store, open_within};
+use weir::state::manifest::Positions;
+use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
+use weir::state::savepoint;
+use weir::state::store::{Checkpoint, Store};
 use weir::telemetry::names;
 
 /// How long sled may take to open and load: a damaged file can make it spin.
@@ -22,6 +25,9 @@ const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of new batches that wait for their writer, in batches of the largest size.
 const QUEUE_BATCHES: usize = 4;
+
+/// A savepoint is written at the latest when so many segments of the journal are kept for the last one.
+const SAVEPOINT_SEGMENTS: u64 = 4;
 
 /// Largest batch of an output log, and what readers of its tail find in memory.
 const OUTPUT_COMMIT_BYTES: usize = 1024 * 1024;
@@ -33,32 +39,64 @@ pub struct Storage {
     pub errors: Log,
     pub store: Store,
     pub checkpoint: Option<Checkpoint>,
-    pub state_directory: PathBuf,
 }
 
 /// Opens state and logs below the data directory.
 pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let data_dir = &config.node.data_dir;
-    let state_directory = data_dir.join("state");
-    let (store, checkpoint) = open_state(&state_directory, data_dir, &disk)?;
-    let positions = positions(checkpoint.as_ref());
-    let open = |options: LogOptions, synced: u64| -> anyhow::Result<Log> {
-        let name = options.name;
-        let opened = Log::open(disk.clone(), clock.clone(), options, Lsn(synced));
-        let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
-        report(name, &recovery);
-        Ok(log)
-    };
+    let Recovered { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
+    let Positions { replay_from, windows, errors } = positions(checkpoint.as_ref());
+    let [journal_options, windows_options, errors_options] = log_options(config);
     Ok(Storage {
-        journal: open(journal_options(config), positions.replay_from)?,
-        windows: open(output_options("windows", &config.windows, config), positions.windows)?,
-        errors: open(output_options("errors", &config.errors.output, config), positions.errors)?,
+        journal: open_log(journal_options, Lsn(replay_from), Lsn(0))?,
+        windows: open_log(windows_options, Lsn(windows), Lsn(0))?,
+        errors: open_log(errors_options, Lsn(errors), Lsn(0))?,
         store,
         checkpoint,
-        state_directory,
     })
+}
+
+impl Storage {
+    /// The pipeline over all of it.
+    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> Parts {
+        Parts {
+            recovered_end: self.journal.durable(),
+            journal: self.journal,
+            windows: self.windows,
+            errors: self.errors,
+            store: self.store,
+            checkpoint: self.checkpoint,
+            settings: config.settings(),
+            checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
+            savepoints: savepoint_policy(config),
+            disk: Arc::new(RealDisk),
+            clock,
+            threads: true,
+        }
+    }
+}
+
+/// Directory of the state store.
+pub fn state_directory(config: &Config) -> PathBuf {
+    config.node.data_dir.join("state")
+}
+
+/// Options of journal, windows log and errors log.
+pub fn log_options(config: &Config) -> [LogOptions; 3] {
+    [
+        journal_options(config),
+        output_options("windows", &config.windows, config),
+        output_options("errors", &config.errors.output, config),
+    ]
+}
+
+/// Opens or creates a log, which is known to be synced up to a position and begins with record `first` if it is new.
+pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<Log> {
+    let name = options.name;
+    let opened = Log::open_at(Arc::new(RealDisk), Arc::new(SystemClock), options, known_synced, first);
+    let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
+    report(name, &recovery);
+    Ok(log)
 }
 
 fn journal_options(config: &Config) -> LogOptions {
@@ -110,40 +148,40 @@ fn report(name: &str, recovery: &Recovery) {
     tracing::debug!(log = name, first = recovery.first.0, end = recovery.end.0, "log recovered");
 }
 
-/// Opens the checkpoint store. Where it is damaged, it is moved aside (never deleted) if the journal still reaches
-/// back to its beginning, and the state is rebuilt from there.
-fn open_state(directory: &Path, data_dir: &Path, disk: &Arc<dyn Disk>) -> anyhow::Result<(Store, Option<Checkpoint>)> {
-    match open_store(directory, disk) {
-        Ok(opened) => Ok(opened),
-        Err(error) if error.is_damage() && journal_is_whole(data_dir, disk.as_ref()) => {
-            let aside = move_aside(directory, data_dir, disk.as_ref())?;
-            tracing::error!(
-                %error,
-                moved_to = %aside.display(),
-                "the state store is damaged; it was moved aside and the state is rebuilt from the whole journal"
-            );
-            counter!(names::STATE_MOVED_ASIDE).increment(1);
-            Ok(open_store(directory, disk)?)
-        }
-        Err(error) => Err(error).context("cannot load the last checkpoint"),
+fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<Recovered> {
+    let recovered = recovery::open(&RecoveryOptions {
+        data_dir: config.node.data_dir.clone(),
+        open: open_sled(disk.clone()),
+        disk,
+        clock,
+        limit: Some(STATE_OPEN_LIMIT),
+    })
+    .context("cannot load the last checkpoint")?;
+    if let Some(Fallback { reason, moved_to, savepoint }) = &recovered.fallback {
+        counter!(names::STATE_MOVED_ASIDE).increment(u64::from(moved_to.is_some()));
+        tracing::error!(
+            reason,
+            moved_to = moved_to.as_ref().map(|path| tracing::field::display(path.display())),
+            from = %savepoint.as_ref().map_or("the whole journal".into(), |path| path.display().to_string()),
+            "the state store cannot be used: the state is rebuilt, and nothing acknowledged is lost"
+        );
     }
+    Ok(recovered)
 }
 
-fn open_store(directory: &Path, disk: &Arc<dyn Disk>) -> Result<(Store, Option<Checkpoint>), StateError> {
-    let (owned, disk) = (directory.to_owned(), disk.clone());
-    open_within(STATE_OPEN_LIMIT, directory, move || {
-        SledStore::open(&owned, disk).map(|store| Box::new(store) as Box<dyn KeyValue>)
+/// How a state store is opened on the real file system.
+fn open_sled(disk: Arc<dyn Disk>) -> OpenStore {
+    Arc::new(move |directory| {
+        SledStore::open(directory, disk.clone()).map(|store| Box::new(store) as Box<dyn KeyValue>)
     })
 }
 
-fn journal_is_whole(data_dir: &Path, disk: &dyn Disk) -> bool {
-    let first = disk.list(&data_dir.join("journal")).ok().and_then(|entries| entries.into_iter().next());
-    first.is_some_and(|segment| segment.name.trim_end_matches(".log").bytes().all(|byte| byte == b'0'))
-}
-
-fn move_aside(directory: &Path, data_dir: &Path, disk: &dyn Disk) -> anyhow::Result<PathBuf> {
-    let aside = data_dir.join(format!("state.damaged-{}", SystemClock.now_ms()));
-    disk.rename(directory, &aside).with_context(|| format!("cannot move {} aside", directory.display()))?;
-    disk.sync_dir(data_dir)?;
-    Ok(aside)
+/// When and where savepoints are written.
+fn savepoint_policy(config: &Config) -> SavepointPolicy {
+    SavepointPolicy {
+        directory: config.node.data_dir.join(savepoint::DIRECTORY),
+        interval: config.state.savepoint_interval_ms.map(Duration::from_millis),
+        kept: config.state.savepoints_kept,
+        max_journal_bytes: config.journal.segment_size_bytes * SAVEPOINT_SEGMENTS,
+    }
 }

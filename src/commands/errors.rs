@@ -86,14 +86,16 @@ async fn ask(authority: &str, path: &str, body: Option<&Value>) -> anyhow::Resul
     loop {
         let Response { status, body: answer } = match body {
             None => http_client::get(authority, path).await?,
-            Some(body) => http_client::post(authority, path, body.to_string().into_bytes()).await?,
+            Some(body) => http_client::post(authority, path, body.to_string().into()).await?,
         };
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("http://{authority}{path} answered {status} without JSON; is it a weir?"))?;
         match status {
             200 => return Ok(answer),
             503 if attempt < ATTEMPTS => tokio::time::sleep(PAUSE).await,
-            _ => bail!("http://{authority}{path}: {status}: {}", answer["detail"].as_str().unwrap_or("no reason given")),
+            _ => {
+                bail!("http://{authority}{path}: {status}: {}", answer["detail"].as_str().unwrap_or("no reason given"))
+            }
         }
         attempt += 1;
     }
@@ -135,7 +137,8 @@ impl Progress {
 
     /// Takes one answer; the errors in it that are to be tried again.
     fn take(&mut self, answer: &Value) -> anyhow::Result<Vec<u64>> {
-        let results = answer["results"].as_array().context("the answer has no results; is it a weir of this version?")?;
+        let results =
+            answer["results"].as_array().context("the answer has no results; is it a weir of this version?")?;
         let mut again = Vec::new();
         for result in results {
             match (result["outcome"].as_str(), result["seq"].as_u64()) {

@@ -101,6 +101,10 @@ fn describe(record: &Record<'_>, line: &mut Value) {
     match record {
         Record::Tick => line["kind"] = json!("tick"),
         Record::Resumed => line["kind"] = json!("resumed"),
+        Record::Settings(settings) => {
+            line["kind"] = json!("settings");
+            line["settings"] = serde_json::from_slice(settings).unwrap_or_default();
+        }
         Record::Publish(publish, _) => describe_publish(publish, line),
         Record::Replay(replay) => describe_replay(replay, line),
     }

@@ -3,3 +3,4 @@
 pub mod errors;
 pub mod journal;
 pub mod replay;
+pub mod savepoint;

@@ -105,8 +105,7 @@ pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Su
 }
 
 fn journal(directory: &Path) -> anyhow::Result<DirectoryReader> {
-    DirectoryReader::open(Arc::new(RealDisk), directory)
-        .with_context(|| format!("cannot read {}", directory.display()))
+    DirectoryReader::open(Arc::new(RealDisk), directory).with_context(|| format!("cannot read {}", directory.display()))
 }
 
 /// Looks through the journal once for replays of errors: under other settings than it was first processed with their
@@ -125,7 +124,7 @@ fn origins(directory: &Path) -> anyhow::Result<Origins> {
 }
 
 fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
-    let mut operator = Operator::new(settings);
+    let mut operator = Operator::with_fixed_settings(settings);
     operator.expect_replays(origins(directory)?);
     let mut first = true;
     for batch in journal(directory)? {

@@ -140,6 +140,12 @@ fn sizes(document: &mut Document<'_>) {
         let wrong = format!("{packet} bytes do not fit into a group commit of {commit} bytes");
         fault(document, "mqtt.max_packet_size", wrong, "at most journal.commit_max_bytes less 256KiB");
     }
+    let settings = document.config.settings().to_json().len();
+    if settings + APPEND_MARGIN_BYTES > commit {
+        let wrong =
+            format!("the list comes to {settings} bytes, which do not fit into a group commit of {commit} bytes");
+        fault(document, "validate.allowed_devices", wrong, "a shorter list, or a larger journal.commit_max_bytes");
+    }
     let segment = document.config.journal.segment_size_bytes;
     if commit as u64 > segment {
         let wrong = format!("{commit} bytes do not fit into a segment of {segment} bytes");

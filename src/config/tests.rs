@@ -190,6 +190,15 @@ fn sizes_must_fit_into_each_other() {
 }
 
 #[test]
+fn a_long_list_of_devices_must_fit_into_a_commit() {
+    let devices: Vec<String> = (0..30_000).map(|number| format!("'{}-{number}'", "x".repeat(100))).collect();
+    let text =
+        format!("[journal]\ncommit_max_bytes = \"2MiB\"\n[validate]\nallowed_devices = [{}]\n", devices.join(","));
+    let errors = parse(&text, &[]).expect_err("the list does not fit").to_string();
+    assert!(errors.starts_with("weir.toml:4: validate.allowed_devices: the list comes to 32"), "{errors}");
+}
+
+#[test]
 fn an_open_listener_must_say_that_anyone_may_connect() {
     check(
         "[mqtt]\nlisten = \"0.0.0.0:1883\"\n",

@@ -44,6 +44,12 @@ impl Batch<'_> {
             moved: Vec::new(),
         }
     }
+
+    /// Settings changed: what was found out about topics and devices may no longer hold.
+    pub fn forget_origin(&mut self) {
+        let Self { lsn, arrival_ms, .. } = *self;
+        *self = Self::new(lsn, arrival_ms);
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -297,11 +303,10 @@ impl Operator {
         let unknown = problem.take_if(|problem| problem.reason() == Reason::UnknownDevice);
         let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
-        let time = validate::timestamp_type(&fields.timestamp)
-            .and_then(|()| {
-                let (now_ms, first_ms) = (site.arrival_ms, site.first_arrival_ms());
-                validate::event_time(&fields.timestamp, &self.settings, now_ms, first_ms)
-            });
+        let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
+            let (now_ms, first_ms) = (site.arrival_ms, site.first_arrival_ms());
+            validate::event_time(&fields.timestamp, &self.settings, now_ms, first_ms)
+        });
         let stated = match time {
             Ok(stated) => stated,
             Err(_) if is_fault => None,

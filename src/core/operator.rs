@@ -115,6 +115,8 @@ impl JournalClock {
 #[derive(Debug)]
 pub struct Operator {
     pub(super) settings: Settings,
+    /// Whether the settings in the journal are ignored.
+    settings_fixed: bool,
     pub(super) rules: Rules,
     pub(super) devices: Registry,
     pub(super) metric_names: Names,
@@ -153,6 +155,7 @@ impl Operator {
         Self {
             rules: Rules::new(&settings),
             settings,
+            settings_fixed: false,
             devices: Registry::default(),
             metric_names: Names::default(),
             clients: Clients::default(),
@@ -175,6 +178,12 @@ impl Operator {
             due: Vec::new(),
             sentence: String::new(),
         }
+    }
+
+    /// An operator without state that processes everything under these settings, whatever the journal says: to recompute
+    /// results as they would be under others.
+    pub fn with_fixed_settings(settings: Settings) -> Self {
+        Self { settings_fixed: true, ..Self::new(settings) }
     }
 
     /// Applies one journal batch. `first_lsn` is the position of the first record given, `arrival_ms` the arrival time of
@@ -207,6 +216,11 @@ impl Operator {
                 Record::Resumed => self.listen_again(),
                 Record::Tick => {}
                 Record::Replay(replay) => self.replay(batch.lsn, arrival_ms, &mut message, replay, out),
+                Record::Settings(json) => {
+                    let index = (batch.lsn - first_lsn) as usize;
+                    self.change_settings(json, out).map_err(|what| InvalidRecord { index, what })?;
+                    batch.forget_origin();
+                }
             }
             batch.lsn += 1;
         }
@@ -240,6 +254,16 @@ impl Operator {
             self.settle_all();
             self.clock.listening_since_ms = self.clock.now_ms;
         }
+    }
+
+    /// Records from here on are processed under the settings that `json` holds. What came before them is finished first.
+    fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), &'static str> {
+        let settings = Settings::from_json(json)?;
+        if !self.settings_fixed && settings != self.settings {
+            self.end_batch(out);
+            self.reconfigure(settings, out);
+        }
+        Ok(())
     }
 
     fn end_batch(&mut self, out: &mut dyn Collector) {

@@ -174,8 +174,7 @@ impl<'a> ErrorEntry<'a> {
     /// state to remember it in. A replay that is rejected is taken for remembered: which readings of its message were
     /// counted meanwhile cannot be told.
     pub fn is_unseen(&self) -> bool {
-        let unknown =
-            [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
+        let unknown = [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
         self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
     }
 

@@ -6,6 +6,7 @@
 //! resumed  03
 //! replay   04 flags error_seq u64 position u64 index u32 arrival_ms i64 client_len u16, client, topic_len u16, topic,
 //!          payload
+//! settings 05 settings(JSON)
 //! ```
 //! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
 //! previous publish of this batch" (they are then left out). The packet id is there when QoS > 0. The payload ends
@@ -17,10 +18,13 @@
 
 use thiserror::Error;
 
+use crate::core::settings::Settings;
+
 const KIND_PUBLISH: u8 = 1;
 const KIND_TICK: u8 = 2;
 const KIND_RESUMED: u8 = 3;
 const KIND_REPLAY: u8 = 4;
+const KIND_SETTINGS: u8 = 5;
 
 const FLAG_QOS: u8 = 0b0000_0011;
 const FLAG_DUP: u8 = 0b0000_0100;
@@ -81,6 +85,8 @@ pub enum Record<'a> {
     Resumed,
     /// A stored error is processed again.
     Replay(Replay<'a>),
+    /// The settings, as JSON, under which the records from here on are processed.
+    Settings(&'a [u8]),
 }
 
 /// A record that no writer of this format produced: the log's checksum held, so this is a defect or a newer format.
@@ -147,6 +153,12 @@ pub fn encode_replay(replay: &Replay<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(replay.payload);
 }
 
+/// Appends the encoding of the settings that hold from here on.
+pub fn encode_settings(settings: &Settings, out: &mut Vec<u8>) {
+    out.push(KIND_SETTINGS);
+    out.extend_from_slice(&settings.to_json());
+}
+
 /// MQTT strings are at most 65,535 bytes long [MQTT-1.5.4]; longer ones never reach a record.
 fn put_string(text: &str, out: &mut Vec<u8>) {
     debug_assert!(text.len() <= usize::from(u16::MAX));
@@ -172,6 +184,7 @@ impl<'a> Decoder<'a> {
             Some((&KIND_TICK, [])) => Ok(Record::Tick),
             Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
             Some((&KIND_REPLAY, rest)) => replay(rest).map_err(invalid),
+            Some((&KIND_SETTINGS, json)) => Ok(Record::Settings(json)),
             Some(_) => Err(invalid("unknown kind")),
             None => Err(invalid("empty")),
         }
@@ -270,6 +283,9 @@ mod tests {
         assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b""), true)));
         assert_eq!(decoder.decode(&[KIND_TICK]), Ok(Record::Tick));
         assert_eq!(decoder.decode(&[KIND_RESUMED]), Ok(Record::Resumed));
+        let mut settings = Vec::new();
+        encode_settings(&Settings::default(), &mut settings);
+        assert_eq!(decoder.decode(&settings), Ok(Record::Settings(&Settings::default().to_json())));
     }
 
     fn replay(index: Option<u32>, payload: &[u8]) -> Replay<'_> {

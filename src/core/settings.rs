@@ -44,8 +44,8 @@ pub struct MetricRange {
     pub unit: Option<String>,
 }
 
-/// Everything but the journal that results are a function of. Stored with each checkpoint, so that a journal is
-/// replayed under the settings it was first processed with.
+/// What results are a function of besides the publishes. Each start puts them into the journal and each checkpoint holds
+/// them, so that a journal is replayed under the settings it was first processed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Topic patterns that carry readings; `+` in the place of the device id.
@@ -86,6 +86,21 @@ pub struct Settings {
     pub device_ttl_ms: Option<i64>,
     /// Whether duplicates get an entry in the error log.
     pub store_duplicates: bool,
+}
+
+impl Settings {
+    /// The stored form.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Settings hold nothing that JSON cannot express; were it ever so, reading them back would say that they are
+        // missing.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads the stored form. The error says what does not fit.
+    pub fn from_json(json: &[u8]) -> Result<Self, &'static str> {
+        let settings: Self = serde_json::from_slice(json).map_err(|_| "settings that cannot be read")?;
+        if settings.window_ms < 1 { Err("a window size below 1 ms") } else { Ok(settings) }
+    }
 }
 
 impl Default for Settings {

@@ -94,8 +94,7 @@ impl Operator {
 
     fn encode_header(&self) -> Vec<u8> {
         let mut out = vec![HEADER_FORMAT];
-        // Settings hold nothing that JSON cannot express; were it ever so, restoring would say that they are missing.
-        put_bytes(&serde_json::to_vec(&self.settings).unwrap_or_default(), &mut out);
+        put_bytes(&self.settings.to_json(), &mut out);
         encode_totals(&self.totals, &mut out);
         put_u64(self.next_window_seq, &mut out);
         put_u64(self.next_error_seq, &mut out);
@@ -142,11 +141,7 @@ impl Operator {
         if ![HEADER_WITHOUT_REPLAYS, HEADER_FORMAT].contains(&format) {
             return Err("unknown format");
         }
-        let settings: Settings = serde_json::from_slice(reader.bytes()?).map_err(|_| "settings that cannot be read")?;
-        if settings.window_ms < 1 {
-            return Err("a window size below 1 ms");
-        }
-        let mut operator = Self::new(settings);
+        let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
         operator.totals = decode_totals(&mut reader)?;
         operator.next_window_seq = reader.u64()?;
         operator.next_error_seq = reader.u64()?;

@@ -1,21 +1,25 @@
 //! An in-memory disk for tests and simulation: it forgets, reorders and tears what was not synced.
 //!
 //! The model is harsher than most file systems, never kinder:
-//! - a write reaches the medium when its file is synced; at a power cut each page of each unsynced write is kept, lost
-//!   or cut at a byte on its own, in any order, and what lies before a kept page reads as zeros;
+//! - a write reaches the medium when its file is synced; at a power cut each page or sector of each unsynced write is
+//!   kept, lost or cut at a byte on its own, in any order, and what lies before a kept one reads as zeros;
 //! - a created, renamed or removed name is certain when its directory is synced; before, each such change is kept or
 //!   lost on its own;
 //! - a failed sync drops what it was to write for good, although the file goes on to read it back (as Linux does);
-//! - directories themselves are certain at once.
+//! - new directories are certain at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod medium;
+mod tear;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
+use self::medium::{Medium, NameChange, State, not_found, power_cut};
+use self::tear::{Change, Choices, FileState};
 use super::{Disk, DiskEntry, DiskFile, directory_of};
-
-const PAGE_BYTES: u64 = 4096;
 
 /// A handle on a simulated disk. Clones share it. After [`SimDisk::crash`] the handle and all files opened through it
 /// answer with errors: the machine they ran on lost its power.
@@ -23,72 +27,6 @@ const PAGE_BYTES: u64 = 4096;
 pub struct SimDisk {
     medium: Arc<Medium>,
     boot: u64,
-}
-
-#[derive(Debug, Default)]
-struct Medium {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    boot: u64,
-    files: Vec<FileState>,
-    directories: BTreeSet<PathBuf>,
-    names: BTreeMap<PathBuf, usize>,
-    certain_names: BTreeMap<PathBuf, usize>,
-    uncertain: Vec<NameChange>,
-    capacity_bytes: Option<u64>,
-    syncs: u64,
-    writes: u64,
-    read_bytes: u64,
-    failing_sync: Option<u64>,
-    failing_write: Option<u64>,
-    /// Syncs that may still go on; `None`: all.
-    allowed_syncs: Option<u64>,
-    held_syncs: usize,
-}
-
-/// A name in a directory that appeared, moved or went.
-#[derive(Debug, Clone)]
-enum NameChange {
-    Add(PathBuf, usize),
-    Move(PathBuf, PathBuf, usize),
-    Remove(PathBuf),
-}
-
-#[derive(Debug, Default)]
-struct FileState {
-    /// What reads see.
-    content: Vec<u8>,
-    /// What a power cut cannot take away.
-    certain: Vec<u8>,
-    unsynced: Vec<Change>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Write(u64, Vec<u8>),
-    Resize(u64),
-}
-
-/// Small generator of reproducible choices (SplitMix64).
-#[derive(Debug)]
-struct Choices(u64);
-
-impl Choices {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
 }
 
 impl Default for SimDisk {
@@ -109,24 +47,30 @@ impl SimDisk {
     #[must_use = "the disk after the power cut is a new handle"]
     pub fn crash(&self, seed: u64) -> SimDisk {
         let mut state = self.medium.lock();
-        let mut choices = Choices(seed);
-        state.boot += 1;
-        state.failing_sync = None;
-        state.failing_write = None;
-        state.allowed_syncs = None;
-        for file in &mut state.files {
-            file.crash(&mut choices);
-        }
-        for change in std::mem::take(&mut state.uncertain) {
-            if choices.below(2) == 0 {
-                change.apply(&mut state.certain_names);
-            }
-        }
-        state.names = state.certain_names.clone();
+        state.crash(&mut Choices(seed));
         let boot = state.boot;
         drop(state);
         self.medium.changed.notify_all();
         SimDisk { medium: Arc::clone(&self.medium), boot }
+    }
+
+    /// Lets the power go at the `nth` operation from now, 1 is the next: what it does may be kept, lost or torn, and
+    /// it and everything after it fails until [`SimDisk::crash`]. Operations are the calls that change something or
+    /// make it certain. `None` takes the order back.
+    pub fn cut_power_at(&self, nth: Option<u64>) {
+        let mut state = self.medium.lock();
+        state.cut_at = nth.map(|nth| state.operations + nth);
+    }
+
+    /// Whether the power is gone.
+    pub fn is_cut(&self) -> bool {
+        let state = self.medium.lock();
+        state.is_cut || state.boot != self.boot
+    }
+
+    /// Operations so far, see [`SimDisk::cut_power_at`].
+    pub fn operations(&self) -> u64 {
+        self.medium.lock().operations
     }
 
     /// Lets the disk hold at most this many bytes in all files; a write beyond stores what fits and fails.
@@ -140,10 +84,24 @@ impl SimDisk {
         state.failing_sync = Some(state.syncs + nth);
     }
 
+    /// Lets the `nth` sync of a directory from now fail; 1 is the next. What it was to make certain stays uncertain.
+    pub fn fail_dir_sync(&self, nth: u64) {
+        let mut state = self.medium.lock();
+        state.failing_dir_sync = Some(state.dir_syncs + nth);
+    }
+
     /// Lets the `nth` write from now fail, with half of its bytes written; 1 is the next.
     pub fn fail_write(&self, nth: u64) {
         let mut state = self.medium.lock();
         state.failing_write = Some(state.writes + nth);
+    }
+
+    /// Takes back the orders of [`SimDisk::fail_sync`], [`SimDisk::fail_dir_sync`] and [`SimDisk::fail_write`].
+    pub fn fail_nothing(&self) {
+        let mut state = self.medium.lock();
+        state.failing_sync = None;
+        state.failing_dir_sync = None;
+        state.failing_write = None;
     }
 
     /// Syncs of files so far, failed ones included.
@@ -175,13 +133,16 @@ impl SimDisk {
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let mut state = self.medium.lock();
         let index = state.find(path)?;
-        let outside = || io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no byte {offset}", path.display()));
-        let (file, offset, mask) = (&mut state.files[index], offset as usize, 1 << (bit % 8));
-        *file.content.get_mut(offset).ok_or_else(outside)? ^= mask;
-        if let Some(byte) = file.certain.get_mut(offset) {
-            *byte ^= mask;
+        if state.files[index].flip(offset as usize, 1 << (bit % 8)) {
+            return Ok(());
         }
-        Ok(())
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no byte {offset}", path.display())))
+    }
+
+    /// Bytes of a file that no power cut can take away; 0 where its name is not there.
+    pub fn certain_bytes(&self, path: &Path) -> u64 {
+        let state = self.medium.lock();
+        state.find(path).map_or(0, |index| state.files[index].certain.len() as u64)
     }
 
     /// Bytes in all files.
@@ -193,6 +154,10 @@ impl SimDisk {
         self.medium.state_of(self.boot)
     }
 
+    fn begin(&self) -> io::Result<MutexGuard<'_, State>> {
+        self.medium.begin(self.boot)
+    }
+
     fn handle(&self, index: usize, path: &Path, writable: bool) -> Arc<dyn DiskFile> {
         Arc::new(SimFile {
             medium: Arc::clone(&self.medium),
@@ -202,132 +167,6 @@ impl SimDisk {
             writable,
         })
     }
-}
-
-impl Medium {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state_of(&self, boot: u64) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.lock();
-        if state.boot == boot { Ok(state) } else { Err(power_cut()) }
-    }
-}
-
-fn power_cut() -> io::Error {
-    io::Error::other("the power was cut")
-}
-
-impl State {
-    fn find(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| not_found(path))
-    }
-
-    fn used_bytes(&self) -> u64 {
-        let live: BTreeSet<usize> = self.names.values().copied().collect();
-        live.into_iter().map(|index| self.files[index].content.len() as u64).sum()
-    }
-
-    fn change_names(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
-        self.uncertain.push(change);
-    }
-}
-
-fn not_found(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{}: no such file or directory", path.display()))
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            Self::Add(path, index) => {
-                names.insert(path.clone(), *index);
-            }
-            Self::Move(from, to, index) => {
-                names.remove(from);
-                names.insert(to.clone(), *index);
-            }
-            Self::Remove(path) => {
-                names.remove(path);
-            }
-        }
-    }
-
-    fn is_in(&self, dir: &Path) -> bool {
-        match self {
-            Self::Add(path, _) | Self::Remove(path) | Self::Move(_, path, _) => directory_of(path) == dir,
-        }
-    }
-}
-
-impl FileState {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.content);
-        self.unsynced.push(change);
-    }
-
-    fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            change.apply(&mut self.certain);
-        }
-    }
-
-    fn crash(&mut self, choices: &mut Choices) {
-        let fate = choices.below(4);
-        for change in std::mem::take(&mut self.unsynced) {
-            match (fate, change) {
-                (0, _) => {}
-                (1, change) => change.apply(&mut self.certain),
-                (_, Change::Write(offset, bytes)) => tear(&mut self.certain, offset, &bytes, choices),
-                (_, resize) => {
-                    if choices.below(2) == 0 {
-                        resize.apply(&mut self.certain);
-                    }
-                }
-            }
-        }
-        self.content = self.certain.clone();
-    }
-}
-
-impl Change {
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Write(offset, bytes) => put(content, *offset, bytes),
-            Self::Resize(len) => content.resize(*len as usize, 0),
-        }
-    }
-}
-
-/// Stores each page of a write, a part of it, zeros in its place, or nothing.
-fn tear(content: &mut Vec<u8>, offset: u64, bytes: &[u8], choices: &mut Choices) {
-    let mut done = 0_usize;
-    while done < bytes.len() {
-        let at = offset + done as u64;
-        let page_rest = (PAGE_BYTES - at % PAGE_BYTES) as usize;
-        let chunk = &bytes[done..bytes.len().min(done + page_rest)];
-        match choices.below(4) {
-            0 => {}
-            1 => put(content, at, &chunk[..choices.below(chunk.len() as u64) as usize]),
-            2 if at >= content.len() as u64 && choices.below(4) == 0 => put(content, at, &vec![0; chunk.len()]),
-            _ => put(content, at, chunk),
-        }
-        done += chunk.len();
-    }
-}
-
-fn put(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return;
-    }
-    let start = offset as usize;
-    let end = start + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[start..end].copy_from_slice(bytes);
 }
 
 #[derive(Debug)]
@@ -344,16 +183,16 @@ impl SimFile {
         io::Error::new(kind, format!("{}: {what}", self.path.display()))
     }
 
-    fn writable_state(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn begin_change(&self) -> io::Result<MutexGuard<'_, State>> {
         if !self.writable {
             return Err(self.failure(io::ErrorKind::PermissionDenied, "opened for reading"));
         }
-        self.medium.state_of(self.boot)
+        self.medium.begin(self.boot)
     }
 
     /// Waits while syncs are held.
     fn enter_sync(&self) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.medium.state_of(self.boot)?;
+        let mut state = self.medium.begin(self.boot)?;
         state.held_syncs += 1;
         self.medium.changed.notify_all();
         while state.allowed_syncs == Some(0) && state.boot == self.boot {
@@ -377,20 +216,19 @@ impl DiskFile for SimFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.writable_state()?;
+        let mut state = self.begin_change()?;
         state.writes += 1;
         if state.failing_write == Some(state.writes) {
             let half = bytes[..bytes.len() / 2].to_vec();
             state.files[self.index].change(Change::Write(offset, half));
             return Err(self.failure(io::ErrorKind::Other, "write failed (injected)"));
         }
-        let len = state.files[self.index].content.len() as u64;
-        let growth = (offset + bytes.len() as u64).saturating_sub(len);
+        let grows_by = (offset + bytes.len() as u64).saturating_sub(state.files[self.index].content.len() as u64);
         let free = state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes()));
-        let missing = growth.saturating_sub(free) as usize;
-        let fitting = bytes[..bytes.len().saturating_sub(missing)].to_vec();
-        state.files[self.index].change(Change::Write(offset, fitting));
-        if missing > 0 {
+        let fits = bytes.len() - (grows_by.saturating_sub(free) as usize).min(bytes.len());
+        state.files[self.index].change(Change::Write(offset, bytes[..fits].to_vec()));
+        state.end(())?;
+        if fits < bytes.len() {
             return Err(self.failure(io::ErrorKind::StorageFull, "no space left on device"));
         }
         Ok(())
@@ -399,6 +237,9 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.enter_sync()?;
         state.syncs += 1;
+        if state.cuts_now() {
+            return Err(power_cut());
+        }
         if state.failing_sync == Some(state.syncs) {
             state.files[self.index].unsynced.clear();
             return Err(self.failure(io::ErrorKind::Other, "sync failed (injected)"));
@@ -408,8 +249,9 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.writable_state()?.files[self.index].change(Change::Resize(len));
-        Ok(())
+        let mut state = self.begin_change()?;
+        state.files[self.index].change(Change::Resize(len));
+        state.end(())
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -419,7 +261,7 @@ impl DiskFile for SimFile {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.state()?;
+        let mut state = self.begin()?;
         if state.names.contains_key(path) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{}: file exists", path.display())));
         }
@@ -429,6 +271,7 @@ impl Disk for SimDisk {
         let index = state.files.len();
         state.files.push(FileState::default());
         state.change_names(NameChange::Add(path.to_path_buf(), index));
+        state.end(())?;
         Ok(self.handle(index, path, true))
     }
 
@@ -463,189 +306,54 @@ impl Disk for SimDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state()?;
+        let mut state = self.begin()?;
         for ancestor in dir.ancestors() {
             state.directories.insert(ancestor.to_path_buf());
         }
         state.directories.insert(PathBuf::from("."));
-        Ok(())
+        state.end(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state()?;
-        let index = state.find(from)?;
-        state.change_names(NameChange::Move(from.to_path_buf(), to.to_path_buf(), index));
-        Ok(())
+        let mut state = self.begin()?;
+        let change = if state.directories.contains(from) {
+            if state.directories.contains(to) {
+                let text = format!("{}: directory exists", to.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
+            NameChange::MoveDirectory(from.to_path_buf(), to.to_path_buf())
+        } else {
+            NameChange::Move(from.to_path_buf(), to.to_path_buf(), state.find(from)?)
+        };
+        state.change_names(change);
+        state.end(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state()?;
+        let mut state = self.begin()?;
         state.find(path)?;
         state.change_names(NameChange::Remove(path.to_path_buf()));
-        Ok(())
+        state.end(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state()?;
+        let mut state = self.begin()?;
         if !state.directories.contains(dir) {
             return Err(not_found(dir));
         }
-        let (certain, uncertain) = std::mem::take(&mut state.uncertain).into_iter().partition(|c| c.is_in(dir));
-        state.uncertain = uncertain;
-        let certain: Vec<NameChange> = certain;
-        for change in certain {
-            change.apply(&mut state.certain_names);
+        state.dir_syncs += 1;
+        if state.cuts_now() {
+            return Err(power_cut());
         }
+        if state.failing_dir_sync == Some(state.dir_syncs) {
+            return Err(io::Error::other(format!("{}: sync failed (injected)", dir.display())));
+        }
+        state.sync_dir(dir);
         Ok(())
     }
 
     fn available_bytes(&self, _dir: &Path) -> io::Result<u64> {
         let state = self.state()?;
         Ok(state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::{is_full, replace_file};
-
-    fn disk_with_file(content: &[u8]) -> (SimDisk, Arc<dyn DiskFile>) {
-        let disk = SimDisk::new();
-        disk.create_dir_all(Path::new("d")).unwrap();
-        let file = disk.create(Path::new("d/f")).unwrap();
-        file.write_all_at(content, 0).unwrap();
-        (disk, file)
-    }
-
-    fn content(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-        let file = disk.open_read(Path::new(path)).ok()?;
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
-        Some(bytes)
-    }
-
-    #[test]
-    fn what_was_synced_survives_every_crash() {
-        for seed in 0..200 {
-            let (disk, file) = disk_with_file(b"kept");
-            file.sync().unwrap();
-            disk.sync_dir(Path::new("d")).unwrap();
-            file.write_all_at(b"lost?", 4).unwrap();
-            let after = disk.crash(seed);
-            let found = content(&after, "d/f").unwrap();
-            assert!(found.starts_with(b"kept") && found.len() <= 9, "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn unsynced_writes_are_kept_lost_and_torn() {
-        let written: Vec<u8> = (1..=3 * PAGE_BYTES as usize).map(|i| (i % 250) as u8 + 1).collect();
-        let (mut whole, mut none, mut torn, mut reordered) = (0, 0, 0, 0);
-        for seed in 0..400 {
-            let (disk, _file) = disk_with_file(&written);
-            disk.sync_dir(Path::new("d")).unwrap();
-            let found = content(&disk.crash(seed), "d/f").unwrap();
-            match found.len() {
-                0 => none += 1,
-                _ if found == written => whole += 1,
-                _ if found[0] == 0 && *found.last().unwrap() != 0 => reordered += 1,
-                _ => torn += 1,
-            }
-        }
-        assert!(whole > 0 && none > 0 && torn > 0 && reordered > 0, "{whole} {none} {torn} {reordered}");
-    }
-
-    #[test]
-    fn names_are_certain_once_their_directory_is_synced() {
-        let outcomes: BTreeSet<_> = (0..50)
-            .map(|seed| {
-                let (disk, file) = disk_with_file(b"x");
-                file.sync().unwrap();
-                content(&disk.crash(seed), "d/f").is_some()
-            })
-            .collect();
-        assert_eq!(outcomes.len(), 2, "a name that was not synced is sometimes lost, sometimes kept");
-    }
-
-    #[test]
-    fn a_removal_that_was_not_synced_may_come_undone() {
-        let outcomes: BTreeSet<_> = (0..50)
-            .map(|seed| {
-                let (disk, file) = disk_with_file(b"x");
-                file.sync().unwrap();
-                disk.sync_dir(Path::new("d")).unwrap();
-                disk.remove(Path::new("d/f")).unwrap();
-                assert!(content(&disk, "d/f").is_none());
-                content(&disk.crash(seed), "d/f").is_some()
-            })
-            .collect();
-        assert_eq!(outcomes.len(), 2);
-    }
-
-    #[test]
-    fn replacing_a_file_leaves_the_old_or_the_new_content() {
-        for seed in 0..200 {
-            let (disk, _file) = disk_with_file(b"");
-            replace_file(&disk, Path::new("d/state"), b"old").unwrap();
-            disk.fail_sync(1);
-            assert!(replace_file(&disk, Path::new("d/state"), b"new content").is_err());
-            let disk = disk.crash(seed);
-            assert_eq!(content(&disk, "d/state").unwrap(), b"old", "seed {seed}");
-            replace_file(&disk, Path::new("d/state"), b"new content").unwrap();
-            assert_eq!(content(&disk.crash(seed), "d/state").unwrap(), b"new content", "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_disk() {
-        let run = |seed| {
-            let (disk, _file) = disk_with_file(&[7; 20_000]);
-            content(&disk.crash(seed), "d/f")
-        };
-        assert!((0..20).all(|seed| run(seed) == run(seed)));
-    }
-
-    #[test]
-    fn a_full_disk_stores_what_fits() {
-        let (disk, file) = disk_with_file(b"12345");
-        disk.set_capacity(Some(8));
-        assert_eq!(disk.available_bytes(Path::new("d")).unwrap(), 3);
-        let error = file.write_all_at(b"abcdef", 5).unwrap_err();
-        assert!(is_full(&error), "{error}");
-        assert_eq!(content(&disk, "d/f").unwrap(), b"12345abc");
-        file.write_all_at(b"xx", 0).unwrap();
-    }
-
-    #[test]
-    fn what_a_failed_sync_was_to_write_is_not_saved_by_the_next_one() {
-        let (disk, file) = disk_with_file(b"gone");
-        disk.sync_dir(Path::new("d")).unwrap();
-        disk.fail_sync(1);
-        assert!(file.sync().is_err());
-        file.sync().unwrap();
-        assert_eq!(content(&disk, "d/f").unwrap(), b"gone");
-        assert_eq!(content(&disk.crash(1), "d/f").unwrap(), b"");
-    }
-
-    #[test]
-    fn handles_from_before_the_crash_fail() {
-        let (disk, file) = disk_with_file(b"x");
-        let after = disk.crash(3);
-        assert!(file.write_all_at(b"y", 0).is_err());
-        assert!(file.sync().is_err());
-        assert!(disk.list(Path::new("d")).is_err());
-        assert!(after.list(Path::new("d")).is_ok());
-    }
-
-    #[test]
-    fn a_flipped_bit_is_read_and_survives() {
-        let (disk, file) = disk_with_file(&[0]);
-        file.sync().unwrap();
-        disk.sync_dir(Path::new("d")).unwrap();
-        disk.flip_bit(Path::new("d/f"), 0, 3).unwrap();
-        assert_eq!(content(&disk, "d/f").unwrap(), [8]);
-        assert_eq!(content(&disk.crash(0), "d/f").unwrap(), [8]);
-        assert!(disk.flip_bit(Path::new("d/f"), 1, 3).is_err());
     }
 }

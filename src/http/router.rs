@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 
 use crate::http::problem::Problem;
 use crate::http::state::State;
-use crate::http::{checkpoints, device_metrics, devices, health, metrics, replay, results, status, stream};
+use crate::http::{
+    checkpoints, device_metrics, devices, health, metrics, origin, replay, results, savepoints, status, stream,
+};
 use crate::telemetry::names;
 
 /// Time until a request has an answer (a stream: its beginning).
@@ -36,6 +38,7 @@ const INDEX: &str = concat!(
                      /api/v1/errors/{seq} is one of them; POST /api/v1/errors/{seq}/replay processes it again,
                      POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]}
 /api/v1/checkpoints  the newest checkpoints
+/api/v1/savepoints   copies of the state in one file; POST takes one
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
 "
 );
@@ -57,6 +60,7 @@ pub(super) fn router(state: State) -> Router {
         .route("/api/v1/errors/{seq}", get(results::error))
         .route("/api/v1/errors/{seq}/replay", post(replay::one))
         .route("/api/v1/checkpoints", get(checkpoints::list))
+        .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
         .route("/api/v1/stream", get(stream::open))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -89,12 +93,34 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 fn refusal(request: &Request) -> Option<Problem> {
+    if let Err(problem) = origin::check(request.method(), request.headers()) {
+        return Some(problem);
+    }
+    if !request.method().is_safe() && is_cross_site(request) {
+        return Some(Problem {
+            status: StatusCode::FORBIDDEN,
+            detail: "another site's page asks for this through a browser, which is not allowed".into(),
+            retry_after_seconds: None,
+        });
+    }
     let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
     (length > MAX_BODY_BYTES).then(|| Problem {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         detail: format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}"),
         retry_after_seconds: None,
     })
+}
+
+/// Whether a page of another origin sends the request: browsers say so, and other clients do not pretend to be one.
+fn is_cross_site(request: &Request) -> bool {
+    let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    match text("sec-fetch-site") {
+        Some(site) => !matches!(site, "same-origin" | "none"),
+        None => text("origin").is_some_and(|origin| {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            authority.is_none() || authority != text("host")
+        }),
+    }
 }
 
 /// A panic ends its request, not the connection's other requests; it is a defect, and answered and logged as one.

@@ -4,7 +4,8 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, Status, Unavailable};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointRefused, Status, Unavailable};
+use crate::state::savepoint::SavepointInfo;
 
 /// The outcome of one health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,6 +79,10 @@ pub trait Queries: Send + Sync {
     fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>>;
     /// The newest completed checkpoints, newest first.
     fn checkpoints(&self) -> Vec<CheckpointInfo>;
+    /// Takes a savepoint.
+    fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>>;
+    /// The savepoints on disk, newest first.
+    fn savepoints(&self) -> Vec<SavepointInfo>;
     /// State at the end of the last batch.
     fn status(&self) -> Status;
 }
@@ -101,6 +106,12 @@ impl Queries for Pipeline {
     }
     fn checkpoints(&self) -> Vec<CheckpointInfo> {
         Pipeline::checkpoints(self)
+    }
+    fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>> {
+        Box::pin(Pipeline::savepoint(self))
+    }
+    fn savepoints(&self) -> Vec<SavepointInfo> {
+        Pipeline::savepoints(self)
     }
     fn status(&self) -> Status {
         Pipeline::status(self)

@@ -1,6 +1,7 @@
 //! What lies around a session: the broker, the journal's topics, the part of the session that outlives the connection.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -11,11 +12,12 @@ use super::codec;
 use super::delivery::Message;
 use super::frame;
 use super::handle::{ConnectionId, Handle};
-use super::ingest::Gate;
+use super::ingest::{Gate, Journal};
 use super::meters::Meters;
 use super::session::{Event, Forward, Surroundings};
 use super::topic::IngestTopics;
-use crate::config::Mqtt;
+use crate::clock::Clock;
+use crate::config::{Ingest, Mqtt};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -25,6 +27,33 @@ pub(crate) struct Door {
     pub gate: Gate,
     pub ingest: IngestTopics,
     pub meters: Arc<Meters>,
+    clock: Arc<dyn Clock>,
+    /// The moment that the clock counts from, on the scale of tokio's timers.
+    origin: Instant,
+}
+
+impl Door {
+    /// Publishes on the topics of `ingest` will go to `journal`.
+    pub fn new(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+        let meters = Arc::new(Meters::default());
+        let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
+        let now = Instant::now();
+        Self {
+            config: config.clone(),
+            broker: Arc::new(Broker::new(config, Arc::clone(&meters))),
+            gate: Gate::new(journal, Arc::clone(&meters)),
+            ingest: IngestTopics::new(patterns),
+            meters,
+            origin: now.checked_sub(clock.monotonic()).unwrap_or(now),
+            clock,
+        }
+    }
+
+    /// Now, for deadlines and intervals.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.origin + self.clock.monotonic()
+    }
 }
 
 /// The world as the session sees it.

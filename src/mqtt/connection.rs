@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -47,8 +46,8 @@ struct Blocked {
 }
 
 /// What a connection begins with.
-pub(crate) struct Start {
-    pub stream: TcpStream,
+pub(crate) struct Start<S> {
+    pub stream: S,
     pub door: Arc<Door>,
     pub handle: Arc<Handle>,
     pub id: ConnectionId,
@@ -63,8 +62,8 @@ pub(crate) struct Start {
 }
 
 /// A connection with its session.
-pub(crate) struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection<S> {
+    stream: S,
     door: Arc<Door>,
     handle: Arc<Handle>,
     id: ConnectionId,
@@ -95,8 +94,9 @@ enum Step {
     Waiting,
 }
 
-impl Connection {
-    pub fn new(start: Start) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn new(start: Start<S>) -> Self {
+        let now = start.door.now();
         Self {
             stream: start.stream,
             door: start.door,
@@ -110,13 +110,13 @@ impl Connection {
             unsent: start.reply,
             waker: None,
             own_appends: Lsn(0),
-            timer: Box::pin(sleep_until((Instant::now() + FAR).into())),
+            timer: Box::pin(sleep_until((now + FAR).into())),
             cancelled: Box::pin(start.cancel.cancelled_owned()),
         }
     }
 
     /// The socket, what is still to be sent, and whether the session outlives the connection.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>, bool) {
+    pub fn into_parts(self) -> (S, Vec<u8>, bool) {
         (self.stream, self.unsent, self.session.is_kept())
     }
 
@@ -195,7 +195,7 @@ impl Connection {
             return;
         }
         if let Some(read_at) = self.session.write_acks(self.door.gate.durable(), out) {
-            self.door.meters.ack_seconds.record(read_at.elapsed().as_secs_f64());
+            self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
         }
     }
 
@@ -256,7 +256,7 @@ impl Connection {
             self.append(context.waker(), records, Some(since), since)?;
             if self.blocked.is_none() {
                 // The client was not heard because weir did not listen.
-                self.session.heard(Instant::now());
+                self.session.heard(self.door.now());
                 return Ok(Step::Ready);
             }
             if self.door.gate.poll_room(context).is_pending() {
@@ -280,7 +280,7 @@ impl Connection {
         let mut until = None;
         if !records.is_empty() {
             let waits = self.session.acks().has_unsealed();
-            match self.door.gate.append(&records, waits.then_some(waker), waiting_since, Instant::now()) {
+            match self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now()) {
                 Ok(lsn) => {
                     until = Some(lsn);
                     if waits {
@@ -360,7 +360,7 @@ impl Connection {
                 bytes.truncate(kept + count);
                 if bytes.len() < total {
                     self.partial = bytes;
-                    self.session.heard(Instant::now());
+                    self.session.heard(self.door.now());
                 } else {
                     self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
                 }
@@ -393,7 +393,7 @@ impl Connection {
 
     /// Takes the packets in `bytes` and keeps what is left over.
     fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
-        let now = Instant::now();
+        let now = self.door.now();
         self.session.heard(now);
         self.session.begin_append();
         let mut taken = 0;
@@ -448,7 +448,7 @@ impl Connection {
     }
 
     fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {
-        let at = Instant::now() + wait;
+        let at = self.door.now() + wait;
         if at < self.timer.deadline().into_std() {
             self.timer.as_mut().reset(at.into());
             if self.timer.as_mut().poll(context).is_ready() {
@@ -459,7 +459,7 @@ impl Connection {
 
     /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
-        let now = Instant::now();
+        let now = self.door.now();
         let deadline = self.session.keep_alive_deadline();
         if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
             let paused = self.blocked.is_some() || self.session.is_full();

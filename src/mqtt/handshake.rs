@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Version;
 use super::auth::{self, Denied};
@@ -60,7 +59,7 @@ pub(crate) struct Welcome {
 /// Reads until the first packet is complete; returns it and what already follows it. The buffer grows with what
 /// arrives, not with what the length field claims.
 pub(crate) async fn read_connect(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     max_packet_bytes: usize,
 ) -> Result<(Connect, Vec<u8>), Refusal> {
     let mut bytes = Vec::with_capacity(256);

@@ -13,10 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use super::around::Door;
 use super::broker::Broker;
-use super::ingest::{Gate, Journal};
-use super::meters::Meters;
+use super::ingest::Journal;
 use super::service;
-use super::topic::IngestTopics;
+use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
 
@@ -61,15 +60,7 @@ impl Server {
         let failed = |source| MqttError::Bind { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let meters = Arc::new(Meters::default());
-        let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
-        let door = Door {
-            config: config.clone(),
-            broker: Arc::new(Broker::new(config, Arc::clone(&meters))),
-            gate: Gate::new(journal, Arc::clone(&meters)),
-            ingest: IngestTopics::new(patterns),
-            meters,
-        };
+        let door = Door::new(config, ingest, journal, Arc::new(SystemClock));
         Ok(Self { listener, local_addr, door: Arc::new(door) })
     }
 
@@ -162,7 +153,7 @@ impl Acceptor {
 
     fn measure(&self) {
         self.door.meters.set(&self.door.broker.stats());
-        self.door.gate.count_pause(Instant::now());
+        self.door.gate.count_pause(self.door.now());
     }
 
     fn warn(&mut self, message: &str) {

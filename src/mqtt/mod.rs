@@ -20,6 +20,7 @@ mod ingest;
 mod keep_alive;
 pub mod listener;
 mod meters;
+mod opening;
 mod packet_ids;
 mod properties;
 pub mod results;
@@ -35,6 +36,7 @@ mod trie;
 mod testing;
 
 pub use listener::{MqttError, Server};
+pub use opening::Opening;
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +28,11 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves one socket until it ends.
-pub(crate) async fn serve(mut stream: TcpStream, door: Arc<Door>, cancel: CancellationToken) {
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    door: Arc<Door>,
+    cancel: CancellationToken,
+) {
     let patience = Duration::from_millis(door.config.connect_timeout_ms);
     let first = handshake::read_connect(&mut stream, door.config.max_packet_size_bytes);
     let connected = tokio::select! {
@@ -48,7 +51,7 @@ pub(crate) async fn serve(mut stream: TcpStream, door: Arc<Door>, cancel: Cancel
     }
 }
 
-async fn refuse(stream: TcpStream, door: &Door, refusal: Refusal) {
+async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusal: Refusal) {
     door.meters.refused(refusal.reason);
     tracing::debug!(reason = refusal.reason, "connection refused");
     if !refusal.reply.is_empty() {
@@ -56,7 +59,13 @@ async fn refuse(stream: TcpStream, door: &Door, refusal: Refusal) {
     }
 }
 
-async fn run(stream: TcpStream, door: Arc<Door>, cancel: CancellationToken, welcome: Welcome, rest: Vec<u8>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    door: Arc<Door>,
+    cancel: CancellationToken,
+    welcome: Welcome,
+    rest: Vec<u8>,
+) {
     let Welcome { connect, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
     door.meters.opened(connect.version);
@@ -74,7 +83,7 @@ async fn run(stream: TcpStream, door: Arc<Door>, cancel: CancellationToken, welc
         door: Arc::clone(&door),
         handle: Arc::clone(&attached.handle),
         id: attached.connection,
-        session: Session::new(options, Instant::now()),
+        session: Session::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
         read: rest,
         reply,
@@ -98,7 +107,7 @@ async fn run(stream: TcpStream, door: Arc<Door>, cancel: CancellationToken, welc
 
 /// Sends the last bytes and closes the socket so that the client gets to read them: closing with unread input would
 /// reset the connection and take them away.
-async fn finish(mut stream: TcpStream, last: &[u8]) {
+async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
     let linger = async {
         stream.write_all(last).await?;
         stream.shutdown().await?;
@@ -141,7 +150,7 @@ async fn journal_will(door: &Door, client_id: &str, will: &Message) -> bool {
     records.push_with(|out| record::encode_publish(&publish, false, out));
     let appended = poll_fn(|context| {
         for _ in 0..ATTEMPTS {
-            match door.gate.append(&records, None, None, Instant::now()) {
+            match door.gate.append(&records, None, None, door.now()) {
                 Err(AppendError::Full) if door.gate.poll_room(context).is_pending() => return Poll::Pending,
                 Err(AppendError::Full) => {}
                 done => return Poll::Ready(done.is_ok()),

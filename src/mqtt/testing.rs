@@ -241,6 +241,7 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
         Record::Tick => "tick".into(),
         Record::Resumed => "resumed".into(),
         Record::Replay(replay) => format!("replay {}", replay.error_seq),
+        Record::Settings(_) => "settings".into(),
     });
     described.collect()
 }

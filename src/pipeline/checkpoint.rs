@@ -1,22 +1,18 @@
 //! Takes checkpoints without holding up the pipeline: state is encoded in slices between batches and written by a
-//! thread of its own.
+//! worker beside it.
 
-use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::core::operator::{GroupBlob, Operator};
-use crate::pipeline::checkpoint_writer::{Completion, Job, Outcome, Writer};
+use crate::pipeline::checkpoint_worker::{Waited, Worker};
+use crate::pipeline::checkpoint_writer::{Completion, Job, Outcome};
+use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
 /// Key groups encoded in one turn of the pipeline: well below a millisecond of work at 100,000 devices.
 const GROUPS_PER_STEP: usize = 16;
-
-/// Slices that wait for the writer at most; then the pipeline goes on with records and offers the next one later.
-const MAX_WAITING_SLICES: usize = 8;
-
-/// Pause between two looks at a writer that is behind, when a checkpoint is waited for.
-const POLL_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 enum Phase {
@@ -36,43 +32,31 @@ enum Phase {
 /// The pipeline's side of checkpoints.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
+    clock: Arc<dyn Clock>,
     interval: Duration,
-    jobs: Option<mpsc::SyncSender<Job>>,
-    outcomes: mpsc::Receiver<Outcome>,
-    worker: Option<JoinHandle<()>>,
+    worker: Worker,
     phase: Phase,
-    last_begin: Instant,
+    last_begin: Option<Duration>,
     last_position: Option<u64>,
+    /// Who waits for a savepoint that is not begun.
+    savepoints: Vec<SavepointReply>,
 }
 
 impl Checkpointer {
-    /// Starts the writer's thread. `last_position`: the journal position of the checkpoint that was restored.
-    pub(super) fn start(mut writer: Writer, interval: Duration, last_position: Option<u64>) -> std::io::Result<Self> {
-        let (jobs, receiver) = mpsc::sync_channel(MAX_WAITING_SLICES);
-        let (sender, outcomes) = mpsc::sync_channel(1);
-        let worker = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
-            while let Ok(job) = receiver.recv() {
-                if let Some(outcome) = writer.work(job) {
-                    // Nobody listens any more only while the process ends.
-                    let _ = sender.send(outcome);
-                    writer.wake_pipeline();
-                }
-            }
-        })?;
-        Ok(Self {
-            interval,
-            jobs: Some(jobs),
-            outcomes,
-            worker: Some(worker),
-            phase: Phase::Idle,
-            last_begin: Instant::now(),
-            last_position,
-        })
+    /// `last_position`: the journal position of the checkpoint that was restored.
+    pub(super) fn new(worker: Worker, clock: Arc<dyn Clock>, interval: Duration, last_position: Option<u64>) -> Self {
+        let last_begin = Some(clock.monotonic());
+        Self { clock, interval, worker, phase: Phase::Idle, last_begin, last_position, savepoints: Vec::new() }
     }
 
-    /// Whether a recovery would find a checkpoint.
-    pub(super) fn has_checkpoint(&self) -> bool {
-        self.last_position.is_some()
+    /// Makes the next checkpoint due at once.
+    pub(super) fn hasten(&mut self) {
+        self.last_begin = None;
+    }
+
+    /// Has the next checkpoint, which is due at once, written as a savepoint too.
+    pub(super) fn want_savepoint(&mut self, reply: SavepointReply) {
+        self.savepoints.push(reply);
     }
 
     /// Whether another [`Checkpointer::step`] would get on.
@@ -85,38 +69,39 @@ impl Checkpointer {
         matches!(&self.phase, Phase::Encoding { .. })
     }
 
-    /// Whether it is time for the next one, and records came since the last.
+    /// Whether it is time for the next one: after the interval where records came since the last, at once where a
+    /// savepoint is wanted.
     pub(super) fn is_due(&self, position: u64) -> bool {
+        let is_old = || self.last_begin.is_none_or(|last| self.clock.monotonic().saturating_sub(last) >= self.interval);
         matches!(self.phase, Phase::Idle)
-            && self.last_begin.elapsed() >= self.interval
-            && self.last_position != Some(position)
+            && (!self.savepoints.is_empty() || self.last_position != Some(position) && is_old())
     }
 
     /// Takes the state as it is at this record boundary.
     pub(super) fn begin(&mut self, operator: &mut Operator, positions: Positions, now_ms: i64) {
         assert!(matches!(self.phase, Phase::Idle), "a checkpoint is under way");
-        let started = Instant::now();
-        self.last_begin = started;
+        let started = self.clock.monotonic();
+        self.last_begin = Some(started);
         let header = operator.begin_snapshot();
-        let stall = started.elapsed();
-        let completion = Completion { started_ms: now_ms, started, positions, header, groups: 0, stall };
+        let stall = self.clock.monotonic().saturating_sub(started);
+        let savepoints = std::mem::take(&mut self.savepoints);
+        let completion = Completion { started_ms: now_ms, started, positions, header, groups: 0, stall, savepoints };
         self.phase = Phase::Encoding { completion: Box::new(completion), waiting: None, encoded: false };
     }
 
-    /// Encodes the next slice and offers it to the writer. Never waits.
+    /// Encodes the next slice and offers it to the writer. Never waits for a writer that has a thread.
     pub(super) fn step(&mut self, operator: &mut Operator) {
         let Phase::Encoding { completion, waiting, encoded } = &mut self.phase else { return };
-        let Some(jobs) = &self.jobs else { return };
         if waiting.is_none() && !*encoded {
-            let started = Instant::now();
+            let started = self.clock.monotonic();
             let mut blobs = Vec::new();
             *encoded = operator.snapshot_step(GROUPS_PER_STEP, &mut blobs);
             completion.groups += blobs.len();
-            completion.stall = completion.stall.max(started.elapsed());
+            completion.stall = completion.stall.max(self.clock.monotonic().saturating_sub(started));
             *waiting = Some(blobs);
         }
         if let Some(blobs) = waiting.take()
-            && let Err(mpsc::TrySendError::Full(Job::Groups(blobs))) = jobs.try_send(Job::Groups(blobs))
+            && let Err(Job::Groups(blobs)) = self.worker.offer(Job::Groups(blobs))
         {
             *waiting = Some(blobs);
             return;
@@ -129,15 +114,15 @@ impl Checkpointer {
     }
 
     fn hand_over(&mut self, phase: Phase) {
-        let (Phase::Encoding { completion, .. }, Some(jobs)) = (phase, &self.jobs) else { return };
-        if let Err(mpsc::TrySendError::Full(Job::Complete(completion))) = jobs.try_send(Job::Complete(completion)) {
+        let Phase::Encoding { completion, .. } = phase else { return };
+        if let Err(Job::Complete(completion)) = self.worker.offer(Job::Complete(completion)) {
             self.phase = Phase::Encoding { completion, waiting: None, encoded: true };
         }
     }
 
     /// Looks whether the writer has finished.
     pub(super) fn poll(&mut self, operator: &mut Operator) {
-        if let Ok(outcome) = self.outcomes.try_recv() {
+        if let Some(outcome) = self.worker.outcome() {
             self.finished(operator, &outcome);
         }
     }
@@ -150,62 +135,42 @@ impl Checkpointer {
         }
     }
 
-    /// Completes the checkpoint under way, then one of this state, and waits for both until `deadline`.
+    /// Completes the checkpoint under way, then one of this state unless that was it, and waits for both for `grace` at
+    /// most.
     pub(super) fn finish(
         &mut self,
         operator: &mut Operator,
         positions: Positions,
         now_ms: i64,
-        deadline: Instant,
+        grace: Duration,
     ) -> Outcome {
+        let deadline = self.clock.monotonic() + grace;
         self.drive(operator, deadline)?;
-        if self.last_position == Some(positions.replay_from) {
+        if self.last_position == Some(positions.replay_from) && self.savepoints.is_empty() {
             return Ok(());
         }
-        self.take(operator, positions, now_ms, deadline)
-    }
-
-    /// Takes a checkpoint of this state, whatever the last one holds, and waits for it until `deadline`. None may be
-    /// under way.
-    pub(super) fn take(
-        &mut self,
-        operator: &mut Operator,
-        positions: Positions,
-        now_ms: i64,
-        deadline: Instant,
-    ) -> Outcome {
         self.begin(operator, positions, now_ms);
         self.drive(operator, deadline)
     }
 
-    fn drive(&mut self, operator: &mut Operator, deadline: Instant) -> Outcome {
+    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Outcome {
         while !matches!(self.phase, Phase::Idle) {
             self.step(operator);
             if self.has_work() {
                 continue;
             }
-            match self.outcomes.recv_timeout(POLL_PAUSE) {
-                Ok(outcome) => {
+            match self.worker.wait() {
+                Waited::Outcome(outcome) => {
                     self.finished(operator, &outcome);
                     outcome?;
                 }
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err("its writer has stopped".into()),
-                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                Waited::Gone => return Err("its writer has stopped".into()),
+                Waited::NotYet if self.clock.monotonic() >= deadline => {
                     return Err("it was not on disk by the deadline".into());
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Waited::NotYet => {}
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Checkpointer {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(worker) = self.worker.take() {
-            // A panic of the writer has been reported by the panic hook.
-            let _ = worker.join();
-        }
     }
 }

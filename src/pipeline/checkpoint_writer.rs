@@ -1,15 +1,17 @@
 //! The thread that puts checkpoints on disk.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
 use crate::clock::Clock;
 use crate::core::operator::GroupBlob;
 use crate::log::{Log, Lsn};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};
+use crate::pipeline::savepoints::Savepoints;
 use crate::state::manifest::Positions;
+use crate::state::savepoint::SavepointInfo;
 use crate::state::store::Store;
 use crate::telemetry::names;
 
@@ -26,11 +28,14 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Completion {
     pub(super) started_ms: i64,
-    pub(super) started: Instant,
+    /// On the monotonic clock.
+    pub(super) started: Duration,
     pub(super) positions: Positions,
     pub(super) header: Vec<u8>,
     pub(super) groups: usize,
     pub(super) stall: Duration,
+    /// Who waits for a savepoint of this state.
+    pub(super) savepoints: Vec<SavepointReply>,
 }
 
 /// How a checkpoint ended; the error is a sentence.
@@ -40,6 +45,7 @@ pub(super) type Outcome = Result<(), String>;
 #[derive(Debug)]
 pub(super) struct Writer {
     store: Store,
+    savepoints: Savepoints,
     journal: Log,
     windows: Log,
     errors: Log,
@@ -51,11 +57,12 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         store: Store,
+        savepoints: Savepoints,
         [journal, windows, errors]: [Log; 3],
         clock: Arc<dyn Clock>,
         pipeline: Pipeline,
     ) -> Self {
-        Self { store, journal, windows, errors, clock, pipeline, failure: None }
+        Self { store, savepoints, journal, windows, errors, clock, pipeline, failure: None }
     }
 
     pub(super) fn wake_pipeline(&self) {
@@ -71,31 +78,44 @@ impl Writer {
                 }
                 None
             }
-            Job::Complete(completion) => {
+            Job::Complete(mut completion) => {
+                let replies = std::mem::take(&mut completion.savepoints);
                 let outcome = match self.failure.take() {
                     Some(failure) => Err(failure),
                     None => self.complete(*completion),
                 };
-                if let Err(error) = &outcome {
-                    self.failed(error);
+                match &outcome {
+                    Ok(()) => self.after(replies),
+                    Err(error) => {
+                        self.failed(error);
+                        answer(replies, &Err(format!("the checkpoint failed: {error}")));
+                    }
                 }
                 Some(outcome)
             }
         }
     }
 
-    /// The output logs are synced before the manifest says that they hold what is below its positions; the journal is
-    /// freed after.
+    /// Writes savepoints of the checkpoint that is complete, and frees what neither needs.
+    fn after(&mut self, replies: Vec<SavepointReply>) {
+        if !replies.is_empty() {
+            answer(replies, &self.savepoints.write_manual(&self.store));
+        }
+        let position = self.savepoints.after_checkpoint(&self.store, &self.journal);
+        self.journal.release(Lsn(position));
+    }
+
+    /// The output logs are synced before the manifest says that they hold what is below its positions; results and
+    /// journal are freed after.
     fn complete(&mut self, completion: Completion) -> Outcome {
-        let Completion { started_ms, started, positions, header, groups, stall } = completion;
+        let Completion { started_ms, started, positions, header, groups, stall, .. } = completion;
         let windows = self.windows.sync().map_err(|error| error.to_string())?;
         let errors = self.errors.sync().map_err(|error| error.to_string())?;
         assert!(windows.0 >= positions.windows && errors.0 >= positions.errors, "synced less than was appended");
         let (id, bytes) = self.store.complete(started_ms, positions, header).map_err(|error| error.to_string())?;
-        self.journal.release(Lsn(positions.replay_from));
         self.windows.release(Lsn(positions.windows));
         self.errors.release(Lsn(positions.errors));
-        let duration = started.elapsed();
+        let duration = self.clock.monotonic().saturating_sub(started);
         counter!(names::CHECKPOINTS).increment(1);
         counter!(names::CHECKPOINT_WRITTEN_BYTES).increment(bytes);
         gauge!(names::CHECKPOINT_BYTES).set(bytes as f64);
@@ -128,5 +148,12 @@ impl Writer {
             status.checkpoint_failures += 1;
             status.checkpoint_error = Some(error.to_owned());
         });
+    }
+}
+
+/// Whoever went away needs no answer.
+fn answer(replies: Vec<SavepointReply>, written: &Result<SavepointInfo, String>) {
+    for reply in replies {
+        let _ = reply.send(written.clone());
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow, Operator, Sizes, Totals};
+use crate::state::savepoint::SavepointInfo;
 
 /// Commands that wait for the pipeline at most; more are refused.
 const MAX_COMMANDS: usize = 64;
@@ -16,10 +17,27 @@ const MAX_COMMANDS: usize = 64;
 /// Completed checkpoints that are remembered for the API.
 const MAX_CHECKPOINTS: usize = 100;
 
+/// Requests for savepoints that wait at most; one savepoint answers all that wait.
+const MAX_SAVEPOINT_REQUESTS: usize = 16;
+
 /// The pipeline did not answer: it has stopped, or is too busy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pipeline does not answer: {0}")]
 pub struct Unavailable(pub &'static str);
+
+/// A savepoint that was asked for was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SavepointRefused {
+    /// The pipeline has stopped, or too many wait.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// It failed.
+    #[error("the savepoint was not written: {0}")]
+    Failed(String),
+}
+
+/// Where the one who asked for a savepoint waits.
+pub(super) type SavepointReply = oneshot::Sender<Result<SavepointInfo, String>>;
 
 /// One completed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -86,12 +104,21 @@ pub(super) type Command = Box<dyn FnOnce(&Operator) + Send>;
 struct Published {
     status: Status,
     checkpoints: VecDeque<CheckpointInfo>,
+    savepoints: Vec<SavepointInfo>,
+}
+
+/// The pipeline's end of what others ask.
+#[derive(Debug)]
+pub(super) struct Requests {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) savepoints: mpsc::Receiver<SavepointReply>,
 }
 
 #[derive(Debug)]
 struct Shared {
     published: Mutex<Published>,
     commands: mpsc::SyncSender<Command>,
+    savepoint_requests: mpsc::SyncSender<SavepointReply>,
     thread: Mutex<Option<Thread>>,
     /// Grows with every turn of the pipeline's loop: the watchdog's food.
     turns: AtomicU64,
@@ -108,12 +135,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pipeline {
-    /// A handle, and the commands that the pipeline's thread takes from it.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
-        let (commands, receiver) = mpsc::sync_channel(MAX_COMMANDS);
-        let shared =
-            Shared { published: Mutex::default(), commands, thread: Mutex::new(None), turns: AtomicU64::new(0) };
-        (Self { shared: Arc::new(shared) }, receiver)
+    /// A handle, and what the pipeline takes from it.
+    pub(super) fn new() -> (Self, Requests) {
+        let (commands, commands_receiver) = mpsc::sync_channel(MAX_COMMANDS);
+        let (savepoint_requests, savepoints_receiver) = mpsc::sync_channel(MAX_SAVEPOINT_REQUESTS);
+        let shared = Shared {
+            published: Mutex::default(),
+            commands,
+            savepoint_requests,
+            thread: Mutex::new(None),
+            turns: AtomicU64::new(0),
+        };
+        let requests = Requests { commands: commands_receiver, savepoints: savepoints_receiver };
+        (Self { shared: Arc::new(shared) }, requests)
     }
 
     /// Devices in order of id.
@@ -139,6 +173,34 @@ impl Pipeline {
     /// The newest completed checkpoints of this run, newest first.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
         lock(&self.shared.published).checkpoints.iter().cloned().collect()
+    }
+
+    /// Takes a checkpoint of the state as it is and writes it as a savepoint.
+    pub async fn savepoint(&self) -> Result<SavepointInfo, SavepointRefused> {
+        let receiver = self.request_savepoint()?;
+        let written = receiver.await.map_err(|_| Unavailable("it has stopped"))?;
+        written.map_err(SavepointRefused::Failed)
+    }
+
+    /// Like [`Pipeline::savepoint`], for those who wait otherwise: the answer comes by the receiver.
+    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<Result<SavepointInfo, String>>, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.savepoint_requests.try_send(sender).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => Unavailable("too many savepoints are asked for; ask again in a moment"),
+            mpsc::TrySendError::Disconnected(_) => Unavailable("it has stopped"),
+        })?;
+        self.wake();
+        Ok(receiver)
+    }
+
+    /// The savepoints on disk that can be read, newest first.
+    pub fn savepoints(&self) -> Vec<SavepointInfo> {
+        lock(&self.shared.published).savepoints.clone()
+    }
+
+    /// Changes what [`Pipeline::savepoints`] shows.
+    pub(super) fn update_savepoints(&self, savepoints: Vec<SavepointInfo>) {
+        lock(&self.shared.published).savepoints = savepoints;
     }
 
     /// State at the end of the last batch.

@@ -4,9 +4,11 @@
 //! to the output logs. Nothing else changes state, so results depend on the journal alone.
 
 mod checkpoint;
+mod checkpoint_worker;
 mod checkpoint_writer;
 pub mod handle;
 mod limits;
 pub mod run;
+pub mod savepoints;
 mod sink;
 pub mod start;

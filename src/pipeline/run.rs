@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::core::record::{self, InvalidRecord};
-use crate::log::{AppendError, Batch, Log, LogError, Lsn, Reader, Records};
+use crate::log::{AppendError, Batch, LogError, Records};
 use crate::pipeline::handle::Pipeline;
 use crate::pipeline::start::Runner;
 use crate::state::manifest::Positions;
@@ -19,6 +19,9 @@ const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest sleep of an idle pipeline: the watchdog hears of it at least this often.
 const MAX_SLEEP: Duration = Duration::from_millis(500);
+
+/// Sleep while the checkpoint writer is behind.
+const WRITER_PAUSE: Duration = Duration::from_millis(5);
 
 /// Commands answered between two batches.
 const COMMANDS_PER_TURN: usize = 4;
@@ -50,10 +53,20 @@ pub enum PipelineError {
     /// An output log takes nothing more.
     #[error("an output log failed: {0}")]
     Output(AppendError),
-    /// The checkpoint at the end, or at a change of settings, could not be taken. Nothing is lost: the next start
-    /// replays the journal.
-    #[error("a checkpoint that had to be taken failed: {0}")]
+    /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
+    #[error("the last checkpoint failed: {0}")]
     Checkpoint(String),
+}
+
+/// What a turn of the loop came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There may be more to do at once.
+    Busy,
+    /// Everything in the journal is processed: nothing to do for so long, or until the pipeline is woken.
+    Idle(Duration),
+    /// An output log has no room for results (the disk is nearly full): try again after so long, or when woken.
+    Blocked(Duration),
 }
 
 /// Tells the pipeline to stop, and how long it may take over it.
@@ -82,84 +95,108 @@ impl Wake for Unpark {
     }
 }
 
+/// What the loop remembers from turn to turn.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Whether the records found at start are processed.
+    caught_up: bool,
+    /// When replaying began, on the monotonic clock.
+    started: Option<Duration>,
+    /// Where it began.
+    from: u64,
+    last_batch: Duration,
+    last_status: Duration,
+    event_time_taken: Option<Duration>,
+}
+
+impl Progress {
+    pub(super) fn new(position: u64, now: Duration) -> Self {
+        Self {
+            caught_up: false,
+            started: None,
+            from: position,
+            last_batch: now,
+            last_status: now,
+            event_time_taken: None,
+        }
+    }
+}
+
 impl Runner {
     /// Runs until `stop` is requested, then takes a last checkpoint within `grace`.
     pub fn run(mut self, stop: &Stop, grace: Duration) -> Result<(), PipelineError> {
-        let result = self.run_to_end(stop, grace);
+        self.waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        self.pipeline.runs_on(std::thread::current());
+        self.journal.watch(self.waker.clone());
+        let result = self.run_until(stop).and_then(|()| self.finish(grace));
         if let Err(error) = &result {
             self.pipeline.update(|status| status.failure = Some(error.to_string()));
         }
         result
     }
 
-    fn run_to_end(&mut self, stop: &Stop, grace: Duration) -> Result<(), PipelineError> {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        self.pipeline.runs_on(std::thread::current());
-        self.journal.watch(waker.clone());
-        let mut reader = self.journal.reader(Lsn(self.position));
-        self.recover(&mut reader, &waker, grace)?;
-        let mut last_batch = Instant::now();
-        let mut last_status = Instant::now();
+    fn run_until(&mut self, stop: &Stop) -> Result<(), PipelineError> {
         loop {
-            self.pipeline.turn();
-            self.answer();
-            let batch = reader.next_batch()?;
-            if let Some(batch) = &batch {
-                self.process(batch, &waker)?;
-                last_batch = Instant::now();
+            match self.turn()? {
+                Turn::Busy => {}
+                Turn::Idle(_) if stop.is_requested() => return Ok(()),
+                Turn::Idle(sleep) | Turn::Blocked(sleep) => std::thread::park_timeout(sleep),
             }
-            self.checkpoint();
-            if batch.is_some() {
-                if last_status.elapsed() >= STATUS_INTERVAL {
-                    self.publish_status();
-                    last_status = Instant::now();
-                }
-                continue;
-            }
-            self.publish_status();
-            if stop.is_requested() {
-                break;
-            }
-            if self.checkpointer.has_work() {
-                continue;
-            }
-            self.rest(&mut last_batch);
         }
+    }
+
+    /// Takes a checkpoint of what was processed last, unless the newest one is that already.
+    pub fn finish(&mut self, grace: Duration) -> Result<(), PipelineError> {
         let (positions, now_ms) = (self.positions(), self.clock.now_ms());
-        let deadline = Instant::now() + grace;
-        let outcome = self.checkpointer.finish(&mut self.operator, positions, now_ms, deadline);
+        let outcome = self.checkpointer.finish(&mut self.operator, positions, now_ms, grace);
         self.publish_status();
         outcome.map_err(PipelineError::Checkpoint)
     }
 
-    /// Processes what was in the journal at start under the settings of the checkpoint, then goes on under the
-    /// configured ones, from a checkpoint on: so a change of settings has a place in the journal, and a replay never
-    /// crosses it. Nothing is processed under settings that are not on disk.
-    fn recover(&mut self, reader: &mut Reader, waker: &Waker, limit: Duration) -> Result<(), PipelineError> {
-        self.limits.look(self.operator.totals());
-        let started = Instant::now();
-        if !self.checkpointer.has_checkpoint() {
-            self.take_checkpoint(limit)?;
+    /// Does the next piece of work. Never waits, but for the disk where the checkpoint writer has no thread of its own.
+    pub fn turn(&mut self) -> Result<Turn, PipelineError> {
+        self.pipeline.turn();
+        self.answer();
+        if !self.append_outputs()? {
+            return Ok(Turn::Blocked(MAX_SLEEP));
         }
-        let (from, end) = (self.position, self.recovered_end);
-        while self.position < end {
-            self.pipeline.turn();
-            self.answer();
-            let Some(batch) = reader.next_batch()? else { break };
-            self.process(&batch, waker)?;
+        let now = self.clock.monotonic();
+        if !self.progress.caught_up {
+            return self.replay(now);
         }
-        let replayed = self.position - from;
-        let changed = *self.operator.settings() != self.settings;
-        if changed {
-            tracing::info!("the settings changed since the last checkpoint; the new ones hold from here on");
-            self.operator.reconfigure(self.settings.clone(), &mut self.outputs);
-            self.append_outputs(waker)?;
-            self.take_checkpoint(limit)?;
-        } else if replayed >= CHECKPOINT_AFTER_REPLAY {
-            let (positions, now_ms) = (self.positions(), self.clock.now_ms());
-            self.checkpointer.begin(&mut self.operator, positions, now_ms);
+        let batch = self.reader.next_batch()?;
+        if let Some(batch) = &batch {
+            self.process(batch)?;
+            self.progress.last_batch = now;
         }
-        let took = started.elapsed();
+        self.checkpoint();
+        if batch.is_some() {
+            if now.saturating_sub(self.progress.last_status) >= STATUS_INTERVAL {
+                self.publish_status();
+            }
+            return Ok(Turn::Busy);
+        }
+        self.publish_status();
+        if self.checkpointer.has_work() { Ok(Turn::Busy) } else { Ok(Turn::Idle(self.rest(now))) }
+    }
+
+    /// Processes what was in the journal at start. No checkpoint begins before all of it is.
+    fn replay(&mut self, now: Duration) -> Result<Turn, PipelineError> {
+        if self.progress.started.is_none() {
+            self.limits.look(self.operator.totals());
+        }
+        let started = *self.progress.started.get_or_insert(now);
+        if self.position < self.recovered_end
+            && let Some(batch) = self.reader.next_batch()?
+        {
+            self.process(&batch)?;
+            return Ok(Turn::Busy);
+        }
+        self.progress.caught_up = true;
+        let replayed = self.position - self.progress.from;
+        if replayed >= CHECKPOINT_AFTER_REPLAY {
+            self.checkpointer.hasten();
+        }
         self.publish_status();
         self.pipeline.update(|status| {
             status.caught_up = true;
@@ -167,12 +204,12 @@ impl Runner {
             status.caught_up_at = Some(Instant::now());
         });
         if replayed > 0 {
-            tracing::info!(records = replayed, ?took, "replayed the journal");
+            tracing::info!(records = replayed, took = ?now.saturating_sub(started), "replayed the journal");
         }
-        Ok(())
+        Ok(Turn::Busy)
     }
 
-    fn process(&mut self, batch: &Batch, waker: &Waker) -> Result<(), PipelineError> {
+    fn process(&mut self, batch: &Batch) -> Result<(), PipelineError> {
         assert!(batch.first().0 <= self.position, "the journal freed records that no checkpoint has");
         let skip = (self.position - batch.first().0) as usize;
         let records = batch.records().skip(skip);
@@ -182,34 +219,39 @@ impl Runner {
         self.position = batch.end().0;
         self.arrival_ms = Some(batch.arrival_ms());
         assert_eq!(self.operator.totals().unaccounted(), 0, "a reading is neither in a window nor rejected");
-        self.append_outputs(waker)
+        self.append_outputs()?;
+        Ok(())
     }
 
-    fn append_outputs(&mut self, waker: &Waker) -> Result<(), PipelineError> {
-        let pipeline = &self.pipeline;
-        self.outputs.append(|log| wait_for_room(log, waker, pipeline)).map_err(PipelineError::Output)
+    /// Hands results to the output logs; `false` where one has no room and will wake the pipeline. A full disk is not a
+    /// fault.
+    fn append_outputs(&mut self) -> Result<bool, PipelineError> {
+        let mut context = Context::from_waker(&self.waker);
+        while let Some(full) = self.outputs.append().map_err(PipelineError::Output)? {
+            if full.poll_room(&mut context) == Poll::Pending {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn answer(&mut self) {
-        for command in self.commands.try_iter().take(COMMANDS_PER_TURN) {
+        for command in self.requests.commands.try_iter().take(COMMANDS_PER_TURN) {
             command(&self.operator);
+        }
+        for reply in self.requests.savepoints.try_iter() {
+            self.checkpointer.want_savepoint(reply);
         }
     }
 
     fn checkpoint(&mut self) {
         self.checkpointer.poll(&mut self.operator);
-        if self.checkpointer.is_due(self.position) {
+        // Results that no output log has taken yet are in no checkpoint.
+        if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
         }
         self.checkpointer.step(&mut self.operator);
-    }
-
-    /// Takes a checkpoint now and waits for it. None may be under way.
-    fn take_checkpoint(&mut self, limit: Duration) -> Result<(), PipelineError> {
-        let (positions, now_ms) = (self.positions(), self.clock.now_ms());
-        let taken = self.checkpointer.take(&mut self.operator, positions, now_ms, Instant::now() + limit);
-        taken.map_err(PipelineError::Checkpoint)
     }
 
     fn positions(&self) -> Positions {
@@ -220,32 +262,32 @@ impl Runner {
         }
     }
 
-    /// Nothing to read: lets time pass into the journal where windows wait for it, and sleeps.
-    fn rest(&mut self, last_batch: &mut Instant) {
+    /// Nothing to read: lets time pass into the journal where windows wait for it. Returns how long to sleep.
+    fn rest(&mut self, now: Duration) -> Duration {
         let mut sleep = MAX_SLEEP;
         if self.operator.has_open_windows() {
-            let silent = last_batch.elapsed();
+            let silent = now.saturating_sub(self.progress.last_batch);
             if silent >= TICK_INTERVAL {
                 let mut tick = Records::default();
                 tick.push_with(record::encode_tick);
                 // Where the journal has no room time cannot pass; where it failed, reading it says so.
                 if self.journal.append(&tick, None).is_ok() {
-                    *last_batch = Instant::now();
+                    self.progress.last_batch = now;
                 }
             } else {
                 sleep = sleep.min(TICK_INTERVAL - silent);
             }
         }
-        if self.checkpointer.is_encoding() {
-            sleep = sleep.min(Duration::from_millis(5));
-        }
-        std::thread::park_timeout(sleep);
+        if self.checkpointer.is_encoding() { sleep.min(WRITER_PAUSE) } else { sleep }
     }
 
     fn publish_status(&mut self) {
+        let now = self.clock.monotonic();
+        self.progress.last_status = now;
         self.limits.look(self.operator.totals());
-        if self.event_time_taken.is_none_or(|taken| taken.elapsed() >= EVENT_TIME_INTERVAL) {
-            self.event_time_taken = Some(Instant::now());
+        let taken = self.progress.event_time_taken;
+        if taken.is_none_or(|taken| now.saturating_sub(taken) >= EVENT_TIME_INTERVAL) {
+            self.progress.event_time_taken = Some(now);
             let (newest_event_ms, lowest_watermark_ms) = self.operator.event_time();
             self.pipeline.update(|status| {
                 status.newest_event_ms = newest_event_ms;
@@ -261,14 +303,5 @@ impl Runner {
             status.sizes = operator.sizes();
             status.replay_mismatches = mismatches;
         });
-    }
-}
-
-/// Waits until an output log takes appends again. The pipeline stays alive for the watchdog: a full disk is not a
-/// fault.
-fn wait_for_room(log: &Log, waker: &Waker, pipeline: &Pipeline) {
-    pipeline.turn();
-    if log.poll_room(&mut Context::from_waker(waker)) == Poll::Pending {
-        std::thread::park_timeout(MAX_SLEEP);
     }
 }

@@ -32,10 +32,17 @@ struct Held {
     /// Records of the batch at hand, the first of them at `position`.
     records: VecDeque<Vec<u8>>,
     position: u64,
+    /// Records below were freed by age or size, before the savepoint that the replay began with needed them.
+    kept_from: u64,
     end: u64,
 }
 
 impl Held {
+    /// Whether the log still has the record at `position`.
+    fn is_kept(&self, position: u64) -> bool {
+        position >= self.kept_from
+    }
+
     /// The stored record at `position`, or what is wrong with it. Positions must grow.
     fn take(&mut self, position: u64) -> Result<Vec<u8>, String> {
         while self.records.is_empty() {
@@ -61,6 +68,7 @@ impl OutputLog {
             reader: log.reader(Lsn(position)),
             records: VecDeque::new(),
             position,
+            kept_from: log.stats().first.0,
             end,
         });
         Self { name, log, position, held, pending: VecDeque::new(), scratch: Vec::new(), mismatches: 0 }
@@ -71,6 +79,7 @@ impl OutputLog {
         self.position += 1;
         match &mut self.held {
             None => pending_append(&mut self.pending).push_with(encode),
+            Some(held) if !held.is_kept(seq) => {}
             Some(held) => {
                 self.scratch.clear();
                 encode(&mut self.scratch);
@@ -83,10 +92,10 @@ impl OutputLog {
                         tracing::error!(log = self.name, seq, stored, %computed, "a replayed result differs");
                     }
                 }
-                if self.held.as_ref().is_some_and(|held| held.end <= self.position) {
-                    self.held = None;
-                }
             }
+        }
+        if self.held.as_ref().is_some_and(|held| held.end <= self.position) {
+            self.held = None;
         }
     }
 
@@ -123,19 +132,23 @@ impl Outputs {
         }
     }
 
-    /// Hands what was collected to the logs. Where one has no room (the disk is nearly full), `wait` is called and
-    /// the append tried again.
-    pub fn append(&mut self, mut wait: impl FnMut(&Log)) -> Result<(), AppendError> {
+    /// Hands what was collected to the logs. `Some`: this log has no room (the disk is nearly full), the rest waits.
+    pub fn append(&mut self) -> Result<Option<&Log>, AppendError> {
         for output in [&mut self.windows, &mut self.errors] {
             while let Some(records) = output.pending.front() {
                 match output.log.append(records, None) {
                     Ok(end) => output.appended(end),
-                    Err(AppendError::Full) => wait(&output.log),
+                    Err(AppendError::Full) => return Ok(Some(&output.log)),
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Whether the logs have taken everything that was collected.
+    pub fn is_empty(&self) -> bool {
+        self.windows.pending.is_empty() && self.errors.pending.is_empty()
     }
 
     /// Position of the windows log after everything collected.

@@ -1,21 +1,26 @@
 //! Brings the pipeline to where it stopped: checkpoint, then the journal from there.
 
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::core::operator::{Operator, RestoreError};
 use crate::core::settings::Settings;
-use crate::log::{Log, Lsn};
+use crate::disk::Disk;
+use crate::log::{Log, Lsn, Reader};
 use crate::pipeline::checkpoint::Checkpointer;
+use crate::pipeline::checkpoint_worker::Worker;
 use crate::pipeline::checkpoint_writer::Writer;
-use crate::pipeline::handle::{Command, Pipeline};
+use crate::pipeline::handle::{Pipeline, Requests};
 use crate::pipeline::limits::Limits;
+use crate::pipeline::run::Progress;
+use crate::pipeline::savepoints::{SavepointPolicy, Savepoints};
 use crate::pipeline::sink::Outputs;
 use crate::state::manifest::Positions;
+use crate::state::savepoint::SavepointError;
 use crate::state::store::{Checkpoint, Store};
 
 /// Why the pipeline cannot start.
@@ -40,6 +45,9 @@ pub enum StartError {
         /// First record needed.
         needed: u64,
     },
+    /// The directory of savepoints cannot be used.
+    #[error(transparent)]
+    Savepoints(#[from] SavepointError),
     /// The checkpoint writer's thread could not be started.
     #[error("the checkpoint writer cannot start: {0}")]
     Thread(#[from] std::io::Error),
@@ -58,34 +66,41 @@ pub struct Parts {
     pub store: Store,
     /// The newest checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
-    /// Settings from now on.
+    /// Settings until the journal says otherwise, where there is no checkpoint.
     pub settings: Settings,
     /// Time between checkpoints.
     pub checkpoint_interval: Duration,
-    /// Wall clock, for the times that checkpoints are marked with.
+    /// When and where savepoints are written.
+    pub savepoints: SavepointPolicy,
+    /// The file system, for savepoints.
+    pub disk: Arc<dyn Disk>,
+    /// Time, for intervals and for what checkpoints are marked with.
     pub clock: Arc<dyn Clock>,
+    /// Whether the checkpoint writer gets a thread of its own; else it works in the pipeline's turns.
+    pub threads: bool,
     /// End of the journal as it was found at start.
     pub recovered_end: Lsn,
 }
 
-/// The pipeline, ready to run on a thread.
+/// The pipeline, ready to run on a thread, or turn by turn.
 #[derive(Debug)]
 pub struct Runner {
     pub(super) journal: Log,
+    pub(super) reader: Reader,
     pub(super) operator: Operator,
     pub(super) outputs: Outputs,
     pub(super) checkpointer: Checkpointer,
-    pub(super) settings: Settings,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pipeline: Pipeline,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) requests: Requests,
+    /// Woken when the journal grows or an output log has room again.
+    pub(super) waker: Waker,
     /// Journal position of the next record.
     pub(super) position: u64,
     /// Arrival time of the last batch of this run.
     pub(super) arrival_ms: Option<i64>,
     pub(super) limits: Limits,
-    /// When the event times were last looked for.
-    pub(super) event_time_taken: Option<Instant>,
+    pub(super) progress: Progress,
     /// Journal position up to which this is a recovery.
     pub(super) recovered_end: u64,
 }
@@ -98,42 +113,42 @@ pub fn positions(checkpoint: Option<&Checkpoint>) -> Positions {
 /// Restores the operator and gives the pipeline its handle. Records found in the journal are processed once
 /// [`Runner::run`] is called, under the settings they were first processed with.
 pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
-    let Parts { journal, windows, errors, store, checkpoint, settings, checkpoint_interval, clock, recovered_end } =
-        parts;
-    let positions = positions(checkpoint.as_ref());
-    let first = journal.stats().first.0;
+    let positions = positions(parts.checkpoint.as_ref());
+    let first = parts.journal.stats().first.0;
     if first > positions.replay_from {
         return Err(StartError::Gap { first, needed: positions.replay_from });
     }
-    let operator = match &checkpoint {
-        None => Operator::new(settings.clone()),
+    let operator = match &parts.checkpoint {
+        None => Operator::new(parts.settings),
         Some(Checkpoint { manifest, groups }) => {
             let groups = groups.iter().map(|blob| (blob.group, blob.bytes.as_slice()));
             Operator::restore(&manifest.header, groups)
                 .map_err(|source| StartError::Restore { id: manifest.id, source })?
         }
     };
-    let (pipeline, commands) = Pipeline::new();
-    let logs = [journal.clone(), windows.clone(), errors.clone()];
-    let writer = Writer::new(store, logs, clock.clone(), pipeline.clone());
-    let restored = checkpoint.as_ref().map(|_| positions.replay_from);
-    let checkpointer = Checkpointer::start(writer, checkpoint_interval, restored)?;
-    let outputs = Outputs::new(windows, positions.windows, errors, positions.errors);
+    let (pipeline, requests) = Pipeline::new();
+    let (journal, clock) = (parts.journal, parts.clock);
+    let logs = [journal.clone(), parts.windows.clone(), parts.errors.clone()];
+    let savepoints = Savepoints::new(parts.disk, clock.clone(), parts.savepoints, pipeline.clone())?;
+    let writer = Writer::new(parts.store, savepoints, logs, clock.clone(), pipeline.clone());
+    let worker = if parts.threads { Worker::thread(writer)? } else { Worker::inline(writer) };
+    let restored = parts.checkpoint.as_ref().map(|_| positions.replay_from);
     let position = positions.replay_from;
     let runner = Runner {
+        reader: journal.reader(Lsn(position)),
         journal,
         operator,
-        outputs,
-        checkpointer,
-        settings,
+        outputs: Outputs::new(parts.windows, positions.windows, parts.errors, positions.errors),
+        checkpointer: Checkpointer::new(worker, clock.clone(), parts.checkpoint_interval, restored),
+        progress: Progress::new(position, clock.monotonic()),
         clock,
         pipeline: pipeline.clone(),
-        commands,
+        requests,
+        waker: Waker::noop().clone(),
         position,
         arrival_ms: None,
         limits: Limits::new(),
-        event_time_taken: None,
-        recovered_end: recovered_end.0,
+        recovered_end: parts.recovered_end.0,
     };
     Ok((runner, pipeline))
 }

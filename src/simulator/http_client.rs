@@ -67,25 +67,25 @@ pub fn authority(url: &str) -> Option<&str> {
 /// # Errors
 /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
 pub async fn get(authority: &str, path: &str) -> Result<Response, HttpError> {
-    within_time(authority, path, Method::GET, Bytes::new()).await
+    request(Method::GET, authority, path, Bytes::new()).await
 }
 
-/// Sends JSON to `http://{authority}{path}`.
+/// Sends a JSON body, or an empty one, to `http://{authority}{path}`.
 ///
 /// # Errors
-/// [`HttpError`] when there is no whole answer within 30 seconds; the request may have had its effect all the same.
-pub async fn post(authority: &str, path: &str, json: Vec<u8>) -> Result<Response, HttpError> {
-    within_time(authority, path, Method::POST, json.into()).await
+/// As [`get`].
+pub async fn post(authority: &str, path: &str, json: Bytes) -> Result<Response, HttpError> {
+    request(Method::POST, authority, path, json).await
 }
 
-async fn within_time(authority: &str, path: &str, method: Method, body: Bytes) -> Result<Response, HttpError> {
-    match timeout(TIMEOUT, exchange(authority, path, method, body)).await {
+async fn request(method: Method, authority: &str, path: &str, body: Bytes) -> Result<Response, HttpError> {
+    match timeout(TIMEOUT, exchange(method, authority, path, body)).await {
         Ok(result) => result,
         Err(_) => Err(HttpError::TooSlow { authority: authority.to_owned(), path: path.to_owned() }),
     }
 }
 
-async fn exchange(authority: &str, path: &str, method: Method, body: Bytes) -> Result<Response, HttpError> {
+async fn exchange(method: Method, authority: &str, path: &str, body: Bytes) -> Result<Response, HttpError> {
     let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
         authority: authority.to_owned(),
         path: path.to_owned(),
@@ -96,12 +96,9 @@ async fn exchange(authority: &str, path: &str, method: Method, body: Bytes) -> R
         .map_err(|source| HttpError::Unreachable { authority: authority.to_owned(), source })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-    let mut request = Request::builder()
-        .method(&method)
-        .uri(path)
-        .header(HOST, authority)
-        .header(ACCEPT, "application/json, text/plain");
-    if method == Method::POST {
+    let mut request = Request::builder().method(method).uri(path);
+    request = request.header(HOST, authority).header(ACCEPT, "application/json, text/plain");
+    if !body.is_empty() {
         request = request.header(CONTENT_TYPE, "application/json");
     }
     let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
@@ -177,7 +174,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
             request
         };
-        let (response, request) = tokio::join!(post(&authority, "/a", b"{\"a\":1}".to_vec()), server);
+        let (response, request) = tokio::join!(post(&authority, "/a", Bytes::from_static(b"{\"a\":1}")), server);
         assert_eq!(response.unwrap(), Response { status: 409, body: Bytes::from_static(b"no") });
         assert!(request.starts_with("POST /a HTTP/1.1\r\n"), "{request}");
         assert!(request.to_ascii_lowercase().contains("content-type: application/json\r\n"), "{request}");

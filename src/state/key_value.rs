@@ -2,6 +2,7 @@
 //!
 //! sled 0.34.7 keeps what it is given only when used in a certain way; each rule stands at its call.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +42,12 @@ impl SledStore {
     /// where that can be borne.
     pub fn open(directory: &Path, disk: Arc<dyn Disk>) -> Result<Self, StateError> {
         let io = |source| StateError::Io { directory: directory.to_owned(), source };
-        disk.create_dir_all(directory).map_err(io)?;
+        disk.create_dir_all(directory).map_err(|source| match source.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                StateError::Damaged { directory: directory.to_owned(), what: "it is no directory".into() }
+            }
+            _ => io(source),
+        })?;
         remove_unfinished_snapshots(directory, disk.as_ref()).map_err(io)?;
         let db = sled::Config::new()
             .path(directory)

@@ -7,7 +7,11 @@
 
 pub mod key_value;
 pub mod manifest;
+pub mod recovery;
+pub mod savepoint;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
 use std::time::Duration;

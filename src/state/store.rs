@@ -24,6 +24,8 @@ pub struct Store {
     values: Box<dyn KeyValue>,
     directory: PathBuf,
     last_id: u64,
+    /// The last complete checkpoint.
+    last: Option<Manifest>,
     /// Blobs of the last complete checkpoint, by key group.
     complete: Vec<Option<GroupEntry>>,
     /// Blobs of the checkpoint being written.
@@ -60,7 +62,8 @@ impl Store {
     /// Takes a store and loads the newest complete checkpoint in it.
     pub fn load(values: Box<dyn KeyValue>, directory: PathBuf) -> Result<(Self, Option<Checkpoint>), StateError> {
         let empty = vec![None; usize::from(KEY_GROUPS)];
-        let mut store = Self { values, directory, last_id: 0, complete: empty.clone(), next: empty, written_bytes: 0 };
+        let (complete, next) = (empty.clone(), empty);
+        let mut store = Self { values, directory, last_id: 0, last: None, complete, next, written_bytes: 0 };
         let Some(manifest) = store.newest_manifest()? else {
             return Ok((store, None));
         };
@@ -71,6 +74,7 @@ impl Store {
             *known.ok_or_else(|| damaged(&store.directory, format!("key group {group} does not exist")))? = Some(entry);
         }
         store.last_id = manifest.id;
+        store.last = Some(manifest.clone());
         store.next.clone_from(&store.complete);
         Ok((store, Some(Checkpoint { manifest, groups })))
     }
@@ -80,9 +84,24 @@ impl Store {
         self.last_id
     }
 
+    /// The last complete checkpoint, without its blobs.
+    pub fn last_manifest(&self) -> Option<&Manifest> {
+        self.last.as_ref()
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> Result<u64, StateError> {
         self.values.disk_bytes()
+    }
+
+    /// Makes `checkpoint`, which came from elsewhere, the last complete one, with its id. The store must have none.
+    pub fn import(&mut self, checkpoint: &Checkpoint) -> Result<(), StateError> {
+        assert!(self.last.is_none(), "a checkpoint is imported into a store that has one");
+        let Manifest { id, started_ms, positions, header, .. } = &checkpoint.manifest;
+        self.last_id = id.saturating_sub(1);
+        self.put_groups(&checkpoint.groups)?;
+        self.complete(*started_ms, *positions, header.clone())?;
+        Ok(())
     }
 
     /// Writes blobs of the next checkpoint.
@@ -116,7 +135,8 @@ impl Store {
         self.values.sync()?;
         let id = self.last_id + 1;
         let groups = (0u16..).zip(&self.next).filter_map(|(group, entry)| entry.map(|entry| (group, entry))).collect();
-        let bytes = Manifest { id, started_ms, positions, header, groups }.encode();
+        let manifest = Manifest { id, started_ms, positions, header, groups };
+        let bytes = manifest.encode();
         // A value shorter than the largest one ends the manifest, so that what a longer one left behind is not read.
         let end = if bytes.len().is_multiple_of(MAX_VALUE_BYTES) { Some(&[][..]) } else { None };
         let chunks = bytes.chunks(MAX_VALUE_BYTES).chain(end).enumerate();
@@ -126,6 +146,7 @@ impl Store {
         }
         self.values.sync()?;
         self.last_id = id;
+        self.last = Some(manifest);
         self.complete.clone_from(&self.next);
         let written_bytes = std::mem::take(&mut self.written_bytes) + bytes.len() as u64;
         Ok((id, written_bytes))
@@ -182,7 +203,9 @@ impl Store {
         })
     }
 
-    fn read_group(&self, group: u16, entry: GroupEntry) -> Result<Vec<u8>, StateError> {
+    /// The blob that a manifest of this store names, verified. Blobs of the last complete checkpoint stay readable until
+    /// the next but one is begun.
+    pub fn read_group(&self, group: u16, entry: GroupEntry) -> Result<Vec<u8>, StateError> {
         let len = entry.len as usize;
         let mut bytes = Vec::with_capacity(len);
         for chunk in 0..len.div_ceil(MAX_VALUE_BYTES) {
@@ -214,64 +237,8 @@ fn manifest_key(id: u64, chunk: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    /// Values that survive a crash only when they were synced; tests look at every crash point.
-    #[derive(Debug, Clone, Default)]
-    struct Memory(Arc<Mutex<Values>>);
-
-    #[derive(Debug, Clone, Default)]
-    struct Values {
-        synced: BTreeMap<Vec<u8>, Vec<u8>>,
-        current: BTreeMap<Vec<u8>, Vec<u8>>,
-        calls_left: Option<usize>,
-    }
-
-    impl Memory {
-        fn call(&self) -> Result<std::sync::MutexGuard<'_, Values>, StateError> {
-            let mut values = self.0.lock().unwrap();
-            if let Some(left) = &mut values.calls_left {
-                *left = left.checked_sub(1).ok_or_else(|| damaged(Path::new("memory"), "the crash".into()))?;
-            }
-            Ok(values)
-        }
-
-        fn crash(&self, keep_unsynced: bool) -> Memory {
-            let values = self.0.lock().unwrap();
-            let synced = if keep_unsynced { &values.current } else { &values.synced };
-            let values = Values { synced: synced.clone(), current: synced.clone(), calls_left: None };
-            Memory(Arc::new(Mutex::new(values)))
-        }
-    }
-
-    impl KeyValue for Memory {
-        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-            Ok(self.call()?.current.get(key).cloned())
-        }
-
-        fn put(&self, values: &[(Vec<u8>, &[u8])]) -> Result<(), StateError> {
-            assert!(values.len() <= MAX_BATCH_OPERATIONS);
-            let mut own = self.call()?;
-            for (key, value) in values {
-                assert!(value.len() <= MAX_VALUE_BYTES);
-                own.current.insert(key.clone(), value.to_vec());
-            }
-            Ok(())
-        }
-
-        fn sync(&self) -> Result<(), StateError> {
-            let mut values = self.call()?;
-            values.synced = values.current.clone();
-            Ok(())
-        }
-
-        fn disk_bytes(&self) -> Result<u64, StateError> {
-            Ok(0)
-        }
-    }
+    use crate::state::testing::Memory;
 
     fn blob(group: u16, len: usize, byte: u8) -> GroupBlob {
         GroupBlob { group, bytes: vec![byte; len] }

@@ -96,6 +96,10 @@ metrics! {
     CHECKPOINT_WRITTEN_BYTES Counter "weir_checkpoint_written_bytes_total" "Bytes stored by checkpoints.";
     CHECKPOINT_AGE_SECONDS Gauge "weir_checkpoint_age_seconds" "Time since the last completed checkpoint.";
     STATE_DISK_BYTES Gauge "weir_state_disk_bytes" "Bytes of the state store on disk.";
+    SAVEPOINTS Counter "weir_savepoints_total" "Savepoints written.";
+    SAVEPOINT_FAILURES Counter "weir_savepoint_failures_total" "Savepoints that could not be written.";
+    SAVEPOINT_SECONDS Histogram "weir_savepoint_seconds" "Time to write a savepoint.";
+    SAVEPOINT_BYTES Gauge "weir_savepoint_bytes" "Bytes of all savepoints on disk.";
     STATE_MOVED_ASIDE Counter "weir_state_moved_aside_total" "Damaged state stores moved aside at start.";
 
     SERIES_DROPPED Gauge "weir_series_dropped" "Series left out of /metrics/devices by its cap.";

@@ -16,6 +16,7 @@ mod random;
 mod readings;
 mod reasons;
 mod replay;
+mod savepoints;
 mod simulate;
 mod wait;
 mod weir;

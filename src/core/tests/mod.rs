@@ -54,11 +54,19 @@ impl Collector for Effects {
 /// A record before it is encoded.
 #[derive(Debug, Clone)]
 enum Input {
-    Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
+    Publish {
+        client: String,
+        topic: String,
+        packet_id: u16,
+        qos: u8,
+        dup: bool,
+        payload: Vec<u8>,
+    },
     Tick,
     Resumed,
     /// Encoded.
     Replay(Vec<u8>),
+    Settings(Box<Settings>),
 }
 
 impl Input {
@@ -99,6 +107,7 @@ impl Input {
             Self::Tick => record::encode_tick(&mut bytes),
             Self::Resumed => record::encode_resumed(&mut bytes),
             Self::Replay(replay) => bytes.clone_from(replay),
+            Self::Settings(settings) => record::encode_settings(settings, &mut bytes),
         }
         bytes
     }

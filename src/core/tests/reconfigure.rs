@@ -1,6 +1,7 @@
 //! Going on under other settings.
 
-use super::{Bench, Input, T0, brief, reading};
+use super::{Bench, Input, T0, reading};
+use crate::core::operator::Operator;
 use crate::core::settings::{Settings, WatermarkScope};
 
 fn a(offset_ms: i64, value: f64) -> Input {
@@ -12,9 +13,7 @@ fn b(offset_ms: i64, value: f64) -> Input {
 }
 
 fn check_reconfigure(bench: &mut Bench, settings: Settings, effects: &[&str]) {
-    bench.operator.reconfigure(settings.clone(), &mut bench.effects);
-    let actual: Vec<_> = std::mem::take(&mut bench.effects.0).iter().map(brief).collect();
-    assert_eq!(actual, effects);
+    bench.check(T0, &[Input::Settings(Box::new(settings.clone()))], effects);
     assert_eq!(*bench.operator.settings(), settings);
 }
 
@@ -72,4 +71,40 @@ fn rules_apply_from_then_on() {
     check_reconfigure(&mut bench, settings, &[]);
     bench.check(T0 + 5_000, &[a(1, 1.0)], &["unknown_device a/m 0"]);
     bench.check(T0 + 7_000, &[Input::Tick], &["a/m@0#0=1.0"]);
+}
+
+#[test]
+fn fixed_settings_ignore_the_journal() {
+    let fixed = Settings { window_ms: 10_000, ..Settings::default() };
+    let mut bench = Bench { operator: Operator::with_fixed_settings(fixed.clone()), ..Bench::new(fixed.clone()) };
+    let journal = [Input::Settings(Box::default()), a(0, 1.0), Input::Settings(Box::default()), a(30_000, 2.0)];
+    bench.check(T0, &journal, &["a/m@-5000#0=1.0"]);
+    assert_eq!(*bench.operator.settings(), fixed);
+}
+
+#[test]
+fn settings_change_between_two_records_of_a_batch() {
+    let mut bench = Bench::new(Settings::default());
+    let refused = Settings { allowed_devices: vec!["b".into()], ..Settings::default() };
+    let inputs = [a(0, 1.0), Input::Settings(Box::new(refused)), a(1_000, 2.0), b(0, 4.0)];
+    bench.check(T0, &inputs, &["unknown_device a/m 0"]);
+}
+
+#[test]
+fn the_same_settings_change_nothing() {
+    let mut bench = Bench::new(Settings::default());
+    bench.check(T0, &[a(0, 1.0), a(20_000, 1.0)], &["a/m@0#0=1.0"]);
+    let same = Input::Settings(Box::default());
+    bench.check(T0, &[a(1_000, 1.0), same, a(2_000, 1.0)], &["a/m@0#1=3.0"]);
+}
+
+#[test]
+fn what_is_not_settings_is_refused() {
+    let mut bench = Bench::new(Settings::default());
+    let mut bytes = Input::Settings(Box::default()).encode(None);
+    bytes.pop();
+    let tick = Input::Tick.encode(None);
+    let records = [tick.as_slice(), &bytes].into_iter();
+    let error = bench.operator.apply(7, T0, records, &mut bench.effects).unwrap_err();
+    assert_eq!(error.index, 1);
 }

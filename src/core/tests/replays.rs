@@ -192,9 +192,10 @@ fn what_follows_in_a_batch_is_not_touched() {
     records.push(inputs[1].encode(Some(&inputs[0])));
     let records = records.iter().map(Vec::as_slice);
     bench.operator.apply(1, T0, records, &mut bench.effects).unwrap();
-    assert_eq!(bench.effects.0.drain(..).map(|effect| super::brief(&effect)).collect::<Vec<_>>(), [
-        "unknown_device b/m 0"
-    ]);
+    assert_eq!(
+        bench.effects.0.drain(..).map(|effect| super::brief(&effect)).collect::<Vec<_>>(),
+        ["unknown_device b/m 0"]
+    );
     assert_eq!(bench.closed(), ["a/m@0#0=3.0"]);
 }
 
@@ -204,8 +205,7 @@ fn a_replay_of_nothing_is_accounted_for() {
     let replay = |error_seq, index, payload: &'static [u8]| {
         let mut bytes = Vec::new();
         let (client_id, topic) = ("c", "devices/a/telemetry");
-        let replay =
-            Replay { error_seq, position: 9, index, unseen: false, arrival_ms: T0, client_id, topic, payload };
+        let replay = Replay { error_seq, position: 9, index, unseen: false, arrival_ms: T0, client_id, topic, payload };
         record::encode_replay(&replay, &mut bytes);
         Input::Replay(bytes)
     };

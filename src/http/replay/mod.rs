@@ -50,10 +50,7 @@ enum Refusal {
     /// Another request replays it just now.
     InProgress,
     /// Only its beginning is stored, and the journal no longer has the rest.
-    PayloadCut {
-        stored: usize,
-        whole: u64,
-    },
+    PayloadCut { stored: usize, whole: u64 },
     /// The journal takes nothing: the disk is nearly full.
     DiskFull,
     /// The journal has no room just now.
@@ -89,13 +86,19 @@ impl Refusal {
         match self {
             Refusal::Unknown => format!("there is no error {seq}; /api/v1/errors lists those that there are"),
             Refusal::Freed(first) => {
-                format!("error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them for longer")
+                format!(
+                    "error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them for longer"
+                )
             }
             Refusal::Unreadable => {
-                format!("error {seq} was cut out of the errors log when it was repaired; /api/v1/errors lists those left")
+                format!(
+                    "error {seq} was cut out of the errors log when it was repaired; /api/v1/errors lists those left"
+                )
             }
             Refusal::DeviceError => {
-                format!("error {seq} is a fault that the device reported, not a reading that was rejected; look at the device")
+                format!(
+                    "error {seq} is a fault that the device reported, not a reading that was rejected; look at the device"
+                )
             }
             Refusal::Duplicate => {
                 format!("error {seq} is a duplicate: its reading is counted already, there is nothing to do")
@@ -160,7 +163,9 @@ pub(super) async fn one(
     request::empty(request).await?;
     let outcome = replay(&state, vec![seq]).await?.pop();
     match outcome {
-        Some((seq, Outcome::Replayed(journal_position))) => Ok(axum::Json(One { seq, journal_position }).into_response()),
+        Some((seq, Outcome::Replayed(journal_position))) => {
+            Ok(axum::Json(One { seq, journal_position }).into_response())
+        }
         Some((seq, Outcome::Refused(refusal))) => Err(refusal.problem(seq)),
         None => Err(Problem::internal()),
     }
@@ -202,9 +207,8 @@ async fn replay(state: &State, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Pr
         // What the journal holds of earlier replays is not known to the operator yet.
         return Err(Problem::unavailable("the journal found at start is still being processed; try again in a second"));
     }
-    let (claim, taken) = Claims::claim(&state.replays, &seqs, status.position).ok_or_else(|| {
-        Problem::unavailable("too many replays wait for the pipeline; try again in a second")
-    })?;
+    let (claim, taken) = Claims::claim(&state.replays, &seqs, status.position)
+        .ok_or_else(|| Problem::unavailable("too many replays wait for the pipeline; try again in a second"))?;
     let replayed = state.parts.pipeline.are_replayed(seqs.clone()).await?;
     let mut outcomes: Vec<(u64, Option<Outcome>)> = Vec::with_capacity(seqs.len());
     for (seq, replayed) in seqs.into_iter().zip(replayed) {

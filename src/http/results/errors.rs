@@ -115,7 +115,9 @@ pub(in crate::http) async fn detail(
     let found = super::blocking(&state, move || Ok(live.errors.entries().find(seq)?)).await?;
     let bytes = match found {
         Found::Entry(bytes) => bytes,
-        Found::Unknown => return Err(Problem::not_found(format!("there is no error {seq}; /api/v1/errors lists them"))),
+        Found::Unknown => {
+            return Err(Problem::not_found(format!("there is no error {seq}; /api/v1/errors lists them")));
+        }
         Found::Freed(first) => {
             let detail = format!("error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them");
             return Err(Problem::gone(detail));

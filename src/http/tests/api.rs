@@ -199,9 +199,57 @@ async fn the_index_names_every_path() {
         "/api/v1/windows",
         "/api/v1/errors",
         "/api/v1/checkpoints",
+        "/api/v1/savepoints",
         "/api/v1/stream",
     ] {
         assert!(index.contains(path), "{path} is not in the index");
         assert!(documented.contains(&format!("`GET {path}`")), "{path} is not in docs/http-api.md");
+    }
+}
+
+#[tokio::test]
+async fn savepoints_are_listed_and_taken() {
+    let info = SavepointInfo {
+        file: "savepoint-7.weir".into(),
+        id: 3,
+        kind: Kind::Manual,
+        created_ms: NOW_MS,
+        replay_from: 7,
+        windows_position: 5,
+        errors_position: 1,
+        bytes: 1_000,
+        weir: "0.1.0".into(),
+    };
+    let held = Held { savepoint: Mutex::new(Some(info)), ..Held::default() };
+    let site = Site::with(held, Config::default());
+    let listed = site.get("/api/v1/savepoints").await.json();
+    assert_eq!(
+        (&listed["savepoints"][0]["kind"], &listed["next_cursor"]),
+        (&"manual".into(), &serde_json::Value::Null)
+    );
+    let post = || Request::post("/api/v1/savepoints").body(Body::empty()).expect("a request");
+    let taken = site.ask(post()).await;
+    assert_eq!(taken.status, 201);
+    assert_eq!(taken.json()["replay_from"], 7);
+    site.ask(post()).await.is_problem(507, "the disk is full");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let site = Site::new();
+    let post = |name: &str, value: &str| {
+        let request = Request::post("/api/v1/savepoints").header("host", "box:8080").header(name, value);
+        request.body(Body::empty()).expect("a request")
+    };
+    for (name, value) in [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+    ] {
+        site.ask(post(name, value)).await.is_problem(403, "another site");
+    }
+    for (name, value) in [("sec-fetch-site", "same-origin"), ("origin", "http://box:8080")] {
+        site.ask(post(name, value)).await.is_problem(507, "");
     }
 }

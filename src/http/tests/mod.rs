@@ -22,7 +22,9 @@ use crate::core::output::{ErrorEntry, WindowResult};
 use crate::core::reason::Reason;
 use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
+use crate::pipeline::handle::SavepointRefused;
 use crate::pipeline::handle::{CheckpointInfo, Status, Unavailable};
+use crate::state::savepoint::{Kind, SavepointInfo};
 use crate::telemetry::recorder;
 
 mod api;
@@ -91,6 +93,8 @@ struct Held {
     replayed: Mutex<Vec<u64>>,
     /// A question about this error is answered with "busy"; 0: none is.
     busy_with: AtomicU64,
+    /// What the next request for a savepoint gets.
+    savepoint: Mutex<Option<SavepointInfo>>,
 }
 
 impl Queries for Held {
@@ -125,6 +129,14 @@ impl Queries for Held {
     }
     fn checkpoints(&self) -> Vec<CheckpointInfo> {
         self.checkpoints.clone()
+    }
+    fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>> {
+        let written = self.savepoint.lock().unwrap().take();
+        let refused = || SavepointRefused::Failed("the disk is full".into());
+        Box::pin(future::ready(written.ok_or_else(refused)))
+    }
+    fn savepoints(&self) -> Vec<SavepointInfo> {
+        self.savepoint.lock().unwrap().iter().cloned().collect()
     }
     fn status(&self) -> Status {
         self.status.lock().unwrap().clone()

@@ -1,0 +1,103 @@
+//! `weir savepoint create`, `list` and `restore`.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+
+use weir::config::Config;
+use weir::disk::RealDisk;
+use weir::disk::lock::{DirectoryLock, LockError};
+use weir::simulator::http_client;
+use weir::state::savepoint::{self, Kind, SavepointInfo};
+
+use crate::app;
+
+/// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
+pub fn create(config: &Config, url: Option<&str>, out: &mut impl Write) -> anyhow::Result<()> {
+    let data_dir = &config.node.data_dir;
+    let path = match url {
+        Some(url) => ask(http_client::authority(url).with_context(|| not_a_url(url))?)?,
+        None => match DirectoryLock::acquire(data_dir) {
+            Ok(lock) => app::savepoint::create(config, &lock)?.file,
+            Err(LockError::Held { .. }) => ask(&running_http(data_dir)?)?,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    writeln!(out, "{}", data_dir.join(savepoint::DIRECTORY).join(path).display())?;
+    Ok(())
+}
+
+fn not_a_url(url: &str) -> String {
+    format!("{url} is not a URL of the form http://HOST:PORT")
+}
+
+/// Where the weir that holds the directory answers.
+fn running_http(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir.join("addresses.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("a weir runs on this directory, but {} cannot be read: use --url", path.display()))?;
+    let addresses: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let http = addresses["http"].as_str().with_context(|| format!("{} names no address", path.display()))?;
+    Ok(http.to_owned())
+}
+
+/// Returns the name of the file.
+fn ask(authority: &str) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let response = runtime.block_on(http_client::post(authority, "/api/v1/savepoints", bytes::Bytes::new()))?;
+    let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match (response.status, answer["file"].as_str()) {
+        (201, Some(file)) => Ok(file.to_owned()),
+        (status, _) => bail!("{}", answer["detail"].as_str().map_or_else(|| format!("status {status}"), str::to_owned)),
+    }
+}
+
+/// Prints the savepoints of a data directory, newest first; `false` where one cannot be read.
+pub fn list(data_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
+    let directory = data_dir.join(savepoint::DIRECTORY);
+    let listed = savepoint::list(&RealDisk, &directory)?;
+    if listed.is_empty() {
+        writeln!(out, "no savepoints in {}", directory.display())?;
+    } else {
+        writeln!(out, "{:<36} {:<9} {:>20} {:>12} {:>12}  weir", "file", "kind", "created", "records", "bytes")?;
+    }
+    let mut sound = true;
+    for (path, info) in listed {
+        match info {
+            Ok(info) => writeln!(out, "{}", line(&info))?,
+            Err(error) => {
+                sound = false;
+                writeln!(out, "{:<36} UNUSABLE: {error}", path.file_name().unwrap_or_default().to_string_lossy())?;
+            }
+        }
+    }
+    Ok(sound)
+}
+
+fn line(info: &SavepointInfo) -> String {
+    let created = Timestamp::from_millisecond(info.created_ms);
+    let created = created.map_or_else(|_| info.created_ms.to_string(), |time| format!("{time:.0}"));
+    let kind = match info.kind {
+        Kind::Automatic => "automatic",
+        Kind::Manual => "manual",
+    };
+    let SavepointInfo { file, replay_from, bytes, weir, .. } = info;
+    format!("{file:<36} {kind:<9} {created:>20} {replay_from:>12} {bytes:>12}  {weir}")
+}
+
+/// Restores a savepoint into the empty data directory of the config.
+pub fn restore(config: &Config, file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let info = app::savepoint::restore(config, file)?;
+    writeln!(
+        out,
+        "restored {} into {}: weir goes on after journal record {}, window {} and error {}",
+        info.file,
+        config.node.data_dir.display(),
+        info.replay_from,
+        info.windows_position,
+        info.errors_position,
+    )?;
+    Ok(())
+}

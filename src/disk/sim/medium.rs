@@ -1,0 +1,179 @@
+//! The medium behind all handles: names, files, and the faults that were ordered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::tear::{Choices, FileState};
+use crate::disk::directory_of;
+
+#[derive(Debug, Default)]
+pub(super) struct Medium {
+    state: Mutex<State>,
+    pub(super) changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) boot: u64,
+    pub(super) files: Vec<FileState>,
+    pub(super) directories: BTreeSet<PathBuf>,
+    pub(super) names: BTreeMap<PathBuf, usize>,
+    certain_names: BTreeMap<PathBuf, usize>,
+    uncertain: Vec<NameChange>,
+    pub(super) capacity_bytes: Option<u64>,
+    pub(super) syncs: u64,
+    pub(super) writes: u64,
+    pub(super) read_bytes: u64,
+    /// Calls that change something or make it certain.
+    pub(super) operations: u64,
+    /// The operation at which the power goes.
+    pub(super) cut_at: Option<u64>,
+    /// The power is gone: nothing works until the next boot.
+    pub(super) is_cut: bool,
+    pub(super) failing_sync: Option<u64>,
+    pub(super) failing_dir_sync: Option<u64>,
+    pub(super) dir_syncs: u64,
+    pub(super) failing_write: Option<u64>,
+    /// Syncs that may still go on; `None`: all.
+    pub(super) allowed_syncs: Option<u64>,
+    pub(super) held_syncs: usize,
+}
+
+/// A name in a directory that appeared, moved or went.
+#[derive(Debug, Clone)]
+pub(super) enum NameChange {
+    Add(PathBuf, usize),
+    Move(PathBuf, PathBuf, usize),
+    MoveDirectory(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+impl Medium {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as seen by handles of `boot`.
+    pub(super) fn state_of(&self, boot: u64) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.lock();
+        if state.boot == boot && !state.is_cut { Ok(state) } else { Err(power_cut()) }
+    }
+
+    /// Like [`Medium::state_of`], for a call that counts as an operation.
+    pub(super) fn begin(&self, boot: u64) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state_of(boot)?;
+        state.operations += 1;
+        Ok(state)
+    }
+}
+
+pub(super) fn power_cut() -> io::Error {
+    io::Error::other("the power was cut")
+}
+
+pub(super) fn not_found(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{}: no such file or directory", path.display()))
+}
+
+impl State {
+    /// Ends an operation: where the power goes at it, whatever it did is uncertain and its caller sees an error.
+    pub(super) fn end<T>(&mut self, value: T) -> io::Result<T> {
+        if self.cuts_now() { Err(power_cut()) } else { Ok(value) }
+    }
+
+    /// Whether the power goes at the operation at hand.
+    pub(super) fn cuts_now(&mut self) -> bool {
+        self.is_cut |= self.cut_at.is_some_and(|at| self.operations >= at);
+        self.is_cut
+    }
+
+    pub(super) fn find(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(|| not_found(path))
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        let live: BTreeSet<usize> = self.names.values().copied().collect();
+        live.into_iter().map(|index| self.files[index].content.len() as u64).sum()
+    }
+
+    pub(super) fn change_names(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        if let NameChange::MoveDirectory(from, to) = &change {
+            let inside: Vec<_> = self.directories.iter().filter_map(|dir| moved(dir, from, to)).collect();
+            self.directories.retain(|dir| !dir.starts_with(from));
+            self.directories.extend(inside);
+        }
+        self.uncertain.push(change);
+    }
+
+    /// Makes the changes of names in `dir` certain.
+    pub(super) fn sync_dir(&mut self, dir: &Path) {
+        for change in std::mem::take(&mut self.uncertain) {
+            if change.is_in(dir) {
+                change.apply(&mut self.certain_names);
+            } else {
+                self.uncertain.push(change);
+            }
+        }
+    }
+
+    pub(super) fn crash(&mut self, choices: &mut Choices) {
+        self.boot += 1;
+        self.is_cut = false;
+        self.cut_at = None;
+        self.failing_sync = None;
+        self.failing_dir_sync = None;
+        self.failing_write = None;
+        self.allowed_syncs = None;
+        for file in &mut self.files {
+            file.crash(choices);
+        }
+        for change in std::mem::take(&mut self.uncertain) {
+            if choices.below(2) == 0 {
+                change.apply(&mut self.certain_names);
+            } else if let NameChange::MoveDirectory(from, _) = change {
+                self.directories.insert(from);
+            }
+        }
+        self.names = self.certain_names.clone();
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Add(path, index) => {
+                names.insert(path.clone(), *index);
+            }
+            Self::Move(from, to, index) => {
+                names.remove(from);
+                names.insert(to.clone(), *index);
+            }
+            Self::MoveDirectory(from, to) => {
+                let moving: Vec<_> =
+                    names.iter().filter_map(|(path, &index)| moved(path, from, to).map(|to| (to, index))).collect();
+                names.retain(|path, _| !path.starts_with(from));
+                names.extend(moving);
+            }
+            Self::Remove(path) => {
+                names.remove(path);
+            }
+        }
+    }
+
+    fn is_in(&self, dir: &Path) -> bool {
+        match self {
+            Self::Add(path, _) | Self::Remove(path) | Self::Move(_, path, _) | Self::MoveDirectory(_, path) => {
+                directory_of(path) == dir
+            }
+        }
+    }
+}
+
+/// Where `path` is once the directory `from` is called `to`; `None` if it lies elsewhere.
+fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(from).ok()?;
+    Some(if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) })
+}

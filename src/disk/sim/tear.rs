@@ -1,0 +1,130 @@
+//! What a power cut leaves of a write that was not synced.
+
+/// Sizes in which media store atomically, by the luck of the file.
+const UNITS_BYTES: [u64; 2] = [4096, 512];
+
+/// Small generator of reproducible choices (SplitMix64).
+#[derive(Debug)]
+pub(super) struct Choices(pub(super) u64);
+
+impl Choices {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+/// A change of one file's content.
+#[derive(Debug)]
+pub(super) enum Change {
+    Write(u64, Vec<u8>),
+    Resize(u64),
+}
+
+impl Change {
+    pub(super) fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, bytes) => put(content, *offset, bytes),
+            Self::Resize(len) => content.resize(*len as usize, 0),
+        }
+    }
+}
+
+/// The content of one file.
+#[derive(Debug, Default)]
+pub(super) struct FileState {
+    /// What reads see.
+    pub(super) content: Vec<u8>,
+    /// What a power cut cannot take away.
+    pub(super) certain: Vec<u8>,
+    pub(super) unsynced: Vec<Change>,
+}
+
+impl FileState {
+    pub(super) fn change(&mut self, change: Change) {
+        change.apply(&mut self.content);
+        self.unsynced.push(change);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            change.apply(&mut self.certain);
+        }
+    }
+
+    /// Cuts the power. The file keeps none of its unsynced changes, all of them, or parts of each.
+    pub(super) fn crash(&mut self, choices: &mut Choices) {
+        let fate = choices.below(4);
+        let unit_bytes = UNITS_BYTES[choices.below(2) as usize];
+        for change in std::mem::take(&mut self.unsynced) {
+            match (fate, change) {
+                (0, _) => {}
+                (1, change) => change.apply(&mut self.certain),
+                (_, Change::Write(offset, bytes)) => tear(&mut self.certain, offset, &bytes, unit_bytes, choices),
+                (_, resize) => {
+                    if choices.below(2) == 0 {
+                        resize.apply(&mut self.certain);
+                    }
+                }
+            }
+        }
+        self.content = self.certain.clone();
+    }
+
+    /// Inverts one bit wherever the byte is stored: what reads see, what is certain, and the write that waits.
+    pub(super) fn flip(&mut self, offset: usize, mask: u8) -> bool {
+        let Some(byte) = self.content.get_mut(offset) else { return false };
+        *byte ^= mask;
+        if let Some(byte) = self.certain.get_mut(offset) {
+            *byte ^= mask;
+        }
+        let covering = self.unsynced.iter_mut().rev().find_map(|change| match change {
+            Change::Write(start, bytes) => offset.checked_sub(*start as usize).and_then(|at| bytes.get_mut(at)),
+            Change::Resize(_) => None,
+        });
+        if let Some(byte) = covering {
+            *byte ^= mask;
+        }
+        true
+    }
+}
+
+/// Stores each unit of a write, a part of it, zeros or foreign bytes in its place, or nothing.
+fn tear(content: &mut Vec<u8>, offset: u64, bytes: &[u8], unit_bytes: u64, choices: &mut Choices) {
+    let mut done = 0_usize;
+    while done < bytes.len() {
+        let at = offset + done as u64;
+        let unit_rest = (unit_bytes - at % unit_bytes) as usize;
+        let chunk = &bytes[done..bytes.len().min(done + unit_rest)];
+        match choices.below(4) {
+            0 => {}
+            1 => put(content, at, &chunk[..choices.below(chunk.len() as u64) as usize]),
+            // The file grew and its new block was not written: it holds zeros, or what a deleted file left there.
+            2 if at >= content.len() as u64 && choices.below(4) == 0 => {
+                let left = if choices.below(2) == 0 { 0 } else { choices.below(256) as u8 };
+                put(content, at, &vec![left; chunk.len()]);
+            }
+            _ => put(content, at, chunk),
+        }
+        done += chunk.len();
+    }
+}
+
+pub(super) fn put(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    let start = offset as usize;
+    let end = start + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[start..end].copy_from_slice(bytes);
+}

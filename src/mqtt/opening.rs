@@ -1,0 +1,37 @@
+//! The door without a listener.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::around::Door;
+use super::broker::Broker;
+use super::service;
+use crate::clock::Clock;
+use crate::config::{Ingest, Mqtt};
+use crate::log::Log;
+
+/// Serves MQTT over any stream of bytes: what [`super::Server`] does for each socket that it accepts. The caller says
+/// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
+#[derive(Debug, Clone)]
+pub struct Opening(Arc<Door>);
+
+impl Opening {
+    /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` is not used. Keep-alives and pauses
+    /// of the journal are measured by `clock`.
+    pub fn new(config: &Mqtt, ingest: &Ingest, journal: Log, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Door::new(config, ingest, Arc::new(journal), clock)))
+    }
+
+    /// Subscriptions and delivery.
+    pub fn broker(&self) -> Arc<Broker> {
+        Arc::clone(&self.0.broker)
+    }
+
+    /// Serves one connection, from its CONNECT to its end; `cancel` ends it in an orderly way. Poll it inside a tokio
+    /// runtime with a time driver.
+    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
+        service::serve(stream, Arc::clone(&self.0), cancel).await;
+    }
+}

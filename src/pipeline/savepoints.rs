@@ -1,0 +1,144 @@
+//! When savepoints are written, and how far the journal may be freed because of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::log::Log;
+use crate::pipeline::handle::Pipeline;
+use crate::state::savepoint::{self, Kind, SavepointError, SavepointInfo};
+use crate::state::store::Store;
+use crate::telemetry::names;
+
+/// Savepoints that people asked for, at most: each is a copy of the whole state.
+const MAX_MANUAL: usize = 100;
+
+/// Where savepoints go and when weir writes one by itself.
+#[derive(Debug, Clone)]
+pub struct SavepointPolicy {
+    /// Directory of the files.
+    pub directory: PathBuf,
+    /// Time between automatic savepoints; `None`: there are none, and the journal is not kept for them.
+    pub interval: Option<Duration>,
+    /// Automatic ones kept.
+    pub kept: usize,
+    /// One is also written when the journal kept for the newest comes to so many bytes.
+    pub max_journal_bytes: u64,
+}
+
+/// The savepoints of one data directory.
+#[derive(Debug)]
+pub(super) struct Savepoints {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    policy: SavepointPolicy,
+    pipeline: Pipeline,
+    /// The newest one that can be listed, in the order of the journal.
+    newest: Option<SavepointInfo>,
+    /// Wall clock at start: the age of the state where there is no savepoint.
+    started_ms: i64,
+    /// Whether the journal is freed without one, because there was no space to write it.
+    given_up: bool,
+}
+
+impl Savepoints {
+    /// Looks at the directory.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        policy: SavepointPolicy,
+        pipeline: Pipeline,
+    ) -> Result<Self, SavepointError> {
+        let started_ms = clock.now_ms();
+        let mut savepoints = Self { disk, clock, policy, pipeline, newest: None, started_ms, given_up: false };
+        savepoints.look()?;
+        Ok(savepoints)
+    }
+
+    /// Writes the store's last checkpoint where one is due. Returns how far the journal may be freed.
+    pub(super) fn after_checkpoint(&mut self, store: &Store, journal: &Log) -> u64 {
+        let Some(manifest) = store.last_manifest() else { return 0 };
+        let replay_from = manifest.positions.replay_from;
+        let Some(interval) = self.policy.interval else { return replay_from };
+        if self.is_due(interval, replay_from, journal) {
+            match self.write(store, Kind::Automatic) {
+                Ok(_) => self.given_up = false,
+                Err(error) => self.failed(&error, journal),
+            }
+        }
+        if self.given_up { replay_from } else { self.covered(replay_from) }
+    }
+
+    /// Writes the store's last checkpoint because a person asks for it.
+    pub(super) fn write_manual(&mut self, store: &Store) -> Result<SavepointInfo, String> {
+        let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == Kind::Manual).count();
+        if manual >= MAX_MANUAL {
+            let directory = self.policy.directory.display();
+            return Err(format!(
+                "{directory} holds {manual} savepoints that were asked for: remove some of them first"
+            ));
+        }
+        self.write(store, Kind::Manual).map_err(|error| error.to_string())
+    }
+
+    fn covered(&self, replay_from: u64) -> u64 {
+        self.newest.as_ref().map_or(0, |newest| newest.replay_from.min(replay_from))
+    }
+
+    /// By the wall clock, so that the interval goes on across restarts. A clock that was set back makes one due.
+    fn is_due(&self, interval: Duration, replay_from: u64, journal: &Log) -> bool {
+        let covered = self.covered(replay_from);
+        if covered == replay_from && self.newest.is_some() {
+            return false;
+        }
+        let since_ms = self.newest.as_ref().map_or(self.started_ms, |newest| newest.created_ms);
+        let age_ms = self.clock.now_ms().saturating_sub(since_ms);
+        let is_old = age_ms < 0 || age_ms as u128 >= interval.as_millis();
+        let segments = journal.segments();
+        let held = segments.iter().filter(|segment| segment.end.0 > covered && segment.end.0 <= replay_from);
+        let held_bytes: u64 = held.map(|segment| segment.bytes).sum();
+        is_old || held_bytes >= self.policy.max_journal_bytes || (held_bytes > 0 && journal.stats().disk_full)
+    }
+
+    fn write(&mut self, store: &Store, kind: Kind) -> Result<SavepointInfo, SavepointError> {
+        let begun = self.clock.monotonic();
+        let (disk, directory) = (&*self.disk, &self.policy.directory);
+        let info = savepoint::write(disk, directory, store, kind, self.clock.now_ms())?;
+        savepoint::prune(disk, directory, self.policy.kept.max(1))?;
+        let took = self.clock.monotonic().saturating_sub(begun);
+        counter!(names::SAVEPOINTS).increment(1);
+        histogram!(names::SAVEPOINT_SECONDS).record(took.as_secs_f64());
+        tracing::info!(file = info.file, bytes = info.bytes, ?took, "savepoint written");
+        self.look()?;
+        Ok(info)
+    }
+
+    fn look(&mut self) -> Result<(), SavepointError> {
+        let listed = savepoint::list(&*self.disk, &self.policy.directory)?;
+        let found: Vec<_> = listed.into_iter().filter_map(|(_, info)| info.ok()).collect();
+        gauge!(names::SAVEPOINT_BYTES).set(found.iter().map(|info| info.bytes).sum::<u64>() as f64);
+        self.newest = found.first().cloned();
+        self.pipeline.update_savepoints(found);
+        Ok(())
+    }
+
+    /// Without space for a savepoint the journal that is kept for it must not be what fills the disk.
+    fn failed(&mut self, error: &SavepointError, journal: &Log) {
+        counter!(names::SAVEPOINT_FAILURES).increment(1);
+        let give_up = error.is_disk_full() && journal.stats().disk_full;
+        if give_up && !self.given_up {
+            self.given_up = true;
+            tracing::warn!(
+                %error,
+                "no space for a savepoint: the journal is freed without one. Until the next one is written, a damaged \
+                 state store cannot be rebuilt"
+            );
+        } else if !give_up {
+            tracing::error!(%error, "the savepoint failed; the journal is kept until one succeeds");
+        }
+    }
+}

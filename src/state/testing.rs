@@ -1,0 +1,64 @@
+//! A store in memory for the tests of this module.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::StateError;
+use super::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
+
+/// Values that survive a crash only when they were synced; tests look at every crash point.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory(pub Arc<Mutex<Values>>);
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Values {
+    synced: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub current: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub calls_left: Option<usize>,
+}
+
+impl Memory {
+    fn call(&self) -> Result<MutexGuard<'_, Values>, StateError> {
+        let mut values = self.0.lock().unwrap();
+        if let Some(left) = &mut values.calls_left {
+            let crash = || StateError::Damaged { directory: Path::new("memory").into(), what: "the crash".into() };
+            *left = left.checked_sub(1).ok_or_else(crash)?;
+        }
+        Ok(values)
+    }
+
+    /// The store as the next start finds it.
+    pub fn crash(&self, keep_unsynced: bool) -> Memory {
+        let values = self.0.lock().unwrap();
+        let synced = if keep_unsynced { &values.current } else { &values.synced };
+        let values = Values { synced: synced.clone(), current: synced.clone(), calls_left: None };
+        Memory(Arc::new(Mutex::new(values)))
+    }
+}
+
+impl KeyValue for Memory {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(self.call()?.current.get(key).cloned())
+    }
+
+    fn put(&self, values: &[(Vec<u8>, &[u8])]) -> Result<(), StateError> {
+        assert!(values.len() <= MAX_BATCH_OPERATIONS);
+        let mut own = self.call()?;
+        for (key, value) in values {
+            assert!(value.len() <= MAX_VALUE_BYTES);
+            own.current.insert(key.clone(), value.to_vec());
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StateError> {
+        let mut values = self.call()?;
+        values.synced = values.current.clone();
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StateError> {
+        Ok(0)
+    }
+}
