@@ -177,13 +177,13 @@ async fn replay(mut errors: Errors<'_>) -> anyhow::Result<()> {
 async fn replay_all(errors: &mut Errors<'_>, progress: &mut Progress) -> anyhow::Result<()> {
     // What is rejected again while this runs comes behind the newest error of now.
     let newest = ask(errors.authority, "/api/v1/errors?order=desc&limit=1", None).await?;
-    let Some(newest) = newest["errors"][0]["seq"].as_u64() else { return Ok(()) };
+    let newest = newest["errors"][0]["seq"].as_u64();
     let mut cursor = None;
     while errors.left > 0 {
         let (page, next) = errors.page(cursor.as_deref()).await?;
         let seqs: Vec<u64> = page.iter().filter_map(|error| error["seq"].as_u64()).collect();
-        let past_newest = seqs.last().is_some_and(|seq| *seq > newest);
-        let seqs: Vec<u64> = seqs.into_iter().filter(|seq| *seq <= newest).collect();
+        let past_newest = seqs.last().is_some_and(|seq| Some(*seq) > newest);
+        let seqs: Vec<u64> = seqs.into_iter().filter(|seq| Some(*seq) <= newest).collect();
         if !seqs.is_empty() {
             progress.found += seqs.len() as u64;
             replay_page(errors.authority, seqs, progress).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use weir::core::record::{Decoder, Publish, Record, Replay};
+use weir::core::record::{Decoder, Publish, Record, Replay, ReplayItem};
 use weir::disk::RealDisk;
 use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 
@@ -112,10 +112,10 @@ fn describe(record: &Record<'_>, line: &mut Value) {
 
 fn describe_replay(replay: &Replay<'_>, line: &mut Value) {
     line["kind"] = json!("replay");
-    line["replay_of"] = json!(replay.error_seq);
     line["journal_position"] = json!(replay.position);
     // Without an index the message as a whole was rejected.
-    line["index"] = json!(replay.index);
+    let item = |item: ReplayItem| json!({"replay_of": item.error_seq, "index": (!replay.whole).then_some(item.index)});
+    line["errors"] = replay.items.iter().map(item).collect();
     line["first_arrival_time"] = json!(replay.arrival_ms);
     line["client_id"] = json!(replay.client_id);
     line["topic"] = json!(replay.topic);

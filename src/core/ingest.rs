@@ -12,7 +12,8 @@ use crate::core::json::Token;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
 use crate::core::reason::Reason;
-use crate::core::record::{Publish, Replay};
+use crate::core::record::Publish;
+use crate::core::replay::{SeqOwner, Wanted};
 use crate::core::topic::{TopicKind, Topics};
 use crate::core::validate::{self, Problem};
 use crate::core::window::{Series, Window, bounds, is_late};
@@ -69,25 +70,21 @@ pub(super) struct Site<'a> {
     pub arrival_ms: i64,
     /// Its message.
     pub publish: &'a Publish<'a>,
-    /// The replay that it is part of.
-    pub replay: Option<&'a Replay<'a>>,
-    /// The number that the replayed error had when it was stored.
-    pub siblings_of: u64,
-    /// The `seq` of the replayed message is remembered for this message itself.
-    pub remembered: bool,
+    /// What is wanted of the message, if it is replayed.
+    pub replay: Option<&'a Wanted>,
 }
 
 impl Site<'_> {
     /// When the message first arrived.
     #[inline]
     fn first_arrival_ms(&self) -> i64 {
-        self.replay.map_or(self.arrival_ms, |replay| replay.arrival_ms)
+        self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms)
     }
 
-    /// Whether the reading with this index is not the one that is replayed.
+    /// Whether the reading with this index is none of those that are replayed.
     #[inline]
     fn passes_over(&self, index: u32) -> bool {
-        self.replay.is_some_and(|replay| replay.index.is_some_and(|wanted| wanted != index))
+        self.replay.is_some_and(|wanted| !wanted.has(index))
     }
 }
 
@@ -130,16 +127,16 @@ impl Operator {
             batch.resolve(&self.rules.topics, publish.topic);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let site = Site { lsn, arrival_ms, publish: &publish, replay: None, siblings_of: 0, remembered: false };
+        let site = Site { lsn, arrival_ms, publish: &publish, replay: None };
         if let Err(malformed) = message.decode(publish.payload, self.settings.max_readings_per_message) {
-            self.reject_message(batch, site, malformed, out);
+            self.reject_message(batch, site, None, malformed, out);
             return;
         }
         let redelivered = self.is_redelivered(site, message);
         self.elements(batch, site, message, redelivered, out);
     }
 
-    /// Processes the elements of a decoded message, or the one that is replayed; returns how many indexes of readings
+    /// Processes the elements of a decoded message, or those that are replayed; returns how many indexes of readings
     /// the message has.
     #[inline]
     pub(super) fn elements<'a>(
@@ -188,11 +185,13 @@ impl Operator {
             && dup
             && self.clients.has_published(slot, identity)
         {
+            self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
+            self.clients.is_redelivering(slot, self.clock.now_ms);
             return true;
         }
         let slot = known.unwrap_or_else(|| self.add_client(client_id));
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-        self.clients.remember(slot, identity, site.lsn);
+        self.clients.remember(slot, identity, site.lsn, self.clock.now_ms);
         false
     }
 
@@ -227,7 +226,7 @@ impl Operator {
     fn element<'a>(
         &mut self,
         batch: &mut Batch<'a>,
-        mut site: Site<'_>,
+        site: Site<'_>,
         message: &Message<'a>,
         fields: &Fields<'a>,
         redelivered: bool,
@@ -235,15 +234,16 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
-        if let Some(replay) = site.replay {
+        let mut seq_owner = SeqOwner::Any;
+        if let Some(wanted) = site.replay {
             let indexes = *index..index.saturating_add(fields.indexes(is_fault));
-            if replay.index.is_some_and(|wanted| !indexes.contains(&wanted)) {
+            if !wanted.has_any(&indexes) {
                 *index = indexes.end;
                 return;
             }
-            site.remembered = self.is_remembered(&site, indexes);
+            seq_owner = self.seq_owner(wanted, indexes);
         }
-        let checked = self.check(batch, site, fields, is_fault, redelivered);
+        let checked = self.check(batch, site, fields, is_fault, redelivered, seq_owner);
         if is_fault {
             self.fault(site, *index, &checked, fields, out);
             *index += 1;
@@ -287,6 +287,7 @@ impl Operator {
         fields: &'m Fields<'a>,
         is_fault: bool,
         redelivered: bool,
+        seq_owner: SeqOwner<'_>,
     ) -> Checked<'m> {
         let mut problem = None;
         let named = validate::device_id_field(&fields.device_id);
@@ -319,7 +320,7 @@ impl Operator {
                 let time = problem.is_none().then_some(time);
                 match site.replay {
                     None => self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault),
-                    Some(_) => self.deduplicate_replayed(&site, slot, seq, boot, time),
+                    Some(_) => self.deduplicate_replayed(seq_owner, slot, seq, boot, time),
                 }
             }
             _ => None,
@@ -582,11 +583,12 @@ impl Operator {
         Ok(())
     }
 
-    /// Rejects a message that could not be decoded.
+    /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
     pub(super) fn reject_message(
         &mut self,
         batch: &Batch<'_>,
         site: Site<'_>,
+        index: Option<u32>,
         malformed: Malformed,
         out: &mut dyn Collector,
     ) {
@@ -596,7 +598,6 @@ impl Operator {
         if let Some(slot) = slot {
             self.about_to_change(self.devices[slot].group);
         }
-        let index = site.replay.and_then(|replay| replay.index);
         self.record(site, index, slot, (device_id, None), Reason::Malformed, &malformed, out);
     }
 
@@ -651,9 +652,9 @@ impl Operator {
             topic: site.publish.topic,
             payload: kept_payload(site.publish.payload),
             payload_bytes: site.publish.payload.len() as u64,
-            origin: site.replay.map(|replay| Origin {
-                replay_of: replay.error_seq,
-                first_arrival_ms: replay.arrival_ms,
+            origin: site.replay.map(|wanted| Origin {
+                replay_of: wanted.error_seq(index),
+                first_arrival_ms: wanted.arrival_ms,
                 whole: index.is_none(),
             }),
         };

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::decode::Malformed;
 use crate::core::reason::Reason;
-use crate::core::record::Replay;
+use crate::core::record::{Replay, ReplayItem, ReplayItems};
 
 /// Bytes of a payload that an error entry keeps.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
@@ -178,20 +178,23 @@ impl<'a> ErrorEntry<'a> {
         self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
     }
 
-    /// The journal record that processes this error, whose sequence number is `seq`, again. `payload`: the message's,
-    /// whole.
-    pub fn replay<'r>(&self, seq: u64, payload: &'r [u8]) -> Replay<'r>
+    /// This error, whose sequence number is `seq`, as part of a [`Replay`].
+    pub fn replay_item(&self, seq: u64) -> ReplayItem {
+        ReplayItem { error_seq: seq, index: self.index, unseen: self.is_unseen() }
+    }
+
+    /// The journal record that processes errors of this one's message again. `payload`: the message's, whole.
+    pub fn replay<'r>(&self, payload: &'r [u8], items: ReplayItems<'r>) -> Replay<'r>
     where
         'a: 'r,
     {
         Replay {
-            error_seq: seq,
             position: self.journal_position,
-            index: (!self.is_of_whole_message()).then_some(self.index),
-            unseen: self.is_unseen(),
+            whole: self.is_of_whole_message(),
             arrival_ms: self.first_arrival_ms(),
             client_id: self.client_id,
             topic: self.topic,
+            items,
             payload,
         }
     }

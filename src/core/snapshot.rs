@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! header  02 settings(JSON) totals counters clock global-scope replays
-//! group   01 devices clients
+//! group   02 devices clients
 //! ```
-//! A header of format 1 ends before the replays: there were none.
+//! A header of format 1 ends before the replays: there were none. Clients of a group of format 1 have rings.
 //! Fields are as in [`codec`](crate::core::codec). What can be derived (indexes, deadlines, sizes) is not stored.
 
 use std::hint::black_box;
@@ -22,7 +22,9 @@ use crate::core::settings::Settings;
 const HEADER_FORMAT: u8 = 2;
 /// The header before there were replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
-const GROUP_FORMAT: u8 = 1;
+const GROUP_FORMAT: u8 = 2;
+/// The group before clients could be remembered for more than 64 messages.
+const GROUP_WITH_RINGS: u8 = 1;
 
 impl Operator {
     /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
@@ -170,7 +172,8 @@ impl Operator {
             return Err("a second blob");
         }
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != GROUP_FORMAT {
+        let format = reader.u8()?;
+        if ![GROUP_WITH_RINGS, GROUP_FORMAT].contains(&format) {
             return Err("unknown format");
         }
         for _ in 0..reader.count()? {
@@ -187,7 +190,10 @@ impl Operator {
             self.add_device(device);
         }
         for _ in 0..reader.count()? {
-            let client = Client::decode(&mut reader, group)?;
+            let client = match format {
+                GROUP_WITH_RINGS => Client::decode_ring(&mut reader, group)?,
+                _ => Client::decode(&mut reader, group)?,
+            };
             if key_group(&client.id) != group || self.clients.find(&client.id).is_some() {
                 return Err("a client that does not belong there");
             }

@@ -9,7 +9,6 @@ mod devices;
 mod health;
 pub mod live;
 mod metrics;
-mod origin;
 mod parameters;
 pub mod problem;
 mod replay;

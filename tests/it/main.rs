@@ -7,6 +7,7 @@
 
 mod daemon;
 mod durability;
+mod errors_replay;
 mod hostile;
 mod http;
 mod layout;
@@ -15,6 +16,7 @@ mod peers;
 mod random;
 mod readings;
 mod reasons;
+mod redelivery;
 mod replay;
 mod savepoints;
 mod simulate;

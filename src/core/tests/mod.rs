@@ -13,7 +13,7 @@ mod state;
 
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
-use crate::core::record::{self, Publish};
+use crate::core::record::{self, Decoder, Publish, Record, Replay, ReplayItems};
 use crate::core::settings::Settings;
 
 /// Arrival time at which the tests begin; on a window boundary.
@@ -44,8 +44,10 @@ impl Collector for Effects {
         let mut stored = Vec::new();
         entry.encode(&mut stored);
         let stored = ErrorEntry::decode(&stored).unwrap();
+        let mut item = Vec::new();
+        stored.replay_item(seq).encode(&mut item);
         let mut replay = Vec::new();
-        record::encode_replay(&stored.replay(seq, entry.payload), &mut replay);
+        record::encode_replay(&stored.replay(entry.payload, ReplayItems(&item)), &mut replay);
         self.1.push(Input::Replay(replay));
         self.0.push(Effect::Error { seq, json: serde_json::from_slice(&json).unwrap() });
     }
@@ -140,6 +142,21 @@ impl Bench {
     /// The replay of an error.
     fn replay(&self, error_seq: u64) -> Input {
         self.effects.1[error_seq as usize].clone()
+    }
+
+    /// The replay of several errors of one message.
+    fn replay_together(&self, error_seqs: &[u64]) -> Input {
+        let mut items = Vec::new();
+        let mut together = None;
+        for &seq in error_seqs {
+            let Input::Replay(bytes) = &self.effects.1[seq as usize] else { panic!() };
+            let Ok(Record::Replay(replay)) = Decoder::default().decode(bytes) else { panic!() };
+            items.extend_from_slice(replay.items.0);
+            together = Some(replay);
+        }
+        let mut bytes = Vec::new();
+        record::encode_replay(&Replay { items: ReplayItems(&items), ..together.unwrap() }, &mut bytes);
+        Input::Replay(bytes)
     }
 
     /// Applies a batch and expects `effects`, each as in [`brief`].

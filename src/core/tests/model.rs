@@ -90,14 +90,16 @@ impl Record {
                 let error = &stored[error_seq];
                 let payload = error.message.payload();
                 let mut bytes = Vec::new();
+                let mut item = Vec::new();
+                let (error_seq, index, unseen) = (error_seq as u64, error.index, error.unseen);
+                record::ReplayItem { error_seq, index, unseen }.encode(&mut item);
                 let replay = record::Replay {
-                    error_seq: error_seq as u64,
                     position: error.position,
-                    index: Some(error.index),
-                    unseen: error.unseen,
+                    whole: false,
                     arrival_ms: error.first_arrival_ms,
                     client_id: error.message.client,
                     topic: "any",
+                    items: record::ReplayItems(&item),
                     payload: payload.as_bytes(),
                 };
                 record::encode_replay(&replay, &mut bytes);
@@ -145,7 +147,13 @@ impl Device {
     }
 }
 
-type Recent = VecDeque<(u16, String)>;
+/// What a client published, when its present period began, and how many messages it and the one before have.
+#[derive(Debug, Default)]
+struct Recent {
+    messages: VecDeque<(u16, String)>,
+    period_ms: Option<i64>,
+    counts: (usize, usize),
+}
 
 #[derive(Debug)]
 pub(super) struct Model {
@@ -352,7 +360,12 @@ impl Model {
             return false;
         }
         let identity = (message.packet_id, message.payload());
-        if message.dup && self.clients.get(message.client).is_some_and(|(_, recent)| recent.contains(&identity)) {
+        if let Some((_, recent)) = self.clients.get_mut(message.client)
+            && message.dup
+            && recent.messages.contains(&identity)
+        {
+            recent.period_ms = Some(self.arrival_ms);
+            recent.counts.1 = recent.counts.1.max(recent.messages.len());
             return true;
         }
         let count = self.clients.len();
@@ -363,9 +376,14 @@ impl Model {
         }
         let (last, recent) = self.clients.entry(message.client).or_default();
         *last = self.lsn;
-        recent.push_back(identity);
-        if recent.len() > 64 {
-            recent.pop_front();
+        if recent.period_ms.is_none_or(|period_ms| self.arrival_ms - period_ms >= 10_000) {
+            recent.period_ms = Some(self.arrival_ms);
+            recent.counts = (0, recent.counts.0);
+        }
+        recent.counts.0 += 1;
+        recent.messages.push_back(identity);
+        while recent.messages.len() > 64.max(recent.counts.0 + recent.counts.1) {
+            recent.messages.pop_front();
         }
         false
     }

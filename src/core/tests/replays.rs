@@ -2,8 +2,7 @@
 
 use super::{Bench, Effect, Effects, Input, T0, numbered, reading};
 use crate::core::operator::{Operator, Origins};
-use crate::core::output::{Collector, ErrorEntry};
-use crate::core::record::{self, Decoder, Record, Replay};
+use crate::core::record::{self, Decoder, Record, Replay, ReplayItem, ReplayItems};
 use crate::core::settings::{MetricRange, Settings};
 
 fn allow(devices: &[&str]) -> Settings {
@@ -199,17 +198,20 @@ fn what_follows_in_a_batch_is_not_touched() {
     assert_eq!(bench.closed(), ["a/m@0#0=3.0"]);
 }
 
+/// A replay of an error that there need not be.
+fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
+    let (mut item, mut bytes) = (Vec::new(), Vec::new());
+    ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
+    let (items, whole, client_id, topic) = (ReplayItems(&item), index.is_none(), "c", "devices/a/telemetry");
+    let replay = Replay { position: u64::MAX, whole, arrival_ms: T0, client_id, topic, items, payload };
+    record::encode_replay(&replay, &mut bytes);
+    Input::Replay(bytes)
+}
+
 #[test]
 fn a_replay_of_nothing_is_accounted_for() {
     let mut bench = Bench::new(Settings::default());
-    let replay = |error_seq, index, payload: &'static [u8]| {
-        let mut bytes = Vec::new();
-        let (client_id, topic) = ("c", "devices/a/telemetry");
-        let replay = Replay { error_seq, position: 9, index, unseen: false, arrival_ms: T0, client_id, topic, payload };
-        record::encode_replay(&replay, &mut bytes);
-        Input::Replay(bytes)
-    };
-    let inputs = [replay(7, Some(3), b"{\"metric\":\"m\",\"value\":1}"), replay(8, Some(3), b"[")];
+    let inputs = [made_up(7, Some(3), b"{\"metric\":\"m\",\"value\":1}"), made_up(8, Some(3), b"[")];
     bench.check(T0, &inputs, &["malformed -/- 3", "malformed a/- 3"]);
     assert_eq!(bench.counts(), [2, 0, 2, 0]);
 }
@@ -245,18 +247,7 @@ fn beyond_the_bound_of_ranges_the_lowest_merge() {
     let mut bench = Bench::new(Settings::default());
     let ranges = super::super::replay::MAX_REPLAYED_RANGES as u64;
     for part in (0..=ranges).collect::<Vec<_>>().chunks(5_000) {
-        let replays: Vec<_> = part
-            .iter()
-            .map(|number| {
-                let mut bytes = Vec::new();
-                let (client_id, topic) = ("c", "devices/a/telemetry");
-                let error_seq = number * 2;
-                let (position, index, unseen, arrival_ms, payload) = (0, None, false, T0, &b"x"[..]);
-                let replay = Replay { error_seq, position, index, unseen, arrival_ms, client_id, topic, payload };
-                record::encode_replay(&replay, &mut bytes);
-                Input::Replay(bytes)
-            })
-            .collect();
+        let replays: Vec<_> = part.iter().map(|number| made_up(number * 2, None, b"x")).collect();
         bench.apply(T0, &replays);
     }
     assert_eq!(bench.operator.are_replayed(&[0, 1, 2, 3]), [true, true, true, false]);
@@ -313,23 +304,55 @@ fn under_other_settings_a_reading_is_not_counted_twice() {
     assert_eq!((windows, counts), (vec!["b/m@0#0=7.0".into()], [1, 2, 1, 1]));
 }
 
-/// What the operator emits is what is given to be replayed: nothing but this trait sees it.
+#[test]
+fn readings_of_one_message_are_replayed_as_one() {
+    let bench = || {
+        let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..allow(&["a"]) });
+        // A backlog, newest first: one by one the first would close the windows of the others.
+        let several = format!(r#"{{"timestamp":{},"seq":3,"metrics":{{"m":4,"n":5}}}}"#, T0 - 40_000);
+        let array = format!("[{},{},{several}]", numbered(1, 0, 1.0), numbered(2, -20_000, 2.0));
+        assert_eq!(bench.apply(T0, &[Input::telemetry("b", array)]).len(), 4);
+        bench.reconfigure(Settings { allowed_lateness_ms: 0, ..allow(&["b"]) });
+        bench
+    };
+    let mut together = bench();
+    let replay = together.replay_together(&[0, 1, 2, 3]);
+    let windows = ["b/m@-40000#0=4.0", "b/n@-40000#0=5.0", "b/m@-20000#0=2.0"];
+    together.check(T0, &[replay.clone()], &windows);
+    together.check(T0, &[replay], &[]);
+    assert_eq!(together.counts(), [4, 4, 8, 4]);
+    assert_eq!(together.closed(), ["b/m@0#0=1.0"]);
+    let mut one_by_one = bench();
+    let replays = [0, 1, 2, 3].map(|seq| one_by_one.replay(seq));
+    one_by_one.check(T0, &replays, &["late b/m 1", "late b/m 2", "late b/n 3"]);
+    // What was replayed before is left out.
+    let mut rest = bench();
+    let replays = [rest.replay(2), rest.replay_together(&[3, 2, 2])];
+    rest.check(T0, &replays, &[]);
+    assert_eq!(rest.counts(), [2, 2, 4 + 2, 2]);
+    assert_eq!(rest.closed(), ["b/m@-40000#0=4.0", "b/n@-40000#0=5.0"]);
+}
+
+#[test]
+fn a_redelivered_message_is_a_duplicate_as_a_whole() {
+    let mut bench = Bench::new(allow(&["a"]));
+    let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"y":2}}}}"#);
+    let message = Input::telemetry("b", several);
+    bench.apply(T0, &[message.clone()]);
+    bench.reconfigure(Settings { store_duplicates: true, ..allow(&["b"]) });
+    bench.check(T0, &[message.again()], &[]);
+    let replay = bench.replay_together(&[0, 1]);
+    bench.check(T0, &[replay], &["duplicate b/x 0", "duplicate b/y 1"]);
+    assert_eq!(bench.closed(), ["b/x@0#0=1.0", "b/y@0#0=2.0"]);
+}
+
 #[test]
 fn payloads_are_replayed_as_they_were() {
-    struct Seen(Vec<Vec<u8>>);
-    impl Collector for Seen {
-        fn window(&mut self, _: u64, _: &crate::core::output::WindowResult<'_>) {}
-        fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
-            let mut bytes = Vec::new();
-            record::encode_replay(&entry.replay(seq, entry.payload), &mut bytes);
-            self.0.push(bytes);
-        }
-    }
-    let mut seen = Seen(Vec::new());
-    let mut operator = Operator::new(Settings::default());
-    let input = Input::telemetry("a", vec![0xff, 0]).encode(None);
-    operator.apply(3, T0, [input.as_slice()].into_iter(), &mut seen).unwrap();
-    let Ok(Record::Replay(replay)) = Decoder::default().decode(&seen.0[0]) else { panic!() };
-    let expected = ("client", "devices/a/telemetry", &[0xff, 0][..], None, 3);
-    assert_eq!((replay.client_id, replay.topic, replay.payload, replay.index, replay.position), expected);
+    let mut bench = Bench::new(Settings::default());
+    bench.lsn = 3;
+    bench.apply(T0, &[Input::telemetry("a", vec![0xff, 0])]);
+    let Input::Replay(bytes) = bench.replay(0) else { panic!() };
+    let Ok(Record::Replay(replay)) = Decoder::default().decode(&bytes) else { panic!() };
+    let expected = ("client", "devices/a/telemetry", &[0xff, 0][..], true, 3);
+    assert_eq!((replay.client_id, replay.topic, replay.payload, replay.whole, replay.position), expected);
 }

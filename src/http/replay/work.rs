@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::core::output::ErrorEntry;
 use crate::core::reason::Reason;
-use crate::core::record::{self, Decoder, Record};
+use crate::core::record::{self, Decoder, Record, ReplayItems};
 use crate::http::live::Live;
 use crate::http::problem::Problem;
 use crate::http::replay::claims::Claim;
@@ -51,16 +51,36 @@ impl Synced {
     }
 }
 
+/// Errors of one message: it is replayed once for all of them, and they are judged together as when it first came.
+struct Group {
+    /// The stored form of the first.
+    first: Vec<u8>,
+    payload: Vec<u8>,
+    items: Vec<u8>,
+}
+
+impl Group {
+    fn takes<'a>(&'a self, entry: &ErrorEntry<'a>) -> bool {
+        let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
+        let message = |entry: &ErrorEntry<'a>| {
+            (entry.journal_position, entry.client_id, entry.topic, entry.payload_bytes, entry.is_of_whole_message())
+        };
+        !entry.is_of_whole_message() && message(&first) == message(entry)
+    }
+}
+
 /// The blocking part of one request.
 pub(super) struct Work {
     journal: Log,
     live: Arc<Live>,
     claim: Claim,
     signal: Arc<Signal>,
+    /// Errors of one message, which become one record.
+    group: Option<Group>,
     /// Replays that are not appended yet.
     records: Records,
-    /// Their errors: places among the outcomes.
-    waiting: Vec<usize>,
+    /// Their errors: places among the outcomes, and the record that they are in.
+    waiting: Vec<(usize, u32)>,
     /// Once the journal took no more, the rest is not tried.
     stopped: Option<Refusal>,
 }
@@ -68,7 +88,7 @@ pub(super) struct Work {
 impl Work {
     pub fn new(journal: Log, live: Arc<Live>, claim: Claim) -> Self {
         let (signal, records) = (Arc::default(), Records::default());
-        Self { journal, live, claim, signal, records, waiting: Vec::new(), stopped: None }
+        Self { journal, live, claim, signal, group: None, records, waiting: Vec::new(), stopped: None }
     }
 
     /// To wait for what [`Work::run`] appends.
@@ -86,14 +106,15 @@ impl Work {
                 break;
             }
             let found = entries.find(seq)?;
-            match self.add(seq, &found)? {
-                Ok(()) => self.waiting.push(at),
+            match self.add(seq, found)? {
+                Ok(()) => self.waiting.push((at, self.records.count())),
                 Err(refusal) => settle(&mut outcomes, at, Outcome::Refused(refusal)),
             }
             if self.records.bytes() >= APPEND_BYTES {
                 self.append(&mut outcomes);
             }
         }
+        self.close_group();
         self.append(&mut outcomes);
         let stopped = self.stopped.take().unwrap_or(Refusal::Busy);
         let settled = |(seq, outcome): (u64, Option<Outcome>)| {
@@ -102,31 +123,46 @@ impl Work {
         Ok(outcomes.into_iter().map(settled).collect())
     }
 
-    /// Adds the replay of one error.
-    fn add(&mut self, seq: u64, found: &Found) -> Result<Result<(), Refusal>, ScanError> {
+    /// Adds one error to the message at hand, or begins another.
+    fn add(&mut self, seq: u64, found: Found) -> Result<Result<(), Refusal>, ScanError> {
         let bytes = match found {
             Found::Entry(bytes) => bytes,
             Found::Unknown => return Ok(Err(Refusal::Unknown)),
-            Found::Freed(first) => return Ok(Err(Refusal::Freed(*first))),
+            Found::Freed(first) => return Ok(Err(Refusal::Freed(first))),
             Found::Unreadable => return Ok(Err(Refusal::Unreadable)),
         };
-        let entry = ErrorEntry::decode(bytes).map_err(|error| ScanError::Record(seq, error))?;
+        let entry = ErrorEntry::decode(&bytes).map_err(|error| ScanError::Record(seq, error))?;
         match entry.reason {
             Reason::DeviceError => return Ok(Err(Refusal::DeviceError)),
             reason if !reason.is_replayable() => return Ok(Err(Refusal::Duplicate)),
             _ => {}
         }
-        if entry.payload.len() as u64 == entry.payload_bytes {
-            self.records.push_with(|out| record::encode_replay(&entry.replay(seq, entry.payload), out));
+        if let Some(group) = self.group.as_mut().filter(|group| group.takes(&entry)) {
+            entry.replay_item(seq).encode(&mut group.items);
             return Ok(Ok(()));
         }
-        match whole_payload(&self.journal, &entry) {
-            Ok(Some(payload)) => {
-                self.records.push_with(|out| record::encode_replay(&entry.replay(seq, &payload), out));
-                Ok(Ok(()))
-            }
-            Ok(None) => Ok(Err(Refusal::PayloadCut { stored: entry.payload.len(), whole: entry.payload_bytes })),
-            Err(error) => Err(error.into()),
+        let payload = if entry.payload.len() as u64 == entry.payload_bytes {
+            entry.payload.to_vec()
+        } else if let Some(payload) = whole_payload(&self.journal, &entry)? {
+            payload
+        } else {
+            let (stored, whole) = (entry.payload.len(), entry.payload_bytes);
+            return Ok(Err(Refusal::PayloadCut { stored, whole }));
+        };
+        let mut items = Vec::new();
+        entry.replay_item(seq).encode(&mut items);
+        self.close_group();
+        self.group = Some(Group { first: bytes, payload, items });
+        Ok(Ok(()))
+    }
+
+    /// The message at hand becomes a record.
+    fn close_group(&mut self) {
+        let Some(Group { first, payload, items }) = self.group.take() else { return };
+        // It was decoded when it was added.
+        if let Ok(entry) = ErrorEntry::decode(&first) {
+            let replay = entry.replay(&payload, ReplayItems(&items));
+            self.records.push_with(|out| record::encode_replay(&replay, out));
         }
     }
 
@@ -134,11 +170,15 @@ impl Work {
         if self.records.is_empty() {
             return;
         }
+        // The errors of the message at hand are not in a record yet.
+        let count = self.records.count();
+        let open = self.waiting.split_off(self.waiting.partition_point(|(_, record)| *record < count));
         let waker = Waker::from(self.signal.clone());
         match self.journal.append(&self.records, Some(&waker)) {
             Ok(end) => {
-                let first = end.0 - u64::from(self.records.count());
-                for (position, at) in (first..).zip(self.waiting.drain(..)) {
+                let first = end.0 - u64::from(count);
+                for (at, record) in self.waiting.drain(..) {
+                    let position = first + u64::from(record);
                     if let Some(&(seq, _)) = outcomes.get(at) {
                         self.claim.appended(seq, position);
                     }
@@ -148,7 +188,7 @@ impl Work {
             Err(AppendError::Full) if self.journal.stats().disk_full => self.stopped = Some(Refusal::DiskFull),
             Err(_) => self.stopped = Some(Refusal::Busy),
         }
-        self.waiting.clear();
+        self.waiting = open.into_iter().map(|(at, _)| (at, 0)).collect();
         self.records.clear();
     }
 }

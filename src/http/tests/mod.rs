@@ -1,6 +1,5 @@
 //! The paths, asked through the router over real logs; the parts beside are made up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,8 +90,8 @@ struct Held {
     checkpoints: Vec<CheckpointInfo>,
     status: Mutex<Status>,
     replayed: Mutex<Vec<u64>>,
-    /// A question about this error is answered with "busy"; 0: none is.
-    busy_with: AtomicU64,
+    /// A question about this error is answered with "busy".
+    busy_with: Mutex<Option<u64>>,
     /// What the next request for a savepoint gets.
     savepoint: Mutex<Option<SavepointInfo>>,
 }
@@ -121,7 +120,7 @@ impl Queries for Held {
         Box::pin(future::ready(Ok((fresh.into_iter().take(limit).collect(), dropped))))
     }
     fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>> {
-        if error_seqs.contains(&self.busy_with.load(Ordering::Relaxed)) {
+        if self.busy_with.lock().unwrap().is_some_and(|busy| error_seqs.contains(&busy)) {
             return Box::pin(future::ready(Err(Unavailable("its queue is full"))));
         }
         let replayed = self.replayed.lock().unwrap();
@@ -193,10 +192,10 @@ fn open_log(dir: &std::path::Path, name: &'static str) -> Log {
         name,
         dir: dir.join(name),
         segment_bytes: 64 << 10,
-        commit_max_bytes: 32 << 10,
-        queue_max_bytes: 1 << 20,
+        commit_max_bytes: 256 << 10,
+        queue_max_bytes: 4 << 20,
         tail_max_bytes: 64 << 10,
-        sync: SyncPolicy::OnRequest,
+        sync: if name == "journal" { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
         min_free_bytes: 0,
         retention: Retention::default(),
     };
