@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
 use weir::config::Config;
@@ -84,10 +84,12 @@ impl Errors<'_> {
 async fn ask(authority: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let mut attempt = 1;
     loop {
-        let Response { status, body: answer } = match body {
-            None => http_client::get(authority, path).await?,
-            Some(body) => http_client::post(authority, path, body.to_string().into()).await?,
+        let answered = match body {
+            None => http_client::get(authority, path).await,
+            Some(body) => http_client::post(authority, path, body.to_string().into()).await,
         };
+        // Without its source: that nobody answers is no failure of a disk, which the exit code would say.
+        let Response { status, body: answer } = answered.map_err(|error| anyhow!("{error}"))?;
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("http://{authority}{path} answered {status} without JSON; is it a weir?"))?;
         match status {

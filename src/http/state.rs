@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::http::live::Live;
 use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
-use crate::log::Log;
+use crate::log::{Log, Lsn};
 use crate::pipeline::handle::{CheckpointInfo, Status};
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
@@ -53,6 +53,8 @@ pub struct Shared {
     pub(super) started_ms: i64,
     pub(super) scans: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    /// End of the journal when weir began to serve: until something is appended, the door has not opened.
+    pub(super) journal_start: Lsn,
     /// Errors that are being replayed.
     pub(super) replays: Arc<Claims>,
     /// Cancelled when streams must end.
@@ -81,14 +83,15 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let started_ms = parts.clock.now_ms();
         Self(Arc::new(Shared {
-            parts,
             started: Instant::now(),
             started_ms,
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            journal_start: parts.journal.stats().appended,
             replays: Arc::default(),
             closing: CancellationToken::new(),
             samples: Mutex::new(VecDeque::with_capacity(SAMPLES)),
+            parts,
         }))
     }
 }

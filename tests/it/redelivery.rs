@@ -253,7 +253,7 @@ fn a_kill_counts_nothing_twice() {
 
 #[test]
 fn a_kill_after_checkpoints_counts_nothing_twice() {
-    killed("redelivery after kill -9 and checkpoints", &[("state.checkpoint_interval", "'50ms'")], 1_500, 64, 4);
+    killed("redelivery after kill -9 and checkpoints", &[("state.checkpoint_interval", "'100ms'")], 1_500, 64, 4);
 }
 
 #[test]
@@ -268,7 +268,9 @@ fn what_the_journal_no_longer_has_is_known() {
         ("state.checkpoint_interval", "'100ms'"),
         ("mqtt.max_packet_size", "'64KiB'"),
         ("journal.commit_max_bytes", "'512KiB'"),
-        ("journal.segment_size", "'512KiB'"),
+        ("journal.segment_size", "'1MiB'"),
+        // A savepoint would keep the journal.
+        ("state.savepoint_interval", "'off'"),
     ]));
     let mut devices: Vec<Device> = kinds().into_iter().map(|kind| Device::new(kind, 64, 64)).collect();
     for device in &mut devices {
@@ -284,7 +286,7 @@ fn what_the_journal_no_longer_has_is_known() {
         device.next = 64;
     }
     let mut other = Client::connect(weir.mqtt(), Version::V4, "other");
-    for seq in 0..60 {
+    for seq in 0..80 {
         let filler = "x".repeat(20_000);
         other.telemetry("other", &format!(r#"{{"metric":"m","value":1,"seq":{seq},"comment":"{filler}"}}"#));
     }

@@ -207,6 +207,10 @@ async fn replay(state: &State, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Pr
         // What the journal holds of earlier replays is not known to the operator yet.
         return Err(Problem::unavailable("the journal found at start is still being processed; try again in a second"));
     }
+    if state.parts.journal.stats().appended == state.journal_start {
+        // The settings of now and the end of all silence come first.
+        return Err(Problem::unavailable("weir is just starting; try again in a second"));
+    }
     let (claim, taken) = Claims::claim(&state.replays, &seqs, status.position)
         .ok_or_else(|| Problem::unavailable("too many replays wait for the pipeline; try again in a second"))?;
     let replayed = state.parts.pipeline.are_replayed(seqs.clone()).await?;

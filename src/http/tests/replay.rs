@@ -9,7 +9,15 @@ impl Site {
         let site = Site::new();
         site.held.status.lock().unwrap().caught_up = true;
         site.add_errors(errors);
+        site.journal_record(record::encode_resumed);
         site
+    }
+
+    fn journal_record(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut records = Records::default();
+        records.push_with(encode);
+        self.journal.append_wait(&records).expect("an open log");
+        self.journal.sync().expect("a disk");
     }
 
     async fn post(&self, path: &str, body: &'static str) -> Answer {
@@ -61,13 +69,13 @@ async fn one_error_by_its_number() {
 async fn a_replay_is_in_the_journal_when_it_is_answered() {
     let site = Site::with_errors([late(), ErrorEntry { index: 3, ..late() }]);
     let answer = site.post("/api/v1/errors/1/replay", "").await;
-    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, r#"{"seq":1,"journal_position":0}"#));
-    assert_eq!(site.journal.durable(), Lsn(1));
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, r#"{"seq":1,"journal_position":1}"#));
+    assert_eq!(site.journal.durable(), Lsn(2));
     assert_eq!(site.replays(), [(vec![(1, 3)], b"{}".to_vec())]);
     // The pipeline has not processed it: it does not know of it yet, but this server does.
     site.post("/api/v1/errors/1/replay", "").await.is_problem(409, "being replayed by another request");
     site.held.replayed.lock().unwrap().push(1);
-    site.held.status.lock().unwrap().position = 1;
+    site.held.status.lock().unwrap().position = 2;
     site.post("/api/v1/errors/1/replay", "").await.is_problem(409, "replayed before");
     assert_eq!(site.replays().len(), 1);
 }
@@ -109,16 +117,17 @@ async fn a_cut_payload_is_taken_from_the_journal() {
         payload_bytes: 9_000,
         ..late()
     };
-    let site = Site::with_errors([cut(1, "client"), cut(1, "other"), cut(0, "client"), cut(9, "client")]);
+    let site =
+        Site::with_errors([cut(2, "client"), cut(2, "other"), cut(1, "client"), cut(0, "client"), cut(9, "client")]);
     let mut records = Records::default();
     records.push_with(|out| record::encode_publish(&publish("client", b"short"), false, out));
     // It shares client and topic with the one before.
     records.push_with(|out| record::encode_publish(&publish("client", &payload), true, out));
     site.journal.append_wait(&records).expect("an open log");
     site.journal.sync().expect("a disk");
-    let answer = site.post("/api/v1/errors/replay", r#"{"seqs":[0,1,2,3]}"#).await;
+    let answer = site.post("/api/v1/errors/replay", r#"{"seqs":[0,1,2,3,4]}"#).await;
     let names: Vec<String> = outcomes(&answer).into_iter().map(|(_, outcome)| outcome).collect();
-    assert_eq!(names, ["replayed", "payload_cut", "payload_cut", "payload_cut"]);
+    assert_eq!(names, ["replayed", "payload_cut", "payload_cut", "payload_cut", "payload_cut"]);
     assert_eq!(site.replays(), [(vec![(0, 0)], payload)]);
 }
 
@@ -146,7 +155,7 @@ async fn a_thousand_at_a_time() {
     let order: Vec<(u64, u32)> = replays.into_iter().flat_map(|(errors, _)| errors).collect();
     assert_eq!(order, (0..1_000).map(|seq| (seq, seq as u32 % 3)).collect::<Vec<_>>());
     for (seq, result) in (0..).zip(answer.json()["results"].as_array().expect("results")) {
-        assert_eq!(result["journal_position"], seq / 3, "{result}");
+        assert_eq!(result["journal_position"], 1 + seq / 3, "{result}");
     }
     let body: &'static str = format!("{{\"seqs\":[{}]}}", list(1_001)).leak();
     site.post("/api/v1/errors/replay", body).await.is_problem(400, "give 1 to 1000");
@@ -206,6 +215,16 @@ async fn a_pipeline_that_does_not_answer_gives_the_claim_back() {
     assert_eq!(site.post("/api/v1/errors/1/replay", "").await.status, 200);
     site.held.status.lock().unwrap().caught_up = false;
     site.post("/api/v1/errors/0/replay", "").await.is_problem(503, "still being processed");
+}
+
+#[tokio::test]
+async fn before_the_door_opens_nothing_is_replayed() {
+    let site = Site::new();
+    site.held.status.lock().unwrap().caught_up = true;
+    site.add_errors([late()]);
+    site.post("/api/v1/errors/0/replay", "").await.is_problem(503, "just starting");
+    site.journal_record(record::encode_resumed);
+    assert_eq!(site.post("/api/v1/errors/0/replay", "").await.status, 200);
 }
 
 #[tokio::test]
