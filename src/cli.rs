@@ -30,7 +30,7 @@ pub enum Command {
     Simulate(Box<simulator::Arguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
     Replay(ReplayArguments),
-    /// Look into a journal.
+    /// Look into a journal, and repair it.
     #[command(subcommand)]
     Journal(JournalCommand),
     /// List or replay stored errors of a running weir.
@@ -63,6 +63,16 @@ pub enum JournalCommand {
     Verify {
         /// Data directory, or one log's directory; default: the config's data directory.
         directory: Option<PathBuf>,
+    },
+    /// Cut damage out of the logs: what cannot be read is lost, what can be read stays, and weir starts again. Without
+    /// --yes it only says what it would do, with exit code 65 while there is damage. The bytes that it cuts out are kept
+    /// in the directory `damaged`.
+    Repair {
+        /// Data directory, or one log's directory; default: the config's data directory.
+        directory: Option<PathBuf>,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
     },
     /// Print the records as JSON lines.
     Dump {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -15,6 +16,16 @@ use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 pub enum Verdict {
     Sound,
     Damaged,
+}
+
+impl Verdict {
+    /// 0, or 65 of `sysexits.h`: bad data.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Verdict::Sound => ExitCode::SUCCESS,
+            Verdict::Damaged => ExitCode::from(65),
+        }
+    }
 }
 
 /// The logs below `directory`: itself, or those of a data directory.
@@ -44,13 +55,14 @@ pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict>
             let readable = &segment.readable;
             writeln!(
                 out,
-                "  {}  records {} to {}, {} batches, {} of {} bytes",
+                "  {}  records {} to {}, {} batches, {} of {} bytes{}",
                 segment.file.file_name().unwrap_or_default().to_string_lossy(),
                 readable.first.0,
                 readable.end.0,
                 segment.batches,
                 readable.bytes,
-                segment.file_bytes
+                segment.file_bytes,
+                if segment.lost > 0 { format!(", {} records lost", segment.lost) } else { String::new() }
             )?;
         }
         for problem in &report.problems {
@@ -78,6 +90,14 @@ pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Writ
         let batch = batch?;
         if batch.end().0 <= from {
             continue;
+        }
+        if batch.is_hole() {
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            let lost = json!({ "lsn": batch.first().0, "kind": "lost", "count": batch.count() });
+            writeln!(out, "{lost}")?;
         }
         let mut decoder = Decoder::default();
         for (lsn, bytes) in (batch.first().0..).zip(batch.records()) {

@@ -2,5 +2,6 @@
 
 pub mod errors;
 pub mod journal;
+pub mod repair;
 pub mod replay;
 pub mod savepoint;

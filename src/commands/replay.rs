@@ -136,6 +136,9 @@ fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> an
                  (journal.retention keeps more)"
             );
         }
+        if batch.is_hole() {
+            tracing::warn!(first = batch.first().0, end = batch.end().0, "these records are lost");
+        }
         operator
             .apply(batch.first().0, batch.arrival_ms(), batch.records(), files)
             .with_context(|| format!("batch at journal position {}", batch.first().0))?;

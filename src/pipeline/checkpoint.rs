@@ -11,6 +11,10 @@ use crate::pipeline::checkpoint_writer::{Completion, Job, Outcome};
 use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
+/// A checkpoint that would store more than the journal got since the last one is put off for so many intervals at most:
+/// what is stored stays in proportion to what comes in, and what a recovery replays is small beside what it loads.
+const MAX_INTERVALS: u32 = 4;
+
 /// Key groups encoded in one turn of the pipeline: well below a millisecond of work at 100,000 devices.
 const GROUPS_PER_STEP: usize = 16;
 
@@ -38,6 +42,10 @@ pub(super) struct Checkpointer {
     phase: Phase,
     last_begin: Option<Duration>,
     last_position: Option<u64>,
+    /// Bytes that the last checkpoint stored.
+    last_bytes: u64,
+    /// Bytes of journal batches processed since the last checkpoint was begun.
+    journal_bytes: u64,
     /// Who waits for a savepoint that is not begun.
     savepoints: Vec<SavepointReply>,
 }
@@ -46,7 +54,22 @@ impl Checkpointer {
     /// `last_position`: the journal position of the checkpoint that was restored.
     pub(super) fn new(worker: Worker, clock: Arc<dyn Clock>, interval: Duration, last_position: Option<u64>) -> Self {
         let last_begin = Some(clock.monotonic());
-        Self { clock, interval, worker, phase: Phase::Idle, last_begin, last_position, savepoints: Vec::new() }
+        Self {
+            clock,
+            interval,
+            worker,
+            phase: Phase::Idle,
+            last_begin,
+            last_position,
+            last_bytes: 0,
+            journal_bytes: 0,
+            savepoints: Vec::new(),
+        }
+    }
+
+    /// Counts a processed batch.
+    pub(super) fn processed(&mut self, journal_bytes: u64) {
+        self.journal_bytes += journal_bytes;
     }
 
     /// Makes the next checkpoint due at once.
@@ -72,9 +95,14 @@ impl Checkpointer {
     /// Whether it is time for the next one: after the interval where records came since the last, at once where a
     /// savepoint is wanted.
     pub(super) fn is_due(&self, position: u64) -> bool {
-        let is_old = || self.last_begin.is_none_or(|last| self.clock.monotonic().saturating_sub(last) >= self.interval);
         matches!(self.phase, Phase::Idle)
-            && (!self.savepoints.is_empty() || self.last_position != Some(position) && is_old())
+            && (!self.savepoints.is_empty() || self.last_position != Some(position) && self.is_time())
+    }
+
+    fn is_time(&self) -> bool {
+        let Some(last_begin) = self.last_begin else { return true };
+        let elapsed = self.clock.monotonic().saturating_sub(last_begin);
+        elapsed >= self.interval && (self.journal_bytes >= self.last_bytes || elapsed >= self.interval * MAX_INTERVALS)
     }
 
     /// Takes the state as it is at this record boundary.
@@ -82,6 +110,7 @@ impl Checkpointer {
         assert!(matches!(self.phase, Phase::Idle), "a checkpoint is under way");
         let started = self.clock.monotonic();
         self.last_begin = Some(started);
+        self.journal_bytes = 0;
         let header = operator.begin_snapshot();
         let stall = self.clock.monotonic().saturating_sub(started);
         let savepoints = std::mem::take(&mut self.savepoints);
@@ -130,7 +159,10 @@ impl Checkpointer {
     fn finished(&mut self, operator: &mut Operator, outcome: &Outcome) {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         match (outcome, phase) {
-            (Ok(()), Phase::Writing { replay_from }) => self.last_position = Some(replay_from),
+            (Ok(bytes), Phase::Writing { replay_from }) => {
+                self.last_position = Some(replay_from);
+                self.last_bytes = *bytes;
+            }
             _ => operator.snapshot_failed(),
         }
     }
@@ -143,7 +175,7 @@ impl Checkpointer {
         positions: Positions,
         now_ms: i64,
         grace: Duration,
-    ) -> Outcome {
+    ) -> Result<(), String> {
         let deadline = self.clock.monotonic() + grace;
         self.drive(operator, deadline)?;
         if self.last_position == Some(positions.replay_from) && self.savepoints.is_empty() {
@@ -153,7 +185,7 @@ impl Checkpointer {
         self.drive(operator, deadline)
     }
 
-    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Outcome {
+    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Result<(), String> {
         while !matches!(self.phase, Phase::Idle) {
             self.step(operator);
             if self.has_work() {
@@ -172,5 +204,29 @@ impl Checkpointer {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a checkpoint is due so long after the last one, which stored `last_bytes`.
+fn is_time(elapsed: Duration, interval: Duration, journal_bytes: u64, last_bytes: u64) -> bool {
+    elapsed >= interval && (journal_bytes >= last_bytes || elapsed >= interval * MAX_INTERVALS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_checkpoints_wait_for_the_journal() {
+        let check = |elapsed_s: u64, journal_bytes: u64, expected: bool| {
+            let (elapsed, interval) = (Duration::from_secs(elapsed_s), Duration::from_secs(5));
+            let due = is_time(elapsed, interval, journal_bytes, 1_000);
+            assert_eq!(due, expected, "after {elapsed_s} s and {journal_bytes} bytes");
+        };
+        check(4, 5_000, false);
+        check(5, 1_000, true);
+        check(5, 999, false);
+        check(19, 999, false);
+        check(20, 0, true);
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::core::record::{self, InvalidRecord};
+use crate::defects::{self, Defect};
 use crate::log::{AppendError, Batch, LogError, Records};
 use crate::pipeline::handle::Pipeline;
 use crate::pipeline::start::Runner;
@@ -211,12 +212,19 @@ impl Runner {
 
     fn process(&mut self, batch: &Batch) -> Result<(), PipelineError> {
         assert!(batch.first().0 <= self.position, "the journal freed records that no checkpoint has");
+        if batch.is_hole() {
+            let (first, end) = (batch.first().0, batch.end().0);
+            tracing::warn!(first, end, "passing journal records that are lost: `weir journal repair` cut them out");
+            // From a checkpoint behind them on no start computes results again because of them.
+            self.checkpointer.hasten();
+        }
         let skip = (self.position - batch.first().0) as usize;
         let records = batch.records().skip(skip);
         self.operator
             .apply(self.position, batch.arrival_ms(), records, &mut self.outputs)
             .map_err(|source| PipelineError::Record { position: batch.first().0, source })?;
         self.position = batch.end().0;
+        self.checkpointer.processed(batch.disk_bytes());
         self.arrival_ms = Some(batch.arrival_ms());
         assert_eq!(self.operator.totals().unaccounted(), 0, "a reading is neither in a window nor rejected");
         self.append_outputs()?;
@@ -250,6 +258,9 @@ impl Runner {
         if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
+            if defects::is(Defect::FreeJournalEarly) {
+                self.journal.release(crate::log::Lsn(self.position));
+            }
         }
         self.checkpointer.step(&mut self.operator);
     }

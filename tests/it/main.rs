@@ -17,6 +17,7 @@ mod random;
 mod readings;
 mod reasons;
 mod redelivery;
+mod repair;
 mod replay;
 mod savepoints;
 mod simulate;
