@@ -72,7 +72,7 @@ fn a_redelivery_that_was_counted_meanwhile_is_a_duplicate() {
 fn without_a_sequence_number_the_mqtt_identity_tells() {
     let mut bench = Bench::new(allow(&["a"]));
     let message = Input::telemetry("b", reading(0, 7.0));
-    bench.check(T0, &[message.clone()], &["unknown_device b/m 0"]);
+    bench.check(T0, std::slice::from_ref(&message), &["unknown_device b/m 0"]);
     bench.reconfigure(allow(&["b"]));
     let replay = bench.replay(0);
     bench.check(T0, &[message.clone().again(), replay, message.again()], &[]);
@@ -221,7 +221,7 @@ fn the_replayed_errors_are_part_of_the_state() {
     let mut bench = Bench::new(allow(&["a"]));
     bench.apply(T0, &[Input::telemetry("b", reading(0, 1.0)), Input::telemetry("b", reading(1, 1.0))]);
     let replay = bench.replay(1);
-    bench.apply(T0, &[replay.clone()]);
+    bench.apply(T0, std::slice::from_ref(&replay));
     let header = bench.operator.begin_snapshot();
     let mut restored = Operator::restore(&header, [].into_iter()).unwrap();
     assert_eq!(restored.are_replayed(&[0, 1]), [false, true]);
@@ -318,7 +318,7 @@ fn readings_of_one_message_are_replayed_as_one() {
     let mut together = bench();
     let replay = together.replay_together(&[0, 1, 2, 3]);
     let windows = ["b/m@-40000#0=4.0", "b/n@-40000#0=5.0", "b/m@-20000#0=2.0"];
-    together.check(T0, &[replay.clone()], &windows);
+    together.check(T0, std::slice::from_ref(&replay), &windows);
     together.check(T0, &[replay], &[]);
     assert_eq!(together.counts(), [4, 4, 8, 4]);
     assert_eq!(together.closed(), ["b/m@0#0=1.0"]);
@@ -338,7 +338,7 @@ fn a_redelivered_message_is_a_duplicate_as_a_whole() {
     let mut bench = Bench::new(allow(&["a"]));
     let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"y":2}}}}"#);
     let message = Input::telemetry("b", several);
-    bench.apply(T0, &[message.clone()]);
+    bench.apply(T0, std::slice::from_ref(&message));
     bench.reconfigure(Settings { store_duplicates: true, ..allow(&["b"]) });
     bench.check(T0, &[message.again()], &[]);
     let replay = bench.replay_together(&[0, 1]);

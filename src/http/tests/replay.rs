@@ -3,6 +3,9 @@
 use super::*;
 use crate::core::record::{self, Decoder, Publish, Record};
 
+/// Errors with their indexes, and the payload of their message.
+type Replayed = (Vec<(u64, u32)>, Vec<u8>);
+
 impl Site {
     /// A site whose pipeline has caught up, with these errors.
     fn with_errors<'a>(errors: impl IntoIterator<Item = ErrorEntry<'a>>) -> Self {
@@ -25,8 +28,8 @@ impl Site {
         self.ask(request.expect("a request")).await
     }
 
-    /// What the journal holds: errors with their indexes and payload of each replay.
-    fn replays(&self) -> Vec<(Vec<(u64, u32)>, Vec<u8>)> {
+    /// The replays that the journal holds.
+    fn replays(&self) -> Vec<Replayed> {
         let mut reader = self.journal.reader(Lsn(0));
         let mut found = Vec::new();
         while let Some(batch) = reader.next_batch().expect("a readable journal") {
