@@ -57,6 +57,9 @@ pub enum PipelineError {
     /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
     #[error("the last checkpoint failed: {0}")]
     Checkpoint(String),
+    /// The checkpoint store became unusable. The next start replaces it.
+    #[error("{0}; the next start moves the store aside and goes on from a savepoint or the journal")]
+    Store(String),
 }
 
 /// What a turn of the loop came to.
@@ -170,7 +173,7 @@ impl Runner {
             self.process(batch)?;
             self.progress.last_batch = now;
         }
-        self.checkpoint();
+        self.checkpoint()?;
         if batch.is_some() {
             if now.saturating_sub(self.progress.last_status) >= STATUS_INTERVAL {
                 self.publish_status();
@@ -252,8 +255,8 @@ impl Runner {
         }
     }
 
-    fn checkpoint(&mut self) {
-        self.checkpointer.poll(&mut self.operator);
+    fn checkpoint(&mut self) -> Result<(), PipelineError> {
+        self.checkpointer.poll(&mut self.operator).map_err(PipelineError::Store)?;
         // Results that no output log has taken yet are in no checkpoint.
         if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
@@ -263,6 +266,7 @@ impl Runner {
             }
         }
         self.checkpointer.step(&mut self.operator);
+        Ok(())
     }
 
     fn positions(&self) -> Positions {

@@ -111,7 +111,7 @@ impl Campaign {
             return None;
         }
         progress.next += 1;
-        if self.until.is_some() && progress.next % 2_000 == 0 {
+        if self.until.is_some() && progress.next.is_multiple_of(2_000) {
             tell(&format!("{} seeds begun: {:?}", progress.next, progress.figures));
         }
         Some(self.base.wrapping_add(progress.next - 1))
