@@ -7,6 +7,7 @@
 
 mod daemon;
 mod durability;
+mod errors_replay;
 mod faults_clock;
 mod faults_disk;
 mod faults_state;
@@ -19,6 +20,7 @@ mod peers;
 mod random;
 mod readings;
 mod reasons;
+mod redelivery;
 mod repair;
 mod replay;
 mod savepoints;
