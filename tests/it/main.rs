@@ -10,6 +10,7 @@ mod durability;
 mod faults_clock;
 mod faults_disk;
 mod faults_state;
+mod faults_takeover;
 mod hostile;
 mod http;
 mod layout;
