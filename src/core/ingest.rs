@@ -16,6 +16,7 @@ use crate::core::record::Publish;
 use crate::core::topic::TopicKind;
 use crate::core::validate::{self, Problem};
 use crate::core::window::{Series, Window, bounds, is_late};
+use crate::defects::{self, Defect};
 
 /// What the records of one batch share.
 #[derive(Debug)]
@@ -127,7 +128,8 @@ impl Operator {
     /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
     /// and payload.
     fn is_redelivered(&mut self, site: Site<'_>, message: &Message<'_>) -> bool {
-        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() {
+        let ignores = defects::is(Defect::IgnoreRedelivery);
+        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
             return false;
         }
         let Publish { client_id, topic, packet_id, payload, dup, .. } = *site.publish;
@@ -252,7 +254,7 @@ impl Operator {
         let problem = first_failure(problem, unknown);
         let time = EventTime { ms: stated.unwrap_or(site.arrival_ms), stated: stated.is_some() };
         let duplicate = match slot {
-            Some(slot) if self.settings.dedup => {
+            Some(slot) if self.settings.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
                 self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault)
             }

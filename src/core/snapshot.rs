@@ -15,6 +15,7 @@ use crate::core::group::{Change, Groups, key_group};
 use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
+use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 1;
 const GROUP_FORMAT: u8 = 1;
@@ -68,6 +69,7 @@ impl Operator {
             self.devices[slot].encode(&mut out);
         }
         let clients = members.clients.iter().filter_map(|&slot| self.clients.get(slot));
+        let clients = clients.filter(|_| !defects::is(Defect::ForgetRedeliveryIdentity));
         put_u64(clients.clone().count() as u64, &mut out);
         for client in clients {
             client.encode(&mut out);

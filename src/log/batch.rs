@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::checksum::{crc32c, crc32c_append};
 use super::{Lsn, RecordIter, Records};
+use crate::defects::{self, Defect};
 
 /// Newest format version of segments and batches.
 pub(super) const FORMAT_VERSION: u16 = 1;
@@ -78,7 +79,8 @@ impl Header {
         if bytes[0..4] != MAGIC {
             return Err(HeaderFault::Magic);
         }
-        if u32_at(bytes, CHECKED_BYTES) != crc32c_append(seed, &bytes[..CHECKED_BYTES]) {
+        let checks = u32_at(bytes, CHECKED_BYTES) == crc32c_append(seed, &bytes[..CHECKED_BYTES]);
+        if !checks && !defects::is(Defect::SkipHeaderChecksum) {
             return Err(HeaderFault::Checksum);
         }
         let version = u16::from_le_bytes([bytes[4], bytes[5]]);

@@ -13,6 +13,7 @@ use super::inspect::{
 use super::scan::{Scanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
 use super::{LogOptions, Lsn};
+use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile, directory_of, is_full};
 
 /// Largest piece in which recovery writes again.
@@ -179,7 +180,8 @@ impl Recovery<'_> {
     }
 
     fn cut(&self, file: &SegmentFile, open: &OpenSegment, segment: &Segment) -> Result<u64, LogError> {
-        open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
+        let len = if defects::is(Defect::KeepTornTail) { file.bytes } else { segment.bytes };
+        open.file.set_len(len).map_err(self.io("cut a torn tail"))?;
         let bytes = file.bytes.saturating_sub(segment.bytes);
         tracing::info!(
             log = self.options.name, file = %file.path.display(), offset = segment.bytes, bytes,
@@ -201,8 +203,12 @@ impl Recovery<'_> {
             None => 0,
             Some(synced) => self.offset_of(open, header, segment, synced.max(self.known_synced))?,
         };
+        // So may the cut of a torn tail: a start whose sync failed made it.
+        if !defects::is(Defect::KeepTornTail) {
+            open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
+        }
         let mut buffer = vec![0; REWRITE_BYTES.min(usize::try_from(segment.bytes).unwrap_or(REWRITE_BYTES))];
-        let mut offset = begin;
+        let mut offset = if defects::is(Defect::SkipWriteAgain) { segment.bytes } else { begin };
         while offset < segment.bytes {
             let rest = usize::try_from(segment.bytes - offset).unwrap_or(usize::MAX);
             let piece = rest.min(buffer.len());
@@ -259,7 +265,9 @@ impl Recovery<'_> {
         }
         let active = match last.header {
             Some(header) => {
-                last.file.sync().map_err(self.io("sync what it found"))?;
+                if !defects::is(Defect::SkipRecoverySync) {
+                    last.file.sync().map_err(self.io("sync what it found"))?;
+                }
                 self.disk.sync_dir(&self.options.dir).map_err(self.io("sync its directory"))?;
                 let offset = segments.back().map_or(HEADER_BYTES as u64, |segment| segment.bytes);
                 ActiveSegment { file: Arc::clone(&last.file), first: last_file.first, seed: header.seed(), offset }

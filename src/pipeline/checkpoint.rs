@@ -102,7 +102,7 @@ impl Checkpointer {
     fn is_time(&self) -> bool {
         let Some(last_begin) = self.last_begin else { return true };
         let elapsed = self.clock.monotonic().saturating_sub(last_begin);
-        elapsed >= self.interval && (self.journal_bytes >= self.last_bytes || elapsed >= self.interval * MAX_INTERVALS)
+        is_time(elapsed, self.interval, self.journal_bytes, self.last_bytes)
     }
 
     /// Takes the state as it is at this record boundary.

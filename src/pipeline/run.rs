@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::core::record::{self, InvalidRecord};
+use crate::defects::{self, Defect};
 use crate::log::{AppendError, Batch, LogError, Records};
 use crate::pipeline::handle::Pipeline;
 use crate::pipeline::start::Runner;
@@ -260,6 +261,9 @@ impl Runner {
         if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
+            if defects::is(Defect::FreeJournalEarly) {
+                self.journal.release(crate::log::Lsn(self.position));
+            }
         }
         self.checkpointer.step(&mut self.operator);
         Ok(())

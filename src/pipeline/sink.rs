@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
+use crate::defects::{self, Defect};
 use crate::log::{AppendError, Log, Lsn, Reader, Records};
 
 /// Differences that are logged in full; more are only counted.
@@ -74,7 +75,7 @@ impl Held {
 impl OutputLog {
     fn new(name: &'static str, log: Log, position: u64) -> Self {
         let end = log.readable().0;
-        let held = (end > position).then(|| Held {
+        let held = (end > position && !defects::is(Defect::AppendReplayedResults)).then(|| Held {
             reader: log.reader(Lsn(position)),
             records: VecDeque::new(),
             position,
@@ -106,7 +107,11 @@ impl OutputLog {
                 }
             }
         }
-        if self.held.as_ref().is_some_and(|held| held.end <= self.position) {
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.end + u64::from(defects::is(Defect::DropReplayedResults)) <= self.position)
+        {
             self.held = None;
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::core::operator::{GroupBlob, KEY_GROUPS};
+use crate::defects::{self, Defect};
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 use crate::state::manifest::{GroupEntry, InvalidManifest, Manifest, Positions};
@@ -226,7 +227,8 @@ impl Store {
         let mut batch = Vec::with_capacity(MAX_BATCH_OPERATIONS);
         for blob in blobs {
             let index = usize::from(blob.group);
-            let slot = self.complete[index].map_or(0, |entry| 1 - entry.slot);
+            let reuses = defects::is(Defect::ReuseSlot);
+            let slot = self.complete[index].map_or(0, |entry| if reuses { entry.slot } else { 1 - entry.slot });
             for (chunk, bytes) in blob.bytes.chunks(MAX_VALUE_BYTES).enumerate() {
                 batch.push((group_key(slot, blob.group, chunk), bytes));
                 if batch.len() == MAX_BATCH_OPERATIONS {
@@ -260,7 +262,12 @@ impl Store {
         positions: Positions,
         header: Vec<u8>,
     ) -> Result<(u64, u64), StateError> {
-        self.values.sync()?;
+        if !defects::is(Defect::SkipStoreSync) {
+            self.values.sync()?;
+        }
+        let too_far = positions.replay_from + u64::from(defects::is(Defect::ReplayFromTooHigh));
+        let replay_from = too_far.saturating_sub(u64::from(defects::is(Defect::ReplayFromTooLow)));
+        let positions = Positions { replay_from, ..positions };
         let id = self.last_id + 1;
         let groups = (0u16..).zip(&self.next).filter_map(|(group, entry)| entry.map(|entry| (group, entry))).collect();
         let manifest = Manifest { id, started_ms, positions, header, groups };

@@ -50,9 +50,9 @@ fn seed_from_first_batch(file: &SegmentFile, handle: &dyn DiskFile) -> io::Resul
     if read < body.len() || crc32c(&body) != header.body_crc || !holds_exactly(&body, header.count) {
         return Ok(None);
     }
-    // A second header under the same seed shows that no byte of the first is wrong.
+    // Only a second header under the same seed shows that no byte of the first is wrong.
     let next = header_at(handle, at + header.batch_bytes())?;
-    let fits = next.is_none_or(|next| Header::decode(&next, seed).is_ok_and(|next| next.first == header.end()));
+    let fits = next.is_some_and(|next| Header::decode(&next, seed).is_ok_and(|next| next.first == header.end()));
     Ok(fits.then_some(seed))
 }
 
