@@ -11,6 +11,7 @@ mod errors_replay;
 mod faults_clock;
 mod faults_disk;
 mod faults_state;
+mod faults_takeover;
 mod hostile;
 mod http;
 mod layout;
