@@ -33,6 +33,9 @@ pub enum Command {
     /// Look into a journal, and repair it.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// List or replay stored errors of a running weir.
+    #[command(subcommand)]
+    Errors(ErrorsCommand),
     /// Copies of the whole state, each in one file.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
@@ -82,6 +85,38 @@ pub enum JournalCommand {
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ErrorsCommand {
+    /// Print stored errors as JSON lines.
+    List(ErrorsArguments),
+    /// Process stored errors again, each once, under the settings of now.
+    ///
+    /// What is rejected again becomes a new error. Errors that come while this runs are not replayed.
+    Replay(ErrorsArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ErrorsArguments {
+    /// Only errors of this reason, such as unknown_device.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Only errors of this device.
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+    /// Only errors that arrived at this time or later: Unix milliseconds or RFC 3339.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Only errors that arrived before this time.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Most errors to list or replay, oldest first.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Base URL of the HTTP listener; default: the config's http.listen.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -86,6 +86,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
         Command::Journal(command) => journal(command, &config),
+        Command::Errors(command) => commands::errors::run(&command, &config),
         Command::Savepoint(command) => savepoint(command, &config),
         Command::Health(arguments) => app::health(&arguments, &config),
     }

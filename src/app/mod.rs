@@ -43,7 +43,7 @@ use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
 use weir::{http, mqtt, simulator, telemetry};
 
-pub use health::health;
+pub use health::{base_url, health};
 use shutdown::{Cause, Failures};
 use source::AppSource;
 use storage::Storage;

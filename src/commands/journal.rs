@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use weir::core::record::{Decoder, Publish, Record};
+use weir::core::record::{Decoder, Publish, Record, Replay, ReplayItem};
 use weir::disk::RealDisk;
 use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 
@@ -126,7 +126,20 @@ fn describe(record: &Record<'_>, line: &mut Value) {
             line["settings"] = serde_json::from_slice(settings).unwrap_or_default();
         }
         Record::Publish(publish, _) => describe_publish(publish, line),
+        Record::Replay(replay) => describe_replay(replay, line),
     }
+}
+
+fn describe_replay(replay: &Replay<'_>, line: &mut Value) {
+    line["kind"] = json!("replay");
+    line["journal_position"] = json!(replay.position);
+    // Without an index the message as a whole was rejected.
+    let item = |item: ReplayItem| json!({"replay_of": item.error_seq, "index": (!replay.whole).then_some(item.index)});
+    line["errors"] = replay.items.iter().map(item).collect();
+    line["first_arrival_time"] = json!(replay.arrival_ms);
+    line["client_id"] = json!(replay.client_id);
+    line["topic"] = json!(replay.topic);
+    describe_payload(replay.payload, line);
 }
 
 fn describe_publish(publish: &Publish<'_>, line: &mut Value) {
@@ -137,11 +150,15 @@ fn describe_publish(publish: &Publish<'_>, line: &mut Value) {
     line["packet_id"] = json!(publish.packet_id);
     line["dup"] = json!(publish.dup);
     line["retain"] = json!(publish.retain);
-    match std::str::from_utf8(publish.payload) {
+    describe_payload(publish.payload, line);
+}
+
+fn describe_payload(payload: &[u8], line: &mut Value) {
+    match std::str::from_utf8(payload) {
         Ok(text) => line["payload"] = json!(text),
         Err(_) => {
             use base64::Engine as _;
-            line["payload_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(publish.payload));
+            line["payload_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(payload));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The commands besides `run`.
 
+pub mod errors;
 pub mod journal;
 pub mod repair;
 pub mod replay;

@@ -284,6 +284,7 @@ impl Affected {
         for bytes in records {
             match decoder.decode(bytes) {
                 Ok(Record::Publish(publish, _)) => Self::add(&mut self.topics, &mut self.more, publish.topic),
+                Ok(Record::Replay(replay)) => Self::add(&mut self.topics, &mut self.more, replay.topic),
                 Ok(_) => {}
                 Err(_) => break,
             }

@@ -155,7 +155,7 @@ impl Device {
         put_bytes(self.id.as_bytes(), out);
         put_words(self.times().map(i64::cast_unsigned), out);
         if defects::is(Defect::ForgetSequences) {
-            SequenceSet::default().encode(out)
+            <SequenceSet>::default().encode(out)
         } else {
             self.sequences.encode(out)
         }

@@ -7,6 +7,7 @@
 
 use crate::core::client::Clients;
 use crate::core::decode::Message;
+use crate::core::dedup::SequenceSet;
 use crate::core::device::{Due, Slot};
 use crate::core::firing::GlobalScope;
 use crate::core::group::{Change, Groups};
@@ -16,11 +17,13 @@ use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::{Decoder, InvalidRecord, Record};
 use crate::core::registry::{Names, Registry};
+use crate::core::replay::ReplayedSet;
 use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::validate::Rules;
 use crate::core::watermark::NONE_MS;
 
 pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+pub use crate::core::replay::Origins;
 
 /// Number of key groups: part of the checkpoint format.
 pub const KEY_GROUPS: u16 = 1024;
@@ -44,6 +47,12 @@ pub struct Totals {
     pub sequence_ranges_merged: u64,
     /// Devices forgotten after `state.device_ttl`.
     pub devices_expired: u64,
+    /// Stored errors that were processed again. Their readings count as received again.
+    pub replays: u64,
+    /// Replays that were passed over: the error was replayed before, or its reading was not rejected.
+    pub replays_ignored: u64,
+    /// Times two ranges of replayed errors were merged for want of room.
+    pub replay_ranges_merged: u64,
 }
 
 impl Totals {
@@ -122,6 +131,12 @@ pub struct Operator {
     pub(super) windows: usize,
     pub(super) next_window_seq: u64,
     pub(super) next_error_seq: u64,
+    /// Errors that were replayed.
+    pub(super) replayed: ReplayedSet,
+    /// Replayed errors whose reading had been counted from a redelivery.
+    pub(super) redelivered: SequenceSet,
+    /// Where replays come from, while a journal is processed anew under settings of its own.
+    pub(super) origins: Option<Origins>,
     /// Newest event time in a window of any device.
     pub(super) newest_ms: i64,
     /// Devices with windows that late readings touched in this batch.
@@ -154,6 +169,9 @@ impl Operator {
             windows: 0,
             next_window_seq: 0,
             next_error_seq: 0,
+            replayed: ReplayedSet::default(),
+            redelivered: SequenceSet::default(),
+            origins: None,
             newest_ms: NONE_MS,
             touched: Vec::new(),
             to_clean: Vec::new(),
@@ -197,6 +215,7 @@ impl Operator {
                 }
                 Record::Resumed => self.listen_again(),
                 Record::Tick => {}
+                Record::Replay(replay) => self.replay(batch.lsn, arrival_ms, &mut message, replay, out),
                 Record::Settings(json) => {
                     let index = (batch.lsn - first_lsn) as usize;
                     self.change_settings(json, out).map_err(|what| InvalidRecord { index, what })?;

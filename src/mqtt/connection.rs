@@ -282,7 +282,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut until = None;
         if !records.is_empty() {
             let waits = self.session.acks().has_unsealed();
-            match self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now()) {
+            let appended = {
+                // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
+                // the journal. What the client sends again there would stand in front of what it repeats.
+                let Some(_own) = self.handle.own(self.id) else { return Err(Close::TakenOver) };
+                self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now())
+            };
+            match appended {
                 Ok(lsn) => {
                     until = Some(lsn);
                     if waits {

@@ -216,6 +216,7 @@ mod tests {
             topic: "t",
             payload: b"{}",
             payload_bytes: 2,
+            origin: None,
         };
         entry.encode(out);
     }

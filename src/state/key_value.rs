@@ -58,8 +58,15 @@ impl SledStore {
             .open()
             .map_err(|source| StateError::Sled { directory: directory.to_owned(), source })?;
         let store = Self { db, directory: directory.to_owned(), disk };
+        store.sync_conf()?;
         store.sync()?;
         Ok(store)
+    }
+
+    /// sled writes `conf` once and never syncs it; half of it is damage.
+    fn sync_conf(&self) -> Result<(), StateError> {
+        let file = self.disk.open(&self.directory.join("conf")).map_err(|source| self.io_error(source))?;
+        file.sync().map_err(|source| self.io_error(source))
     }
 
     /// Calls sled. It panics where its files are not as it left them.

@@ -7,9 +7,11 @@
 
 mod daemon;
 mod durability;
+mod errors_replay;
 mod faults_clock;
 mod faults_disk;
 mod faults_state;
+mod faults_takeover;
 mod hostile;
 mod http;
 mod layout;
@@ -19,6 +21,7 @@ mod peers;
 mod random;
 mod readings;
 mod reasons;
+mod redelivery;
 mod repair;
 mod replay;
 mod savepoints;

@@ -95,7 +95,7 @@ fn mosquitto_clients() {
     weir.assert_accounted();
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     let python = target.join("test-venv/bin/python");

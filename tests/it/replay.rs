@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::http::post;
 use crate::mqtt::{Client, Version};
 use crate::random::Random;
 use crate::wait::{wait_for, window_before};
@@ -89,6 +90,7 @@ fn a_journal_gives_its_windows_again() {
         ("errors.store_duplicates", "true"),
     ]);
     let start = window_before(90);
+    let mut replays = 0;
     for round in 0..3 {
         for device in 0..5 {
             let id = format!("d{device}");
@@ -105,6 +107,11 @@ fn a_journal_gives_its_windows_again() {
             }
             client.telemetry(&id, "{\"metric\":");
         }
+        // Some of the errors are processed again; which of them can be does not matter here.
+        for _ in 0..20 {
+            let seq = random.below(100 * (round as u64 + 1));
+            replays += u64::from(post(weir.http(), &format!("/api/v1/errors/{seq}/replay"), "").status == 200);
+        }
         match round {
             0 => weir.kill(),
             _ => weir.terminate(),
@@ -114,6 +121,7 @@ fn a_journal_gives_its_windows_again() {
     weir.wait_closed();
     let windows = in_order(raw_list(&weir, "windows", "&revisions=all"));
     let errors = in_order(raw_list(&weir, "errors", ""));
+    assert!(replays > 0, "no error was replayed");
     assert!(windows.len() > 50 && errors.len() > 50, "{} windows, {} errors", windows.len(), errors.len());
     weir.assert_accounted();
     weir.terminate();

@@ -1,6 +1,7 @@
 //! What happens to weir while the fleet sends.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -23,12 +24,22 @@ enum Fault {
     FullDisk,
     SyncError,
     WriteError,
+    DamagedState,
     Storm,
 }
 
-const ENDING: &[Fault] =
-    &[Fault::Kill, Fault::Kill, Fault::KillTwice, Fault::Terminate, Fault::SyncError, Fault::WriteError];
+const ENDING: &[Fault] = &[
+    Fault::Kill,
+    Fault::Kill,
+    Fault::KillTwice,
+    Fault::Terminate,
+    Fault::SyncError,
+    Fault::WriteError,
+    Fault::DamagedState,
+];
 const HARMLESS: &[Fault] = &[Fault::ClockJump, Fault::SlowDisk, Fault::FullDisk, Fault::Storm];
+
+const PAGE_BYTES: usize = 4_096;
 
 /// The exit code of a weir whose disk failed.
 const DISK_FAILED: i32 = 74;
@@ -108,6 +119,7 @@ impl Faults {
             Fault::FullDisk => self.full_disk(),
             Fault::SyncError => self.fatal(self.journal_syncs, weir),
             Fault::WriteError => self.fatal(self.writes[0], weir),
+            Fault::DamagedState => self.damage_state(weir),
             Fault::Storm => storm(weir, &mut self.random),
         }
     }
@@ -136,6 +148,29 @@ impl Faults {
         self.shim.fail_from_now_on(rule, ENOSPC);
         std::thread::sleep(Duration::from_millis(500 + self.random.below(3_000)));
         self.shim.heal(rule);
+    }
+
+    /// Bits of the state store flip, or it is cut short, while weir is down: a savepoint takes its place.
+    fn damage_state(&mut self, weir: &mut Weir) {
+        weir.kill();
+        let path = weir.data().join("state/db");
+        let mut bytes = fs::read(&path).expect("the state store can be read");
+        if self.random.below(3) == 0 {
+            bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize);
+        } else {
+            for page in bytes.chunks_mut(PAGE_BYTES) {
+                let at = self.random.below(page.len() as u64) as usize;
+                page[at] ^= 1 << self.random.below(8);
+            }
+        }
+        fs::write(&path, bytes).expect("the state store can be written");
+        weir.restart();
+        // weir never deletes what it moves aside; whoever looked at it does.
+        for entry in fs::read_dir(weir.data()).expect("the data directory can be read").flatten() {
+            if entry.file_name().to_string_lossy().starts_with("state.damaged-") {
+                fs::remove_dir_all(entry.path()).expect("a store moved aside can be removed");
+            }
+        }
     }
 
     /// One call fails: weir ends and says so.

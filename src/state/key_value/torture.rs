@@ -245,6 +245,26 @@ fn what_is_left_over_from_an_interrupted_open_is_harmless() {
     assert_eq!(outcomes.look(&at, 3, "the second open"), Some(3));
 }
 
+/// sled never syncs `conf`; weir does once it has opened.
+#[test]
+fn a_lost_conf_is_told_or_harmless() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let whole = finished(&directory.path().join("store"), 3);
+    let conf = whole.get(Path::new("conf")).expect("a conf").clone();
+    let contents = [None, Some(Vec::new()), Some(vec![0; conf.len()]), Some(conf[..conf.len() / 2].to_vec())];
+    let mut outcomes = Outcomes::default();
+    for (index, content) in contents.into_iter().enumerate() {
+        let mut image = whole.clone();
+        image.remove(Path::new("conf"));
+        image.extend(content.map(|bytes| ("conf".into(), bytes)));
+        let at = directory.path().join(format!("image-{index}"));
+        write_image(&at, &image);
+        let found = outcomes.look(&at, 3, "a lost conf");
+        println!("{index}: {found:?}");
+    }
+    println!("{outcomes:?}");
+}
+
 #[test]
 fn what_is_no_store_is_told() {
     let directory = tempfile::tempdir().expect("a directory");
