@@ -23,3 +23,5 @@ pub mod clock;
 pub mod disk;
 
 pub mod core;
+
+pub mod defects;
