@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod layout;
 mod mqtt;
+mod mqtt_clients;
 mod mqtt_connect;
 mod mqtt_publish;
 mod mqtt_retain;

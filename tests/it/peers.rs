@@ -16,7 +16,7 @@ use crate::weir::Weir;
 
 /// The program, which must be installed.
 #[track_caller]
-fn program(name: &str) -> Command {
+pub fn program(name: &str) -> Command {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).any(|directory| directory.join(name).is_file());
     assert!(found, "{name} is not installed; run tests/run, which installs what the tests need");
@@ -24,7 +24,7 @@ fn program(name: &str) -> Command {
 }
 
 #[track_caller]
-fn succeeded(command: &mut Command) -> Output {
+pub fn succeeded(command: &mut Command) -> Output {
     let output = command.output().expect("it can be started");
     let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{shown}", output.status);
@@ -95,10 +95,14 @@ fn mosquitto_clients() {
     weir.assert_accounted();
 }
 
-fn python() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    let python = target.join("test-venv/bin/python");
+/// Where builds go, and what tests/run installs.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
+}
+
+pub fn python() -> PathBuf {
+    let python = target().join("test-venv/bin/python");
     assert!(python.is_file(), "{} is missing; run tests/run, which installs paho-mqtt there", python.display());
     python
 }
