@@ -23,6 +23,10 @@ use crate::log::Lsn;
 
 /// Subscriptions of one session at most.
 const MAX_SESSION_SUBSCRIPTIONS: usize = 20_000;
+/// Levels of all filters of one session at most, so that deep ones do not make it costly: each level takes some 150 bytes.
+const MAX_SESSION_LEVELS: usize = 100_000;
+/// Levels of all filters at most.
+const MAX_LEVELS: usize = 1_500_000;
 /// Subscriptions of all sessions at most.
 const MAX_SUBSCRIPTIONS: usize = 200_000;
 
@@ -327,9 +331,17 @@ impl Broker {
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
         let new = !kept.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
-        if new && (kept.filters.len() >= MAX_SESSION_SUBSCRIPTIONS || subscriptions.len() >= MAX_SUBSCRIPTIONS) {
+        let levels = topic::levels(&filter.filter);
+        let full = kept.filters.len() >= MAX_SESSION_SUBSCRIPTIONS
+            || kept.levels + levels > MAX_SESSION_LEVELS
+            || subscriptions.len() >= MAX_SUBSCRIPTIONS
+            || subscriptions.levels() + levels > MAX_LEVELS;
+        if new && full {
             self.meters.limit("mqtt_subscriptions");
             return Err(SubscribeOutcome::QuotaExceeded);
+        }
+        if new {
+            kept.levels += levels;
         }
         subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
         kept.filters.insert(filter.filter.as_str().into());
@@ -355,6 +367,7 @@ impl Broker {
         let Some(mut kept) = handle.own(connection) else { return false };
         let existed = kept.filters.remove(filter);
         if existed {
+            kept.levels -= topic::levels(filter);
             self.write_subscriptions().remove(filter, handle.id);
             self.version.fetch_add(1, Ordering::AcqRel);
         }
@@ -701,6 +714,18 @@ mod tests {
             assert_eq!(subscribe(&broker, &one, &format!("t/{index}"), 1), SubscribeOutcome::Granted(1));
         }
         assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
+        let two = attach(&broker, "one", true).unwrap();
+        let deep = |index: usize| format!("{index}{}", "/".repeat(200));
+        for index in 0..MAX_SESSION_LEVELS / 201 {
+            assert_eq!(subscribe(&broker, &two, &deep(index), 1), SubscribeOutcome::Granted(1));
+        }
+        assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::QuotaExceeded);
+        assert!(broker.unsubscribe(&two.handle, two.connection, &deep(0)));
+        assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::Granted(1));
+        broker.detach(&two.handle, two.connection, 0, None);
+        assert_eq!(broker.read_subscriptions().levels(), 0);
+        let one = attach(&broker, "one", true).unwrap();
+        subscribe(&broker, &one, "t/0", 1);
         assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
         assert!(broker.unsubscribe(&one.handle, one.connection, "t/0"));
         assert!(!broker.unsubscribe(&one.handle, one.connection, "t/0"));
