@@ -89,7 +89,7 @@ pub(super) const KEYS: &[Key] = &[
         put(&mut c.mqtt.max_subscriptions_per_client, v.whole(1..=200_000))
     }),
     // Not less than the topics of weir's own results have.
-    key("mqtt", "max_topic_levels", |c, v| put(&mut c.mqtt.max_topic_levels, v.whole(4..=256))),
+    key("mqtt", "max_topic_levels", |c, v| put(&mut c.mqtt.max_topic_levels, v.whole(4..=201))),
     key("mqtt", "max_messages_per_second", |c, v| {
         put(&mut c.mqtt.rates.messages_per_second, v.whole_or_off(1..=u64::from(u32::MAX)))
     }),

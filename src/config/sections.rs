@@ -332,7 +332,7 @@ impl Default for Mqtt {
             allow_anonymous: true,
             max_connections_per_address: Some(1_000),
             max_subscriptions_per_client: 20_000,
-            max_topic_levels: 64,
+            max_topic_levels: 201,
             rates: Rates::default(),
             tls: MqttTls::default(),
         }

@@ -21,6 +21,10 @@ use super::will::Will;
 use crate::config::Mqtt;
 use crate::log::Lsn;
 
+/// Levels of all filters of one session at most, so that deep ones do not make it costly: each level takes some 150 bytes.
+const MAX_SESSION_LEVELS: usize = 100_000;
+/// Levels of all filters at most.
+const MAX_LEVELS: usize = 1_500_000;
 /// Subscriptions of all sessions at most.
 const MAX_SUBSCRIPTIONS: usize = 200_000;
 
@@ -291,7 +295,7 @@ impl Broker {
 
     /// Whether a topic or filter has as many levels as it may; one with more is counted.
     pub(crate) fn allows_levels(&self, topic: &str) -> bool {
-        let allowed = topic.bytes().filter(|byte| *byte == b'/').count() < self.max_topic_levels;
+        let allowed = topic::levels(topic) <= self.max_topic_levels;
         if !allowed {
             self.meters.limit("mqtt_topic_levels");
         }
@@ -341,9 +345,17 @@ impl Broker {
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
         let new = !kept.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
-        if new && (kept.filters.len() >= self.max_session_subscriptions || subscriptions.len() >= MAX_SUBSCRIPTIONS) {
+        let levels = topic::levels(&filter.filter);
+        let full = kept.filters.len() >= self.max_session_subscriptions
+            || kept.levels + levels > MAX_SESSION_LEVELS
+            || subscriptions.len() >= MAX_SUBSCRIPTIONS
+            || subscriptions.levels() + levels > MAX_LEVELS;
+        if new && full {
             self.meters.limit("mqtt_subscriptions");
             return Err(SubscribeOutcome::QuotaExceeded);
+        }
+        if new {
+            kept.levels += levels;
         }
         subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
         kept.filters.insert(filter.filter.as_str().into());
@@ -369,6 +381,7 @@ impl Broker {
         let Some(mut kept) = handle.own(connection) else { return false };
         let existed = kept.filters.remove(filter);
         if existed {
+            kept.levels -= topic::levels(filter);
             self.write_subscriptions().remove(filter, handle.id);
             self.version.fetch_add(1, Ordering::AcqRel);
         }
@@ -715,8 +728,18 @@ mod tests {
             assert_eq!(subscribe(&broker, &one, &format!("t/{index}"), 1), SubscribeOutcome::Granted(1));
         }
         assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
-        let deep = "/".repeat(Mqtt::default().max_topic_levels);
-        assert_eq!(subscribe(&broker, &one, &deep, 1), SubscribeOutcome::QuotaExceeded);
+        let two = attach(&broker, "one", true).unwrap();
+        let deep = |index: usize| format!("{index}{}", "/".repeat(200));
+        for index in 0..MAX_SESSION_LEVELS / 201 {
+            assert_eq!(subscribe(&broker, &two, &deep(index), 1), SubscribeOutcome::Granted(1));
+        }
+        assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::QuotaExceeded);
+        assert!(broker.unsubscribe(&two.handle, two.connection, &deep(0)));
+        assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::Granted(1));
+        broker.detach(&two.handle, two.connection, 0, None);
+        assert_eq!(broker.read_subscriptions().levels(), 0);
+        let one = attach(&broker, "one", true).unwrap();
+        subscribe(&broker, &one, "t/0", 1);
         assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
         assert!(broker.unsubscribe(&one.handle, one.connection, "t/0"));
         assert!(!broker.unsubscribe(&one.handle, one.connection, "t/0"));

@@ -160,6 +160,9 @@ fn check_connect_flags(flags: u8, version: Version) -> Result<(), Close> {
 fn take_will(flags: u8, body: &mut &[u8], version: Version) -> Result<Will, Close> {
     let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
     let topic = take_plain_text(body)?;
+    if topic.is_empty() {
+        return Err(Close::Malformed); // [MQTT-4.7.3-1]
+    }
     Ok(Will {
         topic: Bytes::copy_from_slice(topic.as_bytes()),
         payload: Bytes::copy_from_slice(take_field(body)?),
@@ -259,13 +262,13 @@ fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: Version) -> Re
     let packet_id = take_u16(body)?;
     let properties = take_properties(body, version)?;
     // [MQTT-2.2.1-3]
-    if packet_id == 0 { Err(Close::Protocol) } else { Ok((packet_id, properties)) }
+    if packet_id == 0 { Err(Close::Malformed) } else { Ok((packet_id, properties)) }
 }
 
 /// [MQTT-3.8.3-1], [MQTT-4.7.3-1]. Whether its wildcards stand right is for the SUBACK to say.
 fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
     let filter = take_plain_text(body)?;
-    if filter.is_empty() { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
+    if filter.is_empty() || !topic::is_shallow(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.

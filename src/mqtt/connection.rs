@@ -584,7 +584,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::config::{Ingest, Mqtt};
     use crate::mqtt::testing::{Sent, TestJournal, client, packets};
-    use crate::mqtt::{Version, service};
+    use crate::mqtt::{Opening, Version};
 
     /// A client all of whose packets are there already, one to a read.
     struct Pieces {
@@ -626,7 +626,7 @@ mod tests {
         let mut stream = Pieces { pieces, written: Vec::new() };
         let journal = TestJournal::eager();
         let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, Arc::new(SystemClock));
-        service::serve(&mut stream, Arc::new(door), CancellationToken::new()).await;
+        Opening(Arc::new(door)).serve(&mut stream, CancellationToken::new()).await;
         let answers = packets(&stream.written, Version::V4);
         let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
         assert_eq!((answers.len(), pings.count()), (1 + count, count));

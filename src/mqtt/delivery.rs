@@ -319,14 +319,16 @@ impl Delivery {
     }
 
     fn send(&mut self, queued: Queued, to: &Target, written: &mut Written, out: &mut Vec<u8>) {
+        let qos = queued.grant.qos;
         if queued.message.is_expired(to.now) {
             written.expired += 1;
+            self.skip(qos);
             return;
         }
-        let qos = queued.grant.qos;
         let packet_id = if qos > 0 { self.packet_id(self.inflight.len()) } else { 0 };
         if !put(&queued, packet_id, false, to, &mut self.aliases, out) {
             written.too_large += 1;
+            self.skip(qos);
             return;
         }
         written.sent[usize::from(qos)] += 1;
@@ -335,6 +337,15 @@ impl Delivery {
             self.unacknowledged += 1;
             self.sent = self.inflight.len();
             self.sent_open += 1;
+        }
+    }
+
+    /// A message that is not sent takes its number all the same: what a client sees of the sequence tells what it missed.
+    fn skip(&mut self, qos: u8) {
+        if qos > 0 {
+            self.inflight.push_back(None);
+            self.sent = self.inflight.len();
+            self.forget_acknowledged();
         }
     }
 
@@ -376,6 +387,10 @@ impl Delivery {
             self.unacknowledged -= 1;
             self.sent_open -= usize::from(index < self.sent);
         }
+        self.forget_acknowledged();
+    }
+
+    fn forget_acknowledged(&mut self) {
         while let Some(None) = self.inflight.front() {
             self.inflight.pop_front();
             self.first += 1;

@@ -49,6 +49,8 @@ pub(crate) struct Handle {
 pub(crate) struct Kept {
     /// Filters this session subscribed to.
     pub filters: BTreeSet<Box<str>>,
+    /// Levels of all of them.
+    pub levels: usize,
     /// Whether it does not outlive the connection that has it.
     pub ends_with_connection: bool,
     /// Its place among the sessions without a connection.
@@ -80,6 +82,7 @@ impl Handle {
     pub fn new(id: u64, client_id: Arc<str>, owner: ConnectionId, delivery: Delivery, totals: Arc<Totals>) -> Self {
         let kept = Kept {
             filters: BTreeSet::new(),
+            levels: 0,
             ends_with_connection: false,
             offline: None,
             expires: None,

@@ -116,7 +116,7 @@ pub(crate) fn welcome(mut connect: Connect, peer: &Peer, broker: &Broker, config
     attached.handle.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
     let accepted = Accepted {
-        session_present: attached.session_present,
+        session_present: attached.session_present && !connect.is_3_1, // 3.1 has no such flag
         receive_maximum: config.max_inflight,
         max_packet_bytes: config.max_packet_size_bytes,
         topic_alias_maximum: TOPIC_ALIAS_MAXIMUM,

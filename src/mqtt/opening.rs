@@ -18,7 +18,7 @@ use crate::log::Log;
 /// Serves MQTT over any stream of bytes: what [`super::Server`] does for each socket that it accepts. The caller says
 /// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
 #[derive(Debug, Clone)]
-pub struct Opening(Arc<Door>);
+pub struct Opening(pub(super) Arc<Door>);
 
 impl Opening {
     /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` is not used. Keep-alives and pauses

@@ -59,6 +59,8 @@ pub(crate) struct Subscriptions {
     shared: Trie<Arc<str>>,
     groups: HashMap<Arc<str>, Group>,
     members: usize,
+    /// Levels of all filters.
+    levels: usize,
     last_group: u64,
 }
 
@@ -66,6 +68,11 @@ impl Subscriptions {
     /// Number of subscriptions.
     pub fn len(&self) -> usize {
         self.plain.len() + self.members
+    }
+
+    /// Levels of the filters of all subscriptions.
+    pub fn levels(&self) -> usize {
+        self.levels
     }
 
     /// Number of memberships in shared subscriptions among them.
@@ -77,7 +84,9 @@ impl Subscriptions {
     pub fn insert(&mut self, filter: &str, subscriber: Subscriber) {
         let Some((_, inner)) = topic::split_shared(filter) else {
             let id = subscriber.handle.id;
-            self.plain.insert(filter, id, subscriber);
+            if self.plain.insert(filter, id, subscriber).is_none() {
+                self.levels += topic::levels(filter);
+            }
             return;
         };
         if let Some(group) = self.groups.get_mut(filter) {
@@ -86,6 +95,7 @@ impl Subscriptions {
                 None => {
                     group.members.push(subscriber);
                     self.members += 1;
+                    self.levels += topic::levels(filter);
                 }
             }
             return;
@@ -96,18 +106,23 @@ impl Subscriptions {
         let group = Group { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
         self.groups.insert(name, group);
         self.members += 1;
+        self.levels += topic::levels(filter);
     }
 
     /// Removes the subscription of a session to exactly this filter.
     pub fn remove(&mut self, filter: &str, session: u64) {
         let Some((_, inner)) = topic::split_shared(filter) else {
-            self.plain.remove(filter, session);
+            if self.plain.remove(filter, session).is_some() {
+                self.levels -= topic::levels(filter);
+            }
             return;
         };
         let Some(group) = self.groups.get_mut(filter) else { return };
         let before = group.members.len();
         group.members.retain(|member| member.handle.id != session);
-        self.members -= before - group.members.len();
+        let removed = before - group.members.len();
+        self.members -= removed;
+        self.levels -= removed * topic::levels(filter);
         if group.members.is_empty() {
             let number = group.number;
             self.groups.remove(filter);

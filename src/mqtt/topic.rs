@@ -1,8 +1,13 @@
 //! Topic names and topic filters, MQTT 5.0 section 4.7.
 
-/// Levels of a topic filter at most, whatever the configuration says: the depth of the subscription trie. A filter of
-/// 64 KiB slashes would otherwise cost megabytes.
-pub(crate) const MAX_FILTER_LEVELS: usize = 256;
+/// Levels of a topic name or filter at most: the depth of the subscription trie. A filter of 64 KiB slashes would
+/// otherwise cost megabytes.
+pub(crate) const MAX_LEVELS: usize = 201;
+
+/// Levels of a topic name or filter.
+pub(crate) fn levels(name: &str) -> usize {
+    name.bytes().filter(|byte| *byte == b'/').count() + 1
+}
 
 /// The UTF-8 encoded string in `bytes`; without one the packet is malformed [MQTT-1.5.4-1, MQTT-1.5.4-2].
 pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
@@ -20,6 +25,11 @@ pub(crate) fn plain_text(bytes: &[u8]) -> Option<&str> {
 /// Whether a client may publish on `name` at all: it is not empty and has no wildcards.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['+', '#'])
+}
+
+/// Whether a name has no more levels than any filter: nobody could subscribe to it otherwise.
+pub(crate) fn is_shallow(name: &str) -> bool {
+    levels(name) <= MAX_LEVELS
 }
 
 /// The topic name in `bytes`, if it is one.
@@ -42,7 +52,7 @@ pub(crate) fn valid_filter(filter: &str) -> bool {
             "#" => last,
             _ => !level.contains(['+', '#']),
         };
-        if !valid || count > MAX_FILTER_LEVELS {
+        if !valid || count > MAX_LEVELS {
             return false;
         }
     }
@@ -125,7 +135,7 @@ mod tests {
         for filter in ["#", "+", "/", "a/+/b", "a/#", "+/+", "$SYS/#", "a//b"] {
             assert!(valid_filter(filter), "{filter}");
         }
-        let deep = "/".repeat(MAX_FILTER_LEVELS);
+        let deep = "/".repeat(MAX_LEVELS);
         for filter in ["", "a#", "a/#/b", "a+", "+a/b", "a/b#", "a\0", deep.as_str()] {
             assert!(!valid_filter(filter), "{filter:?}");
         }

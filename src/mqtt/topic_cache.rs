@@ -36,7 +36,7 @@ impl TopicCache {
     fn replace(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
         if self.topic.is_empty() || self.topic.as_bytes() != topic {
             let name = topic::plain_text(topic).ok_or(Close::Malformed)?;
-            if name.is_empty() {
+            if name.is_empty() || !topic::is_shallow(name) {
                 return Err(Close::Malformed); // [MQTT-4.7.3-1]
             }
             if !topic::is_valid_name(name) || !around.allows_levels(name) {

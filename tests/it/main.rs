@@ -23,6 +23,7 @@ mod http;
 mod layout;
 mod load;
 mod mqtt;
+mod mqtt_clients;
 mod mqtt_connect;
 mod mqtt_publish;
 mod mqtt_retain;

@@ -44,7 +44,7 @@ fn packets_against_the_rules_end_the_connection() {
         let mut zero = filter;
         zero[1] = 0;
         client.send(&packet(0x82, &zero)).expect("it can be sent");
-        client.expect_closed(0x82);
+        client.expect_closed(0x81);
     }
 }
 

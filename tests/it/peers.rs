@@ -95,10 +95,14 @@ fn mosquitto_clients() {
     weir.assert_accounted();
 }
 
+/// Where builds go, and what tests/run installs.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
+}
+
 pub fn python() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    let python = target.join("test-venv/bin/python");
+    let python = target().join("test-venv/bin/python");
     assert!(python.is_file(), "{} is missing; run tests/run, which installs paho-mqtt there", python.display());
     python
 }
