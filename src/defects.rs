@@ -1,6 +1,6 @@
 //! Deliberately broken variants of weir: the simulation must catch each of them.
 //!
-//! With the cargo feature `defects`, which is off by default and never in a release, [`select`] breaks one thing for the
+//! With the cargo feature `defects`, which is off by default and never in a release, `select` breaks one thing for the
 //! calling thread. Without it [`is`] is a constant `false`, and the compiler leaves nothing of it.
 
 /// One thing done wrong. docs/simulation.md says what catches it.

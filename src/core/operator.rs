@@ -237,15 +237,22 @@ impl Operator {
             self.settle_all();
         }
         self.clock.now_ms = before_ms.max(arrival_ms);
+        if before_ms != NONE_MS {
+            let gap_ms = self.clock.now_ms.saturating_sub(before_ms);
+            let awake_ms = if resumed { 0 } else { gap_ms.min(self.longest_awake_ms()) };
+            self.clock.paused_ms = self.clock.paused_ms.saturating_add(gap_ms - awake_ms);
+        }
         if resumed {
-            if before_ms != NONE_MS {
-                let pause_ms = self.clock.now_ms.saturating_sub(before_ms);
-                self.clock.paused_ms = self.clock.paused_ms.saturating_add(pause_ms);
-            }
             self.clock.listening_since_ms = self.clock.now_ms;
         }
         self.fire_idle(out);
         self.forget_silent(out);
+    }
+
+    /// Most that the time between two batches counts against `state.device_ttl`: half of it. A clock that is set right, by
+    /// years on a machine that does not keep the time, must not make weir forget which messages it has counted.
+    fn longest_awake_ms(&self) -> i64 {
+        self.settings.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
     }
 
     /// A `Resumed` record: silence starts at zero. Silence before it has already had its effect on watermarks.

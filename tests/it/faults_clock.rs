@@ -74,8 +74,6 @@ fn check(restart: bool) {
         // Readings keep the true time.
         ("validate.max_age", "'off'"),
         ("validate.max_future", "'off'"),
-        // To the journal a jump ahead is silence: beyond this time devices would be forgotten with their numbers.
-        ("state.device_ttl", "'off'"),
     ]);
     let shim = Shim::new(&weir.path(""));
     for (name, value) in shim.environment() {

@@ -12,6 +12,7 @@ mod faults_clock;
 mod faults_disk;
 mod faults_state;
 mod faults_takeover;
+mod formats;
 mod hostile;
 mod http;
 mod layout;

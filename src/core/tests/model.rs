@@ -213,9 +213,12 @@ impl Model {
         let before_ms = self.now_ms.unwrap_or(arrival_ms);
         self.now_ms = Some(arrival_ms);
         self.arrival_ms = arrival_ms;
+        let gap_ms = arrival_ms - before_ms;
         if records.first() == Some(&Record::Resumed) {
-            self.paused_ms += arrival_ms - before_ms;
+            self.paused_ms += gap_ms;
             self.listening_since_ms = arrival_ms;
+        } else if let Some(ttl_ms) = self.settings.device_ttl_ms {
+            self.paused_ms += (gap_ms - ttl_ms / 2).max(0);
         }
         self.look_at_silence();
         self.forget_silent();
