@@ -53,7 +53,7 @@ struct Device {
     pending: VecDeque<(u64, bool)>,
     next: u64,
     resent: u64,
-    /// Cuts the connection now and then.
+    /// Cuts the connection, the first at once and others now and then.
     cuts: Option<Random>,
 }
 
@@ -111,7 +111,8 @@ impl Device {
             if self.pending.is_empty() {
                 return Ok(());
             }
-            if self.cuts.as_mut().is_some_and(|random| random.below(10) == 0) {
+            let first = self.resent == 0;
+            if self.cuts.as_mut().is_some_and(|random| first || random.below(10) == 0) {
                 return Ok(());
             }
             let mut answer = Some(client.read()?);

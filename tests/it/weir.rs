@@ -252,12 +252,18 @@ impl Weir {
         assert!(mismatches.abs() < f64::EPSILON, "weir_replay_mismatches_total is {mismatches}");
     }
 
-    /// Waits until every synced record is processed and no window is open.
+    /// Waits until every synced record is processed, no window is open and all that fired can be read.
     #[track_caller]
     pub fn wait_closed(&self) {
         wait_for("all windows are closed", || {
             let settled = self.metric("weir_pipeline_backlog_records") + self.metric("weir_windows_open");
             (settled.abs() < f64::EPSILON).then_some(())
+        });
+        let emitted = self.metric_sum("weir_windows_emitted_total") as u64;
+        wait_for("the last window is in the log", || {
+            let newest = self.json("/api/v1/windows?revisions=all&order=desc&limit=1");
+            let written = newest["windows"][0]["seq"].as_u64().map_or(0, |seq| seq + 1);
+            (written >= emitted).then_some(())
         });
     }
 }
