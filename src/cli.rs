@@ -30,9 +30,12 @@ pub enum Command {
     Simulate(Box<simulator::Arguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
     Replay(ReplayArguments),
-    /// Look into a journal.
+    /// Look into a journal, and repair it.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// List or replay stored errors of a running weir.
+    #[command(subcommand)]
+    Errors(ErrorsCommand),
     /// Copies of the whole state, each in one file.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
@@ -61,6 +64,16 @@ pub enum JournalCommand {
         /// Data directory, or one log's directory; default: the config's data directory.
         directory: Option<PathBuf>,
     },
+    /// Cut damage out of the logs: what cannot be read is lost, what can be read stays, and weir starts again. Without
+    /// --yes it only says what it would do, with exit code 65 while there is damage. The bytes that it cuts out are kept
+    /// in the directory `damaged`.
+    Repair {
+        /// Data directory, or one log's directory; default: the config's data directory.
+        directory: Option<PathBuf>,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print the records as JSON lines.
     Dump {
         /// Data directory, or its journal directory; default: the config's data directory.
@@ -72,6 +85,38 @@ pub enum JournalCommand {
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ErrorsCommand {
+    /// Print stored errors as JSON lines.
+    List(ErrorsArguments),
+    /// Process stored errors again, each once, under the settings of now.
+    ///
+    /// What is rejected again becomes a new error. Errors that come while this runs are not replayed.
+    Replay(ErrorsArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ErrorsArguments {
+    /// Only errors of this reason, such as unknown_device.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Only errors of this device.
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+    /// Only errors that arrived at this time or later: Unix milliseconds or RFC 3339.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Only errors that arrived before this time.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Most errors to list or replay, oldest first.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Base URL of the HTTP listener; default: the config's http.listen.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

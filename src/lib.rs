@@ -20,3 +20,5 @@ pub mod clock;
 pub mod disk;
 
 pub mod core;
+
+pub mod defects;

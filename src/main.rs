@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, Command, JournalCommand, SavepointCommand};
-use commands::journal::Verdict;
 use weir::config::Config;
 use weir::{simulator, telemetry};
 
@@ -87,6 +86,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
         Command::Journal(command) => journal(command, &config),
+        Command::Errors(command) => commands::errors::run(&command, &config),
         Command::Savepoint(command) => savepoint(command, &config),
         Command::Health(arguments) => app::health(&arguments, &config),
     }
@@ -99,10 +99,13 @@ fn journal(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode>
             let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
             let verdict = commands::journal::verify(&directory, &mut out)?;
             out.flush()?;
-            Ok(match verdict {
-                Verdict::Sound => ExitCode::SUCCESS,
-                Verdict::Damaged => ExitCode::from(exit::DATA),
-            })
+            Ok(verdict.exit_code())
+        }
+        JournalCommand::Repair { directory, yes } => {
+            let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
+            let repaired = commands::repair::repair(&directory, yes, &config.settings(), &mut out);
+            out.flush()?;
+            Ok(repaired?.exit_code())
         }
         JournalCommand::Dump { directory, from, limit } => {
             let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());

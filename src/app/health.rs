@@ -9,15 +9,23 @@ use weir::simulator::http_client;
 
 use crate::cli::HealthArguments;
 
+/// The URL that was named, else that of the configured listener.
+pub fn base_url(named: Option<&str>, config: &Config) -> String {
+    named.map_or_else(
+        || {
+            let mut address = config.http.listen;
+            if address.ip().is_unspecified() {
+                address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            }
+            format!("http://{address}")
+        },
+        str::to_owned,
+    )
+}
+
 /// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
 pub fn health(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let url = arguments.url.clone().unwrap_or_else(|| {
-        let mut address = config.http.listen;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        format!("http://{address}")
-    });
+    let url = base_url(arguments.url.as_deref(), config);
     let Some(authority) = http_client::authority(&url) else {
         bail!("{url} is not a URL of the form http://HOST:PORT");
     };

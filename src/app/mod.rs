@@ -37,14 +37,14 @@ use weir::log::{AppendError, Log, LogError, Records};
 use weir::mqtt::results::Results;
 use weir::mqtt::retained_store::RetainedStore;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::Stop;
+use weir::pipeline::run::{PipelineError, Stop};
 use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
 use weir::{http, mqtt, simulator, telemetry};
 
-pub use health::health;
+pub use health::{base_url, health};
 use shutdown::{Cause, Failures};
 use source::AppSource;
 use storage::Storage;
@@ -106,6 +106,10 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(StartError::Gap { .. } | StartError::Restore { .. }) = cause.downcast_ref::<StartError>() {
             return DATA;
+        }
+        // The next start can replace the store.
+        if let Some(PipelineError::Store(_)) = cause.downcast_ref::<PipelineError>() {
+            return IO;
         }
         if cause.is::<std::io::Error>() {
             return IO;

@@ -10,6 +10,7 @@ use metrics::counter;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, Output};
 use weir::disk::{Disk, RealDisk};
+use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{Parts, positions};
@@ -47,8 +48,13 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let Recovered { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
     let Positions { replay_from, windows, errors } = positions(checkpoint.as_ref());
     let [journal_options, windows_options, errors_options] = log_options(config);
+    let (journal, recovery) = open_recovered(journal_options, Lsn(replay_from), Lsn(0))?;
+    if recovery.lost_until.is_some() {
+        cut_back(&windows_options, Lsn(windows), config)?;
+        cut_back(&errors_options, Lsn(errors), config)?;
+    }
     Ok(Storage {
-        journal: open_log(journal_options, Lsn(replay_from), Lsn(0))?,
+        journal,
         windows: open_log(windows_options, Lsn(windows), Lsn(0))?,
         errors: open_log(errors_options, Lsn(errors), Lsn(0))?,
         store,
@@ -92,11 +98,32 @@ pub fn log_options(config: &Config) -> [LogOptions; 3] {
 
 /// Opens or creates a log, which is known to be synced up to a position and begins with record `first` if it is new.
 pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<Log> {
+    Ok(open_recovered(options, known_synced, first)?.0)
+}
+
+fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<(Log, Recovery)> {
     let name = options.name;
     let opened = Log::open_at(Arc::new(RealDisk), Arc::new(SystemClock), options, known_synced, first);
     let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
     report(name, &recovery);
-    Ok(log)
+    Ok((log, recovery))
+}
+
+/// Takes results out of their log that the journal no longer produces, since records behind the checkpoint were lost:
+/// sequence numbers are positions, so all results since then are computed again. What goes is kept in side files.
+fn cut_back(options: &LogOptions, position: Lsn, config: &Config) -> anyhow::Result<()> {
+    let plan = Plan::cut_back(&RealDisk, &options.dir, position)?;
+    if !plan.is_empty() {
+        let side_dir = config.node.data_dir.join("damaged");
+        plan.apply(&RealDisk, options.name, &side_dir)?;
+        tracing::warn!(
+            log = options.name,
+            from = position.0,
+            kept_in = %side_dir.display(),
+            "journal records since the last checkpoint are lost: results since then are computed again without them"
+        );
+    }
+    Ok(())
 }
 
 fn journal_options(config: &Config) -> LogOptions {

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use weir::core::record::{Decoder, Publish, Record};
+use weir::core::record::{Decoder, Publish, Record, Replay, ReplayItem};
 use weir::disk::RealDisk;
 use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 
@@ -15,6 +16,16 @@ use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 pub enum Verdict {
     Sound,
     Damaged,
+}
+
+impl Verdict {
+    /// 0, or 65 of `sysexits.h`: bad data.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Verdict::Sound => ExitCode::SUCCESS,
+            Verdict::Damaged => ExitCode::from(65),
+        }
+    }
 }
 
 /// The logs below `directory`: itself, or those of a data directory.
@@ -44,13 +55,14 @@ pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict>
             let readable = &segment.readable;
             writeln!(
                 out,
-                "  {}  records {} to {}, {} batches, {} of {} bytes",
+                "  {}  records {} to {}, {} batches, {} of {} bytes{}",
                 segment.file.file_name().unwrap_or_default().to_string_lossy(),
                 readable.first.0,
                 readable.end.0,
                 segment.batches,
                 readable.bytes,
-                segment.file_bytes
+                segment.file_bytes,
+                if segment.lost > 0 { format!(", {} records lost", segment.lost) } else { String::new() }
             )?;
         }
         for problem in &report.problems {
@@ -79,6 +91,14 @@ pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Writ
         if batch.end().0 <= from {
             continue;
         }
+        if batch.is_hole() {
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            let lost = json!({ "lsn": batch.first().0, "kind": "lost", "count": batch.count() });
+            writeln!(out, "{lost}")?;
+        }
         let mut decoder = Decoder::default();
         for (lsn, bytes) in (batch.first().0..).zip(batch.records()) {
             let record = decoder.decode(bytes)?;
@@ -106,7 +126,20 @@ fn describe(record: &Record<'_>, line: &mut Value) {
             line["settings"] = serde_json::from_slice(settings).unwrap_or_default();
         }
         Record::Publish(publish, _) => describe_publish(publish, line),
+        Record::Replay(replay) => describe_replay(replay, line),
     }
+}
+
+fn describe_replay(replay: &Replay<'_>, line: &mut Value) {
+    line["kind"] = json!("replay");
+    line["journal_position"] = json!(replay.position);
+    // Without an index the message as a whole was rejected.
+    let item = |item: ReplayItem| json!({"replay_of": item.error_seq, "index": (!replay.whole).then_some(item.index)});
+    line["errors"] = replay.items.iter().map(item).collect();
+    line["first_arrival_time"] = json!(replay.arrival_ms);
+    line["client_id"] = json!(replay.client_id);
+    line["topic"] = json!(replay.topic);
+    describe_payload(replay.payload, line);
 }
 
 fn describe_publish(publish: &Publish<'_>, line: &mut Value) {
@@ -117,11 +150,15 @@ fn describe_publish(publish: &Publish<'_>, line: &mut Value) {
     line["packet_id"] = json!(publish.packet_id);
     line["dup"] = json!(publish.dup);
     line["retain"] = json!(publish.retain);
-    match std::str::from_utf8(publish.payload) {
+    describe_payload(publish.payload, line);
+}
+
+fn describe_payload(payload: &[u8], line: &mut Value) {
+    match std::str::from_utf8(payload) {
         Ok(text) => line["payload"] = json!(text),
         Err(_) => {
             use base64::Engine as _;
-            line["payload_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(publish.payload));
+            line["payload_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(payload));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The commands besides `run`.
 
+pub mod errors;
 pub mod journal;
+pub mod repair;
 pub mod replay;
 pub mod savepoint;

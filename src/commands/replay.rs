@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use weir::core::operator::Operator;
+use weir::core::operator::{Operator, Origins};
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
-use weir::core::record::{self, Publish};
+use weir::core::record::{self, Decoder, Publish};
 use weir::core::recorded;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
@@ -104,12 +104,30 @@ pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Su
     files.finish(&operator)
 }
 
+fn journal(directory: &Path) -> anyhow::Result<DirectoryReader> {
+    DirectoryReader::open(Arc::new(RealDisk), directory).with_context(|| format!("cannot read {}", directory.display()))
+}
+
+/// Looks through the journal once for replays of errors: under other settings than it was first processed with their
+/// readings may not be rejected, and must not count twice.
+fn origins(directory: &Path) -> anyhow::Result<Origins> {
+    let mut origins = Origins::default();
+    for batch in journal(directory)? {
+        let batch = batch?;
+        let mut decoder = Decoder::default();
+        for record in batch.records() {
+            let record = decoder.decode(record);
+            origins.note(&record.with_context(|| format!("batch at journal position {}", batch.first().0))?);
+        }
+    }
+    Ok(origins)
+}
+
 fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
     let mut operator = Operator::with_fixed_settings(settings);
-    let reader = DirectoryReader::open(Arc::new(RealDisk), directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?;
+    operator.expect_replays(origins(directory)?);
     let mut first = true;
-    for batch in reader {
+    for batch in journal(directory)? {
         let batch = batch?;
         if std::mem::take(&mut first) && batch.first().0 > 0 {
             tracing::warn!(
@@ -117,6 +135,9 @@ fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> an
                 "the journal does not reach back to its beginning: windows count only what is kept \
                  (journal.retention keeps more)"
             );
+        }
+        if batch.is_hole() {
+            tracing::warn!(first = batch.first().0, end = batch.end().0, "these records are lost");
         }
         operator
             .apply(batch.first().0, batch.arrival_ms(), batch.records(), files)

@@ -1,15 +1,25 @@
 //! What MQTT clients published recently, to recognise redelivery of messages without sequence numbers.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
-use crate::core::codec::{Invalid, Reader, put_bytes, put_u64};
+use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
 
-/// Messages remembered per client.
+/// Messages remembered per client, however slowly it publishes: what a client has in flight without an acknowledgement is
+/// among its last messages.
 pub(super) const REMEMBERED: usize = 64;
+/// Messages remembered of a client that publishes more than [`REMEMBERED`] within [`PERIOD_MS`] or two: it may have more in
+/// flight. These 32 KiB are more than an ordinary client needs, so they are held only while it publishes so much.
+pub(super) const MAX_REMEMBERED: usize = 4_096;
+/// Journal time after which a message of a client that goes on publishing was acknowledged for certain: far more than a
+/// sync and a round trip. What was published in this period and the one before is remembered.
+pub(super) const PERIOD_MS: i64 = 10_000;
+/// Messages beyond [`REMEMBERED`] of all clients together, 8 MiB; beyond it no client gets more.
+const MAX_EXTRA: usize = 1 << 20;
 
 /// A message's identity for redelivery: packet id, topic and payload.
 pub(super) fn identity(packet_id: u16, topic: &str, payload: &[u8]) -> u64 {
@@ -25,32 +35,59 @@ pub(super) struct Client {
     pub group: u16,
     /// Journal position of the last message remembered.
     pub last_position: u64,
-    /// Identities, as a ring once it is full.
-    recent: Vec<u64>,
-    /// Where the ring goes on.
-    next: usize,
+    /// Identities, oldest first.
+    recent: VecDeque<u64>,
+    /// When the present period began, journal time.
+    period_ms: i64,
+    /// Messages remembered in the present period, and in the one before.
+    counts: [u32; 2],
 }
 
 impl Client {
     /// A client that published nothing yet.
     pub fn new(id: &str, group: u16) -> Self {
-        Self { id: id.into(), group, last_position: 0, recent: Vec::new(), next: 0 }
+        let recent = VecDeque::new();
+        Self { id: id.into(), group, last_position: 0, recent, period_ms: i64::MIN, counts: [0; 2] }
     }
 
-    fn remember(&mut self, identity: u64, position: u64) {
+    /// Identities beyond what each client may have.
+    fn extra(&self) -> usize {
+        self.recent.len().saturating_sub(REMEMBERED)
+    }
+
+    fn remember(&mut self, identity: u64, position: u64, now_ms: i64, may_grow: bool) {
         self.last_position = position;
-        match self.recent.get_mut(self.next) {
-            Some(oldest) => *oldest = identity,
-            None => self.recent.push(identity),
+        if now_ms.saturating_sub(self.period_ms) >= PERIOD_MS {
+            self.period_ms = now_ms;
+            self.counts = [0, self.counts[0]];
         }
-        self.next = (self.next + 1) % REMEMBERED;
+        self.counts[0] = self.counts[0].saturating_add(1);
+        let published = self.counts[0].saturating_add(self.counts[1]) as usize;
+        let grown = if may_grow { MAX_REMEMBERED } else { self.recent.len().max(REMEMBERED) };
+        let limit = published.clamp(REMEMBERED, grown);
+        let outdated = (self.recent.len() + 1).saturating_sub(limit);
+        self.recent.drain(..outdated);
+        if outdated > 1 {
+            self.recent.shrink_to(limit);
+        }
+        self.recent.push_back(identity);
+    }
+
+    /// A redelivery came: what was not acknowledged is all that is remembered, however long ago it was published.
+    fn is_redelivering(&mut self, now_ms: i64) {
+        self.period_ms = now_ms;
+        // At most MAX_REMEMBERED.
+        self.counts[1] = self.counts[1].max(self.recent.len() as u32);
     }
 
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(self.id.as_bytes(), out);
         put_u64(self.last_position, out);
-        put_u64(self.next as u64, out);
+        put_i64(self.period_ms, out);
+        for count in self.counts {
+            put_u64(u64::from(count), out);
+        }
         put_u64(self.recent.len() as u64, out);
         for identity in &self.recent {
             out.extend_from_slice(&identity.to_le_bytes());
@@ -61,13 +98,32 @@ impl Client {
     pub fn decode(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
         let mut client = Self::new(reader.str()?, group);
         client.last_position = reader.u64()?;
-        client.next = reader.count()?;
+        client.period_ms = reader.i64()?;
+        client.counts = [reader.u32()?, reader.u32()?];
         let len = reader.count()?;
-        if len > REMEMBERED || client.next != len % REMEMBERED && len < REMEMBERED || client.next >= REMEMBERED {
+        if len > MAX_REMEMBERED {
+            return Err("a client's messages");
+        }
+        for _ in 0..len {
+            client.recent.push_back(reader.word()?);
+        }
+        Ok(client)
+    }
+
+    /// Reads the stored form of group format 1: a ring of at most [`REMEMBERED`], and where it goes on.
+    pub fn decode_ring(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
+        let mut client = Self::new(reader.str()?, group);
+        client.last_position = reader.u64()?;
+        let next = reader.count()?;
+        let len = reader.count()?;
+        if len > REMEMBERED || next != len % REMEMBERED && len < REMEMBERED || next >= REMEMBERED {
             return Err("a client's ring");
         }
         for _ in 0..len {
-            client.recent.push(reader.word()?);
+            client.recent.push_back(reader.word()?);
+        }
+        if len == REMEMBERED {
+            client.recent.rotate_left(next);
         }
         Ok(client)
     }
@@ -79,6 +135,8 @@ pub(super) struct Clients {
     clients: Vec<Option<Client>>,
     vacant: Vec<Slot>,
     index: HashTable<Slot>,
+    /// Identities beyond what each client may have.
+    extra: usize,
     hasher: foldhash::quality::RandomState,
 }
 
@@ -105,14 +163,24 @@ impl Clients {
     }
 
     /// Remembers a message of the client at `slot`.
-    pub fn remember(&mut self, slot: Slot, identity: u64, position: u64) {
+    pub fn remember(&mut self, slot: Slot, identity: u64, position: u64, now_ms: i64) {
         if let Some(Some(client)) = self.clients.get_mut(slot as usize) {
-            client.remember(identity, position);
+            let others = self.extra - client.extra();
+            client.remember(identity, position, now_ms, self.extra < MAX_EXTRA);
+            self.extra = others + client.extra();
+        }
+    }
+
+    /// The client at `slot` sends again what was not acknowledged.
+    pub fn is_redelivering(&mut self, slot: Slot, now_ms: i64) {
+        if let Some(Some(client)) = self.clients.get_mut(slot as usize) {
+            client.is_redelivering(now_ms);
         }
     }
 
     /// Adds a client that is not there yet.
     pub fn insert(&mut self, client: Client) -> Slot {
+        self.extra += client.extra();
         let hash = self.hasher.hash_one(&*client.id);
         let slot = self.vacant.pop().unwrap_or(self.clients.len() as Slot);
         match self.clients.get_mut(slot as usize) {
@@ -130,6 +198,7 @@ impl Clients {
     /// Removes a client.
     pub fn remove(&mut self, slot: Slot) {
         let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.extra -= client.extra();
         if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*client.id), |&other| other == slot) {
             entry.remove();
         }
@@ -161,15 +230,90 @@ mod tests {
         }
     }
 
+    /// Whether all of `from..to` are remembered, and nothing else.
+    fn remembers(clients: &Clients, slot: Slot, from: u64, to: u64) {
+        let recent: Vec<u64> = clients.get(slot).unwrap().recent.iter().copied().collect();
+        assert_eq!(recent, (from..to).collect::<Vec<_>>());
+        assert_eq!(clients.extra, (to - from).saturating_sub(64) as usize);
+    }
+
     #[test]
-    fn the_last_64_are_remembered() {
+    fn of_a_slow_client_the_last_64_are_remembered() {
         let mut clients = Clients::default();
         let slot = clients.insert(Client::new("c", 0));
-        for identity in 0..65 {
-            clients.remember(slot, identity, identity);
+        for identity in 0..1_000 {
+            clients.remember(slot, identity, identity, identity as i64 * 320);
+            remembers(&clients, slot, (identity + 1).saturating_sub(64), identity + 1);
         }
-        assert!(!clients.has_published(slot, 0));
-        assert!((1..65).all(|identity| clients.has_published(slot, identity)));
+        assert_eq!(clients.get(slot).unwrap().recent.capacity(), 64);
+    }
+
+    #[test]
+    fn of_a_fast_client_so_much_that_it_can_have_in_flight() {
+        let mut clients = Clients::default();
+        let slot = clients.insert(Client::new("c", 0));
+        for identity in 0..1_000 {
+            clients.remember(slot, identity, identity, 5);
+        }
+        remembers(&clients, slot, 0, 1_000);
+        // A period later the first period's are still there, two periods later they are not.
+        clients.remember(slot, 1_000, 0, 5 + PERIOD_MS);
+        remembers(&clients, slot, 0, 1_001);
+        clients.remember(slot, 1_001, 0, 5 + 2 * PERIOD_MS);
+        remembers(&clients, slot, 1_002 - 64, 1_002);
+        assert!(clients.get(slot).unwrap().recent.capacity() <= 128);
+        for identity in 1_002..10_000 {
+            clients.remember(slot, identity, identity, 5 + 2 * PERIOD_MS);
+        }
+        remembers(&clients, slot, 10_000 - MAX_REMEMBERED as u64, 10_000);
+        clients.remove(slot);
+        assert_eq!(clients.extra, 0);
+    }
+
+    #[test]
+    fn nothing_that_is_sent_again_is_forgotten_on_the_way() {
+        let mut clients = Clients::default();
+        let slot = clients.insert(Client::new("c", 0));
+        for identity in 0..700 {
+            clients.remember(slot, identity, identity, 0);
+        }
+        // An hour later the client is back and sends all again, 300 of which never came.
+        let now_ms = 3_600_000;
+        for identity in 0..700 {
+            assert!(clients.has_published(slot, identity));
+            clients.is_redelivering(slot, now_ms);
+        }
+        for identity in 700..1_000 {
+            clients.remember(slot, identity, identity, now_ms + 1);
+        }
+        remembers(&clients, slot, 0, 1_000);
+    }
+
+    #[test]
+    fn all_clients_together_are_bounded() {
+        let mut clients = Clients::default();
+        let names: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+        let slots: Vec<Slot> = names.iter().map(|name| clients.insert(Client::new(name, 0))).collect();
+        for slot in &slots {
+            for identity in 0..5_000 {
+                clients.remember(*slot, identity, 0, 0);
+            }
+        }
+        assert_eq!(clients.extra, MAX_EXTRA);
+        remembers_last(&clients, slots[0], MAX_REMEMBERED);
+        remembers_last(&clients, slots[299], REMEMBERED);
+        // Where one needs less another may have more.
+        for period in 1..3 {
+            clients.remember(slots[0], 5_000, 0, period * PERIOD_MS);
+        }
+        for identity in 0..5_000 {
+            clients.remember(slots[299], identity, 0, 0);
+        }
+        remembers_last(&clients, slots[299], MAX_REMEMBERED);
+    }
+
+    fn remembers_last(clients: &Clients, slot: Slot, count: usize) {
+        assert_eq!(clients.get(slot).unwrap().recent.len(), count);
     }
 
     #[test]
@@ -177,10 +321,10 @@ mod tests {
         let mut clients = Clients::default();
         for (position, id) in ["a", "b", "c", "d", "e"].iter().enumerate() {
             let slot = clients.insert(Client::new(id, 0));
-            clients.remember(slot, 1, position as u64);
+            clients.remember(slot, 1, position as u64, 0);
         }
         let a = clients.find("a").unwrap();
-        clients.remember(a, 2, 10);
+        clients.remember(a, 2, 10, 0);
         for slot in clients.oldest_half() {
             clients.remove(slot);
         }
@@ -191,14 +335,32 @@ mod tests {
 
     #[test]
     fn the_stored_form_reads_back() {
-        for count in [0, 1, 63, 64, 65, 200] {
+        for count in [0, 1, 63, 64, 65, 200, 5_000] {
             let mut client = Client::new("c", 9);
             for identity in 0..count {
-                client.remember(identity, identity);
+                client.remember(identity, identity, identity as i64 * 10, true);
             }
             let mut bytes = Vec::new();
             client.encode(&mut bytes);
             assert_eq!(Client::decode(&mut Reader::new(&bytes), 9), Ok(client));
         }
+    }
+
+    #[test]
+    fn a_ring_of_before_is_read() {
+        let ring = |next: u64, identities: &[u64]| {
+            let mut bytes = vec![1, b'c', 7];
+            put_u64(next, &mut bytes);
+            put_u64(identities.len() as u64, &mut bytes);
+            identities.iter().for_each(|identity| bytes.extend_from_slice(&identity.to_le_bytes()));
+            Client::decode_ring(&mut Reader::new(&bytes), 9)
+        };
+        assert_eq!(ring(2, &[5, 6]).unwrap().recent, [5, 6]);
+        let full: Vec<u64> = (0..64).collect();
+        let rotated: Vec<u64> = (3..64).chain(0..3).collect();
+        assert_eq!(ring(3, &full).unwrap().recent, rotated);
+        assert_eq!(ring(0, &full).unwrap().recent, full);
+        assert_eq!(ring(0, &full).unwrap().last_position, 7);
+        assert!(ring(1, &[5, 6]).is_err() && ring(64, &full).is_err());
     }
 }

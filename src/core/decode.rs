@@ -37,6 +37,14 @@ impl fmt::Display for Malformed {
     }
 }
 
+impl Malformed {
+    /// Whether `sentence` is one of these: stored errors do not say otherwise that they concern a whole message. The
+    /// beginnings of sentences are part of the errors log's format.
+    pub fn wrote(sentence: &str) -> bool {
+        sentence.starts_with("the payload is ") || sentence.starts_with("the message has more than ")
+    }
+}
+
 impl From<Syntax> for Malformed {
     fn from(syntax: Syntax) -> Self {
         Self::Syntax(syntax)
@@ -221,6 +229,17 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// How many indexes of readings it takes in its message: one per metric where it has the form with several, else
+    /// one.
+    pub fn indexes(&self, is_fault: bool) -> u32 {
+        match &self.metrics {
+            Metrics::Entries(range) if !is_fault && self.metric.is_none() && self.value.is_none() => {
+                u32::try_from(range.len()).unwrap_or(u32::MAX).max(1)
+            }
+            _ => 1,
+        }
+    }
+
     /// How many readings it stands for.
     fn count(&self) -> usize {
         match &self.metrics {
@@ -374,7 +393,9 @@ mod tests {
     #[test]
     fn malformed_messages() {
         let check = |payload: &[u8], expected: &str| {
-            assert_eq!(decode(payload).unwrap_err().to_string(), expected);
+            let sentence = decode(payload).unwrap_err().to_string();
+            assert_eq!(sentence, expected);
+            assert!(Malformed::wrote(&sentence));
         };
         check(b"\xff", "the payload is not UTF-8 at byte 0; send JSON text");
         check(b"", "the payload is not valid JSON at byte 0: the text ends where a JSON value is expected");

@@ -1,20 +1,20 @@
-//! Which sequence numbers of a device were counted.
+//! Which sequence numbers were seen: of a device's messages, and of errors that were replayed.
 
 use crate::core::codec::{Invalid, Reader, put_u64};
 
-/// Largest number of ranges; beyond it the two lowest merge.
+/// Largest number of ranges of a device's set; beyond it the two lowest merge.
 pub(super) const MAX_RANGES: usize = 256;
 
-/// A set of sequence numbers as disjoint ranges that do not touch, both ends included.
+/// A set of sequence numbers as at most `MAX` disjoint ranges that do not touch, both ends included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct SequenceSet {
+pub(super) struct SequenceSet<const MAX: usize = MAX_RANGES> {
     /// The highest range, apart from the others because it is the one that grows.
     top: Option<(u64, u64)>,
     /// The others in ascending order.
     lower: Vec<(u64, u64)>,
 }
 
-impl SequenceSet {
+impl<const MAX: usize> SequenceSet<MAX> {
     /// Whether `seq` is in the set.
     #[inline]
     pub fn contains(&self, seq: u64) -> bool {
@@ -87,7 +87,7 @@ impl SequenceSet {
     }
 
     fn bound(&mut self) -> bool {
-        if self.lower.len() < MAX_RANGES {
+        if self.lower.len() < MAX {
             return false;
         }
         let (low, _) = self.lower.remove(0);
@@ -135,7 +135,7 @@ impl SequenceSet {
             set.lower.extend(set.top.replace((low, high)));
             from = high;
         }
-        if set.lower.len() >= MAX_RANGES { Err("too many sequence ranges") } else { Ok(set) }
+        if set.lower.len() >= MAX { Err("too many sequence ranges") } else { Ok(set) }
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn check(inserted: &[u64], expected: &[(u64, u64)]) {
-        let mut set = SequenceSet::default();
+        let mut set: SequenceSet = SequenceSet::default();
         for &seq in inserted {
             assert!(!set.insert(seq));
         }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_the_two_lowest_merge() {
-        let mut set = SequenceSet::default();
+        let mut set: SequenceSet = SequenceSet::default();
         for seq in 0..256 {
             assert!(!set.insert(seq * 10));
         }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn missing_counts_gaps() {
-        let mut set = SequenceSet::default();
+        let mut set: SequenceSet = SequenceSet::default();
         assert_eq!(set.missing(), 0);
         for seq in [1, 4, 5, 10] {
             set.insert(seq);
@@ -199,7 +199,7 @@ mod tests {
     proptest! {
         #[test]
         fn is_a_set(seqs in prop::collection::vec(0u64..100, 0..200)) {
-            let (mut set, mut model) = (SequenceSet::default(), BTreeSet::new());
+            let (mut set, mut model): (SequenceSet, _) = (SequenceSet::default(), BTreeSet::new());
             for seq in seqs {
                 prop_assert_eq!(set.contains(seq), model.contains(&seq));
                 set.insert(seq);
@@ -212,7 +212,7 @@ mod tests {
             prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
             let mut bytes = Vec::new();
             set.encode(&mut bytes);
-            prop_assert_eq!(SequenceSet::decode(&mut Reader::new(&bytes)), Ok(set));
+            prop_assert_eq!(SequenceSet::<MAX_RANGES>::decode(&mut Reader::new(&bytes)), Ok(set));
         }
     }
 }

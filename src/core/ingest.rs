@@ -10,12 +10,14 @@ use crate::core::device::Slot;
 use crate::core::group::key_group;
 use crate::core::json::Token;
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, kept_payload};
+use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
 use crate::core::reason::Reason;
 use crate::core::record::Publish;
-use crate::core::topic::TopicKind;
+use crate::core::replay::{SeqOwner, Wanted};
+use crate::core::topic::{TopicKind, Topics};
 use crate::core::validate::{self, Problem};
 use crate::core::window::{Series, Window, bounds, is_late};
+use crate::defects::{self, Defect};
 
 /// What the records of one batch share.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// A batch before its first record.
+    /// A batch before its first record. `arrival_ms`: when its messages first arrived.
     pub fn new(first_lsn: u64, arrival_ms: i64) -> Self {
         Self {
             lsn: first_lsn,
@@ -52,12 +54,39 @@ impl Batch<'_> {
     }
 }
 
-/// Where a reading comes from, for the error log.
+impl<'a> Batch<'a> {
+    /// Looks up what `topic` carries.
+    #[inline]
+    pub fn resolve(&mut self, topics: &Topics, topic: &'a str) {
+        (self.kind, self.topic_device) = topics.resolve(topic);
+    }
+}
+
+/// Where a reading comes from.
 #[derive(Clone, Copy)]
-struct Site<'a> {
-    lsn: u64,
-    arrival_ms: i64,
-    publish: &'a Publish<'a>,
+pub(super) struct Site<'a> {
+    /// Position of its record.
+    pub lsn: u64,
+    /// Arrival time of the record's batch.
+    pub arrival_ms: i64,
+    /// Its message.
+    pub publish: &'a Publish<'a>,
+    /// What is wanted of the message, if it is replayed.
+    pub replay: Option<&'a Wanted>,
+}
+
+impl Site<'_> {
+    /// When the message first arrived.
+    #[inline]
+    fn first_arrival_ms(&self) -> i64 {
+        self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms)
+    }
+
+    /// Whether the reading with this index is none of those that are replayed.
+    #[inline]
+    fn passes_over(&self, index: u32) -> bool {
+        self.replay.is_some_and(|wanted| !wanted.has(index))
+    }
 }
 
 /// What the checks of an element found that its readings share.
@@ -76,10 +105,11 @@ struct Checked<'m> {
 
 /// The event time of an element, for deduplication.
 #[derive(Clone, Copy)]
-struct EventTime {
-    ms: i64,
+pub(super) struct EventTime {
+    /// Unix milliseconds.
+    pub ms: i64,
     /// Whether the payload states it; else it is the arrival.
-    stated: bool,
+    pub stated: bool,
 }
 
 impl Operator {
@@ -93,15 +123,31 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         self.totals.messages += 1;
+        self.note_processed(batch.lsn);
         if !same_origin {
-            (batch.kind, batch.topic_device) = self.rules.topics.resolve(publish.topic);
+            batch.resolve(&self.rules.topics, publish.topic);
         }
-        let site = Site { lsn: batch.lsn, arrival_ms: batch.arrival_ms, publish: &publish };
+        let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
+        let site = Site { lsn, arrival_ms, publish: &publish, replay: None };
         if let Err(malformed) = message.decode(publish.payload, self.settings.max_readings_per_message) {
-            self.reject_message(batch, site, malformed, out);
+            self.reject_message(batch, site, None, malformed, out);
             return;
         }
         let redelivered = self.is_redelivered(site, message);
+        self.elements(batch, site, message, redelivered, out);
+    }
+
+    /// Processes the elements of a decoded message, or those that are replayed; returns how many indexes of readings
+    /// the message has.
+    #[inline]
+    pub(super) fn elements<'a>(
+        &mut self,
+        batch: &mut Batch<'a>,
+        site: Site<'_>,
+        message: &Message<'a>,
+        redelivered: bool,
+        out: &mut dyn Collector,
+    ) -> u32 {
         let mut index = 0;
         if let Some(fields) = message.single() {
             self.element(batch, site, message, fields, redelivered, &mut index, out);
@@ -112,8 +158,10 @@ impl Operator {
                     self.element(batch, site, message, fields, redelivered, &mut index, out);
                 }
                 Element::Other(kind) => {
-                    self.totals.received += 1;
-                    self.reject(site, index, None, (None, None), Problem::NotAnObject(kind), out);
+                    if !site.passes_over(index) {
+                        self.totals.received += 1;
+                        self.reject(site, index, None, (None, None), Problem::NotAnObject(kind), out);
+                    }
                     index += 1;
                 }
             }
@@ -122,12 +170,14 @@ impl Operator {
             self.advance(&batch.moved, out);
             batch.moved.clear();
         }
+        index
     }
 
     /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
     /// and payload.
     fn is_redelivered(&mut self, site: Site<'_>, message: &Message<'_>) -> bool {
-        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() {
+        let ignores = defects::is(Defect::IgnoreRedelivery);
+        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
             return false;
         }
         let Publish { client_id, topic, packet_id, payload, dup, .. } = *site.publish;
@@ -137,11 +187,13 @@ impl Operator {
             && dup
             && self.clients.has_published(slot, identity)
         {
+            self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
+            self.clients.is_redelivering(slot, self.clock.now_ms);
             return true;
         }
         let slot = known.unwrap_or_else(|| self.add_client(client_id));
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-        self.clients.remember(slot, identity, site.lsn);
+        self.clients.remember(slot, identity, site.lsn, self.clock.now_ms);
         false
     }
 
@@ -184,7 +236,16 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
-        let checked = self.check(batch, site, fields, is_fault, redelivered);
+        let mut seq_owner = SeqOwner::Any;
+        if let Some(wanted) = site.replay {
+            let indexes = *index..index.saturating_add(fields.indexes(is_fault));
+            if !wanted.has_any(&indexes) {
+                *index = indexes.end;
+                return;
+            }
+            seq_owner = self.seq_owner(wanted, indexes);
+        }
+        let checked = self.check(batch, site, fields, is_fault, redelivered, seq_owner);
         if is_fault {
             self.fault(site, *index, &checked, fields, out);
             *index += 1;
@@ -206,7 +267,9 @@ impl Operator {
         match range {
             Ok(range) => {
                 for entry in message.entries.get(range).unwrap_or_default() {
-                    self.reading(batch, site, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                    if !site.passes_over(*index) {
+                        self.reading(batch, site, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                    }
                     *index += 1;
                 }
             }
@@ -226,6 +289,7 @@ impl Operator {
         fields: &'m Fields<'a>,
         is_fault: bool,
         redelivered: bool,
+        seq_owner: SeqOwner<'_>,
     ) -> Checked<'m> {
         let mut problem = None;
         let named = validate::device_id_field(&fields.device_id);
@@ -242,19 +306,24 @@ impl Operator {
         let unknown = problem.take_if(|problem| problem.reason() == Reason::UnknownDevice);
         let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
-        let time = validate::timestamp_type(&fields.timestamp)
-            .and_then(|()| validate::event_time(&fields.timestamp, &self.settings, site.arrival_ms));
+        let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
+            let (now_ms, first_ms) = (site.arrival_ms, site.first_arrival_ms());
+            validate::event_time(&fields.timestamp, &self.settings, now_ms, first_ms)
+        });
         let stated = match time {
             Ok(stated) => stated,
             Err(_) if is_fault => None,
             Err(wrong) => note(&mut problem, wrong),
         };
         let problem = first_failure(problem, unknown);
-        let time = EventTime { ms: stated.unwrap_or(site.arrival_ms), stated: stated.is_some() };
+        let time = EventTime { ms: stated.unwrap_or(site.first_arrival_ms()), stated: stated.is_some() };
         let duplicate = match slot {
-            Some(slot) if self.settings.dedup => {
+            Some(slot) if self.settings.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
-                self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault)
+                match site.replay {
+                    None => self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault),
+                    Some(_) => self.deduplicate_replayed(seq_owner, slot, seq, boot, time),
+                }
             }
             _ => None,
         };
@@ -516,18 +585,27 @@ impl Operator {
         Ok(())
     }
 
-    fn reject_message(&mut self, batch: &Batch<'_>, site: Site<'_>, malformed: Malformed, out: &mut dyn Collector) {
+    /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
+    pub(super) fn reject_message(
+        &mut self,
+        batch: &Batch<'_>,
+        site: Site<'_>,
+        index: Option<u32>,
+        malformed: Malformed,
+        out: &mut dyn Collector,
+    ) {
         self.totals.received += 1;
         let device_id = batch.topic_device.filter(|id| validate::is_device_id(id));
         let slot = device_id.and_then(|id| self.devices.find(id));
         if let Some(slot) = slot {
             self.about_to_change(self.devices[slot].group);
         }
-        self.record(site, 0, slot, (device_id, None), Reason::Malformed, &malformed, out);
+        self.record(site, index, slot, (device_id, None), Reason::Malformed, &malformed, out);
     }
 
+    /// Rejects one reading.
     #[cold]
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         site: Site<'_>,
         index: u32,
@@ -536,15 +614,16 @@ impl Operator {
         problem: Problem<'_>,
         out: &mut dyn Collector,
     ) {
-        self.record(site, index, slot, names, problem.reason(), &problem, out);
+        self.record(site, Some(index), slot, names, problem.reason(), &problem, out);
     }
 
-    /// Counts a rejection and, where it is stored, emits its entry.
+    /// Counts a rejection and, where it is stored, emits its entry. `index`: of the reading; `None`: the message as a
+    /// whole.
     #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
     fn record(
         &mut self,
         site: Site<'_>,
-        index: u32,
+        index: Option<u32>,
         slot: Option<Slot>,
         (device_id, metric): (Option<&str>, Option<&str>),
         reason: Reason,
@@ -565,7 +644,7 @@ impl Operator {
         let _ = std::fmt::Write::write_fmt(&mut self.sentence, format_args!("{sentence}"));
         let entry = ErrorEntry {
             journal_position: site.lsn,
-            index,
+            index: index.unwrap_or(0),
             arrival_ms: site.arrival_ms,
             reason,
             message: &self.sentence,
@@ -575,8 +654,14 @@ impl Operator {
             topic: site.publish.topic,
             payload: kept_payload(site.publish.payload),
             payload_bytes: site.publish.payload.len() as u64,
+            origin: site.replay.map(|wanted| Origin {
+                replay_of: wanted.error_seq(index),
+                first_arrival_ms: wanted.arrival_ms,
+                whole: index.is_none(),
+            }),
         };
         out.error(self.next_error_seq, &entry);
+        self.note_rejected(site.lsn, index, reason, self.next_error_seq);
         self.next_error_seq += 1;
     }
 }

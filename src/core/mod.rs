@@ -25,6 +25,7 @@ mod json;
 mod lifetime;
 mod query;
 mod registry;
+mod replay;
 mod snapshot;
 mod timestamp;
 mod topic;

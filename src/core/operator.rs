@@ -7,6 +7,7 @@
 
 use crate::core::client::Clients;
 use crate::core::decode::Message;
+use crate::core::dedup::SequenceSet;
 use crate::core::device::{Due, Slot};
 use crate::core::firing::GlobalScope;
 use crate::core::group::{Change, Groups};
@@ -16,11 +17,13 @@ use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::{Decoder, InvalidRecord, Record};
 use crate::core::registry::{Names, Registry};
+use crate::core::replay::ReplayedSet;
 use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::validate::Rules;
 use crate::core::watermark::NONE_MS;
 
 pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+pub use crate::core::replay::Origins;
 
 /// Number of key groups: part of the checkpoint format.
 pub const KEY_GROUPS: u16 = 1024;
@@ -44,6 +47,12 @@ pub struct Totals {
     pub sequence_ranges_merged: u64,
     /// Devices forgotten after `state.device_ttl`.
     pub devices_expired: u64,
+    /// Stored errors that were processed again. Their readings count as received again.
+    pub replays: u64,
+    /// Replays that were passed over: the error was replayed before, or its reading was not rejected.
+    pub replays_ignored: u64,
+    /// Times two ranges of replayed errors were merged for want of room.
+    pub replay_ranges_merged: u64,
 }
 
 impl Totals {
@@ -122,6 +131,12 @@ pub struct Operator {
     pub(super) windows: usize,
     pub(super) next_window_seq: u64,
     pub(super) next_error_seq: u64,
+    /// Errors that were replayed.
+    pub(super) replayed: ReplayedSet,
+    /// Replayed errors whose reading had been counted from a redelivery.
+    pub(super) redelivered: SequenceSet,
+    /// Where replays come from, while a journal is processed anew under settings of its own.
+    pub(super) origins: Option<Origins>,
     /// Newest event time in a window of any device.
     pub(super) newest_ms: i64,
     /// Devices with windows that late readings touched in this batch.
@@ -154,6 +169,9 @@ impl Operator {
             windows: 0,
             next_window_seq: 0,
             next_error_seq: 0,
+            replayed: ReplayedSet::default(),
+            redelivered: SequenceSet::default(),
+            origins: None,
             newest_ms: NONE_MS,
             touched: Vec::new(),
             to_clean: Vec::new(),
@@ -197,6 +215,7 @@ impl Operator {
                 }
                 Record::Resumed => self.listen_again(),
                 Record::Tick => {}
+                Record::Replay(replay) => self.replay(batch.lsn, arrival_ms, &mut message, replay, out),
                 Record::Settings(json) => {
                     let index = (batch.lsn - first_lsn) as usize;
                     self.change_settings(json, out).map_err(|what| InvalidRecord { index, what })?;
@@ -218,15 +237,22 @@ impl Operator {
             self.settle_all();
         }
         self.clock.now_ms = before_ms.max(arrival_ms);
+        if before_ms != NONE_MS {
+            let gap_ms = self.clock.now_ms.saturating_sub(before_ms);
+            let awake_ms = if resumed { 0 } else { gap_ms.min(self.longest_awake_ms()) };
+            self.clock.paused_ms = self.clock.paused_ms.saturating_add(gap_ms - awake_ms);
+        }
         if resumed {
-            if before_ms != NONE_MS {
-                let pause_ms = self.clock.now_ms.saturating_sub(before_ms);
-                self.clock.paused_ms = self.clock.paused_ms.saturating_add(pause_ms);
-            }
             self.clock.listening_since_ms = self.clock.now_ms;
         }
         self.fire_idle(out);
         self.forget_silent(out);
+    }
+
+    /// Most that the time between two batches counts against `state.device_ttl`: half of it. A clock that is set right, by
+    /// years on a machine that does not keep the time, must not make weir forget which messages it has counted.
+    fn longest_awake_ms(&self) -> i64 {
+        self.settings.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
     }
 
     /// A `Resumed` record: silence starts at zero. Silence before it has already had its effect on watermarks.

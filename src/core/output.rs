@@ -4,13 +4,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
+use crate::core::decode::Malformed;
 use crate::core::reason::Reason;
+use crate::core::record::{Replay, ReplayItem, ReplayItems};
 
 /// Bytes of a payload that an error entry keeps.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
 
 const WINDOW_FORMAT: u8 = 1;
 const ERROR_FORMAT: u8 = 1;
+/// [`ERROR_FORMAT`] with the origin of a replayed reading behind it.
+const REPLAYED_ERROR_FORMAT: u8 = 2;
+/// Bit of an origin's flags: the message as a whole was rejected.
+const ORIGIN_WHOLE: u8 = 1;
 
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,12 +146,67 @@ pub struct ErrorEntry<'a> {
     pub payload: &'a [u8],
     /// Full length of the payload in bytes.
     pub payload_bytes: u64,
+    /// Where it comes from, if a replay was rejected.
+    pub origin: Option<Origin>,
+}
+
+/// The error whose replay was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Its sequence number.
+    pub replay_of: u64,
+    /// When the message first arrived, Unix milliseconds.
+    pub first_arrival_ms: i64,
+    /// Whether the replay was rejected as a whole message.
+    pub whole: bool,
 }
 
 impl<'a> ErrorEntry<'a> {
+    /// Whether the message as a whole was rejected, and no reading of it for itself.
+    pub fn is_of_whole_message(&self) -> bool {
+        match self.origin {
+            Some(origin) => origin.whole,
+            None => self.reason == Reason::Malformed && self.index == 0 && Malformed::wrote(self.message),
+        }
+    }
+
+    /// Whether the message's `seq` was not remembered at the rejection: without a device that may send there is no
+    /// state to remember it in. A replay that is rejected is taken for remembered: which readings of its message were
+    /// counted meanwhile cannot be told.
+    pub fn is_unseen(&self) -> bool {
+        let unknown = [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
+        self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
+    }
+
+    /// This error, whose sequence number is `seq`, as part of a [`Replay`].
+    pub fn replay_item(&self, seq: u64) -> ReplayItem {
+        ReplayItem { error_seq: seq, index: self.index, unseen: self.is_unseen() }
+    }
+
+    /// The journal record that processes errors of this one's message again. `payload`: the message's, whole.
+    pub fn replay<'r>(&self, payload: &'r [u8], items: ReplayItems<'r>) -> Replay<'r>
+    where
+        'a: 'r,
+    {
+        Replay {
+            position: self.journal_position,
+            whole: self.is_of_whole_message(),
+            arrival_ms: self.first_arrival_ms(),
+            client_id: self.client_id,
+            topic: self.topic,
+            items,
+            payload,
+        }
+    }
+
+    /// When the message first arrived, Unix milliseconds.
+    pub fn first_arrival_ms(&self) -> i64 {
+        self.origin.map_or(self.arrival_ms, |origin| origin.first_arrival_ms)
+    }
+
     /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(ERROR_FORMAT);
+        out.push(if self.origin.is_some() { REPLAYED_ERROR_FORMAT } else { ERROR_FORMAT });
         put_u64(self.journal_position, out);
         put_u64(u64::from(self.index), out);
         put_i64(self.arrival_ms, out);
@@ -161,6 +222,11 @@ impl<'a> ErrorEntry<'a> {
         put_bytes(self.topic.as_bytes(), out);
         put_bytes(self.payload, out);
         put_u64(self.payload_bytes, out);
+        if let Some(Origin { replay_of, first_arrival_ms, whole }) = self.origin {
+            put_u64(replay_of, out);
+            put_i64(first_arrival_ms, out);
+            out.push(if whole { ORIGIN_WHOLE } else { 0 });
+        }
     }
 
     /// Reads the stored form.
@@ -170,10 +236,12 @@ impl<'a> ErrorEntry<'a> {
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
-        if reader.u8()? != ERROR_FORMAT {
-            return Err("unknown format of an error");
-        }
-        let entry = Self {
+        let replayed = match reader.u8()? {
+            ERROR_FORMAT => false,
+            REPLAYED_ERROR_FORMAT => true,
+            _ => return Err("unknown format of an error"),
+        };
+        let mut entry = Self {
             journal_position: reader.u64()?,
             index: reader.u32()?,
             arrival_ms: reader.i64()?,
@@ -185,13 +253,18 @@ impl<'a> ErrorEntry<'a> {
             topic: reader.str()?,
             payload: reader.bytes()?,
             payload_bytes: reader.u64()?,
+            origin: None,
         };
+        if replayed {
+            entry.origin = Some(read_origin(reader)?);
+        }
         reader.end()?;
         Ok(entry)
     }
 
     /// Appends the JSON object that the API, MQTT and files show. The payload is `payload` where it is UTF-8, else
-    /// `payload_base64`; `device_id` and `metric` are `null` where they are not known.
+    /// `payload_base64`; `device_id` and `metric` are `null` where they are not known; `replay_of` and
+    /// `first_arrival_time` are there where a replay was rejected.
     pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
         let mut object = JsonObject::new(out);
         object.integer("seq", seq);
@@ -209,8 +282,22 @@ impl<'a> ErrorEntry<'a> {
             Err(_) => object.string("payload_base64", &BASE64.encode(self.payload)),
         }
         object.integer("payload_bytes", self.payload_bytes);
+        if let Some(origin) = self.origin {
+            object.integer("replay_of", origin.replay_of);
+            object.integer("first_arrival_time", origin.first_arrival_ms);
+        }
         object.end();
     }
+}
+
+fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, Invalid> {
+    let (replay_of, first_arrival_ms) = (reader.u64()?, reader.i64()?);
+    let whole = match reader.u8()? {
+        0 => false,
+        ORIGIN_WHOLE => true,
+        _ => return Err("the origin of a replay"),
+    };
+    Ok(Origin { replay_of, first_arrival_ms, whole })
 }
 
 fn read_name<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, Invalid> {
@@ -335,7 +422,13 @@ mod tests {
             topic: "t",
             payload,
             payload_bytes: 9,
+            origin: None,
         }
+    }
+
+    fn replayed(payload: &[u8]) -> ErrorEntry<'_> {
+        let origin = Origin { replay_of: 300, first_arrival_ms: -1, whole: true };
+        ErrorEntry { origin: Some(origin), ..entry(payload) }
     }
 
     fn window_json(window: &WindowResult<'_>) -> String {
@@ -368,6 +461,32 @@ mod tests {
         };
         check(b"{\"a\"}", r#""payload":"{\"a\"}""#);
         check(b"\xff\x00", r#""payload_base64":"/wA=""#);
+        let mut json = Vec::new();
+        replayed(b"x").write_json(5, &mut json);
+        let end = r#","payload":"x","payload_bytes":9,"replay_of":300,"first_arrival_time":-1}"#;
+        assert!(String::from_utf8(json).unwrap().ends_with(end));
+    }
+
+    /// Formats 1 and 2 as released: a change here is a new format.
+    #[test]
+    fn the_bytes_of_an_error() {
+        let mut bytes = Vec::new();
+        entry(b"p").encode(&mut bytes);
+        let expected = b"\x01\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
+        assert_eq!(bytes, expected);
+        bytes.clear();
+        replayed(b"p").encode(&mut bytes);
+        assert_eq!(bytes, [b"\x02", &expected[1..], b"\xac\x02\x01\x01"].concat());
+    }
+
+    #[test]
+    fn what_is_known_of_the_first_arrival() {
+        let arrival_ms = entry(b"").arrival_ms;
+        assert_eq!((entry(b"").first_arrival_ms(), replayed(b"").first_arrival_ms()), (arrival_ms, -1));
+        assert!(!entry(b"").is_of_whole_message() && replayed(b"").is_of_whole_message());
+        assert!(!entry(b"").is_unseen());
+        assert!(ErrorEntry { device_id: None, ..entry(b"") }.is_unseen());
+        assert!(ErrorEntry { reason: Reason::UnknownDevice, ..entry(b"") }.is_unseen());
     }
 
     #[test]
@@ -381,11 +500,13 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(WindowResult::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
-        bytes.clear();
-        entry(b"\xff").encode(&mut bytes);
-        assert_eq!(ErrorEntry::decode(&bytes), Ok(entry(b"\xff")));
-        for len in 0..bytes.len() {
-            assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        for entry in [entry(b"\xff"), replayed(b"\xff")] {
+            bytes.clear();
+            entry.encode(&mut bytes);
+            assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));
+            for len in 0..bytes.len() {
+                assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+            }
         }
     }
 

@@ -84,6 +84,12 @@ impl Reason {
         }
     }
 
+    /// Whether an error of this reason can be processed again: a duplicate is counted already, and a fault is no
+    /// reading.
+    pub fn is_replayable(self) -> bool {
+        !matches!(self, Reason::Duplicate | Reason::DeviceError)
+    }
+
     /// The reason with this discriminant.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()

@@ -4,11 +4,18 @@
 //! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic] payload
 //! tick     02
 //! resumed  03
+//! replay   04 flags position u64 arrival_ms i64 client_len u16, client, topic_len u16, topic,
+//!          item_count u16, { flags u8, error_seq u64, index u32 }…, payload
 //! settings 05 settings(JSON)
 //! ```
-//! Integers are little-endian. Flags: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
+//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
 //! previous publish of this batch" (they are then left out). The packet id is there when QoS > 0. The payload ends
 //! with the record. Arrival time belongs to the batch.
+//!
+//! A replay is stored errors of one message that are processed again: the journal position of the record that was
+//! rejected, when the message first arrived, and for each error its sequence number and the index of the reading in the
+//! message. Flags: bit 0 the message as a whole was rejected (then there is one item, with index 0). Flags of an item: bit 0
+//! the message's `seq` was not remembered when it was rejected.
 
 use thiserror::Error;
 
@@ -17,12 +24,17 @@ use crate::core::settings::Settings;
 const KIND_PUBLISH: u8 = 1;
 const KIND_TICK: u8 = 2;
 const KIND_RESUMED: u8 = 3;
+const KIND_REPLAY: u8 = 4;
 const KIND_SETTINGS: u8 = 5;
 
 const FLAG_QOS: u8 = 0b0000_0011;
 const FLAG_DUP: u8 = 0b0000_0100;
 const FLAG_RETAIN: u8 = 0b0000_1000;
 const FLAG_SAME_ORIGIN: u8 = 0b0001_0000;
+
+const REPLAY_WHOLE: u8 = 0b0000_0001;
+const ITEM_UNSEEN: u8 = 0b0000_0001;
+const ITEM_BYTES: usize = 13;
 
 /// One MQTT publish on an ingest topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +55,65 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
+/// Stored errors of one message that are processed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay<'a> {
+    /// Journal position of the record that was rejected.
+    pub position: u64,
+    /// Whether the message as a whole was rejected; then there is one item.
+    pub whole: bool,
+    /// When the message first arrived, Unix milliseconds.
+    pub arrival_ms: i64,
+    /// Client identifier of the connection it came by.
+    pub client_id: &'a str,
+    /// Topic name.
+    pub topic: &'a str,
+    /// The errors.
+    pub items: ReplayItems<'a>,
+    /// Application message, whole.
+    pub payload: &'a [u8],
+}
+
+/// One error of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayItem {
+    /// Sequence number of the error.
+    pub error_seq: u64,
+    /// Index of the rejected reading in its message; 0 for a whole message.
+    pub index: u32,
+    /// The message's `seq`, if it has one, was not remembered when it was rejected, because its device had no state.
+    pub unseen: bool,
+}
+
+impl ReplayItem {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(if self.unseen { ITEM_UNSEEN } else { 0 });
+        out.extend_from_slice(&self.error_seq.to_le_bytes());
+        out.extend_from_slice(&self.index.to_le_bytes());
+    }
+}
+
+/// The errors of a replay, encoded one behind the other; at most 65,535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayItems<'a>(pub &'a [u8]);
+
+impl ReplayItems<'_> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len() / ITEM_BYTES
+    }
+
+    /// The errors in order.
+    pub fn iter(&self) -> impl Iterator<Item = ReplayItem> + '_ {
+        self.0.as_chunks::<ITEM_BYTES>().0.iter().map(|&[flags, a, b, c, d, e, f, g, h, i, j, k, l]| ReplayItem {
+            error_seq: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            index: u32::from_le_bytes([i, j, k, l]),
+            unseen: flags & ITEM_UNSEEN != 0,
+        })
+    }
+}
+
 /// A journal record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -52,6 +123,8 @@ pub enum Record<'a> {
     Tick,
     /// weir started, or reads sockets again after back-pressure: every device's silence starts at zero.
     Resumed,
+    /// Stored errors are processed again.
+    Replay(Replay<'a>),
     /// The settings, as JSON, under which the records from here on are processed.
     Settings(&'a [u8]),
 }
@@ -101,6 +174,19 @@ pub fn encode_resumed(out: &mut Vec<u8>) {
     out.push(KIND_RESUMED);
 }
 
+/// Appends the encoding of a replay.
+pub fn encode_replay(replay: &Replay<'_>, out: &mut Vec<u8>) {
+    debug_assert!(replay.items.count() <= usize::from(u16::MAX));
+    out.extend_from_slice(&[KIND_REPLAY, if replay.whole { REPLAY_WHOLE } else { 0 }]);
+    out.extend_from_slice(&replay.position.to_le_bytes());
+    out.extend_from_slice(&replay.arrival_ms.to_le_bytes());
+    put_string(replay.client_id, out);
+    put_string(replay.topic, out);
+    out.extend_from_slice(&(replay.items.count() as u16).to_le_bytes());
+    out.extend_from_slice(replay.items.0);
+    out.extend_from_slice(replay.payload);
+}
+
 /// Appends the encoding of the settings that hold from here on.
 pub fn encode_settings(settings: &Settings, out: &mut Vec<u8>) {
     out.push(KIND_SETTINGS);
@@ -131,6 +217,7 @@ impl<'a> Decoder<'a> {
             Some((&KIND_PUBLISH, rest)) => self.publish(rest).map_err(invalid),
             Some((&KIND_TICK, [])) => Ok(Record::Tick),
             Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
+            Some((&KIND_REPLAY, rest)) => replay(rest).map_err(invalid),
             Some((&KIND_SETTINGS, json)) => Ok(Record::Settings(json)),
             Some(_) => Err(invalid("unknown kind")),
             None => Err(invalid("empty")),
@@ -162,10 +249,34 @@ impl<'a> Decoder<'a> {
     }
 }
 
-fn take_u16(bytes: &mut &[u8]) -> Result<u16, &'static str> {
-    let (head, rest) = bytes.split_first_chunk::<2>().ok_or("cut short")?;
+fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
+    let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
+    if flags & !REPLAY_WHOLE != 0 {
+        return Err("unknown flags");
+    }
+    let position = u64::from_le_bytes(take(&mut rest)?);
+    let arrival_ms = i64::from_le_bytes(take(&mut rest)?);
+    let (client_id, topic) = (take_string(&mut rest)?, take_string(&mut rest)?);
+    let count = usize::from(take_u16(&mut rest)?);
+    let (items, payload) = rest.split_at_checked(count * ITEM_BYTES).ok_or("cut short")?;
+    if items.as_chunks::<ITEM_BYTES>().0.iter().any(|[flags, ..]| flags & !ITEM_UNSEEN != 0) {
+        return Err("unknown flags");
+    }
+    let (items, whole) = (ReplayItems(items), flags & REPLAY_WHOLE != 0);
+    if whole && !(count == 1 && items.iter().all(|item| item.index == 0)) {
+        return Err("an index of a whole message");
+    }
+    Ok(Record::Replay(Replay { position, whole, arrival_ms, client_id, topic, items, payload }))
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], &'static str> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or("cut short")?;
     *bytes = rest;
-    Ok(u16::from_le_bytes(*head))
+    Ok(*head)
+}
+
+fn take_u16(bytes: &mut &[u8]) -> Result<u16, &'static str> {
+    take(bytes).map(u16::from_le_bytes)
 }
 
 fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, &'static str> {
@@ -205,6 +316,60 @@ mod tests {
         let mut settings = Vec::new();
         encode_settings(&Settings::default(), &mut settings);
         assert_eq!(decoder.decode(&settings), Ok(Record::Settings(&Settings::default().to_json())));
+    }
+
+    fn items(of: &[(u64, u32, bool)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &(error_seq, index, unseen) in of {
+            ReplayItem { error_seq, index, unseen }.encode(&mut bytes);
+        }
+        bytes
+    }
+
+    fn replay<'a>(whole: bool, items: &'a [u8]) -> Replay<'a> {
+        let items = ReplayItems(items);
+        Replay { position: 0x0102_0304, whole, arrival_ms: -2, client_id: "c", topic: "t", items, payload: b"p" }
+    }
+
+    #[test]
+    fn replays_read_back_and_leave_the_origin_alone() {
+        let mut first = Vec::new();
+        encode_publish(&publish(b"one"), false, &mut first);
+        let mut second = Vec::new();
+        encode_publish(&publish(b"two"), true, &mut second);
+        let listed = [vec![], vec![(7, 0, true)], vec![(1, 2, false), (u64::MAX, u32::MAX, true)]];
+        let encoded = listed.map(|listed| {
+            let items = items(&listed);
+            let mut bytes = Vec::new();
+            encode_replay(&replay(listed.len() == 1, &items), &mut bytes);
+            (listed, items, bytes)
+        });
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
+        for (listed, items, bytes) in &encoded {
+            let expected = replay(listed.len() == 1, items);
+            assert_eq!(decoder.decode(bytes), Ok(Record::Replay(expected)));
+            let read: Vec<_> = expected.items.iter().map(|item| (item.error_seq, item.index, item.unseen)).collect();
+            assert_eq!(&read, listed);
+        }
+        assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b"two"), true)));
+    }
+
+    /// Kind 4 as released: a change here is a new kind.
+    #[test]
+    fn the_bytes_of_a_replay() {
+        let mut bytes = Vec::new();
+        encode_replay(&replay(false, &items(&[(7, 3, true)])), &mut bytes);
+        let head = b"\x04\0\x04\x03\x02\x01\0\0\0\0\xFE\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01\0c\x01\0t\x01\0";
+        assert_eq!(bytes, [&head[..], b"\x01\x07\0\0\0\0\0\0\0\x03\0\0\0p"].concat());
+        for len in 0..bytes.len() - 1 {
+            assert!(Decoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+        for (at, wrong, why) in [(1, 1, "a whole message has no index"), (1, 2, "a flag"), (head.len(), 2, "a flag")] {
+            let mut bytes = bytes.clone();
+            bytes[at] = wrong;
+            assert!(Decoder::default().decode(&bytes).is_err(), "{why}");
+        }
     }
 
     #[test]

@@ -1,23 +1,31 @@
 //! Checkpoints of the state: one header, and one blob per key group that changed.
 //!
 //! ```text
-//! header  01 settings(JSON) totals counters clock global-scope
-//! group   01 devices clients
+//! header  02 settings(JSON) totals counters clock global-scope replays
+//! group   02 devices clients
 //! ```
+//! A header of format 1 ends before the replays: there were none. Clients of a group of format 1 have rings.
 //! Fields are as in [`codec`](crate::core::codec). What can be derived (indexes, deadlines, sizes) is not stored.
 
 use std::hint::black_box;
 
 use crate::core::client::Client;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
 use crate::core::group::{Change, Groups, key_group};
 use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
 use crate::core::reason::Reason;
+use crate::core::replay::ReplayedSet;
 use crate::core::settings::Settings;
+use crate::defects::{self, Defect};
 
-const HEADER_FORMAT: u8 = 1;
-const GROUP_FORMAT: u8 = 1;
+const HEADER_FORMAT: u8 = 2;
+/// The header before there were replays.
+const HEADER_WITHOUT_REPLAYS: u8 = 1;
+const GROUP_FORMAT: u8 = 2;
+/// The group before clients could be remembered for more than 64 messages.
+const GROUP_WITH_RINGS: u8 = 1;
 
 impl Operator {
     /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
@@ -68,6 +76,7 @@ impl Operator {
             self.devices[slot].encode(&mut out);
         }
         let clients = members.clients.iter().filter_map(|&slot| self.clients.get(slot));
+        let clients = clients.filter(|_| !defects::is(Defect::ForgetRedeliveryIdentity));
         put_u64(clients.clone().count() as u64, &mut out);
         for client in clients {
             client.encode(&mut out);
@@ -106,6 +115,12 @@ impl Operator {
         ] {
             put_i64(time_ms, &mut out);
         }
+        let Totals { replays, replays_ignored, replay_ranges_merged, .. } = self.totals;
+        for count in [replays, replays_ignored, replay_ranges_merged] {
+            put_u64(count, &mut out);
+        }
+        self.replayed.encode(&mut out);
+        self.redelivered.encode(&mut out);
         out
     }
 
@@ -126,7 +141,8 @@ impl Operator {
 
     fn decode_header(header: &[u8]) -> Result<Self, Invalid> {
         let mut reader = Reader::new(header);
-        if reader.u8()? != HEADER_FORMAT {
+        let format = reader.u8()?;
+        if ![HEADER_WITHOUT_REPLAYS, HEADER_FORMAT].contains(&format) {
             return Err("unknown format");
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
@@ -141,6 +157,13 @@ impl Operator {
         operator.global.newest_ms = reader.i64()?;
         operator.global.last_arrival_ms = reader.i64()?;
         operator.newest_ms = reader.i64()?;
+        if format == HEADER_FORMAT {
+            operator.totals.replays = reader.u64()?;
+            operator.totals.replays_ignored = reader.u64()?;
+            operator.totals.replay_ranges_merged = reader.u64()?;
+            operator.replayed = ReplayedSet::decode(&mut reader)?;
+            operator.redelivered = SequenceSet::decode(&mut reader)?;
+        }
         reader.end()?;
         Ok(operator)
     }
@@ -151,7 +174,8 @@ impl Operator {
             return Err("a second blob");
         }
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != GROUP_FORMAT {
+        let format = reader.u8()?;
+        if ![GROUP_WITH_RINGS, GROUP_FORMAT].contains(&format) {
             return Err("unknown format");
         }
         for _ in 0..reader.count()? {
@@ -168,7 +192,10 @@ impl Operator {
             self.add_device(device);
         }
         for _ in 0..reader.count()? {
-            let client = Client::decode(&mut reader, group)?;
+            let client = match format {
+                GROUP_WITH_RINGS => Client::decode_ring(&mut reader, group)?,
+                _ => Client::decode(&mut reader, group)?,
+            };
             if key_group(&client.id) != group || self.clients.find(&client.id).is_some() {
                 return Err("a client that does not belong there");
             }
@@ -188,6 +215,10 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         windows_corrected,
         sequence_ranges_merged,
         devices_expired,
+        // Behind the rest of the header, where a later format added them.
+        replays: _,
+        replays_ignored: _,
+        replay_ranges_merged: _,
     } = totals;
     for count in [
         messages,
@@ -216,6 +247,7 @@ fn decode_totals(reader: &mut Reader<'_>) -> Result<Totals, Invalid> {
         windows_corrected: reader.u64()?,
         sequence_ranges_merged: reader.u64()?,
         devices_expired: reader.u64()?,
+        ..Totals::default()
     };
     if reader.u64()? != Reason::COUNT as u64 {
         return Err("another number of reasons");

@@ -73,6 +73,8 @@ impl Rules {
 pub(super) enum Problem<'m> {
     /// An element of an array that is not an object.
     NotAnObject(&'static str),
+    /// A replay of a reading that its message does not have.
+    NoSuchReading(u32),
     /// `metrics` without entries.
     EmptyMetrics,
     /// `metrics` beside `metric` or `value`.
@@ -119,7 +121,9 @@ impl Problem<'_> {
     /// The reason under which it is counted.
     pub fn reason(&self) -> Reason {
         match self {
-            Problem::NotAnObject(_) | Problem::EmptyMetrics | Problem::TwoForms => Reason::Malformed,
+            Problem::NotAnObject(_) | Problem::NoSuchReading(_) | Problem::EmptyMetrics | Problem::TwoForms => {
+                Reason::Malformed
+            }
             Problem::Missing(_) => Reason::MissingField,
             Problem::WrongType { .. } | Problem::NotFinite(_) | Problem::NumericString(_) => Reason::WrongType,
             Problem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
@@ -143,6 +147,9 @@ impl fmt::Display for Problem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Problem::NotAnObject(found) => write!(f, "an element of the array is {found}; send objects with readings"),
+            Problem::NoSuchReading(index) => {
+                write!(f, "the replay is of reading {index}, which the message does not have")
+            }
             Problem::EmptyMetrics => f.write_str("`metrics` is empty; give it at least one metric with its value"),
             Problem::TwoForms => {
                 f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
@@ -365,12 +372,14 @@ pub(super) fn timestamp_type<'m>(token: &Token<'_>) -> Result<(), Problem<'m>> {
     }
 }
 
-/// The event time that the `timestamp` field states; `None` where it states none.
+/// The event time that the `timestamp` field states; `None` where it states none. A replay arrives again, but was sent
+/// before its first arrival: the one bounds the future, the other the age.
 #[inline]
 pub(super) fn event_time<'m>(
     token: &'m Token<'_>,
     settings: &Settings,
     arrival_ms: i64,
+    first_arrival_ms: i64,
 ) -> Result<Option<i64>, Problem<'m>> {
     let unit = settings.timestamp_unit;
     let (time_ms, text) = match token {
@@ -382,8 +391,8 @@ pub(super) fn event_time<'m>(
     if settings.max_future_ms.is_some_and(|max| time_ms > arrival_ms.saturating_add(max)) {
         return Err(Problem::InFuture { time_ms, arrival_ms });
     }
-    if settings.max_age_ms.is_some_and(|max| time_ms < arrival_ms.saturating_sub(max)) {
-        return Err(Problem::TooOld { time_ms, arrival_ms });
+    if settings.max_age_ms.is_some_and(|max| time_ms < first_arrival_ms.saturating_sub(max)) {
+        return Err(Problem::TooOld { time_ms, arrival_ms: first_arrival_ms });
     }
     Ok(Some(time_ms))
 }
@@ -490,19 +499,19 @@ mod tests {
         let check = |time: i64, expected: Result<(), Reason>| {
             let text = time.to_string();
             let token = token(&text);
-            let result = event_time(&token, &settings, arrival).map_err(|problem| problem.reason());
+            let result = event_time(&token, &settings, arrival, arrival).map_err(|problem| problem.reason());
             assert_eq!(result, expected.map(|()| Some(time)), "{time}");
         };
         check(arrival + 1000, Ok(()));
         check(arrival + 1001, Err(Reason::TimestampInFuture));
         check(arrival - 5000, Ok(()));
         check(arrival - 5001, Err(Reason::TimestampTooOld));
-        assert_eq!(event_time(&Token::Absent, &settings, arrival), Ok(None));
-        assert_eq!(event_time(&Token::Null, &settings, arrival), Ok(None));
+        assert_eq!(event_time(&Token::Absent, &settings, arrival, arrival), Ok(None));
+        assert_eq!(event_time(&Token::Null, &settings, arrival, arrival), Ok(None));
         assert!(timestamp_type(&token("true")).is_err());
         assert!(timestamp_type(&token("\"x\"")).is_ok());
         let off = Settings { max_future_ms: None, max_age_ms: None, ..settings.clone() };
-        assert_eq!(event_time(&token("99999999999"), &off, arrival), Ok(Some(99_999_999_999_000)));
+        assert_eq!(event_time(&token("99999999999"), &off, arrival, arrival), Ok(Some(99_999_999_999_000)));
     }
 
     #[test]

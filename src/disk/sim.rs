@@ -139,10 +139,9 @@ impl SimDisk {
         Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no byte {offset}", path.display())))
     }
 
-    /// Bytes of a file that no power cut can take away; 0 where its name is not there.
+    /// Bytes of a file that no power cut can take away; 0 where it can take the name.
     pub fn certain_bytes(&self, path: &Path) -> u64 {
-        let state = self.medium.lock();
-        state.find(path).map_or(0, |index| state.files[index].certain.len() as u64)
+        self.medium.lock().certain_file(path).map_or(0, |file| file.certain.len() as u64)
     }
 
     /// Bytes in all files.

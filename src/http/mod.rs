@@ -1,6 +1,6 @@
 //! HTTP: API, health, metrics, live stream.
 //!
-//! Reads views and never slows the pipeline: every request is bounded in time, records scanned and bytes, and every
+//! Reads views, puts stored errors into the journal again, and never slows the pipeline: every request is bounded in time, records scanned and bytes, and every
 //! kind of waiting has a bound beyond which the answer is 503. docs/http-api.md is the reference.
 
 mod checkpoints;
@@ -11,6 +11,7 @@ pub mod live;
 mod metrics;
 mod parameters;
 pub mod problem;
+mod replay;
 mod results;
 mod router;
 mod savepoints;

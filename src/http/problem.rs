@@ -37,6 +37,11 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, detail: detail.into(), retry_after_seconds: None }
     }
 
+    /// There is no such thing any more (410).
+    pub fn gone(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::GONE, detail: detail.into(), retry_after_seconds: None }
+    }
+
     /// weir cannot answer now (503).
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: detail.into(), retry_after_seconds: Some(1) }

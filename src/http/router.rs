@@ -8,18 +8,18 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures_util::FutureExt;
 
 use crate::http::problem::Problem;
 use crate::http::state::State;
-use crate::http::{checkpoints, device_metrics, devices, health, metrics, results, savepoints, status, stream};
+use crate::http::{checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream};
 use crate::telemetry::names;
 
 /// Time until a request has an answer (a stream: its beginning).
 const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// Bodies of requests; no path takes one yet.
-const MAX_BODY_BYTES: u64 = 64 << 10;
+/// Bodies of requests.
+pub(super) const MAX_BODY_BYTES: u64 = 64 << 10;
 
 const INDEX: &str = concat!(
     "weir ",
@@ -33,6 +33,8 @@ const INDEX: &str = concat!(
 /api/v1/devices      devices; /api/v1/devices/{id} is one of them whole
 /api/v1/windows      results: ?device=&metric=&from=&to=&limit=&cursor=&revisions=all&order=asc|desc
 /api/v1/errors       rejected readings and device faults: ?reason=&device=&from=&to=&limit=&cursor=&order=
+                     /api/v1/errors/{seq} is one of them; POST /api/v1/errors/{seq}/replay processes it again,
+                     POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]}
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
@@ -52,6 +54,9 @@ pub(super) fn router(state: State) -> Router {
         .route("/api/v1/devices/{id}", get(devices::detail))
         .route("/api/v1/windows", get(results::windows))
         .route("/api/v1/errors", get(results::errors))
+        .route("/api/v1/errors/replay", post(replay::bulk))
+        .route("/api/v1/errors/{seq}", get(results::error))
+        .route("/api/v1/errors/{seq}/replay", post(replay::one))
         .route("/api/v1/checkpoints", get(checkpoints::list))
         .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
         .route("/api/v1/stream", get(stream::open))

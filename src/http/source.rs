@@ -75,6 +75,8 @@ pub trait Queries: Send + Sync {
     /// Last closed windows that ended after `since_ms`, and how many are left out.
     fn last_windows(&self, since_ms: i64, limit: usize)
     -> BoxFuture<'_, Result<(Vec<LastWindow>, usize), Unavailable>>;
+    /// Whether each of these errors was replayed.
+    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>>;
     /// The newest completed checkpoints, newest first.
     fn checkpoints(&self) -> Vec<CheckpointInfo>;
     /// Takes a savepoint.
@@ -98,6 +100,9 @@ impl Queries for Pipeline {
         limit: usize,
     ) -> BoxFuture<'_, Result<(Vec<LastWindow>, usize), Unavailable>> {
         Box::pin(Pipeline::last_windows(self, since_ms, limit))
+    }
+    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>> {
+        Box::pin(Pipeline::are_replayed(self, error_seqs))
     }
     fn checkpoints(&self) -> Vec<CheckpointInfo> {
         Pipeline::checkpoints(self)

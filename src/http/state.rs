@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::live::Live;
+use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
-use crate::log::Log;
+use crate::log::{Log, Lsn};
 use crate::pipeline::handle::{CheckpointInfo, Status};
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
@@ -29,7 +30,7 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// The pipeline.
     pub pipeline: Arc<dyn Queries>,
-    /// The journal, for its numbers.
+    /// The journal, for its numbers and for replays of errors.
     pub journal: Log,
     /// The result logs and their follower.
     pub live: Arc<Live>,
@@ -52,6 +53,10 @@ pub struct Shared {
     pub(super) started_ms: i64,
     pub(super) scans: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    /// End of the journal when weir began to serve: until something is appended, the door has not opened.
+    pub(super) journal_start: Lsn,
+    /// Errors that are being replayed.
+    pub(super) replays: Arc<Claims>,
     /// Cancelled when streams must end.
     pub(super) closing: CancellationToken,
     samples: Mutex<VecDeque<Sample>>,
@@ -78,13 +83,15 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let started_ms = parts.clock.now_ms();
         Self(Arc::new(Shared {
-            parts,
             started: Instant::now(),
             started_ms,
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            journal_start: parts.journal.stats().appended,
+            replays: Arc::default(),
             closing: CancellationToken::new(),
             samples: Mutex::new(VecDeque::with_capacity(SAMPLES)),
+            parts,
         }))
     }
 }

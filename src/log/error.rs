@@ -35,6 +35,15 @@ pub enum LogError {
         /// The newest version this program knows.
         supported: u16,
     },
+    /// A running weir freed a segment before it was read.
+    #[error(
+        "{} was freed by the running weir while the log was read: journal.retention keeps segments longer; then try again",
+        file.display()
+    )]
+    Freed {
+        /// The segment's file.
+        file: PathBuf,
+    },
     /// The disk is full and records wait to be written: they are written once there is space.
     #[error("the {log} log waits for disk space: free some on the file system of {}", dir.display())]
     DiskFull {
@@ -102,7 +111,10 @@ impl fmt::Display for Damage {
             Some(end) => write!(f, "records {expected} to {} are lost", end.0.saturating_sub(1))?,
             None => write!(f, "how many records are lost is not known")?,
         }
-        f.write_str("; `weir journal verify` shows what can be read. Put back a copy of the data directory, or move it aside and begin anew")
+        f.write_str(
+            "; `weir journal verify` shows what can be read. Put back a copy of the data directory, or cut the damage out: \
+             `weir journal repair` says what that would cost",
+        )
     }
 }
 

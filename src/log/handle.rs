@@ -238,6 +238,7 @@ fn recover(
         first: recovered.segments.front().map_or(recovered.end, |segment| segment.first),
         end: recovered.end,
         torn_bytes: recovered.torn_bytes,
+        lost_until: recovered.lost_until.filter(|end| *end > known_synced),
         last_arrival_ms: recovered.arrival_ms,
     };
     let meters = Meters::new(options.name);

@@ -8,6 +8,7 @@ use super::batch::{FORMAT_VERSION, Header};
 use super::error::{Damage, LogError};
 use super::scan::{Fault, FaultKind};
 use super::segment::{self, HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
+use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile};
 
 /// One segment file of a directory.
@@ -106,6 +107,7 @@ pub(super) fn judge(
     known_synced: Lsn,
 ) -> Verdict {
     let (proof, lost_until) = match (fault.kind, successor, proof) {
+        _ if successor.is_none() && defects::is(Defect::CutDamage) => return Verdict::Torn,
         (FaultKind::Newer(version), ..) => return Verdict::Newer(version),
         (_, Some(next), _) => {
             (format!("the next segment, which begins with record {next}, proves that it was synced"), {

@@ -23,6 +23,7 @@ mod queue;
 mod reader;
 mod records;
 mod recovery;
+pub mod repair;
 mod retention;
 mod scan;
 mod segment;

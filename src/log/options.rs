@@ -70,6 +70,9 @@ pub struct Recovery {
     pub end: Lsn,
     /// Bytes of a torn tail that were cut.
     pub torn_bytes: u64,
+    /// One past the last lost record that a hole stands for, where that lies behind the position that was known to be
+    /// synced: what was made of these records before they were lost cannot be made again.
+    pub lost_until: Option<Lsn>,
     /// Arrival time of the newest batch ever written, Unix milliseconds.
     pub last_arrival_ms: Option<i64>,
 }

@@ -13,6 +13,7 @@ use super::inspect::{
 use super::scan::{Scanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
 use super::{LogOptions, Lsn};
+use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile, directory_of, is_full};
 
 /// Largest piece in which recovery writes again.
@@ -26,6 +27,8 @@ pub(super) struct Recovered {
     pub(super) end: Lsn,
     pub(super) arrival_ms: Option<i64>,
     pub(super) torn_bytes: u64,
+    /// One past the last record that a hole stands for, in what was checked.
+    pub(super) lost_until: Option<Lsn>,
 }
 
 /// Recovers the log of `options.dir`. `first`: where an empty log begins.
@@ -58,7 +61,7 @@ fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -
     let active =
         active::create(disk, &options.dir, &header).map_err(LogError::io(options.name, "create its first segment"))?;
     let segments = VecDeque::from([Segment::empty(first, active.seed)]);
-    Ok(Recovered { segments, active, end: first, arrival_ms: None, torn_bytes: 0 })
+    Ok(Recovered { segments, active, end: first, arrival_ms: None, torn_bytes: 0, lost_until: None })
 }
 
 fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
@@ -91,20 +94,21 @@ impl Recovery<'_> {
         let mut segments = VecDeque::with_capacity(opened.len());
         // What lies in segments wholly below the checkpoint was checked before, and is checked again when it is read.
         let checked_from = self.files.partition_point(|file| file.first <= self.known_synced).saturating_sub(1);
-        let mut torn_bytes = 0;
+        let (mut torn_bytes, mut lost_until) = (0, None);
         for (index, open) in opened.iter().enumerate() {
             let Some(header) = open.header else { continue };
             match opened.get(index + 1).and_then(|next| next.header) {
                 Some(next) if index < checked_from => segments.push_back(self.unread(index, open, &header, &next)?),
                 // Without a successor's word for its end and its newest arrival time it is read.
                 _ => {
-                    let (segment, torn) = self.check(index, open, &header)?;
+                    let (segment, torn, lost) = self.check(index, open, &header)?;
                     segments.push_back(segment);
                     torn_bytes += torn;
+                    lost_until = lost.or(lost_until);
                 }
             }
         }
-        self.finish(&opened, segments, torn_bytes)
+        Ok(Recovered { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
     }
 
     fn open_all(&self) -> Result<Vec<OpenSegment>, LogError> {
@@ -148,14 +152,19 @@ impl Recovery<'_> {
         Ok(segment)
     }
 
-    /// Checks every batch of a segment; returns the bytes of a torn tail, which is cut.
-    fn check(&self, index: usize, open: &OpenSegment, header: &SegmentHeader) -> Result<(Segment, u64), LogError> {
+    /// Checks every batch of a segment; returns the bytes of a torn tail, which is cut, and the end of the last hole.
+    fn check(
+        &self,
+        index: usize,
+        open: &OpenSegment,
+        header: &SegmentHeader,
+    ) -> Result<(Segment, u64, Option<Lsn>), LogError> {
         let file = &self.files[index];
         let successor = self.files.get(index + 1).map(|next| next.first);
         let mut segment = Segment::empty(file.first, header.seed());
         let mut scanner = self.scanner(open, header, file.bytes);
         let found = survey(&mut scanner, &mut segment).map_err(self.io("read a segment"))?;
-        let Survey { synced_below, fault, proof, .. } = found;
+        let Survey { synced_below, fault, proof, lost_until, .. } = found;
         let mut torn_bytes = 0;
         if let Some(fault) = fault.or_else(|| short_of(&segment, successor)) {
             match judge(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
@@ -167,11 +176,12 @@ impl Recovery<'_> {
         if successor.is_none() && segment.end >= self.known_synced {
             self.write_again(open, header, &segment, synced_below)?;
         }
-        Ok((segment, torn_bytes))
+        Ok((segment, torn_bytes, lost_until))
     }
 
     fn cut(&self, file: &SegmentFile, open: &OpenSegment, segment: &Segment) -> Result<u64, LogError> {
-        open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
+        let len = if defects::is(Defect::KeepTornTail) { file.bytes } else { segment.bytes };
+        open.file.set_len(len).map_err(self.io("cut a torn tail"))?;
         let bytes = file.bytes.saturating_sub(segment.bytes);
         tracing::info!(
             log = self.options.name, file = %file.path.display(), offset = segment.bytes, bytes,
@@ -193,8 +203,12 @@ impl Recovery<'_> {
             None => 0,
             Some(synced) => self.offset_of(open, header, segment, synced.max(self.known_synced))?,
         };
+        // So may the cut of a torn tail: a start whose sync failed made it.
+        if !defects::is(Defect::KeepTornTail) {
+            open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
+        }
         let mut buffer = vec![0; REWRITE_BYTES.min(usize::try_from(segment.bytes).unwrap_or(REWRITE_BYTES))];
-        let mut offset = begin;
+        let mut offset = if defects::is(Defect::SkipWriteAgain) { segment.bytes } else { begin };
         while offset < segment.bytes {
             let rest = usize::try_from(segment.bytes - offset).unwrap_or(usize::MAX);
             let piece = rest.min(buffer.len());
@@ -251,7 +265,9 @@ impl Recovery<'_> {
         }
         let active = match last.header {
             Some(header) => {
-                last.file.sync().map_err(self.io("sync what it found"))?;
+                if !defects::is(Defect::SkipRecoverySync) {
+                    last.file.sync().map_err(self.io("sync what it found"))?;
+                }
                 self.disk.sync_dir(&self.options.dir).map_err(self.io("sync its directory"))?;
                 let offset = segments.back().map_or(HEADER_BYTES as u64, |segment| segment.bytes);
                 ActiveSegment { file: Arc::clone(&last.file), first: last_file.first, seed: header.seed(), offset }
@@ -263,7 +279,7 @@ impl Recovery<'_> {
                 active
             }
         };
-        Ok(Recovered { segments, active, end, arrival_ms, torn_bytes })
+        Ok(Recovered { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
     }
 
     /// Finishes the creation of the last segment.

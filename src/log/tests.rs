@@ -6,6 +6,7 @@ mod damage;
 mod full;
 mod inline;
 mod read;
+mod repair;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub struct SegmentReport {
     pub file_bytes: u64,
     /// Whole batches that can be read from its beginning.
     pub batches: u64,
+    /// Records among them that are lost: `weir journal repair` left a hole in their place.
+    pub lost: u64,
     /// Positions, bytes and times of what can be read from its beginning.
     pub readable: SegmentSummary,
 }
@@ -43,7 +46,7 @@ pub struct SegmentReport {
 impl SegmentReport {
     /// Records that can be read from its beginning.
     pub fn records(&self) -> u64 {
-        self.readable.end.0 - self.readable.first.0
+        self.readable.end.0 - self.readable.first.0 - self.lost
     }
 }
 
@@ -85,33 +88,56 @@ fn name_of(dir: &Path) -> String {
 pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError> {
     let files = inspect::list_segments(disk, dir).map_err(LogError::io(&name_of(dir), "list its segments"))?;
     let mut report = VerifyReport::default();
-    for (index, file) in files.iter().enumerate() {
-        let before = index.checked_sub(1).and_then(|before| files.get(before));
-        verify_segment(disk, dir, file, before, files.get(index + 1), &mut report)?;
+    let mut before = None;
+    for (index, listed) in files.iter().enumerate() {
+        let Some((file, handle)) = open_listed(disk, listed, before.is_some(), &name_of(dir))? else { continue };
+        verify_segment(dir, &file, &handle, before.as_ref(), files.get(index + 1), &mut report)?;
+        before = Some(file);
     }
     Ok(report)
 }
 
+/// A segment file with its present length.
+type Listed = (SegmentFile, Arc<dyn DiskFile>);
+
+/// Opens a segment of a list. A running weir goes on meanwhile: a segment may have grown, and those at the front that
+/// nobody has begun to read may have been freed (`None`).
+fn open_listed(disk: &dyn Disk, listed: &SegmentFile, has_begun: bool, name: &str) -> Result<Option<Listed>, LogError> {
+    let io = LogError::io(name, "read a segment");
+    let handle = match disk.open_read(&listed.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && has_begun => {
+            return Err(LogError::Freed { file: listed.path.clone() });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!(file = %listed.path.display(), "a segment was freed before it was read");
+            return Ok(None);
+        }
+        opened => opened.map_err(&io)?,
+    };
+    // What the list says may be older than the successor that it shows.
+    let bytes = handle.len().map_err(&io)?;
+    Ok(Some((SegmentFile { bytes, ..listed.clone() }, handle)))
+}
+
 fn verify_segment(
-    disk: &dyn Disk,
     dir: &Path,
     file: &SegmentFile,
+    handle: &Arc<dyn DiskFile>,
     before: Option<&SegmentFile>,
     next: Option<&SegmentFile>,
     report: &mut VerifyReport,
 ) -> Result<(), LogError> {
     let io = LogError::io(&name_of(dir), "read a segment");
-    let handle = disk.open_read(&file.path).map_err(&io)?;
     let mut segment = Segment::empty(file.first, 0);
-    let mut batches = 0;
-    match inspect::read_header(&*handle).map_err(&io)? {
+    let (mut batches, mut lost) = (0, 0);
+    match inspect::read_header(&**handle).map_err(&io)? {
         Ok(header) => {
             if let Some(damage) = check_link(file, &header, before) {
                 report.problems.push(problem_of(&damage.into()));
             }
-            let mut scanner = scanner(&handle, file, &header);
+            let mut scanner = scanner(handle, file, &header);
             let found = survey(&mut scanner, &mut segment).map_err(&io)?;
-            batches = found.batches;
+            (batches, lost) = (found.batches, found.lost);
             report.problems.extend(problem_in(file, &segment, &found, next));
         }
         Err(fault) => {
@@ -120,7 +146,7 @@ fn verify_segment(
         }
     }
     let readable = segment.summary();
-    report.segments.push(SegmentReport { file: file.path.clone(), file_bytes: file.bytes, batches, readable });
+    report.segments.push(SegmentReport { file: file.path.clone(), file_bytes: file.bytes, batches, lost, readable });
     Ok(())
 }
 
@@ -169,7 +195,8 @@ fn problem_of(error: &LogError) -> Problem {
     }
 }
 
-/// The batches of a directory in order. Ends before a torn tail; damage is one error, and the end.
+/// The batches of a directory in order. Ends before a torn tail; damage is one error, and the end. The log may be open
+/// and written meanwhile: what was there when the directory was listed is read, and possibly some of what came later.
 #[derive(Debug)]
 pub struct DirectoryReader {
     disk: Arc<dyn Disk>,
@@ -246,9 +273,13 @@ impl DirectoryReader {
     }
 
     fn open_next(&mut self) -> Result<bool, LogError> {
-        let Some(file) = self.files.pop_front() else { return Ok(false) };
         let io = LogError::io(&self.name, "read a segment");
-        let handle = self.disk.open_read(&file.path).map_err(&io)?;
+        let (file, handle) = loop {
+            let Some(listed) = self.files.pop_front() else { return Ok(false) };
+            if let Some(opened) = open_listed(&*self.disk, &listed, self.before.is_some(), &self.name)? {
+                break opened;
+            }
+        };
         let header = match inspect::read_header(&*handle).map_err(&io)? {
             Ok(header) => header,
             Err(SegmentFault::Version(version)) => return Err(newer(&file.path, version)),

@@ -16,6 +16,7 @@ use super::space::SpaceCheck;
 use super::wakers::WakerSet;
 use super::{Batch, Lsn, SyncPolicy};
 use crate::clock::Clock;
+use crate::defects::{self, Defect};
 use crate::disk::is_full;
 
 /// How often a full disk is looked at again.
@@ -87,6 +88,8 @@ pub(super) struct Writer {
     /// Tasks whose records are written and not synced.
     unsynced: WakerSet,
     space: SpaceCheck,
+    /// A segment was removed, and the sync of the directory failed.
+    has_unsynced_removal: bool,
     /// The batch that found no space, and when it is tried again.
     stalled: Option<(Commit, Duration)>,
     /// Since when there was nothing to do.
@@ -105,6 +108,7 @@ impl Writer {
         let end = shared.durable();
         Writer {
             space: SpaceCheck::new(shared.options.min_free_bytes),
+            has_unsynced_removal: false,
             shared,
             clock,
             meters,
@@ -264,7 +268,10 @@ impl Writer {
     /// Writes the header into the space in front of the records.
     fn seal(&mut self, pending: &mut Pending) -> Header {
         let now_ms = self.clock.now_ms();
-        let arrival_ms = self.arrival_ms.map_or(now_ms, |before| before.max(now_ms));
+        let arrival_ms = self
+            .arrival_ms
+            .filter(|_| !defects::is(Defect::ArrivalGoesBack))
+            .map_or(now_ms, |before| before.max(now_ms));
         self.arrival_ms = Some(arrival_ms);
         let (space, body) = pending.buffer.split_at_mut(HEADER_BYTES);
         let header = Header {
@@ -274,6 +281,7 @@ impl Writer {
             arrival_ms,
             synced_below: self.synced,
             body_crc: crc32c(body),
+            is_hole: false,
         };
         space.copy_from_slice(&header.encode(self.active.seed));
         header
@@ -333,7 +341,11 @@ impl Writer {
 
     fn sync_file(&mut self) -> Result<(), String> {
         let begun = self.clock.monotonic();
-        self.active.file.sync().map_err(|error| error.to_string())?;
+        let skips = defects::is(Defect::AcknowledgeBeforeSync) && self.shared.options.sync == SyncPolicy::EveryCommit;
+        let synced = if skips { Ok(()) } else { self.active.file.sync() };
+        synced.or_else(
+            |error| if defects::is(Defect::DurableAfterFailedSync) { Ok(()) } else { Err(error.to_string()) },
+        )?;
         self.meters.synced(self.clock.monotonic().saturating_sub(begun));
         self.synced = self.written;
         Ok(())
@@ -429,29 +441,41 @@ impl Writer {
 
     /// Frees segments that nobody wants, oldest first and each for good before the next: after a power cut the log
     /// never has a gap.
-    fn free_segments(&self) {
-        let shared = &self.shared;
-        let released = lock(&shared.queue).released;
-        let now_ms = self.clock.now_ms();
-        loop {
-            let mut segments = lock(&shared.segments);
-            if next_to_free(&segments, released, &shared.options.retention, now_ms).is_none() {
-                return;
-            }
-            let Some(freed) = segments.list.pop_front() else { return };
-            drop(segments);
-            let removed = shared.disk.remove(&shared.segment_path(freed.first));
-            let synced = removed.and_then(|()| shared.disk.sync_dir(&shared.options.dir));
-            if let Err(error) = synced {
-                let is_gone = error.kind() == io::ErrorKind::NotFound;
-                tracing::warn!(log = shared.options.name, %error, "a segment could not be freed");
-                if !is_gone {
-                    lock(&shared.segments).list.push_front(freed);
-                }
-                return;
-            }
-            tracing::debug!(log = shared.options.name, first = %freed.first, end = %freed.end, "freed a segment");
+    fn free_segments(&mut self) {
+        if self.has_unsynced_removal && !self.sync_removal() {
+            return;
         }
+        while let Some(freed) = self.next_freed() {
+            let removed = self.shared.disk.remove(&self.shared.segment_path(freed.first));
+            if let Err(error) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(log = self.shared.options.name, %error, "a segment could not be freed");
+                lock(&self.shared.segments).list.push_front(freed);
+                return;
+            }
+            if !self.sync_removal() {
+                return;
+            }
+            tracing::debug!(log = self.shared.options.name, first = %freed.first, end = %freed.end, "freed a segment");
+        }
+    }
+
+    /// Takes the next segment that nobody wants off the list.
+    fn next_freed(&self) -> Option<Segment> {
+        let released = lock(&self.shared.queue).released;
+        let mut segments = lock(&self.shared.segments);
+        next_to_free(&segments, released, &self.shared.options.retention, self.clock.now_ms())?;
+        segments.list.pop_front()
+    }
+
+    fn sync_removal(&mut self) -> bool {
+        let synced = self.shared.disk.sync_dir(&self.shared.options.dir);
+        self.has_unsynced_removal = synced.is_err();
+        if let Err(error) = &synced {
+            tracing::warn!(log = self.shared.options.name, %error, "a freed segment may come back after a power cut");
+        }
+        synced.is_ok()
     }
 
     fn trim(&self) {

@@ -22,6 +22,7 @@ use super::frame::{self, Next};
 use super::handle::{ConnectionId, Handle};
 use super::scratch::{self, OUTPUT_BYTES, READ_BYTES, Scratch};
 use super::session::{Event, Session};
+use crate::defects::{self, Defect};
 use crate::log::{AppendError, Lsn, Records};
 
 /// Reads in one poll before other connections get their turn.
@@ -158,6 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
         }
+        // The buffer is the thread's: answers to the last read wait with the connection.
+        self.unsent.extend_from_slice(&scratch.out);
+        scratch.out.clear();
         context.waker().wake_by_ref();
         Ok(())
     }
@@ -194,8 +198,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.session.acks().len() == 0 {
             return;
         }
+        let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.gate.durable() };
         let waiting = self.session.acks().len();
-        if let Some(read_at) = self.session.write_acks(self.door.gate.durable(), out) {
+        if let Some(read_at) = self.session.write_acks(durable, out) {
             self.door.meters.traffic.acknowledged(waiting - self.session.acks().len());
             self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
         }
@@ -282,7 +287,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut until = None;
         if !records.is_empty() {
             let waits = self.session.acks().has_unsealed();
-            match self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now()) {
+            let appended = {
+                // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
+                // the journal. What the client sends again there would stand in front of what it repeats.
+                let Some(_own) = self.handle.own(self.id) else { return Err(Close::TakenOver) };
+                self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now())
+            };
+            match appended {
                 Ok(lsn) => {
                     until = Some(lsn);
                     if waits {
@@ -485,5 +496,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn deadline(&self) -> Instant {
         self.timer.deadline().into_std()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::{Ingest, Mqtt};
+    use crate::mqtt::testing::{Sent, TestJournal, client, packets};
+    use crate::mqtt::{Version, service};
+
+    /// A client all of whose packets are there already, one to a read.
+    struct Pieces {
+        pieces: VecDeque<Vec<u8>>,
+        written: Vec<u8>,
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if let Some(piece) = self.pieces.pop_front() {
+                buffer.put_slice(&piece);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.written.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Where a poll ends after some reads, for the sake of others, the answers to the last of them are not lost.
+    #[tokio::test]
+    async fn every_packet_is_answered_however_many_are_there_at_once() {
+        const PINGREQ: [u8; 2] = [0xc0, 0];
+        let count = 3 * MAX_READS + 1;
+        let mut pieces = VecDeque::from(vec![PINGREQ.to_vec(); count]);
+        pieces.push_front(client(Version::V4).connect("c"));
+        let mut stream = Pieces { pieces, written: Vec::new() };
+        let journal = TestJournal::eager();
+        let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, Arc::new(SystemClock));
+        service::serve(&mut stream, Arc::new(door), CancellationToken::new()).await;
+        let answers = packets(&stream.written, Version::V4);
+        let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
+        assert_eq!((answers.len(), pings.count()), (1 + count, count));
     }
 }

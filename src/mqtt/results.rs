@@ -218,6 +218,7 @@ mod tests {
             topic: "t",
             payload: b"{}",
             payload_bytes: 2,
+            origin: None,
         };
         entry.encode(out);
     }

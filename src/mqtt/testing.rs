@@ -242,6 +242,7 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
         }
         Record::Tick => "tick".into(),
         Record::Resumed => "resumed".into(),
+        Record::Replay(replay) => format!("replay of record {}", replay.position),
         Record::Settings(_) => "settings".into(),
     });
     described.collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::core::operator::{GroupBlob, Operator};
 use crate::pipeline::checkpoint_worker::{Waited, Worker};
-use crate::pipeline::checkpoint_writer::{Completion, Job, Outcome};
+use crate::pipeline::checkpoint_writer::{Completion, Failure, Job, Outcome};
 use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
@@ -102,7 +102,7 @@ impl Checkpointer {
     fn is_time(&self) -> bool {
         let Some(last_begin) = self.last_begin else { return true };
         let elapsed = self.clock.monotonic().saturating_sub(last_begin);
-        elapsed >= self.interval && (self.journal_bytes >= self.last_bytes || elapsed >= self.interval * MAX_INTERVALS)
+        is_time(elapsed, self.interval, self.journal_bytes, self.last_bytes)
     }
 
     /// Takes the state as it is at this record boundary.
@@ -149,10 +149,13 @@ impl Checkpointer {
         }
     }
 
-    /// Looks whether the writer has finished.
-    pub(super) fn poll(&mut self, operator: &mut Operator) {
-        if let Some(outcome) = self.worker.outcome() {
-            self.finished(operator, &outcome);
+    /// Looks whether the writer has finished. An error says that the store cannot be used any more.
+    pub(super) fn poll(&mut self, operator: &mut Operator) -> Result<(), String> {
+        let Some(outcome) = self.worker.outcome() else { return Ok(()) };
+        self.finished(operator, &outcome);
+        match outcome {
+            Err(Failure::Lost(reason)) => Err(reason),
+            Ok(_) | Err(Failure::Passing(_)) => Ok(()),
         }
     }
 
@@ -194,7 +197,7 @@ impl Checkpointer {
             match self.worker.wait() {
                 Waited::Outcome(outcome) => {
                     self.finished(operator, &outcome);
-                    outcome?;
+                    outcome.map_err(|failure| failure.sentence().to_owned())?;
                 }
                 Waited::Gone => return Err("its writer has stopped".into()),
                 Waited::NotYet if self.clock.monotonic() >= deadline => {

@@ -165,6 +165,11 @@ impl Pipeline {
         self.ask(move |operator| operator.last_windows(since_ms, limit)).await
     }
 
+    /// Whether each of these errors was replayed, or counts as replayed.
+    pub async fn are_replayed(&self, error_seqs: Vec<u64>) -> Result<Vec<bool>, Unavailable> {
+        self.ask(move |operator| operator.are_replayed(&error_seqs)).await
+    }
+
     /// The newest completed checkpoints of this run, newest first.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
         lock(&self.shared.published).checkpoints.iter().cloned().collect()

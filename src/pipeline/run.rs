@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::core::record::{self, InvalidRecord};
+use crate::defects::{self, Defect};
 use crate::log::{AppendError, Batch, LogError, Records};
 use crate::pipeline::handle::Pipeline;
 use crate::pipeline::start::Runner;
@@ -56,6 +57,9 @@ pub enum PipelineError {
     /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
     #[error("the last checkpoint failed: {0}")]
     Checkpoint(String),
+    /// The checkpoint store became unusable. The next start replaces it.
+    #[error("{0}; the next start moves the store aside and goes on from a savepoint or the journal")]
+    Store(String),
 }
 
 /// What a turn of the loop came to.
@@ -169,7 +173,7 @@ impl Runner {
             self.process(batch)?;
             self.progress.last_batch = now;
         }
-        self.checkpoint();
+        self.checkpoint()?;
         if batch.is_some() {
             if now.saturating_sub(self.progress.last_status) >= STATUS_INTERVAL {
                 self.publish_status();
@@ -211,6 +215,12 @@ impl Runner {
 
     fn process(&mut self, batch: &Batch) -> Result<(), PipelineError> {
         assert!(batch.first().0 <= self.position, "the journal freed records that no checkpoint has");
+        if batch.is_hole() {
+            let (first, end) = (batch.first().0, batch.end().0);
+            tracing::warn!(first, end, "passing journal records that are lost: `weir journal repair` cut them out");
+            // From a checkpoint behind them on no start computes results again because of them.
+            self.checkpointer.hasten();
+        }
         let skip = (self.position - batch.first().0) as usize;
         let records = batch.records().skip(skip);
         self.operator
@@ -245,14 +255,18 @@ impl Runner {
         }
     }
 
-    fn checkpoint(&mut self) {
-        self.checkpointer.poll(&mut self.operator);
+    fn checkpoint(&mut self) -> Result<(), PipelineError> {
+        self.checkpointer.poll(&mut self.operator).map_err(PipelineError::Store)?;
         // Results that no output log has taken yet are in no checkpoint.
         if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
+            if defects::is(Defect::FreeJournalEarly) {
+                self.journal.release(crate::log::Lsn(self.position));
+            }
         }
         self.checkpointer.step(&mut self.operator);
+        Ok(())
     }
 
     fn positions(&self) -> Positions {

@@ -160,6 +160,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn posts_json() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            while !request.ends_with("{\"a\":1}") {
+                let mut bytes = [0; 1_024];
+                let read = stream.read(&mut bytes).await.unwrap();
+                request.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+            request
+        };
+        let (response, request) = tokio::join!(post(&authority, "/a", Bytes::from_static(b"{\"a\":1}")), server);
+        assert_eq!(response.unwrap(), Response { status: 409, body: Bytes::from_static(b"no") });
+        assert!(request.starts_with("POST /a HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_ascii_lowercase().contains("content-type: application/json\r\n"), "{request}");
+    }
+
+    #[tokio::test]
     async fn nobody_there() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();

@@ -3,6 +3,7 @@
 //! sled 0.34.7 keeps what it is given only when used in a certain way; each rule stands at its call.
 
 use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,8 +58,24 @@ impl SledStore {
             .open()
             .map_err(|source| StateError::Sled { directory: directory.to_owned(), source })?;
         let store = Self { db, directory: directory.to_owned(), disk };
+        store.sync_conf()?;
         store.sync()?;
         Ok(store)
+    }
+
+    /// sled writes `conf` once and never syncs it; half of it is damage.
+    fn sync_conf(&self) -> Result<(), StateError> {
+        let file = self.disk.open(&self.directory.join("conf")).map_err(|source| self.io_error(source))?;
+        file.sync().map_err(|source| self.io_error(source))
+    }
+
+    /// Calls sled. It panics where its files are not as it left them.
+    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StateError> {
+        // After an error the store is opened again or given up: nothing that a panic left half done is used.
+        match std::panic::catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => result.map_err(|source| self.sled_error(source)),
+            Err(_) => Err(StateError::Panicked { directory: self.directory.clone() }),
+        }
     }
 
     fn sled_error(&self, source: sled::Error) -> StateError {
@@ -72,7 +89,7 @@ impl SledStore {
 
 impl KeyValue for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let value = self.db.get(key).map_err(|source| self.sled_error(source))?;
+        let value = self.guarded(|| self.db.get(key))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -83,11 +100,11 @@ impl KeyValue for SledStore {
             assert!(value.len() <= MAX_VALUE_BYTES, "a value of {} bytes", value.len());
             batch.insert(key.as_slice(), *value);
         }
-        self.db.apply_batch(batch).map_err(|source| self.sled_error(source))
+        self.guarded(|| self.db.apply_batch(batch))
     }
 
     fn sync(&self) -> Result<(), StateError> {
-        self.db.flush().map_err(|source| self.sled_error(source))?;
+        self.guarded(|| self.db.flush())?;
         // On Linux sled's flush is sync_file_range, which leaves metadata and the drive's cache alone.
         let file = self.disk.open(&self.directory.join("db")).map_err(|source| self.io_error(source))?;
         file.sync().map_err(|source| self.io_error(source))?;
@@ -111,3 +128,6 @@ fn remove_unfinished_snapshots(directory: &Path, disk: &dyn Disk) -> std::io::Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod torture;

@@ -13,6 +13,7 @@ pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ pub enum StateError {
         /// What does not fit.
         what: String,
     },
-    /// sled panicked while it opened or loaded.
-    #[error("the state store at {} is damaged: reading it panicked", directory.display())]
+    /// sled panicked.
+    #[error("the state store at {} is damaged: sled panicked", directory.display())]
     Panicked {
         /// Directory of the store.
         directory: PathBuf,
@@ -76,8 +77,17 @@ impl StateError {
     pub fn is_damage(&self) -> bool {
         match self {
             StateError::Damaged { .. } | StateError::Panicked { .. } | StateError::TimedOut { .. } => true,
-            StateError::Sled { source, .. } => !matches!(source, sled::Error::Io(_)),
-            StateError::Io { .. } | StateError::Newer { .. } => false,
+            StateError::Sled { source: sled::Error::Io(source), .. } | StateError::Io { source, .. } => {
+                is_out_of_place(source.kind())
+            }
+            StateError::Sled { .. } => true,
+            StateError::Newer { .. } => false,
         }
     }
+}
+
+/// Errors that speak of what stands in the place of the store's files, not of the file system under them: a directory, a
+/// file that is too short.
+fn is_out_of_place(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidData | ErrorKind::IsADirectory | ErrorKind::UnexpectedEof)
 }

@@ -11,12 +11,10 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::{DirectoryReader, LogError};
 use crate::state::StateError;
-use crate::state::key_value::KeyValue;
 use crate::state::savepoint::{self, SavepointError};
-use crate::state::store::{Checkpoint, Store, open_within};
+use crate::state::store::{Checkpoint, Opening, Store};
 
-/// Opens the key-value store in a directory. May be called again after the directory was moved aside.
-pub type OpenStore = Arc<dyn Fn(&Path) -> Result<Box<dyn KeyValue>, StateError> + Send + Sync>;
+pub use crate::state::store::OpenStore;
 
 /// Where state is looked for.
 #[derive(Clone)]
@@ -126,13 +124,7 @@ pub fn open(options: &RecoveryOptions) -> Result<Recovered, RecoveryError> {
 }
 
 fn open_store(options: &RecoveryOptions, directory: &Path) -> Result<(Store, Option<Checkpoint>), StateError> {
-    match options.limit {
-        Some(limit) => {
-            let (open, owned) = (options.open.clone(), directory.to_owned());
-            open_within(limit, directory, move || open(&owned))
-        }
-        None => Store::load((options.open)(directory)?, directory.to_owned()),
-    }
+    Store::open(Opening { open: options.open.clone(), limit: options.limit }, directory)
 }
 
 /// First record of the journal; 0 where it has none yet.

@@ -1,10 +1,11 @@
 //! Writes checkpoints and reads the newest complete one.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::core::operator::{GroupBlob, KEY_GROUPS};
+use crate::defects::{self, Defect};
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 use crate::state::manifest::{GroupEntry, InvalidManifest, Manifest, Positions};
@@ -31,6 +32,58 @@ pub struct Store {
     /// Blobs of the checkpoint being written.
     next: Vec<Option<GroupEntry>>,
     written_bytes: u64,
+    /// How it was opened; `None` where it was only loaded.
+    opening: Option<Opening>,
+    /// A call failed: what the store holds is not known until it was opened again.
+    failed: bool,
+}
+
+/// Opens the key-value store in a directory. May be called again: after the directory was moved aside, and after a call of
+/// the store failed and it was dropped.
+pub type OpenStore = Arc<dyn Fn(&Path) -> Result<Box<dyn KeyValue>, StateError> + Send + Sync>;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Opening {
+    /// Opens the key-value store.
+    pub open: OpenStore,
+    /// Time in which it must open and load, in a thread of its own; `None`: in this thread, however long it takes.
+    pub limit: Option<Duration>,
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opening").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// Stands where a store was that failed.
+#[derive(Debug)]
+struct Closed(PathBuf);
+
+impl Closed {
+    fn error<T>(&self) -> Result<T, StateError> {
+        let source = std::io::Error::other("it is closed after a failure");
+        Err(StateError::Io { directory: self.0.clone(), source })
+    }
+}
+
+impl KeyValue for Closed {
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.error()
+    }
+
+    fn put(&self, _: &[(Vec<u8>, &[u8])]) -> Result<(), StateError> {
+        self.error()
+    }
+
+    fn sync(&self) -> Result<(), StateError> {
+        self.error()
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StateError> {
+        self.error()
+    }
 }
 
 /// Opens the store that `open` makes and loads the newest checkpoint, in a thread of its own with a time limit:
@@ -59,11 +112,70 @@ pub fn open_within(
 }
 
 impl Store {
+    /// Opens the store in `directory` and loads the newest complete checkpoint. Once a call has failed, the store is
+    /// opened again before the next checkpoint.
+    pub fn open(opening: Opening, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
+        let (mut store, checkpoint) = Self::open_once(&opening, directory, None)?;
+        store.opening = Some(opening);
+        Ok((store, checkpoint))
+    }
+
+    fn open_once(
+        opening: &Opening,
+        directory: &Path,
+        before: Option<Box<dyn KeyValue>>,
+    ) -> Result<(Self, Option<Checkpoint>), StateError> {
+        let (open, owned) = (opening.open.clone(), directory.to_owned());
+        let open = move || {
+            // sled holds a lock on its file as long as the value lives.
+            drop(before);
+            open(&owned)
+        };
+        match opening.limit {
+            Some(limit) => open_within(limit, directory, open),
+            None => Self::load(open()?, directory.to_owned()),
+        }
+    }
+
+    /// sled remembers a failed write (a full disk) for ever, and what a failed call left behind is known only by looking:
+    /// the manifest of the checkpoint that failed may be on disk, and then its slots must not be written over.
+    fn reopen_after_failure(&mut self) -> Result<(), StateError> {
+        if !self.failed {
+            return Ok(());
+        }
+        let Some(opening) = self.opening.clone() else { return Ok(()) };
+        let closed = Box::new(Closed(self.directory.clone()));
+        let before = std::mem::replace(&mut self.values, closed);
+        let (opened, _) = Self::open_once(&opening, &self.directory, Some(before))?;
+        if opened.last_id < self.last_id {
+            let (found, known) = (opened.last_id, self.last_id);
+            return Err(damaged(&self.directory, format!("it holds checkpoint {found}, and {known} was complete")));
+        }
+        tracing::info!(checkpoint = opened.last_id, "the state store was opened again after a failure");
+        *self = Self { opening: Some(opening), ..opened };
+        Ok(())
+    }
+
+    fn checked<T>(&mut self, result: Result<T, StateError>) -> Result<T, StateError> {
+        self.failed |= result.is_err();
+        result
+    }
+
     /// Takes a store and loads the newest complete checkpoint in it.
     pub fn load(values: Box<dyn KeyValue>, directory: PathBuf) -> Result<(Self, Option<Checkpoint>), StateError> {
         let empty = vec![None; usize::from(KEY_GROUPS)];
         let (complete, next) = (empty.clone(), empty);
-        let mut store = Self { values, directory, last_id: 0, last: None, complete, next, written_bytes: 0 };
+        let mut store = Self {
+            values,
+            directory,
+            last_id: 0,
+            last: None,
+            complete,
+            next,
+            written_bytes: 0,
+            opening: None,
+            failed: false,
+        };
         let Some(manifest) = store.newest_manifest()? else {
             return Ok((store, None));
         };
@@ -106,10 +218,17 @@ impl Store {
 
     /// Writes blobs of the next checkpoint.
     pub fn put_groups(&mut self, blobs: &[GroupBlob]) -> Result<(), StateError> {
+        self.reopen_after_failure()?;
+        let written = self.write_groups(blobs);
+        self.checked(written)
+    }
+
+    fn write_groups(&mut self, blobs: &[GroupBlob]) -> Result<(), StateError> {
         let mut batch = Vec::with_capacity(MAX_BATCH_OPERATIONS);
         for blob in blobs {
             let index = usize::from(blob.group);
-            let slot = self.complete[index].map_or(0, |entry| 1 - entry.slot);
+            let reuses = defects::is(Defect::ReuseSlot);
+            let slot = self.complete[index].map_or(0, |entry| if reuses { entry.slot } else { 1 - entry.slot });
             for (chunk, bytes) in blob.bytes.chunks(MAX_VALUE_BYTES).enumerate() {
                 batch.push((group_key(slot, blob.group, chunk), bytes));
                 if batch.len() == MAX_BATCH_OPERATIONS {
@@ -132,7 +251,23 @@ impl Store {
         positions: Positions,
         header: Vec<u8>,
     ) -> Result<(u64, u64), StateError> {
-        self.values.sync()?;
+        self.reopen_after_failure()?;
+        let completed = self.write_manifest(started_ms, positions, header);
+        self.checked(completed)
+    }
+
+    fn write_manifest(
+        &mut self,
+        started_ms: i64,
+        positions: Positions,
+        header: Vec<u8>,
+    ) -> Result<(u64, u64), StateError> {
+        if !defects::is(Defect::SkipStoreSync) {
+            self.values.sync()?;
+        }
+        let too_far = positions.replay_from + u64::from(defects::is(Defect::ReplayFromTooHigh));
+        let replay_from = too_far.saturating_sub(u64::from(defects::is(Defect::ReplayFromTooLow)));
+        let positions = Positions { replay_from, ..positions };
         let id = self.last_id + 1;
         let groups = (0u16..).zip(&self.next).filter_map(|(group, entry)| entry.map(|entry| (group, entry))).collect();
         let manifest = Manifest { id, started_ms, positions, header, groups };
@@ -313,6 +448,60 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// How `memory` is opened; what it holds is synced then, as with sled.
+    fn opening(memory: &Memory) -> Opening {
+        let memory = memory.clone();
+        let open = move |_: &Path| memory.sync().map(|()| Box::new(memory.clone()) as Box<dyn KeyValue>);
+        Opening { open: Arc::new(open), limit: None }
+    }
+
+    fn attempt(store: &mut Store, byte: u8) -> Result<u64, StateError> {
+        store.put_groups(&[blob(1, 10, byte), blob(2, MAX_VALUE_BYTES + 1, byte)])?;
+        store.complete(0, positions(u64::from(byte)), vec![byte; 100]).map(|(id, _)| id)
+    }
+
+    /// A failed call anywhere in one checkpoint, then a crash anywhere in the next: what failed may have reached the disk
+    /// all the same, and must not be half written over.
+    #[test]
+    fn a_failure_and_then_a_crash_leave_a_whole_checkpoint() {
+        for (fail_at, crash_at) in (0..6).flat_map(|fail_at| (0..16).map(move |crash_at| (fail_at, crash_at))) {
+            for keep_unsynced in [false, true] {
+                let memory = Memory::default();
+                let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+                attempt(&mut store, 1).unwrap();
+                memory.0.lock().unwrap().calls_left = Some(fail_at);
+                if attempt(&mut store, 2).is_err() {
+                    store.abandon();
+                }
+                memory.0.lock().unwrap().calls_left = Some(crash_at);
+                let completed = attempt(&mut store, 3).is_ok();
+                let what = format!("failure at {fail_at}, crash at {crash_at}, {keep_unsynced}");
+                let (_, found) = Store::load(Box::new(memory.crash(keep_unsynced)), PathBuf::from("memory"))
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                let found = found.unwrap_or_else(|| panic!("{what}: nothing"));
+                let byte = found.manifest.positions.replay_from as u8;
+                assert!(!completed || byte == 3, "{what}: {byte}");
+                assert_eq!(found.manifest.header, [byte; 100], "{what}");
+                assert_eq!(found.groups, [blob(1, 10, byte), blob(2, MAX_VALUE_BYTES + 1, byte)], "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_that_lost_its_checkpoint_is_damaged() {
+        let memory = Memory::default();
+        let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+        attempt(&mut store, 1).unwrap();
+        memory.0.lock().unwrap().calls_left = Some(0);
+        assert!(attempt(&mut store, 2).is_err());
+        // Still failing: the store stays closed, and that is not damage.
+        assert!(attempt(&mut store, 2).is_err());
+        memory.0.lock().unwrap().calls_left = None;
+        memory.0.lock().unwrap().current.clear();
+        let error = attempt(&mut store, 2).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("checkpoint 0, and 1 was complete"), "{error}");
     }
 
     #[test]

@@ -81,6 +81,9 @@ metrics! {
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
+    ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";
+    ERROR_REPLAYS_IGNORED Counter "weir_error_replays_ignored_total" "Journal records that would replay an error a second time, passed over, since the journal began.";
+    ERROR_REPLAY_RANGES_MERGED Counter "weir_error_replay_ranges_merged_total" "Merges of ranges of replayed errors beyond 16384 since the journal began: errors between them cannot be replayed.";
     PIPELINE_POSITION Gauge "weir_pipeline_position" "Journal position of the pipeline.";
     PIPELINE_BACKLOG Gauge "weir_pipeline_backlog_records" "Synced journal records not yet processed.";
     REPLAY_MISMATCHES Counter "weir_replay_mismatches_total" "Replayed results that differ from the output logs: 0 unless weir has a defect.";

@@ -49,13 +49,34 @@ pub fn get_as(address: SocketAddr, path: &str, accept: &str) -> Response {
     request(address, path, accept).unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }
 
+/// Sends JSON.
+#[track_caller]
+pub fn post(address: SocketAddr, path: &str, json: &str) -> Response {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{json}",
+        json.len()
+    );
+    answer_to(address, &head).unwrap_or_else(|error| panic!("POST {path}: {error}"))
+}
+
 /// `None` where there is no whole answer.
 pub fn try_get(address: SocketAddr, path: &str) -> Option<Response> {
     request(address, path, "*/*").ok()
 }
 
 fn request(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<Response> {
-    let mut reader = send(address, path, accept, "close")?;
+    read_answer(send(address, path, accept, "close")?)
+}
+
+fn answer_to(address: SocketAddr, request: &str) -> std::io::Result<Response> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.write_all(request.as_bytes())?;
+    read_answer(BufReader::new(stream))
+}
+
+fn read_answer(mut reader: BufReader<TcpStream>) -> std::io::Result<Response> {
     let (status, headers) = read_head(&mut reader)?;
     let mut body = Vec::new();
     if headers.iter().any(|(name, value)| name == "transfer-encoding" && value.contains("chunked")) {

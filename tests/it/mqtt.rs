@@ -255,6 +255,18 @@ pub fn connect_packet(version: Version, client_id: &str) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// A CONNECT that goes on with the client's session, which outlives the connection.
+pub fn resuming_connect_packet(version: Version, client_id: &str) -> Vec<u8> {
+    let mut body = string("MQTT");
+    body.extend_from_slice(&[if version == Version::V4 { 4 } else { 5 }, 0, 0, 60]);
+    if version == Version::V5 {
+        // A session expiry interval of an hour.
+        body.extend_from_slice(&[5, 0x11, 0, 0, 0x0e, 0x10]);
+    }
+    body.extend(string(client_id));
+    packet(0x10, &body)
+}
+
 /// A PUBLISH; `id` is left out for QoS 0.
 pub fn publish_packet(version: Version, topic: &str, payload: &[u8], qos: u8, dup: bool, id: u16) -> Vec<u8> {
     let mut body = string(topic);
@@ -285,8 +297,13 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr, version: Version, client_id: &str) -> io::Result<Self> {
+        Self::try_connect_with(address, version, &connect_packet(version, client_id))
+    }
+
+    /// Connects with this CONNECT.
+    pub fn try_connect_with(address: SocketAddr, version: Version, connect: &[u8]) -> io::Result<Self> {
         let mut client = Self::open(address, version)?;
-        client.send(&connect_packet(version, client_id))?;
+        client.send(connect)?;
         let answer = client.read()?;
         if answer.kind != CONNACK || answer.body.get(1) != Some(&0) {
             return Err(io::Error::other(format!("the CONNECT was answered with {answer:?}")));

@@ -12,6 +12,11 @@ impl Random {
         Self(seed)
     }
 
+    /// With this seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A generator of its own for a part of the test.
     pub fn fork(&mut self) -> Self {
         Self(self.next())

@@ -1,16 +1,18 @@
 //! `weir replay`: the same results from the journal, and Flink's results from recorded events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::http::post;
 use crate::mqtt::{Client, Version};
 use crate::random::Random;
-use crate::wait::window_before;
+use crate::wait::{wait_for, window_before};
 use crate::weir::{WEIR, Weir, write_config};
 
 fn run(command: &mut Command) {
@@ -88,6 +90,7 @@ fn a_journal_gives_its_windows_again() {
         ("errors.store_duplicates", "true"),
     ]);
     let start = window_before(90);
+    let mut replays = 0;
     for round in 0..3 {
         for device in 0..5 {
             let id = format!("d{device}");
@@ -104,6 +107,11 @@ fn a_journal_gives_its_windows_again() {
             }
             client.telemetry(&id, "{\"metric\":");
         }
+        // Some of the errors are processed again; which of them can be does not matter here.
+        for _ in 0..20 {
+            let seq = random.below(100 * (round as u64 + 1));
+            replays += u64::from(post(weir.http(), &format!("/api/v1/errors/{seq}/replay"), "").status == 200);
+        }
         match round {
             0 => weir.kill(),
             _ => weir.terminate(),
@@ -113,6 +121,7 @@ fn a_journal_gives_its_windows_again() {
     weir.wait_closed();
     let windows = in_order(raw_list(&weir, "windows", "&revisions=all"));
     let errors = in_order(raw_list(&weir, "errors", ""));
+    assert!(replays > 0, "no error was replayed");
     assert!(windows.len() > 50 && errors.len() > 50, "{} windows, {} errors", windows.len(), errors.len());
     weir.assert_accounted();
     weir.terminate();
@@ -120,6 +129,97 @@ fn a_journal_gives_its_windows_again() {
     run(weir.command(&["replay"]).arg(weir.data()).arg("--out").arg(&out));
     assert_eq!(lines(&out.join("windows.jsonl")), windows);
     assert_eq!(lines(&out.join("errors.jsonl")), errors);
+}
+
+/// The newest revision of each window of devices that `is_wanted`, without what depends on when it fired.
+fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Value> {
+    let mut windows = BTreeMap::new();
+    for line in lines {
+        let mut window: Value = serde_json::from_str(line).expect("JSON");
+        if is_wanted(window["device_id"].as_str().expect("text")) {
+            let fields = window.as_object_mut().expect("an object");
+            fields.remove("seq");
+            fields.remove("revision");
+            windows.insert(key(&window, window["window_start"].as_i64().expect("a time")), window);
+        }
+    }
+    windows
+}
+
+fn publish_measured(weir: &Weir, start: i64) {
+    for device in 0..3 {
+        let id = format!("measured-{device}");
+        let mut client = Client::connect(weir.mqtt(), Version::V5, &id);
+        for seq in 0..40 {
+            let value = (seq * 37 + device) as f64 / 7.0;
+            let timestamp = start + seq * 1_000;
+            client.telemetry(&id, &format!(r#"{{"metric":"m","value":{value},"timestamp":{timestamp},"seq":{seq}}}"#));
+        }
+    }
+}
+
+#[test]
+fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
+    // Lateness without end: however slowly this runs, every reading is in its window.
+    let common = [("window.idle_timeout", "'1s'"), ("window.allowed_lateness", "'1h'")];
+    let mut settings = common.to_vec();
+    settings.extend([
+        ("journal.retention", "'1h'"),
+        ("journal.segment_size", "'1MiB'"),
+        ("journal.commit_max_bytes", "'1MiB'"),
+        ("state.checkpoint_interval", "'100ms'"),
+    ]);
+    let weir = Weir::start(&settings);
+    let mut new = common.to_vec();
+    new.push(("window.size", "'20s'"));
+    let start = window_before(600) / 20_000 * 20_000;
+    publish_measured(&weir, start);
+    let config = weir.path("new.toml");
+    write_config(&config, &new);
+    let out = weir.path("out");
+    let names = |weir: &Weir| -> BTreeSet<String> {
+        let entries = fs::read_dir(weir.data()).expect("a readable directory");
+        let names =
+            entries.map(|entry| entry.expect("a readable directory").file_name().to_string_lossy().into_owned());
+        // The running weir makes this one when the first savepoint is due.
+        names.filter(|name| name != "savepoints").collect()
+    };
+    let before = names(&weir);
+    let stop = AtomicBool::new(false);
+    let replayed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Client::connect(weir.mqtt(), Version::V5, "noise");
+            for seq in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let timestamp = start + seq * 10;
+                let payload = format!(r#"{{"metric":"m","value":1,"timestamp":{timestamp},"seq":{seq}{:20000}}}"#, "");
+                client.telemetry("noise", &payload);
+            }
+        });
+        let replayed = wait_for("the measured windows are closed in the journal, which has several segments", || {
+            let mut command = Command::new(WEIR);
+            command.arg("replay").arg(weir.data()).arg("--out").arg(&out).arg("--config").arg(&config);
+            run(&mut command);
+            let windows = newest(&lines(&out.join("windows.jsonl")), |device| device.starts_with("measured"));
+            let counted: u64 = windows.values().filter_map(|window| window["count"].as_u64()).sum();
+            let segments = fs::read_dir(weir.data().join("journal")).expect("a readable directory").count();
+            (counted == 120 && segments > 2).then_some(windows)
+        });
+        stop.store(true, Ordering::Relaxed);
+        replayed
+    });
+    assert_eq!(names(&weir), before, "the replay left something in the data directory");
+    assert_eq!(replayed.len(), 3 * 2, "windows of 20 s");
+    weir.wait_closed();
+    weir.assert_accounted();
+
+    let fresh = Weir::start(&new);
+    publish_measured(&fresh, start);
+    fresh.wait_closed();
+    let expected = newest(&in_order(raw_list(&fresh, "windows", "&revisions=all")), |_| true);
+    assert_eq!(replayed, expected);
 }
 
 #[test]

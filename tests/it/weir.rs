@@ -50,13 +50,19 @@ impl Weir {
     /// A directory with a config, nothing running.
     pub fn prepare(settings: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
-        let data = format!("'{}'", directory.path().join("data").display());
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let weir = Self { directory, environment: Vec::new(), child: None, mqtt: nowhere, http: nowhere };
+        weir.configure(settings);
+        weir
+    }
+
+    /// Writes the config for the next start.
+    pub fn configure(&self, settings: &[(&str, &str)]) {
+        let data = format!("'{}'", self.data().display());
         let mut all = BASE.to_vec();
         all.push(("node.data_dir", &data));
         all.extend_from_slice(settings);
-        write_config(&directory.path().join("config.toml"), &all);
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { directory, environment: Vec::new(), child: None, mqtt: nowhere, http: nowhere }
+        write_config(&self.path("config.toml"), &all);
     }
 
     /// Starts weir with these settings and waits until it is ready.

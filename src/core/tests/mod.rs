@@ -7,12 +7,13 @@ mod model;
 mod properties;
 mod reasons;
 mod reconfigure;
+mod replays;
 mod snapshots;
 mod state;
 
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
-use crate::core::record::{self, Publish};
+use crate::core::record::{self, Decoder, Publish, Record, Replay, ReplayItems};
 use crate::core::settings::Settings;
 
 /// Arrival time at which the tests begin; on a window boundary.
@@ -25,9 +26,9 @@ enum Effect {
     Error { seq: u64, json: serde_json::Value },
 }
 
-/// Collects effects in order.
+/// Collects effects in order, and the replays of all errors.
 #[derive(Debug, Default)]
-struct Effects(Vec<Effect>);
+struct Effects(Vec<Effect>, Vec<Input>);
 
 impl Collector for Effects {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
@@ -40,6 +41,14 @@ impl Collector for Effects {
     fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
         let mut json = Vec::new();
         entry.write_json(seq, &mut json);
+        let mut stored = Vec::new();
+        entry.encode(&mut stored);
+        let stored = ErrorEntry::decode(&stored).unwrap();
+        let mut item = Vec::new();
+        stored.replay_item(seq).encode(&mut item);
+        let mut replay = Vec::new();
+        record::encode_replay(&stored.replay(entry.payload, ReplayItems(&item)), &mut replay);
+        self.1.push(Input::Replay(replay));
         self.0.push(Effect::Error { seq, json: serde_json::from_slice(&json).unwrap() });
     }
 }
@@ -47,9 +56,18 @@ impl Collector for Effects {
 /// A record before it is encoded.
 #[derive(Debug, Clone)]
 enum Input {
-    Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
+    Publish {
+        client: String,
+        topic: String,
+        packet_id: u16,
+        qos: u8,
+        dup: bool,
+        payload: Vec<u8>,
+    },
     Tick,
     Resumed,
+    /// Encoded.
+    Replay(Vec<u8>),
     Settings(Box<Settings>),
 }
 
@@ -90,6 +108,7 @@ impl Input {
             }
             Self::Tick => record::encode_tick(&mut bytes),
             Self::Resumed => record::encode_resumed(&mut bytes),
+            Self::Replay(replay) => bytes.clone_from(replay),
             Self::Settings(settings) => record::encode_settings(settings, &mut bytes),
         }
         bytes
@@ -118,6 +137,26 @@ impl Bench {
         self.lsn += inputs.len() as u64;
         assert_eq!(self.operator.totals().unaccounted(), 0);
         std::mem::take(&mut self.effects.0)
+    }
+
+    /// The replay of an error.
+    fn replay(&self, error_seq: u64) -> Input {
+        self.effects.1[error_seq as usize].clone()
+    }
+
+    /// The replay of several errors of one message.
+    fn replay_together(&self, error_seqs: &[u64]) -> Input {
+        let mut items = Vec::new();
+        let mut together = None;
+        for &seq in error_seqs {
+            let Input::Replay(bytes) = &self.effects.1[seq as usize] else { panic!() };
+            let Ok(Record::Replay(replay)) = Decoder::default().decode(bytes) else { panic!() };
+            items.extend_from_slice(replay.items.0);
+            together = Some(replay);
+        }
+        let mut bytes = Vec::new();
+        record::encode_replay(&Replay { items: ReplayItems(&items), ..together.unwrap() }, &mut bytes);
+        Input::Replay(bytes)
     }
 
     /// Applies a batch and expects `effects`, each as in [`brief`].

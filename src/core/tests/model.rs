@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Input;
+use crate::core::record;
 use crate::core::settings::{Settings, WatermarkScope};
 
 /// One element of a message.
@@ -31,6 +32,29 @@ pub(super) enum Record {
     Message(Message),
     Tick,
     Resumed,
+    /// The replay of one of the errors so far, chosen by this number.
+    Replay(usize),
+}
+
+/// An error as it was stored.
+#[derive(Debug, Clone)]
+struct Stored {
+    message: Message,
+    index: u32,
+    position: u64,
+    first_arrival_ms: i64,
+    unseen: bool,
+    /// Number of its message and element: what was rejected together for want of a device.
+    element: (u64, usize),
+}
+
+/// What a message is processed as.
+#[derive(Debug, Clone, Copy)]
+struct Delivery {
+    /// When it first arrived.
+    first_arrival_ms: i64,
+    /// Error, index of the reading, whether its `seq` was not remembered, message and element.
+    replay: Option<(u64, u32, bool, (u64, usize))>,
 }
 
 impl Element {
@@ -58,8 +82,29 @@ impl Message {
 }
 
 impl Record {
-    pub fn input(&self) -> Input {
+    fn input(&self, stored: &[Stored]) -> Input {
         match self {
+            Record::Replay(_) if stored.is_empty() => Input::Tick,
+            Record::Replay(pick) => {
+                let error_seq = pick % stored.len();
+                let error = &stored[error_seq];
+                let payload = error.message.payload();
+                let mut bytes = Vec::new();
+                let mut item = Vec::new();
+                let (error_seq, index, unseen) = (error_seq as u64, error.index, error.unseen);
+                record::ReplayItem { error_seq, index, unseen }.encode(&mut item);
+                let replay = record::Replay {
+                    position: error.position,
+                    whole: false,
+                    arrival_ms: error.first_arrival_ms,
+                    client_id: error.message.client,
+                    topic: "any",
+                    items: record::ReplayItems(&item),
+                    payload: payload.as_bytes(),
+                };
+                record::encode_replay(&replay, &mut bytes);
+                Input::Replay(bytes)
+            }
             Record::Message(message) => Input::Publish {
                 client: message.client.to_owned(),
                 topic: "any".to_owned(),
@@ -102,7 +147,13 @@ impl Device {
     }
 }
 
-type Recent = VecDeque<(u16, String)>;
+/// What a client published, when its present period began, and how many messages it and the one before have.
+#[derive(Debug, Default)]
+struct Recent {
+    messages: VecDeque<(u16, String)>,
+    period_ms: Option<i64>,
+    counts: (usize, usize),
+}
 
 #[derive(Debug)]
 pub(super) struct Model {
@@ -120,6 +171,10 @@ pub(super) struct Model {
     lsn: u64,
     arrival_ms: i64,
     effects: Vec<String>,
+    stored: Vec<Stored>,
+    replayed: BTreeSet<u64>,
+    /// Messages and elements of which a reading was replayed and not found to be counted already.
+    resumed: BTreeSet<(u64, usize)>,
 }
 
 impl Model {
@@ -138,7 +193,15 @@ impl Model {
             lsn: 0,
             arrival_ms: 0,
             effects: Vec::new(),
+            stored: Vec::new(),
+            replayed: BTreeSet::new(),
+            resumed: BTreeSet::new(),
         }
+    }
+
+    /// The inputs that the next batch stands for.
+    pub fn inputs(&self, records: &[Record]) -> Vec<Input> {
+        records.iter().map(|record| record.input(&self.stored)).collect()
     }
 
     fn is_global(&self) -> bool {
@@ -150,15 +213,32 @@ impl Model {
         let before_ms = self.now_ms.unwrap_or(arrival_ms);
         self.now_ms = Some(arrival_ms);
         self.arrival_ms = arrival_ms;
+        let gap_ms = arrival_ms - before_ms;
         if records.first() == Some(&Record::Resumed) {
-            self.paused_ms += arrival_ms - before_ms;
+            self.paused_ms += gap_ms;
             self.listening_since_ms = arrival_ms;
+        } else if let Some(ttl_ms) = self.settings.device_ttl_ms {
+            self.paused_ms += (gap_ms - ttl_ms / 2).max(0);
         }
         self.look_at_silence();
         self.forget_silent();
+        let stored = self.stored.clone();
         for record in records {
             match record {
-                Record::Message(message) => self.message(message),
+                Record::Message(message) => {
+                    let redelivered = self.is_redelivered(message);
+                    self.message(message, redelivered, Delivery { first_arrival_ms: arrival_ms, replay: None });
+                }
+                Record::Replay(_) if stored.is_empty() => {}
+                Record::Replay(pick) => {
+                    let seq = pick % stored.len();
+                    let Stored { message, index, first_arrival_ms, unseen, element, .. } = &stored[seq];
+                    let (seq, first_arrival_ms) = (seq as u64, *first_arrival_ms);
+                    if self.replayed.insert(seq) {
+                        let replay = Some((seq, *index, *unseen, *element));
+                        self.message(message, false, Delivery { first_arrival_ms, replay });
+                    }
+                }
                 Record::Resumed => self.listening_since_ms = arrival_ms,
                 Record::Tick => {}
             }
@@ -257,13 +337,16 @@ impl Model {
         self.devices = kept;
     }
 
-    fn message(&mut self, message: &Message) {
-        let redelivered = self.is_redelivered(message);
+    fn message(&mut self, message: &Message, redelivered: bool, delivery: Delivery) {
         let watermarks: BTreeMap<_, _> = self.devices.iter().map(|(&id, device)| (id, device.watermark_ms)).collect();
         let mut index = 0;
         let mut accepted = false;
-        for element in &message.elements {
-            accepted |= self.element(message, element, redelivered, &watermarks, &mut index);
+        for number in 0..message.elements.len() {
+            let readings = message.elements[number].readings.len() as u32;
+            if delivery.replay.is_none_or(|(_, wanted, ..)| (index..index + readings).contains(&wanted)) {
+                accepted |= self.element(message, number, redelivered, delivery, &watermarks, index);
+            }
+            index += readings;
         }
         let after = |newest: Option<i64>| newest.map(|newest| newest - self.settings.out_of_orderness_ms - 1);
         if self.is_global() && accepted {
@@ -280,7 +363,12 @@ impl Model {
             return false;
         }
         let identity = (message.packet_id, message.payload());
-        if message.dup && self.clients.get(message.client).is_some_and(|(_, recent)| recent.contains(&identity)) {
+        if let Some((_, recent)) = self.clients.get_mut(message.client)
+            && message.dup
+            && recent.messages.contains(&identity)
+        {
+            recent.period_ms = Some(self.arrival_ms);
+            recent.counts.1 = recent.counts.1.max(recent.messages.len());
             return true;
         }
         let count = self.clients.len();
@@ -291,9 +379,14 @@ impl Model {
         }
         let (last, recent) = self.clients.entry(message.client).or_default();
         *last = self.lsn;
-        recent.push_back(identity);
-        if recent.len() > 64 {
-            recent.pop_front();
+        if recent.period_ms.is_none_or(|period_ms| self.arrival_ms - period_ms >= 10_000) {
+            recent.period_ms = Some(self.arrival_ms);
+            recent.counts = (0, recent.counts.0);
+        }
+        recent.counts.0 += 1;
+        recent.messages.push_back(identity);
+        while recent.messages.len() > 64.max(recent.counts.0 + recent.counts.1) {
+            recent.messages.pop_front();
         }
         false
     }
@@ -302,16 +395,18 @@ impl Model {
     fn element(
         &mut self,
         message: &Message,
-        element: &Element,
+        number: usize,
         redelivered: bool,
+        delivery: Delivery,
         watermarks: &BTreeMap<&str, Option<i64>>,
-        index: &mut u32,
+        first_index: u32,
     ) -> bool {
-        let time_ms = element.time_ms.unwrap_or(self.arrival_ms);
+        let element = &message.elements[number];
+        let time_ms = element.time_ms.unwrap_or(delivery.first_arrival_ms);
         let (max_future_ms, max_age_ms) = (self.settings.max_future_ms.unwrap(), self.settings.max_age_ms.unwrap());
         let time_problem = if time_ms > self.arrival_ms + max_future_ms {
             Some("timestamp_in_future")
-        } else if time_ms < self.arrival_ms - max_age_ms {
+        } else if element.time_ms.is_some() && time_ms < delivery.first_arrival_ms - max_age_ms {
             Some("timestamp_too_old")
         } else {
             None
@@ -329,21 +424,43 @@ impl Model {
             device.last_arrival_ms = self.arrival_ms;
             device.last_awake_ms = self.arrival_ms - self.paused_ms;
             self.last_arrival_ms = self.arrival_ms;
-            if self.settings.dedup {
-                duplicate |= deduplicate(device, element, time_ms, time_problem.is_none(), message.dup);
+            let valid = time_problem.is_none();
+            match delivery.replay {
+                _ if !self.settings.dedup => {}
+                None => duplicate |= deduplicate(device, element, time_ms, valid, message.dup),
+                Some((_, _, unseen, origin)) => {
+                    let remembered = !unseen || self.resumed.contains(&origin);
+                    duplicate |= deduplicate_replayed(device, element, time_ms, valid, remembered);
+                }
             }
         }
+        let unseen = delivery.replay.is_none() && !self.devices.contains_key(element.device);
+        // A replay's rejection is an error of its own, that no other is rejected together with.
+        let origin = (self.lsn, number);
+        if let Some((_, _, _, origin)) = delivery.replay
+            && !duplicate
+        {
+            self.resumed.insert(origin);
+        }
         let mut any = false;
-        for &(metric, value) in &element.readings {
+        for (index, &(metric, value)) in (first_index..).zip(&element.readings) {
+            if delivery.replay.is_some_and(|(_, wanted, ..)| wanted != index) {
+                continue;
+            }
             let problem = time_problem.or(duplicate.then_some("duplicate"));
             let outcome = problem.map_or_else(|| self.place(element.device, metric, time_ms, value, watermark_ms), Err);
             match outcome {
                 Ok(()) => any = true,
                 Err(reason) => {
-                    self.effects.push(format!("{reason} {}/{metric} {} {index}", element.device, self.lsn));
+                    let replay_of = delivery.replay.map_or("-".into(), |(seq, ..)| seq.to_string());
+                    let (device, position) = (element.device, self.lsn);
+                    self.effects.push(format!("{reason} {device}/{metric} {position} {index} {replay_of}"));
+                    let unseen = unseen && reason == "too_many_devices";
+                    let (message, first_arrival_ms) = (message.clone(), delivery.first_arrival_ms);
+                    let element = origin;
+                    self.stored.push(Stored { message, index, position, first_arrival_ms, unseen, element });
                 }
             }
-            *index += 1;
         }
         any
     }
@@ -380,6 +497,21 @@ struct Candidate {
     end_ms: i64,
     firings: u32,
     touched: bool,
+}
+
+/// The `seq` of a replayed reading is not looked at where it was remembered for the same message.
+fn deduplicate_replayed(device: &mut Device, element: &Element, time_ms: i64, valid: bool, remembered: bool) -> bool {
+    if let Some(boot) = element.boot
+        && *device.boot.get_or_insert(boot) != boot
+    {
+        return false;
+    }
+    let Some(seq) = element.seq else { return false };
+    let newer = valid && element.time_ms.is_some() && device.newest_seen_ms.is_none_or(|newest| time_ms > newest);
+    if valid {
+        device.newest_seen_ms = device.newest_seen_ms.max(Some(time_ms));
+    }
+    !device.seqs.insert(seq) && !remembered && !newer
 }
 
 fn deduplicate(device: &mut Device, element: &Element, time_ms: i64, valid: bool, dup: bool) -> bool {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::model::{Element, Message, Model, Record};
-use super::{Bench, Effect, T0};
+use super::{Bench, Effect, Input, T0};
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
 /// An effect as the model prints it.
@@ -25,12 +25,13 @@ pub(super) fn line(effect: &Effect) -> String {
             json["last"],
         ),
         Effect::Error { json, .. } => format!(
-            "{} {}/{} {} {}",
+            "{} {}/{} {} {} {}",
             text(json, "reason"),
             text(json, "device_id"),
             text(json, "metric"),
             json["journal_position"],
             json["index"],
+            json.get("replay_of").map_or("-".into(), serde_json::Value::to_string),
         ),
     }
 }
@@ -92,7 +93,8 @@ fn record() -> impl Strategy<Value = Record> {
     let elements = prop_oneof![6 => prop::collection::vec(element(), 1), 1 => prop::collection::vec(element(), 2..6)];
     let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements)
         .prop_map(|(client, packet_id, dup, elements)| Record::Message(Message { client, packet_id, dup, elements }));
-    prop_oneof![20 => message, 2 => Just(Record::Tick), 1 => Just(Record::Resumed)]
+    let replay = (0usize..1_000).prop_map(Record::Replay);
+    prop_oneof![20 => message, 2 => Just(Record::Tick), 1 => Just(Record::Resumed), 4 => replay]
 }
 
 /// Batches with absolute times. Now and then a message comes again, as MQTT redelivers it.
@@ -135,8 +137,15 @@ fn redelivery(record: &Record) -> Record {
     record
 }
 
-pub(super) fn inputs(records: &[Record]) -> Vec<super::Input> {
-    records.iter().map(Record::input).collect()
+/// The batches as the operator gets them: what a replay stands for depends on what was rejected before.
+pub(super) fn inputs(settings: &Settings, batches: &Batches) -> Vec<(i64, Vec<Input>)> {
+    let mut model = Model::new(settings.clone());
+    let encoded = batches.iter().map(|(arrival_ms, records)| {
+        let inputs = model.inputs(records);
+        model.apply(*arrival_ms, records);
+        (*arrival_ms, inputs)
+    });
+    encoded.collect()
 }
 
 proptest! {
@@ -147,7 +156,7 @@ proptest! {
         let mut bench = Bench::new(settings.clone());
         let mut model = Model::new(settings);
         for (arrival_ms, records) in &batches {
-            let ours: Vec<_> = bench.apply(*arrival_ms, &inputs(records)).iter().map(line).collect();
+            let ours: Vec<_> = bench.apply(*arrival_ms, &model.inputs(records)).iter().map(line).collect();
             prop_assert_eq!(ours, model.apply(*arrival_ms, records), "in the batch at {}", arrival_ms);
         }
         bench.operator.close_all(&mut bench.effects);
@@ -157,9 +166,10 @@ proptest! {
 
     #[test]
     fn sizes_are_what_is_there(settings in settings(), batches in batches()) {
+        let batches = inputs(&settings, &batches);
         let mut bench = Bench::new(settings);
         for (arrival_ms, records) in &batches {
-            bench.apply(*arrival_ms, &inputs(records));
+            bench.apply(*arrival_ms, records);
             let sizes = bench.operator.sizes();
             let devices = bench.operator.devices(None, usize::MAX);
             prop_assert_eq!(devices.len(), sizes.devices);
@@ -176,10 +186,11 @@ proptest! {
 
     #[test]
     fn sequence_numbers_grow_by_one(settings in settings(), batches in batches()) {
+        let batches = inputs(&settings, &batches);
         let mut bench = Bench::new(settings);
         let (mut windows, mut errors) = (0, 0);
         for (arrival_ms, records) in &batches {
-            for effect in bench.apply(*arrival_ms, &inputs(records)) {
+            for effect in bench.apply(*arrival_ms, records) {
                 let (seq, next) = match effect {
                     Effect::Window { seq, .. } => (seq, &mut windows),
                     Effect::Error { seq, .. } => (seq, &mut errors),
@@ -194,7 +205,7 @@ proptest! {
     #[test]
     fn any_payload_is_handled(payload: Vec<u8>) {
         let mut bench = Bench::new(Settings::default());
-        bench.apply(T0, &[super::Input::telemetry("a", payload)]);
+        bench.apply(T0, &[Input::telemetry("a", payload)]);
         prop_assert_eq!(bench.operator.totals().received, bench.operator.totals().rejected.iter().sum::<u64>());
     }
 

@@ -48,6 +48,7 @@ fn whole(operator: &mut Operator) -> Store {
 /// Takes snapshots at the given batches while going on, one group per batch at most, then restores the last complete one
 /// and continues from where it was begun.
 fn check(settings: Settings, batches: &Batches, at: &[usize]) {
+    let batches = inputs(&settings, batches);
     let mut bench = Bench::new(settings);
     let mut all = Vec::new();
     let mut store = Store::default();
@@ -58,7 +59,7 @@ fn check(settings: Settings, batches: &Batches, at: &[usize]) {
             let header = bench.operator.begin_snapshot();
             running = Some((Store { header, ..store.clone() }, index, bench.lsn));
         }
-        all.push(bench.apply(*arrival_ms, &inputs(records)));
+        all.push(bench.apply(*arrival_ms, records));
         if let Some((mut snapshot, begun, lsn)) = running.take() {
             let mut blobs = Vec::new();
             let done = bench.operator.snapshot_step(1, &mut blobs);
@@ -74,7 +75,7 @@ fn check(settings: Settings, batches: &Batches, at: &[usize]) {
     let Some((snapshot, begun, lsn)) = complete else { return };
     let mut restored = Bench { operator: snapshot.restore(), lsn, effects: Effects::default() };
     for (index, (arrival_ms, records)) in batches.iter().enumerate().skip(begun) {
-        assert_eq!(restored.apply(*arrival_ms, &inputs(records)), all[index], "batch {index}");
+        assert_eq!(restored.apply(*arrival_ms, records), all[index], "batch {index}");
     }
     assert_eq!(restored.operator.totals(), bench.operator.totals());
     assert_eq!(restored.operator.sizes(), bench.operator.sizes());

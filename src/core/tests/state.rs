@@ -16,6 +16,7 @@ fn silent_devices_are_forgotten() {
     let settings = Settings { idle_timeout_ms: None, device_ttl_ms: Some(30 * DAY_MS), ..Settings::default() };
     let mut bench = Bench::new(settings);
     bench.check(T0, &[a(0, 1.0), Input::telemetry("b", reading(0, 2.0))], &[]);
+    bench.check(T0 + 15 * DAY_MS, &[Input::Tick], &[]);
     bench.check(T0 + 29 * DAY_MS, &[Input::telemetry("b", reading(29 * DAY_MS, 4.0))], &["b/m@0#0=2.0"]);
     let effects = &["a/m@0#0=1.0"];
     bench.check(T0 + 30 * DAY_MS, &[Input::Tick], effects);
@@ -26,11 +27,21 @@ fn silent_devices_are_forgotten() {
 }
 
 #[test]
+fn a_jump_of_the_clock_forgets_nobody() {
+    let mut bench = Bench::new(Settings { max_age_ms: None, ..Settings::default() });
+    bench.check(T0, &[Input::telemetry("a", numbered(1, 0, 1.0))], &[]);
+    bench.apply(T0 + 3_650 * DAY_MS, &[Input::telemetry("a", numbered(1, 0, 1.0))]);
+    assert_eq!(bench.operator.totals().rejected[Reason::Duplicate as usize], 1);
+    assert_eq!(bench.operator.totals().devices_expired, 0);
+}
+
+#[test]
 fn being_down_is_not_silence() {
     let mut bench = Bench::new(Settings::default());
     bench.check(T0, &[a(0, 1.0)], &[]);
     bench.check(T0 + 60 * DAY_MS, &[Input::Resumed], &[]);
     assert_eq!(bench.operator.sizes().devices, 1);
+    bench.apply(T0 + 75 * DAY_MS, &[Input::Tick]);
     bench.apply(T0 + 89 * DAY_MS, &[Input::Tick]);
     assert_eq!(bench.operator.sizes().devices, 1);
     bench.apply(T0 + 90 * DAY_MS, &[Input::Tick]);

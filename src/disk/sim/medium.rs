@@ -93,6 +93,12 @@ impl State {
         self.names.get(path).copied().ok_or_else(|| not_found(path))
     }
 
+    /// The file that is called so whatever a power cut does.
+    pub(super) fn certain_file(&self, path: &Path) -> Option<&FileState> {
+        let index = self.certain_names.get(path)?;
+        (self.names.get(path) == Some(index)).then(|| &self.files[*index])
+    }
+
     pub(super) fn used_bytes(&self) -> u64 {
         let live: BTreeSet<usize> = self.names.values().copied().collect();
         live.into_iter().map(|index| self.files[index].content.len() as u64).sum()
@@ -108,10 +114,10 @@ impl State {
         self.uncertain.push(change);
     }
 
-    /// Makes the changes of names in `dir` certain.
+    /// Makes the changes of names in `dir` certain, and that it, or another in its place, was moved before.
     pub(super) fn sync_dir(&mut self, dir: &Path) {
         for change in std::mem::take(&mut self.uncertain) {
-            if change.is_in(dir) {
+            if change.is_in(dir) || change.moved(dir) {
                 change.apply(&mut self.certain_names);
             } else {
                 self.uncertain.push(change);
@@ -161,6 +167,11 @@ impl NameChange {
                 names.remove(path);
             }
         }
+    }
+
+    /// Whether this moved a directory that holds `dir`, away or there.
+    fn moved(&self, dir: &Path) -> bool {
+        matches!(self, Self::MoveDirectory(from, to) if dir.starts_with(from) || dir.starts_with(to))
     }
 
     fn is_in(&self, dir: &Path) -> bool {

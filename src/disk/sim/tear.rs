@@ -78,19 +78,19 @@ impl FileState {
         self.content = self.certain.clone();
     }
 
-    /// Inverts one bit wherever the byte is stored: what reads see, what is certain, and the write that waits.
+    /// Inverts one bit wherever the byte is stored: what reads see, what is certain, and the writes that wait.
     pub(super) fn flip(&mut self, offset: usize, mask: u8) -> bool {
         let Some(byte) = self.content.get_mut(offset) else { return false };
         *byte ^= mask;
         if let Some(byte) = self.certain.get_mut(offset) {
             *byte ^= mask;
         }
-        let covering = self.unsynced.iter_mut().rev().find_map(|change| match change {
-            Change::Write(start, bytes) => offset.checked_sub(*start as usize).and_then(|at| bytes.get_mut(at)),
-            Change::Resize(_) => None,
-        });
-        if let Some(byte) = covering {
-            *byte ^= mask;
+        for change in &mut self.unsynced {
+            if let Change::Write(start, bytes) = change
+                && let Some(byte) = offset.checked_sub(*start as usize).and_then(|at| bytes.get_mut(at))
+            {
+                *byte ^= mask;
+            }
         }
         true
     }

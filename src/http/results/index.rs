@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 /// Records of one block. A log of 1 GiB has some thousand blocks of at most half a kilobyte here.
 pub(super) const BLOCK_RECORDS: u64 = 4_096;
+/// Blocks without records that are kept for a gap; a larger gap begins the index anew.
+const MAX_EMPTY_BLOCKS: u64 = 65_536;
 const WORDS: usize = BLOCK_RECORDS as usize / 64;
 
 /// What the index needs of a record.
@@ -62,6 +64,20 @@ impl Index {
             self.mark(earlier);
         }
         self.next = seq + 1;
+    }
+
+    /// The records from the next one up to `end` are lost, and those below them are still there.
+    pub fn skip_to(&mut self, end: u64) {
+        let Some(last) = end.checked_sub(1).filter(|last| *last >= self.next) else { return };
+        let (begin, block) = (self.next / BLOCK_RECORDS, last / BLOCK_RECORDS);
+        if self.blocks.is_empty() {
+            self.first_block = begin;
+        }
+        let known = self.first_block + self.blocks.len() as u64;
+        if begin <= known && block.saturating_sub(known) < MAX_EMPTY_BLOCKS {
+            self.blocks.extend((known..=block).map(|_| Block::EMPTY));
+        }
+        self.next = end;
     }
 
     fn mark(&mut self, seq: u64) {
@@ -134,6 +150,33 @@ mod tests {
         index.add(3 * BLOCK_RECORDS, plain(2));
         assert_eq!((index.blocks(), index.next()), (1, 3 * BLOCK_RECORDS + 1));
         assert!(!index.may_hold(3 * BLOCK_RECORDS, 0, 2));
+    }
+
+    #[test]
+    fn lost_records_leave_what_is_below_them() {
+        let mut index = Index::default();
+        index.add(0, plain(1));
+        index.add(1, Entry { time_ms: 2, supersedes: Some(0) });
+        index.skip_to(1);
+        index.skip_to(3 * BLOCK_RECORDS + 5);
+        assert_eq!((index.blocks(), index.next()), (4, 3 * BLOCK_RECORDS + 5));
+        index.add(3 * BLOCK_RECORDS + 5, plain(9));
+        assert!(index.is_superseded(0));
+        assert!(!index.may_hold(BLOCK_RECORDS, i64::MIN, i64::MAX));
+        assert!(index.may_hold(3 * BLOCK_RECORDS, 9, 10) && !index.may_hold(3 * BLOCK_RECORDS, 0, 9));
+    }
+
+    #[test]
+    fn an_index_can_begin_with_lost_records() {
+        let mut index = Index::default();
+        index.skip_to(BLOCK_RECORDS + 1);
+        index.add(BLOCK_RECORDS + 1, plain(5));
+        assert!(!index.may_hold(0, i64::MIN, i64::MAX) && index.may_hold(BLOCK_RECORDS, 5, 6));
+        let mut index = Index::default();
+        index.add(0, plain(5));
+        index.skip_to(u64::from(u32::MAX));
+        index.add(u64::from(u32::MAX), plain(6));
+        assert!(index.blocks() == 1 && index.may_hold(0, 5, 6));
     }
 
     #[test]

@@ -9,9 +9,9 @@ mod index;
 mod scan;
 mod windows;
 
-pub(super) use errors::list as errors;
+pub(super) use errors::{Found, detail as error, error_seq, list as errors};
 pub use scan::ResultLog;
-pub(super) use scan::numbered;
+pub(super) use scan::{ScanError, numbered};
 pub(super) use windows::list as windows;
 
 use tokio::sync::TryAcquireError;
@@ -22,7 +22,7 @@ use crate::http::problem::Problem;
 use crate::http::state::Shared;
 use crate::telemetry::names;
 
-use scan::{Order, Page, ScanError};
+use scan::{Order, Page};
 
 /// Reads `limit`, `cursor` and `order`, which the lists share.
 fn page(parameters: &Parameters) -> Result<Page, Problem> {
@@ -52,7 +52,7 @@ fn read_cursor(order: Order, cursor: &str) -> Result<u64, Problem> {
 }
 
 /// Runs a scan on a thread that may block, if there is room for one more.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     state: &Shared,
     scan: impl FnOnce() -> Result<T, ScanError> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -100,6 +100,9 @@ impl ResultLog {
             let Some(batch) = reader.next_batch()? else {
                 return Ok(true);
             };
+            if batch.is_hole() {
+                index.skip_to(batch.end().0);
+            }
             for (seq, record) in numbered(&batch) {
                 if seq >= index.next() {
                     index.add(seq, (self.entry)(record).map_err(|error| ScanError::Record(seq, error))?);

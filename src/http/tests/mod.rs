@@ -29,6 +29,7 @@ use crate::telemetry::recorder;
 mod api;
 mod lists;
 mod pages;
+mod replay;
 mod served;
 mod streams;
 
@@ -88,6 +89,9 @@ struct Held {
     windows: Vec<LastWindow>,
     checkpoints: Vec<CheckpointInfo>,
     status: Mutex<Status>,
+    replayed: Mutex<Vec<u64>>,
+    /// A question about this error is answered with "busy".
+    busy_with: Mutex<Option<u64>>,
     /// What the next request for a savepoint gets.
     savepoint: Mutex<Option<SavepointInfo>>,
 }
@@ -115,6 +119,13 @@ impl Queries for Held {
         let dropped = fresh.len().saturating_sub(limit);
         Box::pin(future::ready(Ok((fresh.into_iter().take(limit).collect(), dropped))))
     }
+    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>> {
+        if self.busy_with.lock().unwrap().is_some_and(|busy| error_seqs.contains(&busy)) {
+            return Box::pin(future::ready(Err(Unavailable("its queue is full"))));
+        }
+        let replayed = self.replayed.lock().unwrap();
+        Box::pin(future::ready(Ok(error_seqs.iter().map(|seq| replayed.contains(seq)).collect())))
+    }
     fn checkpoints(&self) -> Vec<CheckpointInfo> {
         self.checkpoints.clone()
     }
@@ -136,6 +147,7 @@ struct Site {
     state: State,
     windows: Log,
     errors: Log,
+    journal: Log,
     live: Arc<Live>,
     source: Arc<Made>,
     held: Arc<Held>,
@@ -180,10 +192,10 @@ fn open_log(dir: &std::path::Path, name: &'static str) -> Log {
         name,
         dir: dir.join(name),
         segment_bytes: 64 << 10,
-        commit_max_bytes: 32 << 10,
-        queue_max_bytes: 1 << 20,
+        commit_max_bytes: 256 << 10,
+        queue_max_bytes: 4 << 20,
         tail_max_bytes: 64 << 10,
-        sync: SyncPolicy::OnRequest,
+        sync: if name == "journal" { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
         min_free_bytes: 0,
         retention: Retention::default(),
     };
@@ -200,16 +212,17 @@ impl Site {
         let (windows, errors) = (open_log(dir.path(), "windows"), open_log(dir.path(), "errors"));
         let (source, held) = (Arc::new(Made::default()), Arc::new(held));
         let live = Live::new(windows.clone(), errors.clone());
+        let journal = open_log(dir.path(), "journal");
         let state = State::new(Parts {
             config: Arc::new(config),
             pipeline: held.clone(),
-            journal: open_log(dir.path(), "journal"),
+            journal: journal.clone(),
             live: live.clone(),
             source: source.clone(),
             metrics: recorder::install(),
             clock: Arc::new(Noon),
         });
-        Self { state, windows, errors, live, source, held, _dir: dir }
+        Self { state, windows, errors, journal, live, source, held, _dir: dir }
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {
@@ -285,5 +298,6 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         topic: "devices/a/telemetry",
         payload: b"{}",
         payload_bytes: 2,
+        origin: None,
     }
 }

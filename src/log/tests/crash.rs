@@ -169,3 +169,31 @@ proptest! {
         check_history(SyncPolicy::OnRequest, 0, steps);
     }
 }
+
+/// A removal whose sync fails may come undone; no later one may stay without it, and nobody looks for the file.
+#[test]
+fn a_removal_that_is_not_certain_leaves_no_gap() {
+    for seed in 0..40 {
+        let disk = SimDisk::new();
+        let (log, _) =
+            Log::open_inline(Arc::new(disk.clone()), Arc::new(TestClock::default()), options(), Lsn(0), Lsn(0))
+                .unwrap();
+        append(&log, 0..400);
+        let segments = log.segments();
+        assert!(segments.len() > 4);
+        disk.fail_dir_sync(1);
+        log.release(segments[1].end);
+        while log.step() {}
+        assert_eq!(log.stats().first, segments[1].first, "one is gone");
+        assert_eq!(check_records(&log, segments[1].first.0), 400);
+        assert_eq!(log.reader(Lsn(0)).next_batch().unwrap().map(|batch| batch.first()), Some(segments[1].first));
+        // The power goes at the removal of the next one.
+        disk.cut_power_at(Some(1 + seed % 3));
+        log.release(segments[3].end);
+        while log.step() {}
+        drop(log);
+        let after = disk.crash(seed);
+        let (log, recovery) = open(&after, options(), 399).unwrap();
+        assert_eq!(check_records(&log, recovery.first.0), 400, "seed {seed}");
+    }
+}

@@ -46,6 +46,7 @@ fn a_synced_batch_that_decays_is_refused_with_all_that_is_known() {
         "records 12 to 12",
         "weir journal verify",
         "Put back a copy of the data directory",
+        "weir journal repair",
     ] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
@@ -110,7 +111,15 @@ fn what_recovery_finds_after_a_failed_sync_is_certain() {
 #[test]
 fn a_batch_inside_a_torn_payload_proves_nothing() {
     let (disk, log) = filled(options(), 3);
-    let forged = Header { first: Lsn(90), count: 1, body_bytes: 0, arrival_ms: 0, synced_below: Lsn(80), body_crc: 0 };
+    let forged = Header {
+        first: Lsn(90),
+        count: 1,
+        body_bytes: 0,
+        arrival_ms: 0,
+        synced_below: Lsn(80),
+        body_crc: 0,
+        is_hole: false,
+    };
     let mut records = Records::default();
     records.push(&forged.encode(0));
     log.append_wait(&records).unwrap();
@@ -223,6 +232,35 @@ fn a_directory_is_read_without_opening_the_log() {
     }
     assert_eq!(position, 300);
     assert!(verify_dir(&disk, Path::new("elsewhere")).is_err());
+}
+
+#[test]
+fn a_directory_can_be_read_while_its_log_is_written() {
+    let (disk, log) = filled(LogOptions { tail_max_bytes: 0, ..options() }, 150);
+    let mut reader = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
+    let first = reader.next().unwrap().unwrap();
+    append(&log, 150..400);
+    let last = reader.map(Result::unwrap).last().unwrap();
+    assert!(first.first() == Lsn(0) && last.end() >= Lsn(150), "{last:?}");
+
+    // Segments at the front that go before anyone reads them are left out; a gap behind what was read is an error.
+    let unread = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
+    let mut begun = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
+    begun.next().unwrap().unwrap();
+    log.release(Lsn(300));
+    log.append_wait(&records(400..401)).unwrap();
+    log.close().unwrap();
+    let kept = log.stats().first;
+    assert!(kept > Lsn(100), "{kept}");
+    let mut next = kept;
+    for batch in unread {
+        let batch = batch.unwrap();
+        assert_eq!(batch.first(), next);
+        next = batch.end();
+    }
+    assert!(next >= Lsn(400));
+    let error = begun.find_map(Result::err).expect("a gap");
+    assert!(matches!(error, LogError::Freed { .. }), "{error}");
 }
 
 /// Reads all that can be read; the end, and whether an error ended it.

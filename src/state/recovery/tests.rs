@@ -6,6 +6,7 @@ use crate::clock::SystemClock;
 use crate::core::operator::GroupBlob;
 use crate::disk::sim::SimDisk;
 use crate::log::{Keep, Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
+use crate::state::key_value::KeyValue;
 use crate::state::manifest::Positions;
 use crate::state::savepoint::Kind;
 use crate::state::testing::Memory;

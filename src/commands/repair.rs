@@ -1,0 +1,326 @@
+//! `weir journal repair`.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use weir::core::operator::Operator;
+use weir::core::output::{Collector, ErrorEntry, WindowResult};
+use weir::core::record::{Decoder, Record};
+use weir::core::settings::Settings;
+use weir::disk::lock::DirectoryLock;
+use weir::disk::{Disk, RealDisk};
+use weir::log::repair::{Cut, Plan};
+use weir::log::{DirectoryReader, Lsn, RecordIter};
+use weir::state::key_value::{KeyValue, SledStore};
+use weir::state::manifest::Positions;
+use weir::state::savepoint;
+use weir::state::store::open_within;
+
+use super::journal::Verdict;
+
+/// The logs of a data directory.
+const LOGS: [&str; 3] = ["journal", "windows", "errors"];
+/// Where the damaged bytes are kept.
+const SIDE_DIRECTORY: &str = "damaged";
+/// How long the state store may take to open: a damaged file can make it spin.
+const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// Names that are shown of what may be affected.
+const MAX_NAMES: usize = 20;
+
+/// What is to be repaired.
+struct Target {
+    data_dir: Option<PathBuf>,
+    /// Name and directory of each log.
+    logs: Vec<(String, PathBuf)>,
+    side_dir: PathBuf,
+}
+
+impl Target {
+    fn of(directory: &Path) -> Target {
+        let side_dir = directory.join(SIDE_DIRECTORY);
+        if LOGS.iter().any(|name| directory.join(name).is_dir()) {
+            let logs = LOGS.iter().map(|name| ((*name).to_owned(), directory.join(name))).collect();
+            return Target { data_dir: Some(directory.to_owned()), logs, side_dir };
+        }
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // One log of a data directory, or a copy that stands alone.
+        let parent = directory.parent().filter(|parent| LOGS.contains(&name.as_str()) && parent.join("lock").is_file());
+        Target { data_dir: parent.map(Path::to_owned), logs: vec![(name, directory.to_owned())], side_dir }
+    }
+}
+
+/// Says what damage is cut out, and does it where `yes`.
+pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    let absolute = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
+    let target = Target::of(&absolute);
+    // A running weir writes what would be repaired.
+    let _lock = target.data_dir.as_deref().map(DirectoryLock::acquire).transpose()?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let known = match &target.data_dir {
+        Some(data_dir) => Known::of(data_dir, &disk, out)?,
+        None => Known::Nothing,
+    };
+    let mut report = Report { disk: disk.clone(), settings, target: &target, yes, out };
+    let mut damaged = false;
+    for (name, directory) in &target.logs {
+        damaged |= report.log(name, directory, known)?;
+    }
+    report.end(directory, damaged)?;
+    Ok(if damaged && !yes { Verdict::Damaged } else { Verdict::Sound })
+}
+
+/// Up to where the logs are known to have been synced.
+#[derive(Clone, Copy)]
+enum Known {
+    /// By the checkpoint that the next start goes on from: everything from there on must be in the journal.
+    Checkpoint(Positions),
+    /// By a savepoint. What it needs may have been freed since.
+    Savepoint(Positions),
+    Nothing,
+}
+
+impl Known {
+    fn of(data_dir: &Path, disk: &Arc<dyn Disk>, out: &mut impl Write) -> anyhow::Result<Known> {
+        let directory = data_dir.join("state");
+        if directory.is_dir() {
+            let (owned, of_store) = (directory.clone(), disk.clone());
+            let opened = open_within(STATE_OPEN_LIMIT, &directory, move || {
+                SledStore::open(&owned, of_store).map(|store| Box::new(store) as Box<dyn KeyValue>)
+            });
+            match opened {
+                Ok((_, Some(checkpoint))) => return Ok(Known::Checkpoint(checkpoint.manifest.positions)),
+                Ok((_, None)) => {}
+                Err(error) => writeln!(out, "The last checkpoint cannot be read: {error}.")?,
+            }
+        }
+        for (path, info) in savepoint::list(&**disk, &data_dir.join(savepoint::DIRECTORY))? {
+            if let Ok(info) = info
+                && let Ok(checkpoint) = savepoint::read(&**disk, &path)
+            {
+                writeln!(out, "How far the logs went at least is taken from {}.", info.file)?;
+                return Ok(Known::Savepoint(checkpoint.manifest.positions));
+            }
+        }
+        writeln!(
+            out,
+            "There is no checkpoint to tell how far the logs went: records missing at the very end of one do not show, and \
+             it is cut at the end of what can be read."
+        )?;
+        Ok(Known::Nothing)
+    }
+
+    /// The position of one log.
+    fn position(self, log: &str, disk: &Arc<dyn Disk>, directory: &Path) -> Option<Lsn> {
+        let (Known::Checkpoint(positions) | Known::Savepoint(positions)) = self else { return None };
+        let position = match log {
+            "journal" => positions.replay_from,
+            "windows" => positions.windows,
+            "errors" => positions.errors,
+            _ => return None,
+        };
+        let first = DirectoryReader::open(disk.clone(), directory).ok().and_then(|reader| reader.first());
+        let is_covered = first.is_none_or(|first| first.0 <= position);
+        (is_covered || matches!(self, Known::Checkpoint(_))).then_some(Lsn(position))
+    }
+}
+
+struct Report<'a, W> {
+    disk: Arc<dyn Disk>,
+    settings: &'a Settings,
+    target: &'a Target,
+    yes: bool,
+    out: &'a mut W,
+}
+
+impl<W: Write> Report<'_, W> {
+    /// Repairs one log, or says what would be done; whether it is damaged.
+    fn log(&mut self, name: &str, directory: &Path, known: Known) -> anyhow::Result<bool> {
+        let synced = known.position(name, &self.disk, directory);
+        let plan = Plan::new(&*self.disk, directory, synced)?;
+        if plan.is_empty() {
+            return Ok(false);
+        }
+        writeln!(self.out, "{}", directory.display())?;
+        // Looked at before anything is changed.
+        let affected: Vec<Affected> =
+            plan.cuts().iter().map(|cut| Affected::of(cut, name, &*self.disk, self.settings)).collect();
+        let kept = if self.yes { plan.apply(&*self.disk, name, &self.target.side_dir)? } else { Vec::new() };
+        for (index, (cut, affected)) in plan.cuts().iter().zip(affected).enumerate() {
+            self.cut(cut)?;
+            affected.write(name, self.out)?;
+            match (kept.get(index), cut.side_file(name)) {
+                (Some(Some(path)), _) => writeln!(self.out, "    its bytes are kept in {}", path.display())?,
+                (None, Some(file)) => {
+                    writeln!(self.out, "    its bytes would be kept in {}", self.target.side_dir.join(file).display())?;
+                }
+                _ => {}
+            }
+        }
+        if name == "journal" {
+            self.reach(&plan, known)?;
+        }
+        Ok(true)
+    }
+
+    fn cut(&mut self, cut: &Cut) -> anyhow::Result<()> {
+        let file = cut.file.file_name().unwrap_or_default().to_string_lossy();
+        let place = match cut.end_offset.checked_sub(cut.offset + 1) {
+            Some(_) => format!("bytes {} to {}", cut.offset, cut.end_offset - 1),
+            None => format!("from byte {} on", cut.offset),
+        };
+        writeln!(self.out, "  {file}  {place}: {}", cut.what)?;
+        let more = if cut.may_be_more { ", and there may have been more behind them" } else { "" };
+        match cut.lost() {
+            0 if cut.may_be_more => writeln!(self.out, "    how many records are lost is not known")?,
+            0 => writeln!(self.out, "    no record is lost")?,
+            lost => {
+                let last = cut.end.0 - 1;
+                writeln!(self.out, "    records {} to {last} are lost ({lost}){more}", cut.first)?;
+            }
+        }
+        if cut.lost() > 0 || cut.may_be_more {
+            writeln!(self.out, "    arrived {}", between(cut.after_ms, cut.before_ms))?;
+        }
+        Ok(())
+    }
+
+    /// What the lost journal records mean for the results.
+    fn reach(&mut self, plan: &Plan, known: Known) -> anyhow::Result<()> {
+        let Known::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
+        let lost = |from: u64, to: u64| -> u64 {
+            plan.cuts().iter().map(|cut| cut.end.0.min(to).saturating_sub(cut.first.0.max(from))).sum()
+        };
+        let (counted, missing) = (lost(0, synced), lost(synced, u64::MAX));
+        if counted > 0 {
+            writeln!(
+                self.out,
+                "  {counted} of the lost records are in the last checkpoint: their readings stay counted"
+            )?;
+        }
+        if missing > 0 {
+            writeln!(
+                self.out,
+                "  {missing} of the lost records are in no checkpoint: the next start computes the windows since then again, \
+                 without them"
+            )?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, directory: &Path, damaged: bool) -> anyhow::Result<()> {
+        let directory = directory.display();
+        match (damaged, self.yes) {
+            (false, _) => writeln!(self.out, "There is nothing to repair.")?,
+            (true, false) => writeln!(
+                self.out,
+                "Nothing was changed. Copy the data directory away, then do it with `weir journal repair {directory} --yes`"
+            )?,
+            (true, true) => writeln!(
+                self.out,
+                "Repaired. `weir journal verify {directory}` shows what is there now; then start weir, and look at the disk: it \
+                 returned other bytes than were written"
+            )?,
+        }
+        Ok(())
+    }
+}
+
+fn between(after_ms: Option<i64>, before_ms: Option<i64>) -> String {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string());
+    match (after_ms.map(time), before_ms.map(time)) {
+        (Some(after), Some(before)) => format!("between {after} and {before}"),
+        (Some(after), None) => format!("at {after} or later"),
+        (None, Some(before)) => format!("at {before} or earlier"),
+        (None, None) => "at a time that is not known".to_owned(),
+    }
+}
+
+/// Names that damaged bytes still show. What they do not show may be affected too.
+#[derive(Default)]
+struct Affected {
+    devices: BTreeSet<String>,
+    topics: BTreeSet<String>,
+    more: bool,
+}
+
+impl Affected {
+    fn of(cut: &Cut, log: &str, disk: &dyn Disk, settings: &Settings) -> Affected {
+        let mut affected = Affected::default();
+        let looked = cut.guess(disk, &mut |records| match log {
+            "journal" => affected.publishes(records, settings, cut.before_ms.or(cut.after_ms).unwrap_or(0)),
+            "windows" => affected.results(records.map_while(|bytes| Some(WindowResult::decode(bytes).ok()?.device_id))),
+            _ => affected.results(records.map_while(|bytes| ErrorEntry::decode(bytes).ok()?.device_id)),
+        });
+        if let Err(error) = looked {
+            tracing::warn!(%error, "the damaged bytes cannot be read");
+        }
+        affected
+    }
+
+    fn add(names: &mut BTreeSet<String>, more: &mut bool, name: &str) {
+        if names.len() < MAX_NAMES || names.contains(name) {
+            names.insert(name.to_owned());
+        } else {
+            *more = true;
+        }
+    }
+
+    fn results<'a>(&mut self, devices: impl Iterator<Item = &'a str>) {
+        for device in devices {
+            Self::add(&mut self.devices, &mut self.more, device);
+        }
+    }
+
+    /// Lets the core find out whose readings they are.
+    fn publishes(&mut self, records: RecordIter<'_>, settings: &Settings, arrival_ms: i64) {
+        let mut decoder = Decoder::default();
+        let mut sound = Vec::new();
+        for bytes in records {
+            match decoder.decode(bytes) {
+                Ok(Record::Publish(publish, _)) => Self::add(&mut self.topics, &mut self.more, publish.topic),
+                Ok(Record::Replay(replay)) => Self::add(&mut self.topics, &mut self.more, replay.topic),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+            sound.push(bytes);
+        }
+        let mut operator = Operator::new(settings.clone());
+        if operator.apply(0, arrival_ms, sound.into_iter(), self).is_ok() {
+            for device in operator.devices(None, MAX_NAMES + 1) {
+                Self::add(&mut self.devices, &mut self.more, &device.device_id);
+            }
+        }
+    }
+
+    fn write(&self, log: &str, out: &mut impl Write) -> anyhow::Result<()> {
+        let dots = if self.more { ", …" } else { "" };
+        for (what, names) in [("device", &self.devices), ("topic", &self.topics)] {
+            if !names.is_empty() {
+                let plural = if names.len() == 1 { "" } else { "s" };
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                writeln!(out, "    at least {what}{plural} {}{dots} may be affected", names.join(", "))?;
+            }
+        }
+        if self.devices.is_empty() && self.topics.is_empty() && log == "journal" {
+            writeln!(out, "    whose readings they were does not show")?;
+        }
+        Ok(())
+    }
+}
+
+/// A payload that is damaged itself is rejected under its device's name.
+impl Collector for Affected {
+    fn window(&mut self, _seq: u64, _window: &WindowResult<'_>) {}
+
+    fn error(&mut self, _seq: u64, entry: &ErrorEntry<'_>) {
+        if let Some(device) = entry.device_id {
+            Self::add(&mut self.devices, &mut self.more, device);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a request for replays must look like.
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use serde::Deserialize;
+
+use crate::http::problem::Problem;
+use crate::http::replay::MAX_SEQS;
+use crate::http::router::MAX_BODY_BYTES;
+
+/// The body. Its type is asked for, since a form of another site cannot send that.
+async fn body(request: Request<Body>) -> Result<Bytes, Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let body = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES as usize).await.map_err(|_| Problem {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        detail: format!("the body could not be read, or has more than {MAX_BODY_BYTES} bytes"),
+        retry_after_seconds: None,
+    })?;
+    let is_json = |text: &str| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
+    match content_type {
+        None if body.is_empty() => Ok(body),
+        Some(kind) if kind.to_str().is_ok_and(is_json) => Ok(body),
+        _ => Err(Problem {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            detail: "send the body with Content-Type: application/json".into(),
+            retry_after_seconds: None,
+        }),
+    }
+}
+
+/// A request without a body.
+pub(super) async fn empty(request: Request<Body>) -> Result<(), Problem> {
+    if body(request).await?.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    Err(Problem::bad_request("this takes no body; POST /api/v1/errors/replay takes a list of errors"))
+}
+
+/// `{"seqs":[…]}`: the numbers in ascending order, each once.
+pub(super) async fn seqs(request: Request<Body>) -> Result<Vec<u64>, Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        seqs: Vec<u64>,
+    }
+    let body = body(request).await?;
+    let Wanted { mut seqs } = serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body is not of the form {{\"seqs\":[1,2,3]}}: {error}")))?;
+    if !(1..=MAX_SEQS).contains(&seqs.len()) {
+        let count = seqs.len();
+        return Err(Problem::bad_request(format!("seqs has {count} numbers; give 1 to {MAX_SEQS}")));
+    }
+    seqs.sort_unstable();
+    seqs.dedup();
+    Ok(seqs)
+}

@@ -1,0 +1,225 @@
+//! From the errors log to the journal.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use tokio::sync::Notify;
+
+use crate::core::output::ErrorEntry;
+use crate::core::reason::Reason;
+use crate::core::record::{self, Decoder, Record, ReplayItems};
+use crate::http::live::Live;
+use crate::http::problem::Problem;
+use crate::http::replay::claims::Claim;
+use crate::http::replay::{Outcome, Refusal};
+use crate::http::results::{Found, ScanError};
+use crate::log::{AppendError, Log, LogError, Lsn, Records};
+
+/// One append to the journal is closed at this size; with the largest record added it fits a batch, whatever
+/// `journal.commit_max_bytes`.
+const APPEND_BYTES: usize = 128 << 10;
+
+/// Woken by the journal's writer.
+#[derive(Debug, Default)]
+struct Signal(Notify);
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        // One waits; where none waits yet, it will not.
+        self.0.notify_one();
+    }
+}
+
+/// Waits for the journal without holding a thread.
+#[derive(Debug)]
+pub(super) struct Synced {
+    journal: Log,
+    signal: Arc<Signal>,
+}
+
+impl Synced {
+    /// Until the record at `position` is synced.
+    pub async fn wait_for(&self, position: u64) -> Result<(), Problem> {
+        while self.journal.durable().0 <= position {
+            if let Some(failure) = self.journal.stats().failure {
+                let detail = format!("the journal failed, weir restarts: {failure}; look whether they were replayed");
+                return Err(Problem::unavailable(detail));
+            }
+            self.signal.0.notified().await;
+        }
+        Ok(())
+    }
+}
+
+/// Errors of one message: it is replayed once for all of them, and they are judged together as when it first came.
+struct Group {
+    /// The stored form of the first.
+    first: Vec<u8>,
+    payload: Vec<u8>,
+    items: Vec<u8>,
+}
+
+impl Group {
+    fn takes<'a>(&'a self, entry: &ErrorEntry<'a>) -> bool {
+        let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
+        let message = |entry: &ErrorEntry<'a>| {
+            (entry.journal_position, entry.client_id, entry.topic, entry.payload_bytes, entry.is_of_whole_message())
+        };
+        !entry.is_of_whole_message() && message(&first) == message(entry)
+    }
+}
+
+/// The blocking part of one request.
+pub(super) struct Work {
+    journal: Log,
+    live: Arc<Live>,
+    claim: Claim,
+    signal: Arc<Signal>,
+    /// Errors of one message, which become one record.
+    group: Option<Group>,
+    /// Replays that are not appended yet.
+    records: Records,
+    /// Their errors: places among the outcomes, and the record that they are in.
+    waiting: Vec<(usize, u32)>,
+    /// Once the journal took no more, the rest is not tried.
+    stopped: Option<Refusal>,
+}
+
+impl Work {
+    pub fn new(journal: Log, live: Arc<Live>, claim: Claim) -> Self {
+        let (signal, records) = (Arc::default(), Records::default());
+        Self { journal, live, claim, signal, group: None, records, waiting: Vec::new(), stopped: None }
+    }
+
+    /// To wait for what [`Work::run`] appends.
+    pub fn synced(&self) -> Synced {
+        Synced { journal: self.journal.clone(), signal: self.signal.clone() }
+    }
+
+    /// Appends the replays of all errors that have no outcome yet. They are in ascending order.
+    pub fn run(mut self, mut outcomes: Vec<(u64, Option<Outcome>)>) -> Result<Vec<(u64, Outcome)>, ScanError> {
+        let live = self.live.clone();
+        let mut entries = live.errors.entries();
+        for at in 0..outcomes.len() {
+            let Some(&(seq, None)) = outcomes.get(at) else { continue };
+            if self.stopped.is_some() {
+                break;
+            }
+            let found = entries.find(seq)?;
+            match self.add(seq, found)? {
+                Ok(()) => self.waiting.push((at, self.records.count())),
+                Err(refusal) => settle(&mut outcomes, at, Outcome::Refused(refusal)),
+            }
+            if self.records.bytes() >= APPEND_BYTES {
+                self.append(&mut outcomes);
+            }
+        }
+        self.close_group();
+        self.append(&mut outcomes);
+        let stopped = self.stopped.take().unwrap_or(Refusal::Busy);
+        let settled = |(seq, outcome): (u64, Option<Outcome>)| {
+            (seq, outcome.unwrap_or_else(|| Outcome::Refused(stopped.clone())))
+        };
+        Ok(outcomes.into_iter().map(settled).collect())
+    }
+
+    /// Adds one error to the message at hand, or begins another.
+    fn add(&mut self, seq: u64, found: Found) -> Result<Result<(), Refusal>, ScanError> {
+        let bytes = match found {
+            Found::Entry(bytes) => bytes,
+            Found::Unknown => return Ok(Err(Refusal::Unknown)),
+            Found::Freed(first) => return Ok(Err(Refusal::Freed(first))),
+            Found::Unreadable => return Ok(Err(Refusal::Unreadable)),
+        };
+        let entry = ErrorEntry::decode(&bytes).map_err(|error| ScanError::Record(seq, error))?;
+        match entry.reason {
+            Reason::DeviceError => return Ok(Err(Refusal::DeviceError)),
+            reason if !reason.is_replayable() => return Ok(Err(Refusal::Duplicate)),
+            _ => {}
+        }
+        if let Some(group) = self.group.as_mut().filter(|group| group.takes(&entry)) {
+            entry.replay_item(seq).encode(&mut group.items);
+            return Ok(Ok(()));
+        }
+        let payload = if entry.payload.len() as u64 == entry.payload_bytes {
+            entry.payload.to_vec()
+        } else if let Some(payload) = whole_payload(&self.journal, &entry)? {
+            payload
+        } else {
+            let (stored, whole) = (entry.payload.len(), entry.payload_bytes);
+            return Ok(Err(Refusal::PayloadCut { stored, whole }));
+        };
+        let mut items = Vec::new();
+        entry.replay_item(seq).encode(&mut items);
+        self.close_group();
+        self.group = Some(Group { first: bytes, payload, items });
+        Ok(Ok(()))
+    }
+
+    /// The message at hand becomes a record.
+    fn close_group(&mut self) {
+        let Some(Group { first, payload, items }) = self.group.take() else { return };
+        // It was decoded when it was added.
+        if let Ok(entry) = ErrorEntry::decode(&first) {
+            let replay = entry.replay(&payload, ReplayItems(&items));
+            self.records.push_with(|out| record::encode_replay(&replay, out));
+        }
+    }
+
+    fn append(&mut self, outcomes: &mut [(u64, Option<Outcome>)]) {
+        if self.records.is_empty() {
+            return;
+        }
+        // The errors of the message at hand are not in a record yet.
+        let count = self.records.count();
+        let open = self.waiting.split_off(self.waiting.partition_point(|(_, record)| *record < count));
+        let waker = Waker::from(self.signal.clone());
+        match self.journal.append(&self.records, Some(&waker)) {
+            Ok(end) => {
+                let first = end.0 - u64::from(count);
+                for (at, record) in self.waiting.drain(..) {
+                    let position = first + u64::from(record);
+                    if let Some(&(seq, _)) = outcomes.get(at) {
+                        self.claim.appended(seq, position);
+                    }
+                    settle(outcomes, at, Outcome::Replayed(position));
+                }
+            }
+            Err(AppendError::Full) if self.journal.stats().disk_full => self.stopped = Some(Refusal::DiskFull),
+            Err(_) => self.stopped = Some(Refusal::Busy),
+        }
+        self.waiting = open.into_iter().map(|(at, _)| (at, 0)).collect();
+        self.records.clear();
+    }
+}
+
+fn settle(outcomes: &mut [(u64, Option<Outcome>)], at: usize, outcome: Outcome) {
+    if let Some((_, place)) = outcomes.get_mut(at) {
+        *place = Some(outcome);
+    }
+}
+
+/// The payload of a record of which the errors log kept the beginning, if the journal still has it.
+fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>>, LogError> {
+    let position = entry.journal_position;
+    let mut reader = journal.reader(Lsn(position));
+    let Some(batch) = reader.next_batch()? else { return Ok(None) };
+    let Some(at) = position.checked_sub(batch.first().0) else { return Ok(None) };
+    let mut decoder = Decoder::default();
+    for (index, bytes) in (0..).zip(batch.records()) {
+        let Ok(record) = decoder.decode(bytes) else { return Ok(None) };
+        if index < at {
+            continue;
+        }
+        let (client_id, topic, payload) = match &record {
+            Record::Publish(publish, _) => (publish.client_id, publish.topic, publish.payload),
+            Record::Replay(replay) => (replay.client_id, replay.topic, replay.payload),
+            Record::Tick | Record::Resumed | Record::Settings(_) => return Ok(None),
+        };
+        // A directory that was put together from copies may hold another journal.
+        let is_same = (client_id, topic, payload.len() as u64) == (entry.client_id, entry.topic, entry.payload_bytes)
+            && payload.starts_with(entry.payload);
+        return Ok(is_same.then(|| payload.to_vec()));
+    }
+    Ok(None)
+}

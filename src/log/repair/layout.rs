@@ -1,0 +1,258 @@
+//! What a segment looks like once its damage is cut out: what stays, and where holes are.
+
+use std::io;
+use std::path::Path;
+
+use crate::disk::directory_of;
+use crate::log::batch::{HEADER_BYTES, Header};
+use crate::log::inspect::newer;
+use crate::log::scan::{Fault, FaultKind, Scanner};
+use crate::log::{LogError, Lsn};
+
+/// Largest part of the file that one hole covers.
+const LARGEST_HOLE_BYTES: u64 = HEADER_BYTES as u64 + u32::MAX as u64;
+
+/// A boundary between batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    /// The record that begins there.
+    pub(super) first: Lsn,
+    /// Arrival time of the newest batch before it.
+    pub(super) arrival_ms: Option<i64>,
+}
+
+/// Bytes that go, and the records that were in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) begin: Place,
+    /// End of the bytes; behind the end of the file where that is too short.
+    pub(super) end_offset: u64,
+    /// One past the last record that is lost.
+    pub(super) end: Lsn,
+    /// Arrival time of the first batch behind it.
+    pub(super) before_ms: Option<i64>,
+    /// What is wrong there.
+    pub(super) what: &'static str,
+    /// Whether more records may have been lost than are known.
+    pub(super) may_be_more: bool,
+}
+
+/// The segment as it will be: everything outside of the gaps stays where it is.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    pub(super) gaps: Vec<Gap>,
+    /// Headers of holes and their offsets.
+    pub(super) holes: Vec<(u64, Header)>,
+    pub(super) bytes: u64,
+    pub(super) end: Lsn,
+    pub(super) arrival_ms: Option<i64>,
+}
+
+/// What surrounds a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Where the next segment begins; `None` for the last one.
+    pub(super) until: Option<Lsn>,
+    /// Its length as its successor states it.
+    pub(super) bytes: Option<u64>,
+    /// Arrival time of its last batch as its successor states it.
+    pub(super) arrival_ms: Option<i64>,
+    /// A checkpoint says that everything below was synced.
+    pub(super) known_synced: Lsn,
+    /// Length of the file as it is.
+    pub(super) file_bytes: u64,
+}
+
+/// What a step of the scan found.
+enum Found {
+    Batch(Header),
+    End,
+    Fault(Fault),
+}
+
+/// Lays out a segment. The scanner stands at its first batch and may read what belongs to the segment; `None` where no
+/// batch of it can be read, since its header is lost.
+pub(super) fn lay_out(
+    path: &Path,
+    scanner: Option<&mut Scanner>,
+    start: Place,
+    bounds: Bounds,
+) -> Result<Layout, LogError> {
+    let io = LogError::io(&directory_of(path).display().to_string(), "read a segment");
+    let mut layout = Layout::default();
+    let Some(scanner) = scanner else {
+        layout.close(start, None, bounds, Some("the segment's header cannot be read"), bounds.known_synced);
+        if let Some(gap) = layout.gaps.last_mut() {
+            gap.may_be_more = bounds.until.is_none();
+        }
+        return Ok(layout);
+    };
+    let mut place = start;
+    let mut last = None;
+    let (fault, proven) = loop {
+        match next(scanner, bounds.until).map_err(&io)? {
+            Found::Batch(header) => {
+                last = Some(place);
+                scanner.skip(&header);
+                place = Place { offset: scanner.offset(), first: header.end(), arrival_ms: scanner.arrival_ms() };
+            }
+            Found::End => break (None, bounds.known_synced),
+            Found::Fault(Fault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
+            Found::Fault(fault) => {
+                let proven = proven_end(scanner, &fault, bounds).map_err(&io)?;
+                if proven.is_none() && bounds.until.is_none() {
+                    // An interrupted write that was never synced: the next start cuts it.
+                    (layout.bytes, layout.end, layout.arrival_ms) = (bounds.file_bytes, place.first, place.arrival_ms);
+                    return Ok(layout);
+                }
+                let Some((offset, header)) = next_sound(scanner, place, bounds.until).map_err(&io)? else {
+                    break (Some(fault.what), proven.unwrap_or(Lsn(0)));
+                };
+                layout.fill(place, offset, header.first, Some(header.arrival_ms), fault.what, None);
+                last = Some(place);
+                scanner.jump((header.first, offset), layout.arrival_ms);
+                place = Place { offset, first: header.first, arrival_ms: layout.arrival_ms };
+            }
+        }
+    };
+    layout.close(place, last, bounds, fault, proven);
+    Ok(layout)
+}
+
+fn next(scanner: &mut Scanner, until: Option<Lsn>) -> io::Result<Found> {
+    let header = match scanner.header()? {
+        Ok(Some(header)) => header,
+        Ok(None) => return Ok(Found::End),
+        Err(fault) => return Ok(Found::Fault(fault)),
+    };
+    if until.is_some_and(|until| header.end() > until) {
+        return Ok(Found::Fault(scanner.fault("the segment holds records of the next", FaultKind::Impossible)));
+    }
+    Ok(match scanner.check_body(&header)? {
+        Ok(()) => Found::Batch(header),
+        Err(fault) => Found::Fault(fault),
+    })
+}
+
+/// The position below which everything was synced, as far as this file and a checkpoint can tell; `None` where nothing
+/// says that what cannot be read here ever was.
+fn proven_end(scanner: &mut Scanner, fault: &Fault, bounds: Bounds) -> io::Result<Option<Lsn>> {
+    let mut end = bounds.known_synced;
+    let is_impossible = fault.kind == FaultKind::Impossible;
+    scanner.find(fault.offset, |offset, header| {
+        // A header whose checksum holds was written whole; behind an impossible one it counts with its records.
+        let proves = if is_impossible && offset == fault.offset { header.end() } else { header.synced_below };
+        end = end.max(proves);
+        false
+    })?;
+    Ok((end > fault.expected || is_impossible).then_some(end))
+}
+
+/// The next batch behind a fault that is whole and leaves room for a hole.
+fn next_sound(scanner: &mut Scanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, Header)>> {
+    let mut from = place.offset + HEADER_BYTES as u64;
+    loop {
+        let found = scanner.find(from, |_, header| {
+            header.first > place.first
+                && until.is_none_or(|until| header.end() <= until)
+                && place.arrival_ms.is_none_or(|before| header.arrival_ms >= before)
+        })?;
+        let Some((offset, header)) = found else { break };
+        scanner.jump((header.first, offset), place.arrival_ms);
+        if let Ok(Some(header)) = scanner.header()?
+            && scanner.check_body(&header)?.is_ok()
+        {
+            return Ok(Some((offset, header)));
+        }
+        from = offset + 1;
+    }
+    scanner.jump((place.first, place.offset), place.arrival_ms);
+    Ok(None)
+}
+
+impl Layout {
+    /// A closed segment of which nothing is left.
+    pub(super) fn lost(start: Place, bounds: Bounds) -> Layout {
+        let mut layout = Layout::default();
+        layout.close(start, None, bounds, None, Lsn(0));
+        layout
+    }
+
+    /// Puts holes in the place of `begin.offset..end_offset`; `arrival_ms`: the lost records' newest, where it is known.
+    fn fill(
+        &mut self,
+        begin: Place,
+        end_offset: u64,
+        end: Lsn,
+        before_ms: Option<i64>,
+        what: &'static str,
+        arrival_ms: Option<i64>,
+    ) {
+        let arrival_ms = arrival_ms.filter(|at| begin.arrival_ms.is_none_or(|before| *at >= before));
+        let arrival_ms = arrival_ms.or(begin.arrival_ms).or(before_ms).unwrap_or(0);
+        self.gaps.push(Gap { begin, end_offset, end, before_ms, what, may_be_more: false });
+        self.arrival_ms = Some(arrival_ms);
+        let (mut offset, mut first) = (begin.offset, begin.first);
+        let pieces_of =
+            |bytes: u64, count: u64| bytes.div_ceil(LARGEST_HOLE_BYTES).max(count.div_ceil(u64::from(u32::MAX)));
+        while first < end {
+            let (bytes, count) = (end_offset - offset, end.0 - first.0);
+            let others = pieces_of(bytes, count).saturating_sub(1);
+            let bytes = (bytes - others * HEADER_BYTES as u64).min(LARGEST_HOLE_BYTES);
+            let count = (count - others).min(u64::from(u32::MAX)) as u32;
+            let header = Header {
+                first,
+                count,
+                body_bytes: (bytes - HEADER_BYTES as u64) as u32,
+                arrival_ms,
+                // The file is synced before it takes its name.
+                synced_below: first,
+                body_crc: 0,
+                is_hole: true,
+            };
+            self.holes.push((offset, header));
+            (offset, first) = (offset + bytes, header.end());
+        }
+    }
+
+    /// Ends the segment at `place`, where nothing more can be read. `last`: the batch or hole before it.
+    fn close(&mut self, place: Place, last: Option<Place>, bounds: Bounds, fault: Option<&'static str>, proven: Lsn) {
+        let end = bounds.until.unwrap_or(place.first.max(proven));
+        let shortest = place.offset + if end > place.first { HEADER_BYTES as u64 } else { 0 };
+        // A closed segment has the length that its successor states, if that is possible at all.
+        let stated = bounds.bytes.filter(|_| bounds.until.is_some());
+        let bytes = stated.filter(|stated| *stated >= shortest).unwrap_or(shortest);
+        if end == place.first && bytes > place.offset {
+            if let Some(last) = last {
+                // Bytes without records: the last batch goes into the hole with them.
+                self.holes.retain(|(offset, _)| *offset < last.offset);
+                self.gaps.retain(|gap| gap.begin.offset < last.offset);
+                return self.close(last, None, bounds, fault, proven.max(place.first));
+            }
+            return self.finish(place, place.offset, bounds, fault);
+        }
+        if end > place.first {
+            let what = fault.unwrap_or(if bounds.until.is_some() { "the segment ends" } else { "the log ends" });
+            self.fill(place, bytes, end, bounds.arrival_ms, what, bounds.arrival_ms);
+            if let Some(gap) = self.gaps.last_mut() {
+                gap.end_offset = gap.end_offset.max(bounds.file_bytes);
+            }
+            (self.bytes, self.end) = (bytes, end);
+            return;
+        }
+        self.finish(place, bytes, bounds, fault);
+    }
+
+    /// Ends the segment with nothing lost that is known of; what lies behind in the file goes.
+    fn finish(&mut self, place: Place, bytes: u64, bounds: Bounds, fault: Option<&'static str>) {
+        (self.bytes, self.end, self.arrival_ms) = (bytes, place.first, place.arrival_ms);
+        if bounds.file_bytes > bytes {
+            let what = fault.unwrap_or("the file is longer than its segment was");
+            let may_be_more = bounds.until.is_none();
+            let end_offset = bounds.file_bytes;
+            let gap = Gap { begin: place, end_offset, end: place.first, before_ms: None, what, may_be_more };
+            self.gaps.push(gap);
+        }
+    }
+}

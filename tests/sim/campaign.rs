@@ -1,0 +1,137 @@
+//! Runs many seeds on a few threads, each seed on one.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::random::Random;
+use super::world::{Figures, Report, run};
+
+/// Threads that run seeds.
+const WORKERS: usize = 2;
+/// Failures after which no further seed is begun.
+const MAX_FAILURES: usize = 5;
+
+/// Writes to standard error past the test harness, which would keep it to itself.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A number from the environment; it must be one where it is set.
+pub fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, and is {text:?}")))
+}
+
+/// A seed that no run had before.
+pub fn fresh_base() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Random::new(since.as_nanos() as u64).next() >> 16
+}
+
+/// Runs one seed with what weir's parts need around them.
+pub fn run_seed(seed: u64, print: bool) -> Report {
+    quiet_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _guard = runtime.enter();
+    SIMULATING.set(true);
+    let report = run(seed, print);
+    SIMULATING.set(false);
+    report
+}
+
+thread_local! {
+    static SIMULATING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// A panic inside a simulation is its result, and is reported with its seed.
+fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !SIMULATING.get() {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// Where the seeds come from and when to stop.
+pub struct Campaign {
+    pub stored: VecDeque<u64>,
+    pub base: u64,
+    pub count: u64,
+    pub until: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Progress {
+    stored: VecDeque<u64>,
+    next: u64,
+    done: u64,
+    figures: Figures,
+    failures: Vec<(u64, String)>,
+}
+
+impl Campaign {
+    /// Runs the seeds; panics where one fails, after it has said how to run it again.
+    pub fn run(self) -> Figures {
+        let begun = Instant::now();
+        let progress = Mutex::new(Progress { stored: self.stored.clone(), ..Progress::default() });
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    while let Some(seed) = self.next(&progress) {
+                        let report = run_seed(seed, false);
+                        note(&progress, seed, report);
+                    }
+                });
+            }
+        });
+        let Progress { done, figures, failures, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let seconds = begun.elapsed().as_secs_f64();
+        tell(&format!("simulated {done} seeds in {seconds:.1} s: {figures:?}"));
+        let seeds: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
+        assert!(failures.is_empty(), "{} seeds failed: {seeds:?}", failures.len());
+        figures
+    }
+
+    fn next(&self, progress: &Mutex<Progress>) -> Option<u64> {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.failures.len() >= MAX_FAILURES {
+            return None;
+        }
+        if let Some(seed) = progress.stored.pop_front() {
+            return Some(seed);
+        }
+        let is_over = self.until.map_or(progress.next >= self.count, |until| Instant::now() >= until);
+        if is_over {
+            return None;
+        }
+        progress.next += 1;
+        if self.until.is_some() && progress.next.is_multiple_of(2_000) {
+            tell(&format!("{} seeds begun: {:?}", progress.next, progress.figures));
+        }
+        Some(self.base.wrapping_add(progress.next - 1))
+    }
+}
+
+fn note(progress: &Mutex<Progress>, seed: u64, report: Report) {
+    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+    progress.done += 1;
+    progress.figures.add(&report.figures);
+    if let Some((what, last_events)) = report.failure {
+        tell(&format!(
+            "\nseed {seed} failed: {what}\nlast events:\n{last_events}run it again with\n  \
+             WEIR_SIM_SEED={seed} cargo test --test sim one_seed\n"
+        ));
+        progress.failures.push((seed, what));
+    }
+}
+
+/// For minutes of simulation by hand.
+pub fn deadline(minutes: u64) -> Instant {
+    Instant::now() + Duration::from_secs(minutes * 60)
+}

@@ -1,0 +1,110 @@
+//! Compares what weir made of everything with the reference model.
+
+use std::collections::BTreeMap;
+
+use weir::core::output::WindowResult;
+use weir::core::settings::{Settings, WatermarkScope};
+
+use super::ledger::{Aggregate, Expected, Id, Ledger};
+use super::outputs::{Outputs, replay};
+use super::process::Process;
+
+/// Checks a weir that has processed its journal. `at_end`: everything is acknowledged and all windows are closed.
+pub fn check(process: &Process, settings: &Settings, ledger: &Ledger, at_end: bool) -> Result<(), String> {
+    let status = process.pipeline.status();
+    if status.totals.unaccounted() != 0 {
+        return Err(format!("{} readings are unaccounted for", status.totals.unaccounted()));
+    }
+    if status.replay_mismatches != 0 {
+        return Err(format!("{} replayed results differ from the stored ones", status.replay_mismatches));
+    }
+    let [journal, windows, errors] = &process.logs;
+    let outputs = Outputs::read(windows, errors)?;
+    outputs.newest()?;
+    if journal.stats().first.0 == 0 {
+        let again = replay(journal, settings, ledger)?;
+        if let Some((id, message)) = ledger.missing(&again.present) {
+            let payload = String::from_utf8_lossy(&message.payload);
+            return Err(format!("acknowledged message {id} of {} is not in the journal: {payload}", message.client));
+        }
+        same("windows", &outputs.windows, &again.outputs.windows)?;
+        same("errors", &outputs.errors, &again.outputs.errors)?;
+        compare(&again.closed, settings, ledger, &|id| again.present.contains(&id))?;
+    }
+    if at_end {
+        // QoS 0 messages count as far as they are there.
+        compare(&outputs, settings, ledger, &|id| ledger.messages[id].acknowledged || ledger.messages[id].lossy)?;
+    }
+    Ok(())
+}
+
+fn same(log: &str, stored: &[Vec<u8>], computed: &[Vec<u8>]) -> Result<(), String> {
+    if let Some(seq) = stored.iter().zip(computed).position(|(stored, computed)| stored != computed) {
+        return Err(format!(
+            "record {seq} of the {log} log is not what the journal gives: {} instead of {}",
+            stored[seq].escape_ascii(),
+            computed[seq].escape_ascii()
+        ));
+    }
+    if stored.len() != computed.len() {
+        return Err(format!("the {log} log has {} records, the journal gives {}", stored.len(), computed.len()));
+    }
+    Ok(())
+}
+
+fn compare(
+    outputs: &Outputs,
+    settings: &Settings,
+    ledger: &Ledger,
+    counted: &dyn Fn(Id) -> bool,
+) -> Result<(), String> {
+    let is_global = settings.watermark == WatermarkScope::Global;
+    let rejections = outputs.rejections(ledger)?;
+    if let Some(((id, index), _)) = rejections.iter().find(|((id, _), _)| !counted(*id)) {
+        return Err(format!("reading {index} of message {id} was rejected and must not have been received"));
+    }
+    let (window_ms, lateness_ms) = (settings.window_ms, settings.allowed_lateness_ms);
+    let expected = ledger.expect(counted, &rejections, window_ms, lateness_ms, is_global)?;
+    compare_windows(&outputs.newest()?, expected)
+}
+
+fn compare_windows(
+    found: &BTreeMap<(String, String, i64), WindowResult<'_>>,
+    mut expected: Expected,
+) -> Result<(), String> {
+    for (key, window) in found {
+        if let Some(aggregate) = expected.windows.remove(key) {
+            if !agrees(window, &aggregate) {
+                return Err(format!("the window of {key:?} is {window:?} and should be {aggregate:?}"));
+            }
+        } else if let Some(count) = expected.lossy.get(key) {
+            if window.count > *count {
+                return Err(format!("the window of {key:?} has {} readings of {count} sent", window.count));
+            }
+        } else if let Some((count, sum)) = expected.untimed.get_mut(&(key.0.clone(), key.1.clone())) {
+            *count = count.wrapping_sub(window.count);
+            *sum -= window.sum as i64;
+        } else {
+            return Err(format!("nobody sent what is in the window of {key:?}: {window:?}"));
+        }
+    }
+    if let Some((key, aggregate)) = expected.windows.first_key_value() {
+        return Err(format!("the window of {key:?} is missing: {aggregate:?}"));
+    }
+    if let Some((series, (count, sum))) = expected.untimed.iter().find(|(_, left)| **left != (0, 0)) {
+        return Err(format!("{series:?} lacks {} readings without event time, sum {sum}", *count as i64));
+    }
+    Ok(())
+}
+
+fn agrees(window: &WindowResult<'_>, expected: &Aggregate) -> bool {
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * (1.0 + b.abs());
+    window.count == expected.count
+        && window.sum == expected.sum
+        && window.min == expected.min
+        && window.max == expected.max
+        && window.first == expected.first.1
+        && window.last == expected.last.1
+        && near(window.mean, expected.mean())
+        && near(window.stddev, expected.stddev())
+}

@@ -1,0 +1,281 @@
+//! MQTT clients as devices and gateways have them: they keep what was not acknowledged and send it again.
+
+use std::collections::VecDeque;
+
+use super::device::{Device, Element};
+use super::ledger::{Id, Ledger, Message};
+use super::packet::{self, Answer, Publish, Version};
+use super::random::Random;
+use super::wire::Wire;
+
+/// Elements that wait to be sent at most; a device that has more measures nothing.
+const MAX_WAITING: usize = 300;
+/// Elements of one array at most.
+const MAX_PACKED: usize = 20;
+
+#[derive(Debug)]
+enum Link {
+    Offline { until_ms: i64 },
+    Connecting(Wire),
+    Open(Wire),
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    id: Id,
+    packet_id: u16,
+    /// PUBREC came: only the release is left.
+    received: bool,
+    /// Whether it was sent on this connection.
+    on_wire: bool,
+}
+
+/// One client with its devices.
+#[derive(Debug)]
+pub struct Client {
+    pub name: String,
+    topic: String,
+    version: Version,
+    qos: u8,
+    clean: bool,
+    /// What is sent again gets a new packet id and no DUP: its sequence numbers tell.
+    renumbers: bool,
+    limit: usize,
+    devices: Vec<Device>,
+    link: Link,
+    last_packet_id: u16,
+    waiting: VecDeque<Element>,
+    outstanding: VecDeque<Outstanding>,
+    /// Packet ids on this connection that wait for their first acknowledgement, in the order sent.
+    unanswered: VecDeque<u16>,
+    incoming: Vec<u8>,
+    /// It measures nothing more.
+    stopped: bool,
+}
+
+impl Client {
+    /// `max_inflight`: weir's receive maximum.
+    pub fn new(number: usize, max_inflight: u16, now_ms: i64, random: &mut Random) -> Self {
+        let qos = *random.pick(&[1, 1, 1, 1, 2, 2, 0]);
+        let has_seq = qos > 0 && random.one_in(2);
+        let renumbers = has_seq && qos == 1 && random.one_in(2);
+        let is_gateway = random.one_in(4);
+        let count = if is_gateway { 2 + random.index(3) } else { 1 };
+        let devices = (0..count)
+            .map(|index| Device::new(format!("d{number}-{index}"), has_seq, !renumbers, now_ms, random))
+            .filter(|device| qos > 0 || device.has_clock())
+            .collect();
+        Self {
+            name: format!("client-{number}"),
+            topic: if is_gateway { "plant/telemetry".into() } else { format!("devices/d{number}-0/telemetry") },
+            version: if random.one_in(2) { Version::V4 } else { Version::V5 },
+            qos,
+            clean: random.one_in(2),
+            renumbers,
+            limit: (1 + random.index(64)).min(usize::from(max_inflight / 2)).min(if random.one_in(2) { 8 } else { 64 }),
+            devices,
+            link: Link::Offline { until_ms: now_ms + random.range(0, 3_000) },
+            last_packet_id: random.below(65_535) as u16,
+            waiting: VecDeque::new(),
+            outstanding: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            incoming: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    /// Whether everything it measured is acknowledged.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.outstanding.is_empty()
+    }
+
+    /// Ends its measuring.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Measures what is due.
+    pub fn measure(&mut self, now_ms: i64, random: &mut Random) {
+        if self.stopped || self.waiting.len() >= MAX_WAITING {
+            return;
+        }
+        let is_idle = self.is_done();
+        for device in &mut self.devices {
+            if device.is_due(now_ms) {
+                if is_idle && random.one_in(40) {
+                    device.restart();
+                }
+                let element = device.measure(now_ms, random);
+                self.waiting.push_back(element);
+            }
+        }
+    }
+
+    /// Connects if it is time; returns its end of the connection.
+    pub fn connect(&mut self, now_ms: i64) -> Option<Wire> {
+        match self.link {
+            Link::Offline { until_ms } if until_ms <= now_ms => {}
+            _ => return None,
+        }
+        let wire = Wire::default();
+        wire.send(&packet::connect(self.version, &self.name, self.clean));
+        self.link = Link::Connecting(wire.clone());
+        self.incoming.clear();
+        Some(wire)
+    }
+
+    /// Its connection, if it has one.
+    pub fn wire(&self) -> Option<&Wire> {
+        match &self.link {
+            Link::Offline { .. } => None,
+            Link::Connecting(wire) | Link::Open(wire) => Some(wire),
+        }
+    }
+
+    /// Its connection breaks; it tries again at `until_ms`. `still_arriving`: see [`Wire::break_off`].
+    pub fn break_off(&mut self, still_arriving: usize, until_ms: i64) {
+        if let Some(wire) = self.wire() {
+            wire.break_off(still_arriving);
+        }
+        self.link = Link::Offline { until_ms };
+        self.unanswered.clear();
+        for outstanding in &mut self.outstanding {
+            outstanding.on_wire = false;
+        }
+    }
+
+    /// Sends what it may.
+    pub fn send(&mut self, ledger: &mut Ledger, random: &mut Random) {
+        let Link::Open(wire) = &self.link else { return };
+        let wire = wire.clone();
+        for index in 0..self.outstanding.len() {
+            if !self.outstanding[index].on_wire {
+                self.send_again(index, &wire, ledger);
+            }
+        }
+        while self.outstanding.len() < self.limit
+            && let Some(id) = self.pack(ledger, random)
+        {
+            let packet_id = if self.qos > 0 { self.next_packet_id() } else { 0 };
+            self.publish(id, packet_id, false, &wire, ledger);
+            if self.qos > 0 {
+                self.outstanding.push_back(Outstanding { id, packet_id, received: false, on_wire: true });
+            }
+        }
+    }
+
+    fn send_again(&mut self, index: usize, wire: &Wire, ledger: &mut Ledger) {
+        self.outstanding[index].on_wire = true;
+        let Outstanding { id, received, .. } = self.outstanding[index];
+        if received {
+            wire.send(&packet::pubrel(self.outstanding[index].packet_id));
+            return;
+        }
+        if self.renumbers {
+            self.outstanding[index].packet_id = self.next_packet_id();
+        }
+        self.publish(id, self.outstanding[index].packet_id, !self.renumbers, wire, ledger);
+    }
+
+    fn publish(&mut self, id: Id, packet_id: u16, dup: bool, wire: &Wire, ledger: &mut Ledger) {
+        let message = &mut ledger.messages[id];
+        message.sent += 1;
+        let Client { version, qos, topic, .. } = &*self;
+        let publish = Publish { topic, qos: *qos, dup, packet_id, payload: &message.payload };
+        wire.send(&packet::publish(*version, &publish));
+        if *qos > 0 {
+            self.unanswered.push_back(packet_id);
+        }
+    }
+
+    /// Makes a message of what waits: one element, or an array of a backlog.
+    fn pack(&mut self, ledger: &mut Ledger, random: &mut Random) -> Option<Id> {
+        let first = self.waiting.pop_front()?;
+        let mut elements = vec![first];
+        if self.waiting.len() > 2 && random.one_in(2) {
+            let count = random.index(MAX_PACKED);
+            while elements[0].packs
+                && elements.len() < count
+                && self.waiting.front().is_some_and(|next| next.packs)
+                && elements.iter().map(|element| element.json.len()).sum::<usize>() < 2_000
+            {
+                elements.extend(self.waiting.pop_front());
+            }
+        }
+        let payload = match &elements[..] {
+            [element] => element.json.clone(),
+            many => format!("[{}]", many.iter().map(|element| element.json.as_str()).collect::<Vec<_>>().join(",")),
+        };
+        Some(ledger.add(Message {
+            client: self.name.clone(),
+            payload: payload.into_bytes(),
+            readings: elements.into_iter().flat_map(|element| element.readings).collect(),
+            lossy: self.qos == 0,
+            sent: 0,
+            acknowledged: false,
+        }))
+    }
+
+    fn next_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id.wrapping_add(1).max(1);
+            let id = self.last_packet_id;
+            if self.outstanding.iter().all(|outstanding| outstanding.packet_id != id) {
+                return id;
+            }
+        }
+    }
+
+    /// Takes what arrived. `Ok(true)`: weir closed the connection.
+    pub fn receive(&mut self, ledger: &mut Ledger) -> Result<bool, String> {
+        let Some(wire) = self.wire().cloned() else { return Ok(false) };
+        self.incoming.extend(wire.receive());
+        while let Some(answer) = packet::take(&mut self.incoming).map_err(|what| format!("{}: {what}", self.name))? {
+            self.answer(answer, &wire, ledger).map_err(|what| format!("{}: {what}", self.name))?;
+        }
+        Ok(wire.ended_by_server())
+    }
+
+    fn answer(&mut self, answer: Answer, wire: &Wire, ledger: &mut Ledger) -> Result<(), String> {
+        match answer {
+            Answer::Connack { code: 0, present } if matches!(self.link, Link::Connecting(_)) => {
+                if present && self.clean {
+                    return Err("a clean session is not there already".into());
+                }
+                self.link = Link::Open(wire.clone());
+                Ok(())
+            }
+            Answer::Connack { .. } => Err(format!("an unexpected {answer:?}")),
+            Answer::Puback(packet_id) => {
+                let index = self.first_answer(packet_id, 1)?;
+                let done = self.outstanding.remove(index);
+                ledger.acknowledge(done.map_or(0, |done| done.id));
+                Ok(())
+            }
+            Answer::Pubrec(packet_id) => {
+                let index = self.first_answer(packet_id, 2)?;
+                self.outstanding[index].received = true;
+                ledger.acknowledge(self.outstanding[index].id);
+                wire.send(&packet::pubrel(packet_id));
+                Ok(())
+            }
+            Answer::Pubcomp(packet_id) => {
+                let released = |outstanding: &Outstanding| outstanding.packet_id == packet_id && outstanding.received;
+                let index = self.outstanding.iter().position(released);
+                self.outstanding.remove(index.ok_or_else(|| format!("PUBCOMP {packet_id} answers nothing"))?);
+                Ok(())
+            }
+            Answer::Disconnect(0x8B | 0x83 | 0x8E) => Ok(()),
+            Answer::Disconnect(reason) => Err(format!("disconnected with reason {reason:#x}")),
+        }
+    }
+
+    /// Acknowledgements come in the order of the publishes, once each.
+    fn first_answer(&mut self, packet_id: u16, qos: u8) -> Result<usize, String> {
+        if self.qos != qos || self.unanswered.pop_front() != Some(packet_id) {
+            return Err(format!("an acknowledgement of packet {packet_id} out of order"));
+        }
+        let index = self.outstanding.iter().position(|outstanding| outstanding.packet_id == packet_id);
+        index.ok_or_else(|| format!("packet {packet_id} is acknowledged and was not outstanding"))
+    }
+}

@@ -1,0 +1,55 @@
+//! Time as the simulation has it.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use weir::clock::Clock;
+
+/// True time when a simulation begins, Unix milliseconds.
+pub const T0_MS: i64 = 1_700_000_000_000;
+
+/// A wall clock that jumps and a monotonic clock that does not.
+#[derive(Debug, Default)]
+pub struct SimClock {
+    /// Time that passed since the beginning.
+    passed_ms: AtomicU64,
+    /// How far the wall clock is ahead of true time.
+    wall_offset_ms: AtomicI64,
+    /// Passed time when the process began: its monotonic clock starts there.
+    booted_ms: AtomicU64,
+}
+
+impl SimClock {
+    pub fn advance(&self, ms: u64) {
+        self.passed_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// True time, Unix milliseconds: what a device with a right clock reads.
+    pub fn true_ms(&self) -> i64 {
+        T0_MS + self.passed_ms.load(Ordering::Relaxed) as i64
+    }
+
+    pub fn wall_offset_ms(&self) -> i64 {
+        self.wall_offset_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn set_wall_offset_ms(&self, offset_ms: i64) {
+        self.wall_offset_ms.store(offset_ms, Ordering::Relaxed);
+    }
+
+    /// A new process reads its monotonic clock from zero.
+    pub fn boot(&self) {
+        self.booted_ms.store(self.passed_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn now_ms(&self) -> i64 {
+        self.true_ms() + self.wall_offset_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let passed_ms = self.passed_ms.load(Ordering::Relaxed);
+        Duration::from_millis(passed_ms - self.booted_ms.load(Ordering::Relaxed))
+    }
+}

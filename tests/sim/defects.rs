@@ -1,0 +1,60 @@
+//! Proof that the simulation bites: each deliberately broken variant of weir is caught.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use weir::defects::{Defect, select};
+
+use super::campaign::{number, run_seed, tell};
+
+/// Seeds after which a defect counts as not caught.
+const MAX_SEEDS: u64 = 1_500;
+/// Threads that look for them.
+const WORKERS: usize = 2;
+
+/// Runs seeds until one fails; which, and why.
+fn hunt(defect: Defect) -> Option<(u64, String)> {
+    let base = number("WEIR_SIM_BASE").unwrap_or(0);
+    select(Some(defect));
+    let caught = (0..MAX_SEEDS).find_map(|number| {
+        let (what, _) = run_seed(base + number, false).failure?;
+        Some((number + 1, what))
+    });
+    select(None);
+    caught
+}
+
+#[test]
+fn defects_are_all_caught() {
+    let waiting = Mutex::new(VecDeque::from(Defect::ALL));
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                while let Some(defect) = next() {
+                    match hunt(defect) {
+                        Some((seeds, what)) => {
+                            let short: String = what.chars().take(160).collect();
+                            tell(&format!("{defect:?} is caught by seed {seeds}: {short}"));
+                        }
+                        None => missed.lock().unwrap_or_else(PoisonError::into_inner).push(defect),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(missed.is_empty(), "not caught within {MAX_SEEDS} seeds: {missed:?}");
+}
+
+/// One defect and one seed by hand, with every event: `WEIR_SIM_DEFECT=ReuseSlot WEIR_SIM_SEED=3`.
+#[test]
+fn one_defect() {
+    let (Ok(name), Some(seed)) = (std::env::var("WEIR_SIM_DEFECT"), number("WEIR_SIM_SEED")) else { return };
+    let defect = Defect::ALL.into_iter().find(|defect| format!("{defect:?}") == name).expect("a defect's name");
+    select(Some(defect));
+    let report = run_seed(seed, true);
+    select(None);
+    tell(&format!("{defect:?}, seed {seed}: {:?}", report.failure.map(|(what, _)| what)));
+}

@@ -1,0 +1,209 @@
+//! Devices: what they measure, when, and what their clocks say.
+
+use std::collections::BTreeSet;
+
+use weir::core::reason::Reason;
+
+use super::random::Random;
+
+/// What must become of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// It is in its window; or in the errors log as late, where its device was far enough ahead.
+    Window,
+    /// It is in the errors log for this reason.
+    Rejected(Reason),
+}
+
+/// One reading as the device means it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub device: String,
+    pub metric: &'static str,
+    pub value: i64,
+    /// Event time; `None`: the arrival time is to be taken.
+    pub time_ms: Option<i64>,
+    pub expect: Expect,
+}
+
+/// What one moment of a device becomes: a JSON object, or bytes that are none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Element {
+    pub json: String,
+    pub readings: Vec<Reading>,
+    /// Whether it may stand in an array with others.
+    pub packs: bool,
+}
+
+/// What is the matter with a device's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClockKind {
+    Right,
+    /// Off by so much, within what is accepted.
+    Skewed(i64),
+    /// Jumps about by up to 20 s.
+    Jumping,
+    /// Two days ahead: rejected.
+    Ahead,
+    /// In 2001: rejected.
+    Ancient,
+    /// It has none.
+    Missing,
+}
+
+/// One device.
+#[derive(Debug)]
+pub struct Device {
+    pub id: String,
+    clock: ClockKind,
+    /// The next sequence number; `None`: it counts nothing.
+    seq: Option<u64>,
+    boot: Option<u64>,
+    metrics: Vec<&'static str>,
+    period_ms: u64,
+    next_ms: i64,
+    disorder_ms: i64,
+    /// It sends nonsense now and then.
+    faulty: bool,
+    /// It goes silent now and then.
+    idles: bool,
+    /// Event times it used: each is used once, so that first and last of a window are certain.
+    used_ms: BTreeSet<i64>,
+}
+
+const METRICS: [&str; 5] = ["co2", "humidity", "pressure", "rpm", "temperature"];
+
+impl Device {
+    /// `flags_redelivery`: its client marks what it sends again with DUP; only then may it leave the event time out.
+    pub fn new(id: String, has_seq: bool, flags_redelivery: bool, now_ms: i64, random: &mut Random) -> Self {
+        let clock = match random.below(20) {
+            0..=9 => ClockKind::Right,
+            10..=12 => ClockKind::Skewed(random.range(-60_000, 50_000)),
+            13 => ClockKind::Skewed(-7_200_000),
+            14..=15 => ClockKind::Jumping,
+            16 => ClockKind::Ahead,
+            17 => ClockKind::Ancient,
+            _ if flags_redelivery => ClockKind::Missing,
+            _ => ClockKind::Right,
+        };
+        let metrics = METRICS.iter().copied().filter(|_| random.one_in(3)).collect::<Vec<_>>();
+        Self {
+            id,
+            clock,
+            seq: has_seq.then(|| random.below(3)),
+            boot: (has_seq && random.one_in(3)).then_some(1),
+            metrics: if metrics.is_empty() { vec![METRICS[random.index(METRICS.len())]] } else { metrics },
+            period_ms: 100 + random.below(2_500),
+            next_ms: now_ms + random.range(0, 2_000),
+            disorder_ms: if random.one_in(3) { 0 } else { random.range(1, 4_000) },
+            faulty: random.one_in(4),
+            idles: random.one_in(3),
+            used_ms: BTreeSet::new(),
+        }
+    }
+
+    pub fn has_clock(&self) -> bool {
+        self.clock != ClockKind::Missing
+    }
+
+    /// The device starts anew: its numbers begin again, and it says so. Only while nothing of it is unacknowledged.
+    pub fn restart(&mut self) {
+        if let Some(boot) = &mut self.boot {
+            *boot += 1;
+            self.seq = Some(0);
+        }
+    }
+
+    pub fn is_due(&self, now_ms: i64) -> bool {
+        self.next_ms <= now_ms
+    }
+
+    /// What it measures now.
+    pub fn measure(&mut self, now_ms: i64, random: &mut Random) -> Element {
+        let pause_ms = if self.idles && random.one_in(25) { random.range(10_000, 50_000) } else { 0 };
+        self.next_ms = now_ms + pause_ms + random.range(1, 2 * self.period_ms as i64);
+        if self.faulty && random.one_in(12) { self.nonsense(now_ms, random) } else { self.readings(now_ms, random) }
+    }
+
+    fn readings(&mut self, now_ms: i64, random: &mut Random) -> Element {
+        let time_ms = self.event_time(now_ms, random);
+        let expect = match self.clock {
+            ClockKind::Ahead => Expect::Rejected(Reason::TimestampInFuture),
+            ClockKind::Ancient => Expect::Rejected(Reason::TimestampTooOld),
+            _ => Expect::Window,
+        };
+        let single = self.metrics.len() == 1 || random.one_in(3);
+        let metrics = if single { vec![*random.pick(&self.metrics)] } else { self.metrics.clone() };
+        let mut fields = self.fields(time_ms);
+        if time_ms.is_none() {
+            // Nothing else would tell two of its messages apart, and the model must.
+            fields.push(format!(r#""number":{}"#, random.next()));
+        }
+        let mut readings: Vec<Reading> = metrics
+            .into_iter()
+            .map(|metric| Reading { device: self.id.clone(), metric, value: random.range(-999, 999), time_ms, expect })
+            .collect();
+        let mut texts: Vec<String> = readings.iter().map(|reading| reading.value.to_string()).collect();
+        if self.faulty && expect == Expect::Window && random.one_in(10) {
+            let broken = random.index(readings.len());
+            readings[broken].expect = Expect::Rejected(Reason::WrongType);
+            texts[broken] = "\"broken\"".into();
+        }
+        if let [reading] = &readings[..] {
+            fields.push(format!(r#""metric":"{}","value":{}"#, reading.metric, texts[0]));
+        } else {
+            let pairs = readings.iter().zip(&texts).map(|(reading, text)| format!(r#""{}":{text}"#, reading.metric));
+            fields.push(format!(r#""metrics":{{{}}}"#, pairs.collect::<Vec<_>>().join(",")));
+        }
+        if random.one_in(8) {
+            fields.push(format!(r#""note":"{}""#, "x".repeat(random.index(1_200))));
+        }
+        Element { json: format!("{{{}}}", fields.join(",")), readings, packs: true }
+    }
+
+    /// A payload that is no JSON, or a fault that the device reports.
+    fn nonsense(&mut self, now_ms: i64, random: &mut Random) -> Element {
+        let number = random.next();
+        let reading = |expect| Reading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };
+        if random.one_in(2) {
+            let json = format!(r#"{{"garbage":{number},"#);
+            return Element { json, readings: vec![reading(Expect::Rejected(Reason::Malformed))], packs: false };
+        }
+        let readings = vec![reading(Expect::Rejected(Reason::DeviceError))];
+        let time_ms = Some(self.unused(now_ms));
+        let mut fields = self.fields(time_ms);
+        fields.push(format!(r#""error":"E42 sensor open {number}""#));
+        Element { json: format!("{{{}}}", fields.join(",")), readings, packs: false }
+    }
+
+    fn fields(&mut self, time_ms: Option<i64>) -> Vec<String> {
+        let mut fields = vec![format!(r#""device_id":"{}""#, self.id)];
+        fields.extend(time_ms.map(|time_ms| format!(r#""timestamp":{time_ms}"#)));
+        fields.extend(self.boot.map(|boot| format!(r#""boot":{boot}"#)));
+        if let Some(seq) = &mut self.seq {
+            fields.push(format!(r#""seq":{seq}"#));
+            *seq += 1;
+        }
+        fields
+    }
+
+    fn event_time(&mut self, now_ms: i64, random: &mut Random) -> Option<i64> {
+        let disorder_ms = random.range(0, self.disorder_ms);
+        let shown_ms = match self.clock {
+            ClockKind::Right => now_ms,
+            ClockKind::Skewed(by_ms) => now_ms + by_ms,
+            ClockKind::Jumping => now_ms + random.range(-1, 1) * random.range(0, 20_000),
+            ClockKind::Ahead => now_ms + 2 * 86_400_000,
+            ClockKind::Ancient => now_ms - 700_000_000_000,
+            ClockKind::Missing => return None,
+        };
+        Some(self.unused(shown_ms - disorder_ms))
+    }
+
+    fn unused(&mut self, mut time_ms: i64) -> i64 {
+        while !self.used_ms.insert(time_ms) {
+            time_ms += 1;
+        }
+        time_ms
+    }
+}

@@ -1,0 +1,227 @@
+//! What the clients sent and which acknowledgements they got: all that the reference model knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir::core::reason::Reason;
+
+use super::device::{Expect, Reading};
+
+/// Number of a message.
+pub type Id = usize;
+
+/// One MQTT message.
+#[derive(Debug)]
+pub struct Message {
+    pub client: String,
+    pub payload: Vec<u8>,
+    pub readings: Vec<Reading>,
+    /// Whether nothing promises that it is counted (QoS 0).
+    pub lossy: bool,
+    /// Times it was sent.
+    pub sent: u32,
+    pub acknowledged: bool,
+}
+
+/// All messages.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub messages: Vec<Message>,
+    by_payload: BTreeMap<(String, Vec<u8>), Id>,
+    pub acknowledged: usize,
+}
+
+/// The aggregates of one window that the model compares, first and last by event time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Aggregate {
+    pub count: u64,
+    pub sum: f64,
+    pub min: f64,
+    pub max: f64,
+    pub first: (i64, f64),
+    pub last: (i64, f64),
+    squares: f64,
+}
+
+impl Aggregate {
+    fn new(time_ms: i64, value: f64) -> Self {
+        let end = (time_ms, value);
+        Self { count: 1, sum: value, min: value, max: value, first: end, last: end, squares: value * value }
+    }
+
+    fn add(&mut self, time_ms: i64, value: f64) {
+        self.count += 1;
+        self.sum += value;
+        self.squares += value * value;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        if time_ms < self.first.0 {
+            self.first = (time_ms, value);
+        }
+        if time_ms > self.last.0 {
+            self.last = (time_ms, value);
+        }
+    }
+
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count as f64
+    }
+
+    /// Population standard deviation; values are small integers, so the textbook's formula is exact enough.
+    pub fn stddev(&self) -> f64 {
+        (self.squares / self.count as f64 - self.mean() * self.mean()).max(0.0).sqrt()
+    }
+}
+
+/// What the windows must hold.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// By device, metric and start of the window.
+    pub windows: BTreeMap<(String, String, i64), Aggregate>,
+    /// Count and sum of readings without event time: nobody but weir knows their window.
+    pub untimed: BTreeMap<(String, String), (u64, i64)>,
+    /// Readings that may be there (QoS 0).
+    pub lossy: BTreeMap<(String, String, i64), u64>,
+}
+
+/// Reasons given in the errors log for one reading.
+pub type Rejections = BTreeMap<(Id, u32), Vec<Reason>>;
+
+impl Ledger {
+    pub fn add(&mut self, message: Message) -> Id {
+        let id = self.messages.len();
+        let known = self.by_payload.insert((message.client.clone(), message.payload.clone()), id);
+        assert!(known.is_none(), "two messages with one payload: a defect of the simulation");
+        self.messages.push(message);
+        id
+    }
+
+    pub fn find(&self, client: &str, payload: &[u8]) -> Option<Id> {
+        self.by_payload.get(&(client.to_owned(), payload.to_vec())).copied()
+    }
+
+    pub fn acknowledge(&mut self, id: Id) {
+        if !std::mem::replace(&mut self.messages[id].acknowledged, true) {
+            self.acknowledged += 1;
+        }
+    }
+
+    /// The first acknowledged message that is not among `present`.
+    pub fn missing(&self, present: &BTreeSet<Id>) -> Option<(Id, &Message)> {
+        self.messages.iter().enumerate().find(|(id, message)| message.acknowledged && !present.contains(id))
+    }
+
+    /// What the windows must hold if exactly the messages in `counted` were counted, each once, and these readings
+    /// were rejected. Also judges the rejections.
+    pub fn expect(
+        &self,
+        counted: &dyn Fn(Id) -> bool,
+        rejections: &Rejections,
+        window_ms: i64,
+        lateness_ms: i64,
+        is_global: bool,
+    ) -> Result<Expected, String> {
+        let mut expected = Expected::default();
+        let furthest = Furthest::of(self, is_global);
+        for (id, message) in self.messages.iter().enumerate() {
+            if !counted(id) {
+                continue;
+            }
+            for (index, reading) in (0u32..).zip(&message.readings) {
+                let reasons = rejections.get(&(id, index)).map_or(&[][..], Vec::as_slice);
+                let wrong = |what: &str| {
+                    let text = String::from_utf8_lossy(&message.payload);
+                    Err(format!(
+                        "reading {index} of message {id} {what}: it is in the errors log as {reasons:?}; {text}"
+                    ))
+                };
+                match (reading.expect, reasons) {
+                    (Expect::Rejected(_), []) if message.lossy => {}
+                    (Expect::Rejected(_), []) => return wrong("is missing in the errors log"),
+                    (Expect::Rejected(reason), given) => {
+                        if given.iter().any(|given| *given != reason) {
+                            return wrong("is rejected for the wrong reason");
+                        }
+                        if given.len() > message.sent as usize {
+                            return wrong("is rejected more often than it was sent");
+                        }
+                    }
+                    (Expect::Window, []) if message.lossy => expected.add_lossy(reading, window_ms),
+                    (Expect::Window, []) => expected.add(reading, window_ms),
+                    (Expect::Window, [Reason::Late]) if furthest.justifies_late(reading, window_ms, lateness_ms) => {}
+                    (Expect::Window, _) => return wrong("must not be rejected so"),
+                }
+            }
+        }
+        Ok(expected)
+    }
+}
+
+/// Start of the window of an event time.
+fn start(time_ms: i64, window_ms: i64) -> i64 {
+    time_ms.div_euclid(window_ms) * window_ms
+}
+
+impl Expected {
+    fn add(&mut self, reading: &Reading, window_ms: i64) {
+        let series = (reading.device.clone(), reading.metric.to_owned());
+        let Some(time_ms) = reading.time_ms else {
+            let (count, sum) = self.untimed.entry(series).or_default();
+            *count += 1;
+            *sum += reading.value;
+            return;
+        };
+        let value = reading.value as f64;
+        self.windows
+            .entry((series.0, series.1, start(time_ms, window_ms)))
+            .and_modify(|aggregate| aggregate.add(time_ms, value))
+            .or_insert_with(|| Aggregate::new(time_ms, value));
+    }
+
+    fn add_lossy(&mut self, reading: &Reading, window_ms: i64) {
+        let Some(time_ms) = reading.time_ms else { return };
+        let key = (reading.device.clone(), reading.metric.to_owned(), start(time_ms, window_ms));
+        *self.lossy.entry(key).or_default() += 1;
+    }
+}
+
+/// The newest event times that were sent.
+struct Furthest {
+    by_device: BTreeMap<String, i64>,
+    of_all: i64,
+    is_global: bool,
+    /// Devices without event times: nobody knows how far they are.
+    untimed: BTreeSet<String>,
+}
+
+impl Furthest {
+    fn of(ledger: &Ledger, is_global: bool) -> Self {
+        let mut furthest = Self { by_device: BTreeMap::new(), of_all: i64::MIN, is_global, untimed: BTreeSet::new() };
+        let sent = ledger.messages.iter().filter(|message| message.sent > 0).flat_map(|message| &message.readings);
+        for reading in sent.filter(|reading| reading.expect == Expect::Window) {
+            match reading.time_ms {
+                Some(time_ms) => {
+                    let newest = furthest.by_device.entry(reading.device.clone()).or_insert(i64::MIN);
+                    *newest = time_ms.max(*newest);
+                    furthest.of_all = furthest.of_all.max(time_ms);
+                }
+                None => {
+                    furthest.untimed.insert(reading.device.clone());
+                }
+            }
+        }
+        furthest
+    }
+
+    /// A watermark comes no further than the newest event time, or the end of the newest window. So a reading can be
+    /// late only if another one was sent whose window ends later by the allowed lateness at least.
+    fn justifies_late(&self, reading: &Reading, window_ms: i64, lateness_ms: i64) -> bool {
+        if self.untimed.contains(&reading.device) || self.is_global && !self.untimed.is_empty() {
+            return true;
+        }
+        let newest_ms = if self.is_global { Some(self.of_all) } else { self.by_device.get(&reading.device).copied() };
+        match (reading.time_ms, newest_ms) {
+            (Some(time_ms), Some(newest_ms)) => start(newest_ms, window_ms) >= start(time_ms, window_ms) + lateness_ms,
+            _ => false,
+        }
+    }
+}

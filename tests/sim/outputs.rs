@@ -1,0 +1,121 @@
+//! Reads what weir wrote, and computes it again from the journal alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir::core::operator::Operator;
+use weir::core::output::{Collector, ErrorEntry, WindowResult};
+use weir::core::reason::Reason;
+use weir::core::record::{Decoder, Record};
+use weir::core::settings::Settings;
+use weir::log::{Log, Lsn};
+
+use super::ledger::{Id, Ledger, Rejections};
+
+/// Stored forms of windows and errors, by sequence number.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Outputs {
+    pub windows: Vec<Vec<u8>>,
+    pub errors: Vec<Vec<u8>>,
+}
+
+impl Collector for Outputs {
+    fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
+        assert_eq!(seq, self.windows.len() as u64);
+        let mut bytes = Vec::new();
+        window.encode(&mut bytes);
+        self.windows.push(bytes);
+    }
+
+    fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
+        assert_eq!(seq, self.errors.len() as u64);
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        self.errors.push(bytes);
+    }
+}
+
+impl Outputs {
+    /// Both output logs from their first record on.
+    pub fn read(windows: &Log, errors: &Log) -> Result<Self, String> {
+        Ok(Self { windows: read(windows)?, errors: read(errors)? })
+    }
+
+    /// Newest revision of each window, by device, metric and start. A key and revision must be there once, and
+    /// revisions must follow one another.
+    pub fn newest(&self) -> Result<BTreeMap<(String, String, i64), WindowResult<'_>>, String> {
+        let mut newest: BTreeMap<_, WindowResult<'_>> = BTreeMap::new();
+        for (seq, bytes) in self.windows.iter().enumerate() {
+            let window = WindowResult::decode(bytes).map_err(|error| format!("window {seq}: {error}"))?;
+            let key = (window.device_id.to_owned(), window.metric.to_owned(), window.window_start_ms);
+            let due = newest.get(&key).map_or(0, |before| before.revision + 1);
+            if window.revision != due {
+                return Err(format!("window {seq} of {key:?} has revision {} where {due} is due", window.revision));
+            }
+            newest.insert(key, window);
+        }
+        Ok(newest)
+    }
+
+    /// Rejected readings by message and index; duplicates are no rejection.
+    pub fn rejections(&self, ledger: &Ledger) -> Result<Rejections, String> {
+        let mut rejections = Rejections::new();
+        for (seq, bytes) in self.errors.iter().enumerate() {
+            let entry = ErrorEntry::decode(bytes).map_err(|error| format!("error {seq}: {error}"))?;
+            let id = ledger.find(entry.client_id, entry.payload);
+            let id = id.ok_or_else(|| format!("error {seq} is about a payload that nobody sent: {}", entry.message))?;
+            if entry.reason != Reason::Duplicate {
+                rejections.entry((id, entry.index)).or_default().push(entry.reason);
+            }
+        }
+        Ok(rejections)
+    }
+}
+
+fn read(log: &Log) -> Result<Vec<Vec<u8>>, String> {
+    let mut reader = log.reader(Lsn(0));
+    let mut records = Vec::new();
+    while let Some(batch) = reader.next_batch().map_err(|error| error.to_string())? {
+        if batch.first().0 != records.len() as u64 {
+            return Err(format!("record {} follows record {}", batch.first(), records.len()));
+        }
+        records.extend(batch.records().map(<[u8]>::to_vec));
+    }
+    Ok(records)
+}
+
+/// What the journal alone says.
+#[derive(Debug)]
+pub struct Replay {
+    pub outputs: Outputs,
+    /// The same with all windows closed at the end.
+    pub closed: Outputs,
+    /// Messages that are in the journal.
+    pub present: BTreeSet<Id>,
+}
+
+/// Replays a whole journal with a fresh operator.
+pub fn replay(journal: &Log, settings: &Settings, ledger: &Ledger) -> Result<Replay, String> {
+    let mut operator = Operator::new(settings.clone());
+    let mut outputs = Outputs::default();
+    let mut present = BTreeSet::new();
+    let mut reader = journal.reader(Lsn(0));
+    let mut arrival_ms = i64::MIN;
+    while let Some(batch) = reader.next_batch().map_err(|error| error.to_string())? {
+        if batch.arrival_ms() < arrival_ms {
+            return Err(format!("arrival time went back at journal record {}", batch.first()));
+        }
+        arrival_ms = batch.arrival_ms();
+        let mut decoder = Decoder::default();
+        for bytes in batch.records() {
+            if let Record::Publish(publish, _) = decoder.decode(bytes).map_err(|error| error.to_string())? {
+                let id = ledger.find(publish.client_id, publish.payload);
+                present.insert(id.ok_or("the journal holds a publish that nobody sent")?);
+            }
+        }
+        let applied = operator.apply(batch.first().0, arrival_ms, batch.records(), &mut outputs);
+        applied.map_err(|error| error.to_string())?;
+    }
+    let mut closed = outputs.clone();
+    operator.close_all(&mut closed);
+    Ok(Replay { outputs, closed, present })
+}

@@ -1,0 +1,122 @@
+//! What a seed chooses once: settings, sizes, how much goes wrong.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weir::config::{Ingest, Mqtt};
+use weir::core::settings::{Settings, WatermarkScope};
+use weir::log::{Keep, LogOptions, Retention, SyncPolicy};
+use weir::pipeline::savepoints::SavepointPolicy;
+use weir::state::savepoint;
+
+use super::random::Random;
+
+/// Directory of everything weir writes.
+pub const DATA_DIR: &str = "data";
+
+/// Chances of faults: once in so many actions; 0 for never.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    pub power_cut: u64,
+    pub kill: u64,
+    pub io_failure: u64,
+    pub full_disk: u64,
+    pub clock_jump: u64,
+    pub break_off: u64,
+    /// In so many restarts, not actions.
+    pub decay: u64,
+}
+
+/// The constants of one simulation.
+#[derive(Debug)]
+pub struct Plan {
+    pub settings: Settings,
+    pub mqtt: Mqtt,
+    pub ingest: Ingest,
+    pub keep: Keep,
+    pub segment_bytes: u64,
+    pub tail_bytes: usize,
+    pub min_free_bytes: u64,
+    pub checkpoint_interval: Duration,
+    pub savepoints: SavepointPolicy,
+    pub rates: Rates,
+    /// Time that a sync takes.
+    pub sync_ms: u64,
+    pub clients: usize,
+    pub actions: u64,
+}
+
+impl Plan {
+    pub fn new(random: &mut Random) -> Self {
+        let settings = settings(random);
+        let mqtt =
+            Mqtt { max_packet_size_bytes: 16 * 1024, max_inflight: *random.pick(&[10, 40, 1_000]), ..Mqtt::default() };
+        let ingest = Ingest { telemetry_topics: settings.telemetry_topics.clone(), ..Ingest::default() };
+        let savepoints = SavepointPolicy {
+            directory: PathBuf::from(DATA_DIR).join(savepoint::DIRECTORY),
+            interval: (!random.one_in(5)).then(|| Duration::from_secs(1 + random.below(40))),
+            kept: 1 + random.index(3),
+            max_journal_bytes: 4_096 << random.below(5),
+        };
+        Self {
+            mqtt,
+            ingest,
+            keep: if random.one_in(2) { Keep::UpToBytes } else { Keep::Released },
+            segment_bytes: 1_024 << random.below(6),
+            tail_bytes: if random.one_in(2) { 0 } else { 8_192 },
+            min_free_bytes: if random.one_in(2) { 0 } else { 24_576 },
+            checkpoint_interval: Duration::from_millis(*random.pick(&[0, 200, 1_000, 5_000, 20_000])),
+            savepoints,
+            rates: Rates::new(random),
+            sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
+            clients: 1 + random.index(6),
+            actions: 400 + random.below(2_600),
+            settings,
+        }
+    }
+
+    pub fn log(&self, name: &'static str) -> LogOptions {
+        let is_journal = name == "journal";
+        LogOptions {
+            name,
+            dir: PathBuf::from(DATA_DIR).join(name),
+            segment_bytes: self.segment_bytes,
+            // What one journal batch gives is appended to the output logs at once.
+            commit_max_bytes: if is_journal { 32 * 1024 } else { 1024 * 1024 },
+            queue_max_bytes: if is_journal { 64 * 1024 } else { 1024 * 1024 },
+            tail_max_bytes: self.tail_bytes,
+            sync: if is_journal { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
+            min_free_bytes: if is_journal { self.min_free_bytes } else { self.min_free_bytes / 2 },
+            retention: Retention { keep: if is_journal { self.keep } else { Keep::UpToBytes }, max_bytes: None },
+        }
+    }
+}
+
+impl Rates {
+    fn new(random: &mut Random) -> Self {
+        // Some seeds have few kinds of faults, so that each is also seen apart from the others.
+        let calm = random.one_in(4);
+        let mut rate = |of: &[u64]| if calm && random.one_in(2) { 0 } else { *random.pick(of) };
+        Self {
+            power_cut: rate(&[0, 100, 300, 300, 800]),
+            kill: rate(&[0, 400, 1_000]),
+            io_failure: rate(&[0, 0, 300, 800]),
+            full_disk: rate(&[0, 0, 500]),
+            clock_jump: rate(&[0, 200, 600]),
+            break_off: rate(&[0, 40, 120, 400]),
+            decay: rate(&[0, 2, 4]),
+        }
+    }
+}
+
+fn settings(random: &mut Random) -> Settings {
+    Settings {
+        telemetry_topics: vec!["devices/+/telemetry".into(), "plant/telemetry".into()],
+        window_ms: *random.pick(&[1_000, 5_000, 5_000, 10_000]),
+        watermark: if random.one_in(4) { WatermarkScope::Global } else { WatermarkScope::Device },
+        out_of_orderness_ms: *random.pick(&[0, 2_000, 2_000]),
+        allowed_lateness_ms: *random.pick(&[0, 5_000, 30_000]),
+        store_duplicates: random.one_in(4),
+        ..Settings::default()
+    }
+}

@@ -1,0 +1,196 @@
+//! One run of weir: its own parts, put together as `weir run` does, without threads.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio_util::sync::CancellationToken;
+use weir::core::record;
+use weir::disk::Disk;
+use weir::disk::sim::SimDisk;
+use weir::log::{Log, LogError, Lsn, Records};
+use weir::mqtt::Opening;
+use weir::pipeline::handle::Pipeline;
+use weir::pipeline::run::{PipelineError, Turn};
+use weir::pipeline::start::{Parts, Runner, StartError, positions, prepare};
+use weir::state::key_value::KeyValue;
+use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
+
+use super::clock::SimClock;
+use super::plan::{DATA_DIR, Plan};
+use super::store::SimStore;
+use super::wire::Wire;
+
+/// Why a start failed.
+#[derive(Debug)]
+pub enum BootError {
+    State(RecoveryError),
+    Log(LogError),
+    Start(StartError),
+}
+
+impl BootError {
+    /// Whether weir says that data is damaged or lost.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::State(error) => error.is_damage(),
+            Self::Log(error) => matches!(error, LogError::Damaged(_)),
+            Self::Start(error) => matches!(error, StartError::Gap { .. } | StartError::Restore { .. }),
+        }
+    }
+}
+
+impl std::fmt::Display for BootError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::State(error) => error.fmt(f),
+            Self::Log(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+        }
+    }
+}
+
+struct Connection {
+    wire: Wire,
+    serve: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// A running weir.
+pub struct Process {
+    /// Journal, windows, errors.
+    pub logs: [Log; 3],
+    pub pipeline: Pipeline,
+    runner: Runner,
+    opening: Opening,
+    /// The record that says that weir listens (again) is in the journal.
+    listens: bool,
+    connections: Vec<Connection>,
+    /// Why the pipeline stopped.
+    pub stopped: Option<PipelineError>,
+}
+
+impl Process {
+    /// Starts weir on a disk.
+    pub fn boot(plan: &Plan, disk: &SimDisk, clock: &Arc<SimClock>) -> Result<(Self, Option<Fallback>), BootError> {
+        clock.boot();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let for_store = disk.clone();
+        let recovered = recovery::open(&RecoveryOptions {
+            disk: shared.clone(),
+            clock: clock.clone(),
+            data_dir: PathBuf::from(DATA_DIR),
+            open: Arc::new(move |directory| {
+                SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
+            }),
+            limit: None,
+        })
+        .map_err(BootError::State)?;
+        let synced = positions(recovered.checkpoint.as_ref());
+        let open = |name, known_synced| {
+            let opened = Log::open_inline(shared.clone(), clock.clone(), plan.log(name), Lsn(known_synced), Lsn(0));
+            opened.map_err(BootError::Log)
+        };
+        let (journal, found) = open("journal", synced.replay_from)?;
+        let (windows, _) = open("windows", synced.windows)?;
+        let (errors, _) = open("errors", synced.errors)?;
+        let (runner, pipeline) = prepare(Parts {
+            journal: journal.clone(),
+            windows: windows.clone(),
+            errors: errors.clone(),
+            store: recovered.store,
+            checkpoint: recovered.checkpoint,
+            settings: plan.settings.clone(),
+            checkpoint_interval: plan.checkpoint_interval,
+            savepoints: plan.savepoints.clone(),
+            disk: shared.clone(),
+            clock: clock.clone(),
+            threads: false,
+            recovered_end: found.end,
+        })
+        .map_err(BootError::Start)?;
+        let opening = Opening::new(&plan.mqtt, &plan.ingest, journal.clone(), clock.clone());
+        let process = Self {
+            logs: [journal, windows, errors],
+            pipeline,
+            runner,
+            opening,
+            listens: false,
+            connections: Vec::new(),
+            stopped: None,
+        };
+        Ok((process, recovered.fallback))
+    }
+
+    /// Whether the door is open: the journal says first that nothing was heard until now.
+    pub fn listens(&mut self) -> bool {
+        if !self.listens {
+            let mut resumed = Records::default();
+            resumed.push_with(record::encode_resumed);
+            self.listens = self.logs[0].append(&resumed, None).is_ok();
+        }
+        self.listens
+    }
+
+    pub fn accept(&mut self, wire: Wire) {
+        let (opening, stream) = (self.opening.clone(), wire.server_end());
+        let serve = async move { opening.serve(stream, CancellationToken::new()).await };
+        self.connections.push(Connection { wire, serve: Box::pin(serve) });
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub fn wire(&self, index: usize) -> &Wire {
+        &self.connections[index].wire
+    }
+
+    /// Lets a connection work. Returns whether it ended.
+    pub fn poll(&mut self, index: usize) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let ended = self.connections[index].serve.as_mut().poll(&mut context) == Poll::Ready(());
+        if ended {
+            drop(self.connections.remove(index));
+        }
+        ended
+    }
+
+    /// Lets the pipeline work.
+    pub fn turn(&mut self) -> Option<Turn> {
+        if self.stopped.is_some() {
+            return None;
+        }
+        match self.runner.turn() {
+            Ok(turn) => Some(turn),
+            Err(error) => {
+                self.stopped = Some(error);
+                None
+            }
+        }
+    }
+
+    /// The failure after which `weir run` ends.
+    pub fn failure(&self) -> Option<String> {
+        let stopped = self.stopped.as_ref().map(ToString::to_string);
+        stopped.or_else(|| self.logs.iter().find_map(|log| log.stats().failure))
+    }
+
+    /// Works until nothing is left to do without time passing. `false`: it failed, or waits for disk space.
+    pub fn catch_up(&mut self) -> bool {
+        const MAX_ROUNDS: usize = 1_000_000;
+        for _ in 0..MAX_ROUNDS {
+            let stepped = self.logs.iter().fold(false, |any, log| log.step() | any);
+            match self.turn() {
+                None | Some(Turn::Blocked(_)) if !stepped => return false,
+                Some(Turn::Idle(_)) if !stepped => {
+                    let written = self.logs.iter().all(|log| log.readable() == log.stats().appended);
+                    return self.failure().is_none() && written;
+                }
+                _ => {}
+            }
+        }
+        panic!("the pipeline does not come to rest");
+    }
+}

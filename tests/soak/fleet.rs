@@ -1,0 +1,197 @@
+//! The devices, a thread each, and their common pauses.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::device::{Burst, Device, Kind, Sent};
+use crate::mqtt::{Client, Version};
+use crate::random::Random;
+use crate::wait::wait_for;
+use crate::weir::Weir;
+
+/// How many devices of each kind.
+const MEMBERS: &[(Kind, usize)] = &[
+    (Kind::Numbered, 18),
+    (Kind::Plain, 8),
+    (Kind::ExactlyOnce, 4),
+    (Kind::Faulty, 3),
+    (Kind::Backlog, 3),
+    (Kind::Idle, 6),
+];
+
+/// Pause before another attempt to connect.
+const RECONNECT: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Send,
+    Hold,
+    End,
+}
+
+struct State {
+    phase: Phase,
+    address: SocketAddr,
+    /// Devices that hold or ended, with what they sent.
+    silent: Vec<Sent>,
+    round: u64,
+    round_from_ms: i64,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    acknowledged: AtomicU64,
+    /// Of one device.
+    rate: u64,
+}
+
+/// All devices.
+pub struct Fleet {
+    shared: Arc<Shared>,
+    members: Vec<JoinHandle<()>>,
+}
+
+impl Fleet {
+    /// Starts devices that together send `rate` messages per second.
+    pub fn start(weir: &Weir, rate: u64, random: &mut Random) -> Self {
+        let state = State { phase: Phase::Send, address: weir.mqtt(), silent: Vec::new(), round: 0, round_from_ms: 0 };
+        let steady: usize =
+            MEMBERS.iter().filter(|(kind, _)| !matches!(kind, Kind::Backlog | Kind::Idle)).map(|m| m.1).sum();
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            acknowledged: AtomicU64::new(0),
+            rate: (rate / steady as u64).max(1),
+        });
+        let kinds = MEMBERS.iter().flat_map(|&(kind, count)| (0..count).map(move |index| (kind, index)));
+        let members = kinds
+            .map(|(kind, index)| {
+                let (shared, device) = (shared.clone(), Device::new(kind, index, random.fork()));
+                std::thread::spawn(move || shared.live(device))
+            })
+            .collect();
+        Self { shared, members }
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// weir listens here now.
+    pub fn moved(&self, weir: &Weir) {
+        self.shared.lock().address = weir.mqtt();
+    }
+
+    /// Waits until every device has been acknowledged what it sent and is silent.
+    pub fn hold(&self) -> Vec<Sent> {
+        self.silence(Phase::Hold)
+    }
+
+    /// A new round: its readings' event times begin behind those of the last.
+    pub fn go_on(&self, sent: &[Sent]) {
+        let newest_ms = sent.iter().map(|one| one.newest_ms).max().unwrap_or(0);
+        let mut state = self.shared.lock();
+        state.phase = Phase::Send;
+        // The next full second behind everything sent: windows are a second long.
+        state.round_from_ms = (newest_ms / 1_000 + 1) * 1_000;
+        state.silent.clear();
+        state.round += 1;
+        self.shared.changed.notify_all();
+    }
+
+    /// The same for good.
+    pub fn end(&self) -> Vec<Sent> {
+        self.silence(Phase::End)
+    }
+
+    fn silence(&self, phase: Phase) -> Vec<Sent> {
+        let mut state = self.shared.lock();
+        state.phase = phase;
+        self.shared.changed.notify_all();
+        drop(state);
+        wait_for("every device is acknowledged what it sent", || {
+            let failed = self.members.iter().any(|member| phase != Phase::End && member.is_finished());
+            assert!(!failed, "a device failed");
+            let state = self.shared.lock();
+            (state.silent.len() == self.members.len()).then(|| state.silent.clone())
+        })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no device panicked")
+    }
+
+    fn live(&self, mut device: Device) {
+        let mut connection: Option<Client> = None;
+        let (mut again, mut told) = (false, None);
+        loop {
+            if !device.has_pending() && !self.may_send(&mut device, &mut told) {
+                return;
+            }
+            let client = match connection.take() {
+                Some(client) => client,
+                None => match Client::try_connect(self.address(), Version::V4, &device.sent.device) {
+                    Ok(client) => client,
+                    // weir is down, or was killed just now.
+                    Err(_) => {
+                        std::thread::sleep(RECONNECT);
+                        continue;
+                    }
+                },
+            };
+            let mut made = 0;
+            if !device.has_pending() {
+                made = device.make_burst();
+                again = false;
+            }
+            let before = device.acknowledged;
+            let outcome = device.send(client, again);
+            self.acknowledged.fetch_add(device.acknowledged - before, Ordering::Relaxed);
+            match outcome {
+                Ok(Burst::Acknowledged(client)) => {
+                    connection = Some(client);
+                    self.rest(device.pause(made, self.rate));
+                }
+                Ok(Burst::Abandoned) | Err(_) => again = true,
+            }
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.lock().address
+    }
+
+    /// Holds while a hold is asked for; `false`: this is the end. `told`: the round at whose end it was silent last.
+    fn may_send(&self, device: &mut Device, told: &mut Option<u64>) -> bool {
+        let mut state = self.lock();
+        if state.phase == Phase::Send {
+            return true;
+        }
+        while state.phase != Phase::Send {
+            if *told != Some(state.round) {
+                *told = Some(state.round);
+                state.silent.push(device.sent.clone());
+            }
+            if state.phase == Phase::End {
+                return false;
+            }
+            state = self.changed.wait(state).expect("no device panicked");
+        }
+        device.sent.round_from_ms = state.round_from_ms;
+        (device.sent.round_readings, device.sent.round_sum) = (0, 0);
+        true
+    }
+
+    /// Paces the load. A hold ends the pause.
+    fn rest(&self, pause: Duration) {
+        let state = self.lock();
+        let sending = |state: &mut State| state.phase == Phase::Send;
+        drop(self.changed.wait_timeout_while(state, pause, sending).expect("no device panicked"));
+    }
+}
