@@ -213,8 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.session.acks().len() == 0 {
             return;
         }
-        let waiting = self.session.acks().len();
         let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.gate.durable() };
+        let waiting = self.session.acks().len();
         if let Some(read_at) = self.session.write_acks(durable, out) {
             self.door.meters.traffic.acknowledged(waiting - self.session.acks().len());
             self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
