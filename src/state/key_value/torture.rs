@@ -303,6 +303,7 @@ fn the_file_does_not_grow_with_the_number_of_checkpoints() {
         }
     }
     println!("{live} bytes live, on disk: {sizes:?}");
-    let largest = sizes.iter().max().expect("sizes");
-    assert!(*largest <= 5 * live, "{live} bytes live take {largest} on disk: {sizes:?}");
+    // How many times the live data it is depends on how fast the disk is; that it stays there does not.
+    let (early, late) = (sizes[..3].iter().max().expect("sizes"), sizes[7..].iter().max().expect("sizes"));
+    assert!(*late <= 10 * live && *late <= early * 3 / 2, "{live} bytes live grew from {early} to {late}: {sizes:?}");
 }
