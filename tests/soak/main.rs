@@ -52,7 +52,7 @@ use weir::Weir;
 
 /// Small everywhere, so that the steady state is reached within minutes.
 const SETTINGS: &[(&str, &str)] = &[
-    ("window.size", "'1s'"),
+    ("window.size", "'250ms'"),
     ("window.idle_timeout", "'2s'"),
     ("window.allowed_lateness", "'5s'"),
     // The wall clock jumps; times of readings are the real ones.
@@ -64,8 +64,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("state.savepoints_kept", "2"),
     ("journal.commit_max_bytes", "'1MiB'"),
     ("journal.segment_size", "'1MiB'"),
-    ("windows.retention_bytes", "'4MiB'"),
-    ("errors.retention_bytes", "'4MiB'"),
+    ("windows.retention_bytes", "'3MiB'"),
+    ("errors.retention_bytes", "'1MiB'"),
 ];
 
 /// A round of a short run and of a long one.
@@ -90,6 +90,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) {
     let mut random = Random::seeded(arguments.seed);
     let mut weir = Weir::prepare(SETTINGS);
+    // Memory that the allocator keeps in arenas of threads that have ended is not memory that weir keeps.
+    weir.environment("MALLOC_ARENA_MAX", "2");
     let mut faults = Faults::new(&mut weir, arguments, random.fork());
     weir.restart();
     let sampler = Sampler::start(&weir, arguments.report.as_deref());
