@@ -222,7 +222,9 @@ fn a_lost_state_store_is_rebuilt_from_the_newest_savepoint() {
         assert!(output.contains("the state is rebuilt"), "{loss}: {output}");
         assert_eq!(weir.json("/api/v1/devices/a")["accepted"], count, "{loss}");
         publish(&weir, "a", window_before(3_600), count, count + 5);
-        assert_eq!(weir.json("/api/v1/devices/a")["accepted"], count + 5, "{loss}");
+        wait_for("the new readings are processed", || {
+            (weir.json("/api/v1/devices/a")["accepted"] == count + 5).then_some(())
+        });
         weir.assert_accounted();
         weir.terminate();
     }
