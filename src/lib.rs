@@ -12,6 +12,7 @@ pub mod simulator;
 pub mod pipeline;
 pub mod state;
 
+pub mod access;
 pub mod tls;
 
 pub mod admission;

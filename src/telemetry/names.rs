@@ -57,6 +57,8 @@ metrics! {
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
 
+    AUDIT_SUPPRESSED Counter "weir_audit_suppressed_total" "Audit events that came too fast to be logged; label event.";
+
     TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";
     TLS_RELOAD_FAILED Gauge "weir_tls_certificate_reload_failed" "1 while the certificate files cannot be loaded and the one from before stays in use; label listener.";
     TLS_RELOADS Counter "weir_tls_certificate_reloads_total" "Certificates read again; labels listener, result (loaded, failed).";

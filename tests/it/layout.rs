@@ -12,7 +12,7 @@ const ORDER: &[&[&str]] = &[
     &["telemetry"],
     &["log"],
     &["config", "admission"],
-    &["tls"],
+    &["tls", "access"],
     &["state"],
     &["pipeline"],
     &["mqtt"],
