@@ -32,6 +32,7 @@ pub mod retained_store;
 mod scratch;
 mod service;
 mod session;
+mod slot_store;
 mod subscriptions;
 mod system;
 mod timeline;
