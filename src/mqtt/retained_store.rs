@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::delivery::Message;
+use super::message::Message;
 use super::slot_store::{Kind, SlotStore, Value};
 use super::timeline::Timeline;
 use crate::clock::Clock;
