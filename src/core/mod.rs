@@ -12,7 +12,7 @@ pub mod settings;
 
 mod aggregate;
 mod client;
-mod codec;
+pub(crate) mod codec;
 mod decode;
 mod dedup;
 mod device;

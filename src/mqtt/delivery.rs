@@ -2,6 +2,7 @@
 
 mod aliases;
 mod encode;
+mod stored;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::frame;
 use super::message::Message;
 use aliases::{Aliases, MAX_ALIASES};
 use encode::{Target, put};
+pub(crate) use stored::StoredDelivery;
 
 /// Bounds of one session's queue.
 #[derive(Debug, Clone, Copy)]

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use super::Version;
 use super::close::Close;
-use super::delivery::{Delivery, Grant, Offer, Returned, Written};
+use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Written};
 use super::message::Message;
 use super::packet_ids::PacketIds;
+use super::session_store::StoredSession;
 use super::will::Will;
 use crate::log::Lsn;
 
@@ -41,6 +42,10 @@ pub(crate) struct Handle {
     owner: AtomicU64,
     /// Whether there may be something to deliver: the connection looks without locking.
     outbound: AtomicBool,
+    /// Whether it outlives its connection.
+    lasting: AtomicBool,
+    /// Whether something changed since it was stored.
+    changed: AtomicBool,
     kept: Mutex<Kept>,
     totals: Arc<Totals>,
 }
@@ -52,14 +57,18 @@ pub(crate) struct Kept {
     pub filters: BTreeSet<Box<str>>,
     /// Levels of all of them.
     pub levels: usize,
-    /// Whether it does not outlive the connection that has it.
-    pub ends_with_connection: bool,
+    /// Seconds that it outlives its connection.
+    pub expiry_s: u32,
+    /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
+    pub disconnected_ms: Option<i64>,
     /// Its place among the sessions without a connection.
     pub offline: Option<u64>,
     /// When it ends if no connection comes, as the broker's timers know it.
     pub expires: Option<(Instant, u64)>,
     /// A will that waits for its delay, and until when, as the broker's timers know it.
     pub will: Option<(Will, (Instant, u64))>,
+    /// When it was last stored, and its bytes then.
+    pub stored: Option<(Instant, usize)>,
     delivery: Delivery,
     /// QoS 2 publishes taken and not yet released by the client.
     received: PacketIds,
@@ -74,7 +83,7 @@ impl Kept {
     pub fn is_over(&self, now: Instant) -> bool {
         match self.offline {
             Some(_) => self.expires.is_some_and(|(at, _)| at <= now),
-            None => self.ends_with_connection,
+            None => self.expiry_s == 0,
         }
     }
 }
@@ -84,17 +93,76 @@ impl Handle {
         let kept = Kept {
             filters: BTreeSet::new(),
             levels: 0,
-            ends_with_connection: false,
+            expiry_s: 0,
+            disconnected_ms: None,
             offline: None,
             expires: None,
             will: None,
+            stored: None,
             delivery,
             received: PacketIds::default(),
             received_until: Lsn(0),
             waker: None,
         };
-        let (owner, outbound) = (AtomicU64::new(owner), AtomicBool::new(false));
-        Self { id, client_id, owner, outbound, kept: Mutex::new(kept), totals }
+        let [outbound, lasting, changed] = [const { AtomicBool::new(false) }; 3];
+        Self { id, client_id, owner: AtomicU64::new(owner), outbound, lasting, changed, kept: Mutex::new(kept), totals }
+    }
+
+    /// A session without a connection that goes on from where it was stored.
+    pub fn restored(id: u64, stored: StoredSession, limits: QueueLimits, totals: Arc<Totals>) -> Self {
+        let delivery = Delivery::new(limits, 0);
+        let handle = Self::new(id, stored.client_id.into(), 0, delivery, totals);
+        {
+            let mut kept = handle.any();
+            handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(stored.delivery, limits));
+            for id in stored.received {
+                kept.received.insert(id);
+            }
+            kept.received_until = stored.received_until;
+            handle.set_expiry(&mut kept, stored.expiry_s);
+        }
+        handle
+    }
+
+    /// The session outlives its connection by so many seconds.
+    pub fn set_expiry(&self, kept: &mut Kept, expiry_s: u32) {
+        kept.expiry_s = expiry_s;
+        self.lasting.store(expiry_s > 0, Ordering::Release);
+        self.touch();
+    }
+
+    /// Whether it outlives its connection.
+    pub fn is_lasting(&self) -> bool {
+        self.lasting.load(Ordering::Acquire)
+    }
+
+    /// Something changed that a restart is not to lose.
+    pub fn touch(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Whether it outlives its connection and changed since it was stored.
+    pub fn is_to_store(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.is_lasting()
+    }
+
+    /// What a restart is to find of it, without its subscriptions; `None`: nothing now. Its QoS 2 publishes must be
+    /// durable in the journal, below `durable`: remembered without them, they would be lost.
+    pub fn to_stored(&self, kept: &Kept, durable: Lsn) -> Option<StoredSession> {
+        if self.owner() == DISCARDED || !self.is_lasting() || !kept.received.is_empty() && kept.received_until > durable
+        {
+            return None;
+        }
+        self.changed.store(false, Ordering::Release);
+        Some(StoredSession {
+            client_id: (*self.client_id).into(),
+            expiry_s: kept.expiry_s,
+            disconnected_ms: kept.disconnected_ms,
+            subscriptions: Vec::new(),
+            delivery: kept.delivery.to_stored(),
+            received: kept.received.iter().collect(),
+            received_until: kept.received_until,
+        })
     }
 
     /// The connection that owns the session now.
@@ -118,6 +186,7 @@ impl Handle {
     /// discarded session leaves to the other members of its shared subscriptions.
     pub fn hand_over(&self, kept: &mut Kept, owner: ConnectionId) -> Vec<Returned> {
         self.owner.store(owner, Ordering::Release);
+        self.touch();
         if let Some(waker) = kept.waker.take() {
             waker.wake();
         }
@@ -205,6 +274,7 @@ impl Handle {
     pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
         let Some(mut kept) = self.own(connection) else { return Ok(false) };
         let answer = kept.delivery.acknowledge(kind, packet_id, reason);
+        self.touch();
         self.outbound.store(true, Ordering::Release); // the window may have opened
         answer
     }
@@ -223,6 +293,7 @@ impl Handle {
                     kept.received.insert(id);
                 }
                 kept.received_until = kept.received_until.max(until);
+                self.touch();
             }
             None => packet_ids.drain().for_each(drop),
         }
@@ -230,13 +301,16 @@ impl Handle {
 
     /// PUBREL: forgets the id; `false` if it was not held.
     pub fn release(&self, connection: ConnectionId, packet_id: u16) -> bool {
-        self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id))
+        let released = self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id));
+        self.touch();
+        released
     }
 
     fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
         let before = (kept.delivery.queued(), kept.delivery.queued_bytes());
         let result = change(kept);
         let after = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        self.touch();
         // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
         self.totals.messages.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
         self.totals.bytes.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
@@ -247,7 +321,6 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::delivery::QueueLimits;
     use crate::mqtt::testing::CountingWaker;
 
     fn handle() -> (Handle, Arc<Totals>) {

@@ -25,6 +25,8 @@ use crate::tls::{Endpoint, HandshakeError};
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How often retained messages whose time is over are forgotten where `$SYS` is off.
+/// Between two rounds of storing sessions.
+const STORE_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -125,6 +127,7 @@ impl Server {
             // None of the others ends.
             () = measure(&door) => {}
             () = keep_retained(&door) => {}
+            () = store_sessions(&door) => {}
             () = accept_all(plain, &entrance) => {}
             () = async {
                 match secure {
@@ -158,6 +161,20 @@ async fn keep_retained(door: &Door) {
         door.broker.expire_retained();
         if system_every.is_some() {
             publish_system(door, started);
+        }
+    }
+}
+
+/// Stores sessions that changed, off the event loop: there may be many.
+async fn store_sessions(door: &Arc<Door>) {
+    let mut every = interval(STORE_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let door = Arc::clone(door);
+        let storing = move || door.broker.store_sessions(door.gate.durable(), false);
+        if tokio::task::spawn_blocking(storing).await.is_err() {
+            tracing::error!("storing MQTT sessions panicked; please report this defect");
         }
     }
 }

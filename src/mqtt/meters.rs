@@ -35,6 +35,7 @@ pub(crate) struct Meters {
     retained: Gauge,
     queued: Gauge,
     queued_bytes: Gauge,
+    unstored_sessions: Gauge,
 }
 
 impl std::fmt::Debug for Meters {
@@ -70,6 +71,7 @@ impl Default for Meters {
             retained: gauge!(names::MQTT_RETAINED),
             queued: gauge!(names::MQTT_QUEUED),
             queued_bytes: gauge!(names::MQTT_QUEUED_BYTES),
+            unstored_sessions: gauge!(names::MQTT_SESSIONS_UNSTORED),
         }
     }
 }
@@ -135,6 +137,7 @@ impl Meters {
             (&self.retained, stats.retained),
             (&self.queued, stats.queued_messages),
             (&self.queued_bytes, stats.queued_bytes),
+            (&self.unstored_sessions, stats.unstored_sessions),
         ] {
             gauge.set(value as f64);
         }

@@ -33,6 +33,7 @@ pub mod retained_store;
 mod scratch;
 mod service;
 mod session;
+pub mod session_store;
 mod slot_store;
 mod subscriptions;
 mod system;

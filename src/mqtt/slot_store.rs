@@ -67,13 +67,14 @@ struct Shared<V> {
 #[derive(Debug)]
 struct Pending<V> {
     values: BTreeMap<Box<str>, Option<V>>,
-    writing: bool,
+    /// Values that are being written.
+    writing: usize,
     failed: bool,
 }
 
 impl<V> Default for Pending<V> {
     fn default() -> Self {
-        Self { values: BTreeMap::new(), writing: false, failed: false }
+        Self { values: BTreeMap::new(), writing: 0, failed: false }
     }
 }
 
@@ -127,15 +128,15 @@ impl<V: Value> SlotStore<V> {
         self.0.change(name.into(), None);
     }
 
-    /// Whether everything up to now is on disk or cannot be stored.
-    pub fn is_idle(&self) -> bool {
-        !lock(&self.0.pending).is_busy()
+    /// Values that wait to be written, or are being written.
+    pub fn unwritten(&self) -> usize {
+        lock(&self.0.pending).unwritten()
     }
 
     /// Returns when everything up to now is on disk, or after 5 s.
     pub fn sync(&self) {
         let pending = lock(&self.0.pending);
-        let waited = self.0.changed.wait_timeout_while(pending, SYNC_LIMIT, |pending| pending.is_busy());
+        let waited = self.0.changed.wait_timeout_while(pending, SYNC_LIMIT, |pending| pending.unwritten() > 0);
         if waited.is_ok_and(|(_, timed_out)| timed_out.timed_out()) {
             tracing::warn!("{} were not written in time; the newest may be lost", V::KIND.what);
         }
@@ -143,8 +144,8 @@ impl<V: Value> SlotStore<V> {
 }
 
 impl<V> Pending<V> {
-    fn is_busy(&self) -> bool {
-        !self.failed && (self.writing || !self.values.is_empty())
+    fn unwritten(&self) -> usize {
+        self.writing + self.values.len()
     }
 }
 
@@ -175,7 +176,7 @@ impl<V: Value> Shared<V> {
                 Err(_) => return self.fail("sled panicked"),
             }
             let mut pending = lock(&self.pending);
-            pending.writing = false;
+            pending.writing = 0;
             self.changed.notify_all();
         }
     }
@@ -185,7 +186,7 @@ impl<V: Value> Shared<V> {
         while pending.values.is_empty() {
             pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
-        pending.writing = true;
+        pending.writing = pending.values.len();
         std::mem::take(&mut pending.values).into_iter().collect()
     }
 }

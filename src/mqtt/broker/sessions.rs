@@ -15,9 +15,9 @@ use crate::mqtt::will::Will;
 pub(super) struct Sessions {
     pub(super) by_client: HashMap<Arc<str>, Arc<Handle>>,
     /// Sessions without a connection in the order in which they lost it.
-    offline: BTreeMap<u64, Arc<Handle>>,
+    pub(super) offline: BTreeMap<u64, Arc<Handle>>,
     /// What is due when: at most two entries per session without a connection.
-    timers: BTreeMap<(Instant, u64), Timer>,
+    pub(super) timers: BTreeMap<(Instant, u64), Timer>,
     /// Wills that are due.
     wills: Vec<Will>,
     pub(super) online: usize,
@@ -29,7 +29,7 @@ pub(super) struct Sessions {
 }
 
 #[derive(Debug)]
-enum Timer {
+pub(super) enum Timer {
     /// The session ends.
     Session(Arc<Handle>),
     /// The session's will is published.
@@ -37,7 +37,7 @@ enum Timer {
 }
 
 impl Sessions {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
     }
@@ -96,10 +96,14 @@ impl Broker {
                     if let Some(place) = kept.offline.take() {
                         sessions.offline.remove(&place);
                     }
-                    kept.ends_with_connection = attach.expiry_s == 0;
+                    kept.disconnected_ms = None;
+                    handle.set_expiry(&mut kept, attach.expiry_s);
                     handle.hand_over(&mut kept, connection);
                     handle.resume(&mut kept, window)
                 };
+                if attach.expiry_s == 0 {
+                    self.forget_stored(&handle);
+                }
                 Ok(Attached { handle, connection, session_present: true, received_until })
             }
             existing => {
@@ -111,14 +115,14 @@ impl Broker {
                 let client_id: Arc<str> = attach.client_id.into();
                 let totals = Arc::clone(&self.totals);
                 let handle = Arc::new(Handle::new(connection, Arc::clone(&client_id), connection, delivery, totals));
-                handle.any().ends_with_connection = attach.expiry_s == 0;
+                handle.set_expiry(&mut handle.any(), attach.expiry_s);
                 sessions.by_client.insert(client_id, Arc::clone(&handle));
                 Ok(Attached { handle, connection, session_present: false, received_until: Lsn(0) })
             }
         }
     }
 
-    fn make_room(&self, sessions: &mut Sessions) {
+    pub(super) fn make_room(&self, sessions: &mut Sessions) {
         // Connected sessions are fewer than `max_connections`, so one without a connection is found if any is needed.
         if sessions.by_client.len() >= self.max_connections
             && let Some((_, oldest)) = sessions.offline.pop_first()
@@ -164,6 +168,8 @@ impl Broker {
         let place = sessions.number();
         let mut kept = handle.any();
         kept.offline = Some(place);
+        kept.disconnected_ms = Some(self.timeline.wall_ms(now));
+        handle.set_expiry(&mut kept, expiry_s);
         handle.hand_over(&mut kept, 0);
         let mut due_now = None;
         if let Some(will) = will {
@@ -210,6 +216,9 @@ impl Broker {
             self.timers_changed.notify_one();
         }
         let returned = handle.hand_over(&mut kept, DISCARDED);
+        if handle.is_lasting() {
+            self.forget_stored(handle);
+        }
         let filters = std::mem::take(&mut kept.filters);
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();

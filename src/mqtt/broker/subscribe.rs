@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Broker;
 use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::delivery::{Grant, Offer};
-use crate::mqtt::handle::{ConnectionId, Handle, lock};
+use crate::mqtt::handle::{ConnectionId, Handle, Kept, lock};
 use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::topic;
 
@@ -68,6 +68,16 @@ impl Broker {
     ) -> Result<bool, SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
+        self.insert_into(handle, &mut kept, filter)
+    }
+
+    /// Adds a subscription to a locked session; whether it is new.
+    pub(super) fn insert_into(
+        &self,
+        handle: &Arc<Handle>,
+        kept: &mut Kept,
+        filter: &Filter,
+    ) -> Result<bool, SubscribeOutcome> {
         let new = !kept.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
         let levels = topic::levels(&filter.filter);
@@ -84,6 +94,7 @@ impl Broker {
         }
         subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
         kept.filters.insert(filter.filter.as_str().into());
+        handle.touch();
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(new)
     }
@@ -107,6 +118,7 @@ impl Broker {
         let existed = kept.filters.remove(filter);
         if existed {
             kept.levels -= topic::levels(filter);
+            handle.touch();
             self.write_subscriptions().remove(filter, handle.id);
             self.version.fetch_add(1, Ordering::AcqRel);
         }
