@@ -17,7 +17,7 @@ pub use crate::telemetry::logging::LogFormat;
 pub use fault::{ConfigErrors, Fault, Origin, Problem};
 pub use sections::{
     ClientCertificates, Config, Dedup, Errors, Http, HttpTls, Ingest, Journal, Limits, Log, Mqtt, MqttTls, Node,
-    Output, Rates, Simulator, State, TlsFiles, Validate, Window,
+    OnDeniedPublish, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
 };
 
 use document::Document;

@@ -90,6 +90,17 @@ pub struct Mqtt {
     pub tls: MqttTls,
 }
 
+/// What becomes of a publish of a 3.1.1 client that the access rules deny: there is no reason code to tell it by
+/// [MQTT-3.3.5-2].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDeniedPublish {
+    /// The connection is closed.
+    #[default]
+    Disconnect,
+    /// It is acknowledged and dropped.
+    Ignore,
+}
+
 /// How fast one client may send; beyond it its socket is read later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rates {
