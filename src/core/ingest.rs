@@ -28,6 +28,8 @@ pub(super) struct Batch<'a> {
     /// What the current topic carries, and the device that it names.
     kind: TopicKind,
     topic_device: Option<&'a str>,
+    /// Whether `topic_device` is not the topic's, which names none, but the only one that the client may speak for.
+    is_own: bool,
     /// The device of the last reading: publishes come in runs of one device.
     last_device: Option<(&'a str, Slot)>,
     /// Devices with readings accepted from the current message.
@@ -42,6 +44,7 @@ impl Batch<'_> {
             arrival_ms,
             kind: TopicKind::Telemetry,
             topic_device: None,
+            is_own: false,
             last_device: None,
             moved: Vec::new(),
         }
@@ -55,10 +58,12 @@ impl Batch<'_> {
 }
 
 impl<'a> Batch<'a> {
-    /// Looks up what `topic` carries.
+    /// Looks up what the topic of `publish` carries.
     #[inline]
-    pub fn resolve(&mut self, topics: &Topics, topic: &'a str) {
-        (self.kind, self.topic_device) = topics.resolve(topic);
+    pub fn resolve(&mut self, topics: &Topics, publish: &Publish<'a>) {
+        (self.kind, self.topic_device) = topics.resolve(publish.topic);
+        self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
+        self.topic_device = self.topic_device.or(publish.own_device);
     }
 }
 
@@ -125,7 +130,7 @@ impl Operator {
         self.totals.messages += 1;
         self.note_processed(batch.lsn);
         if !same_origin {
-            batch.resolve(&self.rules.topics, publish.topic);
+            batch.resolve(&self.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let site = Site { lsn, arrival_ms, publish: &publish, replay: None };
@@ -345,7 +350,12 @@ impl Operator {
         let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
             Ok(id) => id,
             Err(wrong) => {
-                *problem = Some(wrong);
+                *problem = Some(match wrong {
+                    Problem::DeviceMismatch { topic, payload } if batch.is_own => {
+                        Problem::NotOwnDevice { own: topic, payload }
+                    }
+                    wrong => wrong,
+                });
                 return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
             }
         };
@@ -652,6 +662,7 @@ impl Operator {
             metric,
             client_id: site.publish.client_id,
             topic: site.publish.topic,
+            own_device: site.publish.own_device,
             payload: kept_payload(site.publish.payload),
             payload_bytes: site.publish.payload.len() as u64,
             origin: site.replay.map(|wanted| Origin {

@@ -216,6 +216,7 @@ mod tests {
             metric: None,
             client_id: "c",
             topic: "t",
+            own_device: None,
             payload: b"{}",
             payload_bytes: 2,
             origin: None,

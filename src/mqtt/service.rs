@@ -181,6 +181,7 @@ async fn journal_will(door: &Door, will: &Will) -> bool {
     let publish = record::Publish {
         client_id: &will.client_id,
         topic: &will.message.topic,
+        own_device: None,
         packet_id: 0,
         // Nobody waits for an acknowledgement, and without a packet id it can only be a QoS 0 record.
         qos: 0,

@@ -316,6 +316,7 @@ impl Session {
         let publish = record::Publish {
             client_id: &self.client_id,
             topic: self.topic.topic(),
+            own_device: None,
             packet_id: publish.packet_id,
             qos: publish.qos,
             dup: publish.dup,
