@@ -81,7 +81,7 @@ pub(super) const KEYS: &[Key] = &[
     }),
     key("mqtt", "max_keep_alive", |c, v| put(&mut c.mqtt.max_keep_alive_ms, v.duration_or_off_ms(1_000..=65_535_000))),
     key("mqtt", "sys_interval", |c, v| put(&mut c.mqtt.sys_interval_ms, v.duration_or_off_ms(1_000..=DAY_MS))),
-    key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch())),
+    key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch_or_auto())),
     key("mqtt", "max_connections_per_address", |c, v| {
         put(&mut c.mqtt.max_connections_per_address, v.whole_or_off(1..=1_000_000))
     }),
@@ -96,6 +96,7 @@ pub(super) const KEYS: &[Key] = &[
     key("mqtt", "max_bytes_per_second", |c, v| {
         put(&mut c.mqtt.rates.bytes_per_second, v.size_or_off_bytes(KIB..=LARGEST))
     }),
+    key("mqtt.auth", "users", |c, v| put(&mut c.mqtt.auth.users, v.path_or_none())),
     key("mqtt.tls", "listen", |c, v| put(&mut c.mqtt.tls.listen, v.address_or_off())),
     key("mqtt.tls", "cert", |c, v| put(&mut c.mqtt.tls.files.cert, v.text().map(PathBuf::from))),
     key("mqtt.tls", "key", |c, v| put(&mut c.mqtt.tls.files.key, v.text().map(PathBuf::from))),

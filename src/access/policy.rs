@@ -1,0 +1,122 @@
+//! Who is let in, as the files say at present.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::identity::Identity;
+use super::password::StoredPassword;
+use super::users::{Users, default_roles};
+use crate::config::{Config, ConfigErrors, Fault, Origin, Problem};
+
+/// Larger files are refused unread: two hundred thousand users take a quarter of that.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// The role of clients without credentials.
+pub const ANONYMOUS_ROLE: &str = "anonymous";
+
+/// How a client showed who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Proof {
+    /// Not at all: it is anonymous.
+    #[default]
+    None,
+    /// With the password that this is kept of.
+    Password(StoredPassword),
+    /// With a certificate that the listener has verified.
+    Certificate,
+}
+
+/// Everything that decides who is let in. It is made whole and then replaces the one before.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// The users; `None`: there is no users file.
+    pub users: Option<Users>,
+    /// Whether clients may come without credentials.
+    pub allow_anonymous: bool,
+    /// What a person should look at, such as a file that everybody may read.
+    pub warnings: Vec<String>,
+}
+
+impl Policy {
+    /// Reads the files that the configuration names. It changes nothing, and may be called at any time.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, with line and what was expected.
+    pub fn load(config: &Config) -> Result<Self, ConfigErrors> {
+        let mut policy = Self { allow_anonymous: config.mqtt.allows_anonymous(), ..Self::default() };
+        let mut faults = Vec::new();
+        if let Some(path) = &config.mqtt.auth.users {
+            match load_users(path) {
+                Ok(users) => policy.users = Some(users),
+                Err(found) => faults.extend(found),
+            }
+            policy.warnings.extend(open_file(path));
+        }
+        if faults.is_empty() { Ok(policy) } else { Err(ConfigErrors(faults)) }
+    }
+
+    /// Without files: everybody comes in, or nobody without a certificate.
+    pub fn without_users(allow_anonymous: bool) -> Self {
+        Self { allow_anonymous, ..Self::default() }
+    }
+
+    /// What an open connection is under this policy. `None`: it would not be let in any more, since its user is gone, has
+    /// another password, or anonymous clients are no longer welcome.
+    pub fn renew(&self, identity: &Identity, proof: &Proof) -> Option<Identity> {
+        match (&identity.user, proof) {
+            (None, _) | (_, Proof::None) => self.anonymous(),
+            (Some(user), Proof::Certificate) => Some(self.certified(user)),
+            (Some(user), Proof::Password(before)) => {
+                let (_, now) = self.users.as_ref()?.get(user)?;
+                (now.password == *before)
+                    .then(|| Identity { user: Some(Arc::clone(user)), roles: Arc::clone(&now.roles) })
+            }
+        }
+    }
+
+    /// A client without credentials; `None`: it is not let in.
+    pub fn anonymous(&self) -> Option<Identity> {
+        self.allow_anonymous.then(|| Identity { user: None, roles: Arc::new([ANONYMOUS_ROLE.into()]) })
+    }
+
+    /// The user that a certificate stands for. The users file may say its roles.
+    pub fn certified(&self, user: &Arc<str>) -> Identity {
+        let known = self.users.as_ref().and_then(|users| users.get(user));
+        let roles = known.map_or_else(default_roles, |(_, user)| Arc::clone(&user.roles));
+        Identity { user: Some(Arc::clone(user)), roles }
+    }
+}
+
+fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
+    let name = path.display().to_string();
+    match read_file(path) {
+        Ok(text) => Users::parse(&name, &text),
+        Err(error) => {
+            let wrong = format!("the users file cannot be read: {error}");
+            let problem =
+                Problem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
+            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(io::Error::other("it is a directory"));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it has {} bytes, more than any users file", metadata.len())));
+    }
+    fs::read_to_string(path)
+}
+
+/// What is to be said where everybody on the machine may read the hashes.
+fn open_file(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let path = path.display();
+    (mode & 0o004 != 0).then(|| format!("{path}: every user of this machine may read these hashes; chmod 640 or 600"))
+}
