@@ -1,5 +1,7 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
+mod access;
+mod check;
 mod health;
 mod notify;
 mod resources;
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, LogFormat};
+use weir::config::{Config, ConfigErrors, LogFormat};
 use weir::core::record;
 use weir::core::settings::Settings;
 use weir::disk::lock::{DirectoryLock, LockError};
@@ -46,11 +48,11 @@ use weir::state::savepoint::SavepointError;
 use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+pub use check::check;
 pub use health::{base_url, health};
 use shutdown::{Cause, Failures};
 use source::AppSource;
 use storage::Storage;
-pub use tls::check;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
@@ -96,7 +98,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() {
+        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -201,7 +203,8 @@ async fn start(
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
-    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let access = access::load(config)?;
+    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
     }

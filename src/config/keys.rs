@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::fault::Problem;
-use crate::config::sections::{ClientCertificates, Config, Output};
+use crate::config::sections::{ClientCertificates, Config, OnDeniedPublish, Output};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -59,6 +59,8 @@ const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
     ("optional", ClientCertificates::Optional),
     ("required", ClientCertificates::Required),
 ];
+const ON_DENIED_PUBLISH: &[(&str, OnDeniedPublish)] =
+    &[("disconnect", OnDeniedPublish::Disconnect), ("ignore", OnDeniedPublish::Ignore)];
 const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
@@ -81,7 +83,7 @@ pub(super) const KEYS: &[Key] = &[
     }),
     key("mqtt", "max_keep_alive", |c, v| put(&mut c.mqtt.max_keep_alive_ms, v.duration_or_off_ms(1_000..=65_535_000))),
     key("mqtt", "sys_interval", |c, v| put(&mut c.mqtt.sys_interval_ms, v.duration_or_off_ms(1_000..=DAY_MS))),
-    key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch())),
+    key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch_or_auto())),
     key("mqtt", "max_connections_per_address", |c, v| {
         put(&mut c.mqtt.max_connections_per_address, v.whole_or_off(1..=1_000_000))
     }),
@@ -96,6 +98,9 @@ pub(super) const KEYS: &[Key] = &[
     key("mqtt", "max_bytes_per_second", |c, v| {
         put(&mut c.mqtt.rates.bytes_per_second, v.size_or_off_bytes(KIB..=LARGEST))
     }),
+    key("mqtt.auth", "users", |c, v| put(&mut c.mqtt.auth.users, v.path_or_none())),
+    key("mqtt.auth", "acl", |c, v| put(&mut c.mqtt.auth.acl, v.path_or_none())),
+    key("mqtt.auth", "on_denied_publish", |c, v| put(&mut c.mqtt.auth.on_denied_publish, v.choice(ON_DENIED_PUBLISH))),
     key("mqtt.tls", "listen", |c, v| put(&mut c.mqtt.tls.listen, v.address_or_off())),
     key("mqtt.tls", "cert", |c, v| put(&mut c.mqtt.tls.files.cert, v.text().map(PathBuf::from))),
     key("mqtt.tls", "key", |c, v| put(&mut c.mqtt.tls.files.key, v.text().map(PathBuf::from))),

@@ -18,6 +18,7 @@ use super::rate::RateLimits;
 use super::session::{Event, Forward, Surroundings};
 use super::timeline::Timeline;
 use super::topic::IngestTopics;
+use crate::access::{Access, Login};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
 
@@ -30,12 +31,19 @@ pub(crate) struct Door {
     pub ingest: IngestTopics,
     pub meters: Arc<Meters>,
     pub rates: RateLimits,
+    pub access: Arc<Access>,
     timeline: Timeline,
 }
 
 impl Door {
-    /// Publishes on the topics of `ingest` will go to `journal`.
-    pub fn new(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+    /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
+    pub fn new(
+        config: &Mqtt,
+        ingest: &Ingest,
+        journal: Arc<dyn Journal>,
+        access: Arc<Access>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let meters = Arc::new(Meters::default());
         let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
         let timeline = Timeline::new(clock);
@@ -46,6 +54,7 @@ impl Door {
             ingest: IngestTopics::new(patterns),
             meters,
             rates: RateLimits::new(config.rates),
+            access,
             timeline,
         }
     }
@@ -68,6 +77,9 @@ pub(crate) struct Around<'a> {
     pub door: &'a Door,
     pub handle: &'a Arc<Handle>,
     pub id: ConnectionId,
+    /// Who the client is.
+    #[expect(dead_code, reason = "the access rules look at it")]
+    pub login: &'a Login,
 }
 
 impl Surroundings for Around<'_> {

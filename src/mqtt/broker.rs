@@ -76,9 +76,13 @@ pub struct Broker {
     timers_changed: Notify,
 }
 
+/// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither
+/// disturbs nor resumes the other's. Those without a user name are one user.
+type SessionKey = (Option<Arc<str>>, Arc<str>);
+
 #[derive(Debug, Default)]
 struct Sessions {
-    by_client: HashMap<Arc<str>, Arc<Handle>>,
+    by_client: HashMap<SessionKey, Arc<Handle>>,
     /// Sessions without a connection in the order in which they lost it.
     offline: BTreeMap<u64, Arc<Handle>>,
     /// What is due when: at most two entries per session without a connection.
@@ -111,6 +115,8 @@ impl Sessions {
 /// What a connection asks for when it begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attach<'a> {
+    /// Whose session it is; `None`: the client came without credentials.
+    pub user: Option<&'a Arc<str>>,
     pub client_id: &'a str,
     /// Whether an existing session is discarded.
     pub clean: bool,
@@ -393,7 +399,9 @@ impl Broker {
     pub(crate) fn attach(&self, attach: &Attach<'_>) -> Result<Attached, TooManyConnections> {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
-        let existing = sessions.by_client.get(attach.client_id).cloned();
+        let client_id: Arc<str> = attach.client_id.into();
+        let key = (attach.user.cloned(), Arc::clone(&client_id));
+        let existing = sessions.by_client.get(&key).cloned();
         let taken_over = existing.as_ref().is_some_and(|handle| handle.any().offline.is_none());
         if !taken_over {
             if sessions.online >= self.max_connections {
@@ -426,11 +434,11 @@ impl Broker {
                 }
                 self.make_room(&mut sessions);
                 let delivery = Delivery::new(self.queue_limits, window);
-                let client_id: Arc<str> = attach.client_id.into();
                 let totals = Arc::clone(&self.totals);
-                let handle = Arc::new(Handle::new(connection, Arc::clone(&client_id), connection, delivery, totals));
+                let handle = Handle::new(connection, key.0.clone(), client_id, connection, delivery, totals);
+                let handle = Arc::new(handle);
                 handle.any().ends_with_connection = attach.expiry_s == 0;
-                sessions.by_client.insert(client_id, Arc::clone(&handle));
+                sessions.by_client.insert(key, Arc::clone(&handle));
                 Ok(Attached { handle, connection, session_present: false, received_until: Lsn(0) })
             }
         }
@@ -517,7 +525,7 @@ impl Broker {
     }
 
     fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
-        sessions.by_client.remove(&handle.client_id);
+        sessions.by_client.remove(&(handle.user.clone(), Arc::clone(&handle.client_id)));
         let mut kept = handle.any();
         if let Some(place) = kept.offline.take() {
             sessions.offline.remove(&place);
@@ -588,7 +596,7 @@ mod tests {
     }
 
     fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
-        broker.attach(&Attach { client_id, clean, receive_maximum: 100, expiry_s: 60 })
+        broker.attach(&Attach { user: None, client_id, clean, receive_maximum: 100, expiry_s: 60 })
     }
 
     fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
@@ -838,7 +846,7 @@ mod tests {
     #[test]
     fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
         let broker = broker(10);
-        let ending = Attach { client_id: "one", clean: true, receive_maximum: 1, expiry_s: 0 };
+        let ending = Attach { user: None, client_id: "one", clean: true, receive_maximum: 1, expiry_s: 0 };
         let old = broker.attach(&ending).unwrap();
         subscribe(&broker, &old, "a", 1);
         let new = attach(&broker, "one", false).unwrap();

@@ -23,6 +23,7 @@ use super::handle::{ConnectionId, Handle};
 use super::rate::Pace;
 use super::scratch::{self, OUTPUT_BYTES, READ_BYTES, Scratch};
 use super::session::{Event, Session};
+use crate::access::Login;
 use crate::defects::{self, Defect};
 use crate::log::{AppendError, Lsn, Records};
 
@@ -53,6 +54,8 @@ pub(crate) struct Start<S> {
     pub door: Arc<Door>,
     pub handle: Arc<Handle>,
     pub id: ConnectionId,
+    /// Who the client is.
+    pub login: Login,
     pub session: Session,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
@@ -69,6 +72,7 @@ pub(crate) struct Connection<S> {
     door: Arc<Door>,
     handle: Arc<Handle>,
     id: ConnectionId,
+    login: Login,
     session: Session,
     /// Largest packet that the client takes.
     max_packet_bytes: usize,
@@ -114,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             door: start.door,
             handle: start.handle,
             id: start.id,
+            login: start.login,
             session: start.session,
             max_packet_bytes: start.max_packet_bytes,
             partial: start.read,
@@ -528,7 +533,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(0);
             }
         }
-        let around = Around { door: &self.door, handle: &self.handle, id: self.id };
+        let around = Around { door: &self.door, handle: &self.handle, id: self.id, login: &self.login };
         let version = self.session.version();
         match self.session.on_frame(&frame, &around, records, out)? {
             Event::None => {}
@@ -581,6 +586,7 @@ mod tests {
     use tokio::io::ReadBuf;
 
     use super::*;
+    use crate::access::{Access, Policy};
     use crate::clock::SystemClock;
     use crate::config::{Ingest, Mqtt};
     use crate::mqtt::testing::{Sent, TestJournal, client, packets};
@@ -625,7 +631,8 @@ mod tests {
         pieces.push_front(client(Version::V4).connect("c"));
         let mut stream = Pieces { pieces, written: Vec::new() };
         let journal = TestJournal::eager();
-        let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, Arc::new(SystemClock));
+        let access = Arc::new(Access::new(Policy::without_users(true)));
+        let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, access, Arc::new(SystemClock));
         Opening(Arc::new(door)).serve(&mut stream, CancellationToken::new()).await;
         let answers = packets(&stream.written, Version::V4);
         let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));

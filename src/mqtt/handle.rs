@@ -36,6 +36,8 @@ pub(crate) struct Totals {
 pub(crate) struct Handle {
     /// Number of the session; never 0.
     pub id: u64,
+    /// Whose it is; `None`: of clients without credentials.
+    pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
     owner: AtomicU64,
     /// Whether there may be something to deliver: the connection looks without locking.
@@ -79,7 +81,14 @@ impl Kept {
 }
 
 impl Handle {
-    pub fn new(id: u64, client_id: Arc<str>, owner: ConnectionId, delivery: Delivery, totals: Arc<Totals>) -> Self {
+    pub fn new(
+        id: u64,
+        user: Option<Arc<str>>,
+        client_id: Arc<str>,
+        owner: ConnectionId,
+        delivery: Delivery,
+        totals: Arc<Totals>,
+    ) -> Self {
         let kept = Kept {
             filters: BTreeSet::new(),
             levels: 0,
@@ -93,7 +102,7 @@ impl Handle {
             waker: None,
         };
         let (owner, outbound) = (AtomicU64::new(owner), AtomicBool::new(false));
-        Self { id, client_id, owner, outbound, kept: Mutex::new(kept), totals }
+        Self { id, user, client_id, owner, outbound, kept: Mutex::new(kept), totals }
     }
 
     /// The connection that owns the session now.
@@ -252,7 +261,7 @@ mod tests {
     fn handle() -> (Handle, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, retained: 0 };
-        (Handle::new(1, "c".into(), 7, Delivery::new(limits, 10), Arc::clone(&totals)), totals)
+        (Handle::new(1, None, "c".into(), 7, Delivery::new(limits, 10), Arc::clone(&totals)), totals)
     }
 
     fn message() -> Arc<Message> {

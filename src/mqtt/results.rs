@@ -234,7 +234,7 @@ mod tests {
     impl Case {
         fn new() -> Self {
             let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default(), Timeline::default()));
-            let attach = Attach { client_id: "s", clean: true, receive_maximum: 100, expiry_s: 0 };
+            let attach = Attach { user: None, client_id: "s", clean: true, receive_maximum: 100, expiry_s: 0 };
             let subscriber = broker.attach(&attach).unwrap();
             Self { broker, windows: log("windows"), errors: log("errors"), subscriber }
         }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
+use super::auth;
 use super::close::Close;
 use super::codec::Connect;
 use super::connection::{Connection, Start};
@@ -59,13 +60,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     cancel: CancellationToken,
     first: First,
 ) {
-    let welcomed = first.and_then(|(connect, rest)| {
-        handshake::welcome(connect, peer, &door.broker, &door.config).map(|welcome| (welcome, rest))
-    });
-    match welcomed {
+    match enter(first, peer, &door).await {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
         Err(refusal) => refuse(stream, &door, refusal).await,
     }
+}
+
+async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
+    let (connect, rest) = first?;
+    let login = auth::authenticate(&connect, peer, &door.access).await?;
+    let welcome = handshake::welcome(connect, login, &door.broker, &door.config)?;
+    Ok((welcome, rest))
 }
 
 async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusal: Refusal) {
@@ -83,7 +88,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     welcome: Welcome,
     rest: Vec<u8>,
 ) {
-    let Welcome { connect, attached, will, reply } = welcome;
+    let Welcome { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
     door.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
@@ -100,6 +105,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         door: Arc::clone(&door),
         handle: Arc::clone(&attached.handle),
         id: attached.connection,
+        login,
         session: Session::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
         read: rest,

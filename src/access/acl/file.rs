@@ -1,41 +1,25 @@
 //! The ACL file: roles with their rules.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
 use super::pattern::Pattern;
-use super::{ANONYMOUS, Acl, Role};
+use super::{Acl, Role};
+use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
+use crate::access::{ANONYMOUS_ROLE, is_role};
 use crate::config::{Fault, Origin, Problem};
 
-/// Larger files are refused unread: a role has a few hundred bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Roles of a file at most.
 const MAX_ROLES: usize = 256;
 /// Patterns of one list at most: each topic that a client changes to is compared with them.
 const MAX_PATTERNS: usize = 256;
-/// Longest name of a role in bytes.
-const MAX_NAME_BYTES: usize = 64;
 
 const ROLE_FORM: &str = "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe or any_device below";
 const LIST_FORM: &str = "a list of topic patterns such as [\"devices/%u/#\"]";
 
 impl Acl {
-    /// The built-in roles and those of the file at `path`, which replace built-in ones of the same name.
-    ///
-    /// # Errors
-    /// All faults of the file, or that it cannot be read.
-    pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
-        let file = path.display().to_string();
-        let text = read(path).map_err(|wrong| {
-            let problem = Problem::new(format!("cannot be read: {wrong}"), "a readable ACL file; see docs/access.md");
-            vec![Fault { origin: Origin::File(file.clone()), key: String::new(), problem }]
-        })?;
-        Self::parse(&file, &text)
-    }
-
-    /// The built-in roles and those of `text`. `file` is only named in faults.
+    /// The built-in roles and those of `text`, which replace built-in ones of the same name. `file` is only named in faults.
     ///
     /// # Errors
     /// All faults of the text, in its order.
@@ -55,17 +39,6 @@ impl Acl {
         reader.faults.sort_by(|a, b| a.origin.cmp(&b.origin));
         Err(reader.faults)
     }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if metadata.is_dir() {
-        return Err("it is a directory".into());
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(format!("it has {} bytes, more than {MAX_FILE_BYTES}", metadata.len()));
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 struct Reader<'a> {
@@ -100,9 +73,9 @@ impl Reader<'_> {
                 let wrong = format!("there are {} roles", roles.len());
                 return self.fault(at, &key, Problem::new(wrong, format!("at most {MAX_ROLES}")));
             }
-            if !is_role_name(role) {
+            if !is_role(role) {
                 let wrong = format!("{role:?} cannot be the name of a role");
-                self.fault(at, &key, Problem::new(wrong, "1 to 64 of the characters A-Z a-z 0-9 . _ -"));
+                self.fault(at, &key, Problem::new(wrong, ROLE_NAME_FORM));
             }
             match value.get_ref().as_table() {
                 Some(table) => {
@@ -132,7 +105,7 @@ impl Reader<'_> {
                 _ => self.fault(at, &key, Problem::new("there is no such key", ROLE_FORM)),
             }
         }
-        if name == ANONYMOUS && !role.any_device {
+        if name == ANONYMOUS_ROLE && !role.any_device {
             self.note_nameless(key, table);
         }
         role
@@ -179,11 +152,6 @@ impl Reader<'_> {
         }
         patterns
     }
-}
-
-fn is_role_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -240,17 +208,5 @@ mod tests {
         let roles = |count: usize| (0..count).map(|index| format!("[roles.r{index}]\n")).collect::<String>();
         assert!(Acl::parse("acl.toml", &roles(MAX_ROLES)).is_ok());
         assert_eq!(Acl::parse("acl.toml", &roles(MAX_ROLES + 1)).unwrap_err().len(), 1);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        for path in [directory.path().join("none.toml"), directory.path().to_owned()] {
-            let faults = Acl::load(&path).unwrap_err();
-            assert!(faults[0].to_string().starts_with(&path.display().to_string()), "{faults:?}");
-        }
-        let large = directory.path().join("large.toml");
-        std::fs::write(&large, vec![b'#'; MAX_FILE_BYTES as usize + 1]).unwrap();
-        assert!(Acl::load(&large).unwrap_err()[0].to_string().contains("bytes"));
     }
 }

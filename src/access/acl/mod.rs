@@ -14,14 +14,9 @@ use std::sync::Arc;
 
 use pattern::{Pattern, Subject};
 
-use super::Identity;
+use super::{ANONYMOUS_ROLE, DEFAULT_ROLE, Identity};
 use crate::config::OnDeniedPublish;
 pub use permissions::Permissions;
-
-/// The role of users without one.
-pub const DEVICE: &str = "device";
-/// The role of clients without credentials.
-pub const ANONYMOUS: &str = "anonymous";
 
 /// All roles, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +63,10 @@ impl Default for Acl {
     fn default() -> Self {
         let everything = ["#", "$SYS/#"];
         let roles = [
-            (DEVICE, Role::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
+            (DEFAULT_ROLE, Role::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
             ("dashboard", Role::built_in(&[], &everything, false)),
             ("bridge", Role::built_in(&["#"], &everything, true)),
-            (ANONYMOUS, Role::built_in(&["#"], &everything, true)),
+            (ANONYMOUS_ROLE, Role::built_in(&["#"], &everything, true)),
         ];
         Self { roles: roles.into_iter().map(|(name, role)| (name.into(), Arc::new(role))).collect() }
     }

@@ -1,0 +1,44 @@
+//! Who may connect: the files are read at start, and by `weir check`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir::access::{Access, Policy};
+use weir::config::{Config, ConfigErrors};
+use weir::tls::Findings;
+
+/// Reads what the configuration names, and says what a person should look at.
+pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
+    let policy = Policy::load(config)?;
+    for warning in policy.warnings.iter().cloned().chain(open_listeners(config)) {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(Access::new(policy)))
+}
+
+/// `weir check`'s look at them.
+pub fn check(config: &Config) -> Findings {
+    let (faults, mut warnings) = match Policy::load(config) {
+        Ok(policy) => (Vec::new(), policy.warnings),
+        Err(ConfigErrors(faults)) => (faults.iter().map(ToString::to_string).collect(), Vec::new()),
+    };
+    warnings.extend(open_listeners(config));
+    Findings { faults, warnings }
+}
+
+/// What is to be said where whoever reaches a listener is let in.
+fn open_listeners(config: &Config) -> Option<String> {
+    let listeners = [
+        ("mqtt.listen", Some(config.mqtt.listen)),
+        ("mqtt.tls.listen", config.mqtt.tls.listen),
+        ("http.listen (/mqtt)", Some(config.http.listen)),
+        ("http.tls.listen (/mqtt)", config.http.tls.listen),
+    ];
+    let reached = |address: &SocketAddr| !address.ip().is_loopback();
+    let open: Vec<_> =
+        listeners.iter().filter(|(_, at)| at.as_ref().is_some_and(reached)).map(|(key, _)| *key).collect();
+    (config.mqtt.allows_anonymous() && !open.is_empty()).then(|| {
+        let listeners = open.join(", ");
+        format!("mqtt.allow_anonymous = true: whoever reaches {listeners} may connect to MQTT without credentials")
+    })
+}
