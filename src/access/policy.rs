@@ -93,7 +93,7 @@ impl Policy {
     }
 
     /// The user of a session whose client showed a password that no longer holds, if there still is such a user.
-    pub fn present(&self, user: &str) -> Option<Identity> {
+    pub fn identity_of(&self, user: &str) -> Option<Identity> {
         let (name, user) = self.users.as_ref()?.get(user)?;
         Some(Identity { user: Some(Arc::clone(name)), roles: Arc::clone(&user.roles) })
     }
