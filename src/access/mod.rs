@@ -16,10 +16,10 @@ pub use identity::Identity;
 pub use login::{Credentials, Denied};
 pub use password::{HashError, HashMemory, Password, StoredPassword};
 pub use policy::{ANONYMOUS_ROLE, Policy, Proof};
-pub use users::{DEFAULT_ROLE, User, Users, is_role, is_user};
+pub use users::{DEFAULT_ROLE, MAX_USER_BYTES, User, Users, is_role, is_user};
 
 /// A client that was let in.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Login {
     /// Who it is.
     pub identity: Identity,

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use super::Version;
 use super::broker::Broker;
 use super::close::Close;
-use super::codec;
-use super::delivery::Message;
+use super::codec::{self, Filter, SubscribeOutcome};
 use super::frame;
 use super::handle::{ConnectionId, Handle};
 use super::ingest::{Gate, Journal};
+use super::message::Message;
 use super::meters::Meters;
+use super::permission::{self, Verdict};
 use super::rate::RateLimits;
 use super::session::{Event, Forward, Surroundings};
 use super::timeline::Timeline;
@@ -21,6 +22,7 @@ use super::topic::IngestTopics;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
+use crate::telemetry::audit::{self, Kind, Who};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -78,7 +80,6 @@ pub(crate) struct Around<'a> {
     pub handle: &'a Arc<Handle>,
     pub id: ConnectionId,
     /// Who the client is.
-    #[expect(dead_code, reason = "the access rules look at it")]
     pub login: &'a Login,
 }
 
@@ -88,6 +89,13 @@ impl Surroundings for Around<'_> {
     }
     fn is_ingest(&self, topic: &str) -> bool {
         self.door.ingest.contains(topic)
+    }
+    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
+        let kept = self.handle.own(self.id).ok_or_else(|| self.handle.lost(self.id))?;
+        Ok(permission::judge_publish(&kept.permissions, topic, &self.door.ingest))
+    }
+    fn note_denied(&self, topic: &str) {
+        audit::record(Kind::PublishDenied, &self.who(), topic, "");
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {
@@ -123,11 +131,7 @@ impl Around<'_> {
                 Ok(())
             }
             Event::Subscribe(subscribe) => {
-                let outcomes: Vec<_> = subscribe
-                    .filters
-                    .iter()
-                    .map(|filter| self.door.broker.subscribe(self.handle, self.id, filter))
-                    .collect();
+                let outcomes: Vec<_> = subscribe.filters.iter().map(|filter| self.subscribe(filter)).collect();
                 codec::put_suback(subscribe.packet_id, &outcomes, version, out)
             }
             Event::Unsubscribe { packet_id, filters } => {
@@ -136,6 +140,18 @@ impl Around<'_> {
                 codec::put_unsuback(packet_id, &existed, version, out)
             }
         }
+    }
+
+    fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
+        let outcome = self.door.broker.subscribe(self.handle, self.id, filter);
+        if outcome == SubscribeOutcome::NotAuthorized {
+            audit::record(Kind::SubscribeDenied, &self.who(), &filter.filter, "");
+        }
+        outcome
+    }
+
+    fn who(&self) -> Who<'_> {
+        Who { client_id: Some(&self.handle.client_id), user: self.handle.user.as_deref(), address: self.login.address }
     }
 
     fn message(&self, forward: &Forward<'_>) -> Arc<Message> {

@@ -353,6 +353,7 @@ pub(crate) enum SubscribeOutcome {
     Granted(u8),
     InvalidFilter,
     QuotaExceeded,
+    NotAuthorized,
 }
 
 impl SubscribeOutcome {
@@ -365,6 +366,7 @@ impl SubscribeOutcome {
             (Version::V4, _) => SubscribeReasonCode::Failure,
             (Version::V5, SubscribeOutcome::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
             (Version::V5, SubscribeOutcome::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
+            (Version::V5, SubscribeOutcome::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
         }
     }
 }

@@ -1,48 +1,18 @@
 //! What one session is to receive: the queue, the window of unacknowledged messages, packet identifiers. Pure.
 
+mod aliases;
+mod encode;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::Version;
 use super::close::Close;
-use super::frame::{self, Outgoing};
-use super::properties;
-
-/// A message on its way to subscribers; all of them share it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub topic: Box<str>,
-    pub payload: Bytes,
-    /// Encoded properties of 5.0, without topic alias and message expiry interval.
-    pub properties: Bytes,
-    pub qos: u8,
-    /// The RETAIN flag as it was published.
-    pub retain: bool,
-    /// Session that published it; 0: weir.
-    pub publisher: u64,
-    /// From then on it is delivered to nobody further [MQTT-3.3.2-5].
-    pub expires: Option<Instant>,
-}
-
-impl Message {
-    /// A message of weir's own.
-    pub fn new(topic: &str, payload: Bytes, qos: u8, retain: bool) -> Self {
-        Self { topic: topic.into(), payload, properties: Bytes::new(), qos, retain, publisher: 0, expires: None }
-    }
-
-    /// Whether its time is over.
-    pub fn is_expired(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
-    }
-
-    /// What it counts for in bounds of bytes.
-    pub fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.properties.len()
-    }
-}
+use super::frame;
+use super::message::Message;
+use aliases::{Aliases, MAX_ALIASES};
+use encode::{Target, put};
 
 /// Bounds of one session's queue.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +51,26 @@ struct Queued {
 pub(crate) struct Returned {
     pub share: Arc<str>,
     pub message: Arc<Message>,
+}
+
+/// What was taken from a session because its client may not have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Withdrawn {
+    /// How many messages.
+    pub messages: u64,
+    /// Those of shared subscriptions that others can have.
+    pub returned: Vec<Returned>,
+    /// Whether such messages are left, since the connection was sent them.
+    pub left: bool,
+}
+
+impl Withdrawn {
+    fn take(&mut self, queued: &Queued, returns: bool) {
+        self.messages += 1;
+        if let Some(share) = queued.grant.share.clone().filter(|_| returns) {
+            self.returned.push(Returned { share, message: Arc::clone(&queued.message) });
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -133,44 +123,6 @@ pub(crate) struct Delivery {
     window: usize,
     aliases: Aliases,
     limits: QueueLimits,
-}
-
-/// Topics that this connection's client knows by an alias [section 3.3.2.3.4].
-#[derive(Debug, Default)]
-struct Aliases {
-    max: usize,
-    /// The topic of alias 1 and so on.
-    topics: Vec<Box<str>>,
-}
-
-/// Topic aliases that weir sets at most, whatever the client allows.
-const MAX_ALIASES: u16 = 16;
-/// Longer topics get none.
-const MAX_ALIAS_TOPIC_BYTES: usize = 1_024;
-
-/// How a topic is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Alias {
-    None,
-    /// With the topic, which it stands for from then on.
-    New(u16),
-    /// In the place of the topic.
-    Known(u16),
-}
-
-impl Aliases {
-    fn of(&self, topic: &str) -> Alias {
-        if self.max == 0 {
-            return Alias::None;
-        }
-        match self.topics.iter().position(|known| **known == *topic) {
-            Some(index) => Alias::Known(index as u16 + 1),
-            None if self.topics.len() < self.max && topic.len() <= MAX_ALIAS_TOPIC_BYTES => {
-                Alias::New(self.topics.len() as u16 + 1)
-            }
-            None => Alias::None,
-        }
-    }
 }
 
 impl Delivery {
@@ -265,6 +217,43 @@ impl Delivery {
             Some(Returned { share, message: Arc::clone(&queued.message) })
         });
         returned.collect()
+    }
+
+    /// Takes away the messages on topics that are not `allowed`. What a connection was sent stays until it is
+    /// acknowledged: the window of its client counts on that.
+    pub fn withdraw(&mut self, online: bool, allowed: impl Fn(&str) -> bool) -> Withdrawn {
+        let mut withdrawn = Withdrawn::default();
+        let from = if online { self.sent } else { 0 };
+        for index in from..self.inflight.len() {
+            let Some(InFlight::Published(queued)) = &self.inflight[index] else { continue };
+            if allowed(&queued.message.topic) {
+                continue;
+            }
+            withdrawn.take(queued, queued.grant.qos == 1);
+            self.inflight[index] = None;
+            self.unacknowledged -= 1;
+            self.sent_open -= usize::from(index < self.sent);
+        }
+        withdrawn.left = online
+            && self.inflight.iter().take(self.sent).flatten().any(|stage| match stage {
+                InFlight::Published(queued) => !allowed(&queued.message.topic),
+                InFlight::Released => false,
+            });
+        let before = withdrawn.messages;
+        self.queue.retain(|queued| {
+            let keep = allowed(&queued.message.topic);
+            if !keep {
+                withdrawn.take(queued, true);
+            }
+            keep
+        });
+        if withdrawn.messages > before {
+            let counted = || self.queue.iter().filter(|queued| queued.counted);
+            self.counted_messages = counted().count();
+            self.queued_bytes = counted().map(|queued| queued.message.bytes()).sum();
+        }
+        self.forget_acknowledged();
+        withdrawn
     }
 
     /// Forgets everything: the session is discarded.
@@ -421,298 +410,5 @@ impl Delivery {
     }
 }
 
-/// Where packets go.
-struct Target {
-    version: Version,
-    /// Largest packet that the client takes.
-    max_packet_bytes: usize,
-    now: Instant,
-}
-
-/// Appends the PUBLISH; `false` if the client does not take packets that large [MQTT-3.1.2-24].
-fn put(queued: &Queued, packet_id: u16, dup: bool, to: &Target, aliases: &mut Aliases, out: &mut Vec<u8>) -> bool {
-    let Queued { message, grant, .. } = queued;
-    let alias = aliases.of(&message.topic);
-    let own = to.version == Version::V5
-        && (message.expires.is_some() || !grant.identifiers.is_empty() || alias != Alias::None);
-    let mut properties = Vec::new();
-    if own {
-        if let Alias::New(number) | Alias::Known(number) = alias {
-            properties::put_alias(number, &mut properties);
-        }
-        properties::put_delivery(message.expires, to.now, &grant.identifiers, &mut properties);
-        properties.extend_from_slice(&message.properties);
-    }
-    let outgoing = Outgoing {
-        dup,
-        qos: grant.qos,
-        retain: grant.retain,
-        packet_id,
-        topic: if matches!(alias, Alias::Known(_)) { "" } else { &message.topic },
-        properties: if own { &properties } else { &message.properties },
-        payload: &message.payload,
-    };
-    if outgoing.packet_bytes(to.version) > to.max_packet_bytes {
-        return false;
-    }
-    outgoing.encode(to.version, out);
-    if let Alias::New(_) = alias {
-        aliases.topics.push(message.topic.clone());
-    }
-    true
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mqtt::testing::{Sent, packets};
-    use proptest::prelude::*;
-
-    const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100, retained: 2 };
-
-    fn message(payload: &[u8]) -> Arc<Message> {
-        Arc::new(Message::new("t", payload.to_vec().into(), 2, false))
-    }
-
-    fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8, from_store: bool) -> Offer {
-        let grant = Grant { qos, retain: from_store, ..Grant::default() };
-        delivery.offer(&message(payload), grant, from_store, Instant::now())
-    }
-
-    fn sent(delivery: &mut Delivery) -> Vec<Sent> {
-        let mut out = Vec::new();
-        delivery.write(Version::V4, usize::MAX, usize::MAX, Instant::now(), &mut out);
-        packets(&out, Version::V4)
-    }
-
-    fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
-        Sent::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
-    }
-
-    #[test]
-    fn the_window_bounds_what_is_unacknowledged() {
-        let mut delivery = Delivery::new(LIMITS, 2);
-        for payload in [b"a", b"b", b"c"] {
-            assert_eq!(offer(&mut delivery, payload, 1, false), Offer::Queued);
-        }
-        assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(2, false, 1, b"b")]);
-        assert_eq!(sent(&mut delivery), []);
-        assert_eq!(delivery.acknowledge(frame::PUBACK, 2, 0), Ok(false));
-        assert_eq!(sent(&mut delivery), [publish(3, false, 1, b"c")]);
-        assert_eq!(delivery.queued(), 0);
-    }
-
-    #[test]
-    fn qos_0_needs_no_window_but_keeps_its_place() {
-        let mut delivery = Delivery::new(LIMITS, 1);
-        offer(&mut delivery, b"a", 1, false);
-        offer(&mut delivery, b"b", 0, false);
-        offer(&mut delivery, b"c", 1, false);
-        assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(0, false, 0, b"b")]);
-        delivery.acknowledge(frame::PUBACK, 1, 0).unwrap();
-        assert_eq!(sent(&mut delivery), [publish(2, false, 1, b"c")]);
-    }
-
-    #[test]
-    fn the_queue_is_bounded_by_count_and_bytes() {
-        let mut delivery = Delivery::new(LIMITS, 1);
-        assert_eq!(offer(&mut delivery, &[0; 99], 1, false), Offer::Queued);
-        assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Full, "bytes");
-        sent(&mut delivery);
-        for _ in 0..3 {
-            assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Queued);
-        }
-        assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Full, "count");
-        for _ in 0..2 {
-            assert_eq!(offer(&mut delivery, b"x", 1, true), Offer::Queued, "retained");
-        }
-        assert_eq!(offer(&mut delivery, b"x", 1, true), Offer::Full, "retained");
-        assert_eq!((delivery.queued(), delivery.queued_bytes()), (5, 6));
-    }
-
-    #[test]
-    fn qos_2_goes_through_its_four_packets() {
-        let mut delivery = Delivery::new(LIMITS, 1);
-        offer(&mut delivery, b"a", 2, false);
-        offer(&mut delivery, b"b", 2, false);
-        assert_eq!(sent(&mut delivery), [publish(1, false, 2, b"a")]);
-        assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(Close::Protocol), "too early");
-        assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(Close::Protocol), "of QoS 1");
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true));
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true), "repeated");
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0), Ok(true), "unknown");
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0x80), Ok(false), "unknown and refused");
-        assert_eq!(sent(&mut delivery), [], "the window is still taken");
-        assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Ok(false));
-        assert_eq!(sent(&mut delivery), [publish(2, false, 2, b"b")]);
-        assert_eq!(delivery.acknowledge(frame::PUBREC, 2, 0x97), Ok(false), "refused by the client");
-        assert_eq!(delivery.unacknowledged, 0);
-    }
-
-    #[test]
-    fn a_resumed_session_sends_again_what_is_unacknowledged() {
-        let mut delivery = Delivery::new(QueueLimits { messages: 10, ..LIMITS }, 3);
-        for (payload, qos) in [(b"a", 1), (b"b", 2), (b"c", 2), (b"d", 1)] {
-            offer(&mut delivery, payload, qos, false);
-        }
-        sent(&mut delivery);
-        delivery.acknowledge(frame::PUBREC, 2, 0).unwrap();
-        delivery.resume(10);
-        let expected = [
-            publish(1, true, 1, b"a"),
-            Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 },
-            publish(3, true, 2, b"c"),
-            publish(4, false, 1, b"d"),
-        ];
-        assert_eq!(sent(&mut delivery), expected);
-        assert_eq!(sent(&mut delivery), []);
-    }
-
-    #[test]
-    fn a_smaller_window_holds_for_what_is_sent_again() {
-        let mut delivery = Delivery::new(LIMITS, 3);
-        for payload in [b"a", b"b", b"c"] {
-            offer(&mut delivery, payload, 1, false);
-        }
-        assert_eq!(sent(&mut delivery).len(), 3);
-        delivery.resume(1);
-        offer(&mut delivery, b"d", 1, false);
-        for (id, payload) in [(1, b"a"), (2, b"b"), (3, b"c")] {
-            assert_eq!(sent(&mut delivery), [publish(id, true, 1, payload)]);
-            delivery.acknowledge(frame::PUBACK, id, 0).unwrap();
-        }
-        assert_eq!(sent(&mut delivery), [publish(4, false, 1, b"d")]);
-    }
-
-    #[test]
-    fn expired_messages_are_not_sent_and_make_room() {
-        let now = Instant::now();
-        let second = std::time::Duration::from_secs(1);
-        let expiring = Arc::new(Message { expires: Some(now + second), ..Message::new("t", "x".into(), 1, false) });
-        let grant = Grant { qos: 1, ..Grant::default() };
-        let mut delivery = Delivery::new(LIMITS, 10);
-        for _ in 0..3 {
-            assert_eq!(delivery.offer(&expiring, grant.clone(), false, now), Offer::Queued);
-        }
-        assert_eq!(delivery.offer(&expiring, grant.clone(), false, now), Offer::Full);
-        assert_eq!(delivery.offer(&message(b"y"), grant.clone(), false, now + second), Offer::Queued);
-        assert_eq!((delivery.queued(), delivery.queued_bytes()), (1, 2));
-        assert_eq!(delivery.offer(&expiring, grant, false, now), Offer::Queued);
-        let mut out = Vec::new();
-        let written = delivery.write(Version::V5, usize::MAX, usize::MAX, now + second, &mut out);
-        assert_eq!((written.sent, written.expired), ([0, 1, 0], 1));
-    }
-
-    #[test]
-    fn identifiers_and_the_rest_of_the_life_stand_before_what_is_forwarded() {
-        let now = Instant::now();
-        let expires = Some(now + std::time::Duration::from_secs(5));
-        let message = Message { expires, properties: vec![1, 1].into(), ..Message::new("t", "x".into(), 0, false) };
-        let grant = Grant { identifiers: vec![7, 8], ..Grant::default() };
-        let mut delivery = Delivery::new(LIMITS, 1);
-        delivery.offer(&Arc::new(message), grant, false, now);
-        let mut out = Vec::new();
-        delivery.write(Version::V5, usize::MAX, usize::MAX, now, &mut out);
-        assert_eq!(out, [0x30, 16, 0, 1, b't', 11, 2, 0, 0, 0, 5, 0x0B, 7, 0x0B, 8, 1, 1, b'x']);
-    }
-
-    #[test]
-    fn topics_are_named_once_where_the_client_takes_aliases() {
-        let mut delivery = Delivery::new(LIMITS, 1);
-        delivery.allow_aliases(1);
-        let sent = |delivery: &mut Delivery, topic: &str| {
-            let message = Arc::new(Message::new(topic, "x".into(), 0, false));
-            delivery.offer(&message, Grant::default(), false, Instant::now());
-            let mut out = Vec::new();
-            delivery.write(Version::V5, usize::MAX, usize::MAX, Instant::now(), &mut out);
-            out
-        };
-        assert_eq!(sent(&mut delivery, "t"), [0x30, 8, 0, 1, b't', 3, 0x23, 0, 1, b'x']);
-        assert_eq!(sent(&mut delivery, "t"), [0x30, 7, 0, 0, 3, 0x23, 0, 1, b'x']);
-        assert_eq!(sent(&mut delivery, "u"), [0x30, 5, 0, 1, b'u', 0, b'x'], "there is no second alias");
-        delivery.resume(1);
-        assert_eq!(sent(&mut delivery, "t"), [0x30, 5, 0, 1, b't', 0, b'x'], "a new connection knows none");
-    }
-
-    #[test]
-    fn what_a_shared_subscription_gave_can_be_taken_back() {
-        let mut delivery = Delivery::new(LIMITS, 2);
-        let share: Arc<str> = "$share/g/t".into();
-        for (payload, qos, share) in [(b"a", 1, Some(&share)), (b"b", 2, Some(&share)), (b"c", 1, Some(&share))] {
-            let grant = Grant { qos, share: share.cloned(), ..Grant::default() };
-            delivery.offer(&message(payload), grant, false, Instant::now());
-        }
-        sent(&mut delivery);
-        let payloads: Vec<_> =
-            delivery.take_shared().into_iter().map(|returned| returned.message.payload.clone()).collect();
-        assert_eq!(payloads, ["a", "c"], "what is under way at QoS 2 stays");
-    }
-
-    #[test]
-    fn what_the_client_cannot_take_is_dropped() {
-        let mut delivery = Delivery::new(LIMITS, 1);
-        offer(&mut delivery, &[1; 50], 1, false);
-        offer(&mut delivery, b"b", 1, false);
-        let mut out = Vec::new();
-        let written = delivery.write(Version::V5, 20, usize::MAX, Instant::now(), &mut out);
-        assert_eq!((written.sent, written.too_large), ([0, 1, 0], 1));
-    }
-
-    #[test]
-    fn output_is_bounded_per_call() {
-        let mut delivery = Delivery::new(LIMITS, 10);
-        for _ in 0..3 {
-            offer(&mut delivery, b"x", 0, false);
-        }
-        let mut out = Vec::new();
-        assert!(delivery.write(Version::V4, usize::MAX, 1, Instant::now(), &mut out).more);
-        assert!(delivery.write(Version::V4, usize::MAX, usize::MAX, Instant::now(), &mut out).sent == [2, 0, 0]);
-    }
-
-    proptest! {
-        /// Whatever the client acknowledges, ids in flight are distinct, and the window and the span hold.
-        #[test]
-        fn ids_in_flight_are_distinct(
-            window in 1_u16..6,
-            steps in proptest::collection::vec((0_u8..4, 0_usize..6), 0..400),
-        ) {
-            let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000, retained: 0 }, window);
-            delivery.first = u64::from(u16::MAX) - 20; // the ids wrap around within the test
-            let mut open: Vec<u16> = Vec::new();
-            for (step, pick) in steps {
-                match step {
-                    0 | 1 => {
-                        offer(&mut delivery, b"x", 1, false);
-                        for packet in sent(&mut delivery) {
-                            let Sent::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
-                            prop_assert!(!open.contains(&packet_id));
-                            open.push(packet_id);
-                        }
-                    }
-                    2 if !open.is_empty() => {
-                        let id = open.remove(pick % open.len());
-                        delivery.acknowledge(frame::PUBACK, id, 0).unwrap();
-                        prop_assert_eq!(delivery.index(id), None);
-                    }
-                    _ => {
-                        delivery.resume(window);
-                        let again: Vec<_> = sent(&mut delivery)
-                            .iter()
-                            .filter_map(|packet| match packet {
-                                Sent::Publish { packet_id, dup: true, .. } => Some(*packet_id),
-                                Sent::Publish { packet_id, .. } => {
-                                    open.push(*packet_id);
-                                    None
-                                }
-                                Sent::Ack { .. } | Sent::Other(_) => None,
-                            })
-                            .collect();
-                        prop_assert_eq!(&again[..], &open[..again.len()]);
-                    }
-                }
-                prop_assert!(open.len() <= usize::from(window));
-                prop_assert_eq!(delivery.unacknowledged, open.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -10,13 +10,14 @@ use super::Version;
 use super::broker::{Attach, Attached, Broker};
 use super::close::Close;
 use super::codec::{self, Accepted, Connect, ConnectError};
-use super::delivery::Message;
 use super::frame::{self, Next};
+use super::message::Message;
 use super::session::TOPIC_ALIAS_MAXIMUM;
 use super::topic;
 use super::will::Will;
-use crate::access::Login;
+use crate::access::{Login, Policy};
 use crate::config::Mqtt;
+use crate::telemetry::audit::{self, Kind, Who};
 
 /// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
 const MAX_CLIENT_ID_BYTES: usize = 256;
@@ -97,13 +98,20 @@ fn refuse_packet(error: ConnectError) -> Refusal {
 }
 
 /// Checks the CONNECT of a client that was let in and gives it a session.
-pub(crate) fn welcome(mut connect: Connect, login: Login, broker: &Broker, config: &Mqtt) -> Result<Welcome, Refusal> {
+pub(crate) fn welcome(
+    mut connect: Connect,
+    login: Login,
+    policy: &Policy,
+    broker: &Broker,
+    config: &Mqtt,
+) -> Result<Welcome, Refusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
-    let will = connect.will.take().map(|will| check_will(will, &connect)).transpose()?;
+    let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy)).transpose()?;
     let attach = Attach {
-        user: login.identity.user.as_ref(),
+        login: &login,
+        policy,
         client_id: &connect.client_id,
         clean: connect.clean,
         receive_maximum: connect.receive_maximum,
@@ -168,7 +176,7 @@ fn new_client_id() -> String {
     format!("auto-{:x}-{count:x}", now.as_nanos())
 }
 
-fn check_will(will: codec::Will, connect: &Connect) -> Result<Will, Refusal> {
+fn check_will(will: codec::Will, connect: &Connect, login: &Login, policy: &Policy) -> Result<Will, Refusal> {
     let version = connect.version;
     let Some(name) = topic::valid_name(&will.topic) else {
         return Err(Refusal::answered("will_topic", version, None, 0x90));
@@ -176,10 +184,16 @@ fn check_will(will: codec::Will, connect: &Connect) -> Result<Will, Refusal> {
     if topic::is_reserved(name) {
         return Err(Refusal::answered("will_topic", version, Some(5), 0x87));
     }
+    let client_id: Arc<str> = connect.client_id.as_str().into();
+    if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
+        let user = login.identity.user.as_deref();
+        let who = Who { client_id: Some(&client_id), user, address: login.address };
+        audit::record(Kind::WillDenied, &who, name, "refused at its CONNECT");
+        return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
+    }
     let message =
         Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
-    let client_id = connect.client_id.as_str().into();
-    Ok(Will { client_id, message, expiry_s: will.expiry_s, delay_s: will.delay_s })
+    Ok(Will { client_id, login: login.clone(), message, expiry_s: will.expiry_s, delay_s: will.delay_s })
 }
 
 /// The client identifier as the journal and log lines have it.
@@ -190,7 +204,7 @@ pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::testing::client;
+    use crate::mqtt::testing::{self, client};
     use crate::mqtt::timeline::Timeline;
 
     fn connect(bytes: &[u8]) -> Connect {
@@ -199,7 +213,8 @@ mod tests {
     }
 
     fn try_welcome(bytes: &[u8], config: &Mqtt) -> Result<Welcome, Refusal> {
-        welcome(connect(bytes), Login::default(), &Broker::new(config, Arc::default(), Timeline::default()), config)
+        let broker = Broker::new(config, Arc::default(), Timeline::default());
+        welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
     }
 
     fn check_refused(bytes: &[u8], config: &Mqtt, reason: &str, reply: &[u8]) {

@@ -16,13 +16,15 @@ use super::auth;
 use super::close::Close;
 use super::codec::Connect;
 use super::connection::{Connection, Start};
-use super::delivery::Message;
 use super::handshake::{self, Refusal, Welcome};
+use super::message::Message;
 use super::peer::Peer;
+use super::permission::{self, Verdict};
 use super::session::{Session, SessionOptions};
 use super::will::Will;
 use crate::core::record;
 use crate::log::{AppendError, Records};
+use crate::telemetry::audit::{self, Kind, Who};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
 const LINGER: Duration = Duration::from_secs(1);
@@ -69,7 +71,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
     let (connect, rest) = first?;
     let login = auth::authenticate(&connect, peer, &door.access).await?;
-    let welcome = handshake::welcome(connect, login, &door.broker, &door.config)?;
+    let welcome = handshake::welcome(connect, login, &door.access.policy(), &door.broker, &door.config)?;
+    if welcome.login.version != door.access.version() {
+        // All sessions were judged anew, perhaps before this one was among them.
+        door.broker.judge(&welcome.attached.handle, &door.access.policy());
+    }
     Ok((welcome, rest))
 }
 
@@ -172,22 +178,40 @@ pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
     }
 }
 
-/// A will goes where the client's own publish would have gone [section 3.1.2.5]. Its life begins now.
+/// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
+/// begins now.
 async fn publish_will(door: &Door, will: Will) {
-    if door.ingest.contains(&will.message.topic) && !journal_will(door, &will).await {
+    let Verdict::Allowed { own_device } = judge_will(door, &will) else {
+        let user = will.login.identity.user.as_deref();
+        let who = Who { client_id: Some(&will.client_id), user, address: will.login.address };
+        audit::record(Kind::WillDenied, &who, &will.message.topic, "not published: the rules changed");
+        return door.meters.dropped_will_denied.increment(1);
+    };
+    if door.ingest.contains(&will.message.topic) && !journal_will(door, &will, own_device.as_deref()).await {
         door.meters.dropped_will.increment(1);
     }
     let expires = will.expiry_s.map(|seconds| door.now() + Duration::from_secs(u64::from(seconds)));
     door.broker.deliver(&Arc::new(Message { expires, ..will.message }));
 }
 
+fn judge_will(door: &Door, will: &Will) -> Verdict {
+    let policy = door.access.policy();
+    match policy.renew(&will.login.identity, &will.login.proof) {
+        Some(identity) => {
+            let permissions = policy.permissions(&identity, Arc::clone(&will.client_id));
+            permission::judge_publish(&permissions, &will.message.topic, &door.ingest)
+        }
+        None => Verdict::Denied(policy.on_denied_publish),
+    }
+}
+
 /// Whether the journal took it in time.
-async fn journal_will(door: &Door, will: &Will) -> bool {
+async fn journal_will(door: &Door, will: &Will, own_device: Option<&str>) -> bool {
     const ATTEMPTS: usize = 3;
     let publish = record::Publish {
         client_id: &will.client_id,
         topic: &will.message.topic,
-        own_device: None,
+        own_device,
         packet_id: 0,
         // Nobody waits for an acknowledgement, and without a packet id it can only be a QoS 0 record.
         qos: 0,
