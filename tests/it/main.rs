@@ -5,6 +5,10 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
+mod acl;
+mod acl_device;
+mod acl_reload;
+mod acl_rules;
 mod certificates;
 mod daemon;
 mod durability;

@@ -153,6 +153,11 @@ impl Connect {
         self
     }
 
+    pub fn client_id(mut self, client_id: &str) -> Self {
+        self.client_id = client_id.into();
+        self
+    }
+
     pub fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive = seconds;
         self
