@@ -57,6 +57,11 @@ metrics! {
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
 
+    MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
+    MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
+    MQTT_REFUSALS_DELAYED Gauge "weir_mqtt_refusals_delayed" "Refused MQTT clients whose answer waits.";
+    MQTT_FAILING_ADDRESSES Gauge "weir_mqtt_failing_addresses" "Addresses of MQTT clients that failed to show who they are within the last five minutes.";
+
     AUDIT_SUPPRESSED Counter "weir_audit_suppressed_total" "Audit events that came too fast to be logged; label event.";
 
     TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";
