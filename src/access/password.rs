@@ -130,7 +130,9 @@ impl StoredPassword {
     pub fn hash(password: &Password) -> Result<Self, HashError> {
         let salt = random::<SALT_BYTES>()?;
         let mut hash = [0; Params::DEFAULT_OUTPUT_LEN];
-        let unfinished = Argon2Hash { params: Params::DEFAULT, salt: salt.into(), hash: hash.into() };
+        let params = Params::new(Params::DEFAULT_M_COST, Params::DEFAULT_T_COST, 1, Some(hash.len()));
+        let params = params.map_err(|_| HashError::Input)?;
+        let unfinished = Argon2Hash { params, salt: salt.into(), hash: hash.into() };
         unfinished.compute(password, &mut HashMemory::default(), &mut hash)?;
         Ok(StoredPassword::Argon2(Argon2Hash { hash: hash.into(), ..unfinished }))
     }

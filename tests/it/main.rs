@@ -5,6 +5,10 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
+mod auth_connect;
+mod auth_passwd;
+mod auth_peers;
+mod auth_storm;
 mod certificates;
 mod daemon;
 mod durability;
