@@ -1,22 +1,29 @@
 //! Who may enter, and what they may do there.
 
 mod acl;
+mod failures;
+mod hashing;
 mod identity;
 mod login;
 mod password;
 mod policy;
+mod remembered;
 mod users;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use failures::Failures;
+use hashing::Hashing;
+use remembered::Remembered;
+
 pub use acl::{Acl, Permissions};
 pub use identity::Identity;
 pub use login::{Credentials, Denied};
-pub use password::{HashError, HashMemory, Password, StoredPassword};
+pub use password::{Argon2Hash, GeneratedHash, HashError, Password, StoredPassword};
 pub use policy::{ANONYMOUS_ROLE, Policy, Proof};
-pub use users::{DEFAULT_ROLE, MAX_USER_BYTES, User, Users, is_role, is_user};
+pub use users::{DEFAULT_ROLE, MAX_USER_BYTES, ROLE_FORM, USER_FORM, User, Users, is_role, is_user, split_line};
 
 /// A client that was let in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,12 +43,21 @@ pub struct Login {
 pub struct Access {
     policy: RwLock<Arc<Policy>>,
     version: AtomicU64,
+    hashing: Hashing,
+    remembered: Remembered,
+    failures: Failures,
 }
 
 impl Access {
     /// Begins with this policy.
     pub fn new(policy: Policy) -> Self {
-        Self { policy: RwLock::new(Arc::new(policy)), version: AtomicU64::new(1) }
+        Self {
+            policy: RwLock::new(Arc::new(policy)),
+            version: AtomicU64::new(1),
+            hashing: Hashing::new(),
+            remembered: Remembered::new(),
+            failures: Failures::default(),
+        }
     }
 
     /// The policy in use.
@@ -57,6 +73,7 @@ impl Access {
 
     /// From now on this policy holds. Open connections are for the caller to judge anew.
     pub fn replace(&self, policy: Policy) {
+        self.remembered.keep_only(policy.users.as_ref());
         let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(policy);
         self.version.fetch_add(1, Ordering::AcqRel);

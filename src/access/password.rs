@@ -98,8 +98,12 @@ pub enum StoredPassword {
     /// A hash that is costly to compute, for passwords that people choose.
     Argon2(Argon2Hash),
     /// SHA-256 of a secret that weir made: nobody can go through 2^192 of them.
-    Generated([u8; digest::SHA256_OUTPUT_LEN]),
+    Generated(GeneratedHash),
 }
+
+/// SHA-256 of a secret that weir made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GeneratedHash([u8; digest::SHA256_OUTPUT_LEN]);
 
 impl fmt::Debug for StoredPassword {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,21 +123,23 @@ pub struct Argon2Hash {
 }
 
 impl StoredPassword {
-    /// Hashes with Argon2id, 19 MiB and two passes.
+    /// Hashes with Argon2id, 19 MiB and two passes: what OWASP asks for at least.
     ///
     /// # Errors
     /// No memory or no random bytes.
     pub fn hash(password: &Password) -> Result<Self, HashError> {
         let salt = random::<SALT_BYTES>()?;
         let mut hash = [0; Params::DEFAULT_OUTPUT_LEN];
-        let unfinished = Argon2Hash { params: Params::DEFAULT, salt: salt.into(), hash: hash.into() };
+        let params = Params::new(Params::DEFAULT_M_COST, Params::DEFAULT_T_COST, 1, Some(hash.len()));
+        let params = params.map_err(|_| HashError::Input)?;
+        let unfinished = Argon2Hash { params, salt: salt.into(), hash: hash.into() };
         unfinished.compute(password, &mut HashMemory::default(), &mut hash)?;
         Ok(StoredPassword::Argon2(Argon2Hash { hash: hash.into(), ..unfinished }))
     }
 
     /// What is kept of a secret that [`Password::generate`] made; unsafe for any other.
     pub fn of_generated(secret: &Password) -> Self {
-        StoredPassword::Generated(sha256(secret))
+        StoredPassword::Generated(GeneratedHash(sha256(secret)))
     }
 
     /// Reads a hash as the users file has it.
@@ -146,9 +152,8 @@ impl StoredPassword {
         }
         if let Some(rest) = text.strip_prefix(GENERATED) {
             let hash = BASE64.decode(rest).ok().and_then(|hash| hash.try_into().ok());
-            return hash
-                .map(StoredPassword::Generated)
-                .ok_or("the hash of a generated secret is not 32 bytes in base64");
+            let hash = hash.map(|hash| StoredPassword::Generated(GeneratedHash(hash)));
+            return hash.ok_or("the hash of a generated secret is not 32 bytes in base64 without =");
         }
         Err(if text.starts_with("$argon2") {
             "it is not Argon2id, version 19"
@@ -168,27 +173,29 @@ impl StoredPassword {
                 BASE64.encode(salt),
                 BASE64.encode(hash)
             ),
-            StoredPassword::Generated(hash) => format!("{GENERATED}{}", BASE64.encode(hash)),
+            StoredPassword::Generated(hash) => format!("{GENERATED}{}", BASE64.encode(hash.0)),
         }
     }
+}
 
+impl GeneratedHash {
+    /// Whether this is the secret. The time that it takes says nothing about the hash.
+    pub fn verify(&self, secret: &Password) -> bool {
+        equal(&sha256(secret), &self.0)
+    }
+}
+
+impl Argon2Hash {
     /// Whether this is the password. The time that it takes says nothing about the hash.
     ///
     /// # Errors
     /// There is no memory for Argon2.
     pub fn verify(&self, password: &Password, memory: &mut HashMemory) -> Result<bool, HashError> {
-        match self {
-            StoredPassword::Argon2(stored) => {
-                let mut computed = vec![0; stored.hash.len()];
-                stored.compute(password, memory, &mut computed)?;
-                Ok(equal(&computed, &stored.hash))
-            }
-            StoredPassword::Generated(hash) => Ok(equal(&sha256(password), hash)),
-        }
+        let mut computed = vec![0; self.hash.len()];
+        self.compute(password, memory, &mut computed)?;
+        Ok(equal(&computed, &self.hash))
     }
-}
 
-impl Argon2Hash {
     /// A hash that no password has, as costly as this one.
     pub fn unmatchable(&self) -> Self {
         Self { hash: vec![0; self.hash.len()].into(), ..self.clone() }
@@ -244,12 +251,88 @@ fn sha256(secret: &Password) -> [u8; digest::SHA256_OUTPUT_LEN] {
 }
 
 /// Compares without telling by its time where they differ.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| std::hint::black_box(differ | (a ^ b))) == 0
 }
 
-fn random<const N: usize>() -> Result<[u8; N], HashError> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], HashError> {
     let mut bytes = [0; N];
     ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| HashError::Random)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(text: &str) -> Password {
+        Password::new(text.as_bytes())
+    }
+
+    fn verify(stored: &StoredPassword, text: &str) -> bool {
+        match stored {
+            StoredPassword::Argon2(hash) => hash.verify(&password(text), &mut HashMemory::default()).expect("memory"),
+            StoredPassword::Generated(hash) => hash.verify(&password(text)),
+        }
+    }
+
+    #[test]
+    fn a_hash_recognises_its_password_and_no_other() {
+        let stored = StoredPassword::hash(&password("correct horse")).expect("a hash");
+        let again = StoredPassword::parse(&stored.to_text()).expect("it reads back");
+        assert!(stored == again && verify(&again, "correct horse") && !verify(&again, "correct horsf"));
+        assert!(stored != StoredPassword::hash(&password("correct horse")).expect("a hash"), "salts differ");
+        let StoredPassword::Argon2(hash) = again else { panic!("not Argon2") };
+        assert!(!verify(&StoredPassword::Argon2(hash.unmatchable()), "correct horse"));
+    }
+
+    /// Of the reference implementation's own tests: version 19, t=2, m=2^8, p=1, "password", "somesalt".
+    #[test]
+    fn hashes_of_other_programs_are_understood() {
+        let text = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+        let stored = StoredPassword::parse(text).expect("a hash");
+        assert!(verify(&stored, "password") && !verify(&stored, "Password"));
+        assert_eq!(stored.to_text(), text);
+    }
+
+    #[test]
+    fn generated_secrets_are_long_and_read_back() {
+        let secret = Password::generate().expect("random bytes");
+        assert_eq!(secret.as_bytes().len(), 32);
+        let text = StoredPassword::of_generated(&secret).to_text();
+        let stored = StoredPassword::parse(&text).expect("it reads back");
+        assert!(verify(&stored, std::str::from_utf8(secret.as_bytes()).expect("text")) && !verify(&stored, "x"));
+        assert_ne!(secret.as_bytes(), Password::generate().expect("random bytes").as_bytes());
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let stored = StoredPassword::hash(&password("open sesame")).expect("a hash");
+        let shown = format!("{:?} {stored:?} {:?}", password("open sesame"), HashMemory::default());
+        assert_eq!(shown, "Password(…) Argon2(…) HashMemory { blocks: 0 }");
+    }
+
+    #[test]
+    fn what_is_no_hash_is_refused_without_being_quoted() {
+        let (salt, hash) = ("c29tZXNhbHQ", "nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4");
+        for bad in [
+            String::new(),
+            "hunter2".into(),
+            "$2b$10$abcdefghijklmnopqrstuv".into(),
+            format!("$argon2i$v=19$m=256,t=2,p=1${salt}${hash}"),
+            format!("$argon2id$v=16$m=256,t=2,p=1${salt}${hash}"),
+            format!("$argon2id$v=19$m=256,t=2${salt}${hash}"),
+            format!("$argon2id$v=19$m=256,t=2,p=1,data=AA${salt}${hash}"),
+            format!("$argon2id$v=19$m=262145,t=2,p=1${salt}${hash}"),
+            format!("$argon2id$v=19$m=256,t=17,p=1${salt}${hash}"),
+            format!("$argon2id$v=19$m=4,t=2,p=1${salt}${hash}"),
+            format!("$argon2id$v=19$m=256,t=2,p=1$c2${hash}"),
+            format!("$argon2id$v=19$m=256,t=2,p=1${salt}$AAAA"),
+            format!("$argon2id$v=19$m=256,t=2,p=1${salt}${hash}$"),
+            "$generated-sha256$AAAA".into(),
+        ] {
+            let wrong = StoredPassword::parse(&bad).expect_err(&bad);
+            assert!(!wrong.contains(hash) && !wrong.contains("hunter2"), "{wrong}");
+        }
+    }
 }

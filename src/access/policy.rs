@@ -102,7 +102,8 @@ impl Policy {
     /// another password, or anonymous clients are no longer welcome.
     pub fn renew(&self, identity: &Identity, proof: &Proof) -> Option<Identity> {
         match (&identity.user, proof) {
-            (None, _) | (_, Proof::None) => self.anonymous(),
+            (None, _) => self.anonymous(),
+            (Some(user), Proof::None) => self.identity_of(user),
             (Some(user), Proof::Certificate) => Some(self.certified(user)),
             (Some(user), Proof::Password(before)) => {
                 let (_, now) = self.users.as_ref()?.get(user)?;

@@ -1,9 +1,10 @@
 //! The users file: one line per user, `name:roles:hash`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
-use super::password::StoredPassword;
+use super::password::{Argon2Hash, StoredPassword};
 use crate::config::{Fault, Origin, Problem};
 
 /// Longest user name in bytes: a device id is no longer.
@@ -45,9 +46,16 @@ pub struct User {
 }
 
 /// All users.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Users {
     by_name: HashMap<Arc<str>, User>,
+    decoy: Option<Argon2Hash>,
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Users").field("len", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Users {
@@ -64,7 +72,20 @@ impl Users {
                 faults.push(Fault { origin: Origin::Line(file_name.to_owned(), at), key: String::new(), problem });
             }
         }
-        if faults.is_empty() { Ok(users) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let hashes = users.by_name.values().filter_map(|user| match &user.password {
+            StoredPassword::Argon2(hash) => Some(hash),
+            StoredPassword::Generated(_) => None,
+        });
+        users.decoy = hashes.max_by_key(|hash| hash.cost()).map(Argon2Hash::unmatchable);
+        Ok(users)
+    }
+
+    /// A hash that no password has, as costly as the costliest of the file; `None`: none is costly.
+    pub(super) fn decoy(&self) -> Option<&Argon2Hash> {
+        self.decoy.as_ref()
     }
 
     fn add(&mut self, line: &str, at: usize) -> Result<(), Problem> {
@@ -120,13 +141,13 @@ impl Users {
 }
 
 /// Whether a line says nothing.
-pub(super) fn is_comment(line: &str) -> bool {
+fn is_comment(line: &str) -> bool {
     let line = line.trim();
     line.is_empty() || line.starts_with('#')
 }
 
 /// A user's name and what follows it; `None` where the line is about no user.
-pub(super) fn split_line(line: &str) -> Option<(&str, &str)> {
+pub fn split_line(line: &str) -> Option<(&str, &str)> {
     if is_comment(line) { None } else { line.split_once(':') }
 }
 
@@ -152,4 +173,71 @@ fn parse_roles(text: &str) -> Result<Arc<[Box<str>]>, String> {
 /// Of users that the file names without a role, or that it does not name.
 pub(super) fn default_roles() -> Arc<[Box<str>]> {
     Arc::new([DEFAULT_ROLE.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+    const COSTLY: &str = "$argon2id$v=19$m=512,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+    const GENERATED: &str = "$generated-sha256$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+    fn roles(users: &Users, name: &str) -> Vec<String> {
+        let (_, user) = users.get(name).expect("a user");
+        user.roles.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        let text =
+            format!("# people\n\nada:dashboard,operator:{HASH}\r\n  # devices\npump 7::{GENERATED}\nß:a,a:{COSTLY}");
+        let users = Users::parse("users", &text).expect("users");
+        assert_eq!(users.len(), 3);
+        assert_eq!(roles(&users, "ada"), ["dashboard", "operator"]);
+        assert_eq!(roles(&users, "pump 7"), ["device"]);
+        assert_eq!(roles(&users, "ß"), ["a"]);
+        assert_eq!(users.get("ada").map(|(_, user)| user.line), Some(3));
+        assert_eq!(users.decoy().map(Argon2Hash::cost), Some(1_024), "as costly as the costliest");
+        let generated = Users::parse("users", &format!("a::{GENERATED}")).expect("users");
+        assert!(generated.decoy().is_none());
+        assert!(Users::parse("users", "").expect("no users").is_empty());
+    }
+
+    #[test]
+    fn all_faults_are_told_with_their_lines_and_without_hashes() {
+        let long = "x".repeat(MAX_USER_BYTES + 1);
+        let text = format!(
+            "a::{HASH}\nsecret\na/b::{HASH}\n::{HASH}\n{long}::{HASH}\nc:{HASH}\nd:bad role:{HASH}\ne:r,:{HASH}\n\
+             f::hunter2\na::{HASH}\n"
+        );
+        let faults: Vec<String> =
+            Users::parse("users", &text).expect_err("faults").iter().map(ToString::to_string).collect();
+        let starts = [
+            "users:2: this is no user; expected NAME:ROLES:HASH",
+            "users:3: \"a/b\" cannot be a user name; expected 1 to 128 bytes",
+            "users:4: \"\" cannot be a user name",
+            "users:5: \"xxx",
+            "users:6: user \"c\" has no password",
+            "users:7: user \"d\": \"bad role\" cannot be a role; expected 1 to 64 characters",
+            "users:8: user \"e\": \"\" cannot be a role",
+            "users:9: the password of user \"f\": it is no hash that weir knows; expected a hash as weir passwd",
+            "users:10: user \"a\" stands in line 1 already; expected each user once",
+        ];
+        assert_eq!(faults.len(), starts.len(), "{faults:#?}");
+        for (fault, start) in faults.iter().zip(starts) {
+            assert!(fault.starts_with(start), "{fault}");
+            assert!(!fault.contains("argon2") && !fault.contains("hunter2") && !fault.contains("secret"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn names_are_one_level_of_a_topic() {
+        for good in ["a", "pump-7", "ä b", "a@b.c", "$x", &"x".repeat(MAX_USER_BYTES)] {
+            assert!(is_user(good), "{good}");
+        }
+        for bad in ["", "a/b", "+", "a#", "a:b", " a", "a ", "a\tb", "a\u{0}"] {
+            assert!(!is_user(bad), "{bad:?}");
+        }
+    }
 }

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::core::batch::{Batch, Site};
 use crate::core::decode::Message;
 use crate::core::dedup::SequenceSet;
 use crate::core::device::Slot;
-use crate::core::ingest::{Batch, EventTime, Site};
+use crate::core::ingest::EventTime;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;

@@ -65,6 +65,7 @@ impl Door {
     pub fn measure(&self) {
         self.meters.set(&self.broker.stats());
         self.gate.count_pause(self.now());
+        self.access.tidy();
     }
 
     /// Now, for deadlines and intervals.

@@ -12,14 +12,18 @@ pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access
         return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
     }
     let credentials = Credentials {
+        client_id: &connect.client_id,
         certificate_user: peer.certificate_user.as_ref(),
         user: connect.user_name.as_deref(),
         password: connect.password.as_ref(),
         address: peer.address,
     };
-    access.log_in(&credentials).await.map_err(|denied| match denied {
-        Denied::BadCredentials => Refusal::answered("bad_credentials", version, Some(4), 0x86),
-        Denied::NotAuthorized => Refusal::answered("not_authorized", version, Some(5), 0x87),
-        Denied::Busy => Refusal::answered("server_busy", version, Some(3), 0x89),
+    access.log_in(&credentials).await.map_err(|denied| {
+        let (v4, v5) = match denied {
+            Denied::BadCredentials => (4, 0x86),
+            Denied::NotAuthorized => (5, 0x87),
+            Denied::Busy => (3, 0x89),
+        };
+        Refusal::answered(denied.label(), version, Some(v4), v5)
     })
 }

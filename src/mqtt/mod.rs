@@ -59,3 +59,13 @@ pub(crate) enum Version {
     /// MQTT 5.0, protocol level 5.
     V5,
 }
+
+impl Version {
+    /// As metrics and log lines have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Version::V4 => "3.1.1",
+            Version::V5 => "5.0",
+        }
+    }
+}

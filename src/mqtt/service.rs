@@ -62,7 +62,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     cancel: CancellationToken,
     first: First,
 ) {
-    match enter(first, peer, &door).await {
+    let entered = tokio::select! {
+        entered = enter(first, peer, &door) => entered,
+        () = cancel.cancelled() => return door.meters.refused("shutting_down"),
+    };
+    match entered {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
         Err(refusal) => refuse(stream, &door, refusal).await,
     }
@@ -71,7 +75,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
     let (connect, rest) = first?;
     let login = auth::authenticate(&connect, peer, &door.access).await?;
-    let welcome = handshake::welcome(connect, login, &door.access.policy(), &door.broker, &door.config)?;
+    let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
+    let policy = door.access.policy();
+    let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
+        let who = Who { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
+        audit::record(Kind::MqttRefused, &who, refusal.reason, "");
+    })?;
     if welcome.login.version != door.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.
         door.broker.judge(&welcome.attached.handle, &door.access.policy());
@@ -96,6 +105,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let Welcome { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
+    let who = login.clone();
+    let who = Who { client_id: Some(&client_id), user: who.identity.user.as_deref(), address: who.address };
+    audit::record(Kind::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
     door.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
     let options = SessionOptions {
@@ -123,6 +135,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     door.meters.closed(close);
+    audit::record(Kind::MqttDisconnected, &who, "", close.label());
     tracing::debug!(%client_id, reason = close.label(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
     let will = will.filter(|_| close.publishes_will()).map(|mut will| {

@@ -58,6 +58,11 @@ metrics! {
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
 
+    MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
+    MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
+    MQTT_REFUSALS_DELAYED Gauge "weir_mqtt_refusals_delayed" "Refused MQTT clients whose answer waits.";
+    MQTT_FAILING_ADDRESSES Gauge "weir_mqtt_failing_addresses" "Addresses of MQTT clients that failed to show who they are within the last five minutes.";
+
     CONFIG_RELOAD_SUCCESSFUL Gauge "weir_config_last_reload_successful" "1 unless the last reload (SIGHUP) found something that cannot be used; nothing changed then.";
     CONFIG_RELOAD_SUCCESS_TIMESTAMP Gauge "weir_config_last_reload_success_timestamp_seconds" "Unix time of the last reload that took effect.";
     CONFIG_RESTART_REQUIRED Gauge "weir_config_restart_required_keys" "Keys of the configuration whose values were changed and need a restart.";

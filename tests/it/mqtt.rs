@@ -174,6 +174,20 @@ impl Connect {
         self
     }
 
+    /// After the will, if there is one.
+    pub fn user(mut self, name: &str) -> Self {
+        self.flags |= 0x80;
+        self.rest.extend(string(name));
+        self
+    }
+
+    /// After the user name, if there is one.
+    pub fn password(mut self, password: &str) -> Self {
+        self.flags |= 0x40;
+        self.rest.extend(string(password));
+        self
+    }
+
     pub fn packet(&self) -> Vec<u8> {
         let mut body = string("MQTT");
         body.extend_from_slice(&[if self.version == Version::V4 { 4 } else { 5 }, self.flags]);
@@ -204,6 +218,26 @@ impl Connect {
         let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
         assert_eq!(answer.kind, CONNACK, "{answer:?}");
         (client, answer)
+    }
+
+    /// Connects over a stream that is open; returns the CONNACK too, whatever it says.
+    #[track_caller]
+    pub fn open_over(&self, stream: impl Stream + 'static) -> (Client, Packet) {
+        let mut client = Client::over(stream, self.version);
+        client.send(&self.packet()).expect("the CONNECT can be sent");
+        let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
+        assert_eq!(answer.kind, CONNACK, "{answer:?}");
+        (client, answer)
+    }
+
+    /// The code of the CONNACK; the connection ends if it is not 0.
+    #[track_caller]
+    pub fn code(&self, address: SocketAddr) -> u8 {
+        let (mut client, answer) = self.open(address);
+        if answer.body[1] != 0 {
+            assert_eq!(client.until_closed(), []);
+        }
+        answer.body[1]
     }
 
     /// Connects; says whether the session was present. The CONNECT must be accepted.

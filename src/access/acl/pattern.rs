@@ -201,7 +201,8 @@ fn resolve(parts: &[Part], index: usize, found: &str, of: &Subject<'_>) -> Resol
 /// Whether a value can stand in a level: it must neither be more than one nor a wildcard, and where the topic begins with
 /// it, it must not lead to `$SYS`.
 fn usable(value: &str, first: bool) -> bool {
-    !value.is_empty() && !value.contains(['/', '+', '#']) && !(first && is_dollar(value))
+    let is_other_topic = first && is_dollar(value);
+    !value.is_empty() && !value.contains(['/', '+', '#']) && !is_other_topic
 }
 
 #[cfg(test)]

@@ -70,8 +70,8 @@ impl Broker {
             return Withdrawal::default();
         }
         kept.permissions = permissions;
-        let denied = |filter: &&Box<str>| !kept.permissions.may_subscribe(topic::delivered_by(filter));
-        let filters: Vec<Box<str>> = kept.filters.iter().filter(denied).cloned().collect();
+        let denied = |filter: &str| !kept.permissions.may_subscribe(topic::delivered_by(filter));
+        let filters: Vec<Box<str>> = kept.filters.iter().filter(|filter| denied(filter)).cloned().collect();
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();
             for filter in &filters {
