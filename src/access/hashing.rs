@@ -72,7 +72,7 @@ impl std::fmt::Debug for Secret {
 impl Queue {
     fn next(&mut self) -> Option<Job> {
         self.taken = self.taken.wrapping_add(1);
-        if self.taken % FAIR_SHARE == 0 {
+        if self.taken.is_multiple_of(FAIR_SHARE) {
             self.second.pop_front().or_else(|| self.first.pop_front())
         } else {
             self.first.pop_front().or_else(|| self.second.pop_front())
