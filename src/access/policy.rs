@@ -186,3 +186,63 @@ fn open_file(path: &Path) -> Option<String> {
     let path = path.display();
     (mode & 0o004 != 0).then(|| format!("{path}: every user of this machine may read these hashes; chmod 640 or 600"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+    const OTHER: &str = "$argon2id$v=19$m=256,t=2,p=1$b3RoZXJzYWx0$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+    fn policy(users: &str, allow_anonymous: bool) -> Policy {
+        let users = Users::parse("users", users).expect("users");
+        Policy { users: Some(users), allow_anonymous, ..Policy::default() }
+    }
+
+    fn roles(identity: Option<&Identity>) -> Option<Vec<String>> {
+        identity.map(|identity| identity.roles.iter().map(ToString::to_string).collect())
+    }
+
+    #[track_caller]
+    fn check_renewed(policy: &Policy, user: Option<&str>, proof: &Proof, expected: Option<&[&str]>) {
+        let identity = Identity { user: user.map(Into::into), roles: Arc::new(["before".into()]) };
+        let renewed = policy.renew(&identity, proof);
+        let expected = expected.map(|roles| roles.iter().map(ToString::to_string).collect());
+        assert_eq!(roles(renewed.as_ref()), expected);
+        assert!(renewed.is_none_or(|renewed| renewed.user == identity.user));
+    }
+
+    #[test]
+    fn an_open_connection_under_another_policy() {
+        let password = Proof::Password(StoredPassword::parse(HASH).expect("a hash"));
+        let same = policy(&format!("ada:a,b:{HASH}\nbob::{HASH}"), false);
+        check_renewed(&same, Some("ada"), &password, Some(&["a", "b"]));
+        check_renewed(&same, Some("eve"), &password, None);
+        check_renewed(&policy(&format!("ada::{OTHER}"), true), Some("ada"), &password, None);
+        check_renewed(&Policy::without_users(true), Some("ada"), &password, None);
+        check_renewed(&same, Some("pump"), &Proof::Certificate, Some(&["device"]));
+        check_renewed(&same, Some("ada"), &Proof::Certificate, Some(&["a", "b"]));
+        check_renewed(&same, None, &Proof::None, None);
+        check_renewed(&policy("", true), None, &Proof::None, Some(&["anonymous"]));
+    }
+
+    #[test]
+    fn files_are_read_or_all_that_is_wrong_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("users");
+        let mut config = Config::default();
+        config.mqtt.auth.users = Some(path.clone());
+        let load = || Policy::load(&config).map_err(|errors| errors.to_string());
+        assert!(load().expect_err("no file").contains("users: the users file cannot be read"));
+        fs::write(&path, format!("ada::{HASH}\n")).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
+        let loaded = load().expect("a policy");
+        assert!(loaded.warnings.is_empty() && !loaded.allow_anonymous);
+        assert_eq!(loaded.users.map(|users| users.len()), Some(1));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("permissions");
+        assert_eq!(load().expect("a policy").warnings.len(), 1);
+        fs::write(&path, [0xff]).expect("a file");
+        assert!(load().expect_err("not UTF-8").contains("cannot be read"));
+        assert!(Policy::load(&Config::default()).expect("a policy").allow_anonymous);
+    }
+}

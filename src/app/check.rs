@@ -7,9 +7,10 @@ use super::{access, tls};
 
 /// Looks at everything that a start would load.
 pub fn check(config: &Config) -> Findings {
-    let mut all = tls::check(config);
-    let findings = access::check(config);
-    all.faults.extend(findings.faults);
-    all.warnings.extend(findings.warnings);
+    let mut all = Findings::default();
+    for Findings { faults, warnings } in [tls::check(config), access::check(config)] {
+        all.faults.extend(faults);
+        all.warnings.extend(warnings);
+    }
     all
 }

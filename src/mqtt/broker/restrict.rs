@@ -66,10 +66,12 @@ impl Broker {
 
     /// From now on the session's client may do this; the session loses what it may no longer have.
     pub(super) fn permit(&self, handle: &Handle, kept: &mut Kept, permissions: Permissions) -> Withdrawal {
-        if kept.permissions == permissions && !kept.holds_denied {
+        let are_same = kept.permissions == permissions;
+        // Also where they are the same: the roles of the policy before need not be kept.
+        kept.permissions = permissions;
+        if are_same && !kept.holds_denied {
             return Withdrawal::default();
         }
-        kept.permissions = permissions;
         let denied = |filter: &str| !kept.permissions.may_subscribe(topic::delivered_by(filter));
         let filters: Vec<Box<str>> = kept.filters.iter().filter(|filter| denied(filter)).cloned().collect();
         if !filters.is_empty() {
