@@ -223,7 +223,33 @@ mod tests {
         check_renewed(&same, Some("pump"), &Proof::Certificate, Some(&["device"]));
         check_renewed(&same, Some("ada"), &Proof::Certificate, Some(&["a", "b"]));
         check_renewed(&same, None, &Proof::None, None);
+        // A session that is all that is left of a client.
+        check_renewed(&same, Some("ada"), &Proof::None, Some(&["a", "b"]));
+        check_renewed(&policy("", true), Some("ada"), &Proof::None, None);
         check_renewed(&policy("", true), None, &Proof::None, Some(&["anonymous"]));
+    }
+
+    #[test]
+    fn roles_have_to_exist() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (users, acl) = (directory.path().join("users"), directory.path().join("acl"));
+        let mut config = Config::default();
+        (config.mqtt.auth.users, config.mqtt.auth.acl) = (Some(users.clone()), Some(acl.clone()));
+        fs::write(&users, format!("ada:bridge:{HASH}\nbob:x,y:{HASH}\neve:x:{HASH}\n")).expect("a file");
+        let load = || Policy::load(&config).map_err(|ConfigErrors(faults)| faults);
+        let places = |faults: Vec<Fault>| faults.iter().map(|fault| fault.origin.to_string()).collect::<Vec<_>>();
+        let named = |name: &std::path::Path, line| format!("{}:{line}", name.display());
+        fs::write(&acl, "[roles.x]\n").expect("a file");
+        let faults = load().expect_err("no role y");
+        assert!(faults[0].to_string().contains("\"y\", which there is not; expected"), "{faults:?}");
+        assert_eq!(places(faults), [named(&users, 2)]);
+        fs::write(&acl, "[roles.x]\n[roles.y]\n").expect("a file");
+        assert!(load().is_ok_and(|policy| policy.acl.has_role("y")));
+        // Where the rules cannot be read, nothing is said of the roles that they may have.
+        fs::write(&acl, "[roles.x]\nwrong = 1\n").expect("a file");
+        assert_eq!(places(load().expect_err("a wrong key")), [named(&acl, 2)]);
+        fs::write(&acl, vec![b'#'; MAX_ACL_BYTES as usize + 1]).expect("a file");
+        assert!(load().expect_err("too large")[0].to_string().contains("the ACL file cannot be read"));
     }
 
     #[test]

@@ -16,6 +16,27 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
     Ok(Arc::new(Access::new(policy)))
 }
 
+/// Reads them again, for a running weir.
+///
+/// # Errors
+/// Everything that is wrong with them, or that anybody could come in who may not: the listeners stay as they are, whatever
+/// the configuration says of them now.
+pub fn prepare(config: &Config) -> Result<Policy, Vec<String>> {
+    let policy = Policy::load(config)
+        .map_err(|ConfigErrors(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let open = open_listeners(config);
+    if open.is_some() && config.mqtt.allow_anonymous != Some(true) {
+        let wrong = "mqtt.allow_anonymous: with these settings anybody could connect through a listener that other \
+                     machines reach; expected mqtt.auth.users, or allow_anonymous = true or false, or a restart with other \
+                     listeners";
+        return Err(vec![wrong.into()]);
+    }
+    for warning in policy.warnings.iter().cloned().chain(open) {
+        tracing::warn!("{warning}");
+    }
+    Ok(policy)
+}
+
 /// `weir check`'s look at them.
 pub fn check(config: &Config) -> Findings {
     let (faults, mut warnings) = match Policy::load(config) {

@@ -9,7 +9,6 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use weir::access::Policy;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{self, Change, Config, Loaded};
 use weir::http::source::Reload;
@@ -19,7 +18,7 @@ use weir::telemetry::audit::{self, Kind, Who};
 use weir::telemetry::logging::Filter;
 use weir::telemetry::names;
 
-use super::notify;
+use super::{access, notify};
 
 /// Makes a prepared change take effect; cannot fail.
 pub type Apply = Box<dyn FnOnce() + Send>;
@@ -183,13 +182,9 @@ impl Part for Filter {
 
 impl Part for Entrance {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
-        let policy =
-            Policy::load(config).map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let policy = access::prepare(config)?;
         let (entrance, rates) = (self.clone(), config.mqtt.rates);
         Ok(Box::new(move || {
-            for warning in &policy.warnings {
-                tracing::warn!("{warning}");
-            }
             entrance.set_rates(rates);
             entrance.set_policy(policy);
         }))

@@ -3,7 +3,7 @@
 use crate::acl::{
     BOTH, OWN, SECRET, USERS, audited, client, connect, reload, reload_taken, start, write_private, write_users,
 };
-use crate::mqtt::{CONNACK, Client, Message, Version};
+use crate::mqtt::{CONNACK, Client, Connect, Message, Version};
 use crate::wait::wait_for;
 use crate::weir::Weir;
 
@@ -173,4 +173,28 @@ fn files_that_cannot_be_used_change_nothing() {
     write_private(&weir, "acl.toml", OWN);
     reload_taken(&weir);
     assert_eq!(own.publish_message(&Message::new("a/x", "x", 1)), 0x87);
+}
+
+/// What is listened on changes only with a restart, so a file that is right for other listeners may be wrong for these.
+#[test]
+fn a_reload_lets_nobody_in_by_accident() {
+    let open = ("mqtt.listen", "'0.0.0.0:0'");
+    let weir = start(NARROW, &[open]);
+    let refused = |weir: &Weir| {
+        let (_, answer) = Connect::new(Version::V5, "nobody").open(weir.mqtt());
+        assert_eq!(answer.body[1], 0x87);
+    };
+    refused(&weir);
+    // Loopback and no users: fine for a start.
+    weir.configure(&[]);
+    let errors = reload(&weir)["errors"].to_string();
+    assert!(errors.contains("mqtt.allow_anonymous: with these settings anybody could connect"), "{errors}");
+    refused(&weir);
+    weir.configure(&[open, ("mqtt.allow_anonymous", "true")]);
+    reload_taken(&weir);
+    Connect::new(Version::V5, "nobody").accepted(weir.mqtt());
+    assert!(weir.output().contains("whoever reaches mqtt.listen may connect"));
+    weir.configure(&[open, ("mqtt.allow_anonymous", "false")]);
+    reload_taken(&weir);
+    refused(&weir);
 }
