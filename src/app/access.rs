@@ -63,3 +63,25 @@ fn open_listeners(config: &Config) -> Option<String> {
         format!("mqtt.allow_anonymous = true: whoever reaches {listeners} may connect to MQTT without credentials")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is listened on changes only with a restart, so a file that is right for other listeners may be wrong for
+    /// these.
+    #[test]
+    fn a_reload_lets_nobody_in_by_accident() {
+        let check = |listen: &str, allow_anonymous, expected: bool| {
+            let mut config = Config::default();
+            config.mqtt.listen = listen.parse().expect("an address");
+            config.mqtt.allow_anonymous = allow_anonymous;
+            let prepared = prepare(&config);
+            assert_eq!(prepared.is_ok(), expected, "{listen} {allow_anonymous:?}: {prepared:?}");
+        };
+        check("127.0.0.1:1883", None, true);
+        check("192.0.2.1:1883", None, false);
+        check("192.0.2.1:1883", Some(true), true);
+        check("192.0.2.1:1883", Some(false), true);
+    }
+}

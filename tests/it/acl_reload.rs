@@ -175,26 +175,16 @@ fn files_that_cannot_be_used_change_nothing() {
     assert_eq!(own.publish_message(&Message::new("a/x", "x", 1)), 0x87);
 }
 
-/// What is listened on changes only with a restart, so a file that is right for other listeners may be wrong for these.
 #[test]
-fn a_reload_lets_nobody_in_by_accident() {
-    let open = ("mqtt.listen", "'0.0.0.0:0'");
-    let weir = start(NARROW, &[open]);
-    let refused = |weir: &Weir| {
-        let (_, answer) = Connect::new(Version::V5, "nobody").open(weir.mqtt());
-        assert_eq!(answer.body[1], 0x87);
-    };
-    refused(&weir);
-    // Loopback and no users: fine for a start.
-    weir.configure(&[]);
-    let errors = reload(&weir)["errors"].to_string();
-    assert!(errors.contains("mqtt.allow_anonymous: with these settings anybody could connect"), "{errors}");
-    refused(&weir);
-    weir.configure(&[open, ("mqtt.allow_anonymous", "true")]);
+fn whether_anonymous_clients_are_welcome_changes_too() {
+    let weir = start(NARROW, &[]);
+    let nobody = || Connect::new(Version::V5, "nobody");
+    assert_eq!(nobody().open(weir.mqtt()).1.body[1], 0x87);
+    configure(&weir, &[("mqtt.allow_anonymous", "true")]);
     reload_taken(&weir);
-    Connect::new(Version::V5, "nobody").accepted(weir.mqtt());
-    assert!(weir.output().contains("whoever reaches mqtt.listen may connect"));
-    weir.configure(&[open, ("mqtt.allow_anonymous", "false")]);
+    let (mut let_in, _) = nobody().accepted(weir.mqtt());
+    configure(&weir, &[]);
     reload_taken(&weir);
-    refused(&weir);
+    let_in.expect_closed(0x87);
+    assert_eq!(nobody().open(weir.mqtt()).1.body[1], 0x87);
 }
