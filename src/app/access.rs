@@ -7,6 +7,8 @@ use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
 use weir::tls::Findings;
 
+use super::reload::{Apply, Part};
+
 /// Reads what the configuration names, and says what a person should look at.
 pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
     let policy = Policy::load(config)?;
@@ -14,6 +16,30 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
         tracing::warn!("{warning}");
     }
     Ok(Arc::new(Access::new(policy)))
+}
+
+/// Takes the files of another configuration while weir runs.
+pub struct Policies(pub Arc<Access>);
+
+impl Part for Policies {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        // The listeners stay where they are, so the check of the file by itself is not enough.
+        if config.mqtt.allow_anonymous.is_none() && open_listeners(config).is_some() {
+            let wrong = "clients would need no credentials on listeners that other machines reach; expected mqtt.auth.users, \
+                         client certificates, or mqtt.allow_anonymous = true or false";
+            return Err(vec![wrong.to_owned()]);
+        }
+        let policy =
+            Policy::load(config).map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let warnings: Vec<_> = policy.warnings.iter().cloned().chain(open_listeners(config)).collect();
+        let access = Arc::clone(&self.0);
+        Ok(Box::new(move || {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            access.replace(policy);
+        }))
+    }
 }
 
 /// `weir check`'s look at them.

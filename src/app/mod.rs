@@ -4,6 +4,7 @@ mod access;
 mod check;
 mod health;
 mod notify;
+mod reload;
 mod resources;
 pub mod savepoint;
 mod shutdown;
@@ -14,7 +15,7 @@ mod tls;
 use std::future::poll_fn;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,13 +46,16 @@ use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
+use weir::telemetry::logging::Filter;
 use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+use access::Policies;
 pub use check::check;
 pub use health::{base_url, health};
+use reload::Reloader;
 use shutdown::{Cause, Failures};
-use source::AppSource;
+use source::{AppSource, Parts};
 use storage::Storage;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
@@ -69,7 +73,7 @@ const RECOVERY_POLL: Duration = Duration::from_millis(5);
 /// Runs the appliance until a signal or a failure.
 pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let filter = telemetry::logging::init(&config.log.level, config.log.format)?;
     let prometheus = telemetry::recorder::install();
     let _lock = DirectoryLock::acquire(&config.node.data_dir)?;
     tracing::info!(
@@ -81,10 +85,21 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let result = runtime.block_on(serve(Arc::new(config), storage, prometheus, started));
+    let basis = Basis { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let result = runtime.block_on(serve(basis, storage));
     // Tasks that hang must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// What everything else is built on.
+struct Basis {
+    config: Arc<Config>,
+    /// Where it was read from.
+    path: Option<PathBuf>,
+    filter: Filter,
+    prometheus: PrometheusHandle,
+    started: Instant,
 }
 
 /// The code of `sysexits.h` for an error that ended the process.
@@ -155,14 +170,10 @@ struct Running {
     http_tasks: TaskTracker,
 }
 
-async fn serve(
-    config: Arc<Config>,
-    storage: Storage,
-    prometheus: PrometheusHandle,
-    started: Instant,
-) -> anyhow::Result<()> {
+async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
+    let (config, started) = (basis.config.clone(), basis.started);
     let (failures, mut failed) = Failures::new();
-    let running = start(&config, storage, prometheus, &failures, started).await?;
+    let running = start(basis, storage, &failures).await?;
     let cause = {
         let mut end = std::pin::pin!(shutdown::wait(&mut failed));
         tokio::select! {
@@ -186,13 +197,10 @@ async fn serve(
     }
 }
 
-async fn start(
-    config: &Arc<Config>,
-    storage: Storage,
-    prometheus: PrometheusHandle,
-    failures: &Failures,
-    started: Instant,
-) -> anyhow::Result<Running> {
+async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::Result<Running> {
+    let hangups = shutdown::hangups()?;
+    let Basis { config, path, filter, prometheus, started } = basis;
+    let config = &config;
     let [journal, windows, errors] = [&storage.journal, &storage.windows, &storage.errors].map(Log::clone);
     for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
         let failures = failures.clone();
@@ -204,13 +212,18 @@ async fn start(
 
     let certificates = tls::Certificates::load(config, &clock)?;
     let access = access::load(config)?;
-    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access).await?;
+    let mut server =
+        mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access.clone()).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
     }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), started);
+    let reloadable: Vec<Box<dyn reload::Part>> =
+        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone()), Box::new(Policies(access))];
+    let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
+    let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
+    let source = AppSource::new(config, parts, reloader.outcome(), started);
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
@@ -272,7 +285,8 @@ async fn start(
     mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
-    http_tasks.spawn(certificates.watch(shutdown::hangups()?, http.clone()));
+    http_tasks.spawn(certificates.watch(http.clone()));
+    http_tasks.spawn(reloader.run(hangups, http.clone()));
     if config.simulator.enabled {
         mqtt_tasks.spawn(simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::http::source::{Check, Door, Recovered};
+use crate::http::source::{Check, Door, Recovered, Reload};
 use crate::http::state::{Rates, Shared, State};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, Status};
@@ -33,6 +33,7 @@ pub(super) struct Overview {
     checkpoint: Checkpoint,
     mqtt: Door,
     tls: Vec<tls::Status>,
+    reload: Reload,
     disk: Disk,
     limits: BTreeMap<&'static str, Limit>,
     simulator: Option<serde_json::Value>,
@@ -140,6 +141,7 @@ fn overview(state: &Shared) -> Overview {
             logs: state.logs().into_iter().map(|(name, log)| (name, log_disk(log))).collect(),
         },
         tls: state.parts.certificates.iter().map(|endpoint| endpoint.status()).collect(),
+        reload: source.reload(),
         limits: limits(state, &status, &door),
         mqtt: door,
         simulator: source.simulator(),

@@ -16,8 +16,8 @@ use super::auth;
 use super::close::Close;
 use super::codec::Connect;
 use super::connection::{Connection, Start};
-use super::delivery::Message;
 use super::handshake::{self, Refusal, Welcome};
+use super::message::Message;
 use super::peer::Peer;
 use super::session::{Session, SessionOptions};
 use super::will::Will;
@@ -77,7 +77,7 @@ async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
     let welcome = handshake::welcome(connect, login, &door.broker, &door.config).inspect_err(|refusal| {
         let who = Who { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
-        audit::record(Kind::MqttRefused, &who, refusal.reason, "");
+        audit::record(Kind::MqttRefused, &who, "", refusal.reason);
     })?;
     Ok((welcome, rest))
 }

@@ -62,6 +62,10 @@ metrics! {
     MQTT_REFUSALS_DELAYED Gauge "weir_mqtt_refusals_delayed" "Refused MQTT clients whose answer waits.";
     MQTT_FAILING_ADDRESSES Gauge "weir_mqtt_failing_addresses" "Addresses of MQTT clients that failed to show who they are within the last five minutes.";
 
+    CONFIG_RELOAD_SUCCESSFUL Gauge "weir_config_last_reload_successful" "1 unless the last reload (SIGHUP) found something that cannot be used; nothing changed then.";
+    CONFIG_RELOAD_SUCCESS_TIMESTAMP Gauge "weir_config_last_reload_success_timestamp_seconds" "Unix time of the last reload that took effect.";
+    CONFIG_RESTART_REQUIRED Gauge "weir_config_restart_required_keys" "Keys of the configuration whose values were changed and need a restart.";
+
     AUDIT_SUPPRESSED Counter "weir_audit_suppressed_total" "Audit events that came too fast to be logged; label event.";
 
     TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";

@@ -41,6 +41,7 @@ mod random;
 mod readings;
 mod reasons;
 mod redelivery;
+mod reload;
 mod repair;
 mod replay;
 mod savepoints;
