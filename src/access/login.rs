@@ -74,12 +74,16 @@ impl Access {
         let now = Instant::now();
         // weir's own shortage is no fault of the client.
         if denied == Denied::Busy {
-            audit::record(Kind::MqttRefused, &credentials.who(), denied.label(), "");
+            audit::record(Kind::MqttRefused, &credentials.who(), "", denied.label());
             return Err(denied);
         }
         let failure = self.failures.add(credentials.address, now);
         if let Some(repeated) = failure.report {
-            audit::record(Kind::MqttRefused, &credentials.who(), denied.label(), &repeated_text(repeated));
+            let detail = match repeated {
+                0 => denied.label().to_owned(),
+                repeated => format!("{}; {}", denied.label(), repeated_text(repeated)),
+            };
+            audit::record(Kind::MqttRefused, &credentials.who(), "", &detail);
         }
         if let Some(ticket) = self.failures.wait(now) {
             // Where another needs the place, the answer comes early.
@@ -164,7 +168,7 @@ impl Access {
         self.hashing.measure();
         for (address, repeated) in self.failures.tidy(Instant::now()) {
             let who = Who { address: Some(address), ..Who::default() };
-            audit::record(Kind::MqttRefused, &who, "several", &repeated_text(repeated));
+            audit::record(Kind::MqttRefused, &who, "", &repeated_text(repeated));
         }
     }
 }
@@ -177,8 +181,5 @@ impl Credentials<'_> {
 }
 
 fn repeated_text(repeated: u64) -> String {
-    match repeated {
-        0 => String::new(),
-        repeated => format!("{repeated} more refusals of this address since the last line"),
-    }
+    format!("{repeated} more refusals of this address since the last event")
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
+use weir::mqtt::Entrance;
 use weir::tls::Findings;
+
+use super::reload::{Apply, Part};
 
 /// Reads what the configuration names, and says what a person should look at.
 pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
@@ -16,25 +19,33 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
     Ok(Arc::new(Access::new(policy)))
 }
 
-/// Reads them again, for a running weir.
-///
-/// # Errors
-/// Everything that is wrong with them, or that anybody could come in who may not: the listeners stay as they are, whatever
-/// the configuration says of them now.
-pub fn prepare(config: &Config) -> Result<Policy, Vec<String>> {
-    let policy = Policy::load(config)
-        .map_err(|ConfigErrors(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let open = open_listeners(config);
-    if open.is_some() && config.mqtt.allow_anonymous != Some(true) {
-        let wrong = "mqtt.allow_anonymous: with these settings anybody could connect through a listener that other \
-                     machines reach; expected mqtt.auth.users, or allow_anonymous = true or false, or a restart with other \
-                     listeners";
-        return Err(vec![wrong.into()]);
+/// Takes the files of another configuration while weir runs.
+pub struct Policies(pub Entrance);
+
+impl Part for Policies {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        stays_closed(config)?;
+        let policy =
+            Policy::load(config).map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let warnings: Vec<_> = policy.warnings.iter().cloned().chain(open_listeners(config)).collect();
+        let entrance = self.0.clone();
+        Ok(Box::new(move || {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            entrance.set_policy(policy);
+        }))
     }
-    for warning in policy.warnings.iter().cloned().chain(open) {
-        tracing::warn!("{warning}");
+}
+
+/// The listeners stay where they are, so the check of the file by itself is not enough.
+fn stays_closed(config: &Config) -> Result<(), Vec<String>> {
+    if config.mqtt.allow_anonymous.is_none() && open_listeners(config).is_some() {
+        let wrong = "clients would need no credentials on listeners that other machines reach; expected mqtt.auth.users, \
+                     client certificates, or mqtt.allow_anonymous = true or false";
+        return Err(vec![wrong.to_owned()]);
     }
-    Ok(policy)
+    Ok(())
 }
 
 /// `weir check`'s look at them.
@@ -76,8 +87,7 @@ mod tests {
             let mut config = Config::default();
             config.mqtt.listen = listen.parse().expect("an address");
             config.mqtt.allow_anonymous = allow_anonymous;
-            let prepared = prepare(&config);
-            assert_eq!(prepared.is_ok(), expected, "{listen} {allow_anonymous:?}: {prepared:?}");
+            assert_eq!(stays_closed(&config).is_ok(), expected, "{listen} {allow_anonymous:?}");
         };
         check("127.0.0.1:1883", None, true);
         check("192.0.2.1:1883", None, false);

@@ -50,6 +50,7 @@ use weir::telemetry::logging::Filter;
 use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+use access::Policies;
 pub use check::check;
 pub use health::{base_url, health};
 use reload::Reloader;
@@ -217,8 +218,12 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let reloadable: Vec<Box<dyn reload::Part>> =
-        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone())];
+    let reloadable: Vec<Box<dyn reload::Part>> = vec![
+        Box::new(filter),
+        Box::new(server.entrance()),
+        Box::new(certificates.clone()),
+        Box::new(Policies(server.entrance())),
+    ];
     let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
     let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
     let source = AppSource::new(config, parts, reloader.outcome(), started);

@@ -18,7 +18,7 @@ use weir::telemetry::audit::{self, Kind, Who};
 use weir::telemetry::logging::Filter;
 use weir::telemetry::names;
 
-use super::{access, notify};
+use super::notify;
 
 /// Makes a prepared change take effect; cannot fail.
 pub type Apply = Box<dyn FnOnce() + Send>;
@@ -182,11 +182,7 @@ impl Part for Filter {
 
 impl Part for Entrance {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
-        let policy = access::prepare(config)?;
         let (entrance, rates) = (self.clone(), config.mqtt.rates);
-        Ok(Box::new(move || {
-            entrance.set_rates(rates);
-            entrance.set_policy(policy);
-        }))
+        Ok(Box::new(move || entrance.set_rates(rates)))
     }
 }

@@ -180,11 +180,11 @@ pub(super) const METRIC_KEYS: &[MetricKey] = &[
 /// Keys that take effect when the configuration is read again; all others need a restart.
 pub(super) const RELOADABLE: &[&str] = &[
     "mqtt.allow_anonymous",
+    "mqtt.max_messages_per_second",
+    "mqtt.max_bytes_per_second",
     "mqtt.auth.users",
     "mqtt.auth.acl",
     "mqtt.auth.on_denied_publish",
-    "mqtt.max_messages_per_second",
-    "mqtt.max_bytes_per_second",
     "mqtt.tls.cert",
     "mqtt.tls.key",
     "mqtt.tls.client_ca",

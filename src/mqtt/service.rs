@@ -79,7 +79,7 @@ async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u
     let policy = door.access.policy();
     let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
         let who = Who { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
-        audit::record(Kind::MqttRefused, &who, refusal.reason, "");
+        audit::record(Kind::MqttRefused, &who, "", refusal.reason);
     })?;
     if welcome.login.version != door.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.

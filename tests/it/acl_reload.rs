@@ -1,7 +1,8 @@
 //! Other users and rules while weir runs (SIGHUP): open connections and kept sessions follow.
 
 use crate::acl::{
-    BOTH, OWN, SECRET, USERS, audited, client, connect, reload, reload_taken, start, write_private, write_users,
+    BOTH, OWN, SECRET, USERS, audited, client, configure, connect, reload, reload_taken, start, write_private,
+    write_users,
 };
 use crate::mqtt::{CONNACK, Client, Connect, Message, Version};
 use crate::wait::wait_for;
