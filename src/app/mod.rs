@@ -1,5 +1,7 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
+mod access;
+mod check;
 mod health;
 mod notify;
 mod reload;
@@ -28,8 +30,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use weir::access::Policy;
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, LogFormat};
+use weir::config::{Config, ConfigErrors, LogFormat};
 use weir::core::record;
 use weir::core::settings::Settings;
 use weir::disk::lock::{DirectoryLock, LockError};
@@ -49,12 +52,13 @@ use weir::telemetry::logging::Filter;
 use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+use access::Policies;
+pub use check::check;
 pub use health::{base_url, health};
 use reload::Reloader;
 use shutdown::{Cause, Failures};
 use source::{AppSource, Parts};
 use storage::Storage;
-pub use tls::check;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
@@ -111,7 +115,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() {
+        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -209,14 +213,20 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
-    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let access = access::load(config)?;
+    let policy = access.policy();
+    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
     }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let reloadable: Vec<Box<dyn reload::Part>> =
-        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone())];
+    let reloadable: Vec<Box<dyn reload::Part>> = vec![
+        Box::new(filter),
+        Box::new(server.entrance()),
+        Box::new(certificates.clone()),
+        Box::new(Policies(server.entrance())),
+    ];
     let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
     let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
     let source = AppSource::new(config, parts, reloader.outcome(), started);
@@ -283,7 +293,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), door_open, mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), policy, door_open, mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(certificates.watch(http.clone()));
@@ -316,6 +326,7 @@ async fn open_door(
     server: mqtt::listener::Server,
     journal: Log,
     config: Arc<Config>,
+    policy: Arc<Policy>,
     opened: Arc<AtomicBool>,
     cancel: CancellationToken,
 ) {
@@ -330,7 +341,7 @@ async fn open_door(
         }
     }
     let broker = server.broker();
-    restore(broker.clone(), config, journal_end).await;
+    restore(broker.clone(), config, journal_end, policy).await;
     opened.store(true, Ordering::Release);
     server.run(cancel).await;
     store(broker, journal).await;
@@ -338,7 +349,7 @@ async fn open_door(
 
 /// Retained messages and sessions, beside everything else that starts: devices may connect before, and are served once
 /// this is done.
-async fn restore(broker: Arc<mqtt::broker::Broker>, config: Arc<Config>, journal_end: Lsn) {
+async fn restore(broker: Arc<mqtt::broker::Broker>, config: Arc<Config>, journal_end: Lsn, policy: Arc<Policy>) {
     let (of_sessions, data_dir) = (broker.clone(), config.node.data_dir.clone());
     let retained = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -349,7 +360,7 @@ async fn restore(broker: Arc<mqtt::broker::Broker>, config: Arc<Config>, journal
     let sessions = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         if let Some(store) = SessionStore::open(&data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
-            of_sessions.keep_sessions(store, journal_end);
+            of_sessions.keep_sessions(store, journal_end, &policy);
         }
     });
     if retained.await.is_err() || sessions.await.is_err() {

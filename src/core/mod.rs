@@ -11,6 +11,7 @@ pub mod recorded;
 pub mod settings;
 
 mod aggregate;
+mod batch;
 mod client;
 pub(crate) mod codec;
 mod decode;

@@ -1,5 +1,6 @@
 //! Subscriptions, retained messages and sessions without a connection.
 
+mod restrict;
 mod sessions;
 mod storing;
 mod subscribe;

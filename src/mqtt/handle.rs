@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use super::Version;
 use super::close::Close;
-use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Written};
+use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
 use super::message::Message;
 use super::packet_ids::PacketIds;
-use super::session_store::StoredSession;
+use super::session_store::{Owner, StoredSession};
 use super::will::Will;
+use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
@@ -20,6 +21,9 @@ pub(crate) type ConnectionId = u64;
 
 /// The session was discarded: no connection has this number.
 pub(crate) const DISCARDED: ConnectionId = u64::MAX;
+
+/// Bit of an owner: its client may be here no longer; the connection with the number below it is to end.
+const REVOKED: ConnectionId = 1 << 63;
 
 /// Locks although a holder panicked: a panic ends one connection, and the others go on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,6 +42,8 @@ pub(crate) struct Totals {
 pub(crate) struct Handle {
     /// Number of the session; never 0.
     pub id: u64,
+    /// Whose it is; `None`: of clients without credentials.
+    pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
     owner: AtomicU64,
     /// Whether there may be something to deliver: the connection looks without locking.
@@ -53,6 +59,12 @@ pub(crate) struct Handle {
 /// What the lock guards.
 #[derive(Debug)]
 pub(crate) struct Kept {
+    /// Who its client is, as it was found at the last look.
+    pub login: Login,
+    /// What its client may do.
+    pub permissions: Permissions,
+    /// Whether messages that it may no longer have could be sent to it once more.
+    pub holds_denied: bool,
     /// Filters this session subscribed to.
     pub filters: BTreeSet<Box<str>>,
     /// Levels of all of them.
@@ -89,8 +101,20 @@ impl Kept {
 }
 
 impl Handle {
-    pub fn new(id: u64, client_id: Arc<str>, owner: ConnectionId, delivery: Delivery, totals: Arc<Totals>) -> Self {
+    /// The session of the connection with the number `id`, which becomes its own.
+    pub fn new(
+        id: u64,
+        login: Login,
+        permissions: Permissions,
+        client_id: Arc<str>,
+        delivery: Delivery,
+        totals: Arc<Totals>,
+    ) -> Self {
+        let user = login.identity.user.clone();
         let kept = Kept {
+            login,
+            permissions,
+            holds_denied: false,
             filters: BTreeSet::new(),
             levels: 0,
             expiry_s: 0,
@@ -105,15 +129,26 @@ impl Handle {
             waker: None,
         };
         let [outbound, lasting, changed] = [const { AtomicBool::new(false) }; 3];
-        Self { id, client_id, owner: AtomicU64::new(owner), outbound, lasting, changed, kept: Mutex::new(kept), totals }
+        let (owner, kept) = (AtomicU64::new(id), Mutex::new(kept));
+        Self { id, user, client_id, owner, outbound, lasting, changed, kept, totals }
     }
 
-    /// A session without a connection that goes on from where it was stored.
-    pub fn restored(id: u64, stored: StoredSession, limits: QueueLimits, totals: Arc<Totals>) -> Self {
+    /// A session without a connection that goes on from where it was stored. What it may no longer have is for the
+    /// caller to take away.
+    pub fn restored(
+        id: u64,
+        stored: StoredSession,
+        permissions: Permissions,
+        limits: QueueLimits,
+        totals: Arc<Totals>,
+    ) -> Self {
         let delivery = Delivery::new(limits, 0);
-        let handle = Self::new(id, stored.client_id.into(), 0, delivery, totals);
+        let login = stored.owner.to_login();
+        let handle = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
         {
             let mut kept = handle.any();
+            handle.hand_over(&mut kept, 0);
+            kept.disconnected_ms = stored.disconnected_ms;
             handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(stored.delivery, limits));
             for id in stored.received {
                 kept.received.insert(id);
@@ -155,7 +190,7 @@ impl Handle {
         }
         self.changed.store(false, Ordering::Release);
         Some(StoredSession {
-            client_id: (*self.client_id).into(),
+            owner: Owner::of(&self.client_id, &kept.login),
             expiry_s: kept.expiry_s,
             disconnected_ms: kept.disconnected_ms,
             subscriptions: Vec::new(),
@@ -202,7 +237,34 @@ impl Handle {
 
     /// Whether a connection has it now.
     pub fn is_connected(&self) -> bool {
-        !matches!(self.owner(), 0 | DISCARDED)
+        let owner = self.owner();
+        owner != 0 && owner & REVOKED == 0
+    }
+
+    /// Takes the session from the connection that has it, if one has, since its client may be here no longer.
+    pub fn revoke(&self, kept: &mut Kept) {
+        if self.is_connected() {
+            self.hand_over(kept, self.owner() | REVOKED);
+        }
+    }
+
+    /// Whether the session was taken from this connection by [`Handle::revoke`].
+    pub fn is_revoked(&self, connection: ConnectionId) -> bool {
+        self.owner() == connection | REVOKED
+    }
+
+    /// Why this connection, which lost its session, ends.
+    pub fn lost(&self, connection: ConnectionId) -> Close {
+        if self.is_revoked(connection) { Close::NotAuthorized } else { Close::TakenOver }
+    }
+
+    /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
+    pub fn withdraw(&self, kept: &mut Kept) -> Withdrawn {
+        let online = kept.offline.is_none();
+        self.count_change(kept, |kept| {
+            let Kept { delivery, permissions, .. } = kept;
+            delivery.withdraw(online, |topic| permissions.may_subscribe(topic))
+        })
     }
 
     /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it
@@ -233,7 +295,7 @@ impl Handle {
         let mut kept = lock(&self.kept);
         match self.owner() {
             DISCARDED => return None,
-            0 if grant.qos == 0 => return None,
+            _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
         let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, from_store, now));
@@ -321,12 +383,15 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::testing::CountingWaker;
+    use crate::mqtt::testing::{CountingWaker, anonymous, policy};
 
     fn handle() -> (Handle, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, retained: 0 };
-        (Handle::new(1, "c".into(), 7, Delivery::new(limits, 10), Arc::clone(&totals)), totals)
+        let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
+        let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
+        let delivery = Delivery::new(limits, 10);
+        (Handle::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
     }
 
     fn message() -> Arc<Message> {

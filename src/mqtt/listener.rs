@@ -17,6 +17,7 @@ use super::ingest::Journal;
 use super::peer::Peer;
 use super::service;
 use super::system;
+use crate::access::Access;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
@@ -74,15 +75,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`. Call it inside a tokio runtime
+    /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
     /// and after the metrics recorder is installed.
-    pub async fn bind(config: &Mqtt, ingest: &Ingest, journal: Log) -> Result<Self, MqttError> {
-        Self::bind_to(config, ingest, Arc::new(journal)).await
+    pub async fn bind(config: &Mqtt, ingest: &Ingest, journal: Log, access: Arc<Access>) -> Result<Self, MqttError> {
+        Self::bind_to(config, ingest, Arc::new(journal), access).await
     }
 
-    pub(crate) async fn bind_to(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>) -> Result<Self, MqttError> {
+    pub(crate) async fn bind_to(
+        config: &Mqtt,
+        ingest: &Ingest,
+        journal: Arc<dyn Journal>,
+        access: Arc<Access>,
+    ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None).await?;
-        let door = Door::new(config, ingest, journal, Arc::new(SystemClock));
+        let door = Door::new(config, ingest, journal, access, Arc::new(SystemClock));
         Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(door)) })
     }
 

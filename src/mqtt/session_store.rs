@@ -8,6 +8,7 @@ use super::codec::{Filter, RetainHandling};
 use super::delivery::StoredDelivery;
 use super::slot_store::{Kind, SlotStore, Value};
 use super::timeline::Timeline;
+use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
 use crate::disk::Disk;
@@ -21,7 +22,7 @@ pub struct SessionStore(SlotStore<Encoded>);
 /// A session as it is kept.
 #[derive(Debug)]
 pub(crate) struct StoredSession {
-    pub client_id: Box<str>,
+    pub owner: Owner,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it had one.
@@ -34,6 +35,39 @@ pub(crate) struct StoredSession {
     pub received_until: Lsn,
 }
 
+/// Whose session it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// `None`: clients without credentials.
+    pub user: Option<Arc<str>>,
+    pub client_id: Arc<str>,
+    /// Whether a certificate showed who the client is: its user need not be in the users file.
+    pub certified: bool,
+}
+
+impl Owner {
+    /// The owner of a session whose client came in so.
+    pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
+        let certified = login.proof == Proof::Certificate;
+        Self { user: login.identity.user.clone(), client_id: Arc::clone(client_id), certified }
+    }
+
+    /// Who it was; its roles are for the policy to say. What a password was is not stored.
+    pub fn to_login(&self) -> Login {
+        let identity = Identity { user: self.user.clone(), ..Identity::default() };
+        Login { identity, proof: if self.certified { Proof::Certificate } else { Proof::None }, ..Login::default() }
+    }
+
+    /// The name of its session in the store; neither part has a NUL in it [MQTT-1.5.4-2].
+    fn name(&self) -> String {
+        name(self.user.as_deref(), &self.client_id)
+    }
+}
+
+fn name(user: Option<&str>, client_id: &str) -> String {
+    format!("{}\0{client_id}", user.unwrap_or_default())
+}
+
 impl SessionStore {
     /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
     /// where that does not work either, there is none: weir goes on without.
@@ -43,11 +77,11 @@ impl SessionStore {
 
     /// The sessions that were stored, once.
     pub(crate) fn load(&self, timeline: &Timeline) -> Vec<StoredSession> {
-        let decode = |encoded: Encoded| match StoredSession::decode(&encoded, timeline) {
+        let decode = |encoded: Encoded| match StoredSession::decode(&encoded.bytes, timeline) {
             Ok(session) => Some(session),
             Err(wrong) => {
-                tracing::error!(client_id = %encoded.client_id, "a stored session cannot be read and has ended: {wrong}");
-                self.remove(&encoded.client_id);
+                tracing::error!("a stored MQTT session cannot be read and has ended: {wrong}");
+                self.0.remove(&encoded.name);
                 None
             }
         };
@@ -56,12 +90,12 @@ impl SessionStore {
 
     /// Stores a session a moment later.
     pub(crate) fn put(&self, session: &StoredSession, timeline: &Timeline) {
-        self.0.put(session.encode(timeline));
+        self.0.put(Encoded { name: session.owner.name().into(), bytes: session.encode(timeline) });
     }
 
     /// Removes a client's session a moment later.
-    pub(crate) fn remove(&self, client_id: &str) {
-        self.0.remove(client_id);
+    pub(crate) fn remove(&self, user: Option<&str>, client_id: &str) {
+        self.0.remove(&name(user, client_id));
     }
 
     /// Sessions that wait to be written.
@@ -78,11 +112,11 @@ impl SessionStore {
 /// Version of the encoding.
 const VERSION: u8 = 1;
 
-/// A session's bytes behind the client identifier, version and all.
+/// A session's name, and its bytes, version and all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Encoded {
-    client_id: Box<str>,
-    rest: Vec<u8>,
+    name: Box<str>,
+    bytes: Vec<u8>,
 }
 
 impl Value for Encoded {
@@ -94,26 +128,29 @@ impl Value for Encoded {
     };
 
     fn name(&self) -> &str {
-        &self.client_id
+        &self.name
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.client_id.len() + self.rest.len() + 8);
-        put_bytes(self.client_id.as_bytes(), &mut bytes);
-        put_bytes(&self.rest, &mut bytes);
+        let mut bytes = Vec::with_capacity(self.name.len() + self.bytes.len() + 8);
+        put_bytes(self.name.as_bytes(), &mut bytes);
+        put_bytes(&self.bytes, &mut bytes);
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let client_id = reader.str().ok()?.into();
-        Some(Self { client_id, rest: reader.bytes().ok()?.to_vec() })
+        let name = reader.str().ok()?.into();
+        Some(Self { name, bytes: reader.bytes().ok()?.to_vec() })
     }
 }
 
 impl StoredSession {
-    fn encode(&self, timeline: &Timeline) -> Encoded {
-        let mut out = vec![VERSION];
+    fn encode(&self, timeline: &Timeline) -> Vec<u8> {
+        let Owner { user, client_id, certified } = &self.owner;
+        let mut out = vec![VERSION, u8::from(user.is_some()), u8::from(*certified)];
+        put_bytes(user.as_deref().unwrap_or_default().as_bytes(), &mut out);
+        put_bytes(client_id.as_bytes(), &mut out);
         put_u64(u64::from(self.expiry_s), &mut out);
         out.push(u8::from(self.disconnected_ms.is_some()));
         put_i64(self.disconnected_ms.unwrap_or(0), &mut out);
@@ -127,14 +164,17 @@ impl StoredSession {
             put_filter(filter, &mut out);
         }
         self.delivery.encode(timeline, &mut out);
-        Encoded { client_id: self.client_id.clone(), rest: out }
+        out
     }
 
-    fn decode(encoded: &Encoded, timeline: &Timeline) -> Result<Self, Invalid> {
-        let mut reader = Reader::new(&encoded.rest);
+    fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, Invalid> {
+        let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return Err("it is of another version of weir");
         }
+        let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);
+        let user = Some(reader.str()?.into()).filter(|_| named);
+        let owner = Owner { user, client_id: reader.str()?.into(), certified };
         let expiry_s = reader.u32()?;
         let offline = reader.u8()? == 1;
         let disconnected_ms = Some(reader.i64()?).filter(|_| offline);
@@ -146,8 +186,7 @@ impl StoredSession {
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
         let delivery = StoredDelivery::decode(&mut reader, timeline)?;
         reader.end()?;
-        let client_id = encoded.client_id.clone();
-        Ok(Self { client_id, expiry_s, disconnected_ms, subscriptions, delivery, received, received_until })
+        Ok(Self { owner, expiry_s, disconnected_ms, subscriptions, delivery, received, received_until })
     }
 }
 

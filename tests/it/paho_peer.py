@@ -1,4 +1,4 @@
-"""Publishes through paho-mqtt and sees its windows: paho_peer.py PORT VERSION QOS DEVICE START_MS [tcp|websockets [CA]]"""
+"""Publishes through paho-mqtt and sees its windows: paho_peer.py PORT VERSION QOS DEVICE START_MS [tcp|websockets [CA|- [USER PASSWORD]]]"""
 
 import json
 import sys
@@ -31,10 +31,13 @@ transport = sys.argv[6] if len(sys.argv) > 6 else "tcp"
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=protocol, transport=transport)
 if transport == "websockets":
     client.ws_set_options(path="/mqtt")
-if len(sys.argv) > 7:
+secure = len(sys.argv) > 7 and sys.argv[7] != "-"
+if secure:
     client.tls_set(ca_certs=sys.argv[7])
+if len(sys.argv) > 8:
+    client.username_pw_set(sys.argv[8], sys.argv[9])
 client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
-client.connect("localhost" if len(sys.argv) > 7 else "127.0.0.1", port)
+client.connect("localhost" if secure else "127.0.0.1", port)
 client.loop_start()
 assert connected.wait(30), "no CONNACK"
 client.subscribe(f"weir/windows/{device}/+", qos)

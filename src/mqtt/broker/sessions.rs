@@ -6,14 +6,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use crate::access::{Login, Policy};
 use crate::log::Lsn;
 use crate::mqtt::delivery::Delivery;
 use crate::mqtt::handle::{ConnectionId, DISCARDED, Handle, Kept, lock};
 use crate::mqtt::will::Will;
 
+/// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither
+/// disturbs nor resumes the other's. Those without a user name are one user.
+type SessionKey = (Option<Arc<str>>, Arc<str>);
+
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    pub(super) by_client: HashMap<Arc<str>, Arc<Handle>>,
+    pub(super) by_client: HashMap<SessionKey, Arc<Handle>>,
     /// Sessions without a connection in the order in which they lost it.
     pub(super) offline: BTreeMap<u64, Arc<Handle>>,
     /// What is due when: at most two entries per session without a connection.
@@ -46,6 +51,10 @@ impl Sessions {
 /// What a connection asks for when it begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attach<'a> {
+    /// Who the client is.
+    pub login: &'a Login,
+    /// What says what it may do.
+    pub policy: &'a Policy,
     pub client_id: &'a str,
     /// Whether an existing session is discarded.
     pub clean: bool,
@@ -75,7 +84,9 @@ impl Broker {
     pub(crate) fn attach(&self, attach: &Attach<'_>) -> Result<Attached, TooManyConnections> {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
-        let existing = sessions.by_client.get(attach.client_id).cloned();
+        let client_id: Arc<str> = attach.client_id.into();
+        let key = (attach.login.identity.user.clone(), Arc::clone(&client_id));
+        let existing = sessions.by_client.get(&key).cloned();
         let taken_over = existing.as_ref().is_some_and(|handle| handle.any().offline.is_none());
         if !taken_over {
             if sessions.online >= self.max_connections {
@@ -85,11 +96,12 @@ impl Broker {
             sessions.most_online = sessions.most_online.max(sessions.online);
         }
         let connection = sessions.number();
+        let permissions = attach.policy.permissions(&attach.login.identity, Arc::clone(&client_id));
         let window = attach.receive_maximum.min(self.max_inflight);
         let over = |handle: &Handle| handle.any().is_over(now);
         match existing {
             Some(handle) if !attach.clean && !over(&handle) => {
-                let received_until = {
+                let (received_until, withdrawal) = {
                     let mut kept = handle.any();
                     // The client is back before its will was due [MQTT-3.1.3-9].
                     Self::stop_timers(&mut sessions, &mut kept);
@@ -99,11 +111,14 @@ impl Broker {
                     kept.disconnected_ms = None;
                     handle.set_expiry(&mut kept, attach.expiry_s);
                     handle.hand_over(&mut kept, connection);
-                    handle.resume(&mut kept, window)
+                    let received_until = handle.resume(&mut kept, window);
+                    kept.login = attach.login.clone();
+                    (received_until, self.permit(&handle, &mut kept, permissions))
                 };
                 if attach.expiry_s == 0 {
                     self.forget_stored(&handle);
                 }
+                self.tell_of(&handle, withdrawal);
                 Ok(Attached { handle, connection, session_present: true, received_until })
             }
             existing => {
@@ -112,11 +127,10 @@ impl Broker {
                 }
                 self.make_room(&mut sessions);
                 let delivery = Delivery::new(self.queue_limits, window);
-                let client_id: Arc<str> = attach.client_id.into();
-                let totals = Arc::clone(&self.totals);
-                let handle = Arc::new(Handle::new(connection, Arc::clone(&client_id), connection, delivery, totals));
+                let (login, totals) = (attach.login.clone(), Arc::clone(&self.totals));
+                let handle = Arc::new(Handle::new(connection, login, permissions, client_id, delivery, totals));
                 handle.set_expiry(&mut handle.any(), attach.expiry_s);
-                sessions.by_client.insert(client_id, Arc::clone(&handle));
+                sessions.by_client.insert(key, Arc::clone(&handle));
                 Ok(Attached { handle, connection, session_present: false, received_until: Lsn(0) })
             }
         }
@@ -152,14 +166,15 @@ impl Broker {
     ) -> Option<Will> {
         let mut sessions = lock(&self.sessions);
         match handle.owner() {
-            owner if owner == connection => {}
+            owner if owner == connection || handle.is_revoked(connection) => {}
             // Taken over: the session belongs to a newer connection, which also counts for this one. A will that can
             // wait is not due, for the client is back [MQTT-3.1.4-3], unless its session ended with a clean start.
             DISCARDED => return will,
             _ => return will.filter(|will| will.delay_s == 0),
         }
         sessions.online -= 1;
-        if expiry_s == 0 {
+        let is_gone = handle.is_revoked(connection) && handle.any().expiry_s == 0;
+        if expiry_s == 0 || is_gone {
             self.discard(&mut sessions, handle);
             return will;
         }
@@ -204,8 +219,8 @@ impl Broker {
         Some(will)
     }
 
-    fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
-        sessions.by_client.remove(&handle.client_id);
+    pub(super) fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
+        sessions.by_client.remove(&(handle.user.clone(), Arc::clone(&handle.client_id)));
         let mut kept = handle.any();
         if let Some(place) = kept.offline.take() {
             sessions.offline.remove(&place);

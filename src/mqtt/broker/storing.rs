@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Broker;
 use super::sessions::{Sessions, Timer};
+use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
 use crate::mqtt::handle::{Handle, lock};
 use crate::mqtt::session_store::{SessionStore, StoredSession};
@@ -19,9 +20,9 @@ const SESSION_BYTES_PER_SECOND: usize = 64 * 1024;
 const ROUND_BYTES: usize = 4 * 1024 * 1024;
 
 impl Broker {
-    /// Goes on with the sessions that `store` has, and keeps them there from now on. `journal_end`: where the journal
-    /// ended before this start.
-    pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn) {
+    /// Goes on with the sessions that `store` has, as far as `policy` allows, and keeps them there from now on.
+    /// `journal_end`: where the journal ended before this start.
+    pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
         let stored = store.load(&self.timeline);
         // Without a store `discard` would have nothing to forget.
         let store = self.session_store.get_or_init(|| store);
@@ -39,15 +40,18 @@ impl Broker {
                 self.timeline.at_wall_ms(disconnected_ms.saturating_add(life_ms))
             });
             let room = sessions.by_client.len() < self.max_connections;
-            if expires.is_some_and(|at| at <= now) || !room {
-                if !room {
-                    self.meters.limit("mqtt_sessions");
-                }
-                store.remove(&session.client_id);
-                continue;
+            if !room {
+                self.meters.limit("mqtt_sessions");
             }
+            let login = session.owner.to_login();
+            let identity = policy.renew(&login.identity, &login.proof);
+            let Some(identity) = identity.filter(|_| room && expires.is_none_or(|at| at > now)) else {
+                store.remove(session.owner.user.as_deref(), &session.owner.client_id);
+                continue;
+            };
             session.disconnected_ms = Some(disconnected_ms);
-            self.restore(&mut sessions, session, expires);
+            let permissions = policy.permissions(&identity, Arc::clone(&session.owner.client_id));
+            self.restore(&mut sessions, session, expires, permissions);
             restored += 1;
         }
         if restored > 0 {
@@ -55,24 +59,34 @@ impl Broker {
         }
     }
 
-    fn restore(&self, sessions: &mut Sessions, mut session: StoredSession, expires: Option<Instant>) {
-        let (number, disconnected_ms) = (sessions.number(), session.disconnected_ms);
+    fn restore(
+        &self,
+        sessions: &mut Sessions,
+        mut session: StoredSession,
+        expires: Option<Instant>,
+        permissions: Permissions,
+    ) {
+        let number = sessions.number();
         let subscriptions = std::mem::take(&mut session.subscriptions);
-        let handle = Arc::new(Handle::restored(number, session, self.queue_limits, Arc::clone(&self.totals)));
+        let (limits, totals) = (self.queue_limits, Arc::clone(&self.totals));
+        let handle = Arc::new(Handle::restored(number, session, permissions.clone(), limits, totals));
         let mut kept = handle.any();
-        kept.disconnected_ms = disconnected_ms;
         for filter in &subscriptions {
             // A bound that is lower now has the rest of them missing; it is counted.
             let _ = self.insert_into(&handle, &mut kept, filter);
         }
         kept.offline = Some(number);
+        // The rules may be others than when it was stored.
+        kept.holds_denied = true;
+        let withdrawal = self.permit(&handle, &mut kept, permissions);
         if let Some(at) = expires {
             let key = (at, sessions.number());
             kept.expires = Some(key);
             sessions.timers.insert(key, Timer::Session(Arc::clone(&handle)));
         }
         drop(kept);
-        sessions.by_client.insert(Arc::clone(&handle.client_id), Arc::clone(&handle));
+        self.tell_of(&handle, withdrawal);
+        sessions.by_client.insert((handle.user.clone(), Arc::clone(&handle.client_id)), Arc::clone(&handle));
         sessions.offline.insert(number, handle);
         self.timers_changed.notify_one();
     }
@@ -138,7 +152,7 @@ impl Broker {
     /// The session has ended, or ends with its connection from now on.
     pub(super) fn forget_stored(&self, handle: &Handle) {
         if let Some(store) = self.session_store.get() {
-            store.remove(&handle.client_id);
+            store.remove(handle.user.as_deref(), &handle.client_id);
         }
     }
 }

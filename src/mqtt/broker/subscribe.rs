@@ -68,6 +68,10 @@ impl Broker {
     ) -> Result<bool, SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
+        if !kept.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
+            self.meters.subscriptions_denied.increment(1);
+            return Err(SubscribeOutcome::NotAuthorized);
+        }
         self.insert_into(handle, &mut kept, filter)
     }
 

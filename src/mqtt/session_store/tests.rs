@@ -14,7 +14,7 @@ use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::frame;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet_ids::PacketIds;
-use crate::mqtt::testing::{ManualClock, Sent, packets};
+use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
 
 /// A broker, its store in a directory, and the clock of both.
 struct Life {
@@ -28,12 +28,12 @@ impl Life {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
         let broker = Broker::new(&Mqtt::default(), Arc::default(), Timeline::new(clock.clone()));
-        broker.keep_sessions(store, journal_end);
+        broker.keep_sessions(store, journal_end, policy());
         Self { broker, clock }
     }
 
     fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> Attached {
-        self.broker.attach(&Attach { client_id, clean, receive_maximum: 100, expiry_s }).unwrap()
+        self.broker.attach(&Attach { clean, expiry_s, ..attaching(client_id) }).unwrap()
     }
 
     fn subscribe(&self, to: &Attached, filter: &str, qos: u8) {
@@ -185,7 +185,6 @@ proptest! {
     /// Whatever is on the disk, decoding neither panics nor takes more memory than there are bytes.
     #[test]
     fn any_bytes_are_a_session_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let rest = [&[VERSION][..], &bytes].concat();
-        let _ = StoredSession::decode(&Encoded { client_id: "c".into(), rest }, &Timeline::default());
+        let _ = StoredSession::decode(&[&[VERSION][..], &bytes].concat(), &Timeline::default());
     }
 }
