@@ -8,6 +8,7 @@
 mod auth_connect;
 mod auth_passwd;
 mod auth_peers;
+mod auth_reload;
 mod auth_storm;
 mod certificates;
 mod daemon;
