@@ -12,6 +12,7 @@ mod acl_rules;
 mod auth_connect;
 mod auth_passwd;
 mod auth_peers;
+mod auth_reload;
 mod auth_storm;
 mod certificates;
 mod daemon;
