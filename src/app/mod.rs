@@ -1,6 +1,7 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
 mod health;
+mod http_access;
 mod notify;
 mod resources;
 pub mod savepoint;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use weir::access::tokens::TokensError;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, LogFormat};
 use weir::core::record;
@@ -43,14 +45,13 @@ use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
-use weir::tls::TlsError;
+use weir::tls::{Findings, TlsError};
 use weir::{http, mqtt, simulator, telemetry};
 
 pub use health::{base_url, health};
 use shutdown::{Cause, Failures};
 use source::AppSource;
 use storage::Storage;
-pub use tls::check;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
@@ -85,6 +86,13 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
+/// `weir check`'s look at the files that the config names.
+pub fn check(config: &Config) -> Findings {
+    let mut findings = tls::check(config);
+    http_access::check(&config.http, &mut findings);
+    findings
+}
+
 /// The code of `sysexits.h` for an error that ended the process.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     const FAILURE: u8 = 1;
@@ -96,7 +104,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() {
+        if cause.is::<TlsError>() || cause.is::<TokensError>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -201,6 +209,7 @@ async fn start(
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
+    let access = http_access::load(&config.http, &clock)?;
     let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
@@ -216,6 +225,7 @@ async fn start(
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(server.entrance()),
+        access: access.clone(),
         certificates: certificates.all(),
         clock,
     });
@@ -270,6 +280,7 @@ async fn start(
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(certificates.watch(shutdown::hangups()?, http.clone()));
+    http_tasks.spawn(http_access::watch(access, config.clone(), shutdown::hangups()?, http.clone()));
     if config.simulator.enabled {
         mqtt_tasks.spawn(simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
     }

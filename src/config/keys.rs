@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::fault::Problem;
-use crate::config::sections::{ClientCertificates, Config, Output};
+use crate::config::sections::{ClientCertificates, Config, MetricsAccess, Output};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -59,6 +59,7 @@ const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
     ("optional", ClientCertificates::Optional),
     ("required", ClientCertificates::Required),
 ];
+const METRICS_ACCESS: &[(&str, MetricsAccess)] = &[("token", MetricsAccess::Token), ("open", MetricsAccess::Open)];
 const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
@@ -143,9 +144,12 @@ pub(super) const KEYS: &[Key] = &[
     key("errors", "publish", |c, v| put(&mut c.errors.output.publish, v.switch())),
     key("errors", "store_duplicates", |c, v| put(&mut c.errors.store_duplicates, v.switch())),
     key("http", "listen", |c, v| put(&mut c.http.listen, v.address())),
+    key("http", "allow_anonymous", |c, v| put(&mut c.http.allow_anonymous, v.switch_or_auto())),
     key("http", "metrics_max_series", |c, v| put(&mut c.http.metrics_max_series, v.whole(0..=1_000_000))),
     key("http", "metrics_series_ttl", |c, v| put(&mut c.http.metrics_series_ttl_ms, v.duration_ms(at_least_ms(1)))),
     key("http", "websocket_origins", |c, v| put(&mut c.http.websocket_origins, v.texts())),
+    key("http.auth", "tokens", |c, v| put(&mut c.http.auth.tokens, v.path_or_none())),
+    key("http.auth", "metrics", |c, v| put(&mut c.http.auth.metrics, v.choice(METRICS_ACCESS))),
     key("http.tls", "listen", |c, v| put(&mut c.http.tls.listen, v.address_or_off())),
     key("http.tls", "cert", |c, v| put(&mut c.http.tls.files.cert, v.text().map(PathBuf::from))),
     key("http.tls", "key", |c, v| put(&mut c.http.tls.files.key, v.text().map(PathBuf::from))),

@@ -16,8 +16,8 @@ mod value;
 pub use crate::telemetry::logging::LogFormat;
 pub use fault::{ConfigErrors, Fault, Origin, Problem};
 pub use sections::{
-    ClientCertificates, Config, Dedup, Errors, Http, HttpTls, Ingest, Journal, Limits, Log, Mqtt, MqttTls, Node,
-    Output, Rates, Simulator, State, TlsFiles, Validate, Window,
+    ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
+    Mqtt, MqttTls, Node, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
 };
 
 use document::Document;

@@ -151,6 +151,7 @@ struct Site {
     live: Arc<Live>,
     source: Arc<Made>,
     held: Arc<Held>,
+    access: Arc<HttpAccess>,
     _dir: tempfile::TempDir,
 }
 
@@ -213,6 +214,7 @@ impl Site {
         let (source, held) = (Arc::new(Made::default()), Arc::new(held));
         let live = Live::new(windows.clone(), errors.clone());
         let journal = open_log(dir.path(), "journal");
+        let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(Noon));
         let state = State::new(Parts {
             config: Arc::new(config),
             pipeline: held.clone(),
@@ -221,10 +223,11 @@ impl Site {
             source: source.clone(),
             metrics: recorder::install(),
             entrance: None,
+            access: access.clone(),
             certificates: Vec::new(),
             clock: Arc::new(Noon),
         });
-        Self { state, windows, errors, journal, live, source, held, _dir: dir }
+        Self { state, windows, errors, journal, live, source, held, access, _dir: dir }
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {
