@@ -14,6 +14,7 @@ use super::live::Live;
 use super::router::router;
 use super::source::{Check, Door, Queries, Recovered, Source};
 use super::{Parts, State};
+use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
@@ -27,6 +28,7 @@ use crate::state::savepoint::{Kind, SavepointInfo};
 use crate::telemetry::recorder;
 
 mod api;
+mod auth;
 mod lists;
 mod pages;
 mod replay;
