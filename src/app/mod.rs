@@ -376,7 +376,8 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let for_people = config.log.format == LogFormat::Text;
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
-        source::print_where_to_look(running.addresses.mqtt, running.addresses.http, &config.node.data_dir);
+        let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
+        source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
 }
 

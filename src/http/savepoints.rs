@@ -39,7 +39,7 @@ pub(super) async fn create(
         }
         taken
     });
-    match taking.await.map_err(|_| Problem::internal())? {
+    match taking.await? {
         Ok(info) => Ok((StatusCode::CREATED, Json(info))),
         Err(SavepointRefused::Unavailable(error)) => Err(Problem::unavailable(error.to_string())),
         Err(SavepointRefused::Failed(error)) => {

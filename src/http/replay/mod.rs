@@ -223,7 +223,7 @@ async fn replay_recorded(state: State, sender: Sender, seqs: Vec<u64>) -> Result
         }
         Ok(outcomes)
     });
-    replaying.await.map_err(|_| Problem::internal())?
+    replaying.await?
 }
 
 /// Replays these errors, which are in ascending order and different, and waits until they are in the journal for good.
