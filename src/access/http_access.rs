@@ -1,7 +1,6 @@
 //! Who may use the HTTP API: the tokens in use, and what they say about a request.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +39,7 @@ impl HttpPolicy {
     /// What should be looked at, although weir does as it is told.
     pub fn warnings(&self, config: &Http) -> Vec<String> {
         let mut warnings = Vec::new();
-        let others = |address: &SocketAddr| !address.ip().is_loopback();
-        let listeners = [("http.listen", Some(config.listen)), ("http.tls.listen", config.tls.listen)];
-        for (key, address) in listeners.into_iter().filter_map(|(key, address)| Some((key, address.filter(others)?))) {
+        for (key, address) in config.exposed() {
             if self.anonymous {
                 warnings.push(format!(
                     "{key}: whoever reaches {address} may use the HTTP API and needs no token (http.allow_anonymous)"

@@ -1,52 +1,83 @@
-//! The tokens of the HTTP API: loaded at start, and again on SIGHUP.
+//! Who may use the HTTP API: loaded at start, and again on SIGHUP.
 
 use std::sync::Arc;
-
-use tokio::signal::unix::Signal;
-use tokio_util::sync::CancellationToken;
 
 use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, Http};
-use weir::telemetry::audit::{self, Kind, Who};
 use weir::tls::Findings;
+
+use super::reload::{Apply, Part};
 
 /// Loads what is asked of requests, and says what should be looked at.
 pub fn load(config: &Http, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
     let policy = HttpPolicy::load(config)?;
+    warn(&policy, config);
+    Ok(HttpAccess::new(policy, clock.clone()))
+}
+
+fn warn(policy: &HttpPolicy, config: &Http) {
     for warning in policy.warnings(config) {
         tracing::warn!("{warning}");
     }
-    Ok(HttpAccess::new(policy, clock.clone()))
 }
 
 /// Adds what `weir check` finds.
 pub fn check(config: &Http, findings: &mut Findings) {
     match HttpPolicy::load(config) {
         Ok(policy) => findings.warnings.extend(policy.warnings(config)),
-        Err(TokensError(faults)) => {
-            findings.faults.extend(faults.into_iter().map(|fault| format!("http.auth.tokens: {fault}")));
-        }
+        Err(error) => findings.faults.extend(faults(error)),
     }
 }
 
-/// Loads the tokens file again on each of `hangups`, until `cancel`.
-pub async fn watch(access: Arc<HttpAccess>, config: Arc<Config>, mut hangups: Signal, cancel: CancellationToken) {
-    let Some(path) = config.http.auth.tokens.clone() else { return };
-    let file = path.display().to_string();
-    while let Some(Some(())) = cancel.run_until_cancelled(hangups.recv()).await {
-        let config = config.clone();
-        match tokio::task::spawn_blocking(move || HttpPolicy::load(&config.http)).await {
-            Ok(Ok(policy)) => {
-                access.replace(policy);
-                audit::record(Kind::Reloaded, &Who::default(), &file, "");
-            }
-            Ok(Err(error)) => {
-                tracing::error!("http.auth.tokens: {error}; the tokens loaded before stay in use");
-                audit::record(Kind::ReloadRefused, &Who::default(), &file, &error.to_string());
-            }
-            Err(_) => tracing::error!("reading the tokens file panicked; please report this defect"),
+fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> {
+    faults.into_iter().map(|fault| format!("http.auth.tokens: {fault}"))
+}
+
+impl Part for Arc<HttpAccess> {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        let config = config.http.clone();
+        // The file may have closed the listener, which takes a restart, and no longer have tokens, which would not.
+        let open = config.open_by_accident().map(|(key, address)| {
+            format!(
+                "{key}: other machines reach {address} until a restart, and requests would need no token; restart weir"
+            )
+        });
+        let open: Vec<String> = open.collect();
+        if !open.is_empty() {
+            return Err(open);
         }
+        let policy = HttpPolicy::load(&config).map_err(|error| faults(error).collect::<Vec<_>>())?;
+        let access = self.clone();
+        Ok(Box::new(move || {
+            warn(&policy, &config);
+            access.replace(policy);
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir::clock::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn a_reload_does_not_open_a_listener_that_a_restart_would_close() {
+        let access = HttpAccess::new(HttpPolicy::default(), Arc::new(SystemClock));
+        let mut config = Config::default();
+        let prepare = |config: &Config| access.prepare(config).map(|apply| apply()).map_err(|faults| faults.join("\n"));
+        assert_eq!(prepare(&config), Ok(()));
+        assert!(!access.status().token_required);
+        config.http.listen = "0.0.0.0:8080".parse().expect("an address");
+        let refused = prepare(&config).expect_err("nobody said that it may be open");
+        assert!(refused.contains("http.listen: other machines reach 0.0.0.0:8080 until a restart"), "{refused}");
+        config.http.allow_anonymous = Some(true);
+        assert_eq!(prepare(&config), Ok(()));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        config.http.auth.tokens = Some(directory.path().join("tokens"));
+        let refused = prepare(&config).expect_err("there is no file");
+        assert!(refused.starts_with("http.auth.tokens: cannot open "), "{refused}");
     }
 }

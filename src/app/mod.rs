@@ -3,6 +3,7 @@
 mod health;
 mod http_access;
 mod notify;
+mod reload;
 mod resources;
 pub mod savepoint;
 mod shutdown;
@@ -13,7 +14,7 @@ mod tls;
 use std::future::poll_fn;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,12 +46,14 @@ use weir::pipeline::start::{StartError, prepare};
 use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
+use weir::telemetry::logging::Filter;
 use weir::tls::{Findings, TlsError};
 use weir::{http, mqtt, simulator, telemetry};
 
 pub use health::{base_url, health};
+use reload::Reloader;
 use shutdown::{Cause, Failures};
-use source::AppSource;
+use source::{AppSource, Parts};
 use storage::Storage;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
@@ -68,7 +71,7 @@ const RECOVERY_POLL: Duration = Duration::from_millis(5);
 /// Runs the appliance until a signal or a failure.
 pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let filter = telemetry::logging::init(&config.log.level, config.log.format)?;
     let prometheus = telemetry::recorder::install();
     let _lock = DirectoryLock::acquire(&config.node.data_dir)?;
     tracing::info!(
@@ -80,7 +83,8 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let result = runtime.block_on(serve(Arc::new(config), storage, prometheus, started));
+    let basis = Basis { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let result = runtime.block_on(serve(basis, storage));
     // Tasks that hang must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result.map(|()| ExitCode::SUCCESS)
@@ -91,6 +95,16 @@ pub fn check(config: &Config) -> Findings {
     let mut findings = tls::check(config);
     http_access::check(&config.http, &mut findings);
     findings
+}
+
+/// What everything else is built on.
+struct Basis {
+    config: Arc<Config>,
+    /// Where it was read from.
+    path: Option<PathBuf>,
+    filter: Filter,
+    prometheus: PrometheusHandle,
+    started: Instant,
 }
 
 /// The code of `sysexits.h` for an error that ended the process.
@@ -161,14 +175,10 @@ struct Running {
     http_tasks: TaskTracker,
 }
 
-async fn serve(
-    config: Arc<Config>,
-    storage: Storage,
-    prometheus: PrometheusHandle,
-    started: Instant,
-) -> anyhow::Result<()> {
+async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
+    let (config, started) = (basis.config.clone(), basis.started);
     let (failures, mut failed) = Failures::new();
-    let running = start(&config, storage, prometheus, &failures, started).await?;
+    let running = start(basis, storage, &failures).await?;
     let cause = {
         let mut end = std::pin::pin!(shutdown::wait(&mut failed));
         tokio::select! {
@@ -192,13 +202,10 @@ async fn serve(
     }
 }
 
-async fn start(
-    config: &Arc<Config>,
-    storage: Storage,
-    prometheus: PrometheusHandle,
-    failures: &Failures,
-    started: Instant,
-) -> anyhow::Result<Running> {
+async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::Result<Running> {
+    let hangups = shutdown::hangups()?;
+    let Basis { config, path, filter, prometheus, started } = basis;
+    let config = &config;
     let [journal, windows, errors] = [&storage.journal, &storage.windows, &storage.errors].map(Log::clone);
     for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
         let failures = failures.clone();
@@ -216,7 +223,11 @@ async fn start(
     }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let source = AppSource::new(config, &pipeline, [&journal, &windows, &errors], broker.clone(), started);
+    let reloadable: Vec<Box<dyn reload::Part>> =
+        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone()), Box::new(access.clone())];
+    let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
+    let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
+    let source = AppSource::new(config, parts, reloader.outcome(), started);
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
@@ -225,7 +236,7 @@ async fn start(
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(server.entrance()),
-        access: access.clone(),
+        access,
         certificates: certificates.all(),
         clock,
     });
@@ -279,8 +290,8 @@ async fn start(
     mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
-    http_tasks.spawn(certificates.watch(shutdown::hangups()?, http.clone()));
-    http_tasks.spawn(http_access::watch(access, config.clone(), shutdown::hangups()?, http.clone()));
+    http_tasks.spawn(certificates.watch(http.clone()));
+    http_tasks.spawn(reloader.run(hangups, http.clone()));
     if config.simulator.enabled {
         mqtt_tasks.spawn(simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
     }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
-use weir::http::source::{Check, Door, Recovered, Source};
+use weir::http::source::{Check, Door, Recovered, Reload, Source};
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 
+use super::reload::Outcome;
 use super::storage;
 
 /// A checkpoint is overdue after this many intervals, and not before [`OVERDUE_AT_LEAST`].
@@ -27,6 +28,7 @@ pub struct AppSource {
     journal: Log,
     outputs: [Log; 2],
     broker: Arc<Broker>,
+    reloaded: Outcome,
     data_dir: PathBuf,
     state_directory: PathBuf,
     overdue: Duration,
@@ -34,20 +36,24 @@ pub struct AppSource {
     started_ms: i64,
 }
 
+/// What health and status are read from.
+pub struct Parts<'a> {
+    pub pipeline: &'a Pipeline,
+    /// Journal, windows, errors.
+    pub logs: [&'a Log; 3],
+    pub broker: &'a Arc<Broker>,
+}
+
 impl AppSource {
-    pub fn new(
-        config: &Config,
-        pipeline: &Pipeline,
-        [journal, windows, errors]: [&Log; 3],
-        broker: Arc<Broker>,
-        started: Instant,
-    ) -> Self {
+    pub fn new(config: &Config, parts: Parts<'_>, reloaded: Outcome, started: Instant) -> Self {
+        let Parts { pipeline, logs: [journal, windows, errors], broker } = parts;
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
         Self {
             pipeline: pipeline.clone(),
             journal: journal.clone(),
             outputs: [windows.clone(), errors.clone()],
-            broker,
+            broker: Arc::clone(broker),
+            reloaded,
             data_dir: config.node.data_dir.clone(),
             state_directory: storage::state_directory(config),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
@@ -136,6 +142,10 @@ impl Source for AppSource {
             queued_messages: stats.queued_messages,
             queued_bytes: stats.queued_bytes,
         }
+    }
+
+    fn reload(&self) -> Reload {
+        self.reloaded.get()
     }
 
     fn recovered(&self) -> Option<Recovered> {

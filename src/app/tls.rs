@@ -1,15 +1,16 @@
-//! The certificates of the listeners: loaded at start, watched, and loaded again on SIGHUP.
+//! The certificates of the listeners: loaded at start and whenever their files change.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, TlsFiles};
 use weir::tls::{Endpoint, Findings, TlsError};
+
+use super::reload::{Apply, Part};
 
 /// Between two looks at the files. They are read again once two looks in a row found the same change.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -20,6 +21,7 @@ const MAX_HTTP_HANDSHAKES: usize = 128;
 type Secure = Option<(SocketAddr, Arc<Endpoint>)>;
 
 /// The certificates in use.
+#[derive(Clone)]
 pub struct Certificates {
     pub mqtt: Secure,
     pub http: Secure,
@@ -42,33 +44,36 @@ impl Certificates {
         [&self.mqtt, &self.http].into_iter().flatten().map(|(_, endpoint)| endpoint.clone()).collect()
     }
 
-    /// Loads them again when their files change and on each of `hangups`, until `cancel`.
-    pub async fn watch(self, mut hangups: Signal, cancel: CancellationToken) {
+    /// Loads them again when their files change, until `cancel`.
+    pub async fn watch(self, cancel: CancellationToken) {
         let endpoints = self.all();
-        loop {
-            let reload = tokio::select! {
-                () = cancel.cancelled() => return,
-                _ = hangups.recv() => true,
-                () = tokio::time::sleep(WATCH_INTERVAL) => false,
-            };
-            if endpoints.is_empty() {
-                continue;
-            }
+        if endpoints.is_empty() {
+            return;
+        }
+        while cancel.run_until_cancelled(tokio::time::sleep(WATCH_INTERVAL)).await.is_some() {
             let endpoints = endpoints.clone();
-            let looked = tokio::task::spawn_blocking(move || {
-                for endpoint in endpoints {
-                    if reload {
-                        // What is wrong was logged and stands in the status; the other listener goes on.
-                        let _ = endpoint.reload();
-                    } else {
-                        endpoint.watch();
-                    }
-                }
-            });
-            if looked.await.is_err() {
+            let look = move || endpoints.iter().for_each(|endpoint| endpoint.watch());
+            if tokio::task::spawn_blocking(look).await.is_err() {
                 tracing::error!("looking at the certificates panicked; please report this defect");
             }
         }
+    }
+}
+
+impl Part for Certificates {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        let (mut ready, mut faults) = (Vec::new(), Vec::new());
+        for (secure, files) in [(&self.mqtt, &config.mqtt.tls.files), (&self.http, &config.http.tls.files)] {
+            let Some((_, endpoint)) = secure else { continue };
+            match endpoint.prepare(files) {
+                Ok(prepared) => ready.push((endpoint.clone(), prepared)),
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(move || ready.into_iter().for_each(|(endpoint, prepared)| endpoint.take(prepared))))
     }
 }
 

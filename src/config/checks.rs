@@ -79,16 +79,12 @@ fn http_access(document: &mut Document<'_>) {
         fault(document, "http.allow_anonymous", wrong, "http.auth.tokens, or http.allow_anonymous = true");
         return;
     }
-    if http.allow_anonymous.is_some() || !http.allows_anonymous() {
-        return;
-    }
-    for (key, address) in all_listeners(document) {
-        if key.starts_with("http") && !address.ip().is_loopback() {
-            let wrong = format!("{address} can be reached from other machines and requests need no token");
-            let expected = "http.auth.tokens, or http.allow_anonymous = true; \
-                            only loopback listeners may be open to everybody without saying so";
-            fault(document, key, wrong, expected);
-        }
+    let accidents: Vec<_> = http.open_by_accident().collect();
+    for (key, address) in accidents {
+        let wrong = format!("{address} can be reached from other machines and requests need no token");
+        let expected = "http.auth.tokens, or http.allow_anonymous = true; \
+                        only loopback listeners may be open to everybody without saying so";
+        fault(document, key, wrong, expected);
     }
 }
 

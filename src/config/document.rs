@@ -23,7 +23,7 @@ pub(super) struct Document<'a> {
     /// Every fault found so far.
     pub faults: Vec<Fault>,
     /// Where each key that is not at its default was set.
-    set: BTreeMap<String, Origin>,
+    pub set: BTreeMap<String, Origin>,
 }
 
 impl<'a> Document<'a> {

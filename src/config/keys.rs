@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::fault::Problem;
-use crate::config::sections::{ClientCertificates, Config, MetricsAccess, Output};
+use crate::config::sections::{ClientCertificates, Config, MetricsAccess};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -17,6 +17,12 @@ pub(super) struct Key {
     pub name: &'static str,
     /// Reads the value.
     pub read: Read<Config>,
+    /// Section and key with a dot between.
+    pub path: &'static str,
+    /// Whether two configurations have the same value.
+    pub same: fn(&Config, &Config) -> bool,
+    /// Gives the first configuration the value of the second.
+    pub copy: fn(&mut Config, &Config),
 }
 
 /// One key of `[validate.metrics.NAME]`.
@@ -30,12 +36,22 @@ pub(super) struct MetricKey {
 
 type Read<T> = fn(&mut T, Raw<'_>) -> Result<(), Problem>;
 
-const fn key(section: &'static str, name: &'static str, read: Read<Config>) -> Key {
-    Key { section, name, read }
+/// Section, name, field of [`Config`], and how its value is read.
+macro_rules! key {
+    ($section:literal, $name:literal, $($field:ident).+, $read:expr) => {
+        Key {
+            section: $section,
+            name: $name,
+            path: concat!($section, ".", $name),
+            read: |config, value| put(&mut config.$($field).+, value, $read),
+            same: |one, other| one.$($field).+ == other.$($field).+,
+            copy: |to, from| to.$($field).+.clone_from(&from.$($field).+),
+        }
+    };
 }
 
-fn put<T>(slot: &mut T, value: Result<T, Problem>) -> Result<(), Problem> {
-    *slot = value?;
+fn put<T>(slot: &mut T, value: Raw<'_>, read: impl FnOnce(Raw<'_>) -> Result<T, Problem>) -> Result<(), Problem> {
+    *slot = read(value)?;
     Ok(())
 }
 
@@ -65,125 +81,115 @@ const LOG_FORMATS: &[(&str, LogFormat)] =
 
 /// Every key outside `[validate.metrics]`, in the order of config.toml.
 pub(super) const KEYS: &[Key] = &[
-    key("node", "name", |c, v| put(&mut c.node.name, v.text())),
-    key("node", "data_dir", |c, v| put(&mut c.node.data_dir, v.text().map(PathBuf::from))),
-    key("mqtt", "listen", |c, v| put(&mut c.mqtt.listen, v.address())),
-    key("mqtt", "connect_timeout", |c, v| put(&mut c.mqtt.connect_timeout_ms, v.duration_ms(1..=3_600_000))),
-    key("mqtt", "max_connections", |c, v| put(&mut c.mqtt.max_connections, v.whole(1..=1_000_000))),
+    key!("node", "name", node.name, |v| v.text()),
+    key!("node", "data_dir", node.data_dir, |v| v.text().map(PathBuf::from)),
+    key!("mqtt", "listen", mqtt.listen, |v| v.address()),
+    key!("mqtt", "connect_timeout", mqtt.connect_timeout_ms, |v| v.duration_ms(1..=3_600_000)),
+    key!("mqtt", "max_connections", mqtt.max_connections, |v| v.whole(1..=1_000_000)),
     // MQTT's remaining length ends at 256 MiB less one byte [MQTT-1.5.5].
-    key("mqtt", "max_packet_size", |c, v| put(&mut c.mqtt.max_packet_size_bytes, v.size_bytes(KIB..=255 * MIB))),
-    key("mqtt", "max_inflight", |c, v| put(&mut c.mqtt.max_inflight, v.whole(1..=65_535))),
-    key("mqtt", "max_queued_messages", |c, v| put(&mut c.mqtt.max_queued_messages, v.whole(1..=1_000_000))),
-    key("mqtt", "max_queued_bytes", |c, v| put(&mut c.mqtt.max_queued_bytes, v.size_bytes(KIB..=GIB))),
-    key("mqtt", "max_retained_messages", |c, v| put(&mut c.mqtt.max_retained_messages, v.whole(1..=10_000_000))),
-    key("mqtt", "max_retained_bytes", |c, v| put(&mut c.mqtt.max_retained_bytes, v.size_bytes(KIB..=16 * GIB))),
-    key("mqtt", "max_session_expiry", |c, v| {
-        put(&mut c.mqtt.max_session_expiry_ms, v.duration_or_off_ms(1_000..=49_710 * DAY_MS))
-    }),
-    key("mqtt", "max_keep_alive", |c, v| put(&mut c.mqtt.max_keep_alive_ms, v.duration_or_off_ms(1_000..=65_535_000))),
-    key("mqtt", "sys_interval", |c, v| put(&mut c.mqtt.sys_interval_ms, v.duration_or_off_ms(1_000..=DAY_MS))),
-    key("mqtt", "allow_anonymous", |c, v| put(&mut c.mqtt.allow_anonymous, v.switch())),
-    key("mqtt", "max_connections_per_address", |c, v| {
-        put(&mut c.mqtt.max_connections_per_address, v.whole_or_off(1..=1_000_000))
-    }),
-    key("mqtt", "max_subscriptions_per_client", |c, v| {
-        put(&mut c.mqtt.max_subscriptions_per_client, v.whole(1..=200_000))
-    }),
+    key!("mqtt", "max_packet_size", mqtt.max_packet_size_bytes, |v| v.size_bytes(KIB..=255 * MIB)),
+    key!("mqtt", "max_inflight", mqtt.max_inflight, |v| v.whole(1..=65_535)),
+    key!("mqtt", "max_queued_messages", mqtt.max_queued_messages, |v| v.whole(1..=1_000_000)),
+    key!("mqtt", "max_queued_bytes", mqtt.max_queued_bytes, |v| v.size_bytes(KIB..=GIB)),
+    key!("mqtt", "max_retained_messages", mqtt.max_retained_messages, |v| v.whole(1..=10_000_000)),
+    key!("mqtt", "max_retained_bytes", mqtt.max_retained_bytes, |v| v.size_bytes(KIB..=16 * GIB)),
+    key!("mqtt", "max_session_expiry", mqtt.max_session_expiry_ms, |v| v.duration_or_off_ms(1_000..=49_710 * DAY_MS)),
+    key!("mqtt", "max_keep_alive", mqtt.max_keep_alive_ms, |v| v.duration_or_off_ms(1_000..=65_535_000)),
+    key!("mqtt", "sys_interval", mqtt.sys_interval_ms, |v| v.duration_or_off_ms(1_000..=DAY_MS)),
+    key!("mqtt", "allow_anonymous", mqtt.allow_anonymous, |v| v.switch()),
+    key!("mqtt", "max_connections_per_address", mqtt.max_connections_per_address, |v| v.whole_or_off(1..=1_000_000)),
+    key!("mqtt", "max_subscriptions_per_client", mqtt.max_subscriptions_per_client, |v| v.whole(1..=200_000)),
     // Not less than the topics of weir's own results have.
-    key("mqtt", "max_topic_levels", |c, v| put(&mut c.mqtt.max_topic_levels, v.whole(4..=201))),
-    key("mqtt", "max_messages_per_second", |c, v| {
-        put(&mut c.mqtt.rates.messages_per_second, v.whole_or_off(1..=u64::from(u32::MAX)))
-    }),
-    key("mqtt", "max_bytes_per_second", |c, v| {
-        put(&mut c.mqtt.rates.bytes_per_second, v.size_or_off_bytes(KIB..=LARGEST))
-    }),
-    key("mqtt.tls", "listen", |c, v| put(&mut c.mqtt.tls.listen, v.address_or_off())),
-    key("mqtt.tls", "cert", |c, v| put(&mut c.mqtt.tls.files.cert, v.text().map(PathBuf::from))),
-    key("mqtt.tls", "key", |c, v| put(&mut c.mqtt.tls.files.key, v.text().map(PathBuf::from))),
-    key("mqtt.tls", "client_ca", |c, v| put(&mut c.mqtt.tls.files.client_ca, v.text().map(PathBuf::from))),
-    key("mqtt.tls", "client_certificates", |c, v| {
-        put(&mut c.mqtt.tls.files.client_certificates, v.choice(CLIENT_CERTIFICATES))
-    }),
-    key("mqtt.tls", "max_handshakes", |c, v| put(&mut c.mqtt.tls.max_handshakes, v.whole(1..=1_000_000))),
-    key("ingest", "telemetry_topics", |c, v| put(&mut c.ingest.telemetry_topics, v.texts())),
-    key("ingest", "error_topics", |c, v| put(&mut c.ingest.error_topics, v.texts())),
-    key("ingest", "timestamp_unit", |c, v| put(&mut c.ingest.timestamp_unit, v.choice(TIMESTAMP_UNITS))),
-    key("ingest", "numeric_strings", |c, v| put(&mut c.ingest.numeric_strings, v.switch())),
-    key("ingest", "max_readings_per_message", |c, v| {
-        put(&mut c.ingest.max_readings_per_message, v.whole(1..=1_000_000))
-    }),
-    key("validate", "max_future", |c, v| put(&mut c.validate.max_future_ms, v.duration_or_off_ms(at_least_ms(0)))),
-    key("validate", "max_age", |c, v| put(&mut c.validate.max_age_ms, v.duration_or_off_ms(at_least_ms(1)))),
-    key("validate", "allowed_devices", |c, v| put(&mut c.validate.allowed_devices, v.texts())),
-    key("dedup", "enabled", |c, v| put(&mut c.dedup.enabled, v.switch())),
-    key("window", "size", |c, v| put(&mut c.window.size_ms, v.duration_ms(1..=DAY_MS))),
-    key("window", "watermark", |c, v| put(&mut c.window.watermark, v.choice(WATERMARKS))),
-    key("window", "out_of_orderness", |c, v| put(&mut c.window.out_of_orderness_ms, v.duration_ms(at_least_ms(0)))),
-    key("window", "allowed_lateness", |c, v| put(&mut c.window.allowed_lateness_ms, v.duration_ms(at_least_ms(0)))),
-    key("window", "idle_timeout", |c, v| put(&mut c.window.idle_timeout_ms, v.duration_or_off_ms(at_least_ms(1)))),
-    key("limits", "devices", |c, v| put(&mut c.limits.devices, v.whole(1..=100_000_000))),
-    key("limits", "metrics_per_device", |c, v| put(&mut c.limits.metrics_per_device, v.whole(1..=1_000_000))),
-    key("journal", "segment_size", |c, v| put(&mut c.journal.segment_size_bytes, v.size_bytes(MIB..=4 * GIB))),
-    key("journal", "retention", |c, v| put(&mut c.journal.retention_ms, v.duration_or_off_ms(at_least_ms(1)))),
-    key("journal", "retention_bytes", |c, v| put(&mut c.journal.retention_bytes, v.size_bytes(MIB..=LARGEST))),
-    key("journal", "commit_max_bytes", |c, v| put(&mut c.journal.commit_max_bytes, v.size_bytes(4 * KIB..=GIB))),
-    key("journal", "min_free_disk", |c, v| put(&mut c.journal.min_free_disk_bytes, v.size_bytes(0..=LARGEST))),
-    key("state", "checkpoint_interval", |c, v| {
-        put(&mut c.state.checkpoint_interval_ms, v.duration_ms(100..=3_600_000))
-    }),
-    key("state", "device_ttl", |c, v| put(&mut c.state.device_ttl_ms, v.duration_or_off_ms(at_least_ms(1)))),
-    key("state", "savepoint_interval", |c, v| {
-        put(&mut c.state.savepoint_interval_ms, v.duration_or_off_ms(at_least_ms(1_000)))
-    }),
-    key("state", "savepoints_kept", |c, v| put(&mut c.state.savepoints_kept, v.whole(1..=1_000))),
-    key("windows", "retention", |c, v| retention(&mut c.windows, v)),
-    key("windows", "retention_bytes", |c, v| retention_bytes(&mut c.windows, v)),
-    key("windows", "publish", |c, v| put(&mut c.windows.publish, v.switch())),
-    key("errors", "retention", |c, v| retention(&mut c.errors.output, v)),
-    key("errors", "retention_bytes", |c, v| retention_bytes(&mut c.errors.output, v)),
-    key("errors", "publish", |c, v| put(&mut c.errors.output.publish, v.switch())),
-    key("errors", "store_duplicates", |c, v| put(&mut c.errors.store_duplicates, v.switch())),
-    key("http", "listen", |c, v| put(&mut c.http.listen, v.address())),
-    key("http", "allow_anonymous", |c, v| put(&mut c.http.allow_anonymous, v.switch_or_auto())),
-    key("http", "metrics_max_series", |c, v| put(&mut c.http.metrics_max_series, v.whole(0..=1_000_000))),
-    key("http", "metrics_series_ttl", |c, v| put(&mut c.http.metrics_series_ttl_ms, v.duration_ms(at_least_ms(1)))),
-    key("http", "websocket_origins", |c, v| put(&mut c.http.websocket_origins, v.texts())),
-    key("http.auth", "tokens", |c, v| put(&mut c.http.auth.tokens, v.path_or_none())),
-    key("http.auth", "metrics", |c, v| put(&mut c.http.auth.metrics, v.choice(METRICS_ACCESS))),
-    key("http.tls", "listen", |c, v| put(&mut c.http.tls.listen, v.address_or_off())),
-    key("http.tls", "cert", |c, v| put(&mut c.http.tls.files.cert, v.text().map(PathBuf::from))),
-    key("http.tls", "key", |c, v| put(&mut c.http.tls.files.key, v.text().map(PathBuf::from))),
-    key("log", "level", |c, v| put(&mut c.log.level, v.text())),
-    key("log", "format", |c, v| put(&mut c.log.format, v.choice(LOG_FORMATS))),
-    key("simulator", "enabled", |c, v| put(&mut c.simulator.enabled, v.switch())),
-    key("simulator", "devices", |c, v| put(&mut c.simulator.devices, v.whole(1..=1_000_000))),
-    key("simulator", "interval", |c, v| put(&mut c.simulator.interval_ms, v.duration_ms(1..=DAY_MS))),
-    key("simulator", "metrics", |c, v| put(&mut c.simulator.metrics, v.texts())),
-    key("simulator", "qos", |c, v| put(&mut c.simulator.qos, v.whole(0..=2))),
-    key("simulator", "disorder", |c, v| put(&mut c.simulator.disorder_ms, v.duration_ms(0..=DAY_MS))),
-    key("simulator", "clock_skew", |c, v| put(&mut c.simulator.clock_skew_ms, v.duration_ms(at_least_ms(0)))),
-    key("simulator", "offline_share", |c, v| put(&mut c.simulator.offline_share, v.share())),
-    key("simulator", "redelivery_share", |c, v| put(&mut c.simulator.redelivery_share, v.share())),
-    key("simulator", "malformed_share", |c, v| put(&mut c.simulator.malformed_share, v.share())),
-    key("simulator", "fault_share", |c, v| put(&mut c.simulator.fault_share, v.share())),
+    key!("mqtt", "max_topic_levels", mqtt.max_topic_levels, |v| v.whole(4..=201)),
+    key!("mqtt", "max_messages_per_second", mqtt.rates.messages_per_second, |v| v
+        .whole_or_off(1..=u64::from(u32::MAX))),
+    key!("mqtt", "max_bytes_per_second", mqtt.rates.bytes_per_second, |v| v.size_or_off_bytes(KIB..=LARGEST)),
+    key!("mqtt.tls", "listen", mqtt.tls.listen, |v| v.address_or_off()),
+    key!("mqtt.tls", "cert", mqtt.tls.files.cert, |v| v.text().map(PathBuf::from)),
+    key!("mqtt.tls", "key", mqtt.tls.files.key, |v| v.text().map(PathBuf::from)),
+    key!("mqtt.tls", "client_ca", mqtt.tls.files.client_ca, |v| v.text().map(PathBuf::from)),
+    key!("mqtt.tls", "client_certificates", mqtt.tls.files.client_certificates, |v| v.choice(CLIENT_CERTIFICATES)),
+    key!("mqtt.tls", "max_handshakes", mqtt.tls.max_handshakes, |v| v.whole(1..=1_000_000)),
+    key!("ingest", "telemetry_topics", ingest.telemetry_topics, |v| v.texts()),
+    key!("ingest", "error_topics", ingest.error_topics, |v| v.texts()),
+    key!("ingest", "timestamp_unit", ingest.timestamp_unit, |v| v.choice(TIMESTAMP_UNITS)),
+    key!("ingest", "numeric_strings", ingest.numeric_strings, |v| v.switch()),
+    key!("ingest", "max_readings_per_message", ingest.max_readings_per_message, |v| v.whole(1..=1_000_000)),
+    key!("validate", "max_future", validate.max_future_ms, |v| v.duration_or_off_ms(at_least_ms(0))),
+    key!("validate", "max_age", validate.max_age_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("validate", "allowed_devices", validate.allowed_devices, |v| v.texts()),
+    key!("dedup", "enabled", dedup.enabled, |v| v.switch()),
+    key!("window", "size", window.size_ms, |v| v.duration_ms(1..=DAY_MS)),
+    key!("window", "watermark", window.watermark, |v| v.choice(WATERMARKS)),
+    key!("window", "out_of_orderness", window.out_of_orderness_ms, |v| v.duration_ms(at_least_ms(0))),
+    key!("window", "allowed_lateness", window.allowed_lateness_ms, |v| v.duration_ms(at_least_ms(0))),
+    key!("window", "idle_timeout", window.idle_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("limits", "devices", limits.devices, |v| v.whole(1..=100_000_000)),
+    key!("limits", "metrics_per_device", limits.metrics_per_device, |v| v.whole(1..=1_000_000)),
+    key!("journal", "segment_size", journal.segment_size_bytes, |v| v.size_bytes(MIB..=4 * GIB)),
+    key!("journal", "retention", journal.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("journal", "retention_bytes", journal.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),
+    key!("journal", "commit_max_bytes", journal.commit_max_bytes, |v| v.size_bytes(4 * KIB..=GIB)),
+    key!("journal", "min_free_disk", journal.min_free_disk_bytes, |v| v.size_bytes(0..=LARGEST)),
+    key!("state", "checkpoint_interval", state.checkpoint_interval_ms, |v| v.duration_ms(100..=3_600_000)),
+    key!("state", "device_ttl", state.device_ttl_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("state", "savepoint_interval", state.savepoint_interval_ms, |v| v.duration_or_off_ms(at_least_ms(1_000))),
+    key!("state", "savepoints_kept", state.savepoints_kept, |v| v.whole(1..=1_000)),
+    key!("windows", "retention", windows.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("windows", "retention_bytes", windows.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),
+    key!("windows", "publish", windows.publish, |v| v.switch()),
+    key!("errors", "retention", errors.output.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("errors", "retention_bytes", errors.output.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),
+    key!("errors", "publish", errors.output.publish, |v| v.switch()),
+    key!("errors", "store_duplicates", errors.store_duplicates, |v| v.switch()),
+    key!("http", "listen", http.listen, |v| v.address()),
+    key!("http", "allow_anonymous", http.allow_anonymous, |v| v.switch_or_auto()),
+    key!("http", "metrics_max_series", http.metrics_max_series, |v| v.whole(0..=1_000_000)),
+    key!("http", "metrics_series_ttl", http.metrics_series_ttl_ms, |v| v.duration_ms(at_least_ms(1))),
+    key!("http", "websocket_origins", http.websocket_origins, |v| v.texts()),
+    key!("http.auth", "tokens", http.auth.tokens, |v| v.path_or_none()),
+    key!("http.auth", "metrics", http.auth.metrics, |v| v.choice(METRICS_ACCESS)),
+    key!("http.tls", "listen", http.tls.listen, |v| v.address_or_off()),
+    key!("http.tls", "cert", http.tls.files.cert, |v| v.text().map(PathBuf::from)),
+    key!("http.tls", "key", http.tls.files.key, |v| v.text().map(PathBuf::from)),
+    key!("log", "level", log.level, |v| v.text()),
+    key!("log", "format", log.format, |v| v.choice(LOG_FORMATS)),
+    key!("simulator", "enabled", simulator.enabled, |v| v.switch()),
+    key!("simulator", "devices", simulator.devices, |v| v.whole(1..=1_000_000)),
+    key!("simulator", "interval", simulator.interval_ms, |v| v.duration_ms(1..=DAY_MS)),
+    key!("simulator", "metrics", simulator.metrics, |v| v.texts()),
+    key!("simulator", "qos", simulator.qos, |v| v.whole(0..=2)),
+    key!("simulator", "disorder", simulator.disorder_ms, |v| v.duration_ms(0..=DAY_MS)),
+    key!("simulator", "clock_skew", simulator.clock_skew_ms, |v| v.duration_ms(at_least_ms(0))),
+    key!("simulator", "offline_share", simulator.offline_share, |v| v.share()),
+    key!("simulator", "redelivery_share", simulator.redelivery_share, |v| v.share()),
+    key!("simulator", "malformed_share", simulator.malformed_share, |v| v.share()),
+    key!("simulator", "fault_share", simulator.fault_share, |v| v.share()),
     // TOML's integers end at i64::MAX.
-    key("simulator", "seed", |c, v| put(&mut c.simulator.seed, v.whole(0..=i64::MAX as u64))),
+    key!("simulator", "seed", simulator.seed, |v| v.whole(0..=i64::MAX as u64)),
 ];
 
 /// The keys of one metric.
 pub(super) const METRIC_KEYS: &[MetricKey] = &[
-    MetricKey { name: "min", read: |range, v| put(&mut range.min, v.number().map(Some)) },
-    MetricKey { name: "max", read: |range, v| put(&mut range.max, v.number().map(Some)) },
-    MetricKey { name: "unit", read: |range, v| put(&mut range.unit, v.text().map(Some)) },
+    MetricKey { name: "min", read: |range, v| put(&mut range.min, v, |v| v.number().map(Some)) },
+    MetricKey { name: "max", read: |range, v| put(&mut range.max, v, |v| v.number().map(Some)) },
+    MetricKey { name: "unit", read: |range, v| put(&mut range.unit, v, |v| v.text().map(Some)) },
 ];
 
-fn retention(output: &mut Output, value: Raw<'_>) -> Result<(), Problem> {
-    put(&mut output.retention_ms, value.duration_or_off_ms(at_least_ms(1)))
-}
-
-fn retention_bytes(output: &mut Output, value: Raw<'_>) -> Result<(), Problem> {
-    put(&mut output.retention_bytes, value.size_bytes(MIB..=LARGEST))
-}
+/// Keys that take effect when the configuration is read again; all others need a restart.
+pub(super) const RELOADABLE: &[&str] = &[
+    "mqtt.max_messages_per_second",
+    "mqtt.max_bytes_per_second",
+    "mqtt.tls.cert",
+    "mqtt.tls.key",
+    "mqtt.tls.client_ca",
+    "http.allow_anonymous",
+    "http.auth.tokens",
+    "http.auth.metrics",
+    "http.tls.cert",
+    "http.tls.key",
+    "log.level",
+];
 
 /// The key of that name in that section.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::core::settings::Settings;
 
+mod changes;
 mod checks;
 mod document;
 mod fault;
@@ -14,6 +15,7 @@ mod sections;
 mod value;
 
 pub use crate::telemetry::logging::LogFormat;
+pub use changes::{Change, Loaded};
 pub use fault::{ConfigErrors, Fault, Origin, Problem};
 pub use sections::{
     ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
@@ -25,7 +27,7 @@ use document::Document;
 /// Larger files are refused unread: a config of weir has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-impl Config {
+impl Loaded {
     /// Reads and checks the file at `path`, or the defaults where there is none, and the environment over it.
     ///
     /// The file is read with `std::fs`: it is not weir's data, which only the disk module touches.
@@ -35,7 +37,7 @@ impl Config {
     pub fn load(
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Config, ConfigErrors> {
+    ) -> Result<Loaded, ConfigErrors> {
         let Some(path) = path else {
             return Self::parse("defaults", "", environment);
         };
@@ -58,7 +60,7 @@ impl Config {
         file_name: &str,
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Config, ConfigErrors> {
+    ) -> Result<Loaded, ConfigErrors> {
         let mut document = Document::read(file_name, text);
         document.environment(environment);
         checks::check(&mut document);
@@ -67,11 +69,36 @@ impl Config {
             faults.sort_by(|a, b| a.origin.cmp(&b.origin));
             return Err(ConfigErrors(faults));
         }
-        let mut config = document.config;
+        let Document { mut config, set, .. } = document;
         if config.node.name.is_empty() {
             config.node.name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         }
-        Ok(config)
+        Ok(Loaded { config, file: Origin::File(file_name.to_owned()), set })
+    }
+}
+
+impl Config {
+    /// [`Loaded::load`] without the places.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        Loaded::load(path, environment).map(|loaded| loaded.config)
+    }
+
+    /// [`Loaded::parse`] without the places.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(
+        file_name: &str,
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        Loaded::parse(file_name, text, environment).map(|loaded| loaded.config)
     }
 
     /// The part that results depend on.

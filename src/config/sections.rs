@@ -275,6 +275,19 @@ impl Http {
     pub fn allows_anonymous(&self) -> bool {
         self.allow_anonymous.unwrap_or(self.auth.tokens.is_none())
     }
+
+    /// Listeners that other machines reach, each with its key.
+    pub fn exposed(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let listeners = [("http.listen", Some(self.listen)), ("http.tls.listen", self.tls.listen)];
+        let exposed = |(key, address): (_, Option<SocketAddr>)| Some((key, address?));
+        listeners.into_iter().filter_map(exposed).filter(|(_, address)| !address.ip().is_loopback())
+    }
+
+    /// Those of them that need no token although nobody said so.
+    pub fn open_by_accident(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let accident = self.allow_anonymous.is_none() && self.allows_anonymous();
+        self.exposed().filter(move |_| accident)
+    }
 }
 
 /// Who may use the HTTP API.

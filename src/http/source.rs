@@ -35,6 +35,17 @@ pub struct Door {
     pub queued_bytes: usize,
 }
 
+/// How the last reload of the configuration ended (SIGHUP).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Reload {
+    /// When it was, in Unix milliseconds; `None`: there was none.
+    pub last: Option<i64>,
+    /// Why nothing changed; empty where it took effect.
+    pub errors: Vec<String>,
+    /// Keys whose values in the file are others than those in force: they need a restart.
+    pub restart_required: Vec<&'static str>,
+}
+
 /// What recovery at start took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Recovered {
@@ -52,6 +63,10 @@ pub trait Source: Send + Sync {
     fn readiness(&self) -> Vec<Check>;
     /// Numbers of the MQTT door.
     fn door(&self) -> Door;
+    /// How the last reload ended.
+    fn reload(&self) -> Reload {
+        Reload::default()
+    }
     /// What recovery took; `None` until it is over.
     fn recovered(&self) -> Option<Recovered>;
     /// Bytes available on the file system of the data directory; `None` where it cannot be told.

@@ -11,7 +11,7 @@ use crate::access::http_access::HttpAccessStatus;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::http::source::{Check, Door, Recovered};
+use crate::http::source::{Check, Door, Recovered, Reload};
 use crate::http::state::{Rates, Shared, State};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, Status};
@@ -35,6 +35,7 @@ pub(super) struct Overview {
     mqtt: Door,
     tls: Vec<tls::Status>,
     http_access: HttpAccessStatus,
+    reload: Reload,
     disk: Disk,
     limits: BTreeMap<&'static str, Limit>,
     simulator: Option<serde_json::Value>,
@@ -143,6 +144,7 @@ fn overview(state: &Shared) -> Overview {
         },
         tls: state.parts.certificates.iter().map(|endpoint| endpoint.status()).collect(),
         http_access: state.parts.access.status(),
+        reload: source.reload(),
         limits: limits(state, &status, &door),
         mqtt: door,
         simulator: source.simulator(),

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::Version;
 use super::close::Close;
-use super::delivery::{Delivery, Grant, Message, Offer, Returned, Written};
+use super::delivery::{Delivery, Grant, Offer, Returned, Written};
+use super::message::Message;
 use super::packet_ids::PacketIds;
 use super::will::Will;
 use crate::log::Lsn;

@@ -20,6 +20,7 @@ mod handshake;
 mod ingest;
 mod keep_alive;
 pub mod listener;
+mod message;
 mod meters;
 mod opening;
 mod packet_ids;

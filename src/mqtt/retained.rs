@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::delivery::Message;
+use super::message::Message;
 use super::retained_store::RetainedStore;
 use super::timeline::Timeline;
 use super::topic;

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::counter;
 
-use super::delivery::Message;
 use super::handle::lock;
+use super::message::Message;
 use super::timeline::Timeline;
 use crate::clock::Clock;
 use crate::disk::Disk;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::delivery::Message;
+use super::message::Message;
 
 /// A checked will of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

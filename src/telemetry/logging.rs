@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Form of log lines.
@@ -35,12 +37,27 @@ pub enum LoggingError {
     Twice,
 }
 
+/// What is logged by a process that logs.
+#[derive(Debug, Clone)]
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
+
+impl Filter {
+    /// Logs what `level` says from now on: a level or filter directives.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing changes then.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        self.0.reload(filter(level)?).map_err(|error| error.to_string())
+    }
+}
+
 /// Starts logging for the whole process. `level` is a level or filter directives.
 ///
 /// # Errors
 /// An unreadable level, an unreachable journal, or a second call.
-pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
-    let registry = tracing_subscriber::registry().with(filter(level).map_err(LoggingError::Level)?);
+pub fn init(level: &str, format: LogFormat) -> Result<Filter, LoggingError> {
+    let (filter, handle) = reload::Layer::new(filter(level).map_err(LoggingError::Level)?);
+    let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
             let ansi = std::io::stdout().is_terminal();
@@ -52,7 +69,8 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
             registry.with(journal.with_syslog_identifier("weir".into())).try_init()
         }
     };
-    started.map_err(|_| LoggingError::Twice)
+    started.map_err(|_| LoggingError::Twice)?;
+    Ok(Filter(handle))
 }
 
 /// Whether [`init`] will take this level.

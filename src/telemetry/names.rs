@@ -57,6 +57,10 @@ metrics! {
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
 
+    CONFIG_RELOAD_SUCCESSFUL Gauge "weir_config_last_reload_successful" "1 unless the last reload (SIGHUP) found something that cannot be used; nothing changed then.";
+    CONFIG_RELOAD_SUCCESS_TIMESTAMP Gauge "weir_config_last_reload_success_timestamp_seconds" "Unix time of the last reload that took effect.";
+    CONFIG_RESTART_REQUIRED Gauge "weir_config_restart_required_keys" "Keys of the configuration whose values were changed and need a restart.";
+
     AUDIT_SUPPRESSED Counter "weir_audit_suppressed_total" "Audit events that came too fast to be logged; label event.";
 
     TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";

@@ -26,7 +26,6 @@ const REMINDER_MS: i64 = 86_400_000;
 /// The certificate of one listener. New connections use the newest one that could be loaded; open ones keep theirs.
 pub struct Endpoint {
     listener: &'static str,
-    files: TlsFiles,
     protocols: &'static [&'static [u8]],
     clock: Arc<dyn Clock>,
     handshakes: Arc<WaitingRoom>,
@@ -35,6 +34,7 @@ pub struct Endpoint {
 }
 
 struct State {
+    files: TlsFiles,
     facts: Facts,
     loaded_ms: i64,
     error: Option<String>,
@@ -62,6 +62,19 @@ pub struct Status {
     pub loaded: i64,
     /// Why the files as they are now could not be loaded; `null` while the certificate in use is the one in the files.
     pub error: Option<String>,
+}
+
+/// A certificate that could be loaded and is not yet in use.
+pub struct Ready {
+    files: TlsFiles,
+    found: Stamp,
+    loaded: Loaded,
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready").field("subject", &self.loaded.facts.subject).finish_non_exhaustive()
+    }
 }
 
 /// Why a handshake did not succeed.
@@ -115,10 +128,17 @@ impl Endpoint {
             tracing::warn!(listener, "{warning}");
         }
         let now_ms = clock.now_ms();
-        let state = State { facts, loaded_ms: now_ms, error: None, tried: found.clone(), seen: found, reminded_ms: 0 };
+        let state = State {
+            files: files.clone(),
+            facts,
+            loaded_ms: now_ms,
+            error: None,
+            tried: found.clone(),
+            seen: found,
+            reminded_ms: 0,
+        };
         let endpoint = Self {
             listener,
-            files: files.clone(),
             protocols,
             clock,
             handshakes: WaitingRoom::new(max_handshakes),
@@ -149,37 +169,30 @@ impl Endpoint {
             return;
         }
         state.reminded_ms = now_ms;
-        let file = self.files.cert.display();
+        let file = state.files.cert.display();
         match wrong {
             Some(wrong) => tracing::error!(listener, %file, "the certificate {wrong}: clients will refuse it"),
             None => tracing::warn!(listener, %file, "the certificate expires in {days} days"),
         }
     }
 
-    /// Reads the files again. Reads files: not for the event loop.
+    /// Loads these files, which may be others than before, without using them yet. Reads files: not for the event loop.
     ///
     /// # Errors
-    /// They cannot be used, or their certificate is outside its time; the one in use stays.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let found = stamp(&self.files);
-        let loaded =
-            load(&self.files, self.protocols).and_then(|loaded| match loaded.facts.wrong_at(self.clock.now_ms()) {
-                Some(wrong) => Err(TlsError::Time { path: self.files.cert.clone(), wrong }),
-                None => Ok(loaded),
-            });
-        let mut state = self.lock();
-        (state.tried, state.seen) = (found.clone(), found);
+    /// They cannot be used, or their certificate is outside its time; the one in use stays, and the status says why.
+    pub fn prepare(&self, files: &TlsFiles) -> Result<Ready, TlsError> {
+        let found = stamp(files);
+        let loaded = load(files, self.protocols).and_then(|loaded| match loaded.facts.wrong_at(self.clock.now_ms()) {
+            Some(wrong) => Err(TlsError::Time { path: files.cert.clone(), wrong }),
+            None => Ok(loaded),
+        });
         match loaded {
-            Ok(Loaded { config, facts }) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-                (state.facts, state.loaded_ms, state.error) = (facts, self.clock.now_ms(), None);
-                state.reminded_ms = 0;
-                counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "loaded").increment(1);
-                self.announce(&state.facts);
-                self.remind(&mut state);
-                Ok(())
-            }
+            Ok(loaded) => Ok(Ready { files: files.clone(), found, loaded }),
             Err(error) => {
+                let mut state = self.lock();
+                if state.files == *files {
+                    (state.tried, state.seen) = (found.clone(), found);
+                }
                 state.error = Some(error.to_string());
                 counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "failed").increment(1);
                 gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(1.0);
@@ -189,10 +202,24 @@ impl Endpoint {
         }
     }
 
+    /// New connections use this certificate from now on.
+    pub fn take(&self, ready: Ready) {
+        let Ready { files, found, loaded: Loaded { config, facts } } = ready;
+        let mut state = self.lock();
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+        (state.tried, state.seen) = (found.clone(), found);
+        (state.files, state.facts, state.loaded_ms, state.error) = (files, facts, self.clock.now_ms(), None);
+        state.reminded_ms = 0;
+        counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "loaded").increment(1);
+        self.announce(&state.facts);
+        self.remind(&mut state);
+    }
+
     /// Looks whether the files have changed and, once two looks found them alike, reads them again: a certificate and
     /// its key are replaced one after the other. Reads files: not for the event loop.
     pub fn watch(&self) {
-        let found = stamp(&self.files);
+        let files = self.lock().files.clone();
+        let found = stamp(&files);
         let changed = {
             let mut state = self.lock();
             self.remind(&mut state);
@@ -200,9 +227,9 @@ impl Endpoint {
             state.seen.clone_from(&found);
             still && found != state.tried
         };
-        if changed {
-            // Whatever is wrong was logged and stands in the status.
-            let _ = self.reload();
+        // Whatever is wrong was logged and stands in the status.
+        if changed && let Ok(ready) = self.prepare(&files) {
+            self.take(ready);
         }
     }
 

@@ -129,19 +129,21 @@ fn a_good_reload_replaces_and_a_bad_one_changes_nothing() {
     let directory = TempDir::new().unwrap();
     let ca = authority("ca");
     let (cert, key) = leaf(Some("first"), &ca, (2027, 1, 1));
-    let (endpoint, clock) = endpoint(&files(directory.path(), &cert, &key));
+    let in_use = files(directory.path(), &cert, &key);
+    let (endpoint, clock) = endpoint(&in_use);
+    let reload = || endpoint.prepare(&in_use).map(|ready| endpoint.take(ready));
     assert_eq!((endpoint.status().subject.as_str(), endpoint.status().days_left), ("CN=first", 365));
     fs::write(directory.path().join("cert.pem"), "broken").unwrap();
-    assert!(endpoint.reload().is_err());
+    assert!(reload().is_err());
     assert_eq!(endpoint.status().subject, "CN=first");
     assert!(endpoint.status().error.is_some_and(|error| error.contains("no certificate")));
     let (cert, key) = leaf(Some("late"), &ca, (2025, 12, 1));
     files(directory.path(), &cert, &key);
-    assert!(endpoint.reload().is_err(), "it has expired");
+    assert!(reload().is_err(), "it has expired");
     clock.0.fetch_add(DAY_MS, Ordering::Relaxed);
     let (cert, key) = leaf(Some("second"), &ca, (2028, 1, 1));
     files(directory.path(), &cert, &key);
-    endpoint.reload().unwrap();
+    reload().unwrap();
     let status = endpoint.status();
     assert_eq!((status.subject.as_str(), status.loaded, status.error), ("CN=second", NOW_MS + DAY_MS, None));
 }

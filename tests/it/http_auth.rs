@@ -208,6 +208,24 @@ fn tokens_come_and_go_under_a_running_weir() {
 }
 
 #[test]
+fn tokens_are_asked_for_from_a_reload_on() {
+    let weir = Weir::start(&[]);
+    let ask = |token: Option<&str>| status(&weir, "GET", "/api/v1/status", token);
+    let mut open = stream(weir.http(), "of nobody");
+    assert_eq!(ask(None), 200);
+    weir.configure(&[TOKENS, ("http.auth.metrics", "'open'")]);
+    let secret = add(&weir, "panel", "read");
+    weir.signal(Signal::HUP);
+    wait_for("tokens are asked for", || (ask(None) == 401).then_some(()));
+    assert_eq!(ask(Some(&secret)), 200);
+    assert_eq!(status(&weir, "GET", "/metrics", None), 200);
+    open.read_to_end(&mut Vec::new()).expect("the stream that came without one ends");
+    weir.configure(&[]);
+    weir.signal(Signal::HUP);
+    wait_for("they are not asked for any more", || (ask(None) == 200).then_some(()));
+}
+
+#[test]
 fn tls_asks_for_tokens_too_and_websocket_does_not() {
     let authority = Authority::new();
     authority.issue("server", "box", 2099);

@@ -32,7 +32,7 @@ const FILE_SYSTEM: &[(&str, &str)] = &[
     ("app/", "takes the lock on the data directory"),
 ];
 
-const LONGEST_FILE: usize = 900;
+const LONGEST_FILE: usize = 700;
 
 struct Source {
     /// Relative to src/.

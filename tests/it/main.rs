@@ -38,6 +38,7 @@ mod random;
 mod readings;
 mod reasons;
 mod redelivery;
+mod reload;
 mod repair;
 mod replay;
 mod savepoints;

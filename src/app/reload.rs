@@ -1,0 +1,188 @@
+//! SIGHUP: the configuration and every file that it names are read again. Either all of it can be used and takes effect
+//! together, or nothing changes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::gauge;
+use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+
+use weir::clock::{Clock, SystemClock};
+use weir::config::{self, Change, Config, Loaded};
+use weir::http::source::Reload;
+use weir::mqtt::Entrance;
+use weir::pipeline::handle::Pipeline;
+use weir::telemetry::audit::{self, Kind, Who};
+use weir::telemetry::logging::Filter;
+use weir::telemetry::names;
+
+use super::notify;
+
+/// Makes a prepared change take effect; cannot fail.
+pub type Apply = Box<dyn FnOnce() + Send>;
+
+/// A part of weir that takes another configuration while it runs.
+pub trait Part: Send + Sync {
+    /// Reads the files it needs, and changes nothing yet.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, each with its file.
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>>;
+}
+
+/// How the last reload ended; shared with the status page.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome(Arc<Mutex<Reload>>);
+
+impl Outcome {
+    fn lock(&self) -> MutexGuard<'_, Reload> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As it is now.
+    pub fn get(&self) -> Reload {
+        self.lock().clone()
+    }
+}
+
+/// Reads the configuration again.
+pub struct Reloader {
+    /// `None`: the defaults and the environment.
+    path: Option<PathBuf>,
+    /// The settings in force.
+    running: Config,
+    parts: Vec<Box<dyn Part>>,
+    pipeline: Pipeline,
+    outcome: Outcome,
+}
+
+impl Reloader {
+    /// `running` was read from `path` and is in force in all of `parts`.
+    pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Part>>, pipeline: Pipeline) -> Self {
+        gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
+        gauge!(names::CONFIG_RESTART_REQUIRED).set(0.0);
+        Self { path, running, parts, pipeline, outcome: Outcome::default() }
+    }
+
+    /// How the last reload ended, from now on.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome.clone()
+    }
+
+    /// Reloads on each of `hangups`, until `cancel`.
+    pub async fn run(self, mut hangups: Signal, cancel: CancellationToken) {
+        let mut reloader = self;
+        while let Some(Some(())) = cancel.run_until_cancelled(hangups.recv()).await {
+            let reloaded = tokio::task::spawn_blocking(move || {
+                reloader.reload();
+                reloader
+            });
+            match reloaded.await {
+                Ok(back) => reloader = back,
+                Err(_) => return tracing::error!("a reload panicked; restart weir to reload, and report this defect"),
+            }
+        }
+    }
+
+    /// What this process reads the configuration from, for people.
+    fn source(&self) -> String {
+        self.path.as_ref().map_or_else(|| "environment".into(), |path| path.display().to_string())
+    }
+
+    fn reload(&mut self) {
+        // Before recovery is over READY would be a lie.
+        let ready = self.pipeline.status().caught_up;
+        if ready && let Ok(now) = NotifyState::monotonic_usec_now() {
+            notify::send(&[NotifyState::Reloading, now]);
+        }
+        match self.try_reload() {
+            Ok((taken, left)) => self.taken(&taken, &left),
+            Err(faults) => self.refused(&faults),
+        }
+        if ready {
+            notify::send(&[NotifyState::Ready]);
+        }
+    }
+
+    /// The changes that took effect, and those that need a restart.
+    fn try_reload(&mut self) -> Result<(Vec<Change>, Vec<Change>), Vec<String>> {
+        let loaded = Loaded::load(self.path.as_deref(), config::environment())
+            .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let config = loaded.over(&self.running);
+        let (mut prepared, mut faults) = (Vec::new(), Vec::new());
+        for part in &self.parts {
+            match part.prepare(&config) {
+                Ok(apply) => prepared.push(apply),
+                Err(wrong) => faults.extend(wrong),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        for apply in prepared {
+            apply();
+        }
+        let taken = loaded.changes(&self.running).into_iter().filter(|change| change.reloadable).collect();
+        let left = loaded.changes(&config);
+        self.running = config;
+        Ok((taken, left))
+    }
+
+    fn taken(&self, taken: &[Change], left: &[Change]) {
+        let source = self.source();
+        for change in left {
+            tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
+        }
+        audit::record(Kind::Reloaded, &Who::default(), &source, &listed(taken));
+        if !left.is_empty() {
+            audit::record(Kind::ReloadRefused, &Who::default(), &listed(left), "these keys need a restart");
+        }
+        gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
+        gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
+        let now_ms = SystemClock.now_ms();
+        gauge!(names::CONFIG_RELOAD_SUCCESS_TIMESTAMP).set(now_ms as f64 / 1_000.0);
+        *self.outcome.lock() = Reload {
+            last: Some(now_ms),
+            errors: Vec::new(),
+            restart_required: left.iter().map(|change| change.key).collect(),
+        };
+    }
+
+    fn refused(&self, faults: &[String]) {
+        for fault in faults {
+            tracing::error!("{fault}");
+        }
+        let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
+        let first = faults.first().map_or("", String::as_str);
+        audit::record(Kind::ReloadRefused, &Who::default(), &self.source(), &format!("nothing changed: {first}{more}"));
+        gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(0.0);
+        let mut outcome = self.outcome.lock();
+        outcome.last = Some(SystemClock.now_ms());
+        outcome.errors = faults.to_vec();
+    }
+}
+
+fn listed(changes: &[Change]) -> String {
+    changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
+}
+
+impl Part for Filter {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        let (filter, level) = (self.clone(), config.log.level.clone());
+        Ok(Box::new(move || {
+            // The level was checked with the configuration.
+            if let Err(error) = filter.set(&level) {
+                tracing::error!("log.level: {error}");
+            }
+        }))
+    }
+}
+
+impl Part for Entrance {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        let (entrance, rates) = (self.clone(), config.mqtt.rates);
+        Ok(Box::new(move || entrance.set_rates(rates)))
+    }
+}

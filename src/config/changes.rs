@@ -1,0 +1,114 @@
+//! What a configuration that is read again changes.
+
+use std::collections::BTreeMap;
+
+use crate::config::fault::Origin;
+use crate::config::keys::{KEYS, RELOADABLE};
+use crate::config::sections::Config;
+
+/// A configuration, and where its settings stand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// The file as a whole.
+    pub(super) file: Origin,
+    /// Where each key that is not at its default was set.
+    pub(super) set: BTreeMap<String, Origin>,
+}
+
+/// A key whose value is another one now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// As `section.key`.
+    pub key: &'static str,
+    /// Where the new value stands; the file as a whole where the key was taken out of it.
+    pub origin: Origin,
+    /// Whether it takes effect without a restart.
+    pub reloadable: bool,
+}
+
+/// Tables are compared whole.
+const METRICS: &str = "validate.metrics";
+
+impl Loaded {
+    /// The keys whose values differ from `running`, in the order of config.toml.
+    pub fn changes(&self, running: &Config) -> Vec<Change> {
+        let keys = KEYS.iter().filter(|key| !(key.same)(&self.config, running)).map(|key| self.change(key.path));
+        let metrics = self.config.validate.metrics != running.validate.metrics;
+        keys.chain(metrics.then(|| self.change(METRICS))).collect()
+    }
+
+    fn change(&self, key: &'static str) -> Change {
+        let below = |set: &&String| set.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let origin = self.set.keys().find(below).and_then(|set| self.set.get(set));
+        Change {
+            key,
+            origin: origin.cloned().unwrap_or_else(|| self.file.clone()),
+            reloadable: RELOADABLE.contains(&key),
+        }
+    }
+
+    /// What is in force after a reload: `running`, with the values of this one where they can change at run time.
+    pub fn over(&self, running: &Config) -> Config {
+        let mut config = running.clone();
+        for key in KEYS.iter().filter(|key| RELOADABLE.contains(&key.path)) {
+            (key.copy)(&mut config, &self.config);
+        }
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(text: &str) -> Loaded {
+        Loaded::parse("weir.toml", text, std::iter::empty()).expect("a valid configuration")
+    }
+
+    fn check(before: &str, after: &str, expected: &[(&str, Option<usize>, bool)]) {
+        let running = loaded(before).config;
+        let expected: Vec<Change> = expected
+            .iter()
+            .map(|(key, line, reloadable)| {
+                let file = "weir.toml".to_owned();
+                let origin = line.map_or(Origin::File(file.clone()), |line| Origin::Line(file, line));
+                let key = KEYS.iter().map(|key| key.path).chain([METRICS]).find(|path| path == key).expect("a key");
+                Change { key, origin, reloadable: *reloadable }
+            })
+            .collect();
+        assert_eq!(loaded(after).changes(&running), expected);
+    }
+
+    #[test]
+    fn what_changed_is_named_with_its_place() {
+        check("", "", &[]);
+        check("[window]\nsize = \"5s\"", "", &[]);
+        check(
+            "",
+            "[log]\nlevel = \"warn\"\n[window]\nsize = \"7s\"",
+            &[("window.size", Some(4), false), ("log.level", Some(2), true)],
+        );
+        check("[mqtt]\nlisten = \"127.0.0.1:1\"", "", &[("mqtt.listen", None, false)]);
+        check("", "[validate.metrics.a]\nmin = 1", &[("validate.metrics", Some(1), false)]);
+    }
+
+    #[test]
+    fn only_what_can_change_at_run_time_does() {
+        let running = loaded("[log]\nlevel = \"info\"").config;
+        let new = loaded("[log]\nlevel = \"warn\"\n[window]\nsize = \"7s\"\n[mqtt]\nmax_messages_per_second = 5");
+        let now = new.over(&running);
+        assert_eq!((now.log.level.as_str(), now.window.size_ms), ("warn", 5_000));
+        assert_eq!(now.mqtt.rates.messages_per_second, Some(5));
+        let left: Vec<&str> = new.changes(&now).into_iter().map(|change| change.key).collect();
+        assert_eq!(left, ["window.size"], "what is left needs a restart");
+    }
+
+    #[test]
+    fn every_reloadable_key_is_a_key() {
+        for reloadable in RELOADABLE {
+            assert!(KEYS.iter().any(|key| key.path == *reloadable), "{reloadable}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Sessions, subscriptions and who gets what.
+
+use super::sessions::TooManyConnections;
+use super::subscribe::MAX_SESSION_LEVELS;
+use super::*;
+use crate::mqtt::Version;
+use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::testing::{ManualClock, Sent, packets};
+use crate::mqtt::will::Will;
+
+fn broker(max_connections: usize) -> Broker {
+    let config = Mqtt { max_connections, max_queued_messages: 2, ..Mqtt::default() };
+    Broker::new(&config, Arc::default(), Timeline::default())
+}
+
+fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
+    broker.attach(&Attach { client_id, clean, receive_maximum: 100, expiry_s: 60 })
+}
+
+fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
+    broker.subscribe(&to.handle, to.connection, &options(filter, qos))
+}
+
+fn options(filter: &str, qos: u8) -> Filter {
+    Filter {
+        filter: filter.into(),
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain: RetainHandling::Always,
+        identifier: None,
+    }
+}
+
+fn received(attached: &Attached) -> Vec<(String, u8, bool)> {
+    let mut out = Vec::new();
+    attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+    let publishes = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+        Sent::Publish { topic, qos, retain, .. } => (topic, qos, retain),
+        other => panic!("{other:?}"),
+    });
+    publishes.collect()
+}
+
+#[test]
+fn overlapping_subscriptions_deliver_once_with_the_highest_qos() {
+    let broker = broker(10);
+    let one = attach(&broker, "one", true).unwrap();
+    subscribe(&broker, &one, "a/+", 0);
+    subscribe(&broker, &one, "a/#", 2);
+    subscribe(&broker, &one, "a/b", 1);
+    broker.publish("a/b", "x".into(), 2, false);
+    broker.publish("a/c", "x".into(), 1, false);
+    assert_eq!(received(&one), [("a/b".into(), 2, false), ("a/c".into(), 1, false)]);
+}
+
+#[test]
+fn a_full_queue_misses_the_newest() {
+    let broker = broker(10);
+    let one = attach(&broker, "one", true).unwrap();
+    subscribe(&broker, &one, "#", 1);
+    for topic in ["a", "b", "c"] {
+        broker.publish(topic, "x".into(), 1, false);
+    }
+    assert_eq!(broker.stats().queued_messages, 2);
+    assert_eq!(received(&one), [("a".into(), 1, false), ("b".into(), 1, false)]);
+    assert_eq!(broker.stats().queued_messages, 0);
+}
+
+#[test]
+fn retained_messages_come_with_the_subscription() {
+    let broker = broker(10);
+    broker.publish("a/1", "x".into(), 1, true);
+    let one = attach(&broker, "one", true).unwrap();
+    subscribe(&broker, &one, "a/#", 0);
+    assert_eq!(received(&one), [("a/1".into(), 0, true)]);
+    let new_only = Filter { retain: RetainHandling::New, ..options("a/#", 1) };
+    broker.subscribe(&one.handle, one.connection, &new_only);
+    assert_eq!(received(&one), [], "the subscription is not new");
+    broker.publish("a/1", "y".into(), 1, true);
+    assert_eq!(received(&one), [("a/1".into(), 1, false)], "live messages lose the flag");
+    let as_published = Filter { retain_as_published: true, retain: RetainHandling::Never, ..options("a/#", 1) };
+    broker.subscribe(&one.handle, one.connection, &as_published);
+    broker.publish("a/1", "z".into(), 1, true);
+    assert_eq!(received(&one), [("a/1".into(), 1, true)]);
+}
+
+#[test]
+fn no_local_spares_the_publisher() {
+    let broker = broker(10);
+    let one = attach(&broker, "one", true).unwrap();
+    broker.subscribe(&one.handle, one.connection, &Filter { no_local: true, ..options("a", 1) });
+    let own = Message { publisher: one.handle.id, ..Message::new("a", "x".into(), 1, false) };
+    broker.deliver(&Arc::new(own));
+    broker.publish("a", "x".into(), 1, false);
+    assert_eq!(received(&one).len(), 1);
+}
+
+#[test]
+fn a_kept_session_receives_what_it_missed() {
+    let broker = broker(10);
+    let one = attach(&broker, "one", false).unwrap();
+    subscribe(&broker, &one, "a", 1);
+    broker.detach(&one.handle, one.connection, 60, None);
+    assert_eq!((broker.stats().connections, broker.stats().sessions), (0, 1));
+    broker.publish("a", "x".into(), 1, false);
+    broker.publish("a", "x".into(), 0, false);
+    let again = attach(&broker, "one", false).unwrap();
+    assert!(again.session_present);
+    assert_eq!(received(&again), [("a".into(), 1, false)]);
+    let fresh = attach(&broker, "one", true).unwrap();
+    assert!(!fresh.session_present);
+    assert_eq!(broker.stats().subscriptions, 0);
+}
+
+#[test]
+fn a_taken_over_connection_loses_its_session_and_is_not_counted_twice() {
+    let broker = broker(1);
+    for clean in [false, true] {
+        let old = attach(&broker, "one", clean).unwrap();
+        let new = attach(&broker, "one", clean).unwrap();
+        assert_ne!(old.handle.owner(), old.connection);
+        assert_eq!(subscribe(&broker, &old, "a", 1), SubscribeOutcome::QuotaExceeded);
+        broker.detach(&old.handle, old.connection, 0, None);
+        assert_eq!((broker.stats().connections, broker.stats().sessions), (1, 1));
+        assert_eq!(new.handle.owner(), new.connection);
+        broker.detach(&new.handle, new.connection, 0, None);
+        assert_eq!((broker.stats().connections, broker.stats().sessions), (0, 0));
+    }
+}
+
+#[test]
+fn connections_and_sessions_are_bounded() {
+    let broker = broker(2);
+    let one = attach(&broker, "one", false).unwrap();
+    broker.detach(&one.handle, one.connection, 60, None);
+    let two = attach(&broker, "two", false).unwrap();
+    broker.detach(&two.handle, two.connection, 60, None);
+    let three = attach(&broker, "three", false).unwrap();
+    assert_eq!(broker.stats().sessions, 2);
+    assert!(attach(&broker, "two", false).unwrap().session_present, "the older session went");
+    assert_eq!(attach(&broker, "four", true).unwrap_err(), TooManyConnections);
+    assert!(attach(&broker, "three", false).is_ok(), "a client may replace its own connection");
+    assert_ne!(three.handle.owner(), three.connection);
+}
+
+#[test]
+fn subscriptions_are_bounded_and_checked() {
+    let broker = broker(1);
+    let one = attach(&broker, "one", true).unwrap();
+    assert_eq!(subscribe(&broker, &one, "a/#/b", 1), SubscribeOutcome::InvalidFilter);
+    assert_eq!(subscribe(&broker, &one, "$share/g", 1), SubscribeOutcome::InvalidFilter);
+    for index in 0..Mqtt::default().max_subscriptions_per_client {
+        assert_eq!(subscribe(&broker, &one, &format!("t/{index}"), 1), SubscribeOutcome::Granted(1));
+    }
+    assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
+    let two = attach(&broker, "one", true).unwrap();
+    let deep = |index: usize| format!("{index}{}", "/".repeat(200));
+    for index in 0..MAX_SESSION_LEVELS / 201 {
+        assert_eq!(subscribe(&broker, &two, &deep(index), 1), SubscribeOutcome::Granted(1));
+    }
+    assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::QuotaExceeded);
+    assert!(broker.unsubscribe(&two.handle, two.connection, &deep(0)));
+    assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::Granted(1));
+    broker.detach(&two.handle, two.connection, 0, None);
+    assert_eq!(broker.read_subscriptions().levels(), 0);
+    let one = attach(&broker, "one", true).unwrap();
+    subscribe(&broker, &one, "t/0", 1);
+    assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
+    assert!(broker.unsubscribe(&one.handle, one.connection, "t/0"));
+    assert!(!broker.unsubscribe(&one.handle, one.connection, "t/0"));
+}
+
+#[test]
+fn the_version_tells_of_changes() {
+    let broker = broker(1);
+    let one = attach(&broker, "one", true).unwrap();
+    let before = broker.version();
+    assert!(!broker.has_subscribers("a") && !broker.may_have_subscribers("weir/windows/"));
+    subscribe(&broker, &one, "#", 1);
+    assert!(broker.version() > before);
+    assert!(broker.has_subscribers("a") && broker.may_have_subscribers("weir/windows/"));
+    let before = broker.version();
+    broker.detach(&one.handle, one.connection, 0, None);
+    assert!(broker.version() > before);
+}
+
+/// A broker whose time the test moves.
+fn timed(config: Mqtt) -> (Broker, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    (Broker::new(&config, Arc::default(), Timeline::new(clock.clone())), clock)
+}
+
+fn will(delay_s: u32) -> Option<Will> {
+    let message = Message::new("gone", "x".into(), 0, false);
+    Some(Will { client_id: "one".into(), message, expiry_s: None, delay_s })
+}
+
+#[test]
+fn a_session_ends_after_its_time() {
+    let (broker, clock) = timed(Mqtt { max_session_expiry_ms: Some(5_000), ..Mqtt::default() });
+    for (expiry_s, kept_ms) in [(2, 2_000), (60, 5_000), (u32::MAX, 5_000)] {
+        let one = attach(&broker, "one", true).unwrap();
+        broker.detach(&one.handle, one.connection, expiry_s, None);
+        clock.advance(kept_ms - 1);
+        let (wills, next) = broker.due();
+        assert!(wills.is_empty() && next.is_some());
+        assert_eq!(broker.stats().sessions, 1);
+        clock.advance(1);
+        assert_eq!(broker.due().1, None);
+        assert_eq!(broker.stats().sessions, 0);
+    }
+}
+
+#[test]
+fn an_expired_session_is_gone_before_the_timer_looked() {
+    let (broker, clock) = timed(Mqtt::default());
+    let one = attach(&broker, "one", true).unwrap();
+    broker.detach(&one.handle, one.connection, 1, None);
+    clock.advance(1_000);
+    assert!(!attach(&broker, "one", false).unwrap().session_present);
+}
+
+#[test]
+fn a_will_waits_for_its_delay_or_the_end_of_its_session() {
+    let (broker, clock) = timed(Mqtt::default());
+    for (delay_s, expiry_s, due_ms) in [(3, 10, 3_000), (10, 3, 3_000)] {
+        let one = attach(&broker, "one", true).unwrap();
+        assert_eq!(broker.detach(&one.handle, one.connection, expiry_s, will(delay_s)), None);
+        clock.advance(due_ms - 1);
+        assert_eq!(broker.due().0, []);
+        clock.advance(1);
+        assert_eq!(broker.due().0.len(), 1);
+    }
+    let one = attach(&broker, "one", true).unwrap();
+    assert!(broker.detach(&one.handle, one.connection, 10, will(0)).is_some(), "no delay");
+    let one = attach(&broker, "one", true).unwrap();
+    assert!(broker.detach(&one.handle, one.connection, 0, will(5)).is_some(), "no session");
+}
+
+#[test]
+fn a_client_that_is_back_in_time_has_no_will_published() {
+    let (broker, clock) = timed(Mqtt::default());
+    let one = attach(&broker, "one", true).unwrap();
+    broker.detach(&one.handle, one.connection, 10, will(3));
+    let again = attach(&broker, "one", false).unwrap();
+    clock.advance(60_000);
+    assert_eq!(broker.due().0, []);
+    broker.detach(&again.handle, again.connection, 10, will(3));
+    attach(&broker, "one", true).unwrap();
+    assert_eq!(broker.due().0.len(), 1, "a clean start ends the session");
+}
+
+#[test]
+fn a_take_over_publishes_a_will_unless_it_can_wait() {
+    let (broker, _) = timed(Mqtt::default());
+    for (clean, delay_s, published) in [(false, 0, true), (false, 5, false), (true, 5, true)] {
+        let old = attach(&broker, "one", true).unwrap();
+        attach(&broker, "one", clean).unwrap();
+        assert_eq!(broker.detach(&old.handle, old.connection, 60, will(delay_s)).is_some(), published);
+    }
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
+    let broker = broker(10);
+    let ending = Attach { client_id: "one", clean: true, receive_maximum: 1, expiry_s: 0 };
+    let old = broker.attach(&ending).unwrap();
+    subscribe(&broker, &old, "a", 1);
+    let new = attach(&broker, "one", false).unwrap();
+    assert!(!new.session_present && broker.stats().subscriptions == 0);
+    assert!(broker.detach(&old.handle, old.connection, 0, will(5)).is_some());
+    assert_eq!((broker.stats().connections, broker.stats().sessions), (1, 1));
+}
+
+#[test]
+fn a_shared_subscription_gives_each_message_to_one_member_in_turn() {
+    let broker = broker(10);
+    let members: Vec<_> = ["a", "b", "c"].map(|id| attach(&broker, id, true).unwrap()).into();
+    for member in &members {
+        assert_eq!(subscribe(&broker, member, "$share/g/t/#", 1), SubscribeOutcome::Granted(1));
+    }
+    for _ in 0..6 {
+        broker.publish("t/x", "x".into(), 1, false);
+    }
+    assert!(members.iter().all(|member| received(member).len() == 2));
+    assert_eq!(broker.stats().subscriptions, 3);
+    for member in &members {
+        assert!(broker.unsubscribe(&member.handle, member.connection, "$share/g/t/#"));
+    }
+    assert!(!broker.has_subscribers("t/x") && broker.stats().subscriptions == 0);
+}
+
+#[test]
+fn a_member_that_leaves_gives_its_messages_to_another() {
+    let broker = broker(10);
+    let [one, two] = ["a", "b"].map(|id| attach(&broker, id, true).unwrap());
+    subscribe(&broker, &one, "$share/g/t", 1);
+    for payload in ["1", "2"] {
+        broker.publish("t", payload.into(), 1, false);
+    }
+    subscribe(&broker, &two, "$share/g/t", 1);
+    assert_eq!((received(&one).len(), received(&two).len()), (2, 0));
+    broker.detach(&one.handle, one.connection, 0, None);
+    assert_eq!(received(&two).len(), 2);
+    broker.detach(&two.handle, two.connection, 0, None);
+}
+
+#[test]
+fn identifiers_of_all_matching_subscriptions_are_sent() {
+    let broker = broker(10);
+    let one = attach(&broker, "one", true).unwrap();
+    for (filter, identifier) in [("a/+", 7), ("a/#", 8)] {
+        let filter = Filter { identifier: Some(identifier), ..options(filter, 1) };
+        broker.subscribe(&one.handle, one.connection, &filter);
+    }
+    let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0);
+    let (_, grant) = found.pop().unwrap();
+    assert!(found.is_empty());
+    assert_eq!((grant.qos, grant.identifiers.len()), (1, 2));
+}

@@ -1,0 +1,98 @@
+//! Between a connection and the journal: appends, waiting for room, acknowledgements that others' appends release.
+
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, FALLBACK, Step};
+use crate::log::{AppendError, Records};
+use crate::mqtt::close::Close;
+
+/// Publishes that the journal had no room for.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    pub records: Records,
+    pub since: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Appends what the journal had no room for.
+    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+        const ATTEMPTS: usize = 3;
+        for _ in 0..ATTEMPTS {
+            let Some(Blocked { records, since }) = self.blocked.take() else { return Ok(Step::Ready) };
+            self.append(context.waker(), records, Some(since), since)?;
+            if self.blocked.is_none() {
+                // The client was not heard because weir did not listen.
+                self.session.heard(self.door.now());
+                return Ok(Step::Ready);
+            }
+            if self.door.gate.poll_room(context).is_pending() {
+                return Ok(Step::Waiting);
+            }
+        }
+        // There is room, but not enough for these records.
+        self.wake_after(context, FALLBACK);
+        Ok(Step::Waiting)
+    }
+
+    /// Appends `records` (read at `read_at`), or keeps them where the journal is full. Returns them emptied if they
+    /// were taken.
+    pub(super) fn append(
+        &mut self,
+        waker: &Waker,
+        mut records: Records,
+        waiting_since: Option<Instant>,
+        read_at: Instant,
+    ) -> Result<Records, Close> {
+        let mut until = None;
+        if !records.is_empty() {
+            let waits = self.session.acks().has_unsealed();
+            let appended = {
+                // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
+                // the journal. What the client sends again there would stand in front of what it repeats.
+                let Some(_own) = self.handle.own(self.id) else { return Err(Close::TakenOver) };
+                self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now())
+            };
+            match appended {
+                Ok(lsn) => {
+                    until = Some(lsn);
+                    if waits {
+                        self.own_appends = lsn;
+                    }
+                }
+                Err(AppendError::Full) => {
+                    self.blocked = Some(Blocked { records, since: waiting_since.unwrap_or(read_at) });
+                    return Ok(Records::default());
+                }
+                Err(AppendError::Closed) => return Err(Close::Journal),
+                Err(AppendError::TooLarge { .. }) => {
+                    // The configuration is refused where that can happen.
+                    self.door.meters.limit("journal_record");
+                    return Err(Close::Quota);
+                }
+            }
+        }
+        records.clear();
+        let (fresh, last) = self.session.appended(until, read_at);
+        if !fresh.is_empty() {
+            self.handle.hold(self.id, fresh, last);
+        }
+        self.session.begin_append();
+        Ok(records)
+    }
+
+    /// Makes sure that acknowledgements which wait for something else than this connection's own appends leave too: a
+    /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
+    pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
+        if let Some(position) = self.session.acks().waits_for() {
+            if position <= self.door.gate.durable() {
+                context.waker().wake_by_ref();
+            } else if position > self.own_appends {
+                self.wake_after(context, FALLBACK);
+            }
+        }
+        Ok(())
+    }
+}

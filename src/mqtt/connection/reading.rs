@@ -1,0 +1,174 @@
+//! The reading half: bytes to packets, one read at a time.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Connection, Step};
+use crate::log::Records;
+use crate::mqtt::around::Around;
+use crate::mqtt::close::Close;
+use crate::mqtt::frame::{self, Next};
+use crate::mqtt::rate::Pace;
+use crate::mqtt::scratch::{READ_BYTES, Scratch};
+use crate::mqtt::session::Event;
+
+/// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
+/// records larger than the packets they came in.
+const APPEND_BYTES: usize = 128 * 1024;
+/// From this size on, an incomplete packet is read into its own buffer instead of being copied for each read.
+const LARGE_PARTIAL_BYTES: usize = 4 * 1024;
+/// A buffer for incomplete packets is kept up to this size.
+const KEPT_PARTIAL_BYTES: usize = 512;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Reads once and takes what came.
+    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+        if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
+            let bytes = std::mem::take(&mut self.partial);
+            self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+            return Ok(Step::Ready);
+        }
+        if self.partial.len() >= LARGE_PARTIAL_BYTES {
+            return self.read_large(context, scratch);
+        }
+        let Scratch { read, records, out } = scratch;
+        let kept = self.partial.len();
+        read[..kept].copy_from_slice(&self.partial);
+        let end = READ_BYTES.min(kept.saturating_add(self.readable_bytes()));
+        let mut buffer = ReadBuf::new(&mut read[kept..end]);
+        let count = match self.poll_read(context, &mut buffer)? {
+            Poll::Ready(count) => count,
+            Poll::Pending => return Ok(Step::Waiting),
+        };
+        self.empty_partial();
+        self.take(context.waker(), &read[..kept + count], records, out)?;
+        Ok(Step::Ready)
+    }
+
+    /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
+    /// claims to send takes no memory.
+    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+        let mut bytes = std::mem::take(&mut self.partial);
+        let kept = bytes.len();
+        let total = match frame::next(&bytes, self.door.config.max_packet_size_bytes)? {
+            Next::Partial(Some(total)) => total,
+            Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
+        };
+        bytes.resize(total.min(kept * 2).min(kept.saturating_add(self.readable_bytes())), 0);
+        let mut buffer = ReadBuf::new(&mut bytes[kept..]);
+        match self.poll_read(context, &mut buffer)? {
+            Poll::Ready(count) => {
+                bytes.truncate(kept + count);
+                if bytes.len() < total {
+                    self.partial = bytes;
+                    self.session.heard(self.door.now());
+                } else {
+                    self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+                }
+                Ok(Step::Ready)
+            }
+            Poll::Pending => {
+                bytes.truncate(kept);
+                self.partial = bytes;
+                Ok(Step::Waiting)
+            }
+        }
+    }
+
+    /// What the client's rate lets be read now; never 0.
+    fn readable_bytes(&self) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.door.now()).max(1))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, Close> {
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Close::Lost),
+            Poll::Ready(Ok(())) => {
+                let count = buffer.filled().len();
+                if let Some(pace) = &mut self.pace {
+                    pace.took_bytes(count, self.door.now());
+                }
+                self.door.meters.traffic.read(count);
+                Ok(Poll::Ready(count))
+            }
+            Poll::Ready(Err(_)) => Err(Close::Lost),
+        }
+    }
+
+    fn empty_partial(&mut self) {
+        if self.partial.capacity() > KEPT_PARTIAL_BYTES {
+            self.partial = Vec::new();
+        } else {
+            self.partial.clear();
+        }
+    }
+
+    /// Takes the packets in `bytes` and keeps what is left over.
+    fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
+        let now = self.door.now();
+        self.session.heard(now);
+        self.session.begin_append();
+        let mut taken = 0;
+        let mut ended = Ok(());
+        let limited = self.pace.is_some();
+        let (allowed, mut counted) = (self.pace.as_ref().map_or(usize::MAX, |pace| pace.messages(now)), 0);
+        while self.blocked.is_none() && counted < allowed {
+            let counts = limited && bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
+            match self.take_packet(waker, now, &bytes[taken..], records, out) {
+                Ok(0) => break,
+                Ok(count) => {
+                    taken += count;
+                    counted += usize::from(counts);
+                }
+                Err(close) => {
+                    ended = Err(close);
+                    break;
+                }
+            }
+        }
+        if self.blocked.is_none() {
+            // What came before a packet that ends the connection counts all the same.
+            *records = self.append(waker, std::mem::take(records), None, now)?;
+        }
+        self.unread = self.blocked.is_some() || counted >= allowed;
+        if let Some(pace) = &mut self.pace {
+            pace.took_messages(counted, now);
+        }
+        self.partial.extend_from_slice(&bytes[taken..]);
+        self.door.meters.received(&self.session.take_received());
+        ended
+    }
+
+    /// Takes the next packet; returns its length, 0 where it is not complete or has to wait for room in the journal.
+    #[inline]
+    fn take_packet(
+        &mut self,
+        waker: &Waker,
+        now: Instant,
+        bytes: &[u8],
+        records: &mut Records,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Close> {
+        let config = &self.door.config;
+        let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
+        // The journal takes at least the largest packet at once, so it takes this many bytes together.
+        let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
+        if !records.is_empty() && records.bytes() + frame.bytes.len() + self.session.record_overhead() > append_bytes {
+            *records = self.append(waker, std::mem::take(records), None, now)?;
+            if self.blocked.is_some() {
+                return Ok(0);
+            }
+        }
+        let around = Around { door: &self.door, handle: &self.handle, id: self.id };
+        let version = self.session.version();
+        match self.session.on_frame(&frame, &around, records, out)? {
+            Event::None => {}
+            event => around.carry_out(event, version, out)?,
+        }
+        Ok(frame.bytes.len())
+    }
+}

@@ -1,0 +1,112 @@
+//! The sending half: what waits, acknowledgements that became durable, messages for the client.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, Step};
+use crate::defects::{self, Defect};
+use crate::log::Lsn;
+use crate::mqtt::close::Close;
+use crate::mqtt::scratch::{OUTPUT_BYTES, Scratch};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
+    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+        loop {
+            if self.poll_unsent(context)? == Step::Waiting {
+                // Nothing is added to what waits: input, its answers and deliveries wait with it.
+                self.unsent.extend_from_slice(&scratch.out);
+                scratch.out.clear();
+                return Ok(Step::Waiting);
+            }
+            self.write_acks(&mut scratch.out);
+            let more = self.deliver(&mut scratch.out);
+            if scratch.out.is_empty() {
+                return Ok(Step::Ready);
+            }
+            self.send(context, &mut scratch.out)?;
+            if self.unsent.is_empty() && !more {
+                return self.poll_flush(context);
+            }
+        }
+    }
+
+    pub(super) fn write_acks(&mut self, out: &mut Vec<u8>) {
+        if self.session.acks().len() == 0 {
+            return;
+        }
+        let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.gate.durable() };
+        let waiting = self.session.acks().len();
+        if let Some(read_at) = self.session.write_acks(durable, out) {
+            self.door.meters.traffic.acknowledged(waiting - self.session.acks().len());
+            self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
+        }
+    }
+
+    /// Whether there is more to deliver than fits in the output now.
+    fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
+        let now = || self.door.now();
+        let written = self.handle.write(self.id, self.session.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
+        let Some(written) = written else { return false };
+        self.door.meters.written(&written);
+        written.more
+    }
+
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+        let mut sent = 0;
+        let step = loop {
+            if sent == self.unsent.len() {
+                break Step::Ready;
+            }
+            match Pin::new(&mut self.stream).poll_write(context, &self.unsent[sent..]) {
+                Poll::Pending => break Step::Waiting,
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Close::Lost),
+                Poll::Ready(Ok(count)) => sent += count,
+            }
+        };
+        self.unflushed |= sent > 0;
+        self.door.meters.traffic.sent(sent);
+        if step == Step::Ready {
+            self.unsent = Vec::new();
+            return self.poll_flush(context);
+        }
+        self.unsent.drain(..sent);
+        Ok(step)
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+        if !self.unflushed {
+            return Ok(Step::Ready);
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => Ok(Step::Waiting),
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                Ok(Step::Ready)
+            }
+            Poll::Ready(Err(_)) => Err(Close::Lost),
+        }
+    }
+
+    /// Writes `out`; what the socket does not take becomes `unsent`. Leaves `out` empty.
+    fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Close> {
+        let mut sent = 0;
+        while sent < out.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &out[sent..]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    out.clear();
+                    return Err(Close::Lost);
+                }
+                Poll::Ready(Ok(count)) => sent += count,
+            }
+        }
+        self.unflushed |= sent > 0;
+        self.door.meters.traffic.sent(sent);
+        self.unsent.extend_from_slice(&out[sent..]);
+        out.clear();
+        Ok(())
+    }
+}
