@@ -42,7 +42,7 @@ pub enum Command {
     /// Copies of the whole state, each in one file.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
-    /// Tokens for the HTTP API.
+    /// Tokens for the HTTP API. A running weir reads the file again on SIGHUP (`systemctl reload weir`).
     #[command(subcommand)]
     Token(TokenCommand),
     /// Ask a running weir whether it is healthy; for container health checks.
@@ -161,7 +161,6 @@ pub struct HealthArguments {
     pub api: ApiArguments,
 }
 
-/// A running weir reads the file again on SIGHUP (`systemctl reload weir`).
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make a token and print its secret, which is stored nowhere.

@@ -23,11 +23,11 @@ fn warn(policy: &HttpPolicy, config: &Http) {
     }
 }
 
-/// Adds what `weir check` finds.
-pub fn check(config: &Http, findings: &mut Findings) {
-    match HttpPolicy::load(config) {
-        Ok(policy) => findings.warnings.extend(policy.warnings(config)),
-        Err(error) => findings.faults.extend(faults(error)),
+/// `weir check`'s look at the tokens file.
+pub fn check(config: &Config) -> Findings {
+    match HttpPolicy::load(&config.http) {
+        Ok(policy) => Findings { warnings: policy.warnings(&config.http), ..Findings::default() },
+        Err(error) => Findings { faults: faults(error).collect(), ..Findings::default() },
     }
 }
 

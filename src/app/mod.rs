@@ -1,5 +1,6 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
+mod check;
 mod health;
 mod http_access;
 mod notify;
@@ -47,9 +48,10 @@ use weir::state::StateError;
 use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
 use weir::telemetry::logging::Filter;
-use weir::tls::{Findings, TlsError};
+use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+pub use check::check;
 pub use health::{base_url, health};
 use reload::Reloader;
 use shutdown::{Cause, Failures};
@@ -88,13 +90,6 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     // Tasks that hang must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result.map(|()| ExitCode::SUCCESS)
-}
-
-/// `weir check`'s look at the files that the config names.
-pub fn check(config: &Config) -> Findings {
-    let mut findings = tls::check(config);
-    http_access::check(&config.http, &mut findings);
-    findings
 }
 
 /// What everything else is built on.
