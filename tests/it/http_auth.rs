@@ -173,19 +173,27 @@ fn stream(address: SocketAddr, token: &str) -> BufReader<TcpStream> {
     reader
 }
 
+/// Waits until the server ends the stream. Comments that keep it alive come all the while.
+#[track_caller]
+fn wait_end(mut stream: BufReader<TcpStream>) {
+    wait_for("the stream ends", || {
+        let read = stream.read(&mut [0; 1_024]).expect("the stream goes on or ends");
+        (read == 0).then_some(())
+    });
+}
+
 #[test]
 fn tokens_come_and_go_under_a_running_weir() {
     let (weir, read, operate) = guarded(&[]);
     let ask = |token: &str| status(&weir, "GET", "/api/v1/status", Some(token));
-    let (mut ends, _goes_on) = (stream(weir.http(), &read), stream(weir.http(), &operate));
+    let (ends, _goes_on) = (stream(weir.http(), &read), stream(weir.http(), &operate));
     let new = add(&weir, "new", "read");
     fails(&weir_does(&weir, &["token", "remove", "reader"]), 0, "removed reader");
     assert_eq!((ask(&new), ask(&read)), (401, 200), "nothing changes before SIGHUP");
     weir.signal(Signal::HUP);
     wait_for("the new token is taken", || (ask(&new) == 200).then_some(()));
     assert_eq!(ask(&read), 401);
-    let mut rest = Vec::new();
-    ends.read_to_end(&mut rest).expect("the stream of the removed token ends");
+    wait_end(ends);
     let clients = || {
         let shown = http::ask(weir.http(), "GET", "/metrics", Some(&new)).ok().text();
         shown.contains("weir_http_stream_clients 1\n").then_some(())
@@ -211,7 +219,7 @@ fn tokens_come_and_go_under_a_running_weir() {
 fn tokens_are_asked_for_from_a_reload_on() {
     let weir = Weir::start(&[]);
     let ask = |token: Option<&str>| status(&weir, "GET", "/api/v1/status", token);
-    let mut open = stream(weir.http(), "of nobody");
+    let open = stream(weir.http(), "of nobody");
     assert_eq!(ask(None), 200);
     weir.configure(&[TOKENS, ("http.auth.metrics", "'open'")]);
     let secret = add(&weir, "panel", "read");
@@ -219,7 +227,7 @@ fn tokens_are_asked_for_from_a_reload_on() {
     wait_for("tokens are asked for", || (ask(None) == 401).then_some(()));
     assert_eq!(ask(Some(&secret)), 200);
     assert_eq!(status(&weir, "GET", "/metrics", None), 200);
-    open.read_to_end(&mut Vec::new()).expect("the stream that came without one ends");
+    wait_end(open);
     weir.configure(&[]);
     weir.signal(Signal::HUP);
     wait_for("they are not asked for any more", || (ask(None) == 200).then_some(()));

@@ -121,16 +121,17 @@ async fn what_is_open_ends_with_its_token() {
     let access = HttpAccess::new(HttpPolicy::load(&config(&path, None)).unwrap(), clock.clone());
     let open = |secret: &str| {
         let caller = access.judge(Some(secret), Role::Read).unwrap();
-        tokio::spawn(access.clone().ended(caller, Role::Read))
+        // Bounded, so that one that does not end fails the test.
+        tokio::spawn(tokio::time::timeout(Duration::from_secs(60), access.clone().ended(caller, Role::Read)))
     };
     let (stays, goes, brief) = (open(&stays), open(&goes), open(&brief));
     tokens::remove(&path, "goes").unwrap();
     access.replace(HttpPolicy::load(&config(&path, None)).unwrap());
-    goes.await.unwrap();
+    goes.await.unwrap().expect("it ends");
     assert!(!stays.is_finished() && !brief.is_finished());
     clock.0.store(1_000, Ordering::SeqCst);
-    brief.await.unwrap();
+    brief.await.unwrap().expect("it ends");
     assert!(!stays.is_finished());
     access.replace(HttpPolicy::default());
-    stays.await.unwrap();
+    stays.await.unwrap().expect("it ends");
 }

@@ -178,7 +178,8 @@ async fn a_stream_ends_with_its_token() {
     tokens::remove(&guarded.directory.path().join("tokens"), "reader").expect("it is there");
     assert_eq!(guarded.ask("GET", "/", &[&bearer(&guarded.read)]).await.status, 200, "not read again yet");
     guarded.reload();
-    assert!(reads.collect().await.expect("an end").to_bytes().is_empty());
+    let ended = tokio::time::timeout(Duration::from_secs(60), reads.collect()).await.expect("it ends");
+    assert!(ended.expect("an end").to_bytes().is_empty());
     assert_eq!(guarded.ask("GET", "/", &[&bearer(&guarded.read)]).await.status, 401);
     assert!(!operates.is_finished());
     guarded.site.state.closing.cancel();
