@@ -3,6 +3,7 @@
 mod access;
 mod check;
 mod health;
+mod http_access;
 mod notify;
 mod reload;
 mod resources;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use weir::access::Policy;
+use weir::access::tokens::TokensError;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, ConfigErrors, LogFormat};
 use weir::core::record;
@@ -115,7 +117,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() {
+        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -213,6 +215,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
+    let http_access = http_access::load(&config.http, &clock)?;
     let access = access::load(config)?;
     let policy = access.policy();
     let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access).await?;
@@ -225,6 +228,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         Box::new(filter),
         Box::new(server.entrance()),
         Box::new(certificates.clone()),
+        Box::new(http_access.clone()),
         Box::new(Policies(server.entrance())),
     ];
     let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
@@ -238,6 +242,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(server.entrance()),
+        access: http_access,
         certificates: certificates.all(),
         clock,
     });
@@ -413,7 +418,8 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let for_people = config.log.format == LogFormat::Text;
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
-        source::print_where_to_look(running.addresses.mqtt, running.addresses.http, &config.node.data_dir);
+        let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
+        source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
 }
 

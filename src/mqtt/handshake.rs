@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use zeroize::Zeroize as _;
 
 use super::Version;
 use super::broker::{Attach, Attached, Broker};
@@ -78,7 +79,9 @@ pub(crate) async fn read_connect(
             Ok(Next::Partial(_)) => {}
             Ok(Next::Frame(frame)) => {
                 let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
-                return Ok((connect, bytes[frame.bytes.len()..].to_vec()));
+                let rest = bytes[frame.bytes.len()..].to_vec();
+                bytes.zeroize(); // there was a password in it
+                return Ok((connect, rest));
             }
             // The version is not known yet.
             Err(Close::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),

@@ -9,11 +9,11 @@ import paho.mqtt.client as mqtt
 port, version, qos, device, start = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 protocol = mqtt.MQTTv5 if version == "5" else mqtt.MQTTv311
 connected, subscribed, done = threading.Event(), threading.Event(), threading.Event()
-windows = []
+windows, outcome = [], []
 
 
 def on_connect(client, userdata, flags, reason, properties):
-    assert not reason.is_failure, reason
+    outcome.append(reason)
     connected.set()
 
 
@@ -40,6 +40,7 @@ client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subsc
 client.connect("localhost" if secure else "127.0.0.1", port)
 client.loop_start()
 assert connected.wait(30), "no CONNACK"
+assert not outcome[0].is_failure, outcome[0]
 client.subscribe(f"weir/windows/{device}/+", qos)
 assert subscribed.wait(30), "no SUBACK"
 for seq, offset in enumerate([0, 1000, 7000]):
