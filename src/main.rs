@@ -102,6 +102,10 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
             commands::passwd::run(command, &config, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Token(command) => {
+            commands::token::run(&command, &config, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Health(arguments) => app::health(&arguments, &config),
     }
 }
@@ -133,7 +137,7 @@ fn journal(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode>
 fn savepoint(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
-        SavepointCommand::Create { url } => commands::savepoint::create(config, url.as_deref(), &mut out)?,
+        SavepointCommand::Create { url, api } => commands::savepoint::create(config, url.as_deref(), &api, &mut out)?,
         SavepointCommand::List { directory } => {
             let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
             if !commands::savepoint::list(&directory, &mut out)? {

@@ -2,11 +2,14 @@
 
 mod failures;
 mod hashing;
+pub mod http_access;
 mod identity;
 mod login;
 mod password;
 mod policy;
 mod remembered;
+pub mod secret_file;
+pub mod tokens;
 mod users;
 
 use std::net::IpAddr;

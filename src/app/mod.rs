@@ -3,6 +3,7 @@
 mod access;
 mod check;
 mod health;
+mod http_access;
 mod notify;
 mod reload;
 mod resources;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use weir::access::tokens::TokensError;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, ConfigErrors, LogFormat};
 use weir::core::record;
@@ -113,7 +115,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() {
+        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -211,16 +213,22 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
-    let access = access::load(config)?;
+    let mqtt_access = access::load(config)?;
     let mut server =
-        mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access.clone()).await?;
+        mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), mqtt_access.clone()).await?;
+    let access = http_access::load(&config.http, &clock)?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
     }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let reloadable: Vec<Box<dyn reload::Part>> =
-        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone()), Box::new(Policies(access))];
+    let reloadable: Vec<Box<dyn reload::Part>> = vec![
+        Box::new(filter),
+        Box::new(server.entrance()),
+        Box::new(certificates.clone()),
+        Box::new(Policies(mqtt_access)),
+        Box::new(access.clone()),
+    ];
     let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
     let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
     let source = AppSource::new(config, parts, reloader.outcome(), started);
@@ -232,6 +240,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(server.entrance()),
+        access,
         certificates: certificates.all(),
         clock,
     });
@@ -382,7 +391,8 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let for_people = config.log.format == LogFormat::Text;
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
-        source::print_where_to_look(running.addresses.mqtt, running.addresses.http, &config.node.data_dir);
+        let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
+        source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
 }
 

@@ -6,3 +6,4 @@ pub mod passwd;
 pub mod repair;
 pub mod replay;
 pub mod savepoint;
+pub mod token;

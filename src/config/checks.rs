@@ -13,6 +13,7 @@ pub(super) fn check(document: &mut Document<'_>) {
     node(document);
     listeners(document);
     simulator(document);
+    http_access(document);
     tls(document);
     topics(document);
     names(document);
@@ -83,6 +84,23 @@ fn simulator(document: &mut Document<'_>) {
     if document.config.simulator.enabled && !document.config.mqtt.allows_anonymous() {
         let wrong = "the simulator connects without credentials, and such clients are not let in";
         fault(document, "simulator.enabled", wrong, "false, or mqtt.allow_anonymous = true");
+    }
+}
+
+/// The HTTP API is never open to other machines by accident, and never shut for everybody.
+fn http_access(document: &mut Document<'_>) {
+    let http = &document.config.http;
+    if !http.allows_anonymous() && http.auth.tokens.is_none() {
+        let wrong = "it is false and there are no tokens: nobody could use the API";
+        fault(document, "http.allow_anonymous", wrong, "http.auth.tokens, or http.allow_anonymous = true");
+        return;
+    }
+    let accidents: Vec<_> = http.open_by_accident().collect();
+    for (key, address) in accidents {
+        let wrong = format!("{address} can be reached from other machines and requests need no token");
+        let expected = "http.auth.tokens, or http.allow_anonymous = true; \
+                        only loopback listeners may be open to everybody without saying so";
+        fault(document, key, wrong, expected);
     }
 }
 

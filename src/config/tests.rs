@@ -202,6 +202,8 @@ const ANYBODY: &str = "and clients need no credentials; expected mqtt.auth.users
 
 #[test]
 fn an_open_listener_must_say_that_anyone_may_connect() {
+    // What HTTP itself asks for is not asked for here.
+    let open_http = ("WEIR_HTTP__ALLOW_ANONYMOUS", "true");
     let reached = "can be reached from other machines";
     let over_http = format!("{reached} (MQTT over WebSocket is on its path /mqtt)");
     check(
@@ -211,12 +213,12 @@ fn an_open_listener_must_say_that_anyone_may_connect() {
     );
     check(
         "[mqtt]\nallow_anonymous = \"auto\"\n[http]\nlisten = \"[::]:80\"\n",
-        &[],
+        &[open_http],
         &[&format!("weir.toml:4: http.listen: [::]:80 {over_http} {ANYBODY}")],
     );
     check(
         "[mqtt.tls]\nlisten = \"0.0.0.0:1\"\ncert = \"c\"\nkey = \"k\"\n[http.tls]\nlisten = \"0.0.0.0:2\"\ncert = \"c\"\nkey = \"k\"\n",
-        &[],
+        &[open_http],
         &[
             &format!("weir.toml:2: mqtt.tls.listen: 0.0.0.0:1 {reached} {ANYBODY}"),
             &format!("weir.toml:6: http.tls.listen: 0.0.0.0:2 {over_http} {ANYBODY}"),
@@ -252,6 +254,30 @@ fn the_simulator_has_no_credentials() {
             "weir.toml:4: simulator.enabled: the simulator connects without credentials, and such clients are not let in; expected false, or mqtt.allow_anonymous = true",
         ],
     );
+}
+
+#[test]
+fn an_http_listener_for_others_must_ask_for_tokens_or_say_that_it_does_not() {
+    let expected = "can be reached from other machines and requests need no token; expected http.auth.tokens, or \
+                    http.allow_anonymous = true; only loopback listeners may be open to everybody without saying so";
+    // MQTT over WebSocket comes through these listeners too.
+    let mqtt = [("WEIR_MQTT__ALLOW_ANONYMOUS", "true")];
+    let plain = format!("weir.toml:2: http.listen: 0.0.0.0:80 {expected}");
+    let secure = format!("weir.toml:2: http.tls.listen: [::]:443 {expected}");
+    check("[http]\nlisten = \"0.0.0.0:80\"\n", &mqtt, &[&plain]);
+    check("[http]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = \"auto\"\n", &mqtt, &[&plain]);
+    let tls = "[http.tls]\nlisten = \"[::]:443\"\ncert = \"c\"\nkey = \"k\"\n";
+    check(tls, &mqtt, &[&secure]);
+    let nobody = "http.allow_anonymous: it is false and there are no tokens: nobody could use the API; \
+                  expected http.auth.tokens, or http.allow_anonymous = true";
+    check("[http]\nallow_anonymous = false\n", &mqtt, &[&format!("weir.toml:2: {nobody}")]);
+    let open = good("[http]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = true\n", &mqtt);
+    assert!(open.http.allows_anonymous());
+    let asked = good("[http]\nlisten = \"0.0.0.0:80\"\n[http.auth]\ntokens = \"t\"\n", &mqtt);
+    assert!(!asked.http.allows_anonymous());
+    assert!(good("", &mqtt).http.allows_anonymous());
+    let both = good("[http]\nallow_anonymous = true\n[http.auth]\ntokens = \"t\"\nmetrics = \"open\"\n", &mqtt);
+    assert_eq!((both.http.allows_anonymous(), both.http.auth.metrics), (true, MetricsAccess::Open));
 }
 
 #[test]
