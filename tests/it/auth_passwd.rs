@@ -189,14 +189,14 @@ fn faults_of_the_users_file_are_told_all_at_once() {
 #[test]
 fn a_listener_that_others_reach_is_never_open_by_accident() {
     let open = [("mqtt.listen", "'0.0.0.0:0'"), ("http.listen", "'[::]:0'")];
-    let weir = Weir::prepare(&open);
+    let weir = Weir::prepare(&[open[0], open[1], ("http.allow_anonymous", "true")]);
     check_start(&weir, &["mqtt.listen: 0.0.0.0:0 can be reached", "http.listen: [::]:0 can be reached"]);
-    let (mqtt, http) = (open[0], open[1]);
-    let said_so = Weir::start(&[mqtt, http, ("mqtt.allow_anonymous", "true")]);
+    let (mqtt, http, open_http) = (open[0], open[1], ("http.allow_anonymous", "true"));
+    let said_so = Weir::start(&[mqtt, http, open_http, ("mqtt.allow_anonymous", "true")]);
     let output = said_so.output();
     assert!(output.contains("WARN") && output.contains("whoever reaches mqtt.listen, http.listen (/mqtt)"), "{output}");
     assert_eq!(Connect::new(Version::V4, "c").code(([127, 0, 0, 1], said_so.mqtt().port()).into()), 0);
-    let mut users = with_users(&[("ada", "a")], &[mqtt, http]);
+    let mut users = with_users(&[("ada", "a")], &[mqtt, http, open_http]);
     users.restart();
     let address = ([127, 0, 0, 1], users.mqtt().port()).into();
     assert_eq!(Connect::new(Version::V4, "c").code(address), 5);
