@@ -265,10 +265,11 @@ fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: Version) -> Re
     if packet_id == 0 { Err(Close::Malformed) } else { Ok((packet_id, properties)) }
 }
 
-/// [MQTT-3.8.3-1], [MQTT-4.7.3-1]. Whether its wildcards stand right is for the SUBACK to say.
+/// [MQTT-3.8.3-1], [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1]. The reason 0x8F of a SUBACK is for filters that are
+/// correctly formed [section 3.9.3].
 fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
     let filter = take_plain_text(body)?;
-    if filter.is_empty() || !topic::is_shallow(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
+    if !topic::valid_filter(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.
