@@ -48,6 +48,8 @@ pub(crate) struct Connect {
     pub password: Option<Bytes>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,
+    /// Where the client asks for problem information, the largest packet that may carry it.
+    pub explain_within: Option<usize>,
 }
 
 /// A will message.
@@ -144,6 +146,7 @@ fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Conne
         user_name,
         password,
         enhanced_auth: properties.enhanced_auth,
+        explain_within: properties.explain.then_some(properties.maximum_packet_bytes as usize),
     })
 }
 

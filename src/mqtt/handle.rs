@@ -1,10 +1,14 @@
 //! A session's part that outlives its connection, shared by the broker and the connection that owns it now.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::Version;
 use super::close::Close;
@@ -19,6 +23,9 @@ pub(crate) type ConnectionId = u64;
 
 /// The session was discarded: no connection has this number.
 pub(crate) const DISCARDED: ConnectionId = u64::MAX;
+
+/// How long a new connection waits for the one before it to look at its socket; it does so when it is next polled.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Locks although a holder panicked: a panic ends one connection, and the others go on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,6 +48,10 @@ pub(crate) struct Handle {
     owner: AtomicU64,
     /// Whether there may be something to deliver: the connection looks without locking.
     outbound: AtomicBool,
+    /// Whether a new connection waits for the owner to look at its socket.
+    asked: AtomicBool,
+    /// Told when the owner has looked, and when it has ended.
+    looked: Notify,
     kept: Mutex<Kept>,
     totals: Arc<Totals>,
 }
@@ -93,8 +104,16 @@ impl Handle {
             received_until: Lsn(0),
             waker: None,
         };
-        let (owner, outbound) = (AtomicU64::new(owner), AtomicBool::new(false));
-        Self { id, client_id, owner, outbound, kept: Mutex::new(kept), totals }
+        Self {
+            id,
+            client_id,
+            owner: AtomicU64::new(owner),
+            outbound: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            looked: Notify::new(),
+            kept: Mutex::new(kept),
+            totals,
+        }
     }
 
     /// The connection that owns the session now.
@@ -134,6 +153,37 @@ impl Handle {
     /// Whether a connection has it now.
     pub fn is_connected(&self) -> bool {
         !matches!(self.owner(), 0 | DISCARDED)
+    }
+
+    /// Completes when the connection that has the session, if one has, has taken what its client sent on it until now,
+    /// or has ended.
+    pub async fn settle(&self) {
+        let mut looked = pin!(self.looked.notified());
+        looked.as_mut().enable();
+        let waker = {
+            let kept = self.any();
+            if !self.is_connected() {
+                return;
+            }
+            self.asked.store(true, Ordering::Release);
+            kept.waker.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        // Without an answer the new connection goes on: it takes the session over as it is.
+        let _ = timeout(SETTLE, looked).await;
+    }
+
+    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Handle::looked`] answers.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
+    }
+
+    /// The owner has looked, or has ended.
+    pub fn looked(&self) {
+        self.looked.notify_waiters();
     }
 
     /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it

@@ -59,12 +59,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     cancel: CancellationToken,
     first: First,
 ) {
+    let mut explain_within = None;
+    if let Ok((connect, _)) = &first {
+        explain_within = connect.explain_within;
+        door.broker.settle(&connect.client_id).await;
+    }
     let welcomed = first.and_then(|(connect, rest)| {
         handshake::welcome(connect, peer, &door.broker, &door.config).map(|welcome| (welcome, rest))
     });
     match welcomed {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
-        Err(refusal) => refuse(stream, &door, refusal).await,
+        Err(refusal) => refuse(stream, &door, refusal.explained(explain_within)).await,
     }
 }
 
@@ -89,6 +94,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
     let options = SessionOptions {
         version: connect.version,
+        is_3_1: connect.is_3_1,
         client_id: Arc::clone(&client_id),
         keep_alive_s: connect.keep_alive_s,
         expiry_s: connect.session_expiry_s,
@@ -102,6 +108,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         id: attached.connection,
         session: Session::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
+        explain_within: connect.explain_within,
         read: rest,
         reply,
         cancel,
@@ -117,7 +124,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         will.message.publisher = attached.handle.id;
         will
     });
-    if let Some(will) = door.broker.detach(&attached.handle, attached.connection, expiry_s, will) {
+    let will = door.broker.detach(&attached.handle, attached.connection, expiry_s, will);
+    attached.handle.looked();
+    if let Some(will) = will {
         publish_will(&door, will).await;
     }
     if close != Close::Lost {
