@@ -1,10 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use weir::access::tokens::Role;
 use weir::simulator;
+use weir::simulator::http_client::ApiArguments;
 
 /// A telemetry appliance in one process: durable MQTT ingest, event-time windows, HTTP and Prometheus.
 #[derive(Debug, Parser)]
@@ -39,6 +42,9 @@ pub enum Command {
     /// Copies of the whole state, each in one file.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
+    /// Tokens for the HTTP API. A running weir reads the file again on SIGHUP (`systemctl reload weir`).
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Ask a running weir whether it is healthy; for container health checks.
     Health(HealthArguments),
 }
@@ -117,6 +123,8 @@ pub struct ErrorsArguments {
     /// Base URL of the HTTP listener; default: the config's http.listen.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    #[command(flatten)]
+    pub api: ApiArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +134,8 @@ pub enum SavepointCommand {
         /// Base URL of a running weir; default: the one that runs on the config's data directory, if one does.
         #[arg(long, value_name = "URL")]
         url: Option<String>,
+        #[command(flatten)]
+        api: ApiArguments,
     },
     /// Show the savepoints of a data directory, newest first. Exit code 65 where one cannot be used.
     List {
@@ -147,4 +157,46 @@ pub struct HealthArguments {
     /// Ask /readyz instead of /healthz.
     #[arg(long)]
     pub ready: bool,
+    #[command(flatten)]
+    pub api: ApiArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print its secret, which is stored nowhere.
+    Add {
+        /// Who it is for: the name in weir's log.
+        name: String,
+        /// What it allows: read (everything that changes nothing) or operate (savepoints and replays too).
+        #[arg(long, value_parser = parse_role, value_name = "read|operate")]
+        role: Role,
+        /// Time after which it is worth nothing, such as 90d.
+        #[arg(long, value_name = "DURATION", value_parser = simulator::parse_duration)]
+        expires: Option<Duration>,
+        #[command(flatten)]
+        file: TokensFile,
+    },
+    /// Remove a token.
+    Remove {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        file: TokensFile,
+    },
+    /// Show names, roles and expiries.
+    List {
+        #[command(flatten)]
+        file: TokensFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TokensFile {
+    /// The tokens file; default: the config's http.auth.tokens.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+fn parse_role(text: &str) -> Result<Role, String> {
+    Role::named(text).ok_or_else(|| "give read or operate".to_owned())
 }

@@ -98,6 +98,10 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
         Command::Journal(command) => journal(command, &config),
         Command::Errors(command) => commands::errors::run(&command, &config),
         Command::Savepoint(command) => savepoint(command, &config),
+        Command::Token(command) => {
+            commands::token::run(&command, &config, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Health(arguments) => app::health(&arguments, &config),
     }
 }
@@ -129,7 +133,7 @@ fn journal(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode>
 fn savepoint(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
-        SavepointCommand::Create { url } => commands::savepoint::create(config, url.as_deref(), &mut out)?,
+        SavepointCommand::Create { url, api } => commands::savepoint::create(config, url.as_deref(), &api, &mut out)?,
         SavepointCommand::List { directory } => {
             let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
             if !commands::savepoint::list(&directory, &mut out)? {

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
-
 use weir::config::Config;
-use weir::simulator::http_client;
+use weir::simulator::http_client::Client;
 
 use crate::cli::HealthArguments;
 
@@ -26,12 +24,10 @@ pub fn base_url(named: Option<&str>, config: &Config) -> String {
 /// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
 pub fn health(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let url = base_url(arguments.url.as_deref(), config);
-    let Some(authority) = http_client::authority(&url) else {
-        bail!("{url} is not a URL of the form http://HOST:PORT");
-    };
+    let client = Client::new(&url, &arguments.api)?;
     let path = if arguments.ready { "/readyz" } else { "/healthz" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let response = match runtime.block_on(http_client::get(authority, path)) {
+    let response = match runtime.block_on(client.get(path)) {
         Ok(response) => response,
         Err(error) => {
             eprintln!("weir: no answer from {url}{path}: {error}");

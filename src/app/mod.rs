@@ -1,6 +1,8 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
+mod check;
 mod health;
+mod http_access;
 mod notify;
 mod reload;
 mod resources;
@@ -28,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use weir::access::tokens::TokensError;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, LogFormat};
 use weir::core::record;
@@ -48,12 +51,12 @@ use weir::telemetry::logging::Filter;
 use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+pub use check::check;
 pub use health::{base_url, health};
 use reload::Reloader;
 use shutdown::{Cause, Failures};
 use source::{AppSource, Parts};
 use storage::Storage;
-pub use tls::check;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
@@ -110,7 +113,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() {
+        if cause.is::<TlsError>() || cause.is::<TokensError>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -208,6 +211,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
+    let access = http_access::load(&config.http, &clock)?;
     let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
@@ -215,7 +219,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
     let reloadable: Vec<Box<dyn reload::Part>> =
-        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone())];
+        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone()), Box::new(access.clone())];
     let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
     let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
     let source = AppSource::new(config, parts, reloader.outcome(), started);
@@ -227,6 +231,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(server.entrance()),
+        access,
         certificates: certificates.all(),
         clock,
     });
@@ -377,7 +382,8 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let for_people = config.log.format == LogFormat::Text;
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
-        source::print_where_to_look(running.addresses.mqtt, running.addresses.http, &config.node.data_dir);
+        let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
+        source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
 }
 

@@ -164,16 +164,18 @@ impl Source for AppSource {
     }
 }
 
-/// The first thing a new user needs.
-pub fn print_where_to_look(mqtt: std::net::SocketAddr, http: std::net::SocketAddr, data_dir: &Path) {
+/// The first thing a new user needs. `tokens`: the HTTP API asks for one.
+pub fn print_where_to_look(mqtt: std::net::SocketAddr, http: std::net::SocketAddr, tokens: bool, data_dir: &Path) {
+    // In a variable, so that the lines can be copied as they are and no history keeps the token.
+    let with = if tokens { "-H \"Authorization: Bearer $WEIR_TOKEN\" " } else { "" };
     println!(
         "\n  publish   mosquitto_pub -p {mqtt_port} -t devices/pump-7/telemetry -q 1 \\\n              \
          -m '{{\"metric\":\"temperature\",\"value\":21.5}}'\n  \
-         windows   curl -s 'http://{http}/api/v1/windows?order=desc&limit=3'\n  \
-         errors    curl -s 'http://{http}/api/v1/errors?order=desc&limit=3'\n  \
-         status    curl -s http://{http}/api/v1/status\n  \
-         live      curl -sN http://{http}/api/v1/stream\n  \
-         metrics   curl -s http://{http}/metrics\n  \
+         windows   curl -s {with}'http://{http}/api/v1/windows?order=desc&limit=3'\n  \
+         errors    curl -s {with}'http://{http}/api/v1/errors?order=desc&limit=3'\n  \
+         status    curl -s {with}http://{http}/api/v1/status\n  \
+         live      curl -sN {with}http://{http}/api/v1/stream\n  \
+         metrics   curl -s {with}http://{http}/metrics\n  \
          data      {data}\n",
         mqtt_port = mqtt.port(),
         data = data_dir.display(),

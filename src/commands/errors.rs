@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
 use weir::config::Config;
-use weir::simulator::http_client::{self, Response};
+use weir::simulator::http_client::{Client, Response};
 
 use crate::app::base_url;
 use crate::cli::{ErrorsArguments, ErrorsCommand};
@@ -23,11 +23,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Runs one of the commands.
 pub fn run(command: &ErrorsCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let (ErrorsCommand::List(arguments) | ErrorsCommand::Replay(arguments)) = command;
-    let url = base_url(arguments.url.as_deref(), config);
-    let Some(authority) = http_client::authority(&url) else {
-        bail!("{url} is not a URL of the form http://HOST:PORT");
-    };
-    let errors = Errors { authority, filters: filters(arguments), left: arguments.limit.unwrap_or(u64::MAX) };
+    let client = Client::new(&base_url(arguments.url.as_deref(), config), &arguments.api)?;
+    let errors = Errors { client: &client, filters: filters(arguments), left: arguments.limit.unwrap_or(u64::MAX) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
         ErrorsCommand::List(_) => runtime.block_on(list(errors))?,
@@ -57,7 +54,7 @@ fn percent_encode(text: &str) -> String {
 
 /// The errors asked for.
 struct Errors<'a> {
-    authority: &'a str,
+    client: &'a Client,
     filters: String,
     /// How many more of them at most.
     left: u64,
@@ -69,9 +66,9 @@ impl Errors<'_> {
         let limit = PAGE.min(self.left).max(1);
         let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let path = format!("/api/v1/errors?limit={limit}{}{cursor}", self.filters);
-        let mut page = ask(self.authority, &path, None).await?;
+        let mut page = ask(self.client, &path, None).await?;
         let Some(Value::Array(mut errors)) = page.get_mut("errors").map(Value::take) else {
-            bail!("http://{}{path} is not a list of errors; is it a weir of this version?", self.authority);
+            bail!("{}{path} is not a list of errors; is it a weir of this version?", self.client.base());
         };
         errors.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= errors.len() as u64;
@@ -81,22 +78,27 @@ impl Errors<'_> {
 }
 
 /// Asks until the answer is not "try again".
-async fn ask(authority: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+async fn ask(client: &Client, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let mut attempt = 1;
     loop {
         let answered = match body {
-            None => http_client::get(authority, path).await,
-            Some(body) => http_client::post(authority, path, body.to_string().into()).await,
+            None => client.get(path).await,
+            Some(body) => client.post(path, body.to_string().into()).await,
         };
         // Without its source: that nobody answers is no failure of a disk, which the exit code would say.
-        let Response { status, body: answer } = answered.map_err(|error| anyhow!("{error}"))?;
+        let response = answered.map_err(|error| anyhow!("{error}"))?;
+        if let Some(refused) = client.refused(&response) {
+            bail!("{refused}");
+        }
+        let Response { status, body: answer } = response;
+        let base = client.base();
         let answer: Value = serde_json::from_slice(&answer)
-            .with_context(|| format!("http://{authority}{path} answered {status} without JSON; is it a weir?"))?;
+            .with_context(|| format!("{base}{path} answered {status} without JSON; is it a weir?"))?;
         match status {
             200 => return Ok(answer),
             503 if attempt < ATTEMPTS => tokio::time::sleep(PAUSE).await,
             _ => {
-                bail!("http://{authority}{path}: {status}: {}", answer["detail"].as_str().unwrap_or("no reason given"))
+                bail!("{base}{path}: {status}: {}", answer["detail"].as_str().unwrap_or("no reason given"))
             }
         }
         attempt += 1;
@@ -178,7 +180,7 @@ async fn replay(mut errors: Errors<'_>) -> anyhow::Result<()> {
 
 async fn replay_all(errors: &mut Errors<'_>, progress: &mut Progress) -> anyhow::Result<()> {
     // What is rejected again while this runs comes behind the newest error of now.
-    let newest = ask(errors.authority, "/api/v1/errors?order=desc&limit=1", None).await?;
+    let newest = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None).await?;
     let newest = newest["errors"][0]["seq"].as_u64();
     let mut cursor = None;
     while errors.left > 0 {
@@ -188,7 +190,7 @@ async fn replay_all(errors: &mut Errors<'_>, progress: &mut Progress) -> anyhow:
         let seqs: Vec<u64> = seqs.into_iter().filter(|seq| Some(*seq) <= newest).collect();
         if !seqs.is_empty() {
             progress.found += seqs.len() as u64;
-            replay_page(errors.authority, seqs, progress).await?;
+            replay_page(errors.client, seqs, progress).await?;
             show(progress);
         }
         cursor = next;
@@ -199,9 +201,9 @@ async fn replay_all(errors: &mut Errors<'_>, progress: &mut Progress) -> anyhow:
     Ok(())
 }
 
-async fn replay_page(authority: &str, mut seqs: Vec<u64>, progress: &mut Progress) -> anyhow::Result<()> {
+async fn replay_page(client: &Client, mut seqs: Vec<u64>, progress: &mut Progress) -> anyhow::Result<()> {
     for _ in 0..ATTEMPTS {
-        let answer = ask(authority, "/api/v1/errors/replay", Some(&json!({ "seqs": seqs }))).await?;
+        let answer = ask(client, "/api/v1/errors/replay", Some(&json!({ "seqs": seqs }))).await?;
         seqs = progress.take(&answer)?;
         if seqs.is_empty() {
             return Ok(());
@@ -234,6 +236,7 @@ mod tests {
             to: None,
             limit: None,
             url: None,
+            api: Default::default(),
         };
         assert_eq!(
             filters(&arguments),

@@ -5,3 +5,4 @@ pub mod journal;
 pub mod repair;
 pub mod replay;
 pub mod savepoint;
+pub mod token;

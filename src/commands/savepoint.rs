@@ -9,28 +9,24 @@ use jiff::Timestamp;
 use weir::config::Config;
 use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
-use weir::simulator::http_client;
+use weir::simulator::http_client::{ApiArguments, Client};
 use weir::state::savepoint::{self, Kind, SavepointInfo};
 
 use crate::app;
 
 /// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
-pub fn create(config: &Config, url: Option<&str>, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {
-        Some(url) => ask(http_client::authority(url).with_context(|| not_a_url(url))?)?,
+        Some(url) => ask(&Client::new(url, api)?)?,
         None => match DirectoryLock::acquire(data_dir) {
             Ok(lock) => app::savepoint::create(config, &lock)?.file,
-            Err(LockError::Held { .. }) => ask(&running_http(data_dir)?)?,
+            Err(LockError::Held { .. }) => ask(&Client::new(&running_http(data_dir)?, api)?)?,
             Err(error) => return Err(error.into()),
         },
     };
     writeln!(out, "{}", data_dir.join(savepoint::DIRECTORY).join(path).display())?;
     Ok(())
-}
-
-fn not_a_url(url: &str) -> String {
-    format!("{url} is not a URL of the form http://HOST:PORT")
 }
 
 /// Where the weir that holds the directory answers.
@@ -40,13 +36,16 @@ fn running_http(data_dir: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("a weir runs on this directory, but {} cannot be read: use --url", path.display()))?;
     let addresses: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let http = addresses["http"].as_str().with_context(|| format!("{} names no address", path.display()))?;
-    Ok(http.to_owned())
+    Ok(format!("http://{http}"))
 }
 
 /// Returns the name of the file.
-fn ask(authority: &str) -> anyhow::Result<String> {
+fn ask(client: &Client) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let response = runtime.block_on(http_client::post(authority, "/api/v1/savepoints", bytes::Bytes::new()))?;
+    let response = runtime.block_on(client.post("/api/v1/savepoints", bytes::Bytes::new()))?;
+    if let Some(refused) = client.refused(&response) {
+        bail!("{refused}");
+    }
     let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
     match (response.status, answer["file"].as_str()) {
         (201, Some(file)) => Ok(file.to_owned()),

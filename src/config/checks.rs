@@ -12,6 +12,7 @@ use crate::telemetry::logging;
 pub(super) fn check(document: &mut Document<'_>) {
     node(document);
     listeners(document);
+    http_access(document);
     tls(document);
     topics(document);
     names(document);
@@ -67,6 +68,23 @@ fn listeners(document: &mut Document<'_>) {
                 "mqtt.allow_anonymous = true or false; only loopback listeners may leave it on without saying so";
             fault(document, key, wrong, expected);
         }
+    }
+}
+
+/// The HTTP API is never open to other machines by accident, and never shut for everybody.
+fn http_access(document: &mut Document<'_>) {
+    let http = &document.config.http;
+    if !http.allows_anonymous() && http.auth.tokens.is_none() {
+        let wrong = "it is false and there are no tokens: nobody could use the API";
+        fault(document, "http.allow_anonymous", wrong, "http.auth.tokens, or http.allow_anonymous = true");
+        return;
+    }
+    let accidents: Vec<_> = http.open_by_accident().collect();
+    for (key, address) in accidents {
+        let wrong = format!("{address} can be reached from other machines and requests need no token");
+        let expected = "http.auth.tokens, or http.allow_anonymous = true; \
+                        only loopback listeners may be open to everybody without saying so";
+        fault(document, key, wrong, expected);
     }
 }
 

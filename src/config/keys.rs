@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::fault::Problem;
-use crate::config::sections::{ClientCertificates, Config};
+use crate::config::sections::{ClientCertificates, Config, MetricsAccess};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -75,6 +75,7 @@ const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
     ("optional", ClientCertificates::Optional),
     ("required", ClientCertificates::Required),
 ];
+const METRICS_ACCESS: &[(&str, MetricsAccess)] = &[("token", MetricsAccess::Token), ("open", MetricsAccess::Open)];
 const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
@@ -142,9 +143,12 @@ pub(super) const KEYS: &[Key] = &[
     key!("errors", "publish", errors.output.publish, |v| v.switch()),
     key!("errors", "store_duplicates", errors.store_duplicates, |v| v.switch()),
     key!("http", "listen", http.listen, |v| v.address()),
+    key!("http", "allow_anonymous", http.allow_anonymous, |v| v.switch_or_auto()),
     key!("http", "metrics_max_series", http.metrics_max_series, |v| v.whole(0..=1_000_000)),
     key!("http", "metrics_series_ttl", http.metrics_series_ttl_ms, |v| v.duration_ms(at_least_ms(1))),
     key!("http", "websocket_origins", http.websocket_origins, |v| v.texts()),
+    key!("http.auth", "tokens", http.auth.tokens, |v| v.path_or_none()),
+    key!("http.auth", "metrics", http.auth.metrics, |v| v.choice(METRICS_ACCESS)),
     key!("http.tls", "listen", http.tls.listen, |v| v.address_or_off()),
     key!("http.tls", "cert", http.tls.files.cert, |v| v.text().map(PathBuf::from)),
     key!("http.tls", "key", http.tls.files.key, |v| v.text().map(PathBuf::from)),
@@ -179,6 +183,9 @@ pub(super) const RELOADABLE: &[&str] = &[
     "mqtt.tls.cert",
     "mqtt.tls.key",
     "mqtt.tls.client_ca",
+    "http.allow_anonymous",
+    "http.auth.tokens",
+    "http.auth.metrics",
     "http.tls.cert",
     "http.tls.key",
     "log.level",

@@ -18,8 +18,8 @@ pub use crate::telemetry::logging::LogFormat;
 pub use changes::{Change, Loaded};
 pub use fault::{ConfigErrors, Fault, Origin, Problem};
 pub use sections::{
-    ClientCertificates, Config, Dedup, Errors, Http, HttpTls, Ingest, Journal, Limits, Log, Mqtt, MqttTls, Node,
-    Output, Rates, Simulator, State, TlsFiles, Validate, Window,
+    ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
+    Mqtt, MqttTls, Node, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
 };
 
 use document::Document;

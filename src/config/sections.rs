@@ -256,14 +256,57 @@ pub struct Errors {
 pub struct Http {
     /// Address of the HTTP listener.
     pub listen: SocketAddr,
+    /// Whether requests need no token; `None`: see [`Http::allows_anonymous`].
+    pub allow_anonymous: Option<bool>,
     /// Series in /metrics/devices at most.
     pub metrics_max_series: usize,
     /// Series whose last window ended longer ago are left out.
     pub metrics_series_ttl_ms: i64,
     /// Web origins beside the server's own whose pages may open MQTT over WebSocket; `*`: all.
     pub websocket_origins: Vec<String>,
+    /// `[http.auth]`
+    pub auth: HttpAuth,
     /// `[http.tls]`
     pub tls: HttpTls,
+}
+
+impl Http {
+    /// Whether requests need no token: as configured, else where there are no tokens.
+    pub fn allows_anonymous(&self) -> bool {
+        self.allow_anonymous.unwrap_or(self.auth.tokens.is_none())
+    }
+
+    /// Listeners that other machines reach, each with its key.
+    pub fn exposed(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let listeners = [("http.listen", Some(self.listen)), ("http.tls.listen", self.tls.listen)];
+        let exposed = |(key, address): (_, Option<SocketAddr>)| Some((key, address?));
+        listeners.into_iter().filter_map(exposed).filter(|(_, address)| !address.ip().is_loopback())
+    }
+
+    /// Those of them that need no token although nobody said so.
+    pub fn open_by_accident(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let accident = self.allow_anonymous.is_none() && self.allows_anonymous();
+        self.exposed().filter(move |_| accident)
+    }
+}
+
+/// Who may use the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpAuth {
+    /// The tokens file; `None`: there is none.
+    pub tokens: Option<PathBuf>,
+    /// Whether metrics need a token too.
+    pub metrics: MetricsAccess,
+}
+
+/// Whether `/metrics` and `/metrics/devices` need a token where the API does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsAccess {
+    /// As the API.
+    #[default]
+    Token,
+    /// Never.
+    Open,
 }
 
 /// weir's own log.
@@ -435,9 +478,11 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            allow_anonymous: None,
             metrics_max_series: 10_000,
             metrics_series_ttl_ms: 300_000,
             websocket_origins: Vec::new(),
+            auth: HttpAuth::default(),
             tls: HttpTls::default(),
         }
     }

@@ -212,6 +212,30 @@ fn an_open_listener_must_say_that_anyone_may_connect() {
 }
 
 #[test]
+fn an_http_listener_for_others_must_ask_for_tokens_or_say_that_it_does_not() {
+    let expected = "can be reached from other machines and requests need no token; expected http.auth.tokens, or \
+                    http.allow_anonymous = true; only loopback listeners may be open to everybody without saying so";
+    // MQTT over WebSocket comes through these listeners too.
+    let mqtt = [("WEIR_MQTT__ALLOW_ANONYMOUS", "true")];
+    let plain = format!("weir.toml:2: http.listen: 0.0.0.0:80 {expected}");
+    let secure = format!("weir.toml:2: http.tls.listen: [::]:443 {expected}");
+    check("[http]\nlisten = \"0.0.0.0:80\"\n", &mqtt, &[&plain]);
+    check("[http]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = \"auto\"\n", &mqtt, &[&plain]);
+    let tls = "[http.tls]\nlisten = \"[::]:443\"\ncert = \"c\"\nkey = \"k\"\n";
+    check(tls, &mqtt, &[&secure]);
+    let nobody = "http.allow_anonymous: it is false and there are no tokens: nobody could use the API; \
+                  expected http.auth.tokens, or http.allow_anonymous = true";
+    check("[http]\nallow_anonymous = false\n", &mqtt, &[&format!("weir.toml:2: {nobody}")]);
+    let open = good("[http]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = true\n", &mqtt);
+    assert!(open.http.allows_anonymous());
+    let asked = good("[http]\nlisten = \"0.0.0.0:80\"\n[http.auth]\ntokens = \"t\"\n", &mqtt);
+    assert!(!asked.http.allows_anonymous());
+    assert!(good("", &mqtt).http.allows_anonymous());
+    let both = good("[http]\nallow_anonymous = true\n[http.auth]\ntokens = \"t\"\nmetrics = \"open\"\n", &mqtt);
+    assert_eq!((both.http.allows_anonymous(), both.http.auth.metrics), (true, MetricsAccess::Open));
+}
+
+#[test]
 fn listeners_and_topics_do_not_collide() {
     check(
         "[ingest]\ntelemetry_topics = [\"d/+\", \"d/#\"]\nerror_topics = [\"+/x\", \"d/e\"]\n[http]\nlisten = \"127.0.0.1:1883\"\n",

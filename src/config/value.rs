@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
@@ -63,6 +64,20 @@ impl<'a> Raw<'a> {
             Raw::Toml(value) => value.as_bool(),
         };
         found.ok_or_else(|| self.not("a switch", "true or false"))
+    }
+
+    /// `true` or `false`, or `None` for "auto".
+    pub fn switch_or_auto(self) -> Result<Option<bool>, Problem> {
+        if self.as_text() == Some("auto") {
+            return Ok(None);
+        }
+        self.switch().map(Some).map_err(|problem| Problem { expected: "true, false or \"auto\"".into(), ..problem })
+    }
+
+    /// The path of a file, or `None` where it is empty.
+    pub fn path_or_none(self) -> Result<Option<PathBuf>, Problem> {
+        let text = self.text()?;
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
     }
 
     /// A whole number within `range`.

@@ -3,6 +3,7 @@
 //! Reads views, puts stored errors into the journal again, and never slows the pipeline: every request is bounded in time, records scanned and bytes, and every
 //! kind of waiting has a bound beyond which the answer is 503. docs/http-api.md is the reference.
 
+mod auth;
 mod checkpoints;
 mod device_metrics;
 mod devices;

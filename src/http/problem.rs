@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::task::JoinError;
 
 use crate::log::LogError;
 use crate::pipeline::handle::Unavailable;
@@ -57,6 +58,13 @@ impl Problem {
 impl From<Unavailable> for Problem {
     fn from(error: Unavailable) -> Self {
         Self::unavailable(format!("{error}; try again, and look at /readyz if it goes on"))
+    }
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        tracing::error!(%error, "what a request asked for did not end");
+        Self::internal()
     }
 }
 

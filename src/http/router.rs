@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{self, MatchedPath, Request};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::http::{
-    checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream, websocket,
+    auth, checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream, websocket,
 };
 use crate::telemetry::names;
 
@@ -66,7 +66,7 @@ pub(super) fn router(state: State) -> Router {
         .route("/mqtt", get(websocket::open))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(state.clone(), guard))
         .with_state(state)
 }
 
@@ -83,31 +83,39 @@ async fn not_allowed(method: Method, uri: Uri) -> Problem {
 }
 
 /// Counts each request by route and status. Routes, not paths: labels must not grow with what clients make up.
-async fn guard(request: Request, next: Next) -> Response {
+async fn guard(extract::State(state): extract::State<State>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let response = match refusal(&request) {
-        Some(problem) => problem.into_response(),
-        None => answer(request, next).await,
+    let response = match admit(&state, &mut request) {
+        Ok(()) => answer(request, next).await,
+        Err(refused) => *refused,
     };
     let status = response.status().as_str().to_owned();
     ::metrics::counter!(names::HTTP_REQUESTS, "path" => route, "status" => status).increment(1);
     response
 }
 
-fn refusal(request: &Request) -> Option<Problem> {
+/// Lets a request pass that may be sent, or answers it.
+fn admit(state: &State, request: &mut Request) -> Result<(), Box<Response>> {
     if !request.method().is_safe() && is_cross_site(request) {
-        return Some(Problem {
-            status: StatusCode::FORBIDDEN,
-            detail: "another site's page asks for this through a browser, which is not allowed".into(),
-            retry_after_seconds: None,
-        });
+        let detail = "another site's page asks for this through a browser, which is not allowed";
+        auth::record_refusal(request, "cross_site", None, detail);
+        let problem = Problem { status: StatusCode::FORBIDDEN, detail: detail.into(), retry_after_seconds: None };
+        return Err(Box::new(problem.into_response()));
     }
-    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-    (length > MAX_BODY_BYTES).then(|| Problem {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        detail: format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}"),
-        retry_after_seconds: None,
-    })
+    auth::admit(&state.parts.access, request)?;
+    match body_bytes(request) {
+        Some(length) if length > MAX_BODY_BYTES => {
+            let detail = format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}");
+            let problem = Problem { status: StatusCode::PAYLOAD_TOO_LARGE, detail, retry_after_seconds: None };
+            Err(Box::new(problem.into_response()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The length that the request tells of its body.
+fn body_bytes(request: &Request) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether a page of another origin sends the request: browsers say so, and other clients do not pretend to be one.

@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::http_access::HttpAccess;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::live::Live;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub metrics: PrometheusHandle,
     /// Where MQTT over WebSocket goes; `None`: nowhere.
     pub entrance: Option<Entrance>,
+    /// Who may use the API.
+    pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.
     pub certificates: Vec<Arc<Endpoint>>,
     /// Time of day.

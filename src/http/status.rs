@@ -7,6 +7,7 @@ use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
 
+use crate::access::http_access::HttpAccessStatus;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
@@ -33,6 +34,7 @@ pub(super) struct Overview {
     checkpoint: Checkpoint,
     mqtt: Door,
     tls: Vec<tls::Status>,
+    http_access: HttpAccessStatus,
     reload: Reload,
     disk: Disk,
     limits: BTreeMap<&'static str, Limit>,
@@ -141,6 +143,7 @@ fn overview(state: &Shared) -> Overview {
             logs: state.logs().into_iter().map(|(name, log)| (name, log_disk(log))).collect(),
         },
         tls: state.parts.certificates.iter().map(|endpoint| endpoint.status()).collect(),
+        http_access: state.parts.access.status(),
         reload: source.reload(),
         limits: limits(state, &status, &door),
         mqtt: door,

@@ -1,10 +1,11 @@
 //! `/api/v1/stream`: server-sent events.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract;
+use axum::extract::{self, Extension};
 use axum::http::Uri;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::tokens::Role;
+use crate::http::auth::Sender;
 use crate::http::live::{Event, Kind};
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
@@ -35,10 +38,16 @@ struct Subscription {
     receiver: Receiver<Arc<Event>>,
     filter: Filter,
     closing: CancellationToken,
+    /// Ends when its reader may no longer read.
+    shut_out: Pin<Box<dyn Future<Output = ()> + Send>>,
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) async fn open(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
+pub(super) async fn open(
+    extract::State(state): extract::State<State>,
+    Extension(sender): Extension<Sender>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let filter = Filter::read(&Parameters::read(&uri, &["windows", "errors", "device"])?)?;
     let Ok(permit) = state.streams.clone().try_acquire_owned() else {
         metrics::counter!(names::LIMITS_HIT, "limit" => "http_streams").increment(1);
@@ -46,7 +55,8 @@ pub(super) async fn open(extract::State(state): extract::State<State>, uri: Uri)
         return Err(Problem::unavailable(detail));
     };
     let receiver = state.parts.live.subscribe();
-    let subscription = Subscription { receiver, filter, closing: state.closing.clone(), _permit: permit };
+    let shut_out = Box::pin(state.parts.access.clone().ended(sender.caller, Role::Read));
+    let subscription = Subscription { receiver, filter, closing: state.closing.clone(), shut_out, _permit: permit };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;
         Some((Ok::<_, Infallible>(event), subscription))
@@ -80,12 +90,13 @@ impl Filter {
 }
 
 impl Subscription {
-    /// The next event to send; `None` when the server ends.
+    /// The next event to send; `None` when the server ends, or the reader's token does.
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
             let received = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return None,
+                () = &mut self.shut_out => return None,
                 received = self.receiver.recv() => received,
             };
             match received {

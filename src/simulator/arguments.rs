@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::Config;
+use crate::simulator::http_client::ApiArguments;
 use crate::simulator::options::{Length, Options, reachable};
 use crate::simulator::{SimulatorError, http_client};
 
@@ -76,6 +77,9 @@ pub struct Arguments {
     /// code is 1 if not
     #[arg(long)]
     pub verify: bool,
+    /// How --verify reaches the HTTP API
+    #[command(flatten)]
+    pub api: ApiArguments,
 }
 
 impl Arguments {
@@ -118,9 +122,9 @@ impl Arguments {
         Ok(options)
     }
 
-    /// Address of the HTTP API as `host:port`.
-    pub fn http_authority(&self, config: &Config) -> String {
-        self.http.clone().unwrap_or_else(|| reachable(config.http.listen).to_string())
+    /// Base URL of the HTTP API.
+    pub fn http_url(&self, config: &Config) -> String {
+        self.http.clone().unwrap_or_else(|| format!("http://{}", reachable(config.http.listen)))
     }
 }
 
@@ -148,11 +152,17 @@ fn check_clocks(options: &Options, config: &Config) -> Result<(), SimulatorError
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
-    http_client::authority(text).map(str::to_owned).ok_or_else(|| "give it as http://HOST:PORT".to_owned())
+    match http_client::split(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("give it as http://HOST:PORT or https://HOST:PORT".to_owned()),
+    }
 }
 
 /// Reads a duration such as `250ms`, `5s`, `1m`, `24h` or `7d`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// The text is no such duration.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit {
@@ -250,8 +260,8 @@ mod tests {
 
     #[test]
     fn the_http_address() {
-        let authority = |line: &str| parse(line).unwrap().http_authority(&Config::default());
-        assert_eq!(authority(""), "127.0.0.1:8080");
-        assert_eq!(authority("--http http://box:81/"), "box:81");
+        let url = |line: &str| parse(line).unwrap().http_url(&Config::default());
+        assert_eq!(url(""), "http://127.0.0.1:8080");
+        assert_eq!(url("--http https://box:81"), "https://box:81");
     }
 }

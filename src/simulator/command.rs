@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::simulator::http_client::Client;
 use crate::simulator::progress::{Progress, Snapshot};
 use crate::simulator::verify::{Expectations, Verification, verify};
 use crate::simulator::{Arguments, Report, SimulatorError, run};
@@ -57,6 +58,8 @@ impl fmt::Display for Verdict {
 /// [`SimulatorError`] when the run could not begin. A failed verification is a [`Verdict`].
 pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, SimulatorError> {
     let options = arguments.options(config, SystemClock.now_ms())?;
+    // Before the run: nobody wants to learn after an hour that the token is missing.
+    let client = arguments.verify.then(|| Client::new(&arguments.http_url(config), &arguments.api)).transpose()?;
     let expectations = Expectations::new(config, &options);
     let (devices, address) = (options.devices, options.address);
     eprintln!("{devices} devices {}-… towards {address}, seed {}", options.prefix, options.seed);
@@ -79,12 +82,12 @@ pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, S
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
-    let verification = if arguments.verify {
-        let authority = arguments.http_authority(config);
-        eprintln!("asking http://{authority} for windows and errors");
-        Some(verify(&report.ledgers, &expectations, &authority).await)
-    } else {
-        None
+    let verification = match client {
+        Some(client) => {
+            eprintln!("asking {} for windows and errors", client.base());
+            Some(verify(&report.ledgers, &expectations, &client).await)
+        }
+        None => None,
     };
     Ok(Verdict { report, verification })
 }

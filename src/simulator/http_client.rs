@@ -1,46 +1,82 @@
-//! A small HTTP client: GET and POST over TCP, one connection per request, bounded in time and bytes.
+//! A client of weir's HTTP API: GET and POST over TCP or TLS, one connection per request, bounded in time and bytes.
+
+mod arguments;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::tls::{TlsError, trusting};
+
+pub use arguments::ApiArguments;
 
 /// Time for one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest body taken.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
+/// Why the HTTP API cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It is not a URL.
+    #[error("{0} is not a URL of the form http://HOST:PORT or https://HOST:PORT")]
+    Url(String),
+    /// Whom to trust is not said.
+    #[error(
+        "{0} needs --ca FILE: a PEM file with the authorities to trust, such as /etc/ssl/certs/ca-certificates.crt"
+    )]
+    NoCa(String),
+    /// The authorities cannot be used.
+    #[error(transparent)]
+    Ca(#[from] TlsError),
+    /// The token cannot be used. Says where it comes from and not what it is.
+    #[error("{0}")]
+    Token(String),
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The connection could not be opened.
-    #[error("nothing answers at http://{authority} ({source}): start weir, or give its address")]
+    #[error("nothing answers at {base} ({source}): start weir, or give its address")]
     Unreachable {
-        /// Host and port.
-        authority: String,
+        /// Scheme, host and port.
+        base: String,
+        /// The failure.
+        source: std::io::Error,
+    },
+    /// There is no TLS there, or a certificate that is not trusted.
+    #[error("no TLS connection to {base}: {source}; --ca names the authorities to trust")]
+    Untrusted {
+        /// Scheme, host and port.
+        base: String,
         /// The failure.
         source: std::io::Error,
     },
     /// The connection ended or what came is not HTTP.
-    #[error("no valid answer from http://{authority}{path}: {source}")]
+    #[error("no valid answer from {base}{path}: {source}")]
     Broken {
-        /// Host and port.
-        authority: String,
+        /// Scheme, host and port.
+        base: String,
         /// Path and query.
         path: String,
         /// The failure.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It took too long.
-    #[error("no answer from http://{authority}{path} within 30 s")]
+    #[error("no answer from {base}{path} within 30 s")]
     TooSlow {
-        /// Host and port.
-        authority: String,
+        /// Scheme, host and port.
+        base: String,
         /// Path and query.
         path: String,
     },
@@ -55,145 +91,153 @@ pub struct Response {
     pub body: Bytes,
 }
 
-/// Host and port of an `http://` URL without a path.
-pub fn authority(url: &str) -> Option<&str> {
-    let authority = url.strip_prefix("http://")?.trim_end_matches('/');
+/// Whether an `http://` or `https://` URL without a path has TLS, and its host and port.
+pub fn split(url: &str) -> Option<(bool, &str)> {
+    let (secure, rest) = match url.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, url.strip_prefix("http://")?),
+    };
+    let authority = rest.trim_end_matches('/');
     let (host, port) = authority.rsplit_once(':')?;
-    (!host.is_empty() && !authority.contains(['/', '?', '#', '@']) && port.parse::<u16>().is_ok()).then_some(authority)
+    let plain = !host.is_empty() && !authority.contains(['/', '?', '#', '@']) && port.parse::<u16>().is_ok();
+    plain.then_some((secure, authority))
 }
 
-/// Asks `http://{authority}{path}`.
-///
-/// # Errors
-/// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
-pub async fn get(authority: &str, path: &str) -> Result<Response, HttpError> {
-    request(Method::GET, authority, path, Bytes::new()).await
+/// weir's HTTP API at one address, as one caller.
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    authority: String,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    authorization: Option<HeaderValue>,
 }
 
-/// Sends a JSON body, or an empty one, to `http://{authority}{path}`.
-///
-/// # Errors
-/// As [`get`].
-pub async fn post(authority: &str, path: &str, json: Bytes) -> Result<Response, HttpError> {
-    request(Method::POST, authority, path, json).await
-}
-
-async fn request(method: Method, authority: &str, path: &str, body: Bytes) -> Result<Response, HttpError> {
-    match timeout(TIMEOUT, exchange(method, authority, path, body)).await {
-        Ok(result) => result,
-        Err(_) => Err(HttpError::TooSlow { authority: authority.to_owned(), path: path.to_owned() }),
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
-async fn exchange(method: Method, authority: &str, path: &str, body: Bytes) -> Result<Response, HttpError> {
-    let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
-        authority: authority.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
-    let stream = TcpStream::connect(authority)
-        .await
-        .map_err(|source| HttpError::Unreachable { authority: authority.to_owned(), source })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-    let mut request = Request::builder().method(method).uri(path);
-    request = request.header(HOST, authority).header(ACCEPT, "application/json, text/plain");
-    if !body.is_empty() {
-        request = request.header(CONTENT_TYPE, "application/json");
+impl Client {
+    /// A client of the API at `url`, with what the command line says about how to reach it.
+    ///
+    /// # Errors
+    /// [`ClientError`]. Nothing is asked yet.
+    pub fn new(url: &str, arguments: &ApiArguments) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Url(url.to_owned());
+        let (secure, authority) = split(url).ok_or_else(wrong)?;
+        let tls = match (secure, &arguments.ca) {
+            (false, _) => None,
+            (true, None) => return Err(ClientError::NoCa(url.to_owned())),
+            (true, Some(ca)) => {
+                let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Some((TlsConnector::from(trusting(ca)?), ServerName::try_from(host).map_err(|_| wrong())?))
+            }
+        };
+        let scheme = if secure { "https" } else { "http" };
+        Ok(Self {
+            base: format!("{scheme}://{authority}"),
+            authority: authority.to_owned(),
+            tls,
+            authorization: arguments.authorization()?,
+        })
     }
-    let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(broken)?.to_bytes();
-        Ok(Response { status, body })
-    };
-    tokio::pin!(answer);
-    // The connection makes progress only while it is polled; it may end before the last of the body was taken.
-    tokio::select! {
-        response = &mut answer => response,
-        _ = connection => answer.await,
+
+    /// Scheme, host and port.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks for `path`, which may have a query.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
+    pub async fn get(&self, path: &str) -> Result<Response, HttpError> {
+        self.request(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends a JSON body, or an empty one.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post(&self, path: &str, json: Bytes) -> Result<Response, HttpError> {
+        self.request(Method::POST, path, json).await
+    }
+
+    /// What to say where the answer is that this caller may not ask that.
+    pub fn refused(&self, response: &Response) -> Option<String> {
+        let hint = match (response.status, &self.authorization) {
+            (401, None) => "give a token with --token-file FILE or in the variable WEIR_TOKEN",
+            (401, Some(_)) => {
+                "the token of --token-file or WEIR_TOKEN is not accepted; `weir token list` shows those that are"
+            }
+            (403, _) => "give a token that may do this with --token-file FILE or in the variable WEIR_TOKEN",
+            _ => return None,
+        };
+        let problem: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        let detail = problem["detail"].as_str().unwrap_or("no reason given");
+        Some(format!("{}: {}: {detail}. Here: {hint}", self.base, response.status))
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response, HttpError> {
+        match timeout(TIMEOUT, self.exchange(method, path, body)).await {
+            Ok(result) => result,
+            Err(_) => Err(HttpError::TooSlow { base: self.base.clone(), path: path.to_owned() }),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Response, HttpError> {
+        let base = || self.base.clone();
+        let stream = TcpStream::connect(&self.authority).await;
+        let stream = stream.map_err(|source| HttpError::Unreachable { base: base(), source })?;
+        match &self.tls {
+            None => self.ask(stream, method, path, body).await,
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await;
+                let stream = stream.map_err(|source| HttpError::Untrusted { base: base(), source })?;
+                self.ask(stream, method, path, body).await
+            }
+        }
+    }
+
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response, HttpError> {
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
+            base: self.base.clone(),
+            path: path.to_owned(),
+            source,
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(HOST, &self.authority).header(ACCEPT, "application/json, text/plain");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(broken)?.to_bytes();
+            Ok(Response { status, body })
+        };
+        tokio::pin!(answer);
+        // The connection makes progress only while it is polled; it may end before the last of the body was taken.
+        tokio::select! {
+            response = &mut answer => response,
+            _ = connection => answer.await,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    /// Answers one request with `answer` and returns what the client made of it, and the request.
-    async fn check(answer: &'static str) -> (Result<Response, HttpError>, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        let server = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = vec![0; 1_024];
-            let read = stream.read(&mut request).await.unwrap();
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            stream.shutdown().await.unwrap();
-            String::from_utf8_lossy(&request[..read]).into_owned()
-        };
-        tokio::join!(get(&authority, "/a?b=c"), server)
-    }
-
-    #[tokio::test]
-    async fn takes_the_whole_body() {
-        let (response, request) = check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
-        assert_eq!(response.unwrap(), Response { status: 200, body: Bytes::from_static(b"hello") });
-        assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{request}");
-    }
-
-    #[tokio::test]
-    async fn takes_chunks_and_bodies_that_end_with_the_connection() {
-        let chunks = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-        assert_eq!(check(chunks).await.0.unwrap(), Response { status: 503, body: Bytes::from_static(b"abcde") });
-        let until_closed = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nrest";
-        assert_eq!(check(until_closed).await.0.unwrap().body, "rest");
-    }
-
-    #[tokio::test]
-    async fn a_cut_answer_is_an_error() {
-        let (response, _) = check("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello").await;
-        assert!(matches!(response, Err(HttpError::Broken { .. })), "{response:?}");
-        assert!(matches!(check("not http\r\n\r\n").await.0, Err(HttpError::Broken { .. })));
-    }
-
-    #[tokio::test]
-    async fn posts_json() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        let server = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = String::new();
-            while !request.ends_with("{\"a\":1}") {
-                let mut bytes = [0; 1_024];
-                let read = stream.read(&mut bytes).await.unwrap();
-                request.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
-            }
-            stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-            request
-        };
-        let (response, request) = tokio::join!(post(&authority, "/a", Bytes::from_static(b"{\"a\":1}")), server);
-        assert_eq!(response.unwrap(), Response { status: 409, body: Bytes::from_static(b"no") });
-        assert!(request.starts_with("POST /a HTTP/1.1\r\n"), "{request}");
-        assert!(request.to_ascii_lowercase().contains("content-type: application/json\r\n"), "{request}");
-    }
-
-    #[tokio::test]
-    async fn nobody_there() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        assert!(matches!(get(&authority, "/").await, Err(HttpError::Unreachable { .. })));
-    }
-
-    #[test]
-    fn urls() {
-        assert_eq!(authority("http://127.0.0.1:8080"), Some("127.0.0.1:8080"));
-        assert_eq!(authority("http://[::1]:80/"), Some("[::1]:80"));
-        for wrong in ["127.0.0.1:80", "https://a:1", "http://a", "http://a:1/b", "http://:1", "http://a:b"] {
-            assert_eq!(authority(wrong), None, "{wrong}");
-        }
-    }
-}
+mod tests;

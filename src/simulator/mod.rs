@@ -33,7 +33,7 @@ pub mod progress;
 pub mod random;
 pub mod verify;
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, parse_duration};
 pub use command::{Verdict, command};
 pub use options::Options;
 pub use progress::{Progress, Snapshot};
@@ -57,6 +57,9 @@ pub enum SimulatorError {
         /// The last attempt's failure.
         source: std::io::Error,
     },
+    /// The HTTP API that shall be asked cannot be.
+    #[error(transparent)]
+    Client(#[from] http_client::ClientError),
 }
 
 /// What a run did.

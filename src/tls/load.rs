@@ -109,7 +109,7 @@ fn client_verifier(
     builder.build().map(Some).map_err(|error| wrong(error.to_string()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let wrong = |wrong: String| TlsError::NoCertificate { path: path.to_owned(), wrong };
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();

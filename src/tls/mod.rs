@@ -1,11 +1,13 @@
 //! TLS: certificates that are loaded, checked, watched and replaced while connections go on; handshakes with bounds.
 
 mod certificate;
+mod client;
 mod endpoint;
 mod error;
 mod load;
 
 pub use certificate::client_user;
+pub use client::trusting;
 pub use endpoint::{Endpoint, HandshakeError, Status};
 pub use error::TlsError;
 pub use load::{Findings, check};

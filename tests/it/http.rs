@@ -60,6 +60,19 @@ pub fn post(address: SocketAddr, path: &str, json: &str) -> Response {
     answer_to(address, &head).unwrap_or_else(|error| panic!("POST {path}: {error}"))
 }
 
+/// A request without a body, with a bearer token or without.
+#[track_caller]
+pub fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> Response {
+    let head = bearer_head(address, method, path, token);
+    answer_to(address, &head).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+}
+
+/// The text of such a request.
+pub fn bearer_head(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> String {
+    let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}Connection: close\r\n\r\n")
+}
+
 /// `None` where there is no whole answer.
 pub fn try_get(address: SocketAddr, path: &str) -> Option<Response> {
     request(address, path, "*/*").ok()

@@ -20,6 +20,7 @@ mod hostile;
 mod hostile_connections;
 mod hostile_packets;
 mod http;
+mod http_auth;
 mod layout;
 mod load;
 mod mqtt;

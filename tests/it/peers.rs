@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -157,28 +157,48 @@ fn prometheus_scrapes() {
     let weir = Weir::start(&[]);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.telemetry("d", r#"{"metric":"t","value":1}"#);
-    let directory = TempDir::new().expect("a temporary directory");
-    let config = directory.path().join("prometheus.yml");
     let target = weir.http();
-    let text = format!(
-        "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: weir\n    static_configs:\n      - targets: ['{target}']\n"
-    );
-    fs::write(&config, text).expect("a config file");
-    // Prometheus does not tell which port it took for port 0.
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let _prometheus = Running(
-        program("prometheus")
+    let prometheus = Prometheus::start(&format!(
+        "scrape_configs:\n  - job_name: weir\n    static_configs:\n      - targets: ['{target}']\n"
+    ));
+    for (query, expected) in [("up", "1"), ("weir_readings_received_total", "1"), ("weir_readings_unaccounted", "0")] {
+        prometheus.wait_value(query, expected);
+    }
+}
+
+/// A Prometheus that scrapes every second.
+pub struct Prometheus {
+    address: SocketAddr,
+    _process: Running,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one with these scrape configs.
+    pub fn start(scrape_configs: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let config = directory.path().join("prometheus.yml");
+        fs::write(&config, format!("global:\n  scrape_interval: 1s\n{scrape_configs}")).expect("a config file");
+        succeeded(program("promtool").args(["check", "config"]).arg(&config));
+        // Prometheus does not tell which port it took for port 0.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let process = program("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", directory.path().join("tsdb").display()))
             .arg(format!("--web.listen-address={free}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("it can be started"),
-    );
-    for (query, expected) in [("up", "1"), ("weir_readings_received_total", "1"), ("weir_readings_unaccounted", "0")] {
+            .expect("it can be started");
+        Self { address: free, _process: Running(process), _directory: directory }
+    }
+
+    /// Waits until the query's first result is this value.
+    #[track_caller]
+    pub fn wait_value(&self, query: &str, expected: &str) {
+        let path = format!("/api/v1/query?query={}", query.replace('{', "%7B").replace('}', "%7D").replace('"', "%22"));
         wait_for(&format!("Prometheus has {query}"), || {
-            let response = http::try_get(free, &format!("/api/v1/query?query={query}"))?;
+            let response = http::try_get(self.address, &path)?;
             // It answers with text until it is ready.
             let answer: Value = serde_json::from_slice(&response.body).ok()?;
             (answer["data"]["result"][0]["value"][1] == expected).then_some(())

@@ -9,11 +9,12 @@ mod work;
 
 pub(super) use claims::Claims;
 
-use axum::extract::{self, Path, Request};
+use axum::extract::{self, Extension, Path, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::http::auth::Sender;
 use crate::http::problem::Problem;
 use crate::http::results;
 use crate::http::state::State;
@@ -156,12 +157,13 @@ struct Bulk {
 
 pub(super) async fn one(
     extract::State(state): extract::State<State>,
+    Extension(sender): Extension<Sender>,
     Path(seq): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let seq = results::error_seq(&seq)?;
     request::empty(request).await?;
-    let outcome = replay(&state, vec![seq]).await?.pop();
+    let outcome = replay_recorded(state, sender, vec![seq]).await?.pop();
     match outcome {
         Some((seq, Outcome::Replayed(journal_position))) => {
             Ok(axum::Json(One { seq, journal_position }).into_response())
@@ -171,9 +173,13 @@ pub(super) async fn one(
     }
 }
 
-pub(super) async fn bulk(extract::State(state): extract::State<State>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn bulk(
+    extract::State(state): extract::State<State>,
+    Extension(sender): Extension<Sender>,
+    request: Request,
+) -> Result<Response, Problem> {
     let seqs = request::seqs(request).await?;
-    let outcomes = replay(&state, seqs).await?;
+    let outcomes = replay_recorded(state, sender, seqs).await?;
     let refused_for_now = |outcome: &Outcome| match outcome {
         Outcome::Refused(refusal) => refusal.status() == StatusCode::SERVICE_UNAVAILABLE,
         Outcome::Replayed(_) => false,
@@ -198,6 +204,26 @@ fn item(seq: u64, outcome: &Outcome) -> Item {
             Item { seq, outcome: refusal.name(), journal_position: None, detail: Some(refusal.detail(seq)) }
         }
     }
+}
+
+/// Replays in a task of its own: whoever asks may leave, what was replayed is recorded all the same.
+async fn replay_recorded(state: State, sender: Sender, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Problem> {
+    let replaying = tokio::spawn(async move {
+        let outcomes = replay(&state, seqs).await?;
+        let replayed: Vec<u64> = outcomes
+            .iter()
+            .filter_map(|(seq, outcome)| matches!(outcome, Outcome::Replayed(_)).then_some(*seq))
+            .collect();
+        match replayed[..] {
+            [] => {}
+            [seq] => sender.did(&format!("error replayed {seq}"), ""),
+            [first, .., last] => {
+                sender.did(&format!("errors replayed {}", replayed.len()), &format!("between {first} and {last}"));
+            }
+        }
+        Ok(outcomes)
+    });
+    replaying.await?
 }
 
 /// Replays these errors, which are in ascending order and different, and waits until they are in the journal for good.

@@ -14,6 +14,7 @@ use super::live::Live;
 use super::router::router;
 use super::source::{Check, Door, Queries, Recovered, Source};
 use super::{Parts, State};
+use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
@@ -27,6 +28,7 @@ use crate::state::savepoint::{Kind, SavepointInfo};
 use crate::telemetry::recorder;
 
 mod api;
+mod auth;
 mod lists;
 mod pages;
 mod replay;
@@ -151,6 +153,7 @@ struct Site {
     live: Arc<Live>,
     source: Arc<Made>,
     held: Arc<Held>,
+    access: Arc<HttpAccess>,
     _dir: tempfile::TempDir,
 }
 
@@ -213,6 +216,7 @@ impl Site {
         let (source, held) = (Arc::new(Made::default()), Arc::new(held));
         let live = Live::new(windows.clone(), errors.clone());
         let journal = open_log(dir.path(), "journal");
+        let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(Noon));
         let state = State::new(Parts {
             config: Arc::new(config),
             pipeline: held.clone(),
@@ -221,10 +225,11 @@ impl Site {
             source: source.clone(),
             metrics: recorder::install(),
             entrance: None,
+            access: access.clone(),
             certificates: Vec::new(),
             clock: Arc::new(Noon),
         });
-        Self { state, windows, errors, journal, live, source, held, _dir: dir }
+        Self { state, windows, errors, journal, live, source, held, access, _dir: dir }
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {

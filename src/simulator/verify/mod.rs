@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 use crate::core::settings::WatermarkScope;
-use crate::simulator::http_client::{self, HttpError};
+use crate::simulator::http_client::{Client, HttpError};
 use crate::simulator::ledger::Ledger;
 use crate::simulator::message::Encoder;
 use crate::simulator::options::Options;
@@ -168,6 +168,8 @@ enum Unusable {
     Http(#[from] HttpError),
     #[error("{path} answered {status}: {body}")]
     Status { path: String, status: u16, body: String },
+    #[error("{0}")]
+    Refused(String),
     #[error("{path} answered what is not the documented form: {source}")]
     Form { path: String, source: serde_json::Error },
     #[error("{path} has more than {MAX_PAGES} pages")]
@@ -180,10 +182,10 @@ enum Unusable {
 
 /// Waits until weir has processed what was sent and its windows are closed, and compares. Looks again at devices
 /// that differ until the time to wait is over, so the result is final either way.
-pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, authority: &str) -> Verification {
+pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, client: &Client) -> Verification {
     let deadline = Instant::now() + expectations.patience;
     let mut result = Verification::default();
-    if let Err(error) = processed(authority, deadline).await {
+    if let Err(error) = processed(client, deadline).await {
         result.add(Outcome { differences: vec![error.to_string()], ..Outcome::default() });
         return result;
     }
@@ -192,7 +194,7 @@ pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, authority: 
         let last_look = Instant::now() >= deadline;
         let mut differing = Vec::new();
         for ledger in open {
-            let outcome = device(ledger, expectations, authority).await;
+            let outcome = device(ledger, expectations, client).await;
             if outcome.differences.is_empty() || outcome.settled || last_look {
                 result.add(outcome);
             } else {
@@ -205,16 +207,16 @@ pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, authority: 
         open = differing;
         sleep(LOOK_AGAIN).await;
     }
-    if let Err(error) = accounted(authority).await {
+    if let Err(error) = accounted(client).await {
         result.add(Outcome { differences: vec![error.to_string()], ..Outcome::default() });
     }
     result
 }
 
 /// Waits until no synced journal record waits for the pipeline.
-async fn processed(authority: &str, deadline: Instant) -> Result<(), Unusable> {
+async fn processed(client: &Client, deadline: Instant) -> Result<(), Unusable> {
     loop {
-        let waiting = match metric(authority, names::PIPELINE_BACKLOG).await {
+        let waiting = match metric(client, names::PIPELINE_BACKLOG).await {
             Ok(0.0) => return Ok(()),
             Ok(records) => Unusable::NotYet(format!("weir has still {records} journal records to process")),
             Err(error) => error,
@@ -227,26 +229,26 @@ async fn processed(authority: &str, deadline: Instant) -> Result<(), Unusable> {
 }
 
 /// Holds weir to its own accounting identity.
-async fn accounted(authority: &str) -> Result<(), Unusable> {
-    match metric(authority, names::READINGS_UNACCOUNTED).await? {
+async fn accounted(client: &Client) -> Result<(), Unusable> {
+    match metric(client, names::READINGS_UNACCOUNTED).await? {
         0.0 => Ok(()),
         readings => Err(Unusable::NotYet(format!("{} is {readings}: it must be 0", names::READINGS_UNACCOUNTED))),
     }
 }
 
-async fn metric(authority: &str, name: &'static str) -> Result<f64, Unusable> {
-    let text = fetch(authority, "/metrics").await?;
+async fn metric(client: &Client, name: &'static str) -> Result<f64, Unusable> {
+    let text = fetch(client, "/metrics").await?;
     let value = String::from_utf8_lossy(&text).lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.ok_or(Unusable::NoMetric(name))
 }
 
-async fn device(ledger: &Ledger, expectations: &Expectations, authority: &str) -> Outcome {
+async fn device(ledger: &Ledger, expectations: &Expectations, client: &Client) -> Outcome {
     let id = &ledger.device_id;
-    let windows = pages(authority, &format!("/api/v1/windows?device={id}&limit={PAGE}"), |page: WindowPage| {
+    let windows = pages(client, &format!("/api/v1/windows?device={id}&limit={PAGE}"), |page: WindowPage| {
         (page.windows, page.next_cursor)
     })
     .await;
-    let errors = pages(authority, &format!("/api/v1/errors?device={id}&limit={PAGE}"), |page: ErrorPage| {
+    let errors = pages(client, &format!("/api/v1/errors?device={id}&limit={PAGE}"), |page: ErrorPage| {
         (page.errors, page.next_cursor)
     })
     .await;
@@ -268,14 +270,14 @@ fn judge(ledger: &Ledger, expectations: &Expectations, windows: &[WindowSeen], e
 }
 
 async fn pages<P: DeserializeOwned, T>(
-    authority: &str,
+    client: &Client,
     path: &str,
     split: impl Fn(P) -> (Vec<T>, Option<String>),
 ) -> Result<Vec<T>, Unusable> {
     let mut all = Vec::new();
     let mut next = path.to_owned();
     for _ in 0..MAX_PAGES {
-        let body = fetch(authority, &next).await?;
+        let body = fetch(client, &next).await?;
         let page = serde_json::from_slice(&body).map_err(|source| Unusable::Form { path: next.clone(), source })?;
         let (entries, cursor) = split(page);
         all.extend(entries);
@@ -287,10 +289,13 @@ async fn pages<P: DeserializeOwned, T>(
     Err(Unusable::TooManyPages { path: path.to_owned() })
 }
 
-async fn fetch(authority: &str, path: &str) -> Result<bytes::Bytes, Unusable> {
-    let response = http_client::get(authority, path).await?;
+async fn fetch(client: &Client, path: &str) -> Result<bytes::Bytes, Unusable> {
+    let response = client.get(path).await?;
     if response.status == 200 {
         return Ok(response.body);
+    }
+    if let Some(refused) = client.refused(&response) {
+        return Err(Unusable::Refused(refused));
     }
     let body = String::from_utf8_lossy(&response.body).chars().take(200).collect();
     Err(Unusable::Status { path: path.to_owned(), status: response.status, body })

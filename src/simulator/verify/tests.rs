@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::simulator::http_client::ApiArguments;
 use crate::simulator::message::{Content, Generator, Malformed, Message};
 use crate::simulator::random::Random;
 
@@ -267,7 +268,8 @@ fn the_number_of_differences_shown_is_bounded() {
 #[tokio::test]
 async fn follows_cursors_through_a_real_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let authority = listener.local_addr().unwrap().to_string();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::new(&url, &ApiArguments::default()).unwrap();
     let server = async {
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -281,7 +283,7 @@ async fn follows_cursors_through_a_real_socket() {
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     };
-    let errors = pages(&authority, "/api/v1/errors?limit=1", |page: ErrorPage| (page.errors, page.next_cursor));
+    let errors = pages(&client, "/api/v1/errors?limit=1", |page: ErrorPage| (page.errors, page.next_cursor));
     let (errors, ()) = tokio::join!(errors, server);
     assert_eq!(errors.unwrap().len(), 2);
 }

@@ -1,0 +1,83 @@
+//! Who may use the HTTP API: loaded at start, and again on SIGHUP.
+
+use std::sync::Arc;
+
+use weir::access::http_access::{HttpAccess, HttpPolicy};
+use weir::access::tokens::TokensError;
+use weir::clock::Clock;
+use weir::config::{Config, Http};
+use weir::tls::Findings;
+
+use super::reload::{Apply, Part};
+
+/// Loads what is asked of requests, and says what should be looked at.
+pub fn load(config: &Http, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
+    let policy = HttpPolicy::load(config)?;
+    warn(&policy, config);
+    Ok(HttpAccess::new(policy, clock.clone()))
+}
+
+fn warn(policy: &HttpPolicy, config: &Http) {
+    for warning in policy.warnings(config) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// `weir check`'s look at the tokens file.
+pub fn check(config: &Config) -> Findings {
+    match HttpPolicy::load(&config.http) {
+        Ok(policy) => Findings { warnings: policy.warnings(&config.http), ..Findings::default() },
+        Err(error) => Findings { faults: faults(error).collect(), ..Findings::default() },
+    }
+}
+
+fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> {
+    faults.into_iter().map(|fault| format!("http.auth.tokens: {fault}"))
+}
+
+impl Part for Arc<HttpAccess> {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        let config = config.http.clone();
+        // The file may have closed the listener, which takes a restart, and no longer have tokens, which would not.
+        let open = config.open_by_accident().map(|(key, address)| {
+            format!(
+                "{key}: other machines reach {address} until a restart, and requests would need no token; restart weir"
+            )
+        });
+        let open: Vec<String> = open.collect();
+        if !open.is_empty() {
+            return Err(open);
+        }
+        let policy = HttpPolicy::load(&config).map_err(|error| faults(error).collect::<Vec<_>>())?;
+        let access = self.clone();
+        Ok(Box::new(move || {
+            warn(&policy, &config);
+            access.replace(policy);
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir::clock::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn a_reload_does_not_open_a_listener_that_a_restart_would_close() {
+        let access = HttpAccess::new(HttpPolicy::default(), Arc::new(SystemClock));
+        let mut config = Config::default();
+        let prepare = |config: &Config| access.prepare(config).map(|apply| apply()).map_err(|faults| faults.join("\n"));
+        assert_eq!(prepare(&config), Ok(()));
+        assert!(!access.status().token_required);
+        config.http.listen = "0.0.0.0:8080".parse().expect("an address");
+        let refused = prepare(&config).expect_err("nobody said that it may be open");
+        assert!(refused.contains("http.listen: other machines reach 0.0.0.0:8080 until a restart"), "{refused}");
+        config.http.allow_anonymous = Some(true);
+        assert_eq!(prepare(&config), Ok(()));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        config.http.auth.tokens = Some(directory.path().join("tokens"));
+        let refused = prepare(&config).expect_err("there is no file");
+        assert!(refused.starts_with("http.auth.tokens: cannot open "), "{refused}");
+    }
+}

@@ -1,0 +1,80 @@
+//! `weir token add`, `remove` and `list`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use weir::access::tokens::{self, Token, TokenList};
+use weir::clock::{Clock as _, SystemClock};
+use weir::config::Config;
+
+use crate::cli::{TokenCommand, TokensFile};
+
+/// Runs one of the commands.
+pub fn run(command: &TokenCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Add { name, role, expires, file } => {
+            let path = path(file, config)?;
+            let expires_ms = expires.map(expiry_ms).transpose()?;
+            let (token, secret) = Token::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
+            tokens::add(&path, &token)?;
+            let until = token.expiry().map(|expiry| format!(" until {expiry}")).unwrap_or_default();
+            eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.name());
+            writeln!(out, "{secret}")?;
+            remind(&path, config);
+        }
+        TokenCommand::Remove { name, file } => {
+            let path = path(file, config)?;
+            tokens::remove(&path, name)?;
+            writeln!(out, "removed {name} from {}", path.display())?;
+            remind(&path, config);
+        }
+        TokenCommand::List { file } => {
+            let path = path(file, config)?;
+            list(&TokenList::load(&path)?, &path, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn path(file: &TokensFile, config: &Config) -> anyhow::Result<PathBuf> {
+    let named = file.file.clone().or_else(|| config.http.auth.tokens.clone());
+    named.context("there is no tokens file: name one with --file, or in the config as http.auth.tokens")
+}
+
+/// In whole seconds, as the file has it.
+fn expiry_ms(after: Duration) -> anyhow::Result<i64> {
+    let after_ms = i64::try_from(after.as_millis()).ok();
+    let expires_ms = after_ms.and_then(|ms| SystemClock.now_ms().checked_add(ms));
+    // A century is far from where times end.
+    let expires_ms = expires_ms.filter(|_| after.as_secs() <= 36_500 * 86_400);
+    Ok(expires_ms.context("--expires is too long; leave it out for a token that does not expire")? / 1_000 * 1_000)
+}
+
+/// What else it takes for the change to have an effect.
+fn remind(path: &Path, config: &Config) {
+    if config.http.auth.tokens.as_deref() == Some(path) {
+        eprintln!("A running weir takes it on SIGHUP (systemctl reload weir).");
+    } else {
+        eprintln!("The config does not name {} in http.auth.tokens: weir does not use it.", path.display());
+    }
+}
+
+fn list(tokens: &TokenList, path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    if tokens.tokens().is_empty() {
+        return Ok(writeln!(out, "no tokens in {}", path.display())?);
+    }
+    writeln!(out, "{:<24} {:<8} expires", "name", "role")?;
+    let now_ms = SystemClock.now_ms();
+    for token in tokens.tokens() {
+        let expires = match token.expiry() {
+            None => "never".to_owned(),
+            Some(expiry) if token.is_expired(now_ms) => format!("{expiry} (expired)"),
+            Some(expiry) => expiry,
+        };
+        writeln!(out, "{:<24} {:<8} {expires}", token.name, token.role.name())?;
+    }
+    Ok(())
+}
