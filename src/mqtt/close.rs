@@ -81,6 +81,25 @@ impl Close {
         }
     }
 
+    /// What a client that asks for it is told in words (Reason String, section 3.14.2.2.3).
+    pub fn text(self) -> &'static str {
+        match self {
+            Close::Malformed => "the packet cannot be read, or a name in it is not well formed",
+            Close::Protocol => "the packet, or a property of it, is not allowed here",
+            Close::TopicName => "the topic name has wildcards, or more levels than mqtt.max_topic_levels",
+            Close::TopicAlias => "the topic alias is 0 or above the topic alias maximum",
+            Close::PacketTooLarge => "the packet is larger than mqtt.max_packet_size",
+            Close::ReceiveMaximum => "more publishes are unacknowledged than mqtt.max_inflight",
+            Close::Quota => "a limit of this connection is reached",
+            Close::KeepAlive => "nothing arrived for one and a half times the keep-alive",
+            Close::TakenOver => "the same client identifier connected again",
+            Close::ShuttingDown => "weir stops",
+            Close::Journal => "weir cannot store anything any more",
+            Close::Defect => "a defect of weir, see its log",
+            _ => self.label(),
+        }
+    }
+
     /// Whether the will is published. Not when weir itself stops: no subscriber is left to see it, and the client's
     /// next connection replaces it.
     pub fn publishes_will(self) -> bool {

@@ -47,6 +47,8 @@ pub(crate) struct Connect {
     pub password: Option<Password>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,
+    /// Where the client asks for problem information, the largest packet that may carry it.
+    pub explain_within: Option<usize>,
 }
 
 /// A will message.
@@ -143,6 +145,7 @@ fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Conne
         user_name,
         password,
         enhanced_auth: properties.enhanced_auth,
+        explain_within: properties.explain.then_some(properties.maximum_packet_bytes as usize),
     })
 }
 
@@ -264,10 +267,11 @@ fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: Version) -> Re
     if packet_id == 0 { Err(Close::Malformed) } else { Ok((packet_id, properties)) }
 }
 
-/// [MQTT-3.8.3-1], [MQTT-4.7.3-1]. Whether its wildcards stand right is for the SUBACK to say.
+/// [MQTT-3.8.3-1], [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1]. The reason 0x8F of a SUBACK is for filters that are
+/// correctly formed [section 3.9.3].
 fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
     let filter = take_plain_text(body)?;
-    if filter.is_empty() || !topic::is_shallow(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
+    if !topic::valid_filter(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.

@@ -49,6 +49,8 @@ pub(crate) struct Start<S> {
     pub session: Session,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
+    /// Where the client asks for problem information, the largest packet that may carry it.
+    pub explain_within: Option<usize>,
     /// What was read behind the CONNECT.
     pub read: Vec<u8>,
     /// What is to be sent first.
@@ -66,6 +68,7 @@ pub(crate) struct Connection<S> {
     session: Session,
     /// Largest packet that the client takes.
     max_packet_bytes: usize,
+    explain_within: Option<usize>,
     /// Bytes read and not yet taken: the beginning of a packet, or whatever followed when the journal became full.
     partial: Vec<u8>,
     /// Whether `partial` is to be looked at before the socket is read.
@@ -111,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             login: start.login,
             session: start.session,
             max_packet_bytes: start.max_packet_bytes,
+            explain_within: start.explain_within,
             partial: start.read,
             unread: true,
             blocked: None,
@@ -129,13 +133,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Works until the connection ends.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Close> {
+        let asked = self.handle.is_asked();
         scratch::with(|scratch| match self.advance(context, scratch) {
-            Ok(()) => Poll::Pending,
+            Ok(()) => {
+                if asked {
+                    self.handle.looked();
+                }
+                Poll::Pending
+            }
             Err(close) => {
                 // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
                 self.unsent.extend_from_slice(&scratch.out);
                 scratch.out.clear();
-                frame::put_disconnect(close, self.session.version(), &mut self.unsent);
+                frame::put_disconnect(close, self.session.version(), self.explain_within, &mut self.unsent);
                 Poll::Ready(close)
             }
         })

@@ -8,6 +8,7 @@ use super::close::Close;
 use super::properties::{self, Carrier};
 
 pub(crate) const CONNECT: u8 = 1;
+pub(crate) const CONNACK: u8 = 2;
 pub(crate) const PUBLISH: u8 = 3;
 pub(crate) const PUBACK: u8 = 4;
 pub(crate) const PUBREC: u8 = 5;
@@ -32,6 +33,18 @@ pub(crate) struct Frame<'a> {
     pub bytes: &'a [u8],
     /// What follows the fixed header.
     pub body: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Without the DUP flag, which MQTT 3.1 clients set when they repeat a PUBREL, SUBSCRIBE or UNSUBSCRIBE; later
+    /// versions have that bit reserved.
+    pub fn without_repetition(self) -> Self {
+        const DUP: u8 = 0b1000;
+        match self.kind {
+            PUBREL | SUBSCRIBE | UNSUBSCRIBE => Self { flags: self.flags & !DUP, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// What stands at the beginning of a buffer.
@@ -259,11 +272,27 @@ pub(crate) fn put_pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xD0, 0]);
 }
 
-/// Appends the DISCONNECT that tells a 5.0 client why; 3.1.1 has none from server to client.
-pub(crate) fn put_disconnect(close: Close, version: Version, out: &mut Vec<u8>) {
-    if let (Version::V5, Some(code)) = (version, close.code()) {
-        out.extend_from_slice(&[DISCONNECT << 4, 1, code]);
+/// Appends the DISCONNECT that tells a 5.0 client why; 3.1.1 has none from server to client. `explain_within`: with a
+/// Reason String unless the packet becomes longer than this [MQTT-3.14.2-3].
+pub(crate) fn put_disconnect(close: Close, version: Version, explain_within: Option<usize>, out: &mut Vec<u8>) {
+    let (Version::V5, Some(code)) = (version, close.code()) else { return };
+    let explained = explain_within.and_then(|max| explained(DISCONNECT, &[code], close.text(), max));
+    match explained {
+        Some(packet) => out.extend_from_slice(&packet),
+        None => out.extend_from_slice(&[DISCONNECT << 4, 1, code]),
     }
+}
+
+/// A packet of 5.0 with a Reason String as its only property; `None` if the client does not take it.
+pub(crate) fn explained(kind: u8, head: &[u8], text: &str, max_packet_bytes: usize) -> Option<Vec<u8>> {
+    let mut properties = Vec::new();
+    properties::put_reason_string(text, &mut properties);
+    let mut packet = vec![kind << 4];
+    put_variable_length(head.len() + variable_length_bytes(properties.len()) + properties.len(), &mut packet);
+    packet.extend_from_slice(head);
+    put_variable_length(properties.len(), &mut packet);
+    packet.extend_from_slice(&properties);
+    (packet.len() <= max_packet_bytes).then_some(packet)
 }
 
 #[cfg(test)]
@@ -358,6 +387,22 @@ mod tests {
                 assert_eq!(parse_ack(&frame, version), Ok((300, reason)));
             }
         }
+    }
+
+    #[test]
+    fn a_disconnect_is_explained_where_the_client_takes_it() {
+        let disconnect = |version, explain_within| {
+            let mut out = Vec::new();
+            put_disconnect(Close::TakenOver, version, explain_within, &mut out);
+            out
+        };
+        let text = Close::TakenOver.text();
+        let len = text.len() as u8;
+        let explained = [&[0xe0, len + 5, 0x8e, len + 3, 0x1f, 0, len], text.as_bytes()].concat();
+        assert_eq!(disconnect(Version::V5, Some(explained.len())), explained);
+        assert_eq!(disconnect(Version::V5, Some(explained.len() - 1)), [0xe0, 1, 0x8e]);
+        assert_eq!(disconnect(Version::V5, None), [0xe0, 1, 0x8e]);
+        assert_eq!(disconnect(Version::V4, Some(explained.len())), [0_u8; 0]);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! A session's part that outlives its connection, shared by the broker and the connection that owns it now.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::Version;
 use super::close::Close;
@@ -24,6 +28,9 @@ pub(crate) const DISCARDED: ConnectionId = u64::MAX;
 
 /// Bit of an owner: its client may be here no longer; the connection with the number below it is to end.
 const REVOKED: ConnectionId = 1 << 63;
+
+/// How long a new connection waits for the one before it to look at its socket; it does so when it is next polled.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Locks although a holder panicked: a panic ends one connection, and the others go on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,6 +59,10 @@ pub(crate) struct Handle {
     lasting: AtomicBool,
     /// Whether something changed since it was stored.
     changed: AtomicBool,
+    /// Whether a new connection waits for the owner to look at its socket.
+    asked: AtomicBool,
+    /// Told when the owner has looked, and when it has ended.
+    looked: Notify,
     kept: Mutex<Kept>,
     totals: Arc<Totals>,
 }
@@ -128,9 +139,10 @@ impl Handle {
             received_until: Lsn(0),
             waker: None,
         };
-        let [outbound, lasting, changed] = [const { AtomicBool::new(false) }; 3];
+        let [outbound, lasting, changed, asked] = [const { AtomicBool::new(false) }; 4];
         let (owner, kept) = (AtomicU64::new(id), Mutex::new(kept));
-        Self { id, user, client_id, owner, outbound, lasting, changed, kept, totals }
+        let looked = Notify::new();
+        Self { id, user, client_id, owner, outbound, lasting, changed, asked, looked, kept, totals }
     }
 
     /// A session without a connection that goes on from where it was stored. What it may no longer have is for the
@@ -265,6 +277,37 @@ impl Handle {
             let Kept { delivery, permissions, .. } = kept;
             delivery.withdraw(online, |topic| permissions.may_subscribe(topic))
         })
+    }
+
+    /// Completes when the connection that has the session, if one has, has taken what its client sent on it until now,
+    /// or has ended.
+    pub async fn settle(&self) {
+        let mut looked = pin!(self.looked.notified());
+        looked.as_mut().enable();
+        let waker = {
+            let kept = self.any();
+            if !self.is_connected() {
+                return;
+            }
+            self.asked.store(true, Ordering::Release);
+            kept.waker.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        // Without an answer the new connection goes on: it takes the session over as it is.
+        let _ = timeout(SETTLE, looked).await;
+    }
+
+    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Handle::looked`] answers.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
+    }
+
+    /// The owner has looked, or has ended.
+    pub fn looked(&self) {
+        self.looked.notify_waiters();
     }
 
     /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it

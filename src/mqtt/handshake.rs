@@ -47,6 +47,23 @@ impl Refusal {
         }
         Self { reason, reply }
     }
+
+    /// With a Reason String in a CONNACK of 5.0, unless that becomes longer than this [MQTT-3.2.2-19].
+    pub fn explained(mut self, explain_within: Option<usize>) -> Self {
+        let text = match self.reason {
+            "authentication_method" => "enhanced authentication is not offered",
+            "client_id" => "the client identifier is longer than 256 bytes",
+            "max_connections" => "as many clients are connected as mqtt.max_connections allows",
+            "will_topic" => "the topic of the will is no topic name, or clients do not publish there",
+            _ => return self,
+        };
+        if let (Some(max), &[_, 3, flags, code, 0]) = (explain_within, &self.reply[..])
+            && let Some(packet) = frame::explained(frame::CONNACK, &[flags, code], text, max)
+        {
+            self.reply = packet;
+        }
+        self
+    }
 }
 
 /// A connection that begins.
@@ -266,6 +283,20 @@ mod tests {
         let config = Mqtt { max_connections: 0, ..Mqtt::default() };
         check_refused(&client(Version::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
         check_refused(&client(Version::V5).connect("c"), &config, "max_connections", &[0x20, 3, 0, 0x97, 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_explained_where_the_client_takes_it() {
+        let refusal = || Refusal::answered("client_id", Version::V5, Some(2), 0x85);
+        let text = b"the client identifier is longer than 256 bytes";
+        let explained = refusal().explained(Some(100)).reply;
+        assert_eq!(explained[..2], [0x20, text.len() as u8 + 6]);
+        assert_eq!(explained[2..8], [0, 0x85, text.len() as u8 + 3, 0x1f, 0, text.len() as u8]);
+        assert_eq!(&explained[8..], text);
+        assert_eq!(refusal().explained(Some(explained.len() - 1)), refusal());
+        assert_eq!(refusal().explained(None), refusal());
+        let v4 = Refusal::answered("client_id", Version::V4, Some(2), 0x85);
+        assert_eq!(v4.clone().explained(Some(100)), v4);
     }
 
     #[test]

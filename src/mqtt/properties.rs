@@ -254,6 +254,9 @@ pub(crate) struct ConnectProperties {
     pub topic_alias_maximum: u16,
     /// Whether an authentication method is named.
     pub enhanced_auth: bool,
+    /// Whether problem information is asked for in so many words. Absent, the standard takes it as wanted; such clients
+    /// get the reason code alone, which is all that most of them look at.
+    pub explain: bool,
 }
 
 impl ConnectProperties {
@@ -265,6 +268,7 @@ impl ConnectProperties {
             maximum_packet_bytes: u32::MAX,
             topic_alias_maximum: 0,
             enhanced_auth: false,
+            explain: false,
         };
         let mut auth_data = false;
         walk(bytes, Carrier::Connect, |id, value, _| {
@@ -277,6 +281,7 @@ impl ConnectProperties {
                 (TOPIC_ALIAS_MAXIMUM, Value::Number(count)) => parsed.topic_alias_maximum = count as u16,
                 (AUTHENTICATION_METHOD, _) => parsed.enhanced_auth = true,
                 (AUTHENTICATION_DATA, _) => auth_data = true,
+                (REQUEST_PROBLEM_INFORMATION, Value::Number(wanted)) => parsed.explain = wanted == 1,
                 _ => {}
             }
             Ok(())
@@ -308,6 +313,14 @@ pub(crate) fn subscription_identifier(bytes: &[u8]) -> Result<Option<u32>, Close
         Ok(())
     })?;
     Ok(identifier)
+}
+
+/// Appends a Reason String.
+pub(crate) fn put_reason_string(text: &str, out: &mut Vec<u8>) {
+    debug_assert!(text.len() <= usize::from(u16::MAX));
+    out.push(REASON_STRING);
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends a topic alias.

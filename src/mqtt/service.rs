@@ -62,13 +62,14 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     cancel: CancellationToken,
     first: First,
 ) {
+    let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
         entered = enter(first, peer, &door) => entered,
         () = cancel.cancelled() => return door.meters.refused("shutting_down"),
     };
     match entered {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
-        Err(refusal) => refuse(stream, &door, refusal).await,
+        Err(refusal) => refuse(stream, &door, refusal.explained(explain_within)).await,
     }
 }
 
@@ -76,6 +77,7 @@ async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u
     let (connect, rest) = first?;
     let login = auth::authenticate(&connect, peer, &door.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
+    door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
     let policy = door.access.policy();
     let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
         let who = Who { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
@@ -112,6 +114,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
     let options = SessionOptions {
         version: connect.version,
+        is_3_1: connect.is_3_1,
         client_id: Arc::clone(&client_id),
         keep_alive_s: connect.keep_alive_s,
         expiry_s: connect.session_expiry_s,
@@ -126,6 +129,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         login,
         session: Session::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
+        explain_within: connect.explain_within,
         read: rest,
         reply,
         cancel,
@@ -142,7 +146,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         will.message.publisher = attached.handle.id;
         will
     });
-    if let Some(will) = door.broker.detach(&attached.handle, attached.connection, expiry_s, will) {
+    let will = door.broker.detach(&attached.handle, attached.connection, expiry_s, will);
+    attached.handle.looked();
+    if let Some(will) = will {
         publish_will(&door, will).await;
     }
     if close != Close::Lost {

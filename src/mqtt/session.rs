@@ -105,6 +105,8 @@ pub(crate) struct Received {
 #[derive(Debug, Clone)]
 pub(crate) struct SessionOptions {
     pub version: Version,
+    /// Whether the client speaks MQTT 3.1.
+    pub is_3_1: bool,
     pub client_id: Arc<str>,
     pub keep_alive_s: u16,
     /// Seconds that the session outlives the connection.
@@ -119,6 +121,7 @@ pub(crate) struct SessionOptions {
 #[derive(Debug)]
 pub(crate) struct Session {
     version: Version,
+    is_3_1: bool,
     client_id: Arc<str>,
     max_inflight: usize,
     expiry_s: u32,
@@ -140,6 +143,7 @@ impl Session {
         acks.seal(Some(options.received_until), now);
         Self {
             version: options.version,
+            is_3_1: options.is_3_1,
             client_id: options.client_id,
             max_inflight: usize::from(options.max_inflight),
             expiry_s: options.expiry_s,
@@ -230,6 +234,7 @@ impl Session {
     }
 
     fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>, Close> {
+        let frame = &if self.is_3_1 { frame.without_repetition() } else { *frame };
         match frame.kind {
             frame::PUBACK | frame::PUBREC | frame::PUBCOMP => {
                 let (packet_id, reason) = frame::parse_ack(frame, self.version)?;

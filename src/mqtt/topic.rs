@@ -79,9 +79,16 @@ pub(crate) fn delivered_by(filter: &str) -> &str {
     split_shared(filter).map_or(filter, |(_, inner)| inner)
 }
 
-/// Whether only weir publishes there: below `weir/`, and names that begin with `$` (section 4.7.2).
+/// Whether only weir publishes there: below `weir/`, and names that begin with `$` (section 4.7.2) but for one.
 pub(crate) fn is_reserved(topic: &str) -> bool {
-    topic.starts_with('$') || topic.starts_with("weir/")
+    topic.starts_with("weir/") || (topic.starts_with('$') && !is_bridge_state(topic))
+}
+
+/// Whether `topic` is `$SYS/broker/connection/NAME/state`. There a bridge from mosquitto says whether it is connected,
+/// in its will too: as it comes configured, it could not connect otherwise.
+fn is_bridge_state(topic: &str) -> bool {
+    let name = topic.strip_prefix("$SYS/broker/connection/").and_then(|rest| rest.strip_suffix("/state"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// Whether `topic` matches `filter`. Leading wildcards do not match topics that begin with `$` [MQTT-4.7.2-1].
@@ -171,10 +178,12 @@ mod tests {
 
     #[test]
     fn reserved_topics() {
-        for topic in ["$SYS/x", "$x", "weir/windows/a/b", "weir/"] {
+        for topic in
+            ["$SYS/x", "$x", "$SYS/broker/connection//state", "$SYS/broker/connection/a/b/state", "weir/w/a", "weir/"]
+        {
             assert!(is_reserved(topic), "{topic}");
         }
-        for topic in ["weir", "weird/x", "a/$x", "a/weir/b"] {
+        for topic in ["weir", "weird/x", "a/$x", "a/weir/b", "$SYS/broker/connection/bridge/state"] {
             assert!(!is_reserved(topic), "{topic}");
         }
     }

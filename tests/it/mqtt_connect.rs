@@ -1,6 +1,6 @@
 //! CONNECT, CONNACK, client identifiers, keep-alive, PINGREQ, DISCONNECT.
 
-use crate::mqtt::{Client, Connect, Message, PUBLISH, Version, packet, string};
+use crate::mqtt::{Client, Connect, Message, PUBCOMP, PUBLISH, SUBACK, UNSUBACK, Version, packet, string};
 use crate::weir::Weir;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
@@ -169,8 +169,8 @@ fn silence_ends_a_connection_with_keep_alive() {
     }
 }
 
-/// 5.0 [MQTT-3.14.1-1], 3.1.1 [MQTT-3.14.1-1]: DISCONNECT has no flags. 5.0 [MQTT-3.14.4-2], 3.1.1 [MQTT-3.14.4-2]: nothing
-/// comes after it. 5.0 [MQTT-3.14.2-2]: a session that was to end with its connection cannot be kept at the end.
+/// 5.0 [MQTT-3.14.1-1], 3.1.1 [MQTT-3.14.1-1]: DISCONNECT has no flags. 5.0 [MQTT-3.14.4-1], 3.1.1 [MQTT-3.14.4-2]: nothing
+/// comes after it. 5.0 section 3.14.2.2.2: a session that was to end with its connection cannot be kept at the end.
 #[test]
 fn disconnect_is_the_end() {
     let weir = Weir::start(&[]);
@@ -218,4 +218,22 @@ fn packets_may_follow_a_connect_at_once() {
     let mut client = Client::open(weir.mqtt(), Version::V4).expect("a socket");
     client.send(&[Connect::new(Version::V4, "c").packet(), publish].concat()).expect("it can be sent");
     assert_eq!(watcher.expect(PUBLISH).message(Version::V4).1, b"early");
+}
+
+/// Clients of MQTT 3.1 set DUP when they repeat a PUBREL, SUBSCRIBE or UNSUBSCRIBE.
+#[test]
+fn repeated_packets_of_mqtt_3_1_are_taken() {
+    let weir = Weir::start(&[]);
+    let mut body = string("MQIsdp");
+    body.extend_from_slice(&[3, 2, 0, 60]);
+    body.extend(string("old"));
+    let mut client = Client::try_connect_with(weir.mqtt(), Version::V4, &packet(0x10, &body)).expect("it is accepted");
+    for (repeated, answer) in [
+        (packet(0x8a, &[0, 1, 0, 1, b't', 1]), SUBACK),
+        (packet(0xaa, &[0, 2, 0, 1, b't']), UNSUBACK),
+        (packet(0x6a, &[0, 3]), PUBCOMP),
+    ] {
+        client.send(&repeated).expect("it can be sent");
+        client.expect(answer);
+    }
 }

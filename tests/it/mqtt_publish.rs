@@ -5,7 +5,7 @@ use crate::weir::Weir;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
-/// 5.0 [MQTT-4.3.1-1], 5.0 [MQTT-4.3.2-1], 5.0 [MQTT-4.3.3-1], 3.1.1 [MQTT-4.3.1-1], 3.1.1 [MQTT-4.3.2-1],
+/// 5.0 [MQTT-4.3.1-1], 5.0 [MQTT-4.3.2-2], 5.0 [MQTT-4.3.3-2], 3.1.1 [MQTT-4.3.1-1], 3.1.1 [MQTT-4.3.2-1],
 /// 3.1.1 [MQTT-4.3.3-1]: messages of each QoS arrive. 5.0 [MQTT-3.8.4-8], 3.1.1 [MQTT-3.8.4-6]: at the lower of both QoS.
 /// 5.0 [MQTT-3.3.1-3], 3.1.1 [MQTT-3.3.1-3]: the publisher's DUP flag is its own.
 /// 5.0 [MQTT-2.2.1-5], 3.1.1 [MQTT-2.3.1-6]: acknowledgements carry the packet's identifier.
@@ -60,7 +60,7 @@ fn packets_against_the_rules_end_the_connection() {
     }
 }
 
-/// 5.0 [MQTT-4.3.3-9], 5.0 [MQTT-4.3.3-10], 3.1.1 [MQTT-4.3.3-2]: a QoS 2 publish that is sent again before its PUBREL is
+/// 5.0 [MQTT-4.3.3-8], 5.0 [MQTT-4.3.3-10], 3.1.1 [MQTT-4.3.3-2]: a QoS 2 publish that is sent again before its PUBREL is
 /// acknowledged and not passed on again. 5.0 [MQTT-4.3.3-11], 3.1.1 [MQTT-3.6.4-1]: PUBREL is answered with PUBCOMP.
 #[test]
 fn a_repeated_qos_2_publish_is_passed_on_once() {
@@ -120,8 +120,8 @@ fn order_is_kept() {
 }
 
 /// 5.0 [MQTT-4.3.2-4], 3.1.1 [MQTT-4.3.2-2]: a publish on a topic that nobody listens to is acknowledged; 5.0 says so.
-/// 5.0 [MQTT-3.3.4-1], 3.1.1 [MQTT-3.3.4-1]: each QoS has its answer. 3.1.1 [MQTT-3.3.5-2], 5.0 [MQTT-3.3.5-2]: where a client
-/// may not publish, 5.0 says so, and 3.1.1 closes the connection, or acknowledges and drops below `$`.
+/// 5.0 [MQTT-3.3.4-1], 3.1.1 [MQTT-3.3.4-1]: each QoS has its answer. 3.1.1 [MQTT-3.3.5-2]: where a client may
+/// not publish, 5.0 says so, and 3.1.1 closes the connection, or acknowledges and drops below `$`.
 #[test]
 fn publishes_without_subscribers_and_without_permission_are_answered() {
     let weir = Weir::start(&[]);

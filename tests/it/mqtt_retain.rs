@@ -83,7 +83,7 @@ fn retain_handling_is_the_subscribers_choice() {
     assert!(new.take_message().retain && !new.take_message().retain);
 }
 
-/// 5.0 [MQTT-4.1.0-1], 3.1.1 [MQTT-3.1.2-7]: retained messages belong to no session: they outlive the client, and weir.
+/// 5.0 section 4.1, 3.1.1 [MQTT-3.1.2-7]: retained messages belong to no session: they outlive the client, and weir.
 #[test]
 fn retained_messages_survive_restart_and_power_cut() {
     let mut weir = Weir::start(&[]);

@@ -8,7 +8,8 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 5.0 [MQTT-3.8.1-1], 3.1.1 [MQTT-3.8.1-1], 5.0 [MQTT-3.10.1-1], 3.1.1 [MQTT-3.10.1-1]: the header's flags are 0010.
 /// 5.0 [MQTT-3.8.3-2], 3.1.1 [MQTT-3.8.3-3], 5.0 [MQTT-3.10.3-2], 3.1.1 [MQTT-3.10.3-2]: there is a filter.
 /// 5.0 [MQTT-3.8.3-1], 3.1.1 [MQTT-3.8.3-1], 5.0 [MQTT-3.10.3-1], 3.1.1 [MQTT-3.10.3-1]: filters are UTF-8.
-/// 5.0 [MQTT-3.8.3-5], 3.1.1 [MQTT-3.8.3-4]: reserved bits of the options are 0, and the QoS is not 3.
+/// 5.0 [MQTT-3.8.3-5], 3.1.1 [MQTT-3.8.3-4]: reserved bits of the options are 0, and the QoS is not 3. 5.0 [MQTT-4.7.1-1],
+/// 5.0 [MQTT-4.7.1-2], 3.1.1 [MQTT-4.7.1-2], 3.1.1 [MQTT-4.7.1-3]: wildcards stand alone, `#` at the end.
 #[test]
 fn packets_against_the_rules_end_the_connection() {
     let weir = Weir::start(&[]);
@@ -30,6 +31,12 @@ fn packets_against_the_rules_end_the_connection() {
             packet(0x82, &body(&[0, 1, b't', 0x40])),
             packet(0x82, &body(&[0, 1, b't'])),
         ];
+        for filter in ["a#", "a/#/b", "a+", "+a/b"] {
+            let mut subscription = crate::mqtt::string(filter);
+            wrong.push(packet(0xa2, &body(&subscription)));
+            subscription.push(0);
+            wrong.push(packet(0x82, &body(&subscription)));
+        }
         if version == Version::V4 {
             wrong.push(packet(0x82, &body(&[0, 1, b't', 4])));
         } else {
@@ -50,16 +57,15 @@ fn packets_against_the_rules_end_the_connection() {
 
 /// 5.0 [MQTT-3.8.4-1], 3.1.1 [MQTT-3.8.4-1], 5.0 [MQTT-3.8.4-2], 3.1.1 [MQTT-3.8.4-2], 5.0 [MQTT-2.2.1-6]: SUBACK answers.
 /// 5.0 [MQTT-3.8.4-5], 5.0 [MQTT-3.8.4-6], 3.1.1 [MQTT-3.8.4-4], 3.1.1 [MQTT-3.8.4-5], 5.0 [MQTT-3.9.3-1],
-/// 3.1.1 [MQTT-3.9.3-1]: with a code for each filter, in order. 5.0 [MQTT-4.7.1-1], 5.0 [MQTT-4.7.1-2], 3.1.1 [MQTT-4.7.1-2],
-/// 3.1.1 [MQTT-4.7.1-3]: wildcards stand alone, `#` at the end. 5.0 [MQTT-3.9.3-2], 3.1.1 [MQTT-3.9.3-2]: one that is not
+/// 3.1.1 [MQTT-3.9.3-1]: with a code for each filter, in order. 5.0 [MQTT-3.9.3-2], 3.1.1 [MQTT-3.9.3-2]: one that is not
 /// accepted has a failure code.
 #[test]
 fn each_filter_has_its_code() {
-    let weir = Weir::start(&[]);
-    for (version, failure) in [(Version::V4, 0x80), (Version::V5, 0x8f)] {
+    let weir = Weir::start(&[("mqtt.max_topic_levels", "4")]);
+    for (version, failure) in [(Version::V4, 0x80), (Version::V5, 0x97)] {
         let (mut client, _) = Connect::new(version, "c").accepted(weir.mqtt());
         let mut body = if version == Version::V4 { vec![0x12, 0x34] } else { vec![0x12, 0x34, 0] };
-        let filters = [("a", 0), ("+/b", 1), ("#", 2), ("a#", 1), ("a/#/b", 1), ("a+", 0), ("+", 2)];
+        let filters = [("a", 0), ("+/b", 1), ("#", 2), ("a/b/c/d/e", 1), ("a/+/+/+/#", 1), ("////", 0), ("+", 2)];
         for (filter, qos) in filters {
             body.extend(crate::mqtt::string(filter));
             body.push(qos);
@@ -173,7 +179,7 @@ fn shared_subscriptions_divide_the_messages() {
     }
 }
 
-/// 5.0 [MQTT-4.8.2-4], 5.0 [MQTT-4.8.2-5]: a member that goes for good gives QoS 1 messages to the others, and a QoS 2 message
+/// 5.0 [MQTT-4.8.2-5]: a member that goes for good gives QoS 1 messages to the others, and a QoS 2 message
 /// that it was sent to nobody. 5.0 [MQTT-4.8.2-6]: what it refused is not sent to another.
 #[test]
 fn a_member_that_goes_leaves_its_messages_to_the_others() {

@@ -112,7 +112,7 @@ fn messages_expire() {
 }
 
 /// 5.0 [MQTT-3.3.4-9]: weir keeps the client's receive maximum. 5.0 [MQTT-4.9.0-1], 5.0 [MQTT-4.9.0-2]: QoS 0 does not count, and
-/// an acknowledgement makes room. 5.0 [MQTT-3.3.4-7], 5.0 [MQTT-3.3.4-8]: a client that breaks weir's own is told.
+/// an acknowledgement makes room. 5.0 [MQTT-3.3.4-7]: a client that breaks weir's own is told.
 #[test]
 fn the_receive_maximum_holds_both_ways() {
     let weir = Weir::start(&[("mqtt.max_inflight", "20")]);
@@ -152,8 +152,8 @@ fn the_maximum_packet_size_holds_both_ways() {
     publisher.expect_closed(0x95);
 }
 
-/// 5.0 [MQTT-3.3.2-8], 5.0 [MQTT-3.3.2-10], 5.0 [MQTT-3.3.2-12]: topic aliases of clients stand for topics, 5.0 [MQTT-3.3.2-7] on
-/// their connection only. 5.0 [MQTT-3.1.2-26], 5.0 [MQTT-3.3.2-9]: weir uses as many as the client allows, 5.0 [MQTT-3.1.2-27]
+/// 5.0 [MQTT-3.3.2-8], 5.0 [MQTT-3.3.2-9], 5.0 [MQTT-3.3.2-12]: topic aliases of clients stand for topics, 5.0 [MQTT-3.3.2-7] on
+/// their connection only. 5.0 [MQTT-3.1.2-26], 5.0 [MQTT-3.3.2-11]: weir uses as many as the client allows, 5.0 [MQTT-3.1.2-27]
 /// none where it allows none.
 #[test]
 fn topic_aliases_work_both_ways() {
@@ -180,7 +180,7 @@ fn topic_aliases_work_both_ways() {
     again.expect_closed(0x82);
 }
 
-/// 5.0 [MQTT-3.1.2-28], 5.0 [MQTT-3.1.2-29]: no response information and no reason strings are sent, asked for or not.
+/// 5.0 [MQTT-3.1.2-28]: no response information is sent, asked for or not.
 /// 5.0 [MQTT-3.2.2-7]: a refused CONNECT ends the connection. 5.0 [MQTT-3.2.2-6]: without a session.
 #[test]
 fn a_refusal_has_its_reason() {
@@ -189,4 +189,21 @@ fn a_refusal_has_its_reason() {
     let (mut client, connack) = asked.open(weir.mqtt());
     assert_eq!(connack.body, [0, 0x87, 0]);
     assert_eq!(client.until_closed(), []);
+}
+
+/// 5.0 [MQTT-3.14.2-3], 5.0 [MQTT-3.2.2-19]: a client that asks for problem information is told in words why it has to go, unless
+/// the packet becomes larger than it takes. 5.0 [MQTT-3.1.2-29]: others are not.
+#[test]
+fn a_client_that_asks_is_told_why_in_words() {
+    let weir = Weir::start(&[]);
+    for (wanted, maximum, words) in [(1, 1_000_u32, true), (1, 20, false), (0, 1_000, false)] {
+        let asking =
+            |id: &str| Connect::new(Version::V5, id).property(0x17, &[wanted]).property(0x27, &maximum.to_be_bytes());
+        let (mut client, _) = asking("c").accepted(weir.mqtt());
+        client.send(&[0x36, 3, 0, 1, b't']).expect("it can be sent");
+        let last = client.until_closed().pop().expect("a DISCONNECT");
+        assert_eq!((last.reason(), last.body.len() > 1), (0x81, words), "{last:?}");
+        let (_, refusal) = asking(&"x".repeat(300)).open(weir.mqtt());
+        assert_eq!((refusal.body[1], refusal.body.len() > 3), (0x85, words), "{refusal:?}");
+    }
 }

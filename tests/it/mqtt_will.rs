@@ -135,3 +135,21 @@ fn a_stop_of_weir_publishes_no_will() {
     late.subscribe("will/#", 0);
     late.expect_nothing();
 }
+
+/// A bridge from mosquitto says with a retained message and its will whether it is connected.
+#[test]
+fn the_state_of_a_bridge_is_published() {
+    const STATE: &str = "$SYS/broker/connection/bridge/state";
+    let weir = Weir::start(&[]);
+    for version in BOTH {
+        let (mut bridge, _) =
+            Connect::new(version, "bridge").will(&Message::retained(STATE, "0", 1)).accepted(weir.mqtt());
+        bridge.publish_message(&Message::retained(STATE, "1", 1));
+        let (mut watcher, _) = Connect::new(version, "watcher").accepted(weir.mqtt());
+        watcher.subscribe("$SYS/broker/connection/+/state", 1);
+        let state = watcher.take_message();
+        assert_eq!((state.text(), state.retain), ("1", true));
+        drop(bridge);
+        assert_eq!(watcher.take_message().text(), "0");
+    }
+}

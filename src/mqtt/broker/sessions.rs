@@ -79,6 +79,16 @@ pub(crate) struct Attached {
 pub(crate) struct TooManyConnections;
 
 impl Broker {
+    /// Before a client's new connection is attached: lets the one that it has, if any, take what is there for it. A
+    /// DISCONNECT that lies unread would leave the client with a will and a session that it has ended.
+    pub(crate) async fn settle(&self, user: Option<&Arc<str>>, client_id: &str) {
+        let key = (user.cloned(), client_id.into());
+        let existing = lock(&self.sessions).by_client.get(&key).cloned();
+        if let Some(handle) = existing {
+            handle.settle().await;
+        }
+    }
+
     /// Gives a session to a new connection: the client's existing one (taken from the connection that has it), or a
     /// new one. At the bound of sessions the one that has been without a connection for longest is discarded.
     pub(crate) fn attach(&self, attach: &Attach<'_>) -> Result<Attached, TooManyConnections> {

@@ -34,9 +34,6 @@ impl Broker {
         connection: ConnectionId,
         filter: &Filter,
     ) -> SubscribeOutcome {
-        if !topic::valid_filter(&filter.filter) {
-            return SubscribeOutcome::InvalidFilter;
-        }
         if !self.allows_levels(&filter.filter) {
             return SubscribeOutcome::QuotaExceeded;
         }
@@ -105,8 +102,10 @@ impl Broker {
 
     fn send_retained(&self, handle: &Arc<Handle>, filter: &Filter) {
         let now = self.timeline.now();
-        let store = if filter.filter.starts_with("$SYS") { &self.system } else { &self.retained };
-        let messages = lock(store).matching(&filter.filter, now);
+        let mut messages = lock(&self.retained).matching(&filter.filter, now);
+        if filter.filter.starts_with("$SYS") {
+            messages.extend(lock(&self.system).matching(&filter.filter, now));
+        }
         for message in messages {
             let identifiers = filter.identifier.into_iter().collect();
             let grant = Grant { qos: filter.qos.min(message.qos), retain: true, identifiers, share: None };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::*;
 use crate::access::{Access, Policy};
@@ -57,4 +57,38 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     let answers = packets(&stream.written, Version::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
+}
+
+/// What a client sent before it connected again counts, although its new connection is looked at first.
+#[tokio::test]
+async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
+    const DISCONNECT_AND_END_THE_SESSION: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];
+    let access = Arc::new(Access::new(Policy::without_users(true)));
+    let door = Door::new(&Mqtt::default(), &Ingest::default(), TestJournal::eager(), access, Arc::new(SystemClock));
+    let opening = Opening(Arc::new(door));
+    let connect = client(Version::V5).kept().connect("c");
+    let (mut old, old_end) = tokio::io::duplex(1_024);
+    let (mut new, new_end) = tokio::io::duplex(1_024);
+    let first = opening.serve(old_end, CancellationToken::new());
+    let second = opening.serve(new_end, CancellationToken::new());
+    tokio::pin!(first, second);
+    let mut connack = [0; 64];
+    old.write_all(&connect).await.unwrap();
+    tokio::select! {
+        () = &mut first => panic!("it ended"),
+        read = old.read(&mut connack) => assert!(read.unwrap() > 4),
+    }
+    old.write_all(&DISCONNECT_AND_END_THE_SESSION).await.unwrap();
+    new.write_all(&connect).await.unwrap();
+    let first = async {
+        first.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = &mut second => panic!("it ended"),
+        () = first => unreachable!("it is pending"),
+        read = new.read(&mut connack) => assert!(read.unwrap() > 4),
+    }
+    assert_eq!(connack[2..4], [0, 0], "the session is a new one");
 }

@@ -68,6 +68,7 @@ impl Case {
     fn with(version: Version, max_inflight: u16) -> Self {
         let now = Instant::now();
         let options = SessionOptions {
+            is_3_1: false,
             version,
             client_id: "c".into(),
             keep_alive_s: 0,
