@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use ring::digest;
 use ring::rand::SecureRandom as _;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// Memory of one hash at most, in KiB: a hash in the file that asks for more would starve the box at each login.
@@ -252,7 +253,7 @@ fn sha256(secret: &Password) -> [u8; digest::SHA256_OUTPUT_LEN] {
 
 /// Compares without telling by its time where they differ.
 pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| std::hint::black_box(differ | (a ^ b))) == 0
+    a.ct_eq(b).into()
 }
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], HashError> {

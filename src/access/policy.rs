@@ -1,21 +1,14 @@
 //! Who is let in, as the files say at present.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::acl::{Acl, Permissions};
 use super::identity::Identity;
 use super::password::StoredPassword;
+use super::secret_file;
 use super::users::{Users, default_roles};
 use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
-
-/// Larger users files are refused unread: two hundred thousand users take a quarter of that.
-const MAX_USERS_BYTES: u64 = 256 << 20;
-/// Larger ACL files are refused unread: a role has a few hundred bytes.
-const MAX_ACL_BYTES: u64 = 1 << 20;
 
 /// The role of clients without credentials.
 pub const ANONYMOUS_ROLE: &str = "anonymous";
@@ -77,7 +70,7 @@ impl Policy {
                 }
                 Err(found) => faults.extend(found),
             }
-            policy.warnings.extend(open_file(path));
+            policy.warnings.extend(secret_file::open_to_all(path));
         }
         if faults.is_empty() { Ok(policy) } else { Err(ConfigErrors(faults)) }
     }
@@ -128,7 +121,7 @@ impl Policy {
 
 fn load_acl(path: &Path) -> Result<Acl, Vec<Fault>> {
     let name = path.display().to_string();
-    match read_file(path, MAX_ACL_BYTES) {
+    match secret_file::read(path) {
         Ok(text) => Acl::parse(&name, &text),
         Err(error) => {
             let wrong = format!("the ACL file cannot be read: {error}");
@@ -158,7 +151,7 @@ fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<Fault> {
 
 fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
     let name = path.display().to_string();
-    match read_file(path, MAX_USERS_BYTES) {
+    match secret_file::read(path) {
         Ok(text) => Users::parse(&name, &text),
         Err(error) => {
             let wrong = format!("the users file cannot be read: {error}");
@@ -169,26 +162,11 @@ fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
     }
 }
 
-fn read_file(path: &Path, max_bytes: u64) -> io::Result<String> {
-    let metadata = fs::metadata(path)?;
-    if metadata.is_dir() {
-        return Err(io::Error::other("it is a directory"));
-    }
-    if metadata.len() > max_bytes {
-        return Err(io::Error::other(format!("it has {} bytes, more than {max_bytes}", metadata.len())));
-    }
-    fs::read_to_string(path)
-}
-
-/// What is to be said where everybody on the machine may read the hashes.
-fn open_file(path: &Path) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    let path = path.display();
-    (mode & 0o004 != 0).then(|| format!("{path}: every user of this machine may read these hashes; chmod 640 or 600"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -248,8 +226,8 @@ mod tests {
         // Where the rules cannot be read, nothing is said of the roles that they may have.
         fs::write(&acl, "[roles.x]\nwrong = 1\n").expect("a file");
         assert_eq!(places(load().expect_err("a wrong key")), [named(&acl, 2)]);
-        fs::write(&acl, vec![b'#'; MAX_ACL_BYTES as usize + 1]).expect("a file");
-        assert!(load().expect_err("too large")[0].to_string().contains("the ACL file cannot be read"));
+        fs::write(&acl, [0xff]).expect("a file");
+        assert!(load().expect_err("no UTF-8")[0].to_string().contains("the ACL file cannot be read"));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::disk::directory_of;
 
-/// Larger files are refused: a hundred thousand users are less.
-const MAX_BYTES: u64 = 32 << 20;
+/// Larger files are refused: two hundred thousand users are less.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Mode of a new file: its owner reads and writes.
 const PRIVATE: u32 = 0o600;
@@ -27,7 +27,7 @@ fn named<'a>(call: &'static str, path: &'a Path) -> impl Fn(io::Error) -> io::Er
 /// The whole text of the file.
 ///
 /// # Errors
-/// It cannot be read, has more than 32 MiB, or is not UTF-8. The error names the path and never what the file holds.
+/// It cannot be read, has more than 64 MiB, or is not UTF-8. The error names the path and never what the file holds.
 pub fn read(path: &Path) -> io::Result<String> {
     let file = File::open(path).map_err(named("open", path))?;
     let mut bytes = Vec::new();
