@@ -143,10 +143,10 @@ impl PerAddress {
     }
 }
 
-/// Whoever has one IPv6 address has its whole /64 network.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+/// What counts as one address: whoever has one IPv6 address has its whole /64 network.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        address @ IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }

@@ -42,6 +42,9 @@ pub enum Command {
     /// Copies of the whole state, each in one file.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
+    /// Users that may connect over MQTT, in the file mqtt.auth.users.
+    #[command(subcommand)]
+    Passwd(PasswdCommand),
     /// Tokens for the HTTP API. A running weir reads the file again on SIGHUP (`systemctl reload weir`).
     #[command(subcommand)]
     Token(TokenCommand),
@@ -147,6 +150,45 @@ pub enum SavepointCommand {
         /// The savepoint.
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PasswdCommand {
+    /// Add a user, or give one a new password. The password is asked at the terminal.
+    Add(PasswdAddArguments),
+    /// Remove a user.
+    Remove {
+        /// The user.
+        name: String,
+        /// Users file; default: the config's mqtt.auth.users.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Show users and their roles.
+    List {
+        /// Users file; default: the config's mqtt.auth.users.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PasswdAddArguments {
+    /// The user: one level of a topic, for a device its id.
+    pub name: String,
+    /// A role of the user; may be given several times. Without one: what the user had, else device.
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+    /// Read the password from the first line of the standard input.
+    #[arg(long, conflicts_with = "generate")]
+    pub stdin: bool,
+    /// Make a random secret of 192 bits and print it, this once. weir checks such secrets thousands of times faster than
+    /// passwords, which matters where many devices connect at once.
+    #[arg(long)]
+    pub generate: bool,
+    /// Users file; default: the config's mqtt.auth.users.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

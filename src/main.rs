@@ -98,6 +98,10 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
         Command::Journal(command) => journal(command, &config),
         Command::Errors(command) => commands::errors::run(&command, &config),
         Command::Savepoint(command) => savepoint(command, &config),
+        Command::Passwd(command) => {
+            commands::passwd::run(command, &config, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Token(command) => {
             commands::token::run(&command, &config, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)

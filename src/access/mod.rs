@@ -1,8 +1,84 @@
 //! Who may enter, and what they may do there.
 
+mod acl;
+mod failures;
+mod hashing;
 pub mod http_access;
 mod identity;
+mod login;
+mod password;
+mod policy;
+mod remembered;
 pub mod secret_file;
 pub mod tokens;
+mod users;
 
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use failures::Failures;
+use hashing::Hashing;
+use remembered::Remembered;
+
+pub use acl::{Acl, Permissions};
 pub use identity::Identity;
+pub use login::{Credentials, Denied};
+pub use password::{Argon2Hash, GeneratedHash, HashError, Password, StoredPassword};
+pub use policy::{ANONYMOUS_ROLE, Policy, Proof};
+pub use users::{DEFAULT_ROLE, MAX_USER_BYTES, ROLE_FORM, USER_FORM, User, Users, is_role, is_user, split_line};
+
+/// A client that was let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Who it is.
+    pub identity: Identity,
+    /// How it showed that.
+    pub proof: Proof,
+    /// Its address; `None` where the stream has none.
+    pub address: Option<IpAddr>,
+    /// [`Access::version`] of the policy that let it in.
+    pub version: u64,
+}
+
+/// The policy in use, shared by all connections.
+#[derive(Debug)]
+pub struct Access {
+    policy: RwLock<Arc<Policy>>,
+    version: AtomicU64,
+    hashing: Hashing,
+    remembered: Remembered,
+    failures: Failures,
+}
+
+impl Access {
+    /// Begins with this policy.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy: RwLock::new(Arc::new(policy)),
+            version: AtomicU64::new(1),
+            hashing: Hashing::new(),
+            remembered: Remembered::new(),
+            failures: Failures::default(),
+        }
+    }
+
+    /// The policy in use.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Grows with each [`Access::replace`]: what a policy said holds while it stays.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// From now on this policy holds. Open connections are for the caller to judge anew.
+    pub fn replace(&self, policy: Policy) {
+        self.remembered.keep_only(policy.users.as_ref());
+        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(policy);
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -3,14 +3,14 @@
 use weir::config::Config;
 use weir::tls::Findings;
 
-use super::{http_access, tls};
+use super::{access, http_access, tls};
 
 /// Looks at everything that a start would load.
 pub fn check(config: &Config) -> Findings {
     let mut all = Findings::default();
-    for findings in [tls::check(config), http_access::check(config)] {
-        all.faults.extend(findings.faults);
-        all.warnings.extend(findings.warnings);
+    for Findings { faults, warnings } in [tls::check(config), access::check(config), http_access::check(config)] {
+        all.faults.extend(faults);
+        all.warnings.extend(warnings);
     }
     all
 }

@@ -1,5 +1,6 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
+mod access;
 mod check;
 mod health;
 mod http_access;
@@ -30,17 +31,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use weir::access::Policy;
 use weir::access::tokens::TokensError;
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, LogFormat};
+use weir::config::{Config, ConfigErrors, LogFormat};
 use weir::core::record;
 use weir::core::settings::Settings;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::disk::{Disk, RealDisk, replace_file};
 use weir::http::live::Live;
-use weir::log::{AppendError, Log, LogError, Records};
+use weir::log::{AppendError, Log, LogError, Lsn, Records};
 use weir::mqtt::results::Results;
 use weir::mqtt::retained_store::RetainedStore;
+use weir::mqtt::session_store::SessionStore;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::{PipelineError, Stop};
 use weir::pipeline::start::{StartError, prepare};
@@ -51,6 +54,7 @@ use weir::telemetry::logging::Filter;
 use weir::tls::TlsError;
 use weir::{http, mqtt, simulator, telemetry};
 
+use access::Policies;
 pub use check::check;
 pub use health::{base_url, health};
 use reload::Reloader;
@@ -64,8 +68,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// Part of it that the last checkpoint may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
 
-/// How long the store of retained messages may take to open and load.
-const RETAINED_LIMIT: Duration = Duration::from_secs(20);
+/// How long the stores of retained messages and of sessions may take to open and load.
+const RESTORE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Pause between two looks at a recovery that is under way.
 const RECOVERY_POLL: Duration = Duration::from_millis(5);
@@ -113,7 +117,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() || cause.is::<TokensError>() {
+        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>() {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
@@ -211,15 +215,22 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let (runner, pipeline) = prepare(storage.into_parts(config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(config, &clock)?;
-    let access = http_access::load(&config.http, &clock)?;
-    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone()).await?;
+    let http_access = http_access::load(&config.http, &clock)?;
+    let access = access::load(config)?;
+    let policy = access.policy();
+    let mut server = mqtt::listener::Server::bind(&config.mqtt, &config.ingest, journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         server = server.with_tls(address, endpoint).await?;
     }
     let broker = server.broker();
     let live = Live::new(windows.clone(), errors.clone());
-    let reloadable: Vec<Box<dyn reload::Part>> =
-        vec![Box::new(filter), Box::new(server.entrance()), Box::new(certificates.clone()), Box::new(access.clone())];
+    let reloadable: Vec<Box<dyn reload::Part>> = vec![
+        Box::new(filter),
+        Box::new(server.entrance()),
+        Box::new(certificates.clone()),
+        Box::new(http_access.clone()),
+        Box::new(Policies(server.entrance())),
+    ];
     let reloader = Reloader::new(path, Config::clone(config), reloadable, pipeline.clone());
     let parts = Parts { pipeline: &pipeline, logs: [&journal, &windows, &errors], broker: &broker };
     let source = AppSource::new(config, parts, reloader.outcome(), started);
@@ -231,7 +242,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(server.entrance()),
-        access,
+        access: http_access,
         certificates: certificates.all(),
         clock,
     });
@@ -256,7 +267,8 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         "listening"
     );
 
-    let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+    let (stop, results_stop, door_open) =
+        (Stop::default(), Arc::new(AtomicBool::new(false)), Arc::<AtomicBool>::default());
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
         move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
@@ -267,8 +279,12 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         config.errors.output.publish.then(|| (errors.clone(), results_from.1)),
     );
     let results_thread = failures.spawn("results", {
-        let stop = results_stop.clone();
+        let (stop, opened) = (results_stop.clone(), door_open.clone());
         move || {
+            // Sessions that are not yet restored would miss them.
+            while !opened.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
+                std::thread::park_timeout(RECOVERY_POLL);
+            }
             results.run(&stop);
             Ok(())
         }
@@ -282,7 +298,7 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), mqtt.clone()));
+    mqtt_tasks.spawn(open_door(server, journal.clone(), config.clone(), policy, door_open, mqtt.clone()));
     http_tasks.spawn(http_server.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(certificates.watch(http.clone()));
@@ -311,7 +327,15 @@ async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
 
 /// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
 /// then the door opens. On a full disk it stays closed until there is space.
-async fn open_door(server: mqtt::listener::Server, journal: Log, config: Arc<Config>, cancel: CancellationToken) {
+async fn open_door(
+    server: mqtt::listener::Server,
+    journal: Log,
+    config: Arc<Config>,
+    policy: Arc<Policy>,
+    opened: Arc<AtomicBool>,
+    cancel: CancellationToken,
+) {
+    let journal_end = journal.durable();
     let settings: Settings = config.settings();
     let mut start = Records::default();
     start.push_with(record::encode_resumed);
@@ -322,28 +346,40 @@ async fn open_door(server: mqtt::listener::Server, journal: Log, config: Arc<Con
         }
     }
     let broker = server.broker();
-    restore_retained(broker.clone(), config).await;
+    restore(broker.clone(), config, journal_end, policy).await;
+    opened.store(true, Ordering::Release);
     server.run(cancel).await;
-    sync_retained(broker).await;
+    store(broker, journal).await;
 }
 
-/// Beside everything else that starts: devices may connect before, and are served once this is done.
-async fn restore_retained(broker: Arc<mqtt::broker::Broker>, config: Arc<Config>) {
-    let restore = move || {
+/// Retained messages and sessions, beside everything else that starts: devices may connect before, and are served once
+/// this is done.
+async fn restore(broker: Arc<mqtt::broker::Broker>, config: Arc<Config>, journal_end: Lsn, policy: Arc<Policy>) {
+    let (of_sessions, data_dir) = (broker.clone(), config.node.data_dir.clone());
+    let retained = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let store = RetainedStore::open(&config.node.data_dir, &disk, &SystemClock, RETAINED_LIMIT);
-        if let Some(store) = store {
+        if let Some(store) = RetainedStore::open(&config.node.data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
             broker.keep_retained(store);
         }
-    };
-    if tokio::task::spawn_blocking(restore).await.is_err() {
-        tracing::error!("retained messages could not be restored");
+    });
+    let sessions = tokio::task::spawn_blocking(move || {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        if let Some(store) = SessionStore::open(&data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
+            of_sessions.keep_sessions(store, journal_end, &policy);
+        }
+    });
+    if retained.await.is_err() || sessions.await.is_err() {
+        tracing::error!("retained messages or sessions could not be restored; please report this defect");
     }
 }
 
-async fn sync_retained(broker: Arc<mqtt::broker::Broker>) {
-    if tokio::task::spawn_blocking(move || broker.sync_retained()).await.is_err() {
-        tracing::error!("retained messages could not be stored");
+async fn store(broker: Arc<mqtt::broker::Broker>, journal: Log) {
+    let storing = move || {
+        broker.sync_retained();
+        broker.sync_sessions(journal.durable());
+    };
+    if tokio::task::spawn_blocking(storing).await.is_err() {
+        tracing::error!("retained messages or sessions could not be stored; please report this defect");
     }
 }
 

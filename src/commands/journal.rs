@@ -139,6 +139,7 @@ fn describe_replay(replay: &Replay<'_>, line: &mut Value) {
     line["first_arrival_time"] = json!(replay.arrival_ms);
     line["client_id"] = json!(replay.client_id);
     line["topic"] = json!(replay.topic);
+    describe_own_device(replay.own_device, line);
     describe_payload(replay.payload, line);
 }
 
@@ -146,11 +147,18 @@ fn describe_publish(publish: &Publish<'_>, line: &mut Value) {
     line["kind"] = json!("publish");
     line["client_id"] = json!(publish.client_id);
     line["topic"] = json!(publish.topic);
+    describe_own_device(publish.own_device, line);
     line["qos"] = json!(publish.qos);
     line["packet_id"] = json!(publish.packet_id);
     line["dup"] = json!(publish.dup);
     line["retain"] = json!(publish.retain);
     describe_payload(publish.payload, line);
+}
+
+fn describe_own_device(device: Option<&str>, line: &mut Value) {
+    if let Some(device) = device {
+        line["own_device"] = json!(device);
+    }
 }
 
 fn describe_payload(payload: &[u8], line: &mut Value) {

@@ -2,6 +2,7 @@
 
 pub mod errors;
 pub mod journal;
+pub mod passwd;
 pub mod repair;
 pub mod replay;
 pub mod savepoint;

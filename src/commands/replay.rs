@@ -183,6 +183,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Re
         let publish = Publish {
             client_id: "replay",
             topic: FILE_TOPIC,
+            own_device: None,
             packet_id: 0,
             qos: 0,
             dup: false,

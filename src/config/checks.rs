@@ -12,6 +12,7 @@ use crate::telemetry::logging;
 pub(super) fn check(document: &mut Document<'_>) {
     node(document);
     listeners(document);
+    simulator(document);
     http_access(document);
     tls(document);
     topics(document);
@@ -59,15 +60,30 @@ fn listeners(document: &mut Document<'_>) {
             fault(document, key, wrong, "another port");
         }
     }
-    let certified = document.config.mqtt.tls.files.client_certificates == ClientCertificates::Required;
-    for (key, address) in all.into_iter().filter(|(key, _)| key.starts_with("mqtt")) {
-        let closed = address.ip().is_loopback() || certified && key == "mqtt.tls.listen";
-        if !closed && !document.is_set("mqtt.allow_anonymous") {
-            let wrong = format!("{address} can be reached from other machines and mqtt.allow_anonymous is not set");
-            let expected =
-                "mqtt.allow_anonymous = true or false; only loopback listeners may leave it on without saying so";
-            fault(document, key, wrong, expected);
-        }
+    anonymous(document, &all);
+}
+
+/// Clients without credentials from other machines are never let in by accident: `/mqtt` of the HTTP listeners is a way
+/// in like the others.
+fn anonymous(document: &mut Document<'_>, listeners: &[(&'static str, SocketAddr)]) {
+    let mqtt = &document.config.mqtt;
+    if mqtt.allow_anonymous.is_some() || !mqtt.allows_anonymous() {
+        return;
+    }
+    for (key, address) in listeners.iter().filter(|(_, address)| !address.ip().is_loopback()) {
+        let way = if key.starts_with("http") { " (MQTT over WebSocket is on its path /mqtt)" } else { "" };
+        let wrong = format!("{address} can be reached from other machines{way} and clients need no credentials");
+        let expected = "mqtt.auth.users or client certificates, or mqtt.allow_anonymous = true or false; \
+                        only loopback listeners may let anybody in without saying so";
+        fault(document, key, wrong, expected);
+    }
+}
+
+/// The built-in fleet connects as a device without credentials would.
+fn simulator(document: &mut Document<'_>) {
+    if document.config.simulator.enabled && !document.config.mqtt.allows_anonymous() {
+        let wrong = "the simulator connects without credentials, and such clients are not let in";
+        fault(document, "simulator.enabled", wrong, "false, or mqtt.allow_anonymous = true");
     }
 }
 

@@ -52,6 +52,7 @@ impl<'a> Document<'a> {
     }
 
     /// Whether the key was set at all.
+    #[cfg(test)]
     pub fn is_set(&self, key: &str) -> bool {
         self.set.contains_key(key)
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::fault::Problem;
-use crate::config::sections::{ClientCertificates, Config, MetricsAccess};
+use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -75,6 +75,8 @@ const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
     ("optional", ClientCertificates::Optional),
     ("required", ClientCertificates::Required),
 ];
+const ON_DENIED_PUBLISH: &[(&str, OnDeniedPublish)] =
+    &[("disconnect", OnDeniedPublish::Disconnect), ("ignore", OnDeniedPublish::Ignore)];
 const METRICS_ACCESS: &[(&str, MetricsAccess)] = &[("token", MetricsAccess::Token), ("open", MetricsAccess::Open)];
 const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
@@ -96,7 +98,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("mqtt", "max_session_expiry", mqtt.max_session_expiry_ms, |v| v.duration_or_off_ms(1_000..=49_710 * DAY_MS)),
     key!("mqtt", "max_keep_alive", mqtt.max_keep_alive_ms, |v| v.duration_or_off_ms(1_000..=65_535_000)),
     key!("mqtt", "sys_interval", mqtt.sys_interval_ms, |v| v.duration_or_off_ms(1_000..=DAY_MS)),
-    key!("mqtt", "allow_anonymous", mqtt.allow_anonymous, |v| v.switch()),
+    key!("mqtt", "allow_anonymous", mqtt.allow_anonymous, |v| v.switch_or_auto()),
     key!("mqtt", "max_connections_per_address", mqtt.max_connections_per_address, |v| v.whole_or_off(1..=1_000_000)),
     key!("mqtt", "max_subscriptions_per_client", mqtt.max_subscriptions_per_client, |v| v.whole(1..=200_000)),
     // Not less than the topics of weir's own results have.
@@ -104,6 +106,9 @@ pub(super) const KEYS: &[Key] = &[
     key!("mqtt", "max_messages_per_second", mqtt.rates.messages_per_second, |v| v
         .whole_or_off(1..=u64::from(u32::MAX))),
     key!("mqtt", "max_bytes_per_second", mqtt.rates.bytes_per_second, |v| v.size_or_off_bytes(KIB..=LARGEST)),
+    key!("mqtt.auth", "users", mqtt.auth.users, |v| v.path_or_none()),
+    key!("mqtt.auth", "acl", mqtt.auth.acl, |v| v.path_or_none()),
+    key!("mqtt.auth", "on_denied_publish", mqtt.auth.on_denied_publish, |v| v.choice(ON_DENIED_PUBLISH)),
     key!("mqtt.tls", "listen", mqtt.tls.listen, |v| v.address_or_off()),
     key!("mqtt.tls", "cert", mqtt.tls.files.cert, |v| v.text().map(PathBuf::from)),
     key!("mqtt.tls", "key", mqtt.tls.files.key, |v| v.text().map(PathBuf::from)),
@@ -178,8 +183,12 @@ pub(super) const METRIC_KEYS: &[MetricKey] = &[
 
 /// Keys that take effect when the configuration is read again; all others need a restart.
 pub(super) const RELOADABLE: &[&str] = &[
+    "mqtt.allow_anonymous",
     "mqtt.max_messages_per_second",
     "mqtt.max_bytes_per_second",
+    "mqtt.auth.users",
+    "mqtt.auth.acl",
+    "mqtt.auth.on_denied_publish",
     "mqtt.tls.cert",
     "mqtt.tls.key",
     "mqtt.tls.client_ca",

@@ -19,7 +19,7 @@ pub use changes::{Change, Loaded};
 pub use fault::{ConfigErrors, Fault, Origin, Problem};
 pub use sections::{
     ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
-    Mqtt, MqttTls, Node, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
+    Mqtt, MqttAuth, MqttTls, Node, OnDeniedPublish, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
 };
 
 use document::Document;

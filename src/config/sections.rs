@@ -76,8 +76,8 @@ pub struct Mqtt {
     pub max_keep_alive_ms: Option<i64>,
     /// Time between two publishes of `$SYS`; `None`: off.
     pub sys_interval_ms: Option<i64>,
-    /// Whether clients may connect without credentials.
-    pub allow_anonymous: bool,
+    /// Whether clients may connect without credentials; `None`: see [`Mqtt::allows_anonymous`].
+    pub allow_anonymous: Option<bool>,
     /// Open connections from one address at most, from other machines; `None`: off.
     pub max_connections_per_address: Option<usize>,
     /// Subscriptions of one session at most.
@@ -86,8 +86,41 @@ pub struct Mqtt {
     pub max_topic_levels: usize,
     /// How fast one client may send.
     pub rates: Rates,
+    /// `[mqtt.auth]`
+    pub auth: MqttAuth,
     /// `[mqtt.tls]`
     pub tls: MqttTls,
+}
+
+/// What becomes of a publish of a 3.1.1 client that the access rules deny: there is no reason code to tell it by
+/// [MQTT-3.3.5-2].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDeniedPublish {
+    /// The connection is closed.
+    #[default]
+    Disconnect,
+    /// It is acknowledged and dropped.
+    Ignore,
+}
+
+impl Mqtt {
+    /// Whether clients may connect without credentials: as configured, else where there is nothing by which clients could
+    /// say who they are.
+    pub fn allows_anonymous(&self) -> bool {
+        let certified = self.tls.listen.is_some() && self.tls.files.client_certificates != ClientCertificates::Off;
+        self.allow_anonymous.unwrap_or(self.auth.users.is_none() && !certified)
+    }
+}
+
+/// Who may connect, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MqttAuth {
+    /// The users file; `None`: there is none.
+    pub users: Option<PathBuf>,
+    /// The ACL file; `None`: the built-in roles only.
+    pub acl: Option<PathBuf>,
+    /// What becomes of a denied publish of a 3.1.1 client.
+    pub on_denied_publish: OnDeniedPublish,
 }
 
 /// How fast one client may send; beyond it its socket is read later.
@@ -372,11 +405,12 @@ impl Default for Mqtt {
             max_session_expiry_ms: Some(30 * 86_400_000),
             max_keep_alive_ms: Some(60_000),
             sys_interval_ms: Some(10_000),
-            allow_anonymous: true,
+            allow_anonymous: None,
             max_connections_per_address: Some(1_000),
             max_subscriptions_per_client: 20_000,
             max_topic_levels: 201,
             rates: Rates::default(),
+            auth: MqttAuth::default(),
             tls: MqttTls::default(),
         }
     }

@@ -147,7 +147,7 @@ fn all_faults_at_once_in_the_order_of_the_file() {
             "weir.toml:7: window.idle_timeout: \"soon\" is not a duration; expected a duration such as \"250ms\", \"5s\", \"1m\", \"24h\" or \"7d\", or \"off\"",
             "weir.toml:9: mqtt.listen: \"localhost\" is not an address; expected an IP address and a port such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"",
             "weir.toml:10: mqtt.max_packet_size: 262144 has no unit; expected a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"",
-            "weir.toml:11: mqtt.allow_anonymous: \"yes\" is not a switch; expected true or false",
+            "weir.toml:11: mqtt.allow_anonymous: \"yes\" is not a switch; expected true, false or \"auto\"",
             "weir.toml:13: log.level: \"inof\" is not a level; expected a level (off, error, warn, info, debug, trace) or directives such as \"info,weir::mqtt=debug\"; did you mean \"info\"?",
             "weir.toml:14: log.format: \"xml\" is not one of the choices; expected \"text\", \"json\", \"journald\"",
         ],
@@ -198,17 +198,62 @@ fn a_long_list_of_devices_must_fit_into_a_commit() {
     assert!(errors.starts_with("weir.toml:4: validate.allowed_devices: the list comes to 32"), "{errors}");
 }
 
+const ANYBODY: &str = "and clients need no credentials; expected mqtt.auth.users or client certificates, or mqtt.allow_anonymous = true or false; only loopback listeners may let anybody in without saying so";
+
 #[test]
 fn an_open_listener_must_say_that_anyone_may_connect() {
+    // What HTTP itself asks for is not asked for here.
+    let open_http = ("WEIR_HTTP__ALLOW_ANONYMOUS", "true");
+    let reached = "can be reached from other machines";
+    let over_http = format!("{reached} (MQTT over WebSocket is on its path /mqtt)");
     check(
         "[mqtt]\nlisten = \"0.0.0.0:1883\"\n",
         &[],
+        &[&format!("weir.toml:2: mqtt.listen: 0.0.0.0:1883 {reached} {ANYBODY}")],
+    );
+    check(
+        "[mqtt]\nallow_anonymous = \"auto\"\n[http]\nlisten = \"[::]:80\"\n",
+        &[open_http],
+        &[&format!("weir.toml:4: http.listen: [::]:80 {over_http} {ANYBODY}")],
+    );
+    check(
+        "[mqtt.tls]\nlisten = \"0.0.0.0:1\"\ncert = \"c\"\nkey = \"k\"\n[http.tls]\nlisten = \"0.0.0.0:2\"\ncert = \"c\"\nkey = \"k\"\n",
+        &[open_http],
         &[
-            "weir.toml:2: mqtt.listen: 0.0.0.0:1883 can be reached from other machines and mqtt.allow_anonymous is not set; expected mqtt.allow_anonymous = true or false; only loopback listeners may leave it on without saying so",
+            &format!("weir.toml:2: mqtt.tls.listen: 0.0.0.0:1 {reached} {ANYBODY}"),
+            &format!("weir.toml:6: http.tls.listen: 0.0.0.0:2 {over_http} {ANYBODY}"),
         ],
     );
-    good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = false\n", &[]);
+    let no_simulator = ("WEIR_SIMULATOR__ENABLED", "false");
+    good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = false\n", &[no_simulator]);
     good("", &[("WEIR_MQTT__LISTEN", "0.0.0.0:1883"), ("WEIR_MQTT__ALLOW_ANONYMOUS", "true")]);
+    let users = good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nauth.users = \"users\"\n", &[no_simulator]);
+    assert!(!users.mqtt.allows_anonymous());
+    assert!(good("", &[]).mqtt.allows_anonymous());
+    let both = good("[mqtt]\nallow_anonymous = true\nauth.users = \"users\"\n", &[]);
+    assert!(both.mqtt.allows_anonymous());
+}
+
+#[test]
+fn certificates_are_credentials() {
+    let tls = "listen = \"0.0.0.0:1\"\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\nclient_certificates = ";
+    for asked in ["\"optional\"", "\"required\""] {
+        let config = good(&format!("[mqtt.tls]\n{tls}{asked}\n"), &[("WEIR_SIMULATOR__ENABLED", "false")]);
+        assert!(!config.mqtt.allows_anonymous(), "{asked}");
+    }
+    let off = good("[mqtt.tls]\nclient_certificates = \"required\"\n", &[]);
+    assert!(off.mqtt.allows_anonymous(), "the listener is off");
+}
+
+#[test]
+fn the_simulator_has_no_credentials() {
+    check(
+        "[mqtt.auth]\nusers = \"users\"\n[simulator]\nenabled = true\n",
+        &[],
+        &[
+            "weir.toml:4: simulator.enabled: the simulator connects without credentials, and such clients are not let in; expected false, or mqtt.allow_anonymous = true",
+        ],
+    );
 }
 
 #[test]

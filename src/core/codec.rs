@@ -5,7 +5,7 @@
 
 /// Appends an unsigned integer.
 #[inline]
-pub(super) fn put_u64(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_u64(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -15,37 +15,37 @@ pub(super) fn put_u64(mut value: u64, out: &mut Vec<u8>) {
 
 /// Appends a signed integer.
 #[inline]
-pub(super) fn put_i64(value: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_i64(value: i64, out: &mut Vec<u8>) {
     put_u64(((value << 1) ^ (value >> 63)) as u64, out);
 }
 
 /// Appends a float.
 #[inline]
-pub(super) fn put_f64(value: f64, out: &mut Vec<u8>) {
+pub(crate) fn put_f64(value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
 /// Appends integers or floats of 8 bytes each, together: many of them are faster so than as variable-length integers.
 #[inline]
-pub(super) fn put_words<const N: usize>(words: [u64; N], out: &mut Vec<u8>) {
+pub(crate) fn put_words<const N: usize>(words: [u64; N], out: &mut Vec<u8>) {
     out.extend_from_slice(words.map(u64::to_le_bytes).as_flattened());
 }
 
 /// Appends bytes with their length.
 #[inline]
-pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     put_u64(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// Reads what the `put` functions wrote. Every error is a sentence fragment.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 /// What does not fit.
-pub(super) type Invalid = &'static str;
+pub(crate) type Invalid = &'static str;
 
 impl<'a> Reader<'a> {
     /// A reader of `bytes`.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::core::aggregate::Aggregate;
+use crate::core::batch::{Batch, Site};
 use crate::core::client;
 use crate::core::client::Client;
 use crate::core::decode::{Element, Fields, Malformed, Message, Metrics};
@@ -13,81 +14,11 @@ use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
 use crate::core::reason::Reason;
 use crate::core::record::Publish;
-use crate::core::replay::{SeqOwner, Wanted};
-use crate::core::topic::{TopicKind, Topics};
+use crate::core::replay::SeqOwner;
+use crate::core::topic::TopicKind;
 use crate::core::validate::{self, Problem};
 use crate::core::window::{Series, Window, bounds, is_late};
 use crate::defects::{self, Defect};
-
-/// What the records of one batch share.
-#[derive(Debug)]
-pub(super) struct Batch<'a> {
-    /// Position of the current record.
-    pub lsn: u64,
-    arrival_ms: i64,
-    /// What the current topic carries, and the device that it names.
-    kind: TopicKind,
-    topic_device: Option<&'a str>,
-    /// The device of the last reading: publishes come in runs of one device.
-    last_device: Option<(&'a str, Slot)>,
-    /// Devices with readings accepted from the current message.
-    moved: Vec<Slot>,
-}
-
-impl Batch<'_> {
-    /// A batch before its first record. `arrival_ms`: when its messages first arrived.
-    pub fn new(first_lsn: u64, arrival_ms: i64) -> Self {
-        Self {
-            lsn: first_lsn,
-            arrival_ms,
-            kind: TopicKind::Telemetry,
-            topic_device: None,
-            last_device: None,
-            moved: Vec::new(),
-        }
-    }
-
-    /// Settings changed: what was found out about topics and devices may no longer hold.
-    pub fn forget_origin(&mut self) {
-        let Self { lsn, arrival_ms, .. } = *self;
-        *self = Self::new(lsn, arrival_ms);
-    }
-}
-
-impl<'a> Batch<'a> {
-    /// Looks up what `topic` carries.
-    #[inline]
-    pub fn resolve(&mut self, topics: &Topics, topic: &'a str) {
-        (self.kind, self.topic_device) = topics.resolve(topic);
-    }
-}
-
-/// Where a reading comes from.
-#[derive(Clone, Copy)]
-pub(super) struct Site<'a> {
-    /// Position of its record.
-    pub lsn: u64,
-    /// Arrival time of the record's batch.
-    pub arrival_ms: i64,
-    /// Its message.
-    pub publish: &'a Publish<'a>,
-    /// What is wanted of the message, if it is replayed.
-    pub replay: Option<&'a Wanted>,
-}
-
-impl Site<'_> {
-    /// When the message first arrived.
-    #[inline]
-    fn first_arrival_ms(&self) -> i64 {
-        self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms)
-    }
-
-    /// Whether the reading with this index is none of those that are replayed.
-    #[inline]
-    fn passes_over(&self, index: u32) -> bool {
-        self.replay.is_some_and(|wanted| !wanted.has(index))
-    }
-}
 
 /// What the checks of an element found that its readings share.
 struct Checked<'m> {
@@ -125,7 +56,7 @@ impl Operator {
         self.totals.messages += 1;
         self.note_processed(batch.lsn);
         if !same_origin {
-            batch.resolve(&self.rules.topics, publish.topic);
+            batch.resolve(&self.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let site = Site { lsn, arrival_ms, publish: &publish, replay: None };
@@ -345,7 +276,12 @@ impl Operator {
         let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
             Ok(id) => id,
             Err(wrong) => {
-                *problem = Some(wrong);
+                *problem = Some(match wrong {
+                    Problem::DeviceMismatch { topic, payload } if batch.is_own => {
+                        Problem::NotOwnDevice { own: topic, payload }
+                    }
+                    wrong => wrong,
+                });
                 return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
             }
         };
@@ -652,6 +588,7 @@ impl Operator {
             metric,
             client_id: site.publish.client_id,
             topic: site.publish.topic,
+            own_device: site.publish.own_device,
             payload: kept_payload(site.publish.payload),
             payload_bytes: site.publish.payload.len() as u64,
             origin: site.replay.map(|wanted| Origin {

@@ -11,8 +11,9 @@ pub mod recorded;
 pub mod settings;
 
 mod aggregate;
+mod batch;
 mod client;
-mod codec;
+pub(crate) mod codec;
 mod decode;
 mod dedup;
 mod device;

@@ -5,6 +5,7 @@
 //! (`ingest`), then the watermark moves and due windows fire (`firing`); after the last record, windows that late readings
 //! touched fire, and expired ones are dropped.
 
+use crate::core::batch::Batch;
 use crate::core::client::Clients;
 use crate::core::decode::Message;
 use crate::core::dedup::SequenceSet;
@@ -12,7 +13,6 @@ use crate::core::device::{Due, Slot};
 use crate::core::firing::GlobalScope;
 use crate::core::group::{Change, Groups};
 use crate::core::idle::Deadlines;
-use crate::core::ingest::Batch;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::{Decoder, InvalidRecord, Record};

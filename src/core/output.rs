@@ -15,6 +15,8 @@ const WINDOW_FORMAT: u8 = 1;
 const ERROR_FORMAT: u8 = 1;
 /// [`ERROR_FORMAT`] with the origin of a replayed reading behind it.
 const REPLAYED_ERROR_FORMAT: u8 = 2;
+/// [`ERROR_FORMAT`] with the client's own device behind it, whether there is an origin, and the origin.
+const OWN_DEVICE_ERROR_FORMAT: u8 = 3;
 /// Bit of an origin's flags: the message as a whole was rejected.
 const ORIGIN_WHOLE: u8 = 1;
 
@@ -142,6 +144,8 @@ pub struct ErrorEntry<'a> {
     pub client_id: &'a str,
     /// Topic it was published on.
     pub topic: &'a str,
+    /// The only device that the client may speak for, see [`Publish::own_device`](crate::core::record::Publish).
+    pub own_device: Option<&'a str>,
     /// The first 4 KiB of the payload.
     pub payload: &'a [u8],
     /// Full length of the payload in bytes.
@@ -194,6 +198,7 @@ impl<'a> ErrorEntry<'a> {
             arrival_ms: self.first_arrival_ms(),
             client_id: self.client_id,
             topic: self.topic,
+            own_device: self.own_device,
             items,
             payload,
         }
@@ -206,7 +211,11 @@ impl<'a> ErrorEntry<'a> {
 
     /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(if self.origin.is_some() { REPLAYED_ERROR_FORMAT } else { ERROR_FORMAT });
+        out.push(match (self.own_device, self.origin) {
+            (Some(_), _) => OWN_DEVICE_ERROR_FORMAT,
+            (None, Some(_)) => REPLAYED_ERROR_FORMAT,
+            (None, None) => ERROR_FORMAT,
+        });
         put_u64(self.journal_position, out);
         put_u64(u64::from(self.index), out);
         put_i64(self.arrival_ms, out);
@@ -222,6 +231,10 @@ impl<'a> ErrorEntry<'a> {
         put_bytes(self.topic.as_bytes(), out);
         put_bytes(self.payload, out);
         put_u64(self.payload_bytes, out);
+        if let Some(device) = self.own_device {
+            put_bytes(device.as_bytes(), out);
+            out.push(u8::from(self.origin.is_some()));
+        }
         if let Some(Origin { replay_of, first_arrival_ms, whole }) = self.origin {
             put_u64(replay_of, out);
             put_i64(first_arrival_ms, out);
@@ -236,11 +249,10 @@ impl<'a> ErrorEntry<'a> {
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
-        let replayed = match reader.u8()? {
-            ERROR_FORMAT => false,
-            REPLAYED_ERROR_FORMAT => true,
-            _ => return Err("unknown format of an error"),
-        };
+        let format = reader.u8()?;
+        if !(ERROR_FORMAT..=OWN_DEVICE_ERROR_FORMAT).contains(&format) {
+            return Err("unknown format of an error");
+        }
         let mut entry = Self {
             journal_position: reader.u64()?,
             index: reader.u32()?,
@@ -251,10 +263,20 @@ impl<'a> ErrorEntry<'a> {
             metric: read_name(reader)?,
             client_id: reader.str()?,
             topic: reader.str()?,
+            own_device: None,
             payload: reader.bytes()?,
             payload_bytes: reader.u64()?,
             origin: None,
         };
+        let mut replayed = format == REPLAYED_ERROR_FORMAT;
+        if format == OWN_DEVICE_ERROR_FORMAT {
+            entry.own_device = Some(reader.str()?);
+            replayed = match reader.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err("an optional origin"),
+            };
+        }
         if replayed {
             entry.origin = Some(read_origin(reader)?);
         }
@@ -420,6 +442,7 @@ mod tests {
             metric: None,
             client_id: "c",
             topic: "t",
+            own_device: None,
             payload,
             payload_bytes: 9,
             origin: None,
@@ -467,7 +490,7 @@ mod tests {
         assert!(String::from_utf8(json).unwrap().ends_with(end));
     }
 
-    /// Formats 1 and 2 as released: a change here is a new format.
+    /// Formats 1 to 3 as released: a change here is a new format.
     #[test]
     fn the_bytes_of_an_error() {
         let mut bytes = Vec::new();
@@ -477,6 +500,11 @@ mod tests {
         bytes.clear();
         replayed(b"p").encode(&mut bytes);
         assert_eq!(bytes, [b"\x02", &expected[1..], b"\xac\x02\x01\x01"].concat());
+        for (entry, end) in [(entry(b"p"), &b"\x01o\x00"[..]), (replayed(b"p"), b"\x01o\x01\xac\x02\x01\x01")] {
+            bytes.clear();
+            ErrorEntry { own_device: Some("o"), ..entry }.encode(&mut bytes);
+            assert_eq!(bytes, [b"\x03", &expected[1..], end].concat());
+        }
     }
 
     #[test]
@@ -500,7 +528,8 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(WindowResult::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
-        for entry in [entry(b"\xff"), replayed(b"\xff")] {
+        let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
+        for entry in [entry(b"\xff"), replayed(b"\xff"), own(entry(b"")), own(replayed(b""))] {
             bytes.clear();
             entry.encode(&mut bytes);
             assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));

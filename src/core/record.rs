@@ -1,21 +1,22 @@
 //! The journal's records: what the pipeline may know of the outside world.
 //!
 //! ```text
-//! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic] payload
+//! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic, [device_len u16, device]] payload
 //! tick     02
 //! resumed  03
 //! replay   04 flags position u64 arrival_ms i64 client_len u16, client, topic_len u16, topic,
-//!          item_count u16, { flags u8, error_seq u64, index u32 }…, payload
+//!          [device_len u16, device], item_count u16, { flags u8, error_seq u64, index u32 }…, payload
 //! settings 05 settings(JSON)
 //! ```
-//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client and topic as in the
-//! previous publish of this batch" (they are then left out). The packet id is there when QoS > 0. The payload ends
-//! with the record. Arrival time belongs to the batch.
+//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic and device as
+//! in the previous publish of this batch" (they are then left out), bit 5 "the device follows": the only one that the
+//! client may speak for, never there with bit 4. The packet id is there when QoS > 0. The payload ends with the record.
+//! Arrival time belongs to the batch.
 //!
 //! A replay is stored errors of one message that are processed again: the journal position of the record that was
 //! rejected, when the message first arrived, and for each error its sequence number and the index of the reading in the
-//! message. Flags: bit 0 the message as a whole was rejected (then there is one item, with index 0). Flags of an item: bit 0
-//! the message's `seq` was not remembered when it was rejected.
+//! message. Flags: bit 0 the message as a whole was rejected (then there is one item, with index 0), bit 1 the device follows, as
+//! in the publish. Flags of an item: bit 0 the message's `seq` was not remembered when it was rejected.
 
 use thiserror::Error;
 
@@ -31,8 +32,10 @@ const FLAG_QOS: u8 = 0b0000_0011;
 const FLAG_DUP: u8 = 0b0000_0100;
 const FLAG_RETAIN: u8 = 0b0000_1000;
 const FLAG_SAME_ORIGIN: u8 = 0b0001_0000;
+const FLAG_OWN_DEVICE: u8 = 0b0010_0000;
 
 const REPLAY_WHOLE: u8 = 0b0000_0001;
+const REPLAY_OWN_DEVICE: u8 = 0b0000_0010;
 const ITEM_UNSEEN: u8 = 0b0000_0001;
 const ITEM_BYTES: usize = 13;
 
@@ -43,6 +46,8 @@ pub struct Publish<'a> {
     pub client_id: &'a str,
     /// Topic name.
     pub topic: &'a str,
+    /// The only device that the client may speak for where the topic names none; `None`: any.
+    pub own_device: Option<&'a str>,
     /// Packet identifier; 0 for QoS 0.
     pub packet_id: u16,
     /// 0, 1 or 2.
@@ -68,6 +73,8 @@ pub struct Replay<'a> {
     pub client_id: &'a str,
     /// Topic name.
     pub topic: &'a str,
+    /// The only device that the client may speak for where the topic names none; `None`: any.
+    pub own_device: Option<&'a str>,
     /// The errors.
     pub items: ReplayItems<'a>,
     /// Application message, whole.
@@ -117,7 +124,7 @@ impl ReplayItems<'_> {
 /// A journal record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A publish; the flag says that client and topic are those of the previous publish in the batch.
+    /// A publish; the flag says that client, topic and own device are those of the previous publish in the batch.
     Publish(Publish<'a>, bool),
     /// Time passed and nothing arrived while windows were open.
     Tick,
@@ -139,8 +146,8 @@ pub struct InvalidRecord {
     pub what: &'static str,
 }
 
-/// Appends the encoding of `publish` to `out`. `same_origin`: client and topic equal those of the publish before it
-/// in the same append.
+/// Appends the encoding of `publish` to `out`. `same_origin`: client, topic and own device equal those of the publish
+/// before it in the same append.
 pub fn encode_publish(publish: &Publish<'_>, same_origin: bool, out: &mut Vec<u8>) {
     debug_assert!(publish.qos <= 2);
     let mut flags = publish.qos;
@@ -152,6 +159,8 @@ pub fn encode_publish(publish: &Publish<'_>, same_origin: bool, out: &mut Vec<u8
     }
     if same_origin {
         flags |= FLAG_SAME_ORIGIN;
+    } else if publish.own_device.is_some() {
+        flags |= FLAG_OWN_DEVICE;
     }
     out.extend_from_slice(&[KIND_PUBLISH, flags]);
     if publish.qos > 0 {
@@ -160,6 +169,9 @@ pub fn encode_publish(publish: &Publish<'_>, same_origin: bool, out: &mut Vec<u8
     if !same_origin {
         put_string(publish.client_id, out);
         put_string(publish.topic, out);
+        if let Some(device) = publish.own_device {
+            put_string(device, out);
+        }
     }
     out.extend_from_slice(publish.payload);
 }
@@ -177,11 +189,16 @@ pub fn encode_resumed(out: &mut Vec<u8>) {
 /// Appends the encoding of a replay.
 pub fn encode_replay(replay: &Replay<'_>, out: &mut Vec<u8>) {
     debug_assert!(replay.items.count() <= usize::from(u16::MAX));
-    out.extend_from_slice(&[KIND_REPLAY, if replay.whole { REPLAY_WHOLE } else { 0 }]);
+    let whole = if replay.whole { REPLAY_WHOLE } else { 0 };
+    let own_device = if replay.own_device.is_some() { REPLAY_OWN_DEVICE } else { 0 };
+    out.extend_from_slice(&[KIND_REPLAY, whole | own_device]);
     out.extend_from_slice(&replay.position.to_le_bytes());
     out.extend_from_slice(&replay.arrival_ms.to_le_bytes());
     put_string(replay.client_id, out);
     put_string(replay.topic, out);
+    if let Some(device) = replay.own_device {
+        put_string(device, out);
+    }
     out.extend_from_slice(&(replay.items.count() as u16).to_le_bytes());
     out.extend_from_slice(replay.items.0);
     out.extend_from_slice(replay.payload);
@@ -203,8 +220,16 @@ fn put_string(text: &str, out: &mut Vec<u8>) {
 /// Decodes the records of one batch in order.
 #[derive(Debug, Default)]
 pub struct Decoder<'a> {
-    origin: Option<(&'a str, &'a str)>,
+    origin: Option<Origin<'a>>,
     index: usize,
+}
+
+/// What publishes that follow one another share.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    client_id: &'a str,
+    topic: &'a str,
+    own_device: Option<&'a str>,
 }
 
 impl<'a> Decoder<'a> {
@@ -228,17 +253,22 @@ impl<'a> Decoder<'a> {
         let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
         let qos = flags & FLAG_QOS;
         let same_origin = flags & FLAG_SAME_ORIGIN != 0;
-        if qos > 2 || flags & !(FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN) != 0 {
+        let has_own_device = flags & FLAG_OWN_DEVICE != 0;
+        let known = FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN | FLAG_OWN_DEVICE;
+        if qos > 2 || flags & !known != 0 || same_origin && has_own_device {
             return Err("unknown flags");
         }
         let packet_id = if qos > 0 { take_u16(&mut rest)? } else { 0 };
         if !same_origin {
-            self.origin = Some((take_string(&mut rest)?, take_string(&mut rest)?));
+            let (client_id, topic) = (take_string(&mut rest)?, take_string(&mut rest)?);
+            let own_device = if has_own_device { Some(take_string(&mut rest)?) } else { None };
+            self.origin = Some(Origin { client_id, topic, own_device });
         }
-        let (client_id, topic) = self.origin.ok_or("no publish before it to share client and topic with")?;
+        let origin = self.origin.ok_or("no publish before it to share client and topic with")?;
         let publish = Publish {
-            client_id,
-            topic,
+            client_id: origin.client_id,
+            topic: origin.topic,
+            own_device: origin.own_device,
             packet_id,
             qos,
             dup: flags & FLAG_DUP != 0,
@@ -251,12 +281,13 @@ impl<'a> Decoder<'a> {
 
 fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
     let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
-    if flags & !REPLAY_WHOLE != 0 {
+    if flags & !(REPLAY_WHOLE | REPLAY_OWN_DEVICE) != 0 {
         return Err("unknown flags");
     }
     let position = u64::from_le_bytes(take(&mut rest)?);
     let arrival_ms = i64::from_le_bytes(take(&mut rest)?);
     let (client_id, topic) = (take_string(&mut rest)?, take_string(&mut rest)?);
+    let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(take_string(&mut rest)?) } else { None };
     let count = usize::from(take_u16(&mut rest)?);
     let (items, payload) = rest.split_at_checked(count * ITEM_BYTES).ok_or("cut short")?;
     if items.as_chunks::<ITEM_BYTES>().0.iter().any(|[flags, ..]| flags & !ITEM_UNSEEN != 0) {
@@ -266,7 +297,7 @@ fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
     if whole && !(count == 1 && items.iter().all(|item| item.index == 0)) {
         return Err("an index of a whole message");
     }
-    Ok(Record::Replay(Replay { position, whole, arrival_ms, client_id, topic, items, payload }))
+    Ok(Record::Replay(Replay { position, whole, arrival_ms, client_id, topic, own_device, items, payload }))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], &'static str> {
@@ -294,6 +325,7 @@ mod tests {
         Publish {
             client_id: "c",
             topic: "devices/a/telemetry",
+            own_device: None,
             packet_id: 7,
             qos: 1,
             dup: true,
@@ -328,7 +360,16 @@ mod tests {
 
     fn replay<'a>(whole: bool, items: &'a [u8]) -> Replay<'a> {
         let items = ReplayItems(items);
-        Replay { position: 0x0102_0304, whole, arrival_ms: -2, client_id: "c", topic: "t", items, payload: b"p" }
+        Replay {
+            position: 0x0102_0304,
+            whole,
+            arrival_ms: -2,
+            client_id: "c",
+            topic: "t",
+            own_device: None,
+            items,
+            payload: b"p",
+        }
     }
 
     #[test]
@@ -365,11 +406,37 @@ mod tests {
         for len in 0..bytes.len() - 1 {
             assert!(Decoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
-        for (at, wrong, why) in [(1, 1, "a whole message has no index"), (1, 2, "a flag"), (head.len(), 2, "a flag")] {
+        for (at, wrong, why) in [(1, 1, "a whole message has no index"), (1, 4, "a flag"), (head.len(), 2, "a flag")] {
             let mut bytes = bytes.clone();
             bytes[at] = wrong;
             assert!(Decoder::default().decode(&bytes).is_err(), "{why}");
         }
+    }
+
+    /// Flags and their bytes as released.
+    #[test]
+    fn the_device_that_a_client_speaks_for_is_part_of_the_origin() {
+        let own = Publish { own_device: Some("d"), topic: "t", payload: b"p", ..publish(b"") };
+        let (mut first, mut second, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        encode_publish(&own, false, &mut first);
+        encode_publish(&own, true, &mut second);
+        encode_publish(&publish(b""), false, &mut plain);
+        assert_eq!(first, b"\x01\x25\x07\0\x01\0c\x01\0t\x01\0dp");
+        assert_eq!(second, b"\x01\x15\x07\0p");
+        let both = [&[KIND_PUBLISH, second[1] | FLAG_OWN_DEVICE], &second[2..]].concat();
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(own, false)));
+        assert_eq!(decoder.decode(&second), Ok(Record::Publish(own, true)));
+        assert_eq!(decoder.decode(&plain), Ok(Record::Publish(publish(b""), false)));
+        for len in 0..first.len() - 1 {
+            assert!(Decoder::default().decode(&first[..len]).is_err(), "prefix of {len} bytes");
+        }
+        assert!(decoder.decode(&both).is_err(), "a shared origin with a device");
+        let items = items(&[(7, 3, true)]);
+        let (mut bytes, own) = (Vec::new(), Replay { own_device: Some("d"), ..replay(false, &items) });
+        encode_replay(&own, &mut bytes);
+        assert_eq!(Decoder::default().decode(&bytes), Ok(Record::Replay(own)));
+        assert_eq!(bytes[1], 2);
     }
 
     #[test]

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::core::batch::{Batch, Site};
 use crate::core::decode::Message;
 use crate::core::dedup::SequenceSet;
 use crate::core::device::Slot;
-use crate::core::ingest::{Batch, EventTime, Site};
+use crate::core::ingest::EventTime;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
@@ -153,16 +154,17 @@ impl Operator {
         }
         // What follows in the journal's batch goes on after the publish before this: nothing of it may change.
         let mut batch = Batch::new(lsn, replay.arrival_ms);
-        batch.resolve(&self.rules.topics, replay.topic);
         let publish = Publish {
             client_id: replay.client_id,
             topic: replay.topic,
+            own_device: replay.own_device,
             packet_id: 0,
             qos: 0,
             dup: false,
             retain: false,
             payload: replay.payload,
         };
+        batch.resolve(&self.rules.topics, &publish);
         let site = Site { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
         // Readings were rejected for themselves, so the message had a form; its limit of readings then held.
         let max_readings = if wanted.whole { self.settings.max_readings_per_message } else { usize::MAX };

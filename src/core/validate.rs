@@ -91,6 +91,8 @@ pub(super) enum Problem<'m> {
     InvalidDeviceId(&'m str),
     /// Topic and payload name different devices.
     DeviceMismatch { topic: &'m str, payload: &'m str },
+    /// The client may speak for one device alone, and the payload names another.
+    NotOwnDevice { own: &'m str, payload: &'m str },
     /// A metric name that is not allowed to be one.
     InvalidMetric(&'m str),
     /// A value outside the metric's range.
@@ -127,7 +129,7 @@ impl Problem<'_> {
             Problem::Missing(_) => Reason::MissingField,
             Problem::WrongType { .. } | Problem::NotFinite(_) | Problem::NumericString(_) => Reason::WrongType,
             Problem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
-            Problem::DeviceMismatch { .. } => Reason::DeviceMismatch,
+            Problem::DeviceMismatch { .. } | Problem::NotOwnDevice { .. } => Reason::DeviceMismatch,
             Problem::InvalidMetric(_) => Reason::InvalidMetric,
             Problem::OutOfRange { .. } => Reason::ValueOutOfRange,
             Problem::InvalidTimestamp(_) => Reason::TimestampInvalid,
@@ -174,6 +176,13 @@ impl fmt::Display for Problem<'_> {
                 f,
                 "the topic names device {:?}, the payload {:?}; leave `device_id` out or make them equal",
                 Excerpt(topic),
+                Excerpt(payload)
+            ),
+            Problem::NotOwnDevice { own, payload } => write!(
+                f,
+                "the client may speak for device {:?} alone, the payload names {:?}; if it is a gateway, give its user a \
+                 role with any_device",
+                Excerpt(own),
                 Excerpt(payload)
             ),
             Problem::InvalidMetric(metric) => {

@@ -8,18 +8,21 @@ use bytes::Bytes;
 use super::Version;
 use super::broker::Broker;
 use super::close::Close;
-use super::codec;
+use super::codec::{self, Filter, SubscribeOutcome};
 use super::frame;
 use super::handle::{ConnectionId, Handle};
 use super::ingest::{Gate, Journal};
 use super::message::Message;
 use super::meters::Meters;
+use super::permission::{self, Verdict};
 use super::rate::RateLimits;
 use super::session::{Event, Forward, Surroundings};
 use super::timeline::Timeline;
 use super::topic::IngestTopics;
+use crate::access::{Access, Login};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
+use crate::telemetry::audit::{self, Kind, Who};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -30,12 +33,19 @@ pub(crate) struct Door {
     pub ingest: IngestTopics,
     pub meters: Arc<Meters>,
     pub rates: RateLimits,
+    pub access: Arc<Access>,
     timeline: Timeline,
 }
 
 impl Door {
-    /// Publishes on the topics of `ingest` will go to `journal`.
-    pub fn new(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+    /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
+    pub fn new(
+        config: &Mqtt,
+        ingest: &Ingest,
+        journal: Arc<dyn Journal>,
+        access: Arc<Access>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let meters = Arc::new(Meters::default());
         let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
         let timeline = Timeline::new(clock);
@@ -46,6 +56,7 @@ impl Door {
             ingest: IngestTopics::new(patterns),
             meters,
             rates: RateLimits::new(config.rates),
+            access,
             timeline,
         }
     }
@@ -54,6 +65,7 @@ impl Door {
     pub fn measure(&self) {
         self.meters.set(&self.broker.stats());
         self.gate.count_pause(self.now());
+        self.access.tidy();
     }
 
     /// Now, for deadlines and intervals.
@@ -68,6 +80,8 @@ pub(crate) struct Around<'a> {
     pub door: &'a Door,
     pub handle: &'a Arc<Handle>,
     pub id: ConnectionId,
+    /// Who the client is.
+    pub login: &'a Login,
 }
 
 impl Surroundings for Around<'_> {
@@ -76,6 +90,13 @@ impl Surroundings for Around<'_> {
     }
     fn is_ingest(&self, topic: &str) -> bool {
         self.door.ingest.contains(topic)
+    }
+    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
+        let kept = self.handle.own(self.id).ok_or_else(|| self.handle.lost(self.id))?;
+        Ok(permission::judge_publish(&kept.permissions, topic, &self.door.ingest))
+    }
+    fn note_denied(&self, topic: &str) {
+        audit::record(Kind::PublishDenied, &self.who(), topic, "");
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {
@@ -111,11 +132,7 @@ impl Around<'_> {
                 Ok(())
             }
             Event::Subscribe(subscribe) => {
-                let outcomes: Vec<_> = subscribe
-                    .filters
-                    .iter()
-                    .map(|filter| self.door.broker.subscribe(self.handle, self.id, filter))
-                    .collect();
+                let outcomes: Vec<_> = subscribe.filters.iter().map(|filter| self.subscribe(filter)).collect();
                 codec::put_suback(subscribe.packet_id, &outcomes, version, out)
             }
             Event::Unsubscribe { packet_id, filters } => {
@@ -124,6 +141,18 @@ impl Around<'_> {
                 codec::put_unsuback(packet_id, &existed, version, out)
             }
         }
+    }
+
+    fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
+        let outcome = self.door.broker.subscribe(self.handle, self.id, filter);
+        if outcome == SubscribeOutcome::NotAuthorized {
+            audit::record(Kind::SubscribeDenied, &self.who(), &filter.filter, "");
+        }
+        outcome
+    }
+
+    fn who(&self) -> Who<'_> {
+        Who { client_id: Some(&self.handle.client_id), user: self.handle.user.as_deref(), address: self.login.address }
     }
 
     fn message(&self, forward: &Forward<'_>) -> Arc<Message> {

@@ -1,24 +1,29 @@
-//! Who may connect. Only a place so far: anonymous clients are accepted, and so is every user name.
+//! What a CONNECT says about its client, put to [`Access`].
 
 use super::codec::Connect;
+use super::handshake::Refusal;
 use super::peer::Peer;
+use crate::access::{Access, Credentials, Denied, Login};
 
-/// Why a client may not connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// Return code 5 of 3.1.1, reason code 0x87 of 5.0.
-    NotAuthorized,
-    /// Reason code 0x8C of 5.0: no enhanced authentication is offered.
-    Method,
-}
-
-/// Whether the client may connect. `allow_anonymous`: without credentials. There is nothing to check credentials
-/// against yet, so none are accepted where anonymous clients are not.
-///
-/// A client that showed a certificate has shown who it is: no password is asked.
-pub(crate) fn authenticate(connect: &Connect, peer: &Peer, allow_anonymous: bool) -> Result<(), Denied> {
+/// Whether the client may connect, and who it is.
+pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, Refusal> {
+    let version = connect.version;
     if connect.enhanced_auth {
-        return Err(Denied::Method);
+        return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
     }
-    if allow_anonymous || peer.certificate_user.is_some() { Ok(()) } else { Err(Denied::NotAuthorized) }
+    let credentials = Credentials {
+        client_id: &connect.client_id,
+        certificate_user: peer.certificate_user.as_ref(),
+        user: connect.user_name.as_deref(),
+        password: connect.password.as_ref(),
+        address: peer.address,
+    };
+    access.log_in(&credentials).await.map_err(|denied| {
+        let (v4, v5) = match denied {
+            Denied::BadCredentials => (4, 0x86),
+            Denied::NotAuthorized => (5, 0x87),
+            Denied::Busy => (3, 0x89),
+        };
+        Refusal::answered(denied.label(), version, Some(v4), v5)
+    })
 }

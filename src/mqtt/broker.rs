@@ -1,10 +1,12 @@
 //! Subscriptions, retained messages and sessions without a connection.
 
+mod restrict;
 mod sessions;
+mod storing;
 mod subscribe;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use super::message::Message;
 use super::meters::Meters;
 use super::retained::Retained;
 use super::retained_store::RetainedStore;
+use super::session_store::SessionStore;
 use super::subscriptions::Subscriptions;
 use super::timeline::Timeline;
 use crate::config::Mqtt;
@@ -45,6 +48,8 @@ pub struct BrokerStats {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+    /// Sessions that changed and are not on disk yet.
+    pub unstored_sessions: usize,
 }
 
 /// What all connections share. Locks are taken in the order sessions, one session, subscriptions, and held briefly.
@@ -57,6 +62,8 @@ pub struct Broker {
     retained: Mutex<Retained>,
     /// The newest `$SYS` messages, which come with a subscription like retained ones.
     system: Mutex<Retained>,
+    /// Where sessions are kept over a restart.
+    session_store: OnceLock<SessionStore>,
     totals: Arc<Totals>,
     queue_limits: QueueLimits,
     max_connections: usize,
@@ -83,6 +90,7 @@ impl Broker {
             version: AtomicU64::new(1),
             retained: Mutex::new(Retained::new(config.max_retained_messages, config.max_retained_bytes)),
             system: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
+            session_store: OnceLock::new(),
             totals: Arc::default(),
             queue_limits,
             max_connections: config.max_connections,
@@ -151,6 +159,7 @@ impl Broker {
             sessions_expired,
             queued_messages: self.totals.messages.load(Ordering::Relaxed),
             queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
+            unstored_sessions: self.unstored_sessions(),
         }
     }
 

@@ -19,6 +19,7 @@ use super::close::Close;
 use super::frame::{self, Frame, take_field, take_u16};
 use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
 use super::topic;
+use crate::access::Password;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
@@ -41,11 +42,9 @@ pub(crate) struct Connect {
     pub max_packet_bytes: usize,
     pub will: Option<Will>,
     /// Who the client says it is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "authentication looks at it"))]
     pub user_name: Option<String>,
     /// Its proof.
-    #[cfg_attr(not(test), expect(dead_code, reason = "authentication looks at it"))]
-    pub password: Option<Bytes>,
+    pub password: Option<Password>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,
     /// Where the client asks for problem information, the largest packet that may carry it.
@@ -116,7 +115,7 @@ fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Conne
     let client_id = take_plain_text(&mut body)?.to_owned();
     let will = if flags & WILL > 0 { Some(take_will(*flags, &mut body, version)?) } else { None };
     let user_name = if flags & USER_NAME > 0 { Some(take_plain_text(&mut body)?.to_owned()) } else { None };
-    let password = if flags & PASSWORD > 0 { Some(Bytes::copy_from_slice(take_field(&mut body)?)) } else { None };
+    let password = if flags & PASSWORD > 0 { Some(Password::new(take_field(&mut body)?)) } else { None };
     if !body.is_empty() {
         return Err(Close::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
     }
@@ -358,6 +357,7 @@ pub(crate) enum SubscribeOutcome {
     Granted(u8),
     InvalidFilter,
     QuotaExceeded,
+    NotAuthorized,
 }
 
 impl SubscribeOutcome {
@@ -370,6 +370,7 @@ impl SubscribeOutcome {
             (Version::V4, _) => SubscribeReasonCode::Failure,
             (Version::V5, SubscribeOutcome::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
             (Version::V5, SubscribeOutcome::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
+            (Version::V5, SubscribeOutcome::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
         }
     }
 }
@@ -471,11 +472,12 @@ mod tests {
         let connect = |flags: u8, fields: &[u8]| {
             let mut bytes = vec![0x10, (10 + fields.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0];
             bytes.extend_from_slice(fields);
-            decode_connect(&frame(&bytes)).map(|connect| (connect.user_name, connect.password))
+            decode_connect(&frame(&bytes))
+                .map(|connect| (connect.user_name, connect.password.map(|p| p.as_bytes().to_vec())))
         };
         let malformed = ConnectError::Invalid(Version::V4, Close::Malformed);
         let both = connect(0b1100_0010, &[0, 1, b'c', 0, 1, b'u', 0, 1, 0]).unwrap();
-        assert_eq!(both, (Some("u".into()), Some(Bytes::from_static(&[0]))));
+        assert_eq!(both, (Some("u".into()), Some(vec![0])));
         for (flags, fields) in [
             (0b0000_0010, &[0, 1, b'c', 0, 0][..]),
             (0b1000_0010, &[0, 1, b'c']),

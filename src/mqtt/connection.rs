@@ -27,6 +27,7 @@ use super::handle::{ConnectionId, Handle};
 use super::rate::Pace;
 use super::scratch::{self, Scratch};
 use super::session::Session;
+use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;
 
@@ -43,6 +44,8 @@ pub(crate) struct Start<S> {
     pub door: Arc<Door>,
     pub handle: Arc<Handle>,
     pub id: ConnectionId,
+    /// Who the client is.
+    pub login: Login,
     pub session: Session,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
@@ -61,6 +64,7 @@ pub(crate) struct Connection<S> {
     door: Arc<Door>,
     handle: Arc<Handle>,
     id: ConnectionId,
+    login: Login,
     session: Session,
     /// Largest packet that the client takes.
     max_packet_bytes: usize,
@@ -107,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             door: start.door,
             handle: start.handle,
             id: start.id,
+            login: start.login,
             session: start.session,
             max_packet_bytes: start.max_packet_bytes,
             explain_within: start.explain_within,
@@ -149,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
         self.register(context.waker());
         if self.handle.owner() != self.id {
-            return Err(Close::TakenOver);
+            return Err(self.handle.lost(self.id));
         }
         if self.cancelled.as_mut().poll(context).is_ready() {
             self.write_acks(&mut scratch.out);

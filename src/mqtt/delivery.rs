@@ -2,6 +2,7 @@
 
 mod aliases;
 mod encode;
+mod stored;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::frame;
 use super::message::Message;
 use aliases::{Aliases, MAX_ALIASES};
 use encode::{Target, put};
+pub(crate) use stored::StoredDelivery;
 
 /// Bounds of one session's queue.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +53,26 @@ struct Queued {
 pub(crate) struct Returned {
     pub share: Arc<str>,
     pub message: Arc<Message>,
+}
+
+/// What was taken from a session because its client may not have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Withdrawn {
+    /// How many messages.
+    pub messages: u64,
+    /// Those of shared subscriptions that others can have.
+    pub returned: Vec<Returned>,
+    /// Whether such messages are left, since the connection was sent them.
+    pub left: bool,
+}
+
+impl Withdrawn {
+    fn take(&mut self, queued: &Queued, returns: bool) {
+        self.messages += 1;
+        if let Some(share) = queued.grant.share.clone().filter(|_| returns) {
+            self.returned.push(Returned { share, message: Arc::clone(&queued.message) });
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -197,6 +219,43 @@ impl Delivery {
             Some(Returned { share, message: Arc::clone(&queued.message) })
         });
         returned.collect()
+    }
+
+    /// Takes away the messages on topics that are not `allowed`. What a connection was sent stays until it is
+    /// acknowledged: the window of its client counts on that.
+    pub fn withdraw(&mut self, online: bool, allowed: impl Fn(&str) -> bool) -> Withdrawn {
+        let mut withdrawn = Withdrawn::default();
+        let from = if online { self.sent } else { 0 };
+        for index in from..self.inflight.len() {
+            let Some(InFlight::Published(queued)) = &self.inflight[index] else { continue };
+            if allowed(&queued.message.topic) {
+                continue;
+            }
+            withdrawn.take(queued, queued.grant.qos == 1);
+            self.inflight[index] = None;
+            self.unacknowledged -= 1;
+            self.sent_open -= usize::from(index < self.sent);
+        }
+        withdrawn.left = online
+            && self.inflight.iter().take(self.sent).flatten().any(|stage| match stage {
+                InFlight::Published(queued) => !allowed(&queued.message.topic),
+                InFlight::Released => false,
+            });
+        let before = withdrawn.messages;
+        self.queue.retain(|queued| {
+            let keep = allowed(&queued.message.topic);
+            if !keep {
+                withdrawn.take(queued, true);
+            }
+            keep
+        });
+        if withdrawn.messages > before {
+            let counted = || self.queue.iter().filter(|queued| queued.counted);
+            self.counted_messages = counted().count();
+            self.queued_bytes = counted().map(|queued| queued.message.bytes()).sum();
+        }
+        self.forget_acknowledged();
+        withdrawn
     }
 
     /// Forgets everything: the session is discarded.

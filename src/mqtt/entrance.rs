@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::around::Door;
 use super::peer::Peer;
 use super::service;
+use crate::access::Policy;
 use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
 use crate::config::Rates;
 
@@ -154,6 +155,13 @@ impl Entrance {
     /// How fast clients may send from now on.
     pub fn set_rates(&self, rates: Rates) {
         self.0.door.rates.set(rates);
+    }
+
+    /// From now on `policy` says who may be here and what they may do. Open connections and kept sessions are judged by
+    /// it before this returns; with very many of them that takes part of a second.
+    pub fn set_policy(&self, policy: Policy) {
+        self.0.door.access.replace(policy);
+        self.0.door.broker.restrict(&self.0.door.access.policy());
     }
 
     /// Runs `work` as one of the tasks that a shutdown ends and waits for.

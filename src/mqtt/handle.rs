@@ -12,10 +12,12 @@ use tokio::time::timeout;
 
 use super::Version;
 use super::close::Close;
-use super::delivery::{Delivery, Grant, Offer, Returned, Written};
+use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
 use super::message::Message;
 use super::packet_ids::PacketIds;
+use super::session_store::{Owner, StoredSession};
 use super::will::Will;
+use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
@@ -23,6 +25,9 @@ pub(crate) type ConnectionId = u64;
 
 /// The session was discarded: no connection has this number.
 pub(crate) const DISCARDED: ConnectionId = u64::MAX;
+
+/// Bit of an owner: its client may be here no longer; the connection with the number below it is to end.
+const REVOKED: ConnectionId = 1 << 63;
 
 /// How long a new connection waits for the one before it to look at its socket; it does so when it is next polled.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -44,10 +49,16 @@ pub(crate) struct Totals {
 pub(crate) struct Handle {
     /// Number of the session; never 0.
     pub id: u64,
+    /// Whose it is; `None`: of clients without credentials.
+    pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
     owner: AtomicU64,
     /// Whether there may be something to deliver: the connection looks without locking.
     outbound: AtomicBool,
+    /// Whether it outlives its connection.
+    lasting: AtomicBool,
+    /// Whether something changed since it was stored.
+    changed: AtomicBool,
     /// Whether a new connection waits for the owner to look at its socket.
     asked: AtomicBool,
     /// Told when the owner has looked, and when it has ended.
@@ -59,18 +70,28 @@ pub(crate) struct Handle {
 /// What the lock guards.
 #[derive(Debug)]
 pub(crate) struct Kept {
+    /// Who its client is, as it was found at the last look.
+    pub login: Login,
+    /// What its client may do.
+    pub permissions: Permissions,
+    /// Whether messages that it may no longer have could be sent to it once more.
+    pub holds_denied: bool,
     /// Filters this session subscribed to.
     pub filters: BTreeSet<Box<str>>,
     /// Levels of all of them.
     pub levels: usize,
-    /// Whether it does not outlive the connection that has it.
-    pub ends_with_connection: bool,
+    /// Seconds that it outlives its connection.
+    pub expiry_s: u32,
+    /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
+    pub disconnected_ms: Option<i64>,
     /// Its place among the sessions without a connection.
     pub offline: Option<u64>,
     /// When it ends if no connection comes, as the broker's timers know it.
     pub expires: Option<(Instant, u64)>,
     /// A will that waits for its delay, and until when, as the broker's timers know it.
     pub will: Option<(Will, (Instant, u64))>,
+    /// When it was last stored, and its bytes then.
+    pub stored: Option<(Instant, usize)>,
     delivery: Delivery,
     /// QoS 2 publishes taken and not yet released by the client.
     received: PacketIds,
@@ -85,35 +106,110 @@ impl Kept {
     pub fn is_over(&self, now: Instant) -> bool {
         match self.offline {
             Some(_) => self.expires.is_some_and(|(at, _)| at <= now),
-            None => self.ends_with_connection,
+            None => self.expiry_s == 0,
         }
     }
 }
 
 impl Handle {
-    pub fn new(id: u64, client_id: Arc<str>, owner: ConnectionId, delivery: Delivery, totals: Arc<Totals>) -> Self {
+    /// The session of the connection with the number `id`, which becomes its own.
+    pub fn new(
+        id: u64,
+        login: Login,
+        permissions: Permissions,
+        client_id: Arc<str>,
+        delivery: Delivery,
+        totals: Arc<Totals>,
+    ) -> Self {
+        let user = login.identity.user.clone();
         let kept = Kept {
+            login,
+            permissions,
+            holds_denied: false,
             filters: BTreeSet::new(),
             levels: 0,
-            ends_with_connection: false,
+            expiry_s: 0,
+            disconnected_ms: None,
             offline: None,
             expires: None,
             will: None,
+            stored: None,
             delivery,
             received: PacketIds::default(),
             received_until: Lsn(0),
             waker: None,
         };
-        Self {
-            id,
-            client_id,
-            owner: AtomicU64::new(owner),
-            outbound: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
-            looked: Notify::new(),
-            kept: Mutex::new(kept),
-            totals,
+        let [outbound, lasting, changed, asked] = [const { AtomicBool::new(false) }; 4];
+        let (owner, kept) = (AtomicU64::new(id), Mutex::new(kept));
+        let looked = Notify::new();
+        Self { id, user, client_id, owner, outbound, lasting, changed, asked, looked, kept, totals }
+    }
+
+    /// A session without a connection that goes on from where it was stored. What it may no longer have is for the
+    /// caller to take away.
+    pub fn restored(
+        id: u64,
+        stored: StoredSession,
+        permissions: Permissions,
+        limits: QueueLimits,
+        totals: Arc<Totals>,
+    ) -> Self {
+        let delivery = Delivery::new(limits, 0);
+        let login = stored.owner.to_login();
+        let handle = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
+        {
+            let mut kept = handle.any();
+            handle.hand_over(&mut kept, 0);
+            kept.disconnected_ms = stored.disconnected_ms;
+            handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(stored.delivery, limits));
+            for id in stored.received {
+                kept.received.insert(id);
+            }
+            kept.received_until = stored.received_until;
+            handle.set_expiry(&mut kept, stored.expiry_s);
         }
+        handle
+    }
+
+    /// The session outlives its connection by so many seconds.
+    pub fn set_expiry(&self, kept: &mut Kept, expiry_s: u32) {
+        kept.expiry_s = expiry_s;
+        self.lasting.store(expiry_s > 0, Ordering::Release);
+        self.touch();
+    }
+
+    /// Whether it outlives its connection.
+    pub fn is_lasting(&self) -> bool {
+        self.lasting.load(Ordering::Acquire)
+    }
+
+    /// Something changed that a restart is not to lose.
+    pub fn touch(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Whether it outlives its connection and changed since it was stored.
+    pub fn is_to_store(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.is_lasting()
+    }
+
+    /// What a restart is to find of it, without its subscriptions; `None`: nothing now. Its QoS 2 publishes must be
+    /// durable in the journal, below `durable`: remembered without them, they would be lost.
+    pub fn to_stored(&self, kept: &Kept, durable: Lsn) -> Option<StoredSession> {
+        if self.owner() == DISCARDED || !self.is_lasting() || !kept.received.is_empty() && kept.received_until > durable
+        {
+            return None;
+        }
+        self.changed.store(false, Ordering::Release);
+        Some(StoredSession {
+            owner: Owner::of(&self.client_id, &kept.login),
+            expiry_s: kept.expiry_s,
+            disconnected_ms: kept.disconnected_ms,
+            subscriptions: Vec::new(),
+            delivery: kept.delivery.to_stored(),
+            received: kept.received.iter().collect(),
+            received_until: kept.received_until,
+        })
     }
 
     /// The connection that owns the session now.
@@ -137,6 +233,7 @@ impl Handle {
     /// discarded session leaves to the other members of its shared subscriptions.
     pub fn hand_over(&self, kept: &mut Kept, owner: ConnectionId) -> Vec<Returned> {
         self.owner.store(owner, Ordering::Release);
+        self.touch();
         if let Some(waker) = kept.waker.take() {
             waker.wake();
         }
@@ -152,7 +249,34 @@ impl Handle {
 
     /// Whether a connection has it now.
     pub fn is_connected(&self) -> bool {
-        !matches!(self.owner(), 0 | DISCARDED)
+        let owner = self.owner();
+        owner != 0 && owner & REVOKED == 0
+    }
+
+    /// Takes the session from the connection that has it, if one has, since its client may be here no longer.
+    pub fn revoke(&self, kept: &mut Kept) {
+        if self.is_connected() {
+            self.hand_over(kept, self.owner() | REVOKED);
+        }
+    }
+
+    /// Whether the session was taken from this connection by [`Handle::revoke`].
+    pub fn is_revoked(&self, connection: ConnectionId) -> bool {
+        self.owner() == connection | REVOKED
+    }
+
+    /// Why this connection, which lost its session, ends.
+    pub fn lost(&self, connection: ConnectionId) -> Close {
+        if self.is_revoked(connection) { Close::NotAuthorized } else { Close::TakenOver }
+    }
+
+    /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
+    pub fn withdraw(&self, kept: &mut Kept) -> Withdrawn {
+        let online = kept.offline.is_none();
+        self.count_change(kept, |kept| {
+            let Kept { delivery, permissions, .. } = kept;
+            delivery.withdraw(online, |topic| permissions.may_subscribe(topic))
+        })
     }
 
     /// Completes when the connection that has the session, if one has, has taken what its client sent on it until now,
@@ -214,7 +338,7 @@ impl Handle {
         let mut kept = lock(&self.kept);
         match self.owner() {
             DISCARDED => return None,
-            0 if grant.qos == 0 => return None,
+            _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
         let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, from_store, now));
@@ -255,6 +379,7 @@ impl Handle {
     pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
         let Some(mut kept) = self.own(connection) else { return Ok(false) };
         let answer = kept.delivery.acknowledge(kind, packet_id, reason);
+        self.touch();
         self.outbound.store(true, Ordering::Release); // the window may have opened
         answer
     }
@@ -273,6 +398,7 @@ impl Handle {
                     kept.received.insert(id);
                 }
                 kept.received_until = kept.received_until.max(until);
+                self.touch();
             }
             None => packet_ids.drain().for_each(drop),
         }
@@ -280,13 +406,16 @@ impl Handle {
 
     /// PUBREL: forgets the id; `false` if it was not held.
     pub fn release(&self, connection: ConnectionId, packet_id: u16) -> bool {
-        self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id))
+        let released = self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id));
+        self.touch();
+        released
     }
 
     fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
         let before = (kept.delivery.queued(), kept.delivery.queued_bytes());
         let result = change(kept);
         let after = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        self.touch();
         // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
         self.totals.messages.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
         self.totals.bytes.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
@@ -297,13 +426,15 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::delivery::QueueLimits;
-    use crate::mqtt::testing::CountingWaker;
+    use crate::mqtt::testing::{CountingWaker, anonymous, policy};
 
     fn handle() -> (Handle, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, retained: 0 };
-        (Handle::new(1, "c".into(), 7, Delivery::new(limits, 10), Arc::clone(&totals)), totals)
+        let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
+        let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
+        let delivery = Delivery::new(limits, 10);
+        (Handle::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
     }
 
     fn message() -> Arc<Message> {

@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use zeroize::Zeroize as _;
 
 use super::Version;
-use super::auth::{self, Denied};
 use super::broker::{Attach, Attached, Broker};
 use super::close::Close;
 use super::codec::{self, Accepted, Connect, ConnectError};
 use super::frame::{self, Next};
 use super::message::Message;
-use super::peer::Peer;
 use super::session::TOPIC_ALIAS_MAXIMUM;
 use super::topic;
 use super::will::Will;
+use crate::access::{Login, Policy};
 use crate::config::Mqtt;
+use crate::telemetry::audit::{self, Kind, Who};
 
 /// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
 const MAX_CLIENT_ID_BYTES: usize = 256;
@@ -37,7 +38,7 @@ impl Refusal {
     }
 
     /// With the CONNACK of the client's version; `None` where 3.1.1 has no return code and just closes.
-    fn answered(reason: &'static str, version: Version, v4: Option<u8>, v5: u8) -> Self {
+    pub fn answered(reason: &'static str, version: Version, v4: Option<u8>, v5: u8) -> Self {
         let mut reply = Vec::new();
         match (version, v4) {
             (Version::V5, _) => codec::put_refusal(v5, version, &mut reply),
@@ -69,6 +70,7 @@ impl Refusal {
 #[derive(Debug)]
 pub(crate) struct Welcome {
     pub connect: Connect,
+    pub login: Login,
     pub attached: Attached,
     pub will: Option<Will>,
     /// The CONNACK.
@@ -94,7 +96,9 @@ pub(crate) async fn read_connect(
             Ok(Next::Partial(_)) => {}
             Ok(Next::Frame(frame)) => {
                 let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
-                return Ok((connect, bytes[frame.bytes.len()..].to_vec()));
+                let rest = bytes[frame.bytes.len()..].to_vec();
+                bytes.zeroize(); // there was a password in it
+                return Ok((connect, rest));
             }
             // The version is not known yet.
             Err(Close::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
@@ -113,17 +117,21 @@ fn refuse_packet(error: ConnectError) -> Refusal {
     }
 }
 
-/// Decides about a CONNECT and gives it a session.
-pub(crate) fn welcome(mut connect: Connect, peer: &Peer, broker: &Broker, config: &Mqtt) -> Result<Welcome, Refusal> {
+/// Checks the CONNECT of a client that was let in and gives it a session.
+pub(crate) fn welcome(
+    mut connect: Connect,
+    login: Login,
+    policy: &Policy,
+    broker: &Broker,
+    config: &Mqtt,
+) -> Result<Welcome, Refusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
-    auth::authenticate(&connect, peer, config.allow_anonymous).map_err(|denied| match denied {
-        Denied::NotAuthorized => Refusal::answered("not_authorized", version, Some(5), 0x87),
-        Denied::Method => Refusal::answered("authentication_method", version, Some(5), 0x8C),
-    })?;
-    let will = connect.will.take().map(|will| check_will(will, &connect)).transpose()?;
+    let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy)).transpose()?;
     let attach = Attach {
+        login: &login,
+        policy,
         client_id: &connect.client_id,
         clean: connect.clean,
         receive_maximum: connect.receive_maximum,
@@ -149,7 +157,7 @@ pub(crate) fn welcome(mut connect: Connect, peer: &Peer, broker: &Broker, config
         broker.detach(&attached.handle, attached.connection, 0, None);
         return Err(Refusal::silent(reason));
     }
-    Ok(Welcome { connect, attached, will, reply })
+    Ok(Welcome { connect, login, attached, will, reply })
 }
 
 /// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
@@ -188,7 +196,7 @@ fn new_client_id() -> String {
     format!("auto-{:x}-{count:x}", now.as_nanos())
 }
 
-fn check_will(will: codec::Will, connect: &Connect) -> Result<Will, Refusal> {
+fn check_will(will: codec::Will, connect: &Connect, login: &Login, policy: &Policy) -> Result<Will, Refusal> {
     let version = connect.version;
     let Some(name) = topic::valid_name(&will.topic) else {
         return Err(Refusal::answered("will_topic", version, None, 0x90));
@@ -196,10 +204,16 @@ fn check_will(will: codec::Will, connect: &Connect) -> Result<Will, Refusal> {
     if topic::is_reserved(name) {
         return Err(Refusal::answered("will_topic", version, Some(5), 0x87));
     }
+    let client_id: Arc<str> = connect.client_id.as_str().into();
+    if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
+        let user = login.identity.user.as_deref();
+        let who = Who { client_id: Some(&client_id), user, address: login.address };
+        audit::record(Kind::WillDenied, &who, name, "refused at its CONNECT");
+        return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
+    }
     let message =
         Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
-    let client_id = connect.client_id.as_str().into();
-    Ok(Will { client_id, message, expiry_s: will.expiry_s, delay_s: will.delay_s })
+    Ok(Will { client_id, login: login.clone(), message, expiry_s: will.expiry_s, delay_s: will.delay_s })
 }
 
 /// The client identifier as the journal and log lines have it.
@@ -210,7 +224,7 @@ pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::testing::client;
+    use crate::mqtt::testing::{self, client};
     use crate::mqtt::timeline::Timeline;
 
     fn connect(bytes: &[u8]) -> Connect {
@@ -219,7 +233,8 @@ mod tests {
     }
 
     fn try_welcome(bytes: &[u8], config: &Mqtt) -> Result<Welcome, Refusal> {
-        welcome(connect(bytes), &Peer::default(), &Broker::new(config, Arc::default(), Timeline::default()), config)
+        let broker = Broker::new(config, Arc::default(), Timeline::default());
+        welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
     }
 
     fn check_refused(bytes: &[u8], config: &Mqtt, reason: &str, reply: &[u8]) {
@@ -292,12 +307,6 @@ mod tests {
         check_refused(&will(Version::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
         check_refused(&will(Version::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
         assert!(try_welcome(&will(Version::V4, "gone/c"), &config).unwrap().will.is_some());
-    }
-
-    #[test]
-    fn anonymous_clients_may_be_refused() {
-        let config = Mqtt { allow_anonymous: false, ..Mqtt::default() };
-        check_refused(&client(Version::V4).connect("c"), &config, "not_authorized", &[0x20, 2, 0, 5]);
     }
 
     #[test]

@@ -151,8 +151,16 @@ mod tests {
     use crate::mqtt::testing::TestJournal;
 
     fn publish(payload: &[u8]) -> Records {
-        let publish =
-            record::Publish { client_id: "c", topic: "t", packet_id: 0, qos: 0, dup: false, retain: false, payload };
+        let publish = record::Publish {
+            client_id: "c",
+            topic: "t",
+            own_device: None,
+            packet_id: 0,
+            qos: 0,
+            dup: false,
+            retain: false,
+            payload,
+        };
         let mut records = Records::default();
         records.push_with(|out| record::encode_publish(&publish, false, out));
         records

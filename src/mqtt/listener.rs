@@ -17,6 +17,7 @@ use super::ingest::Journal;
 use super::peer::Peer;
 use super::service;
 use super::system;
+use crate::access::Access;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
@@ -25,6 +26,8 @@ use crate::tls::{Endpoint, HandshakeError};
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How often retained messages whose time is over are forgotten where `$SYS` is off.
+/// Between two rounds of storing sessions.
+const STORE_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -72,15 +75,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`. Call it inside a tokio runtime
+    /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
     /// and after the metrics recorder is installed.
-    pub async fn bind(config: &Mqtt, ingest: &Ingest, journal: Log) -> Result<Self, MqttError> {
-        Self::bind_to(config, ingest, Arc::new(journal)).await
+    pub async fn bind(config: &Mqtt, ingest: &Ingest, journal: Log, access: Arc<Access>) -> Result<Self, MqttError> {
+        Self::bind_to(config, ingest, Arc::new(journal), access).await
     }
 
-    pub(crate) async fn bind_to(config: &Mqtt, ingest: &Ingest, journal: Arc<dyn Journal>) -> Result<Self, MqttError> {
+    pub(crate) async fn bind_to(
+        config: &Mqtt,
+        ingest: &Ingest,
+        journal: Arc<dyn Journal>,
+        access: Arc<Access>,
+    ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None).await?;
-        let door = Door::new(config, ingest, journal, Arc::new(SystemClock));
+        let door = Door::new(config, ingest, journal, access, Arc::new(SystemClock));
         Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(door)) })
     }
 
@@ -125,6 +133,7 @@ impl Server {
             // None of the others ends.
             () = measure(&door) => {}
             () = keep_retained(&door) => {}
+            () = store_sessions(&door) => {}
             () = accept_all(plain, &entrance) => {}
             () = async {
                 match secure {
@@ -158,6 +167,20 @@ async fn keep_retained(door: &Door) {
         door.broker.expire_retained();
         if system_every.is_some() {
             publish_system(door, started);
+        }
+    }
+}
+
+/// Stores sessions that changed, off the event loop: there may be many.
+async fn store_sessions(door: &Arc<Door>) {
+    let mut every = interval(STORE_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let door = Arc::clone(door);
+        let storing = move || door.broker.store_sessions(door.gate.durable(), false);
+        if tokio::task::spawn_blocking(storing).await.is_err() {
+            tracing::error!("storing MQTT sessions panicked; please report this defect");
         }
     }
 }

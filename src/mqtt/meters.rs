@@ -20,6 +20,9 @@ pub(crate) struct Meters {
     ingest_bytes: Counter,
     repeated: Counter,
     refused_reserved: Counter,
+    refused_denied: Counter,
+    pub subscriptions_denied: Counter,
+    pub subscriptions_withdrawn: Counter,
     delivered: [Counter; 3],
     /// The numbers of `$SYS`.
     pub traffic: Traffic,
@@ -27,6 +30,8 @@ pub(crate) struct Meters {
     dropped_too_large: Counter,
     dropped_expired: Counter,
     pub dropped_will: Counter,
+    pub dropped_will_denied: Counter,
+    pub dropped_withdrawn: Counter,
     pub ack_seconds: Histogram,
     pub backpressure_seconds: Counter,
     connections: Gauge,
@@ -35,6 +40,7 @@ pub(crate) struct Meters {
     retained: Gauge,
     queued: Gauge,
     queued_bytes: Gauge,
+    unstored_sessions: Gauge,
 }
 
 impl std::fmt::Debug for Meters {
@@ -56,12 +62,17 @@ impl Default for Meters {
             ingest_bytes: counter!(names::MQTT_PUBLISH_BYTES),
             repeated: counter!(names::MQTT_PUBLISHES_REPEATED),
             refused_reserved: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "reserved_topic"),
+            refused_denied: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "denied"),
+            subscriptions_denied: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "subscribe"),
+            subscriptions_withdrawn: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "reload"),
             delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
             traffic: Traffic::default(),
             dropped_queue_full: Dropped { counter: dropped("queue_full"), count: AtomicU64::new(0) },
             dropped_expired: dropped("expired"),
             dropped_too_large: dropped("too_large"),
             dropped_will: dropped("will_not_journaled"),
+            dropped_will_denied: dropped("will_denied"),
+            dropped_withdrawn: dropped("access_withdrawn"),
             ack_seconds: histogram!(names::MQTT_ACK_SECONDS),
             backpressure_seconds: counter!(names::MQTT_BACKPRESSURE_SECONDS),
             connections: gauge!(names::MQTT_CONNECTIONS),
@@ -70,6 +81,7 @@ impl Default for Meters {
             retained: gauge!(names::MQTT_RETAINED),
             queued: gauge!(names::MQTT_QUEUED),
             queued_bytes: gauge!(names::MQTT_QUEUED_BYTES),
+            unstored_sessions: gauge!(names::MQTT_SESSIONS_UNSTORED),
         }
     }
 }
@@ -113,6 +125,7 @@ impl Meters {
         add(&self.ingest_bytes, received.ingest_bytes);
         add(&self.repeated, received.repeated);
         add(&self.refused_reserved, received.refused);
+        add(&self.refused_denied, received.denied);
         self.traffic.received(received);
     }
 
@@ -135,6 +148,7 @@ impl Meters {
             (&self.retained, stats.retained),
             (&self.queued, stats.queued_messages),
             (&self.queued_bytes, stats.queued_bytes),
+            (&self.unstored_sessions, stats.unstored_sessions),
         ] {
             gauge.set(value as f64);
         }

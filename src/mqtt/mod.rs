@@ -25,6 +25,7 @@ mod meters;
 mod opening;
 mod packet_ids;
 mod peer;
+mod permission;
 mod properties;
 mod rate;
 pub mod results;
@@ -33,6 +34,8 @@ pub mod retained_store;
 mod scratch;
 mod service;
 mod session;
+pub mod session_store;
+mod slot_store;
 mod subscriptions;
 mod system;
 mod timeline;
@@ -57,4 +60,14 @@ pub(crate) enum Version {
     V4,
     /// MQTT 5.0, protocol level 5.
     V5,
+}
+
+impl Version {
+    /// As metrics and log lines have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Version::V4 => "3.1.1",
+            Version::V5 => "5.0",
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::around::Door;
 use super::broker::Broker;
 use super::peer::Peer;
 use super::service;
+use crate::access::{Access, Policy};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
@@ -21,10 +22,11 @@ use crate::log::Log;
 pub struct Opening(pub(super) Arc<Door>);
 
 impl Opening {
-    /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` is not used. Keep-alives and pauses
-    /// of the journal are measured by `clock`.
+    /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` and `config.auth` are not used. Keep-alives
+    /// and pauses of the journal are measured by `clock`.
     pub fn new(config: &Mqtt, ingest: &Ingest, journal: Log, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Door::new(config, ingest, Arc::new(journal), clock)))
+        let access = Arc::new(Access::new(Policy::without_users(config.allows_anonymous())));
+        Self(Arc::new(Door::new(config, ingest, Arc::new(journal), access, clock)))
     }
 
     /// Subscriptions and delivery.

@@ -40,6 +40,11 @@ impl PacketIds {
         self.ids.is_empty()
     }
 
+    /// All ids in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ids.iter().copied()
+    }
+
     /// Takes all ids out.
     pub fn drain(&mut self) -> impl Iterator<Item = u16> + '_ {
         self.ids.drain(..)

@@ -157,7 +157,7 @@ mod tests {
     use crate::mqtt::Version;
     use crate::mqtt::broker::{Attach, Attached};
     use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-    use crate::mqtt::testing::{Sent, packets};
+    use crate::mqtt::testing::{Sent, attaching, packets};
     use crate::mqtt::timeline::Timeline;
 
     fn log(name: &'static str) -> Log {
@@ -216,6 +216,7 @@ mod tests {
             metric: None,
             client_id: "c",
             topic: "t",
+            own_device: None,
             payload: b"{}",
             payload_bytes: 2,
             origin: None,
@@ -233,7 +234,7 @@ mod tests {
     impl Case {
         fn new() -> Self {
             let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default(), Timeline::default()));
-            let attach = Attach { client_id: "s", clean: true, receive_maximum: 100, expiry_s: 0 };
+            let attach = Attach { expiry_s: 0, ..attaching("s") };
             let subscriber = broker.attach(&attach).unwrap();
             Self { broker, windows: log("windows"), errors: log("errors"), subscriber }
         }

@@ -12,16 +12,19 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
+use super::auth;
 use super::close::Close;
 use super::codec::Connect;
 use super::connection::{Connection, Start};
 use super::handshake::{self, Refusal, Welcome};
 use super::message::Message;
 use super::peer::Peer;
+use super::permission::{self, Verdict};
 use super::session::{Session, SessionOptions};
 use super::will::Will;
 use crate::core::record;
 use crate::log::{AppendError, Records};
+use crate::telemetry::audit::{self, Kind, Who};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
 const LINGER: Duration = Duration::from_secs(1);
@@ -59,18 +62,32 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     cancel: CancellationToken,
     first: First,
 ) {
-    let mut explain_within = None;
-    if let Ok((connect, _)) = &first {
-        explain_within = connect.explain_within;
-        door.broker.settle(&connect.client_id).await;
-    }
-    let welcomed = first.and_then(|(connect, rest)| {
-        handshake::welcome(connect, peer, &door.broker, &door.config).map(|welcome| (welcome, rest))
-    });
-    match welcomed {
+    let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
+    let entered = tokio::select! {
+        entered = enter(first, peer, &door) => entered,
+        () = cancel.cancelled() => return door.meters.refused("shutting_down"),
+    };
+    match entered {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
         Err(refusal) => refuse(stream, &door, refusal.explained(explain_within)).await,
     }
+}
+
+async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
+    let (connect, rest) = first?;
+    let login = auth::authenticate(&connect, peer, &door.access).await?;
+    let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
+    door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
+    let policy = door.access.policy();
+    let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
+        let who = Who { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
+        audit::record(Kind::MqttRefused, &who, "", refusal.reason);
+    })?;
+    if welcome.login.version != door.access.version() {
+        // All sessions were judged anew, perhaps before this one was among them.
+        door.broker.judge(&welcome.attached.handle, &door.access.policy());
+    }
+    Ok((welcome, rest))
 }
 
 async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusal: Refusal) {
@@ -88,8 +105,11 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     welcome: Welcome,
     rest: Vec<u8>,
 ) {
-    let Welcome { connect, attached, will, reply } = welcome;
+    let Welcome { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
+    let who = login.clone();
+    let who = Who { client_id: Some(&client_id), user: who.identity.user.as_deref(), address: who.address };
+    audit::record(Kind::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
     door.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
     let options = SessionOptions {
@@ -106,6 +126,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         door: Arc::clone(&door),
         handle: Arc::clone(&attached.handle),
         id: attached.connection,
+        login,
         session: Session::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
         explain_within: connect.explain_within,
@@ -118,6 +139,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     door.meters.closed(close);
+    audit::record(Kind::MqttDisconnected, &who, "", close.label());
     tracing::debug!(%client_id, reason = close.label(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
     let will = will.filter(|_| close.publishes_will()).map(|mut will| {
@@ -175,21 +197,40 @@ pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
     }
 }
 
-/// A will goes where the client's own publish would have gone [section 3.1.2.5]. Its life begins now.
+/// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
+/// begins now.
 async fn publish_will(door: &Door, will: Will) {
-    if door.ingest.contains(&will.message.topic) && !journal_will(door, &will).await {
+    let Verdict::Allowed { own_device } = judge_will(door, &will) else {
+        let user = will.login.identity.user.as_deref();
+        let who = Who { client_id: Some(&will.client_id), user, address: will.login.address };
+        audit::record(Kind::WillDenied, &who, &will.message.topic, "not published: the rules changed");
+        return door.meters.dropped_will_denied.increment(1);
+    };
+    if door.ingest.contains(&will.message.topic) && !journal_will(door, &will, own_device.as_deref()).await {
         door.meters.dropped_will.increment(1);
     }
     let expires = will.expiry_s.map(|seconds| door.now() + Duration::from_secs(u64::from(seconds)));
     door.broker.deliver(&Arc::new(Message { expires, ..will.message }));
 }
 
+fn judge_will(door: &Door, will: &Will) -> Verdict {
+    let policy = door.access.policy();
+    match policy.renew(&will.login.identity, &will.login.proof) {
+        Some(identity) => {
+            let permissions = policy.permissions(&identity, Arc::clone(&will.client_id));
+            permission::judge_publish(&permissions, &will.message.topic, &door.ingest)
+        }
+        None => Verdict::Denied(policy.on_denied_publish),
+    }
+}
+
 /// Whether the journal took it in time.
-async fn journal_will(door: &Door, will: &Will) -> bool {
+async fn journal_will(door: &Door, will: &Will, own_device: Option<&str>) -> bool {
     const ATTEMPTS: usize = 3;
     let publish = record::Publish {
         client_id: &will.client_id,
         topic: &will.message.topic,
+        own_device,
         packet_id: 0,
         // Nobody waits for an acknowledgement, and without a packet id it can only be a QoS 0 record.
         qos: 0,

@@ -13,8 +13,11 @@ use super::codec::{self, Subscribe};
 use super::frame::{self, Frame, Publish};
 use super::keep_alive::KeepAlive;
 use super::packet_ids::PacketIds;
+use super::permission::Verdict;
 use super::properties::{Carrier, PublishProperties};
-use super::topic_cache::TopicCache;
+use super::topic_cache::{Refused, TopicCache};
+use crate::access::MAX_USER_BYTES;
+use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
 
@@ -22,6 +25,8 @@ use crate::log::{Lsn, Records};
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
 /// Bytes of all topics behind a connection's aliases at most.
 const MAX_ALIAS_BYTES: usize = 64 * 1024;
+/// Longest user name in bytes, with its length: it is the device that a client may speak for.
+const OWN_DEVICE_BYTES: usize = MAX_USER_BYTES + 2;
 /// Unreleased QoS 2 publishes of a 3.1.1 connection at most; it knows no receive maximum. Two bytes each.
 const MAX_UNRELEASED: usize = 10_000;
 
@@ -34,9 +39,13 @@ const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 pub(crate) trait Surroundings {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
+    /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
+    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close>;
+    /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
+    fn note_denied(&self, topic: &str);
     /// Whether `topic` has as many levels as it may.
     fn allows_levels(&self, topic: &str) -> bool;
-    /// Changes whenever an answer of `has_subscribers` may change.
+    /// Changes whenever an answer of `has_subscribers` or `judge_publish` may change.
     fn subscriptions_version(&self) -> u64;
     /// Whether a message on `topic` has a subscriber.
     fn has_subscribers(&self, topic: &str) -> bool;
@@ -84,6 +93,8 @@ pub(crate) struct Received {
     pub repeated: u64,
     /// Publishes on reserved topics.
     pub refused: u64,
+    /// Publishes that the access rules deny.
+    pub denied: u64,
     /// Packets of all types.
     pub packets: u64,
     /// Answers other than acknowledgements of publishes.
@@ -181,11 +192,11 @@ impl Session {
         std::mem::take(&mut self.received)
     }
 
-    /// Bytes by which a record may exceed its packet: client identifier, topic behind an alias, framing.
+    /// Bytes by which a record may exceed its packet: client identifier, own device, topic behind an alias, framing.
     #[inline]
     pub fn record_overhead(&self) -> usize {
         const FRAMING: usize = 16;
-        self.client_id.len() + self.alias_bytes + FRAMING
+        self.client_id.len() + OWN_DEVICE_BYTES + self.alias_bytes + FRAMING
     }
 
     /// The records of an append begin anew: the next publish names its origin.
@@ -286,8 +297,8 @@ impl Session {
         if publish.qos > 0 {
             self.check_receive_maximum()?;
         }
-        if self.topic.reserved {
-            return self.refuse(publish);
+        if let Some(refused) = self.topic.refused {
+            return self.refuse(publish, refused);
         }
         if publish.qos == 2 && !self.take_packet_id(publish.packet_id, around)? {
             return Ok(Event::None);
@@ -321,6 +332,7 @@ impl Session {
         let publish = record::Publish {
             client_id: &self.client_id,
             topic: self.topic.topic(),
+            own_device: self.topic.own_device.as_deref(),
             packet_id: publish.packet_id,
             qos: publish.qos,
             dup: publish.dup,
@@ -390,15 +402,22 @@ impl Session {
         Ok(true)
     }
 
-    /// A publish where only weir publishes. 5.0 has a reason code for QoS 1 and 2; QoS 0 is dropped and counted.
+    /// A publish that the client may not make. 5.0 has a reason code for QoS 1 and 2; QoS 0 is dropped and counted.
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
-    /// a lie. Names that begin with `$` are nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>) -> Result<Event<'static>, Close> {
-        self.received.refused += 1;
-        let reason = match self.version {
-            Version::V5 => NOT_AUTHORIZED,
-            Version::V4 if self.topic.topic().starts_with('$') => 0,
-            Version::V4 => return Err(Close::NotAuthorized),
+    /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
+    /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
+    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<Event<'static>, Close> {
+        match refused {
+            Refused::Reserved => self.received.refused += 1,
+            Refused::Denied(_) => self.received.denied += 1,
+        }
+        let reason = match (self.version, refused) {
+            (Version::V5, _) => NOT_AUTHORIZED,
+            (Version::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
+            (Version::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
+            (Version::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
+                return Err(Close::NotAuthorized);
+            }
         };
         match publish.qos {
             0 => {}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::codec::Filter;
+use super::codec::{Filter, RetainHandling};
 use super::delivery::Grant;
 use super::handle::Handle;
 use super::topic;
@@ -28,6 +28,18 @@ impl Subscriber {
             no_local: filter.no_local,
             retain_as_published: filter.retain_as_published,
             identifier: filter.identifier,
+        }
+    }
+
+    /// The SUBSCRIBE that made it, without its wish for retained messages.
+    pub fn to_filter(&self, filter: &str) -> Filter {
+        Filter {
+            filter: filter.to_owned(),
+            qos: self.qos,
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            retain: RetainHandling::Never,
+            identifier: self.identifier,
         }
     }
 
@@ -107,6 +119,14 @@ impl Subscriptions {
         self.groups.insert(name, group);
         self.members += 1;
         self.levels += topic::levels(filter);
+    }
+
+    /// The subscription of a session to exactly this filter.
+    pub fn find(&self, filter: &str, session: u64) -> Option<&Subscriber> {
+        if topic::split_shared(filter).is_none() {
+            return self.plain.get(filter, session);
+        }
+        self.groups.get(filter)?.members.iter().find(|member| member.handle.id == session)
     }
 
     /// Removes the subscription of a session to exactly this filter.

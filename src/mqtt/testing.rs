@@ -1,7 +1,7 @@
 //! What the tests of the door share: packets of a client, packets read back, a waker that counts.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -13,12 +13,31 @@ use rumqttd::protocol::{
 };
 
 use super::Version;
+use super::broker::Attach;
 use super::frame::{self, Next, Outgoing, Publish};
 use super::handle::lock;
 use super::ingest::Journal;
+use crate::access::{Login, Policy};
 use crate::clock::Clock;
-use crate::core::record::{Decoder, Record};
+use crate::core::record::{self, Decoder, Record};
 use crate::log::{AppendError, Lsn, Records};
+
+/// Lets everybody in and do everything.
+pub(crate) fn policy() -> &'static Policy {
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy::without_users(true));
+    &POLICY
+}
+
+/// A client without credentials.
+pub(crate) fn anonymous() -> Login {
+    Login { identity: policy().anonymous().unwrap(), ..Login::default() }
+}
+
+/// A client without credentials that connects.
+pub(crate) fn attaching(client_id: &str) -> Attach<'_> {
+    static LOGIN: LazyLock<Login> = LazyLock::new(anonymous);
+    Attach { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
+}
 
 /// Builds packets as a client sends them.
 #[derive(Debug, Clone)]
@@ -238,7 +257,9 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
         Record::Publish(publish, same_origin) => {
             let mark = if same_origin { "=" } else { "" };
             let payload = String::from_utf8_lossy(publish.payload);
-            format!("{mark}{} {} {}/{} {payload}", publish.client_id, publish.topic, publish.qos, publish.packet_id)
+            let own = publish.own_device.map(|device| format!("({device})")).unwrap_or_default();
+            let record::Publish { client_id, topic, qos, packet_id, .. } = publish;
+            format!("{mark}{client_id}{own} {topic} {qos}/{packet_id} {payload}")
         }
         Record::Tick => "tick".into(),
         Record::Resumed => "resumed".into(),

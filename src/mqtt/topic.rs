@@ -74,6 +74,11 @@ pub(crate) fn split_shared(filter: &str) -> Option<(&str, &str)> {
     (!group.is_empty() && !group.contains(['+', '#']) && !filter.is_empty()).then_some((group, filter))
 }
 
+/// What a subscription to `filter` delivers messages of: for a shared one the filter behind its group.
+pub(crate) fn delivered_by(filter: &str) -> &str {
+    split_shared(filter).map_or(filter, |(_, inner)| inner)
+}
+
 /// Whether only weir publishes there: below `weir/`, and names that begin with `$` (section 4.7.2) but for one.
 pub(crate) fn is_reserved(topic: &str) -> bool {
     topic.starts_with("weir/") || (topic.starts_with('$') && !is_bridge_state(topic))
@@ -120,6 +125,11 @@ impl IngestTopics {
     /// Whether publishes on `topic` are journaled.
     pub fn contains(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| matches(pattern, topic))
+    }
+
+    /// Whether the pattern of each reading that comes in on `topic` has a place for its device.
+    pub fn name_device(&self, topic: &str) -> bool {
+        self.patterns.iter().filter(|pattern| matches(pattern, topic)).all(|pattern| pattern.contains('+'))
     }
 }
 
@@ -204,5 +214,8 @@ mod tests {
         assert!(topics.contains("devices/pump-7/errors"));
         assert!(!topics.contains("devices/pump-7/telemetry/x"));
         assert!(!topics.contains("devices/telemetry"));
+        let topics = IngestTopics::new(["devices/+/telemetry".into(), "readings".into(), "devices/a/telemetry".into()]);
+        assert!(topics.name_device("devices/b/telemetry") && topics.name_device("other"));
+        assert!(!topics.name_device("readings") && !topics.name_device("devices/a/telemetry"));
     }
 }

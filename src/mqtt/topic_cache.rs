@@ -1,8 +1,21 @@
 //! What is known of the topic that a connection published on last.
 
+use std::sync::Arc;
+
 use super::close::Close;
+use super::permission::Verdict;
 use super::session::Surroundings;
 use super::topic;
+use crate::config::OnDeniedPublish;
+
+/// Why publishes on a topic are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Only weir publishes there.
+    Reserved,
+    /// The access rules deny it; what becomes of it under 3.1.1.
+    Denied(OnDeniedPublish),
+}
 
 /// The checked topic of the last publish and what follows from it. Devices publish on one topic, so nearly every
 /// publish is a comparison of bytes and nothing more.
@@ -10,12 +23,14 @@ use super::topic;
 pub(crate) struct TopicCache {
     /// Empty before the first publish; no publish has an empty topic.
     topic: String,
-    /// Version of the subscriptions that `subscribers` holds for.
+    /// Version of subscriptions and access rules that `subscribers`, `refused` and `own_device` hold for.
     version: Option<u64>,
     /// Whether publishes there are journaled.
     pub ingest: bool,
-    /// Whether clients may not publish there.
-    pub reserved: bool,
+    /// Why this client may not publish there.
+    pub refused: Option<Refused>,
+    /// The only device that it may speak for there.
+    pub own_device: Option<Arc<str>>,
     /// Whether there is a subscriber.
     pub subscribers: bool,
     /// Whether the last publish encoded in the current append has this topic.
@@ -45,12 +60,31 @@ impl TopicCache {
             self.topic.clear();
             self.topic.push_str(name);
             self.ingest = around.is_ingest(name);
-            self.reserved = topic::is_reserved(name);
+            self.refused = None;
             self.encoded = false;
         }
-        // The version first: a subscription in between is then looked up once more, not missed.
+        // The version first: what changes in between is then looked up once more, not missed.
         self.version = Some(around.subscriptions_version());
         self.subscribers = around.has_subscribers(&self.topic);
+        self.judge(around)
+    }
+
+    fn judge(&mut self, around: &impl Surroundings) -> Result<(), Close> {
+        let (refused, own_device) = if topic::is_reserved(&self.topic) {
+            (Some(Refused::Reserved), None)
+        } else {
+            match around.judge_publish(&self.topic)? {
+                Verdict::Allowed { own_device } => (None, own_device),
+                Verdict::Denied(action) => (Some(Refused::Denied(action)), None),
+            }
+        };
+        if matches!(refused, Some(Refused::Denied(_))) && refused != self.refused {
+            around.note_denied(&self.topic);
+        }
+        if own_device != self.own_device {
+            self.encoded = false;
+        }
+        (self.refused, self.own_device) = (refused, own_device);
         Ok(())
     }
 

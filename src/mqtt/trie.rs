@@ -56,6 +56,20 @@ impl<V> Trie<V> {
         replaced
     }
 
+    /// The subscription of `key` to exactly this filter.
+    pub fn get(&self, filter: &str, key: u64) -> Option<&V> {
+        let mut node = &self.root;
+        let mut levels = filter.split('/');
+        loop {
+            match levels.next() {
+                None => return node.exact.get(&key),
+                Some("#") => return node.rest.get(&key),
+                Some("+") => node = node.any.as_ref()?,
+                Some(level) => node = node.children.get(level)?,
+            }
+        }
+    }
+
     /// Removes the subscription of `key` to exactly this filter, and the nodes that only it needed.
     pub fn remove(&mut self, filter: &str, key: u64) -> Option<V> {
         let removed = self.root.remove(&mut filter.split('/'), key);

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::message::Message;
+use crate::access::Login;
 
 /// A checked will of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Will {
     /// The client that left it.
     pub client_id: Arc<str>,
+    /// Who that is: the will is judged once more when it is published.
+    pub login: Login,
     /// What is published; it expires only counted from then on.
     pub message: Message,
     /// Message expiry interval in seconds.

@@ -41,6 +41,7 @@ metrics! {
     MQTT_CONNECTIONS_CLOSED Counter "weir_mqtt_connections_closed_total" "Accepted connections that ended; label reason.";
     MQTT_PUBLISHES_RECEIVED Counter "weir_mqtt_publishes_received_total" "PUBLISH packets received; labels qos, kind (ingest, other).";
     MQTT_PUBLISHES_REFUSED Counter "weir_mqtt_publishes_refused_total" "PUBLISH packets refused; label reason.";
+    MQTT_SUBSCRIPTIONS_DENIED Counter "weir_mqtt_subscriptions_denied_total" "Subscriptions that the access rules denied, or took away after a reload; label when.";
     MQTT_PUBLISH_BYTES Counter "weir_mqtt_publish_payload_bytes_total" "Payload bytes of received ingest publishes.";
     MQTT_PUBLISHES_REPEATED Counter "weir_mqtt_publishes_repeated_total" "QoS 2 publishes with a packet id still in use, acknowledged and not taken again.";
     MQTT_ACK_SECONDS Histogram "weir_mqtt_ack_seconds" "Time from reading a PUBLISH of QoS 1 or 2 to writing its acknowledgement; one observation per connection and commit (its oldest publish).";
@@ -54,8 +55,16 @@ metrics! {
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
     MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
     MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
+    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions that changed and are not on disk yet; a crash forgets these changes.";
+    MQTT_SESSIONS_MOVED_ASIDE Counter "weir_mqtt_sessions_moved_aside_total" "Damaged stores of sessions moved aside at start.";
+    MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Times that sessions could no longer be stored.";
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
+
+    MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
+    MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
+    MQTT_REFUSALS_DELAYED Gauge "weir_mqtt_refusals_delayed" "Refused MQTT clients whose answer waits.";
+    MQTT_FAILING_ADDRESSES Gauge "weir_mqtt_failing_addresses" "Addresses of MQTT clients that failed to show who they are within the last five minutes.";
 
     CONFIG_RELOAD_SUCCESSFUL Gauge "weir_config_last_reload_successful" "1 unless the last reload (SIGHUP) found something that cannot be used; nothing changed then.";
     CONFIG_RELOAD_SUCCESS_TIMESTAMP Gauge "weir_config_last_reload_success_timestamp_seconds" "Unix time of the last reload that took effect.";

@@ -163,7 +163,16 @@ pub fn payload(data: &[u8]) {
     let mut out = Count::default();
     let mut records = Vec::new();
     for topic in ["devices/d/telemetry", "devices/d/errors", "devices/d/telemetry"] {
-        let publish = Publish { client_id: "c", topic, packet_id: 1, qos: 1, dup: false, retain: false, payload: data };
+        let publish = Publish {
+            client_id: "c",
+            topic,
+            own_device: None,
+            packet_id: 1,
+            qos: 1,
+            dup: false,
+            retain: false,
+            payload: data,
+        };
         let mut bytes = Vec::new();
         record::encode_publish(&publish, false, &mut bytes);
         records.push(bytes);

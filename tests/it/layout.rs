@@ -26,6 +26,7 @@ const FILE_SYSTEM: &[(&str, &str)] = &[
     ("config/mod.rs", "reads the config file, which is no data of weir's"),
     ("telemetry/process.rs", "reads /proc"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
+    ("access/policy.rs", "reads the files that say who may do what, which are no data of weir's"),
     ("access/secret_file.rs", "reads and replaces files of users and tokens, which are no data of weir's"),
     ("state/", "sled owns the files of its directory; a damaged one is moved aside"),
     ("commands/", "reads and writes the files that a person names on the command line"),

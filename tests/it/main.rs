@@ -5,6 +5,15 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
+mod acl;
+mod acl_device;
+mod acl_reload;
+mod acl_rules;
+mod auth_connect;
+mod auth_passwd;
+mod auth_peers;
+mod auth_reload;
+mod auth_storm;
 mod certificates;
 mod daemon;
 mod durability;

@@ -153,6 +153,11 @@ impl Connect {
         self
     }
 
+    pub fn client_id(mut self, client_id: &str) -> Self {
+        self.client_id = client_id.into();
+        self
+    }
+
     pub fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive = seconds;
         self
@@ -166,6 +171,20 @@ impl Connect {
     pub fn will(mut self, message: &Message) -> Self {
         self.flags |= 4 | message.qos << 3 | u8::from(message.retain) << 5;
         self.will = Some((message.properties.clone(), message.topic.clone(), message.payload.clone()));
+        self
+    }
+
+    /// After the will, if there is one.
+    pub fn user(mut self, name: &str) -> Self {
+        self.flags |= 0x80;
+        self.rest.extend(string(name));
+        self
+    }
+
+    /// After the user name, if there is one.
+    pub fn password(mut self, password: &str) -> Self {
+        self.flags |= 0x40;
+        self.rest.extend(string(password));
         self
     }
 
@@ -199,6 +218,26 @@ impl Connect {
         let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
         assert_eq!(answer.kind, CONNACK, "{answer:?}");
         (client, answer)
+    }
+
+    /// Connects over a stream that is open; returns the CONNACK too, whatever it says.
+    #[track_caller]
+    pub fn open_over(&self, stream: impl Stream + 'static) -> (Client, Packet) {
+        let mut client = Client::over(stream, self.version);
+        client.send(&self.packet()).expect("the CONNECT can be sent");
+        let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
+        assert_eq!(answer.kind, CONNACK, "{answer:?}");
+        (client, answer)
+    }
+
+    /// The code of the CONNACK; the connection ends if it is not 0.
+    #[track_caller]
+    pub fn code(&self, address: SocketAddr) -> u8 {
+        let (mut client, answer) = self.open(address);
+        if answer.body[1] != 0 {
+            assert_eq!(client.until_closed(), []);
+        }
+        answer.body[1]
     }
 
     /// Connects; says whether the session was present. The CONNECT must be accepted.

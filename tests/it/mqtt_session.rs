@@ -38,6 +38,43 @@ fn a_kept_session_gets_what_it_missed() {
     }
 }
 
+/// A session goes on after an orderly restart and after `kill -9`, once its changes are on disk: subscriptions, what waits,
+/// what was sent and not acknowledged.
+#[test]
+fn a_kept_session_outlives_the_process() {
+    let mut weir = Weir::start(&[]);
+    let stored = |weir: &Weir| {
+        wait_for("sessions are on disk", || (weir.metric("weir_mqtt_sessions_unstored") == 0.0).then_some(()));
+    };
+    for (round, version) in [Version::V4, Version::V5, Version::V4, Version::V5].into_iter().enumerate() {
+        let connect = Connect::new(version, "kept").kept(1_000);
+        let (mut client, _) = connect.accepted(weir.mqtt());
+        client.subscribe("commands/+", 2);
+        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
+        publisher.publish_message(&Message::new("commands/a", "sent", 1));
+        let sent = client.next();
+        drop(client);
+        wait_for("it is away", || (weir.metric("weir_mqtt_connections") == 1.0).then_some(()));
+        publisher.publish_message(&Message::new("commands/b", "waits", 2));
+        if round < 2 {
+            weir.terminate();
+        } else {
+            stored(&weir);
+            weir.kill();
+        }
+        weir.restart();
+        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
+        publisher.publish_message(&Message::new("commands/c", "after", 1));
+        let (mut client, present) = connect.accepted(weir.mqtt());
+        assert!(present, "round {round}");
+        assert_eq!(client.take_message(), Message { dup: true, ..sent });
+        assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["waits", "after"]);
+        client.disconnect();
+        // Nothing of it is left for the next round.
+        Connect::new(version, "kept").accepted(weir.mqtt());
+    }
+}
+
 /// 5.0 [MQTT-4.4.0-1], 3.1.1 [MQTT-4.4.0-1]: what was not acknowledged is sent again, in order, with the same identifiers.
 /// 5.0 [MQTT-3.3.1-1], 3.1.1 [MQTT-3.3.1-1]: with the DUP flag. 5.0 [MQTT-4.3.3-4], 5.0 [MQTT-4.6.0-1], 3.1.1 [MQTT-4.6.0-1]:
 /// after PUBREC it is the PUBREL that is sent again.
@@ -122,15 +159,4 @@ fn what_waits_for_a_session_is_bounded() {
     }
     client.expect_nothing();
     assert!((weir.metric_sum("weir_mqtt_messages_dropped_total") - 2.0).abs() < f64::EPSILON);
-}
-
-/// Sessions live in memory: docs/mqtt.md.
-#[test]
-fn a_restart_of_weir_ends_all_sessions() {
-    let mut weir = Weir::start(&[]);
-    let connect = Connect::new(Version::V5, "kept").kept(1_000);
-    connect.accepted(weir.mqtt()).0.disconnect();
-    weir.terminate();
-    weir.restart();
-    assert!(!connect.accepted(weir.mqtt()).1);
 }

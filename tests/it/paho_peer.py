@@ -1,4 +1,4 @@
-"""Publishes through paho-mqtt and sees its windows: paho_peer.py PORT VERSION QOS DEVICE START_MS [tcp|websockets [CA]]"""
+"""Publishes through paho-mqtt and sees its windows: paho_peer.py PORT VERSION QOS DEVICE START_MS [tcp|websockets [CA|- [USER PASSWORD]]]"""
 
 import json
 import sys
@@ -9,11 +9,11 @@ import paho.mqtt.client as mqtt
 port, version, qos, device, start = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 protocol = mqtt.MQTTv5 if version == "5" else mqtt.MQTTv311
 connected, subscribed, done = threading.Event(), threading.Event(), threading.Event()
-windows = []
+windows, outcome = [], []
 
 
 def on_connect(client, userdata, flags, reason, properties):
-    assert not reason.is_failure, reason
+    outcome.append(reason)
     connected.set()
 
 
@@ -31,12 +31,16 @@ transport = sys.argv[6] if len(sys.argv) > 6 else "tcp"
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=protocol, transport=transport)
 if transport == "websockets":
     client.ws_set_options(path="/mqtt")
-if len(sys.argv) > 7:
+secure = len(sys.argv) > 7 and sys.argv[7] != "-"
+if secure:
     client.tls_set(ca_certs=sys.argv[7])
+if len(sys.argv) > 8:
+    client.username_pw_set(sys.argv[8], sys.argv[9])
 client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
-client.connect("localhost" if len(sys.argv) > 7 else "127.0.0.1", port)
+client.connect("localhost" if secure else "127.0.0.1", port)
 client.loop_start()
 assert connected.wait(30), "no CONNACK"
+assert not outcome[0].is_failure, outcome[0]
 client.subscribe(f"weir/windows/{device}/+", qos)
 assert subscribed.wait(30), "no SUBACK"
 for seq, offset in enumerate([0, 1000, 7000]):

@@ -4,6 +4,7 @@ mod conformance;
 mod events;
 mod idleness;
 mod model;
+mod own_device;
 mod properties;
 mod reasons;
 mod reconfigure;
@@ -48,7 +49,7 @@ impl Collector for Effects {
         stored.replay_item(seq).encode(&mut item);
         let mut replay = Vec::new();
         record::encode_replay(&stored.replay(entry.payload, ReplayItems(&item)), &mut replay);
-        self.1.push(Input::Replay(replay));
+        self.1.push(Input::Encoded(replay));
         self.0.push(Effect::Error { seq, json: serde_json::from_slice(&json).unwrap() });
     }
 }
@@ -56,18 +57,10 @@ impl Collector for Effects {
 /// A record before it is encoded.
 #[derive(Debug, Clone)]
 enum Input {
-    Publish {
-        client: String,
-        topic: String,
-        packet_id: u16,
-        qos: u8,
-        dup: bool,
-        payload: Vec<u8>,
-    },
+    Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
     Tick,
     Resumed,
-    /// Encoded.
-    Replay(Vec<u8>),
+    Encoded(Vec<u8>),
     Settings(Box<Settings>),
 }
 
@@ -98,6 +91,7 @@ impl Input {
                 let publish = Publish {
                     client_id: client,
                     topic,
+                    own_device: None,
                     packet_id: *packet_id,
                     qos: *qos,
                     dup: *dup,
@@ -108,7 +102,7 @@ impl Input {
             }
             Self::Tick => record::encode_tick(&mut bytes),
             Self::Resumed => record::encode_resumed(&mut bytes),
-            Self::Replay(replay) => bytes.clone_from(replay),
+            Self::Encoded(record) => bytes.clone_from(record),
             Self::Settings(settings) => record::encode_settings(settings, &mut bytes),
         }
         bytes
@@ -149,14 +143,14 @@ impl Bench {
         let mut items = Vec::new();
         let mut together = None;
         for &seq in error_seqs {
-            let Input::Replay(bytes) = &self.effects.1[seq as usize] else { panic!() };
+            let Input::Encoded(bytes) = &self.effects.1[seq as usize] else { panic!() };
             let Ok(Record::Replay(replay)) = Decoder::default().decode(bytes) else { panic!() };
             items.extend_from_slice(replay.items.0);
             together = Some(replay);
         }
         let mut bytes = Vec::new();
         record::encode_replay(&Replay { items: ReplayItems(&items), ..together.unwrap() }, &mut bytes);
-        Input::Replay(bytes)
+        Input::Encoded(bytes)
     }
 
     /// Applies a batch and expects `effects`, each as in [`brief`].

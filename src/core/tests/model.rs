@@ -99,11 +99,12 @@ impl Record {
                     arrival_ms: error.first_arrival_ms,
                     client_id: error.message.client,
                     topic: "any",
+                    own_device: None,
                     items: record::ReplayItems(&item),
                     payload: payload.as_bytes(),
                 };
                 record::encode_replay(&replay, &mut bytes);
-                Input::Replay(bytes)
+                Input::Encoded(bytes)
             }
             Record::Message(message) => Input::Publish {
                 client: message.client.to_owned(),

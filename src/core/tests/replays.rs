@@ -16,7 +16,7 @@ impl Bench {
     }
 
     /// Windows in short, once everything is closed.
-    fn closed(mut self) -> Vec<String> {
+    pub(super) fn closed(mut self) -> Vec<String> {
         self.operator.close_all(&mut self.effects);
         self.effects.0.iter().map(super::brief).collect()
     }
@@ -203,9 +203,10 @@ fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
     let (mut item, mut bytes) = (Vec::new(), Vec::new());
     ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
     let (items, whole, client_id, topic) = (ReplayItems(&item), index.is_none(), "c", "devices/a/telemetry");
-    let replay = Replay { position: u64::MAX, whole, arrival_ms: T0, client_id, topic, items, payload };
+    let (position, own_device) = (u64::MAX, None);
+    let replay = Replay { position, whole, arrival_ms: T0, client_id, topic, own_device, items, payload };
     record::encode_replay(&replay, &mut bytes);
-    Input::Replay(bytes)
+    Input::Encoded(bytes)
 }
 
 #[test]
@@ -351,7 +352,7 @@ fn payloads_are_replayed_as_they_were() {
     let mut bench = Bench::new(Settings::default());
     bench.lsn = 3;
     bench.apply(T0, &[Input::telemetry("a", vec![0xff, 0])]);
-    let Input::Replay(bytes) = bench.replay(0) else { panic!() };
+    let Input::Encoded(bytes) = bench.replay(0) else { panic!() };
     let Ok(Record::Replay(replay)) = Decoder::default().decode(&bytes) else { panic!() };
     let expected = ("client", "devices/a/telemetry", &[0xff, 0][..], true, 3);
     assert_eq!((replay.client_id, replay.topic, replay.payload, replay.whole, replay.position), expected);

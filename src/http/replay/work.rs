@@ -63,7 +63,8 @@ impl Group {
     fn takes<'a>(&'a self, entry: &ErrorEntry<'a>) -> bool {
         let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
         let message = |entry: &ErrorEntry<'a>| {
-            (entry.journal_position, entry.client_id, entry.topic, entry.payload_bytes, entry.is_of_whole_message())
+            let origin = (entry.client_id, entry.topic, entry.own_device);
+            (entry.journal_position, origin, entry.payload_bytes, entry.is_of_whole_message())
         };
         !entry.is_of_whole_message() && message(&first) == message(entry)
     }

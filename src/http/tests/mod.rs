@@ -303,6 +303,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         metric: None,
         client_id: "client",
         topic: "devices/a/telemetry",
+        own_device: None,
         payload: b"{}",
         payload_bytes: 2,
         origin: None,

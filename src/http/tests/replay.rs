@@ -107,7 +107,16 @@ async fn what_cannot_be_replayed_is_told() {
 }
 
 fn publish<'a>(client_id: &'a str, payload: &'a [u8]) -> Publish<'a> {
-    Publish { client_id, topic: "devices/a/telemetry", packet_id: 1, qos: 1, dup: false, retain: false, payload }
+    Publish {
+        client_id,
+        topic: "devices/a/telemetry",
+        own_device: None,
+        packet_id: 1,
+        qos: 1,
+        dup: false,
+        retain: false,
+        payload,
+    }
 }
 
 #[tokio::test]

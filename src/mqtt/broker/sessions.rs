@@ -6,18 +6,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use crate::access::{Login, Policy};
 use crate::log::Lsn;
 use crate::mqtt::delivery::Delivery;
 use crate::mqtt::handle::{ConnectionId, DISCARDED, Handle, Kept, lock};
 use crate::mqtt::will::Will;
 
+/// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither
+/// disturbs nor resumes the other's. Those without a user name are one user.
+type SessionKey = (Option<Arc<str>>, Arc<str>);
+
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    pub(super) by_client: HashMap<Arc<str>, Arc<Handle>>,
+    pub(super) by_client: HashMap<SessionKey, Arc<Handle>>,
     /// Sessions without a connection in the order in which they lost it.
-    offline: BTreeMap<u64, Arc<Handle>>,
+    pub(super) offline: BTreeMap<u64, Arc<Handle>>,
     /// What is due when: at most two entries per session without a connection.
-    timers: BTreeMap<(Instant, u64), Timer>,
+    pub(super) timers: BTreeMap<(Instant, u64), Timer>,
     /// Wills that are due.
     wills: Vec<Will>,
     pub(super) online: usize,
@@ -29,7 +34,7 @@ pub(super) struct Sessions {
 }
 
 #[derive(Debug)]
-enum Timer {
+pub(super) enum Timer {
     /// The session ends.
     Session(Arc<Handle>),
     /// The session's will is published.
@@ -37,7 +42,7 @@ enum Timer {
 }
 
 impl Sessions {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
     }
@@ -46,6 +51,10 @@ impl Sessions {
 /// What a connection asks for when it begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attach<'a> {
+    /// Who the client is.
+    pub login: &'a Login,
+    /// What says what it may do.
+    pub policy: &'a Policy,
     pub client_id: &'a str,
     /// Whether an existing session is discarded.
     pub clean: bool,
@@ -72,8 +81,9 @@ pub(crate) struct TooManyConnections;
 impl Broker {
     /// Before a client's new connection is attached: lets the one that it has, if any, take what is there for it. A
     /// DISCONNECT that lies unread would leave the client with a will and a session that it has ended.
-    pub(crate) async fn settle(&self, client_id: &str) {
-        let existing = lock(&self.sessions).by_client.get(client_id).cloned();
+    pub(crate) async fn settle(&self, user: Option<&Arc<str>>, client_id: &str) {
+        let key = (user.cloned(), client_id.into());
+        let existing = lock(&self.sessions).by_client.get(&key).cloned();
         if let Some(handle) = existing {
             handle.settle().await;
         }
@@ -84,7 +94,9 @@ impl Broker {
     pub(crate) fn attach(&self, attach: &Attach<'_>) -> Result<Attached, TooManyConnections> {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
-        let existing = sessions.by_client.get(attach.client_id).cloned();
+        let client_id: Arc<str> = attach.client_id.into();
+        let key = (attach.login.identity.user.clone(), Arc::clone(&client_id));
+        let existing = sessions.by_client.get(&key).cloned();
         let taken_over = existing.as_ref().is_some_and(|handle| handle.any().offline.is_none());
         if !taken_over {
             if sessions.online >= self.max_connections {
@@ -94,21 +106,29 @@ impl Broker {
             sessions.most_online = sessions.most_online.max(sessions.online);
         }
         let connection = sessions.number();
+        let permissions = attach.policy.permissions(&attach.login.identity, Arc::clone(&client_id));
         let window = attach.receive_maximum.min(self.max_inflight);
         let over = |handle: &Handle| handle.any().is_over(now);
         match existing {
             Some(handle) if !attach.clean && !over(&handle) => {
-                let received_until = {
+                let (received_until, withdrawal) = {
                     let mut kept = handle.any();
                     // The client is back before its will was due [MQTT-3.1.3-9].
                     Self::stop_timers(&mut sessions, &mut kept);
                     if let Some(place) = kept.offline.take() {
                         sessions.offline.remove(&place);
                     }
-                    kept.ends_with_connection = attach.expiry_s == 0;
+                    kept.disconnected_ms = None;
+                    handle.set_expiry(&mut kept, attach.expiry_s);
                     handle.hand_over(&mut kept, connection);
-                    handle.resume(&mut kept, window)
+                    let received_until = handle.resume(&mut kept, window);
+                    kept.login = attach.login.clone();
+                    (received_until, self.permit(&handle, &mut kept, permissions))
                 };
+                if attach.expiry_s == 0 {
+                    self.forget_stored(&handle);
+                }
+                self.tell_of(&handle, withdrawal);
                 Ok(Attached { handle, connection, session_present: true, received_until })
             }
             existing => {
@@ -117,17 +137,16 @@ impl Broker {
                 }
                 self.make_room(&mut sessions);
                 let delivery = Delivery::new(self.queue_limits, window);
-                let client_id: Arc<str> = attach.client_id.into();
-                let totals = Arc::clone(&self.totals);
-                let handle = Arc::new(Handle::new(connection, Arc::clone(&client_id), connection, delivery, totals));
-                handle.any().ends_with_connection = attach.expiry_s == 0;
-                sessions.by_client.insert(client_id, Arc::clone(&handle));
+                let (login, totals) = (attach.login.clone(), Arc::clone(&self.totals));
+                let handle = Arc::new(Handle::new(connection, login, permissions, client_id, delivery, totals));
+                handle.set_expiry(&mut handle.any(), attach.expiry_s);
+                sessions.by_client.insert(key, Arc::clone(&handle));
                 Ok(Attached { handle, connection, session_present: false, received_until: Lsn(0) })
             }
         }
     }
 
-    fn make_room(&self, sessions: &mut Sessions) {
+    pub(super) fn make_room(&self, sessions: &mut Sessions) {
         // Connected sessions are fewer than `max_connections`, so one without a connection is found if any is needed.
         if sessions.by_client.len() >= self.max_connections
             && let Some((_, oldest)) = sessions.offline.pop_first()
@@ -157,14 +176,15 @@ impl Broker {
     ) -> Option<Will> {
         let mut sessions = lock(&self.sessions);
         match handle.owner() {
-            owner if owner == connection => {}
+            owner if owner == connection || handle.is_revoked(connection) => {}
             // Taken over: the session belongs to a newer connection, which also counts for this one. A will that can
             // wait is not due, for the client is back [MQTT-3.1.4-3], unless its session ended with a clean start.
             DISCARDED => return will,
             _ => return will.filter(|will| will.delay_s == 0),
         }
         sessions.online -= 1;
-        if expiry_s == 0 {
+        let is_gone = handle.is_revoked(connection) && handle.any().expiry_s == 0;
+        if expiry_s == 0 || is_gone {
             self.discard(&mut sessions, handle);
             return will;
         }
@@ -173,6 +193,8 @@ impl Broker {
         let place = sessions.number();
         let mut kept = handle.any();
         kept.offline = Some(place);
+        kept.disconnected_ms = Some(self.timeline.wall_ms(now));
+        handle.set_expiry(&mut kept, expiry_s);
         handle.hand_over(&mut kept, 0);
         let mut due_now = None;
         if let Some(will) = will {
@@ -207,8 +229,8 @@ impl Broker {
         Some(will)
     }
 
-    fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
-        sessions.by_client.remove(&handle.client_id);
+    pub(super) fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
+        sessions.by_client.remove(&(handle.user.clone(), Arc::clone(&handle.client_id)));
         let mut kept = handle.any();
         if let Some(place) = kept.offline.take() {
             sessions.offline.remove(&place);
@@ -219,6 +241,9 @@ impl Broker {
             self.timers_changed.notify_one();
         }
         let returned = handle.hand_over(&mut kept, DISCARDED);
+        if handle.is_lasting() {
+            self.forget_stored(handle);
+        }
         let filters = std::mem::take(&mut kept.filters);
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Broker;
 use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::delivery::{Grant, Offer};
-use crate::mqtt::handle::{ConnectionId, Handle, lock};
+use crate::mqtt::handle::{ConnectionId, Handle, Kept, lock};
 use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::topic;
 
@@ -65,6 +65,20 @@ impl Broker {
     ) -> Result<bool, SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
+        if !kept.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
+            self.meters.subscriptions_denied.increment(1);
+            return Err(SubscribeOutcome::NotAuthorized);
+        }
+        self.insert_into(handle, &mut kept, filter)
+    }
+
+    /// Adds a subscription to a locked session; whether it is new.
+    pub(super) fn insert_into(
+        &self,
+        handle: &Arc<Handle>,
+        kept: &mut Kept,
+        filter: &Filter,
+    ) -> Result<bool, SubscribeOutcome> {
         let new = !kept.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
         let levels = topic::levels(&filter.filter);
@@ -81,6 +95,7 @@ impl Broker {
         }
         subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
         kept.filters.insert(filter.filter.as_str().into());
+        handle.touch();
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(new)
     }
@@ -106,6 +121,7 @@ impl Broker {
         let existed = kept.filters.remove(filter);
         if existed {
             kept.levels -= topic::levels(filter);
+            handle.touch();
             self.write_subscriptions().remove(filter, handle.id);
             self.version.fetch_add(1, Ordering::AcqRel);
         }

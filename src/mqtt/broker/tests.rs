@@ -5,7 +5,7 @@ use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::Version;
 use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::testing::{ManualClock, Sent, packets};
+use crate::mqtt::testing::{ManualClock, Sent, anonymous, attaching, packets};
 use crate::mqtt::will::Will;
 
 fn broker(max_connections: usize) -> Broker {
@@ -14,7 +14,7 @@ fn broker(max_connections: usize) -> Broker {
 }
 
 fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
-    broker.attach(&Attach { client_id, clean, receive_maximum: 100, expiry_s: 60 })
+    broker.attach(&Attach { clean, ..attaching(client_id) })
 }
 
 fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
@@ -192,7 +192,7 @@ fn timed(config: Mqtt) -> (Broker, Arc<ManualClock>) {
 
 fn will(delay_s: u32) -> Option<Will> {
     let message = Message::new("gone", "x".into(), 0, false);
-    Some(Will { client_id: "one".into(), message, expiry_s: None, delay_s })
+    Some(Will { client_id: "one".into(), login: anonymous(), message, expiry_s: None, delay_s })
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_take_over_publishes_a_will_unless_it_can_wait() {
 #[test]
 fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
     let broker = broker(10);
-    let ending = Attach { client_id: "one", clean: true, receive_maximum: 1, expiry_s: 0 };
+    let ending = Attach { receive_maximum: 1, expiry_s: 0, ..attaching("one") };
     let old = broker.attach(&ending).unwrap();
     subscribe(&broker, &old, "a", 1);
     let new = attach(&broker, "one", false).unwrap();

@@ -6,6 +6,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::*;
+use crate::access::{Access, Policy};
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::mqtt::testing::{Sent, TestJournal, client, packets};
@@ -50,7 +51,8 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     pieces.push_front(client(Version::V4).connect("c"));
     let mut stream = Pieces { pieces, written: Vec::new() };
     let journal = TestJournal::eager();
-    let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, Arc::new(SystemClock));
+    let access = Arc::new(Access::new(Policy::without_users(true)));
+    let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, access, Arc::new(SystemClock));
     Opening(Arc::new(door)).serve(&mut stream, CancellationToken::new()).await;
     let answers = packets(&stream.written, Version::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
@@ -61,7 +63,8 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
 #[tokio::test]
 async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
     const DISCONNECT_AND_END_THE_SESSION: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];
-    let door = Door::new(&Mqtt::default(), &Ingest::default(), TestJournal::eager(), Arc::new(SystemClock));
+    let access = Arc::new(Access::new(Policy::without_users(true)));
+    let door = Door::new(&Mqtt::default(), &Ingest::default(), TestJournal::eager(), access, Arc::new(SystemClock));
     let opening = Opening(Arc::new(door));
     let connect = client(Version::V5).kept().connect("c");
     let (mut old, old_end) = tokio::io::duplex(1_024);

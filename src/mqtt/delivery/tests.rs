@@ -251,3 +251,47 @@ proptest! {
         }
     }
 }
+
+fn offer_on(delivery: &mut Delivery, topic: &str, qos: u8, from_store: bool) {
+    let message = Arc::new(Message::new(topic, b"x".as_slice().into(), 2, false));
+    let grant = Grant { qos, share: Some("g".into()), ..Grant::default() };
+    assert_eq!(delivery.offer(&message, grant, from_store, Instant::now()), Offer::Queued);
+}
+
+/// Packet identifiers of what is sent now.
+fn sent_ids(delivery: &mut Delivery) -> Vec<u16> {
+    let id = |sent| match sent {
+        Sent::Publish { packet_id, .. } | Sent::Ack { packet_id, .. } => packet_id,
+        other => panic!("{other:?}"),
+    };
+    sent(delivery).into_iter().map(id).collect()
+}
+
+#[test]
+fn what_is_withdrawn_leaves_the_rest_as_it_was() {
+    let limits = QueueLimits { messages: 10, ..LIMITS };
+    let mut delivery = Delivery::new(limits, 4);
+    for (topic, qos) in [("no", 1), ("yes", 2), ("no", 2), ("no", 2)] {
+        offer_on(&mut delivery, topic, qos, false);
+    }
+    assert_eq!(sent_ids(&mut delivery), [1, 2, 3, 4]);
+    delivery.acknowledge(frame::PUBREC, 4, 0).unwrap();
+    for (topic, from_store) in [("no", false), ("yes", false), ("yes", true), ("no", true)] {
+        offer_on(&mut delivery, topic, 1, from_store);
+    }
+    let allowed = |topic: &str| topic == "yes";
+    let online = delivery.withdraw(true, allowed);
+    assert_eq!((online.messages, online.returned.len(), online.left), (2, 2, true), "only what waits");
+    assert_eq!((delivery.queued(), delivery.queued_bytes()), (2, 4));
+    delivery.resume(4);
+    let offline = delivery.withdraw(false, allowed);
+    // The message sent at QoS 2 is nobody else's.
+    assert_eq!((offline.messages, offline.returned.len(), offline.left), (2, 1, false));
+    // The one in its second half is released, the window has room for what waits, and identifiers go on.
+    assert_eq!(sent_ids(&mut delivery), [2, 4, 5, 6]);
+    for (kind, id) in [(frame::PUBREC, 2), (frame::PUBCOMP, 2), (frame::PUBCOMP, 4), (frame::PUBACK, 5)] {
+        delivery.acknowledge(kind, id, 0).unwrap();
+    }
+    delivery.acknowledge(frame::PUBACK, 6, 0).unwrap();
+    assert_eq!((delivery.unacknowledged, delivery.inflight.len(), delivery.sent_open), (0, 0, 0));
+}

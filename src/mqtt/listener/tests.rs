@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::access::Policy;
 use crate::mqtt::Version;
 use crate::mqtt::close::Close;
 use crate::mqtt::frame::{self, Next, Outgoing};
@@ -24,10 +25,15 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+fn access() -> Arc<Access> {
+    Arc::new(Access::new(Policy::without_users(true)))
+}
+
 async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut Mqtt)) -> Running {
     let mut config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
     change(&mut config);
-    let server = Server::bind_to(&config, &Ingest::default(), Arc::clone(&journal) as Arc<dyn Journal>).await.unwrap();
+    let server =
+        Server::bind_to(&config, &Ingest::default(), Arc::clone(&journal) as Arc<dyn Journal>, access()).await.unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     Running { journal, address, broker, cancel, task }
@@ -549,7 +555,7 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
     let config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
-    let server = Server::bind(&config, &Ingest::default(), log.clone()).await.unwrap();
+    let server = Server::bind(&config, &Ingest::default(), log.clone(), access()).await.unwrap();
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     let publishers = (0..8).map(|number| {

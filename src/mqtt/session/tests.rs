@@ -1,5 +1,6 @@
 //! Bytes in, bytes and records out.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -15,6 +16,11 @@ const TOPIC: &str = "devices/a/telemetry";
 struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
+    /// What is not allowed.
+    verdicts: Vec<(&'static str, Verdict)>,
+    /// Counts changes of `verdicts`.
+    changes: u64,
+    noted: RefCell<Vec<String>>,
 }
 
 impl Surroundings for Stub {
@@ -24,8 +30,15 @@ impl Surroundings for Stub {
     fn is_ingest(&self, topic: &str) -> bool {
         topic::matches("devices/+/telemetry", topic)
     }
+    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
+        let found = self.verdicts.iter().find(|(name, _)| *name == topic);
+        Ok(found.map_or(Verdict::Allowed { own_device: None }, |(_, verdict)| verdict.clone()))
+    }
+    fn note_denied(&self, topic: &str) {
+        self.noted.borrow_mut().push(topic.to_owned());
+    }
     fn subscriptions_version(&self) -> u64 {
-        self.subscriptions.len() as u64
+        self.subscriptions.len() as u64 + self.changes
     }
     fn has_subscribers(&self, topic: &str) -> bool {
         self.subscriptions.iter().any(|filter| topic::matches(filter, topic))
@@ -252,6 +265,49 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
         case.publish("$SYS/x", qos, u16::from(qos), "x").unwrap();
         assert_eq!((case.session.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
     }
+}
+
+#[test]
+fn denied_publishes_are_refused_by_the_means_of_the_version() {
+    let denied = |version, action| {
+        let mut case = Case::new(version);
+        case.around.verdicts = vec![(TOPIC, Verdict::Denied(action))];
+        case.around.subscriptions = vec!["#"];
+        case
+    };
+    let mut case = denied(Version::V5, OnDeniedPublish::Disconnect);
+    for qos in 0..=2 {
+        case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
+    }
+    case.append(None);
+    assert_eq!(case.acks(0), [(frame::PUBACK, 1, 0x87), (frame::PUBREC, 2, 0x87)]);
+    assert_eq!(case.session.take_received().denied, 3);
+    assert_eq!((&case.events[..], case.records.is_empty()), (&[][..], true));
+    assert_eq!(*case.around.noted.borrow(), [TOPIC], "once as long as the topic stays");
+    for qos in 0..=2 {
+        let mut case = denied(Version::V4, OnDeniedPublish::Disconnect);
+        assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
+        let mut case = denied(Version::V4, OnDeniedPublish::Ignore);
+        case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
+        case.append(None);
+        assert_eq!(case.acks(0).len(), usize::from(qos > 0), "acknowledged");
+        assert_eq!((&case.events[..], case.records.is_empty()), (&[][..], true), "and dropped");
+    }
+}
+
+#[test]
+fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
+    let mut case = Case::new(Version::V5);
+    case.publish(TOPIC, 0, 0, "1").unwrap();
+    case.around.verdicts = vec![(TOPIC, Verdict::Denied(OnDeniedPublish::Disconnect))];
+    case.around.changes = 1;
+    case.publish(TOPIC, 0, 0, "2").unwrap();
+    case.around.verdicts = vec![(TOPIC, Verdict::Allowed { own_device: Some("a".into()) })];
+    case.around.changes = 2;
+    case.publish(TOPIC, 0, 0, "3").unwrap();
+    case.publish(TOPIC, 0, 0, "4").unwrap();
+    let records = case.append(Some(9));
+    assert_eq!(records, [format!("c {TOPIC} 0/0 1"), format!("c(a) {TOPIC} 0/0 3"), format!("=c(a) {TOPIC} 0/0 4")]);
 }
 
 #[test]

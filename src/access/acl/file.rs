@@ -1,0 +1,212 @@
+//! The ACL file: roles with their rules.
+
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::pattern::Pattern;
+use super::{Acl, Role};
+use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
+use crate::access::{ANONYMOUS_ROLE, is_role};
+use crate::config::{Fault, Origin, Problem};
+
+/// Roles of a file at most.
+const MAX_ROLES: usize = 256;
+/// Patterns of one list at most: each topic that a client changes to is compared with them.
+const MAX_PATTERNS: usize = 256;
+
+const ROLE_FORM: &str = "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe or any_device below";
+const LIST_FORM: &str = "a list of topic patterns such as [\"devices/%u/#\"]";
+
+impl Acl {
+    /// The built-in roles and those of `text`, which replace built-in ones of the same name. `file` is only named in faults.
+    ///
+    /// # Errors
+    /// All faults of the text, in its order.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader { file, text, acl: Acl::default(), faults: Vec::new() };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let at = error.span().map_or(0, |span| span.start);
+            reader.fault(at, "", Problem::new(error.message(), ""));
+        }
+        if errors.is_empty() {
+            reader.sections(table.get_ref());
+        }
+        if reader.faults.is_empty() {
+            return Ok(reader.acl);
+        }
+        reader.faults.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Err(reader.faults)
+    }
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    text: &'a str,
+    acl: Acl,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, offset: usize, key: &str, problem: Problem) {
+        let before = self.text.as_bytes().iter().take(offset);
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        let origin = Origin::Line(self.file.to_owned(), line);
+        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+    }
+
+    fn sections(&mut self, table: &DeTable<'_>) {
+        for (name, value) in table {
+            match (name.get_ref().as_ref(), value.get_ref().as_table()) {
+                ("roles", Some(roles)) => self.roles(roles),
+                (key, _) => self.fault(name.span().start, key, Problem::new("there is no such section", ROLE_FORM)),
+            }
+        }
+    }
+
+    fn roles(&mut self, roles: &DeTable<'_>) {
+        for (count, (name, value)) in roles.iter().enumerate() {
+            let (at, role) = (name.span().start, name.get_ref().as_ref());
+            let key = format!("roles.{role}");
+            if count == MAX_ROLES {
+                let wrong = format!("there are {} roles", roles.len());
+                return self.fault(at, &key, Problem::new(wrong, format!("at most {MAX_ROLES}")));
+            }
+            if !is_role(role) {
+                let wrong = format!("{role:?} cannot be the name of a role");
+                self.fault(at, &key, Problem::new(wrong, ROLE_NAME_FORM));
+            }
+            match value.get_ref().as_table() {
+                Some(table) => {
+                    let read = self.role(&key, role, table);
+                    self.acl.roles.insert(role.into(), Arc::new(read));
+                }
+                None => self.fault(at, &key, Problem::new("this is a role, not a key", ROLE_FORM)),
+            }
+        }
+    }
+
+    fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> Role {
+        // Where the file is silent about it, a built-in role still speaks for whom it spoke.
+        let any_device = self.acl.roles.get(name).is_some_and(|role| role.any_device);
+        let mut role = Role { any_device, ..Role::default() };
+        for (name, value) in table {
+            let (at, key) = (name.span().start, format!("{key}.{}", name.get_ref()));
+            match name.get_ref().as_ref() {
+                "publish" => role.publish.allow = self.publish_patterns(at, &key, value.get_ref()),
+                "subscribe" => role.subscribe.allow = self.patterns(at, &key, value.get_ref()),
+                "deny_publish" => role.publish.deny = self.patterns(at, &key, value.get_ref()),
+                "deny_subscribe" => role.subscribe.deny = self.patterns(at, &key, value.get_ref()),
+                "any_device" => match value.get_ref().as_bool() {
+                    Some(any_device) => role.any_device = any_device,
+                    None => self.fault(at, &key, Problem::new("it is not a switch", "true or false")),
+                },
+                _ => self.fault(at, &key, Problem::new("there is no such key", ROLE_FORM)),
+            }
+        }
+        if name == ANONYMOUS_ROLE && !role.any_device {
+            self.note_nameless(key, table);
+        }
+        role
+    }
+
+    fn note_nameless(&mut self, key: &str, table: &DeTable<'_>) {
+        let at = table.keys().find(|name| name.get_ref() == "any_device").map_or(0, |name| name.span().start);
+        let problem = Problem::new("clients without a user name have no device of their own", "true, or no such key");
+        self.fault(at, &format!("{key}.any_device"), problem);
+    }
+
+    fn publish_patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
+        let patterns = self.patterns(at, key, value);
+        if patterns.iter().any(Pattern::is_reserved) {
+            let wrong = "a pattern reaches below weir/ or $, where clients cannot publish";
+            self.fault(at, key, Problem::new(wrong, "patterns of other topics"));
+        }
+        patterns
+    }
+
+    fn patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
+        let Some(list) = value.as_array() else {
+            self.fault(at, key, Problem::new("it is not a list", LIST_FORM));
+            return Vec::new();
+        };
+        if list.len() > MAX_PATTERNS {
+            let wrong = format!("there are {} patterns", list.len());
+            self.fault(at, key, Problem::new(wrong, format!("at most {MAX_PATTERNS}; several roles may share them")));
+            return Vec::new();
+        }
+        let mut patterns = Vec::with_capacity(list.len());
+        for item in list {
+            let read = match item.get_ref().as_str() {
+                Some(text) => Pattern::parse(text).map_err(|wrong| format!("{text:?}: {wrong}")),
+                None => Err("an item is not a string".to_owned()),
+            };
+            match read {
+                Ok(pattern) => patterns.push(pattern),
+                Err(wrong) => {
+                    let expected = "a topic filter, with %u for the user name and %c for the client identifier";
+                    self.fault(item.span().start, key, Problem::new(wrong, expected));
+                }
+            }
+        }
+        patterns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn faults(text: &str, expected: &[&str]) {
+        let faults = Acl::parse("acl.toml", text).unwrap_err();
+        let shown: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.len(), expected.len(), "{shown:#?}");
+        for (shown, expected) in shown.iter().zip(expected) {
+            assert!(shown.starts_with(expected), "{shown:?} does not begin with {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_adds_roles_and_replaces_built_in_ones() {
+        let acl = Acl::parse("acl.toml", "[roles.device]\npublish = ['x/%u']\n[roles.own]\nsubscribe = []").unwrap();
+        assert!(acl.has_role("own") && acl.has_role("dashboard") && !acl.has_role("other"));
+        let device = &acl.roles["device"];
+        assert_eq!((device.publish.allow.len(), device.subscribe.allow.len()), (1, 0));
+        assert_eq!(Acl::parse("acl.toml", ""), Ok(Acl::default()));
+        let bridge = Acl::parse("acl.toml", "[roles.bridge]\npublish = ['site/#']").unwrap();
+        assert!(bridge.roles["bridge"].any_device);
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_place() {
+        faults(
+            "[roles.a]\npublish = ['x/#/y', 1]\nsubscribed = []\n[roles.'b c']\nsubscribe = 'x'\nany_device = 1\n[other]\n",
+            &[
+                "acl.toml:2: roles.a.publish: \"x/#/y\": a # is not the last level; expected a topic filter",
+                "acl.toml:2: roles.a.publish: an item is not a string; expected",
+                "acl.toml:3: roles.a.subscribed: there is no such key; expected [roles.NAME] with",
+                "acl.toml:4: roles.b c: \"b c\" cannot be the name of a role; expected",
+                "acl.toml:5: roles.b c.subscribe: it is not a list; expected",
+                "acl.toml:6: roles.b c.any_device: it is not a switch; expected true or false",
+                "acl.toml:7: other: there is no such section; expected [roles.NAME]",
+            ],
+        );
+        faults("[roles.a]\npublish = ['weir/x']", &["acl.toml:2: roles.a.publish: a pattern reaches below weir/"]);
+        faults("roles = 1", &["acl.toml:1: roles: there is no such section"]);
+        faults("[roles]\na = 1", &["acl.toml:2: roles.a: this is a role, not a key"]);
+        faults("[roles.a\n", &["acl.toml:1: "]);
+        faults("[roles.anonymous]\nany_device = false", &["acl.toml:2: roles.anonymous.any_device: clients without"]);
+    }
+
+    #[test]
+    fn what_a_file_may_hold_is_bounded() {
+        let list = |count: usize| format!("[roles.a]\npublish = [{}]", "'x',".repeat(count));
+        assert!(Acl::parse("acl.toml", &list(MAX_PATTERNS)).is_ok());
+        faults(&list(MAX_PATTERNS + 1), &["acl.toml:2: roles.a.publish: there are 257 patterns; expected at most 256"]);
+        let roles = |count: usize| (0..count).map(|index| format!("[roles.r{index}]\n")).collect::<String>();
+        assert!(Acl::parse("acl.toml", &roles(MAX_ROLES)).is_ok());
+        assert_eq!(Acl::parse("acl.toml", &roles(MAX_ROLES + 1)).unwrap_err().len(), 1);
+    }
+}

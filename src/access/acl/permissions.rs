@@ -1,0 +1,117 @@
+//! What one client may do.
+
+use std::sync::Arc;
+
+use super::{Role, Rules, Subject};
+use crate::config::OnDeniedPublish;
+
+/// What one client may do: its roles, and who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permissions {
+    roles: Box<[Arc<Role>]>,
+    user: Option<Arc<str>>,
+    client_id: Arc<str>,
+    on_denied_publish: OnDeniedPublish,
+}
+
+impl Permissions {
+    pub(super) fn new(
+        roles: Box<[Arc<Role>]>,
+        user: Option<Arc<str>>,
+        client_id: Arc<str>,
+        on_denied_publish: OnDeniedPublish,
+    ) -> Self {
+        Self { roles, user, client_id, on_denied_publish }
+    }
+
+    /// Whether it may publish on `topic`.
+    pub fn may_publish(&self, topic: &str) -> bool {
+        Rules::permit(&self.roles, |role| &role.publish, topic, &self.subject())
+    }
+
+    /// Whether it may have every message that `filter` matches. A shared subscription is judged by the filter behind its
+    /// group; a topic name is a filter too.
+    pub fn may_subscribe(&self, filter: &str) -> bool {
+        Rules::permit(&self.roles, |role| &role.subscribe, filter, &self.subject())
+    }
+
+    /// Whether readings that it publishes may be of any device that they name; else they are of the device with its
+    /// user name.
+    pub fn speaks_for_any_device(&self) -> bool {
+        self.roles.iter().any(|role| role.any_device)
+    }
+
+    /// Its user name.
+    pub fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// What becomes of its denied publishes if it speaks 3.1.1.
+    pub fn on_denied_publish(&self) -> OnDeniedPublish {
+        self.on_denied_publish
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject { user: self.user.as_deref(), client_id: &self.client_id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Acl, Identity};
+    use super::*;
+
+    fn permissions(acl: &Acl, user: Option<&str>, roles: &[&str]) -> Permissions {
+        let roles = roles.iter().map(|role| (*role).into()).collect();
+        let identity = Identity { user: user.map(Into::into), roles };
+        acl.permissions(&identity, "c-1".into(), OnDeniedPublish::default())
+    }
+
+    fn parse(text: &str) -> Acl {
+        Acl::parse("acl.toml", text).unwrap()
+    }
+
+    #[test]
+    fn built_in_roles_allow_what_they_say() {
+        let acl = Acl::default();
+        let patterns: usize =
+            acl.roles.values().map(|role| role.publish.allow.len() + role.subscribe.allow.len()).sum();
+        assert_eq!(patterns, 10, "a built-in pattern cannot be read");
+        let device = permissions(&acl, Some("pump"), &["device"]);
+        assert!(device.may_publish("devices/pump/telemetry") && device.may_subscribe("devices/pump/commands/#"));
+        assert!(!device.may_publish("devices/fan/telemetry") && !device.may_publish("other"));
+        for filter in ["#", "devices/#", "devices/pump/#", "weir/#", "$SYS/#", "devices/+/commands/#"] {
+            assert!(!device.may_subscribe(filter), "{filter}");
+        }
+        let dashboard = permissions(&acl, Some("panel"), &["dashboard"]);
+        assert!(dashboard.may_subscribe("#") && dashboard.may_subscribe("$SYS/#") && !dashboard.may_publish("a"));
+        for free in [permissions(&acl, Some("site"), &["bridge"]), permissions(&acl, None, &["anonymous"])] {
+            assert!(free.may_subscribe("#") && free.may_publish("a") && free.may_subscribe("$SYS/#"));
+            assert!(free.speaks_for_any_device());
+        }
+        assert!(!device.speaks_for_any_device());
+    }
+
+    #[test]
+    fn roles_add_up_and_denials_win() {
+        let acl = parse(
+            "[roles.reader]\nsubscribe = ['a/#']\n[roles.writer]\npublish = ['a/#']\nany_device = true\n\
+             [roles.careful]\nsubscribe = ['b/#']\ndeny_subscribe = ['a/secret/#']\ndeny_publish = ['a/%u']",
+        );
+        let both = permissions(&acl, Some("u"), &["reader", "writer"]);
+        assert!(both.may_publish("a/u") && both.may_subscribe("a/secret/x") && both.speaks_for_any_device());
+        let all = permissions(&acl, Some("u"), &["reader", "writer", "careful"]);
+        assert!(all.may_subscribe("b/#") && all.may_subscribe("a/open/#"));
+        assert!(!all.may_subscribe("a/secret/x") && !all.may_subscribe("a/#"), "a part of it is denied");
+        assert!(!all.may_publish("a/u") && all.may_publish("a/v"));
+        assert!(!permissions(&acl, Some("u"), &["unheard-of"]).may_subscribe("a"));
+    }
+
+    #[test]
+    fn one_pattern_must_cover_a_filter() {
+        let acl = parse("[roles.r]\nsubscribe = ['a', 'a/+', 'a/+/#']");
+        let client = permissions(&acl, None, &["r"]);
+        assert!(client.may_subscribe("a/+/#") && client.may_subscribe("a") && client.may_subscribe("a/x"));
+        assert!(!client.may_subscribe("a/#"));
+    }
+}

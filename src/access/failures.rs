@@ -1,0 +1,229 @@
+//! Addresses from which clients failed to show who they are: their next failures are answered later.
+//!
+//! Only failures wait. Whoever has the right password is let in at once, from the same address too: a gateway has one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+
+use crate::admission::{Ticket, WaitingRoom, network};
+use crate::telemetry::names;
+
+/// Addresses remembered at most; the one whose last failure is longest ago goes first.
+const MAX_ADDRESSES: usize = 10_000;
+/// An address without failures for this long has none.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
+/// Delay after the first failure; it doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// Doublings: no delay is longer than 4 s, which is less than what clients wait for a CONNACK.
+const DOUBLINGS: u32 = 4;
+/// Refused clients that wait for their answer at most. Beyond it the one that has waited longest gets it, if it has waited
+/// a second; else the new one does.
+const MAX_DELAYED: usize = 1_000;
+/// Between two log lines about one address.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// From so many failures on the checks of an address's passwords give way to others.
+const SUSPECT: u32 = 3;
+
+/// All addresses with failures.
+#[derive(Debug)]
+pub(super) struct Failures {
+    addresses: Mutex<Addresses>,
+    delayed: Arc<WaitingRoom>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    by_address: HashMap<IpAddr, Failed>,
+    /// By their last failure, oldest first.
+    order: BTreeMap<u64, IpAddr>,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Failed {
+    count: u32,
+    last: Instant,
+    /// Place in the order.
+    number: u64,
+    reported: Option<Instant>,
+    /// Since the last report.
+    unreported: u64,
+}
+
+/// What follows from a failure.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// How long its answer waits.
+    pub delay: Duration,
+    /// Where it is time to report: how many failures were not.
+    pub report: Option<u64>,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { addresses: Mutex::default(), delayed: WaitingRoom::new(MAX_DELAYED) }
+    }
+}
+
+/// Streams without an address count as one.
+fn key(address: Option<IpAddr>) -> IpAddr {
+    network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
+impl Failures {
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether so many clients of this address failed that others go first.
+    pub fn is_suspect(&self, address: Option<IpAddr>, now: Instant) -> bool {
+        let addresses = self.lock();
+        addresses.by_address.get(&key(address)).is_some_and(|failed| failed.count >= SUSPECT && !failed.is_over(now))
+    }
+
+    /// Counts a failure.
+    pub fn add(&self, address: Option<IpAddr>, now: Instant) -> Failure {
+        let address = key(address);
+        let mut addresses = self.lock();
+        addresses.make_room(address);
+        let number = addresses.last_number + 1;
+        addresses.last_number = number;
+        let Addresses { by_address, order, .. } = &mut *addresses;
+        let new = || Failed { count: 0, last: now, number, reported: None, unreported: 0 };
+        let failed = by_address.entry(address).or_insert_with(new);
+        if failed.is_over(now) {
+            failed.count = 0;
+        }
+        order.remove(&failed.number);
+        order.insert(number, address);
+        (failed.number, failed.last) = (number, now);
+        failed.count = failed.count.saturating_add(1);
+        let delay = FIRST_DELAY * 2_u32.pow((failed.count - 1).min(DOUBLINGS));
+        let due = failed.reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
+        if due {
+            failed.reported = Some(now);
+            return Failure { delay, report: Some(std::mem::take(&mut failed.unreported)) };
+        }
+        failed.unreported += 1;
+        Failure { delay, report: None }
+    }
+
+    /// A place to wait in; `None` where there is none.
+    pub fn wait(&self, now: Instant) -> Option<Ticket> {
+        let ticket = self.delayed.enter(now);
+        if ticket.is_none() {
+            counter!(names::LIMITS_HIT, "limit" => "mqtt_refusals_delayed").increment(1);
+        }
+        ticket
+    }
+
+    /// Forgets addresses whose failures are long ago. Returns those whose interval ended with failures that were not
+    /// reported, and how many. Called once per second.
+    pub fn tidy(&self, now: Instant) -> Vec<(IpAddr, u64)> {
+        let mut addresses = self.lock();
+        let Addresses { by_address, order, .. } = &mut *addresses;
+        while let Some(oldest) = order.first_entry()
+            && by_address.get(oldest.get()).is_none_or(|failed| failed.is_over(now))
+        {
+            by_address.remove(&oldest.remove());
+        }
+        let mut due = Vec::new();
+        for (address, failed) in by_address.iter_mut().filter(|(_, failed)| failed.unreported > 0) {
+            if failed.reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL) {
+                failed.reported = Some(now);
+                due.push((*address, std::mem::take(&mut failed.unreported)));
+            }
+        }
+        gauge!(names::MQTT_FAILING_ADDRESSES).set(by_address.len() as f64);
+        gauge!(names::MQTT_REFUSALS_DELAYED).set(self.delayed.len() as f64);
+        due
+    }
+}
+
+impl Failed {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) >= FORGET_AFTER
+    }
+}
+
+impl Addresses {
+    fn make_room(&mut self, address: IpAddr) {
+        if self.by_address.len() >= MAX_ADDRESSES
+            && !self.by_address.contains_key(&address)
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.by_address.remove(&oldest);
+            counter!(names::LIMITS_HIT, "limit" => "mqtt_failing_addresses").increment(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    fn delay_ms(failures: &Failures, from: &str, now: Instant) -> u128 {
+        failures.add(address(from), now).delay.as_millis()
+    }
+
+    #[test]
+    fn the_delay_of_an_address_grows_and_is_forgotten() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let delays: Vec<_> = (0..7).map(|_| delay_ms(&failures, "192.0.2.1", start)).collect();
+        assert_eq!(delays, [250, 500, 1_000, 2_000, 4_000, 4_000, 4_000]);
+        assert!(failures.is_suspect(address("::ffff:192.0.2.1"), start));
+        assert!(!failures.is_suspect(address("192.0.2.2"), start));
+        assert_eq!(delay_ms(&failures, "192.0.2.2", start), 250);
+        let later = start + FORGET_AFTER;
+        assert!(!failures.is_suspect(address("192.0.2.1"), later));
+        assert_eq!(delay_ms(&failures, "192.0.2.1", later), 250);
+        failures.tidy(later);
+        assert_eq!(failures.lock().by_address.len(), 1, "the other one is forgotten");
+        failures.tidy(later + FORGET_AFTER);
+        assert!(failures.lock().by_address.is_empty() && failures.lock().order.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        delay_ms(&failures, "2001:db8::1", start);
+        assert_eq!(delay_ms(&failures, "2001:db8::ffff:2", start), 500);
+        assert_eq!(delay_ms(&failures, "2001:db8:0:1::1", start), 250);
+    }
+
+    #[test]
+    fn failures_are_reported_once_per_interval_with_their_number() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let report = |at| failures.add(address("192.0.2.1"), at).report;
+        assert_eq!((report(start), report(start), report(start)), (Some(0), None, None));
+        assert_eq!(report(start + REPORT_INTERVAL), Some(2));
+        assert_eq!(report(start + REPORT_INTERVAL), None);
+        assert_eq!(failures.tidy(start + REPORT_INTERVAL), []);
+        let reported = failures.tidy(start + REPORT_INTERVAL * 2);
+        assert_eq!(reported, [(address("192.0.2.1").expect("one"), 1)], "what was left over is not lost");
+        assert_eq!(failures.tidy(start + REPORT_INTERVAL * 3), []);
+    }
+
+    #[test]
+    fn the_address_that_failed_longest_ago_makes_room() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let nth = |n: usize| IpAddr::from(u32::try_from(n).expect("small").to_be_bytes());
+        for n in 0..MAX_ADDRESSES {
+            failures.add(Some(nth(n + 1)), start);
+        }
+        failures.add(Some(nth(1)), start);
+        failures.add(Some(nth(MAX_ADDRESSES + 1)), start);
+        let addresses = failures.lock();
+        assert_eq!((addresses.by_address.len(), addresses.order.len()), (MAX_ADDRESSES, MAX_ADDRESSES));
+        assert!(addresses.by_address.contains_key(&nth(1)), "it failed again");
+        assert!(!addresses.by_address.contains_key(&nth(2)));
+    }
+}

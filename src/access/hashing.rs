@@ -1,0 +1,200 @@
+//! The threads that compute Argon2: beside the event loop, bounded in number and in how many wait for them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::password::{Argon2Hash, HashError, HashMemory, Password};
+use crate::telemetry::names;
+
+/// Threads at most, however many cores there are: each holds the memory of one hash, 19 MiB by default.
+const MAX_THREADS: usize = 8;
+/// Passwords that wait in each of the two queues at most. Beyond it a client is told to come again.
+const MAX_WAITING: usize = 4_096;
+/// How long a client waits for its turn: few clients wait longer for their CONNACK.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A thread without work ends after this time, and gives its memory back.
+const IDLE: Duration = Duration::from_secs(10);
+/// How much the threads stand back behind those that journal and answer: they get a tenth of a core that both want.
+const NICE: i32 = 10;
+/// Of so many checks one is of an address with failures, where there are others.
+const FAIR_SHARE: u32 = 4;
+
+/// Why a password was not checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy;
+
+/// Hands passwords to threads that come with the work and go without it.
+#[derive(Debug)]
+pub(super) struct Hashing {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    max_threads: usize,
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Of addresses without failures.
+    first: VecDeque<Job>,
+    /// Of addresses with failures.
+    second: VecDeque<Job>,
+    taken: u32,
+    threads: usize,
+    idle: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    hash: Secret,
+    password: Password,
+    answer: oneshot::Sender<Result<bool, HashError>>,
+}
+
+/// A hash that is not shown.
+struct Secret(Argon2Hash);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Argon2(…)")
+    }
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<Job> {
+        self.taken = self.taken.wrapping_add(1);
+        if self.taken.is_multiple_of(FAIR_SHARE) {
+            self.second.pop_front().or_else(|| self.first.pop_front())
+        } else {
+            self.first.pop_front().or_else(|| self.second.pop_front())
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.first.len() + self.second.len()
+    }
+}
+
+impl Hashing {
+    /// As many threads at most as there are cores, and [`MAX_THREADS`].
+    pub fn new() -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self::with_threads(cores.min(MAX_THREADS))
+    }
+
+    fn with_threads(max_threads: usize) -> Self {
+        Self { shared: Arc::new(Shared { max_threads, queue: Mutex::default(), work: Condvar::new() }) }
+    }
+
+    /// Whether this is the password. `suspect`: others go first.
+    ///
+    /// # Errors
+    /// Too many wait, or there is no memory: the client may come again.
+    pub async fn verify(&self, hash: Argon2Hash, password: Password, suspect: bool) -> Result<bool, Busy> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.submit(Job { hash: Secret(hash), password, answer }, suspect)?;
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(Ok(right))) => Ok(right),
+            Ok(Ok(Err(HashError::Input))) => Ok(false),
+            Ok(Ok(Err(HashError::Memory | HashError::Random)) | Err(_)) | Err(_) => Err(Busy),
+        }
+    }
+
+    /// Sets the gauge; called once per second.
+    pub fn measure(&self) {
+        gauge!(names::MQTT_PASSWORDS_WAITING).set(self.shared.lock().waiting() as f64);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(self: &Arc<Self>, job: Job, suspect: bool) -> Result<(), Busy> {
+        let mut queue = self.lock();
+        let line = if suspect { &mut queue.second } else { &mut queue.first };
+        if line.len() >= MAX_WAITING {
+            counter!(names::LIMITS_HIT, "limit" => "mqtt_passwords_waiting").increment(1);
+            return Err(Busy);
+        }
+        line.push_back(job);
+        if queue.idle < queue.waiting() && queue.threads < self.max_threads {
+            queue.threads += 1;
+            drop(queue);
+            return self.spawn();
+        }
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>) -> Result<(), Busy> {
+        let shared = Arc::clone(self);
+        let spawned = thread::Builder::new().name("argon2".into()).spawn(move || {
+            let _counted = Counted(&shared);
+            shared.work();
+        });
+        match spawned {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!("cannot start a thread to check passwords: {error}");
+                let mut queue = self.lock();
+                queue.threads -= 1;
+                // Nobody would answer those that wait.
+                if queue.threads == 0 {
+                    (queue.first, queue.second) = Default::default();
+                }
+                Err(Busy)
+            }
+        }
+    }
+
+    fn work(&self) {
+        // Where it is not allowed the threads are as important as others.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let mut memory = HashMemory::default();
+        while let Some(job) = self.next() {
+            // Its client may have waited too long.
+            if !job.answer.is_closed() {
+                let right = job.hash.0.verify(&job.password, &mut memory);
+                counter!(names::MQTT_PASSWORDS_CHECKED, "how" => "argon2").increment(1);
+                let _ = job.answer.send(right);
+            }
+        }
+    }
+
+    /// Waits for work; `None` where there was none for a while.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.next() {
+                return Some(job);
+            }
+            queue.idle += 1;
+            let (woken, waited) = self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+            queue = woken;
+            queue.idle -= 1;
+            if waited.timed_out() && queue.waiting() == 0 {
+                return None;
+            }
+        }
+    }
+}
+
+/// A thread that counts while it lives, whatever ends it.
+struct Counted<'a>(&'a Shared);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.lock().threads -= 1;
+    }
+}

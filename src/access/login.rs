@@ -1,0 +1,185 @@
+//! From what a client says about itself to who it is.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::counter;
+
+use super::hashing::Busy;
+use super::password::{Password, StoredPassword};
+use super::policy::{Policy, Proof};
+use super::users::User;
+use super::{Access, Identity, Login};
+use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::names;
+
+/// What a client says about itself.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials<'a> {
+    /// For the audit log.
+    pub client_id: &'a str,
+    /// The user that its certificate stands for; the listener has verified the certificate.
+    pub certificate_user: Option<&'a Arc<str>>,
+    /// The user that it says it is.
+    pub user: Option<&'a str>,
+    /// Its proof of that.
+    pub password: Option<&'a Password>,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Unknown user, wrong password, no password, or another user than the certificate's.
+    #[error("bad user name or password")]
+    BadCredentials,
+    /// Without credentials where some are needed.
+    #[error("credentials are needed")]
+    NotAuthorized,
+    /// Too many wait to be checked: it may try again.
+    #[error("too many clients wait to be checked")]
+    Busy,
+}
+
+impl Denied {
+    /// Label in metrics and audit events.
+    pub fn label(self) -> &'static str {
+        match self {
+            Denied::BadCredentials => "bad_credentials",
+            Denied::NotAuthorized => "not_authorized",
+            Denied::Busy => "server_busy",
+        }
+    }
+}
+
+impl From<Busy> for Denied {
+    fn from(Busy: Busy) -> Self {
+        Denied::Busy
+    }
+}
+
+impl Access {
+    /// Decides about a client. A refusal is written to the audit log, and comes the later the more clients of the same
+    /// address failed before.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub async fn log_in(&self, credentials: &Credentials<'_>) -> Result<Login, Denied> {
+        let denied = match self.judge(credentials).await {
+            Ok(login) => return Ok(login),
+            Err(denied) => denied,
+        };
+        let now = Instant::now();
+        // weir's own shortage is no fault of the client.
+        if denied == Denied::Busy {
+            audit::record(Kind::MqttRefused, &credentials.who(), "", denied.label());
+            return Err(denied);
+        }
+        let failure = self.failures.add(credentials.address, now);
+        if let Some(repeated) = failure.report {
+            let detail = match repeated {
+                0 => denied.label().to_owned(),
+                repeated => format!("{}; {}", denied.label(), repeated_text(repeated)),
+            };
+            audit::record(Kind::MqttRefused, &credentials.who(), "", &detail);
+        }
+        if let Some(ticket) = self.failures.wait(now) {
+            // Where another needs the place, the answer comes early.
+            let _ = tokio::time::timeout(failure.delay, ticket.shown_out()).await;
+        }
+        Err(denied)
+    }
+
+    async fn judge(&self, credentials: &Credentials<'_>) -> Result<Login, Denied> {
+        // Before the policy: where it is replaced in between, the login only seems older than it is.
+        let version = self.version();
+        let policy = self.policy();
+        let (identity, proof) = match (credentials.certificate_user, credentials.user, credentials.password) {
+            (_, None, Some(_)) => return Err(Denied::BadCredentials),
+            (Some(certified), Some(user), _) if **certified != *user => return Err(Denied::BadCredentials),
+            (Some(certified), ..) => (policy.certified(certified), Proof::Certificate),
+            (None, Some(user), password) if policy.users.is_some() => {
+                let password = password.ok_or(Denied::BadCredentials)?;
+                self.check(&policy, user, password, credentials.address).await?
+            }
+            // There is nothing to check a user name against, so it is not believed.
+            (None, Some(_), _) => (policy.anonymous().ok_or(Denied::BadCredentials)?, Proof::None),
+            (None, None, None) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
+        };
+        Ok(Login { identity, proof, address: credentials.address, version })
+    }
+
+    async fn check(
+        &self,
+        policy: &Policy,
+        user: &str,
+        password: &Password,
+        address: Option<IpAddr>,
+    ) -> Result<(Identity, Proof), Denied> {
+        let known = policy.users.as_ref().and_then(|users| users.get(user));
+        if !self.is_right(policy, user, known.map(|(_, known)| known), password, address).await? {
+            return Err(Denied::BadCredentials);
+        }
+        let (name, User { roles, password, .. }) = known.ok_or(Denied::BadCredentials)?;
+        let identity = Identity { user: Some(Arc::clone(name)), roles: Arc::clone(roles) };
+        Ok((identity, Proof::Password(password.clone())))
+    }
+
+    /// Whether this is the user's password. For a user that there is not, and for a wrong secret in the place of a generated
+    /// one, it takes as long as for a wrong password: how long a refusal takes tells nobody which names there are.
+    async fn is_right(
+        &self,
+        policy: &Policy,
+        user: &str,
+        known: Option<&User>,
+        password: &Password,
+        address: Option<IpAddr>,
+    ) -> Result<bool, Busy> {
+        let stored = known.map(|known| &known.password);
+        if let Some(StoredPassword::Generated(secret)) = stored
+            && secret.verify(password)
+        {
+            counter!(names::MQTT_PASSWORDS_CHECKED, "how" => "generated").increment(1);
+            return Ok(true);
+        }
+        let tag = self.remembered.tag(user, password, stored);
+        if let Some(right) = tag.and_then(|tag| self.remembered.find(user, &tag)) {
+            counter!(names::MQTT_PASSWORDS_CHECKED, "how" => "remembered").increment(1);
+            return Ok(right);
+        }
+        let hash = match stored {
+            Some(StoredPassword::Argon2(hash)) => Some(hash),
+            Some(StoredPassword::Generated(_)) | None => policy.users.as_ref().and_then(|users| users.decoy()),
+        };
+        // No user of the file has a password that is costly to check.
+        let Some(hash) = hash else { return Ok(false) };
+        let suspect = self.failures.is_suspect(address, Instant::now());
+        let right = self.hashing.verify(hash.clone(), password.clone(), suspect).await?;
+        if let Some(tag) = tag {
+            self.remembered.keep(user, tag, right);
+        }
+        Ok(right)
+    }
+
+    /// Sets the gauges, forgets what is over and reports what was left over; called once per second.
+    pub fn tidy(&self) {
+        self.hashing.measure();
+        for (address, repeated) in self.failures.tidy(Instant::now()) {
+            let who = Who { address: Some(address), ..Who::default() };
+            audit::record(Kind::MqttRefused, &who, "", &repeated_text(repeated));
+        }
+    }
+}
+
+impl Credentials<'_> {
+    fn who(&self) -> Who<'_> {
+        let user = self.user.or(self.certificate_user.map(|user| &**user));
+        Who { client_id: Some(self.client_id), user, address: self.address }
+    }
+}
+
+fn repeated_text(repeated: u64) -> String {
+    format!("{repeated} more refusals of this address since the last event")
+}

@@ -1,0 +1,274 @@
+//! Who is let in, as the files say at present.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::acl::{Acl, Permissions};
+use super::identity::Identity;
+use super::password::StoredPassword;
+use super::users::{Users, default_roles};
+use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
+
+/// Larger users files are refused unread: two hundred thousand users take a quarter of that.
+const MAX_USERS_BYTES: u64 = 256 << 20;
+/// Larger ACL files are refused unread: a role has a few hundred bytes.
+const MAX_ACL_BYTES: u64 = 1 << 20;
+
+/// The role of clients without credentials.
+pub const ANONYMOUS_ROLE: &str = "anonymous";
+
+/// How a client showed who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Proof {
+    /// Not at all: it is anonymous.
+    #[default]
+    None,
+    /// With the password that this is kept of.
+    Password(StoredPassword),
+    /// With a certificate that the listener has verified.
+    Certificate,
+}
+
+/// Everything that decides who is let in. It is made whole and then replaces the one before.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// The users; `None`: there is no users file.
+    pub users: Option<Users>,
+    /// Whether clients may come without credentials.
+    pub allow_anonymous: bool,
+    /// The roles.
+    pub acl: Acl,
+    /// What becomes of a denied publish of a 3.1.1 client.
+    pub on_denied_publish: OnDeniedPublish,
+    /// What a person should look at, such as a file that everybody may read.
+    pub warnings: Vec<String>,
+}
+
+impl Policy {
+    /// Reads the files that the configuration names. It changes nothing, and may be called at any time.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, with line and what was expected.
+    pub fn load(config: &Config) -> Result<Self, ConfigErrors> {
+        let auth = &config.mqtt.auth;
+        let (allow_anonymous, on_denied_publish) = (config.mqtt.allows_anonymous(), auth.on_denied_publish);
+        let mut policy = Self { allow_anonymous, on_denied_publish, ..Self::default() };
+        let mut faults = Vec::new();
+        let acl_is_known = match auth.acl.as_deref().map_or_else(|| Ok(Acl::default()), load_acl) {
+            Ok(acl) => {
+                policy.acl = acl;
+                true
+            }
+            Err(found) => {
+                faults.extend(found);
+                false
+            }
+        };
+        if let Some(path) = &auth.users {
+            match load_users(path) {
+                Ok(users) => {
+                    if acl_is_known {
+                        faults.extend(unknown_roles(path, &users, &policy.acl));
+                    }
+                    policy.users = Some(users);
+                }
+                Err(found) => faults.extend(found),
+            }
+            policy.warnings.extend(open_file(path));
+        }
+        if faults.is_empty() { Ok(policy) } else { Err(ConfigErrors(faults)) }
+    }
+
+    /// Without files: everybody comes in, or nobody without a certificate.
+    pub fn without_users(allow_anonymous: bool) -> Self {
+        Self { allow_anonymous, ..Self::default() }
+    }
+
+    /// What a client of this identity may do.
+    pub fn permissions(&self, identity: &Identity, client_id: Arc<str>) -> Permissions {
+        self.acl.permissions(identity, client_id, self.on_denied_publish)
+    }
+
+    /// The user of a session whose client showed a password that no longer holds, if there still is such a user.
+    pub fn identity_of(&self, user: &str) -> Option<Identity> {
+        let (name, user) = self.users.as_ref()?.get(user)?;
+        Some(Identity { user: Some(Arc::clone(name)), roles: Arc::clone(&user.roles) })
+    }
+
+    /// What an open connection is under this policy. `None`: it would not be let in any more, since its user is gone, has
+    /// another password, or anonymous clients are no longer welcome.
+    pub fn renew(&self, identity: &Identity, proof: &Proof) -> Option<Identity> {
+        match (&identity.user, proof) {
+            (None, _) => self.anonymous(),
+            (Some(user), Proof::None) => self.identity_of(user),
+            (Some(user), Proof::Certificate) => Some(self.certified(user)),
+            (Some(user), Proof::Password(before)) => {
+                let (_, now) = self.users.as_ref()?.get(user)?;
+                (now.password == *before)
+                    .then(|| Identity { user: Some(Arc::clone(user)), roles: Arc::clone(&now.roles) })
+            }
+        }
+    }
+
+    /// A client without credentials; `None`: it is not let in.
+    pub fn anonymous(&self) -> Option<Identity> {
+        self.allow_anonymous.then(|| Identity { user: None, roles: Arc::new([ANONYMOUS_ROLE.into()]) })
+    }
+
+    /// The user that a certificate stands for. The users file may say its roles.
+    pub fn certified(&self, user: &Arc<str>) -> Identity {
+        let known = self.users.as_ref().and_then(|users| users.get(user));
+        let roles = known.map_or_else(default_roles, |(_, user)| Arc::clone(&user.roles));
+        Identity { user: Some(Arc::clone(user)), roles }
+    }
+}
+
+fn load_acl(path: &Path) -> Result<Acl, Vec<Fault>> {
+    let name = path.display().to_string();
+    match read_file(path, MAX_ACL_BYTES) {
+        Ok(text) => Acl::parse(&name, &text),
+        Err(error) => {
+            let wrong = format!("the ACL file cannot be read: {error}");
+            let problem = Problem::new(wrong, "a TOML file with roles that weir's user may read (mqtt.auth.acl)");
+            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
+        }
+    }
+}
+
+/// A role that nothing says anything about allows nothing: that is never meant.
+fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<Fault> {
+    let expected = || {
+        let names: Vec<&str> = acl.role_names().collect();
+        format!("a role of the ACL file or a built-in one: {}", names.join(", "))
+    };
+    let mut faults = Vec::new();
+    for (name, user) in users.iter() {
+        for role in user.roles.iter().filter(|role| !acl.has_role(role)) {
+            let problem = Problem::new(format!("user {name:?} has the role {role:?}, which there is not"), expected());
+            let origin = Origin::Line(path.display().to_string(), user.line);
+            faults.push(Fault { origin, key: String::new(), problem });
+        }
+    }
+    faults.sort_by(|a, b| a.origin.cmp(&b.origin));
+    faults
+}
+
+fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
+    let name = path.display().to_string();
+    match read_file(path, MAX_USERS_BYTES) {
+        Ok(text) => Users::parse(&name, &text),
+        Err(error) => {
+            let wrong = format!("the users file cannot be read: {error}");
+            let problem =
+                Problem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
+            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
+        }
+    }
+}
+
+fn read_file(path: &Path, max_bytes: u64) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(io::Error::other("it is a directory"));
+    }
+    if metadata.len() > max_bytes {
+        return Err(io::Error::other(format!("it has {} bytes, more than {max_bytes}", metadata.len())));
+    }
+    fs::read_to_string(path)
+}
+
+/// What is to be said where everybody on the machine may read the hashes.
+fn open_file(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let path = path.display();
+    (mode & 0o004 != 0).then(|| format!("{path}: every user of this machine may read these hashes; chmod 640 or 600"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+    const OTHER: &str = "$argon2id$v=19$m=256,t=2,p=1$b3RoZXJzYWx0$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+    fn policy(users: &str, allow_anonymous: bool) -> Policy {
+        let users = Users::parse("users", users).expect("users");
+        Policy { users: Some(users), allow_anonymous, ..Policy::default() }
+    }
+
+    fn roles(identity: Option<&Identity>) -> Option<Vec<String>> {
+        identity.map(|identity| identity.roles.iter().map(ToString::to_string).collect())
+    }
+
+    #[track_caller]
+    fn check_renewed(policy: &Policy, user: Option<&str>, proof: &Proof, expected: Option<&[&str]>) {
+        let identity = Identity { user: user.map(Into::into), roles: Arc::new(["before".into()]) };
+        let renewed = policy.renew(&identity, proof);
+        let expected = expected.map(|roles| roles.iter().map(ToString::to_string).collect());
+        assert_eq!(roles(renewed.as_ref()), expected);
+        assert!(renewed.is_none_or(|renewed| renewed.user == identity.user));
+    }
+
+    #[test]
+    fn an_open_connection_under_another_policy() {
+        let password = Proof::Password(StoredPassword::parse(HASH).expect("a hash"));
+        let same = policy(&format!("ada:a,b:{HASH}\nbob::{HASH}"), false);
+        check_renewed(&same, Some("ada"), &password, Some(&["a", "b"]));
+        check_renewed(&same, Some("eve"), &password, None);
+        check_renewed(&policy(&format!("ada::{OTHER}"), true), Some("ada"), &password, None);
+        check_renewed(&Policy::without_users(true), Some("ada"), &password, None);
+        check_renewed(&same, Some("pump"), &Proof::Certificate, Some(&["device"]));
+        check_renewed(&same, Some("ada"), &Proof::Certificate, Some(&["a", "b"]));
+        check_renewed(&same, None, &Proof::None, None);
+        // A session that is all that is left of a client.
+        check_renewed(&same, Some("ada"), &Proof::None, Some(&["a", "b"]));
+        check_renewed(&policy("", true), Some("ada"), &Proof::None, None);
+        check_renewed(&policy("", true), None, &Proof::None, Some(&["anonymous"]));
+    }
+
+    #[test]
+    fn roles_have_to_exist() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (users, acl) = (directory.path().join("users"), directory.path().join("acl"));
+        let mut config = Config::default();
+        (config.mqtt.auth.users, config.mqtt.auth.acl) = (Some(users.clone()), Some(acl.clone()));
+        fs::write(&users, format!("ada:bridge:{HASH}\nbob:x,y:{HASH}\neve:x:{HASH}\n")).expect("a file");
+        let load = || Policy::load(&config).map_err(|ConfigErrors(faults)| faults);
+        let places = |faults: Vec<Fault>| faults.iter().map(|fault| fault.origin.to_string()).collect::<Vec<_>>();
+        let named = |name: &std::path::Path, line| format!("{}:{line}", name.display());
+        fs::write(&acl, "[roles.x]\n").expect("a file");
+        let faults = load().expect_err("no role y");
+        assert!(faults[0].to_string().contains("\"y\", which there is not; expected"), "{faults:?}");
+        assert_eq!(places(faults), [named(&users, 2)]);
+        fs::write(&acl, "[roles.x]\n[roles.y]\n").expect("a file");
+        assert!(load().is_ok_and(|policy| policy.acl.has_role("y")));
+        // Where the rules cannot be read, nothing is said of the roles that they may have.
+        fs::write(&acl, "[roles.x]\nwrong = 1\n").expect("a file");
+        assert_eq!(places(load().expect_err("a wrong key")), [named(&acl, 2)]);
+        fs::write(&acl, vec![b'#'; MAX_ACL_BYTES as usize + 1]).expect("a file");
+        assert!(load().expect_err("too large")[0].to_string().contains("the ACL file cannot be read"));
+    }
+
+    #[test]
+    fn files_are_read_or_all_that_is_wrong_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("users");
+        let mut config = Config::default();
+        config.mqtt.auth.users = Some(path.clone());
+        let load = || Policy::load(&config).map_err(|errors| errors.to_string());
+        assert!(load().expect_err("no file").contains("users: the users file cannot be read"));
+        fs::write(&path, format!("ada::{HASH}\n")).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
+        let loaded = load().expect("a policy");
+        assert!(loaded.warnings.is_empty() && !loaded.allow_anonymous);
+        assert_eq!(loaded.users.map(|users| users.len()), Some(1));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("permissions");
+        assert_eq!(load().expect("a policy").warnings.len(), 1);
+        fs::write(&path, [0xff]).expect("a file");
+        assert!(load().expect_err("not UTF-8").contains("cannot be read"));
+        assert!(Policy::load(&Config::default()).expect("a policy").allow_anonymous);
+    }
+}

@@ -1,0 +1,97 @@
+//! Who may connect: the files are read at start, and by `weir check`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir::access::{Access, Policy};
+use weir::config::{Config, ConfigErrors};
+use weir::mqtt::Entrance;
+use weir::tls::Findings;
+
+use super::reload::{Apply, Part};
+
+/// Reads what the configuration names, and says what a person should look at.
+pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
+    let policy = Policy::load(config)?;
+    for warning in policy.warnings.iter().cloned().chain(open_listeners(config)) {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(Access::new(policy)))
+}
+
+/// Takes the files of another configuration while weir runs.
+pub struct Policies(pub Entrance);
+
+impl Part for Policies {
+    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        stays_closed(config)?;
+        let policy =
+            Policy::load(config).map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let warnings: Vec<_> = policy.warnings.iter().cloned().chain(open_listeners(config)).collect();
+        let entrance = self.0.clone();
+        Ok(Box::new(move || {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            entrance.set_policy(policy);
+        }))
+    }
+}
+
+/// The listeners stay where they are, so the check of the file by itself is not enough.
+fn stays_closed(config: &Config) -> Result<(), Vec<String>> {
+    if config.mqtt.allow_anonymous.is_none() && open_listeners(config).is_some() {
+        let wrong = "clients would need no credentials on listeners that other machines reach; expected mqtt.auth.users, \
+                     client certificates, or mqtt.allow_anonymous = true or false";
+        return Err(vec![wrong.to_owned()]);
+    }
+    Ok(())
+}
+
+/// `weir check`'s look at them.
+pub fn check(config: &Config) -> Findings {
+    let (faults, mut warnings) = match Policy::load(config) {
+        Ok(policy) => (Vec::new(), policy.warnings),
+        Err(ConfigErrors(faults)) => (faults.iter().map(ToString::to_string).collect(), Vec::new()),
+    };
+    warnings.extend(open_listeners(config));
+    Findings { faults, warnings }
+}
+
+/// What is to be said where whoever reaches a listener is let in.
+fn open_listeners(config: &Config) -> Option<String> {
+    let listeners = [
+        ("mqtt.listen", Some(config.mqtt.listen)),
+        ("mqtt.tls.listen", config.mqtt.tls.listen),
+        ("http.listen (/mqtt)", Some(config.http.listen)),
+        ("http.tls.listen (/mqtt)", config.http.tls.listen),
+    ];
+    let reached = |address: &SocketAddr| !address.ip().is_loopback();
+    let open: Vec<_> =
+        listeners.iter().filter(|(_, at)| at.as_ref().is_some_and(reached)).map(|(key, _)| *key).collect();
+    (config.mqtt.allows_anonymous() && !open.is_empty()).then(|| {
+        let listeners = open.join(", ");
+        format!("mqtt.allow_anonymous = true: whoever reaches {listeners} may connect to MQTT without credentials")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is listened on changes only with a restart, so a file that is right for other listeners may be wrong for
+    /// these.
+    #[test]
+    fn a_reload_lets_nobody_in_by_accident() {
+        let check = |listen: &str, allow_anonymous, expected: bool| {
+            let mut config = Config::default();
+            config.mqtt.listen = listen.parse().expect("an address");
+            config.mqtt.allow_anonymous = allow_anonymous;
+            assert_eq!(stays_closed(&config).is_ok(), expected, "{listen} {allow_anonymous:?}");
+        };
+        check("127.0.0.1:1883", None, true);
+        check("192.0.2.1:1883", None, false);
+        check("192.0.2.1:1883", Some(true), true);
+        check("192.0.2.1:1883", Some(false), true);
+    }
+}

@@ -1,0 +1,99 @@
+//! `weir passwd add`, `remove` and `list`.
+
+mod file;
+mod terminal;
+
+use std::io::{self, BufRead as _, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use zeroize::Zeroizing;
+
+use weir::access::{Password, ROLE_FORM, StoredPassword, USER_FORM, is_role, is_user};
+use weir::config::Config;
+
+use crate::cli::{PasswdAddArguments, PasswdCommand};
+use file::UsersFile;
+
+/// MQTT has no longer passwords.
+const MAX_PASSWORD_BYTES: usize = 65_535;
+
+/// Runs one of the commands.
+pub fn run(command: PasswdCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        PasswdCommand::Add(arguments) => add(&arguments, config, out),
+        PasswdCommand::Remove { name, file } => {
+            let path = path(file, config)?;
+            let mut users = UsersFile::open(&path)?;
+            if !users.remove(&name) {
+                bail!("{}: there is no user {name:?}", path.display());
+            }
+            users.save()?;
+            done(out, &format!("user {name} is removed"), &path)
+        }
+        PasswdCommand::List { file } => {
+            for (name, roles) in UsersFile::open(&path(file, config)?)?.list() {
+                writeln!(out, "{name}\t{}", roles.join(","))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let name = &arguments.name;
+    if !is_user(name) {
+        bail!("{name:?} cannot be a user name; expected {USER_FORM}");
+    }
+    if let Some(role) = arguments.roles.iter().find(|role| !is_role(role)) {
+        bail!("{role:?} cannot be a role; expected {ROLE_FORM}");
+    }
+    let path = path(arguments.file.clone(), config)?;
+    let mut users = UsersFile::open(&path)?;
+    let (password, stored) = if arguments.generate {
+        let secret = Password::generate()?;
+        let stored = StoredPassword::of_generated(&secret);
+        (Some(secret), stored)
+    } else {
+        let password = if arguments.stdin { from_stdin()? } else { terminal::ask_twice(name)? };
+        (None, StoredPassword::hash(&password)?)
+    };
+    let new = users.set(name, &arguments.roles, &stored);
+    users.save()?;
+    // Only once it is stored: a secret that is shown is one that works.
+    if let Some(secret) = password {
+        out.write_all(secret.as_bytes())?;
+        writeln!(out)?;
+    }
+    done(out, &format!("user {name} {}", if new { "is added" } else { "has a new password" }), &path)
+}
+
+/// To the standard error: what the standard output holds may be a secret that a script reads.
+fn done(out: &mut impl Write, what: &str, path: &Path) -> anyhow::Result<()> {
+    out.flush()?;
+    writeln!(io::stderr(), "{}: {what}; a running weir reads the file on SIGHUP", path.display())?;
+    Ok(())
+}
+
+fn path(file: Option<PathBuf>, config: &Config) -> anyhow::Result<PathBuf> {
+    file.or_else(|| config.mqtt.auth.users.clone())
+        .context("no users file: set mqtt.auth.users in the config, or use --file")
+}
+
+/// The first line, without its end.
+fn from_stdin() -> anyhow::Result<Password> {
+    let mut line = Zeroizing::new(Vec::with_capacity(256));
+    io::stdin().lock().read_until(b'\n', &mut line).context("cannot read the password from the standard input")?;
+    let mut bytes = line.as_slice();
+    bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    checked(bytes)
+}
+
+fn checked(bytes: &[u8]) -> anyhow::Result<Password> {
+    match bytes.len() {
+        0 => bail!("the password is empty"),
+        1..=MAX_PASSWORD_BYTES => Ok(Password::new(bytes)),
+        length => bail!("the password has {length} bytes; MQTT has none over {MAX_PASSWORD_BYTES}"),
+    }
+}

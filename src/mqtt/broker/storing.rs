@@ -1,0 +1,158 @@
+//! Sessions over a restart: what changed is stored about once a second.
+//!
+//! Between a change and its storing a crash forgets the change: a message that was queued or acknowledged in that second
+//! is missing or comes again. An orderly stop stores everything.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Broker;
+use super::sessions::{Sessions, Timer};
+use crate::access::{Permissions, Policy};
+use crate::log::Lsn;
+use crate::mqtt::handle::{Handle, lock};
+use crate::mqtt::session_store::{SessionStore, StoredSession};
+
+/// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
+/// less often.
+const SESSION_BYTES_PER_SECOND: usize = 64 * 1024;
+/// Bytes of all sessions that are stored in one round; the others follow in the next.
+const ROUND_BYTES: usize = 4 * 1024 * 1024;
+
+impl Broker {
+    /// Goes on with the sessions that `store` has, as far as `policy` allows, and keeps them there from now on.
+    /// `journal_end`: where the journal ended before this start.
+    pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
+        let stored = store.load(&self.timeline);
+        // Without a store `discard` would have nothing to forget.
+        let store = self.session_store.get_or_init(|| store);
+        let (now, mut restored) = (self.timeline.now(), 0);
+        let mut sessions = lock(&self.sessions);
+        for mut session in stored {
+            if session.received_until > journal_end {
+                // A crash took those publishes: the client sends them again, and they must not be taken for known.
+                session.received.clear();
+                session.received_until = journal_end;
+            }
+            let disconnected_ms = session.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
+            let expires = self.session_expiry(session.expiry_s).map(|life| {
+                let life_ms = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
+                self.timeline.at_wall_ms(disconnected_ms.saturating_add(life_ms))
+            });
+            let room = sessions.by_client.len() < self.max_connections;
+            if !room {
+                self.meters.limit("mqtt_sessions");
+            }
+            let login = session.owner.to_login();
+            let identity = policy.renew(&login.identity, &login.proof);
+            let Some(identity) = identity.filter(|_| room && expires.is_none_or(|at| at > now)) else {
+                store.remove(session.owner.user.as_deref(), &session.owner.client_id);
+                continue;
+            };
+            session.disconnected_ms = Some(disconnected_ms);
+            let permissions = policy.permissions(&identity, Arc::clone(&session.owner.client_id));
+            self.restore(&mut sessions, session, expires, permissions);
+            restored += 1;
+        }
+        if restored > 0 {
+            tracing::info!(sessions = restored, "MQTT sessions restored");
+        }
+    }
+
+    fn restore(
+        &self,
+        sessions: &mut Sessions,
+        mut session: StoredSession,
+        expires: Option<Instant>,
+        permissions: Permissions,
+    ) {
+        let number = sessions.number();
+        let subscriptions = std::mem::take(&mut session.subscriptions);
+        let (limits, totals) = (self.queue_limits, Arc::clone(&self.totals));
+        let handle = Arc::new(Handle::restored(number, session, permissions.clone(), limits, totals));
+        let mut kept = handle.any();
+        for filter in &subscriptions {
+            // A bound that is lower now has the rest of them missing; it is counted.
+            let _ = self.insert_into(&handle, &mut kept, filter);
+        }
+        kept.offline = Some(number);
+        // The rules may be others than when it was stored.
+        kept.holds_denied = true;
+        let withdrawal = self.permit(&handle, &mut kept, permissions);
+        if let Some(at) = expires {
+            let key = (at, sessions.number());
+            kept.expires = Some(key);
+            sessions.timers.insert(key, Timer::Session(Arc::clone(&handle)));
+        }
+        drop(kept);
+        self.tell_of(&handle, withdrawal);
+        sessions.by_client.insert((handle.user.clone(), Arc::clone(&handle.client_id)), Arc::clone(&handle));
+        sessions.offline.insert(number, handle);
+        self.timers_changed.notify_one();
+    }
+
+    /// Stores sessions that changed, whose QoS 2 publishes the journal has synced below `durable`; `all`: every one
+    /// of them, however much that is.
+    pub(crate) fn store_sessions(&self, durable: Lsn, all: bool) {
+        let Some(store) = self.session_store.get() else { return };
+        // A slow disk gets the next round when it is done with this one.
+        if !all && store.unwritten() > 0 {
+            return;
+        }
+        let changed: Vec<Arc<Handle>> = {
+            let sessions = lock(&self.sessions);
+            sessions.by_client.values().filter(|handle| handle.is_to_store()).map(Arc::clone).collect()
+        };
+        let (now, mut bytes) = (self.timeline.now(), 0);
+        for handle in changed {
+            if bytes > ROUND_BYTES && !all {
+                return;
+            }
+            bytes += self.store_session(store, &handle, durable, now, all);
+        }
+    }
+
+    /// Stores one session if its turn has come; returns its bytes.
+    fn store_session(&self, store: &SessionStore, handle: &Handle, durable: Lsn, now: Instant, all: bool) -> usize {
+        // Locked until the store has it: the end of a session removes it there, and must come later.
+        let mut kept = handle.any();
+        let waits = kept.stored.is_some_and(|(at, bytes)| {
+            now.saturating_duration_since(at) < Duration::from_secs((bytes / SESSION_BYTES_PER_SECOND) as u64)
+        });
+        if waits && !all {
+            return 0;
+        }
+        let Some(mut session) = handle.to_stored(&kept, durable) else { return 0 };
+        {
+            let subscriptions = self.read_subscriptions();
+            let find = |filter: &str| Some(subscriptions.find(filter, handle.id)?.to_filter(filter));
+            session.subscriptions = kept.filters.iter().filter_map(|filter| find(filter)).collect();
+        }
+        let filters: usize = kept.filters.iter().map(|filter| filter.len() + 8).sum();
+        let bytes = session.delivery.bytes() + session.received.len() * 2 + filters;
+        kept.stored = Some((now, bytes));
+        store.put(&session, &self.timeline);
+        bytes
+    }
+
+    /// Sessions that changed and are not on disk yet; 0 where none are kept.
+    pub(super) fn unstored_sessions(&self) -> usize {
+        let Some(store) = self.session_store.get() else { return 0 };
+        lock(&self.sessions).by_client.values().filter(|handle| handle.is_to_store()).count() + store.unwritten()
+    }
+
+    /// Everything up to now is in the store when this returns, within its time limit.
+    pub fn sync_sessions(&self, durable: Lsn) {
+        self.store_sessions(durable, true);
+        if let Some(store) = self.session_store.get() {
+            store.sync();
+        }
+    }
+
+    /// The session has ended, or ends with its connection from now on.
+    pub(super) fn forget_stored(&self, handle: &Handle) {
+        if let Some(store) = self.session_store.get() {
+            store.remove(handle.user.as_deref(), &handle.client_id);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Sessions over a restart: the broker before and after it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::config::Mqtt;
+use crate::disk::RealDisk;
+use crate::mqtt::Version;
+use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::frame;
+use crate::mqtt::message::Message;
+use crate::mqtt::packet_ids::PacketIds;
+use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
+
+/// A broker, its store in a directory, and the clock of both.
+struct Life {
+    broker: Broker,
+    clock: Arc<ManualClock>,
+}
+
+impl Life {
+    /// Goes on with what `directory` has.
+    fn begin(directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+        let broker = Broker::new(&Mqtt::default(), Arc::default(), Timeline::new(clock.clone()));
+        broker.keep_sessions(store, journal_end, policy());
+        Self { broker, clock }
+    }
+
+    fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> Attached {
+        self.broker.attach(&Attach { clean, expiry_s, ..attaching(client_id) }).unwrap()
+    }
+
+    fn subscribe(&self, to: &Attached, filter: &str, qos: u8) {
+        let filter = Filter {
+            filter: filter.into(),
+            qos,
+            no_local: false,
+            retain_as_published: true,
+            retain: RetainHandling::Always,
+            identifier: Some(7),
+        };
+        self.broker.subscribe(&to.handle, to.connection, &filter);
+    }
+}
+
+fn sent(attached: &Attached) -> Vec<Sent> {
+    let mut out = Vec::new();
+    attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+    packets(&out, Version::V4)
+}
+
+/// The thread of the life before still has its store open: another process would find what is on disk.
+fn copied(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::TempDir::new().unwrap();
+    let name = Encoded::KIND.directory;
+    std::fs::create_dir(to.path().join(name)).unwrap();
+    for entry in std::fs::read_dir(from.join(name)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+    {
+        std::fs::copy(entry.path(), to.path().join(name).join(entry.file_name())).unwrap();
+    }
+    to
+}
+
+fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
+    Sent::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
+}
+
+#[test]
+fn a_session_goes_on_after_a_restart() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let life = Life::begin(directory.path(), Arc::default(), Lsn(0));
+    let one = life.attach("one", true, 60);
+    life.subscribe(&one, "t", 2);
+    life.subscribe(&one, "$share/g/s/+", 1);
+    for (payload, qos) in [("a", 1), ("b", 2), ("c", 2)] {
+        life.broker.publish("t", payload.into(), qos, false);
+    }
+    assert_eq!(sent(&one), [publish(1, false, 1, b"a"), publish(2, false, 2, b"b"), publish(3, false, 2, b"c")]);
+    one.handle.acknowledge(one.connection, frame::PUBREC, 2, 0).unwrap();
+    life.broker.publish("t", "d".into(), 1, false);
+    life.broker.publish("t", "lost".into(), 0, false);
+    let mut ids = PacketIds::default();
+    ids.insert(9);
+    one.handle.hold(one.connection, &mut ids, Lsn(5));
+    assert_eq!(life.broker.stats().unstored_sessions, 1);
+    life.broker.sync_sessions(Lsn(5));
+    assert_eq!(life.broker.stats().unstored_sessions, 0);
+
+    let after = copied(directory.path());
+    let life = Life::begin(after.path(), life.clock, Lsn(5));
+    let stats = life.broker.stats();
+    assert_eq!((stats.sessions, stats.connections, stats.subscriptions, stats.shared_subscriptions), (1, 0, 2, 1));
+    assert_eq!(stats.queued_messages, 1);
+    life.broker.publish("s/1", "e".into(), 1, false);
+    let one = life.attach("one", false, 60);
+    assert!(one.session_present && one.handle.holds(one.connection, 9));
+    let again = sent(&one);
+    let released = Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
+    assert_eq!(again[..2], [publish(1, true, 1, b"a"), released]);
+    assert_eq!(again[2..4], [publish(3, true, 2, b"c"), publish(4, false, 1, b"d")]);
+    assert_eq!(again.len(), 5, "the shared subscription goes on");
+}
+
+#[test]
+fn what_ended_does_not_come_back() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let life = Life::begin(directory.path(), Arc::default(), Lsn(0));
+    let lasting = |id: &str| life.attach(id, true, 60);
+    let [gone, cleaned, ending, expiring, kept] = ["gone", "cleaned", "ending", "expiring", "kept"].map(lasting);
+    life.broker.sync_sessions(Lsn(0));
+    life.broker.detach(&gone.handle, gone.connection, 0, None);
+    drop(cleaned);
+    life.attach("cleaned", true, 0);
+    drop(ending);
+    life.attach("ending", false, 0);
+    life.broker.detach(&expiring.handle, expiring.connection, 5, None);
+    life.broker.detach(&kept.handle, kept.connection, 60, None);
+    life.attach("never", true, 0);
+    life.broker.sync_sessions(Lsn(0));
+
+    let after = copied(directory.path());
+    life.clock.advance(10_000);
+    let life = Life::begin(after.path(), life.clock, Lsn(0));
+    assert_eq!(life.broker.stats().sessions, 1);
+    assert!(life.attach("kept", false, 60).session_present);
+    let again = life.attach("other", true, 60);
+    life.broker.detach(&again.handle, again.connection, 60, None);
+    life.clock.advance(51_000);
+    life.broker.due();
+    assert_eq!(life.broker.stats().sessions, 2, "the one that is connected, and the one with 9 s left");
+}
+
+/// The client sends them again after the crash that took them: they must be journaled then.
+#[test]
+fn qos_2_publishes_that_a_crash_took_are_not_taken_for_known() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let life = Life::begin(directory.path(), Arc::default(), Lsn(0));
+    let one = life.attach("one", true, 60);
+    let mut ids = PacketIds::default();
+    ids.insert(9);
+    one.handle.hold(one.connection, &mut ids, Lsn(5));
+    life.broker.sync_sessions(Lsn(4));
+    assert_eq!(life.broker.stats().unstored_sessions, 1, "it is stored once the journal has them");
+    life.broker.sync_sessions(Lsn(5));
+    for (journal_end, held) in [(Lsn(4), false), (Lsn(5), true)] {
+        let after = copied(directory.path());
+        let life = Life::begin(after.path(), Arc::default(), journal_end);
+        let one = life.attach("one", false, 60);
+        assert_eq!((one.session_present, one.handle.holds(one.connection, 9)), (true, held));
+    }
+}
+
+#[test]
+fn messages_expire_by_the_clock_on_the_wall() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let life = Life::begin(directory.path(), Arc::default(), Lsn(0));
+    let one = life.attach("one", true, 60);
+    life.subscribe(&one, "t", 1);
+    let now = Timeline::new(life.clock.clone()).now();
+    for (payload, seconds) in [("short", 5), ("long", 50)] {
+        let expires = Some(now + Duration::from_secs(seconds));
+        let message = Message { expires, ..Message::new("t", payload.into(), 1, false) };
+        life.broker.deliver(&Arc::new(message));
+    }
+    life.broker.detach(&one.handle, one.connection, 60, None);
+    life.broker.sync_sessions(Lsn(0));
+    let after = copied(directory.path());
+    life.clock.advance(10_000);
+    let life = Life::begin(after.path(), life.clock.clone(), Lsn(0));
+    let one = life.attach("one", false, 60);
+    let now = Timeline::new(life.clock.clone()).now();
+    let mut out = Vec::new();
+    one.handle.write(one.connection, Version::V4, usize::MAX, usize::MAX, || now, &mut out);
+    let payloads: Vec<Sent> = packets(&out, Version::V4);
+    assert!(matches!(&payloads[..], [Sent::Publish { payload, .. }] if payload == b"long"), "{payloads:?}");
+}
+
+proptest! {
+    /// Whatever is on the disk, decoding neither panics nor takes more memory than there are bytes.
+    #[test]
+    fn any_bytes_are_a_session_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = StoredSession::decode(&[&[VERSION][..], &bytes].concat(), &Timeline::default());
+    }
+}
