@@ -40,6 +40,9 @@ struct Rules {
     deny: Vec<Pattern>,
 }
 
+/// Where a bridge says whether it is connected.
+const BRIDGE_STATE: &str = "$SYS/broker/connection/+/state";
+
 impl Acl {
     /// Whether there is a role of this name.
     pub fn has_role(&self, name: &str) -> bool {
@@ -65,8 +68,8 @@ impl Default for Acl {
         let roles = [
             (DEFAULT_ROLE, Role::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
             ("dashboard", Role::built_in(&[], &everything, false)),
-            ("bridge", Role::built_in(&["#"], &everything, true)),
-            (ANONYMOUS_ROLE, Role::built_in(&["#"], &everything, true)),
+            ("bridge", Role::built_in(&["#", BRIDGE_STATE], &everything, true)),
+            (ANONYMOUS_ROLE, Role::built_in(&["#", BRIDGE_STATE], &everything, true)),
         ];
         Self { roles: roles.into_iter().map(|(name, role)| (name.into(), Arc::new(role))).collect() }
     }

@@ -47,6 +47,19 @@ enum Resolved {
     Unknown,
 }
 
+impl Level {
+    /// The name, if it is the same for every client.
+    fn literal(&self) -> Option<&str> {
+        match self {
+            Self::Text(parts) => match &**parts {
+                [Part::Literal(text)] => Some(text),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl Pattern {
     /// Reads a pattern. The error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -79,6 +92,12 @@ impl Pattern {
     /// Whether it names topics that only weir publishes on.
     pub fn is_reserved(&self) -> bool {
         match &*self.levels {
+            [system, broker, connection, _, state]
+                if [system, broker, connection, state].map(Level::literal)
+                    == [Some("$SYS"), Some("broker"), Some("connection"), Some("state")] =>
+            {
+                false // where bridges say whether they are connected
+            }
             [Level::Text(first), ..] if begins_with_dollar(first) => true,
             [Level::Text(first), _, ..] => matches!(&**first, [Part::Literal(text)] if &**text == "weir"),
             _ => false,
@@ -300,7 +319,14 @@ mod tests {
 
     #[test]
     fn reserved_topics() {
-        for (text, expected) in [("weir/#", true), ("weir/x", true), ("$SYS/#", true), ("weir", false), ("#", false)] {
+        for (text, expected) in [
+            ("weir/#", true),
+            ("weir/x", true),
+            ("$SYS/#", true),
+            ("weir", false),
+            ("#", false),
+            ("$SYS/broker/connection/+/state", false),
+        ] {
             assert_eq!(Pattern::parse(text).unwrap().is_reserved(), expected, "{text}");
         }
     }

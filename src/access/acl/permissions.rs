@@ -87,6 +87,7 @@ mod tests {
         assert!(dashboard.may_subscribe("#") && dashboard.may_subscribe("$SYS/#") && !dashboard.may_publish("a"));
         for free in [permissions(&acl, Some("site"), &["bridge"]), permissions(&acl, None, &["anonymous"])] {
             assert!(free.may_subscribe("#") && free.may_publish("a") && free.may_subscribe("$SYS/#"));
+            assert!(free.may_publish("$SYS/broker/connection/b/state") && !free.may_publish("$SYS/broker/uptime"));
             assert!(free.speaks_for_any_device());
         }
         assert!(!device.speaks_for_any_device());
