@@ -10,6 +10,9 @@ use super::secret_file;
 use super::users::{Users, default_roles};
 use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
 
+/// Larger ACL files are refused: a role has a few hundred bytes.
+const MAX_ACL_BYTES: usize = 1 << 20;
+
 /// The role of clients without credentials.
 pub const ANONYMOUS_ROLE: &str = "anonymous";
 
@@ -122,6 +125,10 @@ impl Policy {
 fn load_acl(path: &Path) -> Result<Acl, Vec<Fault>> {
     let name = path.display().to_string();
     match secret_file::read(path) {
+        Ok(text) if text.len() > MAX_ACL_BYTES => {
+            let problem = Problem::new(format!("it has {} bytes", text.len()), "at most 1 MiB of roles");
+            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
+        }
         Ok(text) => Acl::parse(&name, &text),
         Err(error) => {
             let wrong = format!("the ACL file cannot be read: {error}");
@@ -227,7 +234,18 @@ mod tests {
         fs::write(&acl, "[roles.x]\nwrong = 1\n").expect("a file");
         assert_eq!(places(load().expect_err("a wrong key")), [named(&acl, 2)]);
         fs::write(&acl, [0xff]).expect("a file");
-        assert!(load().expect_err("no UTF-8")[0].to_string().contains("the ACL file cannot be read"));
+        assert!(load().expect_err("no text")[0].to_string().contains("the ACL file cannot be read"));
+    }
+
+    #[test]
+    fn an_acl_file_has_a_bound() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let acl = directory.path().join("acl");
+        fs::write(&acl, vec![b'#'; MAX_ACL_BYTES + 1]).expect("a file");
+        let mut config = Config::default();
+        config.mqtt.auth.acl = Some(acl);
+        let ConfigErrors(faults) = Policy::load(&config).expect_err("too large");
+        assert!(faults[0].to_string().contains("at most 1 MiB"), "{faults:?}");
     }
 
     #[test]
