@@ -76,7 +76,7 @@ mod tests {
         let acl = Acl::default();
         let patterns: usize =
             acl.roles.values().map(|role| role.publish.allow.len() + role.subscribe.allow.len()).sum();
-        assert_eq!(patterns, 10, "a built-in pattern cannot be read");
+        assert_eq!(patterns, 12, "a built-in pattern cannot be read");
         let device = permissions(&acl, Some("pump"), &["device"]);
         assert!(device.may_publish("devices/pump/telemetry") && device.may_subscribe("devices/pump/commands/#"));
         assert!(!device.may_publish("devices/fan/telemetry") && !device.may_publish("other"));
