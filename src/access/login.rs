@@ -105,7 +105,7 @@ impl Access {
                 self.check(&policy, user, password, credentials.address).await?
             }
             // There is nothing to check a user name against, so it is not believed.
-            (None, Some(_), _) => (policy.anonymous().ok_or(Denied::BadCredentials)?, Proof::None),
+            (None, Some(_), _) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
             (None, None, None) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
         };
         Ok(Login { identity, proof, address: credentials.address, version })

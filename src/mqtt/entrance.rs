@@ -13,9 +13,11 @@ use tokio_util::task::TaskTracker;
 use super::around::Door;
 use super::peer::Peer;
 use super::service;
+use super::session_store::SessionStore;
 use crate::access::Policy;
 use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
 use crate::config::Rates;
+use crate::log::Lsn;
 
 /// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
 const EXTRA_SOCKETS: usize = 64;
@@ -150,6 +152,18 @@ impl Entrance {
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
         let deadline = now + Duration::from_millis(self.0.door.config.connect_timeout_ms);
         Ok(Admission { _socket: socket, _address: from, ticket, deadline })
+    }
+
+    /// Goes on with the sessions that `store` has, as far as the policy allows, and keeps them there from now on.
+    /// `journal_end`: where the journal ended before this start. Reads and decodes all of them: not for the event loop.
+    pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn) {
+        let Door { access, broker, .. } = &**self.door();
+        let version = access.version();
+        broker.keep_sessions(store, journal_end, &access.policy());
+        if access.version() != version {
+            // All sessions were judged anew, perhaps before these were among them.
+            broker.restrict(&access.policy());
+        }
     }
 
     /// How fast clients may send from now on.

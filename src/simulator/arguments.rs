@@ -1,17 +1,21 @@
 //! The command line of `weir simulate`, and the options built from it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use crate::access::secret_file;
 use crate::config::Config;
 use crate::simulator::http_client::ApiArguments;
-use crate::simulator::options::{Length, Options, reachable};
+use crate::simulator::options::{Credentials, Length, Options, reachable};
 use crate::simulator::{SimulatorError, http_client};
 
 /// How long `weir simulate` waits at the end for missing acknowledgements: longer than a restart of weir takes.
 const DRAIN: Duration = Duration::from_secs(30);
+/// The password, where no file is named. An argument would show it to everybody on the machine.
+const PASSWORD_VARIABLE: &str = "WEIR_PASSWORD";
 /// Length of a run for which none was given, with `--verify`.
 const DEFAULT_VERIFIED: Duration = Duration::from_secs(30);
 
@@ -22,6 +26,12 @@ pub struct Arguments {
     /// MQTT listener [default: mqtt.listen of the config]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<SocketAddr>,
+    /// User name of all devices; its role must let it publish for them, as bridge does
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// File that holds its password; without it the variable WEIR_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
     /// HTTP API that --verify asks [default: http.listen of the config]
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     pub http: Option<String>,
@@ -91,6 +101,7 @@ impl Arguments {
         let mut options = Options::from_config(config, format!("{now_ms:x}"));
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         set(&mut options.address, self.address);
+        options.credentials = self.credentials()?;
         set(&mut options.devices, self.devices);
         set(&mut options.interval, self.interval);
         set(&mut options.metrics, self.metrics.clone());
@@ -120,6 +131,21 @@ impl Arguments {
         set(&mut options.prefix, self.prefix.clone());
         options.check()?;
         Ok(options)
+    }
+
+    fn credentials(&self) -> Result<Option<Credentials>, SimulatorError> {
+        let Some(user) = self.user.clone() else { return Ok(None) };
+        let password = match &self.password_file {
+            Some(path) => {
+                let text = secret_file::read(path)
+                    .map_err(|error| SimulatorError::Invalid(format!("--password-file: {error}")))?;
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+            None => std::env::var(PASSWORD_VARIABLE).map_err(|_| {
+                SimulatorError::Invalid(format!("--user needs --password-file or the variable {PASSWORD_VARIABLE}"))
+            })?,
+        };
+        Ok(Some(Credentials { user, password }))
     }
 
     /// Base URL of the HTTP API.

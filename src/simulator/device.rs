@@ -1,9 +1,10 @@
 //! One simulated device: produces, publishes, loses its connection, comes back.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rumqttc::{ConnectReturnCode, ConnectionError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub struct Fleet {
     pub cancel: CancellationToken,
     /// What happened so far.
     pub progress: Arc<Progress>,
+    /// Why a device was not let in: then none will be.
+    pub refused: OnceLock<String>,
 }
 
 /// How a connection ended.
@@ -49,6 +52,8 @@ enum Ended {
     Offline(u64),
     /// The connection was dropped, on purpose or not.
     Dropped,
+    /// The broker does not let it in.
+    Refused,
     /// Acknowledgements are missing and the time to wait for them is over.
     OutOfTime,
 }
@@ -111,7 +116,7 @@ impl Device {
                 retry = FIRST_RETRY;
             }
             match ended {
-                Ended::Finished | Ended::OutOfTime => return self.ledger,
+                Ended::Finished | Ended::OutOfTime | Ended::Refused => return self.ledger,
                 Ended::Offline(messages) => self.stay_away(messages).await,
                 Ended::Dropped => {
                     let jitter = self.random.unit();
@@ -141,7 +146,7 @@ impl Device {
     /// One connection from CONNECT to its end.
     async fn connection(&mut self) -> Ended {
         let options = &self.fleet.options;
-        let mut link = Link::new(options.address, &self.id, options.qos, options.in_flight);
+        let mut link = Link::new(options, &self.id);
         let ended = match self.open(&mut link).await {
             None => self.talk(&mut link).await,
             Some(ended) => ended,
@@ -170,6 +175,14 @@ impl Device {
                 }
                 Err(error) => {
                     fleet.progress.failed(&error);
+                    if let ConnectionError::ConnectionRefused(
+                        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
+                    ) = error
+                    {
+                        let _ = fleet.refused.set(error.to_string());
+                        fleet.cancel.cancel();
+                        return Some(Ended::Refused);
+                    }
                     Some(Ended::Dropped)
                 }
             },

@@ -7,7 +7,6 @@
 //! a store of its own does it: same payload, same `seq`.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use futures_util::{Stream, StreamExt};
 use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, Packet, QoS};
 
 use crate::simulator::message::Publication;
+use crate::simulator::options::{Credentials, Options};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const MAX_PACKET_BYTES: usize = 256 * 1024;
@@ -47,9 +47,13 @@ pub struct Link {
 }
 
 impl Link {
-    /// A connection that is opened by the first call of [`Link::next`]. `in_flight` is below 65,535.
-    pub fn new(address: SocketAddr, client_id: &str, qos: u8, in_flight: u16) -> Self {
+    /// A connection of a fleet with these options, opened by the first call of [`Link::next`].
+    pub fn new(fleet: &Options, client_id: &str) -> Self {
+        let Options { address, qos, in_flight, .. } = *fleet;
         let mut options = MqttOptions::new(client_id, address.ip().to_string(), address.port());
+        if let Some(Credentials { user, password }) = &fleet.credentials {
+            options.set_credentials(user, password);
+        }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
         // One more than is ever used: with its in-flight window full rumqttc reads no further request, not even a
@@ -164,7 +168,8 @@ mod tests {
     }
 
     fn link(qos: u8, in_flight: u16, published: u64) -> Link {
-        let mut link = Link::new("127.0.0.1:1".parse().unwrap(), "c", qos, in_flight);
+        let mut link =
+            Link::new(&Options { address: "127.0.0.1:1".parse().unwrap(), qos, in_flight, ..Options::default() }, "c");
         for seq in 0..published {
             assert!(link.has_room());
             link.publish(publication(seq)).unwrap();

@@ -7,7 +7,7 @@
 //! them with what weir's HTTP API shows.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -57,6 +57,16 @@ pub enum SimulatorError {
         /// The last attempt's failure.
         source: std::io::Error,
     },
+    /// The broker does not let the devices in.
+    #[error(
+        "{address} does not let the devices in: {reason}; give --user and its password, or let anonymous clients in"
+    )]
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// What it said.
+        reason: String,
+    },
     /// The HTTP API that shall be asked cannot be.
     #[error(transparent)]
     Client(#[from] http_client::ClientError),
@@ -89,6 +99,8 @@ pub async fn run(
         reached = reach(options.address, REACHABLE) => reached?,
         () = cancel.cancelled() => return Ok(Report::default()),
     }
+    // The fleet may end itself, and only itself.
+    let cancel = cancel.child_token();
     let started = Instant::now();
     let end = match options.length {
         Length::Time(time) => started.checked_add(time),
@@ -102,6 +114,7 @@ pub async fn run(
         connecting: Semaphore::new(CONNECTING),
         cancel,
         progress: Arc::clone(&progress),
+        refused: OnceLock::new(),
     });
     let mut running: JoinSet<Option<Ledger>> =
         (0..devices).map(|index| Device::new(Arc::clone(&fleet), index).run()).collect();
@@ -112,6 +125,9 @@ pub async fn run(
             // A device that panicked is a defect of the simulator; the others go on.
             Err(error) => progress.failed(&error),
         }
+    }
+    if let Some(reason) = fleet.refused.get() {
+        return Err(SimulatorError::Refused { address: fleet.options.address, reason: reason.clone() });
     }
     ledgers.sort_by(|a, b| a.device_id.cmp(&b.device_id));
     Ok(Report { totals: progress.snapshot(), elapsed: started.elapsed(), ledgers })

@@ -1,5 +1,6 @@
 //! What a fleet does.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,11 +21,28 @@ pub enum Length {
     Time(Duration),
 }
 
+/// What all devices prove themselves with. The password is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// Everything that decides what a fleet does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Address of the MQTT listener.
     pub address: SocketAddr,
+    /// `None`: devices come without.
+    pub credentials: Option<Credentials>,
     /// Devices are called `{prefix}-{index}`.
     pub prefix: String,
     /// Sent with each message; a value of its own for each run, so that weir sees restarted devices and not redelivery.
@@ -81,6 +99,7 @@ impl Options {
         let first = |topics: &[String], default: &str| topics.first().map_or_else(|| default.to_owned(), Clone::clone);
         Self {
             address: reachable(config.mqtt.listen),
+            credentials: None,
             prefix: "sim".to_owned(),
             boot,
             telemetry_topic: first(&config.ingest.telemetry_topics, "devices/+/telemetry"),

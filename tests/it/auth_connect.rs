@@ -236,7 +236,7 @@ fn certificates_alone_keep_the_others_out() {
     assert_eq!(connect.open_over(stream(Some("pump"))).1.body[1], 0);
     assert_eq!(connect.open_over(stream(None)).1.body[1], 0x87);
     assert_eq!(connect.code(weir.mqtt()), 0x87);
-    assert_eq!(login(Version::V5, "c", "pump-7", "x").code(weir.mqtt()), 0x86, "there are no passwords");
+    assert_eq!(login(Version::V5, "c", "pump-7", "x").code(weir.mqtt()), 0x87, "there are no passwords");
 }
 
 /// Another user's client identifier gives no way to its session.

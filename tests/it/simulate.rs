@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use crate::auth_connect::with_users;
 use crate::wait::wait_for;
 use crate::weir::Weir;
 
@@ -72,4 +73,23 @@ fn the_demo_runs_by_itself() {
     });
     weir.assert_accounted();
     weir.terminate();
+}
+
+/// A fleet as one user, against a weir that lets nobody else in.
+#[test]
+fn a_fleet_with_a_password() {
+    let mut weir = with_users(&[("fleet", "of pumps")], &[("window.idle_timeout", "'1s'")]);
+    weir.restart();
+    let file = weir.path("password");
+    std::fs::write(&file, "of pumps\n").expect("it can be written");
+    let file = file.display().to_string();
+    let run = ["--verify", "--devices", "3", "--messages", "20", "--interval", "1ms"];
+    let output = simulate(&weir, &[&run[..], &["--user", "fleet", "--password-file", &file]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("every window is right"), "{}", text(&output));
+    let output = simulate(&weir, &[&run[..], &["--user", "fleet"]].concat());
+    assert!(!output.status.success() && text(&output).contains("--password-file"), "{}", text(&output));
+    std::fs::write(weir.path("password"), "a secret nobody knows\n").expect("it can be written");
+    let output = simulate(&weir, &["--messages", "1", "--user", "fleet", "--password-file", &file]);
+    assert!(!output.status.success() && !text(&output).contains("nobody knows"), "{}", text(&output));
 }

@@ -22,7 +22,7 @@ const ROUND_BYTES: usize = 4 * 1024 * 1024;
 impl Broker {
     /// Goes on with the sessions that `store` has, as far as `policy` allows, and keeps them there from now on.
     /// `journal_end`: where the journal ended before this start.
-    pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
+    pub(crate) fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
         let stored = store.load(&self.timeline);
         // Without a store `discard` would have nothing to forget.
         let store = self.session_store.get_or_init(|| store);

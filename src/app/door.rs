@@ -1,0 +1,91 @@
+//! What goes in and out by MQTT: the door opens once what it kept is back, and puts it away when it closes.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use weir::clock::{Clock, SystemClock};
+use weir::config::Config;
+use weir::core::record;
+use weir::core::settings::Settings;
+use weir::disk::{Disk, RealDisk};
+use weir::log::{AppendError, Log, Lsn, Records};
+use weir::mqtt::broker::Broker;
+use weir::mqtt::retained_store::RetainedStore;
+use weir::mqtt::session_store::SessionStore;
+use weir::mqtt::{Entrance, Server};
+use weir::simulator;
+
+/// How long the stores of retained messages and of sessions may take to open and load.
+const RESTORE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
+/// then the door opens. On a full disk it stays closed until there is space.
+pub async fn open(
+    server: Server,
+    journal: Log,
+    config: Arc<Config>,
+    opened: Arc<AtomicBool>,
+    cancel: CancellationToken,
+) {
+    let journal_end = journal.durable();
+    let settings: Settings = config.settings();
+    let mut start = Records::default();
+    start.push_with(record::encode_resumed);
+    start.push_with(|out| record::encode_settings(&settings, out));
+    while journal.append(&start, None) == Err(AppendError::Full) {
+        if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
+            return;
+        }
+    }
+    let broker = server.broker();
+    restore(server.entrance(), broker.clone(), config, journal_end).await;
+    opened.store(true, Ordering::Release);
+    server.run(cancel).await;
+    store(broker, journal).await;
+}
+
+/// Retained messages and sessions, beside everything else that starts: devices may connect before, and are served once
+/// this is done.
+async fn restore(entrance: Entrance, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
+    let data_dir = config.node.data_dir.clone();
+    let retained = tokio::task::spawn_blocking(move || {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        if let Some(store) = RetainedStore::open(&config.node.data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
+            broker.keep_retained(store);
+        }
+    });
+    let sessions = tokio::task::spawn_blocking(move || {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        if let Some(store) = SessionStore::open(&data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
+            entrance.keep_sessions(store, journal_end);
+        }
+    });
+    if retained.await.is_err() || sessions.await.is_err() {
+        tracing::error!("retained messages or sessions could not be restored; please report this defect");
+    }
+}
+
+async fn store(broker: Arc<Broker>, journal: Log) {
+    let storing = move || {
+        broker.sync_retained();
+        broker.sync_sessions(journal.durable());
+    };
+    if tokio::task::spawn_blocking(storing).await.is_err() {
+        tracing::error!("retained messages or sessions could not be stored; please report this defect");
+    }
+}
+
+/// The built-in fleet goes through the same door as real devices. If it fails, devices are not affected.
+pub async fn simulate(config: Arc<Config>, port: u16, cancel: CancellationToken) {
+    let boot = SystemClock.now_ms().to_string();
+    let mut options = simulator::Options::from_config(&config, boot);
+    options.address.set_port(port);
+    tracing::info!(devices = options.devices, "the simulator is on (simulator.enabled)");
+    if let Err(error) = simulator::run(options, cancel, Arc::default()).await {
+        tracing::warn!(%error, "the simulator stopped");
+    }
+}

@@ -1,0 +1,233 @@
+//! From storage to a running process: everything is built and bound first, then set going.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use weir::clock::{Clock, SystemClock};
+use weir::config::Config;
+use weir::disk::{RealDisk, replace_file};
+use weir::http;
+use weir::http::live::Live;
+use weir::log::{Log, LogError, Lsn};
+use weir::mqtt;
+use weir::mqtt::results::Results;
+use weir::pipeline::handle::Pipeline;
+use weir::pipeline::run::Stop;
+use weir::pipeline::start::{Runner, prepare};
+use weir::telemetry::logging::Filter;
+
+use super::access::Policies;
+use super::reload::{self, Reloader};
+use super::shutdown::{self, Failures};
+use super::source::{AppSource, Parts};
+use super::storage::Storage;
+use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, Running, access, door, http_access, notify, tls};
+
+/// What everything else is built on.
+pub struct Basis {
+    pub config: Arc<Config>,
+    /// Where it was read from.
+    pub path: Option<PathBuf>,
+    pub filter: Filter,
+    pub prometheus: PrometheusHandle,
+    pub started: Instant,
+}
+
+/// Where the listeners are bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub mqtt: SocketAddr,
+    pub mqtt_tls: Option<SocketAddr>,
+    pub http: SocketAddr,
+    pub http_tls: Option<SocketAddr>,
+}
+
+/// The three logs.
+#[derive(Clone)]
+struct Logs {
+    journal: Log,
+    windows: Log,
+    errors: Log,
+    /// Where results go on that are not published yet.
+    results_from: (Lsn, Lsn),
+}
+
+impl Logs {
+    fn of(storage: &Storage, failures: &Failures) -> Self {
+        let [journal, windows, errors] = [&storage.journal, &storage.windows, &storage.errors].map(Log::clone);
+        for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
+            let failures = failures.clone();
+            log.on_failure(Box::new(move |reason| failures.report(LogError::Failed { log: name, reason }.into())));
+        }
+        let results_from = (windows.readable(), errors.readable());
+        Self { journal, windows, errors, results_from }
+    }
+}
+
+/// Everything, bound and not yet going.
+struct Built {
+    config: Arc<Config>,
+    logs: Logs,
+    runner: Runner,
+    pipeline: Pipeline,
+    live: Arc<Live>,
+    certificates: tls::Certificates,
+    mqtt: mqtt::Server,
+    http: http::Server,
+    reloader: Reloader,
+    hangups: Signal,
+}
+
+/// Builds everything in order, binds the listeners, and sets it going.
+pub async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::Result<Running> {
+    let started = basis.started;
+    let built = build(basis, storage, failures).await?;
+    let addresses = Addresses {
+        mqtt: built.mqtt.local_addr(),
+        mqtt_tls: built.mqtt.tls_addr(),
+        http: built.http.local_addr(),
+        http_tls: built.http.tls_addr(),
+    };
+    write_addresses(&built.config, addresses)?;
+    let secure = |address: Option<SocketAddr>| address.map(tracing::field::display);
+    tracing::info!(
+        mqtt = %addresses.mqtt,
+        mqtt_tls = secure(addresses.mqtt_tls),
+        http = %addresses.http,
+        http_tls = secure(addresses.http_tls),
+        took = ?started.elapsed(),
+        "listening"
+    );
+    launch(built, addresses, failures)
+}
+
+async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::Result<Built> {
+    let hangups = shutdown::hangups()?;
+    let Basis { config, path, filter, prometheus, started } = basis;
+    let logs = Logs::of(&storage, failures);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
+
+    let certificates = tls::Certificates::load(&config, &clock)?;
+    let http_access = http_access::load(&config.http, &clock)?;
+    let access = access::load(&config)?;
+    let mut mqtt = mqtt::Server::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
+    if let Some((address, endpoint)) = certificates.mqtt.clone() {
+        mqtt = mqtt.with_tls(address, endpoint).await?;
+    }
+    let reloadable: Vec<Box<dyn reload::Part>> = vec![
+        Box::new(filter),
+        Box::new(mqtt.entrance()),
+        Box::new(certificates.clone()),
+        Box::new(http_access.clone()),
+        Box::new(Policies(mqtt.entrance())),
+    ];
+    let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
+    let parts =
+        Parts { pipeline: &pipeline, logs: [&logs.journal, &logs.windows, &logs.errors], broker: &mqtt.broker() };
+    let source = AppSource::new(&config, parts, reloader.outcome(), started);
+    let live = Live::new(logs.windows.clone(), logs.errors.clone());
+    let state = http::State::new(http::Parts {
+        config: config.clone(),
+        pipeline: Arc::new(pipeline.clone()),
+        journal: logs.journal.clone(),
+        live: live.clone(),
+        source: Arc::new(source),
+        metrics: prometheus,
+        entrance: Some(mqtt.entrance()),
+        access: http_access,
+        certificates: certificates.all(),
+        clock,
+    });
+    let mut http = http::Server::bind(&config.http, state).await?;
+    if let Some((address, endpoint)) = certificates.http.clone() {
+        http = http.with_tls(address, endpoint).await?;
+    }
+    Ok(Built { config, logs, runner, pipeline, live, certificates, mqtt, http, reloader, hangups })
+}
+
+fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Result<Running> {
+    let Built { config, logs, runner, pipeline, live, .. } = built;
+    let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+    let door_open = Arc::new(AtomicBool::new(false));
+    let pipeline_thread = failures.spawn("pipeline", {
+        let stop = stop.clone();
+        move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
+    })?;
+    let (from, output) = (logs.results_from, &config.errors.output);
+    let results = Results::new(
+        built.mqtt.broker(),
+        config.windows.publish.then(|| (logs.windows.clone(), from.0)),
+        output.publish.then(|| (logs.errors.clone(), from.1)),
+    );
+    let results_thread = failures.spawn("results", {
+        let (stop, opened) = (results_stop.clone(), door_open.clone());
+        move || {
+            // Sessions that are not yet restored would miss them.
+            while !opened.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
+                std::thread::park_timeout(RECOVERY_POLL);
+            }
+            results.run(&stop);
+            Ok(())
+        }
+    })?;
+    let live_thread = failures.spawn("live", {
+        let live = live.clone();
+        move || {
+            live.run();
+            Ok(())
+        }
+    })?;
+    let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
+    mqtt_tasks.spawn(door::open(built.mqtt, logs.journal.clone(), config.clone(), door_open, mqtt.clone()));
+    http_tasks.spawn(built.http.run(http.clone()));
+    http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
+    http_tasks.spawn(built.certificates.watch(http.clone()));
+    http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
+    if config.simulator.enabled {
+        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
+    }
+    let Logs { journal, windows, errors, .. } = logs;
+    Ok(Running {
+        addresses,
+        mqtt,
+        mqtt_tasks,
+        journal,
+        windows,
+        errors,
+        pipeline,
+        stop,
+        pipeline_thread,
+        results_stop,
+        results_thread,
+        live,
+        live_thread,
+        http,
+        http_tasks,
+    })
+}
+
+/// For scripts and tests that chose port 0.
+fn write_addresses(config: &Config, addresses: Addresses) -> anyhow::Result<()> {
+    let path = config.node.data_dir.join("addresses.json");
+    let text = json!({
+        "pid": std::process::id(),
+        "mqtt": addresses.mqtt.to_string(),
+        "mqtt_tls": addresses.mqtt_tls.map(|address| address.to_string()),
+        "http": addresses.http.to_string(),
+        "http_tls": addresses.http_tls.map(|address| address.to_string()),
+    })
+    .to_string();
+    replace_file(&RealDisk, &path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
