@@ -72,7 +72,10 @@ async fn restore(entrance: Entrance, broker: Arc<Broker>, config: Arc<Config>, j
 async fn store(broker: Arc<Broker>, journal: Log) {
     let storing = move || {
         broker.sync_retained();
-        broker.sync_sessions(journal.durable());
+        // Without it the journal would end elsewhere at the next start, which is safe and forgets packet identifiers.
+        if journal.sync().is_ok() {
+            broker.sync_sessions(journal.durable());
+        }
     };
     if tokio::task::spawn_blocking(storing).await.is_err() {
         tracing::error!("retained messages or sessions could not be stored; please report this defect");

@@ -145,11 +145,12 @@ impl Handle {
         Self { id, user, client_id, owner, outbound, lasting, changed, asked, looked, kept, totals }
     }
 
-    /// A session without a connection that goes on from where it was stored. What it may no longer have is for the
-    /// caller to take away.
+    /// A session without a connection that goes on from where it was stored: `exactly`, or a crash came between. What it
+    /// may no longer have is for the caller to take away.
     pub fn restored(
         id: u64,
         stored: StoredSession,
+        exactly: bool,
         permissions: Permissions,
         limits: QueueLimits,
         totals: Arc<Totals>,
@@ -161,11 +162,11 @@ impl Handle {
             let mut kept = handle.any();
             handle.hand_over(&mut kept, 0);
             kept.disconnected_ms = stored.disconnected_ms;
-            handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(stored.delivery, limits));
-            for id in stored.received {
+            let delivery = if exactly { stored.delivery } else { stored.delivery.after_a_crash() };
+            handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(delivery, limits));
+            for id in stored.received.into_iter().filter(|_| exactly) {
                 kept.received.insert(id);
             }
-            kept.received_until = stored.received_until;
             handle.set_expiry(&mut kept, stored.expiry_s);
         }
         handle
@@ -193,22 +194,24 @@ impl Handle {
         self.changed.load(Ordering::Acquire) && self.is_lasting()
     }
 
-    /// What a restart is to find of it, without its subscriptions; `None`: nothing now. Its QoS 2 publishes must be
-    /// durable in the journal, below `durable`: remembered without them, they would be lost.
-    pub fn to_stored(&self, kept: &Kept, durable: Lsn) -> Option<StoredSession> {
-        if self.owner() == DISCARDED || !self.is_lasting() || !kept.received.is_empty() && kept.received_until > durable
-        {
+    /// What a restart is to find of it, without its subscriptions; `None`: nothing. `stopped_at`: weir stops in an
+    /// orderly way and the journal ends there, so that nothing changes any more.
+    pub fn to_stored(&self, kept: &Kept, stopped_at: Option<Lsn>) -> Option<StoredSession> {
+        if self.owner() == DISCARDED || !self.is_lasting() {
             return None;
         }
         self.changed.store(false, Ordering::Release);
+        // Where weir goes on, the client may release an identifier and use it for another publish before a crash: taken
+        // for known after it, that one would be lost.
+        let received = if stopped_at.is_some() { kept.received.iter().collect() } else { Vec::new() };
         Some(StoredSession {
             owner: Owner::of(&self.client_id, &kept.login),
             expiry_s: kept.expiry_s,
             disconnected_ms: kept.disconnected_ms,
             subscriptions: Vec::new(),
             delivery: kept.delivery.to_stored(),
-            received: kept.received.iter().collect(),
-            received_until: kept.received_until,
+            received,
+            stopped_at,
         })
     }
 
@@ -398,7 +401,6 @@ impl Handle {
                     kept.received.insert(id);
                 }
                 kept.received_until = kept.received_until.max(until);
-                self.touch();
             }
             None => packet_ids.drain().for_each(drop),
         }
@@ -406,9 +408,7 @@ impl Handle {
 
     /// PUBREL: forgets the id; `false` if it was not held.
     pub fn release(&self, connection: ConnectionId, packet_id: u16) -> bool {
-        let released = self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id));
-        self.touch();
-        released
+        self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id))
     }
 
     fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {

@@ -178,7 +178,7 @@ async fn store_sessions(door: &Arc<Door>) {
     loop {
         every.tick().await;
         let door = Arc::clone(door);
-        let storing = move || door.broker.store_sessions(door.gate.durable(), false);
+        let storing = move || door.broker.store_sessions();
         if tokio::task::spawn_blocking(storing).await.is_err() {
             tracing::error!("storing MQTT sessions panicked; please report this defect");
         }

@@ -31,8 +31,9 @@ pub(crate) struct StoredSession {
     pub delivery: StoredDelivery,
     /// Packet ids of QoS 2 publishes that the client has not released.
     pub received: Vec<u16>,
-    /// Journal position that all of these publishes are below.
-    pub received_until: Lsn,
+    /// Where the journal ended when weir stopped in an orderly way with the session like this; `None`: weir went on, and
+    /// packet identifiers may have been used since.
+    pub stopped_at: Option<Lsn>,
 }
 
 /// Whose session it is.
@@ -154,7 +155,8 @@ impl StoredSession {
         put_u64(u64::from(self.expiry_s), &mut out);
         out.push(u8::from(self.disconnected_ms.is_some()));
         put_i64(self.disconnected_ms.unwrap_or(0), &mut out);
-        put_u64(self.received_until.0, &mut out);
+        out.push(u8::from(self.stopped_at.is_some()));
+        put_u64(self.stopped_at.map_or(0, |position| position.0), &mut out);
         put_u64(self.received.len() as u64, &mut out);
         for id in &self.received {
             put_u64(u64::from(*id), &mut out);
@@ -178,7 +180,8 @@ impl StoredSession {
         let expiry_s = reader.u32()?;
         let offline = reader.u8()? == 1;
         let disconnected_ms = Some(reader.i64()?).filter(|_| offline);
-        let received_until = Lsn(reader.u64()?);
+        let orderly = reader.u8()? == 1;
+        let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
         let count = reader.count()?;
         let id = |reader: &mut Reader<'_>| u16::try_from(reader.u32()?).map_err(|_| "a packet id beyond 16 bits");
         let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
@@ -186,7 +189,7 @@ impl StoredSession {
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
         let delivery = StoredDelivery::decode(&mut reader, timeline)?;
         reader.end()?;
-        Ok(Self { owner, expiry_s, disconnected_ms, subscriptions, delivery, received, received_until })
+        Ok(Self { owner, expiry_s, disconnected_ms, subscriptions, delivery, received, stopped_at })
     }
 }
 

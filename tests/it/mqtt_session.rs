@@ -67,7 +67,10 @@ fn a_kept_session_outlives_the_process() {
         publisher.publish_message(&Message::new("commands/c", "after", 1));
         let (mut client, present) = connect.accepted(weir.mqtt());
         assert!(present, "round {round}");
-        assert_eq!(client.take_message(), Message { dup: true, ..sent });
+        let again = client.take_message();
+        assert_eq!(again.text(), sent.text());
+        // After a crash it is not known which packet identifiers the client holds: others are used.
+        assert_eq!((again.dup, again.id == sent.id), (round < 2, round < 2));
         assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["waits", "after"]);
         client.disconnect();
         // Nothing of it is left for the next round.

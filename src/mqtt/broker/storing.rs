@@ -1,7 +1,7 @@
 //! Sessions over a restart: what changed is stored about once a second.
 //!
 //! Between a change and its storing a crash forgets the change: a message that was queued or acknowledged in that second
-//! is missing or comes again. An orderly stop stores everything.
+//! is missing or comes again. An orderly stop stores everything, packet identifiers too, which no older copy can tell.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::Broker;
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
-use crate::mqtt::handle::{Handle, lock};
+use crate::mqtt::handle::{Handle, Kept, lock};
 use crate::mqtt::session_store::{SessionStore, StoredSession};
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
@@ -29,11 +29,8 @@ impl Broker {
         let (now, mut restored) = (self.timeline.now(), 0);
         let mut sessions = lock(&self.sessions);
         for mut session in stored {
-            if session.received_until > journal_end {
-                // A crash took those publishes: the client sends them again, and they must not be taken for known.
-                session.received.clear();
-                session.received_until = journal_end;
-            }
+            // Each start adds to the journal: what a later run that crashed left in the store is older than its end.
+            let exactly = session.stopped_at == Some(journal_end);
             let disconnected_ms = session.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
             let expires = self.session_expiry(session.expiry_s).map(|life| {
                 let life_ms = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
@@ -51,7 +48,7 @@ impl Broker {
             };
             session.disconnected_ms = Some(disconnected_ms);
             let permissions = policy.permissions(&identity, Arc::clone(&session.owner.client_id));
-            self.restore(&mut sessions, session, expires, permissions);
+            self.restore(&mut sessions, session, exactly, expires, permissions);
             restored += 1;
         }
         if restored > 0 {
@@ -63,13 +60,14 @@ impl Broker {
         &self,
         sessions: &mut Sessions,
         mut session: StoredSession,
+        exactly: bool,
         expires: Option<Instant>,
         permissions: Permissions,
     ) {
         let number = sessions.number();
         let subscriptions = std::mem::take(&mut session.subscriptions);
         let (limits, totals) = (self.queue_limits, Arc::clone(&self.totals));
-        let handle = Arc::new(Handle::restored(number, session, permissions.clone(), limits, totals));
+        let handle = Arc::new(Handle::restored(number, session, exactly, permissions.clone(), limits, totals));
         let mut kept = handle.any();
         for filter in &subscriptions {
             // A bound that is lower now has the rest of them missing; it is counted.
@@ -91,46 +89,57 @@ impl Broker {
         self.timers_changed.notify_one();
     }
 
-    /// Stores sessions that changed, whose QoS 2 publishes the journal has synced below `durable`; `all`: every one
-    /// of them, however much that is.
-    pub(crate) fn store_sessions(&self, durable: Lsn, all: bool) {
+    /// Stores sessions that changed, as many as a round may.
+    pub(crate) fn store_sessions(&self) {
         let Some(store) = self.session_store.get() else { return };
         // A slow disk gets the next round when it is done with this one.
-        if !all && store.unwritten() > 0 {
+        if store.unwritten() > 0 {
             return;
         }
-        let changed: Vec<Arc<Handle>> = {
-            let sessions = lock(&self.sessions);
-            sessions.by_client.values().filter(|handle| handle.is_to_store()).map(Arc::clone).collect()
-        };
         let (now, mut bytes) = (self.timeline.now(), 0);
-        for handle in changed {
-            if bytes > ROUND_BYTES && !all {
+        for handle in self.handles(Handle::is_to_store) {
+            if bytes > ROUND_BYTES {
                 return;
             }
-            bytes += self.store_session(store, &handle, durable, now, all);
+            // Locked until the store has it: the end of a session removes it there, and must come later.
+            let mut kept = handle.any();
+            let waits = kept.stored.is_some_and(|(at, bytes)| {
+                now.saturating_duration_since(at) < Duration::from_secs((bytes / SESSION_BYTES_PER_SECOND) as u64)
+            });
+            if !waits {
+                let stored = self.store_session(store, &handle, &kept, None);
+                kept.stored = Some((now, stored));
+                bytes += stored;
+            }
         }
     }
 
-    /// Stores one session if its turn has come; returns its bytes.
-    fn store_session(&self, store: &SessionStore, handle: &Handle, durable: Lsn, now: Instant, all: bool) -> usize {
-        // Locked until the store has it: the end of a session removes it there, and must come later.
-        let mut kept = handle.any();
-        let waits = kept.stored.is_some_and(|(at, bytes)| {
-            now.saturating_duration_since(at) < Duration::from_secs((bytes / SESSION_BYTES_PER_SECOND) as u64)
-        });
-        if waits && !all {
-            return 0;
+    /// Weir stops, no client is connected, and the journal ends at `stopped_at`: every session is in the store as it is
+    /// when this returns, within its time limit.
+    pub fn sync_sessions(&self, stopped_at: Lsn) {
+        let Some(store) = self.session_store.get() else { return };
+        for handle in self.handles(Handle::is_lasting) {
+            let kept = handle.any();
+            self.store_session(store, &handle, &kept, Some(stopped_at));
         }
-        let Some(mut session) = handle.to_stored(&kept, durable) else { return 0 };
+        store.sync();
+    }
+
+    fn handles(&self, wanted: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
+        lock(&self.sessions).by_client.values().filter(|handle| wanted(handle)).map(Arc::clone).collect()
+    }
+
+    /// Stores one session; returns its bytes, about.
+    fn store_session(&self, store: &SessionStore, handle: &Handle, kept: &Kept, stopped_at: Option<Lsn>) -> usize {
+        const FRAMING: usize = 256;
+        let Some(mut session) = handle.to_stored(kept, stopped_at) else { return 0 };
         {
             let subscriptions = self.read_subscriptions();
             let find = |filter: &str| Some(subscriptions.find(filter, handle.id)?.to_filter(filter));
             session.subscriptions = kept.filters.iter().filter_map(|filter| find(filter)).collect();
         }
         let filters: usize = kept.filters.iter().map(|filter| filter.len() + 8).sum();
-        let bytes = session.delivery.bytes() + session.received.len() * 2 + filters;
-        kept.stored = Some((now, bytes));
+        let bytes = session.delivery.bytes() + session.received.len() * 2 + filters + FRAMING;
         store.put(&session, &self.timeline);
         bytes
     }
@@ -139,14 +148,6 @@ impl Broker {
     pub(super) fn unstored_sessions(&self) -> usize {
         let Some(store) = self.session_store.get() else { return 0 };
         lock(&self.sessions).by_client.values().filter(|handle| handle.is_to_store()).count() + store.unwritten()
-    }
-
-    /// Everything up to now is in the store when this returns, within its time limit.
-    pub fn sync_sessions(&self, durable: Lsn) {
-        self.store_sessions(durable, true);
-        if let Some(store) = self.session_store.get() {
-            store.sync();
-        }
     }
 
     /// The session has ended, or ends with its connection from now on.

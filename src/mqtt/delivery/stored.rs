@@ -43,6 +43,24 @@ impl Delivery {
     }
 }
 
+/// Packet identifiers that are passed over after a crash: as many messages would have to be sent to one client between
+/// two rounds of storing for one to be used that the client still holds.
+const PASSED_OVER: u64 = 1 << 15;
+
+impl StoredDelivery {
+    /// What is left of it when a crash came later: which identifiers the client holds is not known, and a new message
+    /// under one of them would be taken for an old one. What was in flight is sent once more, as new.
+    pub fn after_a_crash(mut self) -> Self {
+        let published = self.inflight.drain(..).filter_map(|stage| match stage {
+            Some(InFlight::Published(queued)) => Some(Queued { counted: false, ..queued }),
+            Some(InFlight::Released) | None => None,
+        });
+        let mut queue: Vec<Queued> = published.collect();
+        queue.append(&mut self.queue);
+        Self { first: self.first + PASSED_OVER, inflight: Vec::new(), queue }
+    }
+}
+
 const ACKNOWLEDGED: u8 = 0;
 const RELEASED: u8 = 1;
 const PUBLISHED: u8 = 2;

@@ -136,24 +136,45 @@ fn what_ended_does_not_come_back() {
     assert_eq!(life.broker.stats().sessions, 2, "the one that is connected, and the one with 9 s left");
 }
 
-/// The client sends them again after the crash that took them: they must be journaled then.
+/// A stored packet identifier may have been released and used again before a crash: a publish that was lost with the
+/// journal's tail would be taken for known. So only an orderly stop tells identifiers, and only to the next start.
 #[test]
-fn qos_2_publishes_that_a_crash_took_are_not_taken_for_known() {
+fn packet_identifiers_are_known_only_after_an_orderly_stop() {
     let directory = tempfile::TempDir::new().unwrap();
     let life = Life::begin(directory.path(), Arc::default(), Lsn(0));
     let one = life.attach("one", true, 60);
+    life.subscribe(&one, "t", 2);
+    life.broker.publish("t", "a".into(), 1, false);
+    life.broker.publish("t", "b".into(), 2, false);
+    assert_eq!(sent(&one), [publish(1, false, 1, b"a"), publish(2, false, 2, b"b")]);
+    one.handle.acknowledge(one.connection, frame::PUBREC, 2, 0).unwrap();
+    life.broker.publish("t", "c".into(), 1, false);
     let mut ids = PacketIds::default();
     ids.insert(9);
     one.handle.hold(one.connection, &mut ids, Lsn(5));
-    life.broker.sync_sessions(Lsn(4));
-    assert_eq!(life.broker.stats().unstored_sessions, 1, "it is stored once the journal has them");
-    life.broker.sync_sessions(Lsn(5));
-    for (journal_end, held) in [(Lsn(4), false), (Lsn(5), true)] {
+    let check = |journal_end, exactly: bool| {
         let after = copied(directory.path());
         let life = Life::begin(after.path(), Arc::default(), journal_end);
+        assert_eq!(life.broker.stats().queued_messages, if exactly { 1 } else { 2 });
         let one = life.attach("one", false, 60);
-        assert_eq!((one.session_present, one.handle.holds(one.connection, 9)), (true, held));
+        assert_eq!((one.session_present, one.handle.holds(one.connection, 9)), (true, exactly));
+        let again = sent(&one);
+        if exactly {
+            let released = Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
+            assert_eq!(again, [publish(1, true, 1, b"a"), released, publish(3, false, 1, b"c")]);
+        } else {
+            // Under identifiers that the client does not hold; what it has received is not sent again.
+            assert_eq!(again, [publish(32_769, false, 1, b"a"), publish(32_770, false, 1, b"c")]);
+        }
+    };
+    life.broker.store_sessions();
+    while life.broker.stats().unstored_sessions > 0 {
+        std::thread::yield_now();
     }
+    check(Lsn(5), false);
+    life.broker.sync_sessions(Lsn(5));
+    check(Lsn(5), true);
+    check(Lsn(7), false);
 }
 
 #[test]
