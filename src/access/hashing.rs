@@ -140,8 +140,10 @@ impl Shared {
     fn spawn(self: &Arc<Self>) -> Result<(), Busy> {
         let shared = Arc::clone(self);
         let spawned = thread::Builder::new().name("argon2".into()).spawn(move || {
-            let _counted = Counted(&shared);
+            let counted = Counted(&shared);
             shared.work();
+            // Without work it was taken out of the count before the lock was given back.
+            std::mem::forget(counted);
         });
         match spawned {
             Ok(_) => Ok(()),
@@ -184,13 +186,15 @@ impl Shared {
             queue = woken;
             queue.idle -= 1;
             if waited.timed_out() && queue.waiting() == 0 {
+                // Here, or work that comes right after would be left to a thread that is gone.
+                queue.threads -= 1;
                 return None;
             }
         }
     }
 }
 
-/// A thread that counts while it lives, whatever ends it.
+/// Takes a thread out of the count that ends by a panic.
 struct Counted<'a>(&'a Shared);
 
 impl Drop for Counted<'_> {
