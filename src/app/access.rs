@@ -1,6 +1,5 @@
 //! Who may connect: the files are read at start, and by `weir check`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir::access::{Access, Policy};
@@ -60,15 +59,9 @@ pub fn check(config: &Config) -> Findings {
 
 /// What is to be said where whoever reaches a listener is let in.
 fn open_listeners(config: &Config) -> Option<String> {
-    let listeners = [
-        ("mqtt.listen", Some(config.mqtt.listen)),
-        ("mqtt.tls.listen", config.mqtt.tls.listen),
-        ("http.listen (/mqtt)", Some(config.http.listen)),
-        ("http.tls.listen (/mqtt)", config.http.tls.listen),
-    ];
-    let reached = |address: &SocketAddr| !address.ip().is_loopback();
-    let open: Vec<_> =
-        listeners.iter().filter(|(_, at)| at.as_ref().is_some_and(reached)).map(|(key, _)| *key).collect();
+    let reached = config.listeners().filter(|(_, address)| !address.ip().is_loopback());
+    let way_in = |(key, _): (&str, _)| if key.starts_with("http") { format!("{key} (/mqtt)") } else { key.to_owned() };
+    let open: Vec<String> = reached.map(way_in).collect();
     (config.mqtt.allows_anonymous() && !open.is_empty()).then(|| {
         let listeners = open.join(", ");
         format!("mqtt.allow_anonymous = true: whoever reaches {listeners} may connect to MQTT without credentials")

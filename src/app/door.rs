@@ -22,6 +22,9 @@ use weir::simulator;
 /// How long the stores of retained messages and of sessions may take to open and load.
 const RESTORE_LIMIT: Duration = Duration::from_secs(20);
 
+/// Pause between two looks at how far the journal is synced; it is done when the stores are open, as a rule.
+const SYNC_POLL: Duration = Duration::from_millis(1);
+
 /// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
 /// then the door opens. On a full disk it stays closed until there is space.
 pub async fn open(
@@ -36,13 +39,22 @@ pub async fn open(
     let mut start = Records::default();
     start.push_with(record::encode_resumed);
     start.push_with(|out| record::encode_settings(&settings, out));
-    while journal.append(&start, None) == Err(AppendError::Full) {
+    let mut begun = journal.append(&start, None);
+    while begun == Err(AppendError::Full) {
         if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
             return;
         }
+        begun = journal.append(&start, None);
     }
     let broker = server.broker();
     restore(server.entrance(), broker.clone(), config, journal_end).await;
+    // What is restored as exact holds for the end that the journal had. Once clients are served no crash may find that end
+    // again, so this start has to be on disk by now; on a full disk that takes until there is space.
+    while begun.as_ref().is_ok_and(|end| journal.durable() < *end) {
+        if cancel.run_until_cancelled(tokio::time::sleep(SYNC_POLL)).await.is_none() {
+            return;
+        }
+    }
     opened.store(true, Ordering::Release);
     server.run(cancel).await;
     store(broker, journal).await;
@@ -73,8 +85,8 @@ async fn store(broker: Arc<Broker>, journal: Log) {
     let storing = move || {
         broker.sync_retained();
         // Without it the journal would end elsewhere at the next start, which is safe and forgets packet identifiers.
-        if journal.sync().is_ok() {
-            broker.sync_sessions(journal.durable());
+        if let Ok(stopped_at) = journal.sync() {
+            broker.sync_sessions(stopped_at);
         }
     };
     if tokio::task::spawn_blocking(storing).await.is_err() {

@@ -36,20 +36,8 @@ fn node(document: &mut Document<'_>) {
     }
 }
 
-/// Every listener that is on, with the key that says where.
-fn all_listeners(document: &Document<'_>) -> Vec<(&'static str, SocketAddr)> {
-    let config = &document.config;
-    let listeners = [
-        ("mqtt.listen", Some(config.mqtt.listen)),
-        ("mqtt.tls.listen", config.mqtt.tls.listen),
-        ("http.listen", Some(config.http.listen)),
-        ("http.tls.listen", config.http.tls.listen),
-    ];
-    listeners.into_iter().filter_map(|(key, address)| Some((key, address?))).collect()
-}
-
 fn listeners(document: &mut Document<'_>) {
-    let all = all_listeners(document);
+    let all: Vec<_> = document.config.listeners().collect();
     for (index, (key, address)) in all.iter().enumerate() {
         let same = |other: &SocketAddr| {
             let overlap = address.ip() == other.ip() || address.ip().is_unspecified() || other.ip().is_unspecified();

@@ -103,6 +103,19 @@ pub enum OnDeniedPublish {
     Ignore,
 }
 
+impl Config {
+    /// Every listener that is on, with the key that says where.
+    pub fn listeners(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let listeners = [
+            ("mqtt.listen", Some(self.mqtt.listen)),
+            ("mqtt.tls.listen", self.mqtt.tls.listen),
+            ("http.listen", Some(self.http.listen)),
+            ("http.tls.listen", self.http.tls.listen),
+        ];
+        listeners.into_iter().filter_map(|(key, address)| Some((key, address?)))
+    }
+}
+
 impl Mqtt {
     /// Whether clients may connect without credentials: as configured, else where there is nothing by which clients could
     /// say who they are.
