@@ -167,9 +167,10 @@ fn silent_handshakes_disturb_nobody() {
     let limits = [("mqtt.connect_timeout", "'2s'"), ("mqtt.tls.max_handshakes", "100")];
     let weir = start(&authority, &limits);
     let done = AtomicBool::new(false);
+    // It is inside before the others come: where all places are taken by newcomers, one more is refused for a second.
+    let mut device = client(&authority, &weir, Version::V4, "good");
     std::thread::scope(|scope| {
         let good = scope.spawn(|| {
-            let mut device = client(&authority, &weir, Version::V4, "good");
             let mut count = 0;
             while !done.load(Ordering::Relaxed) || count < 100 {
                 device.telemetry("good", &format!(r#"{{"metric":"m","value":1,"seq":{count}}}"#));
