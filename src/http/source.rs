@@ -33,6 +33,10 @@ pub struct Door {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+    /// Wills that a restart finds.
+    pub wills: usize,
+    /// Sessions and wills that changed and are not on disk yet.
+    pub unstored_sessions: usize,
 }
 
 /// How the last reload of the configuration ended (SIGHUP).

@@ -4,6 +4,7 @@ mod restrict;
 mod sessions;
 mod storing;
 mod subscribe;
+mod wills;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,11 +20,13 @@ use super::meters::Meters;
 use super::retained::Retained;
 use super::retained_store::RetainedStore;
 use super::session_store::SessionStore;
+use super::slot_store::Mark;
 use super::subscriptions::Subscriptions;
 use super::timeline::Timeline;
 use crate::config::Mqtt;
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
+use wills::Wills;
 
 /// Numbers for metrics and status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,11 +51,13 @@ pub struct BrokerStats {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
-    /// Sessions that changed and are not on disk yet.
+    /// Wills that a restart is to find: of connected clients, waiting for their delay, or published just now.
+    pub wills: usize,
+    /// Sessions and wills that changed and are not on disk yet.
     pub unstored_sessions: usize,
 }
 
-/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, and held briefly.
+/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, wills, and held briefly.
 #[derive(Debug)]
 pub struct Broker {
     sessions: Mutex<Sessions>,
@@ -62,8 +67,11 @@ pub struct Broker {
     retained: Mutex<Retained>,
     /// The newest `$SYS` messages, which come with a subscription like retained ones.
     system: Mutex<Retained>,
-    /// Where sessions are kept over a restart.
+    wills: Mutex<Wills>,
+    /// Where sessions and wills are kept over a restart.
     session_store: OnceLock<SessionStore>,
+    /// What the last round of storing changed in it.
+    last_round: Mutex<Mark>,
     totals: Arc<Totals>,
     queue_limits: QueueLimits,
     max_connections: usize,
@@ -90,7 +98,9 @@ impl Broker {
             version: AtomicU64::new(1),
             retained: Mutex::new(Retained::new(config.max_retained_messages, config.max_retained_bytes)),
             system: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
+            wills: Mutex::default(),
             session_store: OnceLock::new(),
+            last_round: Mutex::default(),
             totals: Arc::default(),
             queue_limits,
             max_connections: config.max_connections,
@@ -148,6 +158,8 @@ impl Broker {
             let retained = lock(&self.retained);
             (retained.len(), retained.bytes())
         };
+        // Before what is not stored: whoever sees a will and then nothing that is not stored knows that it is stored.
+        let wills = lock(&self.wills).len();
         BrokerStats {
             connections,
             sessions,
@@ -159,6 +171,7 @@ impl Broker {
             sessions_expired,
             queued_messages: self.totals.messages.load(Ordering::Relaxed),
             queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
+            wills,
             unstored_sessions: self.unstored_sessions(),
         }
     }

@@ -100,11 +100,26 @@ impl Close {
         }
     }
 
-    /// Whether the will is published. Not when weir itself stops: no subscriber is left to see it, and the client's
-    /// next connection replaces it.
-    pub fn publishes_will(self) -> bool {
-        !matches!(self, Close::Normal | Close::ShuttingDown | Close::Journal)
+    /// What becomes of the will [MQTT-3.1.2-8], [MQTT-3.14.4-3]. Where the journal failed weir ends, and the will is
+    /// deferred to the next start as after a crash [section 3.1.2.5].
+    pub fn will(self) -> WillEnd {
+        match self {
+            Close::Normal => WillEnd::Discarded,
+            Close::Journal => WillEnd::Deferred,
+            _ => WillEnd::Published,
+        }
     }
+}
+
+/// What the end of a connection does to its will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WillEnd {
+    /// It is published, after its delay.
+    Published,
+    /// Nobody gets it.
+    Discarded,
+    /// The next start publishes it, after its delay.
+    Deferred,
 }
 
 #[cfg(test)]
@@ -112,11 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_will_is_published_unless_the_client_said_goodbye_or_weir_stops() {
-        assert!(!Close::Normal.publishes_will());
-        assert!(!Close::ShuttingDown.publishes_will());
-        for close in [Close::NormalWithWill, Close::Lost, Close::Malformed, Close::KeepAlive, Close::TakenOver] {
-            assert!(close.publishes_will(), "{close:?}");
+    fn a_will_is_published_unless_the_client_said_goodbye() {
+        assert_eq!(Close::Normal.will(), WillEnd::Discarded);
+        assert_eq!(Close::Journal.will(), WillEnd::Deferred);
+        for close in [Close::NormalWithWill, Close::Lost, Close::Malformed, Close::KeepAlive, Close::ShuttingDown] {
+            assert_eq!(close.will(), WillEnd::Published, "{close:?}");
         }
     }
 

@@ -89,7 +89,7 @@ pub(crate) struct Kept {
     /// When it ends if no connection comes, as the broker's timers know it.
     pub expires: Option<(Instant, u64)>,
     /// A will that waits for its delay, and until when, as the broker's timers know it.
-    pub will: Option<(Will, (Instant, u64))>,
+    pub will: Option<(Arc<Will>, (Instant, u64))>,
     /// When it was last stored, and its bytes then.
     pub stored: Option<(Instant, usize)>,
     delivery: Delivery,

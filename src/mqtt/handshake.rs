@@ -72,7 +72,7 @@ pub(crate) struct Welcome {
     pub connect: Connect,
     pub login: Login,
     pub attached: Attached,
-    pub will: Option<Will>,
+    pub will: Option<Arc<Will>>,
     /// The CONNACK.
     pub reply: Vec<u8>,
 }
@@ -157,6 +157,7 @@ pub(crate) fn welcome(
         broker.detach(&attached.handle, attached.connection, 0, None);
         return Err(Refusal::silent(reason));
     }
+    let will = will.map(|will| broker.take_will(will, &attached.handle));
     Ok(Welcome { connect, login, attached, will, reply })
 }
 
@@ -213,7 +214,8 @@ fn check_will(will: codec::Will, connect: &Connect, login: &Login, policy: &Poli
     }
     let message =
         Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
-    Ok(Will { client_id, login: login.clone(), message, expiry_s: will.expiry_s, delay_s: will.delay_s })
+    let (expiry_s, delay_s) = (will.expiry_s, will.delay_s);
+    Ok(Will { number: 0, client_id, login: login.clone(), message, expiry_s, delay_s })
 }
 
 /// The client identifier as the journal and log lines have it.

@@ -25,9 +25,9 @@ use crate::tls::{Endpoint, HandshakeError};
 
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How often retained messages whose time is over are forgotten where `$SYS` is off.
 /// Between two rounds of storing sessions.
 const STORE_EVERY: Duration = Duration::from_secs(1);
+/// How often retained messages whose time is over are forgotten where `$SYS` is off.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -126,6 +126,8 @@ impl Server {
     pub async fn run(self, cancel: CancellationToken) {
         let Self { plain, secure, entrance } = self;
         let door = Arc::clone(entrance.door());
+        // A client that comes back says what it is now: the wills of the connections that ended with weir come before.
+        cancel.run_until_cancelled(service::publish_due(&door)).await;
         entrance.spawn(service::keep_time(Arc::clone(&door), cancel.clone()));
         entrance.open();
         tokio::select! {
@@ -171,14 +173,14 @@ async fn keep_retained(door: &Door) {
     }
 }
 
-/// Stores sessions that changed, off the event loop: there may be many.
+/// Stores sessions and wills that changed, off the event loop: there may be many.
 async fn store_sessions(door: &Arc<Door>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         let door = Arc::clone(door);
-        let storing = move || door.broker.store_sessions();
+        let storing = move || door.broker.store_sessions(door.gate.durable());
         if tokio::task::spawn_blocking(storing).await.is_err() {
             tracing::error!("storing MQTT sessions panicked; please report this defect");
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::message::Message;
 use super::retained_store::RetainedStore;
+use super::slot_store::Mark;
 use super::timeline::Timeline;
 use super::topic;
 
@@ -34,6 +35,11 @@ impl Retained {
     /// Where changes go.
     pub fn store(&self) -> Option<RetainedStore> {
         self.kept_in.as_ref().map(|(store, _)| store.clone())
+    }
+
+    /// What its store has changed up to now; `None` where there is none.
+    pub fn mark(&self) -> Option<Mark> {
+        self.kept_in.as_ref().map(|(store, _)| store.mark())
     }
 
     /// Keeps `message` as its topic's retained one; an empty payload removes it [MQTT-3.3.1-6]. `false`: a bound is

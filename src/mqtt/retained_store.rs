@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::message::Message;
-use super::slot_store::{Kind, SlotStore, Value};
+use super::slot_store::{Kind, Mark, SlotStore, Value};
 use super::timeline::Timeline;
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -65,6 +65,16 @@ impl RetainedStore {
     /// Removes a topic's message a moment later.
     pub(crate) fn remove(&self, topic: &str) {
         self.0.remove(topic);
+    }
+
+    /// What was changed up to now.
+    pub(crate) fn mark(&self) -> Mark {
+        self.0.mark()
+    }
+
+    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    pub(crate) fn is_written(&self, mark: Mark) -> bool {
+        self.0.is_written(mark)
     }
 
     /// Returns when everything up to now is on disk, or after 5 s.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
 use super::auth;
-use super::close::Close;
+use super::close::{Close, WillEnd};
 use super::codec::Connect;
 use super::connection::{Connection, Start};
 use super::handshake::{self, Refusal, Welcome};
@@ -23,14 +23,14 @@ use super::permission::{self, Verdict};
 use super::session::{Session, SessionOptions};
 use super::will::Will;
 use crate::core::record;
-use crate::log::{AppendError, Records};
+use crate::log::{AppendError, Lsn, Records};
 use crate::telemetry::audit::{self, Kind, Who};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes discarded while lingering at most.
 const LINGER_BYTES: usize = 1024 * 1024;
-/// How long a will waits for room in the journal.
+/// How long wills that are due together wait for room in the journal.
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the first packet of a connection was.
@@ -142,14 +142,18 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     audit::record(Kind::MqttDisconnected, &who, "", close.label());
     tracing::debug!(%client_id, reason = close.label(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
-    let will = will.filter(|_| close.publishes_will()).map(|mut will| {
-        will.message.publisher = attached.handle.id;
-        will
-    });
+    let will = match close.will() {
+        WillEnd::Published => will,
+        WillEnd::Deferred => None,
+        WillEnd::Discarded => {
+            will.inspect(|will| door.broker.discard_will(will));
+            None
+        }
+    };
     let will = door.broker.detach(&attached.handle, attached.connection, expiry_s, will);
     attached.handle.looked();
     if let Some(will) = will {
-        publish_will(&door, will).await;
+        publish_will(&door, &will, Instant::now() + WILL_PATIENCE).await;
     }
     if close != Close::Lost {
         finish(stream, &unsent).await;
@@ -179,10 +183,7 @@ async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
 /// Ends sessions when their time is over and publishes wills when their delay is, until `cancel`.
 pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
     loop {
-        let (wills, next) = door.broker.due();
-        for will in wills {
-            publish_will(&door, will).await;
-        }
+        let next = publish_due(&door).await;
         let until_next = async {
             match next {
                 Some(at) => sleep_until(at.into()).await,
@@ -197,20 +198,41 @@ pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
     }
 }
 
+/// Ends the sessions whose time is over and publishes the wills that are due; returns when to look again.
+pub(crate) async fn publish_due(door: &Door) -> Option<std::time::Instant> {
+    let (wills, next) = door.broker.due();
+    let patience = Instant::now() + WILL_PATIENCE;
+    for will in wills {
+        publish_will(door, &will, patience).await;
+    }
+    next
+}
+
 /// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
 /// begins now.
-async fn publish_will(door: &Door, will: Will) {
-    let Verdict::Allowed { own_device } = judge_will(door, &will) else {
+async fn publish_will(door: &Door, will: &Will, patience: Instant) {
+    let Verdict::Allowed { own_device } = judge_will(door, will) else {
         let user = will.login.identity.user.as_deref();
         let who = Who { client_id: Some(&will.client_id), user, address: will.login.address };
         audit::record(Kind::WillDenied, &who, &will.message.topic, "not published: the rules changed");
-        return door.meters.dropped_will_denied.increment(1);
+        door.meters.dropped_will_denied.increment(1);
+        return door.broker.discard_will(will);
     };
-    if door.ingest.contains(&will.message.topic) && !journal_will(door, &will, own_device.as_deref()).await {
-        door.meters.dropped_will.increment(1);
+    let mut journal = Lsn(0);
+    if door.ingest.contains(&will.message.topic) {
+        journal = match journal_will(door, will, own_device.as_deref(), patience).await {
+            Ok(end) => end,
+            // Weir ends; the next start finds the will where it is.
+            Err(AppendError::Closed) => return,
+            Err(AppendError::Full | AppendError::TooLarge { .. }) => {
+                door.meters.dropped_will.increment(1);
+                journal
+            }
+        };
     }
     let expires = will.expiry_s.map(|seconds| door.now() + Duration::from_secs(u64::from(seconds)));
-    door.broker.deliver(&Arc::new(Message { expires, ..will.message }));
+    door.broker.deliver(&Arc::new(Message { expires, ..will.message.clone() }));
+    door.broker.will_published(will, journal);
 }
 
 fn judge_will(door: &Door, will: &Will) -> Verdict {
@@ -224,8 +246,13 @@ fn judge_will(door: &Door, will: &Will) -> Verdict {
     }
 }
 
-/// Whether the journal took it in time.
-async fn journal_will(door: &Door, will: &Will, own_device: Option<&str>) -> bool {
+/// Where the journal ends that has it; an error where the journal had no room until `patience`.
+async fn journal_will(
+    door: &Door,
+    will: &Will,
+    own_device: Option<&str>,
+    patience: Instant,
+) -> Result<Lsn, AppendError> {
     const ATTEMPTS: usize = 3;
     let publish = record::Publish {
         client_id: &will.client_id,
@@ -245,10 +272,10 @@ async fn journal_will(door: &Door, will: &Will, own_device: Option<&str>) -> boo
             match door.gate.append(&records, None, None, door.now()) {
                 Err(AppendError::Full) if door.gate.poll_room(context).is_pending() => return Poll::Pending,
                 Err(AppendError::Full) => {}
-                done => return Poll::Ready(done.is_ok()),
+                done => return Poll::Ready(done),
             }
         }
-        Poll::Ready(false)
+        Poll::Ready(Err(AppendError::Full))
     });
-    timeout(WILL_PATIENCE, appended).await.unwrap_or(false)
+    timeout_at(patience, appended).await.unwrap_or(Err(AppendError::Full))
 }

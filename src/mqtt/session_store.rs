@@ -1,4 +1,6 @@
-//! Sessions on disk: those that outlive their connection outlive weir's process too.
+//! Sessions on disk: those that outlive their connection outlive weir's process too, and so does every will.
+
+mod stored_will;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +8,9 @@ use std::time::Duration;
 
 use super::codec::{Filter, RetainHandling};
 use super::delivery::StoredDelivery;
-use super::slot_store::{Kind, SlotStore, Value};
+use super::slot_store::{Kind, Mark, SlotStore, Value};
 use super::timeline::Timeline;
+use super::will::Will;
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
@@ -15,9 +18,17 @@ use crate::disk::Disk;
 use crate::log::Lsn;
 use crate::telemetry::names;
 
-/// Where sessions are kept over restarts. Clones share it.
+/// Where sessions and wills are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SessionStore(SlotStore<Encoded>);
+
+/// What a restart finds.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub sessions: Vec<StoredSession>,
+    /// Wills whose clients did not take them back, by number.
+    pub wills: Vec<Will>,
+}
 
 /// A session as it is kept.
 #[derive(Debug)]
@@ -76,17 +87,21 @@ impl SessionStore {
         SlotStore::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// The sessions that were stored, once.
-    pub(crate) fn load(&self, timeline: &Timeline) -> Vec<StoredSession> {
-        let decode = |encoded: Encoded| match StoredSession::decode(&encoded.bytes, timeline) {
-            Ok(session) => Some(session),
-            Err(wrong) => {
-                tracing::error!("a stored MQTT session cannot be read and has ended: {wrong}");
-                self.0.remove(&encoded.name);
-                None
+    /// What was stored, once.
+    pub(crate) fn load(&self, timeline: &Timeline) -> Restored {
+        let mut restored = Restored::default();
+        for Encoded { name, bytes } in self.0.load() {
+            let decoded = match bytes.first() {
+                Some(&WILL) => stored_will::decode(&bytes).map(|will| restored.wills.push(will)),
+                _ => StoredSession::decode(&bytes, timeline).map(|session| restored.sessions.push(session)),
+            };
+            if let Err(wrong) = decoded {
+                tracing::error!("a stored MQTT session or will cannot be read and has ended: {wrong}");
+                self.0.remove(&name);
             }
-        };
-        self.0.load().into_iter().filter_map(decode).collect()
+        }
+        restored.wills.sort_by_key(|will| will.number);
+        restored
     }
 
     /// Stores a session a moment later.
@@ -99,9 +114,29 @@ impl SessionStore {
         self.0.remove(&name(user, client_id));
     }
 
-    /// Sessions that wait to be written.
+    /// Stores a will a moment later.
+    pub(crate) fn put_will(&self, will: &Will) {
+        self.0.put(Encoded { name: will_name(will.number), bytes: stored_will::encode(will) });
+    }
+
+    /// Removes a will a moment later.
+    pub(crate) fn remove_will(&self, number: u64) {
+        self.0.remove(&will_name(number));
+    }
+
+    /// Sessions and wills that wait to be written.
     pub(crate) fn unwritten(&self) -> usize {
         self.0.unwritten()
+    }
+
+    /// What was changed up to now.
+    pub(crate) fn mark(&self) -> Mark {
+        self.0.mark()
+    }
+
+    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    pub(crate) fn is_written(&self, mark: Mark) -> bool {
+        self.0.is_written(mark)
     }
 
     /// Returns when everything up to now is on disk, or after 5 s.
@@ -110,10 +145,17 @@ impl SessionStore {
     }
 }
 
-/// Version of the encoding.
-const VERSION: u8 = 1;
+/// First byte of a session: the version of its encoding. Those of sessions are below 128.
+const SESSION: u8 = 1;
+/// First byte of a will: 128 and the version of its encoding.
+const WILL: u8 = 128 + 1;
 
-/// A session's name, and its bytes, version and all.
+/// What wills are found by. The names of sessions have a NUL in them.
+fn will_name(number: u64) -> Box<str> {
+    number.to_string().into()
+}
+
+/// The name and the bytes of a session or will.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Encoded {
     name: Box<str>,
@@ -123,7 +165,7 @@ struct Encoded {
 impl Value for Encoded {
     const KIND: Kind = Kind {
         directory: "sessions",
-        what: "MQTT sessions",
+        what: "MQTT sessions and wills",
         moved_aside: names::MQTT_SESSIONS_MOVED_ASIDE,
         failures: names::MQTT_SESSIONS_FAILURES,
     };
@@ -149,7 +191,7 @@ impl Value for Encoded {
 impl StoredSession {
     fn encode(&self, timeline: &Timeline) -> Vec<u8> {
         let Owner { user, client_id, certified } = &self.owner;
-        let mut out = vec![VERSION, u8::from(user.is_some()), u8::from(*certified)];
+        let mut out = vec![SESSION, u8::from(user.is_some()), u8::from(*certified)];
         put_bytes(user.as_deref().unwrap_or_default().as_bytes(), &mut out);
         put_bytes(client_id.as_bytes(), &mut out);
         put_u64(u64::from(self.expiry_s), &mut out);
@@ -171,7 +213,7 @@ impl StoredSession {
 
     fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, Invalid> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
+        if reader.u8()? != SESSION {
             return Err("it is of another version of weir");
         }
         let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);

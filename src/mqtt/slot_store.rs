@@ -63,18 +63,26 @@ struct Shared<V> {
     loaded: Mutex<Vec<V>>,
 }
 
+/// Everything that was changed in a store up to some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark(u64);
+
 /// What the thread has yet to write: the newest state of each changed name, so no more than there are names.
 #[derive(Debug)]
 struct Pending<V> {
     values: BTreeMap<Box<str>, Option<V>>,
     /// Values that are being written.
     writing: usize,
+    /// Changes up to now.
+    changed: Mark,
+    /// Those that are on disk.
+    written: Mark,
     failed: bool,
 }
 
 impl<V> Default for Pending<V> {
     fn default() -> Self {
-        Self { values: BTreeMap::new(), writing: 0, failed: false }
+        Self { values: BTreeMap::new(), writing: 0, changed: Mark(0), written: Mark(0), failed: false }
     }
 }
 
@@ -133,6 +141,17 @@ impl<V: Value> SlotStore<V> {
         lock(&self.0.pending).unwritten()
     }
 
+    /// What was changed up to now.
+    pub fn mark(&self) -> Mark {
+        lock(&self.0.pending).changed
+    }
+
+    /// Whether everything up to `mark` is on disk; also where it will not get there any more, since the store failed.
+    pub fn is_written(&self, mark: Mark) -> bool {
+        let pending = lock(&self.0.pending);
+        pending.failed || pending.written >= mark
+    }
+
     /// Returns when everything up to now is on disk, or after 5 s.
     pub fn sync(&self) {
         let pending = lock(&self.0.pending);
@@ -154,6 +173,7 @@ impl<V: Value> Shared<V> {
         let mut pending = lock(&self.pending);
         if !pending.failed {
             pending.values.insert(name, value);
+            pending.changed.0 += 1;
             self.changed.notify_all();
         }
     }
@@ -168,7 +188,7 @@ impl<V: Value> Shared<V> {
 
     fn run(&self, mut slots: Slots) {
         loop {
-            let batch = self.next_batch();
+            let (batch, mark) = self.next_batch();
             let written = catch_unwind(AssertUnwindSafe(|| slots.write(batch)));
             match written {
                 Ok(Ok(())) => {}
@@ -177,17 +197,18 @@ impl<V: Value> Shared<V> {
             }
             let mut pending = lock(&self.pending);
             pending.writing = 0;
+            pending.written = mark;
             self.changed.notify_all();
         }
     }
 
-    fn next_batch(&self) -> Vec<(Box<str>, Option<V>)> {
+    fn next_batch(&self) -> (Vec<(Box<str>, Option<V>)>, Mark) {
         let mut pending = lock(&self.pending);
         while pending.values.is_empty() {
             pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
         pending.writing = pending.values.len();
-        std::mem::take(&mut pending.values).into_iter().collect()
+        (std::mem::take(&mut pending.values).into_iter().collect(), pending.changed)
     }
 }
 

@@ -17,6 +17,8 @@ use super::broker::Attach;
 use super::frame::{self, Next, Outgoing, Publish};
 use super::handle::lock;
 use super::ingest::Journal;
+use super::message::Message;
+use super::will::Will;
 use crate::access::{Login, Policy};
 use crate::clock::Clock;
 use crate::core::record::{self, Decoder, Record};
@@ -37,6 +39,12 @@ pub(crate) fn anonymous() -> Login {
 pub(crate) fn attaching(client_id: &str) -> Attach<'_> {
     static LOGIN: LazyLock<Login> = LazyLock::new(anonymous);
     Attach { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
+}
+
+/// A will of such a client, on the topic `gone`.
+pub(crate) fn will(client_id: &str, delay_s: u32) -> Will {
+    let message = Message::new("gone", "x".into(), 0, false);
+    Will { number: 0, client_id: client_id.into(), login: anonymous(), message, expiry_s: None, delay_s }
 }
 
 /// Builds packets as a client sends them.

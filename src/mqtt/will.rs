@@ -8,6 +8,8 @@ use crate::access::Login;
 /// A checked will of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Will {
+    /// What the broker knows it by, over restarts too: a later one's is higher. 0: the broker has not taken it.
+    pub number: u64,
     /// The client that left it.
     pub client_id: Arc<str>,
     /// Who that is: the will is judged once more when it is published.

@@ -55,7 +55,8 @@ metrics! {
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
     MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
     MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
-    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions that changed and are not on disk yet; a crash forgets these changes.";
+    MQTT_WILLS Gauge "weir_mqtt_wills" "Wills that a restart finds: of connected clients, waiting for their delay, or published a moment ago.";
+    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions and wills that changed and are not on disk yet; a crash forgets these changes.";
     MQTT_SESSIONS_MOVED_ASIDE Counter "weir_mqtt_sessions_moved_aside_total" "Damaged stores of sessions moved aside at start.";
     MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Times that sessions could no longer be stored.";
 

@@ -24,7 +24,7 @@ pub(super) struct Sessions {
     /// What is due when: at most two entries per session without a connection.
     pub(super) timers: BTreeMap<(Instant, u64), Timer>,
     /// Wills that are due.
-    wills: Vec<Will>,
+    pub(super) wills: Vec<Arc<Will>>,
     pub(super) online: usize,
     /// The most that were online.
     pub(super) most_online: usize,
@@ -114,7 +114,9 @@ impl Broker {
                 let (received_until, withdrawal) = {
                     let mut kept = handle.any();
                     // The client is back before its will was due [MQTT-3.1.3-9].
-                    Self::stop_timers(&mut sessions, &mut kept);
+                    if let Some(will) = Self::stop_timers(&mut sessions, &mut kept) {
+                        self.discard_will(&will);
+                    }
                     if let Some(place) = kept.offline.take() {
                         sessions.offline.remove(&place);
                     }
@@ -172,21 +174,27 @@ impl Broker {
         handle: &Arc<Handle>,
         connection: ConnectionId,
         expiry_s: u32,
-        will: Option<Will>,
-    ) -> Option<Will> {
+        will: Option<Arc<Will>>,
+    ) -> Option<Arc<Will>> {
         let mut sessions = lock(&self.sessions);
         match handle.owner() {
             owner if owner == connection || handle.is_revoked(connection) => {}
             // Taken over: the session belongs to a newer connection, which also counts for this one. A will that can
             // wait is not due, for the client is back [MQTT-3.1.4-3], unless its session ended with a clean start.
-            DISCARDED => return will,
-            _ => return will.filter(|will| will.delay_s == 0),
+            DISCARDED => return will.map(|will| self.due_now(will)),
+            _ => match will {
+                Some(will) if will.delay_s > 0 => {
+                    self.discard_will(&will);
+                    return None;
+                }
+                will => return will,
+            },
         }
         sessions.online -= 1;
         let is_gone = handle.is_revoked(connection) && handle.any().expiry_s == 0;
         if expiry_s == 0 || is_gone {
             self.discard(&mut sessions, handle);
-            return will;
+            return will.map(|will| self.due_now(will));
         }
         let now = self.timeline.now();
         let expiry = self.session_expiry(expiry_s);
@@ -201,7 +209,7 @@ impl Broker {
             let delay = Duration::from_secs(u64::from(will.delay_s));
             let at = now + expiry.map_or(delay, |expiry| delay.min(expiry));
             if at == now {
-                due_now = Some(will);
+                due_now = Some(self.due_now(will));
             } else {
                 let key = (at, sessions.number());
                 kept.will = Some((will, key));
@@ -220,7 +228,7 @@ impl Broker {
     }
 
     /// Forgets the session's timers; returns a will that waited.
-    fn stop_timers(sessions: &mut Sessions, kept: &mut Kept) -> Option<Will> {
+    fn stop_timers(sessions: &mut Sessions, kept: &mut Kept) -> Option<Arc<Will>> {
         if let Some(key) = kept.expires.take() {
             sessions.timers.remove(&key);
         }
@@ -237,7 +245,7 @@ impl Broker {
         }
         // The session has ended, so its will waits no longer [MQTT-3.1.2-8].
         if let Some(will) = Self::stop_timers(sessions, &mut kept) {
-            sessions.wills.push(will);
+            sessions.wills.push(self.due_now(will));
             self.timers_changed.notify_one();
         }
         let returned = handle.hand_over(&mut kept, DISCARDED);
@@ -257,7 +265,7 @@ impl Broker {
     }
 
     /// Ends the sessions whose time is over; returns the wills that are due, and when to look again.
-    pub(crate) fn due(&self) -> (Vec<Will>, Option<Instant>) {
+    pub(crate) fn due(&self) -> (Vec<Arc<Will>>, Option<Instant>) {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
         while let Some(entry) = sessions.timers.first_entry()
@@ -270,7 +278,7 @@ impl Broker {
                 }
                 Timer::Will(handle) => {
                     let will = handle.any().will.take();
-                    sessions.wills.extend(will.map(|(will, _)| will));
+                    sessions.wills.extend(will.map(|(will, _)| self.due_now(will)));
                 }
             }
         }

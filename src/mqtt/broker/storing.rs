@@ -1,4 +1,4 @@
-//! Sessions over a restart: what changed is stored about once a second.
+//! Sessions over a restart: what changed is stored about once a second, with the wills of connected clients.
 //!
 //! Between a change and its storing a crash forgets the change: a message that was queued or acknowledged in that second
 //! is missing or comes again. An orderly stop stores everything, packet identifiers too, which no older copy can tell.
@@ -16,19 +16,19 @@ use crate::mqtt::session_store::{SessionStore, StoredSession};
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
 /// less often.
 const SESSION_BYTES_PER_SECOND: usize = 64 * 1024;
-/// Bytes of all sessions that are stored in one round; the others follow in the next.
+/// Bytes of wills, and then of sessions, that are stored in one round; the others follow in the next.
 const ROUND_BYTES: usize = 4 * 1024 * 1024;
 
 impl Broker {
-    /// Goes on with the sessions that `store` has, as far as `policy` allows, and keeps them there from now on.
-    /// `journal_end`: where the journal ended before this start.
+    /// Goes on with the sessions that `store` has, as far as `policy` allows, and with the wills, and keeps them there from
+    /// now on. `journal_end`: where the journal ended before this start.
     pub(crate) fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
         let stored = store.load(&self.timeline);
         // Without a store `discard` would have nothing to forget.
         let store = self.session_store.get_or_init(|| store);
         let (now, mut restored) = (self.timeline.now(), 0);
         let mut sessions = lock(&self.sessions);
-        for mut session in stored {
+        for mut session in stored.sessions {
             // Each start adds to the journal: what a later run that crashed left in the store is older than its end.
             let exactly = session.stopped_at == Some(journal_end);
             let disconnected_ms = session.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
@@ -54,6 +54,8 @@ impl Broker {
         if restored > 0 {
             tracing::info!(sessions = restored, "MQTT sessions restored");
         }
+        self.restore_wills(&mut sessions, stored.wills);
+        self.timers_changed.notify_one();
     }
 
     fn restore(
@@ -89,13 +91,21 @@ impl Broker {
         self.timers_changed.notify_one();
     }
 
-    /// Stores sessions that changed, as many as a round may.
-    pub(crate) fn store_sessions(&self) {
+    /// Stores wills and sessions that changed, as many as a round may. The journal is durable up to `durable`.
+    pub(crate) fn store_sessions(&self, durable: Lsn) {
         let Some(store) = self.session_store.get() else { return };
+        let mut last_round = lock(&self.last_round);
         // A slow disk gets the next round when it is done with this one.
-        if store.unwritten() > 0 {
+        if !store.is_written(*last_round) {
             return;
         }
+        self.forget_published(store, durable);
+        self.store_wills(store, ROUND_BYTES);
+        self.store_changed(store);
+        *last_round = store.mark();
+    }
+
+    fn store_changed(&self, store: &SessionStore) {
         let (now, mut bytes) = (self.timeline.now(), 0);
         for handle in self.handles(Handle::is_to_store) {
             if bytes > ROUND_BYTES {
@@ -114,15 +124,23 @@ impl Broker {
         }
     }
 
-    /// Weir stops, no client is connected, and the journal ends at `stopped_at`: every session is in the store as it is
-    /// when this returns, within its time limit.
+    /// Weir stops, no client is connected, retained messages are stored as far as they can be, and the journal ends at
+    /// `stopped_at`, durable: every session and every will that is not published is in the store as it is when this
+    /// returns, within its time limit.
     pub fn sync_sessions(&self, stopped_at: Lsn) {
         let Some(store) = self.session_store.get() else { return };
+        self.forget_published(store, stopped_at);
         for handle in self.handles(Handle::is_lasting) {
             let kept = handle.any();
             self.store_session(store, &handle, &kept, Some(stopped_at));
         }
+        self.store_wills(store, usize::MAX);
+        let everything = store.mark();
         store.sync();
+        if store.is_written(everything) {
+            self.forget_published(store, stopped_at);
+            store.sync();
+        }
     }
 
     fn handles(&self, wanted: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
@@ -144,10 +162,11 @@ impl Broker {
         bytes
     }
 
-    /// Sessions that changed and are not on disk yet; 0 where none are kept.
+    /// Sessions and wills that changed and are not on disk yet; 0 where none are kept.
     pub(super) fn unstored_sessions(&self) -> usize {
         let Some(store) = self.session_store.get() else { return 0 };
-        lock(&self.sessions).by_client.values().filter(|handle| handle.is_to_store()).count() + store.unwritten()
+        let sessions = lock(&self.sessions).by_client.values().filter(|handle| handle.is_to_store()).count();
+        sessions + lock(&self.wills).unstored() + store.unwritten()
     }
 
     /// The session has ended, or ends with its connection from now on.

@@ -5,7 +5,7 @@ use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::Version;
 use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::testing::{ManualClock, Sent, anonymous, attaching, packets};
+use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
 use crate::mqtt::will::Will;
 
 fn broker(max_connections: usize) -> Broker {
@@ -190,9 +190,8 @@ fn timed(config: Mqtt) -> (Broker, Arc<ManualClock>) {
     (Broker::new(&config, Arc::default(), Timeline::new(clock.clone())), clock)
 }
 
-fn will(delay_s: u32) -> Option<Will> {
-    let message = Message::new("gone", "x".into(), 0, false);
-    Some(Will { client_id: "one".into(), login: anonymous(), message, expiry_s: None, delay_s })
+fn will(delay_s: u32) -> Option<Arc<Will>> {
+    Some(Arc::new(testing::will("one", delay_s)))
 }
 
 #[test]

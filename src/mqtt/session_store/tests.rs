@@ -1,5 +1,7 @@
 //! Sessions over a restart: the broker before and after it.
 
+mod wills;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,15 +27,27 @@ struct Life {
 impl Life {
     /// Goes on with what `directory` has.
     fn begin(directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
+        Self::begin_with(&Mqtt::default(), directory, clock, journal_end)
+    }
+
+    fn begin_with(config: &Mqtt, directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
-        let broker = Broker::new(&Mqtt::default(), Arc::default(), Timeline::new(clock.clone()));
+        let broker = Broker::new(config, Arc::default(), Timeline::new(clock.clone()));
         broker.keep_sessions(store, journal_end, policy());
         Self { broker, clock }
     }
 
     fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> Attached {
         self.broker.attach(&Attach { clean, expiry_s, ..attaching(client_id) }).unwrap()
+    }
+
+    /// A round of storing, until it is on disk; the journal is durable up to `durable`.
+    fn round(&self, durable: Lsn) {
+        self.broker.store_sessions(durable);
+        while self.broker.stats().unstored_sessions > 0 {
+            std::thread::yield_now();
+        }
     }
 
     fn subscribe(&self, to: &Attached, filter: &str, qos: u8) {
@@ -107,6 +121,22 @@ fn a_session_goes_on_after_a_restart() {
     assert_eq!(again.len(), 5, "the shared subscription goes on");
 }
 
+/// Bytes that the first version wrote: a session that was away, with a subscription, a message in flight and one waiting.
+#[test]
+fn a_session_of_the_first_version_is_read() {
+    let head =
+        [&[1, 0, 0, 0, 4][..], b"kept", &[255, 255, 255, 255, 15, 1, 250, 203, 252, 238, 191, 104, 0, 0]].concat();
+    let filter = [&[1, 10][..], b"commands/+", &[2, 0]].concat();
+    let in_flight = [&[0, 1, 2, 1, 1, 0, 10][..], b"commands/a", &[0, 4], b"sent"].concat();
+    let waiting = [&[1, 1, 1, 0, 10][..], b"commands/b", &[0, 5], b"waits"].concat();
+    let bytes = [&head[..], &[0], &filter, &in_flight, &waiting].concat();
+    let session = StoredSession::decode(&bytes, &Timeline::default()).unwrap();
+    assert_eq!(&*session.owner.client_id, "kept");
+    assert_eq!((session.expiry_s, session.disconnected_ms), (u32::MAX, Some(1_795_278_476_029)));
+    assert_eq!((&*session.subscriptions[0].filter, session.subscriptions[0].qos), ("commands/+", 2));
+    assert_eq!(session.encode(&Timeline::default()), bytes, "it is written so still");
+}
+
 #[test]
 fn what_ended_does_not_come_back() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -167,10 +197,7 @@ fn packet_identifiers_are_known_only_after_an_orderly_stop() {
             assert_eq!(again, [publish(32_769, false, 1, b"a"), publish(32_770, false, 1, b"c")]);
         }
     };
-    life.broker.store_sessions();
-    while life.broker.stats().unstored_sessions > 0 {
-        std::thread::yield_now();
-    }
+    life.round(Lsn(5));
     check(Lsn(5), false);
     life.broker.sync_sessions(Lsn(5));
     check(Lsn(5), true);
@@ -205,7 +232,8 @@ fn messages_expire_by_the_clock_on_the_wall() {
 proptest! {
     /// Whatever is on the disk, decoding neither panics nor takes more memory than there are bytes.
     #[test]
-    fn any_bytes_are_a_session_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = StoredSession::decode(&[&[VERSION][..], &bytes].concat(), &Timeline::default());
+    fn any_bytes_are_a_session_a_will_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = StoredSession::decode(&[&[SESSION][..], &bytes].concat(), &Timeline::default());
+        let _ = stored_will::decode(&[&[WILL][..], &bytes].concat());
     }
 }

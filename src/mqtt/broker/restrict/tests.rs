@@ -256,7 +256,9 @@ fn the_will_of_a_removed_user_comes_out_with_its_session() {
     let mut case = Case::new(READ_OWN);
     let one = case.attach("c", true);
     let message = Message::new("devices/pump/gone", "x".into(), 0, false);
-    let will = Will { client_id: "c".into(), login: case.login.clone(), message, expiry_s: None, delay_s: 5 };
+    let login = case.login.clone();
+    let will = Will { number: 0, client_id: "c".into(), login, message, expiry_s: None, delay_s: 5 };
+    let will = case.broker.take_will(will, &one.handle);
     case.broker.detach(&one.handle, one.connection, 60, Some(will));
     case.restrict("", READ_OWN);
     // Whether it may be published is asked then.

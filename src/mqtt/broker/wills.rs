@@ -1,0 +1,183 @@
+//! Wills over a restart.
+//!
+//! A will is in the store from about a second after its CONNECT until its client takes it back, or until what came of it
+//! is on disk: the journal's record, the retained message, the sessions that it waits in. So a crash may have it published
+//! twice, and loses none that was stored. What is left in the store when weir ends is due after the next start: MQTT 5.0
+//! section 3.1.2.5 lets a server defer wills, not forget them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::Broker;
+use super::sessions::{Sessions, Timer};
+use crate::log::Lsn;
+use crate::mqtt::handle::{Handle, lock};
+use crate::mqtt::session_store::SessionStore;
+use crate::mqtt::slot_store::Mark;
+use crate::mqtt::will::Will;
+
+/// The wills that a restart is to find. Its lock is the last to be taken.
+#[derive(Debug, Default)]
+pub(super) struct Wills {
+    /// Those that the store does not have yet, or not as they are now, by number: no more than sessions and due wills.
+    unstored: BTreeMap<u64, Arc<Will>>,
+    /// Numbers of those that it has: no more than sessions, due wills and `published` together.
+    stored: BTreeSet<u64>,
+    /// Published, oldest first; the store has them until what came of them is on disk.
+    published: VecDeque<Published>,
+    last_number: u64,
+}
+
+/// A will that was published.
+#[derive(Debug)]
+struct Published {
+    number: u64,
+    /// The journal has it once it is durable to here.
+    journal: Lsn,
+    /// Where it is retained: the store of retained messages has it once it is written to here.
+    retained: Option<Mark>,
+    /// Whether a round has stored the sessions that it waits in.
+    queued: bool,
+}
+
+impl Wills {
+    pub(super) fn len(&self) -> usize {
+        self.stored.len() + self.unstored.keys().filter(|number| !self.stored.contains(number)).count()
+    }
+
+    pub(super) fn unstored(&self) -> usize {
+        self.unstored.len()
+    }
+
+    fn forget(&mut self, number: u64, store: Option<&SessionStore>) {
+        self.unstored.remove(&number);
+        if self.stored.remove(&number)
+            && let Some(store) = store
+        {
+            store.remove_will(number);
+        }
+    }
+}
+
+impl Broker {
+    /// Takes the will of the client that `handle` has been attached for: a crash from about a second later on does not
+    /// lose it.
+    pub(crate) fn take_will(&self, mut will: Will, handle: &Handle) -> Arc<Will> {
+        will.message.publisher = handle.id;
+        let mut wills = lock(&self.wills);
+        wills.last_number += 1;
+        will.number = wills.last_number;
+        let will = Arc::new(will);
+        if self.session_store.get().is_some() {
+            wills.unstored.insert(will.number, Arc::clone(&will));
+        }
+        will
+    }
+
+    /// The will is not to be published any more.
+    pub(crate) fn discard_will(&self, will: &Will) {
+        lock(&self.wills).forget(will.number, self.session_store.get());
+    }
+
+    /// The will is due. A restart is to find it due as well, though its client may have a session again by then.
+    pub(super) fn due_now(&self, will: Arc<Will>) -> Arc<Will> {
+        if will.delay_s == 0 {
+            return will;
+        }
+        let will = Arc::new(Will { delay_s: 0, ..(*will).clone() });
+        let mut wills = lock(&self.wills);
+        if wills.stored.contains(&will.number) || wills.unstored.contains_key(&will.number) {
+            wills.unstored.insert(will.number, Arc::clone(&will));
+        }
+        will
+    }
+
+    /// The will was published. `journal`: where the journal ends that has it; 0 where it does not go there.
+    pub(crate) fn will_published(&self, will: &Will, journal: Lsn) {
+        let retained = if will.message.retain { lock(&self.retained).mark() } else { None };
+        let mut wills = lock(&self.wills);
+        if wills.stored.contains(&will.number) {
+            wills.published.push_back(Published { number: will.number, journal, retained, queued: false });
+        } else {
+            wills.unstored.remove(&will.number);
+        }
+    }
+
+    /// Goes on with wills that were not taken back before weir ended, in the order of their numbers: those of the sessions
+    /// that were restored wait as long as they may, the others are due.
+    pub(super) fn restore_wills(&self, sessions: &mut Sessions, stored: Vec<Will>) {
+        {
+            let mut wills = lock(&self.wills);
+            wills.stored = stored.iter().map(|will| will.number).collect();
+            wills.last_number = wills.last_number.max(stored.last().map_or(0, |will| will.number));
+        }
+        let mut seen = HashSet::new();
+        let mut due = Vec::new();
+        for will in stored.into_iter().rev() {
+            let key = (will.login.identity.user.clone(), Arc::clone(&will.client_id));
+            // Of one client only the newest can be its last connection's: those before are no longer held back by it.
+            let waits_for = sessions.by_client.get(&key).filter(|_| seen.insert(key)).cloned();
+            due.extend(match waits_for {
+                Some(handle) => self.restore_will(sessions, &handle, will),
+                None => Some(self.due_now(Arc::new(will))),
+            });
+        }
+        let count = lock(&self.wills).stored.len();
+        if count > 0 {
+            tracing::info!(due = due.len(), waiting = count - due.len(), "MQTT wills of clients that weir lost");
+        }
+        due.reverse();
+        sessions.wills.extend(due);
+    }
+
+    /// Returns the will if it is due.
+    fn restore_will(&self, sessions: &mut Sessions, handle: &Arc<Handle>, mut will: Will) -> Option<Arc<Will>> {
+        will.message.publisher = handle.id;
+        let will = Arc::new(will);
+        let mut kept = handle.any();
+        let lost_ms = kept.disconnected_ms.unwrap_or(0);
+        let after_delay = self.timeline.at_wall_ms(lost_ms.saturating_add(i64::from(will.delay_s) * 1_000));
+        let at = kept.expires.map_or(after_delay, |(end, _)| end.min(after_delay));
+        if at <= self.timeline.now() {
+            return Some(self.due_now(will));
+        }
+        let key = (at, sessions.number());
+        kept.will = Some((will, key));
+        sessions.timers.insert(key, Timer::Will(Arc::clone(handle)));
+        None
+    }
+
+    /// Forgets wills that were published, where what came of them is on disk: with the journal up to `durable`, and with
+    /// what the round before this one stored.
+    pub(super) fn forget_published(&self, store: &SessionStore, durable: Lsn) {
+        let retained_store = lock(&self.retained).store();
+        let is_retained =
+            |mark: Option<Mark>| retained_store.as_ref().zip(mark).is_none_or(|(store, mark)| store.is_written(mark));
+        let mut wills = lock(&self.wills);
+        for left in (0..wills.published.len()).rev() {
+            let Some(published) = wills.published.pop_front() else { return };
+            let is_over = left >= self.max_connections;
+            if is_over {
+                self.meters.limit("mqtt_wills");
+            }
+            if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
+                wills.forget(published.number, Some(store));
+            } else {
+                wills.published.push_back(Published { queued: true, ..published });
+            }
+        }
+    }
+
+    /// Stores wills that the store does not have, no more than about `max_bytes`.
+    pub(super) fn store_wills(&self, store: &SessionStore, max_bytes: usize) {
+        let mut bytes = 0;
+        while bytes <= max_bytes {
+            // Locked anew for each one, since connections wait; and until the store has it, since a removal comes later.
+            let mut wills = lock(&self.wills);
+            let Some((number, will)) = wills.unstored.pop_first() else { return };
+            store.put_will(&will);
+            wills.stored.insert(number);
+            bytes += will.message.bytes() + will.client_id.len();
+        }
+    }
+}
