@@ -309,3 +309,21 @@ fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
     assert_counted(&weir, &load.finish());
     weir.terminate();
 }
+
+/// What is restored as exact holds for the end that the journal had: no client is served before this start is in the
+/// journal, durable.
+#[test]
+fn the_door_stays_closed_until_the_start_is_on_disk() {
+    let mut weir = Weir::start(&[]);
+    weir.terminate();
+    let mut shim = under_shim(&mut weir);
+    let syncs = shim.rule(Calls::Sync, "/data/journal/");
+    shim.delay(syncs, Duration::from_secs(2));
+    weir.spawn();
+    let client = Client::connect(weir.mqtt(), Version::V5, "early");
+    // Nothing but the start has been appended: a sync that is under way would be the start's.
+    let (begun, done) = (shim.begun(syncs), shim.done(syncs));
+    assert_eq!((begun > 0, begun), (true, done), "served before the journal was synced");
+    shim.delay(syncs, Duration::ZERO);
+    drop(client);
+}

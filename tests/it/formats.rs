@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::mqtt::{Connect, Message, Version};
 use crate::weir::Weir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -77,4 +78,26 @@ fn a_savepoint() {
     assert!(restored.success());
     weir.restart();
     check_state(&weir);
+}
+
+/// Sessions as they were stored before wills were: one was away with a message in flight and one waiting.
+#[test]
+fn a_store_of_sessions() {
+    let mut weir = Weir::prepare(&[("mqtt.max_session_expiry", "'off'")]);
+    copy(&fixture("sessions"), &weir.data().join("sessions"));
+    for _ in 0..2 {
+        weir.restart();
+        let (probe, _) = Connect::new(Version::V5, "probe").accepted(weir.mqtt());
+        assert_eq!([weir.metric("weir_mqtt_sessions"), weir.metric("weir_mqtt_wills")], [3.0, 0.0]);
+        probe.disconnect();
+        weir.terminate();
+    }
+    weir.restart();
+    let (mut client, present) = Connect::new(Version::V5, "kept").kept(1_000).accepted(weir.mqtt());
+    assert!(present);
+    assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["sent", "waits"]);
+    client.expect_nothing();
+    let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
+    publisher.publish_message(&Message::new("commands/c", "new", 1));
+    assert_eq!(client.take_message().text(), "new");
 }

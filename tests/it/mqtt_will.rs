@@ -122,18 +122,157 @@ fn a_will_on_an_ingest_topic_is_a_reading() {
     wait_for("the reading is counted", || (weir.metric("weir_readings_accepted_total") > 0.5).then_some(()));
 }
 
-#[test]
-fn a_stop_of_weir_publishes_no_will() {
-    let mut weir = Weir::start(&[]);
-    let will = Message::retained("will/x", "x", 1);
-    let (mut client, _) = Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt());
-    weir.signal(Signal::TERM);
-    client.expect_closed(0x8b);
-    weir.wait_exit();
-    weir.restart();
+/// A subscriber whose session outlives weir.
+fn keeper(weir: &Weir) -> (Client, bool) {
+    Connect::new(Version::V5, "keeper").kept(1_000).accepted(weir.mqtt())
+}
+
+fn delayed(client_id: &str, delay: u8) -> Connect {
+    let will = Message { properties: vec![0x18, 0, 0, 0, delay], ..Message::new("will/delayed", client_id, 1) };
+    Connect::new(Version::V5, client_id).kept(1_000).will(&will)
+}
+
+/// Waits until this many wills are on disk, and everything else that a restart is to find.
+#[track_caller]
+fn wait_stored(weir: &Weir, wills: f64) {
+    wait_for("the number of wills", || (weir.metric("weir_mqtt_wills") == wills).then_some(()));
+    wait_for("all is on disk", || (weir.metric("weir_mqtt_sessions_unstored") == 0.0).then_some(()));
+}
+
+/// The retained messages below `will/`.
+#[track_caller]
+fn retained(weir: &Weir) -> Vec<String> {
     let (mut late, _) = Connect::new(Version::V5, "late").accepted(weir.mqtt());
     late.subscribe("will/#", 0);
-    late.expect_nothing();
+    late.subscribe("end", 0);
+    late.publish_message(&Message::new("end", "end", 0));
+    let messages = std::iter::from_fn(|| Some(late.take_message()).filter(|message| message.topic != "end"));
+    let mut texts: Vec<String> = messages.map(|message| message.text().to_owned()).collect();
+    texts.sort();
+    texts
+}
+
+/// Whoever was connected when weir was killed has lost its connection: subscribers learn of it after the next start, once.
+#[test]
+fn a_crash_publishes_the_wills_of_those_who_were_connected() {
+    let mut weir = Weir::start(&[]);
+    let (mut client, _) = keeper(&weir);
+    client.subscribe("will/#", 1);
+    client.disconnect();
+    let status = |client_id: &str| Message::retained(&format!("will/{client_id}"), "offline", 1);
+    let mut mortals = Vec::new();
+    for (client_id, version) in [("old", Version::V4), ("new", Version::V5)] {
+        let connect = Connect::new(version, client_id).will(&status(client_id));
+        let (mut mortal, _) = connect.accepted(weir.mqtt());
+        mortal.publish_message(&Message { payload: b"online".into(), ..status(client_id) });
+        mortals.push(mortal);
+    }
+    mortals.push(Connect::new(Version::V5, "kept").kept(1_000).will(&status("kept")).accepted(weir.mqtt()).0);
+    mortals.push(delayed("waits", 250).accepted(weir.mqtt()).0);
+    let (goodbye, _) = Connect::new(Version::V5, "goodbye").will(&status("goodbye")).accepted(weir.mqtt());
+    wait_stored(&weir, 5.0);
+    goodbye.disconnect();
+    wait_stored(&weir, 4.0);
+    weir.kill();
+    weir.restart();
+
+    let (mut client, present) = keeper(&weir);
+    assert!(present);
+    let mut received: Vec<_> = (0..5).map(|_| client.take_message()).collect();
+    received.sort_by(|a, b| a.topic.cmp(&b.topic));
+    let received: Vec<_> = received.iter().map(|message| (&message.topic[..], message.text())).collect();
+    let expected = [("will/kept", "offline"), ("will/new", "online"), ("will/new", "offline"), ("will/old", "online")];
+    assert_eq!(received[..4], expected);
+    assert_eq!(received[4], ("will/old", "offline"));
+    client.expect_nothing();
+    client.disconnect();
+    assert_eq!(retained(&weir), ["offline", "offline", "offline"]);
+
+    wait_stored(&weir, 1.0);
+    weir.kill();
+    weir.restart();
+    let (waits, present) = Connect::new(Version::V5, "waits").kept(1_000).accepted(weir.mqtt());
+    assert!(present);
+    wait_stored(&weir, 0.0);
+    waits.disconnect();
+    let (mut client, _) = keeper(&weir);
+    client.expect_nothing();
+}
+
+/// A client whose will waits is away for good, whether weir is stopped or killed meanwhile.
+#[test]
+fn a_will_that_waits_outlives_the_process() {
+    let mut weir = Weir::start(&[]);
+    let (mut client, _) = keeper(&weir);
+    client.subscribe("will/#", 1);
+    drop(client);
+    for kill in [false, true] {
+        drop(delayed("gone", 2).accepted(weir.mqtt()));
+        let (back, _) = delayed("back", 250).accepted(weir.mqtt());
+        drop(back);
+        wait_for("both are away", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
+        if kill {
+            wait_stored(&weir, 2.0);
+            weir.kill();
+        } else {
+            weir.terminate();
+        }
+        weir.restart();
+        let (client, present) = Connect::new(Version::V5, "back").kept(1_000).accepted(weir.mqtt());
+        assert!(present);
+        client.disconnect();
+        let (mut client, _) = keeper(&weir);
+        assert_eq!(client.take_message().text(), "gone");
+        client.expect_nothing();
+        wait_stored(&weir, 0.0);
+        drop(client);
+        wait_for("it is away", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
+    }
+}
+
+/// When weir stops, it closes connections without a DISCONNECT of theirs [section 3.1.2.5].
+#[test]
+fn a_stop_of_weir_publishes_the_wills() {
+    let mut weir = Weir::start(&[]);
+    let (mut client, _) = keeper(&weir);
+    client.subscribe("will/#", 1);
+    let will = Message::retained("will/x", "offline", 1);
+    let (mut mortal, _) = Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt());
+    let reading = Message::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let (device, _) = Connect::new(Version::V4, "device").will(&reading).accepted(weir.mqtt());
+    let (waits, _) = delayed("waits", 250).accepted(weir.mqtt());
+    weir.signal(Signal::TERM);
+    mortal.expect_closed(0x8b);
+    weir.wait_exit();
+    drop((client, device, waits));
+    weir.restart();
+    assert_eq!(retained(&weir), ["offline"]);
+    let (mut client, _) = keeper(&weir);
+    assert_eq!(client.take_message().text(), "offline");
+    client.expect_nothing();
+    wait_for("the reading is counted", || (weir.metric("weir_readings_accepted_total") == 1.0).then_some(()));
+    wait_stored(&weir, 1.0);
+}
+
+/// A will on an ingest topic is a reading after a crash as well; one that the rules deny by then is not published.
+#[test]
+fn wills_are_judged_after_a_crash() {
+    let mut weir = crate::acl::start(crate::acl::OWN, &[]);
+    let reading = Message::new("devices/pump/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let connect = |user: &str, will: &Message| {
+        let with_will = Connect::new(Version::V5, &format!("{user}-client")).will(will);
+        with_will.user(user).password("secret").accepted(weir.mqtt()).0
+    };
+    let pump = connect("pump", &reading);
+    let fan = connect("fan", &Message::new("devices/fan/telemetry", r#"{"metric":"alive","value":0}"#, 1));
+    wait_stored(&weir, 2.0);
+    weir.kill();
+    drop((pump, fan));
+    crate::acl::write_users(&weir, &[("pump", "")]);
+    weir.restart();
+    wait_for("one is a reading", || (weir.metric("weir_readings_accepted_total") == 1.0).then_some(()));
+    let dropped = r#"weir_mqtt_messages_dropped_total{reason="will_denied"}"#;
+    wait_for("the other is not", || (weir.metric(dropped) == 1.0).then_some(()));
 }
 
 /// A bridge from mosquitto says with a retained message and its will whether it is connected.
