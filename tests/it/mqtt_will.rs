@@ -199,6 +199,23 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
     client.expect_nothing();
 }
 
+/// A client that comes back after a crash says what it is now: its will was published before.
+#[test]
+fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
+    const CLIENTS: usize = 300;
+    let mut weir = Weir::start(&[]);
+    let connect = |index: usize| {
+        let will = Message::retained(&format!("will/{index}"), "offline", 1);
+        Connect::new(Version::V4, &format!("mortal-{index}")).will(&will).accepted(weir.mqtt()).0
+    };
+    let mortals: Vec<Client> = (0..CLIENTS).map(connect).collect();
+    wait_stored(&weir, CLIENTS as f64);
+    weir.kill();
+    drop(mortals);
+    weir.spawn();
+    assert_eq!(retained(&weir).len(), CLIENTS);
+}
+
 /// A client whose will waits is away for good, whether weir is stopped or killed meanwhile.
 #[test]
 fn a_will_that_waits_outlives_the_process() {

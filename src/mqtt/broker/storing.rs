@@ -99,7 +99,7 @@ impl Broker {
         if !store.is_written(*last_round) {
             return;
         }
-        self.forget_published(store, durable);
+        self.remove_wills(store, durable);
         self.store_wills(store, ROUND_BYTES);
         self.store_changed(store);
         *last_round = store.mark();
@@ -129,7 +129,7 @@ impl Broker {
     /// returns, within its time limit.
     pub fn sync_sessions(&self, stopped_at: Lsn) {
         let Some(store) = self.session_store.get() else { return };
-        self.forget_published(store, stopped_at);
+        self.remove_wills(store, stopped_at);
         for handle in self.handles(Handle::is_lasting) {
             let kept = handle.any();
             self.store_session(store, &handle, &kept, Some(stopped_at));
@@ -138,7 +138,7 @@ impl Broker {
         let everything = store.mark();
         store.sync();
         if store.is_written(everything) {
-            self.forget_published(store, stopped_at);
+            self.remove_wills(store, stopped_at);
             store.sync();
         }
     }

@@ -1,9 +1,9 @@
 //! Wills over a restart.
 //!
-//! A will is in the store from about a second after its CONNECT until its client takes it back, or until what came of it
-//! is on disk: the journal's record, the retained message, the sessions that it waits in. So a crash may have it published
-//! twice, and loses none that was stored. What is left in the store when weir ends is due after the next start: MQTT 5.0
-//! section 3.1.2.5 lets a server defer wills, not forget them.
+//! A will is in the store from about a second after its CONNECT until about a second after its client took it back, or
+//! until what came of it is on disk: the journal's record, the retained message, the sessions that it waits in. So a crash
+//! may have it published twice, and loses none that was stored. What the store has when weir ends is due after the next
+//! start: MQTT 5.0 section 3.1.2.5 lets a server defer wills, not forget them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(super) struct Wills {
     stored: BTreeSet<u64>,
     /// Published, oldest first; the store has them until what came of them is on disk.
     published: VecDeque<Published>,
+    /// Taken back since the last round; the store has them until the next.
+    discarded: Vec<u64>,
     last_number: u64,
 }
 
@@ -45,15 +47,14 @@ impl Wills {
         self.stored.len() + self.unstored.keys().filter(|number| !self.stored.contains(number)).count()
     }
 
+    /// Those of which the store does not know what became of them.
     pub(super) fn unstored(&self) -> usize {
-        self.unstored.len()
+        self.unstored.len() + self.discarded.len()
     }
 
-    fn forget(&mut self, number: u64, store: Option<&SessionStore>) {
+    fn remove(&mut self, number: u64, store: &SessionStore) {
         self.unstored.remove(&number);
-        if self.stored.remove(&number)
-            && let Some(store) = store
-        {
+        if self.stored.remove(&number) {
             store.remove_will(number);
         }
     }
@@ -76,7 +77,11 @@ impl Broker {
 
     /// The will is not to be published any more.
     pub(crate) fn discard_will(&self, will: &Will) {
-        lock(&self.wills).forget(will.number, self.session_store.get());
+        let mut wills = lock(&self.wills);
+        wills.unstored.remove(&will.number);
+        if wills.stored.contains(&will.number) {
+            wills.discarded.push(will.number);
+        }
     }
 
     /// The will is due. A restart is to find it due as well, though its client may have a session again by then.
@@ -147,13 +152,16 @@ impl Broker {
         None
     }
 
-    /// Forgets wills that were published, where what came of them is on disk: with the journal up to `durable`, and with
-    /// what the round before this one stored.
-    pub(super) fn forget_published(&self, store: &SessionStore, durable: Lsn) {
+    /// Removes wills that were taken back, and published ones where what came of them is on disk: with the journal up to
+    /// `durable`, and with what the round before this one stored.
+    pub(super) fn remove_wills(&self, store: &SessionStore, durable: Lsn) {
         let retained_store = lock(&self.retained).store();
         let is_retained =
             |mark: Option<Mark>| retained_store.as_ref().zip(mark).is_none_or(|(store, mark)| store.is_written(mark));
         let mut wills = lock(&self.wills);
+        for number in std::mem::take(&mut wills.discarded) {
+            wills.remove(number, store);
+        }
         for left in (0..wills.published.len()).rev() {
             let Some(published) = wills.published.pop_front() else { return };
             let is_over = left >= self.max_connections;
@@ -161,7 +169,7 @@ impl Broker {
                 self.meters.limit("mqtt_wills");
             }
             if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
-                wills.forget(published.number, Some(store));
+                wills.remove(published.number, store);
             } else {
                 wills.published.push_back(Published { queued: true, ..published });
             }
