@@ -73,8 +73,10 @@ struct Pending<V> {
     values: BTreeMap<Box<str>, Option<V>>,
     /// Values that are being written.
     writing: usize,
-    /// Changes up to now.
+    /// All changes up to now.
     changed: Mark,
+    /// Those that are being written, or were at last.
+    begun: Mark,
     /// Those that are on disk.
     written: Mark,
     failed: bool,
@@ -82,7 +84,8 @@ struct Pending<V> {
 
 impl<V> Default for Pending<V> {
     fn default() -> Self {
-        Self { values: BTreeMap::new(), writing: 0, changed: Mark(0), written: Mark(0), failed: false }
+        let [changed, begun, written] = [Mark::default(); 3];
+        Self { values: BTreeMap::new(), writing: 0, changed, begun, written, failed: false }
     }
 }
 
@@ -188,7 +191,7 @@ impl<V: Value> Shared<V> {
 
     fn run(&self, mut slots: Slots) {
         loop {
-            let (batch, mark) = self.next_batch();
+            let batch = self.next_batch();
             let written = catch_unwind(AssertUnwindSafe(|| slots.write(batch)));
             match written {
                 Ok(Ok(())) => {}
@@ -197,18 +200,19 @@ impl<V: Value> Shared<V> {
             }
             let mut pending = lock(&self.pending);
             pending.writing = 0;
-            pending.written = mark;
+            pending.written = pending.begun;
             self.changed.notify_all();
         }
     }
 
-    fn next_batch(&self) -> (Vec<(Box<str>, Option<V>)>, Mark) {
+    fn next_batch(&self) -> Vec<(Box<str>, Option<V>)> {
         let mut pending = lock(&self.pending);
         while pending.values.is_empty() {
             pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
         pending.writing = pending.values.len();
-        (std::mem::take(&mut pending.values).into_iter().collect(), pending.changed)
+        pending.begun = pending.changed;
+        std::mem::take(&mut pending.values).into_iter().collect()
     }
 }
 
