@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::load::{Load, Options, assert_counted};
-use crate::mqtt::{Client, PUBACK, Version, publish_packet};
+use crate::mqtt::{Client, Connect, Message, PUBACK, Version, publish_packet};
 use crate::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 use crate::small_disk::SmallDisk;
 use crate::wait::{wait_for, window_before};
@@ -256,6 +256,30 @@ fn a_failed_sync_of_the_journal_ends_weir() {
 #[test]
 fn a_failed_write_of_the_journal_ends_weir() {
     ends_when_the_journal_fails(Calls::Write);
+}
+
+/// A will that the failed journal does not take is not dropped: the next start publishes it.
+#[test]
+fn a_will_outlives_the_failure_of_the_journal() {
+    let mut weir = Weir::prepare(&[]);
+    let mut shim = under_shim(&mut weir);
+    let rule = shim.rule(Calls::Write, "/data/journal/");
+    weir.restart();
+    let will = Message::new("devices/mortal/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let (mortal, _) = Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt());
+    wait_metric(&weir, "weir_mqtt_wills", |wills| wills == 1.0);
+    wait_metric(&weir, "weir_mqtt_sessions_unstored", |unstored| unstored == 0.0);
+    let mut client = Client::connect(weir.mqtt(), Version::V4, "last");
+    shim.fail_from_now_on(rule, EIO);
+    // The write may find the connection closed already.
+    let _ = client.send(&publish_packet(Version::V4, "devices/last/telemetry", b"{}", 1, false, 1));
+    assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
+    drop((mortal, client));
+    shim.heal(rule);
+    weir.restart();
+    wait_metric(&weir, "weir_readings_accepted_total", |accepted| accepted == 1.0);
+    wait_metric(&weir, "weir_mqtt_wills", |wills| wills == 0.0);
+    weir.terminate();
 }
 
 /// The journal has what the results lack: weir ends, and the next start writes them again.
