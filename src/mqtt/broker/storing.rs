@@ -129,15 +129,17 @@ impl Broker {
     /// returns, within its time limit.
     pub fn sync_sessions(&self, stopped_at: Lsn) {
         let Some(store) = self.session_store.get() else { return };
+        // A round that has begun ends first: it would store over this what it found before.
+        let mut last_round = lock(&self.last_round);
         self.remove_wills(store, stopped_at);
         for handle in self.handles(Handle::is_lasting) {
             let kept = handle.any();
             self.store_session(store, &handle, &kept, Some(stopped_at));
         }
         self.store_wills(store, usize::MAX);
-        let everything = store.mark();
+        *last_round = store.mark();
         store.sync();
-        if store.is_written(everything) {
+        if store.is_written(*last_round) {
             self.remove_wills(store, stopped_at);
             store.sync();
         }
