@@ -24,6 +24,7 @@ use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::pipeline::start::{Runner, prepare};
+use weir::simulator::Progress;
 use weir::telemetry::logging::Filter;
 
 use super::access::Policies;
@@ -195,12 +196,14 @@ fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Re
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(built.certificates.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
+    let fleet: Arc<Progress> = Arc::default();
     if config.simulator.enabled {
-        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
+        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), fleet.clone(), mqtt.clone()));
     }
     let Logs { journal, windows, errors, .. } = logs;
     Ok(Running {
         addresses,
+        fleet,
         mqtt,
         mqtt_tasks,
         journal,
