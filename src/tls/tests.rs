@@ -9,6 +9,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 
+mod revocation;
+
 use super::*;
 use crate::clock::Clock;
 use crate::config::{ClientCertificates, TlsFiles};
