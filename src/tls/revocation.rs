@@ -156,14 +156,21 @@ fn has_signed(authority: &X509Certificate<'_>, list: &CertificateRevocationList<
     })
 }
 
-/// Authorities whose own clients would all be refused, since nothing says which of them are revoked.
+/// Authorities whose clients would all be refused, since nothing says which of them are revoked. Those that stand above
+/// another authority are left out: that one issues to clients.
 fn without_list(authorities: &[X509Certificate<'_>], lists: &[(usize, CertificateRevocationList<'_>)]) -> Vec<String> {
-    let has_list = |authority: &X509Certificate<'_>| {
-        lists.iter().any(|(_, list)| list.issuer().as_raw() == authority.subject().as_raw())
+    let is_known = |issuer: &[u8]| authorities.iter().any(|authority| authority.subject().as_raw() == issuer);
+    // A list by an intermediate authority, whose certificate clients send.
+    if lists.iter().any(|(_, list)| !is_known(list.issuer().as_raw())) {
+        return Vec::new();
+    }
+    let has_list = |name: &[u8]| lists.iter().any(|(_, list)| list.issuer().as_raw() == name);
+    let is_above = |name: &[u8]| {
+        let is_below =
+            |other: &X509Certificate<'_>| other.issuer().as_raw() == name && other.subject().as_raw() != name;
+        authorities.iter().any(is_below)
     };
-    let bare = authorities.iter().filter(|authority| !has_list(authority));
-    let text = |authority: &X509Certificate<'_>| {
-        format!("no list of {}: clients with a certificate that it issued itself are refused", authority.subject())
-    };
-    bare.map(text).collect()
+    let names = authorities.iter().map(|authority| authority.subject());
+    let bare = names.filter(|name| !has_list(name.as_raw()) && !is_above(name.as_raw()));
+    bare.map(|name| format!("no list of {name}: clients with a certificate that it issued are refused")).collect()
 }

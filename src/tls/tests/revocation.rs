@@ -86,6 +86,17 @@ fn an_overdue_list_and_a_missing_one_are_warned_about() {
     assert!(warnings()[0].contains("should have been replaced by 2026-01-01T00:00:00Z"), "{:?}", warnings());
     fs::write(&files.client_ca, format!("{}{}", ca.pem, other.pem)).unwrap();
     assert!(warnings()[0].contains("no list of CN=other"), "{:?}", warnings());
+    // One that stands above another does not issue to clients.
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "below");
+    let key = KeyPair::generate().unwrap();
+    let pem = params.signed_by(&key, &other.issuer).unwrap().pem();
+    let below = Authority { pem, issuer: Issuer::new(params, key) };
+    fs::write(&files.client_ca, format!("{}{}{}", ca.pem, other.pem, below.pem)).unwrap();
+    assert!(warnings()[0].contains("no list of CN=below") && warnings().len() == 2, "{:?}", warnings());
+    fs::write(&files.client_crl, [list(&ca, &[], 6, 2027), list(&below, &[], 6, 2027)].concat()).unwrap();
+    assert_eq!(warnings(), [""; 0]);
 }
 
 #[test]
