@@ -39,7 +39,7 @@ impl<S: Read + Write> Framed<S> {
             return Err(head.lines().next().unwrap_or_default().to_owned());
         }
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-        let subprotocol = |line: &str| line.to_ascii_lowercase() == "sec-websocket-protocol: mqtt";
+        let subprotocol = |line: &str| line.eq_ignore_ascii_case("sec-websocket-protocol: mqtt");
         assert!(head.lines().any(subprotocol), "{head}");
         Ok(Self { stream, frame_bytes, payload: Vec::new() })
     }
