@@ -97,7 +97,7 @@ pub(super) fn read_lists(
     }
     lists.sort_by_key(|(index, list)| (-list.last_update().timestamp(), *index));
     let (mut scopes, mut counted, mut revoked) = (HashSet::new(), HashSet::new(), HashSet::new());
-    let (mut next_update_s, mut warnings) = (i64::MAX, without_list(&authorities, &lists));
+    let (mut next_update_s, mut warnings) = (i64::MAX, surprises(&authorities, &lists));
     for (index, list) in &lists {
         if !scopes.insert(scope(list)) {
             warnings.push(format!("more than one list of {}: the newest counts", list.issuer()));
@@ -156,13 +156,20 @@ fn has_signed(authority: &X509Certificate<'_>, list: &CertificateRevocationList<
     })
 }
 
-/// Authorities whose clients would all be refused, since nothing says which of them are revoked. Those that stand above
-/// another authority are left out: that one issues to clients.
-fn without_list(authorities: &[X509Certificate<'_>], lists: &[(usize, CertificateRevocationList<'_>)]) -> Vec<String> {
+/// What would be a surprise: authorities whose clients are all refused, since nothing says which of them are revoked, and
+/// lists that may be about nobody. Authorities that stand above another one are left out: that one issues to clients.
+fn surprises(authorities: &[X509Certificate<'_>], lists: &[(usize, CertificateRevocationList<'_>)]) -> Vec<String> {
     let is_known = |issuer: &[u8]| authorities.iter().any(|authority| authority.subject().as_raw() == issuer);
-    // A list by an intermediate authority, whose certificate clients send.
-    if lists.iter().any(|(_, list)| !is_known(list.issuer().as_raw())) {
-        return Vec::new();
+    let strange = lists.iter().map(|(_, list)| list.issuer()).filter(|issuer| !is_known(issuer.as_raw()));
+    let mut found: Vec<String> = strange
+        .map(|issuer| {
+            let told = "is by none of the authorities in client_ca, so it only counts for clients that send the";
+            format!("the list of {issuer} {told} certificate of that authority along")
+        })
+        .collect();
+    // By an intermediate authority, below one of those without a list.
+    if !found.is_empty() {
+        return found;
     }
     let has_list = |name: &[u8]| lists.iter().any(|(_, list)| list.issuer().as_raw() == name);
     let is_above = |name: &[u8]| {
@@ -172,5 +179,6 @@ fn without_list(authorities: &[X509Certificate<'_>], lists: &[(usize, Certificat
     };
     let names = authorities.iter().map(|authority| authority.subject());
     let bare = names.filter(|name| !has_list(name.as_raw()) && !is_above(name.as_raw()));
-    bare.map(|name| format!("no list of {name}: clients with a certificate that it issued are refused")).collect()
+    found.extend(bare.map(|name| format!("no list of {name}: clients with a certificate that it issued are refused")));
+    found
 }
