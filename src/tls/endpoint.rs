@@ -15,6 +15,7 @@ use super::WARN_BEFORE_DAYS;
 use super::certificate::Facts;
 use super::error::TlsError;
 use super::load::{Loaded, Stamp, load, open_key, overdue, stamp};
+use super::refused::telling;
 use super::revocation::{ListFacts, Revoked};
 use crate::admission::WaitingRoom;
 use crate::clock::Clock;
@@ -106,8 +107,17 @@ pub enum HandshakeError {
     #[error("too many TLS handshakes at once")]
     Full,
     /// The peer left, or does not speak TLS, or trusts another authority.
-    #[error("the TLS handshake failed: {0}")]
-    Failed(io::Error),
+    #[error("the TLS handshake failed: {error}{}", of(certificate.as_deref()))]
+    Failed {
+        /// What happened.
+        error: io::Error,
+        /// The subject of the client's certificate, where that was refused. Nobody has verified it.
+        certificate: Option<String>,
+    },
+}
+
+fn of(certificate: Option<&str>) -> String {
+    certificate.map(|subject| format!("; the certificate is that of {subject}")).unwrap_or_default()
 }
 
 impl HandshakeError {
@@ -116,14 +126,14 @@ impl HandshakeError {
         match self {
             HandshakeError::Timeout => "timeout",
             HandshakeError::Full => "too_many",
-            HandshakeError::Failed(_) => "failed",
+            HandshakeError::Failed { .. } => "failed",
         }
     }
 
     /// Whether the peer left without a word about TLS, as those do that only look whether somebody listens.
     pub fn is_departure(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        matches!(self, HandshakeError::Failed(error)
+        matches!(self, HandshakeError::Failed { error, .. }
             if matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe))
     }
 }
@@ -338,9 +348,13 @@ impl Endpoint {
     ) -> Result<TlsStream<S>, HandshakeError> {
         let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        // In a box: the task of the connection, which is as large as the largest that it does, lives much longer.
+        let shake = Box::pin(telling(TlsAcceptor::from(config).accept(stream)));
         tokio::select! {
-            accepted = timeout(patience, TlsAcceptor::from(config).accept(stream)) => match accepted {
-                Ok(accepted) => accepted.map_err(HandshakeError::Failed),
+            accepted = timeout(patience, shake) => match accepted {
+                Ok(accepted) => {
+                    accepted.map_err(|(error, certificate)| HandshakeError::Failed { error, certificate })
+                }
                 Err(_) => Err(HandshakeError::Timeout),
             },
             () = ticket.shown_out() => Err(HandshakeError::Full),

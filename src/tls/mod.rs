@@ -5,6 +5,7 @@ mod client;
 mod endpoint;
 mod error;
 mod load;
+mod refused;
 mod revocation;
 
 pub use certificate::client_user;
