@@ -29,6 +29,16 @@ impl CertificateId {
         id.copy_from_slice(context.finish().as_ref());
         Self(id)
     }
+
+    /// What [`CertificateId::to_bytes`] gave.
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, to be stored.
+    pub(crate) fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
 }
 
 /// The client certificates that the lists in use revoke. Clones share them.

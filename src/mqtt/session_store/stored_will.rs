@@ -3,9 +3,11 @@
 use bytes::Bytes;
 
 use super::{Owner, WILL};
+use crate::access::Proof;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_u64};
 use crate::mqtt::message::Message;
 use crate::mqtt::will::Will;
+use crate::tls::CertificateId;
 
 const NAMED: u8 = 1;
 const CERTIFIED: u8 = 2;
@@ -29,6 +31,11 @@ pub(super) fn encode(will: &Will) -> Vec<u8> {
     }
     put_bytes(&message.properties, &mut out);
     put_bytes(&message.payload, &mut out);
+    match will.login.proof {
+        // It may be revoked by the time that the will is due.
+        Proof::Certificate(Some(certificate)) => put_bytes(&certificate.to_bytes(), &mut out),
+        _ => put_bytes(&[], &mut out),
+    }
     out
 }
 
@@ -45,12 +52,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Will, Invalid> {
     let (user, client_id, topic) = (reader.str()?, reader.str()?, reader.str()?);
     let properties = Bytes::copy_from_slice(reader.bytes()?);
     let payload = Bytes::copy_from_slice(reader.bytes()?);
+    let certificate = reader.bytes()?;
     reader.end()?;
     let user = (flags & NAMED > 0).then(|| user.into());
     let owner = Owner { user, client_id: client_id.into(), certified: flags & CERTIFIED > 0 };
+    let mut login = owner.to_login();
+    if !certificate.is_empty() {
+        let certificate = certificate.try_into().map_err(|_| "a certificate that is none")?;
+        login.proof = Proof::Certificate(Some(CertificateId::from_bytes(certificate)));
+    }
     Ok(Will {
         number,
-        login: owner.to_login(),
+        login,
         client_id: owner.client_id,
         message: Message { properties, ..Message::new(topic, payload, qos, flags & RETAIN > 0) },
         expiry_s: (flags & EXPIRES > 0).then_some(expiry_s),

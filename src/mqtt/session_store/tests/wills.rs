@@ -3,6 +3,7 @@
 use super::*;
 use crate::mqtt::retained_store::RetainedStore;
 use crate::mqtt::testing;
+use crate::tls::CertificateId;
 
 const DAY_S: u32 = 86_400;
 
@@ -214,14 +215,13 @@ fn published_wills_do_not_pile_up() {
     }
 }
 
-/// A will comes back from its bytes as it was; who its client is as far as it is stored.
+/// A will comes back from its bytes as it was; who its client is too, but for a password.
 #[test]
 fn a_will_reads_back() {
     let check = |will: &Will| {
         let read = stored_will::decode(&stored_will::encode(will)).unwrap();
         let (before, after) = (&will.login, &read.login);
-        assert_eq!(before.identity.user, after.identity.user);
-        assert_eq!(before.proof == Proof::Certificate, after.proof == Proof::Certificate);
+        assert_eq!((&before.identity.user, &before.proof), (&after.identity.user, &after.proof));
         assert_eq!(Will { login: before.clone(), ..read }, *will);
     };
     let plain = Will { number: 1, ..testing::will("one", 0) };
@@ -229,7 +229,8 @@ fn a_will_reads_back() {
     let identity = Identity { user: Some("ada".into()), ..Identity::default() };
     let message =
         Message { properties: vec![1, 1].into(), ..Message::new("\u{e9}tat/x", vec![0, 255, 3].into(), 2, true) };
-    for proof in [Proof::None, Proof::Certificate] {
+    let certificate = CertificateId::new(b"issuer", b"1");
+    for proof in [Proof::None, Proof::Certificate(None), Proof::Certificate(Some(certificate))] {
         let login = Login { identity: identity.clone(), proof, ..Login::default() };
         let message = message.clone();
         check(&Will { number: u64::MAX, login, message, expiry_s: Some(0), delay_s: u32::MAX, ..plain.clone() });
@@ -240,7 +241,7 @@ fn a_will_reads_back() {
 #[test]
 fn the_bytes_of_a_will() {
     let will = Will { number: 300, expiry_s: Some(5), ..testing::will("c", 9) };
-    let bytes = [0x81, 8, 0, 0xac, 2, 9, 5, 0, 1, b'c', 4, b'g', b'o', b'n', b'e', 0, 1, b'x'];
+    let bytes = [0x81, 8, 0, 0xac, 2, 9, 5, 0, 1, b'c', 4, b'g', b'o', b'n', b'e', 0, 1, b'x', 0];
     assert_eq!(stored_will::encode(&will), bytes);
     let read = stored_will::decode(&bytes).unwrap();
     assert_eq!((read.number, read.delay_s, read.expiry_s, &read.message), (300, 9, Some(5), &will.message));
