@@ -42,7 +42,7 @@ use weir::telemetry;
 pub use check::check;
 pub use exit::exit_code;
 pub use health::{base_url, health};
-use shutdown::{Cause, Failures};
+use shutdown::{Cause, Failures, StopSignals};
 use start::{Addresses, Basis, start};
 use storage::Storage;
 
@@ -104,12 +104,13 @@ struct Running {
 async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
     let (config, started) = (basis.config.clone(), basis.started);
     let (failures, mut failed) = Failures::new();
+    let signals = StopSignals::listen()?;
     let running = start(basis, storage, &failures).await?;
     let cause = {
-        let mut end = std::pin::pin!(shutdown::wait(&mut failed));
+        let mut end = std::pin::pin!(signals.wait(&mut failed));
         tokio::select! {
-            cause = &mut end => cause?,
-            () = announce(&config, &running, started) => end.await?,
+            cause = &mut end => cause,
+            () = announce(&config, &running, started) => end.await,
         }
     };
     match &cause {

@@ -53,15 +53,27 @@ impl Failures {
     }
 }
 
-/// Waits for the first cause to end.
-pub async fn wait(failures: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<Cause> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => Cause::Signal("SIGTERM"),
-        _ = interrupt.recv() => Cause::Signal("SIGINT"),
-        Some(error) = failures.recv() => Cause::Failure(error),
-    })
+/// Signals that end weir in an orderly way. Before these exist they end it at once, so they come before anything is served.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on SIGTERM and SIGINT wait to be looked at.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the first cause to end.
+    pub async fn wait(mut self, failures: &mut mpsc::Receiver<anyhow::Error>) -> Cause {
+        tokio::select! {
+            _ = self.terminate.recv() => Cause::Signal("SIGTERM"),
+            _ = self.interrupt.recv() => Cause::Signal("SIGINT"),
+            Some(error) = failures.recv() => Cause::Failure(error),
+        }
+    }
 }
 
 /// SIGHUPs from now on; they no longer end the process.
