@@ -1,6 +1,7 @@
 //! Subscriptions, retained messages and sessions without a connection.
 
 mod restrict;
+mod retained;
 mod sessions;
 mod storing;
 mod subscribe;
@@ -52,7 +53,8 @@ pub struct BrokerStats {
     pub unstored_sessions: usize,
 }
 
-/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, and held briefly.
+/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, retained messages, and
+/// held briefly.
 #[derive(Debug)]
 pub struct Broker {
     sessions: Mutex<Sessions>,
@@ -79,11 +81,7 @@ pub struct Broker {
 
 impl Broker {
     pub(crate) fn new(config: &Mqtt, meters: Arc<Meters>, timeline: Timeline) -> Self {
-        let queue_limits = QueueLimits {
-            messages: config.max_queued_messages,
-            bytes: config.max_queued_bytes,
-            retained: config.max_retained_messages,
-        };
+        let queue_limits = QueueLimits { messages: config.max_queued_messages, bytes: config.max_queued_bytes };
         Self {
             sessions: Mutex::default(),
             subscriptions: RwLock::default(),
@@ -207,7 +205,7 @@ impl Broker {
         }
         let now = self.timeline.now();
         for (handle, grant) in found {
-            if handle.offer(message, grant, false, now) == Some(Offer::Full) {
+            if handle.offer(message, grant, now) == Some(Offer::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
@@ -221,7 +219,7 @@ impl Broker {
         let members = self.read_subscriptions().turn(share);
         for member in members {
             let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.handle.offer(message, grant, false, now) == Some(Offer::Queued) {
+            if member.handle.offer(message, grant, now) == Some(Offer::Queued) {
                 return;
             }
         }

@@ -162,7 +162,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.poll_timer(context)?;
         for _ in 0..MAX_READS {
-            if self.send_due(context, scratch)? == Step::Waiting || self.poll_room(context)? == Step::Waiting {
+            if self.send_due(context, scratch)? == Step::Waiting {
+                return Ok(());
+            }
+            if self.handle.awaits_retained() && self.door.broker.queue_retained(&self.handle, self.id) {
+                continue;
+            }
+            if self.poll_room(context)? == Step::Waiting {
                 return Ok(());
             }
             if self.session.is_full() {

@@ -21,8 +21,6 @@ pub(crate) use stored::StoredDelivery;
 pub(crate) struct QueueLimits {
     pub messages: usize,
     pub bytes: usize,
-    /// Entries beyond `messages` for retained messages sent at a subscribe: they share what the retained store holds.
-    pub retained: usize,
 }
 
 /// Numbers that the sequence of packet ids may run ahead of the oldest unacknowledged one, beyond the window.
@@ -112,6 +110,8 @@ pub(crate) struct Delivery {
     queue: VecDeque<Queued>,
     counted_messages: usize,
     queued_bytes: usize,
+    /// Nothing in `queue` expires before.
+    next_expiry: Option<Instant>,
     /// `None`: acknowledged out of order.
     inflight: VecDeque<Option<InFlight>>,
     /// Sequence number of `inflight[0]`; packet id = sequence number % 65,535 + 1.
@@ -134,6 +134,7 @@ impl Delivery {
             queue: VecDeque::new(),
             counted_messages: 0,
             queued_bytes: 0,
+            next_expiry: None,
             inflight: VecDeque::new(),
             first: 0,
             unacknowledged: 0,
@@ -155,43 +156,50 @@ impl Delivery {
         self.queued_bytes
     }
 
-    /// Queues a message. `from_store`: a retained message sent because of a subscribe. Where the queue is full, what
-    /// expired by `now` makes room.
-    pub fn offer(&mut self, message: &Arc<Message>, grant: Grant, from_store: bool, now: Instant) -> Offer {
-        if self.is_full(message, from_store) {
+    /// Queues a message. Where the queue is full, what expired by `now` makes room.
+    pub fn offer(&mut self, message: &Arc<Message>, grant: Grant, now: Instant) -> Offer {
+        if self.is_full(message) {
             self.drop_expired(now);
-            if self.is_full(message, from_store) {
+            if self.is_full(message) {
                 return Offer::Full;
             }
         }
-        if !from_store {
-            self.counted_messages += 1;
-            self.queued_bytes += message.bytes();
-        }
-        self.queue.push_back(Queued { message: Arc::clone(message), grant, counted: !from_store });
+        self.counted_messages += 1;
+        self.queued_bytes += message.bytes();
+        self.push(message, grant, true);
         Offer::Queued
     }
 
-    fn is_full(&self, message: &Message, from_store: bool) -> bool {
-        if from_store {
-            return self.queue.len() >= self.limits.messages + self.limits.retained;
-        }
+    /// Queues a retained message because of a subscribe. It shares what the retained store holds; whoever calls this sees
+    /// to it that they do not become many.
+    pub fn offer_retained(&mut self, message: &Arc<Message>, grant: Grant) {
+        self.push(message, grant, false);
+    }
+
+    fn push(&mut self, message: &Arc<Message>, grant: Grant, counted: bool) {
+        self.next_expiry = [self.next_expiry, message.expires].into_iter().flatten().min();
+        self.queue.push_back(Queued { message: Arc::clone(message), grant, counted });
+    }
+
+    fn is_full(&self, message: &Message) -> bool {
         self.counted_messages >= self.limits.messages || self.queued_bytes + message.bytes() > self.limits.bytes
     }
 
+    /// A queue that stays full is not searched for each message that it misses: only once something in it has expired.
     #[cold]
     fn drop_expired(&mut self, now: Instant) {
-        let (mut messages, mut bytes) = (0, 0);
-        self.queue.retain(|queued| {
-            let expired = queued.message.is_expired(now);
-            if expired && queued.counted {
-                messages += 1;
-                bytes += queued.message.bytes();
-            }
-            !expired
-        });
-        self.counted_messages -= messages;
-        self.queued_bytes -= bytes;
+        if self.next_expiry.is_none_or(|at| at > now) {
+            return;
+        }
+        self.queue.retain(|queued| !queued.message.is_expired(now));
+        self.count_queue();
+    }
+
+    fn count_queue(&mut self) {
+        let counted = || self.queue.iter().filter(|queued| queued.counted);
+        self.counted_messages = counted().count();
+        self.queued_bytes = counted().map(|queued| queued.message.bytes()).sum();
+        self.next_expiry = self.queue.iter().filter_map(|queued| queued.message.expires).min();
     }
 
     /// The session continues on a new connection: what is unacknowledged is sent again [MQTT-4.4.0-1].
@@ -250,9 +258,7 @@ impl Delivery {
             keep
         });
         if withdrawn.messages > before {
-            let counted = || self.queue.iter().filter(|queued| queued.counted);
-            self.counted_messages = counted().count();
-            self.queued_bytes = counted().map(|queued| queued.message.bytes()).sum();
+            self.count_queue();
         }
         self.forget_acknowledged();
         withdrawn

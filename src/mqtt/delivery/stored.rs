@@ -30,16 +30,15 @@ impl Delivery {
 
     /// What was stored, for a session without a connection.
     pub fn from_stored(stored: StoredDelivery, limits: QueueLimits) -> Self {
-        let counted = || stored.queue.iter().filter(|queued| queued.counted);
-        Self {
+        let mut delivery = Self {
             first: stored.first,
             unacknowledged: stored.inflight.iter().flatten().count(),
-            counted_messages: counted().count(),
-            queued_bytes: counted().map(|queued| queued.message.bytes()).sum(),
             inflight: stored.inflight.into(),
             queue: VecDeque::from(stored.queue),
             ..Self::new(limits, 0)
-        }
+        };
+        delivery.count_queue();
+        delivery
     }
 }
 
