@@ -1,9 +1,12 @@
 //! Clients that are slow, silent or many on purpose, beside a device that must not notice.
 
+use std::io::ErrorKind::WouldBlock;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::http::try_get;
 use crate::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
 use crate::steady::beside_a_steady_device;
 use crate::wait::wait_for;
@@ -39,6 +42,26 @@ fn five_thousand_half_open_connections() {
             (weir.metric_sum(REFUSED) >= (HALF_OPEN - 3_064) as f64).then_some(())
         });
     });
+}
+
+/// Whoever opens HTTP connections and asks nothing pushes out its own: health checks and scrapes are answered.
+#[test]
+fn http_connections_that_ask_nothing() {
+    raise_open_files();
+    let weir = Weir::start(&[]);
+    let silent: Vec<TcpStream> = (0..600)
+        .filter_map(|_| {
+            let mut silent = TcpStream::connect(weir.http()).ok()?;
+            // Those beyond the bound are closed by weir: that is not this end's failure.
+            let _ = silent.write_all(b"GET / HTTP/1.1\r\nHo");
+            silent.set_nonblocking(true).ok()?;
+            Some(silent)
+        })
+        .collect();
+    wait_for("a request is answered", || try_get(weir.http(), "/healthz").filter(|answer| answer.status == 200));
+    let is_open = |mut silent: &TcpStream| silent.read(&mut [0]).is_err_and(|error| error.kind() == WouldBlock);
+    let open = silent.iter().filter(|silent| is_open(silent)).count();
+    assert!(open > 256, "only {open} were still there: they ended by time");
 }
 
 #[test]
@@ -149,7 +172,7 @@ fn connections_that_are_reset_at_any_moment() {
                     let mut client = TcpStream::connect(weir.mqtt()).ok()?;
                     let packet = connect_packet(Version::V5, "reset");
                     let cut = if round % 2 == 0 { packet.len() } else { round % packet.len() };
-                    std::io::Write::write_all(&mut client, &packet[..cut]).ok()?;
+                    client.write_all(&packet[..cut]).ok()?;
                     Some(client)
                 })
                 .collect();
