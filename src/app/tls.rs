@@ -63,11 +63,13 @@ impl Certificates {
 impl Part for Certificates {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let (mut ready, mut faults) = (Vec::new(), Vec::new());
-        for (secure, files) in [(&self.mqtt, &config.mqtt.tls.files), (&self.http, &config.http.tls.files)] {
+        let sections =
+            [("mqtt.tls", &self.mqtt, &config.mqtt.tls.files), ("http.tls", &self.http, &config.http.tls.files)];
+        for (section, secure, files) in sections {
             let Some((_, endpoint)) = secure else { continue };
             match endpoint.prepare(files) {
                 Ok(prepared) => ready.push((endpoint.clone(), prepared)),
-                Err(error) => faults.push(error.to_string()),
+                Err(error) => faults.push(format!("{section}: {error}")),
             }
         }
         if !faults.is_empty() {
