@@ -113,6 +113,7 @@ impl Server {
             router: router(self.state.clone()),
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             lobby: WaitingRoom::new(usize::MAX),
+            promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: self.state.closing.clone(),
             abandon: CancellationToken::new(),
@@ -149,6 +150,8 @@ struct Connections {
     permits: Arc<Semaphore>,
     /// Connections whose next request has not come; bounded by the permits.
     lobby: Arc<WaitingRoom>,
+    /// Cloned by each connection for which another was shown out, until it has that one's place.
+    promised: Arc<()>,
     tracker: TaskTracker,
     /// Finish what is open.
     closing: CancellationToken,
@@ -171,7 +174,11 @@ impl Connections {
 
     fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<Endpoint>>) {
         let now = std::time::Instant::now();
-        let permit = self.permits.clone().try_acquire_owned().ok();
+        // A place that was made for another is not free.
+        let permit = match Arc::strong_count(&self.promised) {
+            1 => self.permits.clone().try_acquire_owned().ok(),
+            _ => None,
+        };
         if permit.is_none() {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
             if !self.lobby.make_room(now) {
@@ -192,15 +199,18 @@ impl Connections {
             patience: Patience::new(&self.lobby, now),
         };
         let (endpoint, permits) = (tls.cloned(), self.permits.clone());
-        self.tracker.spawn(async move {
+        let promised = permit.is_none().then(|| self.promised.clone());
+        let shown_out = one.patience.shown_out.clone();
+        let served = async move {
             let _permit = match permit {
                 Some(permit) => Ok(permit),
                 // The place of one that was just shown out.
                 None => permits.acquire_owned().await,
             };
-            let shown_out = one.patience.shown_out.clone();
-            shown_out.run_until_cancelled(one.shake_and_run(stream, endpoint)).await;
-        });
+            drop(promised);
+            one.shake_and_run(stream, endpoint).await;
+        };
+        self.tracker.spawn(async move { shown_out.run_until_cancelled(served).await });
     }
 
     async fn close(self) {
@@ -400,6 +410,7 @@ mod tests {
             router: Router::new(),
             permits: Arc::new(Semaphore::new(0)),
             lobby: WaitingRoom::new(usize::MAX),
+            promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             abandon: CancellationToken::new(),

@@ -49,16 +49,20 @@ fn five_thousand_half_open_connections() {
 fn http_connections_that_ask_nothing() {
     raise_open_files();
     let weir = Weir::start(&[]);
-    let silent: Vec<TcpStream> = (0..600)
-        .filter_map(|_| {
-            let mut silent = TcpStream::connect(weir.http()).ok()?;
-            // Those beyond the bound are closed by weir: that is not this end's failure.
-            let _ = silent.write_all(b"GET / HTTP/1.1\r\nHo");
-            silent.set_nonblocking(true).ok()?;
-            Some(silent)
-        })
-        .collect();
-    wait_for("a request is answered", || try_get(weir.http(), "/healthz").filter(|answer| answer.status == 200));
+    let silence = || {
+        let mut silent = TcpStream::connect(weir.http()).ok()?;
+        // Those beyond the bound are closed by weir: that is not this end's failure.
+        let _ = silent.write_all(b"GET / HTTP/1.1\r\nHo");
+        silent.set_nonblocking(true).ok()?;
+        Some(silent)
+    };
+    let mut silent: Vec<TcpStream> = (0..600).filter_map(|_| silence()).collect();
+    // Newcomers and those that they push out cross: none is left waiting for a place that another took.
+    for _ in 0..20 {
+        let answered = || try_get(weir.http(), "/healthz").filter(|answer| answer.status == 200);
+        wait_for("a request is answered", answered);
+        silent.extend(silence());
+    }
     let is_open = |mut silent: &TcpStream| silent.read(&mut [0]).is_err_and(|error| error.kind() == WouldBlock);
     let open = silent.iter().filter(|silent| is_open(silent)).count();
     assert!(open > 256, "only {open} were still there: they ended by time");
