@@ -23,6 +23,7 @@ use super::session_store::SessionStore;
 use super::subscriptions::Subscriptions;
 use super::timeline::Timeline;
 use crate::config::Mqtt;
+pub(crate) use retained::TOPICS_PER_TURN;
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
 
@@ -49,6 +50,8 @@ pub struct BrokerStats {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+    /// What sessions hold: messages that wait and those that are unacknowledged, each once for each subscriber.
+    pub held_bytes: usize,
     /// Sessions that changed and are not on disk yet.
     pub unstored_sessions: usize,
 }
@@ -81,7 +84,11 @@ pub struct Broker {
 
 impl Broker {
     pub(crate) fn new(config: &Mqtt, meters: Arc<Meters>, timeline: Timeline) -> Self {
-        let queue_limits = QueueLimits { messages: config.max_queued_messages, bytes: config.max_queued_bytes };
+        let queue_limits = QueueLimits {
+            messages: config.max_queued_messages,
+            bytes: config.max_queued_bytes,
+            total_bytes: config.max_queued_bytes_total,
+        };
         Self {
             sessions: Mutex::default(),
             subscriptions: RwLock::default(),
@@ -157,6 +164,7 @@ impl Broker {
             sessions_expired,
             queued_messages: self.totals.messages.load(Ordering::Relaxed),
             queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
+            held_bytes: self.totals.held_bytes.load(Ordering::Relaxed),
             unstored_sessions: self.unstored_sessions(),
         }
     }
@@ -173,12 +181,13 @@ impl Broker {
     }
 
     /// Stores a retained message and queues the message for each matching subscriber once, and once for each matching
-    /// shared subscription. Never blocks: a full queue misses it, counted.
-    pub(crate) fn deliver(&self, message: &Arc<Message>) {
+    /// shared subscription. Never blocks: a full queue misses it, counted. Returns how many subscriptions and
+    /// queues were looked at.
+    pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
         if message.retain && !lock(&self.retained).set(message) {
             self.meters.limit("mqtt_retained");
         }
-        self.pass_on(message);
+        self.pass_on(message)
     }
 
     /// Forgets retained messages whose time is over.
@@ -194,14 +203,16 @@ impl Broker {
         self.pass_on(&message);
     }
 
-    fn pass_on(&self, message: &Arc<Message>) {
+    fn pass_on(&self, message: &Arc<Message>) -> usize {
+        let mut touched = 0;
         let (found, shares) = {
             let subscriptions = self.read_subscriptions();
-            let found = subscriptions.matching(&message.topic, message.qos, message.retain, message.publisher);
-            (found, subscriptions.shares(&message.topic))
+            let Message { topic, qos, retain, publisher, .. } = &**message;
+            let found = subscriptions.matching(topic, *qos, *retain, *publisher, &mut touched);
+            (found, subscriptions.shares(topic, &mut touched))
         };
         if found.is_empty() && shares.is_empty() {
-            return;
+            return touched;
         }
         let now = self.timeline.now();
         for (handle, grant) in found {
@@ -210,20 +221,23 @@ impl Broker {
             }
         }
         for share in shares {
-            self.pass_to_share(&share, message, now);
+            touched += self.pass_to_share(&share, message, now);
         }
+        touched
     }
 
-    /// One member gets the message: the first in turn that has room.
-    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) {
+    /// One member gets the message: the first in turn that has room. Returns how many there are.
+    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) -> usize {
         let members = self.read_subscriptions().turn(share);
+        let count = members.len();
         for member in members {
             let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
             if member.handle.offer(message, grant, now) == Some(Offer::Queued) {
-                return;
+                return count;
             }
         }
         self.meters.dropped_queue_full.increment(1);
+        count
     }
 
     /// What a session that ended leaves to the other members of its shared subscriptions.

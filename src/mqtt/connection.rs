@@ -21,6 +21,7 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::around::Door;
+use super::broker::TOPICS_PER_TURN;
 use super::close::Close;
 use super::frame;
 use super::handle::{ConnectionId, Handle};
@@ -33,6 +34,10 @@ use appending::Blocked;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
+/// Subscriptions, queues and retained topics that are looked at for one connection in one poll, about: a fraction of a
+/// millisecond. One publish may have thousands of subscribers, one read hundreds of publishes; and while all threads have
+/// work, sockets are looked at once in some sixty polls.
+const MAX_TOUCHED: usize = 4_096;
 /// When nothing else wakes a connection that waits: another connection's append, or room that was not enough.
 const FALLBACK: Duration = Duration::from_millis(20);
 /// A deadline for a connection without one.
@@ -74,6 +79,8 @@ pub(crate) struct Connection<S> {
     /// Whether `partial` is to be looked at before the socket is read.
     unread: bool,
     blocked: Option<Blocked>,
+    /// Subscriptions, queues and retained topics that were looked at in this poll.
+    touched: usize,
     /// Output that the socket did not take.
     unsent: Vec<u8>,
     /// Whether the stream may hold back what was written to it, as TLS does.
@@ -118,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             partial: start.read,
             unread: true,
             blocked: None,
+            touched: 0,
             unsent: start.reply,
             waker: None,
             own_appends: Lsn(0),
@@ -152,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
+        self.touched = 0;
         self.register(context.waker());
         if self.handle.owner() != self.id {
             return Err(self.handle.lost(self.id));
@@ -162,10 +171,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.poll_timer(context)?;
         for _ in 0..MAX_READS {
+            if self.touched >= MAX_TOUCHED {
+                break;
+            }
             if self.send_due(context, scratch)? == Step::Waiting {
                 return Ok(());
             }
             if self.handle.awaits_retained() && self.door.broker.queue_retained(&self.handle, self.id) {
+                self.touched += TOPICS_PER_TURN;
                 continue;
             }
             if self.poll_room(context)? == Step::Waiting {

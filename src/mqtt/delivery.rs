@@ -20,8 +20,14 @@ pub(crate) use stored::StoredDelivery;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
     pub messages: usize,
+    /// Bytes that wait, and as many that are unacknowledged.
     pub bytes: usize,
+    /// What all sessions may hold together.
+    pub total_bytes: usize,
 }
+
+/// What a message takes in a session besides its bytes, about.
+const ENTRY_BYTES: usize = 128;
 
 /// Numbers that the sequence of packet ids may run ahead of the oldest unacknowledged one, beyond the window.
 const MAX_AHEAD: usize = 1_024;
@@ -81,6 +87,15 @@ enum InFlight {
     Released,
 }
 
+impl InFlight {
+    fn bytes(&self) -> usize {
+        match self {
+            InFlight::Published(queued) => queued.message.bytes(),
+            InFlight::Released => 0,
+        }
+    }
+}
+
 /// What became of an offered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
@@ -118,6 +133,8 @@ pub(crate) struct Delivery {
     first: u64,
     /// Entries of `inflight` that are not `None`.
     unacknowledged: usize,
+    /// Bytes of the messages among them.
+    inflight_bytes: usize,
     /// `inflight` below this index was sent on this connection.
     sent: usize,
     /// Entries below `sent` that are not `None`.
@@ -138,6 +155,7 @@ impl Delivery {
             inflight: VecDeque::new(),
             first: 0,
             unacknowledged: 0,
+            inflight_bytes: 0,
             sent: 0,
             sent_open: 0,
             window: usize::from(window),
@@ -154,6 +172,17 @@ impl Delivery {
     /// Their bytes.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// What the session holds, queued and unacknowledged.
+    pub fn held_bytes(&self) -> usize {
+        self.queued_bytes + self.inflight_bytes + ENTRY_BYTES * (self.queue.len() + self.unacknowledged)
+    }
+
+    /// Whether all sessions together hold so much that this one gets no more: clients that keep up go on first.
+    pub fn is_out_of_room(&self, held_by_all: usize) -> bool {
+        let limit = self.limits.total_bytes;
+        held_by_all >= limit && (self.held_bytes() > 0 || held_by_all >= limit.saturating_mul(2))
     }
 
     /// Queues a message. Where the queue is full, what expired by `now` makes room.
@@ -240,9 +269,7 @@ impl Delivery {
                 continue;
             }
             withdrawn.take(queued, queued.grant.qos == 1);
-            self.inflight[index] = None;
-            self.unacknowledged -= 1;
-            self.sent_open -= usize::from(index < self.sent);
+            self.take_inflight(index);
         }
         withdrawn.left = online
             && self.inflight.iter().take(self.sent).flatten().any(|stage| match stage {
@@ -303,7 +330,10 @@ impl Delivery {
 
     fn has_window(&self) -> bool {
         let span = (self.window + MAX_AHEAD).min(usize::from(u16::MAX) - 1);
-        self.sent == self.inflight.len() && self.unacknowledged < self.window && self.inflight.len() < span
+        self.sent == self.inflight.len()
+            && self.unacknowledged < self.window
+            && self.inflight_bytes < self.limits.bytes
+            && self.inflight.len() < span
     }
 
     fn pop(&mut self) -> Option<Queued> {
@@ -330,6 +360,7 @@ impl Delivery {
         }
         written.sent[usize::from(qos)] += 1;
         if qos > 0 {
+            self.inflight_bytes += queued.message.bytes();
             self.inflight.push_back(Some(InFlight::Published(queued)));
             self.unacknowledged += 1;
             self.sent = self.inflight.len();
@@ -380,11 +411,15 @@ impl Delivery {
     }
 
     fn remove(&mut self, index: usize) {
-        if self.inflight[index].take().is_some() {
-            self.unacknowledged -= 1;
-            self.sent_open -= usize::from(index < self.sent);
-        }
+        self.take_inflight(index);
         self.forget_acknowledged();
+    }
+
+    fn take_inflight(&mut self, index: usize) {
+        let Some(stage) = self.inflight[index].take() else { return };
+        self.inflight_bytes -= stage.bytes();
+        self.unacknowledged -= 1;
+        self.sent_open -= usize::from(index < self.sent);
     }
 
     fn forget_acknowledged(&mut self) {
@@ -408,6 +443,7 @@ impl Delivery {
                     self.remove(index); // [section 4.3.3]
                     return Ok(false);
                 }
+                self.inflight_bytes -= queued.message.bytes();
                 self.inflight[index] = Some(InFlight::Released);
                 return Ok(true);
             }

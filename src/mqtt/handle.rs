@@ -37,11 +37,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Messages that wait in all sessions.
+/// Messages in all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub messages: AtomicUsize,
     pub bytes: AtomicUsize,
+    /// What sessions hold, see [`Delivery::held_bytes`].
+    pub held_bytes: AtomicUsize,
 }
 
 /// The lasting part of a session.
@@ -354,6 +356,9 @@ impl Handle {
             _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
+        if kept.delivery.is_out_of_room(self.totals.held_bytes.load(Ordering::Relaxed)) {
+            return Some(Offer::Full);
+        }
         let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, now));
         if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
             let waker = kept.waker.clone();
@@ -421,8 +426,7 @@ impl Handle {
     /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
     pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
         let Some(mut kept) = self.own(connection) else { return Ok(false) };
-        let answer = kept.delivery.acknowledge(kind, packet_id, reason);
-        self.touch();
+        let answer = self.count_change(&mut kept, |kept| kept.delivery.acknowledge(kind, packet_id, reason));
         self.outbound.store(true, Ordering::Release); // the window may have opened
         answer
     }
@@ -452,13 +456,18 @@ impl Handle {
     }
 
     fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
-        let before = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        let count = |delivery: &Delivery| [delivery.queued(), delivery.queued_bytes(), delivery.held_bytes()];
+        let before = count(&kept.delivery);
         let result = change(kept);
-        let after = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        let after = count(&kept.delivery);
         self.touch();
-        // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
-        self.totals.messages.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
-        self.totals.bytes.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
+        let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held_bytes];
+        for (total, (after, before)) in totals.into_iter().zip(after.into_iter().zip(before)) {
+            if after != before {
+                // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
+                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            }
+        }
         result
     }
 }
@@ -470,7 +479,7 @@ mod tests {
 
     fn handle() -> (Handle, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
-        let limits = QueueLimits { messages: 2, bytes: 1_000 };
+        let limits = QueueLimits { messages: 2, bytes: 1_000, total_bytes: usize::MAX };
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
         let delivery = Delivery::new(limits, 10);

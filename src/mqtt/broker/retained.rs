@@ -11,8 +11,8 @@ use crate::mqtt::delivery::Grant;
 use crate::mqtt::handle::{ConnectionId, Handle, lock};
 use crate::mqtt::message::Message;
 
-/// Retained topics that are compared with filters in one turn: a fraction of a millisecond.
-const TOPICS_PER_TURN: usize = 1_024;
+/// Retained topics that are compared with filters in one turn: some ten microseconds.
+pub(crate) const TOPICS_PER_TURN: usize = 256;
 /// While so many messages wait for the client, no further retained ones are queued.
 pub(super) const MAX_WAITING: usize = 256;
 
@@ -29,7 +29,7 @@ impl Broker {
         {
             let subscriber = self.read_subscriptions().find(&filter, handle.id).cloned();
             let Some(subscriber) = subscriber else { continue };
-            let part = lock(&self.retained).matching(&filter, &after, left.min(MAX_WAITING), now);
+            let part = lock(&self.retained).matching(&filter, &after, left, now);
             left = left.saturating_sub(part.looked_at.max(1));
             let mut messages = part.messages;
             match part.rest {

@@ -33,6 +33,7 @@ impl Delivery {
         let mut delivery = Self {
             first: stored.first,
             unacknowledged: stored.inflight.iter().flatten().count(),
+            inflight_bytes: stored.inflight.iter().flatten().map(InFlight::bytes).sum(),
             inflight: stored.inflight.into(),
             queue: VecDeque::from(stored.queue),
             ..Self::new(limits, 0)

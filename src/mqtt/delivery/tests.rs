@@ -4,7 +4,7 @@ use super::*;
 use crate::mqtt::testing::{Sent, packets};
 use proptest::prelude::*;
 
-const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100 };
+const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100, total_bytes: usize::MAX };
 
 fn message(payload: &[u8]) -> Arc<Message> {
     Arc::new(Message::new("t", payload.to_vec().into(), 2, false))
@@ -36,6 +36,35 @@ fn the_window_bounds_what_is_unacknowledged() {
     assert_eq!(delivery.acknowledge(frame::PUBACK, 2, 0), Ok(false));
     assert_eq!(sent(&mut delivery), [publish(3, false, 1, b"c")]);
     assert_eq!(delivery.queued(), 0);
+}
+
+/// A client that reads and never acknowledges is sent a bounded number of bytes, not a window of the largest packets.
+#[test]
+fn bytes_bound_what_is_unacknowledged_too() {
+    let mut delivery = Delivery::new(LIMITS, 100);
+    for _ in 0..3 {
+        offer(&mut delivery, &[0; 98], 2);
+        sent(&mut delivery);
+    }
+    assert_eq!((delivery.unacknowledged, delivery.inflight_bytes, delivery.queued()), (2, 198, 1));
+    // Once it has taken a message, only its identifier is kept.
+    delivery.acknowledge(frame::PUBREC, 1, 0).unwrap();
+    assert_eq!(sent(&mut delivery).len(), 1);
+    assert_eq!((delivery.unacknowledged, delivery.inflight_bytes), (3, 198));
+    delivery.acknowledge(frame::PUBREC, 2, 0x80).unwrap();
+    delivery.acknowledge(frame::PUBREC, 3, 0).unwrap();
+    for packet_id in [1, 3] {
+        delivery.acknowledge(frame::PUBCOMP, packet_id, 0).unwrap();
+    }
+    assert_eq!((delivery.unacknowledged, delivery.held_bytes()), (0, 0));
+}
+
+#[test]
+fn those_who_are_behind_miss_messages_before_the_others() {
+    let mut delivery = Delivery::new(QueueLimits { total_bytes: 1_000, ..LIMITS }, 100);
+    assert_eq!([999, 1_000, 1_999, 2_000].map(|held| delivery.is_out_of_room(held)), [false, false, false, true]);
+    offer(&mut delivery, b"x", 1);
+    assert_eq!([999, 1_000].map(|held| delivery.is_out_of_room(held)), [false, true]);
 }
 
 #[test]
@@ -228,7 +257,7 @@ proptest! {
         window in 1_u16..6,
         steps in proptest::collection::vec((0_u8..4, 0_usize..6), 0..400),
     ) {
-        let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000 }, window);
+        let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000, ..LIMITS }, window);
         delivery.first = u64::from(u16::MAX) - 20; // the ids wrap around within the test
         let mut open: Vec<u16> = Vec::new();
         for (step, pick) in steps {
