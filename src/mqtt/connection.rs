@@ -21,7 +21,6 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::around::Door;
-use super::broker::TOPICS_PER_TURN;
 use super::close::Close;
 use super::frame;
 use super::handle::{ConnectionId, Handle};
@@ -34,7 +33,7 @@ use appending::Blocked;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
-/// Subscriptions, queues and retained topics that are looked at for one connection in one poll, about: a fraction of a
+/// Subscriptions and queues that are looked at for one connection in one poll, about: a fraction of a
 /// millisecond. One publish may have thousands of subscribers, one read hundreds of publishes; and while all threads have
 /// work, sockets are looked at once in some sixty polls.
 const MAX_TOUCHED: usize = 4_096;
@@ -79,7 +78,7 @@ pub(crate) struct Connection<S> {
     /// Whether `partial` is to be looked at before the socket is read.
     unread: bool,
     blocked: Option<Blocked>,
-    /// Subscriptions, queues and retained topics that were looked at in this poll.
+    /// Subscriptions and queues that were looked at in this poll.
     touched: usize,
     /// Output that the socket did not take.
     unsent: Vec<u8>,
@@ -170,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(Close::ShuttingDown);
         }
         self.poll_timer(context)?;
+        let mut looked = false;
         for _ in 0..MAX_READS {
             if self.touched >= MAX_TOUCHED {
                 break;
@@ -177,9 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.send_due(context, scratch)? == Step::Waiting {
                 return Ok(());
             }
-            if self.handle.awaits_retained() && self.door.broker.queue_retained(&self.handle, self.id) {
-                self.touched += TOPICS_PER_TURN;
-                continue;
+            // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
+            if self.handle.awaits_retained()
+                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.handle, self.id))
+            {
+                context.waker().wake_by_ref();
             }
             if self.poll_room(context)? == Step::Waiting {
                 return Ok(());

@@ -12,7 +12,7 @@ use crate::mqtt::handle::{ConnectionId, Handle, lock};
 use crate::mqtt::message::Message;
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
-pub(crate) const TOPICS_PER_TURN: usize = 256;
+pub(super) const TOPICS_PER_TURN: usize = 256;
 /// While so many messages wait for the client, no further retained ones are queued.
 pub(super) const MAX_WAITING: usize = 256;
 
