@@ -66,7 +66,7 @@ pub struct Mqtt {
     pub max_queued_messages: usize,
     /// Their bytes at most, and those of unacknowledged ones.
     pub max_queued_bytes: usize,
-    /// Bytes that all sessions hold at most.
+    /// Memory of what all sessions hold at most.
     pub max_queued_bytes_total: usize,
     /// Retained messages at most.
     pub max_retained_messages: usize,

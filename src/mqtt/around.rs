@@ -12,7 +12,7 @@ use super::codec::{self, Filter, SubscribeOutcome};
 use super::frame;
 use super::handle::{ConnectionId, Handle};
 use super::ingest::{Gate, Journal};
-use super::message::Message;
+use super::message::{Held, Message};
 use super::meters::Meters;
 use super::permission::{self, Verdict};
 use super::rate::RateLimits;
@@ -165,6 +165,7 @@ impl Around<'_> {
             retain: forward.retain,
             publisher: self.handle.id,
             expires: life.map(|life| self.door.now() + life),
+            held: Held::default(),
         })
     }
 }

@@ -23,7 +23,6 @@ use super::session_store::SessionStore;
 use super::subscriptions::Subscriptions;
 use super::timeline::Timeline;
 use crate::config::Mqtt;
-pub(crate) use retained::TOPICS_PER_TURN;
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
 
@@ -50,7 +49,7 @@ pub struct BrokerStats {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
-    /// What sessions hold: messages that wait and those that are unacknowledged, each once for each subscriber.
+    /// Bytes of all messages that wait or are unacknowledged, and of their places in sessions.
     pub held_bytes: usize,
     /// Sessions that changed and are not on disk yet.
     pub unstored_sessions: usize,
@@ -164,7 +163,7 @@ impl Broker {
             sessions_expired,
             queued_messages: self.totals.messages.load(Ordering::Relaxed),
             queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
-            held_bytes: self.totals.held_bytes.load(Ordering::Relaxed),
+            held_bytes: self.totals.held_bytes(),
             unstored_sessions: self.unstored_sessions(),
         }
     }
@@ -214,6 +213,7 @@ impl Broker {
         if found.is_empty() && shares.is_empty() {
             return touched;
         }
+        message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
         for (handle, grant) in found {
             if handle.offer(message, grant, now) == Some(Offer::Full) {

@@ -26,9 +26,6 @@ pub(crate) struct QueueLimits {
     pub total_bytes: usize,
 }
 
-/// What a message takes in a session besides its bytes, about.
-const ENTRY_BYTES: usize = 128;
-
 /// Numbers that the sequence of packet ids may run ahead of the oldest unacknowledged one, beyond the window.
 const MAX_AHEAD: usize = 1_024;
 
@@ -174,15 +171,24 @@ impl Delivery {
         self.queued_bytes
     }
 
-    /// What the session holds, queued and unacknowledged.
-    pub fn held_bytes(&self) -> usize {
-        self.queued_bytes + self.inflight_bytes + ENTRY_BYTES * (self.queue.len() + self.unacknowledged)
+    /// Messages that the session holds, queued and unacknowledged.
+    pub fn held(&self) -> usize {
+        self.queue.len() + self.unacknowledged
+    }
+
+    /// All of them.
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let published = self.inflight.iter().flatten().filter_map(|stage| match stage {
+            InFlight::Published(queued) => Some(queued),
+            InFlight::Released => None,
+        });
+        published.chain(&self.queue).map(|queued| &queued.message)
     }
 
     /// Whether all sessions together hold so much that this one gets no more: clients that keep up go on first.
-    pub fn is_out_of_room(&self, held_by_all: usize) -> bool {
+    pub fn is_out_of_room(&self, held_bytes: usize) -> bool {
         let limit = self.limits.total_bytes;
-        held_by_all >= limit && (self.held_bytes() > 0 || held_by_all >= limit.saturating_mul(2))
+        held_bytes >= limit && (self.held() > 0 || held_bytes >= limit.saturating_mul(2))
     }
 
     /// Queues a message. Where the queue is full, what expired by `now` makes room.

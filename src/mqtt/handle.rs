@@ -42,8 +42,19 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Totals {
     pub messages: AtomicUsize,
     pub bytes: AtomicUsize,
-    /// What sessions hold, see [`Delivery::held_bytes`].
-    pub held_bytes: AtomicUsize,
+    /// Messages that wait or are unacknowledged, once for each session.
+    pub held: AtomicUsize,
+    /// Bytes of these messages, each once.
+    pub held_bytes: Arc<AtomicUsize>,
+}
+
+impl Totals {
+    /// What sessions hold, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        /// Bytes of a message's place in a session, about.
+        const PLACE_BYTES: usize = 128;
+        self.held_bytes.load(Ordering::Relaxed) + PLACE_BYTES * self.held.load(Ordering::Relaxed)
+    }
 }
 
 /// The lasting part of a session.
@@ -176,6 +187,7 @@ impl Handle {
             kept.disconnected_ms = stored.disconnected_ms;
             let delivery = if exactly { stored.delivery } else { stored.delivery.after_a_crash() };
             handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(delivery, limits));
+            kept.delivery.messages().for_each(|message| message.count_in(&handle.totals.held_bytes));
             for id in stored.received.into_iter().filter(|_| exactly) {
                 kept.received.insert(id);
             }
@@ -356,7 +368,7 @@ impl Handle {
             _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
-        if kept.delivery.is_out_of_room(self.totals.held_bytes.load(Ordering::Relaxed)) {
+        if kept.delivery.is_out_of_room(self.totals.held_bytes()) {
             return Some(Offer::Full);
         }
         let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, now));
@@ -456,12 +468,12 @@ impl Handle {
     }
 
     fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
-        let count = |delivery: &Delivery| [delivery.queued(), delivery.queued_bytes(), delivery.held_bytes()];
+        let count = |delivery: &Delivery| [delivery.queued(), delivery.queued_bytes(), delivery.held()];
         let before = count(&kept.delivery);
         let result = change(kept);
         let after = count(&kept.delivery);
         self.touch();
-        let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held_bytes];
+        let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held];
         for (total, (after, before)) in totals.into_iter().zip(after.into_iter().zip(before)) {
             if after != before {
                 // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.

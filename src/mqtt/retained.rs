@@ -52,7 +52,8 @@ impl Retained {
         self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
         self.expiring += usize::from(message.expires.is_some());
         self.bytes = bytes;
-        self.messages.insert(message.topic.clone(), Arc::clone(message));
+        // A copy, which shares the payload: sessions count what they hold of the other for as long as that lives.
+        self.messages.insert(message.topic.clone(), Arc::new(Message::clone(message)));
         if let Some((store, timeline)) = &self.kept_in {
             store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
         }

@@ -80,7 +80,7 @@ async fn polls(subscriptions: usize) -> usize {
             SubscribeOutcome::Granted(0)
         );
     }
-    let publish = client(Version::V4).publish("t", 0, 0, "x");
+    let publish = client(Version::V4).publish("t", 0, 0, b"x");
     let pieces = VecDeque::from([client(Version::V4).connect("c"), publish.repeat(PUBLISHES)]);
     let mut stream = Pieces { pieces, written: Vec::new() };
     let opening = Opening(Arc::new(door));

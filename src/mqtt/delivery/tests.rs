@@ -56,7 +56,7 @@ fn bytes_bound_what_is_unacknowledged_too() {
     for packet_id in [1, 3] {
         delivery.acknowledge(frame::PUBCOMP, packet_id, 0).unwrap();
     }
-    assert_eq!((delivery.unacknowledged, delivery.held_bytes()), (0, 0));
+    assert_eq!((delivery.unacknowledged, delivery.held()), (0, 0));
 }
 
 #[test]
