@@ -39,16 +39,17 @@ pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
 /// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     stream: &mut S,
+    peer: &Peer,
     door: &Door,
     deadline: Instant,
     cancel: &CancellationToken,
 ) -> Option<First> {
     let first = handshake::read_connect(stream, door.config.max_packet_size_bytes);
     tokio::select! {
-        () = cancel.cancelled() => door.meters.refused("shutting_down"),
+        () = cancel.cancelled() => door.refuse(&peer.who(), "shutting_down"),
         read = timeout_at(deadline, first) => match read {
             Ok(connected) => return Some(connected),
-            Err(_) => door.meters.refused("connect_timeout"),
+            Err(_) => door.refuse(&peer.who(), "connect_timeout"),
         },
     }
     None
@@ -65,7 +66,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
         entered = enter(first, peer, &door) => entered,
-        () = cancel.cancelled() => return door.meters.refused("shutting_down"),
+        () = cancel.cancelled() => return door.refuse(&peer.who(), "shutting_down"),
     };
     match entered {
         Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
@@ -74,7 +75,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
-    let (connect, rest) = first?;
+    let (connect, rest) = first.inspect_err(|refusal| door.note_refusal(&peer.who(), refusal.reason, ""))?;
     let login = auth::authenticate(&connect, peer, &door.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
     door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
