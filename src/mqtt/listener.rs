@@ -38,14 +38,14 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// The address cannot be listened on.
-    #[error("cannot listen for MQTT on {address}: {source}; check {key}, and whether another broker runs there")]
+    #[error("cannot listen for MQTT on {address}: {error}; check {key}, and whether another broker runs there")]
     Bind {
         /// The key that names it.
         key: &'static str,
         /// Configured address.
         address: SocketAddr,
         /// What the system says.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -59,7 +59,7 @@ struct Listener {
 
 impl Listener {
     async fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
-        let failed = |source| MqttError::Bind { key, address, source };
+        let failed = |error| MqttError::Bind { key, address, error };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, address, tls })
