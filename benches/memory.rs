@@ -1,0 +1,135 @@
+//! What a real `weir` process holds in memory and writes to disk.
+//!
+//! `cargo bench --bench memory`. Arguments: `-- [seconds of the steady load] [messages at full speed]`.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
+
+#[allow(dead_code, reason = "shared by the benches")]
+mod measure;
+
+use std::time::Duration;
+
+use measure::client::{Client, connect_all, connect_packet};
+use measure::full_load::FullLoad;
+use measure::paced::Pace;
+use measure::reading::{Reading, now_ms};
+use measure::server::Server;
+use measure::times::ms;
+use measure::{Arguments, megabytes, run};
+
+const KEYS: u64 = 100_000;
+const IN_FLIGHT: u64 = 1_000;
+/// Connections over which the steady load comes, and the devices behind each.
+const GATEWAYS: u64 = 1_000;
+const METRIC: &[&str] = &["temperature"];
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn main() {
+    let Some(mut arguments) = Arguments::read() else { return };
+    let (time, messages) = (Duration::from_secs(arguments.number(60)), arguments.number(5_000_000));
+    run(LIMIT + time, async {
+        let server = Server::start();
+        println!("idle: {}", megabytes(server.memory().now));
+        one_window_each(server).await;
+        full_speed(Server::start(), messages).await;
+        steady(Server::start(), time).await;
+    });
+}
+
+/// One message of each device: as many windows, held for late readings.
+async fn one_window_each(mut server: Server) {
+    let mut client = connected(&server).await;
+    let (time_ms, mut payload) = (now_ms(), String::new());
+    let write = |index: u64, packet_id, out: &mut Vec<u8>| {
+        let device = format!("key-{index:06}");
+        let reading = Reading { device: &device, metric: METRIC[0], seq: 0, time_ms, named: false };
+        reading.publish(packet_id, &mut payload, out);
+    };
+    client.publish_all(KEYS, IN_FLIGHT, &mut 0, write).await.expect("PUBACKs");
+    server.wait("all windows are there", |server| server.metric("weir_windows_held") as u64 == KEYS);
+    println!("{KEYS} keys, one window each: {}", megabytes(server.memory().now));
+    server.forget_peak();
+    // All groups of keys have changed: the next checkpoint stores all of them.
+    let newest = server.wait_for("a checkpoint of all of them", |server| {
+        let checkpoints = server.json("/api/v1/checkpoints");
+        let newest = checkpoints["checkpoints"][0].clone();
+        (newest["bytes"].as_u64()? > KEYS * 100).then_some(newest)
+    });
+    println!("while a checkpoint of all of them is under way, at most: {}", megabytes(server.memory().peak));
+    println!(
+        "that checkpoint: {} on disk after {} ms, the pipeline held up for {} µs at most",
+        megabytes(newest["bytes"].as_u64().unwrap_or(0)),
+        newest["duration_ms"],
+        newest["stall_us"]
+    );
+}
+
+async fn connected(server: &Server) -> Client {
+    Client::connect(server.mqtt(), &connect_packet("gateway", None)).await.expect("a connection")
+}
+
+async fn full_speed(mut server: Server, messages: u64) {
+    let load = FullLoad { devices: 100, in_flight: 100, messages: messages / 100 };
+    for device in load.run(server.mqtt(), "bench-device").await {
+        device.outcome.expect("the connection lasts");
+    }
+    wait_for_checkpoint(&mut server);
+    println!("100 devices at full speed, {messages} messages: {}", written(&server));
+    println!("memory at most: {}", megabytes(server.memory().peak));
+}
+
+/// All keys are active in every window, and each message is another client's, device's and window's.
+async fn steady(mut server: Server, time: Duration) {
+    let packets = (0..GATEWAYS).map(|index| connect_packet(&format!("gateway-{index}"), None)).collect();
+    let clients = connect_all(server.mqtt(), packets, 100).await;
+    let (devices, interval) = (KEYS / GATEWAYS, Duration::from_secs(5));
+    let pace = Pace { devices, metrics: METRIC, interval, time, named: false };
+    let paced = pace.run(clients).await;
+    println!(
+        "{KEYS} devices over {GATEWAYS} connections, one message every {} s each for {} s: PUBLISH to PUBACK {}, {} lost",
+        interval.as_secs(),
+        time.as_secs(),
+        paced.times,
+        paced.lost
+    );
+    let memory = server.memory();
+    println!("memory after that: {}, at most {}", megabytes(memory.now), megabytes(memory.peak));
+    wait_for_checkpoint(&mut server);
+    println!("the same load: {}", written(&server));
+    println!("longest stall by a checkpoint: {}", ms(longest_stall(&server)));
+}
+
+/// Until everything that has come so far is in a checkpoint.
+fn wait_for_checkpoint(server: &mut Server) {
+    server.wait("all is processed", |server| server.metric("weir_pipeline_backlog_records") == 0.0);
+    let begun = now_ms() as u64;
+    server.wait("a checkpoint", |server| {
+        let newest = &server.json("/api/v1/checkpoints")["checkpoints"][0]["started_ms"];
+        newest.as_u64().is_some_and(|started| started >= begun)
+    });
+}
+
+fn longest_stall(server: &Server) -> Duration {
+    let checkpoints = server.json("/api/v1/checkpoints");
+    let stalls = checkpoints["checkpoints"].as_array().expect("a list").iter();
+    Duration::from_micros(stalls.filter_map(|one| one["stall_us"].as_u64()).max().unwrap_or(0))
+}
+
+/// Bytes written for each byte of payload, by whom.
+fn written(server: &Server) -> String {
+    let payload = server.metric("weir_mqtt_publish_payload_bytes_total");
+    let log = |log| server.metric(&format!("weir_log_written_bytes_total{{log=\"{log}\"}}"));
+    let outputs = log("windows") + log("errors");
+    let checkpoints = server.metric("weir_checkpoint_written_bytes_total");
+    let all = log("journal") + outputs + checkpoints;
+    format!(
+        "bytes written per byte of payload: journal {:.3}, outputs {:.4}, checkpoints {:.4}, together {:.3}; \
+         in whole pages and with the store's own {:.2}",
+        log("journal") / payload,
+        outputs / payload,
+        checkpoints / payload,
+        all / payload,
+        server.disk_bytes() as f64 / payload
+    )
+}
