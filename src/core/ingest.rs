@@ -1,37 +1,34 @@
-//! From a publish to readings in windows and errors.
+//! From a publish to checked readings: decoding, identity, deduplication.
 
 use std::borrow::Cow;
 
-use crate::core::aggregate::Aggregate;
 use crate::core::batch::{Batch, Site};
-use crate::core::client;
-use crate::core::client::Client;
-use crate::core::decode::{Element, Fields, Malformed, Message, Metrics};
+use crate::core::client::{self, Client};
+use crate::core::decode::{Element, Fields, Message, Metrics};
 use crate::core::device::Slot;
 use crate::core::group::key_group;
 use crate::core::json::Token;
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
+use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::Publish;
 use crate::core::replay::SeqOwner;
 use crate::core::topic::TopicKind;
 use crate::core::validate::{self, Problem};
-use crate::core::window::{Series, Window, bounds, is_late};
 use crate::defects::{self, Defect};
 
 /// What the checks of an element found that its readings share.
-struct Checked<'m> {
+pub(super) struct Checked<'m> {
     /// The device that it is from, where that can be told.
-    device_id: Option<&'m str>,
+    pub device_id: Option<&'m str>,
     /// Its state, unless there is none and no room.
-    slot: Option<Slot>,
+    pub slot: Option<Slot>,
     /// The first failure.
-    problem: Option<Problem<'m>>,
+    pub problem: Option<Problem<'m>>,
     /// Why its readings were counted before.
-    duplicate: Option<Problem<'m>>,
+    pub duplicate: Option<Problem<'m>>,
     /// Event time.
-    time_ms: i64,
+    pub time_ms: i64,
 }
 
 /// The event time of an element, for deduplication.
@@ -372,235 +369,6 @@ impl Operator {
         let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
         self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
     }
-
-    /// One reading: counts it into its window, or rejects it.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one reading, borrowed apart from each other")]
-    #[inline]
-    fn reading<'m>(
-        &mut self,
-        batch: &mut Batch<'_>,
-        site: Site<'_>,
-        index: u32,
-        checked: &Checked<'m>,
-        metric: Result<&'m str, Problem<'m>>,
-        value: &'m Token<'_>,
-        out: &mut dyn Collector,
-    ) {
-        self.totals.received += 1;
-        let name = metric.unwrap_or_default();
-        let accepted = self.judge(checked, metric, value);
-        let placed = accepted
-            .and_then(|(slot, series, value)| self.place(slot, series, name, checked.time_ms, value).map(|()| slot));
-        match placed {
-            Ok(slot) => self.count_accepted(batch, slot, checked.time_ms),
-            Err(problem) => {
-                let metric = Some(name).filter(|name| validate::is_metric(name));
-                self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
-            }
-        }
-    }
-
-    #[inline]
-    fn count_accepted(&mut self, batch: &mut Batch<'_>, slot: Slot, time_ms: i64) {
-        self.totals.in_windows += 1;
-        let device = &mut self.devices[slot];
-        device.accepted += 1;
-        if time_ms > device.newest_ms {
-            device.newest_ms = time_ms;
-            device.clock_offset_ms = time_ms.saturating_sub(batch.arrival_ms);
-        }
-        self.newest_ms = self.newest_ms.max(time_ms);
-        self.global.newest_ms = self.newest_ms.max(self.global.newest_ms);
-        if batch.moved.last() != Some(&slot) {
-            batch.moved.push(slot);
-        }
-    }
-
-    /// All checks but for lateness: the device, its series (or where it belongs) and the value.
-    #[inline]
-    fn judge<'m>(
-        &self,
-        checked: &Checked<'m>,
-        metric: Result<&'m str, Problem<'m>>,
-        value: &'m Token<'_>,
-    ) -> Result<(Slot, Result<usize, usize>, f64), Problem<'m>> {
-        let (mut series, mut number) = (Err(0), 0.0);
-        let own = metric.and_then(|name| {
-            number = validate::value(value, self.settings.numeric_strings)?;
-            if let Some(slot) = checked.slot {
-                series = self.devices[slot].find_series(name);
-            }
-            let range = match series.ok().zip(checked.slot) {
-                Some((index, slot)) => self.devices[slot].series.get(index).and_then(|series| series.range),
-                None if validate::is_metric(name) => self.rules.range_of(name),
-                None => return Err(Problem::InvalidMetric(name)),
-            };
-            self.rules.check_range(range, number)
-        });
-        if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
-            return Err(problem);
-        }
-        let slot = checked.slot.ok_or(Problem::TooManyDevices(self.settings.max_devices))?;
-        if series.is_err() && self.devices[slot].series.len() >= self.settings.max_metrics_per_device {
-            return Err(Problem::TooManyMetrics(self.settings.max_metrics_per_device));
-        }
-        Ok((slot, series, number))
-    }
-
-    /// Adds a value to its window.
-    #[inline]
-    fn place<'m>(
-        &mut self,
-        slot: Slot,
-        series: Result<usize, usize>,
-        metric: &str,
-        time_ms: i64,
-        value: f64,
-    ) -> Result<(), Problem<'m>> {
-        // An open window is never late: the watermark before the message would have fired it.
-        if let Ok(index) = series
-            && let Some(series) = self.devices[slot].series.get_mut(index)
-            && let Some(window) = series.window_mut(time_ms)
-            && window.is_open()
-        {
-            window.aggregate.add(value, time_ms);
-            return Ok(());
-        }
-        self.place_elsewhere(slot, series, metric, time_ms, value)
-    }
-
-    fn place_elsewhere<'m>(
-        &mut self,
-        slot: Slot,
-        series: Result<usize, usize>,
-        metric: &str,
-        time_ms: i64,
-        value: f64,
-    ) -> Result<(), Problem<'m>> {
-        let watermark_ms = if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
-        let (start_ms, end_ms) = bounds(time_ms, self.settings.window_ms);
-        let is_closed = end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
-        if is_closed || is_late(end_ms, self.settings.allowed_lateness_ms, watermark_ms) {
-            return Err(Problem::Late { time_ms, end_ms, watermark_ms });
-        }
-        let device = &mut self.devices[slot];
-        let index = series.unwrap_or_else(|at| {
-            device.series.reserve_exact(1);
-            let name = self.metric_names.share(metric);
-            device.series.insert(at, Series::new(name, self.rules.range_of(metric)));
-            self.series += 1;
-            at
-        });
-        let Some(series) = device.series.get_mut(index) else { return Ok(()) };
-        let touched = match series.window_mut(time_ms) {
-            Some(window) => {
-                window.aggregate.add(value, time_ms);
-                window.touched = true;
-                true
-            }
-            None => {
-                let aggregate = Aggregate::new(value, time_ms);
-                let touched = end_ms.saturating_sub(1) <= watermark_ms;
-                series.add_window(Window { start_ms, end_ms, aggregate, fired_seq: 0, firings: 0, touched });
-                self.windows += 1;
-                touched
-            }
-        };
-        if touched {
-            if !device.touched {
-                device.touched = true;
-                self.touched.push(slot);
-            }
-            return Ok(());
-        }
-        device.first_end_ms = device.first_end_ms.min(end_ms);
-        self.open_windows += 1;
-        if !self.per_device() {
-            self.global.open.entry(end_ms).or_default().push(slot);
-        }
-        Ok(())
-    }
-
-    /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
-    pub(super) fn reject_message(
-        &mut self,
-        batch: &Batch<'_>,
-        site: Site<'_>,
-        index: Option<u32>,
-        malformed: Malformed,
-        out: &mut dyn Collector,
-    ) {
-        self.totals.received += 1;
-        let device_id = batch.topic_device.filter(|id| validate::is_device_id(id));
-        let slot = device_id.and_then(|id| self.devices.find(id));
-        if let Some(slot) = slot {
-            self.about_to_change(self.devices[slot].group);
-        }
-        self.record(site, index, slot, (device_id, None), Reason::Malformed, &malformed, out);
-    }
-
-    /// Rejects one reading.
-    #[cold]
-    pub(super) fn reject(
-        &mut self,
-        site: Site<'_>,
-        index: u32,
-        slot: Option<Slot>,
-        names: (Option<&str>, Option<&str>),
-        problem: Problem<'_>,
-        out: &mut dyn Collector,
-    ) {
-        self.record(site, Some(index), slot, names, problem.reason(), &problem, out);
-    }
-
-    /// Counts a rejection and, where it is stored, emits its entry. `index`: of the reading; `None`: the message as a
-    /// whole.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
-    fn record(
-        &mut self,
-        site: Site<'_>,
-        index: Option<u32>,
-        slot: Option<Slot>,
-        (device_id, metric): (Option<&str>, Option<&str>),
-        reason: Reason,
-        sentence: &dyn std::fmt::Display,
-        out: &mut dyn Collector,
-    ) {
-        if let Some(count) = self.totals.rejected.get_mut(reason as usize) {
-            *count += 1;
-        }
-        if let Some(slot) = slot {
-            self.devices[slot].count_rejected(reason);
-        }
-        if reason == Reason::Duplicate && !self.settings.store_duplicates {
-            return;
-        }
-        self.sentence.clear();
-        // Writing into a string cannot fail.
-        let _ = std::fmt::Write::write_fmt(&mut self.sentence, format_args!("{sentence}"));
-        let entry = ErrorEntry {
-            journal_position: site.lsn,
-            index: index.unwrap_or(0),
-            arrival_ms: site.arrival_ms,
-            reason,
-            message: &self.sentence,
-            device_id,
-            metric,
-            client_id: site.publish.client_id,
-            topic: site.publish.topic,
-            own_device: site.publish.own_device,
-            payload: kept_payload(site.publish.payload),
-            payload_bytes: site.publish.payload.len() as u64,
-            origin: site.replay.map(|wanted| Origin {
-                replay_of: wanted.error_seq(index),
-                first_arrival_ms: wanted.arrival_ms,
-                whole: index.is_none(),
-            }),
-        };
-        out.error(self.next_error_seq, &entry);
-        self.note_rejected(site.lsn, index, reason, self.next_error_seq);
-        self.next_error_seq += 1;
-    }
 }
 
 /// Whether topic and payload name `id`, one of them at least, and nothing else.
@@ -615,7 +383,7 @@ fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
 
 /// The failure that is checked first: reasons are in the order of checks.
 #[inline]
-fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) -> Option<Problem<'m>> {
+pub(super) fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) -> Option<Problem<'m>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.reason() < a.reason() { b } else { a }),
         (a, b) => a.or(b),

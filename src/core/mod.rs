@@ -11,6 +11,7 @@ pub mod recorded;
 pub mod settings;
 
 mod aggregate;
+mod assign;
 mod batch;
 mod client;
 pub(crate) mod codec;
@@ -27,6 +28,7 @@ mod lifetime;
 mod query;
 mod registry;
 mod replay;
+mod side_output;
 mod snapshot;
 mod timestamp;
 mod topic;

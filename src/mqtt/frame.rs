@@ -21,6 +21,7 @@ pub(crate) const UNSUBACK: u8 = 11;
 pub(crate) const PINGREQ: u8 = 12;
 pub(crate) const PINGRESP: u8 = 13;
 pub(crate) const DISCONNECT: u8 = 14;
+pub(crate) const AUTH: u8 = 15;
 
 /// One packet of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -264,7 +264,7 @@ impl Session {
             frame::DISCONNECT => Err(self.on_disconnect(frame)?),
             // Bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, what only servers send, and the reserved type.
             frame::PINGREQ => Err(Close::Malformed),
-            frame::SUBACK | frame::UNSUBACK if frame.flags != 0 => Err(Close::Malformed),
+            frame::SUBACK | frame::UNSUBACK | frame::AUTH if frame.flags != 0 => Err(Close::Malformed),
             _ => Err(Close::Protocol),
         }
     }

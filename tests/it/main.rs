@@ -35,6 +35,7 @@ mod load;
 mod mqtt;
 mod mqtt_clients;
 mod mqtt_connect;
+mod mqtt_flow;
 mod mqtt_publish;
 mod mqtt_retain;
 mod mqtt_session;

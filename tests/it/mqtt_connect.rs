@@ -15,7 +15,8 @@ fn answer(weir: &Weir, bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// 5.0 [MQTT-3.1.0-1], 3.1.1 [MQTT-3.1.0-1]: the first packet is CONNECT.
-/// 5.0 [MQTT-3.1.0-2], 3.1.1 [MQTT-3.1.0-2]: a second one ends the connection.
+/// 5.0 [MQTT-3.1.0-2], 3.1.1 [MQTT-3.1.0-2]: a second one ends the connection, 5.0 [MQTT-3.2.0-2] without a second CONNACK.
+/// 5.0 [MQTT-3.14.0-1]: before a CONNACK there is no DISCONNECT.
 #[test]
 fn the_first_packet_is_connect_and_no_other() {
     let weir = Weir::start(&[]);
@@ -76,7 +77,9 @@ fn reserved_and_contradicting_flags_are_malformed() {
 
 /// 5.0 [MQTT-3.1.2-16], 5.0 [MQTT-3.1.2-17], 5.0 [MQTT-3.1.2-18], 5.0 [MQTT-3.1.2-19], 3.1.1 [MQTT-3.1.2-18],
 /// 3.1.1 [MQTT-3.1.2-19], 3.1.1 [MQTT-3.1.2-20], 3.1.1 [MQTT-3.1.2-21]: user name and password are there exactly if their
-/// flags say so.
+/// flags say so, 5.0 [MQTT-3.1.3-1], 3.1.1 [MQTT-3.1.3-1] in their order; 5.0 [MQTT-3.1.3-3], 3.1.1 [MQTT-3.1.3-3] the client
+/// identifier is always there. 5.0 [MQTT-3.1.3-12], 3.1.1 [MQTT-3.1.3-11]: a user name is UTF-8.
+/// 5.0 [MQTT-3.1.4-1], 3.1.1 [MQTT-3.1.4-1]: what does not have this form ends the connection.
 #[test]
 fn fields_stand_where_flags_announce_them() {
     let weir = Weir::start(&[]);
@@ -86,11 +89,19 @@ fn fields_stand_where_flags_announce_them() {
             connect.rest = rest.to_vec();
             connect
         };
-        for (flags, rest) in
-            [(0, &[0, 1, b'u'][..]), (0x80, &[]), (0x80, &[0, 1, b'u', 0, 1, b'p']), (0xc0, &[0, 1, b'u'])]
-        {
+        for (flags, rest) in [
+            (0, &[0, 1, b'u'][..]),
+            (0x80, &[]),
+            (0x80, &[0, 1, b'u', 0, 1, b'p']),
+            (0xc0, &[0, 1, b'u']),
+            (0x80, &[0, 1, 0xff]),
+            (0x80, &[0, 1, 0]),
+        ] {
             assert_eq!(answer(&weir, &connect(flags, rest).packet()), [[0_u8; 0]; 0], "{version:?} {flags:#x}");
         }
+        let body_end = if version == Version::V4 { 10 } else { 11 };
+        let whole = Connect::new(version, "c").packet();
+        assert_eq!(answer(&weir, &packet(0x10, &whole[2..2 + body_end])), [[0_u8; 0]; 0], "no client identifier");
         connect(0x80, &[0, 0]).accepted(weir.mqtt());
         connect(0xc0, &[0, 1, b'u', 0, 2, 0, 0xff]).accepted(weir.mqtt());
     }
@@ -99,7 +110,8 @@ fn fields_stand_where_flags_announce_them() {
 /// 5.0 [MQTT-3.1.3-4], 3.1.1 [MQTT-3.1.3-4], 5.0 [MQTT-1.5.4-1], 5.0 [MQTT-1.5.4-2], 3.1.1 [MQTT-1.5.3-1],
 /// 3.1.1 [MQTT-1.5.3-2]: client identifiers are UTF-8 without U+0000.
 /// 5.0 [MQTT-3.1.3-5], 3.1.1 [MQTT-3.1.3-5]: 23 characters are allowed; so are 256 bytes of any others.
-/// 3.1.1 [MQTT-3.1.3-9]: a client identifier that is not taken is answered with 2.
+/// 5.0 [MQTT-3.1.3-8], 3.1.1 [MQTT-3.1.3-9]: a client identifier that is not taken is answered with 0x85 or 2 at the end.
+/// 5.0 [MQTT-3.2.2-8]: which is a code of the standard's.
 #[test]
 fn client_identifiers_are_text_up_to_256_bytes() {
     let weir = Weir::start(&[]);
@@ -107,8 +119,8 @@ fn client_identifiers_are_text_up_to_256_bytes() {
         for id in ["0123456789abcdefghijklm", "pümpe/7 #+", &"x".repeat(256), "\u{1f600}"] {
             Connect::new(version, id).accepted(weir.mqtt());
         }
-        let (_, refused) = Connect::new(version, &"x".repeat(257)).open(weir.mqtt());
-        assert_eq!(refused.body[1], if version == Version::V4 { 2 } else { 0x85 });
+        let refused = Connect::new(version, &"x".repeat(257)).code(weir.mqtt());
+        assert_eq!(refused, if version == Version::V4 { 2 } else { 0x85 });
         assert_eq!(answer(&weir, &Connect::new(version, "a\0b").packet()), [[0_u8; 0]; 0]);
         let mut surrogate = Connect::new(version, "xyz").packet();
         let end = surrogate.len();
@@ -143,7 +155,8 @@ fn an_empty_client_identifier_is_assigned() {
 
 /// 5.0 [MQTT-3.2.0-1], 3.1.1 [MQTT-3.2.0-1]: the first packet back is CONNACK. 5.0 [MQTT-3.2.2-1]: its flags but one are 0.
 /// 5.0 [MQTT-3.1.2-21], 5.0 [MQTT-3.2.2-21]: a keep-alive that is too long is answered with weir's own.
-/// 5.0 [MQTT-3.1.2-24]: a CONNACK that the client does not take is not sent.
+/// 5.0 [MQTT-3.1.2-24]: a CONNACK that the client does not take is not sent. 5.0 [MQTT-4.12.0-6]: it has no authentication
+/// method where CONNECT had none.
 #[test]
 fn the_connack_tells_the_limits() {
     let weir = Weir::start(&[("mqtt.max_keep_alive", "'30s'"), ("mqtt.max_inflight", "50")]);
@@ -151,6 +164,7 @@ fn the_connack_tells_the_limits() {
     assert_eq!(connack.body[..2], [0, 0]);
     let has = |property: &[u8]| connack.body.windows(property.len()).any(|window| window == property);
     assert!(has(&[0x13, 0, 30]) && has(&[0x21, 0, 50]) && has(&[0x22, 0, 10]), "{connack:?}");
+    assert!(!has(&[0x15, 0]), "{connack:?}");
     let (_, connack) = Connect::new(Version::V4, "d").keep_alive(300).open(weir.mqtt());
     assert_eq!(connack.body, [0, 0]);
     let small = Connect::new(Version::V5, "e").property(0x27, &[0, 0, 0, 10]).packet();
@@ -158,12 +172,14 @@ fn the_connack_tells_the_limits() {
 }
 
 /// 5.0 [MQTT-3.12.4-1], 3.1.1 [MQTT-3.12.4-1]: PINGREQ is answered.
-/// 5.0 [MQTT-3.1.2-22], 3.1.1 [MQTT-3.1.2-24]: after one and a half keep-alive intervals of silence the connection ends.
+/// 5.0 [MQTT-3.1.2-22], 3.1.1 [MQTT-3.1.2-24]: after one and a half keep-alive intervals of silence the connection ends;
+/// 5.0 [MQTT-3.2.2-22]: they are the client's own where the CONNACK has no other.
 #[test]
 fn silence_ends_a_connection_with_keep_alive() {
     let weir = Weir::start(&[]);
     for version in BOTH {
-        let (mut client, _) = Connect::new(version, "c").keep_alive(1).accepted(weir.mqtt());
+        let (mut client, connack) = Connect::new(version, "c").keep_alive(1).open(weir.mqtt());
+        assert!(!connack.body.contains(&0x13), "another keep-alive: {connack:?}");
         client.ping();
         client.expect_closed(0x8d);
     }

@@ -8,7 +8,8 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 5.0 [MQTT-4.3.1-1], 5.0 [MQTT-4.3.2-2], 5.0 [MQTT-4.3.3-2], 3.1.1 [MQTT-4.3.1-1], 3.1.1 [MQTT-4.3.2-1],
 /// 3.1.1 [MQTT-4.3.3-1]: messages of each QoS arrive. 5.0 [MQTT-3.8.4-8], 3.1.1 [MQTT-3.8.4-6]: at the lower of both QoS.
 /// 5.0 [MQTT-3.3.1-3], 3.1.1 [MQTT-3.3.1-3]: the publisher's DUP flag is its own.
-/// 5.0 [MQTT-2.2.1-5], 3.1.1 [MQTT-2.3.1-6]: acknowledgements carry the packet's identifier.
+/// 5.0 [MQTT-2.2.1-5], 3.1.1 [MQTT-2.3.1-6]: acknowledgements carry the packet's identifier, 5.0 [MQTT-2.2.1-2],
+/// 3.1.1 [MQTT-2.3.1-5] which QoS 0 does not have. 5.0 [MQTT-3.3.2-3], 3.1.1 [MQTT-3.3.2-3]: the topic matches the filter.
 #[test]
 fn each_qos_is_delivered_to_both_versions() {
     let weir = Weir::start(&[]);
@@ -32,7 +33,7 @@ fn each_qos_is_delivered_to_both_versions() {
 
 /// 5.0 [MQTT-3.3.1-2], 3.1.1 [MQTT-3.3.1-2]: no DUP at QoS 0. 5.0 [MQTT-3.3.1-4], 3.1.1 [MQTT-3.3.1-4]: no QoS 3.
 /// 5.0 [MQTT-2.2.1-3], 3.1.1 [MQTT-2.3.1-1]: no packet identifier 0.
-/// 5.0 [MQTT-3.3.2-2], 3.1.1 [MQTT-3.3.2-2]: no wildcards. 5.0 [MQTT-4.7.3-1], 3.1.1 [MQTT-4.7.3-1]: no empty topic.
+/// 5.0 [MQTT-3.3.2-2], 5.0 [MQTT-4.7.0-1], 3.1.1 [MQTT-3.3.2-2], 3.1.1 [MQTT-4.7.1-1]: no wildcards. 5.0 [MQTT-4.7.3-1], 3.1.1 [MQTT-4.7.3-1]: no empty topic.
 /// 5.0 [MQTT-3.3.2-1], 5.0 [MQTT-4.7.3-2], 3.1.1 [MQTT-3.3.2-1], 3.1.1 [MQTT-4.7.3-2]: topics are UTF-8 without U+0000.
 /// 5.0 [MQTT-3.6.1-1], 3.1.1 [MQTT-3.6.1-1]: PUBREL has the flags 0010.
 #[test]
@@ -61,7 +62,8 @@ fn packets_against_the_rules_end_the_connection() {
 }
 
 /// 5.0 [MQTT-4.3.3-8], 5.0 [MQTT-4.3.3-10], 3.1.1 [MQTT-4.3.3-2]: a QoS 2 publish that is sent again before its PUBREL is
-/// acknowledged and not passed on again. 5.0 [MQTT-4.3.3-11], 3.1.1 [MQTT-3.6.4-1]: PUBREL is answered with PUBCOMP.
+/// acknowledged and not passed on again. 5.0 [MQTT-4.3.3-11], 3.1.1 [MQTT-3.6.4-1]: PUBREL is answered with PUBCOMP,
+/// 5.0 [MQTT-3.7.2-1] also where it releases nothing.
 #[test]
 fn a_repeated_qos_2_publish_is_passed_on_once() {
     let weir = Weir::start(&[]);
@@ -79,7 +81,8 @@ fn a_repeated_qos_2_publish_is_passed_on_once() {
         assert_eq!(publisher.expect(PUBREC).id(), 9);
         for _ in 0..2 {
             publisher.acknowledge(PUBREL, 9);
-            assert_eq!(publisher.expect(PUBCOMP).id(), 9);
+            let answer = publisher.expect(PUBCOMP);
+            assert_eq!((answer.id(), answer.reason()), (9, 0), "a client that recovers is told of no failure");
         }
         publisher.send_publish(&Message { payload: b"new".to_vec(), ..message });
         assert_eq!(publisher.expect(PUBREC).id(), 9);
@@ -119,7 +122,8 @@ fn order_is_kept() {
     }
 }
 
-/// 5.0 [MQTT-4.3.2-4], 3.1.1 [MQTT-4.3.2-2]: a publish on a topic that nobody listens to is acknowledged; 5.0 says so.
+/// 5.0 [MQTT-4.3.2-4], 3.1.1 [MQTT-4.3.2-2]: a publish on a topic that nobody listens to is acknowledged; 5.0 says so, with a
+/// code of the standard's: 5.0 [MQTT-3.4.2-1], 5.0 [MQTT-3.5.2-1].
 /// 5.0 [MQTT-3.3.4-1], 3.1.1 [MQTT-3.3.4-1]: each QoS has its answer. 3.1.1 [MQTT-3.3.5-2]: where a client may
 /// not publish, 5.0 says so, and 3.1.1 closes the connection, or acknowledges and drops below `$`.
 #[test]

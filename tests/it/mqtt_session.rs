@@ -9,7 +9,7 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 5.0 [MQTT-3.1.2-4], 3.1.1 [MQTT-3.1.2-6]: a clean start discards the session. 5.0 [MQTT-3.1.2-5], 3.1.1 [MQTT-3.1.2-4]:
 /// without it the session goes on. 5.0 [MQTT-3.1.2-6]: there may be none. 5.0 [MQTT-3.2.2-2], 5.0 [MQTT-3.2.2-3],
 /// 3.1.1 [MQTT-3.2.2-1], 3.1.1 [MQTT-3.2.2-2], 3.1.1 [MQTT-3.2.2-3]: the client is told.
-/// 3.1.1 [MQTT-3.1.2-5]: QoS 1 and 2 messages wait for it, at QoS 0 none.
+/// 5.0 [MQTT-4.5.0-1], 3.1.1 [MQTT-4.5.0-1], 3.1.1 [MQTT-3.1.2-5]: QoS 1 and 2 messages wait for it, at QoS 0 none.
 #[test]
 fn a_kept_session_gets_what_it_missed() {
     let weir = Weir::start(&[]);
@@ -80,7 +80,9 @@ fn a_kept_session_outlives_the_process() {
 
 /// 5.0 [MQTT-4.4.0-1], 3.1.1 [MQTT-4.4.0-1]: what was not acknowledged is sent again, in order, with the same identifiers.
 /// 5.0 [MQTT-3.3.1-1], 3.1.1 [MQTT-3.3.1-1]: with the DUP flag. 5.0 [MQTT-4.3.3-4], 5.0 [MQTT-4.6.0-1], 3.1.1 [MQTT-4.6.0-1]:
-/// after PUBREC it is the PUBREL that is sent again.
+/// after PUBREC it is the PUBREL that is sent again, 5.0 [MQTT-4.3.3-5] until it is answered, 5.0 [MQTT-4.3.3-6] and no longer
+/// the PUBLISH. 5.0 [MQTT-4.3.2-1], 5.0 [MQTT-4.3.3-1]: each has an identifier of its own, 5.0 [MQTT-4.3.2-3],
+/// 5.0 [MQTT-4.3.3-3] and is kept until it is acknowledged.
 #[test]
 fn unacknowledged_messages_come_again() {
     let weir = Weir::start(&[]);
@@ -93,6 +95,7 @@ fn unacknowledged_messages_come_again() {
             publisher.publish_message(&Message::new("t", text, qos));
         }
         let sent = [client.next(), client.next(), client.next()];
+        assert!(sent[0].id != sent[1].id && sent[1].id != sent[2].id && sent[0].id != sent[2].id, "{sent:?}");
         client.acknowledge(crate::mqtt::PUBREC, sent[1].id);
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
         drop(client);

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "mqtt_connect.rs",
+    "mqtt_flow.rs",
     "mqtt_publish.rs",
     "mqtt_retain.rs",
     "mqtt_session.rs",
     "mqtt_subscribe.rs",
     "mqtt_v5.rs",
     "mqtt_will.rs",
+    "websocket.rs",
 ];
 
 /// Versions and statements in a text.

@@ -57,7 +57,7 @@ fn packets_against_the_rules_end_the_connection() {
 
 /// 5.0 [MQTT-3.8.4-1], 3.1.1 [MQTT-3.8.4-1], 5.0 [MQTT-3.8.4-2], 3.1.1 [MQTT-3.8.4-2], 5.0 [MQTT-2.2.1-6]: SUBACK answers.
 /// 5.0 [MQTT-3.8.4-5], 5.0 [MQTT-3.8.4-6], 3.1.1 [MQTT-3.8.4-4], 3.1.1 [MQTT-3.8.4-5], 5.0 [MQTT-3.9.3-1],
-/// 3.1.1 [MQTT-3.9.3-1]: with a code for each filter, in order. 5.0 [MQTT-3.9.3-2], 3.1.1 [MQTT-3.9.3-2]: one that is not
+/// 3.1.1 [MQTT-3.9.3-1], 5.0 [MQTT-3.8.4-7]: with a code for each filter, in order. 5.0 [MQTT-3.9.3-2], 3.1.1 [MQTT-3.9.3-2]: one that is not
 /// accepted has a failure code.
 #[test]
 fn each_filter_has_its_code() {
@@ -80,7 +80,7 @@ fn each_filter_has_its_code() {
 /// 5.0 [MQTT-3.8.4-3], 3.1.1 [MQTT-3.8.4-3]: subscribing again replaces. 5.0 [MQTT-3.10.4-1], 5.0 [MQTT-3.10.4-2],
 /// 3.1.1 [MQTT-3.10.4-1], 3.1.1 [MQTT-3.10.4-2]: unsubscribing ends exactly one. 5.0 [MQTT-3.10.4-4], 5.0 [MQTT-3.10.4-5],
 /// 3.1.1 [MQTT-3.10.4-4], 3.1.1 [MQTT-3.10.4-5]: and is answered in any case. 5.0 [MQTT-3.10.4-6], 3.1.1 [MQTT-3.10.4-6],
-/// 5.0 [MQTT-3.11.3-1]: for each filter.
+/// 5.0 [MQTT-3.11.3-1], 5.0 [MQTT-3.11.3-2]: for each filter, with a code of the standard's.
 #[test]
 fn subscriptions_are_replaced_and_ended() {
     let weir = Weir::start(&[]);

@@ -39,6 +39,8 @@ impl<S: Read + Write> Framed<S> {
             return Err(head.lines().next().unwrap_or_default().to_owned());
         }
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+        let subprotocol = |line: &str| line.eq_ignore_ascii_case("sec-websocket-protocol: mqtt");
+        assert!(head.lines().any(subprotocol), "{head}");
         Ok(Self { stream, frame_bytes, payload: Vec::new() })
     }
 
@@ -141,6 +143,8 @@ fn check_device(weir: &Weir, stream: impl Stream + 'static, version: Version, de
     assert!(weir.metric("weir_mqtt_connections") >= 1.0);
 }
 
+/// 5.0 [MQTT-6.0.0-2], 3.1.1 [MQTT-6.0.0-2]: frames and packets need not begin or end together. 5.0 [MQTT-6.0.0-4],
+/// 3.1.1 [MQTT-6.0.0-4]: the subprotocol that weir answers with is `mqtt`.
 #[test]
 fn packets_in_frames_of_any_size() {
     let weir = Weir::start(&[]);
@@ -214,6 +218,7 @@ fn several_packets_in_one_frame_and_control_frames_between() {
     wait_for("the connection is gone", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
 }
 
+/// 5.0 [MQTT-6.0.0-1], 3.1.1 [MQTT-6.0.0-1]: frames that are not binary end the connection.
 #[test]
 fn what_is_not_mqtt_is_refused() {
     let weir = Weir::start(&[("http.websocket_origins", "['https://panel.example']")]);

@@ -409,6 +409,7 @@ fn packets_that_a_client_may_not_send_end_the_connection() {
         check(&[0xB0, 2, 0, 1], Close::Protocol); // UNSUBACK
         check(&[0xD0, 0], Close::Protocol); // PINGRESP
         check(&[0xF0, 0], Close::Protocol); // AUTH
+        check(&[0xF1, 0], Close::Malformed); // AUTH with flags [MQTT-3.15.1-1]
         check(&[0x00, 0], Close::Protocol);
         check(&[0xC0, 1, 0], Close::Unframed); // PINGREQ with a body
         check(&[0x91, 3, 0, 1, 0], Close::Malformed); // SUBACK with flags

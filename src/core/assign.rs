@@ -1,0 +1,161 @@
+//! From a checked reading to its window.
+
+use crate::core::aggregate::Aggregate;
+use crate::core::batch::{Batch, Site};
+use crate::core::device::Slot;
+use crate::core::ingest::{Checked, first_failure};
+use crate::core::json::Token;
+use crate::core::operator::Operator;
+use crate::core::output::Collector;
+use crate::core::validate::{self, Problem};
+use crate::core::window::{Series, Window, bounds, is_late};
+
+impl Operator {
+    /// One reading: counts it into its window, or rejects it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one reading, borrowed apart from each other")]
+    #[inline]
+    pub(super) fn reading<'m>(
+        &mut self,
+        batch: &mut Batch<'_>,
+        site: Site<'_>,
+        index: u32,
+        checked: &Checked<'m>,
+        metric: Result<&'m str, Problem<'m>>,
+        value: &'m Token<'_>,
+        out: &mut dyn Collector,
+    ) {
+        self.totals.received += 1;
+        let name = metric.unwrap_or_default();
+        let accepted = self.judge(checked, metric, value);
+        let placed = accepted
+            .and_then(|(slot, series, value)| self.place(slot, series, name, checked.time_ms, value).map(|()| slot));
+        match placed {
+            Ok(slot) => self.count_accepted(batch, slot, checked.time_ms),
+            Err(problem) => {
+                let metric = Some(name).filter(|name| validate::is_metric(name));
+                self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+            }
+        }
+    }
+
+    #[inline]
+    fn count_accepted(&mut self, batch: &mut Batch<'_>, slot: Slot, time_ms: i64) {
+        self.totals.in_windows += 1;
+        let device = &mut self.devices[slot];
+        device.accepted += 1;
+        if time_ms > device.newest_ms {
+            device.newest_ms = time_ms;
+            device.clock_offset_ms = time_ms.saturating_sub(batch.arrival_ms);
+        }
+        self.newest_ms = self.newest_ms.max(time_ms);
+        self.global.newest_ms = self.newest_ms.max(self.global.newest_ms);
+        if batch.moved.last() != Some(&slot) {
+            batch.moved.push(slot);
+        }
+    }
+
+    /// All checks but for lateness: the device, its series (or where it belongs) and the value.
+    #[inline]
+    fn judge<'m>(
+        &self,
+        checked: &Checked<'m>,
+        metric: Result<&'m str, Problem<'m>>,
+        value: &'m Token<'_>,
+    ) -> Result<(Slot, Result<usize, usize>, f64), Problem<'m>> {
+        let (mut series, mut number) = (Err(0), 0.0);
+        let own = metric.and_then(|name| {
+            number = validate::value(value, self.settings.numeric_strings)?;
+            if let Some(slot) = checked.slot {
+                series = self.devices[slot].find_series(name);
+            }
+            let range = match series.ok().zip(checked.slot) {
+                Some((index, slot)) => self.devices[slot].series.get(index).and_then(|series| series.range),
+                None if validate::is_metric(name) => self.rules.range_of(name),
+                None => return Err(Problem::InvalidMetric(name)),
+            };
+            self.rules.check_range(range, number)
+        });
+        if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
+            return Err(problem);
+        }
+        let slot = checked.slot.ok_or(Problem::TooManyDevices(self.settings.max_devices))?;
+        if series.is_err() && self.devices[slot].series.len() >= self.settings.max_metrics_per_device {
+            return Err(Problem::TooManyMetrics(self.settings.max_metrics_per_device));
+        }
+        Ok((slot, series, number))
+    }
+
+    /// Adds a value to its window.
+    #[inline]
+    fn place<'m>(
+        &mut self,
+        slot: Slot,
+        series: Result<usize, usize>,
+        metric: &str,
+        time_ms: i64,
+        value: f64,
+    ) -> Result<(), Problem<'m>> {
+        // An open window is never late: the watermark before the message would have fired it.
+        if let Ok(index) = series
+            && let Some(series) = self.devices[slot].series.get_mut(index)
+            && let Some(window) = series.window_mut(time_ms)
+            && window.is_open()
+        {
+            window.aggregate.add(value, time_ms);
+            return Ok(());
+        }
+        self.place_elsewhere(slot, series, metric, time_ms, value)
+    }
+
+    fn place_elsewhere<'m>(
+        &mut self,
+        slot: Slot,
+        series: Result<usize, usize>,
+        metric: &str,
+        time_ms: i64,
+        value: f64,
+    ) -> Result<(), Problem<'m>> {
+        let watermark_ms = if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
+        let (start_ms, end_ms) = bounds(time_ms, self.settings.window_ms);
+        let is_closed = end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
+        if is_closed || is_late(end_ms, self.settings.allowed_lateness_ms, watermark_ms) {
+            return Err(Problem::Late { time_ms, end_ms, watermark_ms });
+        }
+        let device = &mut self.devices[slot];
+        let index = series.unwrap_or_else(|at| {
+            device.series.reserve_exact(1);
+            let name = self.metric_names.share(metric);
+            device.series.insert(at, Series::new(name, self.rules.range_of(metric)));
+            self.series += 1;
+            at
+        });
+        let Some(series) = device.series.get_mut(index) else { return Ok(()) };
+        let touched = match series.window_mut(time_ms) {
+            Some(window) => {
+                window.aggregate.add(value, time_ms);
+                window.touched = true;
+                true
+            }
+            None => {
+                let aggregate = Aggregate::new(value, time_ms);
+                let touched = end_ms.saturating_sub(1) <= watermark_ms;
+                series.add_window(Window { start_ms, end_ms, aggregate, fired_seq: 0, firings: 0, touched });
+                self.windows += 1;
+                touched
+            }
+        };
+        if touched {
+            if !device.touched {
+                device.touched = true;
+                self.touched.push(slot);
+            }
+            return Ok(());
+        }
+        device.first_end_ms = device.first_end_ms.min(end_ms);
+        self.open_windows += 1;
+        if !self.per_device() {
+            self.global.open.entry(end_ms).or_default().push(slot);
+        }
+        Ok(())
+    }
+}

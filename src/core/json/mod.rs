@@ -1,0 +1,249 @@
+//! A strict scanner of JSON text (RFC 8259) that copies nothing: strings are borrowed unless they hold escapes, and
+//! numbers keep their text, so that neither a 64-bit sequence number nor a nanosecond timestamp loses digits.
+
+mod number;
+mod string;
+
+use std::borrow::Cow;
+
+pub(super) use number::Number;
+
+/// Deepest nesting of objects and arrays.
+pub(super) const MAX_DEPTH: u32 = 8;
+
+/// Where text stops being JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Syntax {
+    /// What was expected or does not fit.
+    pub what: &'static str,
+    /// Byte offset.
+    pub at: usize,
+}
+
+/// A scalar value, or the kind of one that was skipped.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum Token<'a> {
+    /// The field is not there.
+    #[default]
+    Absent,
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number.
+    Number(Number<'a>),
+    /// A string.
+    Text(Cow<'a, str>),
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+impl Token<'_> {
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Token::Absent => "nothing",
+            Token::Null => "null",
+            Token::Bool(_) => "a boolean",
+            Token::Number(_) => "a number",
+            Token::Text(_) => "a string",
+            Token::Array => "an array",
+            Token::Object => "an object",
+        }
+    }
+
+    /// Whether the field is absent or `null`.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Token::Absent | Token::Null)
+    }
+}
+
+/// Reads JSON text from front to back.
+#[derive(Debug)]
+pub(super) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner at the start of `text`.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Byte offset of what comes next.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The text from `start` to what comes next.
+    pub fn text_since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// An error at what comes next.
+    pub fn error(&self, what: &'static str) -> Syntax {
+        Syntax { what, at: self.at }
+    }
+
+    #[inline]
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Skips white space; the byte that follows.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.byte() {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
+                other => return other,
+            }
+        }
+    }
+
+    #[inline]
+    fn eat(&mut self, byte: u8) -> bool {
+        let found = self.byte() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Requires that nothing but white space is left.
+    pub fn end(&mut self) -> Result<(), Syntax> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.error("nothing may follow the JSON value")),
+        }
+    }
+
+    /// Skips `"key":` if that is what comes next, to the letter. A constant key costs a comparison or two.
+    #[inline(always)]
+    pub fn eat_key<const N: usize>(&mut self, quoted_with_colon: &[u8; N]) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let found = rest.first_chunk::<N>() == Some(quoted_with_colon);
+        self.at += if found { N } else { 0 };
+        found
+    }
+
+    /// Reads a key and the colon after it.
+    #[inline]
+    pub fn key(&mut self) -> Result<Cow<'a, str>, Syntax> {
+        if self.peek() != Some(b'"') {
+            return Err(self.error("expected a key in double quotes"));
+        }
+        let key = self.string()?;
+        if self.peek() != Some(b':') {
+            return Err(self.error("expected `:` after a key"));
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    /// Reads an object: `member` reads each key with its value.
+    #[inline(always)]
+    pub fn object(&mut self, mut member: impl FnMut(&mut Self) -> Result<(), Syntax>) -> Result<(), Syntax> {
+        self.at += 1;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            member(self)?;
+            match self.peek() {
+                Some(b',') => {
+                    self.at += 1;
+                    self.peek();
+                }
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.error("expected `,` or `}`")),
+            }
+        }
+    }
+
+    /// Reads an array: `item` reads each value.
+    pub fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Syntax>) -> Result<(), Syntax> {
+        self.at += 1;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            item(self)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.error("expected `,` or `]`")),
+            }
+        }
+    }
+
+    /// Reads any value. `depth` containers are open around it.
+    pub fn value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
+        let mut token = Token::Absent;
+        self.value_into(&mut token, depth)?;
+        Ok(token)
+    }
+
+    /// Reads any value into its place: tokens that are returned by value are copied in pieces, which costs more than
+    /// reading them.
+    #[inline(always)]
+    pub fn value_into(&mut self, token: &mut Token<'a>, depth: u32) -> Result<(), Syntax> {
+        match self.peek() {
+            Some(b'"') => match self.plain_string() {
+                Ok(text) => *token = Token::Text(Cow::Borrowed(text)),
+                Err(start) => *token = Token::Text(Cow::Owned(self.escaped_string(start)?)),
+            },
+            Some(b'-' | b'0'..=b'9') => *token = Token::Number(self.number()?),
+            _ => *token = self.other_value(depth)?,
+        }
+        Ok(())
+    }
+
+    /// Reads any value and forgets it.
+    pub fn skip(&mut self, depth: u32) -> Result<(), Syntax> {
+        self.value(depth).map(drop)
+    }
+
+    fn other_value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
+        match self.byte() {
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => Err(self.error("nested deeper than 8 levels")),
+            Some(b'{') => {
+                self.object(|scanner| {
+                    scanner.key()?;
+                    scanner.skip(depth + 1)
+                })?;
+                Ok(Token::Object)
+            }
+            Some(b'[') => {
+                self.array(|scanner| scanner.skip(depth + 1))?;
+                Ok(Token::Array)
+            }
+            Some(b't') => self.word("true", Token::Bool(true)),
+            Some(b'f') => self.word("false", Token::Bool(false)),
+            Some(b'n') => self.word("null", Token::Null),
+            Some(_) => Err(self.error("expected a JSON value")),
+            None => Err(self.error("the text ends where a JSON value is expected")),
+        }
+    }
+
+    fn word(&mut self, word: &'static str, token: Token<'a>) -> Result<Token<'a>, Syntax> {
+        let found = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes()));
+        if !found {
+            return Err(self.error("expected a JSON value"));
+        }
+        self.at += word.len();
+        Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests;
