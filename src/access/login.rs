@@ -9,10 +9,12 @@ use metrics::counter;
 use super::hashing::Busy;
 use super::password::{Password, StoredPassword};
 use super::policy::{Policy, Proof};
+use super::refusals::Verdict;
 use super::users::User;
 use super::{Access, Identity, Login};
 use crate::telemetry::audit::{self, Kind, Who};
 use crate::telemetry::names;
+use crate::tls::CertificateId;
 
 /// What a client says about itself.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +23,8 @@ pub struct Credentials<'a> {
     pub client_id: &'a str,
     /// The user that its certificate stands for; the listener has verified the certificate.
     pub certificate_user: Option<&'a Arc<str>>,
+    /// That certificate.
+    pub certificate: Option<CertificateId>,
     /// The user that it says it is.
     pub user: Option<&'a str>,
     /// Its proof of that.
@@ -99,7 +103,12 @@ impl Access {
         let (identity, proof) = match (credentials.certificate_user, credentials.user, credentials.password) {
             (_, None, Some(_)) => return Err(Denied::BadCredentials),
             (Some(certified), Some(user), _) if **certified != *user => return Err(Denied::BadCredentials),
-            (Some(certified), ..) => (policy.certified(certified), Proof::Certificate),
+            (Some(certified), ..) => {
+                let proof = Proof::Certificate(credentials.certificate);
+                let identity = Identity { user: Some(Arc::clone(certified)), ..Identity::default() };
+                // The list may have come after the handshake.
+                (policy.renew(&identity, &proof).ok_or(Denied::NotAuthorized)?, proof)
+            }
             (None, Some(user), password) if policy.users.is_some() => {
                 let password = password.ok_or(Denied::BadCredentials)?;
                 self.check(&policy, user, password, credentials.address).await?
@@ -163,12 +172,33 @@ impl Access {
         Ok(right)
     }
 
+    /// Writes the refusal of a client that did not get as far as [`Access::log_in`] to the audit log: once a minute for
+    /// each address and reason. `reason` is its label in metrics, `explanation` what more is known or nothing.
+    pub fn note_refusal(&self, who: &Who<'_>, reason: &'static str, explanation: &str) {
+        let repeated = match self.refusals.note(who.address, reason, Instant::now()) {
+            Verdict::Tell(repeated) => repeated,
+            Verdict::Later => return,
+            Verdict::Full => return audit::suppress(Kind::MqttRefused),
+        };
+        let mut detail = reason.to_owned();
+        if !explanation.is_empty() {
+            detail = format!("{detail} ({explanation})");
+        }
+        if repeated > 0 {
+            detail = format!("{detail}; {}", repeated_text(repeated));
+        }
+        audit::record(Kind::MqttRefused, who, "", &detail);
+    }
+
     /// Sets the gauges, forgets what is over and reports what was left over; called once per second.
     pub fn tidy(&self) {
         self.hashing.measure();
-        for (address, repeated) in self.failures.tidy(Instant::now()) {
+        let now = Instant::now();
+        let failures = self.failures.tidy(now).into_iter().map(|(address, repeated)| (address, "", repeated));
+        for (address, reason, repeated) in failures.chain(self.refusals.tidy(now)) {
             let who = Who { address: Some(address), ..Who::default() };
-            audit::record(Kind::MqttRefused, &who, "", &repeated_text(repeated));
+            let separator = if reason.is_empty() { "" } else { "; " };
+            audit::record(Kind::MqttRefused, &who, "", &format!("{reason}{separator}{}", repeated_text(repeated)));
         }
     }
 }

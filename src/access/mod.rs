@@ -8,6 +8,7 @@ mod identity;
 mod login;
 mod password;
 mod policy;
+mod refusals;
 mod remembered;
 pub mod secret_file;
 pub mod tokens;
@@ -19,7 +20,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use failures::Failures;
 use hashing::Hashing;
+use refusals::Refusals;
 use remembered::Remembered;
+
+use crate::tls::Revoked;
 
 pub use acl::{Acl, Permissions};
 pub use identity::Identity;
@@ -49,6 +53,7 @@ pub struct Access {
     hashing: Hashing,
     remembered: Remembered,
     failures: Failures,
+    refusals: Refusals,
 }
 
 impl Access {
@@ -60,6 +65,7 @@ impl Access {
             hashing: Hashing::new(),
             remembered: Remembered::new(),
             failures: Failures::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -74,11 +80,21 @@ impl Access {
         self.version.load(Ordering::Acquire)
     }
 
-    /// From now on this policy holds. Open connections are for the caller to judge anew.
+    /// From now on this policy holds, with the certificates that are revoked at present. Open connections are for the
+    /// caller to judge anew.
     pub fn replace(&self, policy: Policy) {
         self.remembered.keep_only(policy.users.as_ref());
+        self.change(|current| Policy { revoked: current.revoked.clone(), ..policy });
+    }
+
+    /// From now on these certificates are revoked, and no others. Open connections are for the caller to judge anew.
+    pub fn revoke(&self, revoked: Revoked) {
+        self.change(|current| Policy { revoked, ..current.clone() });
+    }
+
+    fn change(&self, next: impl FnOnce(&Policy) -> Policy) {
         let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(policy);
+        *current = Arc::new(next(&current));
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -9,6 +9,7 @@ use super::password::StoredPassword;
 use super::secret_file;
 use super::users::{Users, default_roles};
 use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
+use crate::tls::{CertificateId, Revoked};
 
 /// Larger ACL files are refused: a role has a few hundred bytes.
 const MAX_ACL_BYTES: usize = 1 << 20;
@@ -24,8 +25,8 @@ pub enum Proof {
     None,
     /// With the password that this is kept of.
     Password(StoredPassword),
-    /// With a certificate that the listener has verified.
-    Certificate,
+    /// With a certificate that the listener has verified; `None`: with one before weir was started again.
+    Certificate(Option<CertificateId>),
 }
 
 /// Everything that decides who is let in. It is made whole and then replaces the one before.
@@ -39,6 +40,8 @@ pub struct Policy {
     pub acl: Acl,
     /// What becomes of a denied publish of a 3.1.1 client.
     pub on_denied_publish: OnDeniedPublish,
+    /// Client certificates that are no longer taken. [`super::Access`] keeps them: they come with the listener's files.
+    pub revoked: Revoked,
     /// What a person should look at, such as a file that everybody may read.
     pub warnings: Vec<String>,
 }
@@ -88,19 +91,26 @@ impl Policy {
         self.acl.permissions(identity, client_id, self.on_denied_publish)
     }
 
-    /// The user of a session whose client showed a password that no longer holds, if there still is such a user.
-    pub fn identity_of(&self, user: &str) -> Option<Identity> {
+    /// The user of a session whose client showed what no longer holds, if it may come back with something else: another
+    /// password or certificate.
+    pub fn identity_of(&self, user: &Arc<str>, proof: &Proof) -> Option<Identity> {
+        if matches!(proof, Proof::Certificate(_)) {
+            return Some(self.certified(user));
+        }
         let (name, user) = self.users.as_ref()?.get(user)?;
         Some(Identity { user: Some(Arc::clone(name)), roles: Arc::clone(&user.roles) })
     }
 
     /// What an open connection is under this policy. `None`: it would not be let in any more, since its user is gone, has
-    /// another password, or anonymous clients are no longer welcome.
+    /// another password, its certificate was revoked, or anonymous clients are no longer welcome.
     pub fn renew(&self, identity: &Identity, proof: &Proof) -> Option<Identity> {
         match (&identity.user, proof) {
             (None, _) => self.anonymous(),
-            (Some(user), Proof::None) => self.identity_of(user),
-            (Some(user), Proof::Certificate) => Some(self.certified(user)),
+            (Some(user), Proof::None) => self.identity_of(user, proof),
+            (Some(user), Proof::Certificate(shown)) => {
+                let is_revoked = shown.as_ref().is_some_and(|shown| self.revoked.contains(shown));
+                (!is_revoked).then(|| self.certified(user))
+            }
             (Some(user), Proof::Password(before)) => {
                 let (_, now) = self.users.as_ref()?.get(user)?;
                 (now.password == *before)
@@ -174,6 +184,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::super::{Access, Credentials, Denied};
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -205,13 +216,42 @@ mod tests {
         check_renewed(&same, Some("eve"), &password, None);
         check_renewed(&policy(&format!("ada::{OTHER}"), true), Some("ada"), &password, None);
         check_renewed(&Policy::without_users(true), Some("ada"), &password, None);
-        check_renewed(&same, Some("pump"), &Proof::Certificate, Some(&["device"]));
-        check_renewed(&same, Some("ada"), &Proof::Certificate, Some(&["a", "b"]));
+        check_renewed(&same, Some("pump"), &Proof::Certificate(None), Some(&["device"]));
+        check_renewed(&same, Some("ada"), &Proof::Certificate(None), Some(&["a", "b"]));
         check_renewed(&same, None, &Proof::None, None);
         // A session that is all that is left of a client.
         check_renewed(&same, Some("ada"), &Proof::None, Some(&["a", "b"]));
         check_renewed(&policy("", true), Some("ada"), &Proof::None, None);
         check_renewed(&policy("", true), None, &Proof::None, Some(&["anonymous"]));
+    }
+
+    #[test]
+    fn a_revoked_certificate_holds_no_longer_and_its_user_remains() {
+        let [shown, other] = [b"1", b"2"].map(|serial| CertificateId::new(b"issuer", serial));
+        let access = Access::new(policy("", false));
+        access.revoke([shown].into_iter().collect());
+        let version = access.version();
+        access.replace(policy(&format!("ada:a:{HASH}"), false));
+        assert!(access.version() > version);
+        let revoked = Proof::Certificate(Some(shown));
+        check_renewed(&access.policy(), Some("ada"), &revoked, None);
+        check_renewed(&access.policy(), Some("ada"), &Proof::Certificate(Some(other)), Some(&["a"]));
+        assert_eq!(roles(access.policy().identity_of(&"pump".into(), &revoked).as_ref()), Some(vec!["device".into()]));
+        access.revoke(Revoked::default());
+        check_renewed(&access.policy(), Some("ada"), &revoked, Some(&["a"]));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_was_revoked_after_the_handshake_is_refused() {
+        let shown = CertificateId::new(b"issuer", b"1");
+        let access = Access::new(policy("", false));
+        let user: Arc<str> = "pump".into();
+        let credentials =
+            Credentials { certificate_user: Some(&user), certificate: Some(shown), ..Credentials::default() };
+        let login = access.log_in(&credentials).await.expect("it is not revoked");
+        assert_eq!(login.proof, Proof::Certificate(Some(shown)));
+        access.revoke([shown].into_iter().collect());
+        assert_eq!(access.log_in(&credentials).await, Err(Denied::NotAuthorized));
     }
 
     #[test]

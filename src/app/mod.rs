@@ -36,6 +36,7 @@ use weir::http::live::Live;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
+use weir::simulator::Progress;
 use weir::telemetry;
 
 pub use check::check;
@@ -51,8 +52,11 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// Part of it that the last checkpoint may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
 
-/// Pause between two looks at a recovery that is under way.
+/// Pause between two looks at what is under way at a start.
 const RECOVERY_POLL: Duration = Duration::from_millis(5);
+
+/// How long the word on where to look waits for the simulator's devices to connect.
+const FLEET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the appliance until a signal or a failure.
 pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -79,6 +83,8 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
 /// The parts that run, in the order in which they are stopped.
 struct Running {
     addresses: Addresses,
+    /// What the built-in simulator's devices do.
+    fleet: Arc<Progress>,
     mqtt: CancellationToken,
     mqtt_tasks: TaskTracker,
     journal: Log,
@@ -132,9 +138,22 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     notify::send(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let for_people = config.log.format == LogFormat::Text;
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
+        fleet_connected(config, &running.fleet).await;
         let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
         source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
+}
+
+/// Waits until the simulator's devices are connected: the lines about that would push away what is said next.
+async fn fleet_connected(config: &Config, fleet: &Progress) {
+    let devices = if config.simulator.enabled { config.simulator.devices as u64 } else { 0 };
+    let connected = async {
+        while fleet.snapshot().connected < devices {
+            tokio::time::sleep(RECOVERY_POLL).await;
+        }
+    };
+    // Those that cannot connect are told of by other lines.
+    let _ = tokio::time::timeout(FLEET_PATIENCE, connected).await;
 }
 
 impl Running {

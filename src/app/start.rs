@@ -24,6 +24,7 @@ use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::pipeline::start::{Runner, prepare};
+use weir::simulator::Progress;
 use weir::telemetry::logging::Filter;
 
 use super::access::Policies;
@@ -81,7 +82,7 @@ struct Built {
     runner: Runner,
     pipeline: Pipeline,
     live: Arc<Live>,
-    certificates: tls::Certificates,
+    renewal: tls::Renewal,
     mqtt: mqtt::Server,
     http: http::Server,
     reloader: Reloader,
@@ -125,10 +126,11 @@ async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
+    let renewal = tls::Renewal { certificates: certificates.clone(), entrance: mqtt.entrance() };
     let reloadable: Vec<Box<dyn reload::Part>> = vec![
         Box::new(filter),
         Box::new(mqtt.entrance()),
-        Box::new(certificates.clone()),
+        Box::new(renewal.clone()),
         Box::new(http_access.clone()),
         Box::new(Policies(mqtt.entrance())),
     ];
@@ -153,7 +155,7 @@ async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }
-    Ok(Built { config, logs, runner, pipeline, live, certificates, mqtt, http, reloader, hangups })
+    Ok(Built { config, logs, runner, pipeline, live, renewal, mqtt, http, reloader, hangups })
 }
 
 fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Result<Running> {
@@ -193,14 +195,16 @@ fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Re
     mqtt_tasks.spawn(door::open(built.mqtt, logs.journal.clone(), config.clone(), door_open, mqtt.clone()));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
-    http_tasks.spawn(built.certificates.watch(http.clone()));
+    http_tasks.spawn(built.renewal.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
+    let fleet: Arc<Progress> = Arc::default();
     if config.simulator.enabled {
-        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), mqtt.clone()));
+        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), fleet.clone(), mqtt.clone()));
     }
     let Logs { journal, windows, errors, .. } = logs;
     Ok(Running {
         addresses,
+        fleet,
         mqtt,
         mqtt_tasks,
         journal,

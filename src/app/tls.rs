@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, TlsFiles};
+use weir::mqtt::Entrance;
 use weir::tls::{Endpoint, Findings, TlsError};
 
 use super::reload::{Apply, Part};
@@ -43,27 +44,49 @@ impl Certificates {
     pub fn all(&self) -> Vec<Arc<Endpoint>> {
         [&self.mqtt, &self.http].into_iter().flatten().map(|(_, endpoint)| endpoint.clone()).collect()
     }
+}
 
-    /// Loads them again when their files change, until `cancel`.
+/// Takes the files of another configuration, and those that changed, while weir runs.
+#[derive(Clone)]
+pub struct Renewal {
+    pub certificates: Certificates,
+    /// Ends the connections of clients whose certificate was revoked.
+    pub entrance: Entrance,
+}
+
+impl Renewal {
+    /// Loads the files again when they change, until `cancel`.
     pub async fn watch(self, cancel: CancellationToken) {
-        let endpoints = self.all();
-        if endpoints.is_empty() {
+        if self.certificates.all().is_empty() {
             return;
         }
         while cancel.run_until_cancelled(tokio::time::sleep(WATCH_INTERVAL)).await.is_some() {
-            let endpoints = endpoints.clone();
-            let look = move || endpoints.iter().for_each(|endpoint| endpoint.watch());
-            if tokio::task::spawn_blocking(look).await.is_err() {
+            let renewal = self.clone();
+            if tokio::task::spawn_blocking(move || renewal.look()).await.is_err() {
                 tracing::error!("looking at the certificates panicked; please report this defect");
             }
         }
     }
+
+    fn look(&self) {
+        let changed = self.certificates.all().iter().filter(|endpoint| endpoint.watch()).count();
+        if changed > 0 {
+            self.end_revoked();
+        }
+    }
+
+    fn end_revoked(&self) {
+        if let Some((_, endpoint)) = &self.certificates.mqtt {
+            self.entrance.set_revoked(endpoint.revoked());
+        }
+    }
 }
 
-impl Part for Certificates {
+impl Part for Renewal {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
+        let Certificates { mqtt, http } = &self.certificates;
         let (mut ready, mut faults) = (Vec::new(), Vec::new());
-        for (secure, files) in [(&self.mqtt, &config.mqtt.tls.files), (&self.http, &config.http.tls.files)] {
+        for (secure, files) in [(mqtt, &config.mqtt.tls.files), (http, &config.http.tls.files)] {
             let Some((_, endpoint)) = secure else { continue };
             match endpoint.prepare(files) {
                 Ok(prepared) => ready.push((endpoint.clone(), prepared)),
@@ -73,7 +96,11 @@ impl Part for Certificates {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(move || ready.into_iter().for_each(|(endpoint, prepared)| endpoint.take(prepared))))
+        let renewal = self.clone();
+        Ok(Box::new(move || {
+            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.take(prepared));
+            renewal.end_revoked();
+        }))
     }
 }
 

@@ -106,6 +106,12 @@ fn tls(document: &mut Document<'_>) {
                 fault(document, &format!("{section}.{name}"), wrong, "the path of a PEM file");
             }
         }
+        if files.client_ca.as_os_str().is_empty() && !files.client_crl.as_os_str().is_empty() {
+            let wrong = format!("it names a file, but {section}.client_ca none: nobody's certificates are trusted");
+            let expected =
+                format!("{section}.client_ca as well: the PEM file of the authorities that signed the lists");
+            fault(document, &format!("{section}.client_crl"), wrong, expected);
+        }
         let asked = files.client_certificates != ClientCertificates::Off;
         if asked && files.client_ca.as_os_str().is_empty() {
             let wrong = format!("it is empty while {section}.client_certificates is on");

@@ -174,6 +174,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// PEM file: roots of client certificates; empty: none.
     pub client_ca: PathBuf,
+    /// PEM file: which client certificates are revoked; empty: none.
+    pub client_crl: PathBuf,
     /// Whether clients show certificates.
     pub client_certificates: ClientCertificates,
 }

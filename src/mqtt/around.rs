@@ -68,6 +68,20 @@ impl Door {
         self.access.tidy();
     }
 
+    /// A connection ends before there was a CONNECT to judge: it is counted, and told in the audit log.
+    pub fn refuse(&self, who: &Who<'_>, reason: &'static str) {
+        self.meters.refused(reason);
+        self.note_refusal(who, reason, "");
+    }
+
+    /// Tells of a refusal in the audit log, unless the client left by itself or weir stops. `explanation` is what more is
+    /// known, or nothing.
+    pub fn note_refusal(&self, who: &Who<'_>, reason: &'static str, explanation: &str) {
+        if !matches!(reason, "connection_lost" | "shutting_down") {
+            self.access.note_refusal(who, reason, explanation);
+        }
+    }
+
     /// Now, for deadlines and intervals.
     #[inline]
     pub fn now(&self) -> Instant {

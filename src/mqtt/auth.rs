@@ -4,16 +4,20 @@ use super::codec::Connect;
 use super::handshake::Refusal;
 use super::peer::Peer;
 use crate::access::{Access, Credentials, Denied, Login};
+use crate::telemetry::audit::Who;
 
 /// Whether the client may connect, and who it is.
 pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, Refusal> {
     let version = connect.version;
     if connect.enhanced_auth {
+        let who = Who { client_id: Some(&connect.client_id), ..peer.who() };
+        access.note_refusal(&who, "authentication_method", "");
         return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
     }
     let credentials = Credentials {
         client_id: &connect.client_id,
         certificate_user: peer.certificate_user.as_ref(),
+        certificate: peer.certificate,
         user: connect.user_name.as_deref(),
         password: connect.password.as_ref(),
         address: peer.address,

@@ -65,6 +65,8 @@ pub(crate) struct Will {
     pub expiry_s: Option<u32>,
     /// Will delay interval in seconds.
     pub delay_s: u32,
+    /// Whether the payload is of the format that is said.
+    pub is_formatted: bool,
 }
 
 /// Why a CONNECT cannot be used.
@@ -165,14 +167,16 @@ fn take_will(flags: u8, body: &mut &[u8], version: Version) -> Result<Will, Clos
     if topic.is_empty() {
         return Err(Close::Malformed); // [MQTT-4.7.3-1]
     }
+    let payload = take_field(body)?;
     Ok(Will {
         topic: Bytes::copy_from_slice(topic.as_bytes()),
-        payload: Bytes::copy_from_slice(take_field(body)?),
+        payload: Bytes::copy_from_slice(payload),
         qos: (flags >> 3 & 0b11).min(2),
         retain: flags & WILL_RETAIN > 0,
         properties: properties.to_forwarded(),
         expiry_s: properties.expiry_s,
         delay_s: properties.delay_s,
+        is_formatted: properties.allow(payload),
     })
 }
 

@@ -18,6 +18,8 @@ use crate::access::Policy;
 use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
 use crate::config::Rates;
 use crate::log::Lsn;
+use crate::telemetry::audit::Who;
+use crate::tls::Revoked;
 
 /// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
 const EXTRA_SOCKETS: usize = 64;
@@ -43,7 +45,8 @@ struct Inner {
 #[derive(Debug)]
 pub struct Admission {
     _socket: OpenSocket,
-    _address: FromAddress,
+    _from: FromAddress,
+    address: Option<IpAddr>,
     ticket: Ticket,
     /// Until when CONNECT must have come.
     deadline: Instant,
@@ -128,7 +131,7 @@ impl Entrance {
     /// A bound is reached, or the door is closed.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
         self.try_admit(address).inspect_err(|refused| {
-            self.0.door.meters.refused(refused.label());
+            self.0.door.refuse(&Who { address, ..Who::default() }, refused.label());
             match refused {
                 NotAdmitted::Closed => {}
                 NotAdmitted::Full => self.0.door.meters.limit("mqtt_connections"),
@@ -151,7 +154,7 @@ impl Entrance {
         self.0.sockets.fetch_add(1, Ordering::Relaxed);
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
         let deadline = now + Duration::from_millis(self.0.door.config.connect_timeout_ms);
-        Ok(Admission { _socket: socket, _address: from, ticket, deadline })
+        Ok(Admission { _socket: socket, _from: from, address, ticket, deadline })
     }
 
     /// Goes on with the sessions that `store` has, as far as the policy allows, and keeps them there from now on.
@@ -178,6 +181,16 @@ impl Entrance {
         self.0.door.broker.restrict(&self.0.door.access.policy());
     }
 
+    /// From now on these client certificates are revoked. Connections of clients that showed one end; as
+    /// [`Entrance::set_policy`] otherwise.
+    pub fn set_revoked(&self, revoked: Revoked) {
+        if self.0.door.access.policy().revoked == revoked {
+            return;
+        }
+        self.0.door.access.revoke(revoked);
+        self.0.door.broker.restrict(&self.0.door.access.policy());
+    }
+
     /// Runs `work` as one of the tasks that a shutdown ends and waits for.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(work);
@@ -194,18 +207,18 @@ impl Entrance {
             () = self.0.cancel.cancelled() => "shutting_down",
             () = admission.ticket.shown_out() => "too_many_waiting",
         };
-        self.0.door.meters.refused(reason);
+        self.0.door.refuse(&Who { address: admission.address, ..Who::default() }, reason);
         None
     }
 
     /// Serves one connection, from its CONNECT to its end.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, admission: Admission) {
         let mut stream = stream;
-        let Admission { _socket, _address, ticket, deadline } = admission;
+        let Admission { _socket, _from, address: _, ticket, deadline } = admission;
         let door = Arc::clone(&self.0.door);
         let first = tokio::select! {
-            first = service::first_packet(&mut stream, &door, deadline.into(), &self.0.cancel) => first,
-            () = ticket.shown_out() => return door.meters.refused("too_many_waiting"),
+            first = service::first_packet(&mut stream, &peer, &door, deadline.into(), &self.0.cancel) => first,
+            () = ticket.shown_out() => return door.refuse(&peer.who(), "too_many_waiting"),
         };
         drop(ticket);
         if let Some(first) = first {

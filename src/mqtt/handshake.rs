@@ -54,6 +54,7 @@ impl Refusal {
             "authentication_method" => "enhanced authentication is not offered",
             "client_id" => "the client identifier is longer than 256 bytes",
             "max_connections" => "as many clients are connected as mqtt.max_connections allows",
+            "will_payload_format" => "the payload of the will is said to be UTF-8, which it is not",
             "will_topic" => "the topic of the will is no topic name, or clients do not publish there",
             _ => return self,
         };
@@ -211,6 +212,9 @@ fn check_will(will: codec::Will, connect: &Connect, login: &Login, policy: &Poli
         audit::record(Kind::WillDenied, &who, name, "refused at its CONNECT");
         return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
     }
+    if !will.is_formatted {
+        return Err(Refusal::answered("will_payload_format", version, None, 0x99)); // [section 3.1.3.2.3]
+    }
     let message =
         Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
     Ok(Will { client_id, login: login.clone(), message, expiry_s: will.expiry_s, delay_s: will.delay_s })
@@ -307,6 +311,17 @@ mod tests {
         check_refused(&will(Version::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
         check_refused(&will(Version::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
         assert!(try_welcome(&will(Version::V4, "gone/c"), &config).unwrap().will.is_some());
+    }
+
+    #[test]
+    fn a_will_that_is_not_of_its_format_is_refused() {
+        let connect = |payload: u8| {
+            let body = [b"\0\x04MQTT\x05\x06\0\0\0\0\x01c\x02\x01\x01\0\x01t\0\x01", &[payload][..]].concat();
+            [&[0x10, body.len() as u8][..], &body].concat()
+        };
+        let config = Mqtt::default();
+        check_refused(&connect(0xFF), &config, "will_payload_format", &[0x20, 3, 0, 0x99, 0]);
+        assert!(try_welcome(&connect(b'x'), &config).unwrap().will.is_some());
     }
 
     #[test]

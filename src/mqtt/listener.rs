@@ -98,6 +98,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not one of this machine.
     pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, MqttError> {
+        self.entrance.set_revoked(endpoint.revoked());
         self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint))?);
         Ok(self)
     }
@@ -271,6 +272,10 @@ async fn serve_tls(
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
             entrance.door().meters.refused("tls_handshake");
+            if !error.is_departure() {
+                let peer = Peer::at(address.ip());
+                entrance.door().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
+            }
             if matches!(error, HandshakeError::Full) {
                 entrance.door().meters.limit("tls_handshakes");
             }

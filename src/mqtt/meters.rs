@@ -21,6 +21,7 @@ pub(crate) struct Meters {
     repeated: Counter,
     refused_reserved: Counter,
     refused_denied: Counter,
+    refused_misformatted: Counter,
     pub subscriptions_denied: Counter,
     pub subscriptions_withdrawn: Counter,
     delivered: [Counter; 3],
@@ -63,6 +64,7 @@ impl Default for Meters {
             repeated: counter!(names::MQTT_PUBLISHES_REPEATED),
             refused_reserved: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "reserved_topic"),
             refused_denied: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "denied"),
+            refused_misformatted: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "payload_format"),
             subscriptions_denied: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "subscribe"),
             subscriptions_withdrawn: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "reload"),
             delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
@@ -126,6 +128,7 @@ impl Meters {
         add(&self.repeated, received.repeated);
         add(&self.refused_reserved, received.refused);
         add(&self.refused_denied, received.denied);
+        add(&self.refused_misformatted, received.misformatted);
         self.traffic.received(received);
     }
 

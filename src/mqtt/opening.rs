@@ -38,8 +38,9 @@ impl Opening {
     /// runtime with a time driver.
     pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
         let deadline = Instant::now() + Duration::from_millis(self.0.config.connect_timeout_ms);
-        if let Some(first) = service::first_packet(&mut stream, &self.0, deadline, &cancel).await {
-            service::serve(stream, &Peer::default(), Arc::clone(&self.0), cancel, first).await;
+        let peer = Peer::default();
+        if let Some(first) = service::first_packet(&mut stream, &peer, &self.0, deadline, &cancel).await {
+            service::serve(stream, &peer, Arc::clone(&self.0), cancel, first).await;
         }
     }
 }

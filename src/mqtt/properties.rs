@@ -194,6 +194,8 @@ pub(crate) struct PublishProperties<'a> {
     pub expiry_s: Option<u32>,
     /// Will delay interval in seconds.
     pub delay_s: u32,
+    /// Whether the payload is said to be UTF-8 (payload format indicator 1).
+    pub is_text: bool,
     bytes: &'a [u8],
     /// Where in `bytes` stands what subscribers do not get as it came: alias, expiry interval, will delay.
     left_out: [(usize, usize); 3],
@@ -217,6 +219,7 @@ impl<'a> PublishProperties<'a> {
                     parsed.delay_s = seconds;
                     parsed.left_out[2] = place;
                 }
+                (PAYLOAD_FORMAT, Value::Number(format)) => parsed.is_text = format == 1,
                 // [MQTT-3.3.2-14]
                 (RESPONSE_TOPIC, Value::Bytes(name)) if name.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
                     return Err(Close::Protocol);
@@ -226,6 +229,11 @@ impl<'a> PublishProperties<'a> {
             Ok(())
         })?;
         Ok(parsed)
+    }
+
+    /// Whether the payload is of the format that is said [section 3.3.2.3.2].
+    pub fn allow(&self, payload: &[u8]) -> bool {
+        !self.is_text || std::str::from_utf8(payload).is_ok()
     }
 
     /// What subscribers are sent unaltered and in this order [MQTT-3.3.2-17], [MQTT-3.3.2-18].
@@ -385,6 +393,20 @@ mod tests {
         assert_eq!(refused(&[2, 0, 0]), Close::Malformed, "cut short");
         assert_eq!(refused(&[3, 0, 1, 0xFF]), Close::Malformed, "not UTF-8");
         assert_eq!(refused(&[0x18, 0, 0, 0, 1]), Close::Protocol, "a will's delay");
+    }
+
+    #[test]
+    fn a_payload_that_is_said_to_be_text_must_be() {
+        for (properties, payload, allowed) in [
+            (&[1, 1][..], &b"text"[..], true),
+            (&[1, 1], &[], true),
+            (&[1, 1], &[0xC3], false),
+            (&[1, 1], &[0xED, 0xA0, 0x80], false),
+            (&[1, 0], &[0xC3], true),
+            (&[], &[0xC3], true),
+        ] {
+            assert_eq!(parse(properties).unwrap().allow(payload), allowed, "{properties:?} {payload:?}");
+        }
     }
 
     #[test]

@@ -41,16 +41,17 @@ pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
 /// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     stream: &mut S,
+    peer: &Peer,
     door: &Door,
     deadline: Instant,
     cancel: &CancellationToken,
 ) -> Option<First> {
     let first = handshake::read_connect(stream, door.config.max_packet_size_bytes);
     tokio::select! {
-        () = cancel.cancelled() => door.meters.refused("shutting_down"),
+        () = cancel.cancelled() => door.refuse(&peer.who(), "shutting_down"),
         read = timeout_at(deadline, first) => match read {
             Ok(connected) => return Some(connected),
-            Err(_) => door.meters.refused("connect_timeout"),
+            Err(_) => door.refuse(&peer.who(), "connect_timeout"),
         },
     }
     None
@@ -95,7 +96,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let entered = tokio::select! {
         entered = enter(first, peer, &door) => entered,
         () = cancel.cancelled() => {
-            door.meters.refused("shutting_down");
+            door.refuse(&peer.who(), "shutting_down");
             return None;
         }
     };
@@ -109,7 +110,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
-    let (connect, rest) = first?;
+    let (connect, rest) = first.inspect_err(|refusal| door.note_refusal(&peer.who(), refusal.reason, ""))?;
     let login = auth::authenticate(&connect, peer, &door.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
     door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;

@@ -32,6 +32,8 @@ const MAX_UNRELEASED: usize = 10_000;
 
 /// Reason code 0x87 of MQTT 5.0.
 const NOT_AUTHORIZED: u8 = 0x87;
+/// Reason code 0x99 of MQTT 5.0.
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 /// Reason code 0x10 of MQTT 5.0.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
@@ -95,6 +97,8 @@ pub(crate) struct Received {
     pub refused: u64,
     /// Publishes that the access rules deny.
     pub denied: u64,
+    /// Publishes that say their payload is UTF-8, which it is not.
+    pub misformatted: u64,
     /// Packets of all types.
     pub packets: u64,
     /// Answers other than acknowledgements of publishes.
@@ -300,6 +304,11 @@ impl Session {
         if let Some(refused) = self.topic.refused {
             return self.refuse(publish, refused);
         }
+        if !properties.allow(publish.payload) {
+            self.received.misformatted += 1;
+            self.answer(&publish, PAYLOAD_FORMAT_INVALID);
+            return Ok(Event::None);
+        }
         if publish.qos == 2 && !self.take_packet_id(publish.packet_id, around)? {
             return Ok(Event::None);
         }
@@ -419,12 +428,17 @@ impl Session {
                 return Err(Close::NotAuthorized);
             }
         };
+        self.answer(&publish, reason);
+        Ok(Event::None)
+    }
+
+    /// Acknowledges a publish that goes nowhere.
+    fn answer(&mut self, publish: &Publish<'_>, reason: u8) {
         match publish.qos {
             0 => {}
             1 => self.acks.push(frame::PUBACK, publish.packet_id, reason),
             _ => self.acks.push(frame::PUBREC, publish.packet_id, reason),
         }
-        Ok(Event::None)
     }
 }
 

@@ -49,14 +49,18 @@ pub(crate) struct Owner {
 impl Owner {
     /// The owner of a session whose client came in so.
     pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
-        let certified = login.proof == Proof::Certificate;
+        let certified = matches!(login.proof, Proof::Certificate(_));
         Self { user: login.identity.user.clone(), client_id: Arc::clone(client_id), certified }
     }
 
     /// Who it was; its roles are for the policy to say. What a password was is not stored.
     pub fn to_login(&self) -> Login {
         let identity = Identity { user: self.user.clone(), ..Identity::default() };
-        Login { identity, proof: if self.certified { Proof::Certificate } else { Proof::None }, ..Login::default() }
+        Login {
+            identity,
+            proof: if self.certified { Proof::Certificate(None) } else { Proof::None },
+            ..Login::default()
+        }
     }
 
     /// The name of its session in the store; neither part has a NUL in it [MQTT-1.5.4-2].

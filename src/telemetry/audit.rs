@@ -96,8 +96,7 @@ impl Kind {
 /// Writes an event. `subject` is what it was about (a topic, a path, a file), `detail` the reason or the roles.
 pub fn record(kind: Kind, who: &Who<'_>, subject: &str, detail: &str) {
     let Some(suppressed) = BUCKETS[kind as usize].take(Instant::now()) else {
-        metrics::counter!(names::AUDIT_SUPPRESSED, "event" => kind.name()).increment(1);
-        return;
+        return count_suppressed(kind);
     };
     let suppressed = (suppressed > 0).then_some(suppressed);
     let client_id = who.client_id.map(Shown);
@@ -125,6 +124,16 @@ pub fn record(kind: Kind, who: &Who<'_>, subject: &str, detail: &str) {
     } else {
         write_at!(tracing::Level::INFO);
     }
+}
+
+/// An event that is not written, since there are too many of its kind.
+pub fn suppress(kind: Kind) {
+    BUCKETS[kind as usize].suppressed.fetch_add(1, Ordering::Relaxed);
+    count_suppressed(kind);
+}
+
+fn count_suppressed(kind: Kind) {
+    metrics::counter!(names::AUDIT_SUPPRESSED, "event" => kind.name()).increment(1);
 }
 
 /// Text that a client chose: cut, and without the control characters that would forge a line or move a cursor.

@@ -75,6 +75,8 @@ metrics! {
     TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";
     TLS_RELOAD_FAILED Gauge "weir_tls_certificate_reload_failed" "1 while the certificate files cannot be loaded and the one from before stays in use; label listener.";
     TLS_RELOADS Counter "weir_tls_certificate_reloads_total" "Certificates read again; labels listener, result (loaded, failed).";
+    TLS_CRL_NEXT_UPDATE Gauge "weir_tls_crl_next_update_timestamp_seconds" "Unix time at which the first of the revocation lists of client certificates is to be replaced, +Inf without lists; label listener.";
+    TLS_CRL_REVOKED Gauge "weir_tls_crl_revoked_certificates" "Client certificates that the revocation lists in use revoke; label listener.";
     TLS_HANDSHAKES Counter "weir_tls_handshakes_total" "TLS handshakes; labels listener, result (ok, failed, timeout, too_many).";
 
     LOG_APPENDED Counter "weir_log_records_total" "Records written; label log.";

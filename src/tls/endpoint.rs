@@ -14,7 +14,9 @@ use tokio_rustls::server::TlsStream;
 use super::WARN_BEFORE_DAYS;
 use super::certificate::Facts;
 use super::error::TlsError;
-use super::load::{Loaded, Stamp, load, open_key, stamp};
+use super::load::{Loaded, Stamp, load, open_key, overdue, stamp};
+use super::refused::telling;
+use super::revocation::{ListFacts, Revoked};
 use crate::admission::WaitingRoom;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
@@ -36,6 +38,7 @@ pub struct Endpoint {
 struct State {
     files: TlsFiles,
     facts: Facts,
+    lists: Option<ListFacts>,
     loaded_ms: i64,
     error: Option<String>,
     /// The files as they were when they were last looked into.
@@ -43,6 +46,8 @@ struct State {
     /// The files as the last look found them.
     seen: Stamp,
     reminded_ms: i64,
+    /// As `reminded_ms`, about the revocation lists.
+    lists_reminded_ms: i64,
 }
 
 /// What `/api/v1/status` says about a certificate. Times are Unix milliseconds.
@@ -62,6 +67,21 @@ pub struct Status {
     pub loaded: i64,
     /// Why the files as they are now could not be loaded; `null` while the certificate in use is the one in the files.
     pub error: Option<String>,
+    /// The revocation lists of client certificates; `null`: none are used.
+    pub client_crl: Option<ListStatus>,
+}
+
+/// What `/api/v1/status` says about revocation lists. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ListStatus {
+    /// How many lists are used.
+    pub lists: usize,
+    /// Certificates that they revoke.
+    pub revoked: usize,
+    /// When the first of them is to be replaced.
+    pub next_update: i64,
+    /// Whether it should have been by now; it is used all the same.
+    pub overdue: bool,
 }
 
 /// A certificate that could be loaded and is not yet in use.
@@ -87,8 +107,17 @@ pub enum HandshakeError {
     #[error("too many TLS handshakes at once")]
     Full,
     /// The peer left, or does not speak TLS, or trusts another authority.
-    #[error("the TLS handshake failed: {0}")]
-    Failed(io::Error),
+    #[error("the TLS handshake failed: {error}{}", of(certificate.as_deref()))]
+    Failed {
+        /// What happened.
+        error: io::Error,
+        /// The subject of the client's certificate, where that was refused. Nobody has verified it.
+        certificate: Option<String>,
+    },
+}
+
+fn of(certificate: Option<&str>) -> String {
+    certificate.map(|subject| format!("; the certificate is that of {subject}")).unwrap_or_default()
 }
 
 impl HandshakeError {
@@ -97,8 +126,15 @@ impl HandshakeError {
         match self {
             HandshakeError::Timeout => "timeout",
             HandshakeError::Full => "too_many",
-            HandshakeError::Failed(_) => "failed",
+            HandshakeError::Failed { .. } => "failed",
         }
+    }
+
+    /// Whether the peer left without a word about TLS, as those do that only look whether somebody listens.
+    pub fn is_departure(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(self, HandshakeError::Failed { error, .. }
+            if matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe))
     }
 }
 
@@ -123,7 +159,7 @@ impl Endpoint {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TlsError> {
         let found = stamp(files);
-        let Loaded { config, facts } = load(files, protocols)?;
+        let Loaded { config, facts, lists } = load(files, protocols)?;
         if let Some(warning) = open_key(files) {
             tracing::warn!(listener, "{warning}");
         }
@@ -131,11 +167,13 @@ impl Endpoint {
         let state = State {
             files: files.clone(),
             facts,
+            lists,
             loaded_ms: now_ms,
             error: None,
             tried: found.clone(),
             seen: found,
             reminded_ms: 0,
+            lists_reminded_ms: 0,
         };
         let endpoint = Self {
             listener,
@@ -145,7 +183,7 @@ impl Endpoint {
             current: RwLock::new(config),
             state: Mutex::new(state),
         };
-        endpoint.announce(&endpoint.lock().facts);
+        endpoint.announce(&endpoint.lock());
         endpoint.remind(&mut endpoint.lock());
         Ok(Arc::new(endpoint))
     }
@@ -154,16 +192,39 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, facts: &Facts) {
+    fn announce(&self, state: &State) {
+        let State { facts, lists, files, .. } = state;
         gauge!(names::TLS_EXPIRY, "listener" => self.listener).set(facts.not_after_s as f64);
         gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(0.0);
         let days = facts.days_left(self.clock.now_ms());
         tracing::info!(listener = self.listener, subject = %facts.subject, days_left = days, "certificate loaded");
+        if let Some(ListFacts { lists, revoked, warnings, .. }) = lists {
+            let (file, revoked) = (files.client_crl.display(), revoked.len());
+            tracing::info!(listener = self.listener, lists, revoked, "revocation lists loaded");
+            warnings.iter().for_each(|warning| tracing::warn!(listener = self.listener, %file, "{warning}"));
+        }
+        self.announce_lists(lists.as_ref());
+    }
+
+    fn announce_lists(&self, lists: Option<&ListFacts>) {
+        let listener = self.listener;
+        // None any more is as good as one that holds for ever.
+        let next_update = lists.map_or(f64::INFINITY, |lists| lists.next_update_s as f64);
+        gauge!(names::TLS_CRL_NEXT_UPDATE, "listener" => listener).set(next_update);
+        let revoked = lists.map_or(0, |lists| lists.revoked.len());
+        gauge!(names::TLS_CRL_REVOKED, "listener" => listener).set(revoked as f64);
     }
 
     fn remind(&self, state: &mut State) {
         let now_ms = self.clock.now_ms();
-        let (days, listener) = (state.facts.days_left(now_ms), self.listener);
+        let listener = self.listener;
+        if let Some(wrong) = state.lists.as_ref().and_then(|lists| overdue(lists, now_ms))
+            && now_ms - state.lists_reminded_ms >= REMINDER_MS
+        {
+            state.lists_reminded_ms = now_ms;
+            tracing::warn!(listener, file = %state.files.client_crl.display(), "{wrong}");
+        }
+        let days = state.facts.days_left(now_ms);
         let wrong = state.facts.wrong_at(now_ms);
         if wrong.is_none() && days >= WARN_BEFORE_DAYS || now_ms - state.reminded_ms < REMINDER_MS {
             return;
@@ -196,28 +257,29 @@ impl Endpoint {
                 state.error = Some(error.to_string());
                 counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "failed").increment(1);
                 gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(1.0);
-                tracing::error!(listener = self.listener, "{error}; the certificate loaded before stays in use");
+                tracing::error!(listener = self.listener, "{error}; what was loaded before stays in use");
                 Err(error)
             }
         }
     }
 
-    /// New connections use this certificate from now on.
+    /// New connections use this certificate from now on, and are judged by these authorities and revocation lists.
     pub fn take(&self, ready: Ready) {
-        let Ready { files, found, loaded: Loaded { config, facts } } = ready;
+        let Ready { files, found, loaded: Loaded { config, facts, lists } } = ready;
         let mut state = self.lock();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         (state.tried, state.seen) = (found.clone(), found);
-        (state.files, state.facts, state.loaded_ms, state.error) = (files, facts, self.clock.now_ms(), None);
-        state.reminded_ms = 0;
+        (state.files, state.facts, state.lists) = (files, facts, lists);
+        (state.loaded_ms, state.error) = (self.clock.now_ms(), None);
+        (state.reminded_ms, state.lists_reminded_ms) = (0, 0);
         counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "loaded").increment(1);
-        self.announce(&state.facts);
+        self.announce(&state);
         self.remind(&mut state);
     }
 
     /// Looks whether the files have changed and, once two looks found them alike, reads them again: a certificate and
-    /// its key are replaced one after the other. Reads files: not for the event loop.
-    pub fn watch(&self) {
+    /// its key are replaced one after the other. Returns whether others are in use now. Reads files: not for the event loop.
+    pub fn watch(&self) -> bool {
         let files = self.lock().files.clone();
         let found = stamp(&files);
         let changed = {
@@ -228,22 +290,34 @@ impl Endpoint {
             still && found != state.tried
         };
         // Whatever is wrong was logged and stands in the status.
-        if changed && let Ok(ready) = self.prepare(&files) {
-            self.take(ready);
-        }
+        let ready = if changed { self.prepare(&files).ok() } else { None };
+        ready.map(|ready| self.take(ready)).is_some()
+    }
+
+    /// The client certificates that the lists in use revoke.
+    pub fn revoked(&self) -> Revoked {
+        self.lock().lists.as_ref().map(|lists| lists.revoked.clone()).unwrap_or_default()
     }
 
     /// The certificate in use.
     pub fn status(&self) -> Status {
         let state = self.lock();
+        let now_ms = self.clock.now_ms();
+        let lists = state.lists.as_ref().map(|lists| ListStatus {
+            lists: lists.lists,
+            revoked: lists.revoked.len(),
+            next_update: lists.next_update_s.saturating_mul(1_000),
+            overdue: lists.is_overdue(now_ms),
+        });
         Status {
             listener: self.listener,
             subject: state.facts.subject.clone(),
             not_before: state.facts.not_before_s.saturating_mul(1_000),
             not_after: state.facts.not_after_s.saturating_mul(1_000),
-            days_left: state.facts.days_left(self.clock.now_ms()),
+            days_left: state.facts.days_left(now_ms),
             loaded: state.loaded_ms,
             error: state.error.clone(),
+            client_crl: lists,
         }
     }
 
@@ -274,9 +348,13 @@ impl Endpoint {
     ) -> Result<TlsStream<S>, HandshakeError> {
         let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        // In a box: the task of the connection, which is as large as the largest that it does, lives much longer.
+        let shake = Box::pin(telling(TlsAcceptor::from(config).accept(stream)));
         tokio::select! {
-            accepted = timeout(patience, TlsAcceptor::from(config).accept(stream)) => match accepted {
-                Ok(accepted) => accepted.map_err(HandshakeError::Failed),
+            accepted = timeout(patience, shake) => match accepted {
+                Ok(accepted) => {
+                    accepted.map_err(|(error, certificate)| HandshakeError::Failed { error, certificate })
+                }
                 Err(_) => Err(HandshakeError::Timeout),
             },
             () = ticket.shown_out() => Err(HandshakeError::Full),

@@ -68,6 +68,17 @@ pub enum TlsError {
         /// What was found.
         wrong: String,
     },
+    /// The revocation lists of client certificates cannot be used.
+    #[error(
+        "{}: {wrong}; expected PEM with revocation lists (\"-----BEGIN X509 CRL-----\") of the authorities in client_ca",
+        path.display()
+    )]
+    ClientCrl {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        wrong: String,
+    },
     /// What else rustls refuses.
     #[error("{}: cannot be used: {wrong}", path.display())]
     Refused {

@@ -5,12 +5,15 @@ mod client;
 mod endpoint;
 mod error;
 mod load;
+mod refused;
+mod revocation;
 
 pub use certificate::client_user;
 pub use client::trusting;
-pub use endpoint::{Endpoint, HandshakeError, Status};
+pub use endpoint::{Endpoint, HandshakeError, ListStatus, Status};
 pub use error::TlsError;
 pub use load::{Findings, check};
+pub use revocation::{CertificateId, Revoked};
 
 /// A certificate that ends sooner than this is warned about: most are replaced a month before.
 pub const WARN_BEFORE_DAYS: i64 = 30;

@@ -7,12 +7,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use tempfile::TempDir;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::wait::DEADLINE;
 
@@ -27,9 +31,13 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("test authority")
+    }
+
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let directory = TempDir::new().expect("a temporary directory");
         let pem = params.self_signed(&key).expect("a certificate").pem();
@@ -59,6 +67,29 @@ impl Authority {
         self.write(&format!("{name}.key"), &key.serialize_pem());
     }
 
+    /// A list as PEM that revokes these certificates, in the state of that month, to be replaced at the end of that year.
+    pub fn revocation_list(&self, revoked: &[&str], month: u8, last_year: i32) -> String {
+        let revoke = |name: &&str| {
+            let chain = self.certificates(name);
+            let (_, certificate) = X509Certificate::from_der(&chain[0]).expect("a certificate");
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, month, 1),
+            next_update: date_time_ymd(last_year, 12, 31),
+            crl_number: SerialNumber::from(u64::from(month)),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(revoke).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).expect("a list").pem().expect("PEM")
+    }
+
     /// Replaces a file as tools that renew certificates do: whole.
     pub fn write(&self, name: &str, text: &str) {
         let next = self.path("next");
@@ -68,7 +99,7 @@ impl Authority {
     }
 
     fn certificates(&self, name: &str) -> Vec<CertificateDer<'static>> {
-        let text = fs::read(self.path(name)).expect("a file");
+        let text = fs::read(self.path(&format!("{name}.pem"))).expect("a file");
         CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().expect("certificates")
     }
 
@@ -79,28 +110,25 @@ impl Authority {
         client: Option<&str>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> io::Result<Stream> {
+        connect(address, &self.client(client, versions))
+    }
+
+    /// What such a connection is opened with. Connections with the same one resume the session of the first.
+    pub fn client(&self, client: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        for root in self.certificates("ca.pem") {
+        for root in self.certificates("ca") {
             roots.add(root).expect("a root");
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder.with_protocol_versions(versions).expect("versions").with_root_certificates(roots);
-        let config = match client {
+        Arc::new(match client {
             None => builder.with_no_client_auth(),
             Some(name) => {
                 let key = fs::read(self.path(&format!("{name}.key"))).expect("a file");
                 let key = PrivateKeyDer::from_pem_slice(&key).expect("a key");
-                builder.with_client_auth_cert(self.certificates(&format!("{name}.pem")), key).expect("a certificate")
+                builder.with_client_auth_cert(self.certificates(name), key).expect("a certificate")
             }
-        };
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-        let mut socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(DEADLINE))?;
-        socket.set_write_timeout(Some(DEADLINE))?;
-        session.complete_io(&mut socket)?;
-        Ok(StreamOwned::new(session, socket))
+        })
     }
 
     /// The subject of the certificate that a listener shows.
@@ -110,4 +138,16 @@ impl Authority {
         let der = chain[0].to_vec();
         String::from_utf8_lossy(&der).into_owned()
     }
+}
+
+/// Opens a TLS connection to localhost.
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Stream> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(DEADLINE))?;
+    socket.set_write_timeout(Some(DEADLINE))?;
+    session.complete_io(&mut socket)?;
+    Ok(StreamOwned::new(session, socket))
 }

@@ -4,6 +4,7 @@ use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::auth_connect::events;
 use crate::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
 use crate::steady::beside_a_steady_device;
 use crate::wait::wait_for;
@@ -38,6 +39,9 @@ fn five_thousand_half_open_connections() {
         wait_for("those that were too many are counted", || {
             (weir.metric_sum(REFUSED) >= (HALF_OPEN - 3_064) as f64).then_some(())
         });
+        // Each reason once a minute.
+        let told = events(&weir, "mqtt_refused");
+        assert!((1..20).contains(&told.len()), "{told:?}");
     });
 }
 

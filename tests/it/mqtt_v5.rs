@@ -28,6 +28,28 @@ fn properties_are_forwarded_unaltered() {
     assert_eq!(old.take_message().text(), "x", "3.1.1 has none");
 }
 
+/// Section 3.3.2.3.2 lets a receiver check what is said to be UTF-8, section 3.1.3.2.3 also for a will.
+#[test]
+fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
+    let weir = Weir::start(&[]);
+    let mut client = connect(&weir, "c");
+    client.subscribe("#", 2);
+    let message = |qos, payload: &[u8]| Message {
+        properties: vec![1, 1],
+        payload: payload.to_vec(),
+        ..Message::new("devices/a/telemetry", "", qos)
+    };
+    for (qos, reason) in [(0, 0), (1, 0x99), (2, 0x99)] {
+        assert_eq!(client.publish_message(&message(qos, b"\xff")), reason);
+    }
+    assert_eq!(client.publish_message(&message(1, b"\"\xc3\xa9\"")), 0);
+    assert_eq!(client.take_message().text(), "\"\u{e9}\"");
+    client.expect_nothing();
+    assert_eq!(weir.metric("weir_mqtt_publishes_refused_total{reason=\"payload_format\"}"), 3.0);
+    let will = |payload: &[u8]| Connect::new(Version::V5, "w").will(&message(0, payload)).code(weir.mqtt());
+    assert_eq!((will(b"\xff"), will(b"x")), (0x99, 0));
+}
+
 /// 5.0 [MQTT-3.3.2-14]: a response topic has no wildcards. 5.0 [MQTT-3.3.4-6]: clients send no subscription identifiers.
 /// 5.0 [MQTT-2.2.2-1]: properties are there. 5.0 [MQTT-3.3.2-13], 5.0 [MQTT-3.3.2-19]: their texts are UTF-8.
 /// 5.0 [MQTT-1.5.5-1]: identifiers are encoded as short as they can be. 5.0 [MQTT-4.12.0-1]: there is no enhanced

@@ -93,3 +93,12 @@ fn a_fleet_with_a_password() {
     let output = simulate(&weir, &["--messages", "1", "--user", "fleet", "--password-file", &file]);
     assert!(!output.status.success() && !text(&output).contains("nobody knows"), "{}", text(&output));
 }
+
+#[test]
+fn where_to_look_is_said_after_the_fleet_has_connected() {
+    let weir = Weir::start(&[("simulator.enabled", "true"), ("simulator.devices", "3")]);
+    let output = wait_for("it is said", || Some(weir.output()).filter(|output| output.contains("/api/v1/status")));
+    let (before, after) = output.split_once("\n  publish   mosquitto_pub").expect("how to publish comes first");
+    assert_eq!(before.matches("event=\"mqtt_connected\"").count(), 3, "{output}");
+    assert_eq!(after.matches("mqtt_connected").count(), 0, "{output}");
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
-use crate::access::{Permissions, Policy};
+use crate::access::{Login, Permissions, Policy};
 use crate::mqtt::delivery::Returned;
 use crate::mqtt::handle::{DISCARDED, Handle, Kept, lock};
 use crate::mqtt::topic;
@@ -42,8 +42,9 @@ impl Broker {
             Some(identity) => identity,
             None => {
                 handle.revoke(&mut kept);
-                // With another password it is the same user: what waits for it is still its own.
-                match kept.login.identity.user.as_ref().and_then(|user| policy.identity_of(user)) {
+                // With another password or certificate it is the same user: what waits for it is still its own.
+                let Login { identity, proof, .. } = &kept.login;
+                match identity.user.as_ref().and_then(|user| policy.identity_of(user, proof)) {
                     Some(identity) => identity,
                     None if kept.offline.is_some() => {
                         drop(kept);

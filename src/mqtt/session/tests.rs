@@ -296,6 +296,31 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
 }
 
 #[test]
+fn a_payload_that_is_not_of_its_format_goes_nowhere() {
+    let mut case = Case::new(Version::V5);
+    case.around.subscriptions = vec!["#"];
+    let mut publish = |topic, qos: u8, packet_id, properties: &[u8], payload: &[u8]| {
+        let outgoing = Outgoing { dup: false, qos, retain: true, packet_id, topic, properties, payload };
+        let bytes = case.client.publish_with(outgoing);
+        case.feed(&bytes).unwrap();
+    };
+    for topic in [TOPIC, "state"] {
+        publish(topic, 0, 0, &[1, 1], &[0xFF]);
+        publish(topic, 1, 1, &[1, 1], &[0xFF]);
+        publish(topic, 2, 2, &[1, 1], &[0xFF]);
+    }
+    publish("state", 2, 2, &[1, 1], "é".as_bytes());
+    publish("state", 1, 3, &[1, 0], &[0xFF]);
+    case.append(None);
+    let refused = [(frame::PUBACK, 1, 0x99), (frame::PUBREC, 2, 0x99)];
+    assert_eq!(case.acks(0), [refused, refused, [(frame::PUBREC, 2, 0), (frame::PUBACK, 3, 0)]].concat());
+    let received = case.session.take_received();
+    assert_eq!((received.misformatted, received.ingest, received.other), (6, [0, 0, 0], [0, 1, 1]));
+    assert_eq!(case.events, ["forward state 2 é", "forward state 1 \u{FFFD}"]);
+    assert!(case.records.is_empty());
+}
+
+#[test]
 fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
     let mut case = Case::new(Version::V5);
     case.publish(TOPIC, 0, 0, "1").unwrap();

@@ -12,6 +12,7 @@ use crate::mqtt::message::Message;
 use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
 use crate::mqtt::timeline::Timeline;
 use crate::mqtt::will::Will;
+use crate::tls::CertificateId;
 
 /// The hashes of "secret" and "other".
 const SECRET: &str = "$generated-sha256$K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols";
@@ -40,7 +41,8 @@ impl Case {
         let broker = Broker::new(&Mqtt::default(), Arc::default(), Timeline::default());
         let policy = policy(&pump(SECRET), acl);
         let proof = Proof::Password(StoredPassword::parse(SECRET).unwrap());
-        let login = Login { identity: policy.identity_of("pump").unwrap(), proof, ..Login::default() };
+        let identity = policy.identity_of(&"pump".into(), &proof).unwrap();
+        let login = Login { identity, proof, ..Login::default() };
         Self { broker, login, policy }
     }
 
@@ -202,6 +204,35 @@ fn another_password_ends_connections_and_not_sessions() {
         let again = case.attach(client_id, false);
         assert!(again.session_present, "{client_id}");
         assert_eq!(received(&again), [""; 0], "{client_id}: the rules changed meanwhile");
+    }
+}
+
+#[test]
+fn the_client_of_a_revoked_certificate_is_disconnected_and_may_come_back_with_another() {
+    let mut case = Case::new(READ_OWN);
+    let [shown, other] = [b"1", b"2"].map(|serial| CertificateId::new(b"issuer", serial));
+    case.login.proof = Proof::Certificate(Some(shown));
+    case.login.identity.user = Some("fan".into());
+    let (online, offline) = (case.attach("online", true), case.attach("offline", true));
+    for session in [&online, &offline] {
+        case.subscribe(session, "devices/fan/#");
+    }
+    case.broker.detach(&offline.handle, offline.connection, 60, None);
+    let revoked = [shown].into_iter().collect();
+    let policy = Policy { revoked, ..policy(&pump(SECRET), READ_OWN) };
+    case.broker.restrict(&policy);
+    assert_eq!(online.handle.lost(online.connection), Close::NotAuthorized);
+    assert!(online.handle.own(online.connection).is_none(), "nothing of it is taken any more");
+    case.broker.detach(&online.handle, online.connection, 60, None);
+    case.publish("devices/fan/commands", 1);
+    case.broker.restrict(&policy);
+    case.login.proof = Proof::Certificate(Some(other));
+    case.policy = policy;
+    for client_id in ["online", "offline"] {
+        let again = case.attach(client_id, false);
+        assert!(again.session_present, "{client_id}");
+        assert_eq!(received(&again), ["devices/fan/commands"], "{client_id}");
+        assert_eq!(again.handle.owner(), again.connection);
     }
 }
 
