@@ -70,13 +70,17 @@ impl WaitingRoom {
 
     /// Takes a place; `None` where all are taken by guests that came just now.
     pub fn enter(self: &Arc<Self>, now: Instant) -> Option<Ticket> {
+        self.enter_as(now, CancellationToken::new())
+    }
+
+    /// Takes a place for a guest that comes and goes: `shown_out` is cancelled when a place of its is needed for another.
+    pub fn enter_as(self: &Arc<Self>, now: Instant, shown_out: CancellationToken) -> Option<Ticket> {
         let mut waiting = self.lock();
         if waiting.guests.len() >= self.limit && !waiting.show_out_oldest(now) {
             return None;
         }
         let number = waiting.next;
         waiting.next += 1;
-        let shown_out = CancellationToken::new();
         waiting.guests.insert(number, Guest { since: now, shown_out: shown_out.clone() });
         Some(Ticket { room: Arc::clone(self), number, shown_out })
     }

@@ -11,9 +11,6 @@ use super::users::{Users, default_roles};
 use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
 use crate::tls::{CertificateId, Revoked};
 
-/// Larger ACL files are refused: a role has a few hundred bytes.
-const MAX_ACL_BYTES: usize = 1 << 20;
-
 /// The role of clients without credentials.
 pub const ANONYMOUS_ROLE: &str = "anonymous";
 
@@ -56,7 +53,7 @@ impl Policy {
         let (allow_anonymous, on_denied_publish) = (config.mqtt.allows_anonymous(), auth.on_denied_publish);
         let mut policy = Self { allow_anonymous, on_denied_publish, ..Self::default() };
         let mut faults = Vec::new();
-        let acl_is_known = match auth.acl.as_deref().map_or_else(|| Ok(Acl::default()), load_acl) {
+        let acl_is_known = match auth.acl.as_deref().map_or_else(|| Ok(Acl::default()), Acl::load) {
             Ok(acl) => {
                 policy.acl = acl;
                 true
@@ -129,22 +126,6 @@ impl Policy {
         let known = self.users.as_ref().and_then(|users| users.get(user));
         let roles = known.map_or_else(default_roles, |(_, user)| Arc::clone(&user.roles));
         Identity { user: Some(Arc::clone(user)), roles }
-    }
-}
-
-fn load_acl(path: &Path) -> Result<Acl, Vec<Fault>> {
-    let name = path.display().to_string();
-    match secret_file::read(path) {
-        Ok(text) if text.len() > MAX_ACL_BYTES => {
-            let problem = Problem::new(format!("it has {} bytes", text.len()), "at most 1 MiB of roles");
-            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
-        }
-        Ok(text) => Acl::parse(&name, &text),
-        Err(error) => {
-            let wrong = format!("the ACL file cannot be read: {error}");
-            let problem = Problem::new(wrong, "a TOML file with roles that weir's user may read (mqtt.auth.acl)");
-            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
-        }
     }
 }
 
@@ -281,7 +262,7 @@ mod tests {
     fn an_acl_file_has_a_bound() {
         let directory = tempfile::tempdir().expect("a directory");
         let acl = directory.path().join("acl");
-        fs::write(&acl, vec![b'#'; MAX_ACL_BYTES + 1]).expect("a file");
+        fs::write(&acl, vec![b'#'; (1 << 20) + 1]).expect("a file");
         let mut config = Config::default();
         config.mqtt.auth.acl = Some(acl);
         let ConfigErrors(faults) = Policy::load(&config).expect_err("too large");

@@ -86,11 +86,12 @@ impl Part for Renewal {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let Certificates { mqtt, http } = &self.certificates;
         let (mut ready, mut faults) = (Vec::new(), Vec::new());
-        for (secure, files) in [(mqtt, &config.mqtt.tls.files), (http, &config.http.tls.files)] {
+        let sections = [("mqtt.tls", mqtt, &config.mqtt.tls.files), ("http.tls", http, &config.http.tls.files)];
+        for (section, secure, files) in sections {
             let Some((_, endpoint)) = secure else { continue };
             match endpoint.prepare(files) {
                 Ok(prepared) => ready.push((endpoint.clone(), prepared)),
-                Err(error) => faults.push(error.to_string()),
+                Err(error) => faults.push(format!("{section}: {error}")),
             }
         }
         if !faults.is_empty() {

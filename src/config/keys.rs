@@ -93,6 +93,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("mqtt", "max_inflight", mqtt.max_inflight, |v| v.whole(1..=65_535)),
     key!("mqtt", "max_queued_messages", mqtt.max_queued_messages, |v| v.whole(1..=1_000_000)),
     key!("mqtt", "max_queued_bytes", mqtt.max_queued_bytes, |v| v.size_bytes(KIB..=GIB)),
+    key!("mqtt", "max_queued_bytes_total", mqtt.max_queued_bytes_total, |v| v.size_bytes(MIB..=64 * GIB)),
     key!("mqtt", "max_retained_messages", mqtt.max_retained_messages, |v| v.whole(1..=10_000_000)),
     key!("mqtt", "max_retained_bytes", mqtt.max_retained_bytes, |v| v.size_bytes(KIB..=16 * GIB)),
     key!("mqtt", "max_session_expiry", mqtt.max_session_expiry_ms, |v| v.duration_or_off_ms(1_000..=49_710 * DAY_MS)),

@@ -64,8 +64,10 @@ pub struct Mqtt {
     pub max_inflight: u16,
     /// Messages that wait for one subscriber at most.
     pub max_queued_messages: usize,
-    /// Their bytes at most.
+    /// Their bytes at most, and those of unacknowledged ones.
     pub max_queued_bytes: usize,
+    /// Memory of what all sessions hold at most.
+    pub max_queued_bytes_total: usize,
     /// Retained messages at most.
     pub max_retained_messages: usize,
     /// Their bytes at most.
@@ -415,6 +417,7 @@ impl Default for Mqtt {
             max_inflight: 1_000,
             max_queued_messages: 1_000,
             max_queued_bytes: 1024 * KIB,
+            max_queued_bytes_total: 256 * MIB as usize,
             max_retained_messages: 100_000,
             max_retained_bytes: 64 * 1024 * KIB,
             max_session_expiry_ms: Some(30 * 86_400_000),

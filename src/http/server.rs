@@ -3,12 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,14 +21,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission;
+use crate::admission::{self, Ticket, WaitingRoom};
 use crate::config;
 use crate::http::router::router;
 use crate::http::state::State;
 use crate::telemetry::{names, recorder};
 use crate::tls::Endpoint;
 
-/// Connections at a time; further ones get a short 503.
+/// Connections at a time. Beyond it the one goes that has waited longest with its next request; else the new one gets a
+/// short 503.
 const MAX_CONNECTIONS: usize = 512;
 /// Time for the head of a request, also the time a connection may idle before the next.
 const HEAD_TIME: Duration = Duration::from_secs(30);
@@ -111,6 +112,8 @@ impl Server {
         let connections = Connections {
             router: router(self.state.clone()),
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            lobby: WaitingRoom::new(usize::MAX),
+            promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: self.state.closing.clone(),
             abandon: CancellationToken::new(),
@@ -145,6 +148,10 @@ impl Server {
 struct Connections {
     router: Router,
     permits: Arc<Semaphore>,
+    /// Connections whose next request has not come; bounded by the permits.
+    lobby: Arc<WaitingRoom>,
+    /// Cloned by each connection for which another was shown out, until it has that one's place.
+    promised: Arc<()>,
     tracker: TaskTracker,
     /// Finish what is open.
     closing: CancellationToken,
@@ -166,14 +173,22 @@ impl Connections {
     }
 
     fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<Endpoint>>) {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
-            // The socket's buffer is empty: it takes this at once or the peer is gone.
-            if tls.is_none() {
-                let _ = stream.try_write(BUSY);
-            }
-            return;
+        let now = std::time::Instant::now();
+        // A place that was made for another is not free.
+        let permit = match Arc::strong_count(&self.promised) {
+            1 => self.permits.clone().try_acquire_owned().ok(),
+            _ => None,
         };
+        if permit.is_none() {
+            metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
+            if !self.lobby.make_room(now) {
+                // The socket's buffer is empty: it takes this at once or the peer is gone.
+                if tls.is_none() {
+                    let _ = stream.try_write(BUSY);
+                }
+                return;
+            }
+        }
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let one = Connection {
@@ -181,18 +196,21 @@ impl Connections {
             address,
             closing: self.closing.clone(),
             abandon: self.abandon.clone(),
+            patience: Patience::new(&self.lobby, now),
         };
-        let endpoint = tls.cloned();
-        self.tracker.spawn(async move {
-            let _permit = permit;
-            let Some(endpoint) = endpoint else { return one.run(stream).await };
-            let shaken = one.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;
-            match shaken {
-                Some(Ok(stream)) => one.run(stream).await,
-                Some(Err(error)) => tracing::debug!(%address, "{error}"),
-                None => {}
-            }
-        });
+        let (endpoint, permits) = (tls.cloned(), self.permits.clone());
+        let promised = permit.is_none().then(|| self.promised.clone());
+        let shown_out = one.patience.shown_out.clone();
+        let served = async move {
+            let _permit = match permit {
+                Some(permit) => Ok(permit),
+                // The place of one that was just shown out.
+                None => permits.acquire_owned().await,
+            };
+            drop(promised);
+            one.shake_and_run(stream, endpoint).await;
+        };
+        self.tracker.spawn(async move { shown_out.run_until_cancelled(served).await });
     }
 
     async fn close(self) {
@@ -212,18 +230,64 @@ struct Connection {
     address: SocketAddr,
     closing: CancellationToken,
     abandon: CancellationToken,
+    patience: Arc<Patience>,
+}
+
+/// A connection's place among those whose next request has not come.
+struct Patience {
+    lobby: Arc<WaitingRoom>,
+    ticket: Mutex<Option<Ticket>>,
+    /// Cancelled when the place is needed for another connection.
+    shown_out: CancellationToken,
+}
+
+impl Patience {
+    fn new(lobby: &Arc<WaitingRoom>, now: std::time::Instant) -> Arc<Self> {
+        let shown_out = CancellationToken::new();
+        let ticket = Mutex::new(lobby.enter_as(now, shown_out.clone()));
+        Arc::new(Self { lobby: Arc::clone(lobby), ticket, shown_out })
+    }
+
+    fn set(&self, ticket: Option<Ticket>) {
+        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
+    }
+
+    /// A request has come.
+    fn ends(&self) {
+        self.set(None);
+    }
+
+    /// It has its answer. A stream goes on as long as it likes; what has a length is as good as sent.
+    fn begins(&self, answer: &impl Body) {
+        if answer.size_hint().exact().is_some() {
+            self.set(self.lobby.enter_as(std::time::Instant::now(), self.shown_out.clone()));
+        }
+    }
 }
 
 impl Connection {
+    async fn shake_and_run(self, stream: TcpStream, endpoint: Option<Arc<Endpoint>>) {
+        let address = self.address;
+        let Some(endpoint) = endpoint else { return self.run(stream).await };
+        let shaken = self.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;
+        match shaken {
+            Some(Ok(stream)) => self.run(stream).await,
+            Some(Err(error)) => tracing::debug!(%address, "{error}"),
+            None => {}
+        }
+    }
+
     async fn run<S: Transport>(self, stream: S) {
-        let Self { router, address, closing, abandon } = self;
+        let Self { router, address, closing, abandon, patience } = self;
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
         let io = TokioIo::new(Timed::new(stream, WRITE_TIME));
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(address);
-            routes.call(request)
+            patience.ends();
+            let (answer, patience) = (routes.call(request), patience.clone());
+            async move { answer.await.inspect(|answer| patience.begins(answer.body())) }
         });
         let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
         // How a connection ends is the client's affair.
@@ -345,6 +409,8 @@ mod tests {
         let connections = Connections {
             router: Router::new(),
             permits: Arc::new(Semaphore::new(0)),
+            lobby: WaitingRoom::new(usize::MAX),
+            promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             abandon: CancellationToken::new(),

@@ -12,7 +12,7 @@ use super::codec::{self, Filter, SubscribeOutcome};
 use super::frame;
 use super::handle::{ConnectionId, Handle};
 use super::ingest::{Gate, Journal};
-use super::message::Message;
+use super::message::{Held, Message};
 use super::meters::Meters;
 use super::permission::{self, Verdict};
 use super::rate::RateLimits;
@@ -125,34 +125,34 @@ impl Surroundings for Around<'_> {
 }
 
 impl Around<'_> {
-    /// Does what the session asks for; answers go to `out`.
-    pub fn carry_out(&self, event: Event<'_>, version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+    /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
+    /// for it: others wait for their turn meanwhile.
+    pub fn carry_out(&self, event: Event<'_>, version: Version, out: &mut Vec<u8>) -> Result<usize, Close> {
         match event {
-            Event::None => Ok(()),
-            Event::Forward(forward) => {
-                self.door.broker.deliver(&self.message(&forward));
-                Ok(())
-            }
+            Event::None => Ok(0),
+            Event::Forward(forward) => Ok(self.door.broker.deliver(&self.message(&forward))),
             Event::Acknowledged { kind, packet_id, reason } => {
                 if self.handle.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
                 }
-                Ok(())
+                Ok(0)
             }
             Event::Release { packet_id } => {
                 // An id that is not held was released before: the exchange is complete either way.
                 self.handle.release(self.id, packet_id);
                 frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
-                Ok(())
+                Ok(0)
             }
             Event::Subscribe(subscribe) => {
                 let outcomes: Vec<_> = subscribe.filters.iter().map(|filter| self.subscribe(filter)).collect();
-                codec::put_suback(subscribe.packet_id, &outcomes, version, out)
+                codec::put_suback(subscribe.packet_id, &outcomes, version, out)?;
+                Ok(outcomes.len())
             }
             Event::Unsubscribe { packet_id, filters } => {
                 let end = |filter: &String| self.door.broker.unsubscribe(self.handle, self.id, filter);
                 let existed: Vec<bool> = filters.iter().map(end).collect();
-                codec::put_unsuback(packet_id, &existed, version, out)
+                codec::put_unsuback(packet_id, &existed, version, out)?;
+                Ok(existed.len())
             }
         }
     }
@@ -179,6 +179,7 @@ impl Around<'_> {
             retain: forward.retain,
             publisher: self.handle.id,
             expires: life.map(|life| self.door.now() + life),
+            held: Held::default(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Subscriptions, retained messages and sessions without a connection.
 
 mod restrict;
+mod retained;
 mod sessions;
 mod storing;
 mod subscribe;
@@ -48,11 +49,14 @@ pub struct BrokerStats {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+    /// Bytes of all messages that wait or are unacknowledged, and of their places in sessions.
+    pub held_bytes: usize,
     /// Sessions that changed and are not on disk yet.
     pub unstored_sessions: usize,
 }
 
-/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, and held briefly.
+/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, retained messages, and
+/// held briefly.
 #[derive(Debug)]
 pub struct Broker {
     sessions: Mutex<Sessions>,
@@ -82,7 +86,7 @@ impl Broker {
         let queue_limits = QueueLimits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,
-            retained: config.max_retained_messages,
+            total_bytes: config.max_queued_bytes_total,
         };
         Self {
             sessions: Mutex::default(),
@@ -159,6 +163,7 @@ impl Broker {
             sessions_expired,
             queued_messages: self.totals.messages.load(Ordering::Relaxed),
             queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
+            held_bytes: self.totals.held_bytes(),
             unstored_sessions: self.unstored_sessions(),
         }
     }
@@ -175,12 +180,13 @@ impl Broker {
     }
 
     /// Stores a retained message and queues the message for each matching subscriber once, and once for each matching
-    /// shared subscription. Never blocks: a full queue misses it, counted.
-    pub(crate) fn deliver(&self, message: &Arc<Message>) {
+    /// shared subscription. Never blocks: a full queue misses it, counted. Returns how many subscriptions and
+    /// queues were looked at.
+    pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
         if message.retain && !lock(&self.retained).set(message) {
             self.meters.limit("mqtt_retained");
         }
-        self.pass_on(message);
+        self.pass_on(message)
     }
 
     /// Forgets retained messages whose time is over.
@@ -196,36 +202,42 @@ impl Broker {
         self.pass_on(&message);
     }
 
-    fn pass_on(&self, message: &Arc<Message>) {
+    fn pass_on(&self, message: &Arc<Message>) -> usize {
+        let mut touched = 0;
         let (found, shares) = {
             let subscriptions = self.read_subscriptions();
-            let found = subscriptions.matching(&message.topic, message.qos, message.retain, message.publisher);
-            (found, subscriptions.shares(&message.topic))
+            let Message { topic, qos, retain, publisher, .. } = &**message;
+            let found = subscriptions.matching(topic, *qos, *retain, *publisher, &mut touched);
+            (found, subscriptions.shares(topic, &mut touched))
         };
         if found.is_empty() && shares.is_empty() {
-            return;
+            return touched;
         }
+        message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
         for (handle, grant) in found {
-            if handle.offer(message, grant, false, now) == Some(Offer::Full) {
+            if handle.offer(message, grant, now) == Some(Offer::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
         for share in shares {
-            self.pass_to_share(&share, message, now);
+            touched += self.pass_to_share(&share, message, now);
         }
+        touched
     }
 
-    /// One member gets the message: the first in turn that has room.
-    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) {
+    /// One member gets the message: the first in turn that has room. Returns how many there are.
+    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) -> usize {
         let members = self.read_subscriptions().turn(share);
+        let count = members.len();
         for member in members {
             let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.handle.offer(message, grant, false, now) == Some(Offer::Queued) {
-                return;
+            if member.handle.offer(message, grant, now) == Some(Offer::Queued) {
+                return count;
             }
         }
         self.meters.dropped_queue_full.increment(1);
+        count
     }
 
     /// What a session that ended leaves to the other members of its shared subscriptions.

@@ -33,6 +33,10 @@ use appending::Blocked;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
+/// Subscriptions and queues that are looked at for one connection in one poll, about: a fraction of a
+/// millisecond. One publish may have thousands of subscribers, one read hundreds of publishes; and while all threads have
+/// work, sockets are looked at once in some sixty polls.
+const MAX_TOUCHED: usize = 4_096;
 /// When nothing else wakes a connection that waits: another connection's append, or room that was not enough.
 const FALLBACK: Duration = Duration::from_millis(20);
 /// A deadline for a connection without one.
@@ -74,6 +78,8 @@ pub(crate) struct Connection<S> {
     /// Whether `partial` is to be looked at before the socket is read.
     unread: bool,
     blocked: Option<Blocked>,
+    /// Subscriptions and queues that were looked at in this poll.
+    touched: usize,
     /// Output that the socket did not take.
     unsent: Vec<u8>,
     /// Whether the stream may hold back what was written to it, as TLS does.
@@ -118,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             partial: start.read,
             unread: true,
             blocked: None,
+            touched: 0,
             unsent: start.reply,
             waker: None,
             own_appends: Lsn(0),
@@ -152,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
+        self.touched = 0;
         self.register(context.waker());
         if self.handle.owner() != self.id {
             return Err(self.handle.lost(self.id));
@@ -161,8 +169,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(Close::ShuttingDown);
         }
         self.poll_timer(context)?;
+        let mut looked = false;
         for _ in 0..MAX_READS {
-            if self.send_due(context, scratch)? == Step::Waiting || self.poll_room(context)? == Step::Waiting {
+            if self.touched >= MAX_TOUCHED {
+                break;
+            }
+            if self.send_due(context, scratch)? == Step::Waiting {
+                return Ok(());
+            }
+            // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
+            if self.handle.awaits_retained()
+                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.handle, self.id))
+            {
+                context.waker().wake_by_ref();
+            }
+            if self.poll_room(context)? == Step::Waiting {
                 return Ok(());
             }
             if self.session.is_full() {

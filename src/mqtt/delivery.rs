@@ -20,9 +20,10 @@ pub(crate) use stored::StoredDelivery;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
     pub messages: usize,
+    /// Bytes that wait, and as many that are unacknowledged.
     pub bytes: usize,
-    /// Entries beyond `messages` for retained messages sent at a subscribe: they share what the retained store holds.
-    pub retained: usize,
+    /// What all sessions may hold together.
+    pub total_bytes: usize,
 }
 
 /// Numbers that the sequence of packet ids may run ahead of the oldest unacknowledged one, beyond the window.
@@ -83,6 +84,15 @@ enum InFlight {
     Released,
 }
 
+impl InFlight {
+    fn bytes(&self) -> usize {
+        match self {
+            InFlight::Published(queued) => queued.message.bytes(),
+            InFlight::Released => 0,
+        }
+    }
+}
+
 /// What became of an offered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
@@ -112,12 +122,16 @@ pub(crate) struct Delivery {
     queue: VecDeque<Queued>,
     counted_messages: usize,
     queued_bytes: usize,
+    /// Nothing in `queue` expires before.
+    next_expiry: Option<Instant>,
     /// `None`: acknowledged out of order.
     inflight: VecDeque<Option<InFlight>>,
     /// Sequence number of `inflight[0]`; packet id = sequence number % 65,535 + 1.
     first: u64,
     /// Entries of `inflight` that are not `None`.
     unacknowledged: usize,
+    /// Bytes of the messages among them.
+    inflight_bytes: usize,
     /// `inflight` below this index was sent on this connection.
     sent: usize,
     /// Entries below `sent` that are not `None`.
@@ -134,9 +148,11 @@ impl Delivery {
             queue: VecDeque::new(),
             counted_messages: 0,
             queued_bytes: 0,
+            next_expiry: None,
             inflight: VecDeque::new(),
             first: 0,
             unacknowledged: 0,
+            inflight_bytes: 0,
             sent: 0,
             sent_open: 0,
             window: usize::from(window),
@@ -155,43 +171,70 @@ impl Delivery {
         self.queued_bytes
     }
 
-    /// Queues a message. `from_store`: a retained message sent because of a subscribe. Where the queue is full, what
-    /// expired by `now` makes room.
-    pub fn offer(&mut self, message: &Arc<Message>, grant: Grant, from_store: bool, now: Instant) -> Offer {
-        if self.is_full(message, from_store) {
+    /// Messages that the session holds, queued and unacknowledged.
+    pub fn held(&self) -> usize {
+        self.queue.len() + self.unacknowledged
+    }
+
+    /// All of them.
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let published = self.inflight.iter().flatten().filter_map(|stage| match stage {
+            InFlight::Published(queued) => Some(queued),
+            InFlight::Released => None,
+        });
+        published.chain(&self.queue).map(|queued| &queued.message)
+    }
+
+    /// Whether all sessions together hold so much that this one gets no more: clients that keep up go on first.
+    pub fn is_out_of_room(&self, held_bytes: usize) -> bool {
+        let limit = self.limits.total_bytes;
+        held_bytes >= limit && (self.held() > 0 || held_bytes >= limit.saturating_mul(2))
+    }
+
+    /// Queues a message. Where the queue is full, what expired by `now` makes room.
+    pub fn offer(&mut self, message: &Arc<Message>, grant: Grant, now: Instant) -> Offer {
+        if self.is_full(message) {
             self.drop_expired(now);
-            if self.is_full(message, from_store) {
+            if self.is_full(message) {
                 return Offer::Full;
             }
         }
-        if !from_store {
-            self.counted_messages += 1;
-            self.queued_bytes += message.bytes();
-        }
-        self.queue.push_back(Queued { message: Arc::clone(message), grant, counted: !from_store });
+        self.counted_messages += 1;
+        self.queued_bytes += message.bytes();
+        self.push(message, grant, true);
         Offer::Queued
     }
 
-    fn is_full(&self, message: &Message, from_store: bool) -> bool {
-        if from_store {
-            return self.queue.len() >= self.limits.messages + self.limits.retained;
-        }
+    /// Queues a retained message because of a subscribe. It shares what the retained store holds; whoever calls this sees
+    /// to it that they do not become many.
+    pub fn offer_retained(&mut self, message: &Arc<Message>, grant: Grant) {
+        self.push(message, grant, false);
+    }
+
+    fn push(&mut self, message: &Arc<Message>, grant: Grant, counted: bool) {
+        self.next_expiry = [self.next_expiry, message.expires].into_iter().flatten().min();
+        self.queue.push_back(Queued { message: Arc::clone(message), grant, counted });
+    }
+
+    fn is_full(&self, message: &Message) -> bool {
         self.counted_messages >= self.limits.messages || self.queued_bytes + message.bytes() > self.limits.bytes
     }
 
+    /// A queue that stays full is not searched for each message that it misses: only once something in it has expired.
     #[cold]
     fn drop_expired(&mut self, now: Instant) {
-        let (mut messages, mut bytes) = (0, 0);
-        self.queue.retain(|queued| {
-            let expired = queued.message.is_expired(now);
-            if expired && queued.counted {
-                messages += 1;
-                bytes += queued.message.bytes();
-            }
-            !expired
-        });
-        self.counted_messages -= messages;
-        self.queued_bytes -= bytes;
+        if self.next_expiry.is_none_or(|at| at > now) {
+            return;
+        }
+        self.queue.retain(|queued| !queued.message.is_expired(now));
+        self.count_queue();
+    }
+
+    fn count_queue(&mut self) {
+        let counted = || self.queue.iter().filter(|queued| queued.counted);
+        self.counted_messages = counted().count();
+        self.queued_bytes = counted().map(|queued| queued.message.bytes()).sum();
+        self.next_expiry = self.queue.iter().filter_map(|queued| queued.message.expires).min();
     }
 
     /// The session continues on a new connection: what is unacknowledged is sent again [MQTT-4.4.0-1].
@@ -232,9 +275,7 @@ impl Delivery {
                 continue;
             }
             withdrawn.take(queued, queued.grant.qos == 1);
-            self.inflight[index] = None;
-            self.unacknowledged -= 1;
-            self.sent_open -= usize::from(index < self.sent);
+            self.take_inflight(index);
         }
         withdrawn.left = online
             && self.inflight.iter().take(self.sent).flatten().any(|stage| match stage {
@@ -250,9 +291,7 @@ impl Delivery {
             keep
         });
         if withdrawn.messages > before {
-            let counted = || self.queue.iter().filter(|queued| queued.counted);
-            self.counted_messages = counted().count();
-            self.queued_bytes = counted().map(|queued| queued.message.bytes()).sum();
+            self.count_queue();
         }
         self.forget_acknowledged();
         withdrawn
@@ -297,7 +336,10 @@ impl Delivery {
 
     fn has_window(&self) -> bool {
         let span = (self.window + MAX_AHEAD).min(usize::from(u16::MAX) - 1);
-        self.sent == self.inflight.len() && self.unacknowledged < self.window && self.inflight.len() < span
+        self.sent == self.inflight.len()
+            && self.unacknowledged < self.window
+            && self.inflight_bytes < self.limits.bytes
+            && self.inflight.len() < span
     }
 
     fn pop(&mut self) -> Option<Queued> {
@@ -324,6 +366,7 @@ impl Delivery {
         }
         written.sent[usize::from(qos)] += 1;
         if qos > 0 {
+            self.inflight_bytes += queued.message.bytes();
             self.inflight.push_back(Some(InFlight::Published(queued)));
             self.unacknowledged += 1;
             self.sent = self.inflight.len();
@@ -374,11 +417,15 @@ impl Delivery {
     }
 
     fn remove(&mut self, index: usize) {
-        if self.inflight[index].take().is_some() {
-            self.unacknowledged -= 1;
-            self.sent_open -= usize::from(index < self.sent);
-        }
+        self.take_inflight(index);
         self.forget_acknowledged();
+    }
+
+    fn take_inflight(&mut self, index: usize) {
+        let Some(stage) = self.inflight[index].take() else { return };
+        self.inflight_bytes -= stage.bytes();
+        self.unacknowledged -= 1;
+        self.sent_open -= usize::from(index < self.sent);
     }
 
     fn forget_acknowledged(&mut self) {
@@ -402,6 +449,7 @@ impl Delivery {
                     self.remove(index); // [section 4.3.3]
                     return Ok(false);
                 }
+                self.inflight_bytes -= queued.message.bytes();
                 self.inflight[index] = Some(InFlight::Released);
                 return Ok(true);
             }

@@ -1,6 +1,6 @@
 //! A session's part that outlives its connection, shared by the broker and the connection that owns it now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,11 +37,24 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Messages that wait in all sessions.
+/// Messages in all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub messages: AtomicUsize,
     pub bytes: AtomicUsize,
+    /// Messages that wait or are unacknowledged, once for each session.
+    pub held: AtomicUsize,
+    /// Bytes of these messages, each once.
+    pub held_bytes: Arc<AtomicUsize>,
+}
+
+impl Totals {
+    /// What sessions hold, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        /// Bytes of a message's place in a session, about.
+        const PLACE_BYTES: usize = 128;
+        self.held_bytes.load(Ordering::Relaxed) + PLACE_BYTES * self.held.load(Ordering::Relaxed)
+    }
 }
 
 /// The lasting part of a session.
@@ -59,6 +72,8 @@ pub(crate) struct Handle {
     lasting: AtomicBool,
     /// Whether something changed since it was stored.
     changed: AtomicBool,
+    /// Whether retained messages are still to be queued for subscriptions.
+    awaits_retained: AtomicBool,
     /// Whether a new connection waits for the owner to look at its socket.
     asked: AtomicBool,
     /// Told when the owner has looked, and when it has ended.
@@ -80,6 +95,8 @@ pub(crate) struct Kept {
     pub filters: BTreeSet<Box<str>>,
     /// Levels of all of them.
     pub levels: usize,
+    /// Those of them whose retained messages are still to be queued, with the topic up to which they were; empty: none.
+    pub retained_due: BTreeMap<Box<str>, Box<str>>,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
@@ -101,6 +118,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// Messages that wait to be sent.
+    pub fn queued(&self) -> usize {
+        self.delivery.queued()
+    }
+
     /// Whether no new connection can continue it: its time has passed, or it ends with the connection that has it and
     /// that the new one replaces.
     pub fn is_over(&self, now: Instant) -> bool {
@@ -128,6 +150,7 @@ impl Handle {
             holds_denied: false,
             filters: BTreeSet::new(),
             levels: 0,
+            retained_due: BTreeMap::new(),
             expiry_s: 0,
             disconnected_ms: None,
             offline: None,
@@ -139,10 +162,10 @@ impl Handle {
             received_until: Lsn(0),
             waker: None,
         };
-        let [outbound, lasting, changed, asked] = [const { AtomicBool::new(false) }; 4];
+        let [outbound, lasting, changed, awaits_retained, asked] = [const { AtomicBool::new(false) }; 5];
         let (owner, kept) = (AtomicU64::new(id), Mutex::new(kept));
         let looked = Notify::new();
-        Self { id, user, client_id, owner, outbound, lasting, changed, asked, looked, kept, totals }
+        Self { id, user, client_id, owner, outbound, lasting, changed, awaits_retained, asked, looked, kept, totals }
     }
 
     /// A session without a connection that goes on from where it was stored: `exactly`, or a crash came between. What it
@@ -164,6 +187,7 @@ impl Handle {
             kept.disconnected_ms = stored.disconnected_ms;
             let delivery = if exactly { stored.delivery } else { stored.delivery.after_a_crash() };
             handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(delivery, limits));
+            kept.delivery.messages().for_each(|message| message.count_in(&handle.totals.held_bytes));
             for id in stored.received.into_iter().filter(|_| exactly) {
                 kept.received.insert(id);
             }
@@ -337,14 +361,17 @@ impl Handle {
 
     /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
     /// connection, or the session is gone).
-    pub fn offer(&self, message: &Arc<Message>, grant: Grant, from_store: bool, now: Instant) -> Option<Offer> {
+    pub fn offer(&self, message: &Arc<Message>, grant: Grant, now: Instant) -> Option<Offer> {
         let mut kept = lock(&self.kept);
         match self.owner() {
             DISCARDED => return None,
             _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
-        let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, from_store, now));
+        if kept.delivery.is_out_of_room(self.totals.held_bytes()) {
+            return Some(Offer::Full);
+        }
+        let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, now));
         if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
             let waker = kept.waker.clone();
             drop(kept);
@@ -353,6 +380,36 @@ impl Handle {
             }
         }
         Some(offer)
+    }
+
+    /// The retained messages of a new subscription are to be queued.
+    pub fn await_retained(&self, kept: &mut Kept, filter: &str) {
+        kept.retained_due.insert(filter.into(), Box::default());
+        self.awaits_retained.store(true, Ordering::Release);
+    }
+
+    /// Whether retained messages are still to be queued for subscriptions: the connection looks without locking.
+    #[inline]
+    pub fn awaits_retained(&self) -> bool {
+        self.awaits_retained.load(Ordering::Acquire)
+    }
+
+    /// Queues retained messages for a subscription. The caller is the connection, which sends next.
+    pub fn offer_retained(&self, kept: &mut Kept, messages: &[Arc<Message>], grant: impl Fn(&Message) -> Grant) {
+        let offer = |kept: &mut Kept| {
+            for message in messages {
+                kept.delivery.offer_retained(message, grant(message));
+            }
+        };
+        self.count_change(kept, offer);
+        if !messages.is_empty() {
+            self.outbound.store(true, Ordering::Release);
+        }
+    }
+
+    /// Some of the retained messages that are due were queued: whether there are more.
+    pub fn note_retained_due(&self, kept: &Kept) {
+        self.awaits_retained.store(!kept.retained_due.is_empty(), Ordering::Release);
     }
 
     /// Appends what there is to deliver, see [`Delivery::write`].
@@ -381,8 +438,7 @@ impl Handle {
     /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
     pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
         let Some(mut kept) = self.own(connection) else { return Ok(false) };
-        let answer = kept.delivery.acknowledge(kind, packet_id, reason);
-        self.touch();
+        let answer = self.count_change(&mut kept, |kept| kept.delivery.acknowledge(kind, packet_id, reason));
         self.outbound.store(true, Ordering::Release); // the window may have opened
         answer
     }
@@ -412,13 +468,18 @@ impl Handle {
     }
 
     fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
-        let before = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        let count = |delivery: &Delivery| [delivery.queued(), delivery.queued_bytes(), delivery.held()];
+        let before = count(&kept.delivery);
         let result = change(kept);
-        let after = (kept.delivery.queued(), kept.delivery.queued_bytes());
+        let after = count(&kept.delivery);
         self.touch();
-        // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
-        self.totals.messages.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
-        self.totals.bytes.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
+        let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held];
+        for (total, (after, before)) in totals.into_iter().zip(after.into_iter().zip(before)) {
+            if after != before {
+                // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
+                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            }
+        }
         result
     }
 }
@@ -430,7 +491,7 @@ mod tests {
 
     fn handle() -> (Handle, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
-        let limits = QueueLimits { messages: 2, bytes: 1_000, retained: 0 };
+        let limits = QueueLimits { messages: 2, bytes: 1_000, total_bytes: usize::MAX };
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
         let delivery = Delivery::new(limits, 10);
@@ -442,7 +503,7 @@ mod tests {
     }
 
     fn offer(handle: &Handle, qos: u8) -> Option<Offer> {
-        handle.offer(&message(), Grant { qos, ..Grant::default() }, false, Instant::now())
+        handle.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
     }
 
     fn waiting(totals: &Totals) -> (usize, usize) {

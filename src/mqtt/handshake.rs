@@ -55,7 +55,9 @@ impl Refusal {
             "client_id" => "the client identifier is longer than 256 bytes",
             "max_connections" => "as many clients are connected as mqtt.max_connections allows",
             "will_payload_format" => "the payload of the will is said to be UTF-8, which it is not",
-            "will_topic" => "the topic of the will is no topic name, or clients do not publish there",
+            "will_topic" => {
+                "the topic of the will is no topic name, has more levels than mqtt.max_topic_levels, or is weir's own"
+            }
             _ => return self,
         };
         if let (Some(max), &[_, 3, flags, code, 0]) = (explain_within, &self.reply[..])
@@ -129,7 +131,7 @@ pub(crate) fn welcome(
     let version = connect.version;
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
-    let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy)).transpose()?;
+    let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy, broker)).transpose()?;
     let attach = Attach {
         login: &login,
         policy,
@@ -197,9 +199,16 @@ fn new_client_id() -> String {
     format!("auto-{:x}-{count:x}", now.as_nanos())
 }
 
-fn check_will(will: codec::Will, connect: &Connect, login: &Login, policy: &Policy) -> Result<Will, Refusal> {
+fn check_will(
+    will: codec::Will,
+    connect: &Connect,
+    login: &Login,
+    policy: &Policy,
+    broker: &Broker,
+) -> Result<Will, Refusal> {
     let version = connect.version;
-    let Some(name) = topic::valid_name(&will.topic) else {
+    let name = topic::valid_name(&will.topic).filter(|name| topic::is_shallow(name) && broker.allows_levels(name));
+    let Some(name) = name else {
         return Err(Refusal::answered("will_topic", version, None, 0x90));
     };
     if topic::is_reserved(name) {
@@ -308,6 +317,10 @@ mod tests {
         let config = Mqtt::default();
         let will = |version, topic| client(version).will(topic, b"x", 0).connect("c");
         check_refused(&will(Version::V5, "a/#"), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        let deep = "/".repeat(201);
+        check_refused(&will(Version::V5, &deep), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        let flat = Mqtt { max_topic_levels: 2, ..Mqtt::default() };
+        check_refused(&will(Version::V5, "a/b/c"), &flat, "will_topic", &[0x20, 3, 0, 0x90, 0]);
         check_refused(&will(Version::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
         check_refused(&will(Version::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
         assert!(try_welcome(&will(Version::V4, "gone/c"), &config).unwrap().will.is_some());

@@ -26,9 +26,9 @@ use crate::tls::{Endpoint, HandshakeError};
 
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How often retained messages whose time is over are forgotten where `$SYS` is off.
 /// Between two rounds of storing sessions.
 const STORE_EVERY: Duration = Duration::from_secs(1);
+/// How often retained messages whose time is over are forgotten where `$SYS` is off.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -39,14 +39,14 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// The address cannot be listened on.
-    #[error("cannot listen for MQTT on {address}: {source}; check {key}, and whether another broker runs there")]
+    #[error("cannot listen for MQTT on {address}: {error}; check {key}, and whether another broker runs there")]
     Bind {
         /// The key that names it.
         key: &'static str,
         /// Configured address.
         address: SocketAddr,
         /// What the system says.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -60,7 +60,7 @@ struct Listener {
 
 impl Listener {
     fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
-        let failed = |source| MqttError::Bind { key, address, source };
+        let failed = |error| MqttError::Bind { key, address, error };
         let socket = admission::listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, address, tls })

@@ -41,6 +41,7 @@ pub(crate) struct Meters {
     retained: Gauge,
     queued: Gauge,
     queued_bytes: Gauge,
+    held_bytes: Gauge,
     unstored_sessions: Gauge,
 }
 
@@ -83,6 +84,7 @@ impl Default for Meters {
             retained: gauge!(names::MQTT_RETAINED),
             queued: gauge!(names::MQTT_QUEUED),
             queued_bytes: gauge!(names::MQTT_QUEUED_BYTES),
+            held_bytes: gauge!(names::MQTT_SESSION_BYTES),
             unstored_sessions: gauge!(names::MQTT_SESSIONS_UNSTORED),
         }
     }
@@ -151,6 +153,7 @@ impl Meters {
             (&self.retained, stats.retained),
             (&self.queued, stats.queued_messages),
             (&self.queued_bytes, stats.queued_bytes),
+            (&self.held_bytes, stats.held_bytes),
             (&self.unstored_sessions, stats.unstored_sessions),
         ] {
             gauge.set(value as f64);

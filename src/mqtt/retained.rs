@@ -1,6 +1,7 @@
 //! Retained messages, MQTT 5.0 section 3.3.1.3.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,7 +52,8 @@ impl Retained {
         self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
         self.expiring += usize::from(message.expires.is_some());
         self.bytes = bytes;
-        self.messages.insert(message.topic.clone(), Arc::clone(message));
+        // A copy, which shares the payload: sessions count what they hold of the other for as long as that lives.
+        self.messages.insert(message.topic.clone(), Arc::new(Message::clone(message)));
         if let Some((store, timeline)) = &self.kept_in {
             store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
         }
@@ -90,21 +92,41 @@ impl Retained {
         self.bytes
     }
 
-    /// The messages on topics that match `filter`, by topic, without those whose time is over.
-    pub fn matching(&self, filter: &str, now: Instant) -> Vec<Arc<Message>> {
+    /// The messages on topics that match `filter`, by topic, without those whose time is over: those behind the topic
+    /// `after` (empty: from the first on), with a look at no more than `most` topics (at least one).
+    pub fn matching(&self, filter: &str, after: &str, most: usize, now: Instant) -> Part {
         let alive = |message: &&Arc<Message>| !message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
-            return self.messages.get(filter).filter(alive).cloned().into_iter().collect();
+            let messages = self.messages.get(filter).filter(alive).cloned().into_iter().collect();
+            return Part { messages, looked_at: 1, rest: None };
         };
         // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
         let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
-        self.messages
-            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .filter(|(name, message)| topic::matches(filter, name) && alive(message))
-            .map(|(_, message)| Arc::clone(message))
-            .collect()
+        let from = if after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let mut part = Part { messages: Vec::new(), looked_at: 0, rest: None };
+        let range = self.messages.range::<str, _>((from, Bound::Unbounded));
+        for (name, message) in range.take_while(|(name, _)| name.starts_with(prefix)) {
+            part.looked_at += 1;
+            if topic::matches(filter, name) && alive(&message) {
+                part.messages.push(Arc::clone(message));
+            }
+            if part.looked_at >= most {
+                part.rest = Some(name.clone());
+                break;
+            }
+        }
+        part
     }
+}
+
+/// What one look at the retained messages found.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub messages: Vec<Arc<Message>>,
+    /// Topics that were compared with the filter.
+    pub looked_at: usize,
+    /// The last of them, where there may be more behind it.
+    pub rest: Option<Box<str>>,
 }
 
 #[cfg(test)]
@@ -118,10 +140,23 @@ mod tests {
         Arc::new(Message::new(topic, payload.into(), 1, true))
     }
 
+    fn matching(retained: &Retained, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
+        let (mut found, mut after) = (Vec::new(), Some(Box::default()));
+        while let Some(topic) = after {
+            let part = retained.matching(filter, &topic, most, now);
+            assert!(part.looked_at <= most, "{filter}");
+            found.extend(part.messages);
+            after = part.rest;
+        }
+        found
+    }
+
     fn check(retained: &Retained, filter: &str, expected: &[&str]) {
-        let topics: Vec<_> =
-            retained.matching(filter, Instant::now()).iter().map(|message| message.topic.to_string()).collect();
-        assert_eq!(topics, expected, "{filter}");
+        for most in [1, 2, 100] {
+            let found = matching(retained, filter, most, Instant::now());
+            let topics: Vec<_> = found.iter().map(|message| message.topic.to_string()).collect();
+            assert_eq!(topics, expected, "{filter}, {most} at a time");
+        }
     }
 
     #[test]
@@ -160,7 +195,7 @@ mod tests {
         assert_eq!(retained.len(), MAX_MESSAGES);
         let large = Arc::new(Message::new("t/1", vec![0; MAX_BYTES].into(), 0, true));
         assert!(!retained.set(&large));
-        assert_eq!(&retained.matching("t/1", Instant::now())[0].payload[..], b"x");
+        assert_eq!(&matching(&retained, "t/1", 10, Instant::now())[0].payload[..], b"x");
     }
 
     #[test]
@@ -170,9 +205,9 @@ mod tests {
         let expires = Some(now + std::time::Duration::from_secs(1));
         retained.set(&Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
         retained.set(&message("b", b"x"));
-        assert_eq!((retained.matching("#", now).len(), retained.expire(now)), (2, 0));
+        assert_eq!((matching(&retained, "#", 10, now).len(), retained.expire(now)), (2, 0));
         let later = now + std::time::Duration::from_secs(1);
-        assert_eq!((retained.matching("#", later).len(), retained.expire(later)), (1, 1));
+        assert_eq!((matching(&retained, "#", 10, later).len(), retained.expire(later)), (1, 1));
         assert_eq!((retained.len(), retained.expiring, retained.bytes()), (1, 0, message("b", b"x").bytes()));
     }
 }

@@ -247,6 +247,9 @@ impl Session {
             frame::PUBREL => {
                 let (packet_id, _) = frame::parse_ack(frame, self.version)?;
                 self.unreleased = self.unreleased.saturating_sub(1);
+                // A client that does not wait for PUBREC releases what the journal does not have yet. Kept, its next
+                // publish with this identifier would be taken for a repetition.
+                self.fresh.remove(packet_id);
                 self.received.answers += 1;
                 Ok(Event::Release { packet_id })
             }

@@ -199,11 +199,19 @@ impl StoredSession {
 
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;
+/// Its retained messages were not all queued.
+const RETAINED_DUE: u8 = 16;
 
 fn put_filter(filter: &Filter, out: &mut Vec<u8>) {
     put_bytes(filter.filter.as_bytes(), out);
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    out.push(filter.qos | flag(filter.no_local, NO_LOCAL) | flag(filter.retain_as_published, RETAIN_AS_PUBLISHED));
+    let retained_due = filter.retain == RetainHandling::Always;
+    out.push(
+        filter.qos
+            | flag(filter.no_local, NO_LOCAL)
+            | flag(filter.retain_as_published, RETAIN_AS_PUBLISHED)
+            | flag(retained_due, RETAINED_DUE),
+    );
     // Identifiers are 1 or more [section 3.8.2.1.2].
     put_u64(filter.identifier.map_or(0, u64::from), out);
 }
@@ -221,8 +229,8 @@ fn filter(reader: &mut Reader<'_>) -> Result<Filter, Invalid> {
         qos,
         no_local: flags & NO_LOCAL > 0,
         retain_as_published: flags & RETAIN_AS_PUBLISHED > 0,
-        // Retained messages came with the subscribe.
-        retain: RetainHandling::Never,
+        // Retained messages came with the subscribe, or are to come yet.
+        retain: if flags & RETAINED_DUE > 0 { RetainHandling::Always } else { RetainHandling::Never },
         identifier,
     })
 }

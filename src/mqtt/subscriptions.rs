@@ -166,14 +166,22 @@ impl Subscriptions {
 
     /// Whom a message goes to outside of shared subscriptions, once each: at the highest QoS that the overlapping
     /// subscriptions grant, with the identifiers of them all [MQTT-3.3.4-2], [MQTT-3.3.4-4]. `publisher`: the session
-    /// that published it, which a subscription may leave out.
-    pub fn matching(&self, topic: &str, qos: u8, retain: bool, publisher: u64) -> Vec<(Arc<Handle>, Grant)> {
+    /// that published it, which a subscription may leave out. Adds to `touched` what was looked at for it.
+    pub fn matching(
+        &self,
+        topic: &str,
+        qos: u8,
+        retain: bool,
+        publisher: u64,
+        touched: &mut usize,
+    ) -> Vec<(Arc<Handle>, Grant)> {
         let mut found: Vec<(&Subscriber, Grant)> = Vec::new();
-        self.plain.for_each_match(topic, &mut |id, subscriber| {
+        *touched += self.plain.for_each_match(topic, &mut |id, subscriber| {
             if !(subscriber.no_local && id == publisher) {
                 found.push((subscriber, subscriber.grant(qos, retain)));
             }
         });
+        *touched += found.len();
         found.sort_by_key(|(subscriber, _)| subscriber.handle.id);
         found.dedup_by(|(later, also), (first, grant)| {
             let same = later.handle.id == first.handle.id;
@@ -187,12 +195,13 @@ impl Subscriptions {
         found.into_iter().map(|(subscriber, grant)| (Arc::clone(&subscriber.handle), grant)).collect()
     }
 
-    /// The shared subscriptions that a message on `topic` goes to.
-    pub fn shares(&self, topic: &str) -> Vec<Arc<str>> {
+    /// The shared subscriptions that a message on `topic` goes to. Adds to `touched` what was looked at for it.
+    pub fn shares(&self, topic: &str, touched: &mut usize) -> Vec<Arc<str>> {
         let mut found = Vec::new();
         if self.members > 0 {
-            self.shared.for_each_match(topic, &mut |_, share| found.push(Arc::clone(share)));
+            *touched += self.shared.for_each_match(topic, &mut |_, share| found.push(Arc::clone(share)));
         }
+        *touched += found.len();
         found
     }
 

@@ -77,16 +77,15 @@ impl<V> Trie<V> {
         removed
     }
 
-    /// Calls `each` for every subscription that matches `topic`; one key may come several times.
-    pub fn for_each_match<'a>(&'a self, topic: &str, each: &mut impl FnMut(u64, &'a V)) {
+    /// Calls `each` for every subscription that matches `topic`; one key may come several times. Returns how many nodes
+    /// were looked at: with many wildcards they are many more than the matches.
+    pub fn for_each_match<'a>(&'a self, topic: &str, each: &mut impl FnMut(u64, &'a V)) -> usize {
         // Wildcards in the first level do not match topics that begin with `$` [MQTT-4.7.2-1].
         if topic.starts_with('$') {
             let (first, rest) = topic.split_once('/').map_or((topic, None), |(first, rest)| (first, Some(rest)));
-            if let Some(child) = self.root.children.get(first) {
-                child.matching(rest, each);
-            }
+            self.root.children.get(first).map_or(0, |child| child.matching(rest, each))
         } else {
-            self.root.matching(Some(topic), each);
+            self.root.matching(Some(topic), each)
         }
     }
 
@@ -126,7 +125,7 @@ impl<V> Node<V> {
     }
 
     /// `topic`: the levels that are left; `None` after the last one. The recursion is as deep as the longest filter.
-    fn matching<'a>(&'a self, topic: Option<&str>, each: &mut impl FnMut(u64, &'a V)) {
+    fn matching<'a>(&'a self, topic: Option<&str>, each: &mut impl FnMut(u64, &'a V)) -> usize {
         for (key, value) in &self.rest {
             each(*key, value);
         }
@@ -134,15 +133,17 @@ impl<V> Node<V> {
             for (key, value) in &self.exact {
                 each(*key, value);
             }
-            return;
+            return 1;
         };
         let (level, rest) = topic.split_once('/').map_or((topic, None), |(level, rest)| (level, Some(rest)));
+        let mut nodes = 1;
         if let Some(child) = self.children.get(level) {
-            child.matching(rest, each);
+            nodes += child.matching(rest, each);
         }
         if let Some(any) = &self.any {
-            any.matching(rest, each);
+            nodes += any.matching(rest, each);
         }
+        nodes
     }
 
     fn may_match_below(&self, levels: &[&str]) -> bool {

@@ -81,16 +81,23 @@ pub fn check_filter(level: &str) -> Result<(), String> {
     filter(level).map(drop)
 }
 
+/// At its levels below this sled writes what it stores: payloads of retained and of queued messages, and states of devices.
+const QUIET: &str = "sled=info";
+
 /// `EnvFilter` takes any bare word for the name of a module: "inof" would switch all logging off.
 fn filter(level: &str) -> Result<EnvFilter, String> {
     let directives: Vec<&str> = level.split(',').map(str::trim).collect();
     for directive in &directives {
+        if directive.starts_with("sled") {
+            return Err(format!("{directive:?}: the lines of sled hold payloads, which weir never logs"));
+        }
         let word = !directive.contains(['=', '[', ':']);
         if word && !LEVELS.contains(&directive.to_ascii_lowercase().as_str()) {
             return Err(format!("{directive:?} is not a level"));
         }
     }
-    EnvFilter::try_new(directives.join(",")).map_err(|error| format!("{level:?}: {error}"))
+    // The more special directive wins, wherever it stands.
+    EnvFilter::try_new(format!("{},{QUIET}", directives.join(","))).map_err(|error| format!("{level:?}: {error}"))
 }
 
 #[cfg(test)]
@@ -102,8 +109,21 @@ mod tests {
         for good in ["info", "WARN", "off", "info,weir::mqtt=debug", "warn, weir=trace", "weir::log=info"] {
             assert_eq!(check_filter(good), Ok(()), "{good}");
         }
-        for bad in ["", "inof", "info,", "verbose", "weir=loud", "info;debug"] {
+        for bad in
+            ["", "inof", "info,", "verbose", "weir=loud", "info;debug", "sled=trace", "info,sled::pagecache=debug"]
+        {
             assert!(check_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Payloads stand in no log, at no level.
+    #[test]
+    fn what_is_stored_is_not_logged() {
+        for level in ["trace", "debug,weir=trace", "TRACE"] {
+            assert!(
+                filter(level).expect("a filter").to_string().split(',').any(|directive| directive == QUIET),
+                "{level}"
+            );
         }
     }
 

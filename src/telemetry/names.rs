@@ -51,6 +51,7 @@ metrics! {
     MQTT_RETAINED Gauge "weir_mqtt_retained_messages" "Retained messages.";
     MQTT_QUEUED Gauge "weir_mqtt_queued_messages" "Messages waiting for subscribers.";
     MQTT_QUEUED_BYTES Gauge "weir_mqtt_queued_bytes" "Bytes of messages waiting for subscribers.";
+    MQTT_SESSION_BYTES Gauge "weir_mqtt_session_bytes" "Memory of messages that wait for subscribers or are not acknowledged by them, bounded by mqtt.max_queued_bytes_total.";
     MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
     MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";

@@ -286,7 +286,8 @@ fn refusals_come_later_and_later_and_hold_nobody_else_up() {
             client
         })
         .collect();
-    wait_for("they wait", || (weir.metric_sum("weir_mqtt_refusals_delayed") >= 10.0).then_some(()));
+    // Not all ten: the gauge is set once per second, and on a slow machine the first may have its answer by then.
+    wait_for("they wait", || (weir.metric_sum("weir_mqtt_refusals_delayed") >= 4.0).then_some(()));
     let mut good = login(Version::V5, "good", "ada", "a").accepted(weir.mqtt()).0;
     good.ping();
     assert!(weir.metric("weir_mqtt_failing_addresses") == 1.0);
@@ -308,6 +309,6 @@ fn a_stop_does_not_wait_for_refusals() {
         client.send(&wrong.packet()).expect("it is sent");
         waiting.push(client);
     }
-    wait_for("some wait", || (weir.metric_sum("weir_mqtt_refusals_delayed") > 10.0).then_some(()));
+    wait_for("some wait", || (weir.metric_sum("weir_mqtt_refusals_delayed") >= 2.0).then_some(()));
     weir.terminate();
 }

@@ -39,16 +39,16 @@ fn mode(weir: &Weir) -> u32 {
 #[test]
 fn the_whole_life_of_users() {
     let weir = with_users(&[], &[]);
-    add_user(&weir, "ada", "one", &["dashboard", "operator"]);
+    add_user(&weir, "ada", "one", &["dashboard", "bridge"]);
     assert_eq!(mode(&weir), 0o600);
     add_user(&weir, "pump-7", "two", &[]);
     let list = || passwd(&weir, &["list"], "").1;
-    assert_eq!(list(), "ada\tdashboard,operator\npump-7\tdevice\n");
+    assert_eq!(list(), "ada\tdashboard,bridge\npump-7\tdevice\n");
     let text = fs::read_to_string(weir.path("users")).expect("a users file");
     fs::write(weir.path("users"), format!("# people\n{text}")).expect("it can be written");
     fs::set_permissions(weir.path("users"), fs::Permissions::from_mode(0o640)).expect("permissions");
     add_user(&weir, "ada", "three", &[]);
-    assert_eq!(list(), "ada\tdashboard,operator\npump-7\tdevice\n", "a new password leaves the roles");
+    assert_eq!(list(), "ada\tdashboard,bridge\npump-7\tdevice\n", "a new password leaves the roles");
     add_user(&weir, "ada", "four", &["bridge"]);
     assert_eq!(list(), "ada\tbridge\npump-7\tdevice\n");
     let text = fs::read_to_string(weir.path("users")).expect("a users file");
@@ -87,6 +87,12 @@ fn what_cannot_be_a_user_is_refused() {
     }
     let (code, text) = passwd(&weir, &["add", "a", "--stdin", "--role", "a b"], "x\n");
     assert!(code == Some(1) && text.contains("\"a b\" cannot be a role"), "{text}");
+    // weir would refuse the whole file for it.
+    let (code, text) = passwd(&weir, &["add", "a", "--stdin", "--role", "painter"], "x\n");
+    assert!(
+        code == Some(1) && text.contains("there is no role \"painter\"; expected one of anonymous, bridge"),
+        "{text}"
+    );
     let (code, text) = passwd(&weir, &["add", "a", "--stdin"], "\n");
     assert!(code == Some(1) && text.contains("the password is empty"), "{text}");
     assert_eq!(passwd(&weir, &["add", "a", "secret"], "").0, Some(64), "never on the command line");
@@ -145,6 +151,7 @@ fn without_a_terminal_it_says_so() {
     command.arg("--wait").arg(crate::weir::WEIR).args(["passwd", "add", "a", "--config"]);
     let output = command.arg(weir.path("config.toml")).stdin(Stdio::null()).output().expect("it runs");
     assert!(said(&output).contains("use --stdin or --generate"), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "no disk has failed");
 }
 
 #[track_caller]

@@ -38,7 +38,7 @@ fn check_later(weir: &Weir, version: Version, what: &str, bytes: &[u8], reason: 
 
 #[test]
 fn wrong_connections_end_alone() {
-    let weir = Weir::start(&[("mqtt.max_packet_size", "'4KiB'"), ("mqtt.connect_timeout", "'300ms'")]);
+    let weir = Weir::start(&[("mqtt.max_packet_size", "'4KiB'")]);
     let mut good = Client::connect(weir.mqtt(), Version::V5, "good");
     let first = |what, bytes: &[u8]| check_first(&weir, Version::V4, what, bytes);
     first("a ping as the first packet", &[0xc0, 0]);
@@ -49,8 +49,11 @@ fn wrong_connections_end_alone() {
     first("an endless remaining length", &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff]);
     first("a cut CONNECT", &packet(0x10, b"\0\x04MQTT\x04\x02\0"));
     first("a CONNACK", &[0x20, 2, 0, 0]);
-    first("nothing within connect_timeout", &[]);
-    first("half a CONNECT within connect_timeout", &connect_packet(Version::V4, "slow")[..6]);
+    // A weir of its own: on a busy machine an honest CONNECT may take longer than that.
+    let impatient = Weir::start(&[("mqtt.connect_timeout", "'300ms'")]);
+    check_first(&impatient, Version::V4, "nothing within connect_timeout", &[]);
+    let half = &connect_packet(Version::V4, "slow")[..6];
+    check_first(&impatient, Version::V4, "half a CONNECT within connect_timeout", half);
     let mut wrong = Vec::new();
     for version in [Version::V4, Version::V5] {
         let mut later = |what, bytes: &[u8], reason| wrong.extend(check_later(&weir, version, what, bytes, reason));

@@ -1,10 +1,13 @@
 //! Clients that are slow, silent or many on purpose, beside a device that must not notice.
 
+use std::io::ErrorKind::WouldBlock;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth_connect::events;
+use crate::http::try_get;
 use crate::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
 use crate::steady::beside_a_steady_device;
 use crate::wait::wait_for;
@@ -43,6 +46,30 @@ fn five_thousand_half_open_connections() {
         let told = events(&weir, "mqtt_refused");
         assert!((1..20).contains(&told.len()), "{told:?}");
     });
+}
+
+/// Whoever opens HTTP connections and asks nothing pushes out its own: health checks and scrapes are answered.
+#[test]
+fn http_connections_that_ask_nothing() {
+    raise_open_files();
+    let weir = Weir::start(&[]);
+    let silence = || {
+        let mut silent = TcpStream::connect(weir.http()).ok()?;
+        // Those beyond the bound are closed by weir: that is not this end's failure.
+        let _ = silent.write_all(b"GET / HTTP/1.1\r\nHo");
+        silent.set_nonblocking(true).ok()?;
+        Some(silent)
+    };
+    let mut silent: Vec<TcpStream> = (0..600).filter_map(|_| silence()).collect();
+    // Newcomers and those that they push out cross: none is left waiting for a place that another took.
+    for _ in 0..20 {
+        let answered = || try_get(weir.http(), "/healthz").filter(|answer| answer.status == 200);
+        wait_for("a request is answered", answered);
+        silent.extend(silence());
+    }
+    let is_open = |mut silent: &TcpStream| silent.read(&mut [0]).is_err_and(|error| error.kind() == WouldBlock);
+    let open = silent.iter().filter(|silent| is_open(silent)).count();
+    assert!(open > 256, "only {open} were still there: they ended by time");
 }
 
 #[test]
@@ -153,7 +180,7 @@ fn connections_that_are_reset_at_any_moment() {
                     let mut client = TcpStream::connect(weir.mqtt()).ok()?;
                     let packet = connect_packet(Version::V5, "reset");
                     let cut = if round % 2 == 0 { packet.len() } else { round % packet.len() };
-                    std::io::Write::write_all(&mut client, &packet[..cut]).ok()?;
+                    client.write_all(&packet[..cut]).ok()?;
                     Some(client)
                 })
                 .collect();

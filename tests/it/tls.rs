@@ -61,7 +61,7 @@ fn mqtt_over_both_versions_of_tls() {
 #[test]
 fn large_messages_reach_a_subscriber_behind_tls() {
     let authority = Authority::new();
-    let weir = start(&authority, &[]);
+    let weir = start(&authority, &[("mqtt.max_queued_bytes", "'4MiB'")]);
     let mut subscriber = client(&authority, &weir, Version::V4, "subscriber");
     subscriber.subscribe("big/#", 1);
     let mut publisher = client(&authority, &weir, Version::V4, "publisher");

@@ -1,5 +1,6 @@
 //! The ACL file: roles with their rules.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
@@ -7,9 +8,11 @@ use toml::de::{DeTable, DeValue};
 use super::pattern::Pattern;
 use super::{Acl, Role};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
-use crate::access::{ANONYMOUS_ROLE, is_role};
+use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
 use crate::config::{Fault, Origin, Problem};
 
+/// Larger files are refused: a role has a few hundred bytes.
+const MAX_BYTES: usize = 1 << 20;
 /// Roles of a file at most.
 const MAX_ROLES: usize = 256;
 /// Patterns of one list at most: each topic that a client changes to is compared with them.
@@ -19,6 +22,28 @@ const ROLE_FORM: &str = "[roles.NAME] with publish, subscribe, deny_publish, den
 const LIST_FORM: &str = "a list of topic patterns such as [\"devices/%u/#\"]";
 
 impl Acl {
+    /// The built-in roles and those of the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or has faults.
+    pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
+        let file = path.display().to_string();
+        let unusable = |wrong: String, expected: &str| {
+            let problem = Problem::new(wrong, expected);
+            vec![Fault { origin: Origin::File(file.clone()), key: String::new(), problem }]
+        };
+        match secret_file::read(path) {
+            Ok(text) if text.len() > MAX_BYTES => {
+                Err(unusable(format!("it has {} bytes", text.len()), "at most 1 MiB of roles"))
+            }
+            Ok(text) => Self::parse(&file, &text),
+            Err(error) => Err(unusable(
+                format!("the ACL file cannot be read: {error}"),
+                "a TOML file with roles that weir's user may read (mqtt.auth.acl)",
+            )),
+        }
+    }
+
     /// The built-in roles and those of `text`, which replace built-in ones of the same name. `file` is only named in faults.
     ///
     /// # Errors

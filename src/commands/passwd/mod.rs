@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
-use weir::access::{Password, ROLE_FORM, StoredPassword, USER_FORM, is_role, is_user};
-use weir::config::Config;
+use weir::access::{Acl, Password, ROLE_FORM, StoredPassword, USER_FORM, is_role, is_user};
+use weir::config::{Config, ConfigErrors};
 
 use crate::cli::{PasswdAddArguments, PasswdCommand};
 use file::UsersFile;
@@ -26,7 +26,7 @@ pub fn run(command: PasswdCommand, config: &Config, out: &mut impl Write) -> any
             let path = path(file, config)?;
             let mut users = UsersFile::open(&path)?;
             if !users.remove(&name) {
-                bail!("{}: there is no user {name:?}", path.display());
+                bail!("{}: there is no user {name:?}; `weir passwd list` shows those that there are", path.display());
             }
             users.save()?;
             done(out, &format!("user {name} is removed"), &path)
@@ -48,6 +48,10 @@ fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) ->
     if let Some(role) = arguments.roles.iter().find(|role| !is_role(role)) {
         bail!("{role:?} cannot be a role; expected {ROLE_FORM}");
     }
+    // Of another file than the configured one weir may have other roles, too.
+    if arguments.file.is_none() {
+        check_roles(&arguments.roles, config)?;
+    }
     let path = path(arguments.file.clone(), config)?;
     let mut users = UsersFile::open(&path)?;
     let (password, stored) = if arguments.generate {
@@ -66,6 +70,16 @@ fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) ->
         writeln!(out)?;
     }
     done(out, &format!("user {name} {}", if new { "is added" } else { "has a new password" }), &path)
+}
+
+/// No command leaves a file that weir would refuse.
+fn check_roles(roles: &[String], config: &Config) -> anyhow::Result<()> {
+    let acl = config.mqtt.auth.acl.as_deref().map(Acl::load).transpose().map_err(ConfigErrors)?.unwrap_or_default();
+    if let Some(role) = roles.iter().find(|role| !acl.has_role(role)) {
+        let known = acl.role_names().collect::<Vec<_>>().join(", ");
+        bail!("there is no role {role:?}; expected one of {known}, or define it in the ACL file (mqtt.auth.acl) first");
+    }
+    Ok(())
 }
 
 /// To the standard error: what the standard output holds may be a secret that a script reads.

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
@@ -11,8 +11,10 @@ use weir::access::Password;
 
 /// Asks twice, without showing what is typed.
 pub fn ask_twice(user: &str) -> anyhow::Result<Password> {
-    let mut terminal =
-        Terminal::open().context("there is no terminal to ask for the password; use --stdin or --generate")?;
+    // The error's text alone: its source would make weir end with the exit code of a disk that failed.
+    let mut terminal = Terminal::open().map_err(|error| {
+        anyhow!("there is no terminal to ask for the password; use --stdin or --generate ({error:#})")
+    })?;
     let first = terminal.ask(&format!("Password of {user}: "))?;
     let password = super::checked(&first)?;
     if *terminal.ask("Again: ")? != *first {

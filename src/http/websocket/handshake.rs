@@ -1,5 +1,7 @@
 //! The opening handshake, RFC 6455 section 4.2.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -76,7 +78,20 @@ fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
 fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
-    let own = origin.split_once("://").map(|(_, authority)| authority);
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    own.is_some() && own == host || origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin))
+    let is_own =
+        origin.split_once("://").is_some_and(|(scheme, own)| Some(own) == host && (scheme == "https" || is_fixed(own)));
+    is_own || origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin))
+}
+
+/// Whether nobody else can make this host lead here. Whoever has a domain can make a name in it lead to any address, after
+/// the browser has loaded a page of his from there; the page is then of the same origin. With https the certificate tells.
+fn is_fixed(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    v6.map_or_else(|| host.parse::<Ipv4Addr>().is_ok(), |host| host.parse::<Ipv6Addr>().is_ok())
+        || host.eq_ignore_ascii_case("localhost")
 }

@@ -67,7 +67,15 @@ fn other_handshakes_are_refused() {
 
 #[test]
 fn pages_of_other_origins_need_to_be_listed() {
-    assert_eq!(status(&[("origin", "http://weir.local:8080")], &[]), 101);
+    // A page under weir's own address; under a name only with a certificate for it.
+    let own = |origin: &str, host: &str| status(&[("origin", origin), ("host", host)], &[]);
+    for host in ["192.168.1.10:8080", "127.0.0.1", "[::1]:8080", "[fd00::1]", "localhost:8080"] {
+        assert_eq!(own(&format!("http://{host}"), host), 101, "{host}");
+    }
+    assert_eq!(own("https://weir.local:8443", "weir.local:8443"), 101);
+    for host in ["weir.local:8080", "1.2.3.4.evil.example", "[evil.example]", "evil.example:1.2.3.4"] {
+        assert_eq!(own(&format!("http://{host}"), host), 403, "{host}");
+    }
     for origin in ["https://evil.example", "http://weir.local", "null"] {
         assert_eq!(status(&[("origin", origin)], &["https://panel.example"]), 403, "{origin}");
         assert_eq!(status(&[("origin", origin)], &["*"]), 101, "{origin}");

@@ -80,6 +80,7 @@ impl Broker {
             let mut subscriptions = self.write_subscriptions();
             for filter in &filters {
                 kept.filters.remove(filter);
+                kept.retained_due.remove(filter);
                 kept.levels -= topic::levels(filter);
                 subscriptions.remove(filter, handle.id);
             }

@@ -10,6 +10,7 @@ use super::Broker;
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
+use crate::mqtt::codec::{Filter, RetainHandling};
 use crate::mqtt::handle::{Handle, Kept, lock};
 use crate::mqtt::session_store::{SessionStore, StoredSession};
 
@@ -71,7 +72,9 @@ impl Broker {
         let mut kept = handle.any();
         for filter in &subscriptions {
             // A bound that is lower now has the rest of them missing; it is counted.
-            let _ = self.insert_into(&handle, &mut kept, filter);
+            if self.insert_into(&handle, &mut kept, filter).is_ok() && filter.retain == RetainHandling::Always {
+                handle.await_retained(&mut kept, &filter.filter);
+            }
         }
         kept.offline = Some(number);
         // The rules may be others than when it was stored.
@@ -135,7 +138,11 @@ impl Broker {
         let Some(mut session) = handle.to_stored(kept, stopped_at) else { return 0 };
         {
             let subscriptions = self.read_subscriptions();
-            let find = |filter: &str| Some(subscriptions.find(filter, handle.id)?.to_filter(filter));
+            let find = |filter: &str| {
+                let due = kept.retained_due.contains_key(filter);
+                let retain = if due { RetainHandling::Always } else { RetainHandling::Never };
+                Some(Filter { retain, ..subscriptions.find(filter, handle.id)?.to_filter(filter) })
+            };
             session.subscriptions = kept.filters.iter().filter_map(|filter| find(filter)).collect();
         }
         let filters: usize = kept.filters.iter().map(|filter| filter.len() + 8).sum();

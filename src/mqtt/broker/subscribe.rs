@@ -1,12 +1,11 @@
-//! What sessions subscribe to, and the retained messages that come with it.
+//! What sessions subscribe to.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
 use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::delivery::{Grant, Offer};
-use crate::mqtt::handle::{ConnectionId, Handle, Kept, lock};
+use crate::mqtt::handle::{ConnectionId, Handle, Kept};
 use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::topic;
 
@@ -27,7 +26,8 @@ impl Broker {
         allowed
     }
 
-    /// Subscribes the session to one filter, and queues the retained messages that come with it.
+    /// Subscribes the session to one filter. The retained messages that come with it are queued by
+    /// [`Broker::queue_retained`].
     pub(crate) fn subscribe(
         &self,
         handle: &Arc<Handle>,
@@ -37,39 +37,33 @@ impl Broker {
         if !self.allows_levels(&filter.filter) {
             return SubscribeOutcome::QuotaExceeded;
         }
-        let shared = topic::is_shared(&filter.filter);
-        if shared && topic::split_shared(&filter.filter).is_none() {
+        if topic::is_shared(&filter.filter) && topic::split_shared(&filter.filter).is_none() {
             return SubscribeOutcome::InvalidFilter;
         }
-        let new = match self.insert(handle, connection, filter) {
-            Ok(new) => new,
-            Err(refused) => return refused,
-        };
-        let send = match filter.retain {
-            RetainHandling::Always => true,
-            RetainHandling::New => new,
-            RetainHandling::Never => false,
-        };
-        // Not to shared subscriptions [section 3.8.4].
-        if send && !shared {
-            self.send_retained(handle, filter);
+        match self.insert(handle, connection, filter) {
+            Ok(()) => SubscribeOutcome::Granted(filter.qos),
+            Err(refused) => refused,
         }
-        SubscribeOutcome::Granted(filter.qos)
     }
 
-    fn insert(
-        &self,
-        handle: &Arc<Handle>,
-        connection: ConnectionId,
-        filter: &Filter,
-    ) -> Result<bool, SubscribeOutcome> {
+    fn insert(&self, handle: &Arc<Handle>, connection: ConnectionId, filter: &Filter) -> Result<(), SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
         let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
         if !kept.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
             self.meters.subscriptions_denied.increment(1);
             return Err(SubscribeOutcome::NotAuthorized);
         }
-        self.insert_into(handle, &mut kept, filter)
+        let new = self.insert_into(handle, &mut kept, filter)?;
+        let send = match filter.retain {
+            RetainHandling::Always => true,
+            RetainHandling::New => new,
+            RetainHandling::Never => false,
+        };
+        // Not to shared subscriptions [section 3.8.4].
+        if send && !topic::is_shared(&filter.filter) {
+            handle.await_retained(&mut kept, &filter.filter);
+        }
+        Ok(())
     }
 
     /// Adds a subscription to a locked session; whether it is new.
@@ -100,27 +94,13 @@ impl Broker {
         Ok(new)
     }
 
-    fn send_retained(&self, handle: &Arc<Handle>, filter: &Filter) {
-        let now = self.timeline.now();
-        let mut messages = lock(&self.retained).matching(&filter.filter, now);
-        if filter.filter.starts_with("$SYS") {
-            messages.extend(lock(&self.system).matching(&filter.filter, now));
-        }
-        for message in messages {
-            let identifiers = filter.identifier.into_iter().collect();
-            let grant = Grant { qos: filter.qos.min(message.qos), retain: true, identifiers, share: None };
-            if handle.offer(&message, grant, true, now) == Some(Offer::Full) {
-                self.meters.dropped_queue_full.increment(1);
-            }
-        }
-    }
-
     /// Ends one subscription; whether there was one.
     pub(crate) fn unsubscribe(&self, handle: &Handle, connection: ConnectionId, filter: &str) -> bool {
         let Some(mut kept) = handle.own(connection) else { return false };
         let existed = kept.filters.remove(filter);
         if existed {
             kept.levels -= topic::levels(filter);
+            kept.retained_due.remove(filter);
             handle.touch();
             self.write_subscriptions().remove(filter, handle.id);
             self.version.fetch_add(1, Ordering::AcqRel);

@@ -1,5 +1,6 @@
 //! Sessions, subscriptions and who gets what.
 
+use super::retained::{MAX_WAITING, TOPICS_PER_TURN};
 use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
@@ -18,7 +19,14 @@ fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, Too
 }
 
 fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
-    broker.subscribe(&to.handle, to.connection, &options(filter, qos))
+    subscribe_with(broker, to, &options(filter, qos))
+}
+
+/// With the retained messages that come with it, as far as there is room for them.
+fn subscribe_with(broker: &Broker, to: &Attached, filter: &Filter) -> SubscribeOutcome {
+    let outcome = broker.subscribe(&to.handle, to.connection, filter);
+    while to.handle.awaits_retained() && broker.queue_retained(&to.handle, to.connection) {}
+    outcome
 }
 
 fn options(filter: &str, qos: u8) -> Filter {
@@ -67,6 +75,30 @@ fn a_full_queue_misses_the_newest() {
     assert_eq!(broker.stats().queued_messages, 0);
 }
 
+/// Many sessions with a little each are bounded too, and a client that keeps up does not notice.
+#[test]
+fn all_sessions_together_are_bounded() {
+    let config = Mqtt { max_queued_bytes_total: 10_000, ..Mqtt::default() };
+    let broker = Broker::new(&config, Arc::default(), Timeline::default());
+    let slow: Vec<_> = (0..20).map(|id| attach(&broker, &format!("slow-{id}"), true).unwrap()).collect();
+    let quick = attach(&broker, "quick", true).unwrap();
+    for one in slow.iter().chain([&quick]) {
+        subscribe(&broker, one, "a", 1);
+    }
+    for count in 1..=100 {
+        broker.publish("a", "x".repeat(100).into(), 1, false);
+        assert_eq!(received(&quick).len(), 1, "message {count}");
+        quick.handle.acknowledge(quick.connection, crate::mqtt::frame::PUBACK, count, 0).unwrap();
+    }
+    let held = broker.stats().held_bytes;
+    // Each message once, and twenty places in sessions for it.
+    assert!((10_000..13_000).contains(&held), "{held}");
+    for one in slow.iter().chain([&quick]) {
+        broker.detach(&one.handle, one.connection, 0, None);
+    }
+    assert_eq!(broker.stats().held_bytes, 0);
+}
+
 #[test]
 fn retained_messages_come_with_the_subscription() {
     let broker = broker(10);
@@ -75,14 +107,73 @@ fn retained_messages_come_with_the_subscription() {
     subscribe(&broker, &one, "a/#", 0);
     assert_eq!(received(&one), [("a/1".into(), 0, true)]);
     let new_only = Filter { retain: RetainHandling::New, ..options("a/#", 1) };
-    broker.subscribe(&one.handle, one.connection, &new_only);
+    subscribe_with(&broker, &one, &new_only);
     assert_eq!(received(&one), [], "the subscription is not new");
     broker.publish("a/1", "y".into(), 1, true);
     assert_eq!(received(&one), [("a/1".into(), 1, false)], "live messages lose the flag");
     let as_published = Filter { retain_as_published: true, retain: RetainHandling::Never, ..options("a/#", 1) };
-    broker.subscribe(&one.handle, one.connection, &as_published);
+    subscribe_with(&broker, &one, &as_published);
     broker.publish("a/1", "z".into(), 1, true);
     assert_eq!(received(&one), [("a/1".into(), 1, true)]);
+}
+
+/// A subscriber that does not read has a few of them waiting for it, not all there are; one that reads gets each once.
+#[test]
+fn retained_messages_wait_for_their_client_to_read() {
+    const COUNT: usize = 3 * MAX_WAITING;
+    let broker = broker(10);
+    let topics: Vec<String> = (0..COUNT).map(|index| format!("a/{index:04}")).collect();
+    for topic in &topics {
+        broker.publish(topic, "x".into(), 1, true);
+    }
+    let one = attach(&broker, "one", true).unwrap();
+    for filter in ["a/#", "+/none", "a/0007"] {
+        subscribe(&broker, &one, filter, 0);
+    }
+    assert!((MAX_WAITING..2 * MAX_WAITING).contains(&broker.stats().queued_messages));
+    let mut found = Vec::new();
+    while one.handle.awaits_retained() || broker.stats().queued_messages > 0 {
+        found.extend(received(&one).into_iter().map(|(topic, ..)| topic));
+        broker.queue_retained(&one.handle, one.connection);
+    }
+    assert_eq!(found.iter().filter(|topic| *topic == "a/0007").count(), 2, "one for each subscription");
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found, topics);
+}
+
+/// One wildcard after another makes a turn no longer than one: others get theirs.
+#[test]
+fn a_turn_looks_at_a_bounded_number_of_retained_topics() {
+    let broker = broker(10);
+    for index in 0..2_000 {
+        broker.publish(&format!("a/{index}"), "x".into(), 1, true);
+    }
+    let one = attach(&broker, "one", true).unwrap();
+    for index in 0..10 {
+        broker.subscribe(&one.handle, one.connection, &options(&format!("+/none-{index}"), 0));
+    }
+    let mut turns = 1;
+    while broker.queue_retained(&one.handle, one.connection) {
+        turns += 1;
+    }
+    let least = 10 * 2_000 / TOPICS_PER_TURN;
+    assert!((least..2 * least).contains(&turns), "{turns} turns for 20,000 comparisons");
+    assert!(!one.handle.awaits_retained() && received(&one).is_empty());
+}
+
+/// A subscription that ends, or is no longer allowed, brings no further retained messages.
+#[test]
+fn an_unsubscribe_ends_what_is_still_to_come() {
+    let broker = broker(10);
+    for index in 0..2 * MAX_WAITING {
+        broker.publish(&format!("a/{index}"), "x".into(), 1, true);
+    }
+    let one = attach(&broker, "one", true).unwrap();
+    subscribe(&broker, &one, "a/#", 0);
+    assert!(broker.unsubscribe(&one.handle, one.connection, "a/#"));
+    received(&one);
+    assert!(!broker.queue_retained(&one.handle, one.connection) && !one.handle.awaits_retained());
 }
 
 #[test]
@@ -313,7 +404,7 @@ fn identifiers_of_all_matching_subscriptions_are_sent() {
         let filter = Filter { identifier: Some(identifier), ..options(filter, 1) };
         broker.subscribe(&one.handle, one.connection, &filter);
     }
-    let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0);
+    let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0, &mut 0);
     let (_, grant) = found.pop().unwrap();
     assert!(found.is_empty());
     assert_eq!((grant.qos, grant.identifiers.len()), (1, 2));

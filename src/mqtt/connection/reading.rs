@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Connection, Step};
+use super::{Connection, MAX_TOUCHED, Step};
 use crate::log::Records;
 use crate::mqtt::around::Around;
 use crate::mqtt::close::Close;
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut ended = Ok(());
         let limited = self.pace.is_some();
         let (allowed, mut counted) = (self.pace.as_ref().map_or(usize::MAX, |pace| pace.messages(now)), 0);
-        while self.blocked.is_none() && counted < allowed {
+        while self.blocked.is_none() && counted < allowed && self.touched < MAX_TOUCHED {
             let counts = limited && bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
             match self.take_packet(waker, now, &bytes[taken..], records, out) {
                 Ok(0) => break,
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // What came before a packet that ends the connection counts all the same.
             *records = self.append(waker, std::mem::take(records), None, now)?;
         }
-        self.unread = self.blocked.is_some() || counted >= allowed;
+        self.unread = self.blocked.is_some() || counted >= allowed || self.touched >= MAX_TOUCHED;
         if let Some(pace) = &mut self.pace {
             pace.took_messages(counted, now);
         }
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let version = self.session.version();
         match self.session.on_frame(&frame, &around, records, out)? {
             Event::None => {}
-            event => around.carry_out(event, version, out)?,
+            event => self.touched += around.carry_out(event, version, out)?,
         }
         Ok(frame.bytes.len())
     }

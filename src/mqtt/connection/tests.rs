@@ -9,7 +9,8 @@ use super::*;
 use crate::access::{Access, Policy};
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
-use crate::mqtt::testing::{Sent, TestJournal, client, packets};
+use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
 use crate::mqtt::{Opening, Version};
 
 /// A client all of whose packets are there already, one to a read.
@@ -57,6 +58,46 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     let answers = packets(&stream.written, Version::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
+}
+
+/// How often a connection is polled whose publishes, all there at once, go to so many shared subscriptions.
+async fn polls(subscriptions: usize) -> usize {
+    const PUBLISHES: usize = 4;
+    let access = Arc::new(Access::new(Policy::without_users(true)));
+    let door = Door::new(&Mqtt::default(), &Ingest::default(), TestJournal::eager(), access, Arc::new(SystemClock));
+    let subscriber = door.broker.attach(&attaching("subscriber")).unwrap();
+    for group in 0..subscriptions {
+        let filter = Filter {
+            filter: format!("$share/{group}/t"),
+            qos: 0,
+            no_local: false,
+            retain_as_published: false,
+            retain: RetainHandling::Never,
+            identifier: None,
+        };
+        assert_eq!(
+            door.broker.subscribe(&subscriber.handle, subscriber.connection, &filter),
+            SubscribeOutcome::Granted(0)
+        );
+    }
+    let publish = client(Version::V4).publish("t", 0, 0, b"x");
+    let pieces = VecDeque::from([client(Version::V4).connect("c"), publish.repeat(PUBLISHES)]);
+    let mut stream = Pieces { pieces, written: Vec::new() };
+    let opening = Opening(Arc::new(door));
+    let mut served = std::pin::pin!(opening.serve(&mut stream, CancellationToken::new()));
+    let mut polls = 0;
+    std::future::poll_fn(|context| {
+        polls += 1;
+        served.as_mut().poll(context)
+    })
+    .await;
+    polls
+}
+
+/// A publish to very many is a turn of its own: others get theirs between two.
+#[tokio::test]
+async fn publishes_to_very_many_take_a_turn_each() {
+    assert!(polls(MAX_TOUCHED).await >= polls(1).await + 3);
 }
 
 /// What a client sent before it connected again counts, although its new connection is looked at first.

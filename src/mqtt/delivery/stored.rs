@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Delivery, Grant, InFlight, QueueLimits, Queued};
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
-use crate::mqtt::message::Message;
+use crate::mqtt::message::{Held, Message};
 use crate::mqtt::timeline::Timeline;
 
 /// Messages that wait, in the order in which they are sent, and those that the client has not acknowledged.
@@ -30,16 +30,16 @@ impl Delivery {
 
     /// What was stored, for a session without a connection.
     pub fn from_stored(stored: StoredDelivery, limits: QueueLimits) -> Self {
-        let counted = || stored.queue.iter().filter(|queued| queued.counted);
-        Self {
+        let mut delivery = Self {
             first: stored.first,
             unacknowledged: stored.inflight.iter().flatten().count(),
-            counted_messages: counted().count(),
-            queued_bytes: counted().map(|queued| queued.message.bytes()).sum(),
+            inflight_bytes: stored.inflight.iter().flatten().map(InFlight::bytes).sum(),
             inflight: stored.inflight.into(),
             queue: VecDeque::from(stored.queue),
             ..Self::new(limits, 0)
-        }
+        };
+        delivery.count_queue();
+        delivery
     }
 }
 
@@ -161,7 +161,8 @@ fn queued(reader: &mut Reader<'_>, timeline: &Timeline) -> Result<Queued, Invali
     let topic = reader.str()?.into();
     let properties = Bytes::copy_from_slice(reader.bytes()?);
     let payload = Bytes::copy_from_slice(reader.bytes()?);
-    let message = Message { topic, payload, properties, qos, retain: false, publisher: 0, expires };
+    let held = Held::default();
+    let message = Message { topic, payload, properties, qos, retain: false, publisher: 0, expires, held };
     let grant = Grant { qos, retain: flags & RETAIN > 0, identifiers, share };
     Ok(Queued { message: Arc::new(message), grant, counted: flags & COUNTED > 0 })
 }

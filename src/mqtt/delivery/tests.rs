@@ -4,15 +4,15 @@ use super::*;
 use crate::mqtt::testing::{Sent, packets};
 use proptest::prelude::*;
 
-const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100, retained: 2 };
+const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100, total_bytes: usize::MAX };
 
 fn message(payload: &[u8]) -> Arc<Message> {
     Arc::new(Message::new("t", payload.to_vec().into(), 2, false))
 }
 
-fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8, from_store: bool) -> Offer {
-    let grant = Grant { qos, retain: from_store, ..Grant::default() };
-    delivery.offer(&message(payload), grant, from_store, Instant::now())
+fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8) -> Offer {
+    let grant = Grant { qos, ..Grant::default() };
+    delivery.offer(&message(payload), grant, Instant::now())
 }
 
 fn sent(delivery: &mut Delivery) -> Vec<Sent> {
@@ -29,7 +29,7 @@ fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
 fn the_window_bounds_what_is_unacknowledged() {
     let mut delivery = Delivery::new(LIMITS, 2);
     for payload in [b"a", b"b", b"c"] {
-        assert_eq!(offer(&mut delivery, payload, 1, false), Offer::Queued);
+        assert_eq!(offer(&mut delivery, payload, 1), Offer::Queued);
     }
     assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(2, false, 1, b"b")]);
     assert_eq!(sent(&mut delivery), []);
@@ -38,12 +38,41 @@ fn the_window_bounds_what_is_unacknowledged() {
     assert_eq!(delivery.queued(), 0);
 }
 
+/// A client that reads and never acknowledges is sent a bounded number of bytes, not a window of the largest packets.
+#[test]
+fn bytes_bound_what_is_unacknowledged_too() {
+    let mut delivery = Delivery::new(LIMITS, 100);
+    for _ in 0..3 {
+        offer(&mut delivery, &[0; 98], 2);
+        sent(&mut delivery);
+    }
+    assert_eq!((delivery.unacknowledged, delivery.inflight_bytes, delivery.queued()), (2, 198, 1));
+    // Once it has taken a message, only its identifier is kept.
+    delivery.acknowledge(frame::PUBREC, 1, 0).unwrap();
+    assert_eq!(sent(&mut delivery).len(), 1);
+    assert_eq!((delivery.unacknowledged, delivery.inflight_bytes), (3, 198));
+    delivery.acknowledge(frame::PUBREC, 2, 0x80).unwrap();
+    delivery.acknowledge(frame::PUBREC, 3, 0).unwrap();
+    for packet_id in [1, 3] {
+        delivery.acknowledge(frame::PUBCOMP, packet_id, 0).unwrap();
+    }
+    assert_eq!((delivery.unacknowledged, delivery.held()), (0, 0));
+}
+
+#[test]
+fn those_who_are_behind_miss_messages_before_the_others() {
+    let mut delivery = Delivery::new(QueueLimits { total_bytes: 1_000, ..LIMITS }, 100);
+    assert_eq!([999, 1_000, 1_999, 2_000].map(|held| delivery.is_out_of_room(held)), [false, false, false, true]);
+    offer(&mut delivery, b"x", 1);
+    assert_eq!([999, 1_000].map(|held| delivery.is_out_of_room(held)), [false, true]);
+}
+
 #[test]
 fn qos_0_needs_no_window_but_keeps_its_place() {
     let mut delivery = Delivery::new(LIMITS, 1);
-    offer(&mut delivery, b"a", 1, false);
-    offer(&mut delivery, b"b", 0, false);
-    offer(&mut delivery, b"c", 1, false);
+    offer(&mut delivery, b"a", 1);
+    offer(&mut delivery, b"b", 0);
+    offer(&mut delivery, b"c", 1);
     assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(0, false, 0, b"b")]);
     delivery.acknowledge(frame::PUBACK, 1, 0).unwrap();
     assert_eq!(sent(&mut delivery), [publish(2, false, 1, b"c")]);
@@ -52,25 +81,41 @@ fn qos_0_needs_no_window_but_keeps_its_place() {
 #[test]
 fn the_queue_is_bounded_by_count_and_bytes() {
     let mut delivery = Delivery::new(LIMITS, 1);
-    assert_eq!(offer(&mut delivery, &[0; 99], 1, false), Offer::Queued);
-    assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Full, "bytes");
+    assert_eq!(offer(&mut delivery, &[0; 99], 1), Offer::Queued);
+    assert_eq!(offer(&mut delivery, b"x", 1), Offer::Full, "bytes");
     sent(&mut delivery);
     for _ in 0..3 {
-        assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Queued);
+        assert_eq!(offer(&mut delivery, b"x", 1), Offer::Queued);
     }
-    assert_eq!(offer(&mut delivery, b"x", 1, false), Offer::Full, "count");
+    assert_eq!(offer(&mut delivery, b"x", 1), Offer::Full, "count");
     for _ in 0..2 {
-        assert_eq!(offer(&mut delivery, b"x", 1, true), Offer::Queued, "retained");
+        delivery.offer_retained(&message(b"x"), Grant { qos: 1, ..Grant::default() });
     }
-    assert_eq!(offer(&mut delivery, b"x", 1, true), Offer::Full, "retained");
     assert_eq!((delivery.queued(), delivery.queued_bytes()), (5, 6));
+}
+
+/// What expires late is not looked for: a full queue costs no more for each message that it misses.
+#[test]
+fn a_full_queue_is_searched_once_something_in_it_has_expired() {
+    let now = Instant::now();
+    let at = |seconds| now + std::time::Duration::from_secs(seconds);
+    let expiring =
+        |seconds| Arc::new(Message { expires: Some(at(seconds)), ..Message::new("t", "x".into(), 1, false) });
+    let mut delivery = Delivery::new(LIMITS, 10);
+    for seconds in [9, 5, 7] {
+        delivery.offer(&expiring(seconds), Grant::default(), now);
+    }
+    assert_eq!(delivery.next_expiry, Some(at(5)));
+    assert_eq!(delivery.offer(&expiring(20), Grant::default(), at(4)), Offer::Full);
+    assert_eq!(delivery.offer(&expiring(20), Grant::default(), at(5)), Offer::Queued);
+    assert_eq!((delivery.next_expiry, delivery.queued()), (Some(at(7)), 3));
 }
 
 #[test]
 fn qos_2_goes_through_its_four_packets() {
     let mut delivery = Delivery::new(LIMITS, 1);
-    offer(&mut delivery, b"a", 2, false);
-    offer(&mut delivery, b"b", 2, false);
+    offer(&mut delivery, b"a", 2);
+    offer(&mut delivery, b"b", 2);
     assert_eq!(sent(&mut delivery), [publish(1, false, 2, b"a")]);
     assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(Close::Protocol), "too early");
     assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(Close::Protocol), "of QoS 1");
@@ -89,7 +134,7 @@ fn qos_2_goes_through_its_four_packets() {
 fn a_resumed_session_sends_again_what_is_unacknowledged() {
     let mut delivery = Delivery::new(QueueLimits { messages: 10, ..LIMITS }, 3);
     for (payload, qos) in [(b"a", 1), (b"b", 2), (b"c", 2), (b"d", 1)] {
-        offer(&mut delivery, payload, qos, false);
+        offer(&mut delivery, payload, qos);
     }
     sent(&mut delivery);
     delivery.acknowledge(frame::PUBREC, 2, 0).unwrap();
@@ -108,11 +153,11 @@ fn a_resumed_session_sends_again_what_is_unacknowledged() {
 fn a_smaller_window_holds_for_what_is_sent_again() {
     let mut delivery = Delivery::new(LIMITS, 3);
     for payload in [b"a", b"b", b"c"] {
-        offer(&mut delivery, payload, 1, false);
+        offer(&mut delivery, payload, 1);
     }
     assert_eq!(sent(&mut delivery).len(), 3);
     delivery.resume(1);
-    offer(&mut delivery, b"d", 1, false);
+    offer(&mut delivery, b"d", 1);
     for (id, payload) in [(1, b"a"), (2, b"b"), (3, b"c")] {
         assert_eq!(sent(&mut delivery), [publish(id, true, 1, payload)]);
         delivery.acknowledge(frame::PUBACK, id, 0).unwrap();
@@ -128,12 +173,12 @@ fn expired_messages_are_not_sent_and_make_room() {
     let grant = Grant { qos: 1, ..Grant::default() };
     let mut delivery = Delivery::new(LIMITS, 10);
     for _ in 0..3 {
-        assert_eq!(delivery.offer(&expiring, grant.clone(), false, now), Offer::Queued);
+        assert_eq!(delivery.offer(&expiring, grant.clone(), now), Offer::Queued);
     }
-    assert_eq!(delivery.offer(&expiring, grant.clone(), false, now), Offer::Full);
-    assert_eq!(delivery.offer(&message(b"y"), grant.clone(), false, now + second), Offer::Queued);
+    assert_eq!(delivery.offer(&expiring, grant.clone(), now), Offer::Full);
+    assert_eq!(delivery.offer(&message(b"y"), grant.clone(), now + second), Offer::Queued);
     assert_eq!((delivery.queued(), delivery.queued_bytes()), (1, 2));
-    assert_eq!(delivery.offer(&expiring, grant, false, now), Offer::Queued);
+    assert_eq!(delivery.offer(&expiring, grant, now), Offer::Queued);
     let mut out = Vec::new();
     let written = delivery.write(Version::V5, usize::MAX, usize::MAX, now + second, &mut out);
     assert_eq!((written.sent, written.expired), ([0, 1, 0], 1));
@@ -146,7 +191,7 @@ fn identifiers_and_the_rest_of_the_life_stand_before_what_is_forwarded() {
     let message = Message { expires, properties: vec![1, 1].into(), ..Message::new("t", "x".into(), 0, false) };
     let grant = Grant { identifiers: vec![7, 8], ..Grant::default() };
     let mut delivery = Delivery::new(LIMITS, 1);
-    delivery.offer(&Arc::new(message), grant, false, now);
+    delivery.offer(&Arc::new(message), grant, now);
     let mut out = Vec::new();
     delivery.write(Version::V5, usize::MAX, usize::MAX, now, &mut out);
     assert_eq!(out, [0x30, 16, 0, 1, b't', 11, 2, 0, 0, 0, 5, 0x0B, 7, 0x0B, 8, 1, 1, b'x']);
@@ -158,7 +203,7 @@ fn topics_are_named_once_where_the_client_takes_aliases() {
     delivery.allow_aliases(1);
     let sent = |delivery: &mut Delivery, topic: &str| {
         let message = Arc::new(Message::new(topic, "x".into(), 0, false));
-        delivery.offer(&message, Grant::default(), false, Instant::now());
+        delivery.offer(&message, Grant::default(), Instant::now());
         let mut out = Vec::new();
         delivery.write(Version::V5, usize::MAX, usize::MAX, Instant::now(), &mut out);
         out
@@ -176,7 +221,7 @@ fn what_a_shared_subscription_gave_can_be_taken_back() {
     let share: Arc<str> = "$share/g/t".into();
     for (payload, qos, share) in [(b"a", 1, Some(&share)), (b"b", 2, Some(&share)), (b"c", 1, Some(&share))] {
         let grant = Grant { qos, share: share.cloned(), ..Grant::default() };
-        delivery.offer(&message(payload), grant, false, Instant::now());
+        delivery.offer(&message(payload), grant, Instant::now());
     }
     sent(&mut delivery);
     let payloads: Vec<_> =
@@ -187,8 +232,8 @@ fn what_a_shared_subscription_gave_can_be_taken_back() {
 #[test]
 fn what_the_client_cannot_take_is_dropped() {
     let mut delivery = Delivery::new(LIMITS, 1);
-    offer(&mut delivery, &[1; 50], 1, false);
-    offer(&mut delivery, b"b", 1, false);
+    offer(&mut delivery, &[1; 50], 1);
+    offer(&mut delivery, b"b", 1);
     let mut out = Vec::new();
     let written = delivery.write(Version::V5, 20, usize::MAX, Instant::now(), &mut out);
     assert_eq!((written.sent, written.too_large), ([0, 1, 0], 1));
@@ -198,7 +243,7 @@ fn what_the_client_cannot_take_is_dropped() {
 fn output_is_bounded_per_call() {
     let mut delivery = Delivery::new(LIMITS, 10);
     for _ in 0..3 {
-        offer(&mut delivery, b"x", 0, false);
+        offer(&mut delivery, b"x", 0);
     }
     let mut out = Vec::new();
     assert!(delivery.write(Version::V4, usize::MAX, 1, Instant::now(), &mut out).more);
@@ -212,13 +257,13 @@ proptest! {
         window in 1_u16..6,
         steps in proptest::collection::vec((0_u8..4, 0_usize..6), 0..400),
     ) {
-        let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000, retained: 0 }, window);
+        let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000, ..LIMITS }, window);
         delivery.first = u64::from(u16::MAX) - 20; // the ids wrap around within the test
         let mut open: Vec<u16> = Vec::new();
         for (step, pick) in steps {
             match step {
                 0 | 1 => {
-                    offer(&mut delivery, b"x", 1, false);
+                    offer(&mut delivery, b"x", 1);
                     for packet in sent(&mut delivery) {
                         let Sent::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
                         prop_assert!(!open.contains(&packet_id));
@@ -252,10 +297,13 @@ proptest! {
     }
 }
 
-fn offer_on(delivery: &mut Delivery, topic: &str, qos: u8, from_store: bool) {
+fn offer_on(delivery: &mut Delivery, topic: &str, qos: u8, retained: bool) {
     let message = Arc::new(Message::new(topic, b"x".as_slice().into(), 2, false));
     let grant = Grant { qos, share: Some("g".into()), ..Grant::default() };
-    assert_eq!(delivery.offer(&message, grant, from_store, Instant::now()), Offer::Queued);
+    match retained {
+        true => delivery.offer_retained(&message, grant),
+        false => assert_eq!(delivery.offer(&message, grant, Instant::now()), Offer::Queued),
+    }
 }
 
 /// Packet identifiers of what is sent now.
@@ -276,8 +324,8 @@ fn what_is_withdrawn_leaves_the_rest_as_it_was() {
     }
     assert_eq!(sent_ids(&mut delivery), [1, 2, 3, 4]);
     delivery.acknowledge(frame::PUBREC, 4, 0).unwrap();
-    for (topic, from_store) in [("no", false), ("yes", false), ("yes", true), ("no", true)] {
-        offer_on(&mut delivery, topic, 1, from_store);
+    for (topic, retained) in [("no", false), ("yes", false), ("yes", true), ("no", true)] {
+        offer_on(&mut delivery, topic, 1, retained);
     }
     let allowed = |topic: &str| topic == "yes";
     let online = delivery.withdraw(true, allowed);

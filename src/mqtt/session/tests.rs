@@ -214,6 +214,21 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
     }
 }
 
+/// PUBREL that does not wait for PUBREC breaks the rules; the next publish with that identifier is no repetition all the
+/// same, and must not be acknowledged and lost.
+#[test]
+fn a_release_before_the_append_frees_its_identifier() {
+    let mut case = Case::new(Version::V4);
+    for payload in ["x", "y"] {
+        case.publish(TOPIC, 2, 9, payload).unwrap();
+        let release = case.client.ack(frame::PUBREL, 9);
+        case.feed(&release).unwrap();
+    }
+    assert_eq!(case.append(Some(1)).len(), 2);
+    assert_eq!(case.session.take_received().repeated, 0);
+    assert!(case.around.held.is_empty());
+}
+
 #[test]
 fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before() {
     let mut case = Case::new(Version::V4);
