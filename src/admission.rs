@@ -1,14 +1,32 @@
 //! Bounds on those who have not yet said who they are: how many wait, and how many come from one address.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+
+/// Connections that the system keeps until they are accepted; it may allow fewer (net.core.somaxconn). With the usual 128 a
+/// fleet that comes back at once overflows them, and each client beyond tries again after a second, then three, then seven.
+const BACKLOG: u32 = 4096;
 
 /// Nobody is shown out before that: an honest client on a slow link takes as long.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Listens on `address`. Call it inside a tokio runtime.
+///
+/// # Errors
+/// The address is taken or not one of this machine.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait until the system has forgotten the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Those who wait, oldest first.
 ///
@@ -171,6 +189,18 @@ impl Drop for FromAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_fleet_connects_at_once() {
+        const FLEET: usize = 300;
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        // None is accepted: where they do not fit, the last ones never connect.
+        let patience = Duration::from_secs(10);
+        let connect = || std::net::TcpStream::connect_timeout(&address, patience);
+        let fleet: Vec<_> = (0..FLEET).map_while(|_| connect().ok()).collect();
+        assert_eq!(fleet.len(), FLEET);
+    }
 
     #[test]
     fn the_oldest_is_shown_out_once_it_has_waited() {

@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Ticket, WaitingRoom};
+use crate::admission::{self, Ticket, WaitingRoom};
 use crate::config;
 use crate::http::router::router;
 use crate::http::state::State;
@@ -68,13 +68,13 @@ pub struct Server {
     state: State,
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
+fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bind = || {
+        let listener = admission::listen(address)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    bound.await.map_err(|error| BindError { key, address, error })
+    bind().map_err(|error| BindError { key, address, error })
 }
 
 impl Server {
@@ -83,7 +83,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not one of this machine.
     pub async fn bind(config: &config::Http, state: State) -> Result<Self, BindError> {
-        let (listener, address) = bind("http.listen", config.listen).await?;
+        let (listener, address) = bind("http.listen", config.listen)?;
         Ok(Self { listener, address, secure: None, state })
     }
 
@@ -92,7 +92,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not one of this machine.
     pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, BindError> {
-        let (listener, address) = bind("http.tls.listen", address).await?;
+        let (listener, address) = bind("http.tls.listen", address)?;
         self.secure = Some((listener, address, endpoint));
         Ok(self)
     }

@@ -15,6 +15,7 @@ use super::close::Close;
 use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
 use super::message::Message;
 use super::packet_ids::PacketIds;
+use super::retained::Due;
 use super::session_store::{Owner, StoredSession};
 use super::will::Will;
 use crate::access::{Login, Permissions};
@@ -95,8 +96,8 @@ pub(crate) struct Kept {
     pub filters: BTreeSet<Box<str>>,
     /// Levels of all of them.
     pub levels: usize,
-    /// Those of them whose retained messages are still to be queued, with the topic up to which they were; empty: none.
-    pub retained_due: BTreeMap<Box<str>, Box<str>>,
+    /// Those of them whose retained messages are still to be queued.
+    pub retained_due: BTreeMap<Box<str>, Due>,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
@@ -383,8 +384,8 @@ impl Handle {
     }
 
     /// The retained messages of a new subscription are to be queued.
-    pub fn await_retained(&self, kept: &mut Kept, filter: &str) {
-        kept.retained_due.insert(filter.into(), Box::default());
+    pub fn await_retained(&self, kept: &mut Kept, filter: &str, due: Due) {
+        kept.retained_due.insert(filter.into(), due);
         self.awaits_retained.store(true, Ordering::Release);
     }
 

@@ -18,6 +18,7 @@ use super::peer::Peer;
 use super::service;
 use super::system;
 use crate::access::Access;
+use crate::admission;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
@@ -58,9 +59,9 @@ struct Listener {
 }
 
 impl Listener {
-    async fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
+    fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
         let failed = |error| MqttError::Bind { key, address, error };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let socket = admission::listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, address, tls })
     }
@@ -87,7 +88,7 @@ impl Server {
         journal: Arc<dyn Journal>,
         access: Arc<Access>,
     ) -> Result<Self, MqttError> {
-        let plain = Listener::bind("mqtt.listen", config.listen, None).await?;
+        let plain = Listener::bind("mqtt.listen", config.listen, None)?;
         let door = Door::new(config, ingest, journal, access, Arc::new(SystemClock));
         Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(door)) })
     }
@@ -98,7 +99,7 @@ impl Server {
     /// The address is taken or not one of this machine.
     pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, MqttError> {
         self.entrance.set_revoked(endpoint.revoked());
-        self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint)).await?);
+        self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint))?);
         Ok(self)
     }
 
@@ -263,7 +264,9 @@ async fn serve_tls(
     admission: Admission,
 ) {
     let patience = Duration::from_millis(entrance.door().config.connect_timeout_ms);
-    match entrance.prepare(&admission, endpoint.accept(stream, patience)).await {
+    // Boxed: the state of TLS is large, and what leads to it is short-lived.
+    let accept = Box::pin(async { endpoint.accept(stream, patience).await.map(Box::new) });
+    match entrance.prepare(&admission, accept).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
             entrance.serve(stream, peer, admission).await;

@@ -14,7 +14,9 @@ use super::topic;
 /// The newest retained message of each topic, within two bounds.
 #[derive(Debug)]
 pub(crate) struct Retained {
-    messages: BTreeMap<Box<str>, Arc<Message>>,
+    messages: BTreeMap<Box<str>, Kept>,
+    /// Number of the change that came last.
+    changes: u64,
     bytes: usize,
     /// Messages that expire.
     expiring: usize,
@@ -23,9 +25,16 @@ pub(crate) struct Retained {
     kept_in: Option<(RetainedStore, Timeline)>,
 }
 
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// Number of the change that it came with.
+    change: u64,
+}
+
 impl Retained {
     pub fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self { messages: BTreeMap::new(), bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
+        Self { messages: BTreeMap::new(), changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
     }
 
     /// From now on changes go to `store` too.
@@ -50,7 +59,7 @@ impl Retained {
             self.remove(&message.topic);
             return true;
         }
-        let old = self.messages.get(&*message.topic);
+        let old = self.messages.get(&*message.topic).map(|kept| &kept.message);
         let bytes = self.bytes - old.map_or(0, |old| old.bytes()) + message.bytes();
         if bytes > self.max_bytes || (old.is_none() && self.messages.len() >= self.max_messages) {
             return false;
@@ -59,7 +68,9 @@ impl Retained {
         self.expiring += usize::from(message.expires.is_some());
         self.bytes = bytes;
         // A copy, which shares the payload: sessions count what they hold of the other for as long as that lives.
-        self.messages.insert(message.topic.clone(), Arc::new(Message::clone(message)));
+        let copy = Arc::new(Message::clone(message));
+        self.changes += 1;
+        self.messages.insert(message.topic.clone(), Kept { message: copy, change: self.changes });
         if let Some((store, timeline)) = &self.kept_in {
             store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
         }
@@ -67,7 +78,7 @@ impl Retained {
     }
 
     fn remove(&mut self, topic: &str) {
-        let Some(old) = self.messages.remove(topic) else { return };
+        let Some(Kept { message: old, .. }) = self.messages.remove(topic) else { return };
         self.bytes -= old.bytes();
         self.expiring -= usize::from(old.expires.is_some());
         if let Some((store, _)) = &self.kept_in {
@@ -80,8 +91,8 @@ impl Retained {
         if self.expiring == 0 {
             return 0;
         }
-        let expired: Vec<Arc<Message>> =
-            self.messages.values().filter(|message| message.is_expired(now)).map(Arc::clone).collect();
+        let messages = self.messages.values().map(|kept| &kept.message);
+        let expired: Vec<Arc<Message>> = messages.filter(|message| message.is_expired(now)).map(Arc::clone).collect();
         for message in &expired {
             self.remove(&message.topic);
         }
@@ -98,30 +109,53 @@ impl Retained {
         self.bytes
     }
 
-    /// The messages on topics that match `filter`, by topic, without those whose time is over: those behind the topic
-    /// `after` (empty: from the first on), with a look at no more than `most` topics (at least one).
-    pub fn matching(&self, filter: &str, after: &str, most: usize, now: Instant) -> Part {
-        let alive = |message: &&Arc<Message>| !message.is_expired(now);
+    /// All messages that there are up to now.
+    pub fn due(&self) -> Due {
+        Due { after: Box::default(), until: self.changes }
+    }
+
+    /// The messages on topics that match `filter`, by topic, that are due, without those whose time is over; with a look at
+    /// no more than `most` topics (at least one).
+    pub fn matching(&self, filter: &str, due: &Due, most: usize, now: Instant) -> Part {
+        let is_due = |kept: &&Kept| kept.change <= due.until && !kept.message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
-            let messages = self.messages.get(filter).filter(alive).cloned().into_iter().collect();
+            let kept = self.messages.get(filter).filter(is_due);
+            let messages = kept.map(|kept| Arc::clone(&kept.message)).into_iter().collect();
             return Part { messages, looked_at: 1, rest: None };
         };
         // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
         let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
-        let from = if after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let from = if due.after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(&*due.after) };
         let mut part = Part { messages: Vec::new(), looked_at: 0, rest: None };
         let range = self.messages.range::<str, _>((from, Bound::Unbounded));
-        for (name, message) in range.take_while(|(name, _)| name.starts_with(prefix)) {
+        for (name, kept) in range.take_while(|(name, _)| name.starts_with(prefix)) {
             part.looked_at += 1;
-            if topic::matches(filter, name) && alive(&message) {
-                part.messages.push(Arc::clone(message));
+            if topic::matches(filter, name) && is_due(&kept) {
+                part.messages.push(Arc::clone(&kept.message));
             }
             if part.looked_at >= most {
-                part.rest = Some(name.clone());
+                part.rest = Some(Due { after: name.clone(), until: due.until });
                 break;
             }
         }
         part
+    }
+}
+
+/// Which retained messages a subscription still gets. What is retained later comes to it as any message does, and must not
+/// come twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Those on topics behind this one; empty: from the first on.
+    after: Box<str>,
+    /// Those that came with this change or an earlier one.
+    until: u64,
+}
+
+impl Due {
+    /// All up to a later moment are due.
+    pub fn extend_to(&mut self, later: &Due) {
+        self.until = later.until;
     }
 }
 
@@ -131,8 +165,8 @@ pub(crate) struct Part {
     pub messages: Vec<Arc<Message>>,
     /// Topics that were compared with the filter.
     pub looked_at: usize,
-    /// The last of them, where there may be more behind it.
-    pub rest: Option<Box<str>>,
+    /// What is due behind the last of them, where there may be more.
+    pub rest: Option<Due>,
 }
 
 #[cfg(test)]
@@ -147,12 +181,12 @@ mod tests {
     }
 
     fn matching(retained: &Retained, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
-        let (mut found, mut after) = (Vec::new(), Some(Box::default()));
-        while let Some(topic) = after {
-            let part = retained.matching(filter, &topic, most, now);
+        let (mut found, mut rest) = (Vec::new(), Some(retained.due()));
+        while let Some(due) = rest {
+            let part = retained.matching(filter, &due, most, now);
             assert!(part.looked_at <= most, "{filter}");
             found.extend(part.messages);
-            after = part.rest;
+            rest = part.rest;
         }
         found
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::around::Door;
 use super::auth;
+use super::broker::Attached;
 use super::close::{Close, WillEnd};
 use super::codec::Connect;
 use super::connection::{Connection, Start};
@@ -22,6 +23,7 @@ use super::peer::Peer;
 use super::permission::{self, Verdict};
 use super::session::{Session, SessionOptions};
 use super::will::Will;
+use crate::access::Login;
 use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
 use crate::telemetry::audit::{self, Kind, Who};
@@ -55,22 +57,55 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     None
 }
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+/// Serves one connection until it ends. A connection is open for long: what only led to it, or follows it, is boxed and given
+/// back.
+pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
     door: Arc<Door>,
     cancel: CancellationToken,
     first: First,
-) {
+) -> impl Future<Output = ()> {
+    let opening = Box::pin(open(stream, peer, door, cancel, first));
+    async {
+        if let Some(open) = opening.await {
+            run(open).await;
+        }
+    }
+}
+
+/// An open connection, and what is needed when it ends.
+struct Open<S> {
+    connection: Connection<S>,
+    door: Arc<Door>,
+    login: Login,
+    attached: Attached,
+    client_id: Arc<str>,
+    will: Option<Arc<Will>>,
+}
+
+/// Lets the client in; `None`: it was refused, or weir stops.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: &Peer,
+    door: Arc<Door>,
+    cancel: CancellationToken,
+    first: First,
+) -> Option<Box<Open<S>>> {
     let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
         entered = enter(first, peer, &door) => entered,
-        () = cancel.cancelled() => return door.refuse(&peer.who(), "shutting_down"),
+        () = cancel.cancelled() => {
+            door.refuse(&peer.who(), "shutting_down");
+            return None;
+        }
     };
     match entered {
-        Ok((welcome, rest)) => run(stream, door, cancel, welcome, rest).await,
-        Err(refusal) => refuse(stream, &door, refusal.explained(explain_within)).await,
+        Ok((welcome, rest)) => Some(Box::new(begin(stream, door, cancel, welcome, rest))),
+        Err(refusal) => {
+            refuse(stream, &door, refusal.explained(explain_within)).await;
+            None
+        }
     }
 }
 
@@ -99,17 +134,16 @@ async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusa
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     door: Arc<Door>,
     cancel: CancellationToken,
     welcome: Welcome,
     rest: Vec<u8>,
-) {
+) -> Open<S> {
     let Welcome { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
-    let who = login.clone();
-    let who = Who { client_id: Some(&client_id), user: who.identity.user.as_deref(), address: who.address };
+    let who = Who { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     audit::record(Kind::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
     door.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
@@ -122,12 +156,12 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         max_inflight: door.config.max_inflight,
         received_until: attached.received_until,
     };
-    let mut connection = Connection::new(Start {
+    let connection = Connection::new(Start {
         stream,
         door: Arc::clone(&door),
         handle: Arc::clone(&attached.handle),
         id: attached.connection,
-        login,
+        login: login.clone(),
         session: Session::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
         explain_within: connect.explain_within,
@@ -135,10 +169,20 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         reply,
         cancel,
     });
+    Open { connection, door, login, attached, client_id, will }
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
     let close = poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| connection.poll(context))).unwrap_or(Poll::Ready(Close::Defect))
+        catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(Close::Defect))
     })
     .await;
+    Box::pin(end(open, close)).await;
+}
+
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close) {
+    let Open { connection, door, login, attached, client_id, will } = *open;
+    let who = Who { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     door.meters.closed(close);
     audit::record(Kind::MqttDisconnected, &who, "", close.label());
     tracing::debug!(%client_id, reason = close.label(), "connection closed");

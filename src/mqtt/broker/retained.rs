@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use crate::mqtt::delivery::Grant;
-use crate::mqtt::handle::{ConnectionId, Handle, lock};
+use crate::mqtt::handle::{ConnectionId, Handle, Kept, lock};
 use crate::mqtt::message::Message;
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
@@ -25,15 +25,15 @@ impl Broker {
         let mut queued = false;
         while left > 0
             && kept.queued() < MAX_WAITING
-            && let Some((filter, after)) = kept.retained_due.pop_first()
+            && let Some((filter, due)) = kept.retained_due.pop_first()
         {
             let subscriber = self.read_subscriptions().find(&filter, handle.id).cloned();
             let Some(subscriber) = subscriber else { continue };
-            let part = lock(&self.retained).matching(&filter, &after, left, now);
+            let part = lock(&self.retained).matching(&filter, &due, left, now);
             left = left.saturating_sub(part.looked_at.max(1));
             let mut messages = part.messages;
             match part.rest {
-                Some(topic) => drop(kept.retained_due.insert(filter, topic)),
+                Some(rest) => drop(kept.retained_due.insert(filter, rest)),
                 // The numbers of weir itself are a few dozen.
                 None if filter.starts_with("$SYS") => messages.extend(self.system_messages(&filter)),
                 None => {}
@@ -47,6 +47,21 @@ impl Broker {
     }
 
     fn system_messages(&self, filter: &str) -> Vec<Arc<Message>> {
-        lock(&self.system).matching(filter, "", usize::MAX, self.timeline.now()).messages
+        let system = lock(&self.system);
+        system.matching(filter, &system.due(), usize::MAX, self.timeline.now()).messages
+    }
+
+    /// The retained messages of a new subscription are to be queued: those that there are.
+    pub(super) fn await_retained(&self, handle: &Handle, kept: &mut Kept, filter: &str) {
+        handle.await_retained(kept, filter, lock(&self.retained).due());
+    }
+
+    /// The client comes back before all that were due were queued: what was retained while it was away, and was not queued
+    /// for it at QoS 0, is due too.
+    pub(super) fn await_retained_anew(&self, kept: &mut Kept) {
+        if !kept.retained_due.is_empty() {
+            let due = lock(&self.retained).due();
+            kept.retained_due.values_mut().for_each(|rest| rest.extend_to(&due));
+        }
     }
 }

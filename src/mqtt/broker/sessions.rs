@@ -119,6 +119,7 @@ impl Broker {
                     }
                     if let Some(place) = kept.offline.take() {
                         sessions.offline.remove(&place);
+                        self.await_retained_anew(&mut kept);
                     }
                     kept.disconnected_ms = None;
                     handle.set_expiry(&mut kept, attach.expiry_s);

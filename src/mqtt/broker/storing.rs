@@ -75,7 +75,7 @@ impl Broker {
         for filter in &subscriptions {
             // A bound that is lower now has the rest of them missing; it is counted.
             if self.insert_into(&handle, &mut kept, filter).is_ok() && filter.retain == RetainHandling::Always {
-                handle.await_retained(&mut kept, &filter.filter);
+                self.await_retained(&handle, &mut kept, &filter.filter);
             }
         }
         kept.offline = Some(number);

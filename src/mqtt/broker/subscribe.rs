@@ -61,7 +61,7 @@ impl Broker {
         };
         // Not to shared subscriptions [section 3.8.4].
         if send && !topic::is_shared(&filter.filter) {
-            handle.await_retained(&mut kept, &filter.filter);
+            self.await_retained(handle, &mut kept, &filter.filter);
         }
         Ok(())
     }

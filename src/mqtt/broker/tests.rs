@@ -142,6 +142,35 @@ fn retained_messages_wait_for_their_client_to_read() {
     assert_eq!(found, topics);
 }
 
+/// What is retained once a subscription stands comes as any message does, and not a second time as a retained one.
+#[test]
+fn what_is_retained_after_a_subscribe_comes_once() {
+    let broker = broker(10);
+    for topic in ["a/1", "a/2"] {
+        broker.publish(topic, "old".into(), 1, true);
+    }
+    let one = attach(&broker, "one", false).unwrap();
+    broker.subscribe(&one.handle, one.connection, &options("a/+", 1));
+    for topic in ["a/2", "a/3"] {
+        broker.publish(topic, "new".into(), 1, true);
+    }
+    while broker.queue_retained(&one.handle, one.connection) {}
+    let topics = |attached: &Attached| -> Vec<_> {
+        received(attached).into_iter().map(|(topic, _, retain)| (topic, retain)).collect()
+    };
+    assert_eq!(topics(&one), [("a/2".into(), false), ("a/3".into(), false), ("a/1".into(), true)]);
+    // A client that is away gets no message of QoS 0: when it comes back, what was due is what is retained then.
+    broker.subscribe(&one.handle, one.connection, &options("a/+", 1));
+    broker.detach(&one.handle, one.connection, 60, None);
+    broker.publish("a/3", "newer".into(), 0, true);
+    let one = attach(&broker, "one", false).unwrap();
+    while broker.queue_retained(&one.handle, one.connection) {}
+    let mut again = topics(&one);
+    again.sort_unstable();
+    again.dedup();
+    assert_eq!(again.into_iter().filter(|(_, retain)| *retain).count(), 3);
+}
+
 /// One wildcard after another makes a turn no longer than one: others get theirs.
 #[test]
 fn a_turn_looks_at_a_bounded_number_of_retained_topics() {

@@ -1,0 +1,55 @@
+//! Devices that publish as fast as they are acknowledged.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::task::JoinSet;
+
+use super::client::{Client, connect_packet};
+use super::reading::{METRICS, Reading, now_ms};
+
+/// What became of one device.
+pub struct Device {
+    pub name: String,
+    /// Its readings 0 to this, exclusive, are acknowledged.
+    pub acknowledged: u64,
+    /// Why it ended before its time.
+    pub outcome: io::Result<()>,
+}
+
+/// What each device does.
+#[derive(Clone, Copy)]
+pub struct FullLoad {
+    pub devices: u64,
+    /// Unacknowledged publishes of one device.
+    pub in_flight: u64,
+    /// Messages of one device.
+    pub messages: u64,
+}
+
+impl FullLoad {
+    /// Returns when every device is acknowledged all its messages, or has lost its connection. Names begin with `name`.
+    pub async fn run(self, address: SocketAddr, name: &str) -> Vec<Device> {
+        let mut devices = JoinSet::new();
+        for index in 0..self.devices {
+            devices.spawn(self.device(address, format!("{name}-{index:05}")));
+        }
+        devices.join_all().await
+    }
+
+    async fn device(self, address: SocketAddr, name: String) -> Device {
+        let mut acknowledged = 0;
+        let outcome = self.publish(address, &name, &mut acknowledged).await;
+        Device { name, acknowledged, outcome }
+    }
+
+    async fn publish(self, address: SocketAddr, device: &str, acknowledged: &mut u64) -> io::Result<()> {
+        let mut client = Client::connect(address, &connect_packet(device, None)).await?;
+        let mut payload = String::new();
+        let write = |seq: u64, packet_id, out: &mut Vec<u8>| {
+            let metric = METRICS[seq as usize % METRICS.len()];
+            Reading { device, metric, seq, time_ms: now_ms(), named: true }.publish(packet_id, &mut payload, out);
+        };
+        client.publish_all(self.messages, self.in_flight, acknowledged, write).await
+    }
+}

@@ -1,0 +1,191 @@
+//! `kill -9` under full load, and what a start makes of it; the exit code is 1 where an acknowledged reading is missing.
+//!
+//! `cargo bench --bench recovery`. Arguments: `-- [rounds] [seed]`. The seed decides when weir is killed.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
+
+#[allow(dead_code, reason = "shared by the benches")]
+mod measure;
+
+use std::collections::HashMap;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use measure::client::connect_packet;
+use measure::full_load::{Device, FullLoad};
+use measure::reading::now_ms;
+use measure::round_trip::RoundTrips;
+use measure::server::Server;
+use measure::times::{Times, ms};
+use measure::{Arguments, run};
+
+const LOAD: FullLoad = FullLoad { devices: 100, in_flight: 100, messages: u64::MAX };
+/// weir is killed this long after the load began: at least, and up to so much more.
+const KILL_AFTER_MS: u64 = 600;
+const KILL_WITHIN_MS: u64 = 600;
+/// Starts on an empty directory.
+const STARTS: u64 = 10;
+/// A round in which nothing comes back is given up.
+const ROUND_LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let Some(mut arguments) = Arguments::read() else { return ExitCode::SUCCESS };
+    let (rounds, seed) = (arguments.number(6), arguments.number(now_ms() as u64));
+    let starts = Times::of((0..STARTS).map(|_| start_on_nothing()).collect());
+    println!("{STARTS} starts on an empty directory, until weir listens: {}", range(&starts));
+    println!("seed {seed}");
+    let mut server = Server::start();
+    let (mut devices, mut figures) = (Vec::new(), Figures::default());
+    for round in 0..rounds {
+        devices.extend(load_and_kill(&mut server, round, random(seed.wrapping_add(round))));
+        figures.restart(&mut server);
+    }
+    figures.print();
+    match check(&mut server, &devices) {
+        Ok(told) => {
+            println!("{told}");
+            ExitCode::SUCCESS
+        }
+        Err(told) => {
+            eprintln!("{told}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_on_nothing() -> Duration {
+    let mut server = Server::prepare(&[]);
+    server.spawn();
+    server.running()
+}
+
+fn range(times: &Times) -> String {
+    format!("{} to {}, median {}", ms(times.min()), ms(times.max()), ms(times.median()))
+}
+
+/// One number of SplitMix64.
+fn random(seed: u64) -> u64 {
+    let z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// What the devices of this round were acknowledged when weir was killed.
+fn load_and_kill(server: &mut Server, round: u64, random: u64) -> Vec<Device> {
+    let moment = Duration::from_millis(KILL_AFTER_MS + random % KILL_WITHIN_MS);
+    let address = server.mqtt();
+    let name = format!("round-{round}");
+    let kill = async {
+        tokio::time::sleep(moment).await;
+        server.kill();
+    };
+    let (devices, ()) = run(ROUND_LIMIT, async { tokio::join!(LOAD.run(address, &name), kill) });
+    devices
+}
+
+/// What each start after a kill took.
+#[derive(Default)]
+struct Figures {
+    first_puback: Vec<Duration>,
+    ready: Vec<Duration>,
+    replayed: Vec<u64>,
+}
+
+impl Figures {
+    fn restart(&mut self, server: &mut Server) {
+        server.spawn();
+        let listening = server.running();
+        first_puback(server).expect("a PUBACK");
+        let first_puback = server.running();
+        server.wait("weir is ready", Server::is_ready);
+        let ready = server.running();
+        let replayed = server.metric("weir_recovery_replayed_records") as u64;
+        println!(
+            "killed and started: listening after {}, first PUBACK after {}, {replayed} records replayed after {}",
+            ms(listening),
+            ms(first_puback),
+            ms(ready)
+        );
+        self.first_puback.push(first_puback);
+        self.ready.push(ready);
+        self.replayed.push(replayed);
+    }
+
+    fn print(self) {
+        println!("from start to the first PUBACK: {}", range(&Times::of(self.first_puback)));
+        println!("from start to ready: {}", range(&Times::of(self.ready)));
+        let (fewest, most) = (self.replayed.iter().min().unwrap_or(&0), self.replayed.iter().max().unwrap_or(&0));
+        println!("records replayed: {fewest} to {most}");
+    }
+}
+
+fn first_puback(server: &Server) -> io::Result<Duration> {
+    // A device of its own for each start: its readings are numbered from 0.
+    let name = format!("probe-{}", now_ms());
+    RoundTrips::connect(server.mqtt(), &connect_packet(&name, None), &name)?.publish()
+}
+
+/// Every acknowledged reading is there, and each that is there is in one window once.
+fn check(server: &mut Server, devices: &[Device]) -> Result<String, String> {
+    let status = server.wait_for("all windows are closed", |server| {
+        let status = server.json("/api/v1/status");
+        (status["backlog"]["records"] == 0 && status["windows"]["open"] == 0).then_some(status)
+    });
+    let (unaccounted, mismatches) = (&status["readings"]["unaccounted"], server.metric("weir_replay_mismatches_total"));
+    if unaccounted != 0 || mismatches != 0.0 {
+        return Err(format!("{unaccounted} readings unaccounted for, {mismatches} results differ in the replay"));
+    }
+    let in_windows = window_counts(server, status["windows"]["first"].as_u64().expect("a number"));
+    let (mut acknowledged, mut kept) = (0, 0);
+    for device in devices {
+        let detail = server.json(&format!("/api/v1/devices/{}", device.name));
+        kept += check_device(device, &detail, in_windows.get(&device.name).copied().unwrap_or(0))?;
+        acknowledged += device.acknowledged;
+    }
+    Ok(format!(
+        "{acknowledged} acknowledged readings of {} devices: none is missing; {kept} are in windows, each once",
+        devices.len()
+    ))
+}
+
+/// How many readings of the device weir has; it sent them in the order of their numbers, from 0.
+fn check_device(device: &Device, detail: &Value, in_windows: u64) -> Result<u64, String> {
+    let Device { name, acknowledged, .. } = device;
+    let expected = |kept: u64| serde_json::json!([[0, kept - 1]]);
+    let kept = detail["accepted"].as_u64().unwrap_or(0);
+    if kept < *acknowledged || kept != in_windows || kept == 0 || detail["sequence_ranges"] != expected(kept) {
+        return Err(format!("{name}: {acknowledged} acknowledged, {in_windows} in windows, weir has {detail}"));
+    }
+    Ok(kept)
+}
+
+/// Readings in the newest revision of all windows of each device; `fired` windows there are.
+fn window_counts(server: &mut Server, fired: u64) -> HashMap<String, u64> {
+    server.wait_for("all windows are shown", |server| {
+        let windows = windows(server);
+        (windows.len() as u64 >= fired).then(|| {
+            let mut counts = HashMap::new();
+            for window in windows {
+                let device = window["device_id"].as_str().unwrap_or_default().to_owned();
+                *counts.entry(device).or_default() += window["count"].as_u64().unwrap_or(0);
+            }
+            counts
+        })
+    })
+}
+
+fn windows(server: &Server) -> Vec<Value> {
+    let (mut windows, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = server.json(&format!("/api/v1/windows?limit=1000{cursor}"));
+        windows.extend(page["windows"].as_array().expect("a list").iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return windows,
+        }
+    }
+}
