@@ -24,8 +24,8 @@ mod samples;
 #[path = "../it/http.rs"]
 #[allow(dead_code, reason = "shared with the integration tests")]
 mod http;
-#[path = "../it/mqtt.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
+#[path = "../it/mqtt/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the integration tests")]
 mod mqtt;
 #[path = "../it/random.rs"]
 #[allow(dead_code, reason = "shared with the integration tests")]
