@@ -134,7 +134,7 @@ fn a_will_is_judged_by_the_rules_at_its_time() {
     let mut watcher = client(&weir, Version::V5, "panel");
     watcher.subscribe("#", 1);
     let delayed = |user: &str, topic: &str| {
-        let will = Message { properties: vec![0x18, 0, 0, 0, 2], ..Message::new(topic, user, 1) };
+        let will = Message { properties: vec![0x18, 0, 0, 0, 5], ..Message::new(topic, user, 1) };
         connect(Version::V5, user).kept(600).will(&will)
     };
     for (user, topic) in [("own", "b/will"), ("both", "a/will"), ("pump", "devices/pump/will")] {

@@ -24,8 +24,11 @@ fn count(weir: &Weir, reason: &str) -> f64 {
 #[track_caller]
 fn only_event(weir: &Weir, reason: &str, refusals: f64) -> String {
     wait_for("the refusals are counted", || (count(weir, reason) >= refusals).then_some(()));
-    let mut found = events(weir, "mqtt_refused");
-    found.retain(|line| line.contains(&format!("detail={reason}")));
+    let mut found = wait_for("one is told", || {
+        let mut found = events(weir, "mqtt_refused");
+        found.retain(|line| line.contains(&format!("detail={reason}")));
+        (!found.is_empty()).then_some(found)
+    });
     assert!(found.len() == 1 && found[0].contains("address=127.0.0.1"), "{reason}: {found:?}");
     found.remove(0)
 }

@@ -33,7 +33,7 @@ fn properties_are_forwarded_unaltered() {
 fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
     let weir = Weir::start(&[]);
     let mut client = connect(&weir, "c");
-    client.subscribe("#", 2);
+    client.subscribe("devices/#", 2);
     let message = |qos, payload: &[u8]| Message {
         properties: vec![1, 1],
         payload: payload.to_vec(),

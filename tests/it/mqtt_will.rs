@@ -223,7 +223,7 @@ fn a_will_that_waits_outlives_the_process() {
     client.subscribe("will/#", 1);
     drop(client);
     for kill in [false, true] {
-        drop(delayed("gone", 2).accepted(weir.mqtt()));
+        drop(delayed("gone", 5).accepted(weir.mqtt()));
         let (back, _) = delayed("back", 250).accepted(weir.mqtt());
         drop(back);
         wait_for("both are away", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
