@@ -311,7 +311,7 @@ impl Connection {
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl Transport for TcpStream {}
-impl Transport for TlsStream<TcpStream> {}
+impl Transport for Box<TlsStream<TcpStream>> {}
 
 /// A stream whose writes fail when the peer takes nothing for some time.
 pub(super) struct Timed<S> {

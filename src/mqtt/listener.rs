@@ -264,9 +264,7 @@ async fn serve_tls(
     admission: Admission,
 ) {
     let patience = Duration::from_millis(entrance.door().config.connect_timeout_ms);
-    // Boxed: the state of TLS is large, and what leads to it is short-lived.
-    let accept = Box::pin(async { endpoint.accept(stream, patience).await.map(Box::new) });
-    match entrance.prepare(&admission, accept).await {
+    match entrance.prepare(&admission, endpoint.accept(stream, patience)).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
             entrance.serve(stream, peer, admission).await;

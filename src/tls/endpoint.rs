@@ -334,8 +334,9 @@ impl Endpoint {
         &self,
         stream: S,
         patience: Duration,
-    ) -> Result<TlsStream<S>, HandshakeError> {
-        let accepted = self.shake(stream, patience).await;
+    ) -> Result<Box<TlsStream<S>>, HandshakeError> {
+        // Boxed, as what comes out of it: a connection's task, which is as large as the largest that it does, outlives it.
+        let accepted = Box::pin(self.shake(stream, patience)).await.map(Box::new);
         let result = accepted.as_ref().map_or_else(HandshakeError::label, |_| "ok");
         counter!(names::TLS_HANDSHAKES, "listener" => self.listener, "result" => result).increment(1);
         accepted
@@ -348,8 +349,7 @@ impl Endpoint {
     ) -> Result<TlsStream<S>, HandshakeError> {
         let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-        // In a box: the task of the connection, which is as large as the largest that it does, lives much longer.
-        let shake = Box::pin(telling(TlsAcceptor::from(config).accept(stream)));
+        let shake = telling(TlsAcceptor::from(config).accept(stream));
         tokio::select! {
             accepted = timeout(patience, shake) => match accepted {
                 Ok(accepted) => {

@@ -47,7 +47,7 @@ async fn serve(upgrade: OnUpgrade, entrance: &Entrance, peer: Peer, admission: A
     match parts::<TcpStream>(upgraded) {
         Ok(stream) => entrance.serve(stream, peer, admission).await,
         Err(upgraded) => {
-            if let Ok(stream) = parts::<TlsStream<TcpStream>>(upgraded) {
+            if let Ok(stream) = parts::<Box<TlsStream<TcpStream>>>(upgraded) {
                 entrance.serve(stream, peer, admission).await;
             }
         }
