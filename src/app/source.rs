@@ -141,6 +141,7 @@ impl Source for AppSource {
             retained_messages: stats.retained,
             queued_messages: stats.queued_messages,
             queued_bytes: stats.queued_bytes,
+            session_bytes: stats.held_bytes,
             wills: stats.wills,
             unstored_sessions: stats.unstored_sessions,
         }

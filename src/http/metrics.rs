@@ -55,6 +55,7 @@ fn door(state: &Shared) {
     gauge!(names::MQTT_RETAINED).set(door.retained_messages as f64);
     gauge!(names::MQTT_QUEUED).set(door.queued_messages as f64);
     gauge!(names::MQTT_QUEUED_BYTES).set(door.queued_bytes as f64);
+    gauge!(names::MQTT_SESSION_BYTES).set(door.session_bytes as f64);
     gauge!(names::MQTT_WILLS).set(door.wills as f64);
     gauge!(names::MQTT_SESSIONS_UNSTORED).set(door.unstored_sessions as f64);
     gauge!(names::STREAM_CLIENTS).set((super::state::MAX_STREAMS - state.streams.available_permits()) as f64);

@@ -33,6 +33,8 @@ pub struct Door {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+    /// Memory of messages that wait or are unacknowledged, in bytes.
+    pub session_bytes: usize,
     /// Wills that a restart finds.
     pub wills: usize,
     /// Sessions and wills that changed and are not on disk yet.

@@ -61,9 +61,8 @@ impl Door {
         }
     }
 
-    /// Sets the gauges; called once per second.
+    /// What is to be done once per second.
     pub fn measure(&self) {
-        self.meters.set(&self.broker.stats());
         self.gate.count_pause(self.now());
         self.access.tidy();
     }

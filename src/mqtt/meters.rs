@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 
 use super::Version;
-use super::broker::BrokerStats;
 use super::close::Close;
 use super::delivery::Written;
 use super::session::Received;
@@ -35,15 +34,6 @@ pub(crate) struct Meters {
     pub dropped_withdrawn: Counter,
     pub ack_seconds: Histogram,
     pub backpressure_seconds: Counter,
-    connections: Gauge,
-    sessions: Gauge,
-    subscriptions: Gauge,
-    retained: Gauge,
-    queued: Gauge,
-    queued_bytes: Gauge,
-    held_bytes: Gauge,
-    wills: Gauge,
-    unstored_sessions: Gauge,
 }
 
 impl std::fmt::Debug for Meters {
@@ -79,15 +69,6 @@ impl Default for Meters {
             dropped_withdrawn: dropped("access_withdrawn"),
             ack_seconds: histogram!(names::MQTT_ACK_SECONDS),
             backpressure_seconds: counter!(names::MQTT_BACKPRESSURE_SECONDS),
-            connections: gauge!(names::MQTT_CONNECTIONS),
-            sessions: gauge!(names::MQTT_SESSIONS),
-            subscriptions: gauge!(names::MQTT_SUBSCRIPTIONS),
-            retained: gauge!(names::MQTT_RETAINED),
-            queued: gauge!(names::MQTT_QUEUED),
-            queued_bytes: gauge!(names::MQTT_QUEUED_BYTES),
-            held_bytes: gauge!(names::MQTT_SESSION_BYTES),
-            wills: gauge!(names::MQTT_WILLS),
-            unstored_sessions: gauge!(names::MQTT_SESSIONS_UNSTORED),
         }
     }
 }
@@ -144,23 +125,6 @@ impl Meters {
         add(&self.dropped_too_large, written.too_large);
         add(&self.dropped_expired, written.expired);
         self.traffic.delivered(written);
-    }
-
-    /// Sets the gauges.
-    pub fn set(&self, stats: &BrokerStats) {
-        for (gauge, value) in [
-            (&self.connections, stats.connections),
-            (&self.sessions, stats.sessions),
-            (&self.subscriptions, stats.subscriptions),
-            (&self.retained, stats.retained),
-            (&self.queued, stats.queued_messages),
-            (&self.queued_bytes, stats.queued_bytes),
-            (&self.held_bytes, stats.held_bytes),
-            (&self.wills, stats.wills),
-            (&self.unstored_sessions, stats.unstored_sessions),
-        ] {
-            gauge.set(value as f64);
-        }
     }
 }
 

@@ -91,7 +91,6 @@ impl Broker {
         self.tell_of(&handle, withdrawal);
         sessions.by_client.insert((handle.user.clone(), Arc::clone(&handle.client_id)), Arc::clone(&handle));
         sessions.offline.insert(number, handle);
-        self.timers_changed.notify_one();
     }
 
     /// Stores wills and sessions that changed, as many as a round may. The journal is durable up to `durable`.
