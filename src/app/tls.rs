@@ -77,7 +77,14 @@ impl Renewal {
 
     fn end_revoked(&self) {
         if let Some((_, endpoint)) = &self.certificates.mqtt {
-            self.entrance.set_revoked(endpoint.revoked());
+            // A reload and a look at the files may cross: what is in use last counts.
+            loop {
+                let revoked = endpoint.revoked();
+                self.entrance.set_revoked(revoked.clone());
+                if endpoint.revoked() == revoked {
+                    break;
+                }
+            }
         }
     }
 }

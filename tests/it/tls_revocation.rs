@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
+use crate::acl::audited;
 use crate::certificates::{self, Authority, Stream};
 use crate::mqtt::{Client, Connect, Message, Version};
 use crate::wait::wait_for;
@@ -62,9 +63,7 @@ fn a_revoked_client_is_refused_and_others_are_served() {
     assert_eq!(Some(next_update * 1_000.0), list["next_update"].as_f64());
     assert!(weir.output().contains("should have been replaced by 2021-12-31"), "{}", weir.output());
     wait_for("the refusal is in the audit log", || {
-        let output = weir.output();
-        let mut refused = output.lines().filter(|line| line.contains("event=\"mqtt_refused\""));
-        refused.find(|line| line.contains("Revoked; the certificate is that of CN=bad")).map(drop)
+        audited(&weir, "mqtt_refused", &["Revoked; the certificate is that of CN=bad"]).then_some(())
     });
 }
 
