@@ -14,11 +14,11 @@ use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{Parts, positions};
+use weir::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use weir::state::key_value::{KeyValue, SledStore};
 use weir::state::manifest::Positions;
 use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
 use weir::state::savepoint;
-use weir::state::store::{Checkpoint, Store};
 use weir::telemetry::names;
 
 /// How long sled may take to open and load: a damaged file can make it spin.
@@ -38,7 +38,7 @@ pub struct Storage {
     pub journal: Log,
     pub windows: Log,
     pub errors: Log,
-    pub store: Store,
+    pub store: CheckpointStore,
     pub checkpoint: Option<Checkpoint>,
 }
 

@@ -17,10 +17,10 @@ use weir::disk::lock::DirectoryLock;
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::{Cut, Plan};
 use weir::log::{DirectoryReader, Lsn, RecordIter};
+use weir::state::checkpoint_store::open_within;
 use weir::state::key_value::{KeyValue, SledStore};
 use weir::state::manifest::Positions;
 use weir::state::savepoint;
-use weir::state::store::open_within;
 
 use super::journal::Verdict;
 

@@ -19,9 +19,9 @@ use crate::pipeline::limits::Limits;
 use crate::pipeline::run::Progress;
 use crate::pipeline::savepoints::{SavepointPolicy, Savepoints};
 use crate::pipeline::sink::Outputs;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use crate::state::manifest::Positions;
 use crate::state::savepoint::SavepointError;
-use crate::state::store::{Checkpoint, Store};
 
 /// Why the pipeline cannot start.
 #[derive(Debug, Error)]
@@ -63,7 +63,7 @@ pub struct Parts {
     /// Error entries.
     pub errors: Log,
     /// Checkpoints.
-    pub store: Store,
+    pub store: CheckpointStore,
     /// The newest checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
     /// Settings until the journal says otherwise, where there is no checkpoint.

@@ -5,11 +5,11 @@
 //! of two keys that the last complete one does not use, and synced. A crash anywhere leaves the last complete
 //! checkpoint whole.
 
+pub mod checkpoint_store;
 pub mod key_value;
 pub mod manifest;
 pub mod recovery;
 pub mod savepoint;
-pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -11,10 +11,10 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::{DirectoryReader, LogError};
 use crate::state::StateError;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore, Opening};
 use crate::state::savepoint::{self, SavepointError};
-use crate::state::store::{Checkpoint, Opening, Store};
 
-pub use crate::state::store::OpenStore;
+pub use crate::state::checkpoint_store::OpenStore;
 
 /// Where state is looked for.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ pub struct Fallback {
 #[derive(Debug)]
 pub struct Recovered {
     /// The store; its last checkpoint is `checkpoint`.
-    pub store: Store,
+    pub store: CheckpointStore,
     /// What to restore; `None`: nothing, the journal begins with its first record.
     pub checkpoint: Option<Checkpoint>,
     /// What had to be done where the store was not usable.
@@ -123,8 +123,11 @@ pub fn open(options: &RecoveryOptions) -> Result<Recovered, RecoveryError> {
     fall_back(options, None, reason, first)
 }
 
-fn open_store(options: &RecoveryOptions, directory: &Path) -> Result<(Store, Option<Checkpoint>), StateError> {
-    Store::open(Opening { open: options.open.clone(), limit: options.limit }, directory)
+fn open_store(
+    options: &RecoveryOptions,
+    directory: &Path,
+) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
+    CheckpointStore::open(Opening { open: options.open.clone(), limit: options.limit }, directory)
 }
 
 /// First record of the journal; 0 where it has none yet.
@@ -150,7 +153,7 @@ fn unusable(checkpoint: Option<&Checkpoint>, journal_first: u64) -> Option<Strin
 
 fn fall_back(
     options: &RecoveryOptions,
-    empty: Option<Store>,
+    empty: Option<CheckpointStore>,
     reason: String,
     journal_first: u64,
 ) -> Result<Recovered, RecoveryError> {

@@ -17,8 +17,8 @@ use thiserror::Error;
 use crate::core::operator::GroupBlob;
 use crate::disk::{Disk, DiskFile};
 use crate::state::StateError;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use crate::state::manifest::{InvalidManifest, Manifest};
-use crate::state::store::{Checkpoint, Store};
 
 const MAGIC: &[u8; 8] = b"WEIRSAVE";
 const END: &[u8; 8] = b"WEIREND.";
@@ -141,7 +141,7 @@ pub fn file_name(replay_from: u64) -> String {
 pub fn write(
     disk: &dyn Disk,
     directory: &Path,
-    store: &Store,
+    store: &CheckpointStore,
     kind: Kind,
     created_ms: i64,
 ) -> Result<SavepointInfo, SavepointError> {
@@ -163,7 +163,7 @@ pub fn write(
 fn write_file(
     disk: &dyn Disk,
     path: &Path,
-    store: &Store,
+    store: &CheckpointStore,
     manifest: &Manifest,
     kind: Kind,
     created_ms: i64,

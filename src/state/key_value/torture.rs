@@ -12,9 +12,9 @@ use std::time::Duration;
 use crate::core::operator::GroupBlob;
 use crate::disk::RealDisk;
 use crate::state::StateError;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore, open_within};
 use crate::state::key_value::{KeyValue, MAX_VALUE_BYTES, SledStore};
 use crate::state::manifest::Positions;
-use crate::state::store::{Checkpoint, Store, open_within};
 
 use files::{Capture, Image, Random, read_image, write_image};
 
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Torn images of one run.
 const IMAGES: u32 = 400;
 
-fn open(directory: &Path) -> Result<(Store, Option<Checkpoint>), StateError> {
+fn open(directory: &Path) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
     let owned = directory.to_owned();
     open_within(LIMIT, directory, move || {
         SledStore::open(&owned, Arc::new(RealDisk)).map(|store| Box::new(store) as Box<dyn KeyValue>)
@@ -57,7 +57,7 @@ fn header(id: u64) -> Vec<u8> {
     Random(id).bytes(200)
 }
 
-fn take_checkpoint(store: &mut Store) -> Result<u64, StateError> {
+fn take_checkpoint(store: &mut CheckpointStore) -> Result<u64, StateError> {
     let id = store.last_id() + 1;
     store.put_groups(&changed_groups(id))?;
     let positions = Positions { replay_from: id * 100, windows: id * 10, errors: id };
@@ -137,7 +137,7 @@ impl Outcomes {
 fn history(directory: &Path, count: u64) -> Capture {
     let capture = Capture::new(directory);
     let values = SledStore::open(directory, Arc::new(capture.clone())).expect("an empty store opens");
-    let (mut store, _) = Store::load(Box::new(values), directory.to_owned()).expect("an empty store loads");
+    let (mut store, _) = CheckpointStore::load(Box::new(values), directory.to_owned()).expect("an empty store loads");
     for _ in 0..count {
         let id = take_checkpoint(&mut store).expect("a checkpoint is taken");
         capture.completed(id);

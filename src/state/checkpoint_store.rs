@@ -21,7 +21,7 @@ pub struct Checkpoint {
 
 /// The checkpoints of one data directory.
 #[derive(Debug)]
-pub struct Store {
+pub struct CheckpointStore {
     values: Box<dyn KeyValue>,
     directory: PathBuf,
     last_id: u64,
@@ -92,11 +92,11 @@ pub fn open_within(
     limit: Duration,
     directory: &Path,
     open: impl FnOnce() -> Result<Box<dyn KeyValue>, StateError> + Send + 'static,
-) -> Result<(Store, Option<Checkpoint>), StateError> {
+) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let owned = directory.to_owned();
     let worker = std::thread::Builder::new().name("state-open".into()).spawn(move || {
-        let loaded = open().and_then(|values| Store::load(values, owned));
+        let loaded = open().and_then(|values| CheckpointStore::load(values, owned));
         // The receiver is gone only after the time limit; there is nobody left to tell.
         let _ = sender.send(loaded);
     });
@@ -111,7 +111,7 @@ pub fn open_within(
     }
 }
 
-impl Store {
+impl CheckpointStore {
     /// Opens the store in `directory` and loads the newest complete checkpoint. Once a call has failed, the store is
     /// opened again before the next checkpoint.
     pub fn open(opening: Opening, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
@@ -383,8 +383,8 @@ mod tests {
         Positions { replay_from, ..Positions::default() }
     }
 
-    fn load(memory: &Memory) -> (Store, Option<Checkpoint>) {
-        Store::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap()
+    fn load(memory: &Memory) -> (CheckpointStore, Option<Checkpoint>) {
+        CheckpointStore::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap()
     }
 
     #[test]
@@ -457,7 +457,7 @@ mod tests {
         Opening { open: Arc::new(open), limit: None }
     }
 
-    fn attempt(store: &mut Store, byte: u8) -> Result<u64, StateError> {
+    fn attempt(store: &mut CheckpointStore, byte: u8) -> Result<u64, StateError> {
         store.put_groups(&[blob(1, 10, byte), blob(2, MAX_VALUE_BYTES + 1, byte)])?;
         store.complete(0, positions(u64::from(byte)), vec![byte; 100]).map(|(id, _)| id)
     }
@@ -469,7 +469,7 @@ mod tests {
         for (fail_at, crash_at) in (0..6).flat_map(|fail_at| (0..16).map(move |crash_at| (fail_at, crash_at))) {
             for keep_unsynced in [false, true] {
                 let memory = Memory::default();
-                let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+                let (mut store, _) = CheckpointStore::open(opening(&memory), Path::new("memory")).unwrap();
                 attempt(&mut store, 1).unwrap();
                 memory.0.lock().unwrap().calls_left = Some(fail_at);
                 if attempt(&mut store, 2).is_err() {
@@ -478,7 +478,7 @@ mod tests {
                 memory.0.lock().unwrap().calls_left = Some(crash_at);
                 let completed = attempt(&mut store, 3).is_ok();
                 let what = format!("failure at {fail_at}, crash at {crash_at}, {keep_unsynced}");
-                let (_, found) = Store::load(Box::new(memory.crash(keep_unsynced)), PathBuf::from("memory"))
+                let (_, found) = CheckpointStore::load(Box::new(memory.crash(keep_unsynced)), PathBuf::from("memory"))
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
                 let found = found.unwrap_or_else(|| panic!("{what}: nothing"));
                 let byte = found.manifest.positions.replay_from as u8;
@@ -492,7 +492,7 @@ mod tests {
     #[test]
     fn a_store_that_lost_its_checkpoint_is_damaged() {
         let memory = Memory::default();
-        let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+        let (mut store, _) = CheckpointStore::open(opening(&memory), Path::new("memory")).unwrap();
         attempt(&mut store, 1).unwrap();
         memory.0.lock().unwrap().calls_left = Some(0);
         assert!(attempt(&mut store, 2).is_err());
@@ -511,7 +511,7 @@ mod tests {
         store.put_groups(&[blob(1, 10, 1)]).unwrap();
         store.complete(5, positions(10), Vec::new()).unwrap();
         memory.0.lock().unwrap().current.insert(group_key(0, 1, 0), vec![7; 10]);
-        let error = Store::load(Box::new(memory), PathBuf::from("memory")).unwrap_err();
+        let error = CheckpointStore::load(Box::new(memory), PathBuf::from("memory")).unwrap_err();
         assert!(error.is_damage() && error.to_string().contains("key group 1"), "{error}");
     }
 
