@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::log::Log;
 use crate::pipeline::handle::Pipeline;
 use crate::state::checkpoint_store::CheckpointStore;
-use crate::state::savepoint::{self, Kind, SavepointError, SavepointInfo};
+use crate::state::savepoint::{self, SavepointError, SavepointInfo, SavepointKind};
 use crate::telemetry::names;
 
 /// Savepoints that people asked for, at most: each is a copy of the whole state.
@@ -65,7 +65,7 @@ impl Savepoints {
         let replay_from = manifest.positions.replay_from;
         let Some(interval) = self.policy.interval else { return replay_from };
         if self.is_due(interval, replay_from, journal) {
-            match self.write(store, Kind::Automatic) {
+            match self.write(store, SavepointKind::Automatic) {
                 Ok(_) => self.given_up = false,
                 Err(error) => self.failed(&error, journal),
             }
@@ -75,14 +75,14 @@ impl Savepoints {
 
     /// Writes the store's last checkpoint because a person asks for it.
     pub(super) fn write_manual(&mut self, store: &CheckpointStore) -> Result<SavepointInfo, String> {
-        let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == Kind::Manual).count();
+        let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == SavepointKind::Manual).count();
         if manual >= MAX_MANUAL {
             let directory = self.policy.directory.display();
             return Err(format!(
                 "{directory} holds {manual} savepoints that were asked for: remove some of them first"
             ));
         }
-        self.write(store, Kind::Manual).map_err(|error| error.to_string())
+        self.write(store, SavepointKind::Manual).map_err(|error| error.to_string())
     }
 
     fn covered(&self, replay_from: u64) -> u64 {
@@ -104,7 +104,7 @@ impl Savepoints {
         is_old || held_bytes >= self.policy.max_journal_bytes || (held_bytes > 0 && journal.stats().disk_full)
     }
 
-    fn write(&mut self, store: &CheckpointStore, kind: Kind) -> Result<SavepointInfo, SavepointError> {
+    fn write(&mut self, store: &CheckpointStore, kind: SavepointKind) -> Result<SavepointInfo, SavepointError> {
         let begun = self.clock.monotonic();
         let (disk, directory) = (&*self.disk, &self.policy.directory);
         let info = savepoint::write(disk, directory, store, kind, self.clock.now_ms())?;

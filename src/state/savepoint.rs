@@ -40,7 +40,7 @@ const MAX_MANIFEST_BYTES: u32 = 1 << 30;
 /// Who asked for a savepoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum SavepointKind {
     /// weir itself; the oldest of these go when there are more than `state.savepoints_kept`.
     Automatic,
     /// A person; stays until a person removes it.
@@ -55,7 +55,7 @@ pub struct SavepointInfo {
     /// Id of the checkpoint that it is.
     pub id: u64,
     /// Who asked for it.
-    pub kind: Kind,
+    pub kind: SavepointKind,
     /// When it was written, Unix milliseconds.
     pub created_ms: i64,
     /// Journal position from which a recovery replays.
@@ -142,7 +142,7 @@ pub fn write(
     disk: &dyn Disk,
     directory: &Path,
     store: &CheckpointStore,
-    kind: Kind,
+    kind: SavepointKind,
     created_ms: i64,
 ) -> Result<SavepointInfo, SavepointError> {
     let manifest = store.last_manifest().ok_or(SavepointError::Nothing)?;
@@ -165,7 +165,7 @@ fn write_file(
     path: &Path,
     store: &CheckpointStore,
     manifest: &Manifest,
-    kind: Kind,
+    kind: SavepointKind,
     created_ms: i64,
 ) -> Result<u64, SavepointError> {
     let mut out = FileWriter::create(disk, path)?;
@@ -176,7 +176,7 @@ fn write_file(
     out.finish()
 }
 
-fn encode_head(manifest: &Manifest, kind: Kind, created_ms: i64) -> Vec<u8> {
+fn encode_head(manifest: &Manifest, kind: SavepointKind, created_ms: i64) -> Vec<u8> {
     let weir = env!("CARGO_PKG_VERSION");
     let manifest = manifest.encode();
     let mut out = Vec::with_capacity(manifest.len() + 64);
@@ -239,7 +239,7 @@ impl<'a> FileWriter<'a> {
 
 /// The part in front of the blobs.
 struct Head {
-    kind: Kind,
+    kind: SavepointKind,
     created_ms: i64,
     weir: String,
     manifest: Manifest,
@@ -324,8 +324,8 @@ impl<'a> FileReader<'a> {
             return Err(damaged(path, "the checksum of its head is wrong"));
         }
         let kind = match kind {
-            0 => Kind::Automatic,
-            1 => Kind::Manual,
+            0 => SavepointKind::Automatic,
+            1 => SavepointKind::Manual,
             other => return Err(damaged(path, format!("unknown kind {other}"))),
         };
         let manifest = Manifest::decode(&manifest).map_err(|error| match error {
@@ -383,7 +383,8 @@ pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Listed>, SavepointE
 /// Removes the oldest automatic savepoints in `directory` beyond `kept`, and what an interrupted write left behind.
 pub fn prune(disk: &dyn Disk, directory: &Path, kept: usize) -> Result<(), SavepointError> {
     let listed = list(disk, directory)?;
-    let automatic = listed.into_iter().filter(|(_, info)| matches!(info, Ok(info) if info.kind == Kind::Automatic));
+    let automatic =
+        listed.into_iter().filter(|(_, info)| matches!(info, Ok(info) if info.kind == SavepointKind::Automatic));
     for (path, _) in automatic.skip(kept) {
         disk.remove(&path).map_err(io(&path))?;
     }

@@ -8,7 +8,7 @@ use crate::disk::sim::SimDisk;
 use crate::log::{Keep, Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::state::key_value::KeyValue;
 use crate::state::manifest::Positions;
-use crate::state::savepoint::Kind;
+use crate::state::savepoint::SavepointKind;
 use crate::state::testing::Memory;
 
 const DATA: &str = "data";
@@ -80,7 +80,7 @@ impl Bench {
         store.complete(1, positions, Vec::new()).unwrap();
         if savepoint {
             let directory = Path::new(DATA).join(savepoint::DIRECTORY);
-            savepoint::write(&self.disk, &directory, &store, Kind::Automatic, 1).unwrap();
+            savepoint::write(&self.disk, &directory, &store, SavepointKind::Automatic, 1).unwrap();
         }
     }
 
