@@ -17,7 +17,7 @@ use weir::pipeline::start::{Parts, positions};
 use weir::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use weir::state::key_value::{KeyValue, SledStore};
 use weir::state::manifest::Positions;
-use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
+use weir::state::recovery::{self, Fallback, OpenStore, RecoveredState, RecoveryOptions};
 use weir::state::savepoint;
 use weir::telemetry::names;
 
@@ -45,7 +45,7 @@ pub struct Storage {
 /// Opens state and logs below the data directory.
 pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let Recovered { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
+    let RecoveredState { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
     let Positions { replay_from, windows, errors } = positions(checkpoint.as_ref());
     let [journal_options, windows_options, errors_options] = log_options(config);
     let (journal, recovery) = open_recovered(journal_options, Lsn(replay_from), Lsn(0))?;
@@ -175,7 +175,7 @@ fn report(name: &str, recovery: &Recovery) {
     tracing::debug!(log = name, first = recovery.first.0, end = recovery.end.0, "log recovered");
 }
 
-fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<Recovered> {
+fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<RecoveredState> {
     let recovered = recovery::open(&RecoveryOptions {
         data_dir: config.node.data_dir.clone(),
         open: open_sled(disk.clone()),

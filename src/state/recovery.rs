@@ -44,7 +44,7 @@ pub struct Fallback {
 
 /// The state to start from.
 #[derive(Debug)]
-pub struct Recovered {
+pub struct RecoveredState {
     /// The store; its last checkpoint is `checkpoint`.
     pub store: CheckpointStore,
     /// What to restore; `None`: nothing, the journal begins with its first record.
@@ -107,12 +107,12 @@ impl RecoveryError {
 ///
 /// # Errors
 /// Nothing is changed where nothing can take the store's place.
-pub fn open(options: &RecoveryOptions) -> Result<Recovered, RecoveryError> {
+pub fn open(options: &RecoveryOptions) -> Result<RecoveredState, RecoveryError> {
     let directory = options.data_dir.join("state");
     let first = journal_first(options)?;
     let reason = match open_store(options, &directory) {
         Ok((store, checkpoint)) => match unusable(checkpoint.as_ref(), first) {
-            None => return Ok(Recovered { store, checkpoint, fallback: None }),
+            None => return Ok(RecoveredState { store, checkpoint, fallback: None }),
             // A store without a checkpoint has nothing to keep: it is filled where it is.
             Some(reason) if checkpoint.is_none() => return fall_back(options, Some(store), reason, first),
             Some(reason) => reason,
@@ -156,7 +156,7 @@ fn fall_back(
     empty: Option<CheckpointStore>,
     reason: String,
     journal_first: u64,
-) -> Result<Recovered, RecoveryError> {
+) -> Result<RecoveredState, RecoveryError> {
     let found = newest_covered(options, &reason, journal_first)?;
     let directory = options.data_dir.join("state");
     let (mut store, moved_to) = match empty {
@@ -171,7 +171,7 @@ fn fall_back(
         store.import(checkpoint)?;
     }
     let fallback = Fallback { reason, moved_to, savepoint };
-    Ok(Recovered { store, checkpoint, fallback: Some(fallback) })
+    Ok(RecoveredState { store, checkpoint, fallback: Some(fallback) })
 }
 
 /// The newest sound savepoint from which the journal goes on; `None`: the journal is whole and needs none.

@@ -74,7 +74,7 @@ impl Bench {
 
     /// Takes a checkpoint at a journal position, and a savepoint of it where wanted.
     fn checkpoint(&self, replay_from: u64, savepoint: bool) {
-        let Recovered { mut store, .. } = self.open();
+        let RecoveredState { mut store, .. } = self.open();
         store.put_groups(&[GroupBlob { group: 3, bytes: replay_from.to_le_bytes().to_vec() }]).unwrap();
         let positions = Positions { replay_from, ..Positions::default() };
         store.complete(1, positions, Vec::new()).unwrap();
@@ -107,7 +107,7 @@ impl Bench {
         self.disk.flip_bit(Path::new(&name), 100, 1).unwrap();
     }
 
-    fn open(&self) -> Recovered {
+    fn open(&self) -> RecoveredState {
         open(&self.options()).unwrap()
     }
 
