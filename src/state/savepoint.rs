@@ -156,7 +156,7 @@ pub fn write(
         let _ = disk.remove(&temporary);
     })?;
     disk.rename(&temporary, &path).and_then(|()| disk.sync_dir(directory)).map_err(io(&path))?;
-    let head = Head { kind, created_ms, weir: env!("CARGO_PKG_VERSION").into(), manifest: manifest.clone() };
+    let head = SavepointHead { kind, created_ms, weir: env!("CARGO_PKG_VERSION").into(), manifest: manifest.clone() };
     Ok(head.info(&path, bytes))
 }
 
@@ -238,14 +238,14 @@ impl<'a> FileWriter<'a> {
 }
 
 /// The part in front of the blobs.
-struct Head {
+struct SavepointHead {
     kind: SavepointKind,
     created_ms: i64,
     weir: String,
     manifest: Manifest,
 }
 
-impl Head {
+impl SavepointHead {
     fn info(&self, path: &Path, bytes: u64) -> SavepointInfo {
         let positions = self.manifest.positions;
         SavepointInfo {
@@ -297,7 +297,7 @@ impl<'a> FileReader<'a> {
         Ok(array)
     }
 
-    fn head(&mut self) -> Result<Head, SavepointError> {
+    fn head(&mut self) -> Result<SavepointHead, SavepointError> {
         let path = self.path;
         match self.take(MAGIC.len()) {
             Ok(magic) if magic == MAGIC => {}
@@ -332,7 +332,7 @@ impl<'a> FileReader<'a> {
             InvalidManifest::Newer(found) => SavepointError::Newer { path: path.to_owned(), found, weir: weir.clone() },
             InvalidManifest::Damaged(what) => damaged(path, what),
         })?;
-        Ok(Head { kind, created_ms, weir, manifest })
+        Ok(SavepointHead { kind, created_ms, weir, manifest })
     }
 }
 
@@ -347,7 +347,7 @@ pub fn inspect(disk: &dyn Disk, path: &Path) -> Result<SavepointInfo, SavepointE
 /// Reads a savepoint whole and verifies every checksum in it.
 pub fn read(disk: &dyn Disk, path: &Path) -> Result<Checkpoint, SavepointError> {
     let mut file = FileReader::open(disk, path)?;
-    let Head { manifest, .. } = file.head()?;
+    let SavepointHead { manifest, .. } = file.head()?;
     let mut groups = Vec::with_capacity(manifest.groups.len());
     for &(group, entry) in &manifest.groups {
         let bytes = file.take(entry.len as usize)?;
@@ -367,10 +367,10 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Checkpoint, SavepointError> 
 }
 
 /// One entry of a directory of savepoints: what it is, or why it cannot be read.
-pub type Listed = (PathBuf, Result<SavepointInfo, SavepointError>);
+pub type ListedSavepoint = (PathBuf, Result<SavepointInfo, SavepointError>);
 
 /// The savepoints in `directory`, newest first in the order of the journal. No directory: none.
-pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Listed>, SavepointError> {
+pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<ListedSavepoint>, SavepointError> {
     let entries = match disk.list(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(io(directory))?,
