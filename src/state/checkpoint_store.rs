@@ -373,7 +373,7 @@ fn manifest_key(id: u64, chunk: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::testing::Memory;
+    use crate::state::testing::MemoryStore;
 
     fn blob(group: u16, len: usize, byte: u8) -> GroupBlob {
         GroupBlob { group, bytes: vec![byte; len] }
@@ -383,18 +383,18 @@ mod tests {
         Positions { replay_from, ..Positions::default() }
     }
 
-    fn load(memory: &Memory) -> (CheckpointStore, Option<Checkpoint>) {
+    fn load(memory: &MemoryStore) -> (CheckpointStore, Option<Checkpoint>) {
         CheckpointStore::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap()
     }
 
     #[test]
     fn an_empty_store_has_no_checkpoint() {
-        assert_eq!(load(&Memory::default()).1, None);
+        assert_eq!(load(&MemoryStore::default()).1, None);
     }
 
     #[test]
     fn the_newest_blob_of_each_group_is_loaded() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = load(&memory);
         store.put_groups(&[blob(1, 10, 1), blob(2, 3 * MAX_VALUE_BYTES, 2)]).unwrap();
         assert_eq!(store.complete(5, positions(10), vec![9; 2 * MAX_VALUE_BYTES]).unwrap().0, 1);
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn an_abandoned_checkpoint_leaves_the_last_one() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = load(&memory);
         store.put_groups(&[blob(1, 10, 1)]).unwrap();
         store.complete(5, positions(10), Vec::new()).unwrap();
@@ -425,7 +425,7 @@ mod tests {
         let header = |id: u8| vec![id; if id.is_multiple_of(2) { 2 * MAX_VALUE_BYTES } else { 100 }];
         for crash_at in 0..60 {
             for keep_unsynced in [false, true] {
-                let memory = Memory::default();
+                let memory = MemoryStore::default();
                 let (mut store, _) = load(&memory);
                 memory.0.lock().unwrap().calls_left = Some(crash_at);
                 let mut completed = 0;
@@ -451,7 +451,7 @@ mod tests {
     }
 
     /// How `memory` is opened; what it holds is synced then, as with sled.
-    fn opening(memory: &Memory) -> Opening {
+    fn opening(memory: &MemoryStore) -> Opening {
         let memory = memory.clone();
         let open = move |_: &Path| memory.sync().map(|()| Box::new(memory.clone()) as Box<dyn KeyValue>);
         Opening { open: Arc::new(open), limit: None }
@@ -468,7 +468,7 @@ mod tests {
     fn a_failure_and_then_a_crash_leave_a_whole_checkpoint() {
         for (fail_at, crash_at) in (0..6).flat_map(|fail_at| (0..16).map(move |crash_at| (fail_at, crash_at))) {
             for keep_unsynced in [false, true] {
-                let memory = Memory::default();
+                let memory = MemoryStore::default();
                 let (mut store, _) = CheckpointStore::open(opening(&memory), Path::new("memory")).unwrap();
                 attempt(&mut store, 1).unwrap();
                 memory.0.lock().unwrap().calls_left = Some(fail_at);
@@ -491,7 +491,7 @@ mod tests {
 
     #[test]
     fn a_store_that_lost_its_checkpoint_is_damaged() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = CheckpointStore::open(opening(&memory), Path::new("memory")).unwrap();
         attempt(&mut store, 1).unwrap();
         memory.0.lock().unwrap().calls_left = Some(0);
@@ -506,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_wrong_blob_is_damage() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = load(&memory);
         store.put_groups(&[blob(1, 10, 1)]).unwrap();
         store.complete(5, positions(10), Vec::new()).unwrap();
@@ -523,7 +523,7 @@ mod tests {
         let (_hold, wait) = mpsc::channel::<()>();
         let hang = move || {
             let _ = wait.recv();
-            Ok(Box::new(Memory::default()) as Box<dyn KeyValue>)
+            Ok(Box::new(MemoryStore::default()) as Box<dyn KeyValue>)
         };
         let error = open_within(Duration::from_millis(10), directory, hang).unwrap_err();
         assert!(matches!(error, StateError::TimedOut { .. }), "{error}");

@@ -9,14 +9,14 @@ use crate::log::{Keep, Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::state::key_value::KeyValue;
 use crate::state::manifest::Positions;
 use crate::state::savepoint::SavepointKind;
-use crate::state::testing::Memory;
+use crate::state::testing::MemoryStore;
 
 const DATA: &str = "data";
 
 /// A data directory whose stores are in memory, by their directory's name.
 struct Bench {
     disk: SimDisk,
-    stores: Arc<Mutex<BTreeMap<PathBuf, Memory>>>,
+    stores: Arc<Mutex<BTreeMap<PathBuf, MemoryStore>>>,
     /// The store in `state` answers with damage from now on, until it was moved aside.
     damaged: Arc<Mutex<bool>>,
 }

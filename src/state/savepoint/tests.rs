@@ -2,13 +2,13 @@ use super::*;
 use crate::core::operator::KEY_GROUPS;
 use crate::disk::sim::SimDisk;
 use crate::state::manifest::Positions;
-use crate::state::testing::Memory;
+use crate::state::testing::MemoryStore;
 
 const DIR: &str = "data/savepoints";
 
 /// A store whose last checkpoint has `groups` and stands at journal position `replay_from`.
 fn store(replay_from: u64, groups: &[(u16, usize)]) -> CheckpointStore {
-    let (mut store, _) = CheckpointStore::load(Box::new(Memory::default()), PathBuf::from("memory")).unwrap();
+    let (mut store, _) = CheckpointStore::load(Box::new(MemoryStore::default()), PathBuf::from("memory")).unwrap();
     let blobs: Vec<_> = groups.iter().map(|&(group, len)| GroupBlob { group, bytes: vec![group as u8; len] }).collect();
     store.put_groups(&blobs).unwrap();
     let positions = Positions { replay_from, windows: replay_from / 2, errors: replay_from / 3 };
@@ -56,7 +56,7 @@ fn an_imported_savepoint_is_the_same_checkpoint() {
     let disk = SimDisk::new();
     let info = write_at(&disk, 30, SavepointKind::Automatic);
     let checkpoint = read(&disk, &path_of(&info)).unwrap();
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let (mut store, _) = CheckpointStore::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap();
     store.import(&checkpoint).unwrap();
     let found = CheckpointStore::load(Box::new(memory), PathBuf::from("memory")).unwrap().1.unwrap();
