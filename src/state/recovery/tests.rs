@@ -14,14 +14,14 @@ use crate::state::testing::MemoryStore;
 const DATA: &str = "data";
 
 /// A data directory whose stores are in memory, by their directory's name.
-struct Bench {
+struct RecoveryBench {
     disk: SimDisk,
     stores: Arc<Mutex<BTreeMap<PathBuf, MemoryStore>>>,
     /// The store in `state` answers with damage from now on, until it was moved aside.
     damaged: Arc<Mutex<bool>>,
 }
 
-impl Bench {
+impl RecoveryBench {
     /// A journal that holds records `first` to `end`.
     fn new(first: u64, end: u64) -> Self {
         let disk = SimDisk::new();
@@ -137,7 +137,7 @@ impl Bench {
 
 #[test]
 fn a_sound_store_is_used() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     assert!(bench.open().checkpoint.is_none());
     bench.checkpoint(20, true);
     bench.checkpoint(30, false);
@@ -148,7 +148,7 @@ fn a_sound_store_is_used() {
 
 #[test]
 fn a_damaged_store_is_replaced_by_the_newest_savepoint() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     for position in [15, 20, 30] {
         bench.checkpoint(position, position < 30);
     }
@@ -160,7 +160,7 @@ fn a_damaged_store_is_replaced_by_the_newest_savepoint() {
 
 #[test]
 fn a_damaged_savepoint_is_passed_over() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(15, true);
     bench.checkpoint(20, true);
     bench.damage_store();
@@ -170,7 +170,7 @@ fn a_damaged_savepoint_is_passed_over() {
 
 #[test]
 fn a_whole_journal_needs_no_savepoint() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(20, false);
     bench.damage_store();
     bench.check_fallback(None);
@@ -178,7 +178,7 @@ fn a_whole_journal_needs_no_savepoint() {
 
 #[test]
 fn a_missing_store_is_filled_where_it_is() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(20, true);
     bench.stores.lock().unwrap().clear();
     // The journal is whole: nothing proves that there ever was a checkpoint.
@@ -190,7 +190,7 @@ fn a_missing_store_is_filled_where_it_is() {
 
 #[test]
 fn what_nothing_covers_is_refused_and_left_alone() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(5, true);
     bench.checkpoint(20, false);
     let bench = bench.without_first_records(20);
@@ -205,7 +205,7 @@ fn what_nothing_covers_is_refused_and_left_alone() {
 
 #[test]
 fn a_store_behind_the_journal_is_replaced() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(5, false);
     let old = bench.stores.lock().unwrap()[Path::new("data/state")].crash(true);
     bench.checkpoint(20, true);
