@@ -33,7 +33,7 @@ pub struct CheckpointStore {
     next: Vec<Option<GroupEntry>>,
     written_bytes: u64,
     /// How it was opened; `None` where it was only loaded.
-    opening: Option<Opening>,
+    opening: Option<StoreOptions>,
     /// A call failed: what the store holds is not known until it was opened again.
     failed: bool,
 }
@@ -44,16 +44,16 @@ pub type OpenStore = Arc<dyn Fn(&Path) -> Result<Box<dyn KeyValue>, StateError> 
 
 /// How a store is opened.
 #[derive(Clone)]
-pub struct Opening {
+pub struct StoreOptions {
     /// Opens the key-value store.
     pub open: OpenStore,
     /// Time in which it must open and load, in a thread of its own; `None`: in this thread, however long it takes.
     pub limit: Option<Duration>,
 }
 
-impl std::fmt::Debug for Opening {
+impl std::fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opening").field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("StoreOptions").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -114,14 +114,14 @@ pub fn open_within(
 impl CheckpointStore {
     /// Opens the store in `directory` and loads the newest complete checkpoint. Once a call has failed, the store is
     /// opened again before the next checkpoint.
-    pub fn open(opening: Opening, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
+    pub fn open(opening: StoreOptions, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
         let (mut store, checkpoint) = Self::open_once(&opening, directory, None)?;
         store.opening = Some(opening);
         Ok((store, checkpoint))
     }
 
     fn open_once(
-        opening: &Opening,
+        opening: &StoreOptions,
         directory: &Path,
         before: Option<Box<dyn KeyValue>>,
     ) -> Result<(Self, Option<Checkpoint>), StateError> {
@@ -451,10 +451,10 @@ mod tests {
     }
 
     /// How `memory` is opened; what it holds is synced then, as with sled.
-    fn opening(memory: &MemoryStore) -> Opening {
+    fn opening(memory: &MemoryStore) -> StoreOptions {
         let memory = memory.clone();
         let open = move |_: &Path| memory.sync().map(|()| Box::new(memory.clone()) as Box<dyn KeyValue>);
-        Opening { open: Arc::new(open), limit: None }
+        StoreOptions { open: Arc::new(open), limit: None }
     }
 
     fn attempt(store: &mut CheckpointStore, byte: u8) -> Result<u64, StateError> {

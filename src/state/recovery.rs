@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::{DirectoryReader, LogError};
 use crate::state::StateError;
-use crate::state::checkpoint_store::{Checkpoint, CheckpointStore, Opening};
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore, StoreOptions};
 use crate::state::savepoint::{self, SavepointError};
 
 pub use crate::state::checkpoint_store::OpenStore;
@@ -127,7 +127,7 @@ fn open_store(
     options: &RecoveryOptions,
     directory: &Path,
 ) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
-    CheckpointStore::open(Opening { open: options.open.clone(), limit: options.limit }, directory)
+    CheckpointStore::open(StoreOptions { open: options.open.clone(), limit: options.limit }, directory)
 }
 
 /// First record of the journal; 0 where it has none yet.
