@@ -14,15 +14,12 @@ use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{Parts, positions};
-use weir::state::checkpoint_store::{Checkpoint, CheckpointStore};
-use weir::state::key_value::{KeyValue, SledStore};
+use weir::state::checkpoint_store::{Checkpoint, CheckpointStore, OPEN_LIMIT};
 use weir::state::manifest::Positions;
-use weir::state::recovery::{self, Fallback, OpenStore, RecoveredState, RecoveryOptions};
+use weir::state::open::StoreOptions;
+use weir::state::recovery::{self, Fallback, RecoveredState, RecoveryOptions};
 use weir::state::savepoint;
 use weir::telemetry::names;
-
-/// How long sled may take to open and load: a damaged file can make it spin.
-const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of new batches that wait for their writer, in batches of the largest size.
 const QUEUE_BATCHES: usize = 4;
@@ -178,10 +175,9 @@ fn report(name: &str, recovery: &Recovery) {
 fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<RecoveredState> {
     let recovered = recovery::open(&RecoveryOptions {
         data_dir: config.node.data_dir.clone(),
-        open: open_sled(disk.clone()),
+        store: StoreOptions::sled(disk.clone(), OPEN_LIMIT),
         disk,
         clock,
-        limit: Some(STATE_OPEN_LIMIT),
     })
     .context("cannot load the last checkpoint")?;
     if let Some(Fallback { reason, moved_to, savepoint }) = &recovered.fallback {
@@ -194,13 +190,6 @@ fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> an
         );
     }
     Ok(recovered)
-}
-
-/// How a state store is opened on the real file system.
-fn open_sled(disk: Arc<dyn Disk>) -> OpenStore {
-    Arc::new(move |directory| {
-        SledStore::open(directory, disk.clone()).map(|store| Box::new(store) as Box<dyn KeyValue>)
-    })
 }
 
 /// When and where savepoints are written.

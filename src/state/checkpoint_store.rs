@@ -1,7 +1,6 @@
 //! Writes checkpoints and reads the newest complete one.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::core::operator::{GroupBlob, KEY_GROUPS};
@@ -9,6 +8,10 @@ use crate::defects::{self, Defect};
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 use crate::state::manifest::{GroupEntry, InvalidManifest, Manifest, Positions};
+use crate::state::open::StoreOptions;
+
+/// Time in which the store of checkpoints must open and load: a damaged file can make sled spin for ever.
+pub const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// A checkpoint as read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,28 +36,9 @@ pub struct CheckpointStore {
     next: Vec<Option<GroupEntry>>,
     written_bytes: u64,
     /// How it was opened; `None` where it was only loaded.
-    opening: Option<StoreOptions>,
+    options: Option<StoreOptions>,
     /// A call failed: what the store holds is not known until it was opened again.
     failed: bool,
-}
-
-/// Opens the key-value store in a directory. May be called again: after the directory was moved aside, and after a call of
-/// the store failed and it was dropped.
-pub type OpenStore = Arc<dyn Fn(&Path) -> Result<Box<dyn KeyValue>, StateError> + Send + Sync>;
-
-/// How a store is opened.
-#[derive(Clone)]
-pub struct StoreOptions {
-    /// Opens the key-value store.
-    pub open: OpenStore,
-    /// Time in which it must open and load, in a thread of its own; `None`: in this thread, however long it takes.
-    pub limit: Option<Duration>,
-}
-
-impl std::fmt::Debug for StoreOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoreOptions").field("limit", &self.limit).finish_non_exhaustive()
-    }
 }
 
 /// Stands where a store was that failed.
@@ -86,55 +70,22 @@ impl KeyValue for Closed {
     }
 }
 
-/// Opens the store that `open` makes and loads the newest checkpoint, in a thread of its own with a time limit:
-/// damaged files can make sled panic or spin.
-pub fn open_within(
-    limit: Duration,
-    directory: &Path,
-    open: impl FnOnce() -> Result<Box<dyn KeyValue>, StateError> + Send + 'static,
-) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let owned = directory.to_owned();
-    let worker = std::thread::Builder::new().name("state-open".into()).spawn(move || {
-        let loaded = open().and_then(|values| CheckpointStore::load(values, owned));
-        // The receiver is gone only after the time limit; there is nobody left to tell.
-        let _ = sender.send(loaded);
-    });
-    let worker = worker.map_err(|source| StateError::Io { directory: directory.to_owned(), source })?;
-    match receiver.recv_timeout(limit) {
-        Ok(loaded) => {
-            let _ = worker.join();
-            loaded
-        }
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(StateError::TimedOut { directory: directory.to_owned(), limit }),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StateError::Panicked { directory: directory.to_owned() }),
-    }
-}
-
 impl CheckpointStore {
     /// Opens the store in `directory` and loads the newest complete checkpoint. Once a call has failed, the store is
     /// opened again before the next checkpoint.
-    pub fn open(opening: StoreOptions, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
-        let (mut store, checkpoint) = Self::open_once(&opening, directory, None)?;
-        store.opening = Some(opening);
+    pub fn open(options: StoreOptions, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
+        let (mut store, checkpoint) = Self::open_once(&options, directory, None)?;
+        store.options = Some(options);
         Ok((store, checkpoint))
     }
 
     fn open_once(
-        opening: &StoreOptions,
+        options: &StoreOptions,
         directory: &Path,
         before: Option<Box<dyn KeyValue>>,
     ) -> Result<(Self, Option<Checkpoint>), StateError> {
-        let (open, owned) = (opening.open.clone(), directory.to_owned());
-        let open = move || {
-            // sled holds a lock on its file as long as the value lives.
-            drop(before);
-            open(&owned)
-        };
-        match opening.limit {
-            Some(limit) => open_within(limit, directory, open),
-            None => Self::load(open()?, directory.to_owned()),
-        }
+        let owned = directory.to_owned();
+        options.load(directory, before, move |values| Self::load(values, owned))
     }
 
     /// sled remembers a failed write (a full disk) for ever, and what a failed call left behind is known only by looking:
@@ -143,16 +94,16 @@ impl CheckpointStore {
         if !self.failed {
             return Ok(());
         }
-        let Some(opening) = self.opening.clone() else { return Ok(()) };
+        let Some(options) = self.options.clone() else { return Ok(()) };
         let closed = Box::new(Closed(self.directory.clone()));
         let before = std::mem::replace(&mut self.values, closed);
-        let (opened, _) = Self::open_once(&opening, &self.directory, Some(before))?;
+        let (opened, _) = Self::open_once(&options, &self.directory, Some(before))?;
         if opened.last_id < self.last_id {
             let (found, known) = (opened.last_id, self.last_id);
             return Err(damaged(&self.directory, format!("it holds checkpoint {found}, and {known} was complete")));
         }
         tracing::info!(checkpoint = opened.last_id, "the state store was opened again after a failure");
-        *self = Self { opening: Some(opening), ..opened };
+        *self = Self { options: Some(options), ..opened };
         Ok(())
     }
 
@@ -173,7 +124,7 @@ impl CheckpointStore {
             complete,
             next,
             written_bytes: 0,
-            opening: None,
+            options: None,
             failed: false,
         };
         let Some(manifest) = store.newest_manifest()? else {
@@ -372,6 +323,8 @@ fn manifest_key(id: u64, chunk: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::state::testing::MemoryStore;
 
@@ -451,7 +404,7 @@ mod tests {
     }
 
     /// How `memory` is opened; what it holds is synced then, as with sled.
-    fn opening(memory: &MemoryStore) -> StoreOptions {
+    fn options(memory: &MemoryStore) -> StoreOptions {
         let memory = memory.clone();
         let open = move |_: &Path| memory.sync().map(|()| Box::new(memory.clone()) as Box<dyn KeyValue>);
         StoreOptions { open: Arc::new(open), limit: None }
@@ -469,7 +422,7 @@ mod tests {
         for (fail_at, crash_at) in (0..6).flat_map(|fail_at| (0..16).map(move |crash_at| (fail_at, crash_at))) {
             for keep_unsynced in [false, true] {
                 let memory = MemoryStore::default();
-                let (mut store, _) = CheckpointStore::open(opening(&memory), Path::new("memory")).unwrap();
+                let (mut store, _) = CheckpointStore::open(options(&memory), Path::new("memory")).unwrap();
                 attempt(&mut store, 1).unwrap();
                 memory.0.lock().unwrap().calls_left = Some(fail_at);
                 if attempt(&mut store, 2).is_err() {
@@ -492,7 +445,7 @@ mod tests {
     #[test]
     fn a_store_that_lost_its_checkpoint_is_damaged() {
         let memory = MemoryStore::default();
-        let (mut store, _) = CheckpointStore::open(opening(&memory), Path::new("memory")).unwrap();
+        let (mut store, _) = CheckpointStore::open(options(&memory), Path::new("memory")).unwrap();
         attempt(&mut store, 1).unwrap();
         memory.0.lock().unwrap().calls_left = Some(0);
         assert!(attempt(&mut store, 2).is_err());
@@ -513,19 +466,5 @@ mod tests {
         memory.0.lock().unwrap().current.insert(group_key(0, 1, 0), vec![7; 10]);
         let error = CheckpointStore::load(Box::new(memory), PathBuf::from("memory")).unwrap_err();
         assert!(error.is_damage() && error.to_string().contains("key group 1"), "{error}");
-    }
-
-    #[test]
-    fn a_panic_and_a_hang_are_damage() {
-        let directory = Path::new("memory");
-        let error = open_within(Duration::from_secs(60), directory, || panic!("as sled does")).unwrap_err();
-        assert!(matches!(error, StateError::Panicked { .. }), "{error}");
-        let (_hold, wait) = mpsc::channel::<()>();
-        let hang = move || {
-            let _ = wait.recv();
-            Ok(Box::new(MemoryStore::default()) as Box<dyn KeyValue>)
-        };
-        let error = open_within(Duration::from_millis(10), directory, hang).unwrap_err();
-        assert!(matches!(error, StateError::TimedOut { .. }), "{error}");
     }
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 use crate::core::operator::GroupBlob;
 use crate::disk::RealDisk;
 use crate::state::StateError;
-use crate::state::checkpoint_store::{Checkpoint, CheckpointStore, open_within};
-use crate::state::key_value::{KeyValue, MAX_VALUE_BYTES, SledStore};
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
+use crate::state::key_value::{MAX_VALUE_BYTES, SledStore};
 use crate::state::manifest::Positions;
+use crate::state::open::StoreOptions;
 
 use files::{Capture, Image, Random, read_image, write_image};
 
@@ -25,10 +26,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const IMAGES: u32 = 400;
 
 fn open(directory: &Path) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
-    let owned = directory.to_owned();
-    open_within(LIMIT, directory, move || {
-        SledStore::open(&owned, Arc::new(RealDisk)).map(|store| Box::new(store) as Box<dyn KeyValue>)
-    })
+    CheckpointStore::open(StoreOptions::sled(Arc::new(RealDisk), LIMIT), directory)
 }
 
 /// Key groups that checkpoint `id` changes: some of them each time, so that groups of many ages stand side by side.

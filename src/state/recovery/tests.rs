@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 
 use super::*;
@@ -67,8 +68,7 @@ impl RecoveryBench {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(SystemClock),
             data_dir: DATA.into(),
-            open: Arc::new(open),
-            limit: None,
+            store: StoreOptions { open: Arc::new(open), limit: None },
         }
     }
 
