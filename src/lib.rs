@@ -27,3 +27,4 @@ pub mod core;
 
 pub mod defects;
 pub mod random;
+pub mod sync;
