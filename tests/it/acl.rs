@@ -5,9 +5,9 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::mqtt::{Client, Connect, Version, string};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Connect, Version, string};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 pub const BOTH: [Version; 2] = [Version::V4, Version::V5];
 

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::acl::{BOTH, client, connect, start};
-use crate::http;
-use crate::mqtt::{Client, Message, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::http;
+use crate::kit::mqtt::{Client, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 
 /// Devices publish on a topic that names none of them; "own" is a gateway.
 const ACL: &str = "[roles.device]\npublish = ['readings', 'devices/%u/telemetry']\n\

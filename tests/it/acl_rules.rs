@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use crate::acl::{BOTH, OWN, USERS, audited, client, connect, start, write_private, write_users};
-use crate::mqtt::{Client, Connect, Message, Version};
+use crate::kit::mqtt::{Client, Connect, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 use crate::peers::{program, python, succeeded};
-use crate::wait::wait_for;
-use crate::weir::Weir;
 
 /// Sees what clients publish in these tests.
 fn watcher(weir: &Weir) -> Client {

@@ -6,10 +6,10 @@ use std::net::TcpStream;
 use rustls::version::TLS13;
 
 use crate::auth_connect::events;
-use crate::certificates::{Authority, connect};
-use crate::mqtt::{Client, Connect, Version, packet};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::certificates::{Authority, connect};
+use crate::kit::mqtt::{Client, Connect, Version, packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 

@@ -5,11 +5,11 @@ use std::process::Stdio;
 
 use rustls::version::TLS13;
 
-use crate::certificates::Authority;
-use crate::mqtt::{Client, Connect, Message, Version};
-use crate::wait::{DEADLINE, wait_for};
+use crate::kit::certificates::Authority;
+use crate::kit::mqtt::{Client, Connect, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{DEADLINE, wait_for};
 use crate::websocket::Framed;
-use crate::weir::Weir;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 pub const BOTH: [Version; 2] = [Version::V4, Version::V5];

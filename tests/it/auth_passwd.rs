@@ -6,9 +6,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 
 use crate::auth_connect::{add_user, with_users};
-use crate::mqtt::{Connect, Version};
+use crate::kit::mqtt::{Connect, Version};
+use crate::kit::process::Weir;
 use crate::peers::program;
-use crate::weir::Weir;
 
 const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
 
@@ -123,7 +123,7 @@ fn the_password_is_asked_at_the_terminal() {
         let config = weir.path("config.toml").display().to_string();
         let output = program("python3")
             .arg(script)
-            .args([crate::weir::WEIR, &config, "pump"])
+            .args([crate::kit::process::WEIR, &config, "pump"])
             .args(keys)
             .current_dir(weir.path(""))
             .output()
@@ -148,7 +148,7 @@ fn the_password_is_asked_at_the_terminal() {
 fn without_a_terminal_it_says_so() {
     let weir = with_users(&[], &[]);
     let mut command = program("setsid");
-    command.arg("--wait").arg(crate::weir::WEIR).args(["passwd", "add", "a", "--config"]);
+    command.arg("--wait").arg(crate::kit::process::WEIR).args(["passwd", "add", "a", "--config"]);
     let output = command.arg(weir.path("config.toml")).stdin(Stdio::null()).output().expect("it runs");
     assert!(said(&output).contains("use --stdin or --generate"), "{}", said(&output));
     assert_eq!(output.status.code(), Some(1), "no disk has failed");
@@ -216,7 +216,7 @@ fn a_listener_that_others_reach_is_never_open_by_accident() {
 /// The help names no option that would take a password.
 #[test]
 fn help_is_there() {
-    let output = Command::new(crate::weir::WEIR).args(["passwd", "add", "--help"]).output().expect("it runs");
+    let output = Command::new(crate::kit::process::WEIR).args(["passwd", "add", "--help"]).output().expect("it runs");
     let text = said(&output);
     assert!(output.status.success() && text.contains("--stdin") && text.contains("--generate"), "{text}");
 }

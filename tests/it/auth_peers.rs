@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::auth_connect::with_users;
+use crate::kit::wait::{wait_for, window_before};
 use crate::peers::{program, python, succeeded};
-use crate::wait::{wait_for, window_before};
 
 #[test]
 fn mosquitto_with_a_password() {

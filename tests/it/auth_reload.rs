@@ -5,9 +5,9 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::auth_connect::{add_user, with_users};
-use crate::mqtt::{Connect, Version};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 fn login(user: &str, password: &str) -> Connect {
     Connect::new(Version::V5, user).user(user).password(password)

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::auth_connect::with_users;
-use crate::mqtt::{Connect, Version};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Version};
+use crate::kit::process::Weir;
 
 fn login(n: usize, password: &str) -> Connect {
     Connect::new(Version::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)

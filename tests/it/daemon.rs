@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::mqtt::{Client, DISCONNECT, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::{WEIR, Weir};
+use crate::kit::mqtt::{Client, DISCONNECT, Version};
+use crate::kit::process::{WEIR, Weir};
+use crate::kit::wait::{wait_for, window_before};
 
 fn weir(arguments: &[&str]) -> Output {
     let elsewhere = TempDir::new().expect("a temporary directory");

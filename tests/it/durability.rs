@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::random::Random;
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::random::Random;
+use crate::kit::wait::{wait_for, window_before};
 
 const CONNECTIONS: u64 = 20;
 const MESSAGES: u64 = 2_000;
@@ -75,7 +75,7 @@ impl Sender<'_> {
         }
     }
 
-    fn acknowledged(&mut self, packet: &crate::mqtt::Packet) {
+    fn acknowledged(&mut self, packet: &crate::kit::mqtt::Packet) {
         assert_eq!(packet.kind, PUBACK, "{packet:?}");
         let seq = self.pending.pop_front().expect("an acknowledgement of something pending");
         assert_eq!(packet.id(), packet_id(seq), "acknowledgements come in the order of publishes");
@@ -171,12 +171,12 @@ fn qos_2_is_taken_once_across_a_kill() {
     let packet = |dup| publish_packet(Version::V4, "devices/d/telemetry", payload.as_bytes(), 2, dup, 7);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.send(&packet(false)).expect("it can be sent");
-    assert_eq!(device.expect(crate::mqtt::PUBREC).id(), 7);
+    assert_eq!(device.expect(crate::kit::mqtt::PUBREC).id(), 7);
     weir.kill();
     weir.restart();
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.send(&packet(true)).expect("it can be sent");
-    assert_eq!(device.expect(crate::mqtt::PUBREC).id(), 7);
+    assert_eq!(device.expect(crate::kit::mqtt::PUBREC).id(), 7);
     weir.wait_closed();
     let device = weir.json("/api/v1/devices/d");
     assert_eq!((&device["accepted"], &device["rejected"]["duplicate"]), (&1.into(), &1.into()), "{device}");

@@ -5,10 +5,10 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::http::{self, Response};
-use crate::mqtt::{Client, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::http::{self, Response};
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 
 const FAST: &[(&str, &str)] = &[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'100ms'")];
 
@@ -298,13 +298,13 @@ fn a_journal_with_replays_gives_the_same_again() {
     send(0);
     send(80_000);
     send(1);
-    let ahead = crate::wait::now_ms() + 1_600;
+    let ahead = crate::kit::wait::now_ms() + 1_600;
     client.telemetry("d", &json!([{"metric": "m", "value": 2, "timestamp": ahead}, 5]).to_string());
     wait_errors(&weir, 3);
     for (seq, reason) in (0..).zip(["late", "timestamp_in_future", "malformed"]) {
         assert_eq!(weir.json(&format!("/api/v1/errors/{seq}"))["reason"], reason);
     }
-    wait_for("the time has come", || (crate::wait::now_ms() > ahead).then_some(()));
+    wait_for("the time has come", || (crate::kit::wait::now_ms() > ahead).then_some(()));
     replay(&weir, 0).ok();
     replay(&weir, 1).ok();
     weir.kill();

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::shim::Shim;
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::shim::Shim;
+use crate::kit::wait::{wait_for, window_before};
 
 const HOUR_MS: i64 = 3_600_000;
 const TEN_YEARS_MS: i64 = 3_652 * 24 * HOUR_MS;

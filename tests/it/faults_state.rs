@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::random::Random;
+use crate::kit::shim::{Calls, EIO, ENOSPC, Shim};
+use crate::kit::wait::{wait_for, window_before};
 use crate::load::assert_windows;
-use crate::mqtt::{Client, Version};
-use crate::random::Random;
-use crate::shim::{Calls, EIO, ENOSPC, Shim};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
 
 const DEVICES: u64 = 6;
 
@@ -221,7 +221,7 @@ fn without_a_savepoint_a_lost_store_is_refused() {
 }
 
 /// A weir under the shim with a rule for the files of its store.
-fn under_shim(calls: Calls) -> (Weir, Shim, crate::shim::Rule) {
+fn under_shim(calls: Calls) -> (Weir, Shim, crate::kit::shim::Rule) {
     let mut weir = Weir::prepare(SETTINGS);
     let mut shim = Shim::new(&weir.path(""));
     for (name, value) in shim.environment() {

@@ -1,8 +1,8 @@
 //! A client that gives a connection up and sends again on the next while the first is still being read.
 
-use crate::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::wait::window_before;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::window_before;
 
 const DEVICES: u64 = 24;
 const ROUNDS: u64 = 150;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::mqtt::{Connect, Message, Version};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Message, Version};
+use crate::kit::process::Weir;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name)

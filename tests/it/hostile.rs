@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
-use crate::random::Random;
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::random::Random;
+use crate::kit::wait::{wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 const CLOSED: &str = "weir_mqtt_connections_closed_total";

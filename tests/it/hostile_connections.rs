@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth_connect::events;
-use crate::http::try_get;
-use crate::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
+use crate::kit::http::try_get;
+use crate::kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 use crate::steady::beside_a_steady_device;
-use crate::wait::wait_for;
-use crate::weir::Weir;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -87,7 +87,7 @@ fn byte_at_a_time() {
                     for byte in bytes {
                         client.send(&[byte]).expect("it is sent");
                     }
-                    assert_eq!(client.read().expect("a CONNACK").kind, crate::mqtt::CONNACK);
+                    assert_eq!(client.read().expect("a CONNACK").kind, crate::kit::mqtt::CONNACK);
                     assert_eq!(client.expect(PUBACK).id(), 7);
                 });
             }

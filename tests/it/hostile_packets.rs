@@ -1,9 +1,9 @@
 //! Packets that are cut anywhere, and those that end other brokers, beside a device that must not notice.
 
-use crate::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
+use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 use crate::steady::beside_a_steady_device;
-use crate::wait::wait_for;
-use crate::weir::Weir;
 
 /// A valid packet of every type in a version, with as much in it as there can be.
 fn one_of_each(version: Version) -> Vec<(&'static str, Vec<u8>)> {
@@ -101,7 +101,7 @@ fn what_ends_other_brokers() {
         for _ in 0..3 {
             let mut member = Client::connect(weir.mqtt(), Version::V5, "member");
             member.send(&packet(0x82, b"\0\x01\0\0\x0f$share/g/shared\x01")).expect("it is sent");
-            member.expect(crate::mqtt::SUBACK);
+            member.expect(crate::kit::mqtt::SUBACK);
             let mut publisher = Client::connect(weir.mqtt(), Version::V5, "publisher");
             publisher.publish("shared", "x", 1);
             drop(member);

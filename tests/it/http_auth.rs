@@ -9,12 +9,12 @@ use std::process::Output;
 use rustix::process::Signal;
 use rustls::version::TLS13;
 
-use crate::certificates::Authority;
-use crate::http;
-use crate::mqtt::{Client, Version};
+use crate::kit::certificates::Authority;
+use crate::kit::http;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{DEADLINE, wait_for};
 use crate::peers::{Prometheus, program, succeeded};
-use crate::wait::{DEADLINE, wait_for};
-use crate::weir::Weir;
 
 /// Relative to the directory of the test, where every command of weir runs.
 const TOKENS: (&str, &str) = ("http.auth.tokens", "'tokens'");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rumqttc::{Event, Incoming, MqttOptions, QoS};
 
-use crate::mqtt::{Connect, Message, Version};
+use crate::kit::mqtt::{Connect, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 use crate::peers::{program, python, succeeded, target};
-use crate::wait::wait_for;
-use crate::weir::Weir;
 
 /// `mosquitto_sub` or `mosquitto_pub` towards weir.
 fn mosquitto(name: &str, weir: &Weir, version: &str, arguments: &[&str]) -> Command {

@@ -1,7 +1,7 @@
 //! CONNECT, CONNACK, client identifiers, keep-alive, PINGREQ, DISCONNECT.
 
-use crate::mqtt::{Client, Connect, Message, PUBCOMP, PUBLISH, SUBACK, UNSUBACK, Version, packet, string};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Connect, Message, PUBCOMP, PUBLISH, SUBACK, UNSUBACK, Version, packet, string};
+use crate::kit::process::Weir;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -225,7 +225,7 @@ fn packets_may_follow_a_connect_at_once() {
     let weir = Weir::start(&[]);
     let (mut watcher, _) = Connect::new(Version::V4, "watcher").accepted(weir.mqtt());
     watcher.subscribe("t", 0);
-    let publish = crate::mqtt::publish_packet(Version::V4, "t", b"early", 0, false, 0);
+    let publish = crate::kit::mqtt::publish_packet(Version::V4, "t", b"early", 0, false, 0);
     let mut refused = Client::open(weir.mqtt(), Version::V4).expect("a socket");
     let connect = Connect::new(Version::V4, "").kept(0).packet();
     refused.send(&[connect, publish.clone()].concat()).expect("it can be sent");

@@ -1,10 +1,10 @@
 //! The state of deliveries: when a packet identifier is free again, what is sent again, what goes on beside it.
 
-use crate::mqtt::{
+use crate::kit::mqtt::{
     Client, Connect, DISCONNECT, Message, PINGRESP, PUBACK, PUBCOMP, PUBREC, PUBREL, SUBACK, Version, packet,
 };
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 

@@ -1,7 +1,7 @@
 //! PUBLISH and its acknowledgements, both ways.
 
-use crate::mqtt::{Connect, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Version, packet};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Version, packet};
+use crate::kit::process::Weir;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -40,8 +40,9 @@ fn each_qos_is_delivered_to_both_versions() {
 fn packets_against_the_rules_end_the_connection() {
     let weir = Weir::start(&[]);
     for version in BOTH {
-        let publish =
-            |topic: &str, qos: u8, dup: bool, id: u16| crate::mqtt::publish_packet(version, topic, b"x", qos, dup, id);
+        let publish = |topic: &str, qos: u8, dup: bool, id: u16| {
+            crate::kit::mqtt::publish_packet(version, topic, b"x", qos, dup, id)
+        };
         let wrong: [(Vec<u8>, u8); 9] = [
             (publish("t", 0, true, 0), 0x81),
             (publish("t", 3, false, 1), 0x81),

@@ -1,8 +1,8 @@
 //! Retained messages.
 
-use crate::mqtt::{Connect, Message, Version};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 

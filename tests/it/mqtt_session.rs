@@ -1,8 +1,8 @@
 //! Sessions: what outlives a connection, and for how long.
 
-use crate::mqtt::{Connect, Message, PUBREL, Version};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Message, PUBREL, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -96,7 +96,7 @@ fn unacknowledged_messages_come_again() {
         }
         let sent = [client.next(), client.next(), client.next()];
         assert!(sent[0].id != sent[1].id && sent[1].id != sent[2].id && sent[0].id != sent[2].id, "{sent:?}");
-        client.acknowledge(crate::mqtt::PUBREC, sent[1].id);
+        client.acknowledge(crate::kit::mqtt::PUBREC, sent[1].id);
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
         drop(client);
         let (mut client, _) = connect.accepted(weir.mqtt());

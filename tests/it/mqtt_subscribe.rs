@@ -1,7 +1,7 @@
 //! SUBSCRIBE, UNSUBSCRIBE, filters, overlapping and shared subscriptions.
 
-use crate::mqtt::{Connect, Message, PUBLISH, Version, packet};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Connect, Message, PUBLISH, Version, packet};
+use crate::kit::process::Weir;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -32,7 +32,7 @@ fn packets_against_the_rules_end_the_connection() {
             packet(0x82, &body(&[0, 1, b't'])),
         ];
         for filter in ["a#", "a/#/b", "a+", "+a/b"] {
-            let mut subscription = crate::mqtt::string(filter);
+            let mut subscription = crate::kit::mqtt::string(filter);
             wrong.push(packet(0xa2, &body(&subscription)));
             subscription.push(0);
             wrong.push(packet(0x82, &body(&subscription)));
@@ -67,11 +67,11 @@ fn each_filter_has_its_code() {
         let mut body = if version == Version::V4 { vec![0x12, 0x34] } else { vec![0x12, 0x34, 0] };
         let filters = [("a", 0), ("+/b", 1), ("#", 2), ("a/b/c/d/e", 1), ("a/+/+/+/#", 1), ("////", 0), ("+", 2)];
         for (filter, qos) in filters {
-            body.extend(crate::mqtt::string(filter));
+            body.extend(crate::kit::mqtt::string(filter));
             body.push(qos);
         }
         client.send(&packet(0x82, &body)).expect("it can be sent");
-        let answer = client.expect(crate::mqtt::SUBACK);
+        let answer = client.expect(crate::kit::mqtt::SUBACK);
         let codes = &answer.body[answer.body.len() - filters.len()..];
         assert_eq!((answer.id(), codes), (0x1234, &[0, 1, 2, failure, failure, failure, 2][..]));
     }
@@ -143,7 +143,7 @@ fn shared_subscriptions_divide_the_messages() {
     for (filter, options) in [("$share/g", 0), ("$share/g/", 0), ("$share//t", 0), ("$share/+/t", 0), ("$share/g/t", 4)]
     {
         let (mut client, _) = Connect::new(Version::V5, "c").accepted(weir.mqtt());
-        let body = [&[0, 1, 0][..], &crate::mqtt::string(filter), &[options]].concat();
+        let body = [&[0, 1, 0][..], &crate::kit::mqtt::string(filter), &[options]].concat();
         client.send(&packet(0x82, &body)).expect("it can be sent");
         client.expect_closed(0x82);
     }
@@ -208,11 +208,11 @@ fn ten_thousand_subscriptions_of_one_client_are_ordinary() {
     for first in (0..10_000).step_by(500) {
         let mut body = vec![0, 1, 0];
         for number in first..first + 500 {
-            body.extend(crate::mqtt::string(&format!("many/{number}/+")));
+            body.extend(crate::kit::mqtt::string(&format!("many/{number}/+")));
             body.push(1);
         }
         client.send(&packet(0x82, &body)).expect("it can be sent");
-        let answer = client.expect(crate::mqtt::SUBACK);
+        let answer = client.expect(crate::kit::mqtt::SUBACK);
         assert!(answer.body[3..].iter().all(|code| *code == 1));
     }
     for number in [0, 4_999, 9_999] {

@@ -1,8 +1,8 @@
 //! What only MQTT 5.0 has: properties, expiry, flow control, aliases, reasons.
 
-use crate::mqtt::{Client, Connect, Message, PUBACK, PUBREC, Version, packet};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Connect, Message, PUBACK, PUBREC, Version, packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 fn connect(weir: &Weir, id: &str) -> Client {
     Connect::new(Version::V5, id).accepted(weir.mqtt()).0

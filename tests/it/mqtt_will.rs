@@ -2,9 +2,9 @@
 
 use rustix::process::Signal;
 
-use crate::mqtt::{Client, Connect, Message, Version};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Connect, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 

@@ -9,10 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::http;
-use crate::mqtt::{Client, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::http;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 
 /// The program, which must be installed.
 #[track_caller]
@@ -219,7 +219,7 @@ fn unit(directory: &Path) -> PathBuf {
     let installed = "/usr/bin/weir ";
     assert_eq!(text.matches(installed).count(), 2, "ExecStartPre and ExecStart run the installed binary");
     let path = directory.join("weir.service");
-    fs::write(&path, text.replace(installed, &format!("{} ", crate::weir::WEIR))).expect("a copy of the unit");
+    fs::write(&path, text.replace(installed, &format!("{} ", crate::kit::process::WEIR))).expect("a copy of the unit");
     path
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{self, Events};
-use crate::mqtt::{Client, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::http::{self, Events};
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 
 fn reading(timestamp: i64, seq: u64, value: f64) -> String {
     json!({"metric": "temperature", "value": value, "timestamp": timestamp, "seq": seq}).to_string()

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::mqtt::{Client, Version};
-use crate::wait::{now_ms, wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{now_ms, wait_for, window_before};
 
 /// Publishes each payload on its topic and expects it in the error log with its reason; `field` must be named in the
 /// sentence.
@@ -193,9 +193,9 @@ fn keys_beyond_the_limits() {
 fn a_payload_that_is_not_text_is_shown_as_base64() {
     let weir = Weir::start(&[]);
     let mut client = Client::connect(weir.mqtt(), Version::V4, "checker");
-    let packet = crate::mqtt::publish_packet(Version::V4, TOPIC, &[0xff, 0x00, 0xfe], 1, false, 9);
+    let packet = crate::kit::mqtt::publish_packet(Version::V4, TOPIC, &[0xff, 0x00, 0xfe], 1, false, 9);
     client.send(&packet).expect("it can be sent");
-    assert_eq!(client.expect(crate::mqtt::PUBACK).id(), 9);
+    assert_eq!(client.expect(crate::kit::mqtt::PUBACK).id(), 9);
     let entry = wait_for("the error is there", || weir.list("errors", "&reason=malformed").pop());
     assert!(entry.to_string().contains("/wD+"), "{entry}");
     assert_eq!(entry["payload_bytes"], 3);

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::mqtt::{self, Client, PUBACK, PUBCOMP, PUBREC, Packet, Version, publish_packet};
-use crate::random::Random;
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{self, Client, PUBACK, PUBCOMP, PUBREC, Packet, Version, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::random::Random;
+use crate::kit::wait::{wait_for, window_before};
 
 /// What a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

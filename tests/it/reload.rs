@@ -3,9 +3,9 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::mqtt::{Client, Version};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 /// Sends SIGHUP and waits until the reload is over; returns what the status says of it.
 fn reload(weir: &Weir) -> Value {

@@ -7,9 +7,9 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::mqtt::{Client, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 
 const DEVICES: usize = 4;
 const PER_DEVICE: usize = 60;

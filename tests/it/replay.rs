@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http::post;
-use crate::mqtt::{Client, Version};
-use crate::random::Random;
-use crate::wait::{wait_for, window_before};
-use crate::weir::{WEIR, Weir, write_config};
+use crate::kit::http::post;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::{WEIR, Weir, write_config};
+use crate::kit::random::Random;
+use crate::kit::wait::{wait_for, window_before};
 
 fn run(command: &mut Command) {
     let output = command.output().expect("weir can be started");

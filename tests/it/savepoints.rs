@@ -6,9 +6,9 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::mqtt::{Client, Version};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 
 const FAST: &[(&str, &str)] = &[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'100ms'")];
 

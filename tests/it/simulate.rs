@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use crate::auth_connect::with_users;
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 fn simulate(weir: &Weir, arguments: &[&str]) -> Output {
     let (mqtt, http) = (weir.mqtt().to_string(), format!("http://{}", weir.http()));

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 
-use crate::certificates::Authority;
-use crate::mqtt::{Client, Version};
+use crate::kit::certificates::Authority;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
 use crate::peers::{program, python, succeeded};
-use crate::wait::{wait_for, window_before};
-use crate::weir::Weir;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 

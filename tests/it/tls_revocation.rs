@@ -7,10 +7,10 @@ use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use crate::acl::audited;
-use crate::certificates::{self, Authority, Stream};
-use crate::mqtt::{Client, Connect, Message, Version};
-use crate::wait::wait_for;
-use crate::weir::Weir;
+use crate::kit::certificates::{self, Authority, Stream};
+use crate::kit::mqtt::{Client, Connect, Message, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
 
 const NO_REPLACEMENT: i32 = 2099;
 

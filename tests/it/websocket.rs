@@ -6,11 +6,11 @@ use std::process::Command;
 
 use rustls::version::TLS13;
 
-use crate::certificates::Authority;
-use crate::mqtt::{Client, Stream, Version, connect_packet, publish_packet};
+use crate::kit::certificates::Authority;
+use crate::kit::mqtt::{Client, Stream, Version, connect_packet, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::{DEADLINE, wait_for, window_before};
 use crate::peers::{python, succeeded};
-use crate::wait::{DEADLINE, wait_for, window_before};
-use crate::weir::Weir;
 
 /// A client's end of a WebSocket, in frames of at most `frame_bytes`.
 pub struct Framed<S: Read + Write> {

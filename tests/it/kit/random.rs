@@ -7,7 +7,7 @@ impl Random {
     /// Seeded from `WEIR_TEST_SEED` where it is set, else from the clock; says which.
     pub fn announced(test: &str) -> Self {
         let seed = std::env::var("WEIR_TEST_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or_else(|| crate::wait::now_ms() as u64);
+        let seed = seed.unwrap_or_else(|| crate::kit::wait::now_ms() as u64);
         println!("{test}: WEIR_TEST_SEED={seed}");
         Self(seed)
     }

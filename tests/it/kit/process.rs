@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http::{self, Response};
-use crate::wait::wait_for;
+use crate::kit::http::{self, Response};
+use crate::kit::wait::wait_for;
 
 /// The program under test.
 pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
