@@ -9,7 +9,7 @@ use crate::kit::certificates::Authority;
 use crate::kit::mqtt::{Client, Connect, Message, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::{DEADLINE, wait_for};
-use crate::websocket::Framed;
+use crate::mqtt::websocket::Framed;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 pub const BOTH: [Version; 2] = [Version::V4, Version::V5];

@@ -1,0 +1,13 @@
+//! MQTT as the standards say it, and through clients that devices use.
+
+mod clients;
+mod connect;
+mod flow;
+mod publish;
+mod retain;
+mod session;
+mod statements;
+mod subscribe;
+mod v5;
+pub mod websocket;
+mod will;
