@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::auth_connect::events;
+use crate::access::login::events;
 use crate::kit::http::try_get;
 use crate::kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
 use crate::kit::process::Weir;

@@ -5,16 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
-mod acl;
-mod acl_device;
-mod acl_reload;
-mod acl_rules;
-mod audit;
-mod auth_connect;
-mod auth_passwd;
-mod auth_peers;
-mod auth_reload;
-mod auth_storm;
+mod access;
 mod daemon;
 mod durability;
 mod errors_replay;

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::auth_connect::with_users;
+use crate::access::login::with_users;
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;
 

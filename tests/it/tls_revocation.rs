@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
-use crate::acl::audited;
+use crate::access::acl::audited;
 use crate::kit::certificates::{self, Authority, Stream};
 use crate::kit::mqtt::{Client, Connect, Message, Version};
 use crate::kit::process::Weir;

@@ -273,7 +273,7 @@ fn a_stop_of_weir_publishes_the_wills() {
 /// A will on an ingest topic is a reading after a crash as well; one that the rules deny by then is not published.
 #[test]
 fn wills_are_judged_after_a_crash() {
-    let mut weir = crate::acl::start(crate::acl::OWN, &[]);
+    let mut weir = crate::access::acl::start(crate::access::acl::OWN, &[]);
     let reading = Message::new("devices/pump/telemetry", r#"{"metric":"alive","value":0}"#, 1);
     let connect = |user: &str, will: &Message| {
         let with_will = Connect::new(Version::V5, &format!("{user}-client")).will(will);
@@ -284,7 +284,7 @@ fn wills_are_judged_after_a_crash() {
     wait_stored(&weir, 2.0);
     weir.kill();
     drop((pump, fan));
-    crate::acl::write_users(&weir, &[("pump", "")]);
+    crate::access::acl::write_users(&weir, &[("pump", "")]);
     weir.restart();
     wait_for("one is a reading", || (weir.metric("weir_readings_accepted_total") == 1.0).then_some(()));
     let dropped = r#"weir_mqtt_messages_dropped_total{reason="will_denied"}"#;

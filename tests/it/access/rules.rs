@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::acl::{BOTH, OWN, USERS, audited, client, connect, start, write_private, write_users};
+use crate::access::acl::{BOTH, OWN, USERS, audited, client, connect, start, write_private, write_users};
 use crate::kit::mqtt::{Client, Connect, Message, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;
@@ -245,7 +245,7 @@ fn mosquitto_and_paho_are_told() {
 #[test]
 fn what_is_wrong_with_the_files_is_said_before_anything_starts() {
     let check = |acl: &str, users: &[(&str, &str)], expected: &[&str]| {
-        let weir = crate::acl::prepare(acl, &[]);
+        let weir = crate::access::acl::prepare(acl, &[]);
         write_users(&weir, users);
         for command in ["check", "run"] {
             let output = weir.command(&[command]).output().expect("weir can be started");
@@ -264,10 +264,10 @@ fn what_is_wrong_with_the_files_is_said_before_anything_starts() {
     let users = [("pump", "device"), ("fan", "devise,own")];
     let told = ["users:2: user \"fan\" has the role \"devise\"", "anonymous, bridge, dashboard, device, own"];
     check(OWN, &users, &told);
-    let weir = crate::acl::prepare(OWN, &[("mqtt.auth.on_denied_publish", "'explode'")]);
+    let weir = crate::access::acl::prepare(OWN, &[("mqtt.auth.on_denied_publish", "'explode'")]);
     let output = weir.command(&["check"]).output().expect("weir can be started");
     assert!(String::from_utf8_lossy(&output.stderr).contains("\"disconnect\""), "{output:?}");
-    let weir = crate::acl::prepare(OWN, &[]);
+    let weir = crate::access::acl::prepare(OWN, &[]);
     assert!(weir.command(&["check"]).status().expect("weir can be started").success());
 }
 
@@ -280,7 +280,7 @@ fn the_documented_acl_file_is_one() {
     let roles: Vec<&str> = blocks.filter(|block| block.contains("[roles.")).collect();
     assert!(!roles.is_empty(), "the example was not found");
     for example in roles {
-        let weir = crate::acl::prepare(OWN, &[]);
+        let weir = crate::access::acl::prepare(OWN, &[]);
         write_users(&weir, &[("pump", "device")]);
         write_private(&weir, "acl.toml", example);
         let output = weir.command(&["check"]).output().expect("weir can be started");

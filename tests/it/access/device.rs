@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::acl::{BOTH, client, connect, start};
+use crate::access::acl::{BOTH, client, connect, start};
 use crate::kit::http;
 use crate::kit::mqtt::{Client, Message, Version};
 use crate::kit::process::Weir;

@@ -1,6 +1,6 @@
 //! Other users and rules while weir runs (SIGHUP): open connections and kept sessions follow.
 
-use crate::acl::{
+use crate::access::acl::{
     BOTH, OWN, SECRET, USERS, audited, client, configure, connect, reload, reload_taken, start, write_private,
     write_users,
 };

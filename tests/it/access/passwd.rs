@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 
-use crate::auth_connect::{add_user, with_users};
+use crate::access::login::{add_user, with_users};
 use crate::kit::mqtt::{Connect, Version};
 use crate::kit::process::Weir;
 use crate::peers::program;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::auth_connect::with_users;
+use crate::access::login::with_users;
 use crate::kit::wait::{wait_for, window_before};
 use crate::peers::{program, python, succeeded};
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::auth_connect::{add_user, with_users};
+use crate::access::login::{add_user, with_users};
 use crate::kit::mqtt::{Connect, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use rustls::version::TLS13;
 
-use crate::auth_connect::events;
+use crate::access::login::events;
 use crate::kit::certificates::{Authority, connect};
 use crate::kit::mqtt::{Client, Connect, Version, packet};
 use crate::kit::process::Weir;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::auth_connect::with_users;
+use crate::access::login::with_users;
 use crate::kit::mqtt::{Connect, Version};
 use crate::kit::process::Weir;
 
