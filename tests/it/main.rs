@@ -36,4 +36,3 @@ mod simulate;
 mod small_disk;
 mod steady;
 mod tls;
-mod tls_revocation;
