@@ -8,7 +8,6 @@
 mod access;
 mod daemon;
 mod durability;
-mod errors_replay;
 mod faults_clock;
 mod faults_disk;
 mod faults_state;
@@ -19,7 +18,7 @@ mod fuzz_entry;
 mod hostile;
 mod hostile_connections;
 mod hostile_packets;
-mod http_auth;
+mod http;
 mod kit;
 mod layout;
 mod load;

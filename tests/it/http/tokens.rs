@@ -315,7 +315,7 @@ fn prometheus_scrapes_with_a_token() {
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];
     let (weir, read, _) = guarded(&tls);
     fs::write(weir.path("prometheus"), &read).expect("a file");
-    let manual = include_str!("../../docs/metrics.md");
+    let manual = include_str!("../../../docs/metrics.md");
     let examples = manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let example = examples.filter(|text| text.contains("credentials_file")).collect::<String>();
     let example = example
