@@ -25,8 +25,6 @@ mod load;
 mod mqtt;
 mod peers;
 mod readings;
-mod reasons;
-mod redelivery;
 mod reload;
 mod repair;
 mod replay;
