@@ -7,11 +7,7 @@
 
 mod access;
 mod daemon;
-mod durability;
-mod faults_clock;
-mod faults_disk;
-mod faults_state;
-mod faults_takeover;
+mod faults;
 mod formats;
 mod fuzz;
 mod fuzz_entry;
@@ -21,7 +17,6 @@ mod hostile_packets;
 mod http;
 mod kit;
 mod layout;
-mod load;
 mod mqtt;
 mod peers;
 mod readings;
@@ -30,6 +25,5 @@ mod repair;
 mod replay;
 mod savepoints;
 mod simulate;
-mod small_disk;
 mod steady;
 mod tls;

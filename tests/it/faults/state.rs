@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::faults::load::assert_windows;
 use crate::kit::mqtt::{Client, Version};
 use crate::kit::process::Weir;
 use crate::kit::random::Random;
 use crate::kit::shim::{Calls, EIO, ENOSPC, Shim};
 use crate::kit::wait::{wait_for, window_before};
-use crate::load::assert_windows;
 
 const DEVICES: u64 = 6;
 

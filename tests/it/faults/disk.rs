@@ -3,12 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::faults::load::{Load, Options, assert_counted};
+use crate::faults::small_disk::SmallDisk;
 use crate::kit::mqtt::{Client, Connect, Message, PUBACK, Version, publish_packet};
 use crate::kit::process::Weir;
 use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 use crate::kit::wait::{wait_for, window_before};
-use crate::load::{Load, Options, assert_counted};
-use crate::small_disk::SmallDisk;
 
 const MIB: u64 = 1024 * 1024;
 
