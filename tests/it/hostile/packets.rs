@@ -1,9 +1,9 @@
 //! Packets that are cut anywhere, and those that end other brokers, beside a device that must not notice.
 
+use crate::hostile::steady::beside_a_steady_device;
 use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;
-use crate::steady::beside_a_steady_device;
 
 /// A valid packet of every type in a version, with as much in it as there can be.
 fn one_of_each(version: Version) -> Vec<(&'static str, Vec<u8>)> {

@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::access::login::events;
+use crate::hostile::steady::beside_a_steady_device;
 use crate::kit::http::try_get;
 use crate::kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;
-use crate::steady::beside_a_steady_device;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
