@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
 mod access;
+mod commands;
 mod daemon;
 mod faults;
 mod formats;
@@ -19,8 +20,4 @@ mod mqtt;
 mod peers;
 mod readings;
 mod reload;
-mod repair;
-mod replay;
-mod savepoints;
-mod simulate;
 mod tls;
