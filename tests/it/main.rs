@@ -19,5 +19,4 @@ mod layout;
 mod mqtt;
 mod peers;
 mod readings;
-mod reload;
 mod tls;
