@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use crate::access::login::{add_user, with_users};
 use crate::kit::mqtt::{Connect, Version};
 use crate::kit::process::Weir;
-use crate::peers::program;
+use crate::peers::programs::program;
 
 const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
 
@@ -118,7 +118,7 @@ fn concurrent_changes_do_not_lose_each_other() {
 #[test]
 fn the_password_is_asked_at_the_terminal() {
     let mut weir = with_users(&[], &[]);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/passwd_terminal.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/passwd_terminal.py");
     let ask = |keys: &[&str]| {
         let config = weir.path("config.toml").display().to_string();
         let output = program("python3")

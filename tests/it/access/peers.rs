@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::access::login::with_users;
 use crate::kit::wait::{wait_for, window_before};
-use crate::peers::{program, python, succeeded};
+use crate::peers::programs::{program, python, succeeded};
 
 #[test]
 fn mosquitto_with_a_password() {
@@ -41,7 +41,7 @@ fn mosquitto_with_a_password() {
 fn paho_with_a_password() {
     let mut weir = with_users(&[("gateway", "sëcret")], &[]);
     weir.restart();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_peer.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     let start = window_before(60).to_string();
     for (transport, port) in [("tcp", weir.mqtt().port()), ("websockets", weir.http().port())] {
         for version in ["3.1.1", "5"] {

@@ -6,7 +6,7 @@ use crate::access::acl::{BOTH, OWN, USERS, audited, client, connect, start, writ
 use crate::kit::mqtt::{Client, Connect, Message, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;
-use crate::peers::{program, python, succeeded};
+use crate::peers::programs::{program, python, succeeded};
 
 /// Sees what clients publish in these tests.
 fn watcher(weir: &Weir) -> Client {
@@ -236,7 +236,7 @@ fn mosquitto_and_paho_are_told() {
         let expected = if version == "mqttv5" { "not authorized" } else { "connection" };
         assert!(said.contains(expected), "{version}: {said}");
     }
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/paho_nosubscribe.py");
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_nosubscribe.py");
     for version in ["3.1.1", "5"] {
         succeeded(Command::new(python()).arg(&script).args([&port, version]));
     }

@@ -14,7 +14,7 @@ use crate::kit::http;
 use crate::kit::mqtt::{Client, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::{DEADLINE, wait_for};
-use crate::peers::{Prometheus, program, succeeded};
+use crate::peers::programs::{Prometheus, program, succeeded};
 
 /// Relative to the directory of the test, where every command of weir runs.
 const TOKENS: (&str, &str) = ("http.auth.tokens", "'tokens'");

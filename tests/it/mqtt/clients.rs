@@ -10,7 +10,7 @@ use rumqttc::{Event, Incoming, MqttOptions, QoS};
 use crate::kit::mqtt::{Connect, Message, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::wait_for;
-use crate::peers::{program, python, succeeded, target};
+use crate::peers::programs::{program, python, succeeded, target};
 
 /// `mosquitto_sub` or `mosquitto_pub` towards weir.
 fn mosquitto(name: &str, weir: &Weir, version: &str, arguments: &[&str]) -> Command {
@@ -102,7 +102,7 @@ fn mqtt_js() {
     let weir = Weir::start(&[]);
     let modules = target().join("test-node");
     assert!(modules.join("node_modules/mqtt").is_dir(), "MQTT.js is missing; run tests/run, which installs it");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/mqttjs_peer.cjs");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/mqttjs_peer.cjs");
     for version in ["4", "5"] {
         succeeded(program("node").arg(&script).arg(&modules).arg(weir.mqtt().port().to_string()).arg(version));
     }
@@ -111,7 +111,7 @@ fn mqtt_js() {
 #[test]
 fn paho_mqtt_properties_and_expiry() {
     let weir = Weir::start(&[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/paho_properties.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_properties.py");
     succeeded(Command::new(python()).arg(&script).arg(weir.mqtt().port().to_string()));
 }
 

@@ -10,7 +10,7 @@ use crate::kit::certificates::Authority;
 use crate::kit::mqtt::{Client, Stream, Version, connect_packet, publish_packet};
 use crate::kit::process::Weir;
 use crate::kit::wait::{DEADLINE, wait_for, window_before};
-use crate::peers::{python, succeeded};
+use crate::peers::programs::{python, succeeded};
 
 /// A client's end of a WebSocket, in frames of at most `frame_bytes`.
 pub struct Framed<S: Read + Write> {
@@ -170,7 +170,7 @@ fn websocket_over_tls() {
     let stream = authority.connect(weir.https(), None, &[&TLS13]).expect("a TLS connection");
     check_device(&weir, Framed::open(stream, 1_000, MQTT).expect("it opens"), Version::V5, "d");
     let start = window_before(60).to_string();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_peer.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     let ca = authority.path("ca.pem").display().to_string();
     let port = weir.https().port().to_string();
     succeeded(Command::new(python()).arg(script).args([&port, "5", "1", "paho-wss", &start, "websockets", &ca]));
@@ -180,7 +180,7 @@ fn websocket_over_tls() {
 fn paho_over_websocket() {
     let weir = Weir::start(&[]);
     let start = window_before(60).to_string();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_peer.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     let port = weir.http().port().to_string();
     for version in ["3.1.1", "5"] {
         let device = format!("paho-ws-{version}");

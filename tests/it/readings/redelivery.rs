@@ -346,7 +346,7 @@ fn paho_across_a_kill() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let listen = format!("'{free}'");
     let mut weir = Weir::start(&with(&[("mqtt.listen", &listen), ("state.checkpoint_interval", "'100ms'")]));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/paho_redelivery.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_redelivery.py");
     let (start, count) = (window_before(120).to_string(), 1_000_u64);
     let mut clients = Vec::new();
     for (version, qos, session) in [
@@ -358,7 +358,7 @@ fn paho_across_a_kill() {
     ] {
         let device = format!("paho-{version}-{qos}-{session}");
         let (port, count) = (free.port().to_string(), count.to_string());
-        let mut child = Command::new(crate::peers::python())
+        let mut child = Command::new(crate::peers::programs::python())
             .arg(&script)
             .args([&port, version, qos, session, &device, &start, &count])
             .stdout(Stdio::piped())

@@ -12,7 +12,7 @@ use crate::kit::certificates::Authority;
 use crate::kit::mqtt::{Client, Version};
 use crate::kit::process::Weir;
 use crate::kit::wait::{wait_for, window_before};
-use crate::peers::{program, python, succeeded};
+use crate::peers::programs::{program, python, succeeded};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -263,7 +263,7 @@ fn real_clients_with_tls() {
         .expect("it runs");
     assert!(!old.status.success(), "TLS 1.1 is not spoken");
     let start = window_before(60).to_string();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_peer.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     for version in ["3.1.1", "5"] {
         let device = format!("paho-tls-{version}");
         succeeded(Command::new(python()).arg(script).args([&port, version, "1", &device, &start, "tcp", &ca]));

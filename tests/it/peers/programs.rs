@@ -111,7 +111,7 @@ pub fn python() -> PathBuf {
 #[test]
 fn paho_mqtt() {
     let weir = Weir::start(&[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/paho_peer.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_peer.py");
     let start = window_before(60).to_string();
     for version in ["3.1.1", "5"] {
         for qos in ["0", "1", "2"] {
