@@ -10,8 +10,6 @@ mod commands;
 mod daemon;
 mod faults;
 mod formats;
-mod fuzz;
-mod fuzz_entry;
 mod hostile;
 mod http;
 mod kit;

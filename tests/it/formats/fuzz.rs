@@ -5,7 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use crate::fuzz_entry;
+use crate::formats::fuzz_entry;
 
 /// Replays every file of a directory.
 fn replay(name: &str, run: fn(&[u8])) {
