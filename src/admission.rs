@@ -33,56 +33,56 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Where there is no room, the one that has waited longest goes, if it has waited a second: whoever opens connections and
 /// says nothing pushes out its own, and an honest client gets in.
 #[derive(Debug)]
-pub struct WaitingRoom {
+pub struct PendingConnections {
     limit: usize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingQueue {
     next: u64,
-    guests: BTreeMap<u64, Guest>,
+    guests: BTreeMap<u64, PendingConnection>,
 }
 
 #[derive(Debug)]
-struct Guest {
+struct PendingConnection {
     since: Instant,
     shown_out: CancellationToken,
 }
 
-/// A place in a [`WaitingRoom`]; free again when it is dropped.
+/// A place in a [`PendingConnections`]; free again when it is dropped.
 #[derive(Debug)]
-pub struct Ticket {
-    room: Arc<WaitingRoom>,
+pub struct PendingPermit {
+    room: Arc<PendingConnections>,
     number: u64,
     shown_out: CancellationToken,
 }
 
-impl WaitingRoom {
+impl PendingConnections {
     /// A room for `limit` guests.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, waiting: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, PendingQueue> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a place; `None` where all are taken by guests that came just now.
-    pub fn enter(self: &Arc<Self>, now: Instant) -> Option<Ticket> {
+    pub fn enter(self: &Arc<Self>, now: Instant) -> Option<PendingPermit> {
         self.enter_as(now, CancellationToken::new())
     }
 
     /// Takes a place for a guest that comes and goes: `shown_out` is cancelled when a place of its is needed for another.
-    pub fn enter_as(self: &Arc<Self>, now: Instant, shown_out: CancellationToken) -> Option<Ticket> {
+    pub fn enter_as(self: &Arc<Self>, now: Instant, shown_out: CancellationToken) -> Option<PendingPermit> {
         let mut waiting = self.lock();
         if waiting.guests.len() >= self.limit && !waiting.show_out_oldest(now) {
             return None;
         }
         let number = waiting.next;
         waiting.next += 1;
-        waiting.guests.insert(number, Guest { since: now, shown_out: shown_out.clone() });
-        Some(Ticket { room: Arc::clone(self), number, shown_out })
+        waiting.guests.insert(number, PendingConnection { since: now, shown_out: shown_out.clone() });
+        Some(PendingPermit { room: Arc::clone(self), number, shown_out })
     }
 
     /// Shows out the one that has waited longest; `false` where nobody has waited long enough.
@@ -101,7 +101,7 @@ impl WaitingRoom {
     }
 }
 
-impl Waiting {
+impl PendingQueue {
     fn show_out_oldest(&mut self, now: Instant) -> bool {
         let Some(oldest) = self.guests.first_entry() else { return false };
         if now.saturating_duration_since(oldest.get().since) < PATIENCE {
@@ -112,14 +112,14 @@ impl Waiting {
     }
 }
 
-impl Ticket {
+impl PendingPermit {
     /// Completes when the place is needed for another.
     pub async fn shown_out(&self) {
         self.shown_out.cancelled().await;
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PendingPermit {
     fn drop(&mut self) {
         self.room.lock().guests.remove(&self.number);
     }
@@ -127,18 +127,18 @@ impl Drop for Ticket {
 
 /// Connections by address. Those from this machine itself are not counted: a proxy or a gateway on it speaks for many.
 #[derive(Debug)]
-pub struct PerAddress {
+pub struct AddressLimits {
     limit: Option<usize>,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One connection of an address; counted until it is dropped.
 #[derive(Debug)]
-pub struct FromAddress {
-    counted: Option<(Arc<PerAddress>, IpAddr)>,
+pub struct AddressPermit {
+    counted: Option<(Arc<AddressLimits>, IpAddr)>,
 }
 
-impl PerAddress {
+impl AddressLimits {
     /// At most `limit` connections from one address; `None`: any number.
     pub fn new(limit: Option<usize>) -> Arc<Self> {
         Arc::new(Self { limit, open: Mutex::default() })
@@ -149,10 +149,10 @@ impl PerAddress {
     }
 
     /// Counts one more; `None` where the address has as many as it may.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<FromAddress> {
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<AddressPermit> {
         let counted = address.map(|address| address.to_canonical()).filter(|address| !address.is_loopback());
         let (Some(limit), Some(address)) = (self.limit, counted) else {
-            return Some(FromAddress { counted: None });
+            return Some(AddressPermit { counted: None });
         };
         let network = network(address);
         let mut open = self.lock();
@@ -161,7 +161,7 @@ impl PerAddress {
             return None;
         }
         *count += 1;
-        Some(FromAddress { counted: Some((Arc::clone(self), network)) })
+        Some(AddressPermit { counted: Some((Arc::clone(self), network)) })
     }
 }
 
@@ -173,7 +173,7 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for FromAddress {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let Some((addresses, network)) = self.counted.take() else { return };
         let mut open = addresses.lock();
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_oldest_is_shown_out_once_it_has_waited() {
-        let room = WaitingRoom::new(2);
+        let room = PendingConnections::new(2);
         let start = Instant::now();
         let first = room.enter(start).expect("room");
         let second = room.enter(start + PATIENCE / 2).expect("room");
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_address_has_a_limit_and_gets_its_places_back() {
-        let addresses = PerAddress::new(Some(1));
+        let addresses = AddressLimits::new(Some(1));
         let address = |text: &str| Some(text.parse().expect("an address"));
         let one = addresses.enter(address("192.0.2.1")).expect("the first");
         assert!(addresses.enter(address("192.0.2.1")).is_none());
@@ -232,13 +232,13 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_and_this_machine_not_at_all() {
-        let addresses = PerAddress::new(Some(1));
+        let addresses = AddressLimits::new(Some(1));
         let enter = |text: &str| addresses.enter(Some(text.parse().expect("an address")));
         let _one = enter("2001:db8::1").expect("the first");
         assert!(enter("2001:db8::ffff:2").is_none());
         assert!(enter("2001:db8:0:1::1").is_some());
         let local: Vec<_> = (0..10).filter_map(|_| enter("127.0.0.1")).collect();
         assert_eq!(local.len(), 10);
-        assert!(PerAddress::new(None).enter(Some(IpAddr::from([192, 0, 2, 1]))).is_some());
+        assert!(AddressLimits::new(None).enter(Some(IpAddr::from([192, 0, 2, 1]))).is_some());
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 
-use crate::admission::{Ticket, WaitingRoom, network};
+use crate::admission::{PendingConnections, PendingPermit, network};
 use crate::telemetry::names;
 
 /// Addresses remembered at most; the one whose last failure is longest ago goes first.
@@ -32,7 +32,7 @@ const SUSPECT: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Failures {
     addresses: Mutex<Addresses>,
-    delayed: Arc<WaitingRoom>,
+    delayed: Arc<PendingConnections>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ pub(super) struct Failure {
 
 impl Default for Failures {
     fn default() -> Self {
-        Self { addresses: Mutex::default(), delayed: WaitingRoom::new(MAX_DELAYED) }
+        Self { addresses: Mutex::default(), delayed: PendingConnections::new(MAX_DELAYED) }
     }
 }
 
@@ -113,7 +113,7 @@ impl Failures {
     }
 
     /// A place to wait in; `None` where there is none.
-    pub fn wait(&self, now: Instant) -> Option<Ticket> {
+    pub fn wait(&self, now: Instant) -> Option<PendingPermit> {
         let ticket = self.delayed.enter(now);
         if ticket.is_none() {
             counter!(names::LIMITS_HIT, "limit" => "mqtt_refusals_delayed").increment(1);

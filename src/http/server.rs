@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{self, Ticket, WaitingRoom};
+use crate::admission::{self, PendingConnections, PendingPermit};
 use crate::config;
 use crate::http::router::router;
 use crate::http::state::State;
@@ -112,7 +112,7 @@ impl Server {
         let connections = Connections {
             router: router(self.state.clone()),
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            lobby: WaitingRoom::new(usize::MAX),
+            lobby: PendingConnections::new(usize::MAX),
             promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: self.state.closing.clone(),
@@ -149,7 +149,7 @@ struct Connections {
     router: Router,
     permits: Arc<Semaphore>,
     /// Connections whose next request has not come; bounded by the permits.
-    lobby: Arc<WaitingRoom>,
+    lobby: Arc<PendingConnections>,
     /// Cloned by each connection for which another was shown out, until it has that one's place.
     promised: Arc<()>,
     tracker: TaskTracker,
@@ -235,20 +235,20 @@ struct Connection {
 
 /// A connection's place among those whose next request has not come.
 struct Patience {
-    lobby: Arc<WaitingRoom>,
-    ticket: Mutex<Option<Ticket>>,
+    lobby: Arc<PendingConnections>,
+    ticket: Mutex<Option<PendingPermit>>,
     /// Cancelled when the place is needed for another connection.
     shown_out: CancellationToken,
 }
 
 impl Patience {
-    fn new(lobby: &Arc<WaitingRoom>, now: std::time::Instant) -> Arc<Self> {
+    fn new(lobby: &Arc<PendingConnections>, now: std::time::Instant) -> Arc<Self> {
         let shown_out = CancellationToken::new();
         let ticket = Mutex::new(lobby.enter_as(now, shown_out.clone()));
         Arc::new(Self { lobby: Arc::clone(lobby), ticket, shown_out })
     }
 
-    fn set(&self, ticket: Option<Ticket>) {
+    fn set(&self, ticket: Option<PendingPermit>) {
         *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
     }
 
@@ -409,7 +409,7 @@ mod tests {
         let connections = Connections {
             router: Router::new(),
             permits: Arc::new(Semaphore::new(0)),
-            lobby: WaitingRoom::new(usize::MAX),
+            lobby: PendingConnections::new(usize::MAX),
             promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),

@@ -15,7 +15,7 @@ use super::peer::Peer;
 use super::service;
 use super::session_store::SessionStore;
 use crate::access::Policy;
-use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
+use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
 use crate::config::Rates;
 use crate::log::Lsn;
 use crate::telemetry::audit::Who;
@@ -32,9 +32,9 @@ pub struct Entrance(Arc<Inner>);
 struct Inner {
     door: Arc<Door>,
     sockets: Arc<AtomicUsize>,
-    addresses: Arc<PerAddress>,
+    addresses: Arc<AddressLimits>,
     /// Those whose CONNECT has not come; bounded by the sockets.
-    lobby: Arc<WaitingRoom>,
+    lobby: Arc<PendingConnections>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Cancelled once the door is open.
@@ -45,9 +45,9 @@ struct Inner {
 #[derive(Debug)]
 pub struct Admission {
     _socket: OpenSocket,
-    _from: FromAddress,
+    _from: AddressPermit,
     address: Option<IpAddr>,
-    ticket: Ticket,
+    ticket: PendingPermit,
     /// Until when CONNECT must have come.
     deadline: Instant,
 }
@@ -91,8 +91,8 @@ impl Entrance {
     pub(super) fn new(door: Arc<Door>) -> Self {
         Self(Arc::new(Inner {
             sockets: Arc::default(),
-            addresses: PerAddress::new(door.config.max_connections_per_address),
-            lobby: WaitingRoom::new(usize::MAX),
+            addresses: AddressLimits::new(door.config.max_connections_per_address),
+            lobby: PendingConnections::new(usize::MAX),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             opened: CancellationToken::new(),

@@ -17,7 +17,7 @@ use super::error::TlsError;
 use super::load::{Loaded, Stamp, load, open_key, overdue, stamp};
 use super::refused::telling;
 use super::revocation::{ListFacts, Revoked};
-use crate::admission::WaitingRoom;
+use crate::admission::PendingConnections;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
 use crate::telemetry::names;
@@ -30,7 +30,7 @@ pub struct Endpoint {
     listener: &'static str,
     protocols: &'static [&'static [u8]],
     clock: Arc<dyn Clock>,
-    handshakes: Arc<WaitingRoom>,
+    handshakes: Arc<PendingConnections>,
     current: RwLock<Arc<ServerConfig>>,
     state: Mutex<State>,
 }
@@ -179,7 +179,7 @@ impl Endpoint {
             listener,
             protocols,
             clock,
-            handshakes: WaitingRoom::new(max_handshakes),
+            handshakes: PendingConnections::new(max_handshakes),
             current: RwLock::new(config),
             state: Mutex::new(state),
         };
