@@ -114,7 +114,7 @@ impl Failures {
 
     /// A place to wait in; `None` where there is none.
     pub fn wait(&self, now: Instant) -> Option<PendingPermit> {
-        let ticket = self.delayed.enter(now);
+        let ticket = self.delayed.admit(now);
         if ticket.is_none() {
             counter!(names::LIMITS_HIT, "limit" => "mqtt_refusals_delayed").increment(1);
         }

@@ -91,7 +91,7 @@ impl Access {
         }
         if let Some(ticket) = self.failures.wait(now) {
             // Where another needs the place, the answer comes early.
-            let _ = tokio::time::timeout(failure.delay, ticket.shown_out()).await;
+            let _ = tokio::time::timeout(failure.delay, ticket.evicted()).await;
         }
         Err(denied)
     }

@@ -181,7 +181,7 @@ impl Connections {
         };
         if permit.is_none() {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
-            if !self.lobby.make_room(now) {
+            if !self.lobby.evict_oldest(now) {
                 // The socket's buffer is empty: it takes this at once or the peer is gone.
                 if tls.is_none() {
                     let _ = stream.try_write(BUSY);
@@ -244,7 +244,7 @@ struct Patience {
 impl Patience {
     fn new(lobby: &Arc<PendingConnections>, now: std::time::Instant) -> Arc<Self> {
         let shown_out = CancellationToken::new();
-        let ticket = Mutex::new(lobby.enter_as(now, shown_out.clone()));
+        let ticket = Mutex::new(lobby.admit_with(now, shown_out.clone()));
         Arc::new(Self { lobby: Arc::clone(lobby), ticket, shown_out })
     }
 
@@ -260,7 +260,7 @@ impl Patience {
     /// It has its answer. A stream goes on as long as it likes; what has a length is as good as sent.
     fn begins(&self, answer: &impl Body) {
         if answer.size_hint().exact().is_some() {
-            self.set(self.lobby.enter_as(std::time::Instant::now(), self.shown_out.clone()));
+            self.set(self.lobby.admit_with(std::time::Instant::now(), self.shown_out.clone()));
         }
     }
 }

@@ -144,13 +144,13 @@ impl Entrance {
         if !self.0.opened.is_cancelled() || self.0.cancel.is_cancelled() {
             return Err(NotAdmitted::Closed);
         }
-        let from = self.0.addresses.enter(address).ok_or(NotAdmitted::Address)?;
+        let from = self.0.addresses.admit(address).ok_or(NotAdmitted::Address)?;
         let now = Instant::now();
         let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.door.config.max_connections + EXTRA_SOCKETS;
-        if full && !self.0.lobby.make_room(now) {
+        if full && !self.0.lobby.evict_oldest(now) {
             return Err(NotAdmitted::Full);
         }
-        let ticket = self.0.lobby.enter(now).ok_or(NotAdmitted::Full)?;
+        let ticket = self.0.lobby.admit(now).ok_or(NotAdmitted::Full)?;
         self.0.sockets.fetch_add(1, Ordering::Relaxed);
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
         let deadline = now + Duration::from_millis(self.0.door.config.connect_timeout_ms);
@@ -205,7 +205,7 @@ impl Entrance {
                 Err(_) => "connect_timeout",
             },
             () = self.0.cancel.cancelled() => "shutting_down",
-            () = admission.ticket.shown_out() => "too_many_waiting",
+            () = admission.ticket.evicted() => "too_many_waiting",
         };
         self.0.door.refuse(&Who { address: admission.address, ..Who::default() }, reason);
         None
@@ -218,7 +218,7 @@ impl Entrance {
         let door = Arc::clone(&self.0.door);
         let first = tokio::select! {
             first = service::first_packet(&mut stream, &peer, &door, deadline.into(), &self.0.cancel) => first,
-            () = ticket.shown_out() => return door.refuse(&peer.who(), "too_many_waiting"),
+            () = ticket.evicted() => return door.refuse(&peer.who(), "too_many_waiting"),
         };
         drop(ticket);
         if let Some(first) = first {

@@ -347,7 +347,7 @@ impl Endpoint {
         stream: S,
         patience: Duration,
     ) -> Result<TlsStream<S>, HandshakeError> {
-        let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
+        let ticket = self.handshakes.admit(Instant::now()).ok_or(HandshakeError::Full)?;
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let shake = telling(TlsAcceptor::from(config).accept(stream));
         tokio::select! {
@@ -357,7 +357,7 @@ impl Endpoint {
                 }
                 Err(_) => Err(HandshakeError::Timeout),
             },
-            () = ticket.shown_out() => Err(HandshakeError::Full),
+            () = ticket.evicted() => Err(HandshakeError::Full),
         }
     }
 }
