@@ -12,7 +12,7 @@ use super::policy::{Policy, Proof};
 use super::refusals::Verdict;
 use super::users::User;
 use super::{Access, Identity, Login};
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditEvent, Who};
 use crate::telemetry::names;
 use crate::tls::CertificateId;
 
@@ -78,7 +78,7 @@ impl Access {
         let now = Instant::now();
         // weir's own shortage is no fault of the client.
         if denied == Denied::Busy {
-            audit::record(Kind::MqttRefused, &credentials.who(), "", denied.label());
+            audit::record(AuditEvent::MqttRefused, &credentials.who(), "", denied.label());
             return Err(denied);
         }
         let failure = self.failures.add(credentials.address, now);
@@ -87,7 +87,7 @@ impl Access {
                 0 => denied.label().to_owned(),
                 repeated => format!("{}; {}", denied.label(), repeated_text(repeated)),
             };
-            audit::record(Kind::MqttRefused, &credentials.who(), "", &detail);
+            audit::record(AuditEvent::MqttRefused, &credentials.who(), "", &detail);
         }
         if let Some(ticket) = self.failures.wait(now) {
             // Where another needs the place, the answer comes early.
@@ -178,7 +178,7 @@ impl Access {
         let repeated = match self.refusals.note(who.address, reason, Instant::now()) {
             Verdict::Tell(repeated) => repeated,
             Verdict::Later => return,
-            Verdict::Full => return audit::suppress(Kind::MqttRefused),
+            Verdict::Full => return audit::suppress(AuditEvent::MqttRefused),
         };
         let mut detail = reason.to_owned();
         if !explanation.is_empty() {
@@ -187,7 +187,7 @@ impl Access {
         if repeated > 0 {
             detail = format!("{detail}; {}", repeated_text(repeated));
         }
-        audit::record(Kind::MqttRefused, who, "", &detail);
+        audit::record(AuditEvent::MqttRefused, who, "", &detail);
     }
 
     /// Sets the gauges, forgets what is over and reports what was left over; called once per second.
@@ -198,7 +198,12 @@ impl Access {
         for (address, reason, repeated) in failures.chain(self.refusals.tidy(now)) {
             let who = Who { address: Some(address), ..Who::default() };
             let separator = if reason.is_empty() { "" } else { "; " };
-            audit::record(Kind::MqttRefused, &who, "", &format!("{reason}{separator}{}", repeated_text(repeated)));
+            audit::record(
+                AuditEvent::MqttRefused,
+                &who,
+                "",
+                &format!("{reason}{separator}{}", repeated_text(repeated)),
+            );
         }
     }
 }

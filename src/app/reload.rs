@@ -14,7 +14,7 @@ use weir::config::{self, Change, Config, Loaded};
 use weir::http::source::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
-use weir::telemetry::audit::{self, Kind, Who};
+use weir::telemetry::audit::{self, AuditEvent, Who};
 use weir::telemetry::logging::Filter;
 use weir::telemetry::names;
 
@@ -135,9 +135,9 @@ impl Reloader {
         for change in left {
             tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
         }
-        audit::record(Kind::Reloaded, &Who::default(), &source, &listed(taken));
+        audit::record(AuditEvent::Reloaded, &Who::default(), &source, &listed(taken));
         if !left.is_empty() {
-            audit::record(Kind::ReloadRefused, &Who::default(), &listed(left), "these keys need a restart");
+            audit::record(AuditEvent::ReloadRefused, &Who::default(), &listed(left), "these keys need a restart");
         }
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
@@ -156,7 +156,12 @@ impl Reloader {
         }
         let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
         let first = faults.first().map_or("", String::as_str);
-        audit::record(Kind::ReloadRefused, &Who::default(), &self.source(), &format!("nothing changed: {first}{more}"));
+        audit::record(
+            AuditEvent::ReloadRefused,
+            &Who::default(),
+            &self.source(),
+            &format!("nothing changed: {first}{more}"),
+        );
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(0.0);
         let mut outcome = self.outcome.lock();
         outcome.last = Some(SystemClock.now_ms());

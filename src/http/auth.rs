@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::access::http_access::{Caller, HttpAccess, Refusal};
 use crate::access::tokens::Role;
 use crate::http::problem::Problem;
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditEvent, Who};
 use crate::telemetry::names;
 
 /// Who sent a request, for handlers that do something.
@@ -25,7 +25,7 @@ impl Sender {
     /// Puts into the audit log that weir did something because this sender asked for it.
     pub fn did(&self, what: &str, detail: &str) {
         let who = Who { user: self.caller.name(), address: self.address, ..Who::default() };
-        audit::record(Kind::AdminAction, &who, what, detail);
+        audit::record(AuditEvent::AdminAction, &who, what, detail);
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn record_refusal(request: &Request, label: &'static str, user: Optio
     metrics::counter!(names::HTTP_REFUSED, "reason" => label).increment(1);
     let who = Who { user, address: address(request), ..Who::default() };
     let subject = format!("{} {}", request.method(), request.uri().path());
-    audit::record(Kind::HttpRefused, &who, &subject, detail);
+    audit::record(AuditEvent::HttpRefused, &who, &subject, detail);
 }
 
 fn address(request: &Request) -> Option<IpAddr> {

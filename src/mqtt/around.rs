@@ -22,7 +22,7 @@ use super::topic::IngestTopics;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditEvent, Who};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Surroundings for Around<'_> {
         Ok(permission::judge_publish(&kept.permissions, topic, &self.door.ingest))
     }
     fn note_denied(&self, topic: &str) {
-        audit::record(Kind::PublishDenied, &self.who(), topic, "");
+        audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {
@@ -159,7 +159,7 @@ impl Around<'_> {
     fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
         let outcome = self.door.broker.subscribe(self.handle, self.id, filter);
         if outcome == SubscribeOutcome::NotAuthorized {
-            audit::record(Kind::SubscribeDenied, &self.who(), &filter.filter, "");
+            audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");
         }
         outcome
     }
