@@ -12,7 +12,7 @@ use super::policy::{Policy, Proof};
 use super::refusals::Verdict;
 use super::users::User;
 use super::{Access, Identity, Login};
-use crate::telemetry::audit::{self, AuditEvent, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
 use crate::tls::CertificateId;
 
@@ -174,7 +174,7 @@ impl Access {
 
     /// Writes the refusal of a client that did not get as far as [`Access::log_in`] to the audit log: once a minute for
     /// each address and reason. `reason` is its label in metrics, `explanation` what more is known or nothing.
-    pub fn note_refusal(&self, who: &Who<'_>, reason: &'static str, explanation: &str) {
+    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
         let repeated = match self.refusals.note(who.address, reason, Instant::now()) {
             Verdict::Tell(repeated) => repeated,
             Verdict::Later => return,
@@ -196,7 +196,7 @@ impl Access {
         let now = Instant::now();
         let failures = self.failures.tidy(now).into_iter().map(|(address, repeated)| (address, "", repeated));
         for (address, reason, repeated) in failures.chain(self.refusals.tidy(now)) {
-            let who = Who { address: Some(address), ..Who::default() };
+            let who = AuditActor { address: Some(address), ..AuditActor::default() };
             let separator = if reason.is_empty() { "" } else { "; " };
             audit::record(
                 AuditEvent::MqttRefused,
@@ -209,9 +209,9 @@ impl Access {
 }
 
 impl Credentials<'_> {
-    fn who(&self) -> Who<'_> {
+    fn who(&self) -> AuditActor<'_> {
         let user = self.user.or(self.certificate_user.map(|user| &**user));
-        Who { client_id: Some(self.client_id), user, address: self.address }
+        AuditActor { client_id: Some(self.client_id), user, address: self.address }
     }
 }
 

@@ -14,7 +14,7 @@ use weir::config::{self, Change, Config, Loaded};
 use weir::http::source::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
-use weir::telemetry::audit::{self, AuditEvent, Who};
+use weir::telemetry::audit::{self, AuditActor, AuditEvent};
 use weir::telemetry::logging::Filter;
 use weir::telemetry::names;
 
@@ -135,9 +135,14 @@ impl Reloader {
         for change in left {
             tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
         }
-        audit::record(AuditEvent::Reloaded, &Who::default(), &source, &listed(taken));
+        audit::record(AuditEvent::Reloaded, &AuditActor::default(), &source, &listed(taken));
         if !left.is_empty() {
-            audit::record(AuditEvent::ReloadRefused, &Who::default(), &listed(left), "these keys need a restart");
+            audit::record(
+                AuditEvent::ReloadRefused,
+                &AuditActor::default(),
+                &listed(left),
+                "these keys need a restart",
+            );
         }
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
@@ -158,7 +163,7 @@ impl Reloader {
         let first = faults.first().map_or("", String::as_str);
         audit::record(
             AuditEvent::ReloadRefused,
-            &Who::default(),
+            &AuditActor::default(),
             &self.source(),
             &format!("nothing changed: {first}{more}"),
         );

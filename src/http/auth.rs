@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::access::http_access::{Caller, HttpAccess, Refusal};
 use crate::access::tokens::Role;
 use crate::http::problem::Problem;
-use crate::telemetry::audit::{self, AuditEvent, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
 
 /// Who sent a request, for handlers that do something.
@@ -24,7 +24,7 @@ pub(super) struct Sender {
 impl Sender {
     /// Puts into the audit log that weir did something because this sender asked for it.
     pub fn did(&self, what: &str, detail: &str) {
-        let who = Who { user: self.caller.name(), address: self.address, ..Who::default() };
+        let who = AuditActor { user: self.caller.name(), address: self.address, ..AuditActor::default() };
         audit::record(AuditEvent::AdminAction, &who, what, detail);
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<(), Bo
 /// Counts and records that a request was not allowed. The path alone is recorded: a query may hold anything.
 pub(super) fn record_refusal(request: &Request, label: &'static str, user: Option<&str>, detail: &str) {
     metrics::counter!(names::HTTP_REFUSED, "reason" => label).increment(1);
-    let who = Who { user, address: address(request), ..Who::default() };
+    let who = AuditActor { user, address: address(request), ..AuditActor::default() };
     let subject = format!("{} {}", request.method(), request.uri().path());
     audit::record(AuditEvent::HttpRefused, &who, &subject, detail);
 }

@@ -22,7 +22,7 @@ use super::topic::IngestTopics;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
-use crate::telemetry::audit::{self, AuditEvent, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -68,14 +68,14 @@ impl Door {
     }
 
     /// A connection ends before there was a CONNECT to judge: it is counted, and told in the audit log.
-    pub fn refuse(&self, who: &Who<'_>, reason: &'static str) {
+    pub fn refuse(&self, who: &AuditActor<'_>, reason: &'static str) {
         self.meters.refused(reason);
         self.note_refusal(who, reason, "");
     }
 
     /// Tells of a refusal in the audit log, unless the client left by itself or weir stops. `explanation` is what more is
     /// known, or nothing.
-    pub fn note_refusal(&self, who: &Who<'_>, reason: &'static str, explanation: &str) {
+    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
         if !matches!(reason, "connection_lost" | "shutting_down") {
             self.access.note_refusal(who, reason, explanation);
         }
@@ -164,8 +164,12 @@ impl Around<'_> {
         outcome
     }
 
-    fn who(&self) -> Who<'_> {
-        Who { client_id: Some(&self.handle.client_id), user: self.handle.user.as_deref(), address: self.login.address }
+    fn who(&self) -> AuditActor<'_> {
+        AuditActor {
+            client_id: Some(&self.handle.client_id),
+            user: self.handle.user.as_deref(),
+            address: self.login.address,
+        }
     }
 
     fn message(&self, forward: &Forward<'_>) -> Arc<Message> {

@@ -4,13 +4,13 @@ use super::codec::Connect;
 use super::handshake::Refusal;
 use super::peer::Peer;
 use crate::access::{Access, Credentials, Denied, Login};
-use crate::telemetry::audit::Who;
+use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
 pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, Refusal> {
     let version = connect.version;
     if connect.enhanced_auth {
-        let who = Who { client_id: Some(&connect.client_id), ..peer.who() };
+        let who = AuditActor { client_id: Some(&connect.client_id), ..peer.who() };
         access.note_refusal(&who, "authentication_method", "");
         return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
     }

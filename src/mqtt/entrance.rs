@@ -18,7 +18,7 @@ use crate::access::Policy;
 use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
 use crate::config::Rates;
 use crate::log::Lsn;
-use crate::telemetry::audit::Who;
+use crate::telemetry::audit::AuditActor;
 use crate::tls::Revoked;
 
 /// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
@@ -131,7 +131,7 @@ impl Entrance {
     /// A bound is reached, or the door is closed.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
         self.try_admit(address).inspect_err(|refused| {
-            self.0.door.refuse(&Who { address, ..Who::default() }, refused.label());
+            self.0.door.refuse(&AuditActor { address, ..AuditActor::default() }, refused.label());
             match refused {
                 NotAdmitted::Closed => {}
                 NotAdmitted::Full => self.0.door.meters.limit("mqtt_connections"),
@@ -207,7 +207,7 @@ impl Entrance {
             () = self.0.cancel.cancelled() => "shutting_down",
             () = admission.ticket.evicted() => "too_many_waiting",
         };
-        self.0.door.refuse(&Who { address: admission.address, ..Who::default() }, reason);
+        self.0.door.refuse(&AuditActor { address: admission.address, ..AuditActor::default() }, reason);
         None
     }
 

@@ -18,7 +18,7 @@ use super::topic;
 use super::will::Will;
 use crate::access::{Login, Policy};
 use crate::config::Mqtt;
-use crate::telemetry::audit::{self, AuditEvent, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
 const MAX_CLIENT_ID_BYTES: usize = 256;
@@ -218,7 +218,7 @@ fn check_will(
     let client_id: Arc<str> = connect.client_id.as_str().into();
     if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
         let user = login.identity.user.as_deref();
-        let who = Who { client_id: Some(&client_id), user, address: login.address };
+        let who = AuditActor { client_id: Some(&client_id), user, address: login.address };
         audit::record(AuditEvent::WillDenied, &who, name, "refused at its CONNECT");
         return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
     }

@@ -23,7 +23,7 @@ const MAX_TEXT_BYTES: usize = 256;
 
 /// Whom an event is about, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Who<'a> {
+pub struct AuditActor<'a> {
     /// MQTT client identifier.
     pub client_id: Option<&'a str>,
     /// User name, or name of the HTTP token.
@@ -97,7 +97,7 @@ impl AuditEvent {
 }
 
 /// Writes an event. `subject` is what it was about (a topic, a path, a file), `detail` the reason or the roles.
-pub fn record(kind: AuditEvent, who: &Who<'_>, subject: &str, detail: &str) {
+pub fn record(kind: AuditEvent, who: &AuditActor<'_>, subject: &str, detail: &str) {
     let Some(suppressed) = BUCKETS[kind as usize].take(Instant::now()) else {
         return count_suppressed(kind);
     };

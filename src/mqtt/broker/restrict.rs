@@ -8,7 +8,7 @@ use crate::access::{Login, Permissions, Policy};
 use crate::mqtt::delivery::Returned;
 use crate::mqtt::handle::{DISCARDED, Handle, Kept, lock};
 use crate::mqtt::topic;
-use crate::telemetry::audit::{self, AuditEvent, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// What a session lost, to be told of once it is no longer locked.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ impl Broker {
             return;
         }
         self.meters.subscriptions_withdrawn.increment(withdrawal.filters.len() as u64);
-        let who = Who { client_id: Some(&handle.client_id), user: handle.user.as_deref(), address: None };
+        let who = AuditActor { client_id: Some(&handle.client_id), user: handle.user.as_deref(), address: None };
         for filter in &withdrawal.filters {
             audit::record(AuditEvent::SubscribeDenied, &who, filter, "the rules changed: the subscription has ended");
         }
