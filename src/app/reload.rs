@@ -15,7 +15,7 @@ use weir::http::source::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
 use weir::telemetry::audit::{self, AuditActor, AuditEvent};
-use weir::telemetry::logging::Filter;
+use weir::telemetry::logging::LogFilter;
 use weir::telemetry::names;
 
 use super::notify;
@@ -178,7 +178,7 @@ fn listed(changes: &[Change]) -> String {
     changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
 }
 
-impl Part for Filter {
+impl Part for LogFilter {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let (filter, level) = (self.clone(), config.log.level.clone());
         Ok(Box::new(move || {
