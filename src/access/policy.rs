@@ -8,7 +8,7 @@ use super::identity::Identity;
 use super::password::StoredPassword;
 use super::secret_file;
 use super::users::{Users, default_roles};
-use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
+use crate::config::{Config, ConfigErrors, ConfigFault, OnDeniedPublish, Origin, Problem};
 use crate::tls::{CertificateId, Revoked};
 
 /// The role of clients without credentials.
@@ -130,7 +130,7 @@ impl Policy {
 }
 
 /// A role that nothing says anything about allows nothing: that is never meant.
-fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<Fault> {
+fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<ConfigFault> {
     let expected = || {
         let names: Vec<&str> = acl.role_names().collect();
         format!("a role of the ACL file or a built-in one: {}", names.join(", "))
@@ -140,14 +140,14 @@ fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<Fault> {
         for role in user.roles.iter().filter(|role| !acl.has_role(role)) {
             let problem = Problem::new(format!("user {name:?} has the role {role:?}, which there is not"), expected());
             let origin = Origin::Line(path.display().to_string(), user.line);
-            faults.push(Fault { origin, key: String::new(), problem });
+            faults.push(ConfigFault { origin, key: String::new(), problem });
         }
     }
     faults.sort_by(|a, b| a.origin.cmp(&b.origin));
     faults
 }
 
-fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
+fn load_users(path: &Path) -> Result<Users, Vec<ConfigFault>> {
     let name = path.display().to_string();
     match secret_file::read(path) {
         Ok(text) => Users::parse(&name, &text),
@@ -155,7 +155,7 @@ fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
             let wrong = format!("the users file cannot be read: {error}");
             let problem =
                 Problem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
-            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
+            Err(vec![ConfigFault { origin: Origin::File(name), key: String::new(), problem }])
         }
     }
 }
@@ -243,7 +243,7 @@ mod tests {
         (config.mqtt.auth.users, config.mqtt.auth.acl) = (Some(users.clone()), Some(acl.clone()));
         fs::write(&users, format!("ada:bridge:{HASH}\nbob:x,y:{HASH}\neve:x:{HASH}\n")).expect("a file");
         let load = || Policy::load(&config).map_err(|ConfigErrors(faults)| faults);
-        let places = |faults: Vec<Fault>| faults.iter().map(|fault| fault.origin.to_string()).collect::<Vec<_>>();
+        let places = |faults: Vec<ConfigFault>| faults.iter().map(|fault| fault.origin.to_string()).collect::<Vec<_>>();
         let named = |name: &std::path::Path, line| format!("{}:{line}", name.display());
         fs::write(&acl, "[roles.x]\n").expect("a file");
         let faults = load().expect_err("no role y");

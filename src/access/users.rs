@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::password::{Argon2Hash, StoredPassword};
-use crate::config::{Fault, Origin, Problem};
+use crate::config::{ConfigFault, Origin, Problem};
 
 /// Longest user name in bytes: a device id is no longer.
 pub const MAX_USER_BYTES: usize = 128;
@@ -63,13 +63,17 @@ impl Users {
     ///
     /// # Errors
     /// Everything that is wrong with it; nothing quotes a hash.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Fault>> {
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
         let mut users = Self::default();
         let mut faults = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let at = index + 1;
             if let Some(problem) = users.add(line, at).err() {
-                faults.push(Fault { origin: Origin::Line(file_name.to_owned(), at), key: String::new(), problem });
+                faults.push(ConfigFault {
+                    origin: Origin::Line(file_name.to_owned(), at),
+                    key: String::new(),
+                    problem,
+                });
             }
         }
         if !faults.is_empty() {

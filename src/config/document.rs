@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::fault::{Fault, Origin, Problem};
+use crate::config::fault::{ConfigFault, Origin, Problem};
 use crate::config::keys::{self, METRIC_KEYS};
 use crate::config::sections::Config;
 use crate::config::value::Raw;
@@ -21,7 +21,7 @@ pub(super) struct Document<'a> {
     /// What was read so far, over the defaults.
     pub config: Config,
     /// Every fault found so far.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<ConfigFault>,
     /// Where each key that is not at its default was set.
     pub set: BTreeMap<String, Origin>,
 }
@@ -59,7 +59,7 @@ impl<'a> Document<'a> {
 
     /// Notes a fault.
     pub fn fault(&mut self, origin: Origin, key: impl Into<String>, problem: Problem) {
-        self.faults.push(Fault { origin, key: key.into(), problem });
+        self.faults.push(ConfigFault { origin, key: key.into(), problem });
     }
 
     fn line_of(&self, offset: usize) -> Origin {

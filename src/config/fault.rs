@@ -41,7 +41,7 @@ impl Problem {
 
 /// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// Where it stands.
     pub origin: Origin,
     /// The key as `section.key`; empty for the file as a whole and for syntax errors.
@@ -50,7 +50,7 @@ pub struct Fault {
     pub problem: Problem,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
         if !self.key.is_empty() {
@@ -63,7 +63,7 @@ impl fmt::Display for Fault {
 
 /// Every fault of a configuration, in the order of the file, then of the environment. Displays one line per fault.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ConfigErrors(pub Vec<Fault>);
+pub struct ConfigErrors(pub Vec<ConfigFault>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use super::{Acl, Role};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
 use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
-use crate::config::{Fault, Origin, Problem};
+use crate::config::{ConfigFault, Origin, Problem};
 
 /// Larger files are refused: a role has a few hundred bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -26,11 +26,11 @@ impl Acl {
     ///
     /// # Errors
     /// It cannot be read, or has faults.
-    pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
+    pub fn load(path: &Path) -> Result<Self, Vec<ConfigFault>> {
         let file = path.display().to_string();
         let unusable = |wrong: String, expected: &str| {
             let problem = Problem::new(wrong, expected);
-            vec![Fault { origin: Origin::File(file.clone()), key: String::new(), problem }]
+            vec![ConfigFault { origin: Origin::File(file.clone()), key: String::new(), problem }]
         };
         match secret_file::read(path) {
             Ok(text) if text.len() > MAX_BYTES => {
@@ -48,7 +48,7 @@ impl Acl {
     ///
     /// # Errors
     /// All faults of the text, in its order.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Fault>> {
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
         let mut reader = Reader { file, text, acl: Acl::default(), faults: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -70,7 +70,7 @@ struct Reader<'a> {
     file: &'a str,
     text: &'a str,
     acl: Acl,
-    faults: Vec<Fault>,
+    faults: Vec<ConfigFault>,
 }
 
 impl Reader<'_> {
@@ -78,7 +78,7 @@ impl Reader<'_> {
         let before = self.text.as_bytes().iter().take(offset);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
         let origin = Origin::Line(self.file.to_owned(), line);
-        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+        self.faults.push(ConfigFault { origin, key: key.to_owned(), problem });
     }
 
     fn sections(&mut self, table: &DeTable<'_>) {
