@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::fault::{ConfigFault, Origin, Problem};
+use crate::config::fault::{ConfigFault, ConfigProblem, Origin};
 use crate::config::keys::{self, METRIC_KEYS};
 use crate::config::sections::Config;
 use crate::config::value::Raw;
@@ -33,7 +33,7 @@ impl<'a> Document<'a> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let origin = document.line_of(error.span().map_or(0, |span| span.start));
-            document.fault(origin, "", Problem::new(error.message(), ""));
+            document.fault(origin, "", ConfigProblem::new(error.message(), ""));
         }
         document.sections(table.get_ref());
         // What the parser made up to go on after a syntax error is no fault of its own.
@@ -58,7 +58,7 @@ impl<'a> Document<'a> {
     }
 
     /// Notes a fault.
-    pub fn fault(&mut self, origin: Origin, key: impl Into<String>, problem: Problem) {
+    pub fn fault(&mut self, origin: Origin, key: impl Into<String>, problem: ConfigProblem) {
         self.faults.push(ConfigFault { origin, key: key.into(), problem });
     }
 
@@ -73,12 +73,12 @@ impl<'a> Document<'a> {
             match value.get_ref() {
                 _ if !keys::is_section(section) => {
                     let expected = suggestion(keys::suggest_section(section), "a section of config.toml");
-                    self.fault(origin, section, Problem::new("there is no such section", expected));
+                    self.fault(origin, section, ConfigProblem::new("there is no such section", expected));
                 }
                 DeValue::Table(keys) => self.section(section, keys),
                 _ => {
                     let wrong = "this is a section, not a key";
-                    self.fault(origin, section, Problem::new(wrong, format!("[{section}] with its keys below")));
+                    self.fault(origin, section, ConfigProblem::new(wrong, format!("[{section}] with its keys below")));
                 }
             }
         }
@@ -95,7 +95,7 @@ impl<'a> Document<'a> {
                     Some(table) => self.section(&inner, table),
                     None => {
                         let expected = format!("[{inner}] with its keys below");
-                        self.fault(origin, inner, Problem::new("this is a section, not a key", expected));
+                        self.fault(origin, inner, ConfigProblem::new("this is a section, not a key", expected));
                     }
                 }
             } else {
@@ -110,7 +110,7 @@ impl<'a> Document<'a> {
             Some(found) => (found.read)(&mut self.config, value),
             None => {
                 let expected = suggestion(keys::suggest_key(section, name), "a key of config.toml");
-                Err(Problem::new("there is no such key", expected))
+                Err(ConfigProblem::new("there is no such key", expected))
             }
         };
         match result {
@@ -122,13 +122,13 @@ impl<'a> Document<'a> {
     fn metrics(&mut self, origin: Origin, value: &DeValue<'_>) {
         let expected = "[validate.metrics.NAME] with min, max or unit below";
         let Some(metrics) = value.as_table() else {
-            return self.fault(origin, "validate.metrics", Problem::new("this is a table of metrics", expected));
+            return self.fault(origin, "validate.metrics", ConfigProblem::new("this is a table of metrics", expected));
         };
         for (name, value) in metrics {
             let (metric, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
             let Some(table) = value.get_ref().as_table() else {
                 let key = format!("validate.metrics.{metric}");
-                self.fault(origin, key, Problem::new("this is a table", expected));
+                self.fault(origin, key, ConfigProblem::new("this is a table", expected));
                 continue;
             };
             self.set.insert(format!("validate.metrics.{metric}"), origin);
@@ -145,7 +145,7 @@ impl<'a> Document<'a> {
         let range: &mut MetricRange = self.config.validate.metrics.entry(metric.to_owned()).or_default();
         let result = match METRIC_KEYS.iter().find(|key| key.name == name) {
             Some(found) => (found.read)(range, value),
-            None => Err(Problem::new("there is no such key", "min, max or unit")),
+            None => Err(ConfigProblem::new("there is no such key", "min, max or unit")),
         };
         match result {
             Ok(()) => drop(self.set.insert(key, origin)),
@@ -175,7 +175,7 @@ impl<'a> Document<'a> {
                 [section, ..] => {
                     let near = keys::suggest_section(section).filter(|near| near != section);
                     let expected = suggestion(near, "WEIR_SECTION__KEY with a section and a key of config.toml");
-                    self.fault(origin, parts.join("."), Problem::new("there is no such setting", expected));
+                    self.fault(origin, parts.join("."), ConfigProblem::new("there is no such setting", expected));
                 }
                 // `split` yields at least one part.
                 [] => {}

@@ -25,14 +25,14 @@ impl fmt::Display for Origin {
 
 /// What does not fit about one value, without its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// What is wrong.
     pub wrong: String,
     /// What would be right; empty where `wrong` says it all.
     pub expected: String,
 }
 
-impl Problem {
+impl ConfigProblem {
     /// A problem of these two sentences.
     pub fn new(wrong: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { wrong: wrong.into(), expected: expected.into() }
@@ -47,7 +47,7 @@ pub struct ConfigFault {
     /// The key as `section.key`; empty for the file as a whole and for syntax errors.
     pub key: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: ConfigProblem,
 }
 
 impl fmt::Display for ConfigFault {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::fault::Problem;
+use crate::config::fault::ConfigProblem;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
 use crate::config::value::{Raw, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
@@ -34,7 +34,7 @@ pub(super) struct MetricKey {
     pub read: Read<MetricRange>,
 }
 
-type Read<T> = fn(&mut T, Raw<'_>) -> Result<(), Problem>;
+type Read<T> = fn(&mut T, Raw<'_>) -> Result<(), ConfigProblem>;
 
 /// Section, name, field of [`Config`], and how its value is read.
 macro_rules! key {
@@ -50,7 +50,11 @@ macro_rules! key {
     };
 }
 
-fn put<T>(slot: &mut T, value: Raw<'_>, read: impl FnOnce(Raw<'_>) -> Result<T, Problem>) -> Result<(), Problem> {
+fn put<T>(
+    slot: &mut T,
+    value: Raw<'_>,
+    read: impl FnOnce(Raw<'_>) -> Result<T, ConfigProblem>,
+) -> Result<(), ConfigProblem> {
     *slot = read(value)?;
     Ok(())
 }

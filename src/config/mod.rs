@@ -16,7 +16,7 @@ mod value;
 
 pub use crate::telemetry::logging::LogFormat;
 pub use changes::{Change, Loaded};
-pub use fault::{ConfigErrors, ConfigFault, Origin, Problem};
+pub use fault::{ConfigErrors, ConfigFault, ConfigProblem, Origin};
 pub use sections::{
     ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
     Mqtt, MqttAuth, MqttTls, Node, OnDeniedPublish, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
@@ -45,7 +45,8 @@ impl Loaded {
         match read_file(path) {
             Ok(text) => Self::parse(&file_name, &text, environment),
             Err(wrong) => {
-                let problem = Problem::new(format!("cannot be read: {wrong}"), "a readable TOML file; see config.toml");
+                let problem =
+                    ConfigProblem::new(format!("cannot be read: {wrong}"), "a readable TOML file; see config.toml");
                 Err(ConfigErrors(vec![ConfigFault { origin: Origin::File(file_name), key: String::new(), problem }]))
             }
         }

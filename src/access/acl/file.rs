@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use super::{Acl, Role};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
 use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
-use crate::config::{ConfigFault, Origin, Problem};
+use crate::config::{ConfigFault, ConfigProblem, Origin};
 
 /// Larger files are refused: a role has a few hundred bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -29,7 +29,7 @@ impl Acl {
     pub fn load(path: &Path) -> Result<Self, Vec<ConfigFault>> {
         let file = path.display().to_string();
         let unusable = |wrong: String, expected: &str| {
-            let problem = Problem::new(wrong, expected);
+            let problem = ConfigProblem::new(wrong, expected);
             vec![ConfigFault { origin: Origin::File(file.clone()), key: String::new(), problem }]
         };
         match secret_file::read(path) {
@@ -53,7 +53,7 @@ impl Acl {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let at = error.span().map_or(0, |span| span.start);
-            reader.fault(at, "", Problem::new(error.message(), ""));
+            reader.fault(at, "", ConfigProblem::new(error.message(), ""));
         }
         if errors.is_empty() {
             reader.sections(table.get_ref());
@@ -74,7 +74,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn fault(&mut self, offset: usize, key: &str, problem: Problem) {
+    fn fault(&mut self, offset: usize, key: &str, problem: ConfigProblem) {
         let before = self.text.as_bytes().iter().take(offset);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
         let origin = Origin::Line(self.file.to_owned(), line);
@@ -85,7 +85,9 @@ impl Reader<'_> {
         for (name, value) in table {
             match (name.get_ref().as_ref(), value.get_ref().as_table()) {
                 ("roles", Some(roles)) => self.roles(roles),
-                (key, _) => self.fault(name.span().start, key, Problem::new("there is no such section", ROLE_FORM)),
+                (key, _) => {
+                    self.fault(name.span().start, key, ConfigProblem::new("there is no such section", ROLE_FORM))
+                }
             }
         }
     }
@@ -96,18 +98,18 @@ impl Reader<'_> {
             let key = format!("roles.{role}");
             if count == MAX_ROLES {
                 let wrong = format!("there are {} roles", roles.len());
-                return self.fault(at, &key, Problem::new(wrong, format!("at most {MAX_ROLES}")));
+                return self.fault(at, &key, ConfigProblem::new(wrong, format!("at most {MAX_ROLES}")));
             }
             if !is_role(role) {
                 let wrong = format!("{role:?} cannot be the name of a role");
-                self.fault(at, &key, Problem::new(wrong, ROLE_NAME_FORM));
+                self.fault(at, &key, ConfigProblem::new(wrong, ROLE_NAME_FORM));
             }
             match value.get_ref().as_table() {
                 Some(table) => {
                     let read = self.role(&key, role, table);
                     self.acl.roles.insert(role.into(), Arc::new(read));
                 }
-                None => self.fault(at, &key, Problem::new("this is a role, not a key", ROLE_FORM)),
+                None => self.fault(at, &key, ConfigProblem::new("this is a role, not a key", ROLE_FORM)),
             }
         }
     }
@@ -125,9 +127,9 @@ impl Reader<'_> {
                 "deny_subscribe" => role.subscribe.deny = self.patterns(at, &key, value.get_ref()),
                 "any_device" => match value.get_ref().as_bool() {
                     Some(any_device) => role.any_device = any_device,
-                    None => self.fault(at, &key, Problem::new("it is not a switch", "true or false")),
+                    None => self.fault(at, &key, ConfigProblem::new("it is not a switch", "true or false")),
                 },
-                _ => self.fault(at, &key, Problem::new("there is no such key", ROLE_FORM)),
+                _ => self.fault(at, &key, ConfigProblem::new("there is no such key", ROLE_FORM)),
             }
         }
         if name == ANONYMOUS_ROLE && !role.any_device {
@@ -138,7 +140,8 @@ impl Reader<'_> {
 
     fn note_nameless(&mut self, key: &str, table: &DeTable<'_>) {
         let at = table.keys().find(|name| name.get_ref() == "any_device").map_or(0, |name| name.span().start);
-        let problem = Problem::new("clients without a user name have no device of their own", "true, or no such key");
+        let problem =
+            ConfigProblem::new("clients without a user name have no device of their own", "true, or no such key");
         self.fault(at, &format!("{key}.any_device"), problem);
     }
 
@@ -146,19 +149,23 @@ impl Reader<'_> {
         let patterns = self.patterns(at, key, value);
         if patterns.iter().any(Pattern::is_reserved) {
             let wrong = "a pattern reaches below weir/ or $, where clients cannot publish";
-            self.fault(at, key, Problem::new(wrong, "patterns of other topics"));
+            self.fault(at, key, ConfigProblem::new(wrong, "patterns of other topics"));
         }
         patterns
     }
 
     fn patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
         let Some(list) = value.as_array() else {
-            self.fault(at, key, Problem::new("it is not a list", LIST_FORM));
+            self.fault(at, key, ConfigProblem::new("it is not a list", LIST_FORM));
             return Vec::new();
         };
         if list.len() > MAX_PATTERNS {
             let wrong = format!("there are {} patterns", list.len());
-            self.fault(at, key, Problem::new(wrong, format!("at most {MAX_PATTERNS}; several roles may share them")));
+            self.fault(
+                at,
+                key,
+                ConfigProblem::new(wrong, format!("at most {MAX_PATTERNS}; several roles may share them")),
+            );
             return Vec::new();
         }
         let mut patterns = Vec::with_capacity(list.len());
@@ -171,7 +178,7 @@ impl Reader<'_> {
                 Ok(pattern) => patterns.push(pattern),
                 Err(wrong) => {
                     let expected = "a topic filter, with %u for the user name and %c for the client identifier";
-                    self.fault(item.span().start, key, Problem::new(wrong, expected));
+                    self.fault(item.span().start, key, ConfigProblem::new(wrong, expected));
                 }
             }
         }
