@@ -8,7 +8,7 @@ use super::identity::Identity;
 use super::password::StoredPassword;
 use super::secret_file;
 use super::users::{Users, default_roles};
-use crate::config::{Config, ConfigErrors, ConfigFault, ConfigProblem, OnDeniedPublish, Origin};
+use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish};
 use crate::tls::{CertificateId, Revoked};
 
 /// The role of clients without credentials.
@@ -140,7 +140,7 @@ fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<ConfigFault> {
         for role in user.roles.iter().filter(|role| !acl.has_role(role)) {
             let problem =
                 ConfigProblem::new(format!("user {name:?} has the role {role:?}, which there is not"), expected());
-            let origin = Origin::Line(path.display().to_string(), user.line);
+            let origin = ConfigOrigin::Line(path.display().to_string(), user.line);
             faults.push(ConfigFault { origin, key: String::new(), problem });
         }
     }
@@ -156,7 +156,7 @@ fn load_users(path: &Path) -> Result<Users, Vec<ConfigFault>> {
             let wrong = format!("the users file cannot be read: {error}");
             let problem =
                 ConfigProblem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
-            Err(vec![ConfigFault { origin: Origin::File(name), key: String::new(), problem }])
+            Err(vec![ConfigFault { origin: ConfigOrigin::File(name), key: String::new(), problem }])
         }
     }
 }

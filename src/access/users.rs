@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::password::{Argon2Hash, StoredPassword};
-use crate::config::{ConfigFault, ConfigProblem, Origin};
+use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
 
 /// Longest user name in bytes: a device id is no longer.
 pub const MAX_USER_BYTES: usize = 128;
@@ -70,7 +70,7 @@ impl Users {
             let at = index + 1;
             if let Some(problem) = users.add(line, at).err() {
                 faults.push(ConfigFault {
-                    origin: Origin::Line(file_name.to_owned(), at),
+                    origin: ConfigOrigin::Line(file_name.to_owned(), at),
                     key: String::new(),
                     problem,
                 });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::fault::Origin;
+use crate::config::fault::ConfigOrigin;
 use crate::config::keys::{KEYS, RELOADABLE};
 use crate::config::sections::Config;
 
@@ -12,9 +12,9 @@ pub struct Loaded {
     /// The settings.
     pub config: Config,
     /// The file as a whole.
-    pub(super) file: Origin,
+    pub(super) file: ConfigOrigin,
     /// Where each key that is not at its default was set.
-    pub(super) set: BTreeMap<String, Origin>,
+    pub(super) set: BTreeMap<String, ConfigOrigin>,
 }
 
 /// A key whose value is another one now.
@@ -23,7 +23,7 @@ pub struct Change {
     /// As `section.key`.
     pub key: &'static str,
     /// Where the new value stands; the file as a whole where the key was taken out of it.
-    pub origin: Origin,
+    pub origin: ConfigOrigin,
     /// Whether it takes effect without a restart.
     pub reloadable: bool,
 }
@@ -73,7 +73,7 @@ mod tests {
             .iter()
             .map(|(key, line, reloadable)| {
                 let file = "weir.toml".to_owned();
-                let origin = line.map_or(Origin::File(file.clone()), |line| Origin::Line(file, line));
+                let origin = line.map_or(ConfigOrigin::File(file.clone()), |line| ConfigOrigin::Line(file, line));
                 let key = KEYS.iter().map(|key| key.path).chain([METRICS]).find(|path| path == key).expect("a key");
                 Change { key, origin, reloadable: *reloadable }
             })

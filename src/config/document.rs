@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::fault::{ConfigFault, ConfigProblem, Origin};
+use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::keys::{self, METRIC_KEYS};
 use crate::config::sections::Config;
 use crate::config::value::Raw;
@@ -23,7 +23,7 @@ pub(super) struct Document<'a> {
     /// Every fault found so far.
     pub faults: Vec<ConfigFault>,
     /// Where each key that is not at its default was set.
-    pub set: BTreeMap<String, Origin>,
+    pub set: BTreeMap<String, ConfigOrigin>,
 }
 
 impl<'a> Document<'a> {
@@ -37,7 +37,8 @@ impl<'a> Document<'a> {
         }
         document.sections(table.get_ref());
         // What the parser made up to go on after a syntax error is no fault of its own.
-        let broken: Vec<Origin> = document.faults.iter().take(errors.len()).map(|fault| fault.origin.clone()).collect();
+        let broken: Vec<ConfigOrigin> =
+            document.faults.iter().take(errors.len()).map(|fault| fault.origin.clone()).collect();
         let mut index = 0;
         document.faults.retain(|fault| {
             index += 1;
@@ -47,8 +48,8 @@ impl<'a> Document<'a> {
     }
 
     /// Where the key was set; the file as a whole if it has its default.
-    pub fn origin(&self, key: &str) -> Origin {
-        self.set.get(key).cloned().unwrap_or_else(|| Origin::File(self.file.to_owned()))
+    pub fn origin(&self, key: &str) -> ConfigOrigin {
+        self.set.get(key).cloned().unwrap_or_else(|| ConfigOrigin::File(self.file.to_owned()))
     }
 
     /// Whether the key was set at all.
@@ -58,13 +59,13 @@ impl<'a> Document<'a> {
     }
 
     /// Notes a fault.
-    pub fn fault(&mut self, origin: Origin, key: impl Into<String>, problem: ConfigProblem) {
+    pub fn fault(&mut self, origin: ConfigOrigin, key: impl Into<String>, problem: ConfigProblem) {
         self.faults.push(ConfigFault { origin, key: key.into(), problem });
     }
 
-    fn line_of(&self, offset: usize) -> Origin {
+    fn line_of(&self, offset: usize) -> ConfigOrigin {
         let before = self.text.as_bytes().iter().take(offset);
-        Origin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
+        ConfigOrigin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
     }
 
     fn sections(&mut self, table: &DeTable<'_>) {
@@ -104,7 +105,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn value(&mut self, origin: Origin, section: &str, name: &str, value: Raw<'_>) {
+    fn value(&mut self, origin: ConfigOrigin, section: &str, name: &str, value: Raw<'_>) {
         let key = format!("{section}.{name}");
         let result = match keys::find(section, name) {
             Some(found) => (found.read)(&mut self.config, value),
@@ -119,7 +120,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn metrics(&mut self, origin: Origin, value: &DeValue<'_>) {
+    fn metrics(&mut self, origin: ConfigOrigin, value: &DeValue<'_>) {
         let expected = "[validate.metrics.NAME] with min, max or unit below";
         let Some(metrics) = value.as_table() else {
             return self.fault(origin, "validate.metrics", ConfigProblem::new("this is a table of metrics", expected));
@@ -140,7 +141,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn metric_value(&mut self, origin: Origin, metric: &str, name: &str, value: Raw<'_>) {
+    fn metric_value(&mut self, origin: ConfigOrigin, metric: &str, name: &str, value: Raw<'_>) {
         let key = format!("validate.metrics.{metric}.{name}");
         let range: &mut MetricRange = self.config.validate.metrics.entry(metric.to_owned()).or_default();
         let result = match METRIC_KEYS.iter().find(|key| key.name == name) {
@@ -161,7 +162,7 @@ impl<'a> Document<'a> {
         for (variable, value) in variables {
             let lower = variable[PREFIX.len()..].to_lowercase();
             let parts: Vec<&str> = lower.split("__").collect();
-            let origin = Origin::Variable(variable.clone());
+            let origin = ConfigOrigin::Variable(variable.clone());
             match parts[..] {
                 ["validate", "metrics", ref name @ .., key] if !name.is_empty() => {
                     let metric = self.metric_named(&name.join("__"));

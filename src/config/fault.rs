@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ConfigOrigin {
     /// The file as a whole, or a default that nothing set.
     File(String),
     /// A line of the file, counted from 1.
@@ -13,12 +13,12 @@ pub enum Origin {
     Variable(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ConfigOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::File(file) => write!(f, "{file}"),
-            Origin::Line(file, line) => write!(f, "{file}:{line}"),
-            Origin::Variable(name) => write!(f, "{name}"),
+            ConfigOrigin::File(file) => write!(f, "{file}"),
+            ConfigOrigin::Line(file, line) => write!(f, "{file}:{line}"),
+            ConfigOrigin::Variable(name) => write!(f, "{name}"),
         }
     }
 }
@@ -43,7 +43,7 @@ impl ConfigProblem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
     /// Where it stands.
-    pub origin: Origin,
+    pub origin: ConfigOrigin,
     /// The key as `section.key`; empty for the file as a whole and for syntax errors.
     pub key: String,
     /// What is wrong with it.

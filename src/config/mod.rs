@@ -16,7 +16,7 @@ mod value;
 
 pub use crate::telemetry::logging::LogFormat;
 pub use changes::{Change, Loaded};
-pub use fault::{ConfigErrors, ConfigFault, ConfigProblem, Origin};
+pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
     ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
     Mqtt, MqttAuth, MqttTls, Node, OnDeniedPublish, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
@@ -47,7 +47,11 @@ impl Loaded {
             Err(wrong) => {
                 let problem =
                     ConfigProblem::new(format!("cannot be read: {wrong}"), "a readable TOML file; see config.toml");
-                Err(ConfigErrors(vec![ConfigFault { origin: Origin::File(file_name), key: String::new(), problem }]))
+                Err(ConfigErrors(vec![ConfigFault {
+                    origin: ConfigOrigin::File(file_name),
+                    key: String::new(),
+                    problem,
+                }]))
             }
         }
     }
@@ -74,7 +78,7 @@ impl Loaded {
         if config.node.name.is_empty() {
             config.node.name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         }
-        Ok(Loaded { config, file: Origin::File(file_name.to_owned()), set })
+        Ok(Loaded { config, file: ConfigOrigin::File(file_name.to_owned()), set })
     }
 }
 

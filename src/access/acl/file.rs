@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use super::{Acl, Role};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
 use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
-use crate::config::{ConfigFault, ConfigProblem, Origin};
+use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
 
 /// Larger files are refused: a role has a few hundred bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -30,7 +30,7 @@ impl Acl {
         let file = path.display().to_string();
         let unusable = |wrong: String, expected: &str| {
             let problem = ConfigProblem::new(wrong, expected);
-            vec![ConfigFault { origin: Origin::File(file.clone()), key: String::new(), problem }]
+            vec![ConfigFault { origin: ConfigOrigin::File(file.clone()), key: String::new(), problem }]
         };
         match secret_file::read(path) {
             Ok(text) if text.len() > MAX_BYTES => {
@@ -77,7 +77,7 @@ impl Reader<'_> {
     fn fault(&mut self, offset: usize, key: &str, problem: ConfigProblem) {
         let before = self.text.as_bytes().iter().take(offset);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
-        let origin = Origin::Line(self.file.to_owned(), line);
+        let origin = ConfigOrigin::Line(self.file.to_owned(), line);
         self.faults.push(ConfigFault { origin, key: key.to_owned(), problem });
     }
 
