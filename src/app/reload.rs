@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{self, Change, Config, Loaded};
+use weir::config::{self, Change, Config, LoadedConfig};
 use weir::http::source::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
@@ -108,7 +108,7 @@ impl Reloader {
 
     /// The changes that took effect, and those that need a restart.
     fn try_reload(&mut self) -> Result<(Vec<Change>, Vec<Change>), Vec<String>> {
-        let loaded = Loaded::load(self.path.as_deref(), config::environment())
+        let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
             .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let config = loaded.over(&self.running);
         let (mut prepared, mut faults) = (Vec::new(), Vec::new());

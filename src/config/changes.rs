@@ -8,7 +8,7 @@ use crate::config::sections::Config;
 
 /// A configuration, and where its settings stand.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
     /// The file as a whole.
@@ -31,7 +31,7 @@ pub struct Change {
 /// Tables are compared whole.
 const METRICS: &str = "validate.metrics";
 
-impl Loaded {
+impl LoadedConfig {
     /// The keys whose values differ from `running`, in the order of config.toml.
     pub fn changes(&self, running: &Config) -> Vec<Change> {
         let keys = KEYS.iter().filter(|key| !(key.same)(&self.config, running)).map(|key| self.change(key.path));
@@ -63,8 +63,8 @@ impl Loaded {
 mod tests {
     use super::*;
 
-    fn loaded(text: &str) -> Loaded {
-        Loaded::parse("weir.toml", text, std::iter::empty()).expect("a valid configuration")
+    fn loaded(text: &str) -> LoadedConfig {
+        LoadedConfig::parse("weir.toml", text, std::iter::empty()).expect("a valid configuration")
     }
 
     fn check(before: &str, after: &str, expected: &[(&str, Option<usize>, bool)]) {
