@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{self, Change, Config, LoadedConfig};
+use weir::config::{self, Config, ConfigChange, LoadedConfig};
 use weir::http::source::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
@@ -107,7 +107,7 @@ impl Reloader {
     }
 
     /// The changes that took effect, and those that need a restart.
-    fn try_reload(&mut self) -> Result<(Vec<Change>, Vec<Change>), Vec<String>> {
+    fn try_reload(&mut self) -> Result<(Vec<ConfigChange>, Vec<ConfigChange>), Vec<String>> {
         let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
             .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let config = loaded.over(&self.running);
@@ -130,7 +130,7 @@ impl Reloader {
         Ok((taken, left))
     }
 
-    fn taken(&self, taken: &[Change], left: &[Change]) {
+    fn taken(&self, taken: &[ConfigChange], left: &[ConfigChange]) {
         let source = self.source();
         for change in left {
             tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
@@ -174,7 +174,7 @@ impl Reloader {
     }
 }
 
-fn listed(changes: &[Change]) -> String {
+fn listed(changes: &[ConfigChange]) -> String {
     changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
 }
 

@@ -19,7 +19,7 @@ pub struct LoadedConfig {
 
 /// A key whose value is another one now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct ConfigChange {
     /// As `section.key`.
     pub key: &'static str,
     /// Where the new value stands; the file as a whole where the key was taken out of it.
@@ -33,16 +33,16 @@ const METRICS: &str = "validate.metrics";
 
 impl LoadedConfig {
     /// The keys whose values differ from `running`, in the order of config.toml.
-    pub fn changes(&self, running: &Config) -> Vec<Change> {
+    pub fn changes(&self, running: &Config) -> Vec<ConfigChange> {
         let keys = KEYS.iter().filter(|key| !(key.same)(&self.config, running)).map(|key| self.change(key.path));
         let metrics = self.config.validate.metrics != running.validate.metrics;
         keys.chain(metrics.then(|| self.change(METRICS))).collect()
     }
 
-    fn change(&self, key: &'static str) -> Change {
+    fn change(&self, key: &'static str) -> ConfigChange {
         let below = |set: &&String| set.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let origin = self.set.keys().find(below).and_then(|set| self.set.get(set));
-        Change {
+        ConfigChange {
             key,
             origin: origin.cloned().unwrap_or_else(|| self.file.clone()),
             reloadable: RELOADABLE.contains(&key),
@@ -69,13 +69,13 @@ mod tests {
 
     fn check(before: &str, after: &str, expected: &[(&str, Option<usize>, bool)]) {
         let running = loaded(before).config;
-        let expected: Vec<Change> = expected
+        let expected: Vec<ConfigChange> = expected
             .iter()
             .map(|(key, line, reloadable)| {
                 let file = "weir.toml".to_owned();
                 let origin = line.map_or(ConfigOrigin::File(file.clone()), |line| ConfigOrigin::Line(file, line));
                 let key = KEYS.iter().map(|key| key.path).chain([METRICS]).find(|path| path == key).expect("a key");
-                Change { key, origin, reloadable: *reloadable }
+                ConfigChange { key, origin, reloadable: *reloadable }
             })
             .collect();
         assert_eq!(loaded(after).changes(&running), expected);

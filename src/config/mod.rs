@@ -15,7 +15,7 @@ mod sections;
 mod value;
 
 pub use crate::telemetry::logging::LogFormat;
-pub use changes::{Change, LoadedConfig};
+pub use changes::{ConfigChange, LoadedConfig};
 pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
     ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
