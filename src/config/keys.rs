@@ -10,7 +10,7 @@ use crate::telemetry::logging::LogFormat;
 
 /// One key and how its value is read into the configuration.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct ConfigKey {
     /// Table of the file.
     pub section: &'static str,
     /// Key in the table.
@@ -39,7 +39,7 @@ type Read<T> = fn(&mut T, Raw<'_>) -> Result<(), ConfigProblem>;
 /// Section, name, field of [`Config`], and how its value is read.
 macro_rules! key {
     ($section:literal, $name:literal, $($field:ident).+, $read:expr) => {
-        Key {
+        ConfigKey {
             section: $section,
             name: $name,
             path: concat!($section, ".", $name),
@@ -86,7 +86,7 @@ const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
 /// Every key outside `[validate.metrics]`, in the order of config.toml.
-pub(super) const KEYS: &[Key] = &[
+pub(super) const KEYS: &[ConfigKey] = &[
     key!("node", "name", node.name, |v| v.text()),
     key!("node", "data_dir", node.data_dir, |v| v.text().map(PathBuf::from)),
     key!("mqtt", "listen", mqtt.listen, |v| v.address()),
@@ -208,7 +208,7 @@ pub(super) const RELOADABLE: &[&str] = &[
 ];
 
 /// The key of that name in that section.
-pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+pub(super) fn find(section: &str, name: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
