@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::keys::{self, METRIC_KEYS};
 use crate::config::sections::Config;
-use crate::config::value::Raw;
+use crate::config::value::RawValue;
 use crate::core::settings::MetricRange;
 
 /// Environment variables that begin so, and hold a `__`, are settings.
@@ -100,12 +100,12 @@ impl<'a> Document<'a> {
                     }
                 }
             } else {
-                self.value(origin, section, key, Raw::Toml(value.get_ref()));
+                self.value(origin, section, key, RawValue::Toml(value.get_ref()));
             }
         }
     }
 
-    fn value(&mut self, origin: ConfigOrigin, section: &str, name: &str, value: Raw<'_>) {
+    fn value(&mut self, origin: ConfigOrigin, section: &str, name: &str, value: RawValue<'_>) {
         let key = format!("{section}.{name}");
         let result = match keys::find(section, name) {
             Some(found) => (found.read)(&mut self.config, value),
@@ -136,12 +136,12 @@ impl<'a> Document<'a> {
             self.config.validate.metrics.entry(metric.to_owned()).or_default();
             for (name, value) in table {
                 let origin = self.line_of(name.span().start);
-                self.metric_value(origin, metric, name.get_ref(), Raw::Toml(value.get_ref()));
+                self.metric_value(origin, metric, name.get_ref(), RawValue::Toml(value.get_ref()));
             }
         }
     }
 
-    fn metric_value(&mut self, origin: ConfigOrigin, metric: &str, name: &str, value: Raw<'_>) {
+    fn metric_value(&mut self, origin: ConfigOrigin, metric: &str, name: &str, value: RawValue<'_>) {
         let key = format!("validate.metrics.{metric}.{name}");
         let range: &mut MetricRange = self.config.validate.metrics.entry(metric.to_owned()).or_default();
         let result = match METRIC_KEYS.iter().find(|key| key.name == name) {
@@ -167,12 +167,12 @@ impl<'a> Document<'a> {
                 ["validate", "metrics", ref name @ .., key] if !name.is_empty() => {
                     let metric = self.metric_named(&name.join("__"));
                     self.set.entry(format!("validate.metrics.{metric}")).or_insert_with(|| origin.clone());
-                    self.metric_value(origin, &metric, key, Raw::Text(&value));
+                    self.metric_value(origin, &metric, key, RawValue::Text(&value));
                 }
                 [outer, inner, key] if keys::is_section(&format!("{outer}.{inner}")) => {
-                    self.value(origin, &format!("{outer}.{inner}"), key, Raw::Text(&value));
+                    self.value(origin, &format!("{outer}.{inner}"), key, RawValue::Text(&value));
                 }
-                [section, key] if keys::is_section(section) => self.value(origin, section, key, Raw::Text(&value)),
+                [section, key] if keys::is_section(section) => self.value(origin, section, key, RawValue::Text(&value)),
                 [section, ..] => {
                     let near = keys::suggest_section(section).filter(|near| near != section);
                     let expected = suggestion(near, "WEIR_SECTION__KEY with a section and a key of config.toml");

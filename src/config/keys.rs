@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::fault::ConfigProblem;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
-use crate::config::value::{Raw, at_least_ms};
+use crate::config::value::{RawValue, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
 
@@ -34,7 +34,7 @@ pub(super) struct MetricKey {
     pub read: Read<MetricRange>,
 }
 
-type Read<T> = fn(&mut T, Raw<'_>) -> Result<(), ConfigProblem>;
+type Read<T> = fn(&mut T, RawValue<'_>) -> Result<(), ConfigProblem>;
 
 /// Section, name, field of [`Config`], and how its value is read.
 macro_rules! key {
@@ -52,8 +52,8 @@ macro_rules! key {
 
 fn put<T>(
     slot: &mut T,
-    value: Raw<'_>,
-    read: impl FnOnce(Raw<'_>) -> Result<T, ConfigProblem>,
+    value: RawValue<'_>,
+    read: impl FnOnce(RawValue<'_>) -> Result<T, ConfigProblem>,
 ) -> Result<(), ConfigProblem> {
     *slot = read(value)?;
     Ok(())

@@ -10,7 +10,7 @@ use crate::config::fault::ConfigProblem;
 
 /// A value before its key has given it a type.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Raw<'a> {
+pub(super) enum RawValue<'a> {
     /// From a TOML document.
     Toml(&'a DeValue<'a>),
     /// From an environment variable: text without quotes.
@@ -24,12 +24,12 @@ const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h
 const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
 const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
 
-impl<'a> Raw<'a> {
+impl<'a> RawValue<'a> {
     /// The value as a message quotes it.
     fn shown(self) -> String {
         match self {
-            Raw::Text(text) => format!("{text:?}"),
-            Raw::Toml(value) => match value {
+            RawValue::Text(text) => format!("{text:?}"),
+            RawValue::Toml(value) => match value {
                 DeValue::String(text) => format!("{text:?}"),
                 DeValue::Integer(number) => number.to_string(),
                 DeValue::Float(number) => number.to_string(),
@@ -47,8 +47,8 @@ impl<'a> Raw<'a> {
 
     fn as_text(self) -> Option<&'a str> {
         match self {
-            Raw::Text(text) => Some(text),
-            Raw::Toml(value) => value.as_str(),
+            RawValue::Text(text) => Some(text),
+            RawValue::Toml(value) => value.as_str(),
         }
     }
 
@@ -60,8 +60,8 @@ impl<'a> Raw<'a> {
     /// `true` or `false`.
     pub fn switch(self) -> Result<bool, ConfigProblem> {
         let found = match self {
-            Raw::Text(text) => text.parse().ok(),
-            Raw::Toml(value) => value.as_bool(),
+            RawValue::Text(text) => text.parse().ok(),
+            RawValue::Toml(value) => value.as_bool(),
         };
         found.ok_or_else(|| self.not("a switch", "true or false"))
     }
@@ -85,9 +85,9 @@ impl<'a> Raw<'a> {
     /// A whole number within `range`.
     pub fn whole<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, ConfigProblem> {
         let number = match self {
-            Raw::Text(text) => text.parse::<u64>().ok(),
-            Raw::Toml(DeValue::Integer(number)) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
-            Raw::Toml(_) => None,
+            RawValue::Text(text) => text.parse::<u64>().ok(),
+            RawValue::Toml(DeValue::Integer(number)) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            RawValue::Toml(_) => None,
         };
         let expected = || format!("a whole number from {} to {}", range.start(), range.end());
         let number = number.ok_or_else(|| self.not("such a number", expected()))?;
@@ -108,10 +108,10 @@ impl<'a> Raw<'a> {
     /// A finite number.
     pub fn number(self) -> Result<f64, ConfigProblem> {
         let number = match self {
-            Raw::Text(text) => text.parse::<f64>().ok(),
-            Raw::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
-            Raw::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
-            Raw::Toml(_) => None,
+            RawValue::Text(text) => text.parse::<f64>().ok(),
+            RawValue::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
+            RawValue::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
+            RawValue::Toml(_) => None,
         };
         number
             .filter(|number| number.is_finite())
@@ -209,7 +209,7 @@ impl<'a> Raw<'a> {
 
     fn unitless(self, what: &str, expected: &str) -> ConfigProblem {
         match self {
-            Raw::Toml(DeValue::Integer(number)) => ConfigProblem::new(format!("{number} has no unit"), expected),
+            RawValue::Toml(DeValue::Integer(number)) => ConfigProblem::new(format!("{number} has no unit"), expected),
             _ => self.not(what, expected),
         }
     }
@@ -233,14 +233,14 @@ impl<'a> Raw<'a> {
     /// Strings: a TOML list; in the environment also separated by commas.
     pub fn texts(self) -> Result<Vec<String>, ConfigProblem> {
         match self {
-            Raw::Text(text) if text.trim_start().starts_with('[') => match DeValue::parse(text.trim()) {
+            RawValue::Text(text) if text.trim_start().starts_with('[') => match DeValue::parse(text.trim()) {
                 Ok(value) => strings(value.get_ref()).ok_or_else(|| self.not("such a list", LIST_FORM)),
                 Err(_) => Err(self.not("a list", LIST_FORM)),
             },
-            Raw::Text(text) => {
+            RawValue::Text(text) => {
                 Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             }
-            Raw::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
+            RawValue::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
         }
     }
 
@@ -290,11 +290,11 @@ mod tests {
     use super::*;
 
     fn duration(text: &str) -> Result<i64, String> {
-        Raw::Text(text).duration_ms(0..=LONGEST_MS).map_err(|problem| problem.wrong)
+        RawValue::Text(text).duration_ms(0..=LONGEST_MS).map_err(|problem| problem.wrong)
     }
 
     fn size(text: &str) -> Result<u64, String> {
-        Raw::Text(text).size_bytes(0..=u64::MAX).map_err(|problem| problem.wrong)
+        RawValue::Text(text).size_bytes(0..=u64::MAX).map_err(|problem| problem.wrong)
     }
 
     #[test]
@@ -315,8 +315,8 @@ mod tests {
 
     #[test]
     fn off_is_a_duration_only_where_it_may_be() {
-        assert_eq!(Raw::Text("off").duration_or_off_ms::<i64>(at_least_ms(1)), Ok(None));
-        assert_eq!(Raw::Text("2s").duration_or_off_ms::<u64>(at_least_ms(1)), Ok(Some(2_000)));
+        assert_eq!(RawValue::Text("off").duration_or_off_ms::<i64>(at_least_ms(1)), Ok(None));
+        assert_eq!(RawValue::Text("2s").duration_or_off_ms::<u64>(at_least_ms(1)), Ok(Some(2_000)));
         assert!(duration("off").is_err());
     }
 
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn lists_in_the_environment() {
-        let list = |text| Raw::Text(text).texts().ok();
+        let list = |text| RawValue::Text(text).texts().ok();
         let items = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>());
         assert_eq!(list("a, b"), items(&["a", "b"]));
         assert_eq!(list(""), items(&[]));
@@ -344,7 +344,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,24}") {
-            let raw = Raw::Text(&text);
+            let raw = RawValue::Text(&text);
             let _ = (raw.duration_ms::<u64>(at_least_ms(0)), raw.size_bytes::<usize>(0..=u64::MAX), raw.texts());
             let _ = (raw.whole::<u16>(0..=9), raw.number(), raw.address(), raw.switch());
         }
