@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::secret_file;
 use super::tokens::{Role, Token, TokenList, TokensError};
 use crate::clock::Clock;
-use crate::config::{Http, MetricsAccess};
+use crate::config::{HttpConfig, MetricsAccess};
 
 /// Time between two looks at the clock, which may be set, while something waits for a token to expire.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ impl HttpPolicy {
     ///
     /// # Errors
     /// It cannot be read, or has faults.
-    pub fn load(config: &Http) -> Result<Self, TokensError> {
+    pub fn load(config: &HttpConfig) -> Result<Self, TokensError> {
         Ok(Self {
             tokens: config.auth.tokens.as_deref().map(TokenList::load).transpose()?,
             anonymous: config.allows_anonymous(),
@@ -37,7 +37,7 @@ impl HttpPolicy {
     }
 
     /// What should be looked at, although weir does as it is told.
-    pub fn warnings(&self, config: &Http) -> Vec<String> {
+    pub fn warnings(&self, config: &HttpConfig) -> Vec<String> {
         let mut warnings = Vec::new();
         for (key, address) in config.exposed() {
             if self.anonymous {

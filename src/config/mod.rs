@@ -18,8 +18,9 @@ pub use crate::telemetry::logging::LogFormat;
 pub use changes::{ConfigChange, LoadedConfig};
 pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
-    ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
-    Mqtt, MqttAuth, MqttTls, Node, OnDeniedPublish, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
+    ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
+    JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,
+    OnDeniedPublish, OutputConfig, RatesConfig, SimulatorConfig, StateConfig, TlsFiles, ValidateConfig, WindowConfig,
 };
 
 use document::Document;

@@ -82,7 +82,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn bind(config: &config::Http, state: State) -> Result<Self, BindError> {
+    pub async fn bind(config: &config::HttpConfig, state: State) -> Result<Self, BindError> {
         let (listener, address) = bind("http.listen", config.listen)?;
         Ok(Self { listener, address, secure: None, state })
     }

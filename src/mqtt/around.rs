@@ -21,13 +21,13 @@ use super::timeline::Timeline;
 use super::topic::IngestTopics;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
-use crate::config::{Ingest, Mqtt};
+use crate::config::{IngestConfig, MqttConfig};
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Door {
-    pub config: Mqtt,
+    pub config: MqttConfig,
     pub broker: Arc<Broker>,
     pub gate: Gate,
     pub ingest: IngestTopics,
@@ -40,8 +40,8 @@ pub(crate) struct Door {
 impl Door {
     /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
     pub fn new(
-        config: &Mqtt,
-        ingest: &Ingest,
+        config: &MqttConfig,
+        ingest: &IngestConfig,
         journal: Arc<dyn Journal>,
         access: Arc<Access>,
         clock: Arc<dyn Clock>,

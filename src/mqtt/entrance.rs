@@ -16,7 +16,7 @@ use super::service;
 use super::session_store::SessionStore;
 use crate::access::Policy;
 use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
-use crate::config::Rates;
+use crate::config::RatesConfig;
 use crate::log::Lsn;
 use crate::telemetry::audit::AuditActor;
 use crate::tls::Revoked;
@@ -170,7 +170,7 @@ impl Entrance {
     }
 
     /// How fast clients may send from now on.
-    pub fn set_rates(&self, rates: Rates) {
+    pub fn set_rates(&self, rates: RatesConfig) {
         self.0.door.rates.set(rates);
     }
 

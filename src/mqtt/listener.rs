@@ -20,7 +20,7 @@ use super::system;
 use crate::access::Access;
 use crate::admission;
 use crate::clock::SystemClock;
-use crate::config::{Ingest, Mqtt};
+use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::tls::{Endpoint, HandshakeError};
 
@@ -78,13 +78,18 @@ pub struct Server {
 impl Server {
     /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
     /// and after the metrics recorder is installed.
-    pub async fn bind(config: &Mqtt, ingest: &Ingest, journal: Log, access: Arc<Access>) -> Result<Self, MqttError> {
+    pub async fn bind(
+        config: &MqttConfig,
+        ingest: &IngestConfig,
+        journal: Log,
+        access: Arc<Access>,
+    ) -> Result<Self, MqttError> {
         Self::bind_to(config, ingest, Arc::new(journal), access).await
     }
 
     pub(crate) async fn bind_to(
-        config: &Mqtt,
-        ingest: &Ingest,
+        config: &MqttConfig,
+        ingest: &IngestConfig,
         journal: Arc<dyn Journal>,
         access: Arc<Access>,
     ) -> Result<Self, MqttError> {

@@ -28,8 +28,8 @@ fn add(path: &Path, name: &str, role: Role, expires_ms: Option<i64>) -> String {
     secret
 }
 
-fn config(path: &Path, allow_anonymous: Option<bool>) -> Http {
-    let mut config = Http { allow_anonymous, ..Http::default() };
+fn config(path: &Path, allow_anonymous: Option<bool>) -> HttpConfig {
+    let mut config = HttpConfig { allow_anonymous, ..HttpConfig::default() };
     config.auth.tokens = Some(path.to_owned());
     config
 }
@@ -56,7 +56,7 @@ fn roles_expiry_and_what_is_no_token() {
 
 #[test]
 fn anonymous_requests_where_they_are_allowed() {
-    let open = HttpPolicy::load(&Http::default()).unwrap();
+    let open = HttpPolicy::load(&HttpConfig::default()).unwrap();
     // Somebody's proxy may send credentials of its own: without tokens nobody looks at them.
     for secret in [None, Some("anything")] {
         assert_eq!(open.judge(secret, Role::Operate, 0), Ok(Caller::default()));
@@ -84,7 +84,7 @@ fn warnings() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");
     std::fs::write(&path, "").unwrap();
-    let check = |mut config: Http, listen: &str, expected: &[&str]| {
+    let check = |mut config: HttpConfig, listen: &str, expected: &[&str]| {
         config.listen = listen.parse().unwrap();
         let warnings = HttpPolicy::load(&config).unwrap().warnings(&config);
         assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
@@ -97,13 +97,13 @@ fn warnings() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
     chmod(0o600);
-    check(Http::default(), "127.0.0.1:80", &[]);
+    check(HttpConfig::default(), "127.0.0.1:80", &[]);
     check(config(&path, None), "127.0.0.1:80", &["there are no tokens"]);
     check(config(&path, Some(true)), "127.0.0.1:80", &[]);
     add(&path, "a", Role::Read, None);
     check(config(&path, None), "127.0.0.1:80", &[]);
     check(config(&path, None), "0.0.0.0:80", &["http.listen: tokens reach 0.0.0.0:80 unencrypted"]);
-    let open = Http { allow_anonymous: Some(true), ..Http::default() };
+    let open = HttpConfig { allow_anonymous: Some(true), ..HttpConfig::default() };
     check(open, "0.0.0.0:80", &["whoever reaches 0.0.0.0:80 may use"]);
     chmod(0o644);
     check(config(&path, None), "127.0.0.1:80", &["every user of this machine may read"]);

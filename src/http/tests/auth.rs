@@ -14,7 +14,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(set: impl FnOnce(&mut crate::config::Http)) -> Self {
+    fn new(set: impl FnOnce(&mut crate::config::HttpConfig)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("tokens");
         let add = |name: &str, role, expires_ms| {
