@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::WARN_BEFORE_DAYS;
 use super::certificate::Facts;
 use super::error::TlsError;
-use super::load::{Loaded, Stamp, load, open_key, overdue, stamp};
+use super::load::{LoadedTls, Stamp, load, open_key, overdue, stamp};
 use super::refused::telling;
 use super::revocation::{ListFacts, Revoked};
 use crate::admission::PendingConnections;
@@ -88,7 +88,7 @@ pub struct ListStatus {
 pub struct Ready {
     files: TlsFiles,
     found: Stamp,
-    loaded: Loaded,
+    loaded: LoadedTls,
 }
 
 impl std::fmt::Debug for Ready {
@@ -159,7 +159,7 @@ impl Endpoint {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TlsError> {
         let found = stamp(files);
-        let Loaded { config, facts, lists } = load(files, protocols)?;
+        let LoadedTls { config, facts, lists } = load(files, protocols)?;
         if let Some(warning) = open_key(files) {
             tracing::warn!(listener, "{warning}");
         }
@@ -265,7 +265,7 @@ impl Endpoint {
 
     /// New connections use this certificate from now on, and are judged by these authorities and revocation lists.
     pub fn take(&self, ready: Ready) {
-        let Ready { files, found, loaded: Loaded { config, facts, lists } } = ready;
+        let Ready { files, found, loaded: LoadedTls { config, facts, lists } } = ready;
         let mut state = self.lock();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         (state.tried, state.seen) = (found.clone(), found);

@@ -26,7 +26,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_LISTS_BYTES: u64 = 8 << 20;
 
 /// What was made of the files.
-pub(super) struct Loaded {
+pub(super) struct LoadedTls {
     pub config: Arc<ServerConfig>,
     pub facts: Facts,
     /// What the revocation lists of client certificates say; `None`: there are none.
@@ -47,7 +47,7 @@ pub fn check(files: &TlsFiles, now_ms: i64) -> Findings {
     let mut findings = Findings::default();
     match load(files, &[]) {
         Err(error) => findings.faults.push(error.to_string()),
-        Ok(Loaded { facts, lists, .. }) => {
+        Ok(LoadedTls { facts, lists, .. }) => {
             if let Some(wrong) = facts.wrong_at(now_ms) {
                 findings.faults.push(TlsError::Time { path: files.cert.clone(), wrong }.to_string());
             } else if facts.days_left(now_ms) < WARN_BEFORE_DAYS {
@@ -77,7 +77,7 @@ pub(super) fn open_key(files: &TlsFiles) -> Option<String> {
 }
 
 /// Loads the files. `protocols` are ALPN's names; none: any are taken.
-pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Loaded, TlsError> {
+pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<LoadedTls, TlsError> {
     let chain = certificates(&files.cert)?;
     let facts = read_chain(&chain).map_err(|flaw| match flaw {
         Flaw::Unreadable(position, wrong) => {
@@ -101,7 +101,7 @@ pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Loaded, TlsE
     };
     let mut config = builder.with_single_cert(chain, key).map_err(refused)?;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Ok(Loaded { config: Arc::new(config), facts, lists })
+    Ok(LoadedTls { config: Arc::new(config), facts, lists })
 }
 
 /// What verifies client certificates, with what the revocation lists say.
