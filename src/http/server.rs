@@ -26,7 +26,7 @@ use crate::config;
 use crate::http::router::router;
 use crate::http::state::State;
 use crate::telemetry::{names, recorder};
-use crate::tls::Endpoint;
+use crate::tls::TlsEndpoint;
 
 /// Connections at a time. Beyond it the one goes that has waited longest with its next request; else the new one gets a
 /// short 503.
@@ -64,7 +64,7 @@ pub struct BindError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    secure: Option<(TcpListener, SocketAddr, Arc<Endpoint>)>,
+    secure: Option<(TcpListener, SocketAddr, Arc<TlsEndpoint>)>,
     state: State,
 }
 
@@ -91,7 +91,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, BindError> {
+    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<TlsEndpoint>) -> Result<Self, BindError> {
         let (listener, address) = bind("http.tls.listen", address)?;
         self.secure = Some((listener, address, endpoint));
         Ok(self)
@@ -160,7 +160,7 @@ struct Connections {
 }
 
 impl Connections {
-    async fn accept_all(&self, listener: &TcpListener, tls: Option<&Arc<Endpoint>>) {
+    async fn accept_all(&self, listener: &TcpListener, tls: Option<&Arc<TlsEndpoint>>) {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => self.serve(stream, address, tls),
@@ -172,7 +172,7 @@ impl Connections {
         }
     }
 
-    fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<Endpoint>>) {
+    fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<TlsEndpoint>>) {
         let now = std::time::Instant::now();
         // A place that was made for another is not free.
         let permit = match Arc::strong_count(&self.promised) {
@@ -266,7 +266,7 @@ impl Patience {
 }
 
 impl Connection {
-    async fn shake_and_run(self, stream: TcpStream, endpoint: Option<Arc<Endpoint>>) {
+    async fn shake_and_run(self, stream: TcpStream, endpoint: Option<Arc<TlsEndpoint>>) {
         let address = self.address;
         let Some(endpoint) = endpoint else { return self.run(stream).await };
         let shaken = self.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;

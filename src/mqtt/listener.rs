@@ -22,7 +22,7 @@ use crate::admission;
 use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
-use crate::tls::{Endpoint, HandshakeError};
+use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -55,11 +55,11 @@ pub enum MqttError {
 struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    tls: Option<Arc<Endpoint>>,
+    tls: Option<Arc<TlsEndpoint>>,
 }
 
 impl Listener {
-    fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
+    fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<TlsEndpoint>>) -> Result<Self, MqttError> {
         let failed = |error| MqttError::Bind { key, address, error };
         let socket = admission::listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -102,7 +102,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, MqttError> {
+    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<TlsEndpoint>) -> Result<Self, MqttError> {
         self.entrance.set_revoked(endpoint.revoked());
         self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint))?);
         Ok(self)
@@ -225,7 +225,7 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
 
 struct Acceptor<'a> {
     entrance: &'a Entrance,
-    tls: Option<Arc<Endpoint>>,
+    tls: Option<Arc<TlsEndpoint>>,
     warned: Option<Instant>,
 }
 
@@ -264,7 +264,7 @@ impl Acceptor<'_> {
 async fn serve_tls(
     stream: TcpStream,
     address: SocketAddr,
-    endpoint: &Endpoint,
+    endpoint: &TlsEndpoint,
     entrance: &Entrance,
     admission: Admission,
 ) {

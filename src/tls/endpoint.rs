@@ -26,16 +26,16 @@ use crate::telemetry::names;
 const REMINDER_MS: i64 = 86_400_000;
 
 /// The certificate of one listener. New connections use the newest one that could be loaded; open ones keep theirs.
-pub struct Endpoint {
+pub struct TlsEndpoint {
     listener: &'static str,
     protocols: &'static [&'static [u8]],
     clock: Arc<dyn Clock>,
     handshakes: Arc<PendingConnections>,
     current: RwLock<Arc<ServerConfig>>,
-    state: Mutex<State>,
+    state: Mutex<EndpointState>,
 }
 
-struct State {
+struct EndpointState {
     files: TlsFiles,
     facts: Facts,
     lists: Option<ListFacts>,
@@ -138,13 +138,13 @@ impl HandshakeError {
     }
 }
 
-impl std::fmt::Debug for Endpoint {
+impl std::fmt::Debug for TlsEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
-impl Endpoint {
+impl TlsEndpoint {
     /// Loads the files of the listener called `listener`, which has at most `max_handshakes` in progress. `protocols`
     /// are ALPN's names; none: any are taken. A certificate outside its time is used all the same, and said loudly: at
     /// start there is no other, and a box whose clock lost the time must still be reachable.
@@ -164,7 +164,7 @@ impl Endpoint {
             tracing::warn!(listener, "{warning}");
         }
         let now_ms = clock.now_ms();
-        let state = State {
+        let state = EndpointState {
             files: files.clone(),
             facts,
             lists,
@@ -188,12 +188,12 @@ impl Endpoint {
         Ok(Arc::new(endpoint))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, EndpointState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, state: &State) {
-        let State { facts, lists, files, .. } = state;
+    fn announce(&self, state: &EndpointState) {
+        let EndpointState { facts, lists, files, .. } = state;
         gauge!(names::TLS_EXPIRY, "listener" => self.listener).set(facts.not_after_s as f64);
         gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(0.0);
         let days = facts.days_left(self.clock.now_ms());
@@ -215,7 +215,7 @@ impl Endpoint {
         gauge!(names::TLS_CRL_REVOKED, "listener" => listener).set(revoked as f64);
     }
 
-    fn remind(&self, state: &mut State) {
+    fn remind(&self, state: &mut EndpointState) {
         let now_ms = self.clock.now_ms();
         let listener = self.listener;
         if let Some(wrong) = state.lists.as_ref().and_then(|lists| overdue(lists, now_ms))

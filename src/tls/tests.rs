@@ -66,9 +66,9 @@ fn files(directory: &Path, cert: &str, key: &str) -> TlsFiles {
     files
 }
 
-fn endpoint(files: &TlsFiles) -> (Arc<Endpoint>, Arc<Fixed>) {
+fn endpoint(files: &TlsFiles) -> (Arc<TlsEndpoint>, Arc<Fixed>) {
     let clock = Arc::new(Fixed(AtomicI64::new(NOW_MS)));
-    (Endpoint::load("mqtt", files, &[], 10, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
+    (TlsEndpoint::load("mqtt", files, &[], 10, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
 }
 
 #[track_caller]
