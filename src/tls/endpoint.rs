@@ -52,7 +52,7 @@ struct EndpointState {
 
 /// What `/api/v1/status` says about a certificate. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Status {
+pub struct CertificateStatus {
     /// `mqtt` or `http`.
     pub listener: &'static str,
     /// Whose the certificate in use is.
@@ -300,7 +300,7 @@ impl TlsEndpoint {
     }
 
     /// The certificate in use.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> CertificateStatus {
         let state = self.lock();
         let now_ms = self.clock.now_ms();
         let lists = state.lists.as_ref().map(|lists| ListStatus {
@@ -309,7 +309,7 @@ impl TlsEndpoint {
             next_update: lists.next_update_s.saturating_mul(1_000),
             overdue: lists.is_overdue(now_ms),
         });
-        Status {
+        CertificateStatus {
             listener: self.listener,
             subject: state.facts.subject.clone(),
             not_before: state.facts.not_before_s.saturating_mul(1_000),
