@@ -68,12 +68,12 @@ pub struct CertificateStatus {
     /// Why the files as they are now could not be loaded; `null` while the certificate in use is the one in the files.
     pub error: Option<String>,
     /// The revocation lists of client certificates; `null`: none are used.
-    pub client_crl: Option<ListStatus>,
+    pub client_crl: Option<CrlStatus>,
 }
 
 /// What `/api/v1/status` says about revocation lists. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ListStatus {
+pub struct CrlStatus {
     /// How many lists are used.
     pub lists: usize,
     /// Certificates that they revoke.
@@ -303,7 +303,7 @@ impl TlsEndpoint {
     pub fn status(&self) -> CertificateStatus {
         let state = self.lock();
         let now_ms = self.clock.now_ms();
-        let lists = state.lists.as_ref().map(|lists| ListStatus {
+        let lists = state.lists.as_ref().map(|lists| CrlStatus {
             lists: lists.lists,
             revoked: lists.revoked.len(),
             next_update: lists.next_update_s.saturating_mul(1_000),

@@ -10,7 +10,7 @@ mod revocation;
 
 pub use certificate::client_user;
 pub use client::trusting;
-pub use endpoint::{CertificateStatus, HandshakeError, ListStatus, TlsEndpoint};
+pub use endpoint::{CertificateStatus, CrlStatus, HandshakeError, TlsEndpoint};
 pub use error::TlsError;
 pub use load::{Findings, check};
 pub use revocation::{CertificateId, Revoked};

@@ -70,10 +70,10 @@ fn lists_say_who_is_revoked() {
     let revoked = endpoint.revoked();
     assert!(revoked.contains(&id(&bad)) && !revoked.contains(&id(&good)) && !revoked.contains(&id(&strange)));
     let next_update = NOW_MS + 365 * DAY_MS;
-    let status = ListStatus { lists: 1, revoked: 1, next_update, overdue: false };
+    let status = CrlStatus { lists: 1, revoked: 1, next_update, overdue: false };
     assert_eq!(endpoint.status().client_crl, Some(status.clone()));
     clock.0.store(next_update + DAY_MS, Ordering::Relaxed);
-    assert_eq!(endpoint.status().client_crl, Some(ListStatus { overdue: true, ..status }));
+    assert_eq!(endpoint.status().client_crl, Some(CrlStatus { overdue: true, ..status }));
     assert!(endpoint.revoked().contains(&id(&bad)), "it is used all the same");
 }
 
@@ -114,7 +114,7 @@ fn of_several_lists_of_one_issuer_the_newest_counts() {
     let (endpoint, _) = endpoint(&files);
     assert!(!endpoint.revoked().contains(&id(&held)), "it is taken again");
     assert!(endpoint.revoked().contains(&id(&bad)), "an intermediate authority's list, whose certificate clients send");
-    let expected = ListStatus { lists: 2, revoked: 1, next_update: NOW_MS + (365 * 2) * DAY_MS, overdue: false };
+    let expected = CrlStatus { lists: 2, revoked: 1, next_update: NOW_MS + (365 * 2) * DAY_MS, overdue: false };
     assert_eq!(endpoint.status().client_crl, Some(expected));
 }
 
