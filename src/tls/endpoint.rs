@@ -16,7 +16,7 @@ use super::certificate::Facts;
 use super::error::TlsError;
 use super::load::{LoadedTls, Stamp, load, open_key, overdue, stamp};
 use super::refused::telling;
-use super::revocation::{ListFacts, Revoked};
+use super::revocation::{CrlFacts, Revoked};
 use crate::admission::PendingConnections;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
@@ -38,7 +38,7 @@ pub struct TlsEndpoint {
 struct EndpointState {
     files: TlsFiles,
     facts: Facts,
-    lists: Option<ListFacts>,
+    lists: Option<CrlFacts>,
     loaded_ms: i64,
     error: Option<String>,
     /// The files as they were when they were last looked into.
@@ -198,7 +198,7 @@ impl TlsEndpoint {
         gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(0.0);
         let days = facts.days_left(self.clock.now_ms());
         tracing::info!(listener = self.listener, subject = %facts.subject, days_left = days, "certificate loaded");
-        if let Some(ListFacts { lists, revoked, warnings, .. }) = lists {
+        if let Some(CrlFacts { lists, revoked, warnings, .. }) = lists {
             let (file, revoked) = (files.client_crl.display(), revoked.len());
             tracing::info!(listener = self.listener, lists, revoked, "revocation lists loaded");
             warnings.iter().for_each(|warning| tracing::warn!(listener = self.listener, %file, "{warning}"));
@@ -206,7 +206,7 @@ impl TlsEndpoint {
         self.announce_lists(lists.as_ref());
     }
 
-    fn announce_lists(&self, lists: Option<&ListFacts>) {
+    fn announce_lists(&self, lists: Option<&CrlFacts>) {
         let listener = self.listener;
         // None any more is as good as one that holds for ever.
         let next_update = lists.map_or(f64::INFINITY, |lists| lists.next_update_s as f64);

@@ -17,7 +17,7 @@ use super::WARN_BEFORE_DAYS;
 use super::certificate::{Facts, Flaw, read_chain};
 use super::error::TlsError;
 use super::refused::Noting;
-use super::revocation::{ListFacts, read_lists};
+use super::revocation::{CrlFacts, read_lists};
 use crate::config::{ClientCertificates, TlsFiles};
 
 /// Larger files are refused: the root lists of whole operating systems have a quarter of that.
@@ -30,7 +30,7 @@ pub(super) struct LoadedTls {
     pub config: Arc<ServerConfig>,
     pub facts: Facts,
     /// What the revocation lists of client certificates say; `None`: there are none.
-    pub lists: Option<ListFacts>,
+    pub lists: Option<CrlFacts>,
 }
 
 /// What `weir check` says about a listener's files.
@@ -63,7 +63,7 @@ pub fn check(files: &TlsFiles, now_ms: i64) -> Findings {
 }
 
 /// What is to be said of revocation lists that should have been replaced by now.
-pub(super) fn overdue(lists: &ListFacts, now_ms: i64) -> Option<String> {
+pub(super) fn overdue(lists: &CrlFacts, now_ms: i64) -> Option<String> {
     let wanted = || jiff::Timestamp::from_second(lists.next_update_s).map_or_else(|_| "?".into(), |at| at.to_string());
     let told = "should have been replaced by";
     lists.is_overdue(now_ms).then(|| format!("the revocation list {told} {}; it is used as it is", wanted()))
@@ -105,7 +105,7 @@ pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<LoadedTls, T
 }
 
 /// What verifies client certificates, with what the revocation lists say.
-type ClientVerifier = (Arc<dyn ClientCertVerifier>, Option<ListFacts>);
+type ClientVerifier = (Arc<dyn ClientCertVerifier>, Option<CrlFacts>);
 
 fn client_verifier(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<ClientVerifier>, TlsError> {
     if files.client_certificates == ClientCertificates::Off {
@@ -138,7 +138,7 @@ fn client_verifier(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Op
 fn revocation_lists(
     files: &TlsFiles,
     authorities: &[CertificateDer<'_>],
-) -> Result<Option<(Vec<CertificateRevocationListDer<'static>>, ListFacts)>, TlsError> {
+) -> Result<Option<(Vec<CertificateRevocationListDer<'static>>, CrlFacts)>, TlsError> {
     let path = &files.client_crl;
     if path.as_os_str().is_empty() {
         return Ok(None);

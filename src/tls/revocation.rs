@@ -70,7 +70,7 @@ impl FromIterator<CertificateId> for Revoked {
 
 /// What the lists of a file say.
 #[derive(Debug, Clone)]
-pub(super) struct ListFacts {
+pub(super) struct CrlFacts {
     /// How many count.
     pub lists: usize,
     /// When the first of them is to be replaced, Unix seconds.
@@ -81,7 +81,7 @@ pub(super) struct ListFacts {
     pub warnings: Vec<String>,
 }
 
-impl ListFacts {
+impl CrlFacts {
     /// Whether one of them should have been replaced by now.
     pub fn is_overdue(&self, now_ms: i64) -> bool {
         now_ms / 1_000 > self.next_update_s
@@ -96,7 +96,7 @@ impl ListFacts {
 pub(super) fn read_lists(
     ders: Vec<CertificateRevocationListDer<'static>>,
     authorities: &[CertificateDer<'_>],
-) -> Result<(Vec<CertificateRevocationListDer<'static>>, ListFacts), String> {
+) -> Result<(Vec<CertificateRevocationListDer<'static>>, CrlFacts), String> {
     let parsed = |(_, certificate)| certificate;
     let authorities: Vec<X509Certificate<'_>> =
         authorities.iter().filter_map(|der| X509Certificate::from_der(der).ok().map(parsed)).collect();
@@ -119,7 +119,7 @@ pub(super) fn read_lists(
         revoked.extend(list.iter_revoked_certificates().map(|one| CertificateId::new(issuer, one.raw_serial())));
         counted.insert(*index);
     }
-    let facts = ListFacts { lists: counted.len(), next_update_s, revoked: Revoked(Arc::new(revoked)), warnings };
+    let facts = CrlFacts { lists: counted.len(), next_update_s, revoked: Revoked(Arc::new(revoked)), warnings };
     drop(lists);
     let kept = ders.into_iter().enumerate().filter(|(index, _)| counted.contains(index)).map(|(_, der)| der);
     Ok((kept.collect(), facts))
