@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::WARN_BEFORE_DAYS;
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 use super::error::TlsError;
 use super::load::{LoadedTls, Stamp, load, open_key, overdue, stamp};
 use super::refused::telling;
@@ -37,7 +37,7 @@ pub struct TlsEndpoint {
 
 struct EndpointState {
     files: TlsFiles,
-    facts: Facts,
+    facts: CertificateFacts,
     lists: Option<CrlFacts>,
     loaded_ms: i64,
     error: Option<String>,

@@ -14,7 +14,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::WARN_BEFORE_DAYS;
-use super::certificate::{Facts, Flaw, read_chain};
+use super::certificate::{CertificateFacts, Flaw, read_chain};
 use super::error::TlsError;
 use super::refused::Noting;
 use super::revocation::{CrlFacts, read_lists};
@@ -28,7 +28,7 @@ const MAX_LISTS_BYTES: u64 = 8 << 20;
 /// What was made of the files.
 pub(super) struct LoadedTls {
     pub config: Arc<ServerConfig>,
-    pub facts: Facts,
+    pub facts: CertificateFacts,
     /// What the revocation lists of client certificates say; `None`: there are none.
     pub lists: Option<CrlFacts>,
 }
