@@ -85,13 +85,13 @@ pub struct CrlStatus {
 }
 
 /// A certificate that could be loaded and is not yet in use.
-pub struct Ready {
+pub struct PreparedCertificate {
     files: TlsFiles,
     found: Stamp,
     loaded: LoadedTls,
 }
 
-impl std::fmt::Debug for Ready {
+impl std::fmt::Debug for PreparedCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ready").field("subject", &self.loaded.facts.subject).finish_non_exhaustive()
     }
@@ -241,14 +241,14 @@ impl TlsEndpoint {
     ///
     /// # Errors
     /// They cannot be used, or their certificate is outside its time; the one in use stays, and the status says why.
-    pub fn prepare(&self, files: &TlsFiles) -> Result<Ready, TlsError> {
+    pub fn prepare(&self, files: &TlsFiles) -> Result<PreparedCertificate, TlsError> {
         let found = stamp(files);
         let loaded = load(files, self.protocols).and_then(|loaded| match loaded.facts.wrong_at(self.clock.now_ms()) {
             Some(wrong) => Err(TlsError::Time { path: files.cert.clone(), wrong }),
             None => Ok(loaded),
         });
         match loaded {
-            Ok(loaded) => Ok(Ready { files: files.clone(), found, loaded }),
+            Ok(loaded) => Ok(PreparedCertificate { files: files.clone(), found, loaded }),
             Err(error) => {
                 let mut state = self.lock();
                 if state.files == *files {
@@ -264,8 +264,8 @@ impl TlsEndpoint {
     }
 
     /// New connections use this certificate from now on, and are judged by these authorities and revocation lists.
-    pub fn take(&self, ready: Ready) {
-        let Ready { files, found, loaded: LoadedTls { config, facts, lists } } = ready;
+    pub fn take(&self, ready: PreparedCertificate) {
+        let PreparedCertificate { files, found, loaded: LoadedTls { config, facts, lists } } = ready;
         let mut state = self.lock();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         (state.tried, state.seen) = (found.clone(), found);
