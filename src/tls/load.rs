@@ -14,7 +14,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::WARN_BEFORE_DAYS;
-use super::certificate::{CertificateFacts, Flaw, read_chain};
+use super::certificate::{CertificateFacts, ChainError, read_chain};
 use super::error::TlsError;
 use super::refused::Noting;
 use super::revocation::{CrlFacts, read_lists};
@@ -80,10 +80,10 @@ pub(super) fn open_key(files: &TlsFiles) -> Option<String> {
 pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<LoadedTls, TlsError> {
     let chain = certificates(&files.cert)?;
     let facts = read_chain(&chain).map_err(|flaw| match flaw {
-        Flaw::Unreadable(position, wrong) => {
+        ChainError::Unreadable(position, wrong) => {
             TlsError::NoCertificate { path: files.cert.clone(), wrong: format!("certificate {position}: {wrong}") }
         }
-        Flaw::Order(position, subject) => TlsError::Chain { path: files.cert.clone(), position, subject },
+        ChainError::Order(position, subject) => TlsError::Chain { path: files.cert.clone(), position, subject },
     })?;
     let key = private_key(&files.key)?;
     let refused = |error: rustls::Error| match error {
