@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, TlsFiles};
 use weir::mqtt::Entrance;
-use weir::tls::{Findings, TlsEndpoint, TlsError};
+use weir::tls::{TlsEndpoint, TlsError, TlsFindings};
 
 use super::reload::{Apply, Part};
 
@@ -113,20 +113,20 @@ impl Part for Renewal {
 }
 
 /// `weir check`'s look at the files of the listeners that are on.
-pub fn check(config: &Config) -> Findings {
+pub fn check(config: &Config) -> TlsFindings {
     let sections = [
         ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
         ("http.tls", config.http.tls.listen, &config.http.tls.files),
     ];
-    let mut all = Findings::default();
+    let mut all = TlsFindings::default();
     for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
-        let Findings { faults, warnings } = look(files);
+        let TlsFindings { faults, warnings } = look(files);
         all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
         all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
     }
     all
 }
 
-fn look(files: &TlsFiles) -> Findings {
+fn look(files: &TlsFiles) -> TlsFindings {
     weir::tls::check(files, SystemClock.now_ms())
 }
