@@ -16,7 +16,7 @@ use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use super::WARN_BEFORE_DAYS;
 use super::certificate::{CertificateFacts, ChainError, read_chain};
 use super::error::TlsError;
-use super::refused::Noting;
+use super::refused::RecordingVerifier;
 use super::revocation::{CrlFacts, read_lists};
 use crate::config::{ClientCertificates, TlsFiles};
 
@@ -131,7 +131,7 @@ fn client_verifier(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Op
         }
         _ => wrong(error.to_string()),
     })?;
-    Ok(Some((Arc::new(Noting(verifier)), lists)))
+    Ok(Some((Arc::new(RecordingVerifier(verifier)), lists)))
 }
 
 /// The revocation lists for the handshakes, with what they say; `None` where no file is named.
