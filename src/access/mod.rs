@@ -23,7 +23,7 @@ use hashing::Hashing;
 use refusals::Refusals;
 use remembered::Remembered;
 
-use crate::tls::Revoked;
+use crate::tls::RevokedCertificates;
 
 pub use acl::{Acl, Permissions};
 pub use identity::Identity;
@@ -88,7 +88,7 @@ impl Access {
     }
 
     /// From now on these certificates are revoked, and no others. Open connections are for the caller to judge anew.
-    pub fn revoke(&self, revoked: Revoked) {
+    pub fn revoke(&self, revoked: RevokedCertificates) {
         self.change(|current| Policy { revoked, ..current.clone() });
     }
 

@@ -9,7 +9,7 @@ use super::password::StoredPassword;
 use super::secret_file;
 use super::users::{Users, default_roles};
 use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish};
-use crate::tls::{CertificateId, Revoked};
+use crate::tls::{CertificateId, RevokedCertificates};
 
 /// The role of clients without credentials.
 pub const ANONYMOUS_ROLE: &str = "anonymous";
@@ -38,7 +38,7 @@ pub struct Policy {
     /// What becomes of a denied publish of a 3.1.1 client.
     pub on_denied_publish: OnDeniedPublish,
     /// Client certificates that are no longer taken. [`super::Access`] keeps them: they come with the listener's files.
-    pub revoked: Revoked,
+    pub revoked: RevokedCertificates,
     /// What a person should look at, such as a file that everybody may read.
     pub warnings: Vec<String>,
 }
@@ -219,7 +219,7 @@ mod tests {
         check_renewed(&access.policy(), Some("ada"), &revoked, None);
         check_renewed(&access.policy(), Some("ada"), &Proof::Certificate(Some(other)), Some(&["a"]));
         assert_eq!(roles(access.policy().identity_of(&"pump".into(), &revoked).as_ref()), Some(vec!["device".into()]));
-        access.revoke(Revoked::default());
+        access.revoke(RevokedCertificates::default());
         check_renewed(&access.policy(), Some("ada"), &revoked, Some(&["a"]));
     }
 

@@ -19,7 +19,7 @@ use crate::admission::{AddressLimits, AddressPermit, PendingConnections, Pending
 use crate::config::RatesConfig;
 use crate::log::Lsn;
 use crate::telemetry::audit::AuditActor;
-use crate::tls::Revoked;
+use crate::tls::RevokedCertificates;
 
 /// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
 const EXTRA_SOCKETS: usize = 64;
@@ -183,7 +183,7 @@ impl Entrance {
 
     /// From now on these client certificates are revoked. Connections of clients that showed one end; as
     /// [`Entrance::set_policy`] otherwise.
-    pub fn set_revoked(&self, revoked: Revoked) {
+    pub fn set_revoked(&self, revoked: RevokedCertificates) {
         if self.0.door.access.policy().revoked == revoked {
             return;
         }

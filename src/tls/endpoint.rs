@@ -16,7 +16,7 @@ use super::certificate::CertificateFacts;
 use super::error::TlsError;
 use super::load::{LoadedTls, Stamp, load, open_key, overdue, stamp};
 use super::refused::telling;
-use super::revocation::{CrlFacts, Revoked};
+use super::revocation::{CrlFacts, RevokedCertificates};
 use crate::admission::PendingConnections;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
@@ -295,7 +295,7 @@ impl TlsEndpoint {
     }
 
     /// The client certificates that the lists in use revoke.
-    pub fn revoked(&self) -> Revoked {
+    pub fn revoked(&self) -> RevokedCertificates {
         self.lock().lists.as_ref().map(|lists| lists.revoked.clone()).unwrap_or_default()
     }
 

@@ -13,7 +13,7 @@ pub use client::trusting;
 pub use endpoint::{CertificateStatus, CrlStatus, HandshakeError, TlsEndpoint};
 pub use error::TlsError;
 pub use load::{TlsFindings, check};
-pub use revocation::{CertificateId, Revoked};
+pub use revocation::{CertificateId, RevokedCertificates};
 
 /// A certificate that ends sooner than this is warned about: most are replaced a month before.
 pub const WARN_BEFORE_DAYS: i64 = 30;

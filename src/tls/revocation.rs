@@ -43,9 +43,9 @@ impl CertificateId {
 
 /// The client certificates that the lists in use revoke. Clones share them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Revoked(Arc<HashSet<CertificateId>>);
+pub struct RevokedCertificates(Arc<HashSet<CertificateId>>);
 
-impl Revoked {
+impl RevokedCertificates {
     /// Whether this certificate is among them.
     pub fn contains(&self, certificate: &CertificateId) -> bool {
         self.0.contains(certificate)
@@ -62,7 +62,7 @@ impl Revoked {
     }
 }
 
-impl FromIterator<CertificateId> for Revoked {
+impl FromIterator<CertificateId> for RevokedCertificates {
     fn from_iter<T: IntoIterator<Item = CertificateId>>(ids: T) -> Self {
         Self(Arc::new(ids.into_iter().collect()))
     }
@@ -76,7 +76,7 @@ pub(super) struct CrlFacts {
     /// When the first of them is to be replaced, Unix seconds.
     pub next_update_s: i64,
     /// What they revoke.
-    pub revoked: Revoked,
+    pub revoked: RevokedCertificates,
     /// What a person should look at.
     pub warnings: Vec<String>,
 }
@@ -119,7 +119,8 @@ pub(super) fn read_lists(
         revoked.extend(list.iter_revoked_certificates().map(|one| CertificateId::new(issuer, one.raw_serial())));
         counted.insert(*index);
     }
-    let facts = CrlFacts { lists: counted.len(), next_update_s, revoked: Revoked(Arc::new(revoked)), warnings };
+    let facts =
+        CrlFacts { lists: counted.len(), next_update_s, revoked: RevokedCertificates(Arc::new(revoked)), warnings };
     drop(lists);
     let kept = ders.into_iter().enumerate().filter(|(index, _)| counted.contains(index)).map(|(_, der)| der);
     Ok((kept.collect(), facts))
