@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::WARN_BEFORE_DAYS;
 use super::certificate::CertificateFacts;
 use super::error::TlsError;
-use super::load::{LoadedTls, Stamp, load, open_key, overdue, stamp};
+use super::load::{FileStamps, LoadedTls, load, open_key, overdue, stamp};
 use super::refused::telling;
 use super::revocation::{CrlFacts, RevokedCertificates};
 use crate::admission::PendingConnections;
@@ -42,9 +42,9 @@ struct EndpointState {
     loaded_ms: i64,
     error: Option<String>,
     /// The files as they were when they were last looked into.
-    tried: Stamp,
+    tried: FileStamps,
     /// The files as the last look found them.
-    seen: Stamp,
+    seen: FileStamps,
     reminded_ms: i64,
     /// As `reminded_ms`, about the revocation lists.
     lists_reminded_ms: i64,
@@ -87,7 +87,7 @@ pub struct CrlStatus {
 /// A certificate that could be loaded and is not yet in use.
 pub struct PreparedCertificate {
     files: TlsFiles,
-    found: Stamp,
+    found: FileStamps,
     loaded: LoadedTls,
 }
 

@@ -183,10 +183,10 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, TlsError> {
 }
 
 /// What changes when a file is replaced or written.
-pub(super) type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
+pub(super) type FileStamps = Vec<Option<(u64, u64, i64, i64)>>;
 
 /// The state of a listener's files. Links are followed: certificates are often replaced by turning one.
-pub(super) fn stamp(files: &TlsFiles) -> Stamp {
+pub(super) fn stamp(files: &TlsFiles) -> FileStamps {
     let one = |path: &Path| {
         fs::metadata(path).ok().map(|found: Metadata| (found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     };
