@@ -6,7 +6,7 @@ use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, HttpConfig};
-use weir::tls::TlsFindings;
+use weir::tls::CheckReport;
 
 use super::reload::{Apply, Part};
 
@@ -24,10 +24,10 @@ fn warn(policy: &HttpPolicy, config: &HttpConfig) {
 }
 
 /// `weir check`'s look at the tokens file.
-pub fn check(config: &Config) -> TlsFindings {
+pub fn check(config: &Config) -> CheckReport {
     match HttpPolicy::load(&config.http) {
-        Ok(policy) => TlsFindings { warnings: policy.warnings(&config.http), ..TlsFindings::default() },
-        Err(error) => TlsFindings { faults: faults(error).collect(), ..TlsFindings::default() },
+        Ok(policy) => CheckReport { warnings: policy.warnings(&config.http), ..CheckReport::default() },
+        Err(error) => CheckReport { faults: faults(error).collect(), ..CheckReport::default() },
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, TlsFiles};
 use weir::mqtt::Entrance;
-use weir::tls::{TlsEndpoint, TlsError, TlsFindings};
+use weir::tls::{CheckReport, TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Part};
 
@@ -113,20 +113,20 @@ impl Part for Renewal {
 }
 
 /// `weir check`'s look at the files of the listeners that are on.
-pub fn check(config: &Config) -> TlsFindings {
+pub fn check(config: &Config) -> CheckReport {
     let sections = [
         ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
         ("http.tls", config.http.tls.listen, &config.http.tls.files),
     ];
-    let mut all = TlsFindings::default();
+    let mut all = CheckReport::default();
     for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
-        let TlsFindings { faults, warnings } = look(files);
+        let CheckReport { faults, warnings } = look(files);
         all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
         all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
     }
     all
 }
 
-fn look(files: &TlsFiles) -> TlsFindings {
+fn look(files: &TlsFiles) -> CheckReport {
     weir::tls::check(files, SystemClock.now_ms())
 }

@@ -35,7 +35,7 @@ pub(super) struct LoadedTls {
 
 /// What `weir check` says about a listener's files.
 #[derive(Debug, Default)]
-pub struct TlsFindings {
+pub struct CheckReport {
     /// weir would not start, or clients would refuse to talk to it.
     pub faults: Vec<String>,
     /// What should be looked at.
@@ -43,8 +43,8 @@ pub struct TlsFindings {
 }
 
 /// Checks a listener's files as `weir check` does.
-pub fn check(files: &TlsFiles, now_ms: i64) -> TlsFindings {
-    let mut findings = TlsFindings::default();
+pub fn check(files: &TlsFiles, now_ms: i64) -> CheckReport {
+    let mut findings = CheckReport::default();
     match load(files, &[]) {
         Err(error) => findings.faults.push(error.to_string()),
         Ok(LoadedTls { facts, lists, .. }) => {

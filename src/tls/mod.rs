@@ -12,7 +12,7 @@ pub use certificate::client_user;
 pub use client::trusting;
 pub use endpoint::{CertificateStatus, CrlStatus, HandshakeError, TlsEndpoint};
 pub use error::TlsError;
-pub use load::{TlsFindings, check};
+pub use load::{CheckReport, check};
 pub use revocation::{CertificateId, RevokedCertificates};
 
 /// A certificate that ends sooner than this is warned about: most are replaced a month before.
