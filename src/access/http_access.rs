@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::secret_file;
-use super::tokens::{Role, Token, TokenList, TokensError};
+use super::tokens::{Token, TokenList, TokenRole, TokensError};
 use crate::clock::Clock;
 use crate::config::{HttpConfig, MetricsAccess};
 
@@ -69,7 +69,7 @@ impl HttpPolicy {
     ///
     /// # Errors
     /// Why it may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: Role, now_ms: i64) -> Result<Caller, Refusal> {
+    pub fn judge(&self, secret: Option<&str>, needed: TokenRole, now_ms: i64) -> Result<Caller, Refusal> {
         let (Some(secret), Some(tokens)) = (secret, &self.tokens) else {
             return if self.anonymous { Ok(Caller::default()) } else { Err(Refusal::Missing) };
         };
@@ -84,7 +84,7 @@ impl HttpPolicy {
     }
 
     /// Whether what was let in before, for `needed`, would be let in now.
-    fn still_allows(&self, caller: &Caller, needed: Role, now_ms: i64) -> bool {
+    fn still_allows(&self, caller: &Caller, needed: TokenRole, now_ms: i64) -> bool {
         match (&caller.token, &self.tokens) {
             (Some(token), Some(tokens)) => tokens.holds(token, needed) && !token.is_expired(now_ms),
             (Some(_), None) | (None, _) => self.anonymous,
@@ -126,9 +126,9 @@ pub enum Refusal {
         /// The token's name.
         name: Arc<str>,
         /// Its role.
-        role: Role,
+        role: TokenRole,
         /// The role that allows it.
-        needed: Role,
+        needed: TokenRole,
     },
 }
 
@@ -206,7 +206,7 @@ impl HttpAccess {
     ///
     /// # Errors
     /// Why the request may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: Role) -> Result<Caller, Refusal> {
+    pub fn judge(&self, secret: Option<&str>, needed: TokenRole) -> Result<Caller, Refusal> {
         self.policy().judge(secret, needed, self.clock.now_ms())
     }
 
@@ -222,7 +222,7 @@ impl HttpAccess {
 
     /// Returns when `caller` may no longer do what needs `needed`: its token was removed, lost the role or expired, or
     /// tokens are asked for now. For what stays open.
-    pub async fn ended(self: Arc<Self>, caller: Caller, needed: Role) {
+    pub async fn ended(self: Arc<Self>, caller: Caller, needed: TokenRole) {
         let mut policies = self.policy.subscribe();
         loop {
             let now_ms = self.clock.now_ms();

@@ -27,25 +27,25 @@ const FORM: &str = "NAME:ROLE:SHA256 or NAME:ROLE:SHA256:EXPIRY as `weir token a
 
 /// What a token allows. Each includes what is before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum TokenRole {
     /// To look: everything that changes nothing.
     Read,
     /// To have weir do something: take savepoints, replay errors.
     Operate,
 }
 
-impl Role {
+impl TokenRole {
     /// Its name in the file and in answers.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Read => "read",
-            Role::Operate => "operate",
+            TokenRole::Read => "read",
+            TokenRole::Operate => "operate",
         }
     }
 
     /// The role of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Role::Read, Role::Operate].into_iter().find(|role| role.name() == name)
+        [TokenRole::Read, TokenRole::Operate].into_iter().find(|role| role.name() == name)
     }
 }
 
@@ -55,7 +55,7 @@ pub struct Token {
     /// Who it was given to.
     pub name: Arc<str>,
     /// What it allows.
-    pub role: Role,
+    pub role: TokenRole,
     /// Unix milliseconds from which on it is worth nothing; `None`: it does not expire.
     pub expires_ms: Option<i64>,
     sha256: [u8; DIGEST_BYTES],
@@ -72,7 +72,7 @@ impl Token {
     ///
     /// # Errors
     /// The name cannot be one, or the system has no randomness.
-    pub fn create(name: &str, role: Role, expires_ms: Option<i64>) -> Result<(Self, String), String> {
+    pub fn create(name: &str, role: TokenRole, expires_ms: Option<i64>) -> Result<(Self, String), String> {
         if !is_name(name) {
             return Err(format!("{name:?} cannot be the name of a token; expected {NAME_FORM}"));
         }
@@ -115,7 +115,7 @@ impl Token {
         if !is_name(name) {
             return Err(format!("the first field is not a name; expected {NAME_FORM}"));
         }
-        let role = Role::named(role).ok_or("the second field is not a role; expected read or operate")?;
+        let role = TokenRole::named(role).ok_or("the second field is not a role; expected read or operate")?;
         let sha256 = from_hex(digest).ok_or("the third field is not a SHA-256; expected 64 hexadecimal digits")?;
         let expires_ms = match fields.next() {
             None => None,
@@ -214,7 +214,7 @@ impl TokenList {
     }
 
     /// Whether this very token, with the same secret and at least this role, is still one of them.
-    pub fn holds(&self, token: &Token, role: Role) -> bool {
+    pub fn holds(&self, token: &Token, role: TokenRole) -> bool {
         self.0.iter().any(|one| one.name == token.name && one.sha256 == token.sha256 && one.role >= role)
     }
 }

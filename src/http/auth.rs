@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::http_access::{Caller, HttpAccess, Refusal};
-use crate::access::tokens::Role;
+use crate::access::tokens::TokenRole;
 use crate::http::problem::Problem;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
@@ -56,13 +56,13 @@ fn address(request: &Request) -> Option<IpAddr> {
 
 /// The role that a request needs; `None`: everybody may send it. Paths that do not exist need one too: who may not look
 /// does not learn what there is.
-fn needed(access: &HttpAccess, request: &Request) -> Option<Role> {
+fn needed(access: &HttpAccess, request: &Request) -> Option<TokenRole> {
     match request.uri().path() {
         // Orchestrators ask these, and they tell little. At /mqtt MQTT's own credentials are asked for.
         "/healthz" | "/readyz" | "/mqtt" => None,
         "/metrics" | "/metrics/devices" if access.policy().open_metrics() => None,
-        _ if request.method().is_safe() => Some(Role::Read),
-        _ => Some(Role::Operate),
+        _ if request.method().is_safe() => Some(TokenRole::Read),
+        _ => Some(TokenRole::Operate),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who gets what: tokens, roles, and the answers of RFC 6750.
 
 use super::*;
-use crate::access::tokens::{self, Role, Token};
+use crate::access::tokens::{self, Token, TokenRole};
 
 /// A site that asks for tokens, with one of each kind.
 struct Guarded {
@@ -22,9 +22,9 @@ impl Guarded {
             tokens::add(&path, &token).expect("a file");
             secret
         };
-        let read = add("reader", Role::Read, None);
-        let operate = add("operator", Role::Operate, Some(NOW_MS + 60_000));
-        let expired = add("old", Role::Operate, Some(NOW_MS));
+        let read = add("reader", TokenRole::Read, None);
+        let operate = add("operator", TokenRole::Operate, Some(NOW_MS + 60_000));
+        let expired = add("old", TokenRole::Operate, Some(NOW_MS));
         let mut config = Config::default();
         config.http.auth.tokens = Some(path);
         set(&mut config.http);
