@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::pattern::Pattern;
-use super::{Acl, Role};
+use super::{Acl, AclRole};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
 use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
 use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
@@ -114,10 +114,10 @@ impl Reader<'_> {
         }
     }
 
-    fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> Role {
+    fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> AclRole {
         // Where the file is silent about it, a built-in role still speaks for whom it spoke.
         let any_device = self.acl.roles.get(name).is_some_and(|role| role.any_device);
-        let mut role = Role { any_device, ..Role::default() };
+        let mut role = AclRole { any_device, ..AclRole::default() };
         for (name, value) in table {
             let (at, key) = (name.span().start, format!("{key}.{}", name.get_ref()));
             match name.get_ref().as_ref() {

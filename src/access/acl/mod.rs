@@ -21,12 +21,12 @@ pub use permissions::Permissions;
 /// All roles, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
-    roles: BTreeMap<Box<str>, Arc<Role>>,
+    roles: BTreeMap<Box<str>, Arc<AclRole>>,
 }
 
 /// What clients with this role may do.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Role {
+struct AclRole {
     publish: Rules,
     subscribe: Rules,
     /// Whether readings that such a client publishes may be of any device that they name.
@@ -66,16 +66,16 @@ impl Default for Acl {
     fn default() -> Self {
         let everything = ["#", "$SYS/#"];
         let roles = [
-            (DEFAULT_ROLE, Role::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
-            ("dashboard", Role::built_in(&[], &everything, false)),
-            ("bridge", Role::built_in(&["#", BRIDGE_STATE], &everything, true)),
-            (ANONYMOUS_ROLE, Role::built_in(&["#", BRIDGE_STATE], &everything, true)),
+            (DEFAULT_ROLE, AclRole::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
+            ("dashboard", AclRole::built_in(&[], &everything, false)),
+            ("bridge", AclRole::built_in(&["#", BRIDGE_STATE], &everything, true)),
+            (ANONYMOUS_ROLE, AclRole::built_in(&["#", BRIDGE_STATE], &everything, true)),
         ];
         Self { roles: roles.into_iter().map(|(name, role)| (name.into(), Arc::new(role))).collect() }
     }
 }
 
-impl Role {
+impl AclRole {
     /// The patterns are weir's own; a test holds that all of them can be read.
     fn built_in(publish: &[&str], subscribe: &[&str], any_device: bool) -> Self {
         let allow = |patterns: &[&str]| Rules {
@@ -88,7 +88,7 @@ impl Role {
 
 impl Rules {
     /// Whether every topic of `filter` is allowed and none is denied.
-    fn permit(roles: &[Arc<Role>], of: fn(&Role) -> &Rules, filter: &str, subject: &Subject<'_>) -> bool {
+    fn permit(roles: &[Arc<AclRole>], of: fn(&AclRole) -> &Rules, filter: &str, subject: &Subject<'_>) -> bool {
         let mut rules = roles.iter().map(|role| of(role));
         rules.clone().any(|rules| rules.allow.iter().any(|pattern| pattern.covers(filter, subject)))
             && !rules.any(|rules| rules.deny.iter().any(|pattern| pattern.overlaps(filter, subject)))

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Role, Rules, Subject};
+use super::{AclRole, Rules, Subject};
 use crate::config::OnDeniedPublish;
 
 /// What one client may do: its roles, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permissions {
-    roles: Box<[Arc<Role>]>,
+    roles: Box<[Arc<AclRole>]>,
     user: Option<Arc<str>>,
     client_id: Arc<str>,
     on_denied_publish: OnDeniedPublish,
@@ -16,7 +16,7 @@ pub struct Permissions {
 
 impl Permissions {
     pub(super) fn new(
-        roles: Box<[Arc<Role>]>,
+        roles: Box<[Arc<AclRole>]>,
         user: Option<Arc<str>>,
         client_id: Arc<str>,
         on_denied_publish: OnDeniedPublish,
