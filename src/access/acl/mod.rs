@@ -27,15 +27,15 @@ pub struct Acl {
 /// What clients with this role may do.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct AclRole {
-    publish: Rules,
-    subscribe: Rules,
+    publish: TopicRules,
+    subscribe: TopicRules,
     /// Whether readings that such a client publishes may be of any device that they name.
     any_device: bool,
 }
 
 /// What is allowed less what is denied.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Rules {
+struct TopicRules {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
 }
@@ -78,7 +78,7 @@ impl Default for Acl {
 impl AclRole {
     /// The patterns are weir's own; a test holds that all of them can be read.
     fn built_in(publish: &[&str], subscribe: &[&str], any_device: bool) -> Self {
-        let allow = |patterns: &[&str]| Rules {
+        let allow = |patterns: &[&str]| TopicRules {
             allow: patterns.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
             deny: Vec::new(),
         };
@@ -86,9 +86,9 @@ impl AclRole {
     }
 }
 
-impl Rules {
+impl TopicRules {
     /// Whether every topic of `filter` is allowed and none is denied.
-    fn permit(roles: &[Arc<AclRole>], of: fn(&AclRole) -> &Rules, filter: &str, subject: &Subject<'_>) -> bool {
+    fn permit(roles: &[Arc<AclRole>], of: fn(&AclRole) -> &TopicRules, filter: &str, subject: &Subject<'_>) -> bool {
         let mut rules = roles.iter().map(|role| of(role));
         rules.clone().any(|rules| rules.allow.iter().any(|pattern| pattern.covers(filter, subject)))
             && !rules.any(|rules| rules.deny.iter().any(|pattern| pattern.overlaps(filter, subject)))
