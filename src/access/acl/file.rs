@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::pattern::Pattern;
+use super::pattern::AclPattern;
 use super::{Acl, AclRole};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
 use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
@@ -145,16 +145,16 @@ impl Reader<'_> {
         self.fault(at, &format!("{key}.any_device"), problem);
     }
 
-    fn publish_patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
+    fn publish_patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<AclPattern> {
         let patterns = self.patterns(at, key, value);
-        if patterns.iter().any(Pattern::is_reserved) {
+        if patterns.iter().any(AclPattern::is_reserved) {
             let wrong = "a pattern reaches below weir/ or $, where clients cannot publish";
             self.fault(at, key, ConfigProblem::new(wrong, "patterns of other topics"));
         }
         patterns
     }
 
-    fn patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
+    fn patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<AclPattern> {
         let Some(list) = value.as_array() else {
             self.fault(at, key, ConfigProblem::new("it is not a list", LIST_FORM));
             return Vec::new();
@@ -171,7 +171,7 @@ impl Reader<'_> {
         let mut patterns = Vec::with_capacity(list.len());
         for item in list {
             let read = match item.get_ref().as_str() {
-                Some(text) => Pattern::parse(text).map_err(|wrong| format!("{text:?}: {wrong}")),
+                Some(text) => AclPattern::parse(text).map_err(|wrong| format!("{text:?}: {wrong}")),
                 None => Err("an item is not a string".to_owned()),
             };
             match read {

@@ -12,7 +12,7 @@ mod permissions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pattern::{Pattern, Subject};
+use pattern::{AclPattern, Subject};
 
 use super::{ANONYMOUS_ROLE, DEFAULT_ROLE, Identity};
 use crate::config::OnDeniedPublish;
@@ -36,8 +36,8 @@ struct AclRole {
 /// What is allowed less what is denied.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct TopicRules {
-    allow: Vec<Pattern>,
-    deny: Vec<Pattern>,
+    allow: Vec<AclPattern>,
+    deny: Vec<AclPattern>,
 }
 
 /// Where a bridge says whether it is connected.
@@ -79,7 +79,7 @@ impl AclRole {
     /// The patterns are weir's own; a test holds that all of them can be read.
     fn built_in(publish: &[&str], subscribe: &[&str], any_device: bool) -> Self {
         let allow = |patterns: &[&str]| TopicRules {
-            allow: patterns.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+            allow: patterns.iter().filter_map(|pattern| AclPattern::parse(pattern).ok()).collect(),
             deny: Vec::new(),
         };
         Self { publish: allow(publish), subscribe: allow(subscribe), any_device }
