@@ -20,11 +20,11 @@ enum Level {
     /// `#`
     Rest,
     /// Anything else; no parts: the empty level.
-    Text(Box<[Part]>),
+    Text(Box<[LevelPart]>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum LevelPart {
     Literal(Box<str>),
     /// `%u`
     User,
@@ -52,7 +52,7 @@ impl Level {
     fn literal(&self) -> Option<&str> {
         match self {
             Self::Text(parts) => match &**parts {
-                [Part::Literal(text)] => Some(text),
+                [LevelPart::Literal(text)] => Some(text),
                 _ => None,
             },
             _ => None,
@@ -99,7 +99,7 @@ impl AclPattern {
                 false // where bridges say whether they are connected
             }
             [Level::Text(first), ..] if begins_with_dollar(first) => true,
-            [Level::Text(first), _, ..] => matches!(&**first, [Part::Literal(text)] if &**text == "weir"),
+            [Level::Text(first), _, ..] => matches!(&**first, [LevelPart::Literal(text)] if &**text == "weir"),
             _ => false,
         }
     }
@@ -163,19 +163,19 @@ fn is_dollar(level: &str) -> bool {
 }
 
 /// A place at the beginning is never filled with `$`, see [`usable`].
-fn begins_with_dollar(parts: &[Part]) -> bool {
-    matches!(parts, [Part::Literal(text), ..] if is_dollar(text))
+fn begins_with_dollar(parts: &[LevelPart]) -> bool {
+    matches!(parts, [LevelPart::Literal(text), ..] if is_dollar(text))
 }
 
-fn parts(level: &str) -> Result<Box<[Part]>, String> {
+fn parts(level: &str) -> Result<Box<[LevelPart]>, String> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = level.chars();
     while let Some(character) = rest.next() {
         let place = match character {
             '%' => match rest.next() {
-                Some('u') => Part::User,
-                Some('c') => Part::ClientId,
+                Some('u') => LevelPart::User,
+                Some('c') => LevelPart::ClientId,
                 Some('%') => {
                     literal.push('%');
                     continue;
@@ -188,24 +188,24 @@ fn parts(level: &str) -> Result<Box<[Part]>, String> {
             }
         };
         if !literal.is_empty() {
-            parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+            parts.push(LevelPart::Literal(std::mem::take(&mut literal).into()));
         }
         parts.push(place);
     }
     if !literal.is_empty() {
-        parts.push(Part::Literal(literal.into()));
+        parts.push(LevelPart::Literal(literal.into()));
     }
     Ok(parts.into())
 }
 
 /// Compares the level with this index to one of a topic or filter; a wildcard there is never the same.
-fn resolve(parts: &[Part], index: usize, found: &str, of: &Subject<'_>) -> Resolved {
+fn resolve(parts: &[LevelPart], index: usize, found: &str, of: &Subject<'_>) -> Resolved {
     let mut rest = Some(found);
     for (place, part) in parts.iter().enumerate() {
         let text = match part {
-            Part::Literal(text) => text,
-            Part::User | Part::ClientId => {
-                let value = if *part == Part::User { of.user } else { Some(of.client_id) };
+            LevelPart::Literal(text) => text,
+            LevelPart::User | LevelPart::ClientId => {
+                let value = if *part == LevelPart::User { of.user } else { Some(of.client_id) };
                 let Some(value) = value.filter(|value| usable(value, index + place == 0)) else {
                     return Resolved::Unknown;
                 };
