@@ -49,7 +49,7 @@ impl Acl {
     /// # Errors
     /// All faults of the text, in its order.
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
-        let mut reader = Reader { file, text, acl: Acl::default(), faults: Vec::new() };
+        let mut reader = AclReader { file, text, acl: Acl::default(), faults: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let at = error.span().map_or(0, |span| span.start);
@@ -66,14 +66,14 @@ impl Acl {
     }
 }
 
-struct Reader<'a> {
+struct AclReader<'a> {
     file: &'a str,
     text: &'a str,
     acl: Acl,
     faults: Vec<ConfigFault>,
 }
 
-impl Reader<'_> {
+impl AclReader<'_> {
     fn fault(&mut self, offset: usize, key: &str, problem: ConfigProblem) {
         let before = self.text.as_bytes().iter().take(offset);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
