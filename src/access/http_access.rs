@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::secret_file;
-use super::tokens::{Token, TokenList, TokenRole, TokensError};
+use super::tokens::{ApiToken, TokenList, TokenRole, TokensError};
 use crate::clock::Clock;
 use crate::config::{HttpConfig, MetricsAccess};
 
@@ -95,7 +95,7 @@ impl HttpPolicy {
 /// Who sent a request that may be served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    token: Option<Token>,
+    token: Option<ApiToken>,
 }
 
 impl Caller {

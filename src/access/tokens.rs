@@ -51,7 +51,7 @@ impl TokenRole {
 
 /// One token. Of its secret only the digest is known, which is not shown either.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct ApiToken {
     /// Who it was given to.
     pub name: Arc<str>,
     /// What it allows.
@@ -61,13 +61,13 @@ pub struct Token {
     sha256: [u8; DIGEST_BYTES],
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ApiToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
     }
 }
 
-impl Token {
+impl ApiToken {
     /// A new token, and its secret, which is nowhere else.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ pub struct TokensError(pub Vec<String>);
 
 /// The tokens of one file, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TokenList(Vec<Token>);
+pub struct TokenList(Vec<ApiToken>);
 
 impl TokenList {
     /// Reads a tokens file.
@@ -177,9 +177,9 @@ impl TokenList {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, TokensError> {
-        let (mut tokens, mut faults) = (Vec::<Token>::new(), Vec::new());
+        let (mut tokens, mut faults) = (Vec::<ApiToken>::new(), Vec::new());
         for (index, line) in text.lines().enumerate().filter(|(_, line)| is_entry(line)) {
-            let read = Token::read(line.trim()).and_then(|token| {
+            let read = ApiToken::read(line.trim()).and_then(|token| {
                 let same = tokens.iter().find(|one| one.name == token.name || one.sha256 == token.sha256);
                 match same {
                     Some(one) if one.name == token.name => Err(format!("there is a token {} above", one.name)),
@@ -197,12 +197,12 @@ impl TokenList {
     }
 
     /// All of them.
-    pub fn tokens(&self) -> &[Token] {
+    pub fn tokens(&self) -> &[ApiToken] {
         &self.0
     }
 
     /// The token of that secret, expired or not. How long it takes says nothing of how near a guess is.
-    pub fn find(&self, secret: &str) -> Option<&Token> {
+    pub fn find(&self, secret: &str) -> Option<&ApiToken> {
         let presented = sha256(secret);
         let mut found = None;
         for token in &self.0 {
@@ -214,7 +214,7 @@ impl TokenList {
     }
 
     /// Whether this very token, with the same secret and at least this role, is still one of them.
-    pub fn holds(&self, token: &Token, role: TokenRole) -> bool {
+    pub fn holds(&self, token: &ApiToken, role: TokenRole) -> bool {
         self.0.iter().any(|one| one.name == token.name && one.sha256 == token.sha256 && one.role >= role)
     }
 }
@@ -255,7 +255,7 @@ pub enum ChangeError {
 ///
 /// # Errors
 /// The file has faults or cannot be written, or has a token of that name.
-pub fn add(path: &Path, token: &Token) -> Result<(), ChangeError> {
+pub fn add(path: &Path, token: &ApiToken) -> Result<(), ChangeError> {
     let changing = secret_file::Changing::lock(path)?;
     let mut text = changing.read()?.unwrap_or_else(|| format!("# Tokens of weir's HTTP API: {FORM}.\n"));
     if TokenList::parse(path, &text)?.tokens().iter().any(|one| one.name == token.name) {

@@ -23,7 +23,7 @@ impl Clock for Set {
 
 /// Adds a token to the file and returns its secret.
 fn add(path: &Path, name: &str, role: TokenRole, expires_ms: Option<i64>) -> String {
-    let (token, secret) = Token::create(name, role, expires_ms).unwrap();
+    let (token, secret) = ApiToken::create(name, role, expires_ms).unwrap();
     tokens::add(path, &token).unwrap();
     secret
 }

@@ -1,7 +1,7 @@
 //! Who gets what: tokens, roles, and the answers of RFC 6750.
 
 use super::*;
-use crate::access::tokens::{self, Token, TokenRole};
+use crate::access::tokens::{self, ApiToken, TokenRole};
 
 /// A site that asks for tokens, with one of each kind.
 struct Guarded {
@@ -18,7 +18,7 @@ impl Guarded {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("tokens");
         let add = |name: &str, role, expires_ms| {
-            let (token, secret) = Token::create(name, role, expires_ms).expect("a token");
+            let (token, secret) = ApiToken::create(name, role, expires_ms).expect("a token");
             tokens::add(&path, &token).expect("a file");
             secret
         };
