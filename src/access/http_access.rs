@@ -69,16 +69,16 @@ impl HttpPolicy {
     ///
     /// # Errors
     /// Why it may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: TokenRole, now_ms: i64) -> Result<Caller, Refusal> {
+    pub fn judge(&self, secret: Option<&str>, needed: TokenRole, now_ms: i64) -> Result<Caller, HttpRefusal> {
         let (Some(secret), Some(tokens)) = (secret, &self.tokens) else {
-            return if self.anonymous { Ok(Caller::default()) } else { Err(Refusal::Missing) };
+            return if self.anonymous { Ok(Caller::default()) } else { Err(HttpRefusal::Missing) };
         };
-        let token = tokens.find(secret).ok_or(Refusal::Invalid)?;
+        let token = tokens.find(secret).ok_or(HttpRefusal::Invalid)?;
         if token.is_expired(now_ms) {
-            return Err(Refusal::Expired(token.name.clone()));
+            return Err(HttpRefusal::Expired(token.name.clone()));
         }
         if token.role < needed {
-            return Err(Refusal::Scope { name: token.name.clone(), role: token.role, needed });
+            return Err(HttpRefusal::Scope { name: token.name.clone(), role: token.role, needed });
         }
         Ok(Caller { token: Some(token.clone()) })
     }
@@ -107,7 +107,7 @@ impl Caller {
 
 /// Why a request is not served. Displays as a sentence for its sender, without the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum HttpRefusal {
     /// It has no token.
     #[error("this needs a token: send \"Authorization: Bearer TOKEN\" with one that `weir token add` made")]
     Missing,
@@ -132,33 +132,33 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl HttpRefusal {
     /// Label in metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Refusal::Missing => "missing",
-            Refusal::Repeated => "repeated",
-            Refusal::Invalid => "invalid",
-            Refusal::Expired(_) => "expired",
-            Refusal::Scope { .. } => "scope",
+            HttpRefusal::Missing => "missing",
+            HttpRefusal::Repeated => "repeated",
+            HttpRefusal::Invalid => "invalid",
+            HttpRefusal::Expired(_) => "expired",
+            HttpRefusal::Scope { .. } => "scope",
         }
     }
 
     /// The name of the token, where it is known.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Refusal::Expired(name) | Refusal::Scope { name, .. } => Some(name),
-            Refusal::Missing | Refusal::Repeated | Refusal::Invalid => None,
+            HttpRefusal::Expired(name) | HttpRefusal::Scope { name, .. } => Some(name),
+            HttpRefusal::Missing | HttpRefusal::Repeated | HttpRefusal::Invalid => None,
         }
     }
 
     /// The error code of RFC 6750 section 3.1; none where no token was sent.
     pub fn code(&self) -> Option<&'static str> {
         match self {
-            Refusal::Missing => None,
-            Refusal::Repeated => Some("invalid_request"),
-            Refusal::Invalid | Refusal::Expired(_) => Some("invalid_token"),
-            Refusal::Scope { .. } => Some("insufficient_scope"),
+            HttpRefusal::Missing => None,
+            HttpRefusal::Repeated => Some("invalid_request"),
+            HttpRefusal::Invalid | HttpRefusal::Expired(_) => Some("invalid_token"),
+            HttpRefusal::Scope { .. } => Some("insufficient_scope"),
         }
     }
 }
@@ -206,7 +206,7 @@ impl HttpAccess {
     ///
     /// # Errors
     /// Why the request may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: TokenRole) -> Result<Caller, Refusal> {
+    pub fn judge(&self, secret: Option<&str>, needed: TokenRole) -> Result<Caller, HttpRefusal> {
         self.policy().judge(secret, needed, self.clock.now_ms())
     }
 

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::access::http_access::{Caller, HttpAccess, Refusal};
+use crate::access::http_access::{Caller, HttpAccess, HttpRefusal};
 use crate::access::tokens::TokenRole;
 use crate::http::problem::Problem;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -67,24 +67,24 @@ fn needed(access: &HttpAccess, request: &Request) -> Option<TokenRole> {
 }
 
 /// The secret in the Authorization header. Never from the query, which ends up in logs and histories.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, HttpRefusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(Refusal::Repeated);
+        return Err(HttpRefusal::Repeated);
     }
     // Of another scheme, or not text: no token of weir's.
     let Some((scheme, secret)) = first.and_then(|value| value.to_str().ok()?.split_once(' ')) else { return Ok(None) };
     Ok(scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim()))
 }
 
-fn refused(request: &Request, refusal: &Refusal) -> Response {
+fn refused(request: &Request, refusal: &HttpRefusal) -> Response {
     let detail = refusal.to_string();
     record_refusal(request, refusal.label(), refusal.name(), &detail);
     let status = match refusal {
-        Refusal::Missing | Refusal::Invalid | Refusal::Expired(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Repeated => StatusCode::BAD_REQUEST,
-        Refusal::Scope { .. } => StatusCode::FORBIDDEN,
+        HttpRefusal::Missing | HttpRefusal::Invalid | HttpRefusal::Expired(_) => StatusCode::UNAUTHORIZED,
+        HttpRefusal::Repeated => StatusCode::BAD_REQUEST,
+        HttpRefusal::Scope { .. } => StatusCode::FORBIDDEN,
     };
     let mut response = Problem { status, detail, retry_after_seconds: None }.into_response();
     if let Ok(challenge) = HeaderValue::from_str(&challenge(refusal)) {
@@ -93,12 +93,12 @@ fn refused(request: &Request, refusal: &Refusal) -> Response {
     response
 }
 
-fn challenge(refusal: &Refusal) -> String {
+fn challenge(refusal: &HttpRefusal) -> String {
     let mut challenge = String::from("Bearer realm=\"weir\"");
     if let Some(code) = refusal.code() {
         challenge.push_str(&format!(", error=\"{code}\""));
     }
-    if let Refusal::Scope { needed, .. } = refusal {
+    if let HttpRefusal::Scope { needed, .. } = refusal {
         challenge.push_str(&format!(", scope=\"{}\"", needed.name()));
     }
     challenge

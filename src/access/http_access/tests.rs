@@ -66,7 +66,7 @@ fn anonymous_requests_where_they_are_allowed() {
     let reader = add(&path, "reader", TokenRole::Read, None);
     let both = HttpPolicy::load(&config(&path, Some(true))).unwrap();
     assert_eq!(both.judge(None, TokenRole::Operate, 0), Ok(Caller::default()));
-    assert_eq!(both.judge(Some("weir_guess"), TokenRole::Read, 0), Err(Refusal::Invalid));
+    assert_eq!(both.judge(Some("weir_guess"), TokenRole::Read, 0), Err(HttpRefusal::Invalid));
     assert_eq!(both.judge(Some(&reader), TokenRole::Read, 0).unwrap().name(), Some("reader"));
     assert_eq!(both.judge(Some(&reader), TokenRole::Operate, 0).unwrap_err().label(), "scope");
 }
