@@ -18,7 +18,7 @@ use crate::tls::CertificateId;
 
 /// What a client says about itself.
 #[derive(Debug, Clone, Default)]
-pub struct Credentials<'a> {
+pub struct ClientCredentials<'a> {
     /// For the audit log.
     pub client_id: &'a str,
     /// The user that its certificate stands for; the listener has verified the certificate.
@@ -70,7 +70,7 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not let in.
-    pub async fn log_in(&self, credentials: &Credentials<'_>) -> Result<Login, Denied> {
+    pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, Denied> {
         let denied = match self.judge(credentials).await {
             Ok(login) => return Ok(login),
             Err(denied) => denied,
@@ -96,7 +96,7 @@ impl Access {
         Err(denied)
     }
 
-    async fn judge(&self, credentials: &Credentials<'_>) -> Result<Login, Denied> {
+    async fn judge(&self, credentials: &ClientCredentials<'_>) -> Result<Login, Denied> {
         // Before the policy: where it is replaced in between, the login only seems older than it is.
         let version = self.version();
         let policy = self.policy();
@@ -208,7 +208,7 @@ impl Access {
     }
 }
 
-impl Credentials<'_> {
+impl ClientCredentials<'_> {
     fn who(&self) -> AuditActor<'_> {
         let user = self.user.or(self.certificate_user.map(|user| &**user));
         AuditActor { client_id: Some(self.client_id), user, address: self.address }

@@ -166,7 +166,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::{Access, Credentials, Denied};
+    use super::super::{Access, ClientCredentials, Denied};
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -228,8 +228,11 @@ mod tests {
         let shown = CertificateId::new(b"issuer", b"1");
         let access = Access::new(policy("", false));
         let user: Arc<str> = "pump".into();
-        let credentials =
-            Credentials { certificate_user: Some(&user), certificate: Some(shown), ..Credentials::default() };
+        let credentials = ClientCredentials {
+            certificate_user: Some(&user),
+            certificate: Some(shown),
+            ..ClientCredentials::default()
+        };
         let login = access.log_in(&credentials).await.expect("it is not revoked");
         assert_eq!(login.proof, Proof::Certificate(Some(shown)));
         access.revoke([shown].into_iter().collect());

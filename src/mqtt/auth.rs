@@ -3,7 +3,7 @@
 use super::codec::Connect;
 use super::handshake::Refusal;
 use super::peer::Peer;
-use crate::access::{Access, Credentials, Denied, Login};
+use crate::access::{Access, ClientCredentials, Denied, Login};
 use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
@@ -14,7 +14,7 @@ pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access
         access.note_refusal(&who, "authentication_method", "");
         return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
     }
-    let credentials = Credentials {
+    let credentials = ClientCredentials {
         client_id: &connect.client_id,
         certificate_user: peer.certificate_user.as_ref(),
         certificate: peer.certificate,
