@@ -35,7 +35,7 @@ pub struct ClientCredentials<'a> {
 
 /// Why a client is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum LoginError {
     /// Unknown user, wrong password, no password, or another user than the certificate's.
     #[error("bad user name or password")]
     BadCredentials,
@@ -47,20 +47,20 @@ pub enum Denied {
     Busy,
 }
 
-impl Denied {
+impl LoginError {
     /// Label in metrics and audit events.
     pub fn label(self) -> &'static str {
         match self {
-            Denied::BadCredentials => "bad_credentials",
-            Denied::NotAuthorized => "not_authorized",
-            Denied::Busy => "server_busy",
+            LoginError::BadCredentials => "bad_credentials",
+            LoginError::NotAuthorized => "not_authorized",
+            LoginError::Busy => "server_busy",
         }
     }
 }
 
-impl From<Busy> for Denied {
+impl From<Busy> for LoginError {
     fn from(Busy: Busy) -> Self {
-        Denied::Busy
+        LoginError::Busy
     }
 }
 
@@ -70,14 +70,14 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not let in.
-    pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, Denied> {
+    pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
         let denied = match self.judge(credentials).await {
             Ok(login) => return Ok(login),
             Err(denied) => denied,
         };
         let now = Instant::now();
         // weir's own shortage is no fault of the client.
-        if denied == Denied::Busy {
+        if denied == LoginError::Busy {
             audit::record(AuditEvent::MqttRefused, &credentials.who(), "", denied.label());
             return Err(denied);
         }
@@ -96,26 +96,26 @@ impl Access {
         Err(denied)
     }
 
-    async fn judge(&self, credentials: &ClientCredentials<'_>) -> Result<Login, Denied> {
+    async fn judge(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
         // Before the policy: where it is replaced in between, the login only seems older than it is.
         let version = self.version();
         let policy = self.policy();
         let (identity, proof) = match (credentials.certificate_user, credentials.user, credentials.password) {
-            (_, None, Some(_)) => return Err(Denied::BadCredentials),
-            (Some(certified), Some(user), _) if **certified != *user => return Err(Denied::BadCredentials),
+            (_, None, Some(_)) => return Err(LoginError::BadCredentials),
+            (Some(certified), Some(user), _) if **certified != *user => return Err(LoginError::BadCredentials),
             (Some(certified), ..) => {
                 let proof = Proof::Certificate(credentials.certificate);
                 let identity = Identity { user: Some(Arc::clone(certified)), ..Identity::default() };
                 // The list may have come after the handshake.
-                (policy.renew(&identity, &proof).ok_or(Denied::NotAuthorized)?, proof)
+                (policy.renew(&identity, &proof).ok_or(LoginError::NotAuthorized)?, proof)
             }
             (None, Some(user), password) if policy.users.is_some() => {
-                let password = password.ok_or(Denied::BadCredentials)?;
+                let password = password.ok_or(LoginError::BadCredentials)?;
                 self.check(&policy, user, password, credentials.address).await?
             }
             // There is nothing to check a user name against, so it is not believed.
-            (None, Some(_), _) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
-            (None, None, None) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
+            (None, Some(_), _) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
+            (None, None, None) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
         };
         Ok(Login { identity, proof, address: credentials.address, version })
     }
@@ -126,12 +126,12 @@ impl Access {
         user: &str,
         password: &Password,
         address: Option<IpAddr>,
-    ) -> Result<(Identity, Proof), Denied> {
+    ) -> Result<(Identity, Proof), LoginError> {
         let known = policy.users.as_ref().and_then(|users| users.get(user));
         if !self.is_right(policy, user, known.map(|(_, known)| known), password, address).await? {
-            return Err(Denied::BadCredentials);
+            return Err(LoginError::BadCredentials);
         }
-        let (name, User { roles, password, .. }) = known.ok_or(Denied::BadCredentials)?;
+        let (name, User { roles, password, .. }) = known.ok_or(LoginError::BadCredentials)?;
         let identity = Identity { user: Some(Arc::clone(name)), roles: Arc::clone(roles) };
         Ok((identity, Proof::Password(password.clone())))
     }

@@ -27,7 +27,7 @@ use crate::tls::RevokedCertificates;
 
 pub use acl::{Acl, Permissions};
 pub use identity::Identity;
-pub use login::{ClientCredentials, Denied};
+pub use login::{ClientCredentials, LoginError};
 pub use password::{Argon2Hash, GeneratedHash, HashError, Password, StoredPassword};
 pub use policy::{ANONYMOUS_ROLE, Policy, Proof};
 pub use users::{DEFAULT_ROLE, MAX_USER_BYTES, ROLE_FORM, USER_FORM, User, Users, is_role, is_user, split_line};

@@ -166,7 +166,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::{Access, ClientCredentials, Denied};
+    use super::super::{Access, ClientCredentials, LoginError};
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -236,7 +236,7 @@ mod tests {
         let login = access.log_in(&credentials).await.expect("it is not revoked");
         assert_eq!(login.proof, Proof::Certificate(Some(shown)));
         access.revoke([shown].into_iter().collect());
-        assert_eq!(access.log_in(&credentials).await, Err(Denied::NotAuthorized));
+        assert_eq!(access.log_in(&credentials).await, Err(LoginError::NotAuthorized));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::codec::Connect;
 use super::handshake::Refusal;
 use super::peer::Peer;
-use crate::access::{Access, ClientCredentials, Denied, Login};
+use crate::access::{Access, ClientCredentials, Login, LoginError};
 use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
@@ -24,9 +24,9 @@ pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access
     };
     access.log_in(&credentials).await.map_err(|denied| {
         let (v4, v5) = match denied {
-            Denied::BadCredentials => (4, 0x86),
-            Denied::NotAuthorized => (5, 0x87),
-            Denied::Busy => (3, 0x89),
+            LoginError::BadCredentials => (4, 0x86),
+            LoginError::NotAuthorized => (5, 0x87),
+            LoginError::Busy => (3, 0x89),
         };
         Refusal::answered(denied.label(), version, Some(v4), v5)
     })
