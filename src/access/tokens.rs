@@ -256,7 +256,7 @@ pub enum ChangeError {
 /// # Errors
 /// The file has faults or cannot be written, or has a token of that name.
 pub fn add(path: &Path, token: &ApiToken) -> Result<(), ChangeError> {
-    let changing = secret_file::Changing::lock(path)?;
+    let changing = secret_file::SecretFileEdit::lock(path)?;
     let mut text = changing.read()?.unwrap_or_else(|| format!("# Tokens of weir's HTTP API: {FORM}.\n"));
     if TokenList::parse(path, &text)?.tokens().iter().any(|one| one.name == token.name) {
         return Err(ChangeError::Exists { name: token.name.to_string(), path: path.to_owned() });
@@ -276,7 +276,7 @@ pub fn add(path: &Path, token: &ApiToken) -> Result<(), ChangeError> {
 /// # Errors
 /// The file has faults or cannot be written, or has no such token.
 pub fn remove(path: &Path, name: &str) -> Result<(), ChangeError> {
-    let changing = secret_file::Changing::lock(path)?;
+    let changing = secret_file::SecretFileEdit::lock(path)?;
     let unknown = || ChangeError::Unknown { name: name.to_owned(), path: path.to_owned() };
     let text = changing.read()?.ok_or_else(unknown)?;
     if !TokenList::parse(path, &text)?.tokens().iter().any(|one| &*one.name == name) {
