@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use failures::Failures;
-use hashing::Hashing;
+use hashing::HashPool;
 use refusals::Refusals;
 use remembered::Remembered;
 
@@ -50,7 +50,7 @@ pub struct Login {
 pub struct Access {
     policy: RwLock<Arc<Policy>>,
     version: AtomicU64,
-    hashing: Hashing,
+    hashing: HashPool,
     remembered: Remembered,
     failures: Failures,
     refusals: Refusals,
@@ -62,7 +62,7 @@ impl Access {
         Self {
             policy: RwLock::new(Arc::new(policy)),
             version: AtomicU64::new(1),
-            hashing: Hashing::new(),
+            hashing: HashPool::new(),
             remembered: Remembered::new(),
             failures: Failures::default(),
             refusals: Refusals::default(),
