@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use failures::Failures;
+use failures::LoginFailures;
 use hashing::HashPool;
 use refusals::Refusals;
 use remembered::Remembered;
@@ -52,7 +52,7 @@ pub struct Access {
     version: AtomicU64,
     hashing: HashPool,
     remembered: Remembered,
-    failures: Failures,
+    failures: LoginFailures,
     refusals: Refusals,
 }
 
@@ -64,7 +64,7 @@ impl Access {
             version: AtomicU64::new(1),
             hashing: HashPool::new(),
             remembered: Remembered::new(),
-            failures: Failures::default(),
+            failures: LoginFailures::default(),
             refusals: Refusals::default(),
         }
     }
