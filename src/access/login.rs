@@ -9,7 +9,7 @@ use metrics::counter;
 use super::hashing::Busy;
 use super::password::{Password, StoredPassword};
 use super::policy::{Policy, Proof};
-use super::refusals::Verdict;
+use super::refusals::ReportDecision;
 use super::users::User;
 use super::{Access, Identity, Login};
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -176,9 +176,9 @@ impl Access {
     /// each address and reason. `reason` is its label in metrics, `explanation` what more is known or nothing.
     pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
         let repeated = match self.refusals.note(who.address, reason, Instant::now()) {
-            Verdict::Tell(repeated) => repeated,
-            Verdict::Later => return,
-            Verdict::Full => return audit::suppress(AuditEvent::MqttRefused),
+            ReportDecision::Tell(repeated) => repeated,
+            ReportDecision::Later => return,
+            ReportDecision::Full => return audit::suppress(AuditEvent::MqttRefused),
         };
         let mut detail = reason.to_owned();
         if !explanation.is_empty() {

@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use failures::LoginFailures;
 use hashing::HashPool;
-use refusals::Refusals;
+use refusals::EarlyRefusals;
 use remembered::Remembered;
 
 use crate::tls::RevokedCertificates;
@@ -53,7 +53,7 @@ pub struct Access {
     hashing: HashPool,
     remembered: Remembered,
     failures: LoginFailures,
-    refusals: Refusals,
+    refusals: EarlyRefusals,
 }
 
 impl Access {
@@ -65,7 +65,7 @@ impl Access {
             hashing: HashPool::new(),
             remembered: Remembered::new(),
             failures: LoginFailures::default(),
-            refusals: Refusals::default(),
+            refusals: EarlyRefusals::default(),
         }
     }
 
