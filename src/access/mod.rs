@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use failures::LoginFailures;
 use hashing::HashPool;
 use refusals::EarlyRefusals;
-use remembered::Remembered;
+use remembered::PasswordCache;
 
 use crate::tls::RevokedCertificates;
 
@@ -51,7 +51,7 @@ pub struct Access {
     policy: RwLock<Arc<Policy>>,
     version: AtomicU64,
     hashing: HashPool,
-    remembered: Remembered,
+    remembered: PasswordCache,
     failures: LoginFailures,
     refusals: EarlyRefusals,
 }
@@ -63,7 +63,7 @@ impl Access {
             policy: RwLock::new(Arc::new(policy)),
             version: AtomicU64::new(1),
             hashing: HashPool::new(),
-            remembered: Remembered::new(),
+            remembered: PasswordCache::new(),
             failures: LoginFailures::default(),
             refusals: EarlyRefusals::default(),
         }
