@@ -157,17 +157,17 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-static BUCKETS: [Bucket; AuditEvent::ALL.len()] = [const { Bucket::new() }; AuditEvent::ALL.len()];
+static BUCKETS: [EventBucket; AuditEvent::ALL.len()] = [const { EventBucket::new() }; AuditEvent::ALL.len()];
 
 /// A token bucket, full at first.
 #[derive(Debug)]
-struct Bucket {
+struct EventBucket {
     /// Tokens and when they were counted; `None`: full.
     level: Mutex<Option<(f64, Instant)>>,
     suppressed: AtomicU64,
 }
 
-impl Bucket {
+impl EventBucket {
     const fn new() -> Self {
         Self { level: Mutex::new(None), suppressed: AtomicU64::new(0) }
     }
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_comes_too_fast_is_counted_and_told() {
-        let (bucket, start) = (Bucket::new(), Instant::now());
+        let (bucket, start) = (EventBucket::new(), Instant::now());
         let taken = (0..1_000).filter(|_| bucket.take(start).is_some()).count();
         assert_eq!(taken, RATE as usize);
         assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(1_000 - RATE as u64));
