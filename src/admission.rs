@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+
+use crate::sync::lock;
 
 /// Length of the kernel's queue of connections that are not accepted yet. The kernel may use a shorter one
 /// (net.core.somaxconn). The usual 128 is too short for a fleet that reconnects at once: clients that find the queue full
@@ -72,7 +74,7 @@ impl PendingConnections {
     }
 
     fn lock(&self) -> MutexGuard<'_, PendingQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Admits a connection. `None`: the set is full, and no connection in it has waited long enough to be evicted.
@@ -156,7 +158,7 @@ impl AddressLimits {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 
     /// Counts one more connection of `address`. `None`: the address has reached its limit.
