@@ -1,7 +1,7 @@
 //! From a checked reading to its window.
 
 use crate::core::aggregate::Aggregate;
-use crate::core::batch::{Batch, Site};
+use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::device::Slot;
 use crate::core::ingest::{Checked, first_failure};
 use crate::core::json::Token;
@@ -16,8 +16,8 @@ impl Operator {
     #[inline]
     pub(super) fn reading<'m>(
         &mut self,
-        batch: &mut Batch<'_>,
-        site: Site<'_>,
+        batch: &mut BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'m>,
         metric: Result<&'m str, Problem<'m>>,
@@ -33,13 +33,13 @@ impl Operator {
             Ok(slot) => self.count_accepted(batch, slot, checked.time_ms),
             Err(problem) => {
                 let metric = Some(name).filter(|name| validate::is_metric(name));
-                self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+                self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
             }
         }
     }
 
     #[inline]
-    fn count_accepted(&mut self, batch: &mut Batch<'_>, slot: Slot, time_ms: i64) {
+    fn count_accepted(&mut self, batch: &mut BatchContext<'_>, slot: Slot, time_ms: i64) {
         self.totals.in_windows += 1;
         let device = &mut self.devices[slot];
         device.accepted += 1;

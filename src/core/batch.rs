@@ -7,7 +7,7 @@ use crate::core::topic::{TopicKind, Topics};
 
 /// What the records of one batch share.
 #[derive(Debug)]
-pub(super) struct Batch<'a> {
+pub(super) struct BatchContext<'a> {
     /// Position of the current record.
     pub lsn: u64,
     pub arrival_ms: i64,
@@ -22,7 +22,7 @@ pub(super) struct Batch<'a> {
     pub moved: Vec<Slot>,
 }
 
-impl Batch<'_> {
+impl BatchContext<'_> {
     /// A batch before its first record. `arrival_ms`: when its messages first arrived.
     pub fn new(first_lsn: u64, arrival_ms: i64) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Batch<'_> {
     }
 }
 
-impl<'a> Batch<'a> {
+impl<'a> BatchContext<'a> {
     /// Looks up what the topic of `publish` carries.
     #[inline]
     pub fn resolve(&mut self, topics: &Topics, publish: &Publish<'a>) {
@@ -55,7 +55,7 @@ impl<'a> Batch<'a> {
 
 /// Where a reading comes from.
 #[derive(Clone, Copy)]
-pub(super) struct Site<'a> {
+pub(super) struct ReadingOrigin<'a> {
     /// Position of its record.
     pub lsn: u64,
     /// Arrival time of the record's batch.
@@ -66,7 +66,7 @@ pub(super) struct Site<'a> {
     pub replay: Option<&'a Wanted>,
 }
 
-impl Site<'_> {
+impl ReadingOrigin<'_> {
     /// When the message first arrived.
     #[inline]
     pub fn first_arrival_ms(&self) -> i64 {

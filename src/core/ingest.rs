@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::core::batch::{Batch, Site};
+use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::client::{self, Client};
 use crate::core::decode::{Element, Fields, Message, Metrics};
 use crate::core::device::Slot;
@@ -44,7 +44,7 @@ impl Operator {
     /// Applies one publish.
     pub(super) fn publish<'a>(
         &mut self,
-        batch: &mut Batch<'a>,
+        batch: &mut BatchContext<'a>,
         message: &mut Message<'a>,
         publish: Publish<'a>,
         same_origin: bool,
@@ -56,13 +56,13 @@ impl Operator {
             batch.resolve(&self.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let site = Site { lsn, arrival_ms, publish: &publish, replay: None };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: None };
         if let Err(malformed) = message.decode(publish.payload, self.settings.max_readings_per_message) {
-            self.reject_message(batch, site, None, malformed, out);
+            self.reject_message(batch, origin, None, malformed, out);
             return;
         }
-        let redelivered = self.is_redelivered(site, message);
-        self.elements(batch, site, message, redelivered, out);
+        let redelivered = self.is_redelivered(origin, message);
+        self.elements(batch, origin, message, redelivered, out);
     }
 
     /// Processes the elements of a decoded message, or those that are replayed; returns how many indexes of readings
@@ -70,25 +70,25 @@ impl Operator {
     #[inline]
     pub(super) fn elements<'a>(
         &mut self,
-        batch: &mut Batch<'a>,
-        site: Site<'_>,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
         message: &Message<'a>,
         redelivered: bool,
         out: &mut dyn Collector,
     ) -> u32 {
         let mut index = 0;
         if let Some(fields) = message.single() {
-            self.element(batch, site, message, fields, redelivered, &mut index, out);
+            self.element(batch, origin, message, fields, redelivered, &mut index, out);
         }
         for element in &message.elements {
             match element {
                 Element::Object(fields) => {
-                    self.element(batch, site, message, fields, redelivered, &mut index, out);
+                    self.element(batch, origin, message, fields, redelivered, &mut index, out);
                 }
                 Element::Other(kind) => {
-                    if !site.passes_over(index) {
+                    if !origin.passes_over(index) {
                         self.totals.received += 1;
-                        self.reject(site, index, None, (None, None), Problem::NotAnObject(kind), out);
+                        self.reject(origin, index, None, (None, None), Problem::NotAnObject(kind), out);
                     }
                     index += 1;
                 }
@@ -103,12 +103,12 @@ impl Operator {
 
     /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
     /// and payload.
-    fn is_redelivered(&mut self, site: Site<'_>, message: &Message<'_>) -> bool {
+    fn is_redelivered(&mut self, origin: ReadingOrigin<'_>, message: &Message<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
-        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
+        if origin.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
             return false;
         }
-        let Publish { client_id, topic, packet_id, payload, dup, .. } = *site.publish;
+        let Publish { client_id, topic, packet_id, payload, dup, .. } = *origin.publish;
         let identity = client::identity(packet_id, topic, payload);
         let known = self.clients.find(client_id);
         if let Some(slot) = known
@@ -121,7 +121,7 @@ impl Operator {
         }
         let slot = known.unwrap_or_else(|| self.add_client(client_id));
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-        self.clients.remember(slot, identity, site.lsn, self.clock.now_ms);
+        self.clients.remember(slot, identity, origin.lsn, self.clock.now_ms);
         false
     }
 
@@ -155,8 +155,8 @@ impl Operator {
     #[inline]
     fn element<'a>(
         &mut self,
-        batch: &mut Batch<'a>,
-        site: Site<'_>,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
         message: &Message<'a>,
         fields: &Fields<'a>,
         redelivered: bool,
@@ -165,7 +165,7 @@ impl Operator {
     ) {
         let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
         let mut seq_owner = SeqOwner::Any;
-        if let Some(wanted) = site.replay {
+        if let Some(wanted) = origin.replay {
             let indexes = *index..index.saturating_add(fields.indexes(is_fault));
             if !wanted.has_any(&indexes) {
                 *index = indexes.end;
@@ -173,15 +173,23 @@ impl Operator {
             }
             seq_owner = self.seq_owner(wanted, indexes);
         }
-        let checked = self.check(batch, site, fields, is_fault, redelivered, seq_owner);
+        let checked = self.check(batch, origin, fields, is_fault, redelivered, seq_owner);
         if is_fault {
-            self.fault(site, *index, &checked, fields, out);
+            self.fault(origin, *index, &checked, fields, out);
             *index += 1;
             return;
         }
         let range = match &fields.metrics {
             Metrics::Absent => {
-                self.reading(batch, site, *index, &checked, validate::metric_field(&fields.metric), &fields.value, out);
+                self.reading(
+                    batch,
+                    origin,
+                    *index,
+                    &checked,
+                    validate::metric_field(&fields.metric),
+                    &fields.value,
+                    out,
+                );
                 *index += 1;
                 return;
             }
@@ -195,14 +203,14 @@ impl Operator {
         match range {
             Ok(range) => {
                 for entry in message.entries.get(range).unwrap_or_default() {
-                    if !site.passes_over(*index) {
-                        self.reading(batch, site, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                    if !origin.passes_over(*index) {
+                        self.reading(batch, origin, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
                     }
                     *index += 1;
                 }
             }
             Err(problem) => {
-                self.reading(batch, site, *index, &checked, Err(problem), &Token::Absent, out);
+                self.reading(batch, origin, *index, &checked, Err(problem), &Token::Absent, out);
                 *index += 1;
             }
         }
@@ -212,8 +220,8 @@ impl Operator {
     #[inline]
     fn check<'a: 'm, 'm>(
         &mut self,
-        batch: &mut Batch<'a>,
-        site: Site<'_>,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
         fields: &'m Fields<'a>,
         is_fault: bool,
         redelivered: bool,
@@ -235,7 +243,7 @@ impl Operator {
         let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
-            let (now_ms, first_ms) = (site.arrival_ms, site.first_arrival_ms());
+            let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
             validate::event_time(&fields.timestamp, &self.settings, now_ms, first_ms)
         });
         let stated = match time {
@@ -244,25 +252,25 @@ impl Operator {
             Err(wrong) => note(&mut problem, wrong),
         };
         let problem = first_failure(problem, unknown);
-        let time = EventTime { ms: stated.unwrap_or(site.first_arrival_ms()), stated: stated.is_some() };
+        let time = EventTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
         let duplicate = match slot {
             Some(slot) if self.settings.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
-                match site.replay {
-                    None => self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault),
+                match origin.replay {
+                    None => self.deduplicate(slot, seq, boot, time, origin.publish.dup, is_fault),
                     Some(_) => self.deduplicate_replayed(seq_owner, slot, seq, boot, time),
                 }
             }
             _ => None,
         };
-        let redelivered = (redelivered && seq.is_none()).then_some(Problem::DuplicateMessage(site.publish.packet_id));
+        let redelivered = (redelivered && seq.is_none()).then_some(Problem::DuplicateMessage(origin.publish.packet_id));
         Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
     }
 
     /// The device of an element that is not the last one's, and its state.
     fn identify<'a: 'm, 'm>(
         &mut self,
-        batch: &mut Batch<'a>,
+        batch: &mut BatchContext<'a>,
         fields: &'m Fields<'a>,
         payload: Option<&'m str>,
         problem: &mut Option<Problem<'m>>,
@@ -356,7 +364,7 @@ impl Operator {
 
     fn fault(
         &mut self,
-        site: Site<'_>,
+        origin: ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'_>,
         fields: &Fields<'_>,
@@ -367,7 +375,7 @@ impl Operator {
         let fault = Problem::Fault(fields.error.as_deref());
         let problem = checked.problem.or(checked.duplicate).or(full).unwrap_or(fault);
         let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
-        self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+        self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
     }
 }
 

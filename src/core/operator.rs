@@ -5,7 +5,7 @@
 //! (`ingest`), then the watermark moves and due windows fire (`firing`); after the last record, windows that late readings
 //! touched fire, and expired ones are dropped.
 
-use crate::core::batch::Batch;
+use crate::core::batch::BatchContext;
 use crate::core::client::Clients;
 use crate::core::decode::Message;
 use crate::core::dedup::SequenceSet;
@@ -201,7 +201,7 @@ impl Operator {
     ) -> Result<(), InvalidRecord> {
         let mut decoder = Decoder::default();
         let mut message = Message::default();
-        let mut batch = Batch::new(first_lsn, arrival_ms);
+        let mut batch = BatchContext::new(first_lsn, arrival_ms);
         let mut begun = false;
         for bytes in records {
             let record = decoder.decode(bytes)?;

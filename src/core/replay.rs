@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::core::batch::{Batch, Site};
+use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::Message;
 use crate::core::dedup::SequenceSet;
 use crate::core::device::Slot;
@@ -153,7 +153,7 @@ impl Operator {
             return;
         }
         // What follows in the journal's batch goes on after the publish before this: nothing of it may change.
-        let mut batch = Batch::new(lsn, replay.arrival_ms);
+        let mut batch = BatchContext::new(lsn, replay.arrival_ms);
         let publish = Publish {
             client_id: replay.client_id,
             topic: replay.topic,
@@ -165,20 +165,20 @@ impl Operator {
             payload: replay.payload,
         };
         batch.resolve(&self.rules.topics, &publish);
-        let site = Site { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
         // Readings were rejected for themselves, so the message had a form; its limit of readings then held.
         let max_readings = if wanted.whole { self.settings.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {
             for item in &wanted.items {
                 let index = (!wanted.whole).then_some(item.index);
-                self.reject_message(&batch, site, index, malformed, out);
+                self.reject_message(&batch, origin, index, malformed, out);
             }
             return;
         }
-        let readings = self.elements(&mut batch, site, message, false, out);
+        let readings = self.elements(&mut batch, origin, message, false, out);
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
-            self.reject(site, item.index, None, (None, None), Problem::NoSuchReading(item.index), out);
+            self.reject(origin, item.index, None, (None, None), Problem::NoSuchReading(item.index), out);
         }
     }
 
