@@ -110,13 +110,13 @@ impl Input {
 }
 
 /// An operator under test with the position of its journal.
-struct Bench {
+struct OperatorHarness {
     operator: Operator,
     lsn: u64,
     effects: Effects,
 }
 
-impl Bench {
+impl OperatorHarness {
     fn new(settings: Settings) -> Self {
         Self { operator: Operator::new(settings), lsn: 0, effects: Effects::default() }
     }

@@ -20,9 +20,9 @@ fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
     Input::Encoded(bytes)
 }
 
-fn bench() -> Bench {
+fn bench() -> OperatorHarness {
     let telemetry_topics = vec!["readings".into(), "devices/+/telemetry".into()];
-    Bench::new(Settings { telemetry_topics, error_topics: vec!["faults".into()], ..Settings::default() })
+    OperatorHarness::new(Settings { telemetry_topics, error_topics: vec!["faults".into()], ..Settings::default() })
 }
 
 #[test]
