@@ -4,7 +4,7 @@ use crate::core::aggregate::Aggregate;
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::device::Slot;
 use crate::core::ingest::{Checked, first_failure};
-use crate::core::json::Token;
+use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::validate::{self, Problem};
@@ -21,7 +21,7 @@ impl Operator {
         index: u32,
         checked: &Checked<'m>,
         metric: Result<&'m str, Problem<'m>>,
-        value: &'m Token<'_>,
+        value: &'m JsonToken<'_>,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
@@ -60,7 +60,7 @@ impl Operator {
         &self,
         checked: &Checked<'m>,
         metric: Result<&'m str, Problem<'m>>,
-        value: &'m Token<'_>,
+        value: &'m JsonToken<'_>,
     ) -> Result<(Slot, Result<usize, usize>, f64), Problem<'m>> {
         let (mut series, mut number) = (Err(0), 0.0);
         let own = metric.and_then(|name| {

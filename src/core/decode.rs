@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::json::{Scanner, Syntax, Token};
+use crate::core::json::{JsonScanner, JsonSyntaxError, JsonToken};
 
 /// Why a whole message is `malformed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) enum Malformed {
     /// Not UTF-8; valid up to this byte offset.
     NotUtf8(usize),
     /// Not JSON.
-    Syntax(Syntax),
+    Syntax(JsonSyntaxError),
     /// Neither an object nor an array.
     NotAForm(&'static str),
     /// An array without elements.
@@ -24,7 +24,7 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotUtf8(at) => write!(f, "the payload is not UTF-8 at byte {at}; send JSON text"),
-            Self::Syntax(Syntax { what, at }) => write!(f, "the payload is not valid JSON at byte {at}: {what}"),
+            Self::Syntax(JsonSyntaxError { what, at }) => write!(f, "the payload is not valid JSON at byte {at}: {what}"),
             Self::NotAForm(kind) => {
                 write!(f, "the payload is {kind}; send an object with a reading, or an array of such objects")
             }
@@ -45,8 +45,8 @@ impl Malformed {
     }
 }
 
-impl From<Syntax> for Malformed {
-    fn from(syntax: Syntax) -> Self {
+impl From<JsonSyntaxError> for Malformed {
+    fn from(syntax: JsonSyntaxError) -> Self {
         Self::Syntax(syntax)
     }
 }
@@ -57,7 +57,7 @@ pub(super) struct Entry<'a> {
     /// Metric name.
     pub metric: Cow<'a, str>,
     /// Its value.
-    pub value: Token<'a>,
+    pub value: JsonToken<'a>,
 }
 
 /// The `metrics` field.
@@ -76,17 +76,17 @@ pub(super) enum Metrics {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Fields<'a> {
     /// `device_id`.
-    pub device_id: Token<'a>,
+    pub device_id: JsonToken<'a>,
     /// `metric`.
-    pub metric: Token<'a>,
+    pub metric: JsonToken<'a>,
     /// `value`.
-    pub value: Token<'a>,
+    pub value: JsonToken<'a>,
     /// `timestamp`.
-    pub timestamp: Token<'a>,
+    pub timestamp: JsonToken<'a>,
     /// `seq`.
-    pub seq: Token<'a>,
+    pub seq: JsonToken<'a>,
     /// `boot`.
-    pub boot: Token<'a>,
+    pub boot: JsonToken<'a>,
     /// `metrics`.
     pub metrics: Metrics,
     /// `error`, unless it is `null` or `false`: the string, or the JSON text of something else.
@@ -122,7 +122,7 @@ impl<'a> Message<'a> {
         self.entries.clear();
         self.single.clear();
         let text = std::str::from_utf8(payload).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
-        let mut scanner = Scanner::new(text);
+        let mut scanner = JsonScanner::new(text);
         let first = scanner.peek();
         self.is_single = first == Some(b'{');
         match first {
@@ -168,7 +168,7 @@ impl<'a> Message<'a> {
     }
 
     /// Reads one object of an array as an element.
-    fn element(&mut self, scanner: &mut Scanner<'a>, max_readings: usize) -> Result<(), Syntax> {
+    fn element(&mut self, scanner: &mut JsonScanner<'a>, max_readings: usize) -> Result<(), JsonSyntaxError> {
         let element = match scanner.peek() {
             Some(b'{') => {
                 let mut fields = Fields::default();
@@ -188,11 +188,11 @@ impl<'a> Fields<'a> {
     /// Reads one object; `depth` containers are open around it.
     fn read(
         &mut self,
-        scanner: &mut Scanner<'a>,
+        scanner: &mut JsonScanner<'a>,
         depth: u32,
         entries: &mut Vec<Entry<'a>>,
         max_readings: usize,
-    ) -> Result<(), Syntax> {
+    ) -> Result<(), JsonSyntaxError> {
         let inner = depth + 1;
         scanner.object(|scanner| {
             // Nearly all keys are these, written like this.
@@ -252,7 +252,7 @@ impl<'a> Fields<'a> {
     fn clear(&mut self) {
         let Self { device_id, metric, value, timestamp, seq, boot, metrics, error } = self;
         for token in [device_id, metric, value, timestamp, seq, boot] {
-            *token = Token::Absent;
+            *token = JsonToken::Absent;
         }
         *metrics = Metrics::Absent;
         *error = None;
@@ -262,10 +262,10 @@ impl<'a> Fields<'a> {
 /// Reads the `metrics` field and appends its entries.
 fn metrics<'a>(
     entries: &mut Vec<Entry<'a>>,
-    scanner: &mut Scanner<'a>,
+    scanner: &mut JsonScanner<'a>,
     depth: u32,
     max_readings: usize,
-) -> Result<Metrics, Syntax> {
+) -> Result<Metrics, JsonSyntaxError> {
     if scanner.peek() != Some(b'{') {
         let token = scanner.value(depth)?;
         return Ok(if token.is_none() { Metrics::Absent } else { Metrics::NotAnObject(token.kind()) });
@@ -283,12 +283,12 @@ fn metrics<'a>(
     Ok(Metrics::Entries(start..entries.len()))
 }
 
-fn fault<'a>(scanner: &mut Scanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, Syntax> {
+fn fault<'a>(scanner: &mut JsonScanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, JsonSyntaxError> {
     scanner.peek();
     let start = scanner.position();
     Ok(match scanner.value(depth)? {
-        Token::Absent | Token::Null | Token::Bool(false) => None,
-        Token::Text(text) => Some(text),
+        JsonToken::Absent | JsonToken::Null | JsonToken::Bool(false) => None,
+        JsonToken::Text(text) => Some(text),
         _ => Some(Cow::Borrowed(scanner.text_since(start))),
     })
 }
@@ -339,9 +339,9 @@ mod tests {
         decode(payload.as_bytes()).unwrap().single().unwrap().clone()
     }
 
-    fn number(token: &Token<'_>) -> f64 {
+    fn number(token: &JsonToken<'_>) -> f64 {
         match token {
-            Token::Number(number) => number.to_f64(),
+            JsonToken::Number(number) => number.to_f64(),
             other => panic!("{other:?}"),
         }
     }
@@ -350,10 +350,10 @@ mod tests {
     fn the_forms() {
         let fields =
             fields(r#"{"device_id":"a","metric":"m","value":1.5,"timestamp":"x","seq":7,"boot":2,"other":[{}]}"#);
-        assert_eq!(fields.device_id, Token::Text("a".into()));
-        assert_eq!(fields.metric, Token::Text("m".into()));
+        assert_eq!(fields.device_id, JsonToken::Text("a".into()));
+        assert_eq!(fields.metric, JsonToken::Text("m".into()));
         assert_eq!(number(&fields.value), 1.5);
-        assert_eq!(fields.timestamp, Token::Text("x".into()));
+        assert_eq!(fields.timestamp, JsonToken::Text("x".into()));
         assert_eq!(number(&fields.seq), 7.0);
         assert_eq!(number(&fields.boot), 2.0);
         assert_eq!((fields.metrics, fields.error), (Metrics::Absent, None));
@@ -410,15 +410,15 @@ mod tests {
     }
 
     /// A scalar as `serde_json` sees it.
-    fn scalar(token: &Token<'_>) -> serde_json::Value {
+    fn scalar(token: &JsonToken<'_>) -> serde_json::Value {
         match token {
-            Token::Absent => "absent".into(),
-            Token::Null => serde_json::Value::Null,
-            Token::Bool(value) => (*value).into(),
-            Token::Number(number) => number.to_f64().into(),
-            Token::Text(text) => text.as_ref().into(),
-            Token::Array => serde_json::json!([]),
-            Token::Object => serde_json::json!({}),
+            JsonToken::Absent => "absent".into(),
+            JsonToken::Null => serde_json::Value::Null,
+            JsonToken::Bool(value) => (*value).into(),
+            JsonToken::Number(number) => number.to_f64().into(),
+            JsonToken::Text(text) => text.as_ref().into(),
+            JsonToken::Array => serde_json::json!([]),
+            JsonToken::Object => serde_json::json!({}),
         }
     }
 

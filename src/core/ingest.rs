@@ -7,7 +7,7 @@ use crate::core::client::{self, Client};
 use crate::core::decode::{Element, Fields, Message, Metrics};
 use crate::core::device::Slot;
 use crate::core::group::key_group;
-use crate::core::json::Token;
+use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
@@ -210,7 +210,7 @@ impl Operator {
                 }
             }
             Err(problem) => {
-                self.reading(batch, origin, *index, &checked, Err(problem), &Token::Absent, out);
+                self.reading(batch, origin, *index, &checked, Err(problem), &JsonToken::Absent, out);
                 *index += 1;
             }
         }
@@ -299,7 +299,7 @@ impl Operator {
             self.hear_from(slot);
             // An id with escapes does not outlive the message.
             let lasting = match &fields.device_id {
-                Token::Text(Cow::Borrowed(id)) => Some(*id),
+                JsonToken::Text(Cow::Borrowed(id)) => Some(*id),
                 _ => batch.topic_device,
             };
             batch.last_device = lasting.map(|id| (id, slot));

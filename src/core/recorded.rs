@@ -1,7 +1,7 @@
 //! Times of recorded messages, for `weir replay` of a file.
 
 use crate::core::decode::{Element, Message};
-use crate::core::json::Token;
+use crate::core::json::JsonToken;
 use crate::core::settings::TimestampUnit;
 use crate::core::timestamp;
 
@@ -34,10 +34,10 @@ pub fn times(payload: &[u8], unit: TimestampUnit) -> Times {
     Times { arrival_ms, newest_event_ms: event_times.max() }
 }
 
-fn event_time(token: &Token<'_>, unit: TimestampUnit) -> Option<i64> {
+fn event_time(token: &JsonToken<'_>, unit: TimestampUnit) -> Option<i64> {
     match token {
-        Token::Number(number) => timestamp::from_number(number, unit),
-        Token::Text(text) => timestamp::from_text(text, unit),
+        JsonToken::Number(number) => timestamp::from_number(number, unit),
+        JsonToken::Text(text) => timestamp::from_text(text, unit),
         _ => None,
     }
 }

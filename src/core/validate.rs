@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use crate::core::json::{Number, Token};
+use crate::core::json::{JsonNumber, JsonToken};
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
 use crate::core::timestamp::{self, Rfc3339, Span};
@@ -300,35 +300,35 @@ pub(super) fn device_id<'m>(topic: Option<&'m str>, payload: Option<&'m str>) ->
 }
 
 /// The `device_id` field.
-pub(super) fn device_id_field<'m>(token: &'m Token<'_>) -> Result<Option<&'m str>, Problem<'m>> {
+pub(super) fn device_id_field<'m>(token: &'m JsonToken<'_>) -> Result<Option<&'m str>, Problem<'m>> {
     match token {
-        Token::Text(text) => Ok(Some(text)),
-        Token::Absent | Token::Null => Ok(None),
+        JsonToken::Text(text) => Ok(Some(text)),
+        JsonToken::Absent | JsonToken::Null => Ok(None),
         other => Err(Problem::WrongType { field: "device_id", found: other.kind(), wanted: "a string" }),
     }
 }
 
 /// The `metric` field.
-pub(super) fn metric_field<'m>(token: &'m Token<'_>) -> Result<&'m str, Problem<'m>> {
+pub(super) fn metric_field<'m>(token: &'m JsonToken<'_>) -> Result<&'m str, Problem<'m>> {
     match token {
-        Token::Text(text) => Ok(text),
-        Token::Absent => Err(Problem::Missing("metric")),
+        JsonToken::Text(text) => Ok(text),
+        JsonToken::Absent => Err(Problem::Missing("metric")),
         other => Err(Problem::WrongType { field: "metric", found: other.kind(), wanted: "a string" }),
     }
 }
 
 /// The `value` field, or a value in `metrics`.
 #[inline]
-pub(super) fn value<'m>(token: &'m Token<'_>, numeric_strings: bool) -> Result<f64, Problem<'m>> {
+pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Result<f64, Problem<'m>> {
     match token {
-        Token::Number(number) => finite(number.to_f64(), number.text()),
-        Token::Bool(value) => Ok(f64::from(u8::from(*value))),
-        Token::Text(text) if numeric_strings => match text.parse() {
+        JsonToken::Number(number) => finite(number.to_f64(), number.text()),
+        JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
+        JsonToken::Text(text) if numeric_strings => match text.parse() {
             Ok(value) if !text.contains(['n', 'N']) => finite(value, text),
             _ => Err(Problem::WrongType { field: "value", found: "a string that is no number", wanted: "a number" }),
         },
-        Token::Text(text) => Err(Problem::NumericString(text)),
-        Token::Absent => Err(Problem::Missing("value")),
+        JsonToken::Text(text) => Err(Problem::NumericString(text)),
+        JsonToken::Absent => Err(Problem::Missing("value")),
         other => Err(Problem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
     }
 }
@@ -340,39 +340,39 @@ fn finite<'m>(value: f64, text: &'m str) -> Result<f64, Problem<'m>> {
 
 /// The `seq` field.
 #[inline]
-pub(super) fn sequence<'m>(token: &Token<'_>) -> Result<Option<u64>, Problem<'m>> {
+pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, Problem<'m>> {
     let wanted = "an integer from 0 to 18446744073709551615";
     match token {
-        Token::Number(number) => match number.as_integer() {
+        JsonToken::Number(number) => match number.as_integer() {
             Some((false, seq)) | Some((true, seq @ 0)) => Ok(Some(seq)),
             _ => Err(Problem::WrongType { field: "seq", found: "another number", wanted }),
         },
-        Token::Absent | Token::Null => Ok(None),
+        JsonToken::Absent | JsonToken::Null => Ok(None),
         other => Err(Problem::WrongType { field: "seq", found: other.kind(), wanted }),
     }
 }
 
 /// A hash of the `boot` field.
-pub(super) fn boot<'m>(token: &Token<'_>) -> Result<Option<u64>, Problem<'m>> {
+pub(super) fn boot<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, Problem<'m>> {
     use crate::core::hash::xxh64;
     let wanted = "a string or an integer";
     match token {
-        Token::Text(text) => Ok(Some(xxh64(text.as_bytes(), 0))),
-        Token::Number(number) if is_integer_text(number) => Ok(Some(xxh64(number.text().as_bytes(), 1))),
-        Token::Number(_) => Err(Problem::WrongType { field: "boot", found: "a fractional number", wanted }),
-        Token::Absent | Token::Null => Ok(None),
+        JsonToken::Text(text) => Ok(Some(xxh64(text.as_bytes(), 0))),
+        JsonToken::Number(number) if is_integer_text(number) => Ok(Some(xxh64(number.text().as_bytes(), 1))),
+        JsonToken::Number(_) => Err(Problem::WrongType { field: "boot", found: "a fractional number", wanted }),
+        JsonToken::Absent | JsonToken::Null => Ok(None),
         other => Err(Problem::WrongType { field: "boot", found: other.kind(), wanted }),
     }
 }
 
-fn is_integer_text(number: &Number<'_>) -> bool {
+fn is_integer_text(number: &JsonNumber<'_>) -> bool {
     number.text().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 /// What a timestamp may be, at all.
-pub(super) fn timestamp_type<'m>(token: &Token<'_>) -> Result<(), Problem<'m>> {
+pub(super) fn timestamp_type<'m>(token: &JsonToken<'_>) -> Result<(), Problem<'m>> {
     match token {
-        Token::Bool(_) | Token::Array | Token::Object => Err(Problem::WrongType {
+        JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => Err(Problem::WrongType {
             field: "timestamp",
             found: token.kind(),
             wanted: "Unix time or an RFC 3339 string",
@@ -385,15 +385,15 @@ pub(super) fn timestamp_type<'m>(token: &Token<'_>) -> Result<(), Problem<'m>> {
 /// before its first arrival: the one bounds the future, the other the age.
 #[inline]
 pub(super) fn event_time<'m>(
-    token: &'m Token<'_>,
+    token: &'m JsonToken<'_>,
     settings: &Settings,
     arrival_ms: i64,
     first_arrival_ms: i64,
 ) -> Result<Option<i64>, Problem<'m>> {
     let unit = settings.timestamp_unit;
     let (time_ms, text) = match token {
-        Token::Number(number) => (timestamp::from_number(number, unit), number.text()),
-        Token::Text(text) => (timestamp::from_text(text, unit), text.as_ref()),
+        JsonToken::Number(number) => (timestamp::from_number(number, unit), number.text()),
+        JsonToken::Text(text) => (timestamp::from_text(text, unit), text.as_ref()),
         _ => return Ok(None),
     };
     let time_ms = time_ms.ok_or(Problem::InvalidTimestamp(text))?;
@@ -409,11 +409,11 @@ pub(super) fn event_time<'m>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::json::Scanner;
+    use crate::core::json::JsonScanner;
     use crate::core::settings::MetricRange;
 
-    fn token(text: &str) -> Token<'_> {
-        if text.is_empty() { Token::Absent } else { Scanner::new(text).value(0).unwrap() }
+    fn token(text: &str) -> JsonToken<'_> {
+        if text.is_empty() { JsonToken::Absent } else { JsonScanner::new(text).value(0).unwrap() }
     }
 
     #[test]
@@ -515,8 +515,8 @@ mod tests {
         check(arrival + 1001, Err(Reason::TimestampInFuture));
         check(arrival - 5000, Ok(()));
         check(arrival - 5001, Err(Reason::TimestampTooOld));
-        assert_eq!(event_time(&Token::Absent, &settings, arrival, arrival), Ok(None));
-        assert_eq!(event_time(&Token::Null, &settings, arrival, arrival), Ok(None));
+        assert_eq!(event_time(&JsonToken::Absent, &settings, arrival, arrival), Ok(None));
+        assert_eq!(event_time(&JsonToken::Null, &settings, arrival, arrival), Ok(None));
         assert!(timestamp_type(&token("true")).is_err());
         assert!(timestamp_type(&token("\"x\"")).is_ok());
         let off = Settings { max_future_ms: None, max_age_ms: None, ..settings.clone() };
