@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::client::{self, Client};
-use crate::core::decode::{Element, Fields, Message, Metrics};
+use crate::core::decode::{MessageElement, ElementFields, DecodedMessage, MetricsField};
 use crate::core::device::Slot;
 use crate::core::group::key_group;
 use crate::core::json::JsonToken;
@@ -45,7 +45,7 @@ impl Operator {
     pub(super) fn publish<'a>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        message: &mut Message<'a>,
+        message: &mut DecodedMessage<'a>,
         publish: Publish<'a>,
         same_origin: bool,
         out: &mut dyn Collector,
@@ -72,7 +72,7 @@ impl Operator {
         &mut self,
         batch: &mut BatchContext<'a>,
         origin: ReadingOrigin<'_>,
-        message: &Message<'a>,
+        message: &DecodedMessage<'a>,
         redelivered: bool,
         out: &mut dyn Collector,
     ) -> u32 {
@@ -82,10 +82,10 @@ impl Operator {
         }
         for element in &message.elements {
             match element {
-                Element::Object(fields) => {
+                MessageElement::Object(fields) => {
                     self.element(batch, origin, message, fields, redelivered, &mut index, out);
                 }
-                Element::Other(kind) => {
+                MessageElement::Other(kind) => {
                     if !origin.passes_over(index) {
                         self.totals.received += 1;
                         self.reject(origin, index, None, (None, None), Problem::NotAnObject(kind), out);
@@ -103,7 +103,7 @@ impl Operator {
 
     /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
     /// and payload.
-    fn is_redelivered(&mut self, origin: ReadingOrigin<'_>, message: &Message<'_>) -> bool {
+    fn is_redelivered(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
         if origin.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
             return false;
@@ -157,8 +157,8 @@ impl Operator {
         &mut self,
         batch: &mut BatchContext<'a>,
         origin: ReadingOrigin<'_>,
-        message: &Message<'a>,
-        fields: &Fields<'a>,
+        message: &DecodedMessage<'a>,
+        fields: &ElementFields<'a>,
         redelivered: bool,
         index: &mut u32,
         out: &mut dyn Collector,
@@ -180,7 +180,7 @@ impl Operator {
             return;
         }
         let range = match &fields.metrics {
-            Metrics::Absent => {
+            MetricsField::Absent => {
                 self.reading(
                     batch,
                     origin,
@@ -193,10 +193,10 @@ impl Operator {
                 *index += 1;
                 return;
             }
-            Metrics::Entries(range) if range.is_empty() => Err(Problem::EmptyMetrics),
-            Metrics::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(Problem::TwoForms),
-            Metrics::Entries(range) => Ok(range.clone()),
-            Metrics::NotAnObject(found) => {
+            MetricsField::Entries(range) if range.is_empty() => Err(Problem::EmptyMetrics),
+            MetricsField::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(Problem::TwoForms),
+            MetricsField::Entries(range) => Ok(range.clone()),
+            MetricsField::NotAnObject(found) => {
                 Err(Problem::WrongType { field: "metrics", found, wanted: "an object of metric names and values" })
             }
         };
@@ -222,7 +222,7 @@ impl Operator {
         &mut self,
         batch: &mut BatchContext<'a>,
         origin: ReadingOrigin<'_>,
-        fields: &'m Fields<'a>,
+        fields: &'m ElementFields<'a>,
         is_fault: bool,
         redelivered: bool,
         seq_owner: SeqOwner<'_>,
@@ -271,7 +271,7 @@ impl Operator {
     fn identify<'a: 'm, 'm>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        fields: &'m Fields<'a>,
+        fields: &'m ElementFields<'a>,
         payload: Option<&'m str>,
         problem: &mut Option<Problem<'m>>,
     ) -> (Option<&'m str>, Option<Slot>) {
@@ -367,7 +367,7 @@ impl Operator {
         origin: ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'_>,
-        fields: &Fields<'_>,
+        fields: &ElementFields<'_>,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;

@@ -7,7 +7,7 @@
 
 use crate::core::batch::BatchContext;
 use crate::core::client::Clients;
-use crate::core::decode::Message;
+use crate::core::decode::DecodedMessage;
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Due, Slot};
 use crate::core::firing::GlobalScope;
@@ -200,7 +200,7 @@ impl Operator {
         out: &mut impl Collector,
     ) -> Result<(), InvalidRecord> {
         let mut decoder = Decoder::default();
-        let mut message = Message::default();
+        let mut message = DecodedMessage::default();
         let mut batch = BatchContext::new(first_lsn, arrival_ms);
         let mut begun = false;
         for bytes in records {

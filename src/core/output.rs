@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
-use crate::core::decode::Malformed;
+use crate::core::decode::MalformedMessage;
 use crate::core::reason::Reason;
 use crate::core::record::{Replay, ReplayItem, ReplayItems};
 
@@ -170,7 +170,7 @@ impl<'a> ErrorEntry<'a> {
     pub fn is_of_whole_message(&self) -> bool {
         match self.origin {
             Some(origin) => origin.whole,
-            None => self.reason == Reason::Malformed && self.index == 0 && Malformed::wrote(self.message),
+            None => self.reason == Reason::Malformed && self.index == 0 && MalformedMessage::wrote(self.message),
         }
     }
 

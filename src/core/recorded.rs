@@ -1,6 +1,6 @@
 //! Times of recorded messages, for `weir replay` of a file.
 
-use crate::core::decode::{Element, Message};
+use crate::core::decode::{MessageElement, DecodedMessage};
 use crate::core::json::JsonToken;
 use crate::core::settings::TimestampUnit;
 use crate::core::timestamp;
@@ -20,13 +20,13 @@ pub fn times(payload: &[u8], unit: TimestampUnit) -> Times {
     struct Line {
         arrival: Option<i64>,
     }
-    let mut message = Message::default();
+    let mut message = DecodedMessage::default();
     if message.decode(payload, usize::MAX).is_err() {
         return Times::default();
     }
     let in_array = message.elements.iter().filter_map(|element| match element {
-        Element::Object(fields) => Some(fields),
-        Element::Other(_) => None,
+        MessageElement::Object(fields) => Some(fields),
+        MessageElement::Other(_) => None,
     });
     let objects = message.single().into_iter().chain(in_array);
     let event_times = objects.filter_map(|fields| event_time(&fields.timestamp, unit));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::decode::Message;
+use crate::core::decode::DecodedMessage;
 use crate::core::dedup::SequenceSet;
 use crate::core::device::Slot;
 use crate::core::ingest::EventTime;
@@ -143,7 +143,7 @@ impl Operator {
         &mut self,
         lsn: u64,
         arrival_ms: i64,
-        message: &mut Message<'a>,
+        message: &mut DecodedMessage<'a>,
         replay: Replay<'a>,
         out: &mut dyn Collector,
     ) {

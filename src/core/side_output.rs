@@ -1,7 +1,7 @@
 //! What is not counted into windows: counted by its reason, and told in the errors output.
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::decode::Malformed;
+use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
@@ -15,7 +15,7 @@ impl Operator {
         batch: &BatchContext<'_>,
         origin: ReadingOrigin<'_>,
         index: Option<u32>,
-        malformed: Malformed,
+        malformed: MalformedMessage,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
