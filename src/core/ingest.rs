@@ -14,7 +14,7 @@ use crate::core::reason::Reason;
 use crate::core::record::Publish;
 use crate::core::replay::SeqOwner;
 use crate::core::topic::TopicKind;
-use crate::core::validate::{self, Problem};
+use crate::core::validate::{self, ReadingProblem};
 use crate::defects::{self, Defect};
 
 /// What the checks of an element found that its readings share.
@@ -24,9 +24,9 @@ pub(super) struct Checked<'m> {
     /// Its state, unless there is none and no room.
     pub slot: Option<Slot>,
     /// The first failure.
-    pub problem: Option<Problem<'m>>,
+    pub problem: Option<ReadingProblem<'m>>,
     /// Why its readings were counted before.
-    pub duplicate: Option<Problem<'m>>,
+    pub duplicate: Option<ReadingProblem<'m>>,
     /// Event time.
     pub time_ms: i64,
 }
@@ -88,7 +88,7 @@ impl Operator {
                 MessageElement::Other(kind) => {
                     if !origin.passes_over(index) {
                         self.totals.received += 1;
-                        self.reject(origin, index, None, (None, None), Problem::NotAnObject(kind), out);
+                        self.reject(origin, index, None, (None, None), ReadingProblem::NotAnObject(kind), out);
                     }
                     index += 1;
                 }
@@ -193,11 +193,11 @@ impl Operator {
                 *index += 1;
                 return;
             }
-            MetricsField::Entries(range) if range.is_empty() => Err(Problem::EmptyMetrics),
-            MetricsField::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(Problem::TwoForms),
+            MetricsField::Entries(range) if range.is_empty() => Err(ReadingProblem::EmptyMetrics),
+            MetricsField::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(ReadingProblem::TwoForms),
             MetricsField::Entries(range) => Ok(range.clone()),
             MetricsField::NotAnObject(found) => {
-                Err(Problem::WrongType { field: "metrics", found, wanted: "an object of metric names and values" })
+                Err(ReadingProblem::WrongType { field: "metrics", found, wanted: "an object of metric names and values" })
             }
         };
         match range {
@@ -263,7 +263,7 @@ impl Operator {
             }
             _ => None,
         };
-        let redelivered = (redelivered && seq.is_none()).then_some(Problem::DuplicateMessage(origin.publish.packet_id));
+        let redelivered = (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
         Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
     }
 
@@ -273,7 +273,7 @@ impl Operator {
         batch: &mut BatchContext<'a>,
         fields: &'m ElementFields<'a>,
         payload: Option<&'m str>,
-        problem: &mut Option<Problem<'m>>,
+        problem: &mut Option<ReadingProblem<'m>>,
     ) -> (Option<&'m str>, Option<Slot>) {
         // A device that is known has a valid id.
         let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
@@ -282,8 +282,8 @@ impl Operator {
             Ok(id) => id,
             Err(wrong) => {
                 *problem = Some(match wrong {
-                    Problem::DeviceMismatch { topic, payload } if batch.is_own => {
-                        Problem::NotOwnDevice { own: topic, payload }
+                    ReadingProblem::DeviceMismatch { topic, payload } if batch.is_own => {
+                        ReadingProblem::NotOwnDevice { own: topic, payload }
                     }
                     wrong => wrong,
                 });
@@ -291,7 +291,7 @@ impl Operator {
             }
         };
         if !self.rules.allows(id) {
-            *problem = Some(Problem::UnknownDevice(id));
+            *problem = Some(ReadingProblem::UnknownDevice(id));
             return (Some(id), None);
         }
         let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id));
@@ -331,7 +331,7 @@ impl Operator {
         time: Option<EventTime>,
         dup: bool,
         is_fault: bool,
-    ) -> Option<Problem<'m>> {
+    ) -> Option<ReadingProblem<'m>> {
         let device = &mut self.devices[slot];
         if let Some(boot) = boot {
             if device.boot.is_some_and(|before| before != boot) {
@@ -359,7 +359,7 @@ impl Operator {
         // A fault without a time of its own cannot show that its device restarted. It enters no window, so unless MQTT
         // says that it is a redelivery, it is better told twice than lost.
         let told_again = is_fault && !dup && time.is_some_and(|time| !time.stated);
-        (!told_again).then_some(Problem::DuplicateSequence(seq))
+        (!told_again).then_some(ReadingProblem::DuplicateSequence(seq))
     }
 
     fn fault(
@@ -371,8 +371,8 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
-        let full = checked.slot.is_none().then_some(Problem::TooManyDevices(self.settings.max_devices));
-        let fault = Problem::Fault(fields.error.as_deref());
+        let full = checked.slot.is_none().then_some(ReadingProblem::TooManyDevices(self.settings.max_devices));
+        let fault = ReadingProblem::Fault(fields.error.as_deref());
         let problem = checked.problem.or(checked.duplicate).or(full).unwrap_or(fault);
         let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
         self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
@@ -391,7 +391,7 @@ fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
 
 /// The failure that is checked first: reasons are in the order of checks.
 #[inline]
-pub(super) fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) -> Option<Problem<'m>> {
+pub(super) fn first_failure<'m>(a: Option<ReadingProblem<'m>>, b: Option<ReadingProblem<'m>>) -> Option<ReadingProblem<'m>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.reason() < a.reason() { b } else { a }),
         (a, b) => a.or(b),
@@ -400,7 +400,7 @@ pub(super) fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) 
 
 /// Keeps `problem` if it is checked before the one found so far.
 #[cold]
-fn note<'m, T>(found: &mut Option<Problem<'m>>, problem: Problem<'m>) -> Option<T> {
+fn note<'m, T>(found: &mut Option<ReadingProblem<'m>>, problem: ReadingProblem<'m>) -> Option<T> {
     *found = first_failure(found.take(), Some(problem));
     None
 }

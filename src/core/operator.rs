@@ -19,7 +19,7 @@ use crate::core::record::{Decoder, InvalidRecord, Record};
 use crate::core::registry::{Names, Registry};
 use crate::core::replay::ReplayedSet;
 use crate::core::settings::{Settings, WatermarkScope};
-use crate::core::validate::Rules;
+use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 
 pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
@@ -117,7 +117,7 @@ pub struct Operator {
     pub(super) settings: Settings,
     /// Whether the settings in the journal are ignored.
     settings_fixed: bool,
-    pub(super) rules: Rules,
+    pub(super) rules: ValidationRules,
     pub(super) devices: Registry,
     pub(super) metric_names: Names,
     pub(super) clients: Clients,
@@ -153,7 +153,7 @@ impl Operator {
     /// An operator without state.
     pub fn new(settings: Settings) -> Self {
         Self {
-            rules: Rules::new(&settings),
+            rules: ValidationRules::new(&settings),
             settings,
             settings_fixed: false,
             devices: Registry::default(),

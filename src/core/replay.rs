@@ -15,7 +15,7 @@ use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::{Publish, Record, Replay, ReplayItem};
-use crate::core::validate::Problem;
+use crate::core::validate::ReadingProblem;
 
 /// Ranges of replayed errors that are remembered: half a megabyte at the most. Beyond it the two lowest merge, so that
 /// errors between them count as replayed.
@@ -178,7 +178,7 @@ impl Operator {
         let readings = self.elements(&mut batch, origin, message, false, out);
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
-            self.reject(origin, item.index, None, (None, None), Problem::NoSuchReading(item.index), out);
+            self.reject(origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
         }
     }
 
@@ -248,7 +248,7 @@ impl Operator {
         seq: Option<u64>,
         boot: Option<u64>,
         time: Option<EventTime>,
-    ) -> Option<Problem<'m>> {
+    ) -> Option<ReadingProblem<'m>> {
         let device = &mut self.devices[slot];
         if let Some(boot) = boot
             && *device.boot.get_or_insert(boot) != boot
@@ -274,6 +274,6 @@ impl Operator {
         for item in items {
             self.redelivered.insert(item.stored_seq);
         }
-        Some(Problem::DuplicateSequence(seq))
+        Some(ReadingProblem::DuplicateSequence(seq))
     }
 }

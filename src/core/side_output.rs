@@ -6,7 +6,7 @@ use crate::core::device::Slot;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
 use crate::core::reason::Reason;
-use crate::core::validate::{self, Problem};
+use crate::core::validate::{self, ReadingProblem};
 
 impl Operator {
     /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
@@ -35,7 +35,7 @@ impl Operator {
         index: u32,
         slot: Option<Slot>,
         names: (Option<&str>, Option<&str>),
-        problem: Problem<'_>,
+        problem: ReadingProblem<'_>,
         out: &mut dyn Collector,
     ) {
         self.record(origin, Some(index), slot, names, problem.reason(), &problem, out);
