@@ -1,8 +1,8 @@
 //! What the operator knows while it goes through the records of a batch.
 
 use crate::core::device::Slot;
-use crate::core::record::Publish;
-use crate::core::replay::Wanted;
+use crate::core::record::PublishRecord;
+use crate::core::replay::WantedReadings;
 use crate::core::topic::{TopicKind, Topics};
 
 /// What the records of one batch share.
@@ -46,7 +46,7 @@ impl BatchContext<'_> {
 impl<'a> BatchContext<'a> {
     /// Looks up what the topic of `publish` carries.
     #[inline]
-    pub fn resolve(&mut self, topics: &Topics, publish: &Publish<'a>) {
+    pub fn resolve(&mut self, topics: &Topics, publish: &PublishRecord<'a>) {
         (self.kind, self.topic_device) = topics.resolve(publish.topic);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
@@ -61,9 +61,9 @@ pub(super) struct ReadingOrigin<'a> {
     /// Arrival time of the record's batch.
     pub arrival_ms: i64,
     /// Its message.
-    pub publish: &'a Publish<'a>,
+    pub publish: &'a PublishRecord<'a>,
     /// What is wanted of the message, if it is replayed.
-    pub replay: Option<&'a Wanted>,
+    pub replay: Option<&'a WantedReadings>,
 }
 
 impl ReadingOrigin<'_> {

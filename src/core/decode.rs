@@ -24,7 +24,9 @@ impl fmt::Display for MalformedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotUtf8(at) => write!(f, "the payload is not UTF-8 at byte {at}; send JSON text"),
-            Self::Syntax(JsonSyntaxError { what, at }) => write!(f, "the payload is not valid JSON at byte {at}: {what}"),
+            Self::Syntax(JsonSyntaxError { what, at }) => {
+                write!(f, "the payload is not valid JSON at byte {at}: {what}")
+            }
             Self::NotAForm(kind) => {
                 write!(f, "the payload is {kind}; send an object with a reading, or an array of such objects")
             }
@@ -164,7 +166,10 @@ impl<'a> DecodedMessage<'a> {
     /// Whether a part of it carries a sequence number.
     pub fn has_sequence(&self) -> bool {
         !self.single.seq.is_none()
-            || self.elements.iter().any(|element| matches!(element, MessageElement::Object(fields) if !fields.seq.is_none()))
+            || self
+                .elements
+                .iter()
+                .any(|element| matches!(element, MessageElement::Object(fields) if !fields.seq.is_none()))
     }
 
     /// Reads one object of an array as an element.

@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::client::{self, Client};
-use crate::core::decode::{MessageElement, ElementFields, DecodedMessage, MetricsField};
+use crate::core::client::{self, RememberedClient};
+use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricsField};
 use crate::core::device::Slot;
 use crate::core::group::key_group;
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::Publish;
+use crate::core::record::PublishRecord;
 use crate::core::replay::SeqOwner;
 use crate::core::topic::TopicKind;
 use crate::core::validate::{self, ReadingProblem};
@@ -33,7 +33,7 @@ pub(super) struct Checked<'m> {
 
 /// The event time of an element, for deduplication.
 #[derive(Clone, Copy)]
-pub(super) struct EventTime {
+pub(super) struct ElementTime {
     /// Unix milliseconds.
     pub ms: i64,
     /// Whether the payload states it; else it is the arrival.
@@ -46,7 +46,7 @@ impl Operator {
         &mut self,
         batch: &mut BatchContext<'a>,
         message: &mut DecodedMessage<'a>,
-        publish: Publish<'a>,
+        publish: PublishRecord<'a>,
         same_origin: bool,
         out: &mut dyn Collector,
     ) {
@@ -108,7 +108,7 @@ impl Operator {
         if origin.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
             return false;
         }
-        let Publish { client_id, topic, packet_id, payload, dup, .. } = *origin.publish;
+        let PublishRecord { client_id, topic, packet_id, payload, dup, .. } = *origin.publish;
         let identity = client::identity(packet_id, topic, payload);
         let known = self.clients.find(client_id);
         if let Some(slot) = known
@@ -137,11 +137,11 @@ impl Operator {
         }
         let group = key_group(client_id);
         self.about_to_change(group);
-        self.insert_client(Client::new(client_id, group))
+        self.insert_client(RememberedClient::new(client_id, group))
     }
 
     /// Adds a client to its group too.
-    pub(super) fn insert_client(&mut self, client: Client) -> Slot {
+    pub(super) fn insert_client(&mut self, client: RememberedClient) -> Slot {
         let group = client.group;
         let slot = self.clients.insert(client);
         let id = |slot: Slot| self.clients.get(slot).map_or("", |client| &*client.id);
@@ -194,11 +194,15 @@ impl Operator {
                 return;
             }
             MetricsField::Entries(range) if range.is_empty() => Err(ReadingProblem::EmptyMetrics),
-            MetricsField::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(ReadingProblem::TwoForms),
-            MetricsField::Entries(range) => Ok(range.clone()),
-            MetricsField::NotAnObject(found) => {
-                Err(ReadingProblem::WrongType { field: "metrics", found, wanted: "an object of metric names and values" })
+            MetricsField::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => {
+                Err(ReadingProblem::TwoForms)
             }
+            MetricsField::Entries(range) => Ok(range.clone()),
+            MetricsField::NotAnObject(found) => Err(ReadingProblem::WrongType {
+                field: "metrics",
+                found,
+                wanted: "an object of metric names and values",
+            }),
         };
         match range {
             Ok(range) => {
@@ -252,7 +256,7 @@ impl Operator {
             Err(wrong) => note(&mut problem, wrong),
         };
         let problem = first_failure(problem, unknown);
-        let time = EventTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
+        let time = ElementTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
         let duplicate = match slot {
             Some(slot) if self.settings.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
@@ -263,7 +267,8 @@ impl Operator {
             }
             _ => None,
         };
-        let redelivered = (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
+        let redelivered =
+            (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
         Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
     }
 
@@ -328,7 +333,7 @@ impl Operator {
         slot: Slot,
         seq: Option<u64>,
         boot: Option<u64>,
-        time: Option<EventTime>,
+        time: Option<ElementTime>,
         dup: bool,
         is_fault: bool,
     ) -> Option<ReadingProblem<'m>> {
@@ -391,7 +396,10 @@ fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
 
 /// The failure that is checked first: reasons are in the order of checks.
 #[inline]
-pub(super) fn first_failure<'m>(a: Option<ReadingProblem<'m>>, b: Option<ReadingProblem<'m>>) -> Option<ReadingProblem<'m>> {
+pub(super) fn first_failure<'m>(
+    a: Option<ReadingProblem<'m>>,
+    b: Option<ReadingProblem<'m>>,
+) -> Option<ReadingProblem<'m>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.reason() < a.reason() { b } else { a }),
         (a, b) => a.or(b),

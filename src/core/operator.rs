@@ -9,13 +9,13 @@ use crate::core::batch::BatchContext;
 use crate::core::client::Clients;
 use crate::core::decode::DecodedMessage;
 use crate::core::dedup::SequenceSet;
-use crate::core::device::{Due, Slot};
+use crate::core::device::{DueWindow, Slot};
 use crate::core::firing::GlobalScope;
-use crate::core::group::{Change, Groups};
+use crate::core::group::{GroupChange, Groups};
 use crate::core::idle::Deadlines;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::{Decoder, InvalidRecord, Record};
+use crate::core::record::{InvalidRecord, Record, RecordDecoder};
 use crate::core::registry::{Names, Registry};
 use crate::core::replay::ReplayedSet;
 use crate::core::settings::{Settings, WatermarkScope};
@@ -23,7 +23,7 @@ use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 
 pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
-pub use crate::core::replay::Origins;
+pub use crate::core::replay::ReplayOrigins;
 
 /// Number of key groups: part of the checkpoint format.
 pub const KEY_GROUPS: u16 = 1024;
@@ -136,7 +136,7 @@ pub struct Operator {
     /// Replayed errors whose reading had been counted from a redelivery.
     pub(super) redelivered: SequenceSet,
     /// Where replays come from, while a journal is processed anew under settings of its own.
-    pub(super) origins: Option<Origins>,
+    pub(super) origins: Option<ReplayOrigins>,
     /// Newest event time in a window of any device.
     pub(super) newest_ms: i64,
     /// Devices with windows that late readings touched in this batch.
@@ -144,7 +144,7 @@ pub struct Operator {
     /// Devices whose expired windows are dropped at the end of this batch.
     pub(super) to_clean: Vec<Slot>,
     /// Scratch for windows that fire together.
-    pub(super) due: Vec<Due>,
+    pub(super) due: Vec<DueWindow>,
     /// Scratch for the sentence of an error.
     pub(super) sentence: String,
 }
@@ -199,7 +199,7 @@ impl Operator {
         records: impl Iterator<Item = &'a [u8]>,
         out: &mut impl Collector,
     ) -> Result<(), InvalidRecord> {
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         let mut message = DecodedMessage::default();
         let mut batch = BatchContext::new(first_lsn, arrival_ms);
         let mut begun = false;
@@ -282,7 +282,7 @@ impl Operator {
     /// Must be called before the state of a device or client in `group` changes: a running snapshot stores it as it was.
     #[inline]
     pub(super) fn about_to_change(&mut self, group: u16) {
-        if self.groups.get(group).change != Change::Changed {
+        if self.groups.get(group).change != GroupChange::Changed {
             self.begin_change(group);
         }
     }

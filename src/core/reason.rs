@@ -5,7 +5,7 @@
 #[repr(u8)]
 pub enum Reason {
     /// Not JSON, not UTF-8, not one of the forms, too deep, too many.
-    MalformedMessage = 0,
+    Malformed = 0,
     /// A field that the form needs is not there.
     MissingField = 1,
     /// A field has a type that does not fit.

@@ -4,7 +4,7 @@ use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
+use crate::core::output::{Collector, ErrorEntry, ReplayOrigin, kept_payload};
 use crate::core::reason::Reason;
 use crate::core::validate::{self, ReadingProblem};
 
@@ -79,7 +79,7 @@ impl Operator {
             own_device: origin.publish.own_device,
             payload: kept_payload(origin.publish.payload),
             payload_bytes: origin.publish.payload.len() as u64,
-            origin: origin.replay.map(|wanted| Origin {
+            origin: origin.replay.map(|wanted| ReplayOrigin {
                 replay_of: wanted.error_seq(index),
                 first_arrival_ms: wanted.arrival_ms,
                 whole: index.is_none(),

@@ -123,11 +123,14 @@ impl ReadingProblem<'_> {
     /// The reason under which it is counted.
     pub fn reason(&self) -> Reason {
         match self {
-            ReadingProblem::NotAnObject(_) | ReadingProblem::NoSuchReading(_) | ReadingProblem::EmptyMetrics | ReadingProblem::TwoForms => {
-                Reason::Malformed
-            }
+            ReadingProblem::NotAnObject(_)
+            | ReadingProblem::NoSuchReading(_)
+            | ReadingProblem::EmptyMetrics
+            | ReadingProblem::TwoForms => Reason::Malformed,
             ReadingProblem::Missing(_) => Reason::MissingField,
-            ReadingProblem::WrongType { .. } | ReadingProblem::NotFinite(_) | ReadingProblem::NumericString(_) => Reason::WrongType,
+            ReadingProblem::WrongType { .. } | ReadingProblem::NotFinite(_) | ReadingProblem::NumericString(_) => {
+                Reason::WrongType
+            }
             ReadingProblem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
             ReadingProblem::DeviceMismatch { .. } | ReadingProblem::NotOwnDevice { .. } => Reason::DeviceMismatch,
             ReadingProblem::InvalidMetric(_) => Reason::InvalidMetric,
@@ -148,11 +151,15 @@ impl ReadingProblem<'_> {
 impl fmt::Display for ReadingProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            ReadingProblem::NotAnObject(found) => write!(f, "an element of the array is {found}; send objects with readings"),
+            ReadingProblem::NotAnObject(found) => {
+                write!(f, "an element of the array is {found}; send objects with readings")
+            }
             ReadingProblem::NoSuchReading(index) => {
                 write!(f, "the replay is of reading {index}, which the message does not have")
             }
-            ReadingProblem::EmptyMetrics => f.write_str("`metrics` is empty; give it at least one metric with its value"),
+            ReadingProblem::EmptyMetrics => {
+                f.write_str("`metrics` is empty; give it at least one metric with its value")
+            }
             ReadingProblem::TwoForms => {
                 f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
             }
@@ -325,7 +332,11 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Resu
         JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
         JsonToken::Text(text) if numeric_strings => match text.parse() {
             Ok(value) if !text.contains(['n', 'N']) => finite(value, text),
-            _ => Err(ReadingProblem::WrongType { field: "value", found: "a string that is no number", wanted: "a number" }),
+            _ => Err(ReadingProblem::WrongType {
+                field: "value",
+                found: "a string that is no number",
+                wanted: "a number",
+            }),
         },
         JsonToken::Text(text) => Err(ReadingProblem::NumericString(text)),
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),

@@ -144,7 +144,10 @@ impl<'a> JsonScanner<'a> {
 
     /// Reads an object: `member` reads each key with its value.
     #[inline(always)]
-    pub fn object(&mut self, mut member: impl FnMut(&mut Self) -> Result<(), JsonSyntaxError>) -> Result<(), JsonSyntaxError> {
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self) -> Result<(), JsonSyntaxError>,
+    ) -> Result<(), JsonSyntaxError> {
         self.at += 1;
         if self.peek() == Some(b'}') {
             self.at += 1;
@@ -167,7 +170,10 @@ impl<'a> JsonScanner<'a> {
     }
 
     /// Reads an array: `item` reads each value.
-    pub fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), JsonSyntaxError>) -> Result<(), JsonSyntaxError> {
+    pub fn array(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<(), JsonSyntaxError>,
+    ) -> Result<(), JsonSyntaxError> {
         self.at += 1;
         if self.peek() == Some(b']') {
             self.at += 1;

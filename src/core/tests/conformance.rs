@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{OperatorHarness, Effect, Input};
+use super::{Effect, Input, OperatorHarness};
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
 type GoldenKey = (String, String, i64);

@@ -1,6 +1,6 @@
 //! Windows and watermarks by event time.
 
-use super::{OperatorHarness, Effect, Input, T0, reading};
+use super::{Effect, Input, OperatorHarness, T0, reading};
 use crate::core::settings::{Settings, WatermarkScope};
 
 fn a(offset_ms: i64, value: f64) -> Input {

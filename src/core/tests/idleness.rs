@@ -1,6 +1,6 @@
 //! Silence closes windows; being down does not count as silence.
 
-use super::{OperatorHarness, Input, T0, reading};
+use super::{Input, OperatorHarness, T0, reading};
 use crate::core::settings::{Settings, WatermarkScope};
 
 fn a(offset_ms: i64, value: f64) -> Input {

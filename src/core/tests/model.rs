@@ -93,7 +93,7 @@ impl ModelRecord {
                 let mut item = Vec::new();
                 let (error_seq, index, unseen) = (error_seq as u64, error.index, error.unseen);
                 record::ReplayItem { error_seq, index, unseen }.encode(&mut item);
-                let replay = record::Replay {
+                let replay = record::ReplayRecord {
                     position: error.position,
                     whole: false,
                     arrival_ms: error.first_arrival_ms,
@@ -501,7 +501,13 @@ struct Candidate {
 }
 
 /// The `seq` of a replayed reading is not looked at where it was remembered for the same message.
-fn deduplicate_replayed(device: &mut ModelDevice, element: &ModelElement, time_ms: i64, valid: bool, remembered: bool) -> bool {
+fn deduplicate_replayed(
+    device: &mut ModelDevice,
+    element: &ModelElement,
+    time_ms: i64,
+    valid: bool,
+    remembered: bool,
+) -> bool {
     if let Some(boot) = element.boot
         && *device.boot.get_or_insert(boot) != boot
     {

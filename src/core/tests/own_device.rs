@@ -5,7 +5,7 @@ use super::*;
 /// A publish of a client that may speak for `own_device` alone.
 fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
     let own_device = Some(own_device);
-    let publish = Publish {
+    let publish = PublishRecord {
         client_id: "c",
         topic,
         own_device,

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::model::{ModelElement, ModelMessage, Model, ModelRecord};
-use super::{OperatorHarness, Effect, Input, T0};
+use super::model::{Model, ModelElement, ModelMessage, ModelRecord};
+use super::{Effect, Input, OperatorHarness, T0};
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
 /// An effect as the model prints it.
@@ -91,8 +91,9 @@ fn element() -> impl Strategy<Value = ModelElement> {
 
 fn record() -> impl Strategy<Value = ModelRecord> {
     let elements = prop_oneof![6 => prop::collection::vec(element(), 1), 1 => prop::collection::vec(element(), 2..6)];
-    let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements)
-        .prop_map(|(client, packet_id, dup, elements)| ModelRecord::Message(ModelMessage { client, packet_id, dup, elements }));
+    let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements).prop_map(
+        |(client, packet_id, dup, elements)| ModelRecord::Message(ModelMessage { client, packet_id, dup, elements }),
+    );
     let replay = (0usize..1_000).prop_map(ModelRecord::Replay);
     prop_oneof![20 => message, 2 => Just(ModelRecord::Tick), 1 => Just(ModelRecord::Resumed), 4 => replay]
 }

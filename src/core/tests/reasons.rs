@@ -1,6 +1,6 @@
 //! Every reason, the order of checks, and deduplication.
 
-use super::{OperatorHarness, Effect, Input, T0, numbered, reading};
+use super::{Effect, Input, OperatorHarness, T0, numbered, reading};
 use crate::core::reason::Reason;
 use crate::core::settings::{MetricRange, Settings};
 
@@ -126,7 +126,8 @@ fn faults() {
 
 #[test]
 fn a_fault_says_what_the_device_said() {
-    let effects = OperatorHarness::new(settings()).apply(T0, &[Input::telemetry("a", r#"{"error":"E42 sensor open"}"#)]);
+    let effects =
+        OperatorHarness::new(settings()).apply(T0, &[Input::telemetry("a", r#"{"error":"E42 sensor open"}"#)]);
     let [Effect::Error { seq: 0, json }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(json["message"], "the device reported: E42 sensor open");
     assert_eq!(json["payload"], r#"{"error":"E42 sensor open"}"#);

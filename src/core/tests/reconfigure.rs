@@ -1,6 +1,6 @@
 //! Going on under other settings.
 
-use super::{OperatorHarness, Input, T0, reading};
+use super::{Input, OperatorHarness, T0, reading};
 use crate::core::operator::Operator;
 use crate::core::settings::{Settings, WatermarkScope};
 
@@ -76,7 +76,10 @@ fn rules_apply_from_then_on() {
 #[test]
 fn fixed_settings_ignore_the_journal() {
     let fixed = Settings { window_ms: 10_000, ..Settings::default() };
-    let mut bench = OperatorHarness { operator: Operator::with_fixed_settings(fixed.clone()), ..OperatorHarness::new(fixed.clone()) };
+    let mut bench = OperatorHarness {
+        operator: Operator::with_fixed_settings(fixed.clone()),
+        ..OperatorHarness::new(fixed.clone())
+    };
     let journal = [Input::Settings(Box::default()), a(0, 1.0), Input::Settings(Box::default()), a(30_000, 2.0)];
     bench.check(T0, &journal, &["a/m@-5000#0=1.0"]);
     assert_eq!(*bench.operator.settings(), fixed);

@@ -1,8 +1,8 @@
 //! Stored errors are processed again.
 
-use super::{OperatorHarness, Effect, Effects, Input, T0, numbered, reading};
-use crate::core::operator::{Operator, Origins};
-use crate::core::record::{self, Decoder, Record, Replay, ReplayItem, ReplayItems};
+use super::{Effect, Effects, Input, OperatorHarness, T0, numbered, reading};
+use crate::core::operator::{Operator, ReplayOrigins};
+use crate::core::record::{self, Record, RecordDecoder, ReplayItem, ReplayItems, ReplayRecord};
 use crate::core::settings::{MetricRange, Settings};
 
 fn allow(devices: &[&str]) -> Settings {
@@ -142,7 +142,8 @@ fn an_error_says_what_it_is_a_replay_of() {
 
 #[test]
 fn time_is_judged_by_both_arrivals() {
-    let mut bench = OperatorHarness::new(Settings { max_future_ms: Some(1_000), max_age_ms: Some(1_000), ..Settings::default() });
+    let mut bench =
+        OperatorHarness::new(Settings { max_future_ms: Some(1_000), max_age_ms: Some(1_000), ..Settings::default() });
     let future = Input::telemetry("a", reading(5_000, 1.0));
     let old = Input::telemetry("a", reading(-1_001, 1.0));
     bench.check(T0, &[future, old], &["timestamp_in_future a/m 0", "timestamp_too_old a/m 0"]);
@@ -204,7 +205,7 @@ fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
     ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
     let (items, whole, client_id, topic) = (ReplayItems(&item), index.is_none(), "c", "devices/a/telemetry");
     let (position, own_device) = (u64::MAX, None);
-    let replay = Replay { position, whole, arrival_ms: T0, client_id, topic, own_device, items, payload };
+    let replay = ReplayRecord { position, whole, arrival_ms: T0, client_id, topic, own_device, items, payload };
     record::encode_replay(&replay, &mut bytes);
     Input::Encoded(bytes)
 }
@@ -258,9 +259,9 @@ fn beyond_the_bound_of_ranges_the_lowest_merge() {
 
 /// Processes a journal anew under other settings.
 fn recompute(settings: Settings, batches: &[(i64, Vec<Vec<u8>>)], first: usize) -> (Vec<String>, [u64; 4]) {
-    let mut origins = Origins::default();
+    let mut origins = ReplayOrigins::default();
     for (_, records) in batches {
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         records.iter().for_each(|record| origins.note(&decoder.decode(record).unwrap()));
     }
     let mut bench = OperatorHarness { operator: Operator::new(settings), lsn: 0, effects: Effects::default() };
@@ -353,7 +354,7 @@ fn payloads_are_replayed_as_they_were() {
     bench.lsn = 3;
     bench.apply(T0, &[Input::telemetry("a", vec![0xff, 0])]);
     let Input::Encoded(bytes) = bench.replay(0) else { panic!() };
-    let Ok(Record::Replay(replay)) = Decoder::default().decode(&bytes) else { panic!() };
+    let Ok(Record::Replay(replay)) = RecordDecoder::default().decode(&bytes) else { panic!() };
     let expected = ("client", "devices/a/telemetry", &[0xff, 0][..], true, 3);
     assert_eq!((replay.client_id, replay.topic, replay.payload, replay.whole, replay.position), expected);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::properties::{Batches, batches, inputs, settings};
-use super::{OperatorHarness, Effects, Input, T0, numbered, reading};
+use super::{Effects, Input, OperatorHarness, T0, numbered, reading};
 use crate::core::operator::{GroupBlob, KEY_GROUPS, Operator};
 use crate::core::settings::Settings;
 

@@ -1,6 +1,6 @@
 //! Lifetime of devices, sizes, and questions about the state.
 
-use super::{OperatorHarness, Input, T0, numbered, reading};
+use super::{Input, OperatorHarness, T0, numbered, reading};
 use crate::core::operator::Sizes;
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
