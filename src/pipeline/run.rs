@@ -91,9 +91,9 @@ impl Stop {
     }
 }
 
-struct Unpark(Thread);
+struct UnparkPipeline(Thread);
 
-impl Wake for Unpark {
+impl Wake for UnparkPipeline {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
@@ -101,7 +101,7 @@ impl Wake for Unpark {
 
 /// What the loop remembers from turn to turn.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct LoopProgress {
     /// Whether the records found at start are processed.
     caught_up: bool,
     /// When replaying began, on the monotonic clock.
@@ -113,7 +113,7 @@ pub(super) struct Progress {
     event_time_taken: Option<Duration>,
 }
 
-impl Progress {
+impl LoopProgress {
     pub(super) fn new(position: u64, now: Duration) -> Self {
         Self {
             caught_up: false,
@@ -129,7 +129,7 @@ impl Progress {
 impl Runner {
     /// Runs until `stop` is requested, then takes a last checkpoint within `grace`.
     pub fn run(mut self, stop: &Stop, grace: Duration) -> Result<(), PipelineError> {
-        self.waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        self.waker = Waker::from(Arc::new(UnparkPipeline(std::thread::current())));
         self.pipeline.runs_on(std::thread::current());
         self.journal.watch(self.waker.clone());
         let result = self.run_until(stop).and_then(|()| self.finish(grace));
