@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::clock::Clock;
+use crate::core::operator::Operator;
 use crate::core::record::{self, InvalidRecord};
 use crate::defects::{self, Defect};
-use crate::log::{AppendError, Batch, LogError, Records};
-use crate::pipeline::handle::Pipeline;
-use crate::pipeline::start::Runner;
+use crate::log::{AppendError, Batch, Log, LogError, Reader, Records};
+use crate::pipeline::checkpoint::Checkpointer;
+use crate::pipeline::handle::{Pipeline, Requests};
+use crate::pipeline::limits::StateLimits;
+use crate::pipeline::sink::OutputLogs;
+
 use crate::state::manifest::Positions;
 
 /// Journal time between two ticks while windows are open and nothing arrives.
@@ -124,6 +129,29 @@ impl LoopProgress {
             event_time_taken: None,
         }
     }
+}
+
+/// The pipeline, ready to run on a thread, or turn by turn.
+#[derive(Debug)]
+pub struct Runner {
+    pub(super) journal: Log,
+    pub(super) reader: Reader,
+    pub(super) operator: Operator,
+    pub(super) outputs: OutputLogs,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pipeline: Pipeline,
+    pub(super) requests: Requests,
+    /// Woken when the journal grows or an output log has room again.
+    pub(super) waker: Waker,
+    /// Journal position of the next record.
+    pub(super) position: u64,
+    /// Arrival time of the last batch of this run.
+    pub(super) arrival_ms: Option<i64>,
+    pub(super) limits: StateLimits,
+    pub(super) progress: LoopProgress,
+    /// Journal position up to which this is a recovery.
+    pub(super) recovered_end: u64,
 }
 
 impl Runner {

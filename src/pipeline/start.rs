@@ -10,13 +10,13 @@ use crate::clock::Clock;
 use crate::core::operator::{Operator, RestoreError};
 use crate::core::settings::Settings;
 use crate::disk::Disk;
-use crate::log::{Log, Lsn, Reader};
+use crate::log::{Log, Lsn};
 use crate::pipeline::checkpoint::Checkpointer;
 use crate::pipeline::checkpoint_worker::CheckpointWorker;
 use crate::pipeline::checkpoint_writer::CheckpointWriter;
-use crate::pipeline::handle::{Pipeline, Requests};
+use crate::pipeline::handle::Pipeline;
 use crate::pipeline::limits::StateLimits;
-use crate::pipeline::run::LoopProgress;
+use crate::pipeline::run::{LoopProgress, Runner};
 use crate::pipeline::savepoints::{SavepointManager, SavepointPolicy};
 use crate::pipeline::sink::OutputLogs;
 use crate::state::manifest::Positions;
@@ -80,29 +80,6 @@ pub struct PipelineResources {
     pub threads: bool,
     /// End of the journal as it was found at start.
     pub recovered_end: Lsn,
-}
-
-/// The pipeline, ready to run on a thread, or turn by turn.
-#[derive(Debug)]
-pub struct Runner {
-    pub(super) journal: Log,
-    pub(super) reader: Reader,
-    pub(super) operator: Operator,
-    pub(super) outputs: OutputLogs,
-    pub(super) checkpointer: Checkpointer,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) pipeline: Pipeline,
-    pub(super) requests: Requests,
-    /// Woken when the journal grows or an output log has room again.
-    pub(super) waker: Waker,
-    /// Journal position of the next record.
-    pub(super) position: u64,
-    /// Arrival time of the last batch of this run.
-    pub(super) arrival_ms: Option<i64>,
-    pub(super) limits: StateLimits,
-    pub(super) progress: LoopProgress,
-    /// Journal position up to which this is a recovery.
-    pub(super) recovered_end: u64,
 }
 
 /// Positions of a checkpoint, or of the beginning.

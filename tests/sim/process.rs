@@ -13,8 +13,8 @@ use weir::disk::sim::SimDisk;
 use weir::log::{Log, LogError, Lsn, Records};
 use weir::mqtt::Opening;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::{PipelineError, Turn};
-use weir::pipeline::start::{PipelineResources, Runner, StartError, positions, prepare};
+use weir::pipeline::run::{PipelineError, Runner, Turn};
+use weir::pipeline::start::{PipelineResources, StartError, positions, prepare};
 use weir::state::key_value::KeyValue;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
