@@ -22,8 +22,8 @@ use weir::log::{Log, LogError, Lsn};
 use weir::mqtt;
 use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::Stop;
-use weir::pipeline::start::{Runner, prepare};
+use weir::pipeline::run::{Runner, Stop};
+use weir::pipeline::start::prepare;
 use weir::simulator::Progress;
 use weir::telemetry::logging::LogFilter;
 

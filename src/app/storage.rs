@@ -13,7 +13,7 @@ use weir::disk::{Disk, RealDisk};
 use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
-use weir::pipeline::start::{Parts, positions};
+use weir::pipeline::start::{PipelineResources, positions};
 use weir::state::key_value::{KeyValue, SledStore};
 use weir::state::manifest::Positions;
 use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
@@ -64,8 +64,8 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
 
 impl Storage {
     /// The pipeline over all of it.
-    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> Parts {
-        Parts {
+    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> PipelineResources {
+        PipelineResources {
             recovered_end: self.journal.durable(),
             journal: self.journal,
             windows: self.windows,

@@ -17,7 +17,7 @@ use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
-use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::sync::lock;
 use crate::tls::TlsEndpoint;
 
@@ -155,7 +155,7 @@ impl Shared {
     }
 
     /// Synced journal records that the pipeline has not processed.
-    pub(super) fn backlog(&self, status: &Status) -> u64 {
+    pub(super) fn backlog(&self, status: &PipelineStatus) -> u64 {
         self.parts.journal.durable().0.saturating_sub(status.position)
     }
 

@@ -299,7 +299,7 @@ async fn journal_will(
     patience: Instant,
 ) -> Result<Lsn, AppendError> {
     const ATTEMPTS: usize = 3;
-    let publish = record::Publish {
+    let publish = record::PublishRecord {
         client_id: &will.client_id,
         topic: &will.message.topic,
         own_device,

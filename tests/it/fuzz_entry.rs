@@ -14,7 +14,7 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::{IngestConfig, MqttConfig};
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
-use weir::core::record::{self, Publish};
+use weir::core::record::{self, PublishRecord};
 use weir::core::settings::Settings;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
@@ -163,7 +163,7 @@ pub fn payload(data: &[u8]) {
     let mut out = Count::default();
     let mut records = Vec::new();
     for topic in ["devices/d/telemetry", "devices/d/errors", "devices/d/telemetry"] {
-        let publish = Publish {
+        let publish = PublishRecord {
             client_id: "c",
             topic,
             own_device: None,

@@ -11,6 +11,7 @@ use crate::mqtt::Version;
 use crate::mqtt::close::Close;
 use crate::mqtt::frame::{self, Next, Outgoing};
 use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
+use crate::random::Random;
 
 const TOPIC: &str = "devices/a/telemetry";
 /// Only a guard against a test that would hang.
@@ -515,19 +516,14 @@ async fn an_overflowing_subscriber_misses_the_newest() {
 #[tokio::test]
 async fn random_bytes_leave_it_serving() {
     let running = eager().await;
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     for round in 0..300 {
         let mut peer = running.socket(Version::V5).await;
         if round % 2 == 0 {
             peer.send(&client(Version::V5).connect("garbage")).await;
         }
-        let bytes: Vec<u8> = (0..next() % 300).map(|_| next() as u8).collect();
+        let len = random.index(300);
+        let bytes = random.bytes(len);
         // weir may be gone before everything is written.
         let _ = peer.stream.write_all(&bytes).await;
         let _ = peer.stream.shutdown().await;

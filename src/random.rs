@@ -1,4 +1,6 @@
-//! A small deterministic generator: the same seed gives the same fleet on every machine.
+//! The one random generator of simulated devices, simulated disks, tests and benches. The same seed gives the same
+//! choices on every machine, so a seed is all that it takes to repeat a run. It is not for secrets: those come from the
+//! operating system (`access`).
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
@@ -12,10 +14,14 @@ impl Random {
         Self { state: seed }
     }
 
-    /// A generator for one member of a fleet, independent of the others'.
+    /// A generator for one member of a group, independent of the generators of the other members.
     pub fn for_member(seed: u64, index: u64) -> Self {
-        let mut mixed = Self::new(seed ^ index.wrapping_mul(0xD1B5_4A32_D192_ED03));
-        Self::new(mixed.next_u64())
+        Self::new(seed ^ index.wrapping_mul(0xD1B5_4A32_D192_ED03)).fork()
+    }
+
+    /// A generator seeded by this one, so that the choices of one part do not shift the choices of another.
+    pub fn fork(&mut self) -> Self {
+        Self::new(self.next_u64())
     }
 
     /// The next 64 bits.
@@ -27,10 +33,35 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..=limit`.
+    /// A number in `0..bound`, or 0 when `bound` is 0. Stored seeds of the simulation name runs through this reduction, so
+    /// it stays the remainder, whose bias is far below what a test can see.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next_u64() % bound.max(1)
+    }
+
+    /// A number in `0..=limit`, by multiplication and shift: the sequence that seeds of `weir simulate` stand for.
     pub fn up_to(&mut self, limit: u64) -> u64 {
-        // The multiply-shift reduction: its bias is below 2^-32 for the limits used here.
         ((u128::from(self.next_u64()) * (u128::from(limit) + 1)) >> 64) as u64
+    }
+
+    /// A number in `low..=high`.
+    pub fn range(&mut self, low: i64, high: i64) -> i64 {
+        low + self.below((high - low + 1) as u64) as i64
+    }
+
+    /// An index into a slice of length `len`.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    /// One of `choices`, which is not empty.
+    pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.index(choices.len())]
+    }
+
+    /// `len` random bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next_u64() as u8).collect()
     }
 
     /// A number in `0.0..1.0`.
@@ -41,6 +72,11 @@ impl Random {
     /// True with probability `share`.
     pub fn chance(&mut self, share: f64) -> bool {
         self.unit() < share
+    }
+
+    /// True once in `n` times on average.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
     }
 }
 
@@ -67,6 +103,8 @@ mod tests {
         assert_eq!(seen, [true; 4]);
         assert_eq!(random.up_to(0), 0);
         assert!(random.up_to(u64::MAX) > 0);
+        assert!((0..1_000).all(|_| random.below(7) < 7 && (-3..=3).contains(&random.range(-3, 3))));
+        assert_eq!((random.below(0), random.index(1), *random.pick(&[5])), (0, 0, 5));
     }
 
     #[test]
