@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, 
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Ingest, Mqtt};
+use weir::config::{IngestConfig, MqttConfig};
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
-use weir::core::record::{self, Publish};
+use weir::core::record::{self, PublishRecord};
 use weir::core::settings::Settings;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
@@ -59,8 +59,8 @@ pub fn mqtt(data: &[u8]) {
     let Some((&shape, bytes)) = data.split_first() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let log = open(&SimDisk::new()).expect("an empty disk holds a log");
-    let config = Mqtt { max_packet_size_bytes: 4_096, max_inflight: 10, ..Mqtt::default() };
-    let opening = Opening::new(&config, &Ingest::default(), log.clone(), Arc::new(SystemClock));
+    let config = MqttConfig { max_packet_size_bytes: 4_096, max_inflight: 10, ..MqttConfig::default() };
+    let opening = Opening::new(&config, &IngestConfig::default(), log.clone(), Arc::new(SystemClock));
     let level = if shape & 1 == 0 { 4 } else { 5 };
     let prefix = if shape & 2 == 0 { connect(level, b"hostile") } else { Vec::new() };
     let (first, second) = if shape & 4 == 0 { (bytes, &[][..]) } else { bytes.split_at(bytes.len() / 2) };
@@ -163,7 +163,7 @@ pub fn payload(data: &[u8]) {
     let mut out = Count::default();
     let mut records = Vec::new();
     for topic in ["devices/d/telemetry", "devices/d/errors", "devices/d/telemetry"] {
-        let publish = Publish {
+        let publish = PublishRecord {
             client_id: "c",
             topic,
             own_device: None,
