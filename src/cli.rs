@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use weir::access::tokens::Role;
+use weir::client::ApiArguments;
 use weir::simulator;
-use weir::simulator::http_client::ApiArguments;
 
 /// A telemetry appliance in one process: durable MQTT ingest, event-time windows, HTTP and Prometheus.
 #[derive(Debug, Parser)]

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use weir::client::Client;
 use weir::config::Config;
-use weir::simulator::http_client::Client;
 
 use crate::cli::HealthArguments;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
+use weir::client::{Client, Response};
 use weir::config::Config;
-use weir::simulator::http_client::{Client, Response};
 
 use crate::app::base_url;
 use crate::cli::{ErrorsArguments, ErrorsCommand};

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 
+use weir::client::{ApiArguments, Client};
 use weir::config::Config;
 use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
-use weir::simulator::http_client::{ApiArguments, Client};
 use weir::state::savepoint::{self, Kind, SavepointInfo};
 
 use crate::app;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::access::secret_file;
+use crate::client;
+use crate::client::ApiArguments;
 use crate::config::Config;
-use crate::simulator::http_client::ApiArguments;
+use crate::simulator::SimulatorError;
 use crate::simulator::options::{Credentials, Length, Options, reachable};
-use crate::simulator::{SimulatorError, http_client};
 
 /// How long `weir simulate` waits at the end for missing acknowledgements: longer than a restart of weir takes.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -178,7 +179,7 @@ fn check_clocks(options: &Options, config: &Config) -> Result<(), SimulatorError
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
-    match http_client::split(text) {
+    match client::split(text) {
         Some(_) => Ok(text.to_owned()),
         None => Err("give it as http://HOST:PORT or https://HOST:PORT".to_owned()),
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::simulator::http_client::Client;
 use crate::simulator::progress::{Progress, Snapshot};
 use crate::simulator::verify::{Expectations, Verification, verify};
 use crate::simulator::{Arguments, Report, SimulatorError, run};

@@ -24,7 +24,6 @@ use crate::simulator::options::Length;
 mod arguments;
 mod command;
 pub mod device;
-pub mod http_client;
 pub mod ledger;
 pub mod link;
 pub mod message;
@@ -68,7 +67,7 @@ pub enum SimulatorError {
     },
     /// The HTTP API that shall be asked cannot be.
     #[error(transparent)]
-    Client(#[from] http_client::ClientError),
+    Client(#[from] crate::client::ClientError),
 }
 
 /// What a run did.

@@ -14,7 +14,7 @@ const ORDER: &[&[&str]] = &[
     &["config", "admission"],
     &["tls"],
     &["access"],
-    &["state"],
+    &["state", "client"],
     &["pipeline"],
     &["mqtt"],
     &["http", "simulator"],

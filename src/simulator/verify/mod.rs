@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
+use crate::client::{Client, HttpError};
 use crate::config::Config;
 use crate::core::settings::WatermarkScope;
-use crate::simulator::http_client::{Client, HttpError};
 use crate::simulator::ledger::Ledger;
 use crate::simulator::message::Encoder;
 use crate::simulator::options::Options;

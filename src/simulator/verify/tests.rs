@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::client::ApiArguments;
 use crate::random::Random;
-use crate::simulator::http_client::ApiArguments;
 use crate::simulator::message::{Content, Generator, Malformed, Message};
 
 const MINUTE_MS: i64 = 60_000;
