@@ -5,6 +5,7 @@
 mod app;
 mod cli;
 mod commands;
+mod exit;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,14 +16,6 @@ use clap::Parser;
 use cli::{Cli, Command, JournalCommand, SavepointCommand};
 use weir::config::Config;
 use weir::{simulator, telemetry};
-
-/// Exit codes of `sysexits.h`, where scripts and service managers look for them.
-mod exit {
-    pub const FAILURE: u8 = 1;
-    pub const USAGE: u8 = 64;
-    pub const DATA: u8 = 65;
-    pub const CONFIG: u8 = 78;
-}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -46,7 +39,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("weir: {error:#}");
-            ExitCode::from(app::exit_code(&error))
+            ExitCode::from(exit::exit_code(&error))
         }
     }
 }
@@ -61,7 +54,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
         Command::Run => app::run(config, path),
         Command::Check => {
             let name = path.map_or_else(|| "defaults".into(), |path| path.display().to_string());
-            let findings = app::check(&config);
+            let findings = commands::check::check(&config);
             for warning in &findings.warnings {
                 eprintln!("{name}: warning: {warning}");
             }
@@ -106,7 +99,7 @@ fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Re
             commands::token::run(&command, &config, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Health(arguments) => app::health(&arguments, &config),
+        Command::Health(arguments) => commands::health::health(&arguments, &config),
     }
 }
 

@@ -1,20 +1,16 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
-mod access;
-mod check;
+pub mod access;
 mod door;
-mod exit;
-mod health;
-mod http_access;
+pub mod http_access;
 mod notify;
 mod reload;
 mod resources;
-pub mod savepoint;
 mod shutdown;
 mod source;
 mod start;
-mod storage;
-mod tls;
+pub mod storage;
+pub mod tls;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -39,9 +35,6 @@ use weir::pipeline::run::Stop;
 use weir::simulator::Progress;
 use weir::telemetry;
 
-pub use check::check;
-pub use exit::exit_code;
-pub use health::{base_url, health};
 use shutdown::{Cause, Failures, StopSignals};
 use start::{Addresses, Basis, start};
 use storage::Storage;
@@ -50,7 +43,7 @@ use storage::Storage;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Part of it that the last checkpoint may take.
-const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
+pub const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
 
 /// Pause between two looks at what is under way at a start.
 const RECOVERY_POLL: Duration = Duration::from_millis(5);

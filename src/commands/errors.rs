@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use weir::client::{Client, Response};
 use weir::config::Config;
 
-use crate::app::base_url;
 use crate::cli::{ErrorsArguments, ErrorsCommand};
+use crate::commands::health::base_url;
 
 /// Errors of one page, and of one request to replay them.
 const PAGE: u64 = 1_000;

@@ -1,6 +1,8 @@
 //! The commands besides `run`.
 
+pub mod check;
 pub mod errors;
+pub mod health;
 pub mod journal;
 pub mod passwd;
 pub mod repair;

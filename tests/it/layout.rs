@@ -18,7 +18,7 @@ const ORDER: &[&[&str]] = &[
     &["pipeline"],
     &["mqtt"],
     &["http", "simulator"],
-    &["commands", "app", "cli"],
+    &["commands", "app", "cli", "exit"],
     &["main"],
 ];
 

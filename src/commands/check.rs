@@ -3,7 +3,7 @@
 use weir::config::Config;
 use weir::tls::Findings;
 
-use super::{access, http_access, tls};
+use crate::app::{access, http_access, tls};
 
 /// Looks at everything that a start would load.
 pub fn check(config: &Config) -> Findings {

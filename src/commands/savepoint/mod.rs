@@ -1,5 +1,7 @@
 //! `weir savepoint create`, `list` and `restore`.
 
+pub mod offline;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -12,15 +14,13 @@ use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::state::savepoint::{self, Kind, SavepointInfo};
 
-use crate::app;
-
 /// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
 pub fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {
         Some(url) => ask(&Client::new(url, api)?)?,
         None => match DirectoryLock::acquire(data_dir) {
-            Ok(lock) => app::savepoint::create(config, &lock)?.file,
+            Ok(lock) => offline::create(config, &lock)?.file,
             Err(LockError::Held { .. }) => ask(&Client::new(&running_http(data_dir)?, api)?)?,
             Err(error) => return Err(error.into()),
         },
@@ -88,7 +88,7 @@ fn line(info: &SavepointInfo) -> String {
 
 /// Restores a savepoint into the empty data directory of the config.
 pub fn restore(config: &Config, file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let info = app::savepoint::restore(config, file)?;
+    let info = offline::restore(config, file)?;
     writeln!(
         out,
         "restored {} into {}: weir goes on after journal record {}, window {} and error {}",

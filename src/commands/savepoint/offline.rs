@@ -16,7 +16,7 @@ use weir::pipeline::start::prepare;
 use weir::state::manifest::Positions;
 use weir::state::savepoint::{self, SavepointInfo};
 
-use super::{CHECKPOINT_LIMIT, storage};
+use crate::app::{CHECKPOINT_LIMIT, storage};
 
 /// What may lie in a data directory that counts as empty.
 const IGNORED: &[&str] = &["lock", "lost+found"];

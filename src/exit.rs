@@ -11,17 +11,19 @@ use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
 use weir::tls::TlsError;
 
-use super::savepoint;
+use crate::commands::savepoint::offline::NotEmpty;
+
+pub const FAILURE: u8 = 1;
+pub const USAGE: u8 = 64;
+pub const DATA: u8 = 65;
+pub const CANNOT_CREATE: u8 = 73;
+pub const IO: u8 = 74;
+pub const CONFIG: u8 = 78;
 
 /// The code of `sysexits.h` for an error that ended the process.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    const FAILURE: u8 = 1;
-    const DATA: u8 = 65;
-    const CANNOT_CREATE: u8 = 73;
-    const IO: u8 = 74;
-    const CONFIG: u8 = 78;
     for cause in error.chain() {
-        if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
+        if cause.is::<LockError>() || cause.is::<NotEmpty>() {
             return CANNOT_CREATE;
         }
         if cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>() {
