@@ -2,6 +2,7 @@
 
 mod arguments;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::config::Config;
 use crate::tls::{TlsError, trusting};
 
 pub use arguments::ApiArguments;
@@ -101,6 +103,34 @@ pub fn split(url: &str) -> Option<(bool, &str)> {
     let (host, port) = authority.rsplit_once(':')?;
     let plain = !host.is_empty() && !authority.contains(['/', '?', '#', '@']) && port.parse::<u16>().is_ok();
     plain.then_some((secure, authority))
+}
+
+/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses (`0.0.0.0`,
+/// `[::]`) is reached through the loopback address of the same family.
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
+}
+
+/// The base URL that was named on the command line, else that of the configured HTTP listener on this machine.
+pub fn base_url(named: Option<&str>, config: &Config) -> String {
+    named.map_or_else(|| format!("http://{}", reachable(config.http.listen)), str::to_owned)
+}
+
+/// `text` as part of a query: every byte is escaped except the unreserved ones [RFC 3986 section 2.3].
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 /// weir's HTTP API at one address, as one caller.

@@ -6,7 +6,6 @@ use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, Http};
-use weir::tls::Findings;
 
 use super::reload::{Apply, Part};
 
@@ -23,15 +22,8 @@ fn warn(policy: &HttpPolicy, config: &Http) {
     }
 }
 
-/// `weir check`'s look at the tokens file.
-pub fn check(config: &Config) -> Findings {
-    match HttpPolicy::load(&config.http) {
-        Ok(policy) => Findings { warnings: policy.warnings(&config.http), ..Findings::default() },
-        Err(error) => Findings { faults: faults(error).collect(), ..Findings::default() },
-    }
-}
-
-fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> {
+/// The faults of the tokens file, each with its key.
+pub fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> {
     faults.into_iter().map(|fault| format!("http.auth.tokens: {fault}"))
 }
 

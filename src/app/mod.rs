@@ -10,7 +10,7 @@ mod shutdown;
 mod source;
 mod start;
 pub mod storage;
-pub mod tls;
+mod tls;
 
 use std::io::IsTerminal as _;
 use std::path::Path;

@@ -6,6 +6,8 @@ use anyhow::anyhow;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::exit;
+
 /// Failures that wait to be looked at; one is enough to end the process.
 const MAX_FAILURES: usize = 16;
 
@@ -91,7 +93,7 @@ pub fn exit_on_second_signal() -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("second signal: exiting at once; the next start replays the journal");
-        std::process::exit(1);
+        std::process::exit(exit::FAILURE.into());
     });
     Ok(())
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, TlsFiles};
+use weir::clock::Clock;
+use weir::config::Config;
 use weir::mqtt::Entrance;
-use weir::tls::{Endpoint, Findings, TlsError};
+use weir::tls::{Endpoint, TlsError};
 
 use super::reload::{Apply, Part};
 
@@ -110,23 +110,4 @@ impl Part for Renewal {
             renewal.end_revoked();
         }))
     }
-}
-
-/// `weir check`'s look at the files of the listeners that are on.
-pub fn check(config: &Config) -> Findings {
-    let sections = [
-        ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
-        ("http.tls", config.http.tls.listen, &config.http.tls.files),
-    ];
-    let mut all = Findings::default();
-    for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
-        let Findings { faults, warnings } = look(files);
-        all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
-        all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
-    }
-    all
-}
-
-fn look(files: &TlsFiles) -> Findings {
-    weir::tls::check(files, SystemClock.now_ms())
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
-use weir::client::{Client, Response};
+use weir::client::{Client, Response, base_url, percent_encoded};
 use weir::config::Config;
 
 use crate::cli::{ErrorsArguments, ErrorsCommand};
-use crate::commands::health::base_url;
 
 /// Errors of one page, and of one request to replay them.
 const PAGE: u64 = 1_000;
@@ -37,19 +36,7 @@ fn filters(arguments: &ErrorsArguments) -> String {
     let ErrorsArguments { reason, device, from, to, .. } = arguments;
     let named = [("reason", reason), ("device", device), ("from", from), ("to", to)];
     let given = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    given.map(|(name, value)| format!("&{name}={}", percent_encode(value))).collect()
-}
-
-/// Everything but what never needs it [RFC 3986 section 2.3].
-fn percent_encode(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    given.map(|(name, value)| format!("&{name}={}", percent_encoded(value))).collect()
 }
 
 /// The errors asked for.

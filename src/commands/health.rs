@@ -2,27 +2,13 @@
 
 use std::process::ExitCode;
 
-use weir::client::Client;
+use weir::client::{Client, base_url};
 use weir::config::Config;
 
 use crate::cli::HealthArguments;
 
-/// The URL that was named, else that of the configured listener.
-pub fn base_url(named: Option<&str>, config: &Config) -> String {
-    named.map_or_else(
-        || {
-            let mut address = config.http.listen;
-            if address.ip().is_unspecified() {
-                address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            }
-            format!("http://{address}")
-        },
-        str::to_owned,
-    )
-}
-
 /// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
-pub fn health(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let url = base_url(arguments.url.as_deref(), config);
     let client = Client::new(&url, &arguments.api)?;
     let path = if arguments.ready { "/readyz" } else { "/healthz" };

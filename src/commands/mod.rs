@@ -8,4 +8,5 @@ pub mod passwd;
 pub mod repair;
 pub mod replay;
 pub mod savepoint;
+pub mod simulate;
 pub mod token;

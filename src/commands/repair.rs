@@ -22,7 +22,7 @@ use weir::state::manifest::Positions;
 use weir::state::savepoint;
 use weir::state::store::open_within;
 
-use super::journal::Verdict;
+use super::journal::Soundness;
 
 /// The logs of a data directory.
 const LOGS: [&str; 3] = ["journal", "windows", "errors"];
@@ -56,7 +56,7 @@ impl Target {
 }
 
 /// Says what damage is cut out, and does it where `yes`.
-pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl Write) -> anyhow::Result<Verdict> {
+pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl Write) -> anyhow::Result<Soundness> {
     let absolute = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
     let target = Target::of(&absolute);
     // A running weir writes what would be repaired.
@@ -72,7 +72,7 @@ pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl W
         damaged |= report.log(name, directory, known)?;
     }
     report.end(directory, damaged)?;
-    Ok(if damaged && !yes { Verdict::Damaged } else { Verdict::Sound })
+    Ok(if damaged && !yes { Soundness::Damaged } else { Soundness::Sound })
 }
 
 /// Up to where the logs are known to have been synced.

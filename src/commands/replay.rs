@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use weir::config::Config;
 use weir::core::operator::{Operator, Origins};
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
 use weir::core::record::{self, Decoder, Publish};
@@ -14,22 +16,28 @@ use weir::core::recorded;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
 use weir::log::verify::DirectoryReader;
+use weir::telemetry;
 
+use crate::cli::ReplayArguments;
 use crate::commands::journal::journal_directory;
 
 /// Topic under which the lines of a file are processed: it names no device, so every line must.
 const FILE_TOPIC: &str = "replay";
+
+/// Names of the files that are written.
+const WINDOWS_FILE: &str = "windows.jsonl";
+const ERRORS_FILE: &str = "errors.jsonl";
 
 /// Longest line of a file, in bytes: beyond any MQTT packet.
 const MAX_LINE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What a replay came to.
 #[derive(Debug, Default)]
-pub struct Summary {
-    pub messages: u64,
-    pub readings: u64,
-    pub windows: u64,
-    pub errors: u64,
+struct Summary {
+    messages: u64,
+    readings: u64,
+    windows: u64,
+    errors: u64,
 }
 
 struct Files {
@@ -49,8 +57,8 @@ impl Files {
             anyhow::Ok(BufWriter::with_capacity(1 << 20, file))
         };
         Ok(Self {
-            windows: create("windows.jsonl")?,
-            errors: create("errors.jsonl")?,
+            windows: create(WINDOWS_FILE)?,
+            errors: create(ERRORS_FILE)?,
             line: Vec::new(),
             failure: None,
             summary: Summary::default(),
@@ -93,8 +101,21 @@ impl Collector for Files {
     }
 }
 
+/// Runs `weir replay` and prints what came of it.
+pub fn run(arguments: &ReplayArguments, config: &Config) -> anyhow::Result<ExitCode> {
+    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let ReplayArguments { input, out } = arguments;
+    let Summary { messages, readings, windows, errors } = replay(input, out, config.settings())?;
+    println!(
+        "{messages} messages, {readings} readings: {windows} windows in {}, {errors} errors in {}",
+        out.join(WINDOWS_FILE).display(),
+        out.join(ERRORS_FILE).display(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Replays a file or a journal into `out`.
-pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Summary> {
+fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Summary> {
     let mut files = Files::create(out)?;
     let operator = if input.is_dir() {
         replay_journal(&journal_directory(input), settings, &mut files)?

@@ -11,7 +11,7 @@ use crate::client;
 use crate::client::ApiArguments;
 use crate::config::Config;
 use crate::simulator::SimulatorError;
-use crate::simulator::options::{Credentials, Length, Options, reachable};
+use crate::simulator::options::{Credentials, Length, Options};
 
 /// How long `weir simulate` waits at the end for missing acknowledgements: longer than a restart of weir takes.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -151,7 +151,7 @@ impl Arguments {
 
     /// Base URL of the HTTP API.
     pub fn http_url(&self, config: &Config) -> String {
-        self.http.clone().unwrap_or_else(|| format!("http://{}", reachable(config.http.listen)))
+        client::base_url(self.http.as_deref(), config)
     }
 }
 

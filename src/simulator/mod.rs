@@ -22,7 +22,6 @@ use crate::simulator::ledger::Ledger;
 use crate::simulator::options::Length;
 
 mod arguments;
-mod command;
 pub mod device;
 pub mod ledger;
 pub mod link;
@@ -32,7 +31,6 @@ pub mod progress;
 pub mod verify;
 
 pub use arguments::{Arguments, parse_duration};
-pub use command::{Verdict, command};
 pub use options::Options;
 pub use progress::{Progress, Snapshot};
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::client::reachable;
 use crate::config::{Config, Simulator};
 use crate::simulator::SimulatorError;
 
@@ -187,15 +188,6 @@ impl Options {
     }
 }
 
-/// The address under which a listener on this machine can be reached.
-pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
-        other => other,
-    }
-}
-
 fn require(good: bool, message: impl FnOnce() -> String) -> Result<(), SimulatorError> {
     if good { Ok(()) } else { Err(SimulatorError::Invalid(message())) }
 }
@@ -251,13 +243,5 @@ mod tests {
         assert!((0..100).all(|index| !none.goes_offline(index)));
         let all = Options { offline_share: 1.0, ..Options::default() };
         assert!((0..100).all(|index| all.goes_offline(index)));
-    }
-
-    #[test]
-    fn a_wildcard_listener_is_reached_over_loopback() {
-        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(reached("0.0.0.0:1883"), "127.0.0.1:1883");
-        assert_eq!(reached("[::]:1883"), "[::1]:1883");
-        assert_eq!(reached("10.1.2.3:1883"), "10.1.2.3:1883");
     }
 }

@@ -18,7 +18,8 @@ const ORDER: &[&[&str]] = &[
     &["pipeline"],
     &["mqtt"],
     &["http", "simulator"],
-    &["commands", "app", "cli", "exit"],
+    &["exit"],
+    &["commands", "app", "cli"],
     &["main"],
 ];
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Client, HttpError};
+use crate::client::{Client, HttpError, percent_encoded};
 use crate::config::Config;
 use crate::core::settings::WatermarkScope;
 use crate::simulator::ledger::Ledger;
@@ -299,18 +299,6 @@ async fn fetch(client: &Client, path: &str) -> Result<bytes::Bytes, Unusable> {
     }
     let body = String::from_utf8_lossy(&response.body).chars().take(200).collect();
     Err(Unusable::Status { path: path.to_owned(), status: response.status, body })
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -3,18 +3,22 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Client;
-use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
-use crate::simulator::progress::{Progress, Snapshot};
-use crate::simulator::verify::{Expectations, Verification, verify};
-use crate::simulator::{Arguments, Report, SimulatorError, run};
+use weir::client::Client;
+use weir::clock::{Clock, SystemClock};
+use weir::config::Config;
+use weir::simulator::progress::{Progress, Snapshot};
+use weir::simulator::verify::{Expectations, Verification, verify};
+use weir::simulator::{self, Arguments, Report, SimulatorError};
+use weir::telemetry;
+
+use crate::exit;
 
 /// Time between two progress lines on a terminal, and elsewhere.
 const PROGRESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -51,12 +55,21 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Runs `weir simulate` and prints its result.
+pub fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let verdict = runtime.block_on(simulate(arguments, config))?;
+    print!("{verdict}");
+    Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
+}
+
 /// Runs the fleet that the arguments and the config describe, until its length is reached or the process is
 /// interrupted; shows progress on standard error; verifies where that is asked for.
 ///
 /// # Errors
 /// [`SimulatorError`] when the run could not begin. A failed verification is a [`Verdict`].
-pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, SimulatorError> {
+async fn simulate(arguments: Arguments, config: &Config) -> Result<Verdict, SimulatorError> {
     let options = arguments.options(config, SystemClock.now_ms())?;
     // Before the run: nobody wants to learn after an hour that the token is missing.
     let client = arguments.verify.then(|| Client::new(&arguments.http_url(config), &arguments.api)).transpose()?;
@@ -65,7 +78,7 @@ pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, S
     eprintln!("{devices} devices {}-… towards {address}, seed {}", options.prefix, options.seed);
     let cancel = CancellationToken::new();
     let progress = Arc::new(Progress::default());
-    let running = run(options, cancel.clone(), Arc::clone(&progress));
+    let running = simulator::run(options, cancel.clone(), Arc::clone(&progress));
     tokio::pin!(running);
     let report = tokio::select! {
         report = &mut running => report?,
