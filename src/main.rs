@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, CliCommand};
 use weir::config::Config;
 
 fn main() -> ExitCode {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let command = cli.command.unwrap_or(Command::Run);
+    let command = cli.command.unwrap_or(CliCommand::Run);
     match dispatch(command, config, path.as_deref()) {
         Ok(code) => code,
         Err(error) => {
@@ -47,17 +47,17 @@ fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
     named.or_else(|| Path::new("config.toml").is_file().then(|| PathBuf::from("config.toml")))
 }
 
-fn dispatch(command: Command, config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
+fn dispatch(command: CliCommand, config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run => app::run(config, path),
-        Command::Check => Ok(commands::check::run(&config, path)),
-        Command::Simulate(arguments) => commands::simulate::run(*arguments, &config),
-        Command::Replay(arguments) => commands::replay::run(&arguments, &config),
-        Command::Journal(command) => commands::journal::run(command, &config),
-        Command::Errors(command) => commands::errors::run(&command, &config),
-        Command::Savepoint(command) => commands::savepoint::run(command, &config),
-        Command::Passwd(command) => commands::passwd::run(command, &config),
-        Command::Token(command) => commands::token::run(&command, &config),
-        Command::Health(arguments) => commands::health::run(&arguments, &config),
+        CliCommand::Run => app::run(config, path),
+        CliCommand::Check => Ok(commands::check::run(&config, path)),
+        CliCommand::Simulate(arguments) => commands::simulate::run(*arguments, &config),
+        CliCommand::Replay(arguments) => commands::replay::run(&arguments, &config),
+        CliCommand::Journal(command) => commands::journal::run(command, &config),
+        CliCommand::Errors(command) => commands::errors::run(&command, &config),
+        CliCommand::Savepoint(command) => commands::savepoint::run(command, &config),
+        CliCommand::Passwd(command) => commands::passwd::run(command, &config),
+        CliCommand::Token(command) => commands::token::run(&command, &config),
+        CliCommand::Health(arguments) => commands::health::run(&arguments, &config),
     }
 }

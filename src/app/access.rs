@@ -6,7 +6,7 @@ use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
 use weir::mqtt::Entrance;
 
-use super::reload::{Apply, Part};
+use super::reload::{Apply, Reloadable};
 
 /// Reads what the configuration names, and says what a person should look at.
 pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
@@ -18,9 +18,9 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
 }
 
 /// Takes the files of another configuration while weir runs.
-pub struct Policies(pub Entrance);
+pub struct ReloadableAccess(pub Entrance);
 
-impl Part for Policies {
+impl Reloadable for ReloadableAccess {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         stays_closed(config)?;
         let policy =

@@ -7,7 +7,7 @@ use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, Http};
 
-use super::reload::{Apply, Part};
+use super::reload::{Apply, Reloadable};
 
 /// Loads what is asked of requests, and says what should be looked at.
 pub fn load(config: &Http, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
@@ -27,7 +27,7 @@ pub fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> 
     faults.into_iter().map(|fault| format!("http.auth.tokens: {fault}"))
 }
 
-impl Part for Arc<HttpAccess> {
+impl Reloadable for Arc<HttpAccess> {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let config = config.http.clone();
         // The file may have closed the listener, which takes a restart, and no longer have tokens, which would not.

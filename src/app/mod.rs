@@ -32,11 +32,11 @@ use weir::http::live::Live;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
-use weir::simulator::Progress;
+use weir::simulator::FleetProgress;
 use weir::telemetry;
 
-use shutdown::{Cause, Failures, StopSignals};
-use start::{Addresses, Basis, start};
+use shutdown::{FailureReporter, StopCause, StopSignals};
+use start::{Bootstrap, BoundAddresses, start};
 use storage::Storage;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
@@ -66,7 +66,7 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let basis = Basis { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let basis = Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
     let result = runtime.block_on(serve(basis, storage));
     // Tasks that hang must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -74,10 +74,10 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
 }
 
 /// The parts that run, in the order in which they are stopped.
-struct Running {
-    addresses: Addresses,
+struct RunningApp {
+    addresses: BoundAddresses,
     /// What the built-in simulator's devices do.
-    fleet: Arc<Progress>,
+    fleet: Arc<FleetProgress>,
     mqtt: CancellationToken,
     mqtt_tasks: TaskTracker,
     journal: Log,
@@ -94,9 +94,9 @@ struct Running {
     http_tasks: TaskTracker,
 }
 
-async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
+async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     let (config, started) = (basis.config.clone(), basis.started);
-    let (failures, mut failed) = Failures::new();
+    let (failures, mut failed) = FailureReporter::new();
     let signals = StopSignals::listen()?;
     let running = start(basis, storage, &failures).await?;
     let cause = {
@@ -107,23 +107,23 @@ async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
         }
     };
     match &cause {
-        Cause::Signal(name) => tracing::info!("{name}: stopping"),
-        Cause::Failure(error) => tracing::error!("{error:#}: stopping"),
+        StopCause::Signal(name) => tracing::info!("{name}: stopping"),
+        StopCause::Failure(error) => tracing::error!("{error:#}: stopping"),
     }
     notify::send(&[NotifyState::Stopping]);
     shutdown::exit_on_second_signal()?;
     let stopped = tokio::time::timeout(SHUTDOWN_LIMIT, running.stop(&mut failed)).await;
     match (cause, stopped) {
-        (Cause::Failure(error), _) => Err(error),
+        (StopCause::Failure(error), _) => Err(error),
         (_, Err(_)) => {
             Err(anyhow!("the shutdown took longer than {SHUTDOWN_LIMIT:?}; the next start replays the journal"))
         }
-        (Cause::Signal(_), Ok(result)) => result,
+        (StopCause::Signal(_), Ok(result)) => result,
     }
 }
 
 /// Waits until the journal found at start is processed, then says where to look, and keeps waiting.
-async fn announce(config: &Config, running: &Running, started: Instant) {
+async fn announce(config: &Config, running: &RunningApp, started: Instant) {
     while !running.pipeline.status().caught_up {
         tokio::time::sleep(RECOVERY_POLL).await;
     }
@@ -139,7 +139,7 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
 }
 
 /// Waits until the simulator's devices are connected: the lines about that would push away what is said next.
-async fn fleet_connected(config: &Config, fleet: &Progress) {
+async fn fleet_connected(config: &Config, fleet: &FleetProgress) {
     let devices = if config.simulator.enabled { config.simulator.devices as u64 } else { 0 };
     let connected = async {
         while fleet.snapshot().connected < devices {
@@ -150,7 +150,7 @@ async fn fleet_connected(config: &Config, fleet: &Progress) {
     let _ = tokio::time::timeout(FLEET_PATIENCE, connected).await;
 }
 
-impl Running {
+impl RunningApp {
     /// Stops accepting → closes sessions → syncs the journal → drains the pipeline → takes a checkpoint → stops HTTP.
     async fn stop(self, failed: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<()> {
         self.mqtt.cancel();

@@ -13,7 +13,7 @@ const MAX_FAILURES: usize = 16;
 
 /// Why the process ends.
 #[derive(Debug)]
-pub enum Cause {
+pub enum StopCause {
     /// SIGTERM or SIGINT.
     Signal(&'static str),
     /// A part failed.
@@ -22,11 +22,11 @@ pub enum Cause {
 
 /// Reports that a part cannot go on. Clones report to the same place.
 #[derive(Debug, Clone)]
-pub struct Failures {
+pub struct FailureReporter {
     sender: mpsc::Sender<anyhow::Error>,
 }
 
-impl Failures {
+impl FailureReporter {
     /// The reporting end and the one that is listened to.
     pub fn new() -> (Self, mpsc::Receiver<anyhow::Error>) {
         let (sender, receiver) = mpsc::channel(MAX_FAILURES);
@@ -69,11 +69,11 @@ impl StopSignals {
     }
 
     /// Waits for the first cause to end.
-    pub async fn wait(mut self, failures: &mut mpsc::Receiver<anyhow::Error>) -> Cause {
+    pub async fn wait(mut self, failures: &mut mpsc::Receiver<anyhow::Error>) -> StopCause {
         tokio::select! {
-            _ = self.terminate.recv() => Cause::Signal("SIGTERM"),
-            _ = self.interrupt.recv() => Cause::Signal("SIGINT"),
-            Some(error) = failures.recv() => Cause::Failure(error),
+            _ = self.terminate.recv() => StopCause::Signal("SIGTERM"),
+            _ = self.interrupt.recv() => StopCause::Signal("SIGINT"),
+            Some(error) = failures.recv() => StopCause::Failure(error),
         }
     }
 }

@@ -11,7 +11,7 @@ use weir::config::Config;
 use weir::mqtt::Entrance;
 use weir::tls::{Endpoint, TlsError};
 
-use super::reload::{Apply, Part};
+use super::reload::{Apply, Reloadable};
 
 /// Between two looks at the files. They are read again once two looks in a row found the same change.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -19,13 +19,13 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_HTTP_HANDSHAKES: usize = 128;
 
 /// A listener that is on, with its certificate.
-type Secure = Option<(SocketAddr, Arc<Endpoint>)>;
+type SecureListener = Option<(SocketAddr, Arc<Endpoint>)>;
 
 /// The certificates in use.
 #[derive(Clone)]
 pub struct Certificates {
-    pub mqtt: Secure,
-    pub http: Secure,
+    pub mqtt: SecureListener,
+    pub http: SecureListener,
 }
 
 impl Certificates {
@@ -89,7 +89,7 @@ impl Renewal {
     }
 }
 
-impl Part for Renewal {
+impl Reloadable for Renewal {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let Certificates { mqtt, http } = &self.certificates;
         let (mut ready, mut faults) = (Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use weir::client::{Client, base_url};
+use weir::client::{HttpClient, base_url};
 use weir::config::Config;
 
 use crate::cli::HealthArguments;
@@ -10,7 +10,7 @@ use crate::cli::HealthArguments;
 /// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
 pub fn run(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let url = base_url(arguments.url.as_deref(), config);
-    let client = Client::new(&url, &arguments.api)?;
+    let client = HttpClient::new(&url, &arguments.api)?;
     let path = if arguments.ready { "/readyz" } else { "/healthz" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = match runtime.block_on(client.get(path)) {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 
-use weir::client::{ApiArguments, Client, reachable};
+use weir::client::{ApiArguments, HttpClient, reachable};
 use weir::config::Config;
 use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
@@ -38,10 +38,10 @@ pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCod
 fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {
-        Some(url) => ask(&Client::new(url, api)?)?,
+        Some(url) => ask(&HttpClient::new(url, api)?)?,
         None => match DirectoryLock::acquire(data_dir) {
             Ok(lock) => offline::create(config, &lock)?.file,
-            Err(LockError::Held { .. }) => ask(&Client::new(&running_http(data_dir)?, api)?)?,
+            Err(LockError::Held { .. }) => ask(&HttpClient::new(&running_http(data_dir)?, api)?)?,
             Err(error) => return Err(error.into()),
         },
     };
@@ -61,7 +61,7 @@ fn running_http(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Returns the name of the file.
-fn ask(client: &Client) -> anyhow::Result<String> {
+fn ask(client: &HttpClient) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = runtime.block_on(client.post("/api/v1/savepoints", bytes::Bytes::new()))?;
     if let Some(refused) = client.refused(&response) {
