@@ -1,14 +1,14 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
 pub mod access;
-mod door;
 pub mod http_access;
+mod mqtt;
 mod notify;
 mod reload;
 mod resources;
 mod shutdown;
-mod source;
 mod start;
+mod status;
 pub mod storage;
 mod tls;
 
@@ -134,7 +134,7 @@ async fn announce(config: &Config, running: &RunningApp, started: Instant) {
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
         fleet_connected(config, &running.fleet).await;
         let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
-        source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
+        status::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
 }
 

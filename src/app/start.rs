@@ -30,9 +30,9 @@ use weir::telemetry::logging::Filter;
 use super::access::ReloadableAccess;
 use super::reload::{self, Reloader};
 use super::shutdown::{self, FailureReporter};
-use super::source::{AppStatus, StatusResources};
+use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, RunningApp, access, door, http_access, notify, tls};
+use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, RunningApp, access, http_access, notify, tls};
 
 /// What everything else is built on.
 pub struct Bootstrap {
@@ -140,14 +140,14 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
         logs: [&logs.journal, &logs.windows, &logs.errors],
         broker: &mqtt.broker(),
     };
-    let source = AppStatus::new(&config, parts, reloader.outcome(), started);
+    let status = AppStatus::new(&config, parts, reloader.outcome(), started);
     let live = Live::new(logs.windows.clone(), logs.errors.clone());
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
         journal: logs.journal.clone(),
         live: live.clone(),
-        source: Arc::new(source),
+        source: Arc::new(status),
         metrics: prometheus,
         entrance: Some(mqtt.entrance()),
         access: http_access,
@@ -164,7 +164,7 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
 fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
     let AssembledApp { config, logs, runner, pipeline, live, .. } = built;
     let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
-    let door_open = Arc::new(AtomicBool::new(false));
+    let clients_served = Arc::new(AtomicBool::new(false));
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
         move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
@@ -176,7 +176,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         output.publish.then(|| (logs.errors.clone(), from.1)),
     );
     let results_thread = failures.spawn("results", {
-        let (stop, opened) = (results_stop.clone(), door_open.clone());
+        let (stop, opened) = (results_stop.clone(), clients_served.clone());
         move || {
             // Sessions that are not yet restored would miss them.
             while !opened.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
@@ -195,14 +195,14 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(door::open(built.mqtt, logs.journal.clone(), config.clone(), door_open, mqtt.clone()));
+    mqtt_tasks.spawn(super::mqtt::open(built.mqtt, logs.journal.clone(), config.clone(), clients_served, mqtt.clone()));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
     let fleet: Arc<FleetProgress> = Arc::default();
     if config.simulator.enabled {
-        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), fleet.clone(), mqtt.clone()));
+        mqtt_tasks.spawn(super::mqtt::simulate(config.clone(), addresses.mqtt.port(), fleet.clone(), mqtt.clone()));
     }
     let OpenLogs { journal, windows, errors, .. } = logs;
     Ok(RunningApp {
