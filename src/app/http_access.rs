@@ -5,18 +5,18 @@ use std::sync::Arc;
 use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
-use weir::config::{Config, Http};
+use weir::config::{Config, HttpConfig};
 
 use super::reload::{Apply, Reloadable};
 
 /// Loads what is asked of requests, and says what should be looked at.
-pub fn load(config: &Http, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
+pub fn load(config: &HttpConfig, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
     let policy = HttpPolicy::load(config)?;
     warn(&policy, config);
     Ok(HttpAccess::new(policy, clock.clone()))
 }
 
-fn warn(policy: &HttpPolicy, config: &Http) {
+fn warn(policy: &HttpPolicy, config: &HttpConfig) {
     for warning in policy.warnings(config) {
         tracing::warn!("{warning}");
     }

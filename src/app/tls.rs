@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use weir::clock::Clock;
 use weir::config::Config;
 use weir::mqtt::Entrance;
-use weir::tls::{Endpoint, TlsError};
+use weir::tls::{TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Reloadable};
 
@@ -19,7 +19,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_HTTP_HANDSHAKES: usize = 128;
 
 /// A listener that is on, with its certificate.
-type SecureListener = Option<(SocketAddr, Arc<Endpoint>)>;
+type SecureListener = Option<(SocketAddr, Arc<TlsEndpoint>)>;
 
 /// The certificates in use.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl Certificates {
     /// Loads those of the listeners that are on.
     pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
         let load =
-            |name, files, protocols, handshakes| Endpoint::load(name, files, protocols, handshakes, clock.clone());
+            |name, files, protocols, handshakes| TlsEndpoint::load(name, files, protocols, handshakes, clock.clone());
         let (mqtt, http) = (&config.mqtt.tls, &config.http.tls);
         // Devices name protocols of their own or none: all are taken.
         let secure_mqtt = |address| Ok((address, load("mqtt", &mqtt.files, &[], mqtt.max_handshakes)?));
@@ -41,7 +41,7 @@ impl Certificates {
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Endpoint>> {
+    pub fn all(&self) -> Vec<Arc<TlsEndpoint>> {
         [&self.mqtt, &self.http].into_iter().flatten().map(|(_, endpoint)| endpoint.clone()).collect()
     }
 }

@@ -8,7 +8,7 @@ use weir::access::Policy;
 use weir::access::http_access::HttpPolicy;
 use weir::clock::{Clock as _, SystemClock};
 use weir::config::{Config, ConfigErrors};
-use weir::tls::{self, Findings};
+use weir::tls::{self, CheckReport};
 
 use crate::app::access::open_listeners;
 use crate::app::http_access;
@@ -31,9 +31,9 @@ pub fn run(config: &Config, path: Option<&Path>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn check(config: &Config) -> Findings {
-    let mut all = Findings::default();
-    for Findings { faults, warnings } in [check_tls(config), check_mqtt_access(config), check_http_access(config)] {
+fn check(config: &Config) -> CheckReport {
+    let mut all = CheckReport::default();
+    for CheckReport { faults, warnings } in [check_tls(config), check_mqtt_access(config), check_http_access(config)] {
         all.faults.extend(faults);
         all.warnings.extend(warnings);
     }
@@ -41,14 +41,14 @@ fn check(config: &Config) -> Findings {
 }
 
 /// Certificates and keys of the TLS listeners that are on.
-fn check_tls(config: &Config) -> Findings {
+fn check_tls(config: &Config) -> CheckReport {
     let sections = [
         ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
         ("http.tls", config.http.tls.listen, &config.http.tls.files),
     ];
-    let mut all = Findings::default();
+    let mut all = CheckReport::default();
     for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
-        let Findings { faults, warnings } = tls::check(files, SystemClock.now_ms());
+        let CheckReport { faults, warnings } = tls::check(files, SystemClock.now_ms());
         all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
         all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
     }
@@ -56,19 +56,19 @@ fn check_tls(config: &Config) -> Findings {
 }
 
 /// Users file, ACL file and client certificates of MQTT.
-fn check_mqtt_access(config: &Config) -> Findings {
+fn check_mqtt_access(config: &Config) -> CheckReport {
     let (faults, mut warnings) = match Policy::load(config) {
         Ok(policy) => (Vec::new(), policy.warnings),
         Err(ConfigErrors(faults)) => (faults.iter().map(ToString::to_string).collect(), Vec::new()),
     };
     warnings.extend(open_listeners(config));
-    Findings { faults, warnings }
+    CheckReport { faults, warnings }
 }
 
 /// The tokens file of the HTTP API.
-fn check_http_access(config: &Config) -> Findings {
+fn check_http_access(config: &Config) -> CheckReport {
     match HttpPolicy::load(&config.http) {
-        Ok(policy) => Findings { warnings: policy.warnings(&config.http), ..Findings::default() },
-        Err(error) => Findings { faults: http_access::faults(error).collect(), ..Findings::default() },
+        Ok(policy) => CheckReport { warnings: policy.warnings(&config.http), ..CheckReport::default() },
+        Err(error) => CheckReport { faults: http_access::faults(error).collect(), ..CheckReport::default() },
     }
 }

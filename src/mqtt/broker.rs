@@ -24,7 +24,7 @@ use super::session_store::SessionStore;
 use super::slot_store::Mark;
 use super::subscriptions::Subscriptions;
 use super::timeline::Timeline;
-use crate::config::Mqtt;
+use crate::config::MqttConfig;
 use crate::sync::{self, lock};
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
@@ -91,7 +91,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn new(config: &Mqtt, meters: Arc<Meters>, timeline: Timeline) -> Self {
+    pub(crate) fn new(config: &MqttConfig, meters: Arc<Meters>, timeline: Timeline) -> Self {
         let queue_limits = QueueLimits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,

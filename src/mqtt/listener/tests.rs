@@ -30,11 +30,12 @@ fn access() -> Arc<Access> {
     Arc::new(Access::new(Policy::without_users(true)))
 }
 
-async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut Mqtt)) -> Running {
-    let mut config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
+async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> Running {
+    let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
-    let server =
-        Server::bind_to(&config, &Ingest::default(), Arc::clone(&journal) as Arc<dyn Journal>, access()).await.unwrap();
+    let server = Server::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn Journal>, access())
+        .await
+        .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     Running { journal, address, broker, cancel, task }
@@ -550,8 +551,8 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
         retention: Retention::default(),
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
-    let config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
-    let server = Server::bind(&config, &Ingest::default(), log.clone(), access()).await.unwrap();
+    let config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
+    let server = Server::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     let publishers = (0..8).map(|number| {
