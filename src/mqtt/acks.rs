@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::Version;
-use super::frame;
+use super::wire::frame;
 use crate::log::Lsn;
 
 /// Room for acknowledgements that is kept when there are none.

@@ -1,8 +1,8 @@
 //! What a CONNECT says about its client, put to [`Access`].
 
-use super::codec::Connect;
 use super::handshake::Refusal;
 use super::peer::Peer;
+use super::wire::codec::Connect;
 use crate::access::{Access, Credentials, Denied, Login};
 use crate::telemetry::audit::Who;
 

@@ -21,12 +21,12 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::around::Door;
-use super::close::Close;
-use super::frame;
 use super::handle::{ConnectionId, Handle};
 use super::rate::Pace;
 use super::scratch::{self, Scratch};
 use super::session::Session;
+use super::wire::close::Close;
+use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Version;
-use super::close::Close;
-use super::frame;
 use super::message::Message;
+use super::wire::close::Close;
+use super::wire::frame;
 use aliases::{Aliases, MAX_ALIASES};
 use encode::{Target, put};
 pub(crate) use stored::StoredDelivery;

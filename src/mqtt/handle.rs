@@ -11,13 +11,13 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Version;
-use super::close::Close;
 use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
 use super::message::Message;
 use super::packet_ids::PacketIds;
 use super::retained::Due;
 use super::session_store::{Owner, StoredSession};
 use super::will::Will;
+use super::wire::close::Close;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 

@@ -9,13 +9,13 @@ use zeroize::Zeroize as _;
 
 use super::Version;
 use super::broker::{Attach, Attached, Broker};
-use super::close::Close;
-use super::codec::{self, Accepted, Connect, ConnectError};
-use super::frame::{self, Next};
 use super::message::Message;
 use super::session::TOPIC_ALIAS_MAXIMUM;
-use super::topic;
 use super::will::Will;
+use super::wire::close::Close;
+use super::wire::codec::{self, Accepted, Connect, ConnectError};
+use super::wire::frame::{self, Next};
+use super::wire::topic;
 use crate::access::{Login, Policy};
 use crate::config::Mqtt;
 use crate::telemetry::audit::{self, Kind, Who};

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::Version;
-use super::close::Close;
 use super::delivery::Written;
 use super::session::Received;
 use super::traffic::Traffic;
+use super::wire::close::Close;
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::topic::IngestTopics;
+use super::wire::topic::IngestTopics;
 use crate::access::Permissions;
 use crate::config::OnDeniedPublish;
 

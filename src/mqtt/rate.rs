@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::frame;
+use super::wire::frame;
 use crate::config::Rates;
 
 /// What may come at once after a silence.

@@ -9,7 +9,7 @@ use super::message::Message;
 use super::retained_store::RetainedStore;
 use super::slot_store::Mark;
 use super::timeline::Timeline;
-use super::topic;
+use super::wire::topic;
 
 /// The newest retained message of each topic, within two bounds.
 #[derive(Debug)]

@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use super::Version;
 use super::acks::Acks;
-use super::close::Close;
-use super::codec::{self, Subscribe};
-use super::frame::{self, Frame, Publish};
 use super::keep_alive::KeepAlive;
 use super::packet_ids::PacketIds;
 use super::permission::Verdict;
-use super::properties::{Carrier, PublishProperties};
 use super::topic_cache::{Refused, TopicCache};
+use super::wire::close::Close;
+use super::wire::codec::{self, Subscribe};
+use super::wire::frame::{self, Frame, Publish};
+use super::wire::properties::{Carrier, PublishProperties};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::codec::{Filter, RetainHandling};
 use super::delivery::StoredDelivery;
 use super::slot_store::{Kind, Mark, SlotStore, Value};
 use super::timeline::Timeline;
 use super::will::Will;
+use super::wire::codec::{Filter, RetainHandling};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};

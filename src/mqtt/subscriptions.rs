@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::codec::{Filter, RetainHandling};
 use super::delivery::Grant;
 use super::handle::Handle;
-use super::topic;
 use super::trie::Trie;
+use super::wire::codec::{Filter, RetainHandling};
+use super::wire::topic;
 
 /// One subscription of a session.
 #[derive(Debug, Clone)]

@@ -14,11 +14,11 @@ use rumqttd::protocol::{
 
 use super::Version;
 use super::broker::Attach;
-use super::frame::{self, Next, Outgoing, Publish};
 use super::handle::lock;
 use super::ingest::Journal;
 use super::message::Message;
 use super::will::Will;
+use super::wire::frame::{self, Next, Outgoing, Publish};
 use crate::access::{Login, Policy};
 use crate::clock::Clock;
 use crate::core::record::{self, Decoder, Record};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::close::Close;
 use super::permission::Verdict;
 use super::session::Surroundings;
-use super::topic;
+use super::wire::close::Close;
+use super::wire::topic;
 use crate::config::OnDeniedPublish;
 
 /// Why publishes on a topic are not taken.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::str::Split;
 
-/// Subscriptions by filter and key. Depth is bounded by [`super::topic::MAX_LEVELS`], size by the broker.
+/// Subscriptions by filter and key. Depth is bounded by [`super::wire::topic::MAX_LEVELS`], size by the broker.
 #[derive(Debug)]
 pub(crate) struct Trie<V> {
     root: Node<V>,
@@ -163,7 +163,7 @@ impl<V> Node<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::topic;
+    use crate::mqtt::wire::topic;
     use proptest::prelude::*;
 
     fn level() -> impl Strategy<Value = &'static str> {

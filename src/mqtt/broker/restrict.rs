@@ -7,7 +7,7 @@ use super::Broker;
 use crate::access::{Login, Permissions, Policy};
 use crate::mqtt::delivery::Returned;
 use crate::mqtt::handle::{DISCARDED, Handle, Kept, lock};
-use crate::mqtt::topic;
+use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, Kind, Who};
 
 /// What a session lost, to be told of once it is no longer locked.

@@ -10,9 +10,9 @@ use super::Broker;
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
-use crate::mqtt::codec::{Filter, RetainHandling};
 use crate::mqtt::handle::{Handle, Kept, lock};
 use crate::mqtt::session_store::{SessionStore, StoredSession};
+use crate::mqtt::wire::codec::{Filter, RetainHandling};
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
 /// less often.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::Queued;
 use super::aliases::{Alias, Aliases};
 use crate::mqtt::Version;
-use crate::mqtt::frame::Outgoing;
-use crate::mqtt::properties;
+use crate::mqtt::wire::frame::Outgoing;
+use crate::mqtt::wire::properties;
 
 /// Where packets go.
 pub(super) struct Target {

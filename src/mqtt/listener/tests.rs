@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use super::*;
 use crate::access::Policy;
 use crate::mqtt::Version;
-use crate::mqtt::close::Close;
-use crate::mqtt::frame::{self, Next, Outgoing};
 use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::frame::{self, Next, Outgoing};
 
 const TOPIC: &str = "devices/a/telemetry";
 /// Only a guard against a test that would hang.

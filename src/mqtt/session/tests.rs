@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::mqtt::frame::{Next, Outgoing};
 use crate::mqtt::testing::{Client, Sent, client, describe, packets};
-use crate::mqtt::topic;
+use crate::mqtt::wire::frame::{Next, Outgoing};
+use crate::mqtt::wire::topic;
 
 const TOPIC: &str = "devices/a/telemetry";
 

@@ -13,10 +13,10 @@ use crate::config::Mqtt;
 use crate::disk::RealDisk;
 use crate::mqtt::Version;
 use crate::mqtt::broker::{Attach, Attached, Broker};
-use crate::mqtt::frame;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet_ids::PacketIds;
 use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
+use crate::mqtt::wire::frame;
 
 /// A broker, its store in a directory, and the clock of both.
 struct Life {

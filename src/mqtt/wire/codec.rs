@@ -14,12 +14,12 @@ use rumqttd::protocol::{
     UnsubAckReason,
 };
 
-use super::Version;
 use super::close::Close;
 use super::frame::{self, Frame, take_field, take_u16};
 use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
 use super::topic;
 use crate::access::Password;
+use crate::mqtt::Version;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]

@@ -3,9 +3,9 @@
 //! PUBLISH and its acknowledgements are what weir does all day, so they are read and written here without copies;
 //! every other packet goes through [`super::codec`].
 
-use super::Version;
 use super::close::Close;
 use super::properties::{self, Carrier};
+use crate::mqtt::Version;
 
 pub(crate) const CONNECT: u8 = 1;
 pub(crate) const CONNACK: u8 = 2;
