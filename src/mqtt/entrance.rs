@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::around::Door;
+use super::connection::around::Door;
 use super::peer::Peer;
 use super::service;
 use super::session_store::SessionStore;

@@ -9,8 +9,8 @@ use zeroize::Zeroize as _;
 
 use super::Version;
 use super::broker::{Attach, Attached, Broker};
+use super::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use super::message::Message;
-use super::session::TOPIC_ALIAS_MAXIMUM;
 use super::will::Will;
 use super::wire::close::Close;
 use super::wire::codec::{self, Accepted, Connect, ConnectError};

@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::around::Door;
 use super::broker::Broker;
+use super::connection::around::Door;
+use super::connection::ingest::Journal;
 use super::entrance::{Admission, Entrance};
-use super::ingest::Journal;
 use super::peer::Peer;
 use super::service;
 use super::system;

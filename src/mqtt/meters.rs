@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::Version;
+use super::connection::protocol::Received;
 use super::delivery::Written;
-use super::session::Received;
 use super::traffic::Traffic;
 use super::wire::close::Close;
 use crate::telemetry::names;

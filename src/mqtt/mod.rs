@@ -5,8 +5,6 @@
 //! journal through `ingest::Gate` and are acknowledged once it is synced past them; everything that subscribers see
 //! goes through the [`broker::Broker`].
 
-mod acks;
-mod around;
 mod auth;
 pub mod broker;
 mod connection;
@@ -14,28 +12,21 @@ mod delivery;
 mod entrance;
 mod handle;
 mod handshake;
-mod ingest;
-mod keep_alive;
 pub mod listener;
 mod message;
 mod meters;
 mod opening;
 mod packet_ids;
 mod peer;
-mod permission;
-mod rate;
 pub mod results;
 mod retained;
 pub mod retained_store;
-mod scratch;
 mod service;
-mod session;
 pub mod session_store;
 mod slot_store;
 mod subscriptions;
 mod system;
 mod timeline;
-mod topic_cache;
 mod traffic;
 mod trie;
 mod will;

@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::around::Door;
 use super::broker::Broker;
+use super::connection::around::Door;
 use super::peer::Peer;
 use super::service;
 use crate::access::{Access, Policy};

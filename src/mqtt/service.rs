@@ -11,15 +11,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::around::Door;
 use super::auth;
 use super::broker::Attached;
+use super::connection::around::Door;
+use super::connection::permission::{self, Verdict};
+use super::connection::protocol::{Session, SessionOptions};
 use super::connection::{Connection, Start};
 use super::handshake::{self, Refusal, Welcome};
 use super::message::Message;
 use super::peer::Peer;
-use super::permission::{self, Verdict};
-use super::session::{Session, SessionOptions};
 use super::will::Will;
 use super::wire::close::{Close, WillEnd};
 use super::wire::codec::Connect;

@@ -14,8 +14,8 @@ use rumqttd::protocol::{
 
 use super::Version;
 use super::broker::Attach;
+use super::connection::ingest::Journal;
 use super::handle::lock;
-use super::ingest::Journal;
 use super::message::Message;
 use super::will::Will;
 use super::wire::frame::{self, Next, Outgoing, Publish};

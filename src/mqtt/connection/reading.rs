@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::around::Around;
+use super::protocol::Event;
+use super::rate::Pace;
+use super::scratch::{READ_BYTES, Scratch};
 use super::{Connection, MAX_TOUCHED, Step};
 use crate::log::Records;
-use crate::mqtt::around::Around;
-use crate::mqtt::rate::Pace;
-use crate::mqtt::scratch::{READ_BYTES, Scratch};
-use crate::mqtt::session::Event;
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::frame::{self, Next};
 

@@ -5,10 +5,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::scratch::{OUTPUT_BYTES, Scratch};
 use super::{Connection, Step};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;
-use crate::mqtt::scratch::{OUTPUT_BYTES, Scratch};
 use crate::mqtt::wire::close::Close;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {

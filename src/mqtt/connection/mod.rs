@@ -6,9 +6,18 @@
 //! read, and the session's, once per delivery. The socket is not read while output waits to be sent, while the journal
 //! has no room, while `max_inflight` acknowledgements are outstanding, or while the client is ahead of its rate.
 
+mod acks;
 mod appending;
+pub(super) mod around;
+pub(super) mod ingest;
+mod keep_alive;
+pub(super) mod permission;
+pub(super) mod protocol;
+mod rate;
 mod reading;
+mod scratch;
 mod sending;
+mod topic_cache;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,16 +29,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::around::Door;
 use super::handle::{ConnectionId, Handle};
-use super::rate::Pace;
-use super::scratch::{self, Scratch};
-use super::session::Session;
 use super::wire::close::Close;
 use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;
+use around::Door;
+use protocol::Session;
+use rate::Pace;
+use scratch::Scratch;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;

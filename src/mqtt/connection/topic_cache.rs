@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::permission::Verdict;
-use super::session::Surroundings;
-use super::wire::close::Close;
-use super::wire::topic;
+use super::protocol::Surroundings;
 use crate::config::OnDeniedPublish;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::topic;
 
 /// Why publishes on a topic are not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

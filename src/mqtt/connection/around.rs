@@ -5,23 +5,23 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Version;
-use super::broker::Broker;
-use super::handle::{ConnectionId, Handle};
 use super::ingest::{Gate, Journal};
-use super::message::{Held, Message};
-use super::meters::Meters;
 use super::permission::{self, Verdict};
+use super::protocol::{Event, Forward, Surroundings};
 use super::rate::RateLimits;
-use super::session::{Event, Forward, Surroundings};
-use super::timeline::Timeline;
-use super::wire::close::Close;
-use super::wire::codec::{self, Filter, SubscribeOutcome};
-use super::wire::frame;
-use super::wire::topic::IngestTopics;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
+use crate::mqtt::Version;
+use crate::mqtt::broker::Broker;
+use crate::mqtt::handle::{ConnectionId, Handle};
+use crate::mqtt::message::{Held, Message};
+use crate::mqtt::meters::Meters;
+use crate::mqtt::timeline::Timeline;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::codec::{self, Filter, SubscribeOutcome};
+use crate::mqtt::wire::frame;
+use crate::mqtt::wire::topic::IngestTopics;
 use crate::telemetry::audit::{self, Kind, Who};
 
 /// What all connections share.

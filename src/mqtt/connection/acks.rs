@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::Version;
-use super::wire::frame;
 use crate::log::Lsn;
+use crate::mqtt::Version;
+use crate::mqtt::wire::frame;
 
 /// Room for acknowledgements that is kept when there are none.
 const KEPT_ENTRIES: usize = 1_024;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::wire::frame;
 use crate::config::Rates;
+use crate::mqtt::wire::frame;
 
 /// What may come at once after a silence.
 const BURST: Duration = Duration::from_secs(1);

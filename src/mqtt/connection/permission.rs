@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::wire::topic::IngestTopics;
 use crate::access::Permissions;
 use crate::config::OnDeniedPublish;
+use crate::mqtt::wire::topic::IngestTopics;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,20 +6,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Version;
 use super::acks::Acks;
 use super::keep_alive::KeepAlive;
-use super::packet_ids::PacketIds;
 use super::permission::Verdict;
 use super::topic_cache::{Refused, TopicCache};
-use super::wire::close::Close;
-use super::wire::codec::{self, Subscribe};
-use super::wire::frame::{self, Frame, Publish};
-use super::wire::properties::{Carrier, PublishProperties};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
+use crate::mqtt::Version;
+use crate::mqtt::packet_ids::PacketIds;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::codec::{self, Subscribe};
+use crate::mqtt::wire::frame::{self, Frame, Publish};
+use crate::mqtt::wire::properties::{Carrier, PublishProperties};
 
 /// Topic aliases that a client may set, announced in CONNACK.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
