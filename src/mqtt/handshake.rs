@@ -10,8 +10,8 @@ use zeroize::Zeroize as _;
 use super::Version;
 use super::broker::{Attach, Attached, Broker};
 use super::connection::protocol::TOPIC_ALIAS_MAXIMUM;
-use super::message::Message;
-use super::will::Will;
+use super::session::message::Message;
+use super::session::will::Will;
 use super::wire::close::Close;
 use super::wire::codec::{self, Accepted, Connect, ConnectError};
 use super::wire::frame::{self, Next};
@@ -239,8 +239,8 @@ pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{self, client};
-    use crate::mqtt::timeline::Timeline;
 
     fn connect(bytes: &[u8]) -> Connect {
         let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };

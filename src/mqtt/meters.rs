@@ -6,7 +6,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use super::Version;
 use super::connection::protocol::Received;
-use super::delivery::Written;
+use super::session::delivery::Written;
 use super::traffic::Traffic;
 use super::wire::close::Close;
 use crate::telemetry::names;

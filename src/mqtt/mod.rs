@@ -8,28 +8,23 @@
 mod auth;
 pub mod broker;
 mod connection;
-mod delivery;
 mod entrance;
-mod handle;
 mod handshake;
 pub mod listener;
-mod message;
 mod meters;
 mod opening;
-mod packet_ids;
 mod peer;
 pub mod results;
 mod retained;
 pub mod retained_store;
 mod service;
+mod session;
 pub mod session_store;
 mod slot_store;
 mod subscriptions;
 mod system;
-mod timeline;
 mod traffic;
 mod trie;
-mod will;
 mod wire;
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::Message;
 use super::retained_store::RetainedStore;
+use super::session::message::Message;
+use super::session::timeline::Timeline;
 use super::slot_store::Mark;
-use super::timeline::Timeline;
 use super::wire::topic;
 
 /// The newest retained message of each topic, within two bounds.

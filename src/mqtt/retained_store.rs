@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::message::Message;
+use super::session::message::Message;
+use super::session::timeline::Timeline;
 use super::slot_store::{Kind, Mark, SlotStore, Value};
-use super::timeline::Timeline;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::telemetry::names;

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::delivery::StoredDelivery;
+use super::session::delivery::StoredDelivery;
+use super::session::timeline::Timeline;
+use super::session::will::Will;
 use super::slot_store::{Kind, Mark, SlotStore, Value};
-use super::timeline::Timeline;
-use super::will::Will;
 use super::wire::codec::{Filter, RetainHandling};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;

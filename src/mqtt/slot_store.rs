@@ -13,7 +13,7 @@ use std::time::Duration;
 use metrics::counter;
 
 use self::slots::{Opened, Slots};
-use super::handle::lock;
+use super::session::lock;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::state::key_value::SledStore;

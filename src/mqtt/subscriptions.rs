@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::delivery::Grant;
-use super::handle::Handle;
+use super::session::Handle;
+use super::session::delivery::Grant;
 use super::trie::Trie;
 use super::wire::codec::{Filter, RetainHandling};
 use super::wire::topic;

@@ -15,9 +15,9 @@ use rumqttd::protocol::{
 use super::Version;
 use super::broker::Attach;
 use super::connection::ingest::Journal;
-use super::handle::lock;
-use super::message::Message;
-use super::will::Will;
+use super::session::lock;
+use super::session::message::Message;
+use super::session::will::Will;
 use super::wire::frame::{self, Next, Outgoing, Publish};
 use crate::access::{Login, Policy};
 use crate::clock::Clock;

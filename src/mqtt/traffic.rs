@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::connection::protocol::Received;
-use super::delivery::Written;
+use super::session::delivery::Written;
 
 /// Counts since the start. Added to once per read and once per write, not per packet.
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use crate::access::{Login, Permissions, Policy};
-use crate::mqtt::delivery::Returned;
-use crate::mqtt::handle::{DISCARDED, Handle, Kept, lock};
+use crate::mqtt::session::delivery::Returned;
+use crate::mqtt::session::{DISCARDED, Handle, Kept, lock};
 use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, Kind, Who};
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::Broker;
-use crate::mqtt::delivery::Grant;
-use crate::mqtt::handle::{ConnectionId, Handle, Kept, lock};
-use crate::mqtt::message::Message;
+use crate::mqtt::session::delivery::Grant;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::{ConnectionId, Handle, Kept, lock};
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
 pub(super) const TOPICS_PER_TURN: usize = 256;

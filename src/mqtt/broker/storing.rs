@@ -10,7 +10,7 @@ use super::Broker;
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
-use crate::mqtt::handle::{Handle, Kept, lock};
+use crate::mqtt::session::{Handle, Kept, lock};
 use crate::mqtt::session_store::{SessionStore, StoredSession};
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
 

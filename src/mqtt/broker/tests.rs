@@ -5,8 +5,8 @@ use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::Version;
+use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
-use crate::mqtt::will::Will;
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 
 fn broker(max_connections: usize) -> Broker {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::Broker;
 use super::sessions::{Sessions, Timer};
 use crate::log::Lsn;
-use crate::mqtt::handle::{Handle, lock};
+use crate::mqtt::session::will::Will;
+use crate::mqtt::session::{Handle, lock};
 use crate::mqtt::session_store::SessionStore;
 use crate::mqtt::slot_store::Mark;
-use crate::mqtt::will::Will;
 
 /// The wills that a restart is to find. Its lock is the last to be taken.
 #[derive(Debug, Default)]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::core::record;
 use crate::log::{AppendError, Log, Lsn, Records};
-use crate::mqtt::handle::lock;
 use crate::mqtt::meters::Meters;
+use crate::mqtt::session::lock;
 
 /// What the door needs of the journal.
 pub(crate) trait Journal: Send + Sync + Debug {

@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::handle::{ConnectionId, Handle};
+use super::session::{ConnectionId, Handle};
 use super::wire::close::Close;
 use super::wire::frame;
 use crate::access::Login;

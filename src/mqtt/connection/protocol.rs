@@ -15,7 +15,7 @@ use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
 use crate::mqtt::Version;
-use crate::mqtt::packet_ids::PacketIds;
+use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::codec::{self, Subscribe};
 use crate::mqtt::wire::frame::{self, Frame, Publish};

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::{Owner, WILL};
 use crate::access::Proof;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_u64};
-use crate::mqtt::message::Message;
-use crate::mqtt::will::Will;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::will::Will;
 use crate::tls::CertificateId;
 
 const NAMED: u8 = 1;

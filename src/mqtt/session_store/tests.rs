@@ -13,8 +13,8 @@ use crate::config::Mqtt;
 use crate::disk::RealDisk;
 use crate::mqtt::Version;
 use crate::mqtt::broker::{Attach, Attached, Broker};
-use crate::mqtt::message::Message;
-use crate::mqtt::packet_ids::PacketIds;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
 use crate::mqtt::wire::frame;
 

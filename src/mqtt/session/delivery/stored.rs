@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::{Delivery, Grant, InFlight, QueueLimits, Queued};
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
-use crate::mqtt::message::{Held, Message};
-use crate::mqtt::timeline::Timeline;
+use crate::mqtt::session::message::{Held, Message};
+use crate::mqtt::session::timeline::Timeline;
 
 /// Messages that wait, in the order in which they are sent, and those that the client has not acknowledged.
 #[derive(Debug, Clone, Default)]

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Version;
 use super::message::Message;
-use super::wire::close::Close;
-use super::wire::frame;
+use crate::mqtt::Version;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::frame;
 use aliases::{Aliases, MAX_ALIASES};
 use encode::{Target, put};
 pub(crate) use stored::StoredDelivery;

@@ -1,5 +1,11 @@
 //! A session's part that outlives its connection, shared by the broker and the connection that owns it now.
 
+pub(super) mod delivery;
+pub(super) mod message;
+pub(super) mod packet_ids;
+pub(super) mod timeline;
+pub(super) mod will;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,15 +17,15 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Version;
-use super::delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
-use super::message::Message;
-use super::packet_ids::PacketIds;
 use super::retained::Due;
 use super::session_store::{Owner, StoredSession};
-use super::will::Will;
 use super::wire::close::Close;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
+use delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
+use message::Message;
+use packet_ids::PacketIds;
+use will::Will;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
 pub(crate) type ConnectionId = u64;
