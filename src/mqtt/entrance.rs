@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::broker::SessionStore;
 use super::connection::around::Door;
 use super::peer::Peer;
 use super::service;
-use super::session_store::SessionStore;
 use crate::access::Policy;
 use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
 use crate::config::Rates;

@@ -11,12 +11,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
+use super::broker::system;
 use super::connection::around::Door;
 use super::connection::ingest::Journal;
 use super::entrance::{Admission, Entrance};
 use super::peer::Peer;
 use super::service;
-use super::system;
 use crate::access::Access;
 use crate::admission;
 use crate::clock::SystemClock;

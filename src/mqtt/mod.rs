@@ -11,20 +11,11 @@ mod connection;
 mod entrance;
 mod handshake;
 pub mod listener;
-mod meters;
 mod opening;
 mod peer;
 pub mod results;
-mod retained;
-pub mod retained_store;
 mod service;
 mod session;
-pub mod session_store;
-mod slot_store;
-mod subscriptions;
-mod system;
-mod traffic;
-mod trie;
 mod wire;
 
 #[cfg(test)]

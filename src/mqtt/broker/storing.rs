@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::session_store::{SessionStore, StoredSession};
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::{Handle, Kept, lock};
-use crate::mqtt::session_store::{SessionStore, StoredSession};
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored

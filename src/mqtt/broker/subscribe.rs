@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
+use super::subscriptions::Subscriber;
 use crate::mqtt::session::{ConnectionId, Handle, Kept};
-use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::wire::topic;
 

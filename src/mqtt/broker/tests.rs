@@ -1,6 +1,6 @@
 //! Sessions, subscriptions and who gets what.
 
-use super::retained::{MAX_WAITING, TOPICS_PER_TURN};
+use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
 use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;

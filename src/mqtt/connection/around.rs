@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
 use crate::mqtt::Version;
 use crate::mqtt::broker::Broker;
-use crate::mqtt::meters::Meters;
+use crate::mqtt::broker::meters::Meters;
 use crate::mqtt::session::message::{Held, Message};
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::{ConnectionId, Handle};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::record;
 use crate::log::{AppendError, Log, Lsn, Records};
-use crate::mqtt::meters::Meters;
+use crate::mqtt::broker::meters::Meters;
 use crate::mqtt::session::lock;
 
 /// What the door needs of the journal.

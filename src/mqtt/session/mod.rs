@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Version;
-use super::retained::Due;
-use super::session_store::{Owner, StoredSession};
+use super::broker::retained::Due;
+use super::broker::session_store::{Owner, StoredSession};
 use super::wire::close::Close;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::Kind;
 use super::*;
+use crate::mqtt::broker::slot_store::Kind;
 use crate::state::testing::Memory;
 
 /// A name, a NUL, and bytes.

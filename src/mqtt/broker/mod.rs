@@ -1,10 +1,19 @@
 //! Subscriptions, retained messages and sessions without a connection.
 
+pub(super) mod meters;
 mod restrict;
-mod retained;
+pub(super) mod retained;
+mod retained_delivery;
+mod retained_store;
+pub(super) mod session_store;
 mod sessions;
+mod slot_store;
 mod storing;
 mod subscribe;
+mod subscriptions;
+pub(super) mod system;
+mod traffic;
+mod trie;
 mod wills;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,19 +23,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::meters::Meters;
-use super::retained::Retained;
-use super::retained_store::RetainedStore;
 use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
 use super::session::{Totals, lock};
-use super::session_store::SessionStore;
-use super::slot_store::Mark;
-use super::subscriptions::Subscriptions;
 use crate::config::Mqtt;
+use meters::Meters;
+use retained::Retained;
+pub use retained_store::RetainedStore;
+pub use session_store::SessionStore;
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
+use slot_store::Mark;
+use subscriptions::Subscriptions;
 use wills::Wills;
 
 /// Numbers for metrics and status.

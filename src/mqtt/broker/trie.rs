@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::str::Split;
 
-/// Subscriptions by filter and key. Depth is bounded by [`super::wire::topic::MAX_LEVELS`], size by the broker.
+/// Subscriptions by filter and key. Depth is bounded by [`crate::mqtt::wire::topic::MAX_LEVELS`], size by the broker.
 #[derive(Debug)]
 pub(crate) struct Trie<V> {
     root: Node<V>,

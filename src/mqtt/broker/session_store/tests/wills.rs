@@ -1,7 +1,7 @@
 //! Wills over a restart: which are due, when, and how long the store has them.
 
 use super::*;
-use crate::mqtt::retained_store::RetainedStore;
+use crate::mqtt::broker::retained_store::RetainedStore;
 use crate::mqtt::testing;
 use crate::tls::CertificateId;
 

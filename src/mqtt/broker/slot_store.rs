@@ -13,9 +13,9 @@ use std::time::Duration;
 use metrics::counter;
 
 use self::slots::{Opened, Slots};
-use super::session::lock;
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::mqtt::session::lock;
 use crate::state::key_value::SledStore;
 
 /// How long [`SlotStore::sync`] waits.

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::connection::protocol::Received;
-use super::session::delivery::Written;
+use crate::mqtt::connection::protocol::Received;
+use crate::mqtt::session::delivery::Written;
 
 /// Counts since the start. Added to once per read and once per write, not per packet.
 #[derive(Debug, Default)]

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::session::delivery::StoredDelivery;
-use super::session::timeline::Timeline;
-use super::session::will::Will;
 use super::slot_store::{Kind, Mark, SlotStore, Value};
-use super::wire::codec::{Filter, RetainHandling};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
 use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
 use crate::disk::Disk;
 use crate::log::Lsn;
+use crate::mqtt::session::delivery::StoredDelivery;
+use crate::mqtt::session::timeline::Timeline;
+use crate::mqtt::session::will::Will;
+use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::telemetry::names;
 
 /// Where sessions and wills are kept over restarts. Clones share it.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::session::Handle;
-use super::session::delivery::Grant;
 use super::trie::Trie;
-use super::wire::codec::{Filter, RetainHandling};
-use super::wire::topic;
+use crate::mqtt::session::Handle;
+use crate::mqtt::session::delivery::Grant;
+use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::mqtt::wire::topic;
 
 /// One subscription of a session.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::broker::BrokerStats;
+use super::BrokerStats;
 use super::traffic::Counts;
 
 /// Topics and values.

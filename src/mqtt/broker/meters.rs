@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::Version;
-use super::connection::protocol::Received;
-use super::session::delivery::Written;
 use super::traffic::Traffic;
-use super::wire::close::Close;
+use crate::mqtt::Version;
+use crate::mqtt::connection::protocol::Received;
+use crate::mqtt::session::delivery::Written;
+use crate::mqtt::wire::close::Close;
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
