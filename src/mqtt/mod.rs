@@ -5,26 +5,17 @@
 //! journal through `ingest::Gate` and are acknowledged once it is synced past them; everything that subscribers see
 //! goes through the [`broker::Broker`].
 
-mod auth;
 pub mod broker;
 mod connection;
-mod entrance;
-mod handshake;
-pub mod listener;
-mod opening;
-mod peer;
 pub mod results;
-mod service;
+mod server;
 mod session;
 mod wire;
 
 #[cfg(test)]
 mod testing;
 
-pub use entrance::{Admission, Entrance, NotAdmitted};
-pub use listener::{MqttError, Server};
-pub use opening::Opening;
-pub use peer::Peer;
+pub use server::{Admission, Entrance, MqttError, NotAdmitted, Opening, Peer, Server};
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,21 +11,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::auth;
-use super::broker::Attached;
-use super::connection::around::Door;
-use super::connection::permission::{self, Verdict};
-use super::connection::protocol::{Session, SessionOptions};
-use super::connection::{Connection, Start};
 use super::handshake::{self, Refusal, Welcome};
+use super::login;
 use super::peer::Peer;
-use super::session::message::Message;
-use super::session::will::Will;
-use super::wire::close::{Close, WillEnd};
-use super::wire::codec::Connect;
 use crate::access::Login;
 use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
+use crate::mqtt::broker::Attached;
+use crate::mqtt::connection::around::Door;
+use crate::mqtt::connection::permission::{self, Verdict};
+use crate::mqtt::connection::protocol::{Session, SessionOptions};
+use crate::mqtt::connection::{Connection, Start};
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::will::Will;
+use crate::mqtt::wire::close::{Close, WillEnd};
+use crate::mqtt::wire::codec::Connect;
 use crate::telemetry::audit::{self, Kind, Who};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
@@ -111,7 +111,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
     let (connect, rest) = first.inspect_err(|refusal| door.note_refusal(&peer.who(), refusal.reason, ""))?;
-    let login = auth::authenticate(&connect, peer, &door.access).await?;
+    let login = login::authenticate(&connect, peer, &door.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
     door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
     let policy = door.access.policy();

@@ -2,8 +2,8 @@
 
 use super::handshake::Refusal;
 use super::peer::Peer;
-use super::wire::codec::Connect;
 use crate::access::{Access, Credentials, Denied, Login};
+use crate::mqtt::wire::codec::Connect;
 use crate::telemetry::audit::Who;
 
 /// Whether the client may connect, and who it is.

@@ -10,14 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::broker::SessionStore;
-use super::connection::around::Door;
 use super::peer::Peer;
 use super::service;
 use crate::access::Policy;
 use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
 use crate::config::Rates;
 use crate::log::Lsn;
+use crate::mqtt::broker::SessionStore;
+use crate::mqtt::connection::around::Door;
 use crate::telemetry::audit::Who;
 use crate::tls::Revoked;
 

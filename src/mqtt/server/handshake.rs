@@ -7,17 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::Zeroize as _;
 
-use super::Version;
-use super::broker::{Attach, Attached, Broker};
-use super::connection::protocol::TOPIC_ALIAS_MAXIMUM;
-use super::session::message::Message;
-use super::session::will::Will;
-use super::wire::close::Close;
-use super::wire::codec::{self, Accepted, Connect, ConnectError};
-use super::wire::frame::{self, Next};
-use super::wire::topic;
 use crate::access::{Login, Policy};
 use crate::config::Mqtt;
+use crate::mqtt::Version;
+use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::will::Will;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
+use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, Kind, Who};
 
 /// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].

@@ -10,11 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::Broker;
-use super::broker::system;
-use super::connection::around::Door;
-use super::connection::ingest::Journal;
-use super::entrance::{Admission, Entrance};
+use super::admission::{Admission, Entrance};
 use super::peer::Peer;
 use super::service;
 use crate::access::Access;
@@ -22,6 +18,10 @@ use crate::admission;
 use crate::clock::SystemClock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
+use crate::mqtt::broker::Broker;
+use crate::mqtt::broker::system;
+use crate::mqtt::connection::around::Door;
+use crate::mqtt::connection::ingest::Journal;
 use crate::tls::{Endpoint, HandshakeError};
 
 /// Waits between failing accepts: from the first to the last, doubling.

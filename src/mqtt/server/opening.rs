@@ -7,19 +7,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::Broker;
-use super::connection::around::Door;
 use super::peer::Peer;
 use super::service;
 use crate::access::{Access, Policy};
 use crate::clock::Clock;
 use crate::config::{Ingest, Mqtt};
 use crate::log::Log;
+use crate::mqtt::broker::Broker;
+use crate::mqtt::connection::around::Door;
 
 /// Serves MQTT over any stream of bytes: what [`super::Server`] does for each socket that it accepts. The caller says
 /// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
 #[derive(Debug, Clone)]
-pub struct Opening(pub(super) Arc<Door>);
+pub struct Opening(pub(in crate::mqtt) Arc<Door>);
 
 impl Opening {
     /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` and `config.auth` are not used. Keep-alives
