@@ -26,3 +26,4 @@ pub mod disk;
 pub mod core;
 
 pub mod defects;
+pub mod sync;

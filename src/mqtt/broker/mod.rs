@@ -17,17 +17,18 @@ mod trie;
 mod wills;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::session::Totals;
 use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
-use super::session::{Totals, lock};
 use crate::config::Mqtt;
+use crate::sync::{self, lock};
 use meters::Meters;
 use retained::Retained;
 pub use retained_store::RetainedStore;
@@ -273,11 +274,11 @@ impl Broker {
     }
 
     fn read_subscriptions(&self) -> RwLockReadGuard<'_, Subscriptions> {
-        self.subscriptions.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.subscriptions)
     }
 
     fn write_subscriptions(&self) -> RwLockWriteGuard<'_, Subscriptions> {
-        self.subscriptions.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.subscriptions)
     }
 }
 

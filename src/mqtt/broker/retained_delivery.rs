@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::Broker;
 use crate::mqtt::session::delivery::Grant;
 use crate::mqtt::session::message::Message;
-use crate::mqtt::session::{ConnectionId, Handle, Kept, lock};
+use crate::mqtt::session::{ConnectionId, Handle, Kept};
+use crate::sync::lock;
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
 pub(super) const TOPICS_PER_TURN: usize = 256;

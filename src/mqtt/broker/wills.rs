@@ -13,8 +13,9 @@ use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
 use super::slot_store::Mark;
 use crate::log::Lsn;
+use crate::mqtt::session::Handle;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::session::{Handle, lock};
+use crate::sync::lock;
 
 /// The wills that a restart is to find. Its lock is the last to be taken.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::core::record;
 use crate::log::{AppendError, Log, Lsn, Records};
 use crate::mqtt::broker::meters::Meters;
-use crate::mqtt::session::lock;
+use crate::sync::lock;
 
 /// What the door needs of the journal.
 pub(crate) trait Journal: Send + Sync + Debug {

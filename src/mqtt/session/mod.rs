@@ -9,7 +9,7 @@ pub(super) mod will;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use super::broker::session_store::{Owner, StoredSession};
 use super::wire::close::Close;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
+use crate::sync::lock;
 use delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
 use message::Message;
 use packet_ids::PacketIds;
@@ -38,11 +39,6 @@ const REVOKED: ConnectionId = 1 << 63;
 
 /// How long a new connection waits for the one before it to look at its socket; it does so when it is next polled.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// Locks although a holder panicked: a panic ends one connection, and the others go on.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Messages in all sessions.
 #[derive(Debug, Default)]
