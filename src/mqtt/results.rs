@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::config::Mqtt;
+    use crate::config::MqttConfig;
     use crate::core::reason::Reason;
     use crate::disk::sim::SimDisk;
     use crate::log::{LogOptions, Records, Retention, SyncPolicy};
@@ -233,7 +233,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default(), Timeline::default()));
+            let broker = Arc::new(Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default()));
             let attach = Attach { expiry_s: 0, ..attaching("s") };
             let subscriber = broker.attach(&attach).unwrap();
             Self { broker, windows: log("windows"), errors: log("errors"), subscriber }

@@ -27,7 +27,7 @@ use super::session::Totals;
 use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
-use crate::config::Mqtt;
+use crate::config::MqttConfig;
 use crate::sync::{self, lock};
 use meters::Meters;
 use retained::Retained;
@@ -100,7 +100,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn new(config: &Mqtt, meters: Arc<Meters>, timeline: Timeline) -> Self {
+    pub(crate) fn new(config: &MqttConfig, meters: Arc<Meters>, timeline: Timeline) -> Self {
         let queue_limits = QueueLimits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,

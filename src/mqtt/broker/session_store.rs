@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
-use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::disk::Disk;
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::StoredDelivery;
@@ -186,7 +186,7 @@ impl Value for Encoded {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = FieldReader::new(bytes);
         let name = reader.str().ok()?.into();
         Some(Self { name, bytes: reader.bytes().ok()?.to_vec() })
     }
@@ -216,7 +216,7 @@ impl StoredSession {
     }
 
     fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, Invalid> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = FieldReader::new(bytes);
         if reader.u8()? != SESSION {
             return Err("it is of another version of weir");
         }
@@ -229,7 +229,7 @@ impl StoredSession {
         let orderly = reader.u8()? == 1;
         let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
         let count = reader.count()?;
-        let id = |reader: &mut Reader<'_>| u16::try_from(reader.u32()?).map_err(|_| "a packet id beyond 16 bits");
+        let id = |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| "a packet id beyond 16 bits");
         let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
         let count = reader.count()?;
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
@@ -258,7 +258,7 @@ fn put_filter(filter: &Filter, out: &mut Vec<u8>) {
     put_u64(filter.identifier.map_or(0, u64::from), out);
 }
 
-fn filter(reader: &mut Reader<'_>) -> Result<Filter, Invalid> {
+fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, Invalid> {
     let filter = reader.str()?.to_owned();
     let flags = reader.u8()?;
     let identifier = Some(reader.u32()?).filter(|identifier| *identifier > 0);

@@ -11,7 +11,7 @@ use super::protocol::{Event, Forward, Surroundings};
 use super::rate::RateLimits;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
-use crate::config::{Ingest, Mqtt};
+use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::Version;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::meters::Meters;
@@ -22,12 +22,12 @@ use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::codec::{self, Filter, SubscribeOutcome};
 use crate::mqtt::wire::frame;
 use crate::mqtt::wire::topic::IngestTopics;
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Door {
-    pub config: Mqtt,
+    pub config: MqttConfig,
     pub broker: Arc<Broker>,
     pub gate: Gate,
     pub ingest: IngestTopics,
@@ -40,8 +40,8 @@ pub(crate) struct Door {
 impl Door {
     /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
     pub fn new(
-        config: &Mqtt,
-        ingest: &Ingest,
+        config: &MqttConfig,
+        ingest: &IngestConfig,
         journal: Arc<dyn Journal>,
         access: Arc<Access>,
         clock: Arc<dyn Clock>,
@@ -68,14 +68,14 @@ impl Door {
     }
 
     /// A connection ends before there was a CONNECT to judge: it is counted, and told in the audit log.
-    pub fn refuse(&self, who: &Who<'_>, reason: &'static str) {
+    pub fn refuse(&self, who: &AuditActor<'_>, reason: &'static str) {
         self.meters.refused(reason);
         self.note_refusal(who, reason, "");
     }
 
     /// Tells of a refusal in the audit log, unless the client left by itself or weir stops. `explanation` is what more is
     /// known, or nothing.
-    pub fn note_refusal(&self, who: &Who<'_>, reason: &'static str, explanation: &str) {
+    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
         if !matches!(reason, "connection_lost" | "shutting_down") {
             self.access.note_refusal(who, reason, explanation);
         }
@@ -109,7 +109,7 @@ impl Surroundings for Around<'_> {
         Ok(permission::judge_publish(&kept.permissions, topic, &self.door.ingest))
     }
     fn note_denied(&self, topic: &str) {
-        audit::record(Kind::PublishDenied, &self.who(), topic, "");
+        audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {
@@ -159,13 +159,17 @@ impl Around<'_> {
     fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
         let outcome = self.door.broker.subscribe(self.handle, self.id, filter);
         if outcome == SubscribeOutcome::NotAuthorized {
-            audit::record(Kind::SubscribeDenied, &self.who(), &filter.filter, "");
+            audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");
         }
         outcome
     }
 
-    fn who(&self) -> Who<'_> {
-        Who { client_id: Some(&self.handle.client_id), user: self.handle.user.as_deref(), address: self.login.address }
+    fn who(&self) -> AuditActor<'_> {
+        AuditActor {
+            client_id: Some(&self.handle.client_id),
+            user: self.handle.user.as_deref(),
+            address: self.login.address,
+        }
     }
 
     fn message(&self, forward: &Forward<'_>) -> Arc<Message> {

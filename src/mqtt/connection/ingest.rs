@@ -151,7 +151,7 @@ mod tests {
     use crate::mqtt::testing::TestJournal;
 
     fn publish(payload: &[u8]) -> Records {
-        let publish = record::Publish {
+        let publish = record::PublishRecord {
             client_id: "c",
             topic: "t",
             own_device: None,

@@ -341,7 +341,7 @@ impl Session {
     #[inline]
     fn journal(&mut self, publish: &Publish<'_>, records: &mut Records) {
         self.received.ingest_bytes += publish.payload.len() as u64;
-        let publish = record::Publish {
+        let publish = record::PublishRecord {
             client_id: &self.client_id,
             topic: self.topic.topic(),
             own_device: self.topic.own_device.as_deref(),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::Rates;
+use crate::config::RatesConfig;
 use crate::mqtt::wire::frame;
 use crate::sync::lock;
 
@@ -17,17 +17,17 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The rates that are in force; they may change while weir runs.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
-    rates: Mutex<Rates>,
+    rates: Mutex<RatesConfig>,
     version: AtomicU64,
 }
 
 impl RateLimits {
-    pub fn new(rates: Rates) -> Self {
+    pub fn new(rates: RatesConfig) -> Self {
         Self { rates: Mutex::new(rates), version: AtomicU64::new(1) }
     }
 
     /// Puts others in force, for connections that are open too.
-    pub fn set(&self, rates: Rates) {
+    pub fn set(&self, rates: RatesConfig) {
         *lock(&self.rates) = rates;
         self.version.fetch_add(1, Ordering::Release);
     }
@@ -38,7 +38,7 @@ impl RateLimits {
         self.version.load(Ordering::Acquire)
     }
 
-    fn get(&self) -> Rates {
+    fn get(&self) -> RatesConfig {
         *lock(&self.rates)
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> Pace {
-        let rates = Rates { messages_per_second: messages, bytes_per_second: bytes };
+        let rates = RatesConfig { messages_per_second: messages, bytes_per_second: bytes };
         *Pace::new(&RateLimits::new(rates), now).expect("limited")
     }
 
@@ -209,10 +209,10 @@ mod tests {
 
     #[test]
     fn rates_change_while_connections_are_open() {
-        let limits = RateLimits::new(Rates::default());
+        let limits = RateLimits::new(RatesConfig::default());
         assert!(Pace::new(&limits, Instant::now()).is_none());
         let before = limits.version();
-        limits.set(Rates { messages_per_second: Some(1), bytes_per_second: None });
+        limits.set(RatesConfig { messages_per_second: Some(1), bytes_per_second: None });
         assert!(limits.version() > before && Pace::new(&limits, Instant::now()).is_some());
     }
 }

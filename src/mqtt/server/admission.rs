@@ -13,13 +13,13 @@ use tokio_util::task::TaskTracker;
 use super::peer::Peer;
 use super::service;
 use crate::access::Policy;
-use crate::admission::{FromAddress, PerAddress, Ticket, WaitingRoom};
-use crate::config::Rates;
+use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
+use crate::config::RatesConfig;
 use crate::log::Lsn;
 use crate::mqtt::broker::SessionStore;
 use crate::mqtt::connection::around::Door;
-use crate::telemetry::audit::Who;
-use crate::tls::Revoked;
+use crate::telemetry::audit::AuditActor;
+use crate::tls::RevokedCertificates;
 
 /// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
 const EXTRA_SOCKETS: usize = 64;
@@ -32,9 +32,9 @@ pub struct Entrance(Arc<Inner>);
 struct Inner {
     door: Arc<Door>,
     sockets: Arc<AtomicUsize>,
-    addresses: Arc<PerAddress>,
+    addresses: Arc<AddressLimits>,
     /// Those whose CONNECT has not come; bounded by the sockets.
-    lobby: Arc<WaitingRoom>,
+    lobby: Arc<PendingConnections>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Cancelled once the door is open.
@@ -45,9 +45,9 @@ struct Inner {
 #[derive(Debug)]
 pub struct Admission {
     _socket: OpenSocket,
-    _from: FromAddress,
+    _from: AddressPermit,
     address: Option<IpAddr>,
-    ticket: Ticket,
+    ticket: PendingPermit,
     /// Until when CONNECT must have come.
     deadline: Instant,
 }
@@ -91,8 +91,8 @@ impl Entrance {
     pub(super) fn new(door: Arc<Door>) -> Self {
         Self(Arc::new(Inner {
             sockets: Arc::default(),
-            addresses: PerAddress::new(door.config.max_connections_per_address),
-            lobby: WaitingRoom::new(usize::MAX),
+            addresses: AddressLimits::new(door.config.max_connections_per_address),
+            lobby: PendingConnections::new(usize::MAX),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             opened: CancellationToken::new(),
@@ -131,7 +131,7 @@ impl Entrance {
     /// A bound is reached, or the door is closed.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
         self.try_admit(address).inspect_err(|refused| {
-            self.0.door.refuse(&Who { address, ..Who::default() }, refused.label());
+            self.0.door.refuse(&AuditActor { address, ..AuditActor::default() }, refused.label());
             match refused {
                 NotAdmitted::Closed => {}
                 NotAdmitted::Full => self.0.door.meters.limit("mqtt_connections"),
@@ -144,13 +144,13 @@ impl Entrance {
         if !self.0.opened.is_cancelled() || self.0.cancel.is_cancelled() {
             return Err(NotAdmitted::Closed);
         }
-        let from = self.0.addresses.enter(address).ok_or(NotAdmitted::Address)?;
+        let from = self.0.addresses.admit(address).ok_or(NotAdmitted::Address)?;
         let now = Instant::now();
         let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.door.config.max_connections + EXTRA_SOCKETS;
-        if full && !self.0.lobby.make_room(now) {
+        if full && !self.0.lobby.evict_oldest(now) {
             return Err(NotAdmitted::Full);
         }
-        let ticket = self.0.lobby.enter(now).ok_or(NotAdmitted::Full)?;
+        let ticket = self.0.lobby.admit(now).ok_or(NotAdmitted::Full)?;
         self.0.sockets.fetch_add(1, Ordering::Relaxed);
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
         let deadline = now + Duration::from_millis(self.0.door.config.connect_timeout_ms);
@@ -170,7 +170,7 @@ impl Entrance {
     }
 
     /// How fast clients may send from now on.
-    pub fn set_rates(&self, rates: Rates) {
+    pub fn set_rates(&self, rates: RatesConfig) {
         self.0.door.rates.set(rates);
     }
 
@@ -183,7 +183,7 @@ impl Entrance {
 
     /// From now on these client certificates are revoked. Connections of clients that showed one end; as
     /// [`Entrance::set_policy`] otherwise.
-    pub fn set_revoked(&self, revoked: Revoked) {
+    pub fn set_revoked(&self, revoked: RevokedCertificates) {
         if self.0.door.access.policy().revoked == revoked {
             return;
         }
@@ -205,9 +205,9 @@ impl Entrance {
                 Err(_) => "connect_timeout",
             },
             () = self.0.cancel.cancelled() => "shutting_down",
-            () = admission.ticket.shown_out() => "too_many_waiting",
+            () = admission.ticket.evicted() => "too_many_waiting",
         };
-        self.0.door.refuse(&Who { address: admission.address, ..Who::default() }, reason);
+        self.0.door.refuse(&AuditActor { address: admission.address, ..AuditActor::default() }, reason);
         None
     }
 
@@ -218,7 +218,7 @@ impl Entrance {
         let door = Arc::clone(&self.0.door);
         let first = tokio::select! {
             first = service::first_packet(&mut stream, &peer, &door, deadline.into(), &self.0.cancel) => first,
-            () = ticket.shown_out() => return door.refuse(&peer.who(), "too_many_waiting"),
+            () = ticket.evicted() => return door.refuse(&peer.who(), "too_many_waiting"),
         };
         drop(ticket);
         if let Some(first) = first {

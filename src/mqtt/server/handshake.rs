@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::Zeroize as _;
 
 use crate::access::{Login, Policy};
-use crate::config::Mqtt;
+use crate::config::MqttConfig;
 use crate::mqtt::Version;
 use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
@@ -18,7 +18,7 @@ use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
 use crate::mqtt::wire::frame::{self, Next};
 use crate::mqtt::wire::topic;
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
 const MAX_CLIENT_ID_BYTES: usize = 256;
@@ -126,7 +126,7 @@ pub(crate) fn welcome(
     login: Login,
     policy: &Policy,
     broker: &Broker,
-    config: &Mqtt,
+    config: &MqttConfig,
 ) -> Result<Welcome, Refusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
@@ -166,7 +166,7 @@ pub(crate) fn welcome(
 
 /// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
 /// way to. Without keep-alive it stays without.
-fn limit_keep_alive(connect: &mut Connect, config: &Mqtt) -> Option<u16> {
+fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
     let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
     if connect.version == Version::V4 || connect.keep_alive_s <= max {
         return None;
@@ -218,8 +218,8 @@ fn check_will(
     let client_id: Arc<str> = connect.client_id.as_str().into();
     if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
         let user = login.identity.user.as_deref();
-        let who = Who { client_id: Some(&client_id), user, address: login.address };
-        audit::record(Kind::WillDenied, &who, name, "refused at its CONNECT");
+        let who = AuditActor { client_id: Some(&client_id), user, address: login.address };
+        audit::record(AuditEvent::WillDenied, &who, name, "refused at its CONNECT");
         return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
     }
     if !will.is_formatted {
@@ -247,19 +247,19 @@ mod tests {
         codec::decode_connect(&frame).unwrap()
     }
 
-    fn try_welcome(bytes: &[u8], config: &Mqtt) -> Result<Welcome, Refusal> {
+    fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<Welcome, Refusal> {
         let broker = Broker::new(config, Arc::default(), Timeline::default());
         welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
     }
 
-    fn check_refused(bytes: &[u8], config: &Mqtt, reason: &str, reply: &[u8]) {
+    fn check_refused(bytes: &[u8], config: &MqttConfig, reason: &str, reply: &[u8]) {
         let refusal = try_welcome(bytes, config).unwrap_err();
         assert_eq!((refusal.reason, &refusal.reply[..]), (reason, reply));
     }
 
     #[test]
     fn a_client_is_welcomed_in_its_version() {
-        let config = Mqtt::default();
+        let config = MqttConfig::default();
         let v4 = try_welcome(&client(Version::V4).connect("c"), &config).unwrap();
         assert_eq!(v4.reply, [0x20, 2, 0, 0]);
         let v5 = try_welcome(&client(Version::V5).connect("c"), &config).unwrap();
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn an_empty_client_id_is_assigned_or_refused() {
-        let config = Mqtt::default();
+        let config = MqttConfig::default();
         let v5 = try_welcome(&client(Version::V5).connect(""), &config).unwrap();
         let id = v5.connect.client_id;
         assert!(id.starts_with("auto-"));
@@ -282,7 +282,8 @@ mod tests {
 
     #[test]
     fn a_5_0_client_is_told_what_it_gets_instead() {
-        let config = Mqtt { max_keep_alive_ms: Some(60_000), max_session_expiry_ms: Some(9_000), ..Mqtt::default() };
+        let config =
+            MqttConfig { max_keep_alive_ms: Some(60_000), max_session_expiry_ms: Some(9_000), ..MqttConfig::default() };
         let contains = |reply: &[u8], property: &[u8]| reply.windows(property.len()).any(|window| window == property);
         let v5 = try_welcome(&client(Version::V5).kept().keep_alive(120).connect("c"), &config).unwrap();
         assert_eq!(v5.connect.keep_alive_s, 60);
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_full_server_says_so() {
-        let config = Mqtt { max_connections: 0, ..Mqtt::default() };
+        let config = MqttConfig { max_connections: 0, ..MqttConfig::default() };
         check_refused(&client(Version::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
         check_refused(&client(Version::V5).connect("c"), &config, "max_connections", &[0x20, 3, 0, 0x97, 0]);
     }
@@ -316,12 +317,12 @@ mod tests {
 
     #[test]
     fn wills_are_checked() {
-        let config = Mqtt::default();
+        let config = MqttConfig::default();
         let will = |version, topic| client(version).will(topic, b"x", 0).connect("c");
         check_refused(&will(Version::V5, "a/#"), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
         let deep = "/".repeat(201);
         check_refused(&will(Version::V5, &deep), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
-        let flat = Mqtt { max_topic_levels: 2, ..Mqtt::default() };
+        let flat = MqttConfig { max_topic_levels: 2, ..MqttConfig::default() };
         check_refused(&will(Version::V5, "a/b/c"), &flat, "will_topic", &[0x20, 3, 0, 0x90, 0]);
         check_refused(&will(Version::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
         check_refused(&will(Version::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
@@ -334,7 +335,7 @@ mod tests {
             let body = [b"\0\x04MQTT\x05\x06\0\0\0\0\x01c\x02\x01\x01\0\x01t\0\x01", &[payload][..]].concat();
             [&[0x10, body.len() as u8][..], &body].concat()
         };
-        let config = Mqtt::default();
+        let config = MqttConfig::default();
         check_refused(&connect(0xFF), &config, "will_payload_format", &[0x20, 3, 0, 0x99, 0]);
         assert!(try_welcome(&connect(b'x'), &config).unwrap().will.is_some());
     }

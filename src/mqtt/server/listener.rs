@@ -16,13 +16,13 @@ use super::service;
 use crate::access::Access;
 use crate::admission;
 use crate::clock::SystemClock;
-use crate::config::{Ingest, Mqtt};
+use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
 use crate::mqtt::connection::around::Door;
 use crate::mqtt::connection::ingest::Journal;
-use crate::tls::{Endpoint, HandshakeError};
+use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -55,11 +55,11 @@ pub enum MqttError {
 struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    tls: Option<Arc<Endpoint>>,
+    tls: Option<Arc<TlsEndpoint>>,
 }
 
 impl Listener {
-    fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<Endpoint>>) -> Result<Self, MqttError> {
+    fn bind(key: &'static str, address: SocketAddr, tls: Option<Arc<TlsEndpoint>>) -> Result<Self, MqttError> {
         let failed = |error| MqttError::Bind { key, address, error };
         let socket = admission::listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -78,13 +78,18 @@ pub struct Server {
 impl Server {
     /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
     /// and after the metrics recorder is installed.
-    pub async fn bind(config: &Mqtt, ingest: &Ingest, journal: Log, access: Arc<Access>) -> Result<Self, MqttError> {
+    pub async fn bind(
+        config: &MqttConfig,
+        ingest: &IngestConfig,
+        journal: Log,
+        access: Arc<Access>,
+    ) -> Result<Self, MqttError> {
         Self::bind_to(config, ingest, Arc::new(journal), access).await
     }
 
     pub(crate) async fn bind_to(
-        config: &Mqtt,
-        ingest: &Ingest,
+        config: &MqttConfig,
+        ingest: &IngestConfig,
         journal: Arc<dyn Journal>,
         access: Arc<Access>,
     ) -> Result<Self, MqttError> {
@@ -97,7 +102,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, MqttError> {
+    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<TlsEndpoint>) -> Result<Self, MqttError> {
         self.entrance.set_revoked(endpoint.revoked());
         self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint))?);
         Ok(self)
@@ -220,7 +225,7 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
 
 struct Acceptor<'a> {
     entrance: &'a Entrance,
-    tls: Option<Arc<Endpoint>>,
+    tls: Option<Arc<TlsEndpoint>>,
     warned: Option<Instant>,
 }
 
@@ -259,7 +264,7 @@ impl Acceptor<'_> {
 async fn serve_tls(
     stream: TcpStream,
     address: SocketAddr,
-    endpoint: &Endpoint,
+    endpoint: &TlsEndpoint,
     entrance: &Entrance,
     admission: Admission,
 ) {

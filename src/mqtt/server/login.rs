@@ -2,19 +2,19 @@
 
 use super::handshake::Refusal;
 use super::peer::Peer;
-use crate::access::{Access, Credentials, Denied, Login};
+use crate::access::{Access, ClientCredentials, Login, LoginError};
 use crate::mqtt::wire::codec::Connect;
-use crate::telemetry::audit::Who;
+use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
 pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, Refusal> {
     let version = connect.version;
     if connect.enhanced_auth {
-        let who = Who { client_id: Some(&connect.client_id), ..peer.who() };
+        let who = AuditActor { client_id: Some(&connect.client_id), ..peer.who() };
         access.note_refusal(&who, "authentication_method", "");
         return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
     }
-    let credentials = Credentials {
+    let credentials = ClientCredentials {
         client_id: &connect.client_id,
         certificate_user: peer.certificate_user.as_ref(),
         certificate: peer.certificate,
@@ -24,9 +24,9 @@ pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access
     };
     access.log_in(&credentials).await.map_err(|denied| {
         let (v4, v5) = match denied {
-            Denied::BadCredentials => (4, 0x86),
-            Denied::NotAuthorized => (5, 0x87),
-            Denied::Busy => (3, 0x89),
+            LoginError::BadCredentials => (4, 0x86),
+            LoginError::NotAuthorized => (5, 0x87),
+            LoginError::Busy => (3, 0x89),
         };
         Refusal::answered(denied.label(), version, Some(v4), v5)
     })

@@ -11,7 +11,7 @@ use super::peer::Peer;
 use super::service;
 use crate::access::{Access, Policy};
 use crate::clock::Clock;
-use crate::config::{Ingest, Mqtt};
+use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::connection::around::Door;
@@ -24,7 +24,7 @@ pub struct Opening(pub(in crate::mqtt) Arc<Door>);
 impl Opening {
     /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` and `config.auth` are not used. Keep-alives
     /// and pauses of the journal are measured by `clock`.
-    pub fn new(config: &Mqtt, ingest: &Ingest, journal: Log, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(config: &MqttConfig, ingest: &IngestConfig, journal: Log, clock: Arc<dyn Clock>) -> Self {
         let access = Arc::new(Access::new(Policy::without_users(config.allows_anonymous())));
         Self(Arc::new(Door::new(config, ingest, Arc::new(journal), access, clock)))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_rustls::server::TlsStream;
 
-use crate::telemetry::audit::Who;
+use crate::telemetry::audit::AuditActor;
 use crate::tls::{CertificateId, client_user};
 
 /// The other end of a connection.
@@ -26,8 +26,8 @@ impl Peer {
     }
 
     /// As far as it is known before its CONNECT.
-    pub(crate) fn who(&self) -> Who<'_> {
-        Who { user: self.certificate_user.as_deref(), address: self.address, ..Who::default() }
+    pub(crate) fn who(&self) -> AuditActor<'_> {
+        AuditActor { user: self.certificate_user.as_deref(), address: self.address, ..AuditActor::default() }
     }
 
     /// The peer of a TLS connection.

@@ -26,7 +26,7 @@ use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::{Close, WillEnd};
 use crate::mqtt::wire::codec::Connect;
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
 const LINGER: Duration = Duration::from_secs(1);
@@ -116,8 +116,8 @@ async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u
     door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
     let policy = door.access.policy();
     let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
-        let who = Who { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
-        audit::record(Kind::MqttRefused, &who, "", refusal.reason);
+        let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
+        audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason);
     })?;
     if welcome.login.version != door.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.
@@ -143,8 +143,8 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Open<S> {
     let Welcome { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
-    let who = Who { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
-    audit::record(Kind::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
+    let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
+    audit::record(AuditEvent::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
     door.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
     let options = SessionOptions {
@@ -182,9 +182,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
 
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close) {
     let Open { connection, door, login, attached, client_id, will } = *open;
-    let who = Who { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
+    let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     door.meters.closed(close);
-    audit::record(Kind::MqttDisconnected, &who, "", close.label());
+    audit::record(AuditEvent::MqttDisconnected, &who, "", close.label());
     tracing::debug!(%client_id, reason = close.label(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
     let will = match close.will() {
@@ -258,8 +258,8 @@ pub(crate) async fn publish_due(door: &Door) -> Option<std::time::Instant> {
 async fn publish_will(door: &Door, will: &Will, patience: Instant) {
     let Verdict::Allowed { own_device } = judge_will(door, will) else {
         let user = will.login.identity.user.as_deref();
-        let who = Who { client_id: Some(&will.client_id), user, address: will.login.address };
-        audit::record(Kind::WillDenied, &who, &will.message.topic, "not published: the rules changed");
+        let who = AuditActor { client_id: Some(&will.client_id), user, address: will.login.address };
+        audit::record(AuditEvent::WillDenied, &who, &will.message.topic, "not published: the rules changed");
         door.meters.dropped_will_denied.increment(1);
         return door.broker.discard_will(will);
     };
@@ -299,7 +299,7 @@ async fn journal_will(
     patience: Instant,
 ) -> Result<Lsn, AppendError> {
     const ATTEMPTS: usize = 3;
-    let publish = record::Publish {
+    let publish = record::PublishRecord {
         client_id: &will.client_id,
         topic: &will.message.topic,
         own_device,

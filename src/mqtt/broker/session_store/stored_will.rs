@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Owner, WILL};
 use crate::access::Proof;
-use crate::core::codec::{Invalid, Reader, put_bytes, put_u64};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_u64};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::tls::CertificateId;
@@ -40,7 +40,7 @@ pub(super) fn encode(will: &Will) -> Vec<u8> {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Will, Invalid> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = FieldReader::new(bytes);
     if reader.u8()? != WILL {
         return Err("it is no will");
     }

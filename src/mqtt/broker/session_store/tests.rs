@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::config::Mqtt;
+use crate::config::MqttConfig;
 use crate::disk::RealDisk;
 use crate::mqtt::Version;
 use crate::mqtt::broker::{Attach, Attached, Broker};
@@ -27,10 +27,10 @@ struct Life {
 impl Life {
     /// Goes on with what `directory` has.
     fn begin(directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
-        Self::begin_with(&Mqtt::default(), directory, clock, journal_end)
+        Self::begin_with(&MqttConfig::default(), directory, clock, journal_end)
     }
 
-    fn begin_with(config: &Mqtt, directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
+    fn begin_with(config: &MqttConfig, directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
         let broker = Broker::new(config, Arc::default(), Timeline::new(clock.clone()));

@@ -11,6 +11,7 @@ use crate::mqtt::Version;
 use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::frame::{self, Next, Outgoing};
+use crate::random::Random;
 
 const TOPIC: &str = "devices/a/telemetry";
 /// Only a guard against a test that would hang.
@@ -29,11 +30,12 @@ fn access() -> Arc<Access> {
     Arc::new(Access::new(Policy::without_users(true)))
 }
 
-async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut Mqtt)) -> Running {
-    let mut config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
+async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> Running {
+    let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
-    let server =
-        Server::bind_to(&config, &Ingest::default(), Arc::clone(&journal) as Arc<dyn Journal>, access()).await.unwrap();
+    let server = Server::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn Journal>, access())
+        .await
+        .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     Running { journal, address, broker, cancel, task }
@@ -514,19 +516,14 @@ async fn an_overflowing_subscriber_misses_the_newest() {
 #[tokio::test]
 async fn random_bytes_leave_it_serving() {
     let running = eager().await;
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     for round in 0..300 {
         let mut peer = running.socket(Version::V5).await;
         if round % 2 == 0 {
             peer.send(&client(Version::V5).connect("garbage")).await;
         }
-        let bytes: Vec<u8> = (0..next() % 300).map(|_| next() as u8).collect();
+        let len = random.index(300);
+        let bytes = random.bytes(len);
         // weir may be gone before everything is written.
         let _ = peer.stream.write_all(&bytes).await;
         let _ = peer.stream.shutdown().await;
@@ -554,8 +551,8 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
         retention: Retention::default(),
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
-    let config = Mqtt { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Mqtt::default() };
-    let server = Server::bind(&config, &Ingest::default(), log.clone(), access()).await.unwrap();
+    let config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
+    let server = Server::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     let publishers = (0..8).map(|number| {

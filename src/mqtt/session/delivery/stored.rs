@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Delivery, Grant, InFlight, QueueLimits, Queued};
-use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::mqtt::session::message::{Held, Message};
 use crate::mqtt::session::timeline::Timeline;
 
@@ -97,7 +97,7 @@ impl StoredDelivery {
     }
 
     /// Reads what [`StoredDelivery::encode`] wrote.
-    pub fn decode(reader: &mut Reader<'_>, timeline: &Timeline) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Self, Invalid> {
         let first = reader.u64()?;
         let stages = reader.count()?;
         // Packet ids are all different.
@@ -149,7 +149,7 @@ fn put_queued(queued: &Queued, timeline: &Timeline, out: &mut Vec<u8>) {
     }
 }
 
-fn queued(reader: &mut Reader<'_>, timeline: &Timeline) -> Result<Queued, Invalid> {
+fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Queued, Invalid> {
     let (flags, qos) = (reader.u8()?, reader.u8()?);
     if !(1..=2).contains(&qos) {
         return Err("a QoS that is not kept");

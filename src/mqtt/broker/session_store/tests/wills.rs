@@ -202,7 +202,7 @@ fn an_orderly_stop_keeps_what_was_not_published() {
 fn published_wills_do_not_pile_up() {
     const BOUND: usize = 3;
     let directory = tempfile::TempDir::new().unwrap();
-    let config = Mqtt { max_connections: BOUND, ..Mqtt::default() };
+    let config = MqttConfig { max_connections: BOUND, ..MqttConfig::default() };
     let life = Life::begin_with(&config, directory.path(), Arc::default(), Lsn(0));
     for index in 1..=5 {
         let mortal = life.mortal(&index.to_string(), true, 0, 0);
