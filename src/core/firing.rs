@@ -1,40 +1,11 @@
 //! When windows fire: by the watermark, by silence, after late readings, and at the end.
 
-use std::collections::BTreeMap;
-
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::settings::WatermarkScope;
 use crate::core::watermark::{self, NONE_MS};
 use crate::core::window::is_late;
-
-/// The one source that all devices are under scope `global`.
-#[derive(Debug)]
-pub(super) struct GlobalScope {
-    /// Its watermark.
-    pub watermark_ms: i64,
-    /// Newest event time in a window.
-    pub newest_ms: i64,
-    /// Last arrival of a message.
-    pub last_arrival_ms: i64,
-    /// Devices with open windows, by the windows' end. An entry may be stale or there twice.
-    pub open: BTreeMap<i64, Vec<Slot>>,
-    /// Devices with fired windows, by the windows' end. An entry may be stale or there twice.
-    pub fired: BTreeMap<i64, Vec<Slot>>,
-}
-
-impl Default for GlobalScope {
-    fn default() -> Self {
-        Self {
-            watermark_ms: NONE_MS,
-            newest_ms: NONE_MS,
-            last_arrival_ms: NONE_MS,
-            open: BTreeMap::new(),
-            fired: BTreeMap::new(),
-        }
-    }
-}
 
 impl Device {
     /// Whether windows wait for its watermark.

@@ -12,7 +12,7 @@ use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::PublishRecord;
-use crate::core::replay::SeqOwner;
+use crate::core::replayed::SeqOwner;
 use crate::core::topic::TopicKind;
 use crate::core::validate::{self, ReadingProblem};
 use crate::defects::{self, Defect};

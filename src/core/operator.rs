@@ -5,118 +5,25 @@
 //! (`ingest`), then the watermark moves and due windows fire (`firing`); after the last record, windows that late readings
 //! touched fire, and expired ones are dropped.
 
-use crate::core::batch::BatchContext;
 use crate::core::client::Clients;
-use crate::core::decode::DecodedMessage;
+use crate::core::clocks::{GlobalScope, JournalClock};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{DueWindow, Slot};
-use crate::core::firing::GlobalScope;
 use crate::core::group::{GroupChange, Groups};
 use crate::core::idle::Deadlines;
-use crate::core::output::Collector;
-use crate::core::reason::Reason;
-use crate::core::record::{InvalidRecord, Record, RecordDecoder};
 use crate::core::registry::{Names, Registry};
-use crate::core::replay::ReplayedSet;
+use crate::core::replayed::{ReplayOrigins, ReplayedSet};
 use crate::core::settings::{Settings, WatermarkScope};
+use crate::core::totals::{Sizes, Totals};
 use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
-
-pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
-pub use crate::core::replay::ReplayOrigins;
-
-/// Number of key groups: part of the checkpoint format.
-pub const KEY_GROUPS: u16 = 1024;
-
-/// Counts since the journal began; part of the state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// MQTT messages processed.
-    pub messages: u64,
-    /// Readings received.
-    pub received: u64,
-    /// Readings that are in a window.
-    pub in_windows: u64,
-    /// Readings rejected, by [`Reason`].
-    pub rejected: [u64; Reason::COUNT],
-    /// Windows fired for the first time.
-    pub windows_first: u64,
-    /// Windows fired again.
-    pub windows_corrected: u64,
-    /// Times two ranges of seen sequence numbers were merged for want of room.
-    pub sequence_ranges_merged: u64,
-    /// Devices forgotten after `state.device_ttl`.
-    pub devices_expired: u64,
-    /// Stored errors that were processed again. Their readings count as received again.
-    pub replays: u64,
-    /// Replays that were passed over: the error was replayed before, or its reading was not rejected.
-    pub replays_ignored: u64,
-    /// Times two ranges of replayed errors were merged for want of room.
-    pub replay_ranges_merged: u64,
-}
-
-impl Totals {
-    /// Received less all outcomes: 0 unless weir has a defect.
-    pub fn unaccounted(&self) -> i64 {
-        self.received.wrapping_sub(self.in_windows).wrapping_sub(self.rejected.iter().sum::<u64>()) as i64
-    }
-}
-
-/// Sizes of the state, for metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Devices known.
-    pub devices: usize,
-    /// (device, metric) pairs known.
-    pub series: usize,
-    /// Windows that have not fired yet.
-    pub open_windows: usize,
-    /// Windows held, fired ones included.
-    pub windows: usize,
-    /// MQTT clients remembered for redelivery.
-    pub clients: usize,
-}
-
-/// The changed part of the state that one checkpoint stores.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupBlob {
-    /// Key group, below [`KEY_GROUPS`].
-    pub group: u16,
-    /// Encoded state of all its devices and clients.
-    pub bytes: Vec<u8>,
-}
-
-/// State that cannot be restored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the stored state is not of this format: {0}")]
-pub struct RestoreError(pub String);
-
-/// Times that the whole journal shares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct JournalClock {
-    /// Latest arrival time of a batch.
-    pub now_ms: i64,
-    /// Silence is counted from here on at the earliest: the last time that weir began to listen (again).
-    pub listening_since_ms: i64,
-    /// Time that passed without weir listening.
-    pub paused_ms: i64,
-    /// When forgotten devices were last looked for.
-    pub swept_ms: i64,
-}
-
-impl JournalClock {
-    /// Time on the clock that stands still while weir is down.
-    pub fn awake_ms(&self) -> i64 {
-        self.now_ms.saturating_sub(self.paused_ms)
-    }
-}
 
 /// All state of the event-time pipeline.
 #[derive(Debug)]
 pub struct Operator {
     pub(super) settings: Settings,
     /// Whether the settings in the journal are ignored.
-    settings_fixed: bool,
+    pub(super) settings_fixed: bool,
     pub(super) rules: ValidationRules,
     pub(super) devices: Registry,
     pub(super) metric_names: Names,
@@ -184,99 +91,6 @@ impl Operator {
     /// results as they would be under others.
     pub fn with_fixed_settings(settings: Settings) -> Self {
         Self { settings_fixed: true, ..Self::new(settings) }
-    }
-
-    /// Applies one journal batch. `first_lsn` is the position of the first record given, `arrival_ms` the arrival time of
-    /// the batch. A batch without records lets time pass.
-    ///
-    /// # Errors
-    /// A record that is not of this format. The records before it are applied, the batch is not finished: the operator
-    /// must not be used any further.
-    pub fn apply<'a>(
-        &mut self,
-        first_lsn: u64,
-        arrival_ms: i64,
-        records: impl Iterator<Item = &'a [u8]>,
-        out: &mut impl Collector,
-    ) -> Result<(), InvalidRecord> {
-        let mut decoder = RecordDecoder::default();
-        let mut message = DecodedMessage::default();
-        let mut batch = BatchContext::new(first_lsn, arrival_ms);
-        let mut begun = false;
-        for bytes in records {
-            let record = decoder.decode(bytes)?;
-            if !begun {
-                self.begin_batch(arrival_ms, record == Record::Resumed, out);
-                begun = true;
-            }
-            match record {
-                Record::Publish(publish, same_origin) => {
-                    self.publish(&mut batch, &mut message, publish, same_origin, out);
-                }
-                Record::Resumed => self.listen_again(),
-                Record::Tick => {}
-                Record::Replay(replay) => self.replay(batch.lsn, arrival_ms, &mut message, replay, out),
-                Record::Settings(json) => {
-                    let index = (batch.lsn - first_lsn) as usize;
-                    self.change_settings(json, out).map_err(|what| InvalidRecord { index, what })?;
-                    batch.forget_origin();
-                }
-            }
-            batch.lsn += 1;
-        }
-        if !begun {
-            self.begin_batch(arrival_ms, false, out);
-        }
-        self.end_batch(out);
-        Ok(())
-    }
-
-    fn begin_batch(&mut self, arrival_ms: i64, resumed: bool, out: &mut dyn Collector) {
-        let before_ms = self.clock.now_ms;
-        if resumed {
-            self.settle_all();
-        }
-        self.clock.now_ms = before_ms.max(arrival_ms);
-        if before_ms != NONE_MS {
-            let gap_ms = self.clock.now_ms.saturating_sub(before_ms);
-            let awake_ms = if resumed { 0 } else { gap_ms.min(self.longest_awake_ms()) };
-            self.clock.paused_ms = self.clock.paused_ms.saturating_add(gap_ms - awake_ms);
-        }
-        if resumed {
-            self.clock.listening_since_ms = self.clock.now_ms;
-        }
-        self.fire_idle(out);
-        self.forget_silent(out);
-    }
-
-    /// Most that the time between two batches counts against `state.device_ttl`: half of it. A clock that is set right, by
-    /// years on a machine that does not keep the time, must not make weir forget which messages it has counted.
-    fn longest_awake_ms(&self) -> i64 {
-        self.settings.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
-    }
-
-    /// A `Resumed` record: silence starts at zero. Silence before it has already had its effect on watermarks.
-    fn listen_again(&mut self) {
-        if self.clock.listening_since_ms != self.clock.now_ms {
-            self.settle_all();
-            self.clock.listening_since_ms = self.clock.now_ms;
-        }
-    }
-
-    /// Records from here on are processed under the settings that `json` holds. What came before them is finished first.
-    fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), &'static str> {
-        let settings = Settings::from_json(json)?;
-        if !self.settings_fixed && settings != self.settings {
-            self.end_batch(out);
-            self.reconfigure(settings, out);
-        }
-        Ok(())
-    }
-
-    fn end_batch(&mut self, out: &mut dyn Collector) {
-        self.fire_touched(out);
-        self.drop_expired();
-        debug_assert_eq!(self.totals.unaccounted(), 0, "every reading is in a window or rejected");
     }
 
     /// Must be called before the state of a device or client in `group` changes: a running snapshot stores it as it was.

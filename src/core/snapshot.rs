@@ -13,11 +13,12 @@ use crate::core::client::RememberedClient;
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
-use crate::core::group::{GroupChange, Groups, key_group};
-use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
+use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
+use crate::core::operator::Operator;
 use crate::core::reason::Reason;
-use crate::core::replay::ReplayedSet;
+use crate::core::replayed::ReplayedSet;
 use crate::core::settings::Settings;
+use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 2;
@@ -26,6 +27,11 @@ const HEADER_WITHOUT_REPLAYS: u8 = 1;
 const GROUP_FORMAT: u8 = 2;
 /// The group before clients could be remembered for more than 64 messages.
 const GROUP_WITH_RINGS: u8 = 1;
+
+/// State that cannot be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored state is not of this format: {0}")]
+pub struct RestoreError(pub String);
 
 impl Operator {
     /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
