@@ -55,18 +55,18 @@ impl Operator {
     }
 
     fn begin_batch(&mut self, arrival_ms: i64, resumed: bool, out: &mut dyn Collector) {
-        let before_ms = self.clock.now_ms;
+        let before_ms = self.clocks.journal.now_ms;
         if resumed {
             self.settle_all();
         }
-        self.clock.now_ms = before_ms.max(arrival_ms);
+        self.clocks.journal.now_ms = before_ms.max(arrival_ms);
         if before_ms != NONE_MS {
-            let gap_ms = self.clock.now_ms.saturating_sub(before_ms);
+            let gap_ms = self.clocks.journal.now_ms.saturating_sub(before_ms);
             let awake_ms = if resumed { 0 } else { gap_ms.min(self.longest_awake_ms()) };
-            self.clock.paused_ms = self.clock.paused_ms.saturating_add(gap_ms - awake_ms);
+            self.clocks.journal.paused_ms = self.clocks.journal.paused_ms.saturating_add(gap_ms - awake_ms);
         }
         if resumed {
-            self.clock.listening_since_ms = self.clock.now_ms;
+            self.clocks.journal.listening_since_ms = self.clocks.journal.now_ms;
         }
         self.fire_idle(out);
         self.forget_silent(out);
@@ -75,21 +75,21 @@ impl Operator {
     /// Most that the time between two batches counts against `state.device_ttl`: half of it. A clock that is set right, by
     /// years on a machine that does not keep the time, must not make weir forget which messages it has counted.
     fn longest_awake_ms(&self) -> i64 {
-        self.settings.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
+        self.settings.current.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
     }
 
     /// A `Resumed` record: silence starts at zero. Silence before it has already had its effect on watermarks.
     fn listen_again(&mut self) {
-        if self.clock.listening_since_ms != self.clock.now_ms {
+        if self.clocks.journal.listening_since_ms != self.clocks.journal.now_ms {
             self.settle_all();
-            self.clock.listening_since_ms = self.clock.now_ms;
+            self.clocks.journal.listening_since_ms = self.clocks.journal.now_ms;
         }
     }
 
     /// Records from here on are processed under the settings that `json` holds. What came before them is finished first.
     fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), &'static str> {
         let settings = Settings::from_json(json)?;
-        if !self.settings_fixed && settings != self.settings {
+        if !self.settings.is_fixed && settings != self.settings.current {
             self.end_batch(out);
             self.reconfigure(settings, out);
         }

@@ -3,7 +3,30 @@
 use std::collections::BTreeMap;
 
 use crate::core::device::Slot;
+use crate::core::idle::Deadlines;
 use crate::core::watermark::NONE_MS;
+
+/// All clocks of the operator but the watermarks that devices have under scope `device`.
+#[derive(Debug)]
+pub(super) struct Clocks {
+    pub journal: JournalClock,
+    pub global: GlobalScope,
+    /// When silent devices are looked at next, under scope `device`.
+    pub deadlines: Deadlines,
+    /// Newest event time in a window of any device.
+    pub newest_ms: i64,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            journal: JournalClock { now_ms: NONE_MS, listening_since_ms: NONE_MS, paused_ms: 0, swept_ms: NONE_MS },
+            global: GlobalScope::default(),
+            deadlines: Deadlines::default(),
+            newest_ms: NONE_MS,
+        }
+    }
+}
 
 /// Times that the whole journal shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,12 +20,12 @@ impl Operator {
     /// From here on a replay counts only if `origins` say that its reading was rejected. To be called before the first
     /// batch, with the origins of all replays in the journal.
     pub fn expect_replays(&mut self, origins: ReplayOrigins) {
-        self.origins = Some(origins);
+        self.replays.origins = Some(origins);
     }
 
     /// Whether each of these errors was replayed, or counts as replayed.
     pub fn are_replayed(&self, error_seqs: &[u64]) -> Vec<bool> {
-        error_seqs.iter().map(|&seq| self.replayed.contains(seq)).collect()
+        error_seqs.iter().map(|&seq| self.replays.replayed.contains(seq)).collect()
     }
 
     /// Applies one replay. `arrival_ms` is that of the batch.
@@ -54,10 +54,10 @@ impl Operator {
             retain: false,
             payload: replay.payload,
         };
-        batch.resolve(&self.rules.topics, &publish);
+        batch.resolve(&self.settings.rules.topics, &publish);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
         // Readings were rejected for themselves, so the message had a form; its limit of readings then held.
-        let max_readings = if wanted.whole { self.settings.max_readings_per_message } else { usize::MAX };
+        let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {
             for item in &wanted.items {
                 let index = (!wanted.whole).then_some(item.index);
@@ -77,13 +77,13 @@ impl Operator {
         let mut items: Vec<WantedError> = Vec::with_capacity(replay.items.count());
         for ReplayItem { error_seq: stored_seq, index, unseen } in replay.items.iter() {
             let wanted = (!replay.whole).then_some(index);
-            let origins = self.origins.as_ref();
+            let origins = self.replays.origins.as_ref();
             let error_seq = origins.map_or(Some(stored_seq), |all| all.error_seq(replay.position, wanted, stored_seq));
             let place = items.binary_search_by_key(&index, |item| item.index);
             match (error_seq, place) {
-                (Some(error_seq), Err(place)) if !self.replayed.contains(stored_seq) => {
+                (Some(error_seq), Err(place)) if !self.replays.replayed.contains(stored_seq) => {
                     self.totals.replays += 1;
-                    self.totals.replay_ranges_merged += u64::from(self.replayed.insert(stored_seq));
+                    self.totals.replay_ranges_merged += u64::from(self.replays.replayed.insert(stored_seq));
                     items.insert(place, WantedError { index, error_seq, stored_seq, unseen });
                 }
                 _ => self.totals.replays_ignored += 1,
@@ -95,14 +95,14 @@ impl Operator {
     /// A record that a replay may have come from.
     #[inline]
     pub(super) fn note_processed(&mut self, lsn: u64) {
-        if let Some(origins) = &mut self.origins {
+        if let Some(origins) = &mut self.replays.origins {
             origins.processed(lsn);
         }
     }
 
     /// An error that a replay may have come from.
     pub(super) fn note_rejected(&mut self, lsn: u64, index: Option<u32>, reason: Reason, error_seq: u64) {
-        if let Some(origins) = &mut self.origins
+        if let Some(origins) = &mut self.replays.origins
             && reason.is_replayable()
         {
             origins.rejected(lsn, index, error_seq);
@@ -123,7 +123,7 @@ impl Operator {
         let mut siblings = (first..).take(indexes.len());
         let counted = |seq: u64| {
             let is_other = items.iter().all(|item| item.stored_seq != seq);
-            is_other && self.replayed.contains(seq) && !self.redelivered.contains(seq)
+            is_other && self.replays.replayed.contains(seq) && !self.replays.redelivered.contains(seq)
         };
         if siblings.any(counted) { SeqOwner::This } else { SeqOwner::Unsure(items) }
     }
@@ -162,7 +162,7 @@ impl Operator {
             return None;
         }
         for item in items {
-            self.redelivered.insert(item.stored_seq);
+            self.replays.redelivered.insert(item.stored_seq);
         }
         Some(ReadingProblem::DuplicateSequence(seq))
     }

@@ -13,6 +13,17 @@ pub(super) const MAX_REPLAYED_RANGES: usize = 16_384;
 /// Sequence numbers of the errors that were replayed.
 pub(super) type ReplayedSet = SequenceSet<MAX_REPLAYED_RANGES>;
 
+/// What the operator knows of replays.
+#[derive(Debug, Default)]
+pub(super) struct ReplayState {
+    /// Errors that were replayed.
+    pub replayed: ReplayedSet,
+    /// Replayed errors whose reading had been counted from a redelivery.
+    pub redelivered: SequenceSet,
+    /// Where replays come from, while a journal is processed anew under settings of its own.
+    pub origins: Option<ReplayOrigins>,
+}
+
 /// Where the replays in a journal come from, for processing it anew under other settings than it was first processed
 /// with: a replay then counts only if its reading is rejected this time too.
 ///

@@ -104,11 +104,11 @@ impl Operator {
 
     fn encode_header(&self) -> Vec<u8> {
         let mut out = vec![HEADER_FORMAT];
-        put_bytes(&self.settings.to_json(), &mut out);
+        put_bytes(&self.settings.current.to_json(), &mut out);
         encode_totals(&self.totals, &mut out);
-        put_u64(self.next_window_seq, &mut out);
-        put_u64(self.next_error_seq, &mut out);
-        let (clock, global) = (&self.clock, &self.global);
+        put_u64(self.next_seq.window, &mut out);
+        put_u64(self.next_seq.error, &mut out);
+        let (clock, global) = (&self.clocks.journal, &self.clocks.global);
         for time_ms in [
             clock.now_ms,
             clock.listening_since_ms,
@@ -117,7 +117,7 @@ impl Operator {
             global.watermark_ms,
             global.newest_ms,
             global.last_arrival_ms,
-            self.newest_ms,
+            self.clocks.newest_ms,
         ] {
             put_i64(time_ms, &mut out);
         }
@@ -125,8 +125,8 @@ impl Operator {
         for count in [replays, replays_ignored, replay_ranges_merged] {
             put_u64(count, &mut out);
         }
-        self.replayed.encode(&mut out);
-        self.redelivered.encode(&mut out);
+        self.replays.replayed.encode(&mut out);
+        self.replays.redelivered.encode(&mut out);
         out
     }
 
@@ -153,22 +153,22 @@ impl Operator {
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
         operator.totals = decode_totals(&mut reader)?;
-        operator.next_window_seq = reader.u64()?;
-        operator.next_error_seq = reader.u64()?;
-        operator.clock.now_ms = reader.i64()?;
-        operator.clock.listening_since_ms = reader.i64()?;
-        operator.clock.paused_ms = reader.i64()?;
-        operator.clock.swept_ms = reader.i64()?;
-        operator.global.watermark_ms = reader.i64()?;
-        operator.global.newest_ms = reader.i64()?;
-        operator.global.last_arrival_ms = reader.i64()?;
-        operator.newest_ms = reader.i64()?;
+        operator.next_seq.window = reader.u64()?;
+        operator.next_seq.error = reader.u64()?;
+        operator.clocks.journal.now_ms = reader.i64()?;
+        operator.clocks.journal.listening_since_ms = reader.i64()?;
+        operator.clocks.journal.paused_ms = reader.i64()?;
+        operator.clocks.journal.swept_ms = reader.i64()?;
+        operator.clocks.global.watermark_ms = reader.i64()?;
+        operator.clocks.global.newest_ms = reader.i64()?;
+        operator.clocks.global.last_arrival_ms = reader.i64()?;
+        operator.clocks.newest_ms = reader.i64()?;
         if format == HEADER_FORMAT {
             operator.totals.replays = reader.u64()?;
             operator.totals.replays_ignored = reader.u64()?;
             operator.totals.replay_ranges_merged = reader.u64()?;
-            operator.replayed = ReplayedSet::decode(&mut reader)?;
-            operator.redelivered = SequenceSet::decode(&mut reader)?;
+            operator.replays.replayed = ReplayedSet::decode(&mut reader)?;
+            operator.replays.redelivered = SequenceSet::decode(&mut reader)?;
         }
         reader.end()?;
         Ok(operator)
@@ -187,14 +187,14 @@ impl Operator {
         for _ in 0..reader.count()? {
             let mut device = Device::decode(&mut reader, group)?;
             for series in &mut device.series {
-                series.metric = self.metric_names.share(&series.metric);
+                series.metric = self.series.metric_names.share(&series.metric);
             }
             if key_group(&device.id) != group || self.devices.find(&device.id).is_some() {
                 return Err("a device that does not belong there");
             }
-            self.series += device.series.len();
-            self.windows += device.windows().count();
-            self.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
+            self.series.count += device.series.len();
+            self.series.windows += device.windows().count();
+            self.series.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
             self.add_device(device);
         }
         for _ in 0..reader.count()? {
