@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use metrics::counter;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, Output};
+use weir::config::{Config, OutputConfig};
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
@@ -146,7 +146,7 @@ fn journal_options(config: &Config) -> LogOptions {
 
 /// Output logs may go on into half of the reserve, so that what the journal acknowledged can still be processed and
 /// checkpointed when sockets are no longer read.
-fn output_options(name: &'static str, output: &Output, config: &Config) -> LogOptions {
+fn output_options(name: &'static str, output: &OutputConfig, config: &Config) -> LogOptions {
     LogOptions {
         name,
         dir: config.node.data_dir.join(name),

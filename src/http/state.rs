@@ -19,7 +19,7 @@ use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::sync::lock;
-use crate::tls::Endpoint;
+use crate::tls::TlsEndpoint;
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
 pub(super) const MAX_SCANS: usize = 3;
@@ -47,7 +47,7 @@ pub struct Parts {
     /// Who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.
-    pub certificates: Vec<Arc<Endpoint>>,
+    pub certificates: Vec<Arc<TlsEndpoint>>,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
 }

@@ -33,7 +33,7 @@ pub(super) struct Overview {
     recovery: Option<Recovered>,
     checkpoint: Checkpoint,
     mqtt: Door,
-    tls: Vec<tls::Status>,
+    tls: Vec<tls::CertificateStatus>,
     http_access: HttpAccessStatus,
     reload: Reload,
     disk: Disk,
