@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
+use crate::state::named_values::{Kind, Mark, SlotStore, Value};
 use crate::telemetry::names;
 
 /// Where retained messages are kept over restarts. Clones share it.

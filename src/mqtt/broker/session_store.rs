@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
@@ -16,6 +15,7 @@ use crate::mqtt::session::delivery::StoredDelivery;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::state::named_values::{Kind, Mark, SlotStore, Value};
 use crate::telemetry::names;
 
 /// Where sessions and wills are kept over restarts. Clones share it.

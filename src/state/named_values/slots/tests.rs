@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mqtt::broker::slot_store::Kind;
+use crate::state::named_values::Kind;
 use crate::state::testing::MemoryStore;
 
 /// A name, a NUL, and bytes.

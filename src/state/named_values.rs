@@ -23,7 +23,7 @@ const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a store is for.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// Name of its directory below the data directory.
     pub directory: &'static str,
     /// What it holds, in the plural, for log lines.
@@ -35,7 +35,7 @@ pub(super) struct Kind {
 }
 
 /// A value that is stored.
-pub(super) trait Value: std::fmt::Debug + Send + Sized + 'static {
+pub(crate) trait Value: std::fmt::Debug + Send + Sized + 'static {
     /// What the store is for.
     const KIND: Kind;
     /// What it is found by; a later value of the same name replaces it.
@@ -48,7 +48,7 @@ pub(super) trait Value: std::fmt::Debug + Send + Sized + 'static {
 
 /// Values that are kept over restarts. Clones share it.
 #[derive(Debug)]
-pub(super) struct SlotStore<V>(Arc<Shared<V>>);
+pub(crate) struct SlotStore<V>(Arc<Shared<V>>);
 
 impl<V> Clone for SlotStore<V> {
     fn clone(&self) -> Self {
