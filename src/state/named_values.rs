@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::state::key_value::SledStore;
 use crate::sync::{lock, wait};
 
-/// How long [`SlotStore::sync`] waits.
+/// How long [`NamedValues::sync`] waits.
 const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a store is for.
@@ -35,7 +35,7 @@ pub(crate) struct Kind {
 }
 
 /// A value that is stored.
-pub(crate) trait Value: std::fmt::Debug + Send + Sized + 'static {
+pub(crate) trait NamedValue: std::fmt::Debug + Send + Sized + 'static {
     /// What the store is for.
     const KIND: Kind;
     /// What it is found by; a later value of the same name replaces it.
@@ -48,9 +48,9 @@ pub(crate) trait Value: std::fmt::Debug + Send + Sized + 'static {
 
 /// Values that are kept over restarts. Clones share it.
 #[derive(Debug)]
-pub(crate) struct SlotStore<V>(Arc<Shared<V>>);
+pub(crate) struct NamedValues<V>(Arc<Shared<V>>);
 
-impl<V> Clone for SlotStore<V> {
+impl<V> Clone for NamedValues<V> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -89,7 +89,7 @@ impl<V> Default for Pending<V> {
     }
 }
 
-impl<V: Value> SlotStore<V> {
+impl<V: NamedValue> NamedValues<V> {
     /// Opens the store below `data_dir` and starts its thread. One that cannot be used is moved aside, loudly and
     /// counted, and a new one begun; where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
@@ -171,7 +171,7 @@ impl<V> Pending<V> {
     }
 }
 
-impl<V: Value> Shared<V> {
+impl<V: NamedValue> Shared<V> {
     fn change(&self, name: Box<str>, value: Option<V>) {
         let mut pending = lock(&self.pending);
         if !pending.failed {
@@ -217,7 +217,7 @@ impl<V: Value> Shared<V> {
 }
 
 /// Opens and loads in a thread of its own: a damaged file can make sled panic or spin.
-fn open_within<V: Value>(directory: &Path, disk: &Arc<dyn Disk>, limit: Duration) -> Result<Opened<V>, String> {
+fn open_within<V: NamedValue>(directory: &Path, disk: &Arc<dyn Disk>, limit: Duration) -> Result<Opened<V>, String> {
     let (sender, receiver) = channel();
     let (directory, disk): (PathBuf, _) = (directory.to_owned(), Arc::clone(disk));
     let opening = move || {

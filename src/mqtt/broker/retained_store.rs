@@ -10,12 +10,12 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
-use crate::state::named_values::{Kind, Mark, SlotStore, Value};
+use crate::state::named_values::{Kind, Mark, NamedValue, NamedValues};
 use crate::telemetry::names;
 
 /// Where retained messages are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct RetainedStore(SlotStore<Stored>);
+pub struct RetainedStore(NamedValues<Stored>);
 
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl RetainedStore {
     /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
     /// where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        SlotStore::open(data_dir, disk, clock, limit).map(Self)
+        NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
     /// The messages that were stored, once; without those whose time is over, which are removed.
@@ -83,7 +83,7 @@ impl RetainedStore {
     }
 }
 
-impl Value for Stored {
+impl NamedValue for Stored {
     const KIND: Kind = Kind {
         directory: "retained",
         what: "retained messages",

@@ -15,12 +15,12 @@ use crate::mqtt::session::delivery::StoredDelivery;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
-use crate::state::named_values::{Kind, Mark, SlotStore, Value};
+use crate::state::named_values::{Kind, Mark, NamedValue, NamedValues};
 use crate::telemetry::names;
 
 /// Where sessions and wills are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct SessionStore(SlotStore<Encoded>);
+pub struct SessionStore(NamedValues<Encoded>);
 
 /// What a restart finds.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl SessionStore {
     /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
     /// where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        SlotStore::open(data_dir, disk, clock, limit).map(Self)
+        NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
     /// What was stored, once.
@@ -166,7 +166,7 @@ struct Encoded {
     bytes: Vec<u8>,
 }
 
-impl Value for Encoded {
+impl NamedValue for Encoded {
     const KIND: Kind = Kind {
         directory: "sessions",
         what: "MQTT sessions and wills",

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Value;
+use super::NamedValue;
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 
@@ -37,7 +37,7 @@ pub(super) struct Opened<V> {
 
 impl Slots {
     /// Reads all slots. Parts that belong to no whole value are free: a crash came before the rest, or after it.
-    pub fn load<V: Value>(store: Box<dyn KeyValue>) -> Result<Opened<V>, StateError> {
+    pub fn load<V: NamedValue>(store: Box<dyn KeyValue>) -> Result<Opened<V>, StateError> {
         let mut parts: BTreeMap<u64, Parts> = BTreeMap::new();
         let mut slots = Self { store, used: HashMap::new(), free: Vec::new(), end: 0, version: 0 };
         let mut damaged = 0;
@@ -87,7 +87,7 @@ impl Slots {
     }
 
     /// Writes or (`None`) removes the values of these names and syncs.
-    pub fn write<V: Value>(&mut self, changes: Vec<(Box<str>, Option<V>)>) -> Result<(), StateError> {
+    pub fn write<V: NamedValue>(&mut self, changes: Vec<(Box<str>, Option<V>)>) -> Result<(), StateError> {
         let mut batch = Vec::with_capacity(MAX_BATCH_OPERATIONS);
         for (name, value) in changes {
             let mut slots = Vec::new();

@@ -10,7 +10,7 @@ use crate::state::testing::MemoryStore;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Named(String, Vec<u8>);
 
-impl Value for Named {
+impl NamedValue for Named {
     const KIND: Kind = Kind { directory: "named", what: "named values", moved_aside: "", failures: "" };
     fn name(&self) -> &str {
         &self.0
