@@ -23,7 +23,7 @@ const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a store is for.
 #[derive(Debug)]
-pub(crate) struct Kind {
+pub(crate) struct StoreLabels {
     /// Name of its directory below the data directory.
     pub directory: &'static str,
     /// What it holds, in the plural, for log lines.
@@ -37,7 +37,7 @@ pub(crate) struct Kind {
 /// A value that is stored.
 pub(crate) trait NamedValue: std::fmt::Debug + Send + Sized + 'static {
     /// What the store is for.
-    const KIND: Kind;
+    const LABELS: StoreLabels;
     /// What it is found by; a later value of the same name replaces it.
     fn name(&self) -> &str;
     /// Its bytes.
@@ -93,7 +93,7 @@ impl<V: NamedValue> NamedValues<V> {
     /// Opens the store below `data_dir` and starts its thread. One that cannot be used is moved aside, loudly and
     /// counted, and a new one begun; where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        let Kind { directory: name, what, moved_aside, .. } = V::KIND;
+        let StoreLabels { directory: name, what, moved_aside, .. } = V::LABELS;
         let directory = data_dir.join(name);
         let error = match open_within(&directory, disk, limit) {
             Ok(opened) => return Some(Self::start(opened)),
@@ -117,7 +117,7 @@ impl<V: NamedValue> NamedValues<V> {
         let shared =
             Arc::new(Shared { pending: Mutex::default(), changed: Condvar::new(), loaded: Mutex::new(loaded) });
         let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name(V::KIND.directory.into());
+        let thread = std::thread::Builder::new().name(V::LABELS.directory.into());
         if let Err(error) = thread.spawn(move || of_thread.run(slots)) {
             shared.fail(&error.to_string());
         }
@@ -160,7 +160,7 @@ impl<V: NamedValue> NamedValues<V> {
         let pending = lock(&self.0.pending);
         let waited = self.0.changed.wait_timeout_while(pending, SYNC_LIMIT, |pending| pending.unwritten() > 0);
         if waited.is_ok_and(|(_, timed_out)| timed_out.timed_out()) {
-            tracing::warn!("{} were not written in time; the newest may be lost", V::KIND.what);
+            tracing::warn!("{} were not written in time; the newest may be lost", V::LABELS.what);
         }
     }
 }
@@ -182,8 +182,8 @@ impl<V: NamedValue> Shared<V> {
     }
 
     fn fail(&self, error: &str) {
-        tracing::error!(error, "{} can no longer be stored until weir is restarted", V::KIND.what);
-        counter!(V::KIND.failures).increment(1);
+        tracing::error!(error, "{} can no longer be stored until weir is restarted", V::LABELS.what);
+        counter!(V::LABELS.failures).increment(1);
         let mut pending = lock(&self.pending);
         *pending = Pending { failed: true, ..Pending::default() };
         self.changed.notify_all();
@@ -226,7 +226,7 @@ fn open_within<V: NamedValue>(directory: &Path, disk: &Arc<dyn Disk>, limit: Dur
         let _ = sender.send(opened);
     };
     std::thread::Builder::new()
-        .name(format!("{}-open", V::KIND.directory))
+        .name(format!("{}-open", V::LABELS.directory))
         .spawn(opening)
         .map_err(|error| error.to_string())?;
     match receiver.recv_timeout(limit) {

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
-use crate::state::named_values::{Kind, Mark, NamedValue, NamedValues};
+use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
 /// Where retained messages are kept over restarts. Clones share it.
@@ -84,7 +84,7 @@ impl RetainedStore {
 }
 
 impl NamedValue for Stored {
-    const KIND: Kind = Kind {
+    const LABELS: StoreLabels = StoreLabels {
         directory: "retained",
         what: "retained messages",
         moved_aside: names::MQTT_RETAINED_MOVED_ASIDE,

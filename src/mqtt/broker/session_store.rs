@@ -15,7 +15,7 @@ use crate::mqtt::session::delivery::StoredDelivery;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
-use crate::state::named_values::{Kind, Mark, NamedValue, NamedValues};
+use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
 /// Where sessions and wills are kept over restarts. Clones share it.
@@ -167,7 +167,7 @@ struct Encoded {
 }
 
 impl NamedValue for Encoded {
-    const KIND: Kind = Kind {
+    const LABELS: StoreLabels = StoreLabels {
         directory: "sessions",
         what: "MQTT sessions and wills",
         moved_aside: names::MQTT_SESSIONS_MOVED_ASIDE,

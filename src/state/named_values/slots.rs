@@ -58,7 +58,7 @@ impl Slots {
             }
         }
         if damaged > 0 {
-            tracing::warn!(slots = damaged, "{} with a wrong checksum were left out", V::KIND.what);
+            tracing::warn!(slots = damaged, "{} with a wrong checksum were left out", V::LABELS.what);
         }
         let mut stale = Vec::new();
         let mut loaded: BTreeMap<Box<str>, V> = BTreeMap::new();

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::disk::RealDisk;
 
-const DIRECTORY: &str = Stored::KIND.directory;
+const DIRECTORY: &str = Stored::LABELS.directory;
 
 fn stored(topic: &str, payload: &[u8]) -> Stored {
     Stored {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::named_values::Kind;
+use crate::state::named_values::StoreLabels;
 use crate::state::testing::MemoryStore;
 
 /// A name, a NUL, and bytes.
@@ -11,7 +11,7 @@ use crate::state::testing::MemoryStore;
 struct Named(String, Vec<u8>);
 
 impl NamedValue for Named {
-    const KIND: Kind = Kind { directory: "named", what: "named values", moved_aside: "", failures: "" };
+    const LABELS: StoreLabels = StoreLabels { directory: "named", what: "named values", moved_aside: "", failures: "" };
     fn name(&self) -> &str {
         &self.0
     }
