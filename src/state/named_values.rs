@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use metrics::counter;
 
-use self::slots::{Opened, Slots};
+use self::slots::{LoadedSlots, Slots};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::state::key_value::SledStore;
@@ -48,7 +48,7 @@ pub(crate) trait NamedValue: std::fmt::Debug + Send + Sized + 'static {
 
 /// Values that are kept over restarts. Clones share it.
 #[derive(Debug)]
-pub(crate) struct NamedValues<V>(Arc<Shared<V>>);
+pub(crate) struct NamedValues<V>(Arc<NamedValuesState<V>>);
 
 impl<V> Clone for NamedValues<V> {
     fn clone(&self) -> Self {
@@ -57,8 +57,8 @@ impl<V> Clone for NamedValues<V> {
 }
 
 #[derive(Debug)]
-struct Shared<V> {
-    pending: Mutex<Pending<V>>,
+struct NamedValuesState<V> {
+    pending: Mutex<PendingChanges<V>>,
     changed: Condvar,
     loaded: Mutex<Vec<V>>,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Mark(u64);
 
 /// What the thread has yet to write: the newest state of each changed name, so no more than there are names.
 #[derive(Debug)]
-struct Pending<V> {
+struct PendingChanges<V> {
     values: BTreeMap<Box<str>, Option<V>>,
     /// Values that are being written.
     writing: usize,
@@ -82,7 +82,7 @@ struct Pending<V> {
     failed: bool,
 }
 
-impl<V> Default for Pending<V> {
+impl<V> Default for PendingChanges<V> {
     fn default() -> Self {
         let [changed, begun, written] = [Mark::default(); 3];
         Self { values: BTreeMap::new(), writing: 0, changed, begun, written, failed: false }
@@ -112,10 +112,13 @@ impl<V: NamedValue> NamedValues<V> {
         }
     }
 
-    fn start(opened: Opened<V>) -> Self {
-        let Opened { slots, loaded } = opened;
-        let shared =
-            Arc::new(Shared { pending: Mutex::default(), changed: Condvar::new(), loaded: Mutex::new(loaded) });
+    fn start(opened: LoadedSlots<V>) -> Self {
+        let LoadedSlots { slots, loaded } = opened;
+        let shared = Arc::new(NamedValuesState {
+            pending: Mutex::default(),
+            changed: Condvar::new(),
+            loaded: Mutex::new(loaded),
+        });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(V::LABELS.directory.into());
         if let Err(error) = thread.spawn(move || of_thread.run(slots)) {
@@ -165,13 +168,13 @@ impl<V: NamedValue> NamedValues<V> {
     }
 }
 
-impl<V> Pending<V> {
+impl<V> PendingChanges<V> {
     fn unwritten(&self) -> usize {
         self.writing + self.values.len()
     }
 }
 
-impl<V: NamedValue> Shared<V> {
+impl<V: NamedValue> NamedValuesState<V> {
     fn change(&self, name: Box<str>, value: Option<V>) {
         let mut pending = lock(&self.pending);
         if !pending.failed {
@@ -185,7 +188,7 @@ impl<V: NamedValue> Shared<V> {
         tracing::error!(error, "{} can no longer be stored until weir is restarted", V::LABELS.what);
         counter!(V::LABELS.failures).increment(1);
         let mut pending = lock(&self.pending);
-        *pending = Pending { failed: true, ..Pending::default() };
+        *pending = PendingChanges { failed: true, ..PendingChanges::default() };
         self.changed.notify_all();
     }
 
@@ -217,7 +220,11 @@ impl<V: NamedValue> Shared<V> {
 }
 
 /// Opens and loads in a thread of its own: a damaged file can make sled panic or spin.
-fn open_within<V: NamedValue>(directory: &Path, disk: &Arc<dyn Disk>, limit: Duration) -> Result<Opened<V>, String> {
+fn open_within<V: NamedValue>(
+    directory: &Path,
+    disk: &Arc<dyn Disk>,
+    limit: Duration,
+) -> Result<LoadedSlots<V>, String> {
     let (sender, receiver) = channel();
     let (directory, disk): (PathBuf, _) = (directory.to_owned(), Arc::clone(disk));
     let opening = move || {

@@ -15,7 +15,7 @@ const HEADER_BYTES: usize = 4 + 8 + 4 + 4;
 const PART_BYTES: usize = MAX_VALUE_BYTES - HEADER_BYTES;
 
 /// What was found of one version of a value: slot and bytes of each part.
-type Parts = Vec<Option<(u32, Vec<u8>)>>;
+type FoundParts = Vec<Option<(u32, Vec<u8>)>>;
 
 /// The slots of an opened store.
 #[derive(Debug)]
@@ -30,15 +30,15 @@ pub(super) struct Slots {
 
 /// A store that was read.
 #[derive(Debug)]
-pub(super) struct Opened<V> {
+pub(super) struct LoadedSlots<V> {
     pub slots: Slots,
     pub loaded: Vec<V>,
 }
 
 impl Slots {
-    /// Reads all slots. Parts that belong to no whole value are free: a crash came before the rest, or after it.
-    pub fn load<V: NamedValue>(store: Box<dyn KeyValue>) -> Result<Opened<V>, StateError> {
-        let mut parts: BTreeMap<u64, Parts> = BTreeMap::new();
+    /// Reads all slots. FoundParts that belong to no whole value are free: a crash came before the rest, or after it.
+    pub fn load<V: NamedValue>(store: Box<dyn KeyValue>) -> Result<LoadedSlots<V>, StateError> {
+        let mut parts: BTreeMap<u64, FoundParts> = BTreeMap::new();
         let mut slots = Self { store, used: HashMap::new(), free: Vec::new(), end: 0, version: 0 };
         let mut damaged = 0;
         while let Some(value) = slots.store.get(&slots.end.to_be_bytes())? {
@@ -83,7 +83,7 @@ impl Slots {
             slots.free.push(slot);
         }
         slots.put(&mut batch)?;
-        Ok(Opened { slots, loaded: loaded.into_values().collect() })
+        Ok(LoadedSlots { slots, loaded: loaded.into_values().collect() })
     }
 
     /// Writes or (`None`) removes the values of these names and syncs.
@@ -135,7 +135,7 @@ impl Slots {
     }
 }
 
-struct Part<'a> {
+struct SlotPart<'a> {
     version: u64,
     index: usize,
     count: usize,
@@ -153,7 +153,7 @@ fn part(version: u64, index: usize, count: usize, data: &[u8]) -> Vec<u8> {
     value
 }
 
-fn read_part(value: &[u8]) -> Option<Part<'_>> {
+fn read_part(value: &[u8]) -> Option<SlotPart<'_>> {
     let (checksum, rest) = value.split_first_chunk::<4>()?;
     if crc32c::crc32c(rest) != u32::from_le_bytes(*checksum) {
         return None;
@@ -164,7 +164,12 @@ fn read_part(value: &[u8]) -> Option<Part<'_>> {
     let (index, count) = (u32::from_le_bytes(*index) as usize, u32::from_le_bytes(*count) as usize);
     // No value is as large.
     const MOST_PARTS: usize = (1 << 30) / PART_BYTES + 2;
-    (index < count && count <= MOST_PARTS).then_some(Part { version: u64::from_le_bytes(*version), index, count, data })
+    (index < count && count <= MOST_PARTS).then_some(SlotPart {
+        version: u64::from_le_bytes(*version),
+        index,
+        count,
+        data,
+    })
 }
 
 #[cfg(test)]
