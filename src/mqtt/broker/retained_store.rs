@@ -15,11 +15,11 @@ use crate::telemetry::names;
 
 /// Where retained messages are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct RetainedStore(NamedValues<Stored>);
+pub struct RetainedStore(NamedValues<StoredRetained>);
 
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
+struct StoredRetained {
     topic: Box<str>,
     payload: Bytes,
     properties: Bytes,
@@ -43,7 +43,7 @@ impl RetainedStore {
         for stored in expired {
             self.remove(&stored.topic);
         }
-        let message = |stored: Stored| Message {
+        let message = |stored: StoredRetained| Message {
             expires: stored.expires_ms.map(|at| timeline.at_wall_ms(at)),
             properties: stored.properties,
             ..Message::new(&stored.topic, stored.payload, stored.qos, true)
@@ -53,7 +53,7 @@ impl RetainedStore {
 
     /// Stores a message a moment later; `expires_ms`: when its time is over, in milliseconds since 1970.
     pub(crate) fn put(&self, message: &Message, expires_ms: Option<i64>) {
-        self.0.put(Stored {
+        self.0.put(StoredRetained {
             topic: message.topic.clone(),
             payload: message.payload.clone(),
             properties: message.properties.clone(),
@@ -83,7 +83,7 @@ impl RetainedStore {
     }
 }
 
-impl NamedValue for Stored {
+impl NamedValue for StoredRetained {
     const LABELS: StoreLabels = StoreLabels {
         directory: "retained",
         what: "retained messages",
