@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::queue::Queue;
-use super::shared::Shared;
+use super::shared::LogState;
 use super::writer::{Next, Writer};
 use crate::sync::{lock, wait, wait_timeout};
 
@@ -14,21 +14,21 @@ use crate::sync::{lock, wait, wait_timeout};
 #[derive(Debug)]
 pub(super) enum Driver {
     /// The thread does a unit of work after the other and waits between them. Dropping this closes the log.
-    Thread { shared: Arc<Shared>, thread: Mutex<Option<JoinHandle<()>>> },
+    Thread { shared: Arc<LogState>, thread: Mutex<Option<JoinHandle<()>>> },
     /// Nothing happens but in [`Driver::step`] and in calls that need progress. Dropping this leaves what waits
     /// unwritten, as a crash does.
-    Inline { shared: Arc<Shared>, writer: Box<Mutex<Writer>> },
+    Inline { shared: Arc<LogState>, writer: Box<Mutex<Writer>> },
 }
 
 impl Driver {
-    pub(super) fn thread(name: &str, shared: Arc<Shared>, writer: Writer) -> io::Result<Driver> {
+    pub(super) fn thread(name: &str, shared: Arc<LogState>, writer: Writer) -> io::Result<Driver> {
         let running = Running(writer);
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(format!("log-{name}")).spawn(move || running.run(&for_thread))?;
         Ok(Driver::Thread { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) fn inline(shared: Arc<Shared>, writer: Writer) -> Driver {
+    pub(super) fn inline(shared: Arc<LogState>, writer: Writer) -> Driver {
         Driver::Inline { shared, writer: Box::new(Mutex::new(writer)) }
     }
 
@@ -99,14 +99,14 @@ impl Drop for Driver {
     }
 }
 
-fn wait_for_progress<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+fn wait_for_progress<'a>(shared: &'a LogState, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
     queue.waiting_threads += 1;
     queue = wait(&shared.progress, queue);
     queue.waiting_threads -= 1;
     queue
 }
 
-fn wait_for_end(shared: &Shared) {
+fn wait_for_end(shared: &LogState) {
     let mut queue = lock(&shared.queue);
     while !queue.ended {
         queue = wait_for_progress(shared, queue);
@@ -118,7 +118,7 @@ struct Running(Writer);
 
 impl Running {
     /// Works until the log is closed or fails.
-    fn run(mut self, shared: &Shared) {
+    fn run(mut self, shared: &LogState) {
         let mut queue = lock(&shared.queue);
         loop {
             match self.0.next_work(&mut queue) {
@@ -138,7 +138,7 @@ impl Running {
 }
 
 fn wait_for_work<'a>(
-    shared: &'a Shared,
+    shared: &'a LogState,
     mut queue: MutexGuard<'a, Queue>,
     limit: Option<Duration>,
 ) -> MutexGuard<'a, Queue> {

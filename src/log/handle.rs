@@ -9,7 +9,7 @@ use super::meters::Meters;
 use super::queue::Queue;
 use super::reader::Reader;
 use super::recovery;
-use super::shared::Shared;
+use super::shared::LogState;
 use super::writer::Writer;
 use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, Recovery, SegmentSummary};
 use crate::clock::Clock;
@@ -24,7 +24,7 @@ const MAX_COMMIT_BYTES: usize = 1 << 30;
 /// async tasks. [`Log::append_wait`], [`Log::sync`] and [`Log::close`] wait.
 #[derive(Clone)]
 pub struct Log {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     driver: Arc<Driver>,
 }
 
@@ -232,7 +232,7 @@ fn recover(
     mut options: LogOptions,
     known_synced: Lsn,
     first: Lsn,
-) -> Result<(Arc<Shared>, Writer, Recovery), LogError> {
+) -> Result<(Arc<LogState>, Writer, Recovery), LogError> {
     options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
     let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
     let report = Recovery {
@@ -244,7 +244,7 @@ fn recover(
     };
     let meters = Meters::new(options.name);
     meters.tail_cut(recovered.torn_bytes);
-    let shared = Arc::new(Shared::new(disk, options, &mut recovered));
+    let shared = Arc::new(LogState::new(disk, options, &mut recovered));
     let mut writer = Writer::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
     writer.check_space_at_start();
     Ok((shared, writer, report))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::inspect::newer;
 use super::scan::{Fault, FaultKind, Scanner};
 use super::segment::index_interval_bytes;
-use super::shared::Shared;
+use super::shared::LogState;
 use super::{Batch, Damage, LogError, Lsn};
 use crate::sync::lock;
 
@@ -15,7 +15,7 @@ use crate::sync::lock;
 /// It reads from the files in large pieces and checks every batch; it holds memory only while it does so.
 #[derive(Debug)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     position: Lsn,
     skipped: u64,
     file: Option<OpenSegment>,
@@ -31,7 +31,7 @@ struct OpenSegment {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, from: Lsn) -> Reader {
+    pub(super) fn new(shared: Arc<LogState>, from: Lsn) -> Reader {
         Reader { shared, position: from, skipped: 0, file: None }
     }
 

@@ -17,7 +17,7 @@ use crate::sync::lock;
 pub(super) type FailureCallback = Box<dyn FnOnce(String) + Send>;
 
 /// Locks are held for short sections that do no I/O. Where two are held, the order is queue, segments, tail.
-pub(super) struct Shared {
+pub(super) struct LogState {
     pub(super) options: LogOptions,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) queue: Mutex<Queue>,
@@ -33,9 +33,9 @@ pub(super) struct Shared {
     readable: AtomicU64,
 }
 
-impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut Recovered) -> Shared {
-        Shared {
+impl LogState {
+    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut Recovered) -> LogState {
+        LogState {
             disk,
             queue: Mutex::new(Queue::new(&options, recovered.end)),
             work: Condvar::new(),
@@ -116,7 +116,7 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for LogState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
             .field("name", &self.options.name)

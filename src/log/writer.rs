@@ -11,7 +11,7 @@ use super::meters::Meters;
 use super::queue::{Pending, Queue};
 use super::retention::next_to_free;
 use super::segment::{self, Predecessor, Segment, SegmentHeader};
-use super::shared::Shared;
+use super::shared::LogState;
 use super::space::SpaceCheck;
 use super::wakers::WakerSet;
 use super::{Batch, Lsn, SyncPolicy};
@@ -77,7 +77,7 @@ impl StepError {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     clock: Arc<dyn Clock>,
     meters: Meters,
     active: ActiveSegment,
@@ -100,7 +100,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<LogState>,
         clock: Arc<dyn Clock>,
         meters: Meters,
         active: ActiveSegment,
@@ -133,7 +133,7 @@ impl Writer {
         &*self.clock
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &LogState {
         &self.shared
     }
 
