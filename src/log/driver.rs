@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::queue::Queue;
 use super::shared::LogState;
-use super::writer::{Next, Writer};
+use super::writer::{NextWork, LogWriter};
 use crate::sync::{lock, wait, wait_timeout};
 
 /// Keeps the writer going as long as a handle of the log lives.
@@ -17,18 +17,18 @@ pub(super) enum Driver {
     Thread { shared: Arc<LogState>, thread: Mutex<Option<JoinHandle<()>>> },
     /// Nothing happens but in [`Driver::step`] and in calls that need progress. Dropping this leaves what waits
     /// unwritten, as a crash does.
-    Inline { shared: Arc<LogState>, writer: Box<Mutex<Writer>> },
+    Inline { shared: Arc<LogState>, writer: Box<Mutex<LogWriter>> },
 }
 
 impl Driver {
-    pub(super) fn thread(name: &str, shared: Arc<LogState>, writer: Writer) -> io::Result<Driver> {
-        let running = Running(writer);
+    pub(super) fn thread(name: &str, shared: Arc<LogState>, writer: LogWriter) -> io::Result<Driver> {
+        let running = RunningWriter(writer);
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(format!("log-{name}")).spawn(move || running.run(&for_thread))?;
         Ok(Driver::Thread { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) fn inline(shared: Arc<LogState>, writer: Writer) -> Driver {
+    pub(super) fn inline(shared: Arc<LogState>, writer: LogWriter) -> Driver {
         Driver::Inline { shared, writer: Box::new(Mutex::new(writer)) }
     }
 
@@ -42,11 +42,11 @@ impl Driver {
         let mut writer = lock(writer);
         let next = writer.next_work(&mut lock(&shared.queue));
         match next {
-            Next::Do(work) => {
+            NextWork::Do(work) => {
                 writer.perform(work);
                 true
             }
-            Next::Wait(_) | Next::Ended => false,
+            NextWork::Wait(_) | NextWork::Ended => false,
         }
     }
 
@@ -114,24 +114,24 @@ fn wait_for_end(shared: &LogState) {
 }
 
 /// The writer on its thread.
-struct Running(Writer);
+struct RunningWriter(LogWriter);
 
-impl Running {
+impl RunningWriter {
     /// Works until the log is closed or fails.
     fn run(mut self, shared: &LogState) {
         let mut queue = lock(&shared.queue);
         loop {
             match self.0.next_work(&mut queue) {
-                Next::Do(work) => {
+                NextWork::Do(work) => {
                     drop(queue);
                     self.0.perform(work);
                     queue = lock(&shared.queue);
                 }
-                Next::Wait(until) => {
+                NextWork::Wait(until) => {
                     let limit = until.map(|until| until.saturating_sub(self.0.clock().monotonic()));
                     queue = wait_for_work(shared, queue, limit);
                 }
-                Next::Ended => return,
+                NextWork::Ended => return,
             }
         }
     }
@@ -151,7 +151,7 @@ fn wait_for_work<'a>(
     queue
 }
 
-impl Drop for Running {
+impl Drop for RunningWriter {
     /// Tells those who wait when the writer ends by a panic.
     fn drop(&mut self) {
         if std::thread::panicking() {

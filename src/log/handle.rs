@@ -10,7 +10,7 @@ use super::queue::Queue;
 use super::reader::Reader;
 use super::recovery;
 use super::shared::LogState;
-use super::writer::Writer;
+use super::writer::LogWriter;
 use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, Recovery, SegmentSummary};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -232,7 +232,7 @@ fn recover(
     mut options: LogOptions,
     known_synced: Lsn,
     first: Lsn,
-) -> Result<(Arc<LogState>, Writer, Recovery), LogError> {
+) -> Result<(Arc<LogState>, LogWriter, Recovery), LogError> {
     options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
     let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
     let report = Recovery {
@@ -245,7 +245,7 @@ fn recover(
     let meters = Meters::new(options.name);
     meters.tail_cut(recovered.torn_bytes);
     let shared = Arc::new(LogState::new(disk, options, &mut recovered));
-    let mut writer = Writer::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
+    let mut writer = LogWriter::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
     writer.check_space_at_start();
     Ok((shared, writer, report))
 }

@@ -29,7 +29,7 @@ const IDLE_TAIL_BYTES: usize = 128 * 1024;
 
 /// What the writer does next.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum WriterWork {
     Commit(Commit),
     Sync,
     Retain,
@@ -47,10 +47,10 @@ pub(super) struct Commit {
     has_stalled: bool,
 }
 
-/// What [`Writer::next_work`] found.
+/// What [`LogWriter::next_work`] found.
 #[derive(Debug)]
-pub(super) enum Next {
-    Do(Work),
+pub(super) enum NextWork {
+    Do(WriterWork),
     /// Nothing until something is asked for, or until this moment of [`Clock::monotonic`].
     Wait(Option<Duration>),
     /// Nothing ever again.
@@ -76,7 +76,7 @@ impl StepError {
 }
 
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     shared: Arc<LogState>,
     clock: Arc<dyn Clock>,
     meters: Meters,
@@ -98,16 +98,16 @@ pub(super) struct Writer {
     ended: bool,
 }
 
-impl Writer {
+impl LogWriter {
     pub(super) fn new(
         shared: Arc<LogState>,
         clock: Arc<dyn Clock>,
         meters: Meters,
         active: ActiveSegment,
         arrival_ms: Option<i64>,
-    ) -> Writer {
+    ) -> LogWriter {
         let end = shared.durable();
-        Writer {
+        LogWriter {
             space: SpaceCheck::new(shared.options.min_free_bytes),
             has_unsynced_removal: false,
             shared,
@@ -138,68 +138,68 @@ impl Writer {
     }
 
     /// What there is to do now. `queue` is the log's, locked: what is asked for later is not missed by one who waits.
-    pub(super) fn next_work(&mut self, queue: &mut Queue) -> Next {
+    pub(super) fn next_work(&mut self, queue: &mut Queue) -> NextWork {
         if self.ended {
-            return Next::Ended;
+            return NextWork::Ended;
         }
         if let Some(work) = self.waiting_work(queue) {
             self.idle_since = None;
-            return Next::Do(work);
+            return NextWork::Do(work);
         }
         if let Some((_, retry_at)) = &self.stalled {
-            return Next::Wait(Some(*retry_at));
+            return NextWork::Wait(Some(*retry_at));
         }
         let may_trim = queue.has_spare() || lock(&self.shared.tail).bytes() > IDLE_TAIL_BYTES;
         if !queue.low_space && !may_trim {
-            return Next::Wait(None);
+            return NextWork::Wait(None);
         }
         let now = self.clock.monotonic();
         let (due, work) = match queue.low_space {
-            true => (self.space.last().map_or(now, |last| last + FULL_RETRY), Work::CheckSpace),
-            false => (*self.idle_since.get_or_insert(now) + IDLE_AFTER, Work::Trim),
+            true => (self.space.last().map_or(now, |last| last + FULL_RETRY), WriterWork::CheckSpace),
+            false => (*self.idle_since.get_or_insert(now) + IDLE_AFTER, WriterWork::Trim),
         };
-        if due <= now { Next::Do(work) } else { Next::Wait(Some(due)) }
+        if due <= now { NextWork::Do(work) } else { NextWork::Wait(Some(due)) }
     }
 
-    fn waiting_work(&mut self, queue: &mut Queue) -> Option<Work> {
+    fn waiting_work(&mut self, queue: &mut Queue) -> Option<WriterWork> {
         if self.written >= queue.sync_below && queue.sync_below > self.synced {
-            return Some(Work::Sync);
+            return Some(WriterWork::Sync);
         }
         if std::mem::take(&mut queue.retention_due) {
-            return Some(Work::Retain);
+            return Some(WriterWork::Retain);
         }
         if let Some((commit, retry_at)) = self.stalled.take() {
             if queue.closing || retry_at <= self.clock.monotonic() {
-                return Some(Work::Commit(commit));
+                return Some(WriterWork::Commit(commit));
             }
             self.stalled = Some((commit, retry_at));
             return None;
         }
         match queue.take() {
-            Some(pending) => Some(Work::Commit(Commit { pending, sealed: None, has_stalled: false })),
-            None if queue.closing => Some(Work::End),
+            Some(pending) => Some(WriterWork::Commit(Commit { pending, sealed: None, has_stalled: false })),
+            None if queue.closing => Some(WriterWork::End),
             None => None,
         }
     }
 
-    /// Does what [`Writer::next_work`] found. A failure closes the log for good.
-    pub(super) fn perform(&mut self, work: Work) {
+    /// Does what [`LogWriter::next_work`] found. A failure closes the log for good.
+    pub(super) fn perform(&mut self, work: WriterWork) {
         let done = match work {
-            Work::Commit(commit) => self.commit(commit),
-            Work::Sync => self.sync(),
-            Work::Retain => {
+            WriterWork::Commit(commit) => self.commit(commit),
+            WriterWork::Sync => self.sync(),
+            WriterWork::Retain => {
                 self.retain();
                 Ok(())
             }
-            Work::CheckSpace => {
+            WriterWork::CheckSpace => {
                 self.check_space();
                 Ok(())
             }
-            Work::Trim => {
+            WriterWork::Trim => {
                 self.trim();
                 Ok(())
             }
-            Work::End => {
+            WriterWork::End => {
                 let synced = if self.synced < self.written { self.sync() } else { Ok(()) };
                 self.ended = true;
                 synced
