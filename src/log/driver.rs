@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::queue::Queue;
+use super::queue::CommitQueue;
 use super::shared::LogState;
 use super::writer::{NextWork, LogWriter};
 use crate::sync::{lock, wait, wait_timeout};
@@ -52,7 +52,7 @@ impl Driver {
 
     /// Gives the writer the time to get on, and `None` where it cannot without help: only inline, where waiting would
     /// be for ever.
-    pub(super) fn progress<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> Option<MutexGuard<'a, Queue>> {
+    pub(super) fn progress<'a>(&'a self, queue: MutexGuard<'a, CommitQueue>) -> Option<MutexGuard<'a, CommitQueue>> {
         match self {
             Driver::Thread { shared, .. } => Some(wait_for_progress(shared, queue)),
             Driver::Inline { shared, .. } => {
@@ -99,7 +99,7 @@ impl Drop for Driver {
     }
 }
 
-fn wait_for_progress<'a>(shared: &'a LogState, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+fn wait_for_progress<'a>(shared: &'a LogState, mut queue: MutexGuard<'a, CommitQueue>) -> MutexGuard<'a, CommitQueue> {
     queue.waiting_threads += 1;
     queue = wait(&shared.progress, queue);
     queue.waiting_threads -= 1;
@@ -139,9 +139,9 @@ impl RunningWriter {
 
 fn wait_for_work<'a>(
     shared: &'a LogState,
-    mut queue: MutexGuard<'a, Queue>,
+    mut queue: MutexGuard<'a, CommitQueue>,
     limit: Option<Duration>,
-) -> MutexGuard<'a, Queue> {
+) -> MutexGuard<'a, CommitQueue> {
     queue.writer_waits = true;
     queue = match limit {
         None => wait(&shared.work, queue),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::driver::Driver;
 use super::meters::Meters;
-use super::queue::Queue;
+use super::queue::CommitQueue;
 use super::reader::Reader;
 use super::recovery;
 use super::shared::LogState;
@@ -110,7 +110,7 @@ impl Log {
         }
     }
 
-    /// Ready when an append may succeed or the log has failed: then try again. Pending registers the task until room
+    /// Ready when an append may succeed or the log has failed: then try again. PendingBatch registers the task until room
     /// returns.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut queue = lock(&self.shared.queue);
@@ -120,7 +120,7 @@ impl Log {
         if !queue.wait_for_room(context.waker()) {
             context.waker().wake_by_ref();
         }
-        Poll::Pending
+        Poll::PendingBatch
     }
 
     /// Everything below this position is synced.
@@ -218,7 +218,7 @@ impl Log {
     }
 
     /// One notification per wait: more would be system calls for nothing.
-    fn wake_writer(&self, queue: &mut Queue) {
+    fn wake_writer(&self, queue: &mut CommitQueue) {
         if std::mem::take(&mut queue.writer_waits) {
             self.shared.work.notify_one();
         }

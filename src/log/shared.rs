@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 
-use super::queue::Queue;
+use super::queue::CommitQueue;
 use super::recovery::Recovered;
 use super::segment::{self, Segments};
-use super::tail::Tail;
+use super::tail::TailCache;
 use super::{LogError, LogOptions, Lsn};
 use crate::disk::Disk;
 use crate::sync::lock;
@@ -20,13 +20,13 @@ pub(super) type FailureCallback = Box<dyn FnOnce(String) + Send>;
 pub(super) struct LogState {
     pub(super) options: LogOptions,
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) queue: Mutex<Queue>,
+    pub(super) queue: Mutex<CommitQueue>,
     /// The writer waits here for work.
     pub(super) work: Condvar,
     /// Threads wait here for room, for a sync or for the end.
     pub(super) progress: Condvar,
     pub(super) segments: Mutex<Segments>,
-    pub(super) tail: Mutex<Tail>,
+    pub(super) tail: Mutex<TailCache>,
     pub(super) watchers: Mutex<Arc<[Waker]>>,
     pub(super) on_failure: Mutex<Vec<FailureCallback>>,
     durable: AtomicU64,
@@ -37,11 +37,11 @@ impl LogState {
     pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut Recovered) -> LogState {
         LogState {
             disk,
-            queue: Mutex::new(Queue::new(&options, recovered.end)),
+            queue: Mutex::new(CommitQueue::new(&options, recovered.end)),
             work: Condvar::new(),
             progress: Condvar::new(),
             segments: Mutex::new(Segments { list: std::mem::take(&mut recovered.segments) }),
-            tail: Mutex::new(Tail::new(options.tail_max_bytes)),
+            tail: Mutex::new(TailCache::new(options.tail_max_bytes)),
             watchers: Mutex::new(Arc::new([])),
             on_failure: Mutex::new(Vec::new()),
             durable: AtomicU64::new(recovered.end.0),
@@ -107,7 +107,7 @@ impl LogState {
     }
 
     /// The error of a log that takes nothing more.
-    pub(super) fn closed_error(&self, queue: &Queue) -> LogError {
+    pub(super) fn closed_error(&self, queue: &CommitQueue) -> LogError {
         let log = self.options.name;
         match &queue.failure {
             Some(reason) => LogError::Failed { log, reason: reason.clone() },

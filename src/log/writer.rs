@@ -8,7 +8,7 @@ use super::active::{self, ActiveSegment};
 use super::batch::{HEADER_BYTES, Header};
 use super::checksum::crc32c;
 use super::meters::Meters;
-use super::queue::{Pending, Queue};
+use super::queue::{PendingBatch, CommitQueue};
 use super::retention::next_to_free;
 use super::segment::{self, Predecessor, Segment, SegmentHeader};
 use super::shared::LogState;
@@ -41,7 +41,7 @@ pub(super) enum WriterWork {
 /// A batch on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Commit {
-    pending: Pending,
+    pending: PendingBatch,
     /// Its header, once that is in front of the records. A full disk can stop a batch before or after.
     sealed: Option<Header>,
     has_stalled: bool,
@@ -138,7 +138,7 @@ impl LogWriter {
     }
 
     /// What there is to do now. `queue` is the log's, locked: what is asked for later is not missed by one who waits.
-    pub(super) fn next_work(&mut self, queue: &mut Queue) -> NextWork {
+    pub(super) fn next_work(&mut self, queue: &mut CommitQueue) -> NextWork {
         if self.ended {
             return NextWork::Ended;
         }
@@ -161,7 +161,7 @@ impl LogWriter {
         if due <= now { NextWork::Do(work) } else { NextWork::Wait(Some(due)) }
     }
 
-    fn waiting_work(&mut self, queue: &mut Queue) -> Option<WriterWork> {
+    fn waiting_work(&mut self, queue: &mut CommitQueue) -> Option<WriterWork> {
         if self.written >= queue.sync_below && queue.sync_below > self.synced {
             return Some(WriterWork::Sync);
         }
@@ -267,7 +267,7 @@ impl LogWriter {
     }
 
     /// Writes the header into the space in front of the records.
-    fn seal(&mut self, pending: &mut Pending) -> Header {
+    fn seal(&mut self, pending: &mut PendingBatch) -> Header {
         let now_ms = self.clock.now_ms();
         let arrival_ms = self
             .arrival_ms
@@ -302,7 +302,7 @@ impl LogWriter {
     }
 
     /// Shows a written batch to readers, and gives its room back.
-    fn publish(&mut self, header: Header, pending: Pending) {
+    fn publish(&mut self, header: Header, pending: PendingBatch) {
         let body_bytes = pending.body_bytes();
         let (bytes, spare) = split_for_tail(pending.buffer);
         let batch = Arc::new(Batch::new(header, bytes));
@@ -321,7 +321,7 @@ impl LogWriter {
         self.notify(queue);
     }
 
-    fn notify(&self, mut queue: std::sync::MutexGuard<'_, Queue>) {
+    fn notify(&self, mut queue: std::sync::MutexGuard<'_, CommitQueue>) {
         let room = queue.take_room_waiters();
         let threads_wait = queue.waiting_threads > 0;
         drop(queue);
