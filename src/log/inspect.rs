@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Lsn;
-use super::batch::{FORMAT_VERSION, Header};
+use super::batch::{FORMAT_VERSION, BatchHeader};
 use super::error::{Damage, LogError};
 use super::scan::{Fault, FaultKind};
 use super::segment::{self, HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
@@ -102,7 +102,7 @@ pub(super) enum Verdict {
 pub(super) fn judge(
     path: &Path,
     fault: &Fault,
-    proof: Option<&Header>,
+    proof: Option<&BatchHeader>,
     successor: Option<Lsn>,
     known_synced: Lsn,
 ) -> Verdict {

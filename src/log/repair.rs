@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active;
-use super::batch::{HEADER_BYTES as BATCH_HEADER_BYTES, Header};
+use super::batch::{HEADER_BYTES as BATCH_HEADER_BYTES, BatchHeader};
 use super::inspect::{self, SegmentFile, check_link, is_unfinished, newer, read_header};
 use super::scan::Scanner;
 use super::segment::{self, HEADER_BYTES, Predecessor, SegmentFault, SegmentHeader};
@@ -70,7 +70,7 @@ struct Rewrite {
     source: Option<Arc<dyn DiskFile>>,
     header: SegmentHeader,
     /// Headers of holes and their offsets.
-    holes: Vec<(u64, Header)>,
+    holes: Vec<(u64, BatchHeader)>,
     /// A batch to write behind what is copied, and its offset.
     end: Option<(u64, Vec<u8>)>,
     /// What is not copied: offset and end.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::active::{self, ActiveSegment};
-use super::batch::{HEADER_BYTES, Header};
+use super::batch::{HEADER_BYTES, BatchHeader};
 use super::checksum::crc32c;
 use super::meters::Meters;
 use super::queue::{PendingBatch, CommitQueue};
@@ -43,7 +43,7 @@ pub(super) enum WriterWork {
 pub(super) struct Commit {
     pending: PendingBatch,
     /// Its header, once that is in front of the records. A full disk can stop a batch before or after.
-    sealed: Option<Header>,
+    sealed: Option<BatchHeader>,
     has_stalled: bool,
 }
 
@@ -254,7 +254,7 @@ impl LogWriter {
         Ok(())
     }
 
-    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<Header, StepError> {
+    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<BatchHeader, StepError> {
         let header = match commit.sealed {
             Some(header) => header,
             None => {
@@ -267,7 +267,7 @@ impl LogWriter {
     }
 
     /// Writes the header into the space in front of the records.
-    fn seal(&mut self, pending: &mut PendingBatch) -> Header {
+    fn seal(&mut self, pending: &mut PendingBatch) -> BatchHeader {
         let now_ms = self.clock.now_ms();
         let arrival_ms = self
             .arrival_ms
@@ -275,7 +275,7 @@ impl LogWriter {
             .map_or(now_ms, |before| before.max(now_ms));
         self.arrival_ms = Some(arrival_ms);
         let (space, body) = pending.buffer.split_at_mut(HEADER_BYTES);
-        let header = Header {
+        let header = BatchHeader {
             first: self.written,
             count: pending.count,
             body_bytes: body.len() as u32,
@@ -302,7 +302,7 @@ impl LogWriter {
     }
 
     /// Shows a written batch to readers, and gives its room back.
-    fn publish(&mut self, header: Header, pending: PendingBatch) {
+    fn publish(&mut self, header: BatchHeader, pending: PendingBatch) {
         let body_bytes = pending.body_bytes();
         let (bytes, spare) = split_for_tail(pending.buffer);
         let batch = Arc::new(Batch::new(header, bytes));

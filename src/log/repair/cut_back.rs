@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Cut, Plan, Rewrite, missing};
 use crate::disk::Disk;
-use crate::log::batch::Header;
+use crate::log::batch::BatchHeader;
 use crate::log::checksum::crc32c;
 use crate::log::inspect::{self, SegmentFile, read_header};
 use crate::log::scan::Scanner;
@@ -87,7 +87,7 @@ fn find_end(disk: &dyn Disk, file: &SegmentFile, position: Lsn) -> std::io::Resu
         let mut records = Records::default();
         batch.records().take(count as usize).for_each(|record| records.push(record));
         let body = records.body();
-        let header = Header { count, body_bytes: body.len() as u32, body_crc: crc32c(body), ..header };
+        let header = BatchHeader { count, body_bytes: body.len() as u32, body_crc: crc32c(body), ..header };
         let mut bytes = header.encode(segment.seed()).to_vec();
         bytes.extend_from_slice(body);
         return Ok(Some((segment, End { offset, batch: Some(bytes) })));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::directory_of;
-use crate::log::batch::{HEADER_BYTES, Header};
+use crate::log::batch::{HEADER_BYTES, BatchHeader};
 use crate::log::inspect::newer;
 use crate::log::scan::{Fault, FaultKind, Scanner};
 use crate::log::{LogError, Lsn};
@@ -43,7 +43,7 @@ pub(super) struct Gap {
 pub(super) struct Layout {
     pub(super) gaps: Vec<Gap>,
     /// Headers of holes and their offsets.
-    pub(super) holes: Vec<(u64, Header)>,
+    pub(super) holes: Vec<(u64, BatchHeader)>,
     pub(super) bytes: u64,
     pub(super) end: Lsn,
     pub(super) arrival_ms: Option<i64>,
@@ -66,7 +66,7 @@ pub(super) struct Bounds {
 
 /// What a step of the scan found.
 enum Found {
-    Batch(Header),
+    Batch(BatchHeader),
     End,
     Fault(Fault),
 }
@@ -150,7 +150,7 @@ fn proven_end(scanner: &mut Scanner, fault: &Fault, bounds: Bounds) -> io::Resul
 }
 
 /// The next batch behind a fault that is whole and leaves room for a hole.
-fn next_sound(scanner: &mut Scanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, Header)>> {
+fn next_sound(scanner: &mut Scanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, BatchHeader)>> {
     let mut from = place.offset + HEADER_BYTES as u64;
     loop {
         let found = scanner.find(from, |_, header| {
@@ -201,7 +201,7 @@ impl Layout {
             let others = pieces_of(bytes, count).saturating_sub(1);
             let bytes = (bytes - others * HEADER_BYTES as u64).min(LARGEST_HOLE_BYTES);
             let count = (count - others).min(u64::from(u32::MAX)) as u32;
-            let header = Header {
+            let header = BatchHeader {
                 first,
                 count,
                 body_bytes: (bytes - HEADER_BYTES as u64) as u32,
