@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Lsn;
 use super::batch::{FORMAT_VERSION, BatchHeader};
 use super::error::{Damage, LogError};
-use super::scan::{Fault, FaultKind};
+use super::scan::{ScanFault, FaultKind};
 use super::segment::{self, HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile};
@@ -101,7 +101,7 @@ pub(super) enum Verdict {
 /// Tells a torn tail from damage. `successor`: the next segment begins there; `known_synced`: a checkpoint's position.
 pub(super) fn judge(
     path: &Path,
-    fault: &Fault,
+    fault: &ScanFault,
     proof: Option<&BatchHeader>,
     successor: Option<Lsn>,
     known_synced: Lsn,
@@ -123,13 +123,13 @@ pub(super) fn judge(
         (FaultKind::Impossible, ..) => ("its checksum holds, so it was not an interrupted write".to_owned(), None),
         (FaultKind::Unreadable, None, None) => return Verdict::Torn,
     };
-    let Fault { offset, expected, what, .. } = *fault;
+    let ScanFault { offset, expected, what, .. } = *fault;
     Verdict::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
 }
 
 /// A segment that ends before its successor begins, although every batch in it is whole.
-pub(super) fn short_of(segment: &Segment, successor: Option<Lsn>) -> Option<Fault> {
+pub(super) fn short_of(segment: &Segment, successor: Option<Lsn>) -> Option<ScanFault> {
     let successor = successor.filter(|next| *next != segment.end)?;
     let what = if successor > segment.end { "the segment ends" } else { "the segment holds records of the next" };
-    Some(Fault { offset: segment.bytes, expected: segment.end, what, kind: FaultKind::Impossible })
+    Some(ScanFault { offset: segment.bytes, expected: segment.end, what, kind: FaultKind::Impossible })
 }

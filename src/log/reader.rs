@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::inspect::newer;
-use super::scan::{Fault, FaultKind, Scanner};
+use super::scan::{ScanFault, FaultKind, SegmentScanner};
 use super::segment::index_interval_bytes;
 use super::shared::LogState;
 use super::{Batch, Damage, LogError, Lsn};
@@ -25,7 +25,7 @@ pub struct Reader {
 #[derive(Debug)]
 struct OpenSegment {
     first: Lsn,
-    scanner: Scanner,
+    scanner: SegmentScanner,
     /// Offset that was last noted in the segment's index.
     noted: u64,
 }
@@ -139,7 +139,7 @@ impl Reader {
 
     fn open_file(&self, (first, seed, start, limit): (Lsn, u32, (Lsn, u64), u64)) -> Result<OpenSegment, LogError> {
         let file = self.shared.disk.open_read(&self.shared.segment_path(first)).map_err(self.io())?;
-        let scanner = Scanner::new(file, seed, start, None, limit);
+        let scanner = SegmentScanner::new(file, seed, start, None, limit);
         Ok(OpenSegment { first, scanner, noted: start.1 })
     }
 
@@ -179,7 +179,7 @@ impl Reader {
         LogError::io(self.shared.options.name, "read a segment")
     }
 
-    fn damage(&self, segment_first: Lsn, fault: &Fault) -> LogError {
+    fn damage(&self, segment_first: Lsn, fault: &ScanFault) -> LogError {
         let file = self.shared.segment_path(segment_first);
         if let FaultKind::Newer(version) = fault.kind {
             return newer(&file, version);

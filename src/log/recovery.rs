@@ -10,7 +10,7 @@ use super::error::{Damage, LogError};
 use super::inspect::{
     SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, list_segments, newer, read_header, short_of,
 };
-use super::scan::{Scanner, Survey, survey};
+use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
 use super::{LogOptions, Lsn};
 use crate::defects::{self, Defect};
@@ -235,7 +235,7 @@ impl Recovery<'_> {
         position: Lsn,
     ) -> Result<u64, LogError> {
         let start = segment.index.seek(position, segment.first);
-        let mut scanner = Scanner::new(Arc::clone(&open.file), header.seed(), start, None, segment.bytes);
+        let mut scanner = SegmentScanner::new(Arc::clone(&open.file), header.seed(), start, None, segment.bytes);
         while let Ok(Some(batch)) = scanner.header().map_err(self.io("read a segment"))? {
             if batch.end() > position {
                 break;
@@ -305,9 +305,9 @@ impl Recovery<'_> {
         }
     }
 
-    fn scanner(&self, open: &OpenSegment, header: &SegmentHeader, limit: u64) -> Scanner {
+    fn scanner(&self, open: &OpenSegment, header: &SegmentHeader, limit: u64) -> SegmentScanner {
         let start = (header.first, HEADER_BYTES as u64);
-        Scanner::new(Arc::clone(&open.file), header.seed(), start, header.arrival_before_ms, limit)
+        SegmentScanner::new(Arc::clone(&open.file), header.seed(), start, header.arrival_before_ms, limit)
     }
 
     fn io(&self, action: &'static str) -> impl Fn(io::Error) -> LogError {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::active;
 use super::batch::{HEADER_BYTES as BATCH_HEADER_BYTES, BatchHeader};
 use super::inspect::{self, SegmentFile, check_link, is_unfinished, newer, read_header};
-use super::scan::Scanner;
+use super::scan::SegmentScanner;
 use super::segment::{self, HEADER_BYTES, Predecessor, SegmentFault, SegmentHeader};
 use super::{LogError, Lsn};
 use crate::disk::{Disk, DiskFile};
@@ -299,7 +299,7 @@ impl Planner<'_> {
         let limit = bounds.bytes.unwrap_or(u64::MAX).min(file.bytes);
         let mut scanner = is_salt_known.then(|| {
             let handle = Arc::clone(&open.handle);
-            Scanner::new(handle, header.seed(), (start.first, start.offset), start.arrival_ms, limit)
+            SegmentScanner::new(handle, header.seed(), (start.first, start.offset), start.arrival_ms, limit)
         });
         let layout = lay_out(&file.path, scanner.as_mut(), start, bounds)?;
         let placed = Placed { first: file.first, bytes: layout.bytes, arrival_ms: layout.arrival_ms };

@@ -16,7 +16,7 @@ const LARGEST_READ_BYTES: usize = 1024 * 1024;
 
 /// Why no batch can be read at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct ScanFault {
     /// Offset of the batch in its file.
     pub(super) offset: u64,
     /// The record that should begin there.
@@ -38,7 +38,7 @@ pub(super) enum FaultKind {
 
 /// A position in a segment file.
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub(super) struct SegmentScanner {
     file: Arc<dyn crate::disk::DiskFile>,
     seed: u32,
     /// Where the next batch begins.
@@ -54,7 +54,7 @@ pub(super) struct Scanner {
     next_read_bytes: usize,
 }
 
-impl Scanner {
+impl SegmentScanner {
     /// Begins at `offset`, where the batch with record `expected` begins, and reads no byte at or behind `limit`.
     pub(super) fn new(
         file: Arc<dyn crate::disk::DiskFile>,
@@ -62,8 +62,8 @@ impl Scanner {
         (expected, offset): (Lsn, u64),
         arrival_ms: Option<i64>,
         limit: u64,
-    ) -> Scanner {
-        Scanner {
+    ) -> SegmentScanner {
+        SegmentScanner {
             file,
             seed,
             offset,
@@ -92,7 +92,7 @@ impl Scanner {
     }
 
     /// The header of the next batch; `None` at the limit. Does not move.
-    pub(super) fn header(&mut self) -> io::Result<Result<Option<BatchHeader>, Fault>> {
+    pub(super) fn header(&mut self) -> io::Result<Result<Option<BatchHeader>, ScanFault>> {
         if self.offset >= self.limit {
             return Ok(Ok(None));
         }
@@ -113,7 +113,7 @@ impl Scanner {
         Ok(self.check(&header).map(|()| Some(header)))
     }
 
-    fn check(&self, header: &BatchHeader) -> Result<(), Fault> {
+    fn check(&self, header: &BatchHeader) -> Result<(), ScanFault> {
         if header.first != self.expected {
             return Err(self.fault("the batch there begins with another record", FaultKind::Impossible));
         }
@@ -137,7 +137,7 @@ impl Scanner {
     }
 
     /// Checks the batch whose header this is. A hole's padding can be anything.
-    pub(super) fn check_body(&mut self, header: &BatchHeader) -> io::Result<Result<(), Fault>> {
+    pub(super) fn check_body(&mut self, header: &BatchHeader) -> io::Result<Result<(), ScanFault>> {
         if header.is_hole {
             return Ok(Ok(()));
         }
@@ -157,7 +157,7 @@ impl Scanner {
     }
 
     /// Reads the next batch and moves behind it; `None` at the limit.
-    pub(super) fn batch(&mut self) -> io::Result<Result<Option<Batch>, Fault>> {
+    pub(super) fn batch(&mut self) -> io::Result<Result<Option<Batch>, ScanFault>> {
         let header = match self.header()? {
             Ok(Some(header)) => header,
             Ok(None) => return Ok(Ok(None)),
@@ -219,13 +219,13 @@ impl Scanner {
         self.arrival_ms
     }
 
-    fn unreadable(&self, what: &'static str) -> Fault {
+    fn unreadable(&self, what: &'static str) -> ScanFault {
         self.fault(what, FaultKind::Unreadable)
     }
 
     /// A fault at the next batch.
-    pub(super) fn fault(&self, what: &'static str, kind: FaultKind) -> Fault {
-        Fault { offset: self.offset, expected: self.expected, what, kind }
+    pub(super) fn fault(&self, what: &'static str, kind: FaultKind) -> ScanFault {
+        ScanFault { offset: self.offset, expected: self.expected, what, kind }
     }
 
     /// The `len` bytes at `offset`, or what is there of them before the limit and the end of the file.
@@ -283,13 +283,13 @@ pub(super) struct Survey {
     /// The log was synced below this position when the last batch was written.
     pub(super) synced_below: Option<Lsn>,
     /// What ended the scan before the end of the file.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<ScanFault>,
     /// Proof behind the fault that what is unreadable was synced.
     pub(super) proof: Option<BatchHeader>,
 }
 
 /// Checks every batch from the scanner's position to the end and adds them to `segment`.
-pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result<Survey> {
+pub(super) fn survey(scanner: &mut SegmentScanner, segment: &mut Segment) -> io::Result<Survey> {
     let (mut batches, mut lost, mut lost_until, mut synced_below) = (0, 0, None, None);
     let fault = loop {
         let header = match scanner.header()? {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::inspect::{self, SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, newer, short_of};
-use super::scan::{Scanner, Survey, survey};
+use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use super::{Batch, LogError, Lsn, SegmentSummary};
 use crate::disk::{Disk, DiskFile};
@@ -150,9 +150,9 @@ fn verify_segment(
     Ok(())
 }
 
-fn scanner(handle: &Arc<dyn DiskFile>, file: &SegmentFile, header: &SegmentHeader) -> Scanner {
+fn scanner(handle: &Arc<dyn DiskFile>, file: &SegmentFile, header: &SegmentHeader) -> SegmentScanner {
     let start = (file.first, HEADER_BYTES as u64);
-    Scanner::new(Arc::clone(handle), header.seed(), start, header.arrival_before_ms, file.bytes)
+    SegmentScanner::new(Arc::clone(handle), header.seed(), start, header.arrival_before_ms, file.bytes)
 }
 
 fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Problem {
@@ -210,7 +210,7 @@ pub struct DirectoryReader {
 #[derive(Debug)]
 struct OpenSegment {
     file: SegmentFile,
-    scanner: Scanner,
+    scanner: SegmentScanner,
 }
 
 impl DirectoryReader {

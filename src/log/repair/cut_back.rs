@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::log::batch::BatchHeader;
 use crate::log::checksum::crc32c;
 use crate::log::inspect::{self, SegmentFile, read_header};
-use crate::log::scan::Scanner;
+use crate::log::scan::SegmentScanner;
 use crate::log::segment::{HEADER_BYTES, SegmentHeader};
 use crate::log::{LogError, Lsn, Records};
 
@@ -71,7 +71,7 @@ fn find_end(disk: &dyn Disk, file: &SegmentFile, position: Lsn) -> std::io::Resu
     let handle = disk.open_read(&file.path)?;
     let Ok(segment) = read_header(&*handle)? else { return Ok(None) };
     let start = (file.first, HEADER_BYTES as u64);
-    let mut scanner = Scanner::new(Arc::clone(&handle), segment.seed(), start, None, file.bytes);
+    let mut scanner = SegmentScanner::new(Arc::clone(&handle), segment.seed(), start, None, file.bytes);
     loop {
         if scanner.expected() == position {
             return Ok(Some((segment, End { offset: scanner.offset(), batch: None })));

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::disk::directory_of;
 use crate::log::batch::{HEADER_BYTES, BatchHeader};
 use crate::log::inspect::newer;
-use crate::log::scan::{Fault, FaultKind, Scanner};
+use crate::log::scan::{ScanFault, FaultKind, SegmentScanner};
 use crate::log::{LogError, Lsn};
 
 /// Largest part of the file that one hole covers.
@@ -68,14 +68,14 @@ pub(super) struct Bounds {
 enum Found {
     Batch(BatchHeader),
     End,
-    Fault(Fault),
+    Fault(ScanFault),
 }
 
 /// Lays out a segment. The scanner stands at its first batch and may read what belongs to the segment; `None` where no
 /// batch of it can be read, since its header is lost.
 pub(super) fn lay_out(
     path: &Path,
-    scanner: Option<&mut Scanner>,
+    scanner: Option<&mut SegmentScanner>,
     start: Place,
     bounds: Bounds,
 ) -> Result<Layout, LogError> {
@@ -98,7 +98,7 @@ pub(super) fn lay_out(
                 place = Place { offset: scanner.offset(), first: header.end(), arrival_ms: scanner.arrival_ms() };
             }
             Found::End => break (None, bounds.known_synced),
-            Found::Fault(Fault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
+            Found::Fault(ScanFault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
             Found::Fault(fault) => {
                 let proven = proven_end(scanner, &fault, bounds).map_err(&io)?;
                 if proven.is_none() && bounds.until.is_none() {
@@ -120,7 +120,7 @@ pub(super) fn lay_out(
     Ok(layout)
 }
 
-fn next(scanner: &mut Scanner, until: Option<Lsn>) -> io::Result<Found> {
+fn next(scanner: &mut SegmentScanner, until: Option<Lsn>) -> io::Result<Found> {
     let header = match scanner.header()? {
         Ok(Some(header)) => header,
         Ok(None) => return Ok(Found::End),
@@ -137,7 +137,7 @@ fn next(scanner: &mut Scanner, until: Option<Lsn>) -> io::Result<Found> {
 
 /// The position below which everything was synced, as far as this file and a checkpoint can tell; `None` where nothing
 /// says that what cannot be read here ever was.
-fn proven_end(scanner: &mut Scanner, fault: &Fault, bounds: Bounds) -> io::Result<Option<Lsn>> {
+fn proven_end(scanner: &mut SegmentScanner, fault: &ScanFault, bounds: Bounds) -> io::Result<Option<Lsn>> {
     let mut end = bounds.known_synced;
     let is_impossible = fault.kind == FaultKind::Impossible;
     scanner.find(fault.offset, |offset, header| {
@@ -150,7 +150,7 @@ fn proven_end(scanner: &mut Scanner, fault: &Fault, bounds: Bounds) -> io::Resul
 }
 
 /// The next batch behind a fault that is whole and leaves room for a hole.
-fn next_sound(scanner: &mut Scanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, BatchHeader)>> {
+fn next_sound(scanner: &mut SegmentScanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, BatchHeader)>> {
     let mut from = place.offset + HEADER_BYTES as u64;
     loop {
         let found = scanner.find(from, |_, header| {

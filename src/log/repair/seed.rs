@@ -12,7 +12,7 @@ use crate::log::batch::{HEADER_BYTES, BatchHeader, MAGIC, u32_at, u64_at};
 use crate::log::checksum::{crc32c, crc32c_append};
 use crate::log::inspect::SegmentFile;
 use crate::log::records::holds_exactly;
-use crate::log::scan::Scanner;
+use crate::log::scan::SegmentScanner;
 use crate::log::segment;
 
 /// CRC-32C's polynomial, reflected.
@@ -25,7 +25,7 @@ pub(super) fn recover_salt(file: &SegmentFile, handle: &Arc<dyn DiskFile>) -> io
     if read == header.len() {
         let salt = u64_at(&header, 24);
         let start = (file.first, segment::HEADER_BYTES as u64);
-        let mut scanner = Scanner::new(handle.clone(), seed_of(salt), start, None, file.bytes);
+        let mut scanner = SegmentScanner::new(handle.clone(), seed_of(salt), start, None, file.bytes);
         if scanner.find(start.1, |_, _| true)?.is_some() {
             return Ok(Some(salt));
         }
