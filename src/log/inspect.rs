@@ -91,7 +91,7 @@ pub(super) fn check_link(file: &SegmentFile, header: &SegmentHeader, before: Opt
 }
 
 /// What a fault at the end of a scan means.
-pub(super) enum Verdict {
+pub(super) enum FaultClass {
     /// An interrupted write of something that was never synced.
     Torn,
     Damage(Damage),
@@ -99,16 +99,16 @@ pub(super) enum Verdict {
 }
 
 /// Tells a torn tail from damage. `successor`: the next segment begins there; `known_synced`: a checkpoint's position.
-pub(super) fn judge(
+pub(super) fn classify(
     path: &Path,
     fault: &ScanFault,
     proof: Option<&BatchHeader>,
     successor: Option<Lsn>,
     known_synced: Lsn,
-) -> Verdict {
+) -> FaultClass {
     let (proof, lost_until) = match (fault.kind, successor, proof) {
-        _ if successor.is_none() && defects::is(Defect::CutDamage) => return Verdict::Torn,
-        (FaultKind::Newer(version), ..) => return Verdict::Newer(version),
+        _ if successor.is_none() && defects::is(Defect::CutDamage) => return FaultClass::Torn,
+        (FaultKind::Newer(version), ..) => return FaultClass::Newer(version),
         (_, Some(next), _) => {
             (format!("the next segment, which begins with record {next}, proves that it was synced"), {
                 Some(proof.map_or(next, |later| later.first))
@@ -121,10 +121,10 @@ pub(super) fn judge(
             (format!("a checkpoint proves that everything below record {known_synced} was synced"), Some(known_synced))
         }
         (FaultKind::Impossible, ..) => ("its checksum holds, so it was not an interrupted write".to_owned(), None),
-        (FaultKind::Unreadable, None, None) => return Verdict::Torn,
+        (FaultKind::Unreadable, None, None) => return FaultClass::Torn,
     };
     let ScanFault { offset, expected, what, .. } = *fault;
-    Verdict::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
+    FaultClass::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
 }
 
 /// A segment that ends before its successor begins, although every batch in it is whole.

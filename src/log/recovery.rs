@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::active::{self, ActiveSegment};
 use super::error::{Damage, LogError};
 use super::inspect::{
-    SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, list_segments, newer, read_header, short_of,
+    SegmentFile, FaultClass, check_link, damaged_header, is_unfinished, classify, list_segments, newer, read_header, short_of,
 };
 use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
@@ -167,10 +167,10 @@ impl Recovery<'_> {
         let Survey { synced_below, fault, proof, lost_until, .. } = found;
         let mut torn_bytes = 0;
         if let Some(fault) = fault.or_else(|| short_of(&segment, successor)) {
-            match judge(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
-                Verdict::Newer(version) => return Err(newer(&file.path, version)),
-                Verdict::Damage(damage) => return Err(damage.into()),
-                Verdict::Torn => torn_bytes = self.cut(file, open, &segment)?,
+            match classify(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
+                FaultClass::Newer(version) => return Err(newer(&file.path, version)),
+                FaultClass::Damage(damage) => return Err(damage.into()),
+                FaultClass::Torn => torn_bytes = self.cut(file, open, &segment)?,
             }
         }
         if successor.is_none() && segment.end >= self.known_synced {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::inspect::{self, SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, newer, short_of};
+use super::inspect::{self, SegmentFile, FaultClass, check_link, damaged_header, is_unfinished, classify, newer, short_of};
 use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use super::{Batch, LogError, Lsn, SegmentSummary};
@@ -166,10 +166,10 @@ fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Pro
 fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Option<&SegmentFile>) -> Option<Problem> {
     let successor = next.map(|next| next.first);
     let fault = found.fault.clone().or_else(|| short_of(segment, successor))?;
-    Some(match judge(&file.path, &fault, found.proof.as_ref(), successor, Lsn(0)) {
-        Verdict::Torn => torn(file, fault.offset),
-        Verdict::Damage(damage) => problem_of(&damage.into()),
-        Verdict::Newer(version) => problem_of(&newer(&file.path, version)),
+    Some(match classify(&file.path, &fault, found.proof.as_ref(), successor, Lsn(0)) {
+        FaultClass::Torn => torn(file, fault.offset),
+        FaultClass::Damage(damage) => problem_of(&damage.into()),
+        FaultClass::Newer(version) => problem_of(&newer(&file.path, version)),
     })
 }
 
@@ -244,13 +244,13 @@ impl DirectoryReader {
                 Err(fault) => {
                     let successor = self.files.front().map(|next| next.first);
                     let proof = open.scanner.find_proof().map_err(&io)?;
-                    match judge(&open.file.path, &fault, proof.as_ref(), successor, Lsn(0)) {
-                        Verdict::Torn => {
+                    match classify(&open.file.path, &fault, proof.as_ref(), successor, Lsn(0)) {
+                        FaultClass::Torn => {
                             self.torn_bytes = open.file.bytes.saturating_sub(fault.offset);
                             return Ok(None);
                         }
-                        Verdict::Damage(damage) => return Err(damage.into()),
-                        Verdict::Newer(version) => return Err(newer(&open.file.path, version)),
+                        FaultClass::Damage(damage) => return Err(damage.into()),
+                        FaultClass::Newer(version) => return Err(newer(&open.file.path, version)),
                     }
                 }
             }
@@ -264,7 +264,7 @@ impl DirectoryReader {
         let mut segment = Segment::empty(file.first, 0);
         (segment.end, segment.bytes) = (scanner.expected(), scanner.offset());
         if let Some(fault) = short_of(&segment, successor)
-            && let Verdict::Damage(damage) = judge(&file.path, &fault, None, successor, Lsn(0))
+            && let FaultClass::Damage(damage) = classify(&file.path, &fault, None, successor, Lsn(0))
         {
             return Err(damage.into());
         }
