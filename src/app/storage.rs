@@ -11,7 +11,7 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, OutputConfig};
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::Plan;
-use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
+use weir::log::{Keep, Log, LogOptions, Lsn, RecoverySummary, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{PipelineResources, positions};
 use weir::state::checkpoint_store::{Checkpoint, CheckpointStore, OPEN_LIMIT};
@@ -98,7 +98,7 @@ pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::R
     Ok(open_recovered(options, known_synced, first)?.0)
 }
 
-fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<(Log, Recovery)> {
+fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<(Log, RecoverySummary)> {
     let name = options.name;
     let opened = Log::open_at(Arc::new(RealDisk), Arc::new(SystemClock), options, known_synced, first);
     let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
@@ -160,7 +160,7 @@ fn output_options(name: &'static str, output: &OutputConfig, config: &Config) ->
     }
 }
 
-fn report(name: &str, recovery: &Recovery) {
+fn report(name: &str, recovery: &RecoverySummary) {
     if recovery.torn_bytes > 0 {
         counter!(names::LOG_TORN_BYTES, "log" => name.to_owned()).increment(recovery.torn_bytes);
         tracing::warn!(

@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::recovery;
 use super::shared::LogState;
 use super::writer::LogWriter;
-use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, Recovery, SegmentSummary};
+use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, RecoverySummary, SegmentSummary};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::lock;
@@ -42,7 +42,7 @@ impl Log {
         clock: Arc<dyn Clock>,
         options: LogOptions,
         known_synced: Lsn,
-    ) -> Result<(Log, Recovery), LogError> {
+    ) -> Result<(Log, RecoverySummary), LogError> {
         Self::open_at(disk, clock, options, known_synced, Lsn(0))
     }
 
@@ -54,7 +54,7 @@ impl Log {
         options: LogOptions,
         known_synced: Lsn,
         first: Lsn,
-    ) -> Result<(Log, Recovery), LogError> {
+    ) -> Result<(Log, RecoverySummary), LogError> {
         let name = options.name;
         let (shared, writer, report) = recover(disk, clock, options, known_synced, first)?;
         let driver =
@@ -72,7 +72,7 @@ impl Log {
         options: LogOptions,
         known_synced: Lsn,
         first: Lsn,
-    ) -> Result<(Log, Recovery), LogError> {
+    ) -> Result<(Log, RecoverySummary), LogError> {
         let (shared, writer, report) = recover(disk, clock, options, known_synced, first)?;
         let driver = Arc::new(Driver::inline(Arc::clone(&shared), writer));
         Ok((Log { shared, driver }, report))
@@ -232,10 +232,10 @@ fn recover(
     mut options: LogOptions,
     known_synced: Lsn,
     first: Lsn,
-) -> Result<(Arc<LogState>, LogWriter, Recovery), LogError> {
+) -> Result<(Arc<LogState>, LogWriter, RecoverySummary), LogError> {
     options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
     let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
-    let report = Recovery {
+    let report = RecoverySummary {
         first: recovered.segments.front().map_or(recovered.end, |segment| segment.first),
         end: recovered.end,
         torn_bytes: recovered.torn_bytes,

@@ -39,7 +39,7 @@ mod writer;
 pub use batch::Batch;
 pub use error::{AppendError, Damage, LogError};
 pub use handle::Log;
-pub use options::{Keep, LogOptions, LogStats, Recovery, Retention, SegmentSummary, SyncPolicy};
+pub use options::{Keep, LogOptions, LogStats, RecoverySummary, Retention, SegmentSummary, SyncPolicy};
 pub use reader::Reader;
 pub use records::{RecordIter, Records};
 pub use verify::{DirectoryReader, Problem, ProblemKind, SegmentReport, VerifyReport, verify_dir};

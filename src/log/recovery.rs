@@ -21,7 +21,7 @@ const REWRITE_BYTES: usize = 1024 * 1024;
 
 /// What recovery leaves for the writer: everything in it is synced.
 #[derive(Debug)]
-pub(super) struct Recovered {
+pub(super) struct RecoveredLog {
     pub(super) segments: VecDeque<Segment>,
     pub(super) active: ActiveSegment,
     pub(super) end: Lsn,
@@ -37,7 +37,7 @@ pub(super) fn recover(
     options: &LogOptions,
     known_synced: Lsn,
     first: Lsn,
-) -> Result<Recovered, LogError> {
+) -> Result<RecoveredLog, LogError> {
     let io = |action| LogError::io(options.name, action);
     disk.create_dir_all(&options.dir).map_err(io("create its directory"))?;
     disk.sync_dir(directory_of(&options.dir)).map_err(io("sync the directory above it"))?;
@@ -49,11 +49,11 @@ pub(super) fn recover(
         // The checkpoint lies before what is kept. Whether its reader can do without the rest is for it to say.
         tracing::debug!(log = options.name, %known_synced, first = %oldest.first, "the log begins after the checkpoint");
     }
-    Recovery { disk, options, known_synced, files }.run()
+    LogRecovery { disk, options, known_synced, files }.run()
 }
 
 /// Begins a log in an empty directory.
-fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -> Result<Recovered, LogError> {
+fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -> Result<RecoveredLog, LogError> {
     if known_synced > first {
         return Err(nothing_left(&options.dir, first, known_synced).into());
     }
@@ -61,7 +61,7 @@ fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -
     let active =
         active::create(disk, &options.dir, &header).map_err(LogError::io(options.name, "create its first segment"))?;
     let segments = VecDeque::from([Segment::empty(first, active.seed)]);
-    Ok(Recovered { segments, active, end: first, arrival_ms: None, torn_bytes: 0, lost_until: None })
+    Ok(RecoveredLog { segments, active, end: first, arrival_ms: None, torn_bytes: 0, lost_until: None })
 }
 
 fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
@@ -81,15 +81,15 @@ struct OpenSegment {
     header: Option<SegmentHeader>,
 }
 
-struct Recovery<'a> {
+struct LogRecovery<'a> {
     disk: &'a dyn Disk,
     options: &'a LogOptions,
     known_synced: Lsn,
     files: Vec<SegmentFile>,
 }
 
-impl Recovery<'_> {
-    fn run(&self) -> Result<Recovered, LogError> {
+impl LogRecovery<'_> {
+    fn run(&self) -> Result<RecoveredLog, LogError> {
         let opened = self.open_all()?;
         let mut segments = VecDeque::with_capacity(opened.len());
         // What lies in segments wholly below the checkpoint was checked before, and is checked again when it is read.
@@ -108,7 +108,7 @@ impl Recovery<'_> {
                 }
             }
         }
-        Ok(Recovered { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
+        Ok(RecoveredLog { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
     }
 
     fn open_all(&self) -> Result<Vec<OpenSegment>, LogError> {
@@ -250,7 +250,7 @@ impl Recovery<'_> {
         opened: &[OpenSegment],
         mut segments: VecDeque<Segment>,
         mut torn_bytes: u64,
-    ) -> Result<Recovered, LogError> {
+    ) -> Result<RecoveredLog, LogError> {
         let (Some(last), Some(last_file)) = (opened.last(), self.files.last()) else {
             return begin(self.disk, self.options, self.known_synced, Lsn(0));
         };
@@ -279,7 +279,7 @@ impl Recovery<'_> {
                 active
             }
         };
-        Ok(Recovered { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
+        Ok(RecoveredLog { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
     }
 
     /// Finishes the creation of the last segment.

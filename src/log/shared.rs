@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 
 use super::queue::CommitQueue;
-use super::recovery::Recovered;
+use super::recovery::RecoveredLog;
 use super::segment::{self, Segments};
 use super::tail::TailCache;
 use super::{LogError, LogOptions, Lsn};
@@ -34,7 +34,7 @@ pub(super) struct LogState {
 }
 
 impl LogState {
-    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut Recovered) -> LogState {
+    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut RecoveredLog) -> LogState {
         LogState {
             disk,
             queue: Mutex::new(CommitQueue::new(&options, recovered.end)),

@@ -38,7 +38,7 @@ struct Inline {
 fn inline(options: LogOptions) -> Inline {
     let (disk, clock) = (SimDisk::new(), Arc::new(ManualClock::default()));
     let (log, recovery) = Log::open_inline(Arc::new(disk.clone()), clock.clone(), options, Lsn(0), Lsn(0)).unwrap();
-    assert_eq!(recovery, Recovery::default());
+    assert_eq!(recovery, RecoverySummary::default());
     Inline { disk, clock, log }
 }
 

@@ -175,7 +175,7 @@ fn read_all(disk: &SimDisk) -> Vec<Seen> {
     batches.collect()
 }
 
-fn check_open(disk: &SimDisk, synced: Option<Lsn>) -> Result<Recovery, LogError> {
+fn check_open(disk: &SimDisk, synced: Option<Lsn>) -> Result<RecoverySummary, LogError> {
     let synced = synced.unwrap_or_default();
     let clock = TestClock::at(0);
     let opened = Log::open_inline(Arc::new(disk.clone()), clock, small(), synced, Lsn(0));
