@@ -10,7 +10,7 @@ use metrics::counter;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, OutputConfig};
 use weir::disk::{Disk, RealDisk};
-use weir::log::repair::Plan;
+use weir::log::repair::RepairPlan;
 use weir::log::{Keep, Log, LogOptions, Lsn, RecoverySummary, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{PipelineResources, positions};
@@ -109,7 +109,7 @@ fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow:
 /// Takes results out of their log that the journal no longer produces, since records behind the checkpoint were lost:
 /// sequence numbers are positions, so all results since then are computed again. What goes is kept in side files.
 fn cut_back(options: &LogOptions, position: Lsn, config: &Config) -> anyhow::Result<()> {
-    let plan = Plan::cut_back(&RealDisk, &options.dir, position)?;
+    let plan = RepairPlan::cut_back(&RealDisk, &options.dir, position)?;
     if !plan.is_empty() {
         let side_dir = config.node.data_dir.join("damaged");
         plan.apply(&RealDisk, options.name, &side_dir)?;

@@ -1,6 +1,6 @@
 //! Cutting damage out of a log's files, on request only: what cannot be read becomes a hole, and positions stay.
 //!
-//! A [`Plan`] says what would be done and changes nothing. Applying it keeps the damaged bytes in side files first; then
+//! A [`RepairPlan`] says what would be done and changes nothing. Applying it keeps the damaged bytes in side files first; then
 //! each segment that changes is written anew beside the old one, synced and renamed, oldest first. A crash leaves
 //! segments that are as they were or as they will be, and a new plan finishes. The log must not be open.
 
@@ -80,7 +80,7 @@ struct Rewrite {
 
 /// What a repair of one log would do.
 #[derive(Debug)]
-pub struct Plan {
+pub struct RepairPlan {
     dir: PathBuf,
     cuts: Vec<Cut>,
     /// Segment files that go, newest first, before any is written anew.
@@ -88,10 +88,10 @@ pub struct Plan {
     rewrites: Vec<Rewrite>,
 }
 
-impl Plan {
+impl RepairPlan {
     /// Looks for damage in the log of `dir`. `known_synced`: a position that a checkpoint says was synced; without one,
     /// records missing at the very end cannot be told from records that never were. Writes nothing.
-    pub fn new(disk: &dyn Disk, dir: &Path, known_synced: Option<Lsn>) -> Result<Plan, LogError> {
+    pub fn new(disk: &dyn Disk, dir: &Path, known_synced: Option<Lsn>) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
         let files = match inspect::list_segments(disk, dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -100,7 +100,7 @@ impl Plan {
         let planner = Planner { disk, dir, name, known_synced, files: &files };
         let (mut cuts, mut rewrites) = (Vec::new(), Vec::new());
         planner.plan(&mut cuts, &mut rewrites)?;
-        Ok(Plan { dir: dir.to_path_buf(), cuts, removals: Vec::new(), rewrites })
+        Ok(RepairPlan { dir: dir.to_path_buf(), cuts, removals: Vec::new(), rewrites })
     }
 
     /// Whether there is nothing to repair. A torn tail is none: the next start cuts it.

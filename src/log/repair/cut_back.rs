@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Cut, Plan, Rewrite, missing};
+use super::{Cut, RepairPlan, Rewrite, missing};
 use crate::disk::Disk;
 use crate::log::batch::BatchHeader;
 use crate::log::checksum::crc32c;
@@ -19,14 +19,14 @@ struct End {
     batch: Option<Vec<u8>>,
 }
 
-impl Plan {
+impl RepairPlan {
     /// What takes every record at or behind `position` out of the log of `dir`: for results that the journal produces
     /// anew, and differently, since records of it were lost. Where the log begins behind
     /// `position`, it is emptied and goes on from where it begins. A log that cannot be read up to
     /// `position` is left alone: opening it says what is wrong. Writes nothing.
-    pub fn cut_back(disk: &dyn Disk, dir: &Path, position: Lsn) -> Result<Plan, LogError> {
+    pub fn cut_back(disk: &dyn Disk, dir: &Path, position: Lsn) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
-        let mut plan = Plan { dir: dir.to_path_buf(), cuts: Vec::new(), removals: Vec::new(), rewrites: Vec::new() };
+        let mut plan = RepairPlan { dir: dir.to_path_buf(), cuts: Vec::new(), removals: Vec::new(), rewrites: Vec::new() };
         let files = match inspect::list_segments(disk, dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(plan),
             listed => listed.map_err(LogError::io(&name, "list its segments"))?,

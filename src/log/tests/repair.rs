@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::repair::Plan;
+use crate::log::repair::RepairPlan;
 use crate::log::segment::file_name;
 
 /// One batch of a log that was whole.
@@ -146,7 +146,7 @@ fn side_dir() -> PathBuf {
 }
 
 fn repair(disk: &SimDisk, synced: Option<Lsn>) -> Result<(), LogError> {
-    let plan = Plan::new(disk, dir(), synced)?;
+    let plan = RepairPlan::new(disk, dir(), synced)?;
     let cut: Vec<_> = plan
         .cuts()
         .iter()
@@ -207,7 +207,7 @@ fn check(counts: &[u64], accidents: &[Accident], part: Option<prop::sample::Inde
     let readable = damage(&disk, accidents);
     let whole: Vec<Seen> = undamaged(&disk, &known, &readable).into_iter().map(|known| known.batch.clone()).collect();
     repair(&disk, synced).unwrap();
-    assert!(Plan::new(&disk, dir(), synced).unwrap().is_empty(), "nothing is left to repair");
+    assert!(RepairPlan::new(&disk, dir(), synced).unwrap().is_empty(), "nothing is left to repair");
     assert!(!verify_dir(&disk, dir()).unwrap().is_damaged());
     let found = read_all(&disk);
     for batch in &whole {
@@ -282,7 +282,7 @@ fn a_damaged_segment_header_loses_no_record() {
         let (disk, known, files) = sixty();
         disk.flip_bit(&dir().join(&files[1]), bit / 8, (bit % 8) as u8).unwrap();
         assert!(check_open(&disk, None).is_err());
-        let plan = Plan::new(&disk, dir(), None).unwrap();
+        let plan = RepairPlan::new(&disk, dir(), None).unwrap();
         assert_eq!(plan.cuts().iter().map(|cut| cut.lost()).sum::<u64>(), 0);
         repair(&disk, None).unwrap();
         assert!(read_all(&disk).iter().eq(known.iter().map(|known| &known.batch)), "bit {bit}");
@@ -296,7 +296,7 @@ fn a_plan_changes_nothing_and_says_what_is_lost() {
     let hit = &known[17];
     disk.flip_bit(&hit.file, hit.offset + 50, 3).unwrap();
     let operations = disk.operations();
-    let plan = Plan::new(&disk, dir(), Some(Lsn(60))).unwrap();
+    let plan = RepairPlan::new(&disk, dir(), Some(Lsn(60))).unwrap();
     assert_eq!(disk.operations(), operations);
     let [cut] = plan.cuts() else { panic!("{plan:?}") };
     assert_eq!((cut.first, cut.end, cut.lost(), cut.may_be_more), (Lsn(17), Lsn(18), 1, false));
@@ -398,7 +398,7 @@ fn side_files_are_never_overwritten() {
     ];
     expected.sort();
     assert_eq!(kept, expected);
-    assert!(Plan::new(&disk, dir(), None).unwrap().is_empty());
+    assert!(RepairPlan::new(&disk, dir(), None).unwrap().is_empty());
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn a_newer_format_is_not_repaired() {
     let crc = crate::log::checksum::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
     file.write_all_at(&header, 0).unwrap();
-    assert!(matches!(Plan::new(&disk, dir(), None), Err(LogError::NewerFormat { .. })));
+    assert!(matches!(RepairPlan::new(&disk, dir(), None), Err(LogError::NewerFormat { .. })));
 }
 
 #[test]
@@ -420,10 +420,10 @@ fn a_log_is_cut_back_to_any_position() {
     for position in 0..=60 {
         let counts = [4; 15];
         let (disk, _) = written(&counts);
-        Plan::cut_back(&disk, dir(), Lsn(position)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+        RepairPlan::cut_back(&disk, dir(), Lsn(position)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
         let left: Vec<Vec<u8>> = read_all(&disk).into_iter().flat_map(|batch| batch.records).collect();
         assert!(left.iter().eq((0..position).map(record).collect::<Vec<_>>().iter()), "cut at {position}");
-        assert!(Plan::cut_back(&disk, dir(), Lsn(position)).unwrap().is_empty());
+        assert!(RepairPlan::cut_back(&disk, dir(), Lsn(position)).unwrap().is_empty());
         let (log, recovery) = open(&disk, small(), position).unwrap();
         assert_eq!(recovery.end, Lsn(position));
         append(&log, position..position + 20);
@@ -435,15 +435,15 @@ fn a_log_is_cut_back_to_any_position() {
 fn an_interrupted_cut_leaves_what_lies_before_the_position() {
     let (disk, _) = written(&[4; 15]);
     let before = disk.operations();
-    Plan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+    RepairPlan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
     for operation in 1..=disk.operations() - before {
         let (disk, _) = written(&[4; 15]);
         disk.cut_power_at(Some(operation));
-        let plan = Plan::cut_back(&disk, dir(), Lsn(17)).unwrap();
+        let plan = RepairPlan::cut_back(&disk, dir(), Lsn(17)).unwrap();
         assert!(plan.apply(&disk, "windows", &side_dir()).is_err());
         let disk = disk.crash(operation);
         assert!(check_open(&disk, Some(Lsn(17))).is_ok());
-        Plan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+        RepairPlan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
         let (log, recovery) = open(&disk, small(), 17).unwrap();
         assert_eq!((recovery.end, check_records(&log, 0)), (Lsn(17), 17));
     }
