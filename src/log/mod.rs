@@ -42,7 +42,7 @@ pub use handle::Log;
 pub use options::{Keep, LogOptions, LogStats, RecoverySummary, Retention, SegmentSummary, SyncPolicy};
 pub use reader::Reader;
 pub use records::{RecordIter, Records};
-pub use verify::{DirectoryReader, Problem, ProblemKind, SegmentReport, VerifyReport, verify_dir};
+pub use verify::{DirectoryReader, LogProblem, LogProblemKind, SegmentReport, VerifyReport, verify_dir};
 
 /// Position of a record: the count of records appended before it in the log's whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -18,13 +18,13 @@ pub struct VerifyReport {
     /// Segments, oldest first, as far as each can be read.
     pub segments: Vec<SegmentReport>,
     /// What is wrong, in the order of the files.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<LogProblem>,
 }
 
 impl VerifyReport {
     /// Whether synced records are lost, or the files are of a newer format: weir would refuse to start.
     pub fn is_damaged(&self) -> bool {
-        self.problems.iter().any(|problem| problem.kind != ProblemKind::TornTail)
+        self.problems.iter().any(|problem| problem.kind != LogProblemKind::TornTail)
     }
 }
 
@@ -52,20 +52,20 @@ impl SegmentReport {
 
 /// Something wrong in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct LogProblem {
     /// The file.
     pub file: PathBuf,
     /// Byte offset.
     pub offset: u64,
     /// What kind.
-    pub kind: ProblemKind,
+    pub kind: LogProblemKind,
     /// A sentence for a person.
     pub text: String,
 }
 
 /// What a problem means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProblemKind {
+pub enum LogProblemKind {
     /// An interrupted write that was never acknowledged: cut at the next start, nothing is lost.
     TornTail,
     /// Synced records are lost: weir refuses to start.
@@ -74,7 +74,7 @@ pub enum ProblemKind {
     NewerFormat,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for LogProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -155,7 +155,7 @@ fn scanner(handle: &Arc<dyn DiskFile>, file: &SegmentFile, header: &SegmentHeade
     SegmentScanner::new(Arc::clone(handle), header.seed(), start, header.arrival_before_ms, file.bytes)
 }
 
-fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Problem {
+fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> LogProblem {
     match fault {
         SegmentFault::Version(version) => problem_of(&newer(&file.path, version)),
         SegmentFault::Unreadable if is_last && is_unfinished(file) => torn(file, 0),
@@ -163,7 +163,7 @@ fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Pro
     }
 }
 
-fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Option<&SegmentFile>) -> Option<Problem> {
+fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Option<&SegmentFile>) -> Option<LogProblem> {
     let successor = next.map(|next| next.first);
     let fault = found.fault.clone().or_else(|| short_of(segment, successor))?;
     Some(match classify(&file.path, &fault, found.proof.as_ref(), successor, Lsn(0)) {
@@ -173,25 +173,25 @@ fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Optio
     })
 }
 
-fn torn(file: &SegmentFile, offset: u64) -> Problem {
+fn torn(file: &SegmentFile, offset: u64) -> LogProblem {
     let text = format!(
         "{}: {} bytes from byte {offset} on are an interrupted write that was never acknowledged; the next start cuts them",
         file.path.display(),
         file.bytes.saturating_sub(offset),
     );
-    Problem { file: file.path.clone(), offset, kind: ProblemKind::TornTail, text }
+    LogProblem { file: file.path.clone(), offset, kind: LogProblemKind::TornTail, text }
 }
 
-fn problem_of(error: &LogError) -> Problem {
+fn problem_of(error: &LogError) -> LogProblem {
     let text = error.to_string();
     match error {
         LogError::Damaged(damage) => {
-            Problem { file: damage.file.clone(), offset: damage.offset, kind: ProblemKind::Damage, text }
+            LogProblem { file: damage.file.clone(), offset: damage.offset, kind: LogProblemKind::Damage, text }
         }
         LogError::NewerFormat { file, .. } => {
-            Problem { file: file.clone(), offset: 0, kind: ProblemKind::NewerFormat, text }
+            LogProblem { file: file.clone(), offset: 0, kind: LogProblemKind::NewerFormat, text }
         }
-        _ => Problem { file: PathBuf::new(), offset: 0, kind: ProblemKind::Damage, text },
+        _ => LogProblem { file: PathBuf::new(), offset: 0, kind: LogProblemKind::Damage, text },
     }
 }
 
