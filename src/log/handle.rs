@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::driver::Driver;
-use super::meters::Meters;
+use super::meters::LogMeters;
 use super::queue::CommitQueue;
 use super::reader::Reader;
 use super::recovery;
@@ -242,7 +242,7 @@ fn recover(
         lost_until: recovered.lost_until.filter(|end| *end > known_synced),
         last_arrival_ms: recovered.arrival_ms,
     };
-    let meters = Meters::new(options.name);
+    let meters = LogMeters::new(options.name);
     meters.tail_cut(recovered.torn_bytes);
     let shared = Arc::new(LogState::new(disk, options, &mut recovered));
     let mut writer = LogWriter::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::active::{self, ActiveSegment};
 use super::batch::{HEADER_BYTES, BatchHeader};
 use super::checksum::crc32c;
-use super::meters::Meters;
+use super::meters::LogMeters;
 use super::queue::{PendingBatch, CommitQueue};
 use super::retention::next_to_free;
 use super::segment::{self, Predecessor, Segment, SegmentHeader};
@@ -79,7 +79,7 @@ impl StepError {
 pub(super) struct LogWriter {
     shared: Arc<LogState>,
     clock: Arc<dyn Clock>,
-    meters: Meters,
+    meters: LogMeters,
     active: ActiveSegment,
     arrival_ms: Option<i64>,
     /// One past the last record written.
@@ -102,7 +102,7 @@ impl LogWriter {
     pub(super) fn new(
         shared: Arc<LogState>,
         clock: Arc<dyn Clock>,
-        meters: Meters,
+        meters: LogMeters,
         active: ActiveSegment,
         arrival_ms: Option<i64>,
     ) -> LogWriter {
