@@ -76,7 +76,7 @@ fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
 }
 
 /// A segment file with its header; the header is `None` for a last segment whose creation was interrupted.
-struct OpenSegment {
+struct FoundSegment {
     file: Arc<dyn DiskFile>,
     header: Option<SegmentHeader>,
 }
@@ -111,7 +111,7 @@ impl LogRecovery<'_> {
         Ok(RecoveredLog { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
     }
 
-    fn open_all(&self) -> Result<Vec<OpenSegment>, LogError> {
+    fn open_all(&self) -> Result<Vec<FoundSegment>, LogError> {
         let mut opened = Vec::with_capacity(self.files.len());
         for (index, segment_file) in self.files.iter().enumerate() {
             let is_last = index + 1 == self.files.len();
@@ -128,7 +128,7 @@ impl LogRecovery<'_> {
             if let Some(damage) = header.and_then(|header| check_link(segment_file, &header, before)) {
                 return Err(damage.into());
             }
-            opened.push(OpenSegment { file, header });
+            opened.push(FoundSegment { file, header });
         }
         Ok(opened)
     }
@@ -137,7 +137,7 @@ impl LogRecovery<'_> {
     fn unread(
         &self,
         index: usize,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
         next: &SegmentHeader,
     ) -> Result<Segment, LogError> {
@@ -156,7 +156,7 @@ impl LogRecovery<'_> {
     fn check(
         &self,
         index: usize,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
     ) -> Result<(Segment, u64, Option<Lsn>), LogError> {
         let file = &self.files[index];
@@ -179,7 +179,7 @@ impl LogRecovery<'_> {
         Ok((segment, torn_bytes, lost_until))
     }
 
-    fn cut(&self, file: &SegmentFile, open: &OpenSegment, segment: &Segment) -> Result<u64, LogError> {
+    fn cut(&self, file: &SegmentFile, open: &FoundSegment, segment: &Segment) -> Result<u64, LogError> {
         let len = if defects::is(Defect::KeepTornTail) { file.bytes } else { segment.bytes };
         open.file.set_len(len).map_err(self.io("cut a torn tail"))?;
         let bytes = file.bytes.saturating_sub(segment.bytes);
@@ -194,7 +194,7 @@ impl LogRecovery<'_> {
     /// it takes for written and that are not on the disk: they read well, and a sync alone would not save them.
     fn write_again(
         &self,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
         segment: &Segment,
         synced_below: Option<Lsn>,
@@ -229,7 +229,7 @@ impl LogRecovery<'_> {
     /// Where the batch that holds `position` begins; the end of the segment where none does.
     fn offset_of(
         &self,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
         segment: &Segment,
         position: Lsn,
@@ -247,7 +247,7 @@ impl LogRecovery<'_> {
 
     fn finish(
         &self,
-        opened: &[OpenSegment],
+        opened: &[FoundSegment],
         mut segments: VecDeque<Segment>,
         mut torn_bytes: u64,
     ) -> Result<RecoveredLog, LogError> {
@@ -305,7 +305,7 @@ impl LogRecovery<'_> {
         }
     }
 
-    fn scanner(&self, open: &OpenSegment, header: &SegmentHeader, limit: u64) -> SegmentScanner {
+    fn scanner(&self, open: &FoundSegment, header: &SegmentHeader, limit: u64) -> SegmentScanner {
         let start = (header.first, HEADER_BYTES as u64);
         SegmentScanner::new(Arc::clone(&open.file), header.seed(), start, header.arrival_before_ms, limit)
     }
