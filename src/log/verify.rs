@@ -98,11 +98,11 @@ pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError>
 }
 
 /// A segment file with its present length.
-type Listed = (SegmentFile, Arc<dyn DiskFile>);
+type ListedSegment = (SegmentFile, Arc<dyn DiskFile>);
 
 /// Opens a segment of a list. A running weir goes on meanwhile: a segment may have grown, and those at the front that
 /// nobody has begun to read may have been freed (`None`).
-fn open_listed(disk: &dyn Disk, listed: &SegmentFile, has_begun: bool, name: &str) -> Result<Option<Listed>, LogError> {
+fn open_listed(disk: &dyn Disk, listed: &SegmentFile, has_begun: bool, name: &str) -> Result<Option<ListedSegment>, LogError> {
     let io = LogError::io(name, "read a segment");
     let handle = match disk.open_read(&listed.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && has_begun => {

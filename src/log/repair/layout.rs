@@ -65,7 +65,7 @@ pub(super) struct Bounds {
 }
 
 /// What a step of the scan found.
-enum Found {
+enum NextBatch {
     Batch(BatchHeader),
     End,
     Fault(ScanFault),
@@ -92,14 +92,14 @@ pub(super) fn lay_out(
     let mut last = None;
     let (fault, proven) = loop {
         match next(scanner, bounds.until).map_err(&io)? {
-            Found::Batch(header) => {
+            NextBatch::Batch(header) => {
                 last = Some(place);
                 scanner.skip(&header);
                 place = Place { offset: scanner.offset(), first: header.end(), arrival_ms: scanner.arrival_ms() };
             }
-            Found::End => break (None, bounds.known_synced),
-            Found::Fault(ScanFault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
-            Found::Fault(fault) => {
+            NextBatch::End => break (None, bounds.known_synced),
+            NextBatch::Fault(ScanFault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
+            NextBatch::Fault(fault) => {
                 let proven = proven_end(scanner, &fault, bounds).map_err(&io)?;
                 if proven.is_none() && bounds.until.is_none() {
                     // An interrupted write that was never synced: the next start cuts it.
@@ -120,18 +120,18 @@ pub(super) fn lay_out(
     Ok(layout)
 }
 
-fn next(scanner: &mut SegmentScanner, until: Option<Lsn>) -> io::Result<Found> {
+fn next(scanner: &mut SegmentScanner, until: Option<Lsn>) -> io::Result<NextBatch> {
     let header = match scanner.header()? {
         Ok(Some(header)) => header,
-        Ok(None) => return Ok(Found::End),
-        Err(fault) => return Ok(Found::Fault(fault)),
+        Ok(None) => return Ok(NextBatch::End),
+        Err(fault) => return Ok(NextBatch::Fault(fault)),
     };
     if until.is_some_and(|until| header.end() > until) {
-        return Ok(Found::Fault(scanner.fault("the segment holds records of the next", FaultKind::Impossible)));
+        return Ok(NextBatch::Fault(scanner.fault("the segment holds records of the next", FaultKind::Impossible)));
     }
     Ok(match scanner.check_body(&header)? {
-        Ok(()) => Found::Batch(header),
-        Err(fault) => Found::Fault(fault),
+        Ok(()) => NextBatch::Batch(header),
+        Err(fault) => NextBatch::Fault(fault),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::log::segment::file_name;
 
 /// One batch of a log that was whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
+struct KnownBatch {
     file: PathBuf,
     offset: u64,
     batch: Seen,
@@ -72,7 +72,7 @@ fn small() -> LogOptions {
 }
 
 /// A closed log of batches with these numbers of records, on a disk of its own.
-fn written(counts: &[u64]) -> (SimDisk, Vec<Known>) {
+fn written(counts: &[u64]) -> (SimDisk, Vec<KnownBatch>) {
     let disk = SimDisk::new();
     let clock = TestClock::at(0);
     let (log, _) = Log::open_inline(Arc::new(disk.clone()), clock.clone(), small(), Lsn(0), Lsn(0)).unwrap();
@@ -92,7 +92,7 @@ fn written(counts: &[u64]) -> (SimDisk, Vec<Known>) {
         while offset < segment.bytes {
             let batch = reader.next_batch().unwrap().unwrap();
             let bytes = content[offset as usize..(offset + batch.disk_bytes()) as usize].to_vec();
-            known.push(Known { file: file.clone(), offset, batch: Seen::of(&batch), bytes });
+            known.push(KnownBatch { file: file.clone(), offset, batch: Seen::of(&batch), bytes });
             offset += batch.disk_bytes();
         }
     }
@@ -132,8 +132,8 @@ fn damage(disk: &SimDisk, accidents: &[Accident]) -> Vec<PathBuf> {
 }
 
 /// The batches that no accident has touched.
-fn undamaged<'a>(disk: &SimDisk, known: &'a [Known], readable: &[PathBuf]) -> Vec<&'a Known> {
-    let is_whole = |batch: &&Known| {
+fn undamaged<'a>(disk: &SimDisk, known: &'a [KnownBatch], readable: &[PathBuf]) -> Vec<&'a KnownBatch> {
+    let is_whole = |batch: &&KnownBatch| {
         let content = read_file(disk, &batch.file).unwrap_or_default();
         let at = batch.offset as usize;
         readable.contains(&batch.file) && content.get(at..at + batch.bytes.len()) == Some(batch.bytes.as_slice())
@@ -269,7 +269,7 @@ proptest! {
 }
 
 /// A closed log of 60 batches with one record each, and its segment files.
-fn sixty() -> (SimDisk, Vec<Known>, Vec<String>) {
+fn sixty() -> (SimDisk, Vec<KnownBatch>, Vec<String>) {
     let (disk, known) = written(&[1; 60]);
     let files = segment_files(&disk);
     assert!(files.len() > 3, "{files:?}");
