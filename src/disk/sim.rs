@@ -17,8 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
-use self::medium::{Medium, NameChange, MediumState, not_found, power_cut};
-use self::tear::{UnsyncedChange, FileState};
+use self::medium::{Medium, MediumState, NameChange, not_found, power_cut};
+use self::tear::{FileState, UnsyncedChange};
 use super::{Disk, DiskEntry, DiskFile, directory_of};
 use crate::random::Random;
 use crate::sync::wait;

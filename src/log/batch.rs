@@ -120,7 +120,7 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// One batch as read back.
 pub struct Batch {
     header: BatchHeader,
-    /// BatchHeader and body, as on disk; of a hole the header alone.
+    /// Header and body, as on disk; of a hole the header alone.
     bytes: Vec<u8>,
 }
 

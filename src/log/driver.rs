@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::queue::CommitQueue;
 use super::shared::LogState;
-use super::writer::{NextWork, LogWriter};
+use super::writer::{LogWriter, NextWork};
 use crate::sync::{lock, wait, wait_timeout};
 
 /// Keeps the writer going as long as a handle of the log lives.

@@ -110,7 +110,7 @@ impl Log {
         }
     }
 
-    /// Ready when an append may succeed or the log has failed: then try again. PendingBatch registers the task until room
+    /// Ready when an append may succeed or the log has failed: then try again. Pending registers the task until room
     /// returns.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut queue = lock(&self.shared.queue);
@@ -120,7 +120,7 @@ impl Log {
         if !queue.wait_for_room(context.waker()) {
             context.waker().wake_by_ref();
         }
-        Poll::PendingBatch
+        Poll::Pending
     }
 
     /// Everything below this position is synced.

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Lsn;
-use super::batch::{FORMAT_VERSION, BatchHeader};
+use super::batch::{BatchHeader, FORMAT_VERSION};
 use super::error::{Damage, LogError};
-use super::scan::{ScanFault, FaultKind};
+use super::scan::{FaultKind, ScanFault};
 use super::segment::{self, HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile};

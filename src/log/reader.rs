@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::inspect::newer;
-use super::scan::{ScanFault, FaultKind, SegmentScanner};
+use super::scan::{FaultKind, ScanFault, SegmentScanner};
 use super::segment::index_interval_bytes;
 use super::shared::LogState;
 use super::{Batch, Damage, LogError, Lsn};

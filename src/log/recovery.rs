@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::active::{self, ActiveSegment};
 use super::error::{Damage, LogError};
 use super::inspect::{
-    SegmentFile, FaultClass, check_link, damaged_header, is_unfinished, classify, list_segments, newer, read_header, short_of,
+    FaultClass, SegmentFile, check_link, classify, damaged_header, is_unfinished, list_segments, newer, read_header,
+    short_of,
 };
 use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};

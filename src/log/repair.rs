@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active;
-use super::batch::{HEADER_BYTES as BATCH_HEADER_BYTES, BatchHeader};
+use super::batch::{BatchHeader, HEADER_BYTES as BATCH_HEADER_BYTES};
 use super::inspect::{self, SegmentFile, check_link, is_unfinished, newer, read_header};
 use super::scan::SegmentScanner;
 use super::segment::{self, HEADER_BYTES, Predecessor, SegmentFault, SegmentHeader};
@@ -130,7 +130,7 @@ impl Placed {
 
 /// A segment file, and what its header says where that can be believed.
 #[derive(Debug)]
-struct Opened {
+struct OpenedSegment {
     handle: Arc<dyn DiskFile>,
     header: Option<SegmentHeader>,
 }
@@ -176,7 +176,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn open(&self, file: &SegmentFile) -> Result<Opened, LogError> {
+    fn open(&self, file: &SegmentFile) -> Result<OpenedSegment, LogError> {
         let io = LogError::io(&self.name, "read a segment");
         let handle = self.disk.open_read(&file.path).map_err(&io)?;
         let header = match read_header(&*handle).map_err(&io)? {
@@ -184,7 +184,7 @@ impl Planner<'_> {
             Err(SegmentFault::Version(version)) => return Err(newer(&file.path, version)),
             Err(SegmentFault::Unreadable) => None,
         };
-        Ok(Opened { handle, header: header.filter(|header| header.first == file.first) })
+        Ok(OpenedSegment { handle, header: header.filter(|header| header.first == file.first) })
     }
 
     /// No segment file is left, and a checkpoint needs none of what was in them.
@@ -267,9 +267,9 @@ impl Planner<'_> {
     fn segment(
         &self,
         file: &SegmentFile,
-        open: &Opened,
+        open: &OpenedSegment,
         before: Option<Placed>,
-        next: Option<(Lsn, &Opened)>,
+        next: Option<(Lsn, &OpenedSegment)>,
         cuts: &mut Vec<Cut>,
         rewrites: &mut Vec<Rewrite>,
     ) -> Result<(Placed, Option<Predecessor>), LogError> {
@@ -317,7 +317,7 @@ impl Planner<'_> {
     }
 
     /// The segment's header as it will be.
-    fn header(&self, file: &SegmentFile, open: &Opened, before: Option<Placed>) -> Result<PlannedHeader, LogError> {
+    fn header(&self, file: &SegmentFile, open: &OpenedSegment, before: Option<Placed>) -> Result<PlannedHeader, LogError> {
         let placed = before.map(|before| SegmentFile {
             first: before.first,
             path: segment::path(self.dir, before.first),
@@ -355,7 +355,7 @@ fn missing(path: &Path, first: Lsn, end: Lsn, what: &str) -> Cut {
     }
 }
 
-fn header_cut(file: &SegmentFile, open: &Opened) -> Cut {
+fn header_cut(file: &SegmentFile, open: &OpenedSegment) -> Cut {
     let what = match open.header {
         Some(_) => "its header does not name the segment before it",
         None => "its header cannot be read",

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::batch::{FORMAT_VERSION, HEADER_BYTES, BatchHeader, HeaderFault, MAGIC};
+use super::batch::{BatchHeader, FORMAT_VERSION, HEADER_BYTES, HeaderFault, MAGIC};
 use super::checksum::crc32c;
 use super::records::holds_exactly;
 use super::segment::Segment;

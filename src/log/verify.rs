@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::inspect::{self, SegmentFile, FaultClass, check_link, damaged_header, is_unfinished, classify, newer, short_of};
+use super::inspect::{
+    self, FaultClass, SegmentFile, check_link, classify, damaged_header, is_unfinished, newer, short_of,
+};
 use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use super::{Batch, LogError, Lsn, SegmentSummary};
@@ -102,7 +104,12 @@ type ListedSegment = (SegmentFile, Arc<dyn DiskFile>);
 
 /// Opens a segment of a list. A running weir goes on meanwhile: a segment may have grown, and those at the front that
 /// nobody has begun to read may have been freed (`None`).
-fn open_listed(disk: &dyn Disk, listed: &SegmentFile, has_begun: bool, name: &str) -> Result<Option<ListedSegment>, LogError> {
+fn open_listed(
+    disk: &dyn Disk,
+    listed: &SegmentFile,
+    has_begun: bool,
+    name: &str,
+) -> Result<Option<ListedSegment>, LogError> {
     let io = LogError::io(name, "read a segment");
     let handle = match disk.open_read(&listed.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && has_begun => {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::active::{self, ActiveSegment};
-use super::batch::{HEADER_BYTES, BatchHeader};
+use super::batch::{BatchHeader, HEADER_BYTES};
 use super::checksum::crc32c;
 use super::meters::LogMeters;
-use super::queue::{PendingBatch, CommitQueue};
+use super::queue::{CommitQueue, PendingBatch};
 use super::retention::next_to_free;
 use super::segment::{self, Predecessor, Segment, SegmentHeader};
 use super::shared::LogState;

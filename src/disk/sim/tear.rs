@@ -51,7 +51,9 @@ impl FileState {
             match (fate, change) {
                 (0, _) => {}
                 (1, change) => change.apply(&mut self.certain),
-                (_, UnsyncedChange::Write(offset, bytes)) => tear(&mut self.certain, offset, &bytes, unit_bytes, choices),
+                (_, UnsyncedChange::Write(offset, bytes)) => {
+                    tear(&mut self.certain, offset, &bytes, unit_bytes, choices)
+                }
                 (_, resize) => {
                     if choices.below(2) == 0 {
                         resize.apply(&mut self.certain);

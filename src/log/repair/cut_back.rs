@@ -26,7 +26,8 @@ impl RepairPlan {
     /// `position` is left alone: opening it says what is wrong. Writes nothing.
     pub fn cut_back(disk: &dyn Disk, dir: &Path, position: Lsn) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
-        let mut plan = RepairPlan { dir: dir.to_path_buf(), cuts: Vec::new(), removals: Vec::new(), rewrites: Vec::new() };
+        let mut plan =
+            RepairPlan { dir: dir.to_path_buf(), cuts: Vec::new(), removals: Vec::new(), rewrites: Vec::new() };
         let files = match inspect::list_segments(disk, dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(plan),
             listed => listed.map_err(LogError::io(&name, "list its segments"))?,

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::directory_of;
-use crate::log::batch::{HEADER_BYTES, BatchHeader};
+use crate::log::batch::{BatchHeader, HEADER_BYTES};
 use crate::log::inspect::newer;
-use crate::log::scan::{ScanFault, FaultKind, SegmentScanner};
+use crate::log::scan::{FaultKind, ScanFault, SegmentScanner};
 use crate::log::{LogError, Lsn};
 
 /// Largest part of the file that one hole covers.
@@ -150,7 +150,11 @@ fn proven_end(scanner: &mut SegmentScanner, fault: &ScanFault, bounds: Bounds) -
 }
 
 /// The next batch behind a fault that is whole and leaves room for a hole.
-fn next_sound(scanner: &mut SegmentScanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, BatchHeader)>> {
+fn next_sound(
+    scanner: &mut SegmentScanner,
+    place: Place,
+    until: Option<Lsn>,
+) -> io::Result<Option<(u64, BatchHeader)>> {
     let mut from = place.offset + HEADER_BYTES as u64;
     loop {
         let found = scanner.find(from, |_, header| {

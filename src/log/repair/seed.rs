@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::DiskFile;
-use crate::log::batch::{HEADER_BYTES, BatchHeader, MAGIC, u32_at, u64_at};
+use crate::log::batch::{BatchHeader, HEADER_BYTES, MAGIC, u32_at, u64_at};
 use crate::log::checksum::{crc32c, crc32c_append};
 use crate::log::inspect::SegmentFile;
 use crate::log::records::holds_exactly;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::batch::Header;
+use crate::log::batch::BatchHeader;
 use crate::log::segment::file_name;
 use crate::log::verify::LogProblemKind;
 
@@ -111,7 +111,7 @@ fn what_recovery_finds_after_a_failed_sync_is_certain() {
 #[test]
 fn a_batch_inside_a_torn_payload_proves_nothing() {
     let (disk, log) = filled(options(), 3);
-    let forged = Header {
+    let forged = BatchHeader {
         first: Lsn(90),
         count: 1,
         body_bytes: 0,
