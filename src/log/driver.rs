@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::error::WriterError;
 use super::queue::CommitQueue;
 use super::shared::LogState;
 use super::writer::{LogWriter, NextWork};
@@ -155,7 +156,7 @@ impl Drop for RunningWriter {
     /// Tells those who wait when the writer ends by a panic.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.shared().fail("the writer thread panicked: a defect in weir");
+            self.0.shared().fail(&WriterError::Panicked);
             self.0.end();
         }
     }

@@ -317,7 +317,12 @@ impl Planner<'_> {
     }
 
     /// The segment's header as it will be.
-    fn header(&self, file: &SegmentFile, open: &OpenedSegment, before: Option<Placed>) -> Result<PlannedHeader, LogError> {
+    fn header(
+        &self,
+        file: &SegmentFile,
+        open: &OpenedSegment,
+        before: Option<Placed>,
+    ) -> Result<PlannedHeader, LogError> {
         let placed = before.map(|before| SegmentFile {
             first: before.first,
             path: segment::path(self.dir, before.first),

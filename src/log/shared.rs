@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 
+use super::error::WriterError;
 use super::queue::CommitQueue;
 use super::recovery::RecoveredLog;
 use super::segment::{self, Segments};
@@ -83,12 +84,13 @@ impl LogState {
     }
 
     /// Closes the log for good after a failure: wakes everyone, keeps the first reason.
-    pub(super) fn fail(&self, reason: &str) {
+    pub(super) fn fail(&self, error: &WriterError) {
+        let reason = error.to_string();
         let mut queue = lock(&self.queue);
         if queue.failure.is_some() {
             return;
         }
-        queue.failure = Some(reason.to_owned());
+        queue.failure = Some(reason.clone());
         let wakers = queue.abandon();
         drop(queue);
         tracing::error!(log = self.options.name, reason, "the log failed and takes nothing more");
@@ -97,7 +99,7 @@ impl LogState {
         self.wake_watchers();
         let callbacks = std::mem::take(&mut *lock(&self.on_failure));
         for callback in callbacks {
-            callback(reason.to_owned());
+            callback(reason.clone());
         }
     }
 

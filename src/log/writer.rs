@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::active::{self, ActiveSegment};
 use super::batch::{BatchHeader, HEADER_BYTES};
 use super::checksum::crc32c;
+use super::error::WriterError;
 use super::meters::LogMeters;
 use super::queue::{CommitQueue, PendingBatch};
 use super::retention::next_to_free;
@@ -57,21 +58,17 @@ pub(super) enum NextWork {
     Ended,
 }
 
-/// Why a step did not succeed.
-enum StepError {
-    /// No space: nothing was changed, the step can be tried again.
-    Full(String),
+/// Why a batch is not on disk.
+enum CommitError {
+    /// There was no space: nothing was changed, and the batch can be tried again.
+    Full(io::Error),
     /// The log can no longer be trusted.
-    Failed(String),
+    Failed(WriterError),
 }
 
-impl StepError {
-    fn of(error: &io::Error) -> StepError {
-        if is_full(error) { StepError::Full(error.to_string()) } else { StepError::Failed(error.to_string()) }
-    }
-
-    fn failed(error: io::Error) -> StepError {
-        StepError::Failed(error.to_string())
+impl From<io::Error> for CommitError {
+    fn from(error: io::Error) -> Self {
+        if is_full(&error) { CommitError::Full(error) } else { CommitError::Failed(error.into()) }
     }
 }
 
@@ -205,8 +202,8 @@ impl LogWriter {
                 synced
             }
         };
-        if let Err(reason) = done {
-            self.shared.fail(&reason);
+        if let Err(error) = done {
+            self.shared.fail(&error);
             self.ended = true;
         }
         if self.ended {
@@ -229,13 +226,13 @@ impl LogWriter {
     }
 
     /// Writes a batch and publishes it, or puts it aside where the disk is full.
-    fn commit(&mut self, mut commit: Commit) -> Result<(), String> {
+    fn commit(&mut self, mut commit: Commit) -> Result<(), WriterError> {
         let header = match self.put_on_disk(&mut commit) {
             Ok(header) => header,
-            Err(StepError::Full(reason)) => return self.stall(commit, reason),
-            Err(StepError::Failed(reason)) => {
+            Err(CommitError::Full(error)) => return self.stall(commit, error),
+            Err(CommitError::Failed(error)) => {
                 self.unsynced.append(commit.pending.wakers);
-                return Err(reason);
+                return Err(error);
             }
         };
         self.written = header.end();
@@ -254,7 +251,7 @@ impl LogWriter {
         Ok(())
     }
 
-    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<BatchHeader, StepError> {
+    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<BatchHeader, CommitError> {
         let header = match commit.sealed {
             Some(header) => header,
             None => {
@@ -288,14 +285,14 @@ impl LogWriter {
         header
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StepError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
         let ActiveSegment { file, offset, .. } = &mut self.active;
         if let Err(error) = file.write_all_at(bytes, *offset) {
             if is_full(&error) {
                 // What was written of the batch gives its space back, and no half batch stands at the end.
-                file.set_len(*offset).map_err(StepError::failed)?;
+                file.set_len(*offset).map_err(|error| CommitError::Failed(error.into()))?;
             }
-            return Err(StepError::of(&error));
+            return Err(error.into());
         }
         *offset += bytes.len() as u64;
         Ok(())
@@ -332,7 +329,7 @@ impl LogWriter {
     }
 
     /// Syncs what is written and tells those who wait for it.
-    fn sync(&mut self) -> Result<(), String> {
+    fn sync(&mut self) -> Result<(), WriterError> {
         self.sync_file()?;
         self.shared.set_durable(self.synced);
         std::mem::take(&mut self.unsynced).wake();
@@ -340,26 +337,24 @@ impl LogWriter {
         Ok(())
     }
 
-    fn sync_file(&mut self) -> Result<(), String> {
+    fn sync_file(&mut self) -> Result<(), WriterError> {
         let begun = self.clock.monotonic();
         let skips = defects::is(Defect::AcknowledgeBeforeSync) && self.shared.options.sync == SyncPolicy::EveryCommit;
         let synced = if skips { Ok(()) } else { self.active.file.sync() };
-        synced.or_else(
-            |error| if defects::is(Defect::DurableAfterFailedSync) { Ok(()) } else { Err(error.to_string()) },
-        )?;
+        synced.or_else(|error| if defects::is(Defect::DurableAfterFailedSync) { Ok(()) } else { Err(error) })?;
         self.meters.synced(self.clock.monotonic().saturating_sub(begun));
         self.synced = self.written;
         Ok(())
     }
 
     /// Closes the active segment once it is large enough, and begins the next.
-    fn rotate_if_due(&mut self) -> Result<(), StepError> {
+    fn rotate_if_due(&mut self) -> Result<(), CommitError> {
         let is_empty = self.active.first == self.written;
         if is_empty || self.active.offset < self.shared.options.segment_bytes {
             return Ok(());
         }
         if self.synced < self.written {
-            self.sync().map_err(StepError::Failed)?;
+            self.sync().map_err(CommitError::Failed)?;
         }
         let header = SegmentHeader {
             first: self.written,
@@ -367,8 +362,7 @@ impl LogWriter {
             predecessor: Some(Predecessor { first: self.active.first, bytes: self.active.offset }),
             arrival_before_ms: self.arrival_ms,
         };
-        let begun = active::create(&*self.shared.disk, &self.shared.options.dir, &header);
-        self.active = begun.map_err(|error| StepError::of(&error))?;
+        self.active = active::create(&*self.shared.disk, &self.shared.options.dir, &header)?;
         self.meters.segment_begun(segment::HEADER_BYTES);
         lock(&self.shared.segments).list.push_back(Segment::empty(header.first, header.seed()));
         self.free_segments();
@@ -376,10 +370,10 @@ impl LogWriter {
     }
 
     /// Keeps a batch that found no space until the next try. Meanwhile nothing is taken; closing ends the wait.
-    fn stall(&mut self, mut commit: Commit, reason: String) -> Result<(), String> {
+    fn stall(&mut self, mut commit: Commit, error: io::Error) -> Result<(), WriterError> {
         self.free_segments();
         if !std::mem::replace(&mut commit.has_stalled, true) {
-            tracing::warn!(log = self.shared.options.name, reason, "the disk is full: waiting for space");
+            tracing::warn!(log = self.shared.options.name, reason = %error, "the disk is full: waiting for space");
         }
         self.stalled = Some((commit, self.clock.monotonic() + FULL_RETRY));
         let mut queue = lock(&self.shared.queue);
@@ -388,7 +382,7 @@ impl LogWriter {
         drop(queue);
         self.shared.progress.notify_all();
         if is_closing {
-            return Err(format!("the disk is full and the log was closed with records unwritten: {reason}"));
+            return Err(WriterError::ClosedWhileFull(error));
         }
         Ok(())
     }
