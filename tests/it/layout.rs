@@ -16,6 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["access"],
     &["state"],
     &["pipeline"],
+    &["results"],
     &["mqtt"],
     &["http", "simulator"],
     &["commands", "app", "cli"],

@@ -5,7 +5,6 @@
 
 mod csv;
 mod errors;
-mod index;
 mod scan;
 mod windows;
 

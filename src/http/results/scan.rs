@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::output::InvalidOutput;
-use crate::http::results::index::{BLOCK_RECORDS, Entry, Index};
 use crate::log::{Batch, Log, LogError, Lsn, Reader};
+use crate::results::index::{BLOCK_RECORDS, Entry, Index};
 
 /// Records that one request looks at, at most: some tenths of a second.
 const MAX_SCANNED: u64 = 250_000;

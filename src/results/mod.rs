@@ -1,0 +1,3 @@
+//! Reads the output logs (windows, errors): pages of them, single results, and what enters them.
+
+pub(crate) mod index;
