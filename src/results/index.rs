@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 /// Records of one block. A log of 1 GiB has some thousand blocks of at most half a kilobyte here.
-pub(crate) const BLOCK_RECORDS: u64 = 4_096;
+pub(super) const BLOCK_RECORDS: u64 = 4_096;
 /// Blocks without records that are kept for a gap; a larger gap begins the index anew.
 const MAX_EMPTY_BLOCKS: u64 = 65_536;
 const WORDS: usize = BLOCK_RECORDS as usize / 64;
@@ -32,7 +32,7 @@ impl Block {
 
 /// The index of the records `first_block * BLOCK_RECORDS .. next`.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub(super) struct Index {
     blocks: VecDeque<Block>,
     first_block: u64,
     next: u64,

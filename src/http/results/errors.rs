@@ -10,10 +10,10 @@ use crate::core::output::{ErrorEntry, InvalidOutput};
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::http::results::scan::{ResultLog, ScanError, Writer};
 use crate::http::state::State;
 use crate::log::{Batch, Log, LogError, Lsn, Reader};
 use crate::results::index::Entry;
+use crate::results::scan::{ResultLog, ScanError, Writer};
 
 const PARAMETERS: &[&str] = &["reason", "device", "from", "to", "limit", "cursor", "order"];
 

@@ -5,12 +5,12 @@
 
 mod csv;
 mod errors;
-mod scan;
+
 mod windows;
 
+pub use crate::results::scan::ResultLog;
+pub(super) use crate::results::scan::{ScanError, numbered};
 pub(super) use errors::{Found, detail as error, error_seq, list as errors};
-pub use scan::ResultLog;
-pub(super) use scan::{ScanError, numbered};
 pub(super) use windows::list as windows;
 
 use tokio::sync::TryAcquireError;
@@ -21,7 +21,7 @@ use crate::http::problem::Problem;
 use crate::http::state::Shared;
 use crate::telemetry::names;
 
-use scan::{Order, Page};
+use crate::results::scan::{Order, Page};
 
 /// Reads `limit`, `cursor` and `order`, which the lists share.
 fn page(parameters: &Parameters) -> Result<Page, Problem> {

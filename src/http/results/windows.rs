@@ -8,10 +8,10 @@ use crate::core::output::{InvalidOutput, WindowResult};
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::http::results::csv;
-use crate::http::results::scan::{ResultLog, Writer};
 use crate::http::state::State;
 use crate::log::Log;
 use crate::results::index::Entry;
+use crate::results::scan::{ResultLog, Writer};
 
 const PARAMETERS: &[&str] = &["device", "metric", "from", "to", "limit", "cursor", "revisions", "order"];
 

@@ -15,7 +15,7 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Direction of a scan, by position in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Oldest first.
     Ascending,
     /// Newest first.
@@ -24,7 +24,7 @@ pub(super) enum Order {
 
 /// Which part of a log a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Direction.
     pub order: Order,
     /// Where to go on: the first position (ascending), or the position after it (descending).
@@ -39,7 +39,7 @@ pub(super) struct Page {
 
 /// Why a scan gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::http) enum ScanError {
+pub(crate) enum ScanError {
     /// The log could not be read.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -67,7 +67,7 @@ struct Indexer {
 }
 
 /// What the entries of an answer look like, written one after the other.
-pub(super) trait Writer {
+pub(crate) trait Writer {
     /// Writes the record if the request asks for it, and says whether it did.
     fn write(&mut self, seq: u64, record: &[u8]) -> Result<bool, InvalidOutput>;
     /// Bytes written so far.
@@ -76,13 +76,13 @@ pub(super) trait Writer {
 
 impl ResultLog {
     /// Wraps `log`; `entry` reads what the index needs of a record.
-    pub(super) fn new(log: Log, entry: fn(&[u8]) -> Result<Entry, InvalidOutput>) -> Self {
+    pub(crate) fn new(log: Log, entry: fn(&[u8]) -> Result<Entry, InvalidOutput>) -> Self {
         Self { log, entry, indexer: Mutex::default() }
     }
 
     /// Adds up to `max_records` further records to the index; `true` when it covers all that was readable at the
     /// call.
-    pub(in crate::http) fn index(&self, max_records: u64) -> Result<bool, ScanError> {
+    pub(crate) fn index(&self, max_records: u64) -> Result<bool, ScanError> {
         let end = self.log.readable().0;
         let mut added = 0;
         loop {
@@ -114,7 +114,7 @@ impl ResultLog {
 
     /// Writes one page and returns where to go on, if there may be more. `newest_only` leaves out records that a
     /// later one corrects.
-    pub(super) fn scan(
+    pub(crate) fn scan(
         &self,
         page: &Page,
         newest_only: bool,
@@ -233,6 +233,6 @@ impl Scan<'_> {
 }
 
 /// The records of a batch with their positions, which are their sequence numbers.
-pub(in crate::http) fn numbered(batch: &Batch) -> impl Iterator<Item = (u64, &[u8])> {
+pub(crate) fn numbered(batch: &Batch) -> impl Iterator<Item = (u64, &[u8])> {
     (batch.first().0..).zip(batch.records())
 }
