@@ -32,10 +32,10 @@ use tokio_util::task::TaskTracker;
 
 use weir::config::{Config, LogFormat};
 use weir::disk::lock::DirectoryLock;
-use weir::http::live::Live;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
+use weir::results::follow::Live;
 use weir::simulator::Progress;
 use weir::telemetry;
 

@@ -17,13 +17,13 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{RealDisk, replace_file};
 use weir::http;
-use weir::http::live::Live;
 use weir::log::{Log, LogError, Lsn};
 use weir::mqtt;
 use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::pipeline::start::{Runner, prepare};
+use weir::results::follow::Live;
 use weir::simulator::Progress;
 use weir::telemetry::logging::Filter;
 

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::access::http_access::HttpAccess;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::live::Live;
 use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
 use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::results::follow::Live;
 use crate::tls::Endpoint;
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::tokens::Role;
 use crate::http::auth::Sender;
-use crate::http::live::{Event, Kind};
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::http::state::{MAX_STREAMS, State};
+use crate::results::follow::{Event, Kind};
 use crate::telemetry::names;
 
 /// Proxies cut connections that are silent for a minute.

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use crate::core::output::ErrorEntry;
 use crate::core::reason::Reason;
 use crate::core::record::{self, Decoder, Record, ReplayItems};
-use crate::http::live::Live;
 use crate::http::problem::Problem;
 use crate::http::replay::claims::Claim;
 use crate::http::replay::{Outcome, Refusal};
 use crate::http::results::{Found, ScanError};
 use crate::log::{AppendError, Log, LogError, Lsn, Records};
+use crate::results::follow::Live;
 
 /// One append to the journal is closed at this size; with the largest record added it fits a batch, whatever
 /// `journal.commit_max_bytes`.

@@ -8,8 +8,7 @@ mod errors;
 
 mod windows;
 
-pub use crate::results::scan::ResultLog;
-pub(super) use crate::results::scan::{ScanError, numbered};
+pub(super) use crate::results::scan::ScanError;
 pub(super) use errors::{Found, detail as error, error_seq, list as errors};
 pub(super) use windows::list as windows;
 

@@ -10,7 +10,6 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::live::Live;
 use super::router::router;
 use super::source::{Check, Door, Queries, Recovered, Source};
 use super::{Parts, State};
@@ -24,6 +23,7 @@ use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::pipeline::handle::SavepointRefused;
 use crate::pipeline::handle::{CheckpointInfo, Status, Unavailable};
+use crate::results::follow::Live;
 use crate::state::savepoint::{Kind, SavepointInfo};
 use crate::telemetry::recorder;
 

@@ -9,8 +9,8 @@ use std::task::{Wake, Waker};
 use tokio::sync::broadcast;
 
 use crate::core::output::{ErrorEntry, InvalidOutput, WindowResult};
-use crate::http::results::{ResultLog, numbered};
 use crate::log::{Log, Lsn, Reader};
+use crate::results::scan::{ResultLog, numbered};
 
 /// Events that wait for the slowest stream; what falls behind further is missed.
 const EVENTS_KEPT: usize = 8_192;
@@ -42,8 +42,8 @@ pub struct Event {
 /// Both result logs and what follows them.
 #[derive(Debug)]
 pub struct Live {
-    pub(super) windows: ResultLog,
-    pub(super) errors: ResultLog,
+    pub(crate) windows: ResultLog,
+    pub(crate) errors: ResultLog,
     sender: broadcast::Sender<Arc<Event>>,
     /// Where the first of the present streams wants events from; `None` without streams.
     begin: Mutex<Option<Positions>>,
