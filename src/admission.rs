@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+
+use crate::sync::lock;
 
 /// Connections that the system keeps until they are accepted; it may allow fewer (net.core.somaxconn). With the usual 128 a
 /// fleet that comes back at once overflows them, and each client beyond tries again after a second, then three, then seven.
@@ -65,7 +67,7 @@ impl WaitingRoom {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// Takes a place; `None` where all are taken by guests that came just now.
@@ -145,7 +147,7 @@ impl PerAddress {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 
     /// Counts one more; `None` where the address has as many as it may.

@@ -28,3 +28,4 @@ pub mod disk;
 pub mod core;
 
 pub mod defects;
+pub mod sync;

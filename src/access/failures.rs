@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 
 use crate::admission::{Ticket, WaitingRoom, network};
+use crate::sync::lock;
 use crate::telemetry::names;
 
 /// Addresses remembered at most; the one whose last failure is longest ago goes first.
@@ -76,7 +77,7 @@ fn key(address: Option<IpAddr>) -> IpAddr {
 
 impl Failures {
     fn lock(&self) -> MutexGuard<'_, Addresses> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.addresses)
     }
 
     /// Whether so many clients of this address failed that others go first.

@@ -1,7 +1,7 @@
 //! The threads that compute Argon2: beside the event loop, bounded in number and in how many wait for them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::password::{Argon2Hash, HashError, HashMemory, Password};
+use crate::sync::{lock, wait_timeout};
 use crate::telemetry::names;
 
 /// Threads at most, however many cores there are: each holds the memory of one hash, 19 MiB by default.
@@ -117,7 +118,7 @@ impl Hashing {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     fn submit(self: &Arc<Self>, job: Job, suspect: bool) -> Result<(), Busy> {
@@ -182,7 +183,7 @@ impl Shared {
                 return Some(job);
             }
             queue.idle += 1;
-            let (woken, waited) = self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) = wait_timeout(&self.work, queue, IDLE);
             queue = woken;
             queue.idle -= 1;
             if waited.timed_out() && queue.waiting() == 0 {

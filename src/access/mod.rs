@@ -16,13 +16,14 @@ mod users;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use failures::Failures;
 use hashing::Hashing;
 use refusals::Refusals;
 use remembered::Remembered;
 
+use crate::sync;
 use crate::tls::Revoked;
 
 pub use acl::{Acl, Permissions};
@@ -71,7 +72,7 @@ impl Access {
 
     /// The policy in use.
     pub fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&sync::read(&self.policy))
     }
 
     /// Grows with each [`Access::replace`]: what a policy said holds while it stays.
@@ -93,7 +94,7 @@ impl Access {
     }
 
     fn change(&self, next: impl FnOnce(&Policy) -> Policy) {
-        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = sync::write(&self.policy);
         *current = Arc::new(next(&current));
         self.version.fetch_add(1, Ordering::AcqRel);
     }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::admission::network;
+use crate::sync::lock;
 
 /// Addresses and reasons remembered at most; beyond it refusals are counted without an event.
 const MAX_REMEMBERED: usize = 10_000;
@@ -38,7 +39,7 @@ impl Refusals {
     /// Notes a refusal. Streams without an address count as one.
     pub fn note(&self, address: Option<IpAddr>, reason: &'static str, now: Instant) -> Verdict {
         let address = network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = lock(&self.0);
         let is_full = remembered.len() >= MAX_REMEMBERED;
         match remembered.get_mut(&(address, reason)) {
             Some(told) if now.saturating_duration_since(told.at) < INTERVAL => {
@@ -60,7 +61,7 @@ impl Refusals {
     /// Forgets what was told a minute ago. Returns what came since then and was not, and how often. Called once per second.
     pub fn tidy(&self, now: Instant) -> Vec<(IpAddr, &'static str, u64)> {
         let mut due = Vec::new();
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = lock(&self.0);
         remembered.retain(|(address, reason), told| {
             if now.saturating_duration_since(told.at) < INTERVAL {
                 return true;

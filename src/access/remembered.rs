@@ -1,12 +1,13 @@
 //! Passwords that were checked before: a device that comes back costs no Argon2.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use ring::hmac;
 
 use super::password::{Password, StoredPassword, equal, random};
 use super::users::Users;
+use crate::sync::lock;
 
 /// Wrong passwords remembered: a device with a wrong one tries again and again.
 const MAX_WRONG: usize = 4_096;
@@ -44,7 +45,7 @@ impl Remembered {
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.found)
     }
 
     /// The tag of a password; `stored`: `None` where there is no such user.

@@ -2,7 +2,7 @@
 //! together, or nothing changes.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use metrics::gauge;
 use sd_notify::NotifyState;
@@ -14,6 +14,7 @@ use weir::config::{self, Change, Config, Loaded};
 use weir::http::source::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
+use weir::sync::lock;
 use weir::telemetry::audit::{self, Kind, Who};
 use weir::telemetry::logging::Filter;
 use weir::telemetry::names;
@@ -38,7 +39,7 @@ pub struct Outcome(Arc<Mutex<Reload>>);
 
 impl Outcome {
     fn lock(&self) -> MutexGuard<'_, Reload> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// As it is now.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::admission::{self, Ticket, WaitingRoom};
 use crate::config;
 use crate::http::router::router;
 use crate::http::state::State;
+use crate::sync::lock;
 use crate::telemetry::{names, recorder};
 use crate::tls::Endpoint;
 
@@ -249,7 +250,7 @@ impl Patience {
     }
 
     fn set(&self, ticket: Option<Ticket>) {
-        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
+        *lock(&self.ticket) = ticket;
     }
 
     /// A request has come.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -18,6 +18,7 @@ use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
 use crate::pipeline::handle::{CheckpointInfo, Status};
 use crate::results::follow::Live;
+use crate::sync::lock;
 use crate::tls::Endpoint;
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
@@ -123,7 +124,7 @@ impl Shared {
     /// Takes a sample for the rates; called once per second.
     pub(super) fn sample(&self, at: Instant) {
         let totals = self.parts.pipeline.status().totals;
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = lock(&self.samples);
         if samples.len() == SAMPLES {
             samples.pop_front();
         }
@@ -132,7 +133,7 @@ impl Shared {
 
     /// Rates between the oldest and the newest sample.
     pub(super) fn rates(&self) -> Rates {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = lock(&self.samples);
         let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
             return Rates::default();
         };

@@ -8,14 +8,14 @@ mod subscribe;
 mod wills;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::delivery::{Grant, Offer, QueueLimits, Returned};
-use super::handle::{Totals, lock};
+use super::handle::Totals;
 use super::message::Message;
 use super::meters::Meters;
 use super::retained::Retained;
@@ -25,6 +25,7 @@ use super::slot_store::Mark;
 use super::subscriptions::Subscriptions;
 use super::timeline::Timeline;
 use crate::config::Mqtt;
+use crate::sync::{self, lock};
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
 use wills::Wills;
@@ -264,11 +265,11 @@ impl Broker {
     }
 
     fn read_subscriptions(&self) -> RwLockReadGuard<'_, Subscriptions> {
-        self.subscriptions.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.subscriptions)
     }
 
     fn write_subscriptions(&self) -> RwLockWriteGuard<'_, Subscriptions> {
-        self.subscriptions.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.subscriptions)
     }
 }
 

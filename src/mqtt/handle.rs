@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::session_store::{Owner, StoredSession};
 use super::will::Will;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
+use crate::sync::lock;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
 pub(crate) type ConnectionId = u64;
@@ -32,11 +33,6 @@ const REVOKED: ConnectionId = 1 << 63;
 
 /// How long a new connection waits for the one before it to look at its socket; it does so when it is next polled.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// Locks although a holder panicked: a panic ends one connection, and the others go on.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Messages in all sessions.
 #[derive(Debug, Default)]

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::handle::lock;
 use super::meters::Meters;
 use crate::core::record;
 use crate::log::{AppendError, Log, Lsn, Records};
+use crate::sync::lock;
 
 /// What the door needs of the journal.
 pub(crate) trait Journal: Send + Sync + Debug {

@@ -1,12 +1,13 @@
 //! How fast one client may send: a token bucket that holds a second's worth. Beyond it nothing is dropped; the socket is
 //! read later, and the client's own sending slows down.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::frame;
 use crate::config::Rates;
+use crate::sync::lock;
 
 /// What may come at once after a silence.
 const BURST: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ impl RateLimits {
 
     /// Puts others in force, for connections that are open too.
     pub fn set(&self, rates: Rates) {
-        *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = rates;
+        *lock(&self.rates) = rates;
         self.version.fetch_add(1, Ordering::Release);
     }
 
@@ -38,7 +39,7 @@ impl RateLimits {
     }
 
     fn get(&self) -> Rates {
-        *self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.rates)
     }
 }
 

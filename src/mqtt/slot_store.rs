@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use metrics::counter;
 
 use self::slots::{Opened, Slots};
-use super::handle::lock;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::state::key_value::SledStore;
+use crate::sync::{lock, wait};
 
 /// How long [`SlotStore::sync`] waits.
 const SYNC_LIMIT: Duration = Duration::from_secs(5);
@@ -208,7 +208,7 @@ impl<V: Value> Shared<V> {
     fn next_batch(&self) -> Vec<(Box<str>, Option<V>)> {
         let mut pending = lock(&self.pending);
         while pending.values.is_empty() {
-            pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = wait(&self.changed, pending);
         }
         pending.writing = pending.values.len();
         pending.begun = pending.changed;

@@ -15,7 +15,6 @@ use rumqttd::protocol::{
 use super::Version;
 use super::broker::Attach;
 use super::frame::{self, Next, Outgoing, Publish};
-use super::handle::lock;
 use super::ingest::Journal;
 use super::message::Message;
 use super::will::Will;
@@ -23,6 +22,7 @@ use crate::access::{Login, Policy};
 use crate::clock::Clock;
 use crate::core::record::{self, Decoder, Record};
 use crate::log::{AppendError, Lsn, Records};
+use crate::sync::lock;
 
 /// Lets everybody in and do everything.
 pub(crate) fn policy() -> &'static Policy {

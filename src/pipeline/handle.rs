@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::Thread;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow, Operator, Sizes, Totals};
 use crate::state::savepoint::SavepointInfo;
+use crate::sync::lock;
 
 /// Commands that wait for the pipeline at most; more are refused.
 const MAX_COMMANDS: usize = 64;
@@ -128,10 +129,6 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     shared: Arc<Shared>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pipeline {

@@ -6,11 +6,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::names;
+use crate::sync::lock;
 
 /// Target of all audit events: `log.level = "warn,audit=info"` shows them alone.
 pub const TARGET: &str = "audit";
@@ -171,7 +172,7 @@ impl Bucket {
 
     /// Takes a token; returns how many had to go without since the last one. `None`: there is none.
     fn take(&self, now: Instant) -> Option<u64> {
-        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut level = lock(&self.level);
         let tokens = level.map_or(RATE, |(tokens, counted)| {
             (tokens + now.saturating_duration_since(counted).as_secs_f64() * RATE).min(RATE)
         });

@@ -1,7 +1,7 @@
 //! One TLS listener's certificate over its life, and the handshakes that use it.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -20,6 +20,7 @@ use super::revocation::{ListFacts, Revoked};
 use crate::admission::WaitingRoom;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
+use crate::sync::{self, lock};
 use crate::telemetry::names;
 
 /// Between two lines about the same certificate.
@@ -189,7 +190,7 @@ impl Endpoint {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn announce(&self, state: &State) {
@@ -267,7 +268,7 @@ impl Endpoint {
     pub fn take(&self, ready: Ready) {
         let Ready { files, found, loaded: Loaded { config, facts, lists } } = ready;
         let mut state = self.lock();
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+        *sync::write(&self.current) = config;
         (state.tried, state.seen) = (found.clone(), found);
         (state.files, state.facts, state.lists) = (files, facts, lists);
         (state.loaded_ms, state.error) = (self.clock.now_ms(), None);
@@ -348,7 +349,7 @@ impl Endpoint {
         patience: Duration,
     ) -> Result<TlsStream<S>, HandshakeError> {
         let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
-        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let config = Arc::clone(&sync::read(&self.current));
         let shake = telling(TlsAcceptor::from(config).accept(stream));
         tokio::select! {
             accepted = timeout(patience, shake) => match accepted {

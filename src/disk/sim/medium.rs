@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::tear::{Choices, FileState};
 use crate::disk::directory_of;
+use crate::sync::lock;
 
 #[derive(Debug, Default)]
 pub(super) struct Medium {
@@ -52,7 +53,7 @@ pub(super) enum NameChange {
 
 impl Medium {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The state as seen by handles of `boot`.

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use super::Broker;
 use crate::access::{Login, Permissions, Policy};
 use crate::mqtt::delivery::Returned;
-use crate::mqtt::handle::{DISCARDED, Handle, Kept, lock};
+use crate::mqtt::handle::{DISCARDED, Handle, Kept};
 use crate::mqtt::topic;
+use crate::sync::lock;
 use crate::telemetry::audit::{self, Kind, Who};
 
 /// What a session lost, to be told of once it is no longer locked.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::Broker;
 use crate::mqtt::delivery::Grant;
-use crate::mqtt::handle::{ConnectionId, Handle, Kept, lock};
+use crate::mqtt::handle::{ConnectionId, Handle, Kept};
 use crate::mqtt::message::Message;
+use crate::sync::lock;
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
 pub(super) const TOPICS_PER_TURN: usize = 256;

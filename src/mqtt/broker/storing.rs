@@ -11,8 +11,9 @@ use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
 use crate::mqtt::codec::{Filter, RetainHandling};
-use crate::mqtt::handle::{Handle, Kept, lock};
+use crate::mqtt::handle::{Handle, Kept};
 use crate::mqtt::session_store::{SessionStore, StoredSession};
+use crate::sync::lock;
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
 /// less often.

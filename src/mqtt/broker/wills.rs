@@ -11,10 +11,11 @@ use std::sync::Arc;
 use super::Broker;
 use super::sessions::{Sessions, Timer};
 use crate::log::Lsn;
-use crate::mqtt::handle::{Handle, lock};
+use crate::mqtt::handle::Handle;
 use crate::mqtt::session_store::SessionStore;
 use crate::mqtt::slot_store::Mark;
 use crate::mqtt::will::Will;
+use crate::sync::lock;
 
 /// The wills that a restart is to find. Its lock is the last to be taken.
 #[derive(Debug, Default)]
