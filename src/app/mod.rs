@@ -20,7 +20,6 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ use weir::disk::lock::DirectoryLock;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
-use weir::results::follow::Live;
+use weir::results::follow::ResultFollower;
 use weir::simulator::Progress;
 use weir::telemetry;
 
@@ -93,10 +92,8 @@ struct Running {
     pipeline: Pipeline,
     stop: Stop,
     pipeline_thread: JoinHandle<()>,
-    results_stop: Arc<AtomicBool>,
+    follower: ResultFollower,
     results_thread: JoinHandle<()>,
-    live: Arc<Live>,
-    live_thread: JoinHandle<()>,
     http: CancellationToken,
     http_tasks: TaskTracker,
 }
@@ -168,18 +165,13 @@ impl Running {
         self.stop.request(&self.pipeline);
         let thread = self.pipeline_thread;
         tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow!("the pipeline panicked"))?;
-        self.results_stop.store(true, Ordering::Release);
-        self.results_thread.thread().unpark();
-        self.live.stop();
+        self.follower.stop();
         self.http.cancel();
         self.http_tasks.close();
         self.http_tasks.wait().await;
         let logs = [self.journal, self.windows, self.errors];
-        let threads = [self.results_thread, self.live_thread];
         tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
-            for thread in threads {
-                thread.join().map_err(|_| anyhow!("a thread panicked"))?;
-            }
+            self.results_thread.join().map_err(|_| anyhow!("the results thread panicked"))?;
             for log in logs {
                 log.close()?;
             }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -17,13 +16,15 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{RealDisk, replace_file};
 use weir::http;
-use weir::log::{Log, LogError, Lsn};
+use weir::log::{Log, LogError};
 use weir::mqtt;
-use weir::mqtt::results::Results;
+use weir::mqtt::results::ResultPublisher;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::pipeline::start::{Runner, prepare};
-use weir::results::follow::Live;
+use weir::results::feed::EventFeed;
+use weir::results::follow::ResultFollower;
+use weir::results::log::{ResultLogs, ResultPositions};
 use weir::simulator::Progress;
 use weir::telemetry::logging::Filter;
 
@@ -32,7 +33,7 @@ use super::reload::{self, Reloader};
 use super::shutdown::{self, Failures};
 use super::source::{AppSource, Parts};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, Running, access, door, http_access, notify, tls};
+use super::{CHECKPOINT_LIMIT, Running, access, door, http_access, notify, tls};
 
 /// What everything else is built on.
 pub struct Basis {
@@ -60,7 +61,7 @@ struct Logs {
     windows: Log,
     errors: Log,
     /// Where results go on that are not published yet.
-    results_from: (Lsn, Lsn),
+    results_from: ResultPositions,
 }
 
 impl Logs {
@@ -70,7 +71,7 @@ impl Logs {
             let failures = failures.clone();
             log.on_failure(Box::new(move |reason| failures.report(LogError::Failed { log: name, reason }.into())));
         }
-        let results_from = (windows.readable(), errors.readable());
+        let results_from = ResultPositions { windows: windows.readable(), errors: errors.readable() };
         Self { journal, windows, errors, results_from }
     }
 }
@@ -81,7 +82,7 @@ struct Built {
     logs: Logs,
     runner: Runner,
     pipeline: Pipeline,
-    live: Arc<Live>,
+    follower: ResultFollower,
     renewal: tls::Renewal,
     mqtt: mqtt::Server,
     http: http::Server,
@@ -138,12 +139,13 @@ async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     let parts =
         Parts { pipeline: &pipeline, logs: [&logs.journal, &logs.windows, &logs.errors], broker: &mqtt.broker() };
     let source = AppSource::new(&config, parts, reloader.outcome(), started);
-    let live = Live::new(logs.windows.clone(), logs.errors.clone());
+    let follower = ResultFollower::new(ResultLogs::new(logs.windows.clone(), logs.errors.clone()));
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
         journal: logs.journal.clone(),
-        live: live.clone(),
+        results: follower.results().clone(),
+        feed: EventFeed::new(follower.clone()),
         source: Arc::new(source),
         metrics: prometheus,
         entrance: Some(mqtt.entrance()),
@@ -155,44 +157,32 @@ async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }
-    Ok(Built { config, logs, runner, pipeline, live, renewal, mqtt, http, reloader, hangups })
+    Ok(Built { config, logs, runner, pipeline, follower, renewal, mqtt, http, reloader, hangups })
 }
 
 fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Result<Running> {
-    let Built { config, logs, runner, pipeline, live, .. } = built;
-    let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
-    let door_open = Arc::new(AtomicBool::new(false));
+    let Built { config, logs, runner, pipeline, follower, .. } = built;
+    let stop = Stop::default();
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
         move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
     })?;
-    let (from, output) = (logs.results_from, &config.errors.output);
-    let results = Results::new(
-        built.mqtt.broker(),
-        config.windows.publish.then(|| (logs.windows.clone(), from.0)),
-        output.publish.then(|| (logs.errors.clone(), from.1)),
-    );
     let results_thread = failures.spawn("results", {
-        let (stop, opened) = (results_stop.clone(), door_open.clone());
+        let follower = follower.clone();
         move || {
-            // Sessions that are not yet restored would miss them.
-            while !opened.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
-                std::thread::park_timeout(RECOVERY_POLL);
-            }
-            results.run(&stop);
+            follower.run();
             Ok(())
         }
     })?;
-    let live_thread = failures.spawn("live", {
-        let live = live.clone();
-        move || {
-            live.run();
-            Ok(())
-        }
-    })?;
+    let publish_results = {
+        let (follower, from) = (follower.clone(), logs.results_from);
+        let (windows, errors) = (config.windows.publish, config.errors.output.publish);
+        let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors);
+        move || follower.subscribe(from, Box::new(publisher))
+    };
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(door::open(built.mqtt, logs.journal.clone(), config.clone(), door_open, mqtt.clone()));
+    mqtt_tasks.spawn(door::open(built.mqtt, logs.journal.clone(), config.clone(), publish_results, mqtt.clone()));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
@@ -213,10 +203,8 @@ fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Re
         pipeline,
         stop,
         pipeline_thread,
-        results_stop,
+        follower,
         results_thread,
-        live,
-        live_thread,
         http,
         http_tasks,
     })

@@ -150,6 +150,18 @@ fn core_is_pure() {
 }
 
 #[test]
+fn results_know_no_http() {
+    let forbidden = ["axum", "hyper", "http"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.part == "results") {
+        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("results are read without HTTP", offences);
+}
+
+#[test]
 fn only_disk_calls_the_file_system() {
     let mut offences = Vec::new();
     let allowed = |path: &str| {
