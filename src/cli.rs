@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use weir::access::tokens::Role;
+use weir::access::tokens::TokenRole;
 use weir::simulator;
 use weir::simulator::http_client::ApiArguments;
 
@@ -211,7 +211,7 @@ pub enum TokenCommand {
         name: String,
         /// What it allows: read (everything that changes nothing) or operate (savepoints and replays too).
         #[arg(long, value_parser = parse_role, value_name = "read|operate")]
-        role: Role,
+        role: TokenRole,
         /// Time after which it is worth nothing, such as 90d.
         #[arg(long, value_name = "DURATION", value_parser = simulator::parse_duration)]
         expires: Option<Duration>,
@@ -239,6 +239,6 @@ pub struct TokensFile {
     pub file: Option<PathBuf>,
 }
 
-fn parse_role(text: &str) -> Result<Role, String> {
-    Role::named(text).ok_or_else(|| "give read or operate".to_owned())
+fn parse_role(text: &str) -> Result<TokenRole, String> {
+    TokenRole::named(text).ok_or_else(|| "give read or operate".to_owned())
 }

@@ -28,4 +28,5 @@ pub mod disk;
 pub mod core;
 
 pub mod defects;
+pub mod random;
 pub mod sync;

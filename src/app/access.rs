@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
 use weir::mqtt::Entrance;
-use weir::tls::Findings;
+use weir::tls::CheckReport;
 
 use super::reload::{Apply, Part};
 
@@ -48,13 +48,13 @@ fn stays_closed(config: &Config) -> Result<(), Vec<String>> {
 }
 
 /// `weir check`'s look at them.
-pub fn check(config: &Config) -> Findings {
+pub fn check(config: &Config) -> CheckReport {
     let (faults, mut warnings) = match Policy::load(config) {
         Ok(policy) => (Vec::new(), policy.warnings),
         Err(ConfigErrors(faults)) => (faults.iter().map(ToString::to_string).collect(), Vec::new()),
     };
     warnings.extend(open_listeners(config));
-    Findings { faults, warnings }
+    CheckReport { faults, warnings }
 }
 
 /// What is to be said where whoever reaches a listener is let in.

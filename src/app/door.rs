@@ -13,8 +13,8 @@ use weir::core::settings::Settings;
 use weir::disk::{Disk, RealDisk};
 use weir::log::{AppendError, Log, Lsn, Records};
 use weir::mqtt::broker::Broker;
-use weir::mqtt::retained_store::RetainedStore;
-use weir::mqtt::session_store::SessionStore;
+use weir::mqtt::broker::RetainedStore;
+use weir::mqtt::broker::SessionStore;
 use weir::mqtt::{Entrance, Server};
 use weir::simulator;
 

@@ -5,29 +5,29 @@ use std::sync::Arc;
 use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
-use weir::config::{Config, Http};
-use weir::tls::Findings;
+use weir::config::{Config, HttpConfig};
+use weir::tls::CheckReport;
 
 use super::reload::{Apply, Part};
 
 /// Loads what is asked of requests, and says what should be looked at.
-pub fn load(config: &Http, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
+pub fn load(config: &HttpConfig, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
     let policy = HttpPolicy::load(config)?;
     warn(&policy, config);
     Ok(HttpAccess::new(policy, clock.clone()))
 }
 
-fn warn(policy: &HttpPolicy, config: &Http) {
+fn warn(policy: &HttpPolicy, config: &HttpConfig) {
     for warning in policy.warnings(config) {
         tracing::warn!("{warning}");
     }
 }
 
 /// `weir check`'s look at the tokens file.
-pub fn check(config: &Config) -> Findings {
+pub fn check(config: &Config) -> CheckReport {
     match HttpPolicy::load(&config.http) {
-        Ok(policy) => Findings { warnings: policy.warnings(&config.http), ..Findings::default() },
-        Err(error) => Findings { faults: faults(error).collect(), ..Findings::default() },
+        Ok(policy) => CheckReport { warnings: policy.warnings(&config.http), ..CheckReport::default() },
+        Err(error) => CheckReport { faults: faults(error).collect(), ..CheckReport::default() },
     }
 }
 

@@ -20,13 +20,13 @@ use weir::log::{Log, LogError};
 use weir::mqtt;
 use weir::mqtt::results::ResultPublisher;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::Stop;
-use weir::pipeline::start::{Runner, prepare};
+use weir::pipeline::run::{Runner, Stop};
+use weir::pipeline::start::prepare;
 use weir::results::feed::EventFeed;
 use weir::results::follow::ResultFollower;
 use weir::results::log::{ResultLogs, ResultPositions};
 use weir::simulator::Progress;
-use weir::telemetry::logging::Filter;
+use weir::telemetry::logging::LogFilter;
 
 use super::access::Policies;
 use super::reload::{self, Reloader};
@@ -40,7 +40,7 @@ pub struct Basis {
     pub config: Arc<Config>,
     /// Where it was read from.
     pub path: Option<PathBuf>,
-    pub filter: Filter,
+    pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
     pub started: Instant,
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, TlsFiles};
 use weir::mqtt::Entrance;
-use weir::tls::{Endpoint, Findings, TlsError};
+use weir::tls::{CheckReport, TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Part};
 
@@ -19,7 +19,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_HTTP_HANDSHAKES: usize = 128;
 
 /// A listener that is on, with its certificate.
-type Secure = Option<(SocketAddr, Arc<Endpoint>)>;
+type Secure = Option<(SocketAddr, Arc<TlsEndpoint>)>;
 
 /// The certificates in use.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl Certificates {
     /// Loads those of the listeners that are on.
     pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
         let load =
-            |name, files, protocols, handshakes| Endpoint::load(name, files, protocols, handshakes, clock.clone());
+            |name, files, protocols, handshakes| TlsEndpoint::load(name, files, protocols, handshakes, clock.clone());
         let (mqtt, http) = (&config.mqtt.tls, &config.http.tls);
         // Devices name protocols of their own or none: all are taken.
         let secure_mqtt = |address| Ok((address, load("mqtt", &mqtt.files, &[], mqtt.max_handshakes)?));
@@ -41,7 +41,7 @@ impl Certificates {
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Endpoint>> {
+    pub fn all(&self) -> Vec<Arc<TlsEndpoint>> {
         [&self.mqtt, &self.http].into_iter().flatten().map(|(_, endpoint)| endpoint.clone()).collect()
     }
 }
@@ -113,20 +113,20 @@ impl Part for Renewal {
 }
 
 /// `weir check`'s look at the files of the listeners that are on.
-pub fn check(config: &Config) -> Findings {
+pub fn check(config: &Config) -> CheckReport {
     let sections = [
         ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
         ("http.tls", config.http.tls.listen, &config.http.tls.files),
     ];
-    let mut all = Findings::default();
+    let mut all = CheckReport::default();
     for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
-        let Findings { faults, warnings } = look(files);
+        let CheckReport { faults, warnings } = look(files);
         all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
         all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
     }
     all
 }
 
-fn look(files: &TlsFiles) -> Findings {
+fn look(files: &TlsFiles) -> CheckReport {
     weir::tls::check(files, SystemClock.now_ms())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use weir::core::record::{Decoder, Publish, Record, Replay, ReplayItem};
+use weir::core::record::{PublishRecord, Record, RecordDecoder, ReplayItem, ReplayRecord};
 use weir::disk::RealDisk;
 use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 
@@ -99,7 +99,7 @@ pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Writ
             let lost = json!({ "lsn": batch.first().0, "kind": "lost", "count": batch.count() });
             writeln!(out, "{lost}")?;
         }
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         for (lsn, bytes) in (batch.first().0..).zip(batch.records()) {
             let record = decoder.decode(bytes)?;
             if lsn < from {
@@ -130,7 +130,7 @@ fn describe(record: &Record<'_>, line: &mut Value) {
     }
 }
 
-fn describe_replay(replay: &Replay<'_>, line: &mut Value) {
+fn describe_replay(replay: &ReplayRecord<'_>, line: &mut Value) {
     line["kind"] = json!("replay");
     line["journal_position"] = json!(replay.position);
     // Without an index the message as a whole was rejected.
@@ -143,7 +143,7 @@ fn describe_replay(replay: &Replay<'_>, line: &mut Value) {
     describe_payload(replay.payload, line);
 }
 
-fn describe_publish(publish: &Publish<'_>, line: &mut Value) {
+fn describe_publish(publish: &PublishRecord<'_>, line: &mut Value) {
     line["kind"] = json!("publish");
     line["client_id"] = json!(publish.client_id);
     line["topic"] = json!(publish.topic);

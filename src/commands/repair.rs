@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
-use weir::core::record::{Decoder, Record};
+use weir::core::record::{Record, RecordDecoder};
 use weir::core::settings::Settings;
 use weir::disk::lock::DirectoryLock;
 use weir::disk::{Disk, RealDisk};
@@ -279,7 +279,7 @@ impl Affected {
 
     /// Lets the core find out whose readings they are.
     fn publishes(&mut self, records: RecordIter<'_>, settings: &Settings, arrival_ms: i64) {
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         let mut sound = Vec::new();
         for bytes in records {
             match decoder.decode(bytes) {

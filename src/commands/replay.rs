@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use weir::core::operator::{Operator, Origins};
+use weir::core::operator::{Operator, ReplayOrigins};
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
-use weir::core::record::{self, Decoder, Publish};
+use weir::core::record::{self, PublishRecord, RecordDecoder};
 use weir::core::recorded;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
@@ -110,11 +110,11 @@ fn journal(directory: &Path) -> anyhow::Result<DirectoryReader> {
 
 /// Looks through the journal once for replays of errors: under other settings than it was first processed with their
 /// readings may not be rejected, and must not count twice.
-fn origins(directory: &Path) -> anyhow::Result<Origins> {
-    let mut origins = Origins::default();
+fn origins(directory: &Path) -> anyhow::Result<ReplayOrigins> {
+    let mut origins = ReplayOrigins::default();
     for batch in journal(directory)? {
         let batch = batch?;
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         for record in batch.records() {
             let record = decoder.decode(record);
             origins.note(&record.with_context(|| format!("batch at journal position {}", batch.first().0))?);
@@ -180,7 +180,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Re
         }
         arrival_ms = times.arrival_ms.or(times.newest_event_ms).unwrap_or(arrival_ms);
         bytes.clear();
-        let publish = Publish {
+        let publish = PublishRecord {
             client_id: "replay",
             topic: FILE_TOPIC,
             own_device: None,

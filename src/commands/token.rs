@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
-use weir::access::tokens::{self, Token, TokenList};
+use weir::access::tokens::{self, ApiToken, TokenList};
 use weir::clock::{Clock as _, SystemClock};
 use weir::config::Config;
 
@@ -18,7 +18,7 @@ pub fn run(command: &TokenCommand, config: &Config, out: &mut impl Write) -> any
         TokenCommand::Add { name, role, expires, file } => {
             let path = path(file, config)?;
             let expires_ms = expires.map(expiry_ms).transpose()?;
-            let (token, secret) = Token::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
+            let (token, secret) = ApiToken::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
             tokens::add(&path, &token)?;
             let until = token.expiry().map(|expiry| format!(" until {expiry}")).unwrap_or_default();
             eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.name());

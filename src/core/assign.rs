@@ -1,13 +1,13 @@
 //! From a checked reading to its window.
 
 use crate::core::aggregate::Aggregate;
-use crate::core::batch::{Batch, Site};
+use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::device::Slot;
 use crate::core::ingest::{Checked, first_failure};
-use crate::core::json::Token;
+use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
-use crate::core::validate::{self, Problem};
+use crate::core::validate::{self, ReadingProblem};
 use crate::core::window::{Series, Window, bounds, is_late};
 
 impl Operator {
@@ -16,12 +16,12 @@ impl Operator {
     #[inline]
     pub(super) fn reading<'m>(
         &mut self,
-        batch: &mut Batch<'_>,
-        site: Site<'_>,
+        batch: &mut BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'m>,
-        metric: Result<&'m str, Problem<'m>>,
-        value: &'m Token<'_>,
+        metric: Result<&'m str, ReadingProblem<'m>>,
+        value: &'m JsonToken<'_>,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
@@ -33,13 +33,13 @@ impl Operator {
             Ok(slot) => self.count_accepted(batch, slot, checked.time_ms),
             Err(problem) => {
                 let metric = Some(name).filter(|name| validate::is_metric(name));
-                self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+                self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
             }
         }
     }
 
     #[inline]
-    fn count_accepted(&mut self, batch: &mut Batch<'_>, slot: Slot, time_ms: i64) {
+    fn count_accepted(&mut self, batch: &mut BatchContext<'_>, slot: Slot, time_ms: i64) {
         self.totals.in_windows += 1;
         let device = &mut self.devices[slot];
         device.accepted += 1;
@@ -59,9 +59,9 @@ impl Operator {
     fn judge<'m>(
         &self,
         checked: &Checked<'m>,
-        metric: Result<&'m str, Problem<'m>>,
-        value: &'m Token<'_>,
-    ) -> Result<(Slot, Result<usize, usize>, f64), Problem<'m>> {
+        metric: Result<&'m str, ReadingProblem<'m>>,
+        value: &'m JsonToken<'_>,
+    ) -> Result<(Slot, Result<usize, usize>, f64), ReadingProblem<'m>> {
         let (mut series, mut number) = (Err(0), 0.0);
         let own = metric.and_then(|name| {
             number = validate::value(value, self.settings.numeric_strings)?;
@@ -71,16 +71,16 @@ impl Operator {
             let range = match series.ok().zip(checked.slot) {
                 Some((index, slot)) => self.devices[slot].series.get(index).and_then(|series| series.range),
                 None if validate::is_metric(name) => self.rules.range_of(name),
-                None => return Err(Problem::InvalidMetric(name)),
+                None => return Err(ReadingProblem::InvalidMetric(name)),
             };
             self.rules.check_range(range, number)
         });
         if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
             return Err(problem);
         }
-        let slot = checked.slot.ok_or(Problem::TooManyDevices(self.settings.max_devices))?;
+        let slot = checked.slot.ok_or(ReadingProblem::TooManyDevices(self.settings.max_devices))?;
         if series.is_err() && self.devices[slot].series.len() >= self.settings.max_metrics_per_device {
-            return Err(Problem::TooManyMetrics(self.settings.max_metrics_per_device));
+            return Err(ReadingProblem::TooManyMetrics(self.settings.max_metrics_per_device));
         }
         Ok((slot, series, number))
     }
@@ -94,7 +94,7 @@ impl Operator {
         metric: &str,
         time_ms: i64,
         value: f64,
-    ) -> Result<(), Problem<'m>> {
+    ) -> Result<(), ReadingProblem<'m>> {
         // An open window is never late: the watermark before the message would have fired it.
         if let Ok(index) = series
             && let Some(series) = self.devices[slot].series.get_mut(index)
@@ -114,12 +114,12 @@ impl Operator {
         metric: &str,
         time_ms: i64,
         value: f64,
-    ) -> Result<(), Problem<'m>> {
+    ) -> Result<(), ReadingProblem<'m>> {
         let watermark_ms = if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
         let (start_ms, end_ms) = bounds(time_ms, self.settings.window_ms);
         let is_closed = end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
         if is_closed || is_late(end_ms, self.settings.allowed_lateness_ms, watermark_ms) {
-            return Err(Problem::Late { time_ms, end_ms, watermark_ms });
+            return Err(ReadingProblem::Late { time_ms, end_ms, watermark_ms });
         }
         let device = &mut self.devices[slot];
         let index = series.unwrap_or_else(|at| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::device::{Device, Due, NEVER_MS, Slot};
+use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::settings::WatermarkScope;
@@ -270,14 +270,14 @@ impl Operator {
         for slot in std::mem::take(&mut self.touched) {
             self.devices[slot].touched = false;
             let touched = self.devices[slot].windows().filter(|(_, _, state)| state.touched);
-            due.extend(touched.map(|(series, window, state)| Due { end_ms: state.end_ms, slot, series, window }));
+            due.extend(touched.map(|(series, window, state)| DueWindow { end_ms: state.end_ms, slot, series, window }));
         }
         self.sort_and_fire(&mut due, out);
         due.clear();
         self.due = due;
     }
 
-    fn sort_and_fire(&mut self, due: &mut [Due], out: &mut dyn Collector) {
+    fn sort_and_fire(&mut self, due: &mut [DueWindow], out: &mut dyn Collector) {
         let devices = &self.devices;
         due.sort_unstable_by(|a, b| {
             let by_device =
@@ -289,7 +289,7 @@ impl Operator {
         }
     }
 
-    fn fire(&mut self, due: Due, out: &mut dyn Collector) {
+    fn fire(&mut self, due: DueWindow, out: &mut dyn Collector) {
         self.about_to_change(self.devices[due.slot].group);
         let seq = self.next_window_seq;
         let device = &mut self.devices[due.slot];

@@ -7,7 +7,7 @@ use crate::core::group::key_group;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::settings::Settings;
-use crate::core::validate::Rules;
+use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 use crate::core::window;
 
@@ -89,7 +89,7 @@ impl Operator {
         if scope_changes {
             self.carry_watermarks_over(&slots);
         }
-        self.rules = Rules::new(&settings);
+        self.rules = ValidationRules::new(&settings);
         self.settings = settings;
         self.rebuild_indexes();
         if scope_changes {

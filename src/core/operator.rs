@@ -5,25 +5,25 @@
 //! (`ingest`), then the watermark moves and due windows fire (`firing`); after the last record, windows that late readings
 //! touched fire, and expired ones are dropped.
 
-use crate::core::batch::Batch;
+use crate::core::batch::BatchContext;
 use crate::core::client::Clients;
-use crate::core::decode::Message;
+use crate::core::decode::DecodedMessage;
 use crate::core::dedup::SequenceSet;
-use crate::core::device::{Due, Slot};
+use crate::core::device::{DueWindow, Slot};
 use crate::core::firing::GlobalScope;
-use crate::core::group::{Change, Groups};
+use crate::core::group::{GroupChange, Groups};
 use crate::core::idle::Deadlines;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::{Decoder, InvalidRecord, Record};
+use crate::core::record::{InvalidRecord, Record, RecordDecoder};
 use crate::core::registry::{Names, Registry};
 use crate::core::replay::ReplayedSet;
 use crate::core::settings::{Settings, WatermarkScope};
-use crate::core::validate::Rules;
+use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 
 pub use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
-pub use crate::core::replay::Origins;
+pub use crate::core::replay::ReplayOrigins;
 
 /// Number of key groups: part of the checkpoint format.
 pub const KEY_GROUPS: u16 = 1024;
@@ -117,7 +117,7 @@ pub struct Operator {
     pub(super) settings: Settings,
     /// Whether the settings in the journal are ignored.
     settings_fixed: bool,
-    pub(super) rules: Rules,
+    pub(super) rules: ValidationRules,
     pub(super) devices: Registry,
     pub(super) metric_names: Names,
     pub(super) clients: Clients,
@@ -136,7 +136,7 @@ pub struct Operator {
     /// Replayed errors whose reading had been counted from a redelivery.
     pub(super) redelivered: SequenceSet,
     /// Where replays come from, while a journal is processed anew under settings of its own.
-    pub(super) origins: Option<Origins>,
+    pub(super) origins: Option<ReplayOrigins>,
     /// Newest event time in a window of any device.
     pub(super) newest_ms: i64,
     /// Devices with windows that late readings touched in this batch.
@@ -144,7 +144,7 @@ pub struct Operator {
     /// Devices whose expired windows are dropped at the end of this batch.
     pub(super) to_clean: Vec<Slot>,
     /// Scratch for windows that fire together.
-    pub(super) due: Vec<Due>,
+    pub(super) due: Vec<DueWindow>,
     /// Scratch for the sentence of an error.
     pub(super) sentence: String,
 }
@@ -153,7 +153,7 @@ impl Operator {
     /// An operator without state.
     pub fn new(settings: Settings) -> Self {
         Self {
-            rules: Rules::new(&settings),
+            rules: ValidationRules::new(&settings),
             settings,
             settings_fixed: false,
             devices: Registry::default(),
@@ -199,9 +199,9 @@ impl Operator {
         records: impl Iterator<Item = &'a [u8]>,
         out: &mut impl Collector,
     ) -> Result<(), InvalidRecord> {
-        let mut decoder = Decoder::default();
-        let mut message = Message::default();
-        let mut batch = Batch::new(first_lsn, arrival_ms);
+        let mut decoder = RecordDecoder::default();
+        let mut message = DecodedMessage::default();
+        let mut batch = BatchContext::new(first_lsn, arrival_ms);
         let mut begun = false;
         for bytes in records {
             let record = decoder.decode(bytes)?;
@@ -282,7 +282,7 @@ impl Operator {
     /// Must be called before the state of a device or client in `group` changes: a running snapshot stores it as it was.
     #[inline]
     pub(super) fn about_to_change(&mut self, group: u16) {
-        if self.groups.get(group).change != Change::Changed {
+        if self.groups.get(group).change != GroupChange::Changed {
             self.begin_change(group);
         }
     }

@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::core::batch::{Batch, Site};
-use crate::core::decode::Message;
+use crate::core::batch::{BatchContext, ReadingOrigin};
+use crate::core::decode::DecodedMessage;
 use crate::core::dedup::SequenceSet;
 use crate::core::device::Slot;
-use crate::core::ingest::EventTime;
+use crate::core::ingest::ElementTime;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::{Publish, Record, Replay, ReplayItem};
-use crate::core::validate::Problem;
+use crate::core::record::{PublishRecord, Record, ReplayItem, ReplayRecord};
+use crate::core::validate::ReadingProblem;
 
 /// Ranges of replayed errors that are remembered: half a megabyte at the most. Beyond it the two lowest merge, so that
 /// errors between them count as replayed.
@@ -29,7 +29,7 @@ pub(super) type ReplayedSet = SequenceSet<MAX_REPLAYED_RANGES>;
 ///
 /// It holds something for each replay in the journal; it is not part of the state that a snapshot stores.
 #[derive(Debug, Default)]
-pub struct Origins {
+pub struct ReplayOrigins {
     positions: BTreeMap<u64, Position>,
 }
 
@@ -40,7 +40,7 @@ struct Position {
     rejected: BTreeMap<Option<u32>, u64>,
 }
 
-impl Origins {
+impl ReplayOrigins {
     /// Notes the origin of a replay that the journal holds; other records are passed over.
     pub fn note(&mut self, record: &Record<'_>) {
         if let Record::Replay(replay) = record {
@@ -72,17 +72,17 @@ impl Origins {
 
 /// What is wanted of a message that is replayed.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedReadings {
     /// When the message first arrived.
     pub arrival_ms: i64,
     whole: bool,
     /// In order of their indexes, each once.
-    items: Vec<Item>,
+    items: Vec<WantedError>,
 }
 
 /// One error that is replayed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Item {
+pub(super) struct WantedError {
     index: u32,
     /// Its number.
     error_seq: u64,
@@ -91,7 +91,7 @@ pub(super) struct Item {
     unseen: bool,
 }
 
-impl Wanted {
+impl WantedReadings {
     /// Whether the reading with this index is wanted.
     pub fn has(&self, index: u32) -> bool {
         self.whole || self.items.binary_search_by_key(&index, |item| item.index).is_ok()
@@ -108,7 +108,7 @@ impl Wanted {
         self.items.get(found.unwrap_or(0)).map_or(0, |item| item.error_seq)
     }
 
-    fn within(&self, indexes: &Range<u32>) -> &[Item] {
+    fn within(&self, indexes: &Range<u32>) -> &[WantedError] {
         let start = self.items.partition_point(|item| item.index < indexes.start);
         let end = self.items.partition_point(|item| item.index < indexes.end);
         self.items.get(start..end).unwrap_or_default()
@@ -123,13 +123,13 @@ pub(super) enum SeqOwner<'w> {
     /// This one.
     This,
     /// This one or a redelivery of it; the errors of the element that are replayed.
-    Unsure(&'w [Item]),
+    Unsure(&'w [WantedError]),
 }
 
 impl Operator {
     /// From here on a replay counts only if `origins` say that its reading was rejected. To be called before the first
     /// batch, with the origins of all replays in the journal.
-    pub fn expect_replays(&mut self, origins: Origins) {
+    pub fn expect_replays(&mut self, origins: ReplayOrigins) {
         self.origins = Some(origins);
     }
 
@@ -143,8 +143,8 @@ impl Operator {
         &mut self,
         lsn: u64,
         arrival_ms: i64,
-        message: &mut Message<'a>,
-        replay: Replay<'a>,
+        message: &mut DecodedMessage<'a>,
+        replay: ReplayRecord<'a>,
         out: &mut dyn Collector,
     ) {
         self.note_processed(lsn);
@@ -153,8 +153,8 @@ impl Operator {
             return;
         }
         // What follows in the journal's batch goes on after the publish before this: nothing of it may change.
-        let mut batch = Batch::new(lsn, replay.arrival_ms);
-        let publish = Publish {
+        let mut batch = BatchContext::new(lsn, replay.arrival_ms);
+        let publish = PublishRecord {
             client_id: replay.client_id,
             topic: replay.topic,
             own_device: replay.own_device,
@@ -165,26 +165,26 @@ impl Operator {
             payload: replay.payload,
         };
         batch.resolve(&self.rules.topics, &publish);
-        let site = Site { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
         // Readings were rejected for themselves, so the message had a form; its limit of readings then held.
         let max_readings = if wanted.whole { self.settings.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {
             for item in &wanted.items {
                 let index = (!wanted.whole).then_some(item.index);
-                self.reject_message(&batch, site, index, malformed, out);
+                self.reject_message(&batch, origin, index, malformed, out);
             }
             return;
         }
-        let readings = self.elements(&mut batch, site, message, false, out);
+        let readings = self.elements(&mut batch, origin, message, false, out);
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
-            self.reject(site, item.index, None, (None, None), Problem::NoSuchReading(item.index), out);
+            self.reject(origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
         }
     }
 
     /// The errors of a replay that were not replayed before.
-    fn wanted(&mut self, replay: &Replay<'_>) -> Wanted {
-        let mut items: Vec<Item> = Vec::with_capacity(replay.items.count());
+    fn wanted(&mut self, replay: &ReplayRecord<'_>) -> WantedReadings {
+        let mut items: Vec<WantedError> = Vec::with_capacity(replay.items.count());
         for ReplayItem { error_seq: stored_seq, index, unseen } in replay.items.iter() {
             let wanted = (!replay.whole).then_some(index);
             let origins = self.origins.as_ref();
@@ -194,12 +194,12 @@ impl Operator {
                 (Some(error_seq), Err(place)) if !self.replayed.contains(stored_seq) => {
                     self.totals.replays += 1;
                     self.totals.replay_ranges_merged += u64::from(self.replayed.insert(stored_seq));
-                    items.insert(place, Item { index, error_seq, stored_seq, unseen });
+                    items.insert(place, WantedError { index, error_seq, stored_seq, unseen });
                 }
                 _ => self.totals.replays_ignored += 1,
             }
         }
-        Wanted { arrival_ms: replay.arrival_ms, whole: replay.whole, items }
+        WantedReadings { arrival_ms: replay.arrival_ms, whole: replay.whole, items }
     }
 
     /// A record that a replay may have come from.
@@ -223,7 +223,7 @@ impl Operator {
     /// for this one once another reading of the element was replayed and found not to be a duplicate. `indexes` are those
     /// of the element. An element whose device has no state is rejected as a whole, so that the errors of its readings
     /// follow one another.
-    pub(super) fn seq_owner<'w>(&self, wanted: &'w Wanted, indexes: Range<u32>) -> SeqOwner<'w> {
+    pub(super) fn seq_owner<'w>(&self, wanted: &'w WantedReadings, indexes: Range<u32>) -> SeqOwner<'w> {
         let items = wanted.within(&indexes);
         if items.iter().any(|item| !item.unseen) && !wanted.whole {
             return SeqOwner::This;
@@ -247,8 +247,8 @@ impl Operator {
         slot: Slot,
         seq: Option<u64>,
         boot: Option<u64>,
-        time: Option<EventTime>,
-    ) -> Option<Problem<'m>> {
+        time: Option<ElementTime>,
+    ) -> Option<ReadingProblem<'m>> {
         let device = &mut self.devices[slot];
         if let Some(boot) = boot
             && *device.boot.get_or_insert(boot) != boot
@@ -274,6 +274,6 @@ impl Operator {
         for item in items {
             self.redelivered.insert(item.stored_seq);
         }
-        Some(Problem::DuplicateSequence(seq))
+        Some(ReadingProblem::DuplicateSequence(seq))
     }
 }

@@ -9,11 +9,11 @@
 
 use std::hint::black_box;
 
-use crate::core::client::Client;
-use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::client::RememberedClient;
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
-use crate::core::group::{Change, Groups, key_group};
+use crate::core::group::{GroupChange, Groups, key_group};
 use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
 use crate::core::reason::Reason;
 use crate::core::replay::ReplayedSet;
@@ -43,7 +43,7 @@ impl Operator {
                 out.push(blob);
             } else if let Some(group) = self.groups.next_pending() {
                 out.push(GroupBlob { group, bytes: self.encode_group(group) });
-                self.groups.get_mut(group).change = Change::Unchanged;
+                self.groups.get_mut(group).change = GroupChange::Unchanged;
             } else {
                 break;
             }
@@ -59,11 +59,11 @@ impl Operator {
     /// Marks a group as changed; a running snapshot gets it as it is before.
     #[cold]
     pub(super) fn begin_change(&mut self, group: u16) {
-        if self.groups.get(group).change == Change::Pending {
+        if self.groups.get(group).change == GroupChange::Pending {
             let bytes = self.encode_group(group);
             self.groups.early.push(GroupBlob { group, bytes });
         }
-        self.groups.get_mut(group).change = Change::Changed;
+        self.groups.get_mut(group).change = GroupChange::Changed;
     }
 
     fn encode_group(&self, group: u16) -> Vec<u8> {
@@ -140,7 +140,7 @@ impl Operator {
     }
 
     fn decode_header(header: &[u8]) -> Result<Self, Invalid> {
-        let mut reader = Reader::new(header);
+        let mut reader = FieldReader::new(header);
         let format = reader.u8()?;
         if ![HEADER_WITHOUT_REPLAYS, HEADER_FORMAT].contains(&format) {
             return Err("unknown format");
@@ -173,7 +173,7 @@ impl Operator {
         if !members.devices.is_empty() || !members.clients.is_empty() {
             return Err("a second blob");
         }
-        let mut reader = Reader::new(bytes);
+        let mut reader = FieldReader::new(bytes);
         let format = reader.u8()?;
         if ![GROUP_WITH_RINGS, GROUP_FORMAT].contains(&format) {
             return Err("unknown format");
@@ -193,8 +193,8 @@ impl Operator {
         }
         for _ in 0..reader.count()? {
             let client = match format {
-                GROUP_WITH_RINGS => Client::decode_ring(&mut reader, group)?,
-                _ => Client::decode(&mut reader, group)?,
+                GROUP_WITH_RINGS => RememberedClient::decode_ring(&mut reader, group)?,
+                _ => RememberedClient::decode(&mut reader, group)?,
             };
             if key_group(&client.id) != group || self.clients.find(&client.id).is_some() {
                 return Err("a client that does not belong there");
@@ -237,7 +237,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_totals(reader: &mut Reader<'_>) -> Result<Totals, Invalid> {
+fn decode_totals(reader: &mut FieldReader<'_>) -> Result<Totals, Invalid> {
     let mut totals = Totals {
         messages: reader.u64()?,
         received: reader.u64()?,

@@ -16,11 +16,11 @@ use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
-use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::results::feed::EventFeed;
 use crate::results::log::ResultLogs;
 use crate::sync::lock;
-use crate::tls::Endpoint;
+use crate::tls::TlsEndpoint;
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
 pub(super) const MAX_SCANS: usize = 3;
@@ -50,7 +50,7 @@ pub struct Parts {
     /// Who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.
-    pub certificates: Vec<Arc<Endpoint>>,
+    pub certificates: Vec<Arc<TlsEndpoint>>,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -158,7 +158,7 @@ impl Shared {
     }
 
     /// Synced journal records that the pipeline has not processed.
-    pub(super) fn backlog(&self, status: &Status) -> u64 {
+    pub(super) fn backlog(&self, status: &PipelineStatus) -> u64 {
         self.parts.journal.durable().0.saturating_sub(status.position)
     }
 

@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::random::Random;
 use crate::simulator::ledger::Ledger;
 use crate::simulator::link::{Link, LinkEvent};
 use crate::simulator::message::{Encoder, Generator, Message, Publication};
 use crate::simulator::options::{Length, Options};
 use crate::simulator::progress::Progress;
-use crate::simulator::random::Random;
 
 /// Share of an offline-going device's messages after which it goes away.
 const GO_OFFLINE: f64 = 1.0 / 30.0;

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::random::Random;
 use crate::simulator::options::Options;
-use crate::simulator::random::Random;
 
 /// Encoded length at which a backlog upload is cut into the next publish. The error log keeps 4 KiB of a payload:
 /// below it, a rejected reading can be found in the whole of its message.

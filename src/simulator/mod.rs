@@ -30,7 +30,6 @@ pub mod link;
 pub mod message;
 pub mod options;
 pub mod progress;
-pub mod random;
 pub mod verify;
 
 pub use arguments::{Arguments, parse_duration};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Config, Simulator};
+use crate::config::{Config, SimulatorConfig};
 use crate::simulator::SimulatorError;
 
 /// Readings that a verified run may hold in memory.
@@ -95,7 +95,8 @@ impl Default for Options {
 impl Options {
     /// The fleet that `config` describes, towards the MQTT listener that it describes. `boot` must be new for each run.
     pub fn from_config(config: &Config, boot: String) -> Self {
-        let Simulator { devices, interval_ms, metrics, qos, disorder_ms, clock_skew_ms, .. } = config.simulator.clone();
+        let SimulatorConfig { devices, interval_ms, metrics, qos, disorder_ms, clock_skew_ms, .. } =
+            config.simulator.clone();
         let first = |topics: &[String], default: &str| topics.first().map_or_else(|| default.to_owned(), Clone::clone);
         Self {
             address: reachable(config.mqtt.listen),

@@ -4,9 +4,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::random::Random;
 use crate::simulator::http_client::ApiArguments;
 use crate::simulator::message::{Content, Generator, Malformed, Message};
-use crate::simulator::random::Random;
 
 const MINUTE_MS: i64 = 60_000;
 
