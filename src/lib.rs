@@ -12,6 +12,8 @@ pub mod simulator;
 pub mod results;
 
 pub mod pipeline;
+
+pub mod client;
 pub mod state;
 
 pub mod access;

@@ -14,11 +14,12 @@ const ORDER: &[&[&str]] = &[
     &["config", "admission"],
     &["tls"],
     &["access"],
-    &["state"],
+    &["state", "client"],
     &["pipeline"],
     &["results"],
     &["mqtt"],
     &["http", "simulator"],
+    &["exit"],
     &["commands", "app", "cli"],
     &["main"],
 ];

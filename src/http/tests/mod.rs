@@ -16,8 +16,8 @@ use super::{Parts, State};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::reason::Reason;
 use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
@@ -26,7 +26,7 @@ use crate::pipeline::handle::{CheckpointInfo, PipelineStatus, Unavailable};
 use crate::results::feed::EventFeed;
 use crate::results::follow::ResultFollower;
 use crate::results::log::ResultLogs;
-use crate::state::savepoint::{Kind, SavepointInfo};
+use crate::state::savepoint::{SavepointInfo, SavepointKind};
 use crate::telemetry::recorder;
 
 mod api;

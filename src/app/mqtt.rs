@@ -95,9 +95,14 @@ async fn store(broker: Arc<Broker>, journal: Log) {
 }
 
 /// The built-in fleet goes through the same door as real devices. If it fails, devices are not affected.
-pub async fn simulate(config: Arc<Config>, port: u16, progress: Arc<simulator::Progress>, cancel: CancellationToken) {
+pub async fn simulate(
+    config: Arc<Config>,
+    port: u16,
+    progress: Arc<simulator::FleetProgress>,
+    cancel: CancellationToken,
+) {
     let boot = SystemClock.now_ms().to_string();
-    let mut options = simulator::Options::from_config(&config, boot);
+    let mut options = simulator::FleetOptions::from_config(&config, boot);
     options.address.set_port(port);
     tracing::info!(devices = options.devices, "the simulator is on (simulator.enabled)");
     if let Err(error) = simulator::run(options, cancel, progress).await {
