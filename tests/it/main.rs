@@ -17,6 +17,7 @@ mod auth_reload;
 mod auth_storm;
 mod certificates;
 mod daemon;
+mod docs;
 mod durability;
 mod errors_replay;
 mod faults_clock;
