@@ -10,6 +10,8 @@ pub mod mqtt;
 pub mod simulator;
 
 pub mod pipeline;
+
+pub mod client;
 pub mod state;
 
 pub mod access;
@@ -26,3 +28,5 @@ pub mod disk;
 pub mod core;
 
 pub mod defects;
+pub mod random;
+pub mod sync;

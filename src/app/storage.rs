@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use metrics::counter;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, Output};
+use weir::config::{Config, OutputConfig};
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
-use weir::pipeline::start::{Parts, positions};
+use weir::pipeline::start::{PipelineResources, positions};
 use weir::state::key_value::{KeyValue, SledStore};
 use weir::state::manifest::Positions;
 use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
@@ -64,8 +64,8 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
 
 impl Storage {
     /// The pipeline over all of it.
-    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> Parts {
-        Parts {
+    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> PipelineResources {
+        PipelineResources {
             recovered_end: self.journal.durable(),
             journal: self.journal,
             windows: self.windows,
@@ -146,7 +146,7 @@ fn journal_options(config: &Config) -> LogOptions {
 
 /// Output logs may go on into half of the reserve, so that what the journal acknowledged can still be processed and
 /// checkpointed when sockets are no longer read.
-fn output_options(name: &'static str, output: &Output, config: &Config) -> LogOptions {
+fn output_options(name: &'static str, output: &OutputConfig, config: &Config) -> LogOptions {
     LogOptions {
         name,
         dir: config.node.data_dir.join(name),

@@ -15,11 +15,13 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use self::medium::{Medium, NameChange, State, not_found, power_cut};
-use self::tear::{Change, Choices, FileState};
+use self::tear::{Change, FileState};
 use super::{Disk, DiskEntry, DiskFile, directory_of};
+use crate::random::Random;
+use crate::sync::wait;
 
 /// A handle on a simulated disk. Clones share it. After [`SimDisk::crash`] the handle and all files opened through it
 /// answer with errors: the machine they ran on lost its power.
@@ -47,7 +49,7 @@ impl SimDisk {
     #[must_use = "the disk after the power cut is a new handle"]
     pub fn crash(&self, seed: u64) -> SimDisk {
         let mut state = self.medium.lock();
-        state.crash(&mut Choices(seed));
+        state.crash(&mut Random::new(seed));
         let boot = state.boot;
         drop(state);
         self.medium.changed.notify_all();
@@ -125,7 +127,7 @@ impl SimDisk {
     pub fn wait_for_held_sync(&self) {
         let mut state = self.medium.lock();
         while state.held_syncs == 0 {
-            state = self.medium.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.medium.changed, state);
         }
     }
 
@@ -195,7 +197,7 @@ impl SimFile {
         state.held_syncs += 1;
         self.medium.changed.notify_all();
         while state.allowed_syncs == Some(0) && state.boot == self.boot {
-            state = self.medium.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.medium.changed, state);
         }
         state.allowed_syncs = state.allowed_syncs.map(|allowed| allowed.saturating_sub(1));
         state.held_syncs -= 1;

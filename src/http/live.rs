@@ -3,7 +3,7 @@
 //! One plain thread follows both logs. It never holds up their writers: it reads what is already readable, and a
 //! stream that does not keep up misses events and is told so.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Wake, Waker};
 
 use tokio::sync::broadcast;
@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use crate::core::output::{ErrorEntry, InvalidOutput, WindowResult};
 use crate::http::results::{ResultLog, numbered};
 use crate::log::{Log, Lsn, Reader};
+use crate::sync::{lock, wait};
 
 /// Events that wait for the slowest stream; what falls behind further is missed.
 const EVENTS_KEPT: usize = 8_192;
@@ -71,19 +72,21 @@ struct SignalState {
 
 impl Signal {
     fn raise(&self, stop: bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.raised = true;
         state.stop |= stop;
         self.changed.notify_one();
     }
 
     fn is_stopped(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop
+        lock(&self.state).stop
     }
 
     fn wait(&self) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.changed.wait_while(state, |state| !state.raised).unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
+        while !state.raised {
+            state = wait(&self.changed, state);
+        }
         state.raised = false;
     }
 }
@@ -146,7 +149,7 @@ impl Live {
 
     /// Events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        let mut begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begin = lock(&self.begin);
         begin.get_or_insert_with(|| Positions {
             windows: self.windows.log.readable(),
             errors: self.errors.log.readable(),
@@ -159,7 +162,7 @@ impl Live {
     }
 
     fn begin(&self) -> Option<Positions> {
-        let mut begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begin = lock(&self.begin);
         if self.sender.receiver_count() == 0 {
             *begin = None;
         }

@@ -3,8 +3,8 @@
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointRefused, Status, Unavailable};
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, PipelineStatus, SavepointRefused, Unavailable};
 use crate::state::savepoint::SavepointInfo;
 
 /// The outcome of one health check.
@@ -105,7 +105,7 @@ pub trait Queries: Send + Sync {
     /// The savepoints on disk, newest first.
     fn savepoints(&self) -> Vec<SavepointInfo>;
     /// State at the end of the last batch.
-    fn status(&self) -> Status;
+    fn status(&self) -> PipelineStatus;
 }
 
 impl Queries for Pipeline {
@@ -134,7 +134,7 @@ impl Queries for Pipeline {
     fn savepoints(&self) -> Vec<SavepointInfo> {
         Pipeline::savepoints(self)
     }
-    fn status(&self) -> Status {
+    fn status(&self) -> PipelineStatus {
         Pipeline::status(self)
     }
 }

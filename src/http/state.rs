@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -17,8 +17,9 @@ use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
-use crate::pipeline::handle::{CheckpointInfo, Status};
-use crate::tls::Endpoint;
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
+use crate::sync::lock;
+use crate::tls::TlsEndpoint;
 
 /// Scans of the result logs at a time: they read files, and must leave the cores to the pipeline.
 pub(super) const MAX_SCANS: usize = 3;
@@ -46,7 +47,7 @@ pub struct Parts {
     /// Who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.
-    pub certificates: Vec<Arc<Endpoint>>,
+    pub certificates: Vec<Arc<TlsEndpoint>>,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -123,7 +124,7 @@ impl Shared {
     /// Takes a sample for the rates; called once per second.
     pub(super) fn sample(&self, at: Instant) {
         let totals = self.parts.pipeline.status().totals;
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = lock(&self.samples);
         if samples.len() == SAMPLES {
             samples.pop_front();
         }
@@ -132,7 +133,7 @@ impl Shared {
 
     /// Rates between the oldest and the newest sample.
     pub(super) fn rates(&self) -> Rates {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = lock(&self.samples);
         let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
             return Rates::default();
         };
@@ -154,7 +155,7 @@ impl Shared {
     }
 
     /// Synced journal records that the pipeline has not processed.
-    pub(super) fn backlog(&self, status: &Status) -> u64 {
+    pub(super) fn backlog(&self, status: &PipelineStatus) -> u64 {
         self.parts.journal.durable().0.saturating_sub(status.position)
     }
 

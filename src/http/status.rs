@@ -14,7 +14,7 @@ use crate::http::problem::Problem;
 use crate::http::source::{Check, Door, Recovered, Reload};
 use crate::http::state::{Rates, Shared, State};
 use crate::log::Log;
-use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::tls;
 
 /// Times are Unix milliseconds; what is not known yet is `null`.
@@ -33,7 +33,7 @@ pub(super) struct Overview {
     recovery: Option<Recovered>,
     checkpoint: Checkpoint,
     mqtt: Door,
-    tls: Vec<tls::Status>,
+    tls: Vec<tls::CertificateStatus>,
     http_access: HttpAccessStatus,
     reload: Reload,
     disk: Disk,
@@ -164,7 +164,7 @@ fn overview(state: &Shared) -> Overview {
     }
 }
 
-fn readings(status: &Status) -> Readings {
+fn readings(status: &PipelineStatus) -> Readings {
     let rejected = Reason::ALL.into_iter().zip(status.totals.rejected).filter(|(_, count)| *count > 0);
     Readings {
         messages: status.totals.messages,
@@ -189,7 +189,7 @@ fn log_disk(log: &Log) -> LogDisk {
     }
 }
 
-fn limits(state: &Shared, status: &Status, door: &Door) -> BTreeMap<&'static str, Limit> {
+fn limits(state: &Shared, status: &PipelineStatus, door: &Door) -> BTreeMap<&'static str, Limit> {
     let config = &state.parts.config;
     let streams = super::state::MAX_STREAMS - state.streams.available_permits();
     BTreeMap::from([

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::tokens::Role;
+use crate::access::tokens::TokenRole;
 use crate::http::auth::Sender;
 use crate::http::live::{Event, Kind};
 use crate::http::parameters::Parameters;
@@ -55,7 +55,7 @@ pub(super) async fn open(
         return Err(Problem::unavailable(detail));
     };
     let receiver = state.parts.live.subscribe();
-    let shut_out = Box::pin(state.parts.access.clone().ended(sender.caller, Role::Read));
+    let shut_out = Box::pin(state.parts.access.clone().ended(sender.caller, TokenRole::Read));
     let subscription = Subscription { receiver, filter, closing: state.closing.clone(), shut_out, _permit: permit };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;

@@ -1,13 +1,14 @@
 //! What drives the writer: a thread of its own, or those who call.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::queue::Queue;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::writer::{Next, Writer};
+use crate::sync::{lock, wait, wait_timeout};
 
 /// Keeps the writer going as long as a handle of the log lives.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Drop for Driver {
 
 fn wait_for_progress<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
     queue.waiting_threads += 1;
-    queue = shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    queue = wait(&shared.progress, queue);
     queue.waiting_threads -= 1;
     queue
 }
@@ -143,8 +144,8 @@ fn wait_for_work<'a>(
 ) -> MutexGuard<'a, Queue> {
     queue.writer_waits = true;
     queue = match limit {
-        None => shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
-        Some(limit) => shared.work.wait_timeout(queue, limit).unwrap_or_else(PoisonError::into_inner).0,
+        None => wait(&shared.work, queue),
+        Some(limit) => wait_timeout(&shared.work, queue, limit).0,
     };
     queue.writer_waits = false;
     queue

@@ -9,11 +9,12 @@ use super::meters::Meters;
 use super::queue::Queue;
 use super::reader::Reader;
 use super::recovery;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::writer::Writer;
 use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, Recovery, SegmentSummary};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::sync::lock;
 
 const MAX_COMMIT_BYTES: usize = 1 << 30;
 

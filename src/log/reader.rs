@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::inspect::newer;
 use super::scan::{Fault, FaultKind, Scanner};
 use super::segment::index_interval_bytes;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::{Batch, Damage, LogError, Lsn};
+use crate::sync::lock;
 
 /// A cursor on a log: follows the tail from memory and falls back to the segment files.
 ///

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 
 use super::queue::Queue;
@@ -12,6 +12,7 @@ use super::segment::{self, Segments};
 use super::tail::Tail;
 use super::{LogError, LogOptions, Lsn};
 use crate::disk::Disk;
+use crate::sync::lock;
 
 pub(super) type FailureCallback = Box<dyn FnOnce(String) + Send>;
 
@@ -123,10 +124,4 @@ impl fmt::Debug for Shared {
             .field("readable", &self.readable())
             .finish_non_exhaustive()
     }
-}
-
-/// No section under a lock leaves its data half changed when it panics, so a poisoned lock is as good as another; the
-/// writer's panic closes the log by itself.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,13 +11,14 @@ use super::meters::Meters;
 use super::queue::{Pending, Queue};
 use super::retention::next_to_free;
 use super::segment::{self, Predecessor, Segment, SegmentHeader};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::space::SpaceCheck;
 use super::wakers::WakerSet;
 use super::{Batch, Lsn, SyncPolicy};
 use crate::clock::Clock;
 use crate::defects::{self, Defect};
 use crate::disk::is_full;
+use crate::sync::lock;
 
 /// How often a full disk is looked at again.
 pub(super) const FULL_RETRY: Duration = Duration::from_millis(250);

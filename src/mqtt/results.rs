@@ -150,15 +150,15 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::config::Mqtt;
+    use crate::config::MqttConfig;
     use crate::core::reason::Reason;
     use crate::disk::sim::SimDisk;
     use crate::log::{LogOptions, Records, Retention, SyncPolicy};
     use crate::mqtt::Version;
     use crate::mqtt::broker::{Attach, Attached};
-    use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+    use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
-    use crate::mqtt::timeline::Timeline;
+    use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 
     fn log(name: &'static str) -> Log {
         let options = LogOptions {
@@ -233,7 +233,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default(), Timeline::default()));
+            let broker = Arc::new(Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default()));
             let attach = Attach { expiry_s: 0, ..attaching("s") };
             let subscriber = broker.attach(&attach).unwrap();
             Self { broker, windows: log("windows"), errors: log("errors"), subscriber }

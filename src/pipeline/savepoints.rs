@@ -32,7 +32,7 @@ pub struct SavepointPolicy {
 
 /// The savepoints of one data directory.
 #[derive(Debug)]
-pub(super) struct Savepoints {
+pub(super) struct SavepointManager {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     policy: SavepointPolicy,
@@ -45,7 +45,7 @@ pub(super) struct Savepoints {
     given_up: bool,
 }
 
-impl Savepoints {
+impl SavepointManager {
     /// Looks at the directory.
     pub(super) fn new(
         disk: Arc<dyn Disk>,

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use weir::sync::lock;
+
 use super::random::Random;
 use super::world::{Figures, Report, run};
 
@@ -99,7 +101,7 @@ impl Campaign {
     }
 
     fn next(&self, progress: &Mutex<Progress>) -> Option<u64> {
-        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = lock(progress);
         if progress.failures.len() >= MAX_FAILURES {
             return None;
         }
@@ -119,7 +121,7 @@ impl Campaign {
 }
 
 fn note(progress: &Mutex<Progress>, seed: u64, report: Report) {
-    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut progress = lock(progress);
     progress.done += 1;
     progress.figures.add(&report.figures);
     if let Some((what, last_events)) = report.failure {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use weir::defects::{Defect, select};
+use weir::sync::lock;
 
 use super::campaign::{number, run_seed, tell};
 
@@ -31,14 +32,14 @@ fn defects_are_all_caught() {
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let next = || lock(&waiting).pop_front();
                 while let Some(defect) = next() {
                     match hunt(defect) {
                         Some((seeds, what)) => {
                             let short: String = what.chars().take(160).collect();
                             tell(&format!("{defect:?} is caught by seed {seeds}: {short}"));
                         }
-                        None => missed.lock().unwrap_or_else(PoisonError::into_inner).push(defect),
+                        None => lock(&missed).push(defect),
                     }
                 }
             });

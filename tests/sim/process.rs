@@ -13,8 +13,8 @@ use weir::disk::sim::SimDisk;
 use weir::log::{Log, LogError, Lsn, Records};
 use weir::mqtt::Opening;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::{PipelineError, Turn};
-use weir::pipeline::start::{Parts, Runner, StartError, positions, prepare};
+use weir::pipeline::run::{PipelineError, Runner, Turn};
+use weir::pipeline::start::{PipelineResources, StartError, positions, prepare};
 use weir::state::key_value::KeyValue;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
@@ -95,7 +95,7 @@ impl Process {
         let (journal, found) = open("journal", synced.replay_from)?;
         let (windows, _) = open("windows", synced.windows)?;
         let (errors, _) = open("errors", synced.errors)?;
-        let (runner, pipeline) = prepare(Parts {
+        let (runner, pipeline) = prepare(PipelineResources {
             journal: journal.clone(),
             windows: windows.clone(),
             errors: errors.clone(),

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use weir::disk::{Disk, DiskFile};
 use weir::state::StateError;
 use weir::state::key_value::KeyValue;
+use weir::sync::lock;
 
 const MAGIC: [u8; 4] = *b"BTCH";
 const HEADER_BYTES: usize = 24;
@@ -65,7 +66,7 @@ impl SimStore {
     }
 
     fn run<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T, StateError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let done = if state.failed { Err(io::Error::other("failed before")) } else { work(&mut state) };
         state.failed |= done.is_err();
         done.map_err(|source| StateError::Io { directory: self.directory.clone(), source })

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
-use super::tear::{Choices, FileState};
+use super::tear::FileState;
 use crate::disk::directory_of;
+use crate::random::Random;
+use crate::sync::lock;
 
 #[derive(Debug, Default)]
 pub(super) struct Medium {
@@ -52,7 +54,7 @@ pub(super) enum NameChange {
 
 impl Medium {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The state as seen by handles of `boot`.
@@ -125,7 +127,7 @@ impl State {
         }
     }
 
-    pub(super) fn crash(&mut self, choices: &mut Choices) {
+    pub(super) fn crash(&mut self, choices: &mut Random) {
         self.boot += 1;
         self.is_cut = false;
         self.cut_at = None;

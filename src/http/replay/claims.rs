@@ -1,7 +1,9 @@
 //! Errors that requests are replaying: the operator hears of a replay only once it has come through the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::sync::lock;
 
 /// Errors claimed at a time; beyond it requests are refused until the pipeline has caught up.
 const MAX_CLAIMS: usize = 100_000;
@@ -22,7 +24,7 @@ pub(in crate::http) struct Claim {
 
 impl Claims {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Option<u64>>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.claims)
     }
 
     /// Claims those of `seqs` that no other request has, and returns those that one has; `None` beyond the bound.

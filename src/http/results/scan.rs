@@ -1,10 +1,11 @@
 //! Bounded scans of a result log.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::core::output::InvalidOutput;
 use crate::http::results::index::{BLOCK_RECORDS, Entry, Index};
 use crate::log::{Batch, Log, LogError, Lsn, Reader};
+use crate::sync::lock;
 
 /// Records that one request looks at, at most: some tenths of a second.
 const MAX_SCANNED: u64 = 250_000;
@@ -87,7 +88,7 @@ impl ResultLog {
         let mut added = 0;
         loop {
             // The lock is given back after each batch: scans wait for it.
-            let mut indexer = self.indexer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut indexer = lock(&self.indexer);
             let Indexer { index, reader } = &mut *indexer;
             if index.next() >= end {
                 index.trim(self.log.stats().first.0);
@@ -133,11 +134,11 @@ impl ResultLog {
     }
 
     fn is_superseded(&self, seq: u64) -> bool {
-        self.indexer.lock().unwrap_or_else(PoisonError::into_inner).index.is_superseded(seq)
+        lock(&self.indexer).index.is_superseded(seq)
     }
 
     fn may_hold(&self, seq: u64, page: &Page) -> bool {
-        let indexer = self.indexer.lock().unwrap_or_else(PoisonError::into_inner);
+        let indexer = lock(&self.indexer);
         indexer.index.may_hold(seq, page.from_ms, page.to_ms)
     }
 }

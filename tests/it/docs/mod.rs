@@ -8,7 +8,7 @@
 //! | `sh` | commands, all lines of the block |
 //! | `output` | what the `sh` block before it prints |
 //! | `console` | commands behind `$ `, each followed by what it prints |
-//! | `toml` | a configuration that `weir check` accepts; one with `[roles.…]` is an ACL file, which `acl_rules` checks |
+//! | `toml` | a configuration that `weir check` accepts; one with `[roles.…]` is an ACL file, which `access::rules` checks |
 //! | `json`, `yaml`, `js`, `text` | not run here |
 //!
 //! The commands of one page run in one shell, in order, in an empty directory ([`shell`]). A command whose output is shown must
@@ -28,8 +28,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::certificates::Authority;
-use crate::weir::WEIR;
+use crate::kit::certificates::Authority;
+use crate::kit::process::WEIR;
 use page::{Block, Page, Shown};
 use shell::Shell;
 

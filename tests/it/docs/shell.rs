@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::weir::WEIR;
+use crate::kit::process::WEIR;
 
 /// How long one command may take.
 const DEADLINE: Duration = Duration::from_secs(120);
