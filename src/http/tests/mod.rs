@@ -24,7 +24,7 @@ use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::pipeline::handle::SavepointRefused;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus, Unavailable};
-use crate::state::savepoint::{Kind, SavepointInfo};
+use crate::state::savepoint::{SavepointInfo, SavepointKind};
 use crate::telemetry::recorder;
 
 mod api;
