@@ -9,6 +9,8 @@ pub mod http;
 pub mod mqtt;
 pub mod simulator;
 
+pub mod results;
+
 pub mod pipeline;
 
 pub mod client;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use weir::config::Config;
-use weir::core::operator::{Operator, ReplayOrigins};
+use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
 use weir::core::record::{self, PublishRecord, RecordDecoder};
 use weir::core::recorded;
+use weir::core::replayed::ReplayOrigins;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
 use weir::log::verify::DirectoryReader;

@@ -91,7 +91,7 @@ impl Manifest {
     /// Reads the stored form. The version is looked at before the checksum: a later format may place it elsewhere.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidManifest> {
         use InvalidManifest::{Damaged, Newer};
-        let mut fields = Fields(ByteCursor::new(bytes));
+        let mut fields = ManifestFields(ByteCursor::new(bytes));
         if fields.take::<8>()? != *MAGIC {
             return Err(Damaged("wrong magic"));
         }
@@ -122,9 +122,9 @@ impl Manifest {
     }
 }
 
-struct Fields<'a>(ByteCursor<'a>);
+struct ManifestFields<'a>(ByteCursor<'a>);
 
-impl<'a> Fields<'a> {
+impl<'a> ManifestFields<'a> {
     const TOO_SHORT: InvalidManifest = InvalidManifest::Damaged("too short");
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], InvalidManifest> {

@@ -38,7 +38,10 @@ mod tests {
     fn cpu_time_keeps_its_fractions() {
         let lines = cpu_lines(1.25);
         assert!(lines.starts_with("# HELP process_cpu_seconds_total User and system CPU time.\n"), "{lines}");
-        assert!(lines.ends_with("# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 1.25\n"), "{lines}");
+        assert!(
+            lines.ends_with("# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 1.25\n"),
+            "{lines}"
+        );
     }
 
     #[cfg(target_os = "linux")]
