@@ -25,7 +25,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.append(context.waker(), records, Some(since), since)?;
             if self.blocked.is_none() {
                 // The client was not heard because weir did not listen.
-                self.session.heard(self.door.now());
+                self.protocol.heard(self.door.now());
                 return Ok(Step::Ready);
             }
             if self.door.gate.poll_room(context).is_pending() {
@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<Records, Close> {
         let mut until = None;
         if !records.is_empty() {
-            let waits = self.session.acks().has_unsealed();
+            let waits = self.protocol.acks().has_unsealed();
             let appended = {
                 // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
                 // the journal. What the client sends again there would stand in front of what it repeats.
@@ -75,18 +75,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         records.clear();
-        let (fresh, last) = self.session.appended(until, read_at);
+        let (fresh, last) = self.protocol.appended(until, read_at);
         if !fresh.is_empty() {
             self.handle.hold(self.id, fresh, last);
         }
-        self.session.begin_append();
+        self.protocol.begin_append();
         Ok(records)
     }
 
     /// Makes sure that acknowledgements which wait for something else than this connection's own appends leave too: a
     /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
     pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
-        if let Some(position) = self.session.acks().waits_for() {
+        if let Some(position) = self.protocol.acks().waits_for() {
             if position <= self.door.gate.durable() {
                 context.waker().wake_by_ref();
             } else if position > self.own_appends {

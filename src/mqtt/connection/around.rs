@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::ingest::{Gate, Journal};
 use super::permission::{self, Verdict};
-use super::protocol::{Event, Forward, Surroundings};
+use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
 use super::rate::RateLimits;
 use crate::access::{Access, Login};
 use crate::clock::Clock;
@@ -97,7 +97,7 @@ pub(crate) struct Around<'a> {
     pub login: &'a Login,
 }
 
-impl Surroundings for Around<'_> {
+impl ProtocolContext for Around<'_> {
     fn allows_levels(&self, topic: &str) -> bool {
         self.door.broker.allows_levels(topic)
     }
@@ -126,28 +126,28 @@ impl Surroundings for Around<'_> {
 impl Around<'_> {
     /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
     /// for it: others wait for their turn meanwhile.
-    pub fn carry_out(&self, event: Event<'_>, version: Version, out: &mut Vec<u8>) -> Result<usize, Close> {
+    pub fn carry_out(&self, event: ProtocolEvent<'_>, version: Version, out: &mut Vec<u8>) -> Result<usize, Close> {
         match event {
-            Event::None => Ok(0),
-            Event::Forward(forward) => Ok(self.door.broker.deliver(&self.message(&forward))),
-            Event::Acknowledged { kind, packet_id, reason } => {
+            ProtocolEvent::None => Ok(0),
+            ProtocolEvent::Forward(forward) => Ok(self.door.broker.deliver(&self.message(&forward))),
+            ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
                 if self.handle.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
                 }
                 Ok(0)
             }
-            Event::Release { packet_id } => {
+            ProtocolEvent::Release { packet_id } => {
                 // An id that is not held was released before: the exchange is complete either way.
                 self.handle.release(self.id, packet_id);
                 frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
                 Ok(0)
             }
-            Event::Subscribe(subscribe) => {
+            ProtocolEvent::Subscribe(subscribe) => {
                 let outcomes: Vec<_> = subscribe.filters.iter().map(|filter| self.subscribe(filter)).collect();
                 codec::put_suback(subscribe.packet_id, &outcomes, version, out)?;
                 Ok(outcomes.len())
             }
-            Event::Unsubscribe { packet_id, filters } => {
+            ProtocolEvent::Unsubscribe { packet_id, filters } => {
                 let end = |filter: &String| self.door.broker.unsubscribe(self.handle, self.id, filter);
                 let existed: Vec<bool> = filters.iter().map(end).collect();
                 codec::put_unsuback(packet_id, &existed, version, out)?;

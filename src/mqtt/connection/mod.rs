@@ -1,4 +1,4 @@
-//! One connection: a socket, its session, and the order of work between them.
+//! One connection: a stream, its protocol, and the order of work between them.
 //!
 //! A hand-written poll loop: what is due is sent first (acknowledgements that became durable, messages for the
 //! client), then the socket is read, everything that one read brought is appended to the journal together, and so on
@@ -36,7 +36,7 @@ use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;
 use around::Door;
-use protocol::Session;
+use protocol::Protocol;
 use rate::Pace;
 use scratch::Scratch;
 
@@ -59,7 +59,7 @@ pub(crate) struct Start<S> {
     pub id: ConnectionId,
     /// Who the client is.
     pub login: Login,
-    pub session: Session,
+    pub protocol: Protocol,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
     /// Where the client asks for problem information, the largest packet that may carry it.
@@ -71,14 +71,14 @@ pub(crate) struct Start<S> {
     pub cancel: CancellationToken,
 }
 
-/// A connection with its session.
+/// A connection: its stream, its protocol and the session that it serves.
 pub(crate) struct Connection<S> {
     stream: S,
     door: Arc<Door>,
     handle: Arc<Handle>,
     id: ConnectionId,
     login: Login,
-    session: Session,
+    protocol: Protocol,
     /// Largest packet that the client takes.
     max_packet_bytes: usize,
     explain_within: Option<usize>,
@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             handle: start.handle,
             id: start.id,
             login: start.login,
-            session: start.session,
+            protocol: start.protocol,
             max_packet_bytes: start.max_packet_bytes,
             explain_within: start.explain_within,
             partial: start.read,
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The socket, what is still to be sent, and how many seconds the session outlives the connection.
     pub fn into_parts(self) -> (S, Vec<u8>, u32) {
-        (self.stream, self.unsent, self.session.expiry_s())
+        (self.stream, self.unsent, self.protocol.expiry_s())
     }
 
     /// Works until the connection ends.
@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
                 self.unsent.extend_from_slice(&scratch.out);
                 scratch.out.clear();
-                frame::put_disconnect(close, self.session.version(), self.explain_within, &mut self.unsent);
+                frame::put_disconnect(close, self.protocol.version(), self.explain_within, &mut self.unsent);
                 Poll::Ready(close)
             }
         })
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.poll_room(context)? == Step::Waiting {
                 return Ok(());
             }
-            if self.session.is_full() {
+            if self.protocol.is_full() {
                 // Woken by the journal; it may have passed some in the meantime.
                 self.watch_acks(context)?;
                 return Ok(());
@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(wait) = pace.wait(now) else {
             if was_paused {
                 // The client was not heard because weir did not listen.
-                self.session.heard(now);
+                self.protocol.heard(now);
             }
             return Step::Ready;
         };
@@ -260,14 +260,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
         let now = self.door.now();
-        let deadline = self.session.keep_alive_deadline();
+        let deadline = self.protocol.keep_alive_deadline();
         if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
             let throttled = self.pace.as_ref().is_some_and(|pace| pace.is_paused());
-            let paused = self.blocked.is_some() || self.session.is_full() || throttled;
+            let paused = self.blocked.is_some() || self.protocol.is_full() || throttled;
             if paused {
-                self.session.heard(now);
+                self.protocol.heard(now);
             }
-            match self.session.keep_alive_deadline() {
+            match self.protocol.keep_alive_deadline() {
                 Some(at) if at <= now => return Err(Close::KeepAlive),
                 at => self.timer.as_mut().reset(at.unwrap_or(now + FAR).into()),
             }

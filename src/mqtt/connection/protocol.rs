@@ -1,7 +1,7 @@
 //! The protocol of one connection after its CONNECT: a pure state machine.
 //!
-//! Frames and "now" in; bytes to send, records to journal and [`Event`]s out. No socket, no clock, no lock: what lies
-//! outside is asked through [`Surroundings`].
+//! Frames and "now" in; bytes to send, records to journal and [`ProtocolEvent`]s out. No socket, no clock, no lock: what lies
+//! outside is asked through [`ProtocolContext`].
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,8 +37,8 @@ const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 /// Reason code 0x10 of MQTT 5.0.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
-/// What a session asks about the world.
-pub(crate) trait Surroundings {
+/// Questions of a [`Protocol`] about everything outside of it: topics, access rules, subscriptions, its session.
+pub(crate) trait ProtocolContext {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
     /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
@@ -55,9 +55,9 @@ pub(crate) trait Surroundings {
     fn holds(&self, packet_id: u16) -> bool;
 }
 
-/// What the connection does on behalf of its session.
+/// Work that a packet asks for and that the connection carries out.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Event<'a> {
+pub(crate) enum ProtocolEvent<'a> {
     /// Nothing.
     None,
     /// Pass this publish on to subscribers.
@@ -105,9 +105,9 @@ pub(crate) struct Received {
     pub answers: u64,
 }
 
-/// What a session starts with.
+/// Options of a new [`Protocol`].
 #[derive(Debug, Clone)]
-pub(crate) struct SessionOptions {
+pub(crate) struct ProtocolOptions {
     pub version: Version,
     /// Whether the client speaks MQTT 3.1.
     pub is_3_1: bool,
@@ -123,7 +123,7 @@ pub(crate) struct SessionOptions {
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Protocol {
     version: Version,
     is_3_1: bool,
     client_id: Arc<str>,
@@ -141,8 +141,8 @@ pub(crate) struct Session {
     received: Received,
 }
 
-impl Session {
-    pub fn new(options: SessionOptions, now: Instant) -> Self {
+impl Protocol {
+    pub fn new(options: ProtocolOptions, now: Instant) -> Self {
         let mut acks = Acks::default();
         acks.seal(Some(options.received_until), now);
         Self {
@@ -225,24 +225,24 @@ impl Session {
     pub fn on_frame<'a>(
         &'a mut self,
         frame: &Frame<'a>,
-        around: &impl Surroundings,
+        context: &impl ProtocolContext,
         records: &mut Records,
         out: &mut Vec<u8>,
-    ) -> Result<Event<'a>, Close> {
+    ) -> Result<ProtocolEvent<'a>, Close> {
         self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
             let publish = Publish::parse(frame.flags, frame.body, self.version)?;
-            return self.on_publish(publish, around, records);
+            return self.on_publish(publish, context, records);
         }
         self.on_other(frame, out)
     }
 
-    fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>, Close> {
+    fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<ProtocolEvent<'static>, Close> {
         let frame = &if self.is_3_1 { frame.without_repetition() } else { *frame };
         match frame.kind {
             frame::PUBACK | frame::PUBREC | frame::PUBCOMP => {
                 let (packet_id, reason) = frame::parse_ack(frame, self.version)?;
-                Ok(Event::Acknowledged { kind: frame.kind, packet_id, reason })
+                Ok(ProtocolEvent::Acknowledged { kind: frame.kind, packet_id, reason })
             }
             frame::PUBREL => {
                 let (packet_id, _) = frame::parse_ack(frame, self.version)?;
@@ -251,22 +251,22 @@ impl Session {
                 // publish with this identifier would be taken for a repetition.
                 self.fresh.remove(packet_id);
                 self.received.answers += 1;
-                Ok(Event::Release { packet_id })
+                Ok(ProtocolEvent::Release { packet_id })
             }
             frame::SUBSCRIBE => {
                 self.received.answers += 1;
-                Ok(Event::Subscribe(codec::decode_subscribe(frame, self.version)?))
+                Ok(ProtocolEvent::Subscribe(codec::decode_subscribe(frame, self.version)?))
             }
             frame::UNSUBSCRIBE => {
                 self.received.answers += 1;
                 let (packet_id, filters) = codec::decode_unsubscribe(frame, self.version)?;
-                Ok(Event::Unsubscribe { packet_id, filters })
+                Ok(ProtocolEvent::Unsubscribe { packet_id, filters })
             }
             frame::PINGREQ | frame::PINGRESP if !frame.body.is_empty() => Err(Close::Unframed),
             frame::PINGREQ if frame.flags == 0 => {
                 self.received.answers += 1;
                 frame::put_pingresp(out);
-                Ok(Event::None)
+                Ok(ProtocolEvent::None)
             }
             frame::DISCONNECT => Err(self.on_disconnect(frame)?),
             // Bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, what only servers send, and the reserved type.
@@ -292,15 +292,15 @@ impl Session {
     fn on_publish<'a>(
         &'a mut self,
         publish: Publish<'a>,
-        around: &impl Surroundings,
+        context: &impl ProtocolContext,
         records: &mut Records,
-    ) -> Result<Event<'a>, Close> {
+    ) -> Result<ProtocolEvent<'a>, Close> {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
             PublishProperties::parse(publish.properties, Carrier::Publish)?
         };
-        self.select_topic(&publish, properties.alias, around)?;
+        self.select_topic(&publish, properties.alias, context)?;
         if publish.qos > 0 {
             self.check_receive_maximum()?;
         }
@@ -310,10 +310,10 @@ impl Session {
         if !properties.allow(publish.payload) {
             self.received.misformatted += 1;
             self.answer(&publish, PAYLOAD_FORMAT_INVALID);
-            return Ok(Event::None);
+            return Ok(ProtocolEvent::None);
         }
-        if publish.qos == 2 && !self.take_packet_id(publish.packet_id, around)? {
-            return Ok(Event::None);
+        if publish.qos == 2 && !self.take_packet_id(publish.packet_id, context)? {
+            return Ok(ProtocolEvent::None);
         }
         match publish.qos {
             0 => {}
@@ -327,9 +327,9 @@ impl Session {
             self.journal(&publish, records);
         }
         if !self.topic.subscribers && !publish.retain {
-            return Ok(Event::None);
+            return Ok(ProtocolEvent::None);
         }
-        Ok(Event::Forward(Forward {
+        Ok(ProtocolEvent::Forward(Forward {
             topic: self.topic.topic(),
             payload: publish.payload,
             properties,
@@ -361,10 +361,10 @@ impl Session {
         &mut self,
         publish: &Publish<'_>,
         alias: Option<u16>,
-        around: &impl Surroundings,
+        context: &impl ProtocolContext,
     ) -> Result<(), Close> {
         let Some(alias) = alias else {
-            return self.topic.select(publish.topic, around);
+            return self.topic.select(publish.topic, context);
         };
         if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
             return Err(Close::TopicAlias); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
@@ -373,9 +373,9 @@ impl Session {
         if publish.topic.is_empty() {
             // An alias that was never set is a protocol error [section 3.3.2.3.4].
             let topic = self.aliases.get(index).and_then(Option::as_ref).ok_or(Close::Protocol)?;
-            return self.topic.select(topic, around);
+            return self.topic.select(topic, context);
         }
-        self.topic.select(publish.topic, around)?;
+        self.topic.select(publish.topic, context)?;
         self.set_alias(index, publish.topic)
     }
 
@@ -403,8 +403,8 @@ impl Session {
 
     /// Whether a QoS 2 publish is new. One that was taken before and not released is acknowledged again, after the
     /// first, and not taken again [MQTT-4.3.3-2].
-    fn take_packet_id(&mut self, packet_id: u16, around: &impl Surroundings) -> Result<bool, Close> {
-        if self.fresh.contains(packet_id) || around.holds(packet_id) {
+    fn take_packet_id(&mut self, packet_id: u16, context: &impl ProtocolContext) -> Result<bool, Close> {
+        if self.fresh.contains(packet_id) || context.holds(packet_id) {
             self.received.repeated += 1;
             self.acks.push(frame::PUBREC, packet_id, 0);
             return Ok(false);
@@ -418,7 +418,7 @@ impl Session {
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
     /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<Event<'static>, Close> {
+    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<ProtocolEvent<'static>, Close> {
         match refused {
             Refused::Reserved => self.received.refused += 1,
             Refused::Denied(_) => self.received.denied += 1,
@@ -432,7 +432,7 @@ impl Session {
             }
         };
         self.answer(&publish, reason);
-        Ok(Event::None)
+        Ok(ProtocolEvent::None)
     }
 
     /// Acknowledges a publish that goes nowhere.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::around::Around;
-use super::protocol::Event;
+use super::protocol::ProtocolEvent;
 use super::rate::Pace;
 use super::scratch::{READ_BYTES, Scratch};
 use super::{Connection, MAX_TOUCHED, Step};
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 bytes.truncate(kept + count);
                 if bytes.len() < total {
                     self.partial = bytes;
-                    self.session.heard(self.door.now());
+                    self.protocol.heard(self.door.now());
                 } else {
                     self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
                 }
@@ -110,8 +110,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes the packets in `bytes` and keeps what is left over.
     fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
         let now = self.door.now();
-        self.session.heard(now);
-        self.session.begin_append();
+        self.protocol.heard(now);
+        self.protocol.begin_append();
         let mut taken = 0;
         let mut ended = Ok(());
         let limited = self.pace.is_some();
@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pace.took_messages(counted, now);
         }
         self.partial.extend_from_slice(&bytes[taken..]);
-        self.door.meters.received(&self.session.take_received());
+        self.door.meters.received(&self.protocol.take_received());
         ended
     }
 
@@ -157,16 +157,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
         // The journal takes at least the largest packet at once, so it takes this many bytes together.
         let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
-        if !records.is_empty() && records.bytes() + frame.bytes.len() + self.session.record_overhead() > append_bytes {
+        if !records.is_empty() && records.bytes() + frame.bytes.len() + self.protocol.record_overhead() > append_bytes {
             *records = self.append(waker, std::mem::take(records), None, now)?;
             if self.blocked.is_some() {
                 return Ok(0);
             }
         }
         let around = Around { door: &self.door, handle: &self.handle, id: self.id, login: &self.login };
-        let version = self.session.version();
-        match self.session.on_frame(&frame, &around, records, out)? {
-            Event::None => {}
+        let version = self.protocol.version();
+        match self.protocol.on_frame(&frame, &around, records, out)? {
+            ProtocolEvent::None => {}
             event => self.touched += around.carry_out(event, version, out)?,
         }
         Ok(frame.bytes.len())

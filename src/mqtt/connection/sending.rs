@@ -34,13 +34,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     pub(super) fn write_acks(&mut self, out: &mut Vec<u8>) {
-        if self.session.acks().len() == 0 {
+        if self.protocol.acks().len() == 0 {
             return;
         }
         let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.gate.durable() };
-        let waiting = self.session.acks().len();
-        if let Some(read_at) = self.session.write_acks(durable, out) {
-            self.door.meters.traffic.acknowledged(waiting - self.session.acks().len());
+        let waiting = self.protocol.acks().len();
+        if let Some(read_at) = self.protocol.write_acks(durable, out) {
+            self.door.meters.traffic.acknowledged(waiting - self.protocol.acks().len());
             self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
         }
     }
@@ -48,7 +48,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether there is more to deliver than fits in the output now.
     fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let now = || self.door.now();
-        let written = self.handle.write(self.id, self.session.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
+        let written =
+            self.handle.write(self.id, self.protocol.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
         let Some(written) = written else { return false };
         self.door.meters.written(&written);
         written.more

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::permission::Verdict;
-use super::protocol::Surroundings;
+use super::protocol::ProtocolContext;
 use crate::config::OnDeniedPublish;
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::topic;
@@ -40,46 +40,46 @@ pub(crate) struct TopicCache {
 impl TopicCache {
     /// Makes `topic` the current one.
     #[inline]
-    pub fn select(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
-        if self.topic.as_bytes() == topic && self.version == Some(around.subscriptions_version()) {
+    pub fn select(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), Close> {
+        if self.topic.as_bytes() == topic && self.version == Some(context.subscriptions_version()) {
             return Ok(());
         }
-        self.replace(topic, around)
+        self.replace(topic, context)
     }
 
     #[cold]
-    fn replace(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
+    fn replace(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), Close> {
         if self.topic.is_empty() || self.topic.as_bytes() != topic {
             let name = topic::plain_text(topic).ok_or(Close::Malformed)?;
             if name.is_empty() || !topic::is_shallow(name) {
                 return Err(Close::Malformed); // [MQTT-4.7.3-1]
             }
-            if !topic::is_valid_name(name) || !around.allows_levels(name) {
+            if !topic::is_valid_name(name) || !context.allows_levels(name) {
                 return Err(Close::TopicName);
             }
             self.topic.clear();
             self.topic.push_str(name);
-            self.ingest = around.is_ingest(name);
+            self.ingest = context.is_ingest(name);
             self.refused = None;
             self.encoded = false;
         }
         // The version first: what changes in between is then looked up once more, not missed.
-        self.version = Some(around.subscriptions_version());
-        self.subscribers = around.has_subscribers(&self.topic);
-        self.judge(around)
+        self.version = Some(context.subscriptions_version());
+        self.subscribers = context.has_subscribers(&self.topic);
+        self.judge(context)
     }
 
-    fn judge(&mut self, around: &impl Surroundings) -> Result<(), Close> {
+    fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), Close> {
         let (refused, own_device) = if topic::is_reserved(&self.topic) {
             (Some(Refused::Reserved), None)
         } else {
-            match around.judge_publish(&self.topic)? {
+            match context.judge_publish(&self.topic)? {
                 Verdict::Allowed { own_device } => (None, own_device),
                 Verdict::Denied(action) => (Some(Refused::Denied(action)), None),
             }
         };
         if matches!(refused, Some(Refused::Denied(_))) && refused != self.refused {
-            around.note_denied(&self.topic);
+            context.note_denied(&self.topic);
         }
         if own_device != self.own_device {
             self.encoded = false;

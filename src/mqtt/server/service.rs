@@ -20,7 +20,7 @@ use crate::log::{AppendError, Lsn, Records};
 use crate::mqtt::broker::Attached;
 use crate::mqtt::connection::around::Door;
 use crate::mqtt::connection::permission::{self, Verdict};
-use crate::mqtt::connection::protocol::{Session, SessionOptions};
+use crate::mqtt::connection::protocol::{Protocol, ProtocolOptions};
 use crate::mqtt::connection::{Connection, Start};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
@@ -147,7 +147,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     audit::record(AuditEvent::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
     door.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
-    let options = SessionOptions {
+    let options = ProtocolOptions {
         version: connect.version,
         is_3_1: connect.is_3_1,
         client_id: Arc::clone(&client_id),
@@ -162,7 +162,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         handle: Arc::clone(&attached.handle),
         id: attached.connection,
         login: login.clone(),
-        session: Session::new(options, door.now()),
+        protocol: Protocol::new(options, door.now()),
         max_packet_bytes: connect.max_packet_bytes,
         explain_within: connect.explain_within,
         read: rest,

@@ -23,7 +23,7 @@ struct Stub {
     noted: RefCell<Vec<String>>,
 }
 
-impl Surroundings for Stub {
+impl ProtocolContext for Stub {
     fn allows_levels(&self, topic: &str) -> bool {
         topic.split('/').count() <= 64
     }
@@ -48,12 +48,12 @@ impl Surroundings for Stub {
     }
 }
 
-/// A session with its surroundings and what came out of it.
+/// A protocol, its context, and everything that came out of it.
 struct Case {
     version: Version,
     client: Client,
-    session: Session,
-    around: Stub,
+    protocol: Protocol,
+    context: Stub,
     records: Records,
     out: Vec<u8>,
     events: Vec<String>,
@@ -67,7 +67,7 @@ impl Case {
 
     fn with(version: Version, max_inflight: u16) -> Self {
         let now = Instant::now();
-        let options = SessionOptions {
+        let options = ProtocolOptions {
             is_3_1: false,
             version,
             client_id: "c".into(),
@@ -79,8 +79,8 @@ impl Case {
         Self {
             version,
             client: client(version),
-            session: Session::new(options, now),
-            around: Stub::default(),
+            protocol: Protocol::new(options, now),
+            context: Stub::default(),
             records: Records::default(),
             out: Vec::new(),
             events: Vec::new(),
@@ -92,10 +92,10 @@ impl Case {
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Close> {
         while let Next::Frame(frame) = frame::next(bytes, 100_000)? {
             bytes = &bytes[frame.bytes.len()..];
-            let event = self.session.on_frame(&frame, &self.around, &mut self.records, &mut self.out)?;
+            let event = self.protocol.on_frame(&frame, &self.context, &mut self.records, &mut self.out)?;
             match event {
-                Event::None => {}
-                Event::Forward(forward) => {
+                ProtocolEvent::None => {}
+                ProtocolEvent::Forward(forward) => {
                     let payload = String::from_utf8_lossy(forward.payload);
                     self.events.push(format!("forward {} {} {payload}", forward.topic, forward.qos));
                 }
@@ -121,14 +121,14 @@ impl Case {
     fn append(&mut self, until: Option<u64>) -> Vec<String> {
         let described = describe(&self.records);
         self.records.clear();
-        let (fresh, _) = self.session.appended(until.map(Lsn), self.now);
-        self.around.held.extend(fresh.drain());
-        self.session.begin_append();
+        let (fresh, _) = self.protocol.appended(until.map(Lsn), self.now);
+        self.context.held.extend(fresh.drain());
+        self.protocol.begin_append();
         described
     }
 
     fn acks(&mut self, durable: u64) -> Vec<(u8, u16, u8)> {
-        self.session.write_acks(Lsn(durable), &mut self.out);
+        self.protocol.write_acks(Lsn(durable), &mut self.out);
         let acks = packets(&self.out, self.version).into_iter().map(|packet| match packet {
             Sent::Ack { kind, packet_id, reason } => (kind, packet_id, reason),
             other => panic!("{other:?}"),
@@ -155,7 +155,7 @@ fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
         );
         assert_eq!(case.acks(2), []);
         assert_eq!(case.acks(3), [(frame::PUBACK, 1, 0), (frame::PUBREC, 2, 0)]);
-        let received = case.session.take_received();
+        let received = case.protocol.take_received();
         assert_eq!((received.ingest, received.ingest_bytes, received.other), ([1, 1, 1], 3, [0, 0, 0]));
         assert_eq!(case.events, [""; 0]);
     }
@@ -198,7 +198,7 @@ fn acknowledgements_keep_the_order_of_the_publishes() {
 fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
     for version in BOTH {
         let mut case = Case::new(version);
-        case.around.subscriptions = vec!["#"];
+        case.context.subscriptions = vec!["#"];
         case.publish(TOPIC, 2, 9, "x").unwrap();
         case.publish(TOPIC, 2, 9, "x").unwrap();
         assert_eq!(case.append(Some(1)).len(), 1);
@@ -207,7 +207,7 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
         assert_eq!(case.acks(0), [], "not even the repetition, before the first is durable");
         assert_eq!(case.acks(1), [(frame::PUBREC, 9, 0); 3]);
         assert_eq!(case.events, ["forward devices/a/telemetry 2 x"]);
-        assert_eq!(case.session.take_received().repeated, 2);
+        assert_eq!(case.protocol.take_received().repeated, 2);
         let release = case.client.ack(frame::PUBREL, 9);
         case.feed(&release).unwrap();
         assert_eq!(case.events[1..], ["Release { packet_id: 9 }"]);
@@ -225,18 +225,18 @@ fn a_release_before_the_append_frees_its_identifier() {
         case.feed(&release).unwrap();
     }
     assert_eq!(case.append(Some(1)).len(), 2);
-    assert_eq!(case.session.take_received().repeated, 0);
-    assert!(case.around.held.is_empty());
+    assert_eq!(case.protocol.take_received().repeated, 0);
+    assert!(case.context.held.is_empty());
 }
 
 #[test]
 fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before() {
     let mut case = Case::new(Version::V4);
-    case.session.appended(Some(Lsn(7)), case.now);
-    case.around.held.insert(9);
+    case.protocol.appended(Some(Lsn(7)), case.now);
+    case.context.held.insert(9);
     case.publish(TOPIC, 2, 9, "x").unwrap();
     case.append(None);
-    assert_eq!(case.session.acks().waits_for(), Some(Lsn(7)));
+    assert_eq!(case.protocol.acks().waits_for(), Some(Lsn(7)));
     assert_eq!(case.acks(6), []);
     assert_eq!(case.acks(7), [(frame::PUBREC, 9, 0)]);
 }
@@ -245,9 +245,9 @@ fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before(
 fn subscribers_are_looked_up_when_they_change() {
     let mut case = Case::new(Version::V4);
     case.publish(TOPIC, 0, 0, "1").unwrap();
-    case.around.subscriptions = vec!["devices/#"];
+    case.context.subscriptions = vec!["devices/#"];
     case.publish(TOPIC, 0, 0, "2").unwrap();
-    case.around.subscriptions = vec!["devices/#", "x"];
+    case.context.subscriptions = vec!["devices/#", "x"];
     case.publish("unwanted", 1, 1, "3").unwrap();
     assert_eq!(case.events, ["forward devices/a/telemetry 0 2"]);
     assert_eq!(describe(&case.records).len(), 2, "journaled with and without subscribers");
@@ -272,13 +272,13 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
         }
         case.append(None);
         assert_eq!(case.acks(0), [(frame::PUBACK, 1, 0x87), (frame::PUBREC, 2, 0x87)]);
-        assert_eq!(case.session.take_received().refused, 3);
+        assert_eq!(case.protocol.take_received().refused, 3);
     }
     for qos in 0..=2 {
         let mut case = Case::new(Version::V4);
         assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
         case.publish("$SYS/x", qos, u16::from(qos), "x").unwrap();
-        assert_eq!((case.session.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
+        assert_eq!((case.protocol.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
     }
 }
 
@@ -286,8 +286,8 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
 fn denied_publishes_are_refused_by_the_means_of_the_version() {
     let denied = |version, action| {
         let mut case = Case::new(version);
-        case.around.verdicts = vec![(TOPIC, Verdict::Denied(action))];
-        case.around.subscriptions = vec!["#"];
+        case.context.verdicts = vec![(TOPIC, Verdict::Denied(action))];
+        case.context.subscriptions = vec!["#"];
         case
     };
     let mut case = denied(Version::V5, OnDeniedPublish::Disconnect);
@@ -296,9 +296,9 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
     }
     case.append(None);
     assert_eq!(case.acks(0), [(frame::PUBACK, 1, 0x87), (frame::PUBREC, 2, 0x87)]);
-    assert_eq!(case.session.take_received().denied, 3);
+    assert_eq!(case.protocol.take_received().denied, 3);
     assert_eq!((&case.events[..], case.records.is_empty()), (&[][..], true));
-    assert_eq!(*case.around.noted.borrow(), [TOPIC], "once as long as the topic stays");
+    assert_eq!(*case.context.noted.borrow(), [TOPIC], "once as long as the topic stays");
     for qos in 0..=2 {
         let mut case = denied(Version::V4, OnDeniedPublish::Disconnect);
         assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
@@ -313,7 +313,7 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
 #[test]
 fn a_payload_that_is_not_of_its_format_goes_nowhere() {
     let mut case = Case::new(Version::V5);
-    case.around.subscriptions = vec!["#"];
+    case.context.subscriptions = vec!["#"];
     let mut publish = |topic, qos: u8, packet_id, properties: &[u8], payload: &[u8]| {
         let outgoing = Outgoing { dup: false, qos, retain: true, packet_id, topic, properties, payload };
         let bytes = case.client.publish_with(outgoing);
@@ -329,7 +329,7 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
     case.append(None);
     let refused = [(frame::PUBACK, 1, 0x99), (frame::PUBREC, 2, 0x99)];
     assert_eq!(case.acks(0), [refused, refused, [(frame::PUBREC, 2, 0), (frame::PUBACK, 3, 0)]].concat());
-    let received = case.session.take_received();
+    let received = case.protocol.take_received();
     assert_eq!((received.misformatted, received.ingest, received.other), (6, [0, 0, 0], [0, 1, 1]));
     assert_eq!(case.events, ["forward state 2 é", "forward state 1 \u{FFFD}"]);
     assert!(case.records.is_empty());
@@ -339,11 +339,11 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
 fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
     let mut case = Case::new(Version::V5);
     case.publish(TOPIC, 0, 0, "1").unwrap();
-    case.around.verdicts = vec![(TOPIC, Verdict::Denied(OnDeniedPublish::Disconnect))];
-    case.around.changes = 1;
+    case.context.verdicts = vec![(TOPIC, Verdict::Denied(OnDeniedPublish::Disconnect))];
+    case.context.changes = 1;
     case.publish(TOPIC, 0, 0, "2").unwrap();
-    case.around.verdicts = vec![(TOPIC, Verdict::Allowed { own_device: Some("a".into()) })];
-    case.around.changes = 2;
+    case.context.verdicts = vec![(TOPIC, Verdict::Allowed { own_device: Some("a".into()) })];
+    case.context.changes = 2;
     case.publish(TOPIC, 0, 0, "3").unwrap();
     case.publish(TOPIC, 0, 0, "4").unwrap();
     let records = case.append(Some(9));
@@ -416,10 +416,10 @@ fn the_receive_maximum_is_held_as_each_version_knows_it() {
     for id in 1..=5 {
         case.publish(TOPIC, 1, id, "x").unwrap();
     }
-    assert!(case.session.is_full(), "the socket is not read");
+    assert!(case.protocol.is_full(), "the socket is not read");
     case.append(Some(5));
     case.acks(5);
-    assert!(!case.session.is_full());
+    assert!(!case.protocol.is_full());
 }
 
 #[test]
@@ -464,9 +464,9 @@ fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
     let mut case = Case::new(Version::V5);
     assert_eq!(case.feed(&[0xE0, 0]), Err(Close::Normal));
     assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(Close::Protocol), "it was 0");
-    case.session.expiry_s = 5;
+    case.protocol.expiry_s = 5;
     assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]), Err(Close::Normal));
-    assert_eq!(case.session.expiry_s(), 0);
+    assert_eq!(case.protocol.expiry_s(), 0);
 }
 
 #[test]
