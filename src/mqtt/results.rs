@@ -248,7 +248,7 @@ mod tests {
                 retain: RetainHandling::Always,
                 identifier: None,
             };
-            let granted = self.broker.subscribe(&self.subscriber.handle, self.subscriber.connection, &filter);
+            let granted = self.broker.subscribe(&self.subscriber.session, self.subscriber.connection, &filter);
             assert_eq!(granted, SubscribeOutcome::Granted(1));
         }
 
@@ -259,9 +259,9 @@ mod tests {
 
         /// Topic, QoS and the JSON's `seq` of what the subscriber is sent.
         fn received(&self) -> Vec<(String, u8, u64)> {
-            let (handle, connection) = (&self.subscriber.handle, self.subscriber.connection);
+            let (session, connection) = (&self.subscriber.session, self.subscriber.connection);
             let mut out = Vec::new();
-            handle.write(connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+            session.write(connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
             let messages = packets(&out, Version::V4).into_iter().map(|packet| match packet {
                 Sent::Publish { topic, qos, payload, retain: false, .. } => {
                     let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();

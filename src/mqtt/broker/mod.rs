@@ -238,8 +238,8 @@ impl Broker {
         }
         message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
-        for (handle, grant) in found {
-            if handle.offer(message, grant, now) == Some(Offer::Full) {
+        for (session, grant) in found {
+            if session.offer(message, grant, now) == Some(Offer::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
@@ -255,7 +255,7 @@ impl Broker {
         let count = members.len();
         for member in members {
             let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.handle.offer(message, grant, now) == Some(Offer::Queued) {
+            if member.session.offer(message, grant, now) == Some(Offer::Queued) {
                 return count;
             }
         }

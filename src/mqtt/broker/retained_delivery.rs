@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Broker;
 use crate::mqtt::session::delivery::Grant;
 use crate::mqtt::session::message::Message;
-use crate::mqtt::session::{ConnectionId, Handle, Kept};
+use crate::mqtt::session::{ConnectionId, Kept, Session};
 use crate::sync::lock;
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
@@ -20,15 +20,15 @@ pub(super) const MAX_WAITING: usize = 256;
 impl Broker {
     /// Queues some of the retained messages that subscriptions of this session await. Whether there is more to do at
     /// once: something to send, or to look for.
-    pub(crate) fn queue_retained(&self, handle: &Handle, connection: ConnectionId) -> bool {
-        let Some(mut kept) = handle.own(connection) else { return false };
+    pub(crate) fn queue_retained(&self, session: &Session, connection: ConnectionId) -> bool {
+        let Some(mut kept) = session.own(connection) else { return false };
         let (now, mut left) = (self.timeline.now(), TOPICS_PER_TURN);
         let mut queued = false;
         while left > 0
             && kept.queued() < MAX_WAITING
             && let Some((filter, due)) = kept.retained_due.pop_first()
         {
-            let subscriber = self.read_subscriptions().find(&filter, handle.id).cloned();
+            let subscriber = self.read_subscriptions().find(&filter, session.id).cloned();
             let Some(subscriber) = subscriber else { continue };
             let part = lock(&self.retained).matching(&filter, &due, left, now);
             left = left.saturating_sub(part.looked_at.max(1));
@@ -41,9 +41,9 @@ impl Broker {
             }
             queued |= !messages.is_empty();
             let grant = |message: &Message| Grant { retain: true, ..subscriber.grant(message.qos, true) };
-            handle.offer_retained(&mut kept, &messages, grant);
+            session.offer_retained(&mut kept, &messages, grant);
         }
-        handle.note_retained_due(&kept);
+        session.note_retained_due(&kept);
         queued || (kept.queued() < MAX_WAITING && !kept.retained_due.is_empty())
     }
 
@@ -53,8 +53,8 @@ impl Broker {
     }
 
     /// The retained messages of a new subscription are to be queued: those that there are.
-    pub(super) fn await_retained(&self, handle: &Handle, kept: &mut Kept, filter: &str) {
-        handle.await_retained(kept, filter, lock(&self.retained).due());
+    pub(super) fn await_retained(&self, session: &Session, kept: &mut Kept, filter: &str) {
+        session.await_retained(kept, filter, lock(&self.retained).due());
     }
 
     /// The client comes back before all that were due were queued: what was retained while it was away, and was not queued

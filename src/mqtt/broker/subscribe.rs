@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::subscriptions::Subscriber;
-use crate::mqtt::session::{ConnectionId, Handle, Kept};
+use crate::mqtt::session::{ConnectionId, Kept, Session};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::wire::topic;
 
@@ -30,7 +30,7 @@ impl Broker {
     /// [`Broker::queue_retained`].
     pub(crate) fn subscribe(
         &self,
-        handle: &Arc<Handle>,
+        session: &Arc<Session>,
         connection: ConnectionId,
         filter: &Filter,
     ) -> SubscribeOutcome {
@@ -40,20 +40,25 @@ impl Broker {
         if topic::is_shared(&filter.filter) && topic::split_shared(&filter.filter).is_none() {
             return SubscribeOutcome::InvalidFilter;
         }
-        match self.insert(handle, connection, filter) {
+        match self.insert(session, connection, filter) {
             Ok(()) => SubscribeOutcome::Granted(filter.qos),
             Err(refused) => refused,
         }
     }
 
-    fn insert(&self, handle: &Arc<Handle>, connection: ConnectionId, filter: &Filter) -> Result<(), SubscribeOutcome> {
+    fn insert(
+        &self,
+        session: &Arc<Session>,
+        connection: ConnectionId,
+        filter: &Filter,
+    ) -> Result<(), SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
-        let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
+        let mut kept = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
         if !kept.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
             self.meters.subscriptions_denied.increment(1);
             return Err(SubscribeOutcome::NotAuthorized);
         }
-        let new = self.insert_into(handle, &mut kept, filter)?;
+        let new = self.insert_into(session, &mut kept, filter)?;
         let send = match filter.retain {
             RetainHandling::Always => true,
             RetainHandling::New => new,
@@ -61,7 +66,7 @@ impl Broker {
         };
         // Not to shared subscriptions [section 3.8.4].
         if send && !topic::is_shared(&filter.filter) {
-            self.await_retained(handle, &mut kept, &filter.filter);
+            self.await_retained(session, &mut kept, &filter.filter);
         }
         Ok(())
     }
@@ -69,7 +74,7 @@ impl Broker {
     /// Adds a subscription to a locked session; whether it is new.
     pub(super) fn insert_into(
         &self,
-        handle: &Arc<Handle>,
+        session: &Arc<Session>,
         kept: &mut Kept,
         filter: &Filter,
     ) -> Result<bool, SubscribeOutcome> {
@@ -87,22 +92,22 @@ impl Broker {
         if new {
             kept.levels += levels;
         }
-        subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
+        subscriptions.insert(&filter.filter, Subscriber::new(session, filter));
         kept.filters.insert(filter.filter.as_str().into());
-        handle.touch();
+        session.touch();
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(new)
     }
 
     /// Ends one subscription; whether there was one.
-    pub(crate) fn unsubscribe(&self, handle: &Handle, connection: ConnectionId, filter: &str) -> bool {
-        let Some(mut kept) = handle.own(connection) else { return false };
+    pub(crate) fn unsubscribe(&self, session: &Session, connection: ConnectionId, filter: &str) -> bool {
+        let Some(mut kept) = session.own(connection) else { return false };
         let existed = kept.filters.remove(filter);
         if existed {
             kept.levels -= topic::levels(filter);
             kept.retained_due.remove(filter);
-            handle.touch();
-            self.write_subscriptions().remove(filter, handle.id);
+            session.touch();
+            self.write_subscriptions().remove(filter, session.id);
             self.version.fetch_add(1, Ordering::AcqRel);
         }
         existed

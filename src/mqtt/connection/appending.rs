@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let appended = {
                 // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
                 // the journal. What the client sends again there would stand in front of what it repeats.
-                let Some(_own) = self.handle.own(self.id) else { return Err(self.handle.lost(self.id)) };
+                let Some(_own) = self.session.own(self.id) else { return Err(self.session.lost(self.id)) };
                 self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now())
             };
             match appended {
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         records.clear();
         let (fresh, last) = self.protocol.appended(until, read_at);
         if !fresh.is_empty() {
-            self.handle.hold(self.id, fresh, last);
+            self.session.hold(self.id, fresh, last);
         }
         self.protocol.begin_append();
         Ok(records)

@@ -17,7 +17,7 @@ use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::meters::Meters;
 use crate::mqtt::session::message::{Held, Message};
 use crate::mqtt::session::timeline::Timeline;
-use crate::mqtt::session::{ConnectionId, Handle};
+use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::codec::{self, Filter, SubscribeOutcome};
 use crate::mqtt::wire::frame;
@@ -91,7 +91,7 @@ impl Door {
 /// The world as the session sees it.
 pub(crate) struct Around<'a> {
     pub door: &'a Door,
-    pub handle: &'a Arc<Handle>,
+    pub session: &'a Arc<Session>,
     pub id: ConnectionId,
     /// Who the client is.
     pub login: &'a Login,
@@ -105,7 +105,7 @@ impl ProtocolContext for Around<'_> {
         self.door.ingest.contains(topic)
     }
     fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
-        let kept = self.handle.own(self.id).ok_or_else(|| self.handle.lost(self.id))?;
+        let kept = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
         Ok(permission::judge_publish(&kept.permissions, topic, &self.door.ingest))
     }
     fn note_denied(&self, topic: &str) {
@@ -119,7 +119,7 @@ impl ProtocolContext for Around<'_> {
         self.door.broker.has_subscribers(topic)
     }
     fn holds(&self, packet_id: u16) -> bool {
-        self.handle.holds(self.id, packet_id)
+        self.session.holds(self.id, packet_id)
     }
 }
 
@@ -131,14 +131,14 @@ impl Around<'_> {
             ProtocolEvent::None => Ok(0),
             ProtocolEvent::Forward(forward) => Ok(self.door.broker.deliver(&self.message(&forward))),
             ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
-                if self.handle.acknowledge(self.id, kind, packet_id, reason)? {
+                if self.session.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
                 }
                 Ok(0)
             }
             ProtocolEvent::Release { packet_id } => {
                 // An id that is not held was released before: the exchange is complete either way.
-                self.handle.release(self.id, packet_id);
+                self.session.release(self.id, packet_id);
                 frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
                 Ok(0)
             }
@@ -148,7 +148,7 @@ impl Around<'_> {
                 Ok(outcomes.len())
             }
             ProtocolEvent::Unsubscribe { packet_id, filters } => {
-                let end = |filter: &String| self.door.broker.unsubscribe(self.handle, self.id, filter);
+                let end = |filter: &String| self.door.broker.unsubscribe(self.session, self.id, filter);
                 let existed: Vec<bool> = filters.iter().map(end).collect();
                 codec::put_unsuback(packet_id, &existed, version, out)?;
                 Ok(existed.len())
@@ -157,7 +157,7 @@ impl Around<'_> {
     }
 
     fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
-        let outcome = self.door.broker.subscribe(self.handle, self.id, filter);
+        let outcome = self.door.broker.subscribe(self.session, self.id, filter);
         if outcome == SubscribeOutcome::NotAuthorized {
             audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");
         }
@@ -166,8 +166,8 @@ impl Around<'_> {
 
     fn who(&self) -> AuditActor<'_> {
         AuditActor {
-            client_id: Some(&self.handle.client_id),
-            user: self.handle.user.as_deref(),
+            client_id: Some(&self.session.client_id),
+            user: self.session.user.as_deref(),
             address: self.login.address,
         }
     }
@@ -180,7 +180,7 @@ impl Around<'_> {
             properties: forward.properties.to_forwarded().into(),
             qos: forward.qos,
             retain: forward.retain,
-            publisher: self.handle.id,
+            publisher: self.session.id,
             expires: life.map(|life| self.door.now() + life),
             held: Held::default(),
         })

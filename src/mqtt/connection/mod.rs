@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::session::{ConnectionId, Handle};
+use super::session::{ConnectionId, Session};
 use super::wire::close::Close;
 use super::wire::frame;
 use crate::access::Login;
@@ -55,7 +55,7 @@ const FAR: Duration = Duration::from_secs(30 * 86_400);
 pub(crate) struct Start<S> {
     pub stream: S,
     pub door: Arc<Door>,
-    pub handle: Arc<Handle>,
+    pub session: Arc<Session>,
     pub id: ConnectionId,
     /// Who the client is.
     pub login: Login,
@@ -75,7 +75,7 @@ pub(crate) struct Start<S> {
 pub(crate) struct Connection<S> {
     stream: S,
     door: Arc<Door>,
-    handle: Arc<Handle>,
+    session: Arc<Session>,
     id: ConnectionId,
     login: Login,
     protocol: Protocol,
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             unflushed: false,
             stream: start.stream,
             door: start.door,
-            handle: start.handle,
+            session: start.session,
             id: start.id,
             login: start.login,
             protocol: start.protocol,
@@ -149,11 +149,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Works until the connection ends.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Close> {
-        let asked = self.handle.is_asked();
+        let asked = self.session.is_asked();
         scratch::with(|scratch| match self.advance(context, scratch) {
             Ok(()) => {
                 if asked {
-                    self.handle.looked();
+                    self.session.looked();
                 }
                 Poll::Pending
             }
@@ -170,8 +170,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
         self.touched = 0;
         self.register(context.waker());
-        if self.handle.owner() != self.id {
-            return Err(self.handle.lost(self.id));
+        if self.session.owner() != self.id {
+            return Err(self.session.lost(self.id));
         }
         if self.cancelled.as_mut().poll(context).is_ready() {
             self.write_acks(&mut scratch.out);
@@ -187,8 +187,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
-            if self.handle.awaits_retained()
-                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.handle, self.id))
+            if self.session.awaits_retained()
+                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.session, self.id))
             {
                 context.waker().wake_by_ref();
             }
@@ -218,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn register(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.handle.register(self.id, waker);
+            self.session.register(self.id, waker);
             self.waker = Some(waker.clone());
         }
     }

@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(0);
             }
         }
-        let around = Around { door: &self.door, handle: &self.handle, id: self.id, login: &self.login };
+        let around = Around { door: &self.door, session: &self.session, id: self.id, login: &self.login };
         let version = self.protocol.version();
         match self.protocol.on_frame(&frame, &around, records, out)? {
             ProtocolEvent::None => {}

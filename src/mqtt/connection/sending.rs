@@ -49,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let now = || self.door.now();
         let written =
-            self.handle.write(self.id, self.protocol.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
+            self.session.write(self.id, self.protocol.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
         let Some(written) = written else { return false };
         self.door.meters.written(&written);
         written.more

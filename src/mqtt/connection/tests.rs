@@ -82,7 +82,7 @@ async fn polls(subscriptions: usize) -> usize {
             identifier: None,
         };
         assert_eq!(
-            door.broker.subscribe(&subscriber.handle, subscriber.connection, &filter),
+            door.broker.subscribe(&subscriber.session, subscriber.connection, &filter),
             SubscribeOutcome::Granted(0)
         );
     }

@@ -141,7 +141,7 @@ pub(crate) fn welcome(
         expiry_s: connect.session_expiry_s,
     };
     let attached = broker.attach(&attach).map_err(|_| Refusal::answered("max_connections", version, Some(3), 0x97))?;
-    attached.handle.allow_aliases(attached.connection, connect.topic_alias_maximum);
+    attached.session.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
     let accepted = Accepted {
         session_present: attached.session_present && !connect.is_3_1, // 3.1 has no such flag
@@ -157,10 +157,10 @@ pub(crate) fn welcome(
     // What a client does not take must not be sent [MQTT-3.1.2-24]; without its CONNACK it cannot go on.
     let reason = if reply.len() > connect.max_packet_bytes { Some("packet_too_large") } else { None };
     if let Some(reason) = answered.err().map(|_| "defect").or(reason) {
-        broker.detach(&attached.handle, attached.connection, 0, None);
+        broker.detach(&attached.session, attached.connection, 0, None);
         return Err(Refusal::silent(reason));
     }
-    let will = will.map(|will| broker.take_will(will, &attached.handle));
+    let will = will.map(|will| broker.take_will(will, &attached.session));
     Ok(Welcome { connect, login, attached, will, reply })
 }
 
@@ -233,7 +233,7 @@ fn check_will(
 
 /// The client identifier as the journal and log lines have it.
 pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
-    Arc::clone(&attached.handle.client_id)
+    Arc::clone(&attached.session.client_id)
 }
 
 #[cfg(test)]

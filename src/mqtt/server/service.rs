@@ -121,7 +121,7 @@ async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u
     })?;
     if welcome.login.version != door.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.
-        door.broker.judge(&welcome.attached.handle, &door.access.policy());
+        door.broker.judge(&welcome.attached.session, &door.access.policy());
     }
     Ok((welcome, rest))
 }
@@ -159,7 +159,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     let connection = Connection::new(Start {
         stream,
         door: Arc::clone(&door),
-        handle: Arc::clone(&attached.handle),
+        session: Arc::clone(&attached.session),
         id: attached.connection,
         login: login.clone(),
         protocol: Protocol::new(options, door.now()),
@@ -195,8 +195,8 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
             None
         }
     };
-    let will = door.broker.detach(&attached.handle, attached.connection, expiry_s, will);
-    attached.handle.looked();
+    let will = door.broker.detach(&attached.session, attached.connection, expiry_s, will);
+    attached.session.looked();
     if let Some(will) = will {
         publish_will(&door, &will, Instant::now() + WILL_PATIENCE).await;
     }

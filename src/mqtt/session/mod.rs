@@ -62,7 +62,7 @@ impl Totals {
 
 /// The lasting part of a session.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct Session {
     /// Number of the session; never 0.
     pub id: u64,
     /// Whose it is; `None`: of clients without credentials.
@@ -136,7 +136,7 @@ impl Kept {
     }
 }
 
-impl Handle {
+impl Session {
     /// The session of the connection with the number `id`, which becomes its own.
     pub fn new(
         id: u64,
@@ -183,20 +183,20 @@ impl Handle {
     ) -> Self {
         let delivery = Delivery::new(limits, 0);
         let login = stored.owner.to_login();
-        let handle = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
+        let session = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
         {
-            let mut kept = handle.any();
-            handle.hand_over(&mut kept, 0);
+            let mut kept = session.any();
+            session.hand_over(&mut kept, 0);
             kept.disconnected_ms = stored.disconnected_ms;
             let delivery = if exactly { stored.delivery } else { stored.delivery.after_a_crash() };
-            handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(delivery, limits));
-            kept.delivery.messages().for_each(|message| message.count_in(&handle.totals.held_bytes));
+            session.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(delivery, limits));
+            kept.delivery.messages().for_each(|message| message.count_in(&session.totals.held_bytes));
             for id in stored.received.into_iter().filter(|_| exactly) {
                 kept.received.insert(id);
             }
-            handle.set_expiry(&mut kept, stored.expiry_s);
+            session.set_expiry(&mut kept, stored.expiry_s);
         }
-        handle
+        session
     }
 
     /// The session outlives its connection by so many seconds.
@@ -290,7 +290,7 @@ impl Handle {
         }
     }
 
-    /// Whether the session was taken from this connection by [`Handle::revoke`].
+    /// Whether the session was taken from this connection by [`Session::revoke`].
     pub fn is_revoked(&self, connection: ConnectionId) -> bool {
         self.owner() == connection | REVOKED
     }
@@ -329,7 +329,7 @@ impl Handle {
         let _ = timeout(SETTLE, looked).await;
     }
 
-    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Handle::looked`] answers.
+    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Session::looked`] answers.
     #[inline]
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
@@ -492,21 +492,21 @@ mod tests {
     use super::*;
     use crate::mqtt::testing::{CountingWaker, anonymous, policy};
 
-    fn handle() -> (Handle, Arc<Totals>) {
+    fn session() -> (Session, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, total_bytes: usize::MAX };
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
         let delivery = Delivery::new(limits, 10);
-        (Handle::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
+        (Session::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
     }
 
     fn message() -> Arc<Message> {
         Arc::new(Message::new("t", "xy".into(), 1, false))
     }
 
-    fn offer(handle: &Handle, qos: u8) -> Option<Offer> {
-        handle.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
+    fn offer(session: &Session, qos: u8) -> Option<Offer> {
+        session.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
     }
 
     fn waiting(totals: &Totals) -> (usize, usize) {
@@ -515,63 +515,63 @@ mod tests {
 
     #[test]
     fn the_owner_is_woken_once_per_look() {
-        let (handle, totals) = handle();
+        let (session, totals) = session();
         let (waker, count) = CountingWaker::pair();
-        handle.register(7, &waker);
-        offer(&handle, 1);
-        offer(&handle, 1);
+        session.register(7, &waker);
+        offer(&session, 1);
+        offer(&session, 1);
         assert_eq!(count.get(), 1);
         assert_eq!(waiting(&totals), (2, 6));
         let mut out = Vec::new();
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
+        assert_eq!(session.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
+        assert_eq!(session.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
         assert_eq!(waiting(&totals), (0, 0));
-        offer(&handle, 1);
+        offer(&session, 1);
         assert_eq!(count.get(), 2);
     }
 
     #[test]
     fn a_connection_that_lost_its_session_changes_nothing() {
-        let (handle, _) = handle();
+        let (session, _) = session();
         let (waker, count) = CountingWaker::pair();
-        handle.register(7, &waker);
-        handle.hand_over(&mut handle.any(), 8);
+        session.register(7, &waker);
+        session.hand_over(&mut session.any(), 8);
         assert_eq!(count.get(), 1, "it is told");
         let mut ids = PacketIds::default();
         ids.insert(5);
-        handle.hold(7, &mut ids, Lsn(10));
-        assert!(ids.is_empty() && !handle.holds(8, 5));
-        offer(&handle, 1);
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
+        session.hold(7, &mut ids, Lsn(10));
+        assert!(ids.is_empty() && !session.holds(8, 5));
+        offer(&session, 1);
+        assert_eq!(session.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
     }
 
     #[test]
     fn held_ids_survive_until_released() {
-        let (handle, _) = handle();
+        let (session, _) = session();
         let mut ids = PacketIds::default();
         ids.insert(5);
-        handle.hold(7, &mut ids, Lsn(10));
-        handle.hand_over(&mut handle.any(), 8);
-        assert_eq!(handle.resume(&mut handle.any(), 10), Lsn(10));
-        assert!(handle.holds(8, 5));
-        assert!(handle.release(8, 5));
-        assert!(!handle.release(8, 5));
+        session.hold(7, &mut ids, Lsn(10));
+        session.hand_over(&mut session.any(), 8);
+        assert_eq!(session.resume(&mut session.any(), 10), Lsn(10));
+        assert!(session.holds(8, 5));
+        assert!(session.release(8, 5));
+        assert!(!session.release(8, 5));
     }
 
     #[test]
     fn a_discarded_session_counts_nothing() {
-        let (handle, totals) = handle();
-        offer(&handle, 1);
-        handle.hand_over(&mut handle.any(), DISCARDED);
+        let (session, totals) = session();
+        offer(&session, 1);
+        session.hand_over(&mut session.any(), DISCARDED);
         assert_eq!(waiting(&totals), (0, 0));
-        assert_eq!(offer(&handle, 1), None);
+        assert_eq!(offer(&session, 1), None);
     }
 
     #[test]
     fn qos_0_is_not_kept_without_a_connection() {
-        let (handle, _) = handle();
-        handle.hand_over(&mut handle.any(), 0);
-        assert_eq!(offer(&handle, 0), None);
-        assert_eq!(offer(&handle, 1), Some(Offer::Queued));
+        let (session, _) = session();
+        session.hand_over(&mut session.any(), 0);
+        assert_eq!(offer(&session, 0), None);
+        assert_eq!(offer(&session, 1), Some(Offer::Queued));
     }
 }
