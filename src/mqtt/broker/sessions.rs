@@ -10,7 +10,7 @@ use crate::access::{Login, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::Delivery;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::session::{ConnectionId, DISCARDED, Kept, Session};
+use crate::mqtt::session::{ConnectionId, DISCARDED, Session, SessionState};
 use crate::sync::lock;
 
 /// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither
@@ -113,21 +113,21 @@ impl Broker {
         match existing {
             Some(session) if !attach.clean && !over(&session) => {
                 let (received_until, withdrawal) = {
-                    let mut kept = session.any();
+                    let mut state = session.any();
                     // The client is back before its will was due [MQTT-3.1.3-9].
-                    if let Some(will) = Self::stop_timers(&mut sessions, &mut kept) {
+                    if let Some(will) = Self::stop_timers(&mut sessions, &mut state) {
                         self.discard_will(&will);
                     }
-                    if let Some(place) = kept.offline.take() {
+                    if let Some(place) = state.offline.take() {
                         sessions.offline.remove(&place);
-                        self.await_retained_anew(&mut kept);
+                        self.await_retained_anew(&mut state);
                     }
-                    kept.disconnected_ms = None;
-                    session.set_expiry(&mut kept, attach.expiry_s);
-                    session.hand_over(&mut kept, connection);
-                    let received_until = session.resume(&mut kept, window);
-                    kept.login = attach.login.clone();
-                    (received_until, self.permit(&session, &mut kept, permissions))
+                    state.disconnected_ms = None;
+                    session.set_expiry(&mut state, attach.expiry_s);
+                    session.hand_over(&mut state, connection);
+                    let received_until = session.resume(&mut state, window);
+                    state.login = attach.login.clone();
+                    (received_until, self.permit(&session, &mut state, permissions))
                 };
                 if attach.expiry_s == 0 {
                     self.forget_stored(&session);
@@ -201,11 +201,11 @@ impl Broker {
         let now = self.timeline.now();
         let expiry = self.session_expiry(expiry_s);
         let place = sessions.number();
-        let mut kept = session.any();
-        kept.offline = Some(place);
-        kept.disconnected_ms = Some(self.timeline.wall_ms(now));
-        session.set_expiry(&mut kept, expiry_s);
-        session.hand_over(&mut kept, 0);
+        let mut state = session.any();
+        state.offline = Some(place);
+        state.disconnected_ms = Some(self.timeline.wall_ms(now));
+        session.set_expiry(&mut state, expiry_s);
+        session.hand_over(&mut state, 0);
         let mut due_now = None;
         if let Some(will) = will {
             let delay = Duration::from_secs(u64::from(will.delay_s));
@@ -214,47 +214,47 @@ impl Broker {
                 due_now = Some(self.due_now(will));
             } else {
                 let key = (at, sessions.number());
-                kept.will = Some((will, key));
+                state.will = Some((will, key));
                 sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
             }
         }
         if let Some(expiry) = expiry {
             let key = (now + expiry, sessions.number());
-            kept.expires = Some(key);
+            state.expires = Some(key);
             sessions.timers.insert(key, Timer::Session(Arc::clone(session)));
         }
-        drop(kept);
+        drop(state);
         sessions.offline.insert(place, Arc::clone(session));
         self.timers_changed.notify_one();
         due_now
     }
 
     /// Forgets the session's timers; returns a will that waited.
-    fn stop_timers(sessions: &mut Sessions, kept: &mut Kept) -> Option<Arc<Will>> {
-        if let Some(key) = kept.expires.take() {
+    fn stop_timers(sessions: &mut Sessions, state: &mut SessionState) -> Option<Arc<Will>> {
+        if let Some(key) = state.expires.take() {
             sessions.timers.remove(&key);
         }
-        let (will, key) = kept.will.take()?;
+        let (will, key) = state.will.take()?;
         sessions.timers.remove(&key);
         Some(will)
     }
 
     pub(super) fn discard(&self, sessions: &mut Sessions, session: &Arc<Session>) {
         sessions.by_client.remove(&(session.user.clone(), Arc::clone(&session.client_id)));
-        let mut kept = session.any();
-        if let Some(place) = kept.offline.take() {
+        let mut state = session.any();
+        if let Some(place) = state.offline.take() {
             sessions.offline.remove(&place);
         }
         // The session has ended, so its will waits no longer [MQTT-3.1.2-8].
-        if let Some(will) = Self::stop_timers(sessions, &mut kept) {
+        if let Some(will) = Self::stop_timers(sessions, &mut state) {
             sessions.wills.push(self.due_now(will));
             self.timers_changed.notify_one();
         }
-        let returned = session.hand_over(&mut kept, DISCARDED);
+        let returned = session.hand_over(&mut state, DISCARDED);
         if session.is_lasting() {
             self.forget_stored(session);
         }
-        let filters = std::mem::take(&mut kept.filters);
+        let filters = std::mem::take(&mut state.filters);
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();
             for filter in filters {
@@ -262,7 +262,7 @@ impl Broker {
             }
             self.version.fetch_add(1, Ordering::AcqRel);
         }
-        drop(kept);
+        drop(state);
         self.return_shared(returned);
     }
 

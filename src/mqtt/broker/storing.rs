@@ -11,7 +11,7 @@ use super::session_store::{SessionStore, StoredSession};
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
-use crate::mqtt::session::{Kept, Session};
+use crate::mqtt::session::{Session, SessionState};
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::sync::lock;
 
@@ -72,23 +72,23 @@ impl Broker {
         let subscriptions = std::mem::take(&mut stored.subscriptions);
         let (limits, totals) = (self.queue_limits, Arc::clone(&self.totals));
         let session = Arc::new(Session::restored(number, stored, exactly, permissions.clone(), limits, totals));
-        let mut kept = session.any();
+        let mut state = session.any();
         for filter in &subscriptions {
             // A bound that is lower now has the rest of them missing; it is counted.
-            if self.insert_into(&session, &mut kept, filter).is_ok() && filter.retain == RetainHandling::Always {
-                self.await_retained(&session, &mut kept, &filter.filter);
+            if self.insert_into(&session, &mut state, filter).is_ok() && filter.retain == RetainHandling::Always {
+                self.await_retained(&session, &mut state, &filter.filter);
             }
         }
-        kept.offline = Some(number);
+        state.offline = Some(number);
         // The rules may be others than when it was stored.
-        kept.holds_denied = true;
-        let withdrawal = self.permit(&session, &mut kept, permissions);
+        state.holds_denied = true;
+        let withdrawal = self.permit(&session, &mut state, permissions);
         if let Some(at) = expires {
             let key = (at, sessions.number());
-            kept.expires = Some(key);
+            state.expires = Some(key);
             sessions.timers.insert(key, Timer::Session(Arc::clone(&session)));
         }
-        drop(kept);
+        drop(state);
         self.tell_of(&session, withdrawal);
         sessions.by_client.insert((session.user.clone(), Arc::clone(&session.client_id)), Arc::clone(&session));
         sessions.offline.insert(number, session);
@@ -115,13 +115,13 @@ impl Broker {
                 return;
             }
             // Locked until the store has it: the end of a session removes it there, and must come later.
-            let mut kept = session.any();
-            let waits = kept.stored.is_some_and(|(at, bytes)| {
+            let mut state = session.any();
+            let waits = state.stored.is_some_and(|(at, bytes)| {
                 now.saturating_duration_since(at) < Duration::from_secs((bytes / SESSION_BYTES_PER_SECOND) as u64)
             });
             if !waits {
-                let stored = self.store_session(store, &session, &kept, None);
-                kept.stored = Some((now, stored));
+                let stored = self.store_session(store, &session, &state, None);
+                state.stored = Some((now, stored));
                 bytes += stored;
             }
         }
@@ -136,8 +136,8 @@ impl Broker {
         let mut last_round = lock(&self.last_round);
         self.remove_wills(store, stopped_at);
         for session in self.sessions_where(Session::is_lasting) {
-            let kept = session.any();
-            self.store_session(store, &session, &kept, Some(stopped_at));
+            let state = session.any();
+            self.store_session(store, &session, &state, Some(stopped_at));
         }
         self.store_wills(store, usize::MAX);
         *last_round = store.mark();
@@ -153,19 +153,25 @@ impl Broker {
     }
 
     /// Stores one session; returns its bytes, about.
-    fn store_session(&self, store: &SessionStore, session: &Session, kept: &Kept, stopped_at: Option<Lsn>) -> usize {
+    fn store_session(
+        &self,
+        store: &SessionStore,
+        session: &Session,
+        state: &SessionState,
+        stopped_at: Option<Lsn>,
+    ) -> usize {
         const FRAMING: usize = 256;
-        let Some(mut stored) = session.to_stored(kept, stopped_at) else { return 0 };
+        let Some(mut stored) = session.to_stored(state, stopped_at) else { return 0 };
         {
             let subscriptions = self.read_subscriptions();
             let find = |filter: &str| {
-                let due = kept.retained_due.contains_key(filter);
+                let due = state.retained_due.contains_key(filter);
                 let retain = if due { RetainHandling::Always } else { RetainHandling::Never };
                 Some(Filter { retain, ..subscriptions.find(filter, session.id)?.to_filter(filter) })
             };
-            stored.subscriptions = kept.filters.iter().filter_map(|filter| find(filter)).collect();
+            stored.subscriptions = state.filters.iter().filter_map(|filter| find(filter)).collect();
         }
-        let filters: usize = kept.filters.iter().map(|filter| filter.len() + 8).sum();
+        let filters: usize = state.filters.iter().map(|filter| filter.len() + 8).sum();
         let bytes = stored.delivery.bytes() + stored.received.len() * 2 + filters + FRAMING;
         store.put(&stored, &self.timeline);
         bytes

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::subscriptions::Subscriber;
-use crate::mqtt::session::{ConnectionId, Kept, Session};
+use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::wire::topic;
 
@@ -53,12 +53,12 @@ impl Broker {
         filter: &Filter,
     ) -> Result<(), SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
-        let mut kept = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
-        if !kept.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
+        let mut state = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
+        if !state.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
             self.meters.subscriptions_denied.increment(1);
             return Err(SubscribeOutcome::NotAuthorized);
         }
-        let new = self.insert_into(session, &mut kept, filter)?;
+        let new = self.insert_into(session, &mut state, filter)?;
         let send = match filter.retain {
             RetainHandling::Always => true,
             RetainHandling::New => new,
@@ -66,7 +66,7 @@ impl Broker {
         };
         // Not to shared subscriptions [section 3.8.4].
         if send && !topic::is_shared(&filter.filter) {
-            self.await_retained(session, &mut kept, &filter.filter);
+            self.await_retained(session, &mut state, &filter.filter);
         }
         Ok(())
     }
@@ -75,14 +75,14 @@ impl Broker {
     pub(super) fn insert_into(
         &self,
         session: &Arc<Session>,
-        kept: &mut Kept,
+        state: &mut SessionState,
         filter: &Filter,
     ) -> Result<bool, SubscribeOutcome> {
-        let new = !kept.filters.contains(filter.filter.as_str());
+        let new = !state.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
         let levels = topic::levels(&filter.filter);
-        let full = kept.filters.len() >= self.max_session_subscriptions
-            || kept.levels + levels > MAX_SESSION_LEVELS
+        let full = state.filters.len() >= self.max_session_subscriptions
+            || state.levels + levels > MAX_SESSION_LEVELS
             || subscriptions.len() >= MAX_SUBSCRIPTIONS
             || subscriptions.levels() + levels > MAX_LEVELS;
         if new && full {
@@ -90,10 +90,10 @@ impl Broker {
             return Err(SubscribeOutcome::QuotaExceeded);
         }
         if new {
-            kept.levels += levels;
+            state.levels += levels;
         }
         subscriptions.insert(&filter.filter, Subscriber::new(session, filter));
-        kept.filters.insert(filter.filter.as_str().into());
+        state.filters.insert(filter.filter.as_str().into());
         session.touch();
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(new)
@@ -101,11 +101,11 @@ impl Broker {
 
     /// Ends one subscription; whether there was one.
     pub(crate) fn unsubscribe(&self, session: &Session, connection: ConnectionId, filter: &str) -> bool {
-        let Some(mut kept) = session.own(connection) else { return false };
-        let existed = kept.filters.remove(filter);
+        let Some(mut state) = session.own(connection) else { return false };
+        let existed = state.filters.remove(filter);
         if existed {
-            kept.levels -= topic::levels(filter);
-            kept.retained_due.remove(filter);
+            state.levels -= topic::levels(filter);
+            state.retained_due.remove(filter);
             session.touch();
             self.write_subscriptions().remove(filter, session.id);
             self.version.fetch_add(1, Ordering::AcqRel);

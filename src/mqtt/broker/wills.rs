@@ -140,15 +140,15 @@ impl Broker {
     fn restore_will(&self, sessions: &mut Sessions, session: &Arc<Session>, mut will: Will) -> Option<Arc<Will>> {
         will.message.publisher = session.id;
         let will = Arc::new(will);
-        let mut kept = session.any();
-        let lost_ms = kept.disconnected_ms.unwrap_or(0);
+        let mut state = session.any();
+        let lost_ms = state.disconnected_ms.unwrap_or(0);
         let after_delay = self.timeline.at_wall_ms(lost_ms.saturating_add(i64::from(will.delay_s) * 1_000));
-        let at = kept.expires.map_or(after_delay, |(end, _)| end.min(after_delay));
+        let at = state.expires.map_or(after_delay, |(end, _)| end.min(after_delay));
         if at <= self.timeline.now() {
             return Some(self.due_now(will));
         }
         let key = (at, sessions.number());
-        kept.will = Some((will, key));
+        state.will = Some((will, key));
         sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
         None
     }

@@ -105,8 +105,8 @@ impl ProtocolContext for Around<'_> {
         self.door.ingest.contains(topic)
     }
     fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
-        let kept = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
-        Ok(permission::judge_publish(&kept.permissions, topic, &self.door.ingest))
+        let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
+        Ok(permission::judge_publish(&state.permissions, topic, &self.door.ingest))
     }
     fn note_denied(&self, topic: &str) {
         audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
