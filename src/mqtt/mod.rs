@@ -1,8 +1,8 @@
 //! The MQTT door: listener, connections, sessions, subscriptions.
 //!
-//! A connection (one task, one socket) reads frames and feeds them to its `session::Session`, which is pure: bytes
+//! A connection (one task, one socket) reads frames and feeds them to its `connection::protocol::Protocol`, which is pure: bytes
 //! and "now" in; bytes to send, records to journal and messages to pass on out. Publishes on ingest topics go to the
-//! journal through `ingest::Gate` and are acknowledged once it is synced past them; everything that subscribers see
+//! journal through `ingest::JournalAppender` and are acknowledged once it is synced past them; everything that subscribers see
 //! goes through the [`broker::Broker`].
 
 pub mod broker;

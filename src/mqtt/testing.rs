@@ -14,7 +14,7 @@ use rumqttd::protocol::{
 
 use super::Version;
 use super::broker::Attach;
-use super::connection::ingest::Journal;
+use super::connection::journal_appender::IngestJournal;
 use super::session::message::Message;
 use super::session::will::Will;
 use super::wire::frame::{self, Next, Outgoing, Publish};
@@ -227,7 +227,7 @@ impl TestJournal {
     }
 }
 
-impl Journal for TestJournal {
+impl IngestJournal for TestJournal {
     fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
         let mut contents = lock(&self.0);
         if contents.full {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::ingest::{Gate, Journal};
+use super::journal_appender::{IngestJournal, JournalAppender};
 use super::permission::{self, Verdict};
 use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
 use super::rate::RateLimits;
@@ -29,7 +29,7 @@ use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 pub(crate) struct Door {
     pub config: MqttConfig,
     pub broker: Arc<Broker>,
-    pub gate: Gate,
+    pub journal: JournalAppender,
     pub ingest: IngestTopics,
     pub meters: Arc<Meters>,
     pub rates: RateLimits,
@@ -42,7 +42,7 @@ impl Door {
     pub fn new(
         config: &MqttConfig,
         ingest: &IngestConfig,
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn IngestJournal>,
         access: Arc<Access>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -52,7 +52,7 @@ impl Door {
         Self {
             config: config.clone(),
             broker: Arc::new(Broker::new(config, Arc::clone(&meters), timeline.clone())),
-            gate: Gate::new(journal, Arc::clone(&meters)),
+            journal: JournalAppender::new(journal, Arc::clone(&meters)),
             ingest: IngestTopics::new(patterns),
             meters,
             rates: RateLimits::new(config.rates),
@@ -63,7 +63,7 @@ impl Door {
 
     /// What is to be done once per second.
     pub fn measure(&self) {
-        self.gate.count_pause(self.now());
+        self.journal.count_pause(self.now());
         self.access.tidy();
     }
 

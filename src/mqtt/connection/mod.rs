@@ -9,7 +9,7 @@
 mod acks;
 mod appending;
 pub(super) mod around;
-pub(super) mod ingest;
+pub(super) mod journal_appender;
 mod keep_alive;
 pub(super) mod permission;
 pub(super) mod protocol;

@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.protocol.acks().len() == 0 {
             return;
         }
-        let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.gate.durable() };
+        let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.journal.durable() };
         let waiting = self.protocol.acks().len();
         if let Some(read_at) = self.protocol.write_acks(durable, out) {
             self.door.meters.traffic.acknowledged(waiting - self.protocol.acks().len());

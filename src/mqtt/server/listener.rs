@@ -21,7 +21,7 @@ use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
 use crate::mqtt::connection::around::Door;
-use crate::mqtt::connection::ingest::Journal;
+use crate::mqtt::connection::journal_appender::IngestJournal;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
@@ -90,7 +90,7 @@ impl Server {
     pub(crate) async fn bind_to(
         config: &MqttConfig,
         ingest: &IngestConfig,
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn IngestJournal>,
         access: Arc<Access>,
     ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None)?;
@@ -187,7 +187,7 @@ async fn store_sessions(door: &Arc<Door>) {
     loop {
         every.tick().await;
         let door = Arc::clone(door);
-        let storing = move || door.broker.store_sessions(door.gate.durable());
+        let storing = move || door.broker.store_sessions(door.journal.durable());
         if tokio::task::spawn_blocking(storing).await.is_err() {
             tracing::error!("storing MQTT sessions panicked; please report this defect");
         }

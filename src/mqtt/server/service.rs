@@ -314,8 +314,8 @@ async fn journal_will(
     records.push_with(|out| record::encode_publish(&publish, false, out));
     let appended = poll_fn(|context| {
         for _ in 0..ATTEMPTS {
-            match door.gate.append(&records, None, None, door.now()) {
-                Err(AppendError::Full) if door.gate.poll_room(context).is_pending() => return Poll::Pending,
+            match door.journal.append(&records, None, None, door.now()) {
+                Err(AppendError::Full) if door.journal.poll_room(context).is_pending() => return Poll::Pending,
                 Err(AppendError::Full) => {}
                 done => return Poll::Ready(done),
             }

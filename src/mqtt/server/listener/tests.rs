@@ -33,9 +33,10 @@ fn access() -> Arc<Access> {
 async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> Running {
     let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
-    let server = Server::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn Journal>, access())
-        .await
-        .unwrap();
+    let server =
+        Server::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn IngestJournal>, access())
+            .await
+            .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     Running { journal, address, broker, cancel, task }
