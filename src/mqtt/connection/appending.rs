@@ -25,10 +25,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.append(context.waker(), records, Some(since), since)?;
             if self.blocked.is_none() {
                 // The client was not heard because weir did not listen.
-                self.protocol.heard(self.door.now());
+                self.protocol.heard(self.shared.now());
                 return Ok(Step::Ready);
             }
-            if self.door.journal.poll_room(context).is_pending() {
+            if self.shared.journal.poll_room(context).is_pending() {
                 return Ok(Step::Waiting);
             }
         }
@@ -53,7 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
                 // the journal. What the client sends again there would stand in front of what it repeats.
                 let Some(_own) = self.session.own(self.id) else { return Err(self.session.lost(self.id)) };
-                self.door.journal.append(&records, waits.then_some(waker), waiting_since, self.door.now())
+                self.shared.journal.append(&records, waits.then_some(waker), waiting_since, self.shared.now())
             };
             match appended {
                 Ok(lsn) => {
@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(AppendError::Closed) => return Err(Close::Journal),
                 Err(AppendError::TooLarge { .. }) => {
                     // The configuration is refused where that can happen.
-                    self.door.meters.limit("journal_record");
+                    self.shared.meters.limit("journal_record");
                     return Err(Close::Quota);
                 }
             }
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
     pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
         if let Some(position) = self.protocol.acks().waits_for() {
-            if position <= self.door.journal.durable() {
+            if position <= self.shared.journal.durable() {
                 context.waker().wake_by_ref();
             } else if position > self.own_appends {
                 self.wake_after(context, FALLBACK);

@@ -8,7 +8,6 @@
 
 mod acks;
 mod appending;
-pub(super) mod around;
 pub(super) mod journal_appender;
 mod keep_alive;
 pub(super) mod permission;
@@ -17,6 +16,7 @@ mod rate;
 mod reading;
 mod scratch;
 mod sending;
+pub(super) mod session_context;
 mod topic_cache;
 
 use std::future::Future;
@@ -35,10 +35,10 @@ use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;
-use around::Door;
 use protocol::Protocol;
 use rate::Pace;
 use scratch::Scratch;
+use session_context::BrokerContext;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
@@ -54,7 +54,7 @@ const FAR: Duration = Duration::from_secs(30 * 86_400);
 /// What a connection begins with.
 pub(crate) struct Start<S> {
     pub stream: S,
-    pub door: Arc<Door>,
+    pub shared: Arc<BrokerContext>,
     pub session: Arc<Session>,
     pub id: ConnectionId,
     /// Who the client is.
@@ -74,7 +74,7 @@ pub(crate) struct Start<S> {
 /// A connection: its stream, its protocol and the session that it serves.
 pub(crate) struct Connection<S> {
     stream: S,
-    door: Arc<Door>,
+    shared: Arc<BrokerContext>,
     session: Arc<Session>,
     id: ConnectionId,
     login: Login,
@@ -116,14 +116,14 @@ enum Step {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(start: Start<S>) -> Self {
-        let now = start.door.now();
-        let rates_version = start.door.rates.version();
+        let now = start.shared.now();
+        let rates_version = start.shared.rates.version();
         Self {
-            pace: Pace::new(&start.door.rates, now),
+            pace: Pace::new(&start.shared.rates, now),
             rates_version,
             unflushed: false,
             stream: start.stream,
-            door: start.door,
+            shared: start.shared,
             session: start.session,
             id: start.id,
             login: start.login,
@@ -188,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
             if self.session.awaits_retained()
-                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.session, self.id))
+                && (std::mem::replace(&mut looked, true) || self.shared.broker.queue_retained(&self.session, self.id))
             {
                 context.waker().wake_by_ref();
             }
@@ -225,13 +225,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether the client's rate allows to read on.
     fn poll_pace(&mut self, context: &mut Context<'_>) -> Step {
-        let version = self.door.rates.version();
+        let version = self.shared.rates.version();
         if version != self.rates_version {
             self.rates_version = version;
-            self.pace = Pace::new(&self.door.rates, self.door.now());
+            self.pace = Pace::new(&self.shared.rates, self.shared.now());
         }
         let Some(pace) = &mut self.pace else { return Step::Ready };
-        let now = self.door.now();
+        let now = self.shared.now();
         let was_paused = pace.is_paused();
         let Some(wait) = pace.wait(now) else {
             if was_paused {
@@ -241,14 +241,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Step::Ready;
         };
         if wait.begins {
-            self.door.meters.throttled(wait.limit);
+            self.shared.meters.throttled(wait.limit);
         }
         self.wake_after(context, wait.until.saturating_duration_since(now));
         Step::Waiting
     }
 
     fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {
-        let at = self.door.now() + wait;
+        let at = self.shared.now() + wait;
         if at < self.timer.deadline().into_std() {
             self.timer.as_mut().reset(at.into());
             if self.timer.as_mut().poll(context).is_ready() {
@@ -259,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
-        let now = self.door.now();
+        let now = self.shared.now();
         let deadline = self.protocol.keep_alive_deadline();
         if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
             let throttled = self.pace.as_ref().is_some_and(|pace| pace.is_paused());

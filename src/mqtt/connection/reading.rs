@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::around::Around;
 use super::protocol::ProtocolEvent;
 use super::rate::Pace;
 use super::scratch::{READ_BYTES, Scratch};
+use super::session_context::SessionContext;
 use super::{Connection, MAX_TOUCHED, Step};
 use crate::log::Records;
 use crate::mqtt::wire::close::Close;
@@ -53,7 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
-        let total = match frame::next(&bytes, self.door.config.max_packet_size_bytes)? {
+        let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
             Next::Partial(Some(total)) => total,
             Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
         };
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 bytes.truncate(kept + count);
                 if bytes.len() < total {
                     self.partial = bytes;
-                    self.protocol.heard(self.door.now());
+                    self.protocol.heard(self.shared.now());
                 } else {
                     self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
                 }
@@ -80,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What the client's rate lets be read now; never 0.
     fn readable_bytes(&self) -> usize {
-        self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.door.now()).max(1))
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.shared.now()).max(1))
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, Close> {
@@ -90,9 +90,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
                 if let Some(pace) = &mut self.pace {
-                    pace.took_bytes(count, self.door.now());
+                    pace.took_bytes(count, self.shared.now());
                 }
-                self.door.meters.traffic.read(count);
+                self.shared.meters.traffic.read(count);
                 Ok(Poll::Ready(count))
             }
             Poll::Ready(Err(_)) => Err(Close::Lost),
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Takes the packets in `bytes` and keeps what is left over.
     fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
-        let now = self.door.now();
+        let now = self.shared.now();
         self.protocol.heard(now);
         self.protocol.begin_append();
         let mut taken = 0;
@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pace.took_messages(counted, now);
         }
         self.partial.extend_from_slice(&bytes[taken..]);
-        self.door.meters.received(&self.protocol.take_received());
+        self.shared.meters.received(&self.protocol.take_received());
         ended
     }
 
@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         records: &mut Records,
         out: &mut Vec<u8>,
     ) -> Result<usize, Close> {
-        let config = &self.door.config;
+        let config = &self.shared.config;
         let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
         // The journal takes at least the largest packet at once, so it takes this many bytes together.
         let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
@@ -163,11 +163,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(0);
             }
         }
-        let around = Around { door: &self.door, session: &self.session, id: self.id, login: &self.login };
+        let context = SessionContext { shared: &self.shared, session: &self.session, id: self.id, login: &self.login };
         let version = self.protocol.version();
-        match self.protocol.on_frame(&frame, &around, records, out)? {
+        match self.protocol.on_frame(&frame, &context, records, out)? {
             ProtocolEvent::None => {}
-            event => self.touched += around.carry_out(event, version, out)?,
+            event => self.touched += context.carry_out(event, version, out)?,
         }
         Ok(frame.bytes.len())
     }

@@ -37,21 +37,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.protocol.acks().len() == 0 {
             return;
         }
-        let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.journal.durable() };
+        let durable =
+            if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.shared.journal.durable() };
         let waiting = self.protocol.acks().len();
         if let Some(read_at) = self.protocol.write_acks(durable, out) {
-            self.door.meters.traffic.acknowledged(waiting - self.protocol.acks().len());
-            self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
+            self.shared.meters.traffic.acknowledged(waiting - self.protocol.acks().len());
+            self.shared.meters.ack_seconds.record(self.shared.now().saturating_duration_since(read_at).as_secs_f64());
         }
     }
 
     /// Whether there is more to deliver than fits in the output now.
     fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
-        let now = || self.door.now();
+        let now = || self.shared.now();
         let written =
             self.session.write(self.id, self.protocol.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
         let Some(written) = written else { return false };
-        self.door.meters.written(&written);
+        self.shared.meters.written(&written);
         written.more
     }
 
@@ -68,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         self.unflushed |= sent > 0;
-        self.door.meters.traffic.sent(sent);
+        self.shared.meters.traffic.sent(sent);
         if step == Step::Ready {
             self.unsent = Vec::new();
             return self.poll_flush(context);
@@ -105,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.unflushed |= sent > 0;
-        self.door.meters.traffic.sent(sent);
+        self.shared.meters.traffic.sent(sent);
         self.unsent.extend_from_slice(&out[sent..]);
         out.clear();
         Ok(())

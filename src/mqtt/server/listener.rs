@@ -20,8 +20,8 @@ use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
-use crate::mqtt::connection::around::Door;
 use crate::mqtt::connection::journal_appender::IngestJournal;
+use crate::mqtt::connection::session_context::BrokerContext;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
@@ -94,8 +94,8 @@ impl Server {
         access: Arc<Access>,
     ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None)?;
-        let door = Door::new(config, ingest, journal, access, Arc::new(SystemClock));
-        Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(door)) })
+        let shared = BrokerContext::new(config, ingest, journal, access, Arc::new(SystemClock));
+        Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(shared)) })
     }
 
     /// Listens on `address` with TLS too.
@@ -120,7 +120,7 @@ impl Server {
 
     /// Subscriptions and delivery.
     pub fn broker(&self) -> Arc<Broker> {
-        Arc::clone(&self.entrance.door().broker)
+        Arc::clone(&self.entrance.broker_context().broker)
     }
 
     /// The way in for connections that come by other listeners. It opens when [`Server::run`] is called.
@@ -132,17 +132,17 @@ impl Server {
     /// 3 s.
     pub async fn run(self, cancel: CancellationToken) {
         let Self { plain, secure, entrance } = self;
-        let door = Arc::clone(entrance.door());
+        let shared = Arc::clone(entrance.broker_context());
         // A client that comes back says what it is now: the wills of the connections that ended with weir come before.
-        cancel.run_until_cancelled(service::publish_due(&door)).await;
-        entrance.spawn(service::keep_time(Arc::clone(&door), cancel.clone()));
+        cancel.run_until_cancelled(service::publish_due(&shared)).await;
+        entrance.spawn(service::keep_time(Arc::clone(&shared), cancel.clone()));
         entrance.open();
         tokio::select! {
             () = cancel.cancelled() => {}
             // None of the others ends.
-            () = measure(&door) => {}
-            () = keep_retained(&door) => {}
-            () = store_sessions(&door) => {}
+            () = measure(&shared) => {}
+            () = keep_retained(&shared) => {}
+            () = store_sessions(&shared) => {}
             () = accept_all(plain, &entrance) => {}
             () = async {
                 match secure {
@@ -152,51 +152,51 @@ impl Server {
             } => {}
         }
         entrance.close(DRAIN).await;
-        entrance.door().measure();
+        entrance.broker_context().measure();
     }
 }
 
-async fn measure(door: &Door) {
+async fn measure(shared: &BrokerContext) {
     let mut every_second = interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every_second.tick().await;
-        door.measure();
+        shared.measure();
     }
 }
 
 /// Forgets retained messages whose time is over, and publishes `$SYS` where it is on.
-async fn keep_retained(door: &Door) {
-    let started = door.now();
-    let system_every = door.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+async fn keep_retained(shared: &BrokerContext) {
+    let started = shared.now();
+    let system_every = shared.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
     let mut every = interval(system_every.unwrap_or(EXPIRE_EVERY));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        door.broker.expire_retained();
+        shared.broker.expire_retained();
         if system_every.is_some() {
-            publish_system(door, started);
+            publish_system(shared, started);
         }
     }
 }
 
 /// Stores sessions and wills that changed, off the event loop: there may be many.
-async fn store_sessions(door: &Arc<Door>) {
+async fn store_sessions(shared: &Arc<BrokerContext>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let door = Arc::clone(door);
-        let storing = move || door.broker.store_sessions(door.journal.durable());
+        let shared = Arc::clone(shared);
+        let storing = move || shared.broker.store_sessions(shared.journal.durable());
         if tokio::task::spawn_blocking(storing).await.is_err() {
             tracing::error!("storing MQTT sessions panicked; please report this defect");
         }
     }
 }
 
-fn publish_system(door: &Door, started: Instant) {
-    let Door { broker, meters, .. } = door;
-    let uptime = door.now().saturating_duration_since(started);
+fn publish_system(shared: &BrokerContext, started: Instant) {
+    let BrokerContext { broker, meters, .. } = shared;
+    let uptime = shared.now().saturating_duration_since(started);
     let counts = meters.traffic.counts();
     for (topic, value) in system::messages(&broker.stats(), &counts, meters.dropped_queue_full.get(), uptime) {
         broker.publish_system(topic, value);
@@ -215,7 +215,7 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
             Err(error) => {
                 // Out of file descriptors, mostly: it stays so until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
-                entrance.door().meters.limit("mqtt_accept");
+                entrance.broker_context().meters.limit("mqtt_accept");
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -268,7 +268,7 @@ async fn serve_tls(
     entrance: &Entrance,
     admission: Admission,
 ) {
-    let patience = Duration::from_millis(entrance.door().config.connect_timeout_ms);
+    let patience = Duration::from_millis(entrance.broker_context().config.connect_timeout_ms);
     match entrance.prepare(&admission, endpoint.accept(stream, patience)).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
@@ -276,13 +276,13 @@ async fn serve_tls(
         }
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
-            entrance.door().meters.refused("tls_handshake");
+            entrance.broker_context().meters.refused("tls_handshake");
             if !error.is_departure() {
                 let peer = Peer::at(address.ip());
-                entrance.door().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
+                entrance.broker_context().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
             }
             if matches!(error, HandshakeError::Full) {
-                entrance.door().meters.limit("tls_handshakes");
+                entrance.broker_context().meters.limit("tls_handshakes");
             }
         }
         None => {}

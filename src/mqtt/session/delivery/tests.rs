@@ -258,7 +258,7 @@ proptest! {
         steps in proptest::collection::vec((0_u8..4, 0_usize..6), 0..400),
     ) {
         let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000, ..LIMITS }, window);
-        delivery.first = u64::from(u16::MAX) - 20; // the ids wrap around within the test
+        delivery.first = u64::from(u16::MAX) - 20; // the ids wrap session_context within the test
         let mut open: Vec<u16> = Vec::new();
         for (step, pick) in steps {
             match step {

@@ -1,4 +1,4 @@
-//! What lies around a session: the broker, the journal's topics, the part of the session that outlives the connection.
+//! Context of one connection: its session, its client and everything that connections share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// What all connections share.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct BrokerContext {
     pub config: MqttConfig,
     pub broker: Arc<Broker>,
     pub journal: JournalAppender,
@@ -37,7 +37,7 @@ pub(crate) struct Door {
     timeline: Timeline,
 }
 
-impl Door {
+impl BrokerContext {
     /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
     pub fn new(
         config: &MqttConfig,
@@ -88,48 +88,48 @@ impl Door {
     }
 }
 
-/// The world as the session sees it.
-pub(crate) struct Around<'a> {
-    pub door: &'a Door,
+/// Context of one connection's [`Protocol`](super::protocol::Protocol): the broker, the session and its client.
+pub(crate) struct SessionContext<'a> {
+    pub shared: &'a BrokerContext,
     pub session: &'a Arc<Session>,
     pub id: ConnectionId,
     /// Who the client is.
     pub login: &'a Login,
 }
 
-impl ProtocolContext for Around<'_> {
+impl ProtocolContext for SessionContext<'_> {
     fn allows_levels(&self, topic: &str) -> bool {
-        self.door.broker.allows_levels(topic)
+        self.shared.broker.allows_levels(topic)
     }
     fn is_ingest(&self, topic: &str) -> bool {
-        self.door.ingest.contains(topic)
+        self.shared.ingest.contains(topic)
     }
     fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
         let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
-        Ok(permission::judge_publish(&state.permissions, topic, &self.door.ingest))
+        Ok(permission::judge_publish(&state.permissions, topic, &self.shared.ingest))
     }
     fn note_denied(&self, topic: &str) {
         audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {
-        self.door.broker.version()
+        self.shared.broker.version()
     }
     fn has_subscribers(&self, topic: &str) -> bool {
-        self.door.broker.has_subscribers(topic)
+        self.shared.broker.has_subscribers(topic)
     }
     fn holds(&self, packet_id: u16) -> bool {
         self.session.holds(self.id, packet_id)
     }
 }
 
-impl Around<'_> {
+impl SessionContext<'_> {
     /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
     /// for it: others wait for their turn meanwhile.
     pub fn carry_out(&self, event: ProtocolEvent<'_>, version: Version, out: &mut Vec<u8>) -> Result<usize, Close> {
         match event {
             ProtocolEvent::None => Ok(0),
-            ProtocolEvent::Forward(forward) => Ok(self.door.broker.deliver(&self.message(&forward))),
+            ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
             ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
                 if self.session.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
@@ -148,7 +148,7 @@ impl Around<'_> {
                 Ok(outcomes.len())
             }
             ProtocolEvent::Unsubscribe { packet_id, filters } => {
-                let end = |filter: &String| self.door.broker.unsubscribe(self.session, self.id, filter);
+                let end = |filter: &String| self.shared.broker.unsubscribe(self.session, self.id, filter);
                 let existed: Vec<bool> = filters.iter().map(end).collect();
                 codec::put_unsuback(packet_id, &existed, version, out)?;
                 Ok(existed.len())
@@ -157,7 +157,7 @@ impl Around<'_> {
     }
 
     fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
-        let outcome = self.door.broker.subscribe(self.session, self.id, filter);
+        let outcome = self.shared.broker.subscribe(self.session, self.id, filter);
         if outcome == SubscribeOutcome::NotAuthorized {
             audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");
         }
@@ -181,7 +181,7 @@ impl Around<'_> {
             qos: forward.qos,
             retain: forward.retain,
             publisher: self.session.id,
-            expires: life.map(|life| self.door.now() + life),
+            expires: life.map(|life| self.shared.now() + life),
             held: Held::default(),
         })
     }
