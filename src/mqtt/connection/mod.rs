@@ -8,6 +8,7 @@
 
 mod acks;
 mod appending;
+pub(super) mod broker_context;
 pub(super) mod journal_appender;
 mod keep_alive;
 pub(super) mod permission;
@@ -16,7 +17,7 @@ mod rate;
 mod reading;
 mod scratch;
 mod sending;
-pub(super) mod session_context;
+mod session_context;
 mod topic_cache;
 
 use std::future::Future;
@@ -35,10 +36,10 @@ use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;
+use broker_context::BrokerContext;
 use protocol::Protocol;
 use rate::Pace;
 use scratch::Scratch;
-use session_context::BrokerContext;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;

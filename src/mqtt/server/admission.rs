@@ -17,7 +17,7 @@ use crate::admission::{AddressLimits, AddressPermit, PendingConnections, Pending
 use crate::config::RatesConfig;
 use crate::log::Lsn;
 use crate::mqtt::broker::SessionStore;
-use crate::mqtt::connection::session_context::BrokerContext;
+use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::telemetry::audit::AuditActor;
 use crate::tls::RevokedCertificates;
 

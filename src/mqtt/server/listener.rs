@@ -20,8 +20,8 @@ use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
+use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::journal_appender::IngestJournal;
-use crate::mqtt::connection::session_context::BrokerContext;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.

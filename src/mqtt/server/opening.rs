@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
-use crate::mqtt::connection::session_context::BrokerContext;
+use crate::mqtt::connection::broker_context::BrokerContext;
 
 /// Serves MQTT over any stream of bytes: what [`super::Server`] does for each socket that it accepts. The caller says
 /// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
