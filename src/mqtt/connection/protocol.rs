@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::acks::Acks;
 use super::keep_alive::KeepAlive;
-use super::permission::Verdict;
+use super::publish_decision::PublishDecision;
 use super::topic_cache::{Refused, TopicCache};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
@@ -42,12 +42,12 @@ pub(crate) trait ProtocolContext {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
     /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
-    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close>;
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, Close>;
     /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
     fn note_denied(&self, topic: &str);
     /// Whether `topic` has as many levels as it may.
     fn allows_levels(&self, topic: &str) -> bool;
-    /// Changes whenever an answer of `has_subscribers` or `judge_publish` may change.
+    /// Changes whenever an answer of `has_subscribers` or `decide_publish` may change.
     fn subscriptions_version(&self) -> u64;
     /// Whether a message on `topic` has a subscriber.
     fn has_subscribers(&self, topic: &str) -> bool;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::broker_context::BrokerContext;
-use super::permission::{self, Verdict};
 use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
+use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
 use crate::mqtt::Version;
 use crate::mqtt::session::message::{Held, Message};
@@ -33,9 +33,9 @@ impl ProtocolContext for SessionContext<'_> {
     fn is_ingest(&self, topic: &str) -> bool {
         self.shared.ingest.contains(topic)
     }
-    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, Close> {
         let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
-        Ok(permission::judge_publish(&state.permissions, topic, &self.shared.ingest))
+        Ok(decide_publish(&state.permissions, topic, &self.shared.ingest))
     }
     fn note_denied(&self, topic: &str) {
         audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::permission::Verdict;
 use super::protocol::ProtocolContext;
+use super::publish_decision::PublishDecision;
 use crate::config::OnDeniedPublish;
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::topic;
@@ -73,9 +73,9 @@ impl TopicCache {
         let (refused, own_device) = if topic::is_reserved(&self.topic) {
             (Some(Refused::Reserved), None)
         } else {
-            match context.judge_publish(&self.topic)? {
-                Verdict::Allowed { own_device } => (None, own_device),
-                Verdict::Denied(action) => (Some(Refused::Denied(action)), None),
+            match context.decide_publish(&self.topic)? {
+                PublishDecision::Allowed { own_device } => (None, own_device),
+                PublishDecision::Denied(action) => (Some(Refused::Denied(action)), None),
             }
         };
         if matches!(refused, Some(Refused::Denied(_))) && refused != self.refused {

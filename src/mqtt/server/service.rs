@@ -19,8 +19,8 @@ use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
 use crate::mqtt::broker::Attached;
 use crate::mqtt::connection::broker_context::BrokerContext;
-use crate::mqtt::connection::permission::{self, Verdict};
 use crate::mqtt::connection::protocol::{Protocol, ProtocolOptions};
+use crate::mqtt::connection::publish_decision::{PublishDecision, decide_publish};
 use crate::mqtt::connection::{Connection, Start};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
@@ -257,7 +257,7 @@ pub(crate) async fn publish_due(shared: &BrokerContext) -> Option<std::time::Ins
 /// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
 /// begins now.
 async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
-    let Verdict::Allowed { own_device } = judge_will(shared, will) else {
+    let PublishDecision::Allowed { own_device } = judge_will(shared, will) else {
         let user = will.login.identity.user.as_deref();
         let who = AuditActor { client_id: Some(&will.client_id), user, address: will.login.address };
         audit::record(AuditEvent::WillDenied, &who, &will.message.topic, "not published: the rules changed");
@@ -281,14 +281,14 @@ async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
     shared.broker.will_published(will, journal);
 }
 
-fn judge_will(shared: &BrokerContext, will: &Will) -> Verdict {
+fn judge_will(shared: &BrokerContext, will: &Will) -> PublishDecision {
     let policy = shared.access.policy();
     match policy.renew(&will.login.identity, &will.login.proof) {
         Some(identity) => {
             let permissions = policy.permissions(&identity, Arc::clone(&will.client_id));
-            permission::judge_publish(&permissions, &will.message.topic, &shared.ingest)
+            decide_publish(&permissions, &will.message.topic, &shared.ingest)
         }
-        None => Verdict::Denied(policy.on_denied_publish),
+        None => PublishDecision::Denied(policy.on_denied_publish),
     }
 }
 

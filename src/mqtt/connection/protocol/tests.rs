@@ -17,8 +17,8 @@ struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
     /// What is not allowed.
-    verdicts: Vec<(&'static str, Verdict)>,
-    /// Counts changes of `verdicts`.
+    decisions: Vec<(&'static str, PublishDecision)>,
+    /// Counts changes of `decisions`.
     changes: u64,
     noted: RefCell<Vec<String>>,
 }
@@ -30,9 +30,9 @@ impl ProtocolContext for Stub {
     fn is_ingest(&self, topic: &str) -> bool {
         topic::matches("devices/+/telemetry", topic)
     }
-    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
-        let found = self.verdicts.iter().find(|(name, _)| *name == topic);
-        Ok(found.map_or(Verdict::Allowed { own_device: None }, |(_, verdict)| verdict.clone()))
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, Close> {
+        let found = self.decisions.iter().find(|(name, _)| *name == topic);
+        Ok(found.map_or(PublishDecision::Allowed { own_device: None }, |(_, decision)| decision.clone()))
     }
     fn note_denied(&self, topic: &str) {
         self.noted.borrow_mut().push(topic.to_owned());
@@ -286,7 +286,7 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
 fn denied_publishes_are_refused_by_the_means_of_the_version() {
     let denied = |version, action| {
         let mut case = Case::new(version);
-        case.context.verdicts = vec![(TOPIC, Verdict::Denied(action))];
+        case.context.decisions = vec![(TOPIC, PublishDecision::Denied(action))];
         case.context.subscriptions = vec!["#"];
         case
     };
@@ -339,10 +339,10 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
 fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
     let mut case = Case::new(Version::V5);
     case.publish(TOPIC, 0, 0, "1").unwrap();
-    case.context.verdicts = vec![(TOPIC, Verdict::Denied(OnDeniedPublish::Disconnect))];
+    case.context.decisions = vec![(TOPIC, PublishDecision::Denied(OnDeniedPublish::Disconnect))];
     case.context.changes = 1;
     case.publish(TOPIC, 0, 0, "2").unwrap();
-    case.context.verdicts = vec![(TOPIC, Verdict::Allowed { own_device: Some("a".into()) })];
+    case.context.decisions = vec![(TOPIC, PublishDecision::Allowed { own_device: Some("a".into()) })];
     case.context.changes = 2;
     case.publish(TOPIC, 0, 0, "3").unwrap();
     case.publish(TOPIC, 0, 0, "4").unwrap();
