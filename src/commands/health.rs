@@ -2,29 +2,15 @@
 
 use std::process::ExitCode;
 
+use weir::client::{HttpClient, base_url};
 use weir::config::Config;
-use weir::simulator::http_client::Client;
 
 use crate::cli::HealthArguments;
 
-/// The URL that was named, else that of the configured listener.
-pub fn base_url(named: Option<&str>, config: &Config) -> String {
-    named.map_or_else(
-        || {
-            let mut address = config.http.listen;
-            if address.ip().is_unspecified() {
-                address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            }
-            format!("http://{address}")
-        },
-        str::to_owned,
-    )
-}
-
 /// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
-pub fn health(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let url = base_url(arguments.url.as_deref(), config);
-    let client = Client::new(&url, &arguments.api)?;
+    let client = HttpClient::new(&url, &arguments.api)?;
     let path = if arguments.ready { "/readyz" } else { "/healthz" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = match runtime.block_on(client.get(path)) {

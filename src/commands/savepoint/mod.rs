@@ -1,27 +1,47 @@
 //! `weir savepoint create`, `list` and `restore`.
 
+mod offline;
+
 use std::io::Write;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 
+use weir::client::{ApiArguments, HttpClient, reachable};
 use weir::config::Config;
 use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
-use weir::simulator::http_client::{ApiArguments, Client};
-use weir::state::savepoint::{self, Kind, SavepointInfo};
+use weir::state::savepoint::{self, SavepointInfo, SavepointKind};
 
-use crate::app;
+use crate::cli::SavepointCommand;
+use crate::exit;
+
+/// Runs one of the commands.
+pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        SavepointCommand::Create { url, api } => create(config, url.as_deref(), &api, &mut out)?,
+        SavepointCommand::List { directory } => {
+            let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
+            if !list(&directory, &mut out)? {
+                return Ok(ExitCode::from(exit::DATA));
+            }
+        }
+        SavepointCommand::Restore { file } => restore(config, &file, &mut out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
-pub fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
+fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {
-        Some(url) => ask(&Client::new(url, api)?)?,
+        Some(url) => ask(&HttpClient::new(url, api)?)?,
         None => match DirectoryLock::acquire(data_dir) {
-            Ok(lock) => app::savepoint::create(config, &lock)?.file,
-            Err(LockError::Held { .. }) => ask(&Client::new(&running_http(data_dir)?, api)?)?,
+            Ok(lock) => offline::create(config, &lock)?.file,
+            Err(LockError::Held { .. }) => ask(&HttpClient::new(&running_http(data_dir)?, api)?)?,
             Err(error) => return Err(error.into()),
         },
     };
@@ -35,12 +55,13 @@ fn running_http(data_dir: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("a weir runs on this directory, but {} cannot be read: use --url", path.display()))?;
     let addresses: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    let http = addresses["http"].as_str().with_context(|| format!("{} names no address", path.display()))?;
-    Ok(format!("http://{http}"))
+    let http = addresses["http"].as_str().and_then(|http| http.parse().ok());
+    let http = http.with_context(|| format!("{} names no HTTP address", path.display()))?;
+    Ok(format!("http://{}", reachable(http)))
 }
 
 /// Returns the name of the file.
-fn ask(client: &Client) -> anyhow::Result<String> {
+fn ask(client: &HttpClient) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = runtime.block_on(client.post("/api/v1/savepoints", bytes::Bytes::new()))?;
     if let Some(refused) = client.refused(&response) {
@@ -54,7 +75,7 @@ fn ask(client: &Client) -> anyhow::Result<String> {
 }
 
 /// Prints the savepoints of a data directory, newest first; `false` where one cannot be read.
-pub fn list(data_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
+fn list(data_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
     let directory = data_dir.join(savepoint::DIRECTORY);
     let listed = savepoint::list(&RealDisk, &directory)?;
     if listed.is_empty() {
@@ -79,16 +100,16 @@ fn line(info: &SavepointInfo) -> String {
     let created = Timestamp::from_millisecond(info.created_ms);
     let created = created.map_or_else(|_| info.created_ms.to_string(), |time| format!("{time:.0}"));
     let kind = match info.kind {
-        Kind::Automatic => "automatic",
-        Kind::Manual => "manual",
+        SavepointKind::Automatic => "automatic",
+        SavepointKind::Manual => "manual",
     };
     let SavepointInfo { file, replay_from, bytes, weir, .. } = info;
     format!("{file:<36} {kind:<9} {created:>20} {replay_from:>12} {bytes:>12}  {weir}")
 }
 
 /// Restores a savepoint into the empty data directory of the config.
-pub fn restore(config: &Config, file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let info = app::savepoint::restore(config, file)?;
+fn restore(config: &Config, file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let info = offline::restore(config, file)?;
     writeln!(
         out,
         "restored {} into {}: weir goes on after journal record {}, window {} and error {}",

@@ -3,41 +3,45 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
-use crate::simulator::http_client::Client;
-use crate::simulator::progress::{Progress, Snapshot};
-use crate::simulator::verify::{Expectations, Verification, verify};
-use crate::simulator::{Arguments, Report, SimulatorError, run};
+use weir::client::HttpClient;
+use weir::clock::{Clock, SystemClock};
+use weir::config::Config;
+use weir::simulator::progress::{FleetCounts, FleetProgress};
+use weir::simulator::verify::{Expectations, Verification, verify};
+use weir::simulator::{self, FleetReport, SimulateArguments, SimulatorError};
+use weir::telemetry;
+
+use crate::exit;
 
 /// Time between two progress lines on a terminal, and elsewhere.
 const PROGRESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// How a run of `weir simulate` ended.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
+pub struct SimulationResult {
     /// What was sent.
-    pub report: Report,
+    pub report: FleetReport,
     /// What came out, with `--verify`.
     pub verification: Option<Verification>,
 }
 
-impl Verdict {
+impl SimulationResult {
     /// Whether the exit code is 0.
     pub fn passed(&self) -> bool {
         self.verification.as_ref().is_none_or(Verification::passed)
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for SimulationResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Snapshot { produced, published, readings, acknowledged, connections, errors, .. } = &self.report.totals;
+        let FleetCounts { produced, published, readings, acknowledged, connections, errors, .. } = &self.report.totals;
         writeln!(
             f,
             "sent {produced} messages in {published} publishes ({readings} readings) over {connections} connections in \
@@ -51,21 +55,30 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Runs `weir simulate` and prints its result.
+pub fn run(arguments: SimulateArguments, config: &Config) -> anyhow::Result<ExitCode> {
+    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let verdict = runtime.block_on(simulate(arguments, config))?;
+    print!("{verdict}");
+    Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
+}
+
 /// Runs the fleet that the arguments and the config describe, until its length is reached or the process is
 /// interrupted; shows progress on standard error; verifies where that is asked for.
 ///
 /// # Errors
-/// [`SimulatorError`] when the run could not begin. A failed verification is a [`Verdict`].
-pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, SimulatorError> {
+/// [`SimulatorError`] when the run could not begin. A failed verification is a [`SimulationResult`].
+async fn simulate(arguments: SimulateArguments, config: &Config) -> Result<SimulationResult, SimulatorError> {
     let options = arguments.options(config, SystemClock.now_ms())?;
     // Before the run: nobody wants to learn after an hour that the token is missing.
-    let client = arguments.verify.then(|| Client::new(&arguments.http_url(config), &arguments.api)).transpose()?;
+    let client = arguments.verify.then(|| HttpClient::new(&arguments.http_url(config), &arguments.api)).transpose()?;
     let expectations = Expectations::new(config, &options);
     let (devices, address) = (options.devices, options.address);
     eprintln!("{devices} devices {}-… towards {address}, seed {}", options.prefix, options.seed);
     let cancel = CancellationToken::new();
-    let progress = Arc::new(Progress::default());
-    let running = run(options, cancel.clone(), Arc::clone(&progress));
+    let progress = Arc::new(FleetProgress::default());
+    let running = simulator::run(options, cancel.clone(), Arc::clone(&progress));
     tokio::pin!(running);
     let report = tokio::select! {
         report = &mut running => report?,
@@ -89,11 +102,11 @@ pub async fn command(arguments: Arguments, config: &Config) -> Result<Verdict, S
         }
         None => None,
     };
-    Ok(Verdict { report, verification })
+    Ok(SimulationResult { report, verification })
 }
 
 /// Shows a line now and then, for ever.
-async fn show(progress: &Progress, devices: usize) -> Infallible {
+async fn show(progress: &FleetProgress, devices: usize) -> Infallible {
     let terminal = std::io::stderr().is_terminal();
     let mut ticks = interval(if terminal { PROGRESS.0 } else { PROGRESS.1 });
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +135,7 @@ async fn interrupted() {
 mod tests {
     use super::*;
 
-    fn verdict(differences: Option<Vec<String>>) -> Verdict {
+    fn verdict(differences: Option<Vec<String>>) -> SimulationResult {
         let verification = differences.map(|differences| Verification {
             devices: 1,
             readings: 2,
@@ -131,7 +144,7 @@ mod tests {
             differences,
             ..Verification::default()
         });
-        Verdict { report: Report::default(), verification }
+        SimulationResult { report: FleetReport::default(), verification }
     }
 
     #[test]

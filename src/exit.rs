@@ -1,4 +1,5 @@
-//! What an error that ended the process says to scripts and service managers.
+//! Exit codes of the process, for scripts and service managers: numbers of `sysexits.h`, and the code that belongs to an
+//! error.
 
 use weir::access::tokens::TokensError;
 use weir::config::ConfigErrors;
@@ -11,17 +12,28 @@ use weir::state::recovery::RecoveryError;
 use weir::state::savepoint::SavepointError;
 use weir::tls::TlsError;
 
-use super::savepoint;
+/// The command failed, or its check found something wrong.
+pub const FAILURE: u8 = 1;
+/// The command line cannot be understood.
+pub const USAGE: u8 = 64;
+/// Stored data is damaged, or was written by a newer weir.
+pub const DATA: u8 = 65;
+/// A directory cannot be used for what the command would write: another weir holds it, or it is not empty.
+pub const CANNOT_CREATE: u8 = 73;
+/// Reading or writing a file failed.
+pub const IO: u8 = 74;
+/// The configuration, or a file that it names, is wrong.
+pub const CONFIG: u8 = 78;
 
-/// The code of `sysexits.h` for an error that ended the process.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
-    const FAILURE: u8 = 1;
-    const DATA: u8 = 65;
-    const CANNOT_CREATE: u8 = 73;
-    const IO: u8 = 74;
-    const CONFIG: u8 = 78;
+/// A command refuses to write to a directory. Its exit code is [`CANNOT_CREATE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CannotCreate(pub String);
+
+/// The exit code for an error that ended the process: the first error of its chain that has a code of its own decides.
+pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<LockError>() || cause.is::<savepoint::NotEmpty>() {
+        if cause.is::<LockError>() || cause.is::<CannotCreate>() {
             return CANNOT_CREATE;
         }
         if cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>() {

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -31,7 +30,7 @@ pub async fn open(
     server: Server,
     journal: Log,
     config: Arc<Config>,
-    opened: Arc<AtomicBool>,
+    publish_results: impl FnOnce(),
     cancel: CancellationToken,
 ) {
     let journal_end = journal.durable();
@@ -55,7 +54,8 @@ pub async fn open(
             return;
         }
     }
-    opened.store(true, Ordering::Release);
+    // Sessions that are not restored yet would miss them.
+    publish_results();
     server.run(cancel).await;
     store(broker, journal).await;
 }
@@ -95,9 +95,14 @@ async fn store(broker: Arc<Broker>, journal: Log) {
 }
 
 /// The built-in fleet goes through the same door as real devices. If it fails, devices are not affected.
-pub async fn simulate(config: Arc<Config>, port: u16, progress: Arc<simulator::Progress>, cancel: CancellationToken) {
+pub async fn simulate(
+    config: Arc<Config>,
+    port: u16,
+    progress: Arc<simulator::FleetProgress>,
+    cancel: CancellationToken,
+) {
     let boot = SystemClock.now_ms().to_string();
-    let mut options = simulator::Options::from_config(&config, boot);
+    let mut options = simulator::FleetOptions::from_config(&config, boot);
     options.address.set_port(port);
     tracing::info!(devices = options.devices, "the simulator is on (simulator.enabled)");
     if let Err(error) = simulator::run(options, cancel, progress).await {

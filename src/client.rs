@@ -2,6 +2,7 @@
 
 mod arguments;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::config::Config;
 use crate::tls::{TlsError, trusting};
 
 pub use arguments::ApiArguments;
@@ -84,7 +86,7 @@ pub enum HttpError {
 
 /// An answer, whatever its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct HttpResponse {
     /// Status code.
     pub status: u16,
     /// The whole body.
@@ -103,22 +105,50 @@ pub fn split(url: &str) -> Option<(bool, &str)> {
     plain.then_some((secure, authority))
 }
 
+/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses (`0.0.0.0`,
+/// `[::]`) is reached through the loopback address of the same family.
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
+}
+
+/// The base URL that was named on the command line, else that of the configured HTTP listener on this machine.
+pub fn base_url(named: Option<&str>, config: &Config) -> String {
+    named.map_or_else(|| format!("http://{}", reachable(config.http.listen)), str::to_owned)
+}
+
+/// `text` as part of a query: every byte is escaped except the unreserved ones [RFC 3986 section 2.3].
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 /// weir's HTTP API at one address, as one caller.
 #[derive(Clone)]
-pub struct Client {
+pub struct HttpClient {
     base: String,
     authority: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     authorization: Option<HeaderValue>,
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
-impl Client {
+impl HttpClient {
     /// A client of the API at `url`, with what the command line says about how to reach it.
     ///
     /// # Errors
@@ -153,20 +183,20 @@ impl Client {
     ///
     /// # Errors
     /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
-    pub async fn get(&self, path: &str) -> Result<Response, HttpError> {
+    pub async fn get(&self, path: &str) -> Result<HttpResponse, HttpError> {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
     /// Sends a JSON body, or an empty one.
     ///
     /// # Errors
-    /// As [`Client::get`].
-    pub async fn post(&self, path: &str, json: Bytes) -> Result<Response, HttpError> {
+    /// As [`HttpClient::get`].
+    pub async fn post(&self, path: &str, json: Bytes) -> Result<HttpResponse, HttpError> {
         self.request(Method::POST, path, json).await
     }
 
     /// What to say where the answer is that this caller may not ask that.
-    pub fn refused(&self, response: &Response) -> Option<String> {
+    pub fn refused(&self, response: &HttpResponse) -> Option<String> {
         let hint = match (response.status, &self.authorization) {
             (401, None) => "give a token with --token-file FILE or in the variable WEIR_TOKEN",
             (401, Some(_)) => {
@@ -180,14 +210,14 @@ impl Client {
         Some(format!("{}: {}: {detail}. Here: {hint}", self.base, response.status))
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response, HttpError> {
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
         match timeout(TIMEOUT, self.exchange(method, path, body)).await {
             Ok(result) => result,
             Err(_) => Err(HttpError::TooSlow { base: self.base.clone(), path: path.to_owned() }),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Response, HttpError> {
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
         let base = || self.base.clone();
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.map_err(|source| HttpError::Unreachable { base: base(), source })?;
@@ -207,7 +237,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<Response, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
             base: self.base.clone(),
             path: path.to_owned(),
@@ -228,7 +258,7 @@ impl Client {
             let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(broken)?.to_bytes();
-            Ok(Response { status, body })
+            Ok(HttpResponse { status, body })
         };
         tokio::pin!(answer);
         // The connection makes progress only while it is polled; it may end before the last of the body was taken.

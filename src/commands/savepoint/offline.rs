@@ -1,6 +1,6 @@
 //! Savepoints of a data directory on which no weir runs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -16,22 +16,11 @@ use weir::pipeline::start::prepare;
 use weir::state::manifest::Positions;
 use weir::state::savepoint::{self, SavepointInfo};
 
-use super::{CHECKPOINT_LIMIT, storage};
+use crate::app::{CHECKPOINT_LIMIT, storage};
+use crate::exit::CannotCreate;
 
 /// What may lie in a data directory that counts as empty.
 const IGNORED: &[&str] = &["lock", "lost+found"];
-
-/// A savepoint is restored only into an empty data directory.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{} is not empty (it holds {found}): a savepoint replaces everything. Name an empty directory with node.data_dir, or \
-     move this one aside",
-    directory.display()
-)]
-pub struct NotEmpty {
-    directory: PathBuf,
-    found: String,
-}
 
 /// Processes what is in the journal, takes the checkpoint and writes it as a savepoint.
 pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<SavepointInfo> {
@@ -76,7 +65,15 @@ fn check_empty(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
     let entries = disk.list(data_dir).with_context(|| format!("cannot read {}", data_dir.display()))?;
     let found: Vec<_> =
         entries.into_iter().map(|entry| entry.name).filter(|name| !IGNORED.contains(&name.as_str())).collect();
-    if found.is_empty() { Ok(()) } else { Err(NotEmpty { directory: data_dir.into(), found: found.join(", ") }.into()) }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let (directory, found) = (data_dir.display(), found.join(", "));
+    let refusal = format!(
+        "{directory} is not empty (it holds {found}): a savepoint replaces everything. Name an empty directory with \
+         node.data_dir, or move this one aside"
+    );
+    Err(CannotCreate(refusal).into())
 }
 
 /// The directory can lose its store from the first moment on.

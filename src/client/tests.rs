@@ -4,12 +4,12 @@ use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-fn client(listener: &TcpListener) -> Client {
-    Client::new(&format!("http://{}", listener.local_addr().unwrap()), &ApiArguments::default()).unwrap()
+fn client(listener: &TcpListener) -> HttpClient {
+    HttpClient::new(&format!("http://{}", listener.local_addr().unwrap()), &ApiArguments::default()).unwrap()
 }
 
 /// Answers one request with `answer` and returns what the client made of it, and the request.
-async fn check(answer: &'static str) -> (Result<Response, HttpError>, String) {
+async fn check(answer: &'static str) -> (Result<HttpResponse, HttpError>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = client(&listener);
     let server = async {
@@ -26,14 +26,14 @@ async fn check(answer: &'static str) -> (Result<Response, HttpError>, String) {
 #[tokio::test]
 async fn takes_the_whole_body() {
     let (response, request) = check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
-    assert_eq!(response.unwrap(), Response { status: 200, body: Bytes::from_static(b"hello") });
+    assert_eq!(response.unwrap(), HttpResponse { status: 200, body: Bytes::from_static(b"hello") });
     assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{request}");
 }
 
 #[tokio::test]
 async fn takes_chunks_and_bodies_that_end_with_the_connection() {
     let chunks = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-    assert_eq!(check(chunks).await.0.unwrap(), Response { status: 503, body: Bytes::from_static(b"abcde") });
+    assert_eq!(check(chunks).await.0.unwrap(), HttpResponse { status: 503, body: Bytes::from_static(b"abcde") });
     let until_closed = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nrest";
     assert_eq!(check(until_closed).await.0.unwrap().body, "rest");
 }
@@ -61,7 +61,7 @@ async fn posts_json() {
         request
     };
     let (response, request) = tokio::join!(client.post("/a", Bytes::from_static(b"{\"a\":1}")), server);
-    assert_eq!(response.unwrap(), Response { status: 409, body: Bytes::from_static(b"no") });
+    assert_eq!(response.unwrap(), HttpResponse { status: 409, body: Bytes::from_static(b"no") });
     assert!(request.starts_with("POST /a HTTP/1.1\r\n"), "{request}");
     assert!(request.to_ascii_lowercase().contains("content-type: application/json\r\n"), "{request}");
 }
@@ -72,6 +72,18 @@ async fn nobody_there() {
     let client = client(&listener);
     drop(listener);
     assert!(matches!(client.get("/").await, Err(HttpError::Unreachable { .. })));
+}
+
+#[test]
+fn a_listener_on_all_addresses_is_reached_over_loopback() {
+    let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
+    assert_eq!(reached("0.0.0.0:1883"), "127.0.0.1:1883");
+    assert_eq!(reached("[::]:1883"), "[::1]:1883");
+    assert_eq!(reached("10.1.2.3:1883"), "10.1.2.3:1883");
+    let mut config = Config::default();
+    config.http.listen = "[::]:81".parse().unwrap();
+    assert_eq!(base_url(None, &config), "http://[::1]:81");
+    assert_eq!(base_url(Some("https://box:82"), &config), "https://box:82");
 }
 
 #[test]
@@ -88,11 +100,11 @@ fn who_is_not_let_in_is_told_what_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "weir_abc\n").unwrap();
-    let anonymous = Client::new("http://a:1", &ApiArguments::default()).unwrap();
+    let anonymous = HttpClient::new("http://a:1", &ApiArguments::default()).unwrap();
     let arguments = ApiArguments { token_file: Some(file), ..ApiArguments::default() };
-    let known = Client::new("http://a:1", &arguments).unwrap();
+    let known = HttpClient::new("http://a:1", &arguments).unwrap();
     assert!(!format!("{known:?}").contains("abc"));
-    let answer = |status| Response { status, body: Bytes::from_static(br#"{"detail":"why"}"#) };
+    let answer = |status| HttpResponse { status, body: Bytes::from_static(br#"{"detail":"why"}"#) };
     for (client, status, part) in [
         (&anonymous, 401, Some("--token-file")),
         (&known, 401, Some("is not accepted")),
@@ -109,9 +121,9 @@ fn who_is_not_let_in_is_told_what_is_missing() {
 
 #[test]
 fn https_needs_somebody_to_trust() {
-    assert!(matches!(Client::new("https://a:1", &ApiArguments::default()), Err(ClientError::NoCa(_))));
+    assert!(matches!(HttpClient::new("https://a:1", &ApiArguments::default()), Err(ClientError::NoCa(_))));
     let nowhere = ApiArguments { ca: Some("/nowhere/ca.pem".into()), ..ApiArguments::default() };
-    let error = Client::new("https://a:1", &nowhere).unwrap_err().to_string();
+    let error = HttpClient::new("https://a:1", &nowhere).unwrap_err().to_string();
     assert!(error.contains("/nowhere/ca.pem: cannot be read"), "{error}");
-    assert!(Client::new("http://a:1", &nowhere).is_ok(), "not looked at without TLS");
+    assert!(HttpClient::new("http://a:1", &nowhere).is_ok(), "not looked at without TLS");
 }

@@ -12,7 +12,7 @@ use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 
-use super::reload::Outcome;
+use super::reload::LastReload;
 use super::storage;
 
 /// A checkpoint is overdue after this many intervals, and not before [`OVERDUE_AT_LEAST`].
@@ -23,12 +23,12 @@ const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
 const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
 
 /// The parts that health and status are read from.
-pub struct AppSource {
+pub struct AppStatus {
     pipeline: Pipeline,
     journal: Log,
     outputs: [Log; 2],
     broker: Arc<Broker>,
-    reloaded: Outcome,
+    reloaded: LastReload,
     data_dir: PathBuf,
     state_directory: PathBuf,
     overdue: Duration,
@@ -37,16 +37,16 @@ pub struct AppSource {
 }
 
 /// What health and status are read from.
-pub struct Parts<'a> {
+pub struct StatusResources<'a> {
     pub pipeline: &'a Pipeline,
     /// Journal, windows, errors.
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
 }
 
-impl AppSource {
-    pub fn new(config: &Config, parts: Parts<'_>, reloaded: Outcome, started: Instant) -> Self {
-        let Parts { pipeline, logs: [journal, windows, errors], broker } = parts;
+impl AppStatus {
+    pub fn new(config: &Config, parts: StatusResources<'_>, reloaded: LastReload, started: Instant) -> Self {
+        let StatusResources { pipeline, logs: [journal, windows, errors], broker } = parts;
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
         Self {
             pipeline: pipeline.clone(),
@@ -123,7 +123,7 @@ fn check(name: &'static str, ok: bool, message: String) -> Check {
     Check { name, ok, message }
 }
 
-impl Source for AppSource {
+impl Source for AppStatus {
     fn liveness(&self) -> Vec<Check> {
         vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees()]
     }
