@@ -127,13 +127,13 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
-    let renewal = tls::Renewal { certificates: certificates.clone(), entrance: mqtt.entrance() };
+    let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
     let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
         Box::new(filter),
-        Box::new(mqtt.entrance()),
+        Box::new(mqtt.admission()),
         Box::new(renewal.clone()),
         Box::new(http_access.clone()),
-        Box::new(ReloadableAccess(mqtt.entrance())),
+        Box::new(ReloadableAccess(mqtt.admission())),
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
     let parts = StatusResources {
@@ -151,7 +151,7 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
         feed: EventFeed::new(follower.clone()),
         source: Arc::new(status),
         metrics: prometheus,
-        entrance: Some(mqtt.entrance()),
+        admission: Some(mqtt.admission()),
         access: http_access,
         certificates: certificates.all(),
         clock,

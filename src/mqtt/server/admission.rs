@@ -1,4 +1,4 @@
-//! The way in that all transports share: who is admitted, and the life of what was.
+//! Admission of connections of all transports: limits in total and per address, and the tasks of admitted connections.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -26,28 +26,28 @@ const EXTRA_SOCKETS: usize = 64;
 
 /// Admits connections of every transport to one door. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Entrance(Arc<Inner>);
+pub struct AdmissionControl(Arc<AdmissionState>);
 
 #[derive(Debug)]
-struct Inner {
+struct AdmissionState {
     shared: Arc<BrokerContext>,
     sockets: Arc<AtomicUsize>,
     addresses: Arc<AddressLimits>,
-    /// Those whose CONNECT has not come; bounded by the sockets.
-    lobby: Arc<PendingConnections>,
+    /// Connections whose CONNECT has not come yet. The number of sockets bounds it.
+    pending: Arc<PendingConnections>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Cancelled once the door is open.
     opened: CancellationToken,
 }
 
-/// Leave to be served. The socket counts until it is dropped.
+/// Permission to serve one connection. Its socket counts until the permit is dropped.
 #[derive(Debug)]
-pub struct Admission {
+pub struct ConnectionPermit {
     _socket: OpenSocket,
     _from: AddressPermit,
     address: Option<IpAddr>,
-    ticket: PendingPermit,
+    pending: PendingPermit,
     /// Until when CONNECT must have come.
     deadline: Instant,
 }
@@ -64,7 +64,7 @@ impl Drop for OpenSocket {
 
 /// Why a connection is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAdmitted {
+pub enum AdmissionError {
     /// weir starts or stops.
     #[error("weir does not take MQTT connections at this moment")]
     Closed,
@@ -76,23 +76,23 @@ pub enum NotAdmitted {
     Address,
 }
 
-impl NotAdmitted {
+impl AdmissionError {
     /// Label in metrics.
     pub fn label(self) -> &'static str {
         match self {
-            NotAdmitted::Closed => "shutting_down",
-            NotAdmitted::Full => "max_connections",
-            NotAdmitted::Address => "max_connections_per_address",
+            AdmissionError::Closed => "shutting_down",
+            AdmissionError::Full => "max_connections",
+            AdmissionError::Address => "max_connections_per_address",
         }
     }
 }
 
-impl Entrance {
+impl AdmissionControl {
     pub(super) fn new(shared: Arc<BrokerContext>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(AdmissionState {
             sockets: Arc::default(),
             addresses: AddressLimits::new(shared.config.max_connections_per_address),
-            lobby: PendingConnections::new(usize::MAX),
+            pending: PendingConnections::new(usize::MAX),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             opened: CancellationToken::new(),
@@ -129,32 +129,32 @@ impl Entrance {
     ///
     /// # Errors
     /// A bound is reached, or the door is closed.
-    pub fn admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
+    pub fn admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, AdmissionError> {
         self.try_admit(address).inspect_err(|refused| {
             self.0.shared.refuse(&AuditActor { address, ..AuditActor::default() }, refused.label());
             match refused {
-                NotAdmitted::Closed => {}
-                NotAdmitted::Full => self.0.shared.meters.limit("mqtt_connections"),
-                NotAdmitted::Address => self.0.shared.meters.limit("mqtt_connections_per_address"),
+                AdmissionError::Closed => {}
+                AdmissionError::Full => self.0.shared.meters.limit("mqtt_connections"),
+                AdmissionError::Address => self.0.shared.meters.limit("mqtt_connections_per_address"),
             }
         })
     }
 
-    fn try_admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
+    fn try_admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, AdmissionError> {
         if !self.0.opened.is_cancelled() || self.0.cancel.is_cancelled() {
-            return Err(NotAdmitted::Closed);
+            return Err(AdmissionError::Closed);
         }
-        let from = self.0.addresses.admit(address).ok_or(NotAdmitted::Address)?;
+        let from = self.0.addresses.admit(address).ok_or(AdmissionError::Address)?;
         let now = Instant::now();
         let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.shared.config.max_connections + EXTRA_SOCKETS;
-        if full && !self.0.lobby.evict_oldest(now) {
-            return Err(NotAdmitted::Full);
+        if full && !self.0.pending.evict_oldest(now) {
+            return Err(AdmissionError::Full);
         }
-        let ticket = self.0.lobby.admit(now).ok_or(NotAdmitted::Full)?;
+        let pending = self.0.pending.admit(now).ok_or(AdmissionError::Full)?;
         self.0.sockets.fetch_add(1, Ordering::Relaxed);
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
         let deadline = now + Duration::from_millis(self.0.shared.config.connect_timeout_ms);
-        Ok(Admission { _socket: socket, _from: from, address, ticket, deadline })
+        Ok(ConnectionPermit { _socket: socket, _from: from, address, pending, deadline })
     }
 
     /// Goes on with the sessions that `store` has, as far as the policy allows, and keeps them there from now on.
@@ -182,7 +182,7 @@ impl Entrance {
     }
 
     /// From now on these client certificates are revoked. Connections of clients that showed one end; as
-    /// [`Entrance::set_policy`] otherwise.
+    /// [`AdmissionControl::set_policy`] otherwise.
     pub fn set_revoked(&self, revoked: RevokedCertificates) {
         if self.0.shared.access.policy().revoked == revoked {
             return;
@@ -198,29 +198,29 @@ impl Entrance {
 
     /// Runs what comes before a connection can be served, such as a handshake: no longer than CONNECT may take, and not
     /// when the place is needed for another. `None`: it did not end in time, which is counted.
-    pub async fn prepare<T>(&self, admission: &Admission, work: impl Future<Output = T>) -> Option<T> {
+    pub async fn prepare<T>(&self, permit: &ConnectionPermit, work: impl Future<Output = T>) -> Option<T> {
         let reason = tokio::select! {
-            done = tokio::time::timeout_at(admission.deadline.into(), work) => match done {
+            done = tokio::time::timeout_at(permit.deadline.into(), work) => match done {
                 Ok(done) => return Some(done),
                 Err(_) => "connect_timeout",
             },
             () = self.0.cancel.cancelled() => "shutting_down",
-            () = admission.ticket.evicted() => "too_many_waiting",
+            () = permit.pending.evicted() => "too_many_waiting",
         };
-        self.0.shared.refuse(&AuditActor { address: admission.address, ..AuditActor::default() }, reason);
+        self.0.shared.refuse(&AuditActor { address: permit.address, ..AuditActor::default() }, reason);
         None
     }
 
     /// Serves one connection, from its CONNECT to its end.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, admission: Admission) {
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, permit: ConnectionPermit) {
         let mut stream = stream;
-        let Admission { _socket, _from, address: _, ticket, deadline } = admission;
+        let ConnectionPermit { _socket, _from, address: _, pending, deadline } = permit;
         let shared = Arc::clone(&self.0.shared);
         let first = tokio::select! {
             first = service::first_packet(&mut stream, &peer, &shared, deadline.into(), &self.0.cancel) => first,
-            () = ticket.evicted() => return shared.refuse(&peer.who(), "too_many_waiting"),
+            () = pending.evicted() => return shared.refuse(&peer.who(), "too_many_waiting"),
         };
-        drop(ticket);
+        drop(pending);
         if let Some(first) = first {
             service::serve(stream, &peer, shared, self.0.cancel.clone(), first).await;
         }

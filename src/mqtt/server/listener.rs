@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, Entrance};
+use super::admission::{AdmissionControl, ConnectionPermit};
 use super::peer::Peer;
 use super::service;
 use crate::access::Access;
@@ -72,7 +72,7 @@ impl Listener {
 pub struct Server {
     plain: Listener,
     secure: Option<Listener>,
-    entrance: Entrance,
+    admission: AdmissionControl,
 }
 
 impl Server {
@@ -95,7 +95,7 @@ impl Server {
     ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None)?;
         let shared = BrokerContext::new(config, ingest, journal, access, Arc::new(SystemClock));
-        Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(shared)) })
+        Ok(Self { plain, secure: None, admission: AdmissionControl::new(Arc::new(shared)) })
     }
 
     /// Listens on `address` with TLS too.
@@ -103,7 +103,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not one of this machine.
     pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<TlsEndpoint>) -> Result<Self, MqttError> {
-        self.entrance.set_revoked(endpoint.revoked());
+        self.admission.set_revoked(endpoint.revoked());
         self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint))?);
         Ok(self)
     }
@@ -120,39 +120,39 @@ impl Server {
 
     /// Subscriptions and delivery.
     pub fn broker(&self) -> Arc<Broker> {
-        Arc::clone(&self.entrance.broker_context().broker)
+        Arc::clone(&self.admission.broker_context().broker)
     }
 
     /// The way in for connections that come by other listeners. It opens when [`Server::run`] is called.
-    pub fn entrance(&self) -> Entrance {
-        self.entrance.clone()
+    pub fn admission(&self) -> AdmissionControl {
+        self.admission.clone()
     }
 
     /// Accepts connections until `cancel`; then tells the connected clients, and returns when they are gone or after
     /// 3 s.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { plain, secure, entrance } = self;
-        let shared = Arc::clone(entrance.broker_context());
+        let Self { plain, secure, admission } = self;
+        let shared = Arc::clone(admission.broker_context());
         // A client that comes back says what it is now: the wills of the connections that ended with weir come before.
         cancel.run_until_cancelled(service::publish_due(&shared)).await;
-        entrance.spawn(service::keep_time(Arc::clone(&shared), cancel.clone()));
-        entrance.open();
+        admission.spawn(service::keep_time(Arc::clone(&shared), cancel.clone()));
+        admission.open();
         tokio::select! {
             () = cancel.cancelled() => {}
             // None of the others ends.
             () = measure(&shared) => {}
             () = keep_retained(&shared) => {}
             () = store_sessions(&shared) => {}
-            () = accept_all(plain, &entrance) => {}
+            () = accept_all(plain, &admission) => {}
             () = async {
                 match secure {
-                    Some(listener) => accept_all(listener, &entrance).await,
+                    Some(listener) => accept_all(listener, &admission).await,
                     None => pending().await,
                 }
             } => {}
         }
-        entrance.close(DRAIN).await;
-        entrance.broker_context().measure();
+        admission.close(DRAIN).await;
+        admission.broker_context().measure();
     }
 }
 
@@ -203,8 +203,8 @@ fn publish_system(shared: &BrokerContext, started: Instant) {
     }
 }
 
-async fn accept_all(listener: Listener, entrance: &Entrance) {
-    let mut acceptor = Acceptor { entrance, tls: listener.tls, warned: None };
+async fn accept_all(listener: Listener, admission: &AdmissionControl) {
+    let mut acceptor = Acceptor { admission, tls: listener.tls, warned: None };
     let mut backoff = ACCEPT_BACKOFF.0;
     loop {
         match listener.socket.accept().await {
@@ -215,7 +215,7 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
             Err(error) => {
                 // Out of file descriptors, mostly: it stays so until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
-                entrance.broker_context().meters.limit("mqtt_accept");
+                admission.broker_context().meters.limit("mqtt_accept");
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -224,30 +224,30 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
 }
 
 struct Acceptor<'a> {
-    entrance: &'a Entrance,
+    admission: &'a AdmissionControl,
     tls: Option<Arc<TlsEndpoint>>,
     warned: Option<Instant>,
 }
 
 impl Acceptor<'_> {
     fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
-        let admission = match self.entrance.admit(Some(address.ip())) {
-            Ok(admission) => admission,
+        let permit = match self.admission.admit(Some(address.ip())) {
+            Ok(permit) => permit,
             Err(refused) => return self.warn(&format!("{refused}: new connections are closed")),
         };
         // A small packet is not to wait for the acknowledgement of the one before it.
         if stream.set_nodelay(true).is_err() {
             return; // the peer is gone already
         }
-        let entrance = self.entrance.clone();
+        let admission = self.admission.clone();
         match &self.tls {
-            None => self.entrance.spawn(async move {
-                entrance.serve(stream, Peer::at(address.ip()), admission).await;
+            None => self.admission.spawn(async move {
+                admission.serve(stream, Peer::at(address.ip()), permit).await;
             }),
             Some(endpoint) => {
                 let endpoint = Arc::clone(endpoint);
-                self.entrance.spawn(async move {
-                    serve_tls(stream, address, &endpoint, &entrance, admission).await;
+                self.admission.spawn(async move {
+                    serve_tls(stream, address, &endpoint, &admission, permit).await;
                 });
             }
         }
@@ -265,24 +265,24 @@ async fn serve_tls(
     stream: TcpStream,
     address: SocketAddr,
     endpoint: &TlsEndpoint,
-    entrance: &Entrance,
-    admission: Admission,
+    admission: &AdmissionControl,
+    permit: ConnectionPermit,
 ) {
-    let patience = Duration::from_millis(entrance.broker_context().config.connect_timeout_ms);
-    match entrance.prepare(&admission, endpoint.accept(stream, patience)).await {
+    let patience = Duration::from_millis(admission.broker_context().config.connect_timeout_ms);
+    match admission.prepare(&permit, endpoint.accept(stream, patience)).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
-            entrance.serve(stream, peer, admission).await;
+            admission.serve(stream, peer, permit).await;
         }
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
-            entrance.broker_context().meters.refused("tls_handshake");
+            admission.broker_context().meters.refused("tls_handshake");
             if !error.is_departure() {
                 let peer = Peer::at(address.ip());
-                entrance.broker_context().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
+                admission.broker_context().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
             }
             if matches!(error, HandshakeError::Full) {
-                entrance.broker_context().meters.limit("tls_handshakes");
+                admission.broker_context().meters.limit("tls_handshakes");
             }
         }
         None => {}

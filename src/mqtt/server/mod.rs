@@ -8,7 +8,7 @@ mod opening;
 mod peer;
 mod service;
 
-pub use admission::{Admission, Entrance, NotAdmitted};
+pub use admission::{AdmissionControl, AdmissionError, ConnectionPermit};
 pub use listener::{MqttError, Server};
 pub use opening::Opening;
 pub use peer::Peer;
