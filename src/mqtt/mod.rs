@@ -15,7 +15,7 @@ mod wire;
 #[cfg(test)]
 mod testing;
 
-pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, Opening, Peer, Server};
+pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, Peer, Server, StreamServer};
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

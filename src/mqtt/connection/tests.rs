@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::{Opening, Version};
+use crate::mqtt::{StreamServer, Version};
 
 /// A client all of whose packets are there already, one to a read.
 struct Pieces {
@@ -55,7 +55,7 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     let access = Arc::new(Access::new(Policy::without_users(true)));
     let shared =
         BrokerContext::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
-    Opening(Arc::new(shared)).serve(&mut stream, CancellationToken::new()).await;
+    StreamServer(Arc::new(shared)).serve(&mut stream, CancellationToken::new()).await;
     let answers = packets(&stream.written, Version::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
@@ -90,8 +90,8 @@ async fn polls(subscriptions: usize) -> usize {
     let publish = client(Version::V4).publish("t", 0, 0, b"x");
     let pieces = VecDeque::from([client(Version::V4).connect("c"), publish.repeat(PUBLISHES)]);
     let mut stream = Pieces { pieces, written: Vec::new() };
-    let opening = Opening(Arc::new(shared));
-    let mut served = std::pin::pin!(opening.serve(&mut stream, CancellationToken::new()));
+    let server = StreamServer(Arc::new(shared));
+    let mut served = std::pin::pin!(server.serve(&mut stream, CancellationToken::new()));
     let mut polls = 0;
     std::future::poll_fn(|context| {
         polls += 1;
@@ -119,12 +119,12 @@ async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
         access,
         Arc::new(SystemClock),
     );
-    let opening = Opening(Arc::new(shared));
+    let server = StreamServer(Arc::new(shared));
     let connect = client(Version::V5).kept().connect("c");
     let (mut old, old_end) = tokio::io::duplex(1_024);
     let (mut new, new_end) = tokio::io::duplex(1_024);
-    let first = opening.serve(old_end, CancellationToken::new());
-    let second = opening.serve(new_end, CancellationToken::new());
+    let first = server.serve(old_end, CancellationToken::new());
+    let second = server.serve(new_end, CancellationToken::new());
     tokio::pin!(first, second);
     let mut connack = [0; 64];
     old.write_all(&connect).await.unwrap();
