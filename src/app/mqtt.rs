@@ -15,7 +15,7 @@ use weir::log::{AppendError, Log, Lsn, Records};
 use weir::mqtt::broker::Broker;
 use weir::mqtt::broker::RetainedStore;
 use weir::mqtt::broker::SessionStore;
-use weir::mqtt::{AdmissionControl, Server};
+use weir::mqtt::{AdmissionControl, MqttServer};
 use weir::simulator;
 
 /// How long the stores of retained messages and of sessions may take to open and load.
@@ -27,7 +27,7 @@ const SYNC_POLL: Duration = Duration::from_millis(1);
 /// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
 /// then the door opens. On a full disk it stays closed until there is space.
 pub async fn open(
-    server: Server,
+    server: MqttServer,
     journal: Log,
     config: Arc<Config>,
     publish_results: impl FnOnce(),

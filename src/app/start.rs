@@ -84,7 +84,7 @@ struct AssembledApp {
     pipeline: Pipeline,
     follower: ResultFollower,
     renewal: tls::Renewal,
-    mqtt: mqtt::Server,
+    mqtt: mqtt::MqttServer,
     http: http::Server,
     reloader: Reloader,
     hangups: Signal,
@@ -123,7 +123,7 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
     let certificates = tls::Certificates::load(&config, &clock)?;
     let http_access = http_access::load(&config.http, &clock)?;
     let access = access::load(&config)?;
-    let mut mqtt = mqtt::Server::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
+    let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }

@@ -69,13 +69,13 @@ impl Listener {
 
 /// The MQTT door, bound and not yet accepting.
 #[derive(Debug)]
-pub struct Server {
+pub struct MqttServer {
     plain: Listener,
     secure: Option<Listener>,
     admission: AdmissionControl,
 }
 
-impl Server {
+impl MqttServer {
     /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
     /// and after the metrics recorder is installed.
     pub async fn bind(
@@ -123,7 +123,7 @@ impl Server {
         Arc::clone(&self.admission.broker_context().broker)
     }
 
-    /// The way in for connections that come by other listeners. It opens when [`Server::run`] is called.
+    /// The way in for connections that come by other listeners. It opens when [`MqttServer::run`] is called.
     pub fn admission(&self) -> AdmissionControl {
         self.admission.clone()
     }

@@ -9,6 +9,6 @@ mod service;
 mod stream_server;
 
 pub use admission::{AdmissionControl, AdmissionError, ConnectionPermit};
-pub use listener::{MqttError, Server};
+pub use listener::{MqttError, MqttServer};
 pub use peer::Peer;
 pub use stream_server::StreamServer;

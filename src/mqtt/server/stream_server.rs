@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::connection::broker_context::BrokerContext;
 
-/// Serves MQTT over any stream of bytes: what [`super::Server`] does for each socket that it accepts. The caller says
+/// Serves MQTT over any stream of bytes: what [`super::MqttServer`] does for each socket that it accepts. The caller says
 /// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
 #[derive(Debug, Clone)]
 pub struct StreamServer(pub(in crate::mqtt) Arc<BrokerContext>);

@@ -34,7 +34,7 @@ async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) 
     let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
     let server =
-        Server::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn IngestJournal>, access())
+        MqttServer::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn IngestJournal>, access())
             .await
             .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
@@ -553,7 +553,7 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
     let config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
-    let server = Server::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
+    let server = MqttServer::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     let publishers = (0..8).map(|number| {
