@@ -19,19 +19,19 @@ pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, 
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
+pub(crate) enum ProtocolVersion {
     /// MQTT 3.1.1, protocol level 4.
     V4,
     /// MQTT 5.0, protocol level 5.
     V5,
 }
 
-impl Version {
+impl ProtocolVersion {
     /// As metrics and log lines have it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Version::V4 => "3.1.1",
-            Version::V5 => "5.0",
+            ProtocolVersion::V4 => "3.1.1",
+            ProtocolVersion::V5 => "5.0",
         }
     }
 }

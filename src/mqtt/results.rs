@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::config::MqttConfig;
     use crate::log::Lsn;
-    use crate::mqtt::Version;
+    use crate::mqtt::ProtocolVersion;
     use crate::mqtt::broker::{Attach, Attached};
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
@@ -117,8 +117,8 @@ mod tests {
         fn received(&self) -> Vec<(String, u8, u64)> {
             let (session, connection) = (&self.subscriber.session, self.subscriber.connection);
             let mut out = Vec::new();
-            session.write(connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
-            let messages = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+            session.write(connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+            let messages = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
                 Sent::Publish { topic, qos, payload, retain: false, .. } => {
                     let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
                     (topic, qos, json["seq"].as_u64().unwrap())

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::traffic::Traffic;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::connection::protocol::Received;
 use crate::mqtt::session::delivery::Written;
 use crate::mqtt::wire::close::Close;
@@ -75,8 +75,8 @@ impl Default for Meters {
 
 impl Meters {
     /// A connection was accepted.
-    pub fn opened(&self, version: Version) {
-        self.opened[usize::from(version == Version::V5)].increment(1);
+    pub fn opened(&self, version: ProtocolVersion) {
+        self.opened[usize::from(version == ProtocolVersion::V5)].increment(1);
     }
 
     /// A connection ended before or at its CONNECT.

@@ -4,7 +4,7 @@ use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
 use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
@@ -42,8 +42,8 @@ fn options(filter: &str, qos: u8) -> Filter {
 
 fn received(attached: &Attached) -> Vec<(String, u8, bool)> {
     let mut out = Vec::new();
-    attached.session.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
-    let publishes = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+    attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+    let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
         Sent::Publish { topic, qos, retain, .. } => (topic, qos, retain),
         other => panic!("{other:?}"),
     });

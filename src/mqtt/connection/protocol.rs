@@ -14,7 +14,7 @@ use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::codec::{self, Subscribe};
@@ -108,7 +108,7 @@ pub(crate) struct Received {
 /// Options of a new [`Protocol`].
 #[derive(Debug, Clone)]
 pub(crate) struct ProtocolOptions {
-    pub version: Version,
+    pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1.
     pub is_3_1: bool,
     pub client_id: Arc<str>,
@@ -124,7 +124,7 @@ pub(crate) struct ProtocolOptions {
 /// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct Protocol {
-    version: Version,
+    version: ProtocolVersion,
     is_3_1: bool,
     client_id: Arc<str>,
     max_inflight: usize,
@@ -162,7 +162,7 @@ impl Protocol {
         }
     }
 
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> ProtocolVersion {
         self.version
     }
 
@@ -395,8 +395,8 @@ impl Protocol {
     /// MQTT 5.0 section 4.9. A 3.1.1 client was told no maximum: its socket is not read beyond it instead.
     fn check_receive_maximum(&self) -> Result<(), Close> {
         let exceeded = match self.version {
-            Version::V5 => self.acks.pubacks() + self.unreleased >= self.max_inflight,
-            Version::V4 => self.unreleased >= MAX_UNRELEASED,
+            ProtocolVersion::V5 => self.acks.pubacks() + self.unreleased >= self.max_inflight,
+            ProtocolVersion::V4 => self.unreleased >= MAX_UNRELEASED,
         };
         if exceeded { Err(Close::ReceiveMaximum) } else { Ok(()) }
     }
@@ -424,10 +424,10 @@ impl Protocol {
             Refused::Denied(_) => self.received.denied += 1,
         }
         let reason = match (self.version, refused) {
-            (Version::V5, _) => NOT_AUTHORIZED,
-            (Version::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
-            (Version::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
-            (Version::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
+            (ProtocolVersion::V5, _) => NOT_AUTHORIZED,
+            (ProtocolVersion::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
+            (ProtocolVersion::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
+            (ProtocolVersion::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
                 return Err(Close::NotAuthorized);
             }
         };

@@ -9,7 +9,7 @@ use super::broker_context::BrokerContext;
 use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
 use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::message::{Held, Message};
 use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::Close;
@@ -55,7 +55,7 @@ impl ProtocolContext for SessionContext<'_> {
 impl SessionContext<'_> {
     /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
     /// for it: others wait for their turn meanwhile.
-    pub fn carry_out(&self, event: ProtocolEvent<'_>, version: Version, out: &mut Vec<u8>) -> Result<usize, Close> {
+    pub fn carry_out(&self, event: ProtocolEvent<'_>, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<usize, Close> {
         match event {
             ProtocolEvent::None => Ok(0),
             ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),

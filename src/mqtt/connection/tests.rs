@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::{StreamServer, Version};
+use crate::mqtt::{StreamServer, ProtocolVersion};
 
 /// A client all of whose packets are there already, one to a read.
 struct Pieces {
@@ -49,14 +49,14 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     const PINGREQ: [u8; 2] = [0xc0, 0];
     let count = 3 * MAX_READS + 1;
     let mut pieces = VecDeque::from(vec![PINGREQ.to_vec(); count]);
-    pieces.push_front(client(Version::V4).connect("c"));
+    pieces.push_front(client(ProtocolVersion::V4).connect("c"));
     let mut stream = Pieces { pieces, written: Vec::new() };
     let journal = TestJournal::eager();
     let access = Arc::new(Access::new(Policy::without_users(true)));
     let shared =
         BrokerContext::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
     StreamServer(Arc::new(shared)).serve(&mut stream, CancellationToken::new()).await;
-    let answers = packets(&stream.written, Version::V4);
+    let answers = packets(&stream.written, ProtocolVersion::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
 }
@@ -87,8 +87,8 @@ async fn polls(subscriptions: usize) -> usize {
             SubscribeOutcome::Granted(0)
         );
     }
-    let publish = client(Version::V4).publish("t", 0, 0, b"x");
-    let pieces = VecDeque::from([client(Version::V4).connect("c"), publish.repeat(PUBLISHES)]);
+    let publish = client(ProtocolVersion::V4).publish("t", 0, 0, b"x");
+    let pieces = VecDeque::from([client(ProtocolVersion::V4).connect("c"), publish.repeat(PUBLISHES)]);
     let mut stream = Pieces { pieces, written: Vec::new() };
     let server = StreamServer(Arc::new(shared));
     let mut served = std::pin::pin!(server.serve(&mut stream, CancellationToken::new()));
@@ -120,7 +120,7 @@ async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
         Arc::new(SystemClock),
     );
     let server = StreamServer(Arc::new(shared));
-    let connect = client(Version::V5).kept().connect("c");
+    let connect = client(ProtocolVersion::V5).kept().connect("c");
     let (mut old, old_end) = tokio::io::duplex(1_024);
     let (mut new, new_end) = tokio::io::duplex(1_024);
     let first = server.serve(old_end, CancellationToken::new());

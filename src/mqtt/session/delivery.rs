@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::Message;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::close::Close;
 use crate::mqtt::wire::frame;
 use aliases::{Aliases, MAX_ALIASES};
@@ -305,7 +305,7 @@ impl Delivery {
     /// Appends packets until `out` holds `max_bytes` or the window is full.
     pub fn write(
         &mut self,
-        version: Version,
+        version: ProtocolVersion,
         max_packet_bytes: usize,
         max_bytes: usize,
         now: Instant,

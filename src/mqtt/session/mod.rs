@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::Version;
+use super::ProtocolVersion;
 use super::broker::retained::Due;
 use super::broker::session_store::{Owner, StoredSession};
 use super::wire::close::Close;
@@ -424,7 +424,7 @@ impl Session {
     pub fn write(
         &self,
         connection: ConnectionId,
-        version: Version,
+        version: ProtocolVersion,
         max_packet_bytes: usize,
         max_bytes: usize,
         now: impl FnOnce() -> Instant,
@@ -528,8 +528,8 @@ mod tests {
         assert_eq!(count.get(), 1);
         assert_eq!(waiting(&totals), (2, 6));
         let mut out = Vec::new();
-        assert_eq!(session.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
-        assert_eq!(session.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
+        assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
+        assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
         assert_eq!(waiting(&totals), (0, 0));
         offer(&session, 1);
         assert_eq!(count.get(), 2);
@@ -547,7 +547,7 @@ mod tests {
         session.hold(7, &mut ids, Lsn(10));
         assert!(ids.is_empty() && !session.holds(8, 5));
         offer(&session, 1);
-        assert_eq!(session.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
+        assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
     }
 
     #[test]

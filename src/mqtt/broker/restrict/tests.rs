@@ -4,7 +4,7 @@ use super::super::{Attach, Attached};
 use super::*;
 use crate::access::{Acl, Login, Proof, StoredPassword, Users};
 use crate::config::MqttConfig;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
@@ -86,8 +86,8 @@ impl Case {
 fn received(attached: &Attached) -> Vec<String> {
     let mut out = Vec::new();
     let now = std::time::Instant::now;
-    attached.session.write(attached.connection, Version::V4, usize::MAX, usize::MAX, now, &mut out);
-    let publishes = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+    attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);
+    let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
         Sent::Publish { topic, .. } => topic,
         other => panic!("{other:?}"),
     });
@@ -145,8 +145,8 @@ fn what_was_sent_is_not_sent_again() {
     let again = case.again(&one);
     let mut out = Vec::new();
     let now = std::time::Instant::now;
-    again.session.write(again.connection, Version::V4, usize::MAX, usize::MAX, now, &mut out);
-    let resent = packets(&out, Version::V4);
+    again.session.write(again.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);
+    let resent = packets(&out, ProtocolVersion::V4);
     assert_eq!(resent.len(), 2, "{resent:?}");
     assert!(matches!(&resent[0], Sent::Publish { topic, .. } if topic == "devices/pump/2"));
     assert!(matches!(&resent[1], Sent::Ack { kind: frame::PUBREL, packet_id: 3, .. }));

@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::config::MqttConfig;
 use crate::disk::RealDisk;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::packet_ids::PacketIds;
@@ -65,8 +65,8 @@ impl Life {
 
 fn sent(attached: &Attached) -> Vec<Sent> {
     let mut out = Vec::new();
-    attached.session.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
-    packets(&out, Version::V4)
+    attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+    packets(&out, ProtocolVersion::V4)
 }
 
 /// The thread of the life before still has its store open: another process would find what is on disk.
@@ -224,8 +224,8 @@ fn messages_expire_by_the_clock_on_the_wall() {
     let one = life.attach("one", false, 60);
     let now = Timeline::new(life.clock.clone()).now();
     let mut out = Vec::new();
-    one.session.write(one.connection, Version::V4, usize::MAX, usize::MAX, || now, &mut out);
-    let payloads: Vec<Sent> = packets(&out, Version::V4);
+    one.session.write(one.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, || now, &mut out);
+    let payloads: Vec<Sent> = packets(&out, ProtocolVersion::V4);
     assert!(matches!(&payloads[..], [Sent::Publish { payload, .. }] if payload == b"long"), "{payloads:?}");
 }
 

@@ -50,7 +50,7 @@ impl ProtocolContext for Stub {
 
 /// A protocol, its context, and everything that came out of it.
 struct Case {
-    version: Version,
+    version: ProtocolVersion,
     client: Client,
     protocol: Protocol,
     context: Stub,
@@ -61,11 +61,11 @@ struct Case {
 }
 
 impl Case {
-    fn new(version: Version) -> Self {
+    fn new(version: ProtocolVersion) -> Self {
         Self::with(version, 10)
     }
 
-    fn with(version: Version, max_inflight: u16) -> Self {
+    fn with(version: ProtocolVersion, max_inflight: u16) -> Self {
         let now = Instant::now();
         let options = ProtocolOptions {
             is_3_1: false,
@@ -139,7 +139,7 @@ impl Case {
     }
 }
 
-const BOTH: [Version; 2] = [Version::V4, Version::V5];
+const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::V4, ProtocolVersion::V5];
 
 #[test]
 fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
@@ -163,7 +163,7 @@ fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
 
 #[test]
 fn an_origin_is_named_once_per_append_and_topic() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for topic in [TOPIC, TOPIC, "other", TOPIC, "devices/b/telemetry"] {
         case.publish(topic, 0, 0, "x").unwrap();
     }
@@ -182,7 +182,7 @@ fn an_origin_is_named_once_per_append_and_topic() {
 
 #[test]
 fn acknowledgements_keep_the_order_of_the_publishes() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.publish(TOPIC, 1, 5, "x").unwrap();
     case.append(Some(1));
     case.publish("other", 1, 6, "x").unwrap();
@@ -218,7 +218,7 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
 /// same, and must not be acknowledged and lost.
 #[test]
 fn a_release_before_the_append_frees_its_identifier() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for payload in ["x", "y"] {
         case.publish(TOPIC, 2, 9, payload).unwrap();
         let release = case.client.ack(frame::PUBREL, 9);
@@ -231,7 +231,7 @@ fn a_release_before_the_append_frees_its_identifier() {
 
 #[test]
 fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.protocol.appended(Some(Lsn(7)), case.now);
     case.context.held.insert(9);
     case.publish(TOPIC, 2, 9, "x").unwrap();
@@ -243,7 +243,7 @@ fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before(
 
 #[test]
 fn subscribers_are_looked_up_when_they_change() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.publish(TOPIC, 0, 0, "1").unwrap();
     case.context.subscriptions = vec!["devices/#"];
     case.publish(TOPIC, 0, 0, "2").unwrap();
@@ -255,7 +255,7 @@ fn subscribers_are_looked_up_when_they_change() {
 
 #[test]
 fn a_retained_publish_reaches_the_broker_without_subscribers() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     let outgoing =
         Outgoing { dup: false, qos: 0, retain: true, packet_id: 0, topic: "state", properties: &[], payload: b"on" };
     let bytes = case.client.publish_with(outgoing);
@@ -266,7 +266,7 @@ fn a_retained_publish_reaches_the_broker_without_subscribers() {
 #[test]
 fn reserved_topics_are_refused_by_the_means_of_the_version() {
     for topic in ["weir/windows/a/b", "$SYS/x"] {
-        let mut case = Case::new(Version::V5);
+        let mut case = Case::new(ProtocolVersion::V5);
         for qos in 0..=2 {
             case.publish(topic, qos, u16::from(qos), "x").unwrap();
         }
@@ -275,7 +275,7 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
         assert_eq!(case.protocol.take_received().refused, 3);
     }
     for qos in 0..=2 {
-        let mut case = Case::new(Version::V4);
+        let mut case = Case::new(ProtocolVersion::V4);
         assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
         case.publish("$SYS/x", qos, u16::from(qos), "x").unwrap();
         assert_eq!((case.protocol.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
@@ -290,7 +290,7 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
         case.context.subscriptions = vec!["#"];
         case
     };
-    let mut case = denied(Version::V5, OnDeniedPublish::Disconnect);
+    let mut case = denied(ProtocolVersion::V5, OnDeniedPublish::Disconnect);
     for qos in 0..=2 {
         case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
     }
@@ -300,9 +300,9 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
     assert_eq!((&case.events[..], case.records.is_empty()), (&[][..], true));
     assert_eq!(*case.context.noted.borrow(), [TOPIC], "once as long as the topic stays");
     for qos in 0..=2 {
-        let mut case = denied(Version::V4, OnDeniedPublish::Disconnect);
+        let mut case = denied(ProtocolVersion::V4, OnDeniedPublish::Disconnect);
         assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
-        let mut case = denied(Version::V4, OnDeniedPublish::Ignore);
+        let mut case = denied(ProtocolVersion::V4, OnDeniedPublish::Ignore);
         case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
         case.append(None);
         assert_eq!(case.acks(0).len(), usize::from(qos > 0), "acknowledged");
@@ -312,7 +312,7 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
 
 #[test]
 fn a_payload_that_is_not_of_its_format_goes_nowhere() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     case.context.subscriptions = vec!["#"];
     let mut publish = |topic, qos: u8, packet_id, properties: &[u8], payload: &[u8]| {
         let outgoing = Outgoing { dup: false, qos, retain: true, packet_id, topic, properties, payload };
@@ -337,7 +337,7 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
 
 #[test]
 fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     case.publish(TOPIC, 0, 0, "1").unwrap();
     case.context.decisions = vec![(TOPIC, PublishDecision::Denied(OnDeniedPublish::Disconnect))];
     case.context.changes = 1;
@@ -360,13 +360,13 @@ fn bad_topic_names_end_the_connection() {
             assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(Close::Malformed));
         }
         let not_utf8 = [0x30, 4, 0, 2, 0xFF, 0xFE];
-        assert_eq!(Case::new(Version::V4).feed(&not_utf8), Err(Close::Malformed));
+        assert_eq!(Case::new(ProtocolVersion::V4).feed(&not_utf8), Err(Close::Malformed));
     }
 }
 
 #[test]
 fn topic_aliases_stand_for_topics() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     case.publish_with_properties(TOPIC, &[0x23, 0, 3], "1").unwrap();
     case.publish_with_properties("", &[0x23, 0, 3], "2").unwrap();
     case.publish_with_properties("devices/b/telemetry", &[0x23, 0, 3], "3").unwrap();
@@ -381,7 +381,7 @@ fn topic_aliases_stand_for_topics() {
         ]
     );
     let refused = |properties: &[u8], close| {
-        assert_eq!(Case::new(Version::V5).publish_with_properties("", properties, "x"), Err(close));
+        assert_eq!(Case::new(ProtocolVersion::V5).publish_with_properties("", properties, "x"), Err(close));
     };
     refused(&[0x23, 0, 0], Close::TopicAlias);
     refused(&[0x23, 0, 11], Close::TopicAlias);
@@ -391,7 +391,7 @@ fn topic_aliases_stand_for_topics() {
 
 #[test]
 fn topics_behind_aliases_are_bounded() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     let long = "x".repeat(60_000);
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
@@ -400,11 +400,11 @@ fn topics_behind_aliases_are_bounded() {
 
 #[test]
 fn the_receive_maximum_is_held_as_each_version_knows_it() {
-    let mut case = Case::with(Version::V5, 2);
+    let mut case = Case::with(ProtocolVersion::V5, 2);
     case.publish(TOPIC, 1, 1, "x").unwrap();
     case.publish(TOPIC, 2, 2, "x").unwrap();
     assert_eq!(case.publish(TOPIC, 1, 3, "x"), Err(Close::ReceiveMaximum));
-    let mut case = Case::with(Version::V5, 1);
+    let mut case = Case::with(ProtocolVersion::V5, 1);
     case.publish(TOPIC, 2, 1, "x").unwrap();
     case.append(Some(1));
     assert_eq!(case.acks(1).len(), 1);
@@ -412,7 +412,7 @@ fn the_receive_maximum_is_held_as_each_version_knows_it() {
     let release = case.client.ack(frame::PUBREL, 1);
     case.feed(&release).unwrap();
     case.publish(TOPIC, 1, 2, "x").unwrap();
-    let mut case = Case::with(Version::V4, 2);
+    let mut case = Case::with(ProtocolVersion::V4, 2);
     for id in 1..=5 {
         case.publish(TOPIC, 1, id, "x").unwrap();
     }
@@ -424,7 +424,7 @@ fn the_receive_maximum_is_held_as_each_version_knows_it() {
 
 #[test]
 fn a_3_1_1_client_that_never_releases_is_ended() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for id in 1..=MAX_UNRELEASED as u16 {
         case.publish("other", 2, id, "").unwrap();
     }
@@ -433,7 +433,7 @@ fn a_3_1_1_client_that_never_releases_is_ended() {
 
 #[test]
 fn pings_are_answered() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.feed(&[0xC0, 0]).unwrap();
     assert_eq!(case.out, [0xD0, 0]);
     assert_eq!(case.feed(&[0xC1, 0]), Err(Close::Malformed));
@@ -461,7 +461,7 @@ fn packets_that_a_client_may_not_send_end_the_connection() {
 
 #[test]
 fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     assert_eq!(case.feed(&[0xE0, 0]), Err(Close::Normal));
     assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(Close::Protocol), "it was 0");
     case.protocol.expiry_s = 5;
@@ -471,7 +471,7 @@ fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
 
 #[test]
 fn acks_of_the_client_are_handed_on() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for kind in [frame::PUBACK, frame::PUBREC, frame::PUBCOMP] {
         let bytes = case.client.ack(kind, 3);
         case.feed(&bytes).unwrap();
@@ -487,7 +487,7 @@ fn acks_of_the_client_are_handed_on() {
 }
 
 /// One packet of each kind that a client sends.
-fn client_packets(version: Version) -> Vec<Vec<u8>> {
+fn client_packets(version: ProtocolVersion) -> Vec<Vec<u8>> {
     let client = client(version);
     vec![
         client.clone().will("w", b"x", 1).connect("c"),
@@ -544,7 +544,7 @@ proptest! {
         v5 in any::<bool>(),
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
-        let mut case = Case::new(if v5 { Version::V5 } else { Version::V4 });
+        let mut case = Case::new(if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V4 });
         let _ = case.feed(&bytes);
         case.append(Some(1));
     }
@@ -556,7 +556,7 @@ proptest! {
         at in any::<proptest::sample::Index>(),
         byte in any::<u8>(),
     ) {
-        let version = if v5 { Version::V5 } else { Version::V4 };
+        let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V4 };
         let mut packet = client_packets(version).swap_remove(which);
         let at = at.index(packet.len());
         packet[at] = byte;
