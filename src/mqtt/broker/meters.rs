@@ -8,7 +8,7 @@ use super::traffic::Traffic;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::connection::protocol::Received;
 use crate::mqtt::session::delivery::Written;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
@@ -85,9 +85,9 @@ impl Meters {
     }
 
     /// An accepted connection ended.
-    pub fn closed(&self, close: Close) {
+    pub fn closed(&self, close: CloseReason) {
         counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.label()).increment(1);
-        if close == Close::TopicName {
+        if close == CloseReason::TopicName {
             counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "invalid_topic").increment(1);
         }
     }

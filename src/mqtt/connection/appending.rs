@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, FALLBACK, Step};
 use crate::log::{AppendError, Records};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 
 /// Publishes that the journal had no room for.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Blocked {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Appends what the journal had no room for.
-    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
             let Some(Blocked { records, since }) = self.blocked.take() else { return Ok(Step::Ready) };
@@ -45,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         mut records: Records,
         waiting_since: Option<Instant>,
         read_at: Instant,
-    ) -> Result<Records, Close> {
+    ) -> Result<Records, CloseReason> {
         let mut until = None;
         if !records.is_empty() {
             let waits = self.protocol.acks().has_unsealed();
@@ -66,11 +66,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.blocked = Some(Blocked { records, since: waiting_since.unwrap_or(read_at) });
                     return Ok(Records::default());
                 }
-                Err(AppendError::Closed) => return Err(Close::Journal),
+                Err(AppendError::Closed) => return Err(CloseReason::Journal),
                 Err(AppendError::TooLarge { .. }) => {
                     // The configuration is refused where that can happen.
                     self.shared.meters.limit("journal_record");
-                    return Err(Close::Quota);
+                    return Err(CloseReason::Quota);
                 }
             }
         }
@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Makes sure that acknowledgements which wait for something else than this connection's own appends leave too: a
     /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
-    pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
+    pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         if let Some(position) = self.protocol.acks().waits_for() {
             if position <= self.shared.journal.durable() {
                 context.waker().wake_by_ref();

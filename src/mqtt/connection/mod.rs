@@ -31,7 +31,7 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::session::{ConnectionId, Session};
-use super::wire::close::Close;
+use super::wire::close::CloseReason;
 use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Works until the connection ends.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Close> {
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
         let asked = self.session.is_asked();
         scratch::with(|scratch| match self.advance(context, scratch) {
             Ok(()) => {
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         })
     }
 
-    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
+    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), CloseReason> {
         self.touched = 0;
         self.register(context.waker());
         if self.session.owner() != self.id {
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.cancelled.as_mut().poll(context).is_ready() {
             self.write_acks(&mut scratch.out);
-            return Err(Close::ShuttingDown);
+            return Err(CloseReason::ShuttingDown);
         }
         self.poll_timer(context)?;
         let mut looked = false;
@@ -259,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
-    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         let now = self.shared.now();
         let deadline = self.protocol.keep_alive_deadline();
         if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.protocol.heard(now);
             }
             match self.protocol.keep_alive_deadline() {
-                Some(at) if at <= now => return Err(Close::KeepAlive),
+                Some(at) if at <= now => return Err(CloseReason::KeepAlive),
                 at => self.timer.as_mut().reset(at.unwrap_or(now + FAR).into()),
             }
             if self.timer.as_mut().poll(context).is_ready() {

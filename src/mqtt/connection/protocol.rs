@@ -16,7 +16,7 @@ use crate::core::record;
 use crate::log::{Lsn, Records};
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::packet_ids::PacketIds;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Subscribe};
 use crate::mqtt::wire::frame::{self, Frame, Publish};
 use crate::mqtt::wire::properties::{Carrier, PublishProperties};
@@ -42,7 +42,7 @@ pub(crate) trait ProtocolContext {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
     /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
-    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, Close>;
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason>;
     /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
     fn note_denied(&self, topic: &str);
     /// Whether `topic` has as many levels as it may.
@@ -228,7 +228,7 @@ impl Protocol {
         context: &impl ProtocolContext,
         records: &mut Records,
         out: &mut Vec<u8>,
-    ) -> Result<ProtocolEvent<'a>, Close> {
+    ) -> Result<ProtocolEvent<'a>, CloseReason> {
         self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
             let publish = Publish::parse(frame.flags, frame.body, self.version)?;
@@ -237,7 +237,7 @@ impl Protocol {
         self.on_other(frame, out)
     }
 
-    fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<ProtocolEvent<'static>, Close> {
+    fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<ProtocolEvent<'static>, CloseReason> {
         let frame = &if self.is_3_1 { frame.without_repetition() } else { *frame };
         match frame.kind {
             frame::PUBACK | frame::PUBREC | frame::PUBCOMP => {
@@ -262,7 +262,7 @@ impl Protocol {
                 let (packet_id, filters) = codec::decode_unsubscribe(frame, self.version)?;
                 Ok(ProtocolEvent::Unsubscribe { packet_id, filters })
             }
-            frame::PINGREQ | frame::PINGRESP if !frame.body.is_empty() => Err(Close::Unframed),
+            frame::PINGREQ | frame::PINGRESP if !frame.body.is_empty() => Err(CloseReason::Unframed),
             frame::PINGREQ if frame.flags == 0 => {
                 self.received.answers += 1;
                 frame::put_pingresp(out);
@@ -270,18 +270,18 @@ impl Protocol {
             }
             frame::DISCONNECT => Err(self.on_disconnect(frame)?),
             // Bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, what only servers send, and the reserved type.
-            frame::PINGREQ => Err(Close::Malformed),
-            frame::SUBACK | frame::UNSUBACK | frame::AUTH if frame.flags != 0 => Err(Close::Malformed),
-            _ => Err(Close::Protocol),
+            frame::PINGREQ => Err(CloseReason::Malformed),
+            frame::SUBACK | frame::UNSUBACK | frame::AUTH if frame.flags != 0 => Err(CloseReason::Malformed),
+            _ => Err(CloseReason::Protocol),
         }
     }
 
-    fn on_disconnect(&mut self, frame: &Frame<'_>) -> Result<Close, Close> {
+    fn on_disconnect(&mut self, frame: &Frame<'_>) -> Result<CloseReason, CloseReason> {
         let (close, expiry_s) = codec::decode_disconnect(frame, self.version)?;
         if let Some(expiry_s) = expiry_s {
             // A session that was to end with its connection cannot be kept now [section 3.14.2.2.2].
             if self.expiry_s == 0 && expiry_s > 0 {
-                return Err(Close::Protocol);
+                return Err(CloseReason::Protocol);
             }
             self.expiry_s = expiry_s;
         }
@@ -294,7 +294,7 @@ impl Protocol {
         publish: Publish<'a>,
         context: &impl ProtocolContext,
         records: &mut Records,
-    ) -> Result<ProtocolEvent<'a>, Close> {
+    ) -> Result<ProtocolEvent<'a>, CloseReason> {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
@@ -362,48 +362,48 @@ impl Protocol {
         publish: &Publish<'_>,
         alias: Option<u16>,
         context: &impl ProtocolContext,
-    ) -> Result<(), Close> {
+    ) -> Result<(), CloseReason> {
         let Some(alias) = alias else {
             return self.topic.select(publish.topic, context);
         };
         if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
-            return Err(Close::TopicAlias); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            return Err(CloseReason::TopicAlias); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
         }
         let index = usize::from(alias) - 1;
         if publish.topic.is_empty() {
             // An alias that was never set is a protocol error [section 3.3.2.3.4].
-            let topic = self.aliases.get(index).and_then(Option::as_ref).ok_or(Close::Protocol)?;
+            let topic = self.aliases.get(index).and_then(Option::as_ref).ok_or(CloseReason::Protocol)?;
             return self.topic.select(topic, context);
         }
         self.topic.select(publish.topic, context)?;
         self.set_alias(index, publish.topic)
     }
 
-    fn set_alias(&mut self, index: usize, topic: &[u8]) -> Result<(), Close> {
+    fn set_alias(&mut self, index: usize, topic: &[u8]) -> Result<(), CloseReason> {
         if self.aliases.len() <= index {
             self.aliases.resize(index + 1, None);
         }
         let old = self.aliases[index].as_ref().map_or(0, |old| old.len());
         self.alias_bytes = self.alias_bytes - old + topic.len();
         if self.alias_bytes > MAX_ALIAS_BYTES {
-            return Err(Close::Quota);
+            return Err(CloseReason::Quota);
         }
         self.aliases[index] = Some(topic.into());
         Ok(())
     }
 
     /// MQTT 5.0 section 4.9. A 3.1.1 client was told no maximum: its socket is not read beyond it instead.
-    fn check_receive_maximum(&self) -> Result<(), Close> {
+    fn check_receive_maximum(&self) -> Result<(), CloseReason> {
         let exceeded = match self.version {
             ProtocolVersion::V5 => self.acks.pubacks() + self.unreleased >= self.max_inflight,
             ProtocolVersion::V4 => self.unreleased >= MAX_UNRELEASED,
         };
-        if exceeded { Err(Close::ReceiveMaximum) } else { Ok(()) }
+        if exceeded { Err(CloseReason::ReceiveMaximum) } else { Ok(()) }
     }
 
     /// Whether a QoS 2 publish is new. One that was taken before and not released is acknowledged again, after the
     /// first, and not taken again [MQTT-4.3.3-2].
-    fn take_packet_id(&mut self, packet_id: u16, context: &impl ProtocolContext) -> Result<bool, Close> {
+    fn take_packet_id(&mut self, packet_id: u16, context: &impl ProtocolContext) -> Result<bool, CloseReason> {
         if self.fresh.contains(packet_id) || context.holds(packet_id) {
             self.received.repeated += 1;
             self.acks.push(frame::PUBREC, packet_id, 0);
@@ -418,7 +418,7 @@ impl Protocol {
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
     /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<ProtocolEvent<'static>, Close> {
+    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<ProtocolEvent<'static>, CloseReason> {
         match refused {
             Refused::Reserved => self.received.refused += 1,
             Refused::Denied(_) => self.received.denied += 1,
@@ -428,7 +428,7 @@ impl Protocol {
             (ProtocolVersion::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
             (ProtocolVersion::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
             (ProtocolVersion::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
-                return Err(Close::NotAuthorized);
+                return Err(CloseReason::NotAuthorized);
             }
         };
         self.answer(&publish, reason);

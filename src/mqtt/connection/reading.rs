@@ -12,7 +12,7 @@ use super::scratch::{READ_BYTES, Scratch};
 use super::session_context::SessionContext;
 use super::{Connection, MAX_TOUCHED, Step};
 use crate::log::Records;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame::{self, Next};
 
 /// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
@@ -25,7 +25,7 @@ const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once and takes what came.
-    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
         if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
             let bytes = std::mem::take(&mut self.partial);
             self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
     /// claims to send takes no memory.
-    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
         let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
@@ -83,10 +83,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.shared.now()).max(1))
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, Close> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, CloseReason> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Close::Lost),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(CloseReason::Lost),
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
                 if let Some(pace) = &mut self.pace {
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.shared.meters.traffic.read(count);
                 Ok(Poll::Ready(count))
             }
-            Poll::Ready(Err(_)) => Err(Close::Lost),
+            Poll::Ready(Err(_)) => Err(CloseReason::Lost),
         }
     }
 
@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Takes the packets in `bytes` and keeps what is left over.
-    fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
+    fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), CloseReason> {
         let now = self.shared.now();
         self.protocol.heard(now);
         self.protocol.begin_append();
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         bytes: &[u8],
         records: &mut Records,
         out: &mut Vec<u8>,
-    ) -> Result<usize, Close> {
+    ) -> Result<usize, CloseReason> {
         let config = &self.shared.config;
         let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
         // The journal takes at least the largest packet at once, so it takes this many bytes together.

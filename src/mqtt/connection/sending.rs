@@ -9,11 +9,11 @@ use super::scratch::{OUTPUT_BYTES, Scratch};
 use super::{Connection, Step};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
-    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
         loop {
             if self.poll_unsent(context)? == Step::Waiting {
                 // Nothing is added to what waits: input, its answers and deliveries wait with it.
@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         written.more
     }
 
-    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
         let mut sent = 0;
         let step = loop {
             if sent == self.unsent.len() {
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             match Pin::new(&mut self.stream).poll_write(context, &self.unsent[sent..]) {
                 Poll::Pending => break Step::Waiting,
-                Poll::Ready(Ok(0) | Err(_)) => return Err(Close::Lost),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(CloseReason::Lost),
                 Poll::Ready(Ok(count)) => sent += count,
             }
         };
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(step)
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
         if !self.unflushed {
             return Ok(Step::Ready);
         }
@@ -88,19 +88,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.unflushed = false;
                 Ok(Step::Ready)
             }
-            Poll::Ready(Err(_)) => Err(Close::Lost),
+            Poll::Ready(Err(_)) => Err(CloseReason::Lost),
         }
     }
 
     /// Writes `out`; what the socket does not take becomes `unsent`. Leaves `out` empty.
-    fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Close> {
+    fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), CloseReason> {
         let mut sent = 0;
         while sent < out.len() {
             match Pin::new(&mut self.stream).poll_write(context, &out[sent..]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0) | Err(_)) => {
                     out.clear();
-                    return Err(Close::Lost);
+                    return Err(CloseReason::Lost);
                 }
                 Poll::Ready(Ok(count)) => sent += count,
             }

@@ -12,7 +12,7 @@ use crate::access::Login;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::message::{Held, Message};
 use crate::mqtt::session::{ConnectionId, Session};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Filter, SubscribeOutcome};
 use crate::mqtt::wire::frame;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -33,7 +33,7 @@ impl ProtocolContext for SessionContext<'_> {
     fn is_ingest(&self, topic: &str) -> bool {
         self.shared.ingest.contains(topic)
     }
-    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, Close> {
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
         let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
         Ok(decide_publish(&state.permissions, topic, &self.shared.ingest))
     }
@@ -55,7 +55,7 @@ impl ProtocolContext for SessionContext<'_> {
 impl SessionContext<'_> {
     /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
     /// for it: others wait for their turn meanwhile.
-    pub fn carry_out(&self, event: ProtocolEvent<'_>, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<usize, Close> {
+    pub fn carry_out(&self, event: ProtocolEvent<'_>, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<usize, CloseReason> {
         match event {
             ProtocolEvent::None => Ok(0),
             ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),

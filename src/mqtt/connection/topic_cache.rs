@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::protocol::ProtocolContext;
 use super::publish_decision::PublishDecision;
 use crate::config::OnDeniedPublish;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::topic;
 
 /// Why publishes on a topic are not taken.
@@ -40,7 +40,7 @@ pub(crate) struct TopicCache {
 impl TopicCache {
     /// Makes `topic` the current one.
     #[inline]
-    pub fn select(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), Close> {
+    pub fn select(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
         if self.topic.as_bytes() == topic && self.version == Some(context.subscriptions_version()) {
             return Ok(());
         }
@@ -48,14 +48,14 @@ impl TopicCache {
     }
 
     #[cold]
-    fn replace(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), Close> {
+    fn replace(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
         if self.topic.is_empty() || self.topic.as_bytes() != topic {
-            let name = topic::plain_text(topic).ok_or(Close::Malformed)?;
+            let name = topic::plain_text(topic).ok_or(CloseReason::Malformed)?;
             if name.is_empty() || !topic::is_shallow(name) {
-                return Err(Close::Malformed); // [MQTT-4.7.3-1]
+                return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
             }
             if !topic::is_valid_name(name) || !context.allows_levels(name) {
-                return Err(Close::TopicName);
+                return Err(CloseReason::TopicName);
             }
             self.topic.clear();
             self.topic.push_str(name);
@@ -69,7 +69,7 @@ impl TopicCache {
         self.judge(context)
     }
 
-    fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), Close> {
+    fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), CloseReason> {
         let (refused, own_device) = if topic::is_reserved(&self.topic) {
             (Some(Refused::Reserved), None)
         } else {

@@ -14,7 +14,7 @@ use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
 use crate::mqtt::wire::frame::{self, Next};
 use crate::mqtt::wire::topic;
@@ -104,7 +104,7 @@ pub(crate) async fn read_connect(
                 return Ok((connect, rest));
             }
             // The version is not known yet.
-            Err(Close::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
+            Err(CloseReason::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
             Err(_) => return Err(Refusal::silent("malformed")),
         }
     }
@@ -115,7 +115,7 @@ fn refuse_packet(error: ConnectError) -> Refusal {
         ConnectError::Malformed => Refusal::silent("malformed"),
         // In the form that clients of every level can read [MQTT-3.1.2-2].
         ConnectError::Level => Refusal::answered("protocol_version", ProtocolVersion::V4, Some(1), 0x84),
-        ConnectError::Invalid(_, Close::Malformed) => Refusal::silent("malformed"),
+        ConnectError::Invalid(_, CloseReason::Malformed) => Refusal::silent("malformed"),
         ConnectError::Invalid(version, _) => Refusal::answered("protocol_error", version, None, 0x82),
     }
 }
@@ -344,8 +344,8 @@ mod tests {
     fn packets_that_cannot_be_read_are_answered_where_possible() {
         let reply = |error| refuse_packet(error).reply;
         assert_eq!(reply(ConnectError::Level), [0x20, 2, 0, 1]);
-        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, Close::Protocol)), [0x20, 3, 0, 0x82, 0]);
-        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, Close::Malformed)), [0_u8; 0]);
-        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V4, Close::Protocol)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Protocol)), [0x20, 3, 0, 0x82, 0]);
+        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Protocol)), [0_u8; 0]);
     }
 }

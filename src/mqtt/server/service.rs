@@ -24,7 +24,7 @@ use crate::mqtt::connection::publish_decision::{PublishDecision, decide_publish}
 use crate::mqtt::connection::{Connection, Start};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::wire::close::{Close, WillEnd};
+use crate::mqtt::wire::close::{CloseReason, WillEnd};
 use crate::mqtt::wire::codec::Connect;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
@@ -175,13 +175,13 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
     let close = poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(Close::Defect))
+        catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(CloseReason::Defect))
     })
     .await;
     Box::pin(end(open, close)).await;
 }
 
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close) {
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: CloseReason) {
     let Open { connection, shared, login, attached, client_id, will } = *open;
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     shared.meters.closed(close);
@@ -201,7 +201,7 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
     if let Some(will) = will {
         publish_will(&shared, &will, Instant::now() + WILL_PATIENCE).await;
     }
-    if close != Close::Lost {
+    if close != CloseReason::Lost {
         finish(stream, &unsent).await;
     }
 }

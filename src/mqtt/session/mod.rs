@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::ProtocolVersion;
 use super::broker::retained::Due;
 use super::broker::session_store::{Owner, StoredSession};
-use super::wire::close::Close;
+use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 use crate::sync::lock;
@@ -296,8 +296,8 @@ impl Session {
     }
 
     /// Why this connection, which lost its session, ends.
-    pub fn lost(&self, connection: ConnectionId) -> Close {
-        if self.is_revoked(connection) { Close::NotAuthorized } else { Close::TakenOver }
+    pub fn lost(&self, connection: ConnectionId) -> CloseReason {
+        if self.is_revoked(connection) { CloseReason::NotAuthorized } else { CloseReason::TakenOver }
     }
 
     /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
@@ -444,7 +444,7 @@ impl Session {
     }
 
     /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
-    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
+    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, CloseReason> {
         let Some(mut state) = self.own(connection) else { return Ok(false) };
         let answer = self.count_change(&mut state, |state| state.delivery.acknowledge(kind, packet_id, reason));
         self.outbound.store(true, Ordering::Release); // the window may have opened

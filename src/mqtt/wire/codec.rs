@@ -14,7 +14,7 @@ use rumqttd::protocol::{
     UnsubAckReason,
 };
 
-use super::close::Close;
+use super::close::CloseReason;
 use super::frame::{self, Frame, take_field, take_u16};
 use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
 use super::topic;
@@ -77,7 +77,7 @@ pub(crate) enum ConnectError {
     /// A protocol level that weir does not speak.
     Level,
     /// A known version, but the packet breaks its rules.
-    Invalid(ProtocolVersion, Close),
+    Invalid(ProtocolVersion, CloseReason),
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
@@ -94,7 +94,7 @@ pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError>
     };
     // 3.1 had flags in the header of every packet, and nothing that its reserved bits must be.
     if frame.flags != 0 && !is_3_1 {
-        return Err(ConnectError::Invalid(version, Close::Malformed));
+        return Err(ConnectError::Invalid(version, CloseReason::Malformed));
     }
     let connect = read_connect(rest, version, is_3_1);
     connect.map_err(|close| ConnectError::Invalid(version, close))
@@ -106,8 +106,8 @@ const WILL_RETAIN: u8 = 0b10_0000;
 const PASSWORD: u8 = 0b100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
-fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<Connect, Close> {
-    let (flags, rest) = body.split_first().ok_or(Close::Malformed)?;
+fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<Connect, CloseReason> {
+    let (flags, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
     body = rest;
     if !is_3_1 {
         check_connect_flags(*flags, version)?;
@@ -119,7 +119,7 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
     let user_name = if flags & USER_NAME > 0 { Some(take_plain_text(&mut body)?.to_owned()) } else { None };
     let password = if flags & PASSWORD > 0 { Some(Password::new(take_field(&mut body)?)) } else { None };
     if !body.is_empty() {
-        return Err(Close::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
+        return Err(CloseReason::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
     }
     let clean = flags & CLEAN > 0;
     let session_expiry_s = match version {
@@ -151,21 +151,21 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
     })
 }
 
-fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), Close> {
+fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), CloseReason> {
     let reserved = flags & 1 != 0; // [MQTT-3.1.2-3]
     let will_qos = flags >> 3 & 0b11;
     // [MQTT-3.1.2-11] to [MQTT-3.1.2-15]
     let will = if flags & WILL > 0 { will_qos == 3 } else { will_qos > 0 || flags & WILL_RETAIN > 0 };
     // A password without a user name: 5.0 allows it [MQTT-3.1.2-22].
     let password = version == ProtocolVersion::V4 && flags & PASSWORD > 0 && flags & USER_NAME == 0;
-    if reserved || will || password { Err(Close::Malformed) } else { Ok(()) }
+    if reserved || will || password { Err(CloseReason::Malformed) } else { Ok(()) }
 }
 
-fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, Close> {
+fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, CloseReason> {
     let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
     let topic = take_plain_text(body)?;
     if topic.is_empty() {
-        return Err(Close::Malformed); // [MQTT-4.7.3-1]
+        return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
     }
     let payload = take_field(body)?;
     Ok(Will {
@@ -180,15 +180,15 @@ fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Wi
     })
 }
 
-fn take_properties<'a>(body: &mut &'a [u8], version: ProtocolVersion) -> Result<&'a [u8], Close> {
+fn take_properties<'a>(body: &mut &'a [u8], version: ProtocolVersion) -> Result<&'a [u8], CloseReason> {
     match version {
         ProtocolVersion::V4 => Ok(&[]),
         ProtocolVersion::V5 => frame::take_properties(body),
     }
 }
 
-fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, Close> {
-    topic::plain_text(take_field(body)?).ok_or(Close::Malformed)
+fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, CloseReason> {
+    topic::plain_text(take_field(body)?).ok_or(CloseReason::Malformed)
 }
 
 /// One filter of a SUBSCRIBE.
@@ -222,64 +222,64 @@ pub(crate) struct Subscribe {
 }
 
 /// Reads a SUBSCRIBE.
-pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<Subscribe, Close> {
+pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<Subscribe, CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     let identifier = properties::subscription_identifier(properties)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         let filter = take_filter(&mut body)?;
-        let (options, rest) = body.split_first().ok_or(Close::Malformed)?;
+        let (options, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
         body = rest;
         let filter = with_options(filter, *options, version, identifier)?;
         if version == ProtocolVersion::V5 && topic::is_shared(&filter.filter) {
             // [MQTT-3.8.3-4], [MQTT-4.8.2-1], [MQTT-4.8.2-2]
             if filter.no_local || topic::split_shared(&filter.filter).is_none() {
-                return Err(Close::Protocol);
+                return Err(CloseReason::Protocol);
             }
         }
         filters.push(filter);
     }
     // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
-    if filters.is_empty() { Err(Close::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
 }
 
-fn with_options(filter: String, options: u8, version: ProtocolVersion, identifier: Option<u32>) -> Result<Filter, Close> {
+fn with_options(filter: String, options: u8, version: ProtocolVersion, identifier: Option<u32>) -> Result<Filter, CloseReason> {
     // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
     let reserved = if version == ProtocolVersion::V5 { 0b1100_0000 } else { 0b1111_1100 };
     let retain = match options >> 4 & 0b11 {
         0 => RetainHandling::Always,
         1 => RetainHandling::New,
         2 => RetainHandling::Never,
-        _ => return Err(Close::Malformed),
+        _ => return Err(CloseReason::Malformed),
     };
     if options & reserved != 0 || options & 0b11 == 3 {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
     Ok(Filter { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
 }
 
 /// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
-fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: ProtocolVersion) -> Result<(u16, &'a [u8]), Close> {
+fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: ProtocolVersion) -> Result<(u16, &'a [u8]), CloseReason> {
     if frame.flags != 0b0010 {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     let packet_id = take_u16(body)?;
     let properties = take_properties(body, version)?;
     // [MQTT-2.2.1-3]
-    if packet_id == 0 { Err(Close::Malformed) } else { Ok((packet_id, properties)) }
+    if packet_id == 0 { Err(CloseReason::Malformed) } else { Ok((packet_id, properties)) }
 }
 
 /// [MQTT-3.8.3-1], [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1]. The reason 0x8F of a SUBACK is for filters that are
 /// correctly formed [section 3.9.3].
-fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
+fn take_filter(body: &mut &[u8]) -> Result<String, CloseReason> {
     let filter = take_plain_text(body)?;
-    if !topic::valid_filter(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
+    if !topic::valid_filter(filter) { Err(CloseReason::Malformed) } else { Ok(filter.to_owned()) }
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.
-pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, Vec<String>), Close> {
+pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, Vec<String>), CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     properties::check(properties, Carrier::Unsubscribe)?;
@@ -288,27 +288,27 @@ pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: ProtocolVersion) ->
         filters.push(take_filter(&mut body)?);
     }
     // [MQTT-3.10.3-2]
-    if filters.is_empty() { Err(Close::Malformed) } else { Ok((packet_id, filters)) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok((packet_id, filters)) }
 }
 
 /// Reads a DISCONNECT: why the client goes, and the session expiry it sets instead of its CONNECT's.
-pub(crate) fn decode_disconnect(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(Close, Option<u32>), Close> {
+pub(crate) fn decode_disconnect(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(CloseReason, Option<u32>), CloseReason> {
     if frame.flags != 0 {
-        return Err(Close::Malformed); // [MQTT-3.14.1-1]
+        return Err(CloseReason::Malformed); // [MQTT-3.14.1-1]
     }
     let (reason, mut rest) = match (version, frame.body) {
-        (_, []) => return Ok((Close::Normal, None)),
-        (ProtocolVersion::V4, _) => return Err(Close::Malformed),
+        (_, []) => return Ok((CloseReason::Normal, None)),
+        (ProtocolVersion::V4, _) => return Err(CloseReason::Malformed),
         (ProtocolVersion::V5, [reason, rest @ ..]) => (*reason, rest),
     };
     // Only the reason 0x00 discards the will [MQTT-3.14.4-3].
-    let close = if reason == 0 { Close::Normal } else { Close::NormalWithWill };
+    let close = if reason == 0 { CloseReason::Normal } else { CloseReason::NormalWithWill };
     if rest.is_empty() {
         return Ok((close, None));
     }
     let properties = frame::take_properties(&mut rest)?;
     if !rest.is_empty() {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     Ok((close, properties::session_expiry(properties)?))
 }
@@ -332,7 +332,7 @@ pub(crate) struct Accepted {
 }
 
 /// Appends the CONNACK of an accepted connection.
-pub(crate) fn put_connack(accepted: &Accepted, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), Close> {
+pub(crate) fn put_connack(accepted: &Accepted, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
     let connack = ConnAck { session_present: accepted.session_present, code: ConnectReturnCode::Success };
     let properties = ConnAckProperties {
         receive_max: Some(accepted.receive_maximum),
@@ -385,13 +385,13 @@ pub(crate) fn put_suback(
     outcomes: &[SubscribeOutcome],
     version: ProtocolVersion,
     out: &mut Vec<u8>,
-) -> Result<(), Close> {
+) -> Result<(), CloseReason> {
     let return_codes = outcomes.iter().map(|outcome| outcome.reason(version)).collect();
     encode(Packet::SubAck(SubAck { pkid: packet_id, return_codes }, None), version, out)
 }
 
 /// Appends an UNSUBACK; `existed` says for each filter whether there was such a subscription.
-pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), Close> {
+pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
     let reason = |existed: &bool| {
         if *existed { UnsubAckReason::Success } else { UnsubAckReason::NoSubscriptionExisted }
     };
@@ -399,7 +399,7 @@ pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: ProtocolVe
     encode(Packet::UnsubAck(UnsubAck { pkid: packet_id, reasons }, None), version, out)
 }
 
-fn encode(packet: Packet, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), Close> {
+fn encode(packet: Packet, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
     let encoded = catch_unwind(AssertUnwindSafe(|| {
         let mut bytes = BytesMut::new();
         match version {
@@ -413,7 +413,7 @@ fn encode(packet: Packet, version: ProtocolVersion, out: &mut Vec<u8>) -> Result
             out.extend_from_slice(&bytes);
             Ok(())
         }
-        _ => Err(Close::Defect),
+        _ => Err(CloseReason::Defect),
     }
 }
 
@@ -461,7 +461,7 @@ mod tests {
         check(b"MQIsdp", 2, ConnectError::Level);
         check(b"MQTT", 6, ConnectError::Level);
         check(b"HTTP", 4, ConnectError::Malformed);
-        check(b"MQTT", 4, ConnectError::Invalid(ProtocolVersion::V4, Close::Malformed));
+        check(b"MQTT", 4, ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed));
     }
 
     #[test]
@@ -479,7 +479,7 @@ mod tests {
             decode_connect(&frame(&bytes))
                 .map(|connect| (connect.user_name, connect.password.map(|p| p.as_bytes().to_vec())))
         };
-        let malformed = ConnectError::Invalid(ProtocolVersion::V4, Close::Malformed);
+        let malformed = ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed);
         let both = connect(0b1100_0010, &[0, 1, b'c', 0, 1, b'u', 0, 1, 0]).unwrap();
         assert_eq!(both, (Some("u".into()), Some(vec![0])));
         for (flags, fields) in [
@@ -498,10 +498,10 @@ mod tests {
     fn reserved_bits_of_a_connect_are_refused() {
         let mut bytes = client(ProtocolVersion::V5).connect("c");
         bytes[9] |= 1;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(ProtocolVersion::V5, Close::Malformed));
+        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed));
         let mut bytes = client(ProtocolVersion::V4).connect("c");
         bytes[9] |= 0b0100_0000;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(ProtocolVersion::V4, Close::Malformed));
+        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed));
     }
 
     #[test]
@@ -509,13 +509,13 @@ mod tests {
         let check = |bytes: &[u8], version, expected| {
             assert_eq!(decode_disconnect(&frame(bytes), version), expected, "{bytes:?}");
         };
-        check(&[0xE0, 0], ProtocolVersion::V4, Ok((Close::Normal, None)));
-        check(&[0xE0, 0], ProtocolVersion::V5, Ok((Close::Normal, None)));
-        check(&[0xE0, 1, 0], ProtocolVersion::V5, Ok((Close::Normal, None)));
-        check(&[0xE0, 1, 4], ProtocolVersion::V5, Ok((Close::NormalWithWill, None)));
-        check(&[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 9], ProtocolVersion::V5, Ok((Close::NormalWithWill, Some(9))));
-        check(&[0xE0, 1, 0], ProtocolVersion::V4, Err(Close::Malformed));
-        check(&[0xE1, 0], ProtocolVersion::V5, Err(Close::Malformed));
+        check(&[0xE0, 0], ProtocolVersion::V4, Ok((CloseReason::Normal, None)));
+        check(&[0xE0, 0], ProtocolVersion::V5, Ok((CloseReason::Normal, None)));
+        check(&[0xE0, 1, 0], ProtocolVersion::V5, Ok((CloseReason::Normal, None)));
+        check(&[0xE0, 1, 4], ProtocolVersion::V5, Ok((CloseReason::NormalWithWill, None)));
+        check(&[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 9], ProtocolVersion::V5, Ok((CloseReason::NormalWithWill, Some(9))));
+        check(&[0xE0, 1, 0], ProtocolVersion::V4, Err(CloseReason::Malformed));
+        check(&[0xE1, 0], ProtocolVersion::V5, Err(CloseReason::Malformed));
     }
 
     #[test]

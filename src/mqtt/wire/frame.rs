@@ -3,7 +3,7 @@
 //! PUBLISH and its acknowledgements are what weir does all day, so they are read and written here without copies;
 //! every other packet goes through [`super::codec`].
 
-use super::close::Close;
+use super::close::CloseReason;
 use super::properties::{self, Carrier};
 use crate::mqtt::ProtocolVersion;
 
@@ -60,13 +60,13 @@ pub(crate) enum Next<'a> {
 /// Splits the next packet off `bytes`. A packet longer than `max_packet_bytes` is refused as soon as its fixed header
 /// is there, before anything of it is buffered.
 #[inline]
-pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, Close> {
+pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, CloseReason> {
     let [first, lengths @ ..] = bytes else { return Ok(Next::Partial(None)) };
     let Some((remaining, length_bytes)) = variable_length(lengths)? else { return Ok(Next::Partial(None)) };
     let header = 1 + length_bytes;
     let total = header + remaining;
     if total > max_packet_bytes {
-        return Err(Close::PacketTooLarge);
+        return Err(CloseReason::PacketTooLarge);
     }
     let Some(frame) = bytes.get(..total) else { return Ok(Next::Partial(Some(total))) };
     Ok(Next::Frame(Frame { kind: first >> 4, flags: first & 0x0F, bytes: frame, body: &frame[header..] }))
@@ -74,7 +74,7 @@ pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, Cl
 
 /// A variable byte integer (MQTT 5.0 section 1.5.5) and the bytes it takes; `None` where it is cut short.
 #[inline]
-pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Close> {
+pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, CloseReason> {
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(4).enumerate() {
         value |= usize::from(byte & 0x7F) << (7 * index);
@@ -82,7 +82,7 @@ pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Cl
             return Ok(Some((value, index + 1)));
         }
     }
-    if bytes.len() < 4 { Ok(None) } else { Err(Close::Malformed) }
+    if bytes.len() < 4 { Ok(None) } else { Err(CloseReason::Malformed) }
 }
 
 /// Appends a variable byte integer; `value` is below 268,435,456.
@@ -107,17 +107,17 @@ pub(crate) fn variable_length_bytes(value: usize) -> usize {
 
 /// Splits a length-prefixed string or binary field off the front of `bytes`.
 #[inline]
-pub(crate) fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
+pub(crate) fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
     let len = usize::from(take_u16(bytes)?);
-    let (field, rest) = bytes.split_at_checked(len).ok_or(Close::Malformed)?;
+    let (field, rest) = bytes.split_at_checked(len).ok_or(CloseReason::Malformed)?;
     *bytes = rest;
     Ok(field)
 }
 
 /// Splits a big-endian integer off the front of `bytes`.
 #[inline]
-pub(crate) fn take_u16(bytes: &mut &[u8]) -> Result<u16, Close> {
-    let (head, rest) = bytes.split_first_chunk::<2>().ok_or(Close::Malformed)?;
+pub(crate) fn take_u16(bytes: &mut &[u8]) -> Result<u16, CloseReason> {
+    let (head, rest) = bytes.split_first_chunk::<2>().ok_or(CloseReason::Malformed)?;
     *bytes = rest;
     Ok(u16::from_be_bytes(*head))
 }
@@ -141,17 +141,17 @@ pub(crate) struct Publish<'a> {
 impl<'a> Publish<'a> {
     /// Reads a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are only cut out.
     #[inline]
-    pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, Close> {
+    pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, CloseReason> {
         let qos = flags >> 1 & 0b11;
         let dup = flags & 0b1000 != 0;
         // [MQTT-3.3.1-2] DUP without an acknowledgement means nothing; [MQTT-3.3.1-4] there is no QoS 3.
         if qos == 3 || (dup && qos == 0) {
-            return Err(Close::Malformed);
+            return Err(CloseReason::Malformed);
         }
         let topic = take_field(&mut body)?;
         let packet_id = if qos > 0 { take_u16(&mut body)? } else { 0 };
         if qos > 0 && packet_id == 0 {
-            return Err(Close::Protocol); // [MQTT-2.2.1-3]
+            return Err(CloseReason::Protocol); // [MQTT-2.2.1-3]
         }
         let properties = match version {
             ProtocolVersion::V4 => &[],
@@ -162,40 +162,40 @@ impl<'a> Publish<'a> {
 }
 
 /// Splits properties with their length off the front of `bytes`.
-pub(crate) fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
-    let (len, len_bytes) = variable_length(bytes)?.ok_or(Close::Malformed)?;
-    let (properties, rest) = bytes[len_bytes..].split_at_checked(len).ok_or(Close::Malformed)?;
+pub(crate) fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
+    let (len, len_bytes) = variable_length(bytes)?.ok_or(CloseReason::Malformed)?;
+    let (properties, rest) = bytes[len_bytes..].split_at_checked(len).ok_or(CloseReason::Malformed)?;
     *bytes = rest;
     Ok(properties)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: packet id and reason code (0 where it is left out). Their properties say
 /// nothing that weir uses, and are only checked.
-pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, u8), Close> {
+pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, u8), CloseReason> {
     let expected_flags = if frame.kind == PUBREL { 0b0010 } else { 0 };
     if frame.flags != expected_flags {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     let mut body = frame.body;
     let packet_id = take_u16(&mut body)?;
     if packet_id == 0 {
-        return Err(Close::Protocol);
+        return Err(CloseReason::Protocol);
     }
     let reason = match (version, body) {
         (_, []) => 0,
-        (ProtocolVersion::V4, _) => return Err(Close::Malformed),
+        (ProtocolVersion::V4, _) => return Err(CloseReason::Malformed),
         (ProtocolVersion::V5, [reason]) => *reason,
         (ProtocolVersion::V5, [reason, rest @ ..]) => {
             let mut rest = rest;
             let properties = take_properties(&mut rest)?;
             if !rest.is_empty() {
-                return Err(Close::Malformed);
+                return Err(CloseReason::Malformed);
             }
             properties::check(properties, Carrier::Ack)?;
             *reason
         }
     };
-    if knows_reason(frame.kind, reason) { Ok((packet_id, reason)) } else { Err(Close::Protocol) }
+    if knows_reason(frame.kind, reason) { Ok((packet_id, reason)) } else { Err(CloseReason::Protocol) }
 }
 
 /// Reason codes of the acknowledgements, MQTT 5.0 sections 3.4.2.1, 3.5.2.1, 3.6.2.1 and 3.7.2.1. What a PUBREL says is
@@ -275,7 +275,7 @@ pub(crate) fn put_pingresp(out: &mut Vec<u8>) {
 
 /// Appends the DISCONNECT that tells a 5.0 client why; 3.1.1 has none from server to client. `explain_within`: with a
 /// Reason String unless the packet becomes longer than this [MQTT-3.14.2-3].
-pub(crate) fn put_disconnect(close: Close, version: ProtocolVersion, explain_within: Option<usize>, out: &mut Vec<u8>) {
+pub(crate) fn put_disconnect(close: CloseReason, version: ProtocolVersion, explain_within: Option<usize>, out: &mut Vec<u8>) {
     let (ProtocolVersion::V5, Some(code)) = (version, close.code()) else { return };
     let explained = explain_within.and_then(|max| explained(DISCONNECT, &[code], close.text(), max));
     match explained {
@@ -356,24 +356,24 @@ mod tests {
             assert_eq!(variable_length(encoded), Ok(Some((value, encoded.len()))));
             assert_eq!(variable_length(&encoded[..encoded.len() - 1]), Ok(None));
         }
-        assert_eq!(variable_length(&[0xFF, 0xFF, 0xFF, 0x80]), Err(Close::Malformed));
+        assert_eq!(variable_length(&[0xFF, 0xFF, 0xFF, 0x80]), Err(CloseReason::Malformed));
     }
 
     #[test]
     fn an_oversized_packet_is_refused_at_its_header() {
         let mut header = vec![PUBLISH << 4];
         put_variable_length(1_000, &mut header);
-        assert_eq!(next(&header, 1_002), Err(Close::PacketTooLarge));
+        assert_eq!(next(&header, 1_002), Err(CloseReason::PacketTooLarge));
         assert_eq!(next(&header, 1_003), Ok(Next::Partial(Some(1_003))));
     }
 
     #[test]
     fn forbidden_publish_headers_are_refused() {
         let body = [0, 1, b'a', 0, 0];
-        assert_eq!(Publish::parse(0b0110, &body, ProtocolVersion::V4), Err(Close::Malformed), "QoS 3");
-        assert_eq!(Publish::parse(0b1000, &body, ProtocolVersion::V4), Err(Close::Malformed), "DUP at QoS 0");
-        assert_eq!(Publish::parse(0b0010, &body, ProtocolVersion::V4), Err(Close::Protocol), "packet id 0");
-        assert_eq!(Publish::parse(0b0010, &body[..4], ProtocolVersion::V4), Err(Close::Malformed), "cut short");
+        assert_eq!(Publish::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
+        assert_eq!(Publish::parse(0b1000, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "DUP at QoS 0");
+        assert_eq!(Publish::parse(0b0010, &body, ProtocolVersion::V4), Err(CloseReason::Protocol), "packet id 0");
+        assert_eq!(Publish::parse(0b0010, &body[..4], ProtocolVersion::V4), Err(CloseReason::Malformed), "cut short");
     }
 
     #[test]
@@ -394,10 +394,10 @@ mod tests {
     fn a_disconnect_is_explained_where_the_client_takes_it() {
         let disconnect = |version, explain_within| {
             let mut out = Vec::new();
-            put_disconnect(Close::TakenOver, version, explain_within, &mut out);
+            put_disconnect(CloseReason::TakenOver, version, explain_within, &mut out);
             out
         };
-        let text = Close::TakenOver.text();
+        let text = CloseReason::TakenOver.text();
         let len = text.len() as u8;
         let explained = [&[0xe0, len + 5, 0x8e, len + 3, 0x1f, 0, len], text.as_bytes()].concat();
         assert_eq!(disconnect(ProtocolVersion::V5, Some(explained.len())), explained);
@@ -411,11 +411,11 @@ mod tests {
         let frame = |body| Frame { kind: PUBACK, flags: 0, bytes: &[], body };
         assert_eq!(parse_ack(&frame(&[0, 1, 0x10, 0]), ProtocolVersion::V5), Ok((1, 0x10)));
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F, 0, 1, b'x']), ProtocolVersion::V5), Ok((1, 0)));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F]), ProtocolVersion::V5), Err(Close::Malformed));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 0, 0]), ProtocolVersion::V5), Err(Close::Malformed));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), ProtocolVersion::V5), Err(Close::Protocol), "another packet's");
-        assert_eq!(parse_ack(&frame(&[0, 1, 0xFF]), ProtocolVersion::V5), Err(Close::Protocol), "no reason code");
-        assert_eq!(parse_ack(&frame(&[0, 1, 0]), ProtocolVersion::V4), Err(Close::Malformed));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F]), ProtocolVersion::V5), Err(CloseReason::Malformed));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 0, 0]), ProtocolVersion::V5), Err(CloseReason::Malformed));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), ProtocolVersion::V5), Err(CloseReason::Protocol), "another packet's");
+        assert_eq!(parse_ack(&frame(&[0, 1, 0xFF]), ProtocolVersion::V5), Err(CloseReason::Protocol), "no reason code");
+        assert_eq!(parse_ack(&frame(&[0, 1, 0]), ProtocolVersion::V4), Err(CloseReason::Malformed));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::wire::frame;
 use crate::tls::CertificateId;
@@ -177,7 +177,7 @@ fn a_removed_user_is_disconnected_and_its_sessions_end() {
     let (waker, woken) = CountingWaker::pair();
     online.session.register(online.connection, &waker);
     case.restrict("", READ_OWN);
-    assert_eq!((woken.get(), online.session.lost(online.connection)), (1, Close::NotAuthorized));
+    assert_eq!((woken.get(), online.session.lost(online.connection)), (1, CloseReason::NotAuthorized));
     assert!(online.session.own(online.connection).is_none(), "nothing of it is taken any more");
     assert_eq!((case.broker.stats().connections, case.broker.stats().sessions), (1, 1));
     assert_eq!(case.broker.detach(&online.session, online.connection, 60, None), None);
@@ -195,7 +195,7 @@ fn another_password_ends_connections_and_not_sessions() {
     }
     case.broker.detach(&offline.session, offline.connection, 60, None);
     case.restrict(&pump(OTHER), READ_ALL);
-    assert_eq!(online.session.lost(online.connection), Close::NotAuthorized);
+    assert_eq!(online.session.lost(online.connection), CloseReason::NotAuthorized);
     case.broker.detach(&online.session, online.connection, 60, None);
     case.publish("devices/fan/x", 1);
     case.restrict(&pump(OTHER), READ_OWN);
@@ -221,7 +221,7 @@ fn the_client_of_a_revoked_certificate_is_disconnected_and_may_come_back_with_an
     let revoked = [shown].into_iter().collect();
     let policy = Policy { revoked, ..policy(&pump(SECRET), READ_OWN) };
     case.broker.restrict(&policy);
-    assert_eq!(online.session.lost(online.connection), Close::NotAuthorized);
+    assert_eq!(online.session.lost(online.connection), CloseReason::NotAuthorized);
     assert!(online.session.own(online.connection).is_none(), "nothing of it is taken any more");
     case.broker.detach(&online.session, online.connection, 60, None);
     case.publish("devices/fan/commands", 1);
@@ -243,7 +243,7 @@ fn anonymous_clients_that_are_no_longer_welcome_end() {
     broker.restrict(&Policy::without_users(true));
     assert_eq!(one.session.owner(), one.connection);
     broker.restrict(&Policy::without_users(false));
-    assert_eq!(one.session.lost(one.connection), Close::NotAuthorized);
+    assert_eq!(one.session.lost(one.connection), CloseReason::NotAuthorized);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_take_over_between_is_a_take_over() {
     case.restrict(&pump(OTHER), READ_OWN);
     let new = case.attach("c", false);
     assert!(new.session_present);
-    assert_eq!(old.session.lost(old.connection), Close::TakenOver);
+    assert_eq!(old.session.lost(old.connection), CloseReason::TakenOver);
     case.broker.detach(&old.session, old.connection, 60, None);
     assert_eq!((case.broker.stats().connections, new.session.owner()), (1, new.connection));
 }

@@ -30,7 +30,7 @@ impl ProtocolContext for Stub {
     fn is_ingest(&self, topic: &str) -> bool {
         topic::matches("devices/+/telemetry", topic)
     }
-    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, Close> {
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
         let found = self.decisions.iter().find(|(name, _)| *name == topic);
         Ok(found.map_or(PublishDecision::Allowed { own_device: None }, |(_, decision)| decision.clone()))
     }
@@ -89,7 +89,7 @@ impl Case {
     }
 
     /// Feeds packets; the first that ends the connection says why.
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Close> {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
         while let Next::Frame(frame) = frame::next(bytes, 100_000)? {
             bytes = &bytes[frame.bytes.len()..];
             let event = self.protocol.on_frame(&frame, &self.context, &mut self.records, &mut self.out)?;
@@ -105,12 +105,12 @@ impl Case {
         Ok(())
     }
 
-    fn publish(&mut self, topic: &str, qos: u8, packet_id: u16, payload: &str) -> Result<(), Close> {
+    fn publish(&mut self, topic: &str, qos: u8, packet_id: u16, payload: &str) -> Result<(), CloseReason> {
         let bytes = self.client.publish(topic, qos, packet_id, payload.as_bytes());
         self.feed(&bytes)
     }
 
-    fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), Close> {
+    fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), CloseReason> {
         let payload = payload.as_bytes();
         let outgoing = Outgoing { dup: false, qos: 0, retain: false, packet_id: 0, topic, properties, payload };
         let bytes = self.client.publish_with(outgoing);
@@ -276,7 +276,7 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
     }
     for qos in 0..=2 {
         let mut case = Case::new(ProtocolVersion::V4);
-        assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
+        assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(CloseReason::NotAuthorized));
         case.publish("$SYS/x", qos, u16::from(qos), "x").unwrap();
         assert_eq!((case.protocol.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
     }
@@ -301,7 +301,7 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
     assert_eq!(*case.context.noted.borrow(), [TOPIC], "once as long as the topic stays");
     for qos in 0..=2 {
         let mut case = denied(ProtocolVersion::V4, OnDeniedPublish::Disconnect);
-        assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
+        assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(CloseReason::NotAuthorized));
         let mut case = denied(ProtocolVersion::V4, OnDeniedPublish::Ignore);
         case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
         case.append(None);
@@ -354,13 +354,13 @@ fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
 fn bad_topic_names_end_the_connection() {
     for version in BOTH {
         for topic in ["a/+", "#"] {
-            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(Close::TopicName), "{topic:?}");
+            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::TopicName), "{topic:?}");
         }
         for topic in ["", "a\0b", "a\u{1}"] {
-            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(Close::Malformed));
+            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::Malformed));
         }
         let not_utf8 = [0x30, 4, 0, 2, 0xFF, 0xFE];
-        assert_eq!(Case::new(ProtocolVersion::V4).feed(&not_utf8), Err(Close::Malformed));
+        assert_eq!(Case::new(ProtocolVersion::V4).feed(&not_utf8), Err(CloseReason::Malformed));
     }
 }
 
@@ -383,10 +383,10 @@ fn topic_aliases_stand_for_topics() {
     let refused = |properties: &[u8], close| {
         assert_eq!(Case::new(ProtocolVersion::V5).publish_with_properties("", properties, "x"), Err(close));
     };
-    refused(&[0x23, 0, 0], Close::TopicAlias);
-    refused(&[0x23, 0, 11], Close::TopicAlias);
-    refused(&[0x23, 0, 10], Close::Protocol);
-    refused(&[], Close::Malformed);
+    refused(&[0x23, 0, 0], CloseReason::TopicAlias);
+    refused(&[0x23, 0, 11], CloseReason::TopicAlias);
+    refused(&[0x23, 0, 10], CloseReason::Protocol);
+    refused(&[], CloseReason::Malformed);
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn topics_behind_aliases_are_bounded() {
     let long = "x".repeat(60_000);
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
-    assert_eq!(case.publish_with_properties(&long, &[0x23, 0, 2], ""), Err(Close::Quota));
+    assert_eq!(case.publish_with_properties(&long, &[0x23, 0, 2], ""), Err(CloseReason::Quota));
 }
 
 #[test]
@@ -403,12 +403,12 @@ fn the_receive_maximum_is_held_as_each_version_knows_it() {
     let mut case = Case::with(ProtocolVersion::V5, 2);
     case.publish(TOPIC, 1, 1, "x").unwrap();
     case.publish(TOPIC, 2, 2, "x").unwrap();
-    assert_eq!(case.publish(TOPIC, 1, 3, "x"), Err(Close::ReceiveMaximum));
+    assert_eq!(case.publish(TOPIC, 1, 3, "x"), Err(CloseReason::ReceiveMaximum));
     let mut case = Case::with(ProtocolVersion::V5, 1);
     case.publish(TOPIC, 2, 1, "x").unwrap();
     case.append(Some(1));
     assert_eq!(case.acks(1).len(), 1);
-    assert_eq!(case.publish(TOPIC, 1, 2, "x"), Err(Close::ReceiveMaximum), "not yet released");
+    assert_eq!(case.publish(TOPIC, 1, 2, "x"), Err(CloseReason::ReceiveMaximum), "not yet released");
     let release = case.client.ack(frame::PUBREL, 1);
     case.feed(&release).unwrap();
     case.publish(TOPIC, 1, 2, "x").unwrap();
@@ -428,7 +428,7 @@ fn a_3_1_1_client_that_never_releases_is_ended() {
     for id in 1..=MAX_UNRELEASED as u16 {
         case.publish("other", 2, id, "").unwrap();
     }
-    assert_eq!(case.publish("other", 2, u16::MAX, ""), Err(Close::ReceiveMaximum));
+    assert_eq!(case.publish("other", 2, u16::MAX, ""), Err(CloseReason::ReceiveMaximum));
 }
 
 #[test]
@@ -436,36 +436,36 @@ fn pings_are_answered() {
     let mut case = Case::new(ProtocolVersion::V4);
     case.feed(&[0xC0, 0]).unwrap();
     assert_eq!(case.out, [0xD0, 0]);
-    assert_eq!(case.feed(&[0xC1, 0]), Err(Close::Malformed));
+    assert_eq!(case.feed(&[0xC1, 0]), Err(CloseReason::Malformed));
 }
 
 #[test]
 fn packets_that_a_client_may_not_send_end_the_connection() {
     for version in BOTH {
         let check = |bytes: &[u8], close| assert_eq!(Case::new(version).feed(bytes), Err(close), "{bytes:?}");
-        check(&client(version).connect("again"), Close::Protocol);
-        check(&[0x20, 2, 0, 0], Close::Protocol); // CONNACK
-        check(&[0x90, 3, 0, 1, 0], Close::Protocol); // SUBACK
-        check(&[0xB0, 2, 0, 1], Close::Protocol); // UNSUBACK
-        check(&[0xD0, 0], Close::Protocol); // PINGRESP
-        check(&[0xF0, 0], Close::Protocol); // AUTH
-        check(&[0xF1, 0], Close::Malformed); // AUTH with flags [MQTT-3.15.1-1]
-        check(&[0x00, 0], Close::Protocol);
-        check(&[0xC0, 1, 0], Close::Unframed); // PINGREQ with a body
-        check(&[0x91, 3, 0, 1, 0], Close::Malformed); // SUBACK with flags
-        check(&[0x60, 2, 0, 1], Close::Malformed); // PUBREL with the wrong flags
-        check(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], Close::Malformed);
-        check(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F], Close::PacketTooLarge);
+        check(&client(version).connect("again"), CloseReason::Protocol);
+        check(&[0x20, 2, 0, 0], CloseReason::Protocol); // CONNACK
+        check(&[0x90, 3, 0, 1, 0], CloseReason::Protocol); // SUBACK
+        check(&[0xB0, 2, 0, 1], CloseReason::Protocol); // UNSUBACK
+        check(&[0xD0, 0], CloseReason::Protocol); // PINGRESP
+        check(&[0xF0, 0], CloseReason::Protocol); // AUTH
+        check(&[0xF1, 0], CloseReason::Malformed); // AUTH with flags [MQTT-3.15.1-1]
+        check(&[0x00, 0], CloseReason::Protocol);
+        check(&[0xC0, 1, 0], CloseReason::Unframed); // PINGREQ with a body
+        check(&[0x91, 3, 0, 1, 0], CloseReason::Malformed); // SUBACK with flags
+        check(&[0x60, 2, 0, 1], CloseReason::Malformed); // PUBREL with the wrong flags
+        check(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], CloseReason::Malformed);
+        check(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F], CloseReason::PacketTooLarge);
     }
 }
 
 #[test]
 fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
     let mut case = Case::new(ProtocolVersion::V5);
-    assert_eq!(case.feed(&[0xE0, 0]), Err(Close::Normal));
-    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(Close::Protocol), "it was 0");
+    assert_eq!(case.feed(&[0xE0, 0]), Err(CloseReason::Normal));
+    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(CloseReason::Protocol), "it was 0");
     case.protocol.expiry_s = 5;
-    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]), Err(Close::Normal));
+    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]), Err(CloseReason::Normal));
     assert_eq!(case.protocol.expiry_s(), 0);
 }
 
@@ -530,7 +530,7 @@ fn a_packet_cut_short_by_its_own_length_never_panics() {
                 cut.extend_from_slice(&frame.body[..len]);
                 let mut case = Case::new(version);
                 let ended = case.feed(&cut);
-                assert_ne!(ended, Err(Close::Defect), "{version:?} {cut:?}");
+                assert_ne!(ended, Err(CloseReason::Defect), "{version:?} {cut:?}");
             }
         }
     }

@@ -9,7 +9,7 @@ use super::*;
 use crate::access::Policy;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame::{self, Next, Outgoing};
 use crate::random::Random;
 
@@ -145,7 +145,7 @@ impl Peer {
     }
 
     /// The stream ends, after a DISCONNECT with the reason where the version has one.
-    async fn expect_close(&mut self, close: Close) {
+    async fn expect_close(&mut self, close: CloseReason) {
         if self.version == ProtocolVersion::V5 {
             let code = close.code().unwrap();
             assert_eq!(self.receive().await, Some(Sent::Other(vec![0xE0, 1, code])), "{close:?}");
@@ -270,7 +270,7 @@ async fn a_new_connection_takes_the_session_over() {
     for version in BOTH {
         let mut old = running.connect(version, "same").await;
         let mut new = running.connect(version, "same").await;
-        old.expect_close(Close::TakenOver).await;
+        old.expect_close(CloseReason::TakenOver).await;
         new.expect_pong().await;
         assert_eq!(running.broker.stats().connections, 1);
     }
@@ -406,13 +406,13 @@ async fn offences_are_answered_with_their_reason_and_end_only_their_connection()
     let running = start(TestJournal::eager(), |config| config.max_packet_size_bytes = 1_000).await;
     let mut bystander = running.connect(ProtocolVersion::V4, "bystander").await;
     for version in BOTH {
-        let offences: [(&[u8], Close); 6] = [
-            (&[0x30, 0xFF, 0x7F], Close::PacketTooLarge),
-            (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], Close::Malformed),
-            (&[0x36, 3, 0, 1, b'a'], Close::Malformed),
-            (&[0x30, 4, 0, 1, b'#', 0], Close::TopicName),
-            (&[0x20, 2, 0, 0], Close::Protocol),
-            (&[0x82, 4, 0, 1, 0, 0], Close::Malformed),
+        let offences: [(&[u8], CloseReason); 6] = [
+            (&[0x30, 0xFF, 0x7F], CloseReason::PacketTooLarge),
+            (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], CloseReason::Malformed),
+            (&[0x36, 3, 0, 1, b'a'], CloseReason::Malformed),
+            (&[0x30, 4, 0, 1, b'#', 0], CloseReason::TopicName),
+            (&[0x20, 2, 0, 0], CloseReason::Protocol),
+            (&[0x82, 4, 0, 1, 0, 0], CloseReason::Malformed),
         ];
         for (bytes, close) in offences {
             let mut peer = running.connect(version, "offender").await;
@@ -422,7 +422,7 @@ async fn offences_are_answered_with_their_reason_and_end_only_their_connection()
     }
     let mut peer = running.connect(ProtocolVersion::V4, "offender").await;
     peer.publish("weir/windows/a/b", 1, 1, "x").await;
-    peer.expect_close(Close::NotAuthorized).await;
+    peer.expect_close(CloseReason::NotAuthorized).await;
     bystander.expect_pong().await;
 }
 
@@ -433,7 +433,7 @@ async fn what_came_before_an_offence_counts() {
     let mut bytes = peer.client().publish(TOPIC, 0, 0, b"x");
     bytes.extend_from_slice(&[0x20, 2, 0, 0]);
     peer.send(&bytes).await;
-    peer.expect_close(Close::Protocol).await;
+    peer.expect_close(CloseReason::Protocol).await;
     assert_eq!(running.journal.records(), ["c devices/a/telemetry 0/0 x"]);
 }
 
@@ -477,7 +477,7 @@ async fn a_full_server_refuses_and_recovers() {
 async fn a_silent_client_is_ended() {
     let running = eager().await;
     let (mut peer, _) = running.connect_as(client(ProtocolVersion::V5).keep_alive(1), ProtocolVersion::V5, "c").await;
-    peer.expect_close(Close::KeepAlive).await;
+    peer.expect_close(CloseReason::KeepAlive).await;
 }
 
 #[tokio::test]
@@ -487,8 +487,8 @@ async fn a_stop_tells_the_clients_and_ends() {
     let mut new = running.connect(ProtocolVersion::V5, "new").await;
     let mut silent = running.socket(ProtocolVersion::V4).await;
     running.cancel.cancel();
-    old.expect_close(Close::ShuttingDown).await;
-    new.expect_close(Close::ShuttingDown).await;
+    old.expect_close(CloseReason::ShuttingDown).await;
+    new.expect_close(CloseReason::ShuttingDown).await;
     assert_eq!(silent.receive().await, None);
     drop((old, new, silent));
     timeout(PATIENCE, running.task).await.expect("it does not end").unwrap();

@@ -117,8 +117,8 @@ fn qos_2_goes_through_its_four_packets() {
     offer(&mut delivery, b"a", 2);
     offer(&mut delivery, b"b", 2);
     assert_eq!(sent(&mut delivery), [publish(1, false, 2, b"a")]);
-    assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(Close::Protocol), "too early");
-    assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(Close::Protocol), "of QoS 1");
+    assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(CloseReason::Protocol), "too early");
+    assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(CloseReason::Protocol), "of QoS 1");
     assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true));
     assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true), "repeated");
     assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0), Ok(true), "unknown");
