@@ -12,7 +12,7 @@ use crate::mqtt::wire::close::CloseReason;
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
-pub(crate) struct Meters {
+pub(crate) struct MqttMeters {
     opened: [Counter; 2],
     ingest: [Counter; 3],
     other: [Counter; 3],
@@ -36,13 +36,13 @@ pub(crate) struct Meters {
     pub backpressure_seconds: Counter,
 }
 
-impl std::fmt::Debug for Meters {
+impl std::fmt::Debug for MqttMeters {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Meters").finish_non_exhaustive()
+        formatter.debug_struct("MqttMeters").finish_non_exhaustive()
     }
 }
 
-impl Default for Meters {
+impl Default for MqttMeters {
     fn default() -> Self {
         const QOS: [&str; 3] = ["0", "1", "2"];
         let received =
@@ -73,7 +73,7 @@ impl Default for Meters {
     }
 }
 
-impl Meters {
+impl MqttMeters {
     /// A connection was accepted.
     pub fn opened(&self, version: ProtocolVersion) {
         self.opened[usize::from(version == ProtocolVersion::V5)].increment(1);

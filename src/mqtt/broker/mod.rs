@@ -29,7 +29,7 @@ use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::MqttConfig;
 use crate::sync::{self, lock};
-use meters::Meters;
+use meters::MqttMeters;
 use retained::Retained;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
@@ -93,14 +93,14 @@ pub struct Broker {
     max_session_subscriptions: usize,
     max_topic_levels: usize,
     max_session_expiry: Option<Duration>,
-    meters: Arc<Meters>,
+    meters: Arc<MqttMeters>,
     timeline: Timeline,
     /// Told when a timer is set that may be earlier than all others, and when a will is due.
     timers_changed: Notify,
 }
 
 impl Broker {
-    pub(crate) fn new(config: &MqttConfig, meters: Arc<Meters>, timeline: Timeline) -> Self {
+    pub(crate) fn new(config: &MqttConfig, meters: Arc<MqttMeters>, timeline: Timeline) -> Self {
         let queue_limits = QueueLimits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,

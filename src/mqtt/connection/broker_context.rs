@@ -9,7 +9,7 @@ use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::broker::Broker;
-use crate::mqtt::broker::meters::Meters;
+use crate::mqtt::broker::meters::MqttMeters;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic::IngestTopics;
 use crate::telemetry::audit::AuditActor;
@@ -21,7 +21,7 @@ pub(crate) struct BrokerContext {
     pub broker: Arc<Broker>,
     pub journal: JournalAppender,
     pub ingest: IngestTopics,
-    pub meters: Arc<Meters>,
+    pub meters: Arc<MqttMeters>,
     pub rates: RateLimits,
     pub access: Arc<Access>,
     timeline: Timeline,
@@ -36,7 +36,7 @@ impl BrokerContext {
         access: Arc<Access>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let meters = Arc::new(Meters::default());
+        let meters = Arc::new(MqttMeters::default());
         let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
         let timeline = Timeline::new(clock);
         Self {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::record;
 use crate::log::{AppendError, Log, Lsn, Records};
-use crate::mqtt::broker::meters::Meters;
+use crate::mqtt::broker::meters::MqttMeters;
 use crate::sync::lock;
 
 /// Operations of the journal that connections need.
@@ -40,7 +40,7 @@ const RESUMED_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct JournalAppender {
     journal: Arc<dyn IngestJournal>,
-    meters: Arc<Meters>,
+    meters: Arc<MqttMeters>,
     /// Whether `pause` has a beginning: the only thing looked at while there is room.
     paused: AtomicBool,
     pause: Mutex<Pause>,
@@ -59,7 +59,7 @@ struct Pause {
 }
 
 impl JournalAppender {
-    pub fn new(journal: Arc<dyn IngestJournal>, meters: Arc<Meters>) -> Self {
+    pub fn new(journal: Arc<dyn IngestJournal>, meters: Arc<MqttMeters>) -> Self {
         Self { journal, meters, paused: AtomicBool::new(false), pause: Mutex::default() }
     }
 
