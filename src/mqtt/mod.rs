@@ -15,7 +15,7 @@ mod wire;
 #[cfg(test)]
 mod testing;
 
-pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, Peer, MqttServer, StreamServer};
+pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, MqttServer, Peer, StreamServer};
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -108,7 +108,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Takes the packets in `bytes` and keeps what is left over.
-    fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+    fn take(
+        &mut self,
+        waker: &Waker,
+        bytes: &[u8],
+        records: &mut Records,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CloseReason> {
         let now = self.shared.now();
         self.protocol.heard(now);
         self.protocol.begin_append();

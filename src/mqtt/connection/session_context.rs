@@ -55,7 +55,12 @@ impl ProtocolContext for SessionContext<'_> {
 impl SessionContext<'_> {
     /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
     /// for it: others wait for their turn meanwhile.
-    pub fn carry_out(&self, event: ProtocolEvent<'_>, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<usize, CloseReason> {
+    pub fn carry_out(
+        &self,
+        event: ProtocolEvent<'_>,
+        version: ProtocolVersion,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, CloseReason> {
         match event {
             ProtocolEvent::None => Ok(0),
             ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),

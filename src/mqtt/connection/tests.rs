@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::{StreamServer, ProtocolVersion};
+use crate::mqtt::{ProtocolVersion, StreamServer};
 
 /// A client all of whose packets are there already, one to a read.
 struct Pieces {

@@ -444,7 +444,13 @@ impl Session {
     }
 
     /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
-    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, CloseReason> {
+    pub fn acknowledge(
+        &self,
+        connection: ConnectionId,
+        kind: u8,
+        packet_id: u16,
+        reason: u8,
+    ) -> Result<bool, CloseReason> {
         let Some(mut state) = self.own(connection) else { return Ok(false) };
         let answer = self.count_change(&mut state, |state| state.delivery.acknowledge(kind, packet_id, reason));
         self.outbound.store(true, Ordering::Release); // the window may have opened
@@ -528,7 +534,10 @@ mod tests {
         assert_eq!(count.get(), 1);
         assert_eq!(waiting(&totals), (2, 6));
         let mut out = Vec::new();
-        assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
+        assert_eq!(
+            session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent,
+            [0, 2, 0]
+        );
         assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
         assert_eq!(waiting(&totals), (0, 0));
         offer(&session, 1);

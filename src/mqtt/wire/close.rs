@@ -130,7 +130,13 @@ mod tests {
     fn a_will_is_published_unless_the_client_said_goodbye() {
         assert_eq!(CloseReason::Normal.will(), WillEnd::Discarded);
         assert_eq!(CloseReason::Journal.will(), WillEnd::Deferred);
-        for close in [CloseReason::NormalWithWill, CloseReason::Lost, CloseReason::Malformed, CloseReason::KeepAlive, CloseReason::ShuttingDown] {
+        for close in [
+            CloseReason::NormalWithWill,
+            CloseReason::Lost,
+            CloseReason::Malformed,
+            CloseReason::KeepAlive,
+            CloseReason::ShuttingDown,
+        ] {
             assert_eq!(close.will(), WillEnd::Published, "{close:?}");
         }
     }

@@ -244,7 +244,12 @@ pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> R
     if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
 }
 
-fn with_options(filter: String, options: u8, version: ProtocolVersion, identifier: Option<u32>) -> Result<Filter, CloseReason> {
+fn with_options(
+    filter: String,
+    options: u8,
+    version: ProtocolVersion,
+    identifier: Option<u32>,
+) -> Result<Filter, CloseReason> {
     // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
     let reserved = if version == ProtocolVersion::V5 { 0b1100_0000 } else { 0b1111_1100 };
     let retain = match options >> 4 & 0b11 {
@@ -261,7 +266,11 @@ fn with_options(filter: String, options: u8, version: ProtocolVersion, identifie
 }
 
 /// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
-fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: ProtocolVersion) -> Result<(u16, &'a [u8]), CloseReason> {
+fn take_head<'a>(
+    frame: &Frame<'a>,
+    body: &mut &'a [u8],
+    version: ProtocolVersion,
+) -> Result<(u16, &'a [u8]), CloseReason> {
     if frame.flags != 0b0010 {
         return Err(CloseReason::Malformed);
     }
@@ -279,7 +288,10 @@ fn take_filter(body: &mut &[u8]) -> Result<String, CloseReason> {
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.
-pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, Vec<String>), CloseReason> {
+pub(crate) fn decode_unsubscribe(
+    frame: &Frame<'_>,
+    version: ProtocolVersion,
+) -> Result<(u16, Vec<String>), CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     properties::check(properties, Carrier::Unsubscribe)?;
@@ -292,7 +304,10 @@ pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: ProtocolVersion) ->
 }
 
 /// Reads a DISCONNECT: why the client goes, and the session expiry it sets instead of its CONNECT's.
-pub(crate) fn decode_disconnect(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(CloseReason, Option<u32>), CloseReason> {
+pub(crate) fn decode_disconnect(
+    frame: &Frame<'_>,
+    version: ProtocolVersion,
+) -> Result<(CloseReason, Option<u32>), CloseReason> {
     if frame.flags != 0 {
         return Err(CloseReason::Malformed); // [MQTT-3.14.1-1]
     }
@@ -391,7 +406,12 @@ pub(crate) fn put_suback(
 }
 
 /// Appends an UNSUBACK; `existed` says for each filter whether there was such a subscription.
-pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+pub(crate) fn put_unsuback(
+    packet_id: u16,
+    existed: &[bool],
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
     let reason = |existed: &bool| {
         if *existed { UnsubAckReason::Success } else { UnsubAckReason::NoSubscriptionExisted }
     };
@@ -498,10 +518,16 @@ mod tests {
     fn reserved_bits_of_a_connect_are_refused() {
         let mut bytes = client(ProtocolVersion::V5).connect("c");
         bytes[9] |= 1;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed));
+        assert_eq!(
+            decode_connect(&frame(&bytes)).unwrap_err(),
+            ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed)
+        );
         let mut bytes = client(ProtocolVersion::V4).connect("c");
         bytes[9] |= 0b0100_0000;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed));
+        assert_eq!(
+            decode_connect(&frame(&bytes)).unwrap_err(),
+            ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed)
+        );
     }
 
     #[test]

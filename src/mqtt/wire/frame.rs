@@ -275,7 +275,12 @@ pub(crate) fn put_pingresp(out: &mut Vec<u8>) {
 
 /// Appends the DISCONNECT that tells a 5.0 client why; 3.1.1 has none from server to client. `explain_within`: with a
 /// Reason String unless the packet becomes longer than this [MQTT-3.14.2-3].
-pub(crate) fn put_disconnect(close: CloseReason, version: ProtocolVersion, explain_within: Option<usize>, out: &mut Vec<u8>) {
+pub(crate) fn put_disconnect(
+    close: CloseReason,
+    version: ProtocolVersion,
+    explain_within: Option<usize>,
+    out: &mut Vec<u8>,
+) {
     let (ProtocolVersion::V5, Some(code)) = (version, close.code()) else { return };
     let explained = explain_within.and_then(|max| explained(DISCONNECT, &[code], close.text(), max));
     match explained {
@@ -380,7 +385,9 @@ mod tests {
     fn acks_read_back() {
         for kind in [PUBACK, PUBREC, PUBREL, PUBCOMP] {
             let failure = if kind == PUBACK || kind == PUBREC { 0x87 } else { 0x92 };
-            for (version, reason) in [(ProtocolVersion::V4, 0), (ProtocolVersion::V5, 0), (ProtocolVersion::V5, failure)] {
+            for (version, reason) in
+                [(ProtocolVersion::V4, 0), (ProtocolVersion::V5, 0), (ProtocolVersion::V5, failure)]
+            {
                 let mut bytes = Vec::new();
                 put_ack(kind, 300, reason, version, &mut bytes);
                 let Ok(Next::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
@@ -413,7 +420,11 @@ mod tests {
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F, 0, 1, b'x']), ProtocolVersion::V5), Ok((1, 0)));
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F]), ProtocolVersion::V5), Err(CloseReason::Malformed));
         assert_eq!(parse_ack(&frame(&[0, 1, 0, 0, 0]), ProtocolVersion::V5), Err(CloseReason::Malformed));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), ProtocolVersion::V5), Err(CloseReason::Protocol), "another packet's");
+        assert_eq!(
+            parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), ProtocolVersion::V5),
+            Err(CloseReason::Protocol),
+            "another packet's"
+        );
         assert_eq!(parse_ack(&frame(&[0, 1, 0xFF]), ProtocolVersion::V5), Err(CloseReason::Protocol), "no reason code");
         assert_eq!(parse_ack(&frame(&[0, 1, 0]), ProtocolVersion::V4), Err(CloseReason::Malformed));
     }

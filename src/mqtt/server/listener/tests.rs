@@ -33,10 +33,14 @@ fn access() -> Arc<Access> {
 async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> Running {
     let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
-    let server =
-        MqttServer::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn IngestJournal>, access())
-            .await
-            .unwrap();
+    let server = MqttServer::bind_to(
+        &config,
+        &IngestConfig::default(),
+        Arc::clone(&journal) as Arc<dyn IngestJournal>,
+        access(),
+    )
+    .await
+    .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     Running { journal, address, broker, cancel, task }
@@ -179,7 +183,8 @@ async fn many_publishes_keep_their_order_in_and_out() {
     let mut peer = running.connect(ProtocolVersion::V4, "c").await;
     let ids: Vec<u16> = (1..=5_000).collect();
     let (mut reader, mut writer) = peer.stream.split();
-    let packets: Vec<u8> = ids.iter().flat_map(|id| client(ProtocolVersion::V4).publish(TOPIC, 1, *id, &[b'x'; 130])).collect();
+    let packets: Vec<u8> =
+        ids.iter().flat_map(|id| client(ProtocolVersion::V4).publish(TOPIC, 1, *id, &[b'x'; 130])).collect();
     let mut acks = vec![0; ids.len() * 4];
     let (sent, received) = tokio::join!(writer.write_all(&packets), reader.read_exact(&mut acks));
     sent.unwrap();
@@ -462,7 +467,9 @@ async fn bad_beginnings_are_closed() {
 async fn a_full_server_refuses_and_recovers() {
     let running = start(TestJournal::eager(), |config| config.max_connections = 1).await;
     let first = running.connect(ProtocolVersion::V4, "first").await;
-    for (version, expected) in [(ProtocolVersion::V4, vec![0x20, 2, 0, 3]), (ProtocolVersion::V5, vec![0x20, 3, 0, 0x97, 0])] {
+    for (version, expected) in
+        [(ProtocolVersion::V4, vec![0x20, 2, 0, 3]), (ProtocolVersion::V5, vec![0x20, 3, 0, 0x97, 0])]
+    {
         let mut peer = running.socket(version).await;
         peer.send(&client(version).connect("second")).await;
         assert_eq!(peer.receive().await, Some(Sent::Other(expected)));
