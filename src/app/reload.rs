@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::{self, Change, Config, Loaded};
-use weir::http::source::Reload;
+use weir::http::process_status::Reload;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;

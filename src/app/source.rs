@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
-use weir::http::source::{Check, Door, Recovered, Reload, Source};
+use weir::http::process_status::{Check, Door, Recovered, Reload, Source};
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;

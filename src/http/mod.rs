@@ -4,23 +4,14 @@
 //! kind of waiting has a bound beyond which the answer is 503. docs/http-api.md is the reference.
 
 mod auth;
-mod checkpoints;
-mod device_metrics;
-mod devices;
-mod health;
-
-mod metrics;
+mod claims;
+mod handlers;
 mod parameters;
 pub mod problem;
-mod replay;
-mod results;
+pub mod process_status;
 mod router;
-mod savepoints;
 mod server;
-pub mod source;
 mod state;
-mod status;
-mod stream;
 mod websocket;
 
 pub use server::{BindError, Server};

@@ -11,11 +11,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
 
+use crate::http::handlers::{
+    checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream,
+};
 use crate::http::problem::Problem;
 use crate::http::state::State;
-use crate::http::{
-    auth, checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream, websocket,
-};
+use crate::http::{auth, websocket};
 use crate::telemetry::names;
 
 /// Time until a request has an answer (a stream: its beginning).

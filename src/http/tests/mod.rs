@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::process_status::{Check, Door, Queries, Recovered, Source};
 use super::router::router;
-use super::source::{Check, Door, Queries, Recovered, Source};
 use super::{Parts, State};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};

@@ -13,19 +13,22 @@ use crate::pipeline::handle::SavepointRefused;
 use crate::state::savepoint::SavepointInfo;
 
 #[derive(Serialize)]
-pub(super) struct Savepoints {
+pub(in crate::http) struct Savepoints {
     savepoints: Vec<SavepointInfo>,
     next_cursor: Option<String>,
 }
 
 /// The savepoints on disk, newest first: a bounded list, so there is no next page.
-pub(super) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Savepoints>, Problem> {
+pub(in crate::http) async fn list(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Savepoints>, Problem> {
     Parameters::read(&uri, &[])?;
     Ok(Json(Savepoints { savepoints: state.parts.pipeline.savepoints(), next_cursor: None }))
 }
 
 /// Takes a savepoint of the state as it is now; the answer comes when it is on disk.
-pub(super) async fn create(
+pub(in crate::http) async fn create(
     extract::State(state): extract::State<State>,
     Extension(sender): Extension<Sender>,
     uri: Uri,

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::http::source::Check;
+use crate::http::process_status::Check;
 use crate::http::state::State;
 
 #[derive(Serialize)]
@@ -16,11 +16,11 @@ struct Health {
     checks: Vec<Check>,
 }
 
-pub(super) async fn healthz(extract::State(state): extract::State<State>) -> Response {
+pub(in crate::http) async fn healthz(extract::State(state): extract::State<State>) -> Response {
     answer(state.parts.source.liveness())
 }
 
-pub(super) async fn readyz(extract::State(state): extract::State<State>) -> Response {
+pub(in crate::http) async fn readyz(extract::State(state): extract::State<State>) -> Response {
     answer(state.parts.source.readiness())
 }
 

@@ -5,8 +5,8 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use serde::Deserialize;
 
+use crate::http::handlers::replay::MAX_SEQS;
 use crate::http::problem::Problem;
-use crate::http::replay::MAX_SEQS;
 use crate::http::router::MAX_BODY_BYTES;
 
 /// The body. Its type is asked for, since a form of another site cannot send that.

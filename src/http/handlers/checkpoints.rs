@@ -11,13 +11,16 @@ use crate::http::state::State;
 use crate::pipeline::handle::CheckpointInfo;
 
 #[derive(Serialize)]
-pub(super) struct Checkpoints {
+pub(in crate::http) struct Checkpoints {
     checkpoints: Vec<CheckpointInfo>,
     next_cursor: Option<String>,
 }
 
 /// The newest completed checkpoints of this run, newest first: a bounded list, so there is no next page.
-pub(super) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Checkpoints>, Problem> {
+pub(in crate::http) async fn list(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Checkpoints>, Problem> {
     Parameters::read(&uri, &[])?;
     Ok(Json(Checkpoints { checkpoints: state.parts.pipeline.checkpoints(), next_cursor: None }))
 }

@@ -46,7 +46,7 @@ impl From<DeviceSummary> for Device {
     }
 }
 
-pub(super) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
+pub(in crate::http) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
     let parameters = Parameters::read(&uri, &["limit", "cursor"])?;
     let limit = parameters.limit()?;
     let after = parameters.get("cursor").map(parameters::decode_cursor).transpose()?;
@@ -59,7 +59,7 @@ pub(super) async fn list(extract::State(state): extract::State<State>, uri: Uri)
     Ok(axum::Json(Devices { devices, next_cursor }).into_response())
 }
 
-pub(super) async fn detail(
+pub(in crate::http) async fn detail(
     extract::State(state): extract::State<State>,
     Path(device_id): Path<String>,
     uri: Uri,

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::core::operator::LastWindow;
-use crate::http::metrics::CONTENT_TYPE;
+use crate::http::handlers::metrics::CONTENT_TYPE;
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::telemetry::names;
@@ -43,7 +43,7 @@ const GAUGES: &[Gauge] = &[
     },
 ];
 
-pub(super) async fn page(extract::State(state): extract::State<State>) -> Result<Response, Problem> {
+pub(in crate::http) async fn page(extract::State(state): extract::State<State>) -> Result<Response, Problem> {
     let http = &state.parts.config.http;
     let since_ms = state.parts.clock.now_ms().saturating_sub(http.metrics_series_ttl_ms);
     let (windows, dropped) = state.parts.pipeline.last_windows(since_ms, http.metrics_max_series).await?;

@@ -44,7 +44,7 @@ struct Subscription {
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) async fn open(
+pub(in crate::http) async fn open(
     extract::State(state): extract::State<State>,
     Extension(sender): Extension<Sender>,
     uri: Uri,

@@ -3,11 +3,8 @@
 //! An answer that says "replayed" follows the journal's sync, as a PUBACK does. That each error is replayed once is the
 //! operator's to decide, whatever the journal holds; what is asked and claimed here is so that the answer is right.
 
-mod claims;
 mod request;
 mod work;
-
-pub(super) use claims::Claims;
 
 use axum::extract::{self, Extension, Path, Request};
 use axum::http::StatusCode;
@@ -15,8 +12,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::http::auth::Sender;
+use crate::http::claims::Claims;
+use crate::http::handlers::results;
 use crate::http::problem::Problem;
-use crate::http::results;
 use crate::http::state::State;
 
 use work::Work;
@@ -155,7 +153,7 @@ struct Bulk {
     results: Vec<Item>,
 }
 
-pub(super) async fn one(
+pub(in crate::http) async fn one(
     extract::State(state): extract::State<State>,
     Extension(sender): Extension<Sender>,
     Path(seq): Path<String>,
@@ -173,7 +171,7 @@ pub(super) async fn one(
     }
 }
 
-pub(super) async fn bulk(
+pub(in crate::http) async fn bulk(
     extract::State(state): extract::State<State>,
     Extension(sender): Extension<Sender>,
     request: Request,

@@ -5,12 +5,11 @@
 
 mod csv;
 mod errors;
-
 mod windows;
 
 pub(super) use crate::results::scan::ScanError;
-pub(super) use errors::{detail as error, error_seq, list as errors};
-pub(super) use windows::list as windows;
+pub(in crate::http) use errors::{detail as error, error_seq, list as errors};
+pub(in crate::http) use windows::list as windows;
 
 use tokio::sync::TryAcquireError;
 

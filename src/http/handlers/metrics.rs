@@ -16,7 +16,7 @@ use crate::telemetry::process::Process;
 /// Prometheus text exposition.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) async fn page(extract::State(state): extract::State<State>) -> Response {
+pub(in crate::http) async fn page(extract::State(state): extract::State<State>) -> Response {
     refresh(&state);
     let process = Process::read();
     process.record();
@@ -58,7 +58,7 @@ fn door(state: &Shared) {
     gauge!(names::MQTT_SESSION_BYTES).set(door.session_bytes as f64);
     gauge!(names::MQTT_WILLS).set(door.wills as f64);
     gauge!(names::MQTT_SESSIONS_UNSTORED).set(door.unstored_sessions as f64);
-    gauge!(names::STREAM_CLIENTS).set((super::state::MAX_STREAMS - state.streams.available_permits()) as f64);
+    gauge!(names::STREAM_CLIENTS).set((crate::http::state::MAX_STREAMS - state.streams.available_permits()) as f64);
 }
 
 fn log_gauges(name: &'static str, log: &Log) {

@@ -11,7 +11,7 @@ use crate::access::http_access::HttpAccessStatus;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::http::source::{Check, Door, Recovered, Reload};
+use crate::http::process_status::{Check, Door, Recovered, Reload};
 use crate::http::state::{Rates, Shared, State};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, Status};
@@ -19,7 +19,7 @@ use crate::tls;
 
 /// Times are Unix milliseconds; what is not known yet is `null`.
 #[derive(Serialize)]
-pub(super) struct Overview {
+pub(in crate::http) struct Overview {
     version: &'static str,
     node: String,
     uptime_seconds: u64,
@@ -107,7 +107,10 @@ struct Limit {
     limit: usize,
 }
 
-pub(super) async fn page(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Overview>, Problem> {
+pub(in crate::http) async fn page(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Overview>, Problem> {
     Parameters::read(&uri, &[])?;
     Ok(Json(overview(&state)))
 }
@@ -191,10 +194,10 @@ fn log_disk(log: &Log) -> LogDisk {
 
 fn limits(state: &Shared, status: &Status, door: &Door) -> BTreeMap<&'static str, Limit> {
     let config = &state.parts.config;
-    let streams = super::state::MAX_STREAMS - state.streams.available_permits();
+    let streams = crate::http::state::MAX_STREAMS - state.streams.available_permits();
     BTreeMap::from([
         ("devices", Limit { current: status.sizes.devices, limit: config.limits.devices }),
         ("mqtt_connections", Limit { current: door.connections, limit: config.mqtt.max_connections }),
-        ("http_streams", Limit { current: streams, limit: super::state::MAX_STREAMS }),
+        ("http_streams", Limit { current: streams, limit: crate::http::state::MAX_STREAMS }),
     ])
 }

@@ -4,9 +4,9 @@ use axum::extract;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::http::handlers::results::csv;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::http::results::csv;
 use crate::http::state::{Shared, State};
 use crate::results::scan::{ResultQuery, ResultWriter};
 
