@@ -8,28 +8,28 @@ use axum::response::{IntoResponse, Response};
 
 use crate::access::http_access::{Caller, HttpAccess, Refusal};
 use crate::access::tokens::Role;
-use crate::http::problem::Problem;
+use crate::http::problem::ApiProblem;
 use crate::telemetry::audit::{self, Kind, Who};
 use crate::telemetry::names;
 
 /// Who sent a request, for handlers that do something.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sender {
+pub(super) struct Requester {
     /// The token.
     pub caller: Caller,
     /// The other end.
     pub address: Option<IpAddr>,
 }
 
-impl Sender {
-    /// Puts into the audit log that weir did something because this sender asked for it.
+impl Requester {
+    /// Puts into the audit log that weir did something because this requester asked for it.
     pub fn did(&self, what: &str, detail: &str) {
         let who = Who { user: self.caller.name(), address: self.address, ..Who::default() };
         audit::record(Kind::AdminAction, &who, what, detail);
     }
 }
 
-/// Lets the request pass, with its [`Sender`] among its extensions, or answers it.
+/// Lets the request pass, with its [`Requester`] among its extensions, or answers it.
 pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<(), Box<Response>> {
     let address = address(request);
     let caller = match needed(access, request) {
@@ -38,7 +38,7 @@ pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<(), Bo
             .and_then(|secret| access.judge(secret, needed))
             .map_err(|refusal| Box::new(refused(request, &refusal)))?,
     };
-    request.extensions_mut().insert(Sender { caller, address });
+    request.extensions_mut().insert(Requester { caller, address });
     Ok(())
 }
 
@@ -86,7 +86,7 @@ fn refused(request: &Request, refusal: &Refusal) -> Response {
         Refusal::Repeated => StatusCode::BAD_REQUEST,
         Refusal::Scope { .. } => StatusCode::FORBIDDEN,
     };
-    let mut response = Problem { status, detail, retry_after_seconds: None }.into_response();
+    let mut response = ApiProblem { status, detail, retry_after_seconds: None }.into_response();
     if let Ok(challenge) = HeaderValue::from_str(&challenge(refusal)) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }

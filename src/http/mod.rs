@@ -14,8 +14,8 @@ mod server;
 mod state;
 mod websocket;
 
-pub use server::{BindError, Server};
-pub use state::{Parts, State};
+pub use server::{BindError, HttpServer};
+pub use state::{HttpResources, ApiState};
 
 #[cfg(test)]
 mod tests;

@@ -1,26 +1,21 @@
-//! What HTTP asks of the parts beside it, as traits, so that it does not depend on them.
+//! Health and numbers that only the assembled process knows, as a trait: HTTP does not depend on the assembly.
 
-use futures_util::future::BoxFuture;
 use serde::Serialize;
-
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointRefused, Status, Unavailable};
-use crate::state::savepoint::SavepointInfo;
 
 /// The outcome of one health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub struct HealthCheck {
     /// Short name, such as `journal`.
     pub name: &'static str,
-    /// Whether it passed.
+    /// Whether the check passed.
     pub ok: bool,
-    /// What was found; where it failed, what to do.
+    /// What was found. Where the check failed, also what to do.
     pub message: String,
 }
 
-/// Numbers of the MQTT door.
+/// Numbers of the MQTT server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Door {
+pub struct MqttStatus {
     /// Open network connections.
     pub connections: usize,
     /// Sessions, connected or not.
@@ -29,112 +24,56 @@ pub struct Door {
     pub subscriptions: usize,
     /// Retained messages.
     pub retained_messages: usize,
-    /// Messages waiting for subscribers.
+    /// Messages that wait for subscribers.
     pub queued_messages: usize,
-    /// Their bytes.
+    /// Bytes of the messages that wait for subscribers.
     pub queued_bytes: usize,
-    /// Memory of messages that wait or are unacknowledged, in bytes.
+    /// Memory of messages that wait or are not acknowledged, in bytes.
     pub session_bytes: usize,
-    /// Wills that a restart finds.
+    /// Wills that would be found after a restart.
     pub wills: usize,
     /// Sessions and wills that changed and are not on disk yet.
     pub unstored_sessions: usize,
 }
 
-/// How the last reload of the configuration ended (SIGHUP).
+/// How the last reload of the configuration (SIGHUP) ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Reload {
-    /// When it was, in Unix milliseconds; `None`: there was none.
+pub struct ReloadStatus {
+    /// Time of the reload, Unix milliseconds; `None` before the first.
     pub last: Option<i64>,
-    /// Why nothing changed; empty where it took effect.
+    /// Why nothing changed; empty where the reload took effect.
     pub errors: Vec<String>,
-    /// Keys whose values in the file are others than those in force: they need a restart.
+    /// Keys whose values in the file differ from those in force and need a restart.
     pub restart_required: Vec<&'static str>,
 }
 
 /// What recovery at start took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Recovered {
-    /// From start until the records found at start were processed.
+pub struct RecoveryStatus {
+    /// Time from start until the records found at start were processed.
     pub seconds: f64,
     /// Journal records processed again.
     pub records: u64,
 }
 
-/// What only the assembled process knows. Methods answer from memory: they are called on the server's threads.
-pub trait Source: Send + Sync {
+/// Answers of the assembled process. Methods answer from memory: they are called on the server's threads.
+pub trait ProcessStatus: Send + Sync {
     /// Checks of `/healthz`: whether the process can do its work at all.
-    fn liveness(&self) -> Vec<Check>;
+    fn liveness(&self) -> Vec<HealthCheck>;
     /// Checks of `/readyz`: state restored, journal writable, pipeline caught up, checkpoint not overdue.
-    fn readiness(&self) -> Vec<Check>;
-    /// Numbers of the MQTT door.
-    fn door(&self) -> Door;
+    fn readiness(&self) -> Vec<HealthCheck>;
+    /// Numbers of the MQTT server.
+    fn mqtt(&self) -> MqttStatus;
     /// How the last reload ended.
-    fn reload(&self) -> Reload {
-        Reload::default()
+    fn reload(&self) -> ReloadStatus {
+        ReloadStatus::default()
     }
     /// What recovery took; `None` until it is over.
-    fn recovered(&self) -> Option<Recovered>;
+    fn recovered(&self) -> Option<RecoveryStatus>;
     /// Bytes available on the file system of the data directory; `None` where it cannot be told.
     fn disk_available_bytes(&self) -> Option<u64>;
     /// Bytes of the state store on disk; `None` where it cannot be told.
     fn state_disk_bytes(&self) -> Option<u64> {
         None
-    }
-    /// Progress of the built-in simulator, for the status page; `None` when it does not run.
-    fn simulator(&self) -> Option<serde_json::Value> {
-        None
-    }
-}
-
-/// The pipeline's answers.
-pub trait Queries: Send + Sync {
-    /// Devices in order of id, after `after`.
-    fn devices(&self, after: Option<String>, limit: usize) -> BoxFuture<'_, Result<Vec<DeviceSummary>, Unavailable>>;
-    /// One device whole.
-    fn device(&self, device_id: String) -> BoxFuture<'_, Result<Option<DeviceDetail>, Unavailable>>;
-    /// Last closed windows that ended after `since_ms`, and how many are left out.
-    fn last_windows(&self, since_ms: i64, limit: usize)
-    -> BoxFuture<'_, Result<(Vec<LastWindow>, usize), Unavailable>>;
-    /// Whether each of these errors was replayed.
-    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>>;
-    /// The newest completed checkpoints, newest first.
-    fn checkpoints(&self) -> Vec<CheckpointInfo>;
-    /// Takes a savepoint.
-    fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>>;
-    /// The savepoints on disk, newest first.
-    fn savepoints(&self) -> Vec<SavepointInfo>;
-    /// State at the end of the last batch.
-    fn status(&self) -> Status;
-}
-
-impl Queries for Pipeline {
-    fn devices(&self, after: Option<String>, limit: usize) -> BoxFuture<'_, Result<Vec<DeviceSummary>, Unavailable>> {
-        Box::pin(Pipeline::devices(self, after, limit))
-    }
-    fn device(&self, device_id: String) -> BoxFuture<'_, Result<Option<DeviceDetail>, Unavailable>> {
-        Box::pin(Pipeline::device(self, device_id))
-    }
-    fn last_windows(
-        &self,
-        since_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<LastWindow>, usize), Unavailable>> {
-        Box::pin(Pipeline::last_windows(self, since_ms, limit))
-    }
-    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>> {
-        Box::pin(Pipeline::are_replayed(self, error_seqs))
-    }
-    fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        Pipeline::checkpoints(self)
-    }
-    fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>> {
-        Box::pin(Pipeline::savepoint(self))
-    }
-    fn savepoints(&self) -> Vec<SavepointInfo> {
-        Pipeline::savepoints(self)
-    }
-    fn status(&self) -> Status {
-        Pipeline::status(self)
     }
 }

@@ -14,8 +14,8 @@ use futures_util::FutureExt;
 use crate::http::handlers::{
     checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream,
 };
-use crate::http::problem::Problem;
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 use crate::http::{auth, websocket};
 use crate::telemetry::names;
 
@@ -46,7 +46,7 @@ const INDEX: &str = concat!(
 );
 
 /// All routes.
-pub(super) fn router(state: State) -> Router {
+pub(super) fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(async || INDEX))
         .route("/healthz", get(health::healthz))
@@ -71,12 +71,12 @@ pub(super) fn router(state: State) -> Router {
         .with_state(state)
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is nothing at {:?}; GET / lists the paths", uri.path()))
+async fn not_found(uri: Uri) -> ApiProblem {
+    ApiProblem::not_found(format!("there is nothing at {:?}; GET / lists the paths", uri.path()))
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Problem {
-    Problem {
+async fn not_allowed(method: Method, uri: Uri) -> ApiProblem {
+    ApiProblem {
         status: StatusCode::METHOD_NOT_ALLOWED,
         detail: format!("{method} is not possible at {:?}; the Allow header lists what is", uri.path()),
         retry_after_seconds: None,
@@ -84,7 +84,7 @@ async fn not_allowed(method: Method, uri: Uri) -> Problem {
 }
 
 /// Counts each request by route and status. Routes, not paths: labels must not grow with what clients make up.
-async fn guard(extract::State(state): extract::State<State>, mut request: Request, next: Next) -> Response {
+async fn guard(extract::State(state): extract::State<ApiState>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let response = match admit(&state, &mut request) {
         Ok(()) => answer(request, next).await,
@@ -96,18 +96,18 @@ async fn guard(extract::State(state): extract::State<State>, mut request: Reques
 }
 
 /// Lets a request pass that may be sent, or answers it.
-fn admit(state: &State, request: &mut Request) -> Result<(), Box<Response>> {
+fn admit(state: &ApiState, request: &mut Request) -> Result<(), Box<Response>> {
     if !request.method().is_safe() && is_cross_site(request) {
         let detail = "another site's page asks for this through a browser, which is not allowed";
         auth::record_refusal(request, "cross_site", None, detail);
-        let problem = Problem { status: StatusCode::FORBIDDEN, detail: detail.into(), retry_after_seconds: None };
+        let problem = ApiProblem { status: StatusCode::FORBIDDEN, detail: detail.into(), retry_after_seconds: None };
         return Err(Box::new(problem.into_response()));
     }
-    auth::admit(&state.parts.access, request)?;
+    auth::admit(&state.resources.access, request)?;
     match body_bytes(request) {
         Some(length) if length > MAX_BODY_BYTES => {
             let detail = format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}");
-            let problem = Problem { status: StatusCode::PAYLOAD_TOO_LARGE, detail, retry_after_seconds: None };
+            let problem = ApiProblem { status: StatusCode::PAYLOAD_TOO_LARGE, detail, retry_after_seconds: None };
             Err(Box::new(problem.into_response()))
         }
         _ => Ok(()),
@@ -139,8 +139,8 @@ async fn answer(request: Request, next: Next) -> Response {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {
             tracing::error!(path, "a request panicked");
-            Problem::internal().into_response()
+            ApiProblem::internal().into_response()
         }
-        Err(_) => Problem::unavailable("no answer within the time limit; try again, or ask for less").into_response(),
+        Err(_) => ApiProblem::unavailable("no answer within the time limit; try again, or ask for less").into_response(),
     }
 }

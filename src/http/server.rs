@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{self, Ticket, WaitingRoom};
 use crate::config;
 use crate::http::router::router;
-use crate::http::state::State;
+use crate::http::state::ApiState;
 use crate::sync::lock;
 use crate::telemetry::{names, recorder};
 use crate::tls::Endpoint;
@@ -60,13 +60,13 @@ pub struct BindError {
     error: io::Error,
 }
 
-/// An HTTP server that listens. Requests wait in the kernel until [`Server::run`].
+/// An HTTP server that listens. Requests wait in the kernel until [`HttpServer::run`].
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
     secure: Option<(TcpListener, SocketAddr, Arc<Endpoint>)>,
-    state: State,
+    state: ApiState,
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
@@ -78,12 +78,12 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAd
     bind().map_err(|error| BindError { key, address, error })
 }
 
-impl Server {
+impl HttpServer {
     /// Listens on `http.listen`.
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn bind(config: &config::Http, state: State) -> Result<Self, BindError> {
+    pub async fn bind(config: &config::Http, state: ApiState) -> Result<Self, BindError> {
         let (listener, address) = bind("http.listen", config.listen)?;
         Ok(Self { listener, address, secure: None, state })
     }

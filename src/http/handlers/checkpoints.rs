@@ -6,8 +6,8 @@ use axum::http::Uri;
 use serde::Serialize;
 
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 use crate::pipeline::handle::CheckpointInfo;
 
 #[derive(Serialize)]
@@ -18,9 +18,9 @@ pub(in crate::http) struct Checkpoints {
 
 /// The newest completed checkpoints of this run, newest first: a bounded list, so there is no next page.
 pub(in crate::http) async fn list(
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<ApiState>,
     uri: Uri,
-) -> Result<Json<Checkpoints>, Problem> {
+) -> Result<Json<Checkpoints>, ApiProblem> {
     Parameters::read(&uri, &[])?;
-    Ok(Json(Checkpoints { checkpoints: state.parts.pipeline.checkpoints(), next_cursor: None }))
+    Ok(Json(Checkpoints { checkpoints: state.resources.pipeline.checkpoints(), next_cursor: None }))
 }

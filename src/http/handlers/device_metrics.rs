@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::core::operator::LastWindow;
 use crate::http::handlers::metrics::CONTENT_TYPE;
-use crate::http::problem::Problem;
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 use crate::telemetry::names;
 
 /// One gauge of the page.
@@ -43,10 +43,10 @@ const GAUGES: &[Gauge] = &[
     },
 ];
 
-pub(in crate::http) async fn page(extract::State(state): extract::State<State>) -> Result<Response, Problem> {
-    let http = &state.parts.config.http;
-    let since_ms = state.parts.clock.now_ms().saturating_sub(http.metrics_series_ttl_ms);
-    let (windows, dropped) = state.parts.pipeline.last_windows(since_ms, http.metrics_max_series).await?;
+pub(in crate::http) async fn page(extract::State(state): extract::State<ApiState>) -> Result<Response, ApiProblem> {
+    let http = &state.resources.config.http;
+    let since_ms = state.resources.clock.now_ms().saturating_sub(http.metrics_series_ttl_ms);
+    let (windows, dropped) = state.resources.pipeline.last_windows(since_ms, http.metrics_max_series).await?;
     metrics::gauge!(names::SERIES_DROPPED).set(dropped as f64);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], render(&windows, dropped)).into_response())
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::core::operator::{DeviceDetail, DeviceSummary};
 use crate::http::parameters::{self, Parameters};
-use crate::http::problem::Problem;
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 
 #[derive(Serialize)]
 struct Devices {
@@ -46,12 +46,12 @@ impl From<DeviceSummary> for Device {
     }
 }
 
-pub(in crate::http) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
+pub(in crate::http) async fn list(extract::State(state): extract::State<ApiState>, uri: Uri) -> Result<Response, ApiProblem> {
     let parameters = Parameters::read(&uri, &["limit", "cursor"])?;
     let limit = parameters.limit()?;
     let after = parameters.get("cursor").map(parameters::decode_cursor).transpose()?;
     // One more than asked tells whether there is a next page.
-    let mut found = state.parts.pipeline.devices(after, limit + 1).await?;
+    let mut found = state.resources.pipeline.devices(after, limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|last| parameters::encode_cursor(&last.device_id));
@@ -60,21 +60,21 @@ pub(in crate::http) async fn list(extract::State(state): extract::State<State>, 
 }
 
 pub(in crate::http) async fn detail(
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<ApiState>,
     Path(device_id): Path<String>,
     uri: Uri,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     Parameters::read(&uri, &[])?;
-    match state.parts.pipeline.device(device_id.clone()).await? {
+    match state.resources.pipeline.device(device_id.clone()).await? {
         Some(device) => Ok(([(header::CONTENT_TYPE, "application/json")], detail_json(device)?).into_response()),
-        None => Err(Problem::not_found(format!(
+        None => Err(ApiProblem::not_found(format!(
             "there is no device {device_id:?}; /api/v1/devices lists those that weir knows"
         ))),
     }
 }
 
 /// The last windows are JSON already, in the same form as everywhere: they are put in as they are.
-fn detail_json(device: DeviceDetail) -> Result<Vec<u8>, Problem> {
+fn detail_json(device: DeviceDetail) -> Result<Vec<u8>, ApiProblem> {
     #[derive(Serialize)]
     struct Head {
         #[serde(flatten)]
@@ -82,7 +82,7 @@ fn detail_json(device: DeviceDetail) -> Result<Vec<u8>, Problem> {
         sequence_ranges: Vec<(u64, u64)>,
     }
     let head = Head { device: device.summary.into(), sequence_ranges: device.sequence_ranges };
-    let mut out = serde_json::to_vec(&head).map_err(|_| Problem::internal())?;
+    let mut out = serde_json::to_vec(&head).map_err(|_| ApiProblem::internal())?;
     out.pop();
     out.extend_from_slice(b",\"metrics\":[");
     for (index, (metric, last)) in device.series.iter().enumerate() {
@@ -90,7 +90,7 @@ fn detail_json(device: DeviceDetail) -> Result<Vec<u8>, Problem> {
             out.push(b',');
         }
         out.extend_from_slice(b"{\"metric\":");
-        serde_json::to_writer(&mut out, metric).map_err(|_| Problem::internal())?;
+        serde_json::to_writer(&mut out, metric).map_err(|_| ApiProblem::internal())?;
         out.extend_from_slice(b",\"last_window\":");
         out.extend_from_slice(last.as_ref().map_or(b"null", |window| window.json.as_slice()));
         out.push(b'}');

@@ -6,26 +6,26 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::http::process_status::Check;
-use crate::http::state::State;
+use crate::http::process_status::HealthCheck;
+use crate::http::state::ApiState;
 
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    checks: Vec<Check>,
+    checks: Vec<HealthCheck>,
 }
 
-pub(in crate::http) async fn healthz(extract::State(state): extract::State<State>) -> Response {
-    answer(state.parts.source.liveness())
+pub(in crate::http) async fn healthz(extract::State(state): extract::State<ApiState>) -> Response {
+    answer(state.resources.source.liveness())
 }
 
-pub(in crate::http) async fn readyz(extract::State(state): extract::State<State>) -> Response {
-    answer(state.parts.source.readiness())
+pub(in crate::http) async fn readyz(extract::State(state): extract::State<ApiState>) -> Response {
+    answer(state.resources.source.readiness())
 }
 
 /// Failed checks come first; those that passed are shown too when another failed, since they narrow the cause.
-fn answer(mut checks: Vec<Check>) -> Response {
+fn answer(mut checks: Vec<HealthCheck>) -> Response {
     if checks.iter().all(|check| check.ok) {
         return Json(Health { status: "ok", checks: Vec::new() }).into_response();
     }

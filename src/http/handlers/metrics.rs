@@ -7,7 +7,7 @@ use metrics::{counter, gauge};
 
 use crate::core::operator::Totals;
 use crate::core::reason::Reason;
-use crate::http::state::{Shared, State};
+use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
 use crate::pipeline::handle::Status;
 use crate::telemetry::names;
@@ -16,30 +16,30 @@ use crate::telemetry::process::Process;
 /// Prometheus text exposition.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(in crate::http) async fn page(extract::State(state): extract::State<State>) -> Response {
+pub(in crate::http) async fn page(extract::State(state): extract::State<ApiState>) -> Response {
     refresh(&state);
     let process = Process::read();
     process.record();
-    let page = state.parts.metrics.render() + &process.cpu_lines();
+    let page = state.resources.metrics.render() + &process.cpu_lines();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 
 /// Sets what is not counted where it happens.
-fn refresh(state: &Shared) {
-    let parts = &state.parts;
-    let status = parts.pipeline.status();
-    let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("node", parts.config.node.name.clone())];
+fn refresh(state: &ApiShared) {
+    let resources = &state.resources;
+    let status = resources.pipeline.status();
+    let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("node", resources.config.node.name.clone())];
     gauge!(names::BUILD_INFO, &labels).set(1.0);
     gauge!(names::START_TIME).set(state.started_ms as f64 / 1_000.0);
-    gauge!(names::READY).set(f64::from(parts.source.readiness().iter().all(|check| check.ok)));
+    gauge!(names::READY).set(f64::from(resources.source.readiness().iter().all(|check| check.ok)));
     door(state);
     for (name, log) in state.logs() {
         log_gauges(name, log);
     }
-    if let Some(bytes) = parts.source.disk_available_bytes() {
+    if let Some(bytes) = resources.source.disk_available_bytes() {
         gauge!(names::DISK_AVAILABLE_BYTES).set(bytes as f64);
     }
-    if let Some(bytes) = parts.source.state_disk_bytes() {
+    if let Some(bytes) = resources.source.state_disk_bytes() {
         gauge!(names::STATE_DISK_BYTES).set(bytes as f64);
     }
     totals(&status.totals);
@@ -47,8 +47,8 @@ fn refresh(state: &Shared) {
     checkpoints(state, &status);
 }
 
-fn door(state: &Shared) {
-    let door = state.parts.source.door();
+fn door(state: &ApiShared) {
+    let door = state.resources.source.door();
     gauge!(names::MQTT_CONNECTIONS).set(door.connections as f64);
     gauge!(names::MQTT_SESSIONS).set(door.sessions as f64);
     gauge!(names::MQTT_SUBSCRIPTIONS).set(door.subscriptions as f64);
@@ -87,12 +87,12 @@ fn totals(totals: &Totals) {
     counter!(names::ERROR_REPLAY_RANGES_MERGED).absolute(totals.replay_ranges_merged);
 }
 
-fn pipeline(state: &Shared, status: &Status) {
-    let seconds_since = |ms: i64| state.parts.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
+fn pipeline(state: &ApiShared, status: &Status) {
+    let seconds_since = |ms: i64| state.resources.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
     gauge!(names::WINDOWS_OPEN).set(status.sizes.open_windows as f64);
     gauge!(names::WINDOWS_HELD).set(status.sizes.windows as f64);
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
-    gauge!(names::DEVICES_LIMIT).set(state.parts.config.limits.devices as f64);
+    gauge!(names::DEVICES_LIMIT).set(state.resources.config.limits.devices as f64);
     gauge!(names::SERIES).set(status.sizes.series as f64);
     gauge!(names::PIPELINE_POSITION).set(status.position as f64);
     gauge!(names::PIPELINE_BACKLOG).set(state.backlog(status) as f64);
@@ -102,13 +102,13 @@ fn pipeline(state: &Shared, status: &Status) {
     if let Some(newest) = status.newest_event_ms {
         gauge!(names::EVENT_TIME_LAG_SECONDS).set(seconds_since(newest));
     }
-    if let Some(recovered) = state.parts.source.recovered() {
+    if let Some(recovered) = state.resources.source.recovered() {
         gauge!(names::RECOVERY_SECONDS).set(recovered.seconds);
         gauge!(names::RECOVERY_RECORDS).set(recovered.records as f64);
     }
 }
 
-fn checkpoints(state: &Shared, status: &Status) {
+fn checkpoints(state: &ApiShared, status: &Status) {
     counter!(names::CHECKPOINT_FAILURES).absolute(status.checkpoint_failures);
     if let Some(checkpoint) = &status.checkpoint {
         gauge!(names::CHECKPOINT_BYTES).set(checkpoint.bytes as f64);

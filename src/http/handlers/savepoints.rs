@@ -5,10 +5,10 @@ use axum::extract::{self, Extension};
 use axum::http::{StatusCode, Uri};
 use serde::Serialize;
 
-use crate::http::auth::Sender;
+use crate::http::auth::Requester;
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 use crate::pipeline::handle::SavepointRefused;
 use crate::state::savepoint::SavepointInfo;
 
@@ -20,33 +20,33 @@ pub(in crate::http) struct Savepoints {
 
 /// The savepoints on disk, newest first: a bounded list, so there is no next page.
 pub(in crate::http) async fn list(
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<ApiState>,
     uri: Uri,
-) -> Result<Json<Savepoints>, Problem> {
+) -> Result<Json<Savepoints>, ApiProblem> {
     Parameters::read(&uri, &[])?;
-    Ok(Json(Savepoints { savepoints: state.parts.pipeline.savepoints(), next_cursor: None }))
+    Ok(Json(Savepoints { savepoints: state.resources.pipeline.savepoints(), next_cursor: None }))
 }
 
 /// Takes a savepoint of the state as it is now; the answer comes when it is on disk.
 pub(in crate::http) async fn create(
-    extract::State(state): extract::State<State>,
-    Extension(sender): Extension<Sender>,
+    extract::State(state): extract::State<ApiState>,
+    Extension(requester): Extension<Requester>,
     uri: Uri,
-) -> Result<(StatusCode, Json<SavepointInfo>), Problem> {
+) -> Result<(StatusCode, Json<SavepointInfo>), ApiProblem> {
     Parameters::read(&uri, &[])?;
     // A task of its own: whoever asks may leave, the savepoint is taken and recorded all the same.
     let taking = tokio::spawn(async move {
-        let taken = state.parts.pipeline.savepoint().await;
+        let taken = state.resources.pipeline.savepoint().await;
         if let Ok(info) = &taken {
-            sender.did(&format!("savepoint created {}", info.file), "");
+            requester.did(&format!("savepoint created {}", info.file), "");
         }
         taken
     });
     match taking.await? {
         Ok(info) => Ok((StatusCode::CREATED, Json(info))),
-        Err(SavepointRefused::Unavailable(error)) => Err(Problem::unavailable(error.to_string())),
+        Err(SavepointRefused::Unavailable(error)) => Err(ApiProblem::unavailable(error.to_string())),
         Err(SavepointRefused::Failed(error)) => {
-            Err(Problem { status: StatusCode::INSUFFICIENT_STORAGE, detail: error, retry_after_seconds: None })
+            Err(ApiProblem { status: StatusCode::INSUFFICIENT_STORAGE, detail: error, retry_after_seconds: None })
         }
     }
 }

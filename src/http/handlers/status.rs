@@ -10,9 +10,9 @@ use serde::Serialize;
 use crate::access::http_access::HttpAccessStatus;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::process_status::{Check, Door, Recovered, Reload};
-use crate::http::state::{Rates, Shared, State};
+use crate::http::problem::ApiProblem;
+use crate::http::process_status::{HealthCheck, MqttStatus, RecoveryStatus, ReloadStatus};
+use crate::http::state::{IngestRates, ApiShared, ApiState};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, Status};
 use crate::tls;
@@ -24,18 +24,18 @@ pub(in crate::http) struct Overview {
     node: String,
     uptime_seconds: u64,
     ready: bool,
-    checks: Vec<Check>,
-    rates: Rates,
+    checks: Vec<HealthCheck>,
+    rates: IngestRates,
     readings: Readings,
     windows: Windows,
     event_time: EventTime,
     backlog: Backlog,
-    recovery: Option<Recovered>,
+    recovery: Option<RecoveryStatus>,
     checkpoint: Checkpoint,
-    mqtt: Door,
+    mqtt: MqttStatus,
     tls: Vec<tls::Status>,
     http_access: HttpAccessStatus,
-    reload: Reload,
+    reload: ReloadStatus,
     disk: Disk,
     limits: BTreeMap<&'static str, Limit>,
     simulator: Option<serde_json::Value>,
@@ -108,21 +108,21 @@ struct Limit {
 }
 
 pub(in crate::http) async fn page(
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<ApiState>,
     uri: Uri,
-) -> Result<Json<Overview>, Problem> {
+) -> Result<Json<Overview>, ApiProblem> {
     Parameters::read(&uri, &[])?;
     Ok(Json(overview(&state)))
 }
 
-fn overview(state: &Shared) -> Overview {
-    let source = &state.parts.source;
-    let status = state.parts.pipeline.status();
+fn overview(state: &ApiShared) -> Overview {
+    let source = &state.resources.source;
+    let status = state.resources.pipeline.status();
     let checks = source.readiness();
     let door = source.door();
     Overview {
         version: env!("CARGO_PKG_VERSION"),
-        node: state.parts.config.node.name.clone(),
+        node: state.resources.config.node.name.clone(),
         uptime_seconds: state.started.elapsed().as_secs(),
         ready: checks.iter().all(|check| check.ok),
         checks,
@@ -137,7 +137,7 @@ fn overview(state: &Shared) -> Overview {
         event_time: EventTime {
             newest: status.newest_event_ms,
             lowest_watermark: status.lowest_watermark_ms,
-            watermark_lag_ms: status.lowest_watermark_ms.map(|ms| state.parts.clock.now_ms().saturating_sub(ms)),
+            watermark_lag_ms: status.lowest_watermark_ms.map(|ms| state.resources.clock.now_ms().saturating_sub(ms)),
         },
         recovery: source.recovered(),
         disk: Disk {
@@ -145,8 +145,8 @@ fn overview(state: &Shared) -> Overview {
             state_bytes: source.state_disk_bytes(),
             logs: state.logs().into_iter().map(|(name, log)| (name, log_disk(log))).collect(),
         },
-        tls: state.parts.certificates.iter().map(|endpoint| endpoint.status()).collect(),
-        http_access: state.parts.access.status(),
+        tls: state.resources.certificates.iter().map(|endpoint| endpoint.status()).collect(),
+        http_access: state.resources.access.status(),
         reload: source.reload(),
         limits: limits(state, &status, &door),
         mqtt: door,
@@ -192,8 +192,8 @@ fn log_disk(log: &Log) -> LogDisk {
     }
 }
 
-fn limits(state: &Shared, status: &Status, door: &Door) -> BTreeMap<&'static str, Limit> {
-    let config = &state.parts.config;
+fn limits(state: &ApiShared, status: &Status, door: &MqttStatus) -> BTreeMap<&'static str, Limit> {
+    let config = &state.resources.config;
     let streams = crate::http::state::MAX_STREAMS - state.streams.available_permits();
     BTreeMap::from([
         ("devices", Limit { current: status.sizes.devices, limit: config.limits.devices }),

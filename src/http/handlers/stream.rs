@@ -16,10 +16,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::tokens::Role;
-use crate::http::auth::Sender;
+use crate::http::auth::Requester;
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::state::{MAX_STREAMS, State};
+use crate::http::problem::ApiProblem;
+use crate::http::state::{MAX_STREAMS, ApiState};
 use crate::results::feed::ResultEvent;
 use crate::results::record::ResultKind;
 use crate::telemetry::names;
@@ -45,18 +45,18 @@ struct Subscription {
 }
 
 pub(in crate::http) async fn open(
-    extract::State(state): extract::State<State>,
-    Extension(sender): Extension<Sender>,
+    extract::State(state): extract::State<ApiState>,
+    Extension(requester): Extension<Requester>,
     uri: Uri,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let filter = Filter::read(&Parameters::read(&uri, &["windows", "errors", "device"])?)?;
     let Ok(permit) = state.streams.clone().try_acquire_owned() else {
         metrics::counter!(names::LIMITS_HIT, "limit" => "http_streams").increment(1);
         let detail = format!("{MAX_STREAMS} streams are open, which is the limit; close one, or try again later");
-        return Err(Problem::unavailable(detail));
+        return Err(ApiProblem::unavailable(detail));
     };
-    let receiver = state.parts.feed.subscribe();
-    let shut_out = Box::pin(state.parts.access.clone().ended(sender.caller, Role::Read));
+    let receiver = state.resources.feed.subscribe();
+    let shut_out = Box::pin(state.resources.access.clone().ended(requester.caller, Role::Read));
     let subscription = Subscription { receiver, filter, closing: state.closing.clone(), shut_out, _permit: permit };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;
@@ -67,7 +67,7 @@ pub(in crate::http) async fn open(
 
 impl Filter {
     /// Without `windows` and `errors` both are sent; with one of them on, only what is on.
-    fn read(parameters: &Parameters) -> Result<Self, Problem> {
+    fn read(parameters: &Parameters) -> Result<Self, ApiProblem> {
         let (windows, errors) = (parameters.switch("windows")?, parameters.switch("errors")?);
         let (windows, errors) = match (windows, errors) {
             (None, None) => (true, true),
@@ -76,7 +76,7 @@ impl Filter {
             (Some(windows), Some(errors)) => (windows, errors),
         };
         if !windows && !errors {
-            return Err(Problem::bad_request("windows=0 and errors=0 leave nothing to send; leave one of them out"));
+            return Err(ApiProblem::bad_request("windows=0 and errors=0 leave nothing to send; leave one of them out"));
         }
         Ok(Self { windows, errors, device: parameters.get("device").map(str::to_owned) })
     }

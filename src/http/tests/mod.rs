@@ -10,9 +10,9 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::process_status::{Check, Door, Queries, Recovered, Source};
+use super::process_status::{HealthCheck, MqttStatus, Queries, RecoveryStatus, ProcessStatus};
 use super::router::router;
-use super::{Parts, State};
+use super::{Parts, ApiState};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -60,26 +60,26 @@ struct Made {
 }
 
 impl Made {
-    fn checks(&self) -> Vec<Check> {
+    fn checks(&self) -> Vec<HealthCheck> {
         let failed = *self.failed.lock().unwrap();
         ["journal", "pipeline"]
-            .map(|name| Check { name, ok: failed != Some(name), message: format!("the {name} was looked at") })
+            .map(|name| HealthCheck { name, ok: failed != Some(name), message: format!("the {name} was looked at") })
             .into()
     }
 }
 
-impl Source for Made {
-    fn liveness(&self) -> Vec<Check> {
+impl ProcessStatus for Made {
+    fn liveness(&self) -> Vec<HealthCheck> {
         self.checks()
     }
-    fn readiness(&self) -> Vec<Check> {
+    fn readiness(&self) -> Vec<HealthCheck> {
         self.checks()
     }
-    fn door(&self) -> Door {
-        Door { connections: 3, ..Door::default() }
+    fn door(&self) -> MqttStatus {
+        MqttStatus { connections: 3, ..MqttStatus::default() }
     }
-    fn recovered(&self) -> Option<Recovered> {
-        Some(Recovered { seconds: 0.25, records: 17 })
+    fn recovered(&self) -> Option<RecoveryStatus> {
+        Some(RecoveryStatus { seconds: 0.25, records: 17 })
     }
     fn disk_available_bytes(&self) -> Option<u64> {
         Some(1 << 30)
@@ -148,7 +148,7 @@ impl Queries for Held {
 
 /// A server's state over fresh logs.
 struct Site {
-    state: State,
+    state: ApiState,
     windows: Log,
     errors: Log,
     journal: Log,
@@ -221,7 +221,7 @@ impl Site {
         let feed = EventFeed::new(follower.clone());
         let journal = open_log(dir.path(), "journal");
         let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(Noon));
-        let state = State::new(Parts {
+        let state = ApiState::new(Parts {
             config: Arc::new(config),
             pipeline: held.clone(),
             journal: journal.clone(),

@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::http::Server;
+use crate::http::HttpServer;
 
 async fn served(site: &Site) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let mut config = Config::default().http;
     config.listen = "127.0.0.1:0".parse().expect("an address");
-    let server = Server::bind(&config, site.state.clone()).await.expect("a free port");
+    let server = HttpServer::bind(&config, site.state.clone()).await.expect("a free port");
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     assert_ne!(address.port(), 0);
     let run = tokio::spawn(server.run(cancel.clone()));
@@ -68,7 +68,7 @@ async fn a_taken_port_is_named() {
     let (address, cancel, run) = served(&site).await;
     let mut config = Config::default().http;
     config.listen = address;
-    let error = Server::bind(&config, site.state.clone()).await.expect_err("the port is taken").to_string();
+    let error = HttpServer::bind(&config, site.state.clone()).await.expect_err("the port is taken").to_string();
     assert!(error.contains(&address.to_string()) && error.contains("another weir"), "{error}");
     cancel.cancel();
     run.await.expect("no panic");

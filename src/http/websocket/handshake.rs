@@ -9,15 +9,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::digest;
 
-use crate::http::problem::Problem;
+use crate::http::problem::ApiProblem;
 
 /// The subprotocol of MQTT [MQTT-6.0.0-3].
 const PROTOCOL: &str = "mqtt";
 /// Section 1.3: what is put behind the key.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-fn refused(status: StatusCode, detail: &str) -> Problem {
-    Problem { status, detail: detail.to_owned(), retry_after_seconds: None }
+fn refused(status: StatusCode, detail: &str) -> ApiProblem {
+    ApiProblem { status, detail: detail.to_owned(), retry_after_seconds: None }
 }
 
 /// The answer that opens a WebSocket. Pages of other origins than the server's own need to be among `origins`: a browser

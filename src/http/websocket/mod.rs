@@ -14,26 +14,26 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use self::stream::WebSocket;
-use crate::http::problem::Problem;
+use crate::http::problem::ApiProblem;
 use crate::http::server::{Timed, Transport};
-use crate::http::state::State;
+use crate::http::state::ApiState;
 use crate::mqtt::{Admission, Entrance, Peer};
 
 /// Answers the handshake and hands the connection to the MQTT door.
-pub(super) async fn open(extract::State(state): extract::State<State>, mut request: Request) -> Response {
+pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut request: Request) -> Response {
     let origins = &state.parts.config.http.websocket_origins;
     let answer = match handshake::answer(request.headers(), origins) {
         Ok(answer) => answer,
         Err(refused) => return *refused,
     };
     let Some(entrance) = state.parts.entrance.clone() else {
-        return Problem::unavailable("this server has no MQTT door").into_response();
+        return ApiProblem::unavailable("this server has no MQTT door").into_response();
     };
     let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
     entrance.opened().await;
     let admission = match entrance.admit(address) {
         Ok(admission) => admission,
-        Err(refused) => return Problem::unavailable(refused.to_string()).into_response(),
+        Err(refused) => return ApiProblem::unavailable(refused.to_string()).into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let peer = address.map(Peer::at).unwrap_or_default();

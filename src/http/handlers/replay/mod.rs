@@ -11,11 +11,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::http::auth::Sender;
+use crate::http::auth::Requester;
 use crate::http::claims::Claims;
 use crate::http::handlers::results;
-use crate::http::problem::Problem;
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 
 use work::Work;
 
@@ -121,12 +121,12 @@ impl Refusal {
         }
     }
 
-    fn problem(&self, seq: u64) -> Problem {
+    fn problem(&self, seq: u64) -> ApiProblem {
         let retry_after_seconds = (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(match self {
             Refusal::DiskFull => 10,
             _ => 1,
         });
-        Problem { status: self.status(), detail: self.detail(seq), retry_after_seconds }
+        ApiProblem { status: self.status(), detail: self.detail(seq), retry_after_seconds }
     }
 }
 
@@ -154,30 +154,30 @@ struct Bulk {
 }
 
 pub(in crate::http) async fn one(
-    extract::State(state): extract::State<State>,
-    Extension(sender): Extension<Sender>,
+    extract::State(state): extract::State<ApiState>,
+    Extension(requester): Extension<Requester>,
     Path(seq): Path<String>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let seq = results::error_seq(&seq)?;
     request::empty(request).await?;
-    let outcome = replay_recorded(state, sender, vec![seq]).await?.pop();
+    let outcome = replay_recorded(state, requester, vec![seq]).await?.pop();
     match outcome {
         Some((seq, Outcome::Replayed(journal_position))) => {
             Ok(axum::Json(One { seq, journal_position }).into_response())
         }
         Some((seq, Outcome::Refused(refusal))) => Err(refusal.problem(seq)),
-        None => Err(Problem::internal()),
+        None => Err(ApiProblem::internal()),
     }
 }
 
 pub(in crate::http) async fn bulk(
-    extract::State(state): extract::State<State>,
-    Extension(sender): Extension<Sender>,
+    extract::State(state): extract::State<ApiState>,
+    Extension(requester): Extension<Requester>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let seqs = request::seqs(request).await?;
-    let outcomes = replay_recorded(state, sender, seqs).await?;
+    let outcomes = replay_recorded(state, requester, seqs).await?;
     let refused_for_now = |outcome: &Outcome| match outcome {
         Outcome::Refused(refusal) => refusal.status() == StatusCode::SERVICE_UNAVAILABLE,
         Outcome::Replayed(_) => false,
@@ -205,7 +205,7 @@ fn item(seq: u64, outcome: &Outcome) -> Item {
 }
 
 /// Replays in a task of its own: whoever asks may leave, what was replayed is recorded all the same.
-async fn replay_recorded(state: State, sender: Sender, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Problem> {
+async fn replay_recorded(state: ApiState, requester: Requester, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, ApiProblem> {
     let replaying = tokio::spawn(async move {
         let outcomes = replay(&state, seqs).await?;
         let replayed: Vec<u64> = outcomes
@@ -214,9 +214,9 @@ async fn replay_recorded(state: State, sender: Sender, seqs: Vec<u64>) -> Result
             .collect();
         match replayed[..] {
             [] => {}
-            [seq] => sender.did(&format!("error replayed {seq}"), ""),
+            [seq] => requester.did(&format!("error replayed {seq}"), ""),
             [first, .., last] => {
-                sender.did(&format!("errors replayed {}", replayed.len()), &format!("between {first} and {last}"));
+                requester.did(&format!("errors replayed {}", replayed.len()), &format!("between {first} and {last}"));
             }
         }
         Ok(outcomes)
@@ -225,19 +225,19 @@ async fn replay_recorded(state: State, sender: Sender, seqs: Vec<u64>) -> Result
 }
 
 /// Replays these errors, which are in ascending order and different, and waits until they are in the journal for good.
-async fn replay(state: &State, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Problem> {
-    let status = state.parts.pipeline.status();
+async fn replay(state: &ApiState, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, ApiProblem> {
+    let status = state.resources.pipeline.status();
     if !status.caught_up {
         // What the journal holds of earlier replays is not known to the operator yet.
-        return Err(Problem::unavailable("the journal found at start is still being processed; try again in a second"));
+        return Err(ApiProblem::unavailable("the journal found at start is still being processed; try again in a second"));
     }
-    if state.parts.journal.stats().appended == state.journal_start {
+    if state.resources.journal.stats().appended == state.journal_start {
         // The settings of now and the end of all silence come first.
-        return Err(Problem::unavailable("weir is just starting; try again in a second"));
+        return Err(ApiProblem::unavailable("weir is just starting; try again in a second"));
     }
     let (claim, taken) = Claims::claim(&state.replays, &seqs, status.position)
-        .ok_or_else(|| Problem::unavailable("too many replays wait for the pipeline; try again in a second"))?;
-    let replayed = state.parts.pipeline.are_replayed(seqs.clone()).await?;
+        .ok_or_else(|| ApiProblem::unavailable("too many replays wait for the pipeline; try again in a second"))?;
+    let replayed = state.resources.pipeline.are_replayed(seqs.clone()).await?;
     let mut outcomes: Vec<(u64, Option<Outcome>)> = Vec::with_capacity(seqs.len());
     for (seq, replayed) in seqs.into_iter().zip(replayed) {
         let refusal = match (replayed, taken.contains(&seq)) {
@@ -247,7 +247,7 @@ async fn replay(state: &State, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Pr
         };
         outcomes.push((seq, refusal.map(Outcome::Refused)));
     }
-    let work = Work::new(state.parts.journal.clone(), state.parts.results.clone(), claim);
+    let work = Work::new(state.resources.journal.clone(), state.resources.results.clone(), claim);
     let synced = work.synced();
     let outcomes = results::blocking(state, move || work.run(outcomes)).await?;
     let last = outcomes.iter().filter_map(|(_, outcome)| match outcome {

@@ -6,13 +6,13 @@ use axum::http::{StatusCode, header};
 use serde::Deserialize;
 
 use crate::http::handlers::replay::MAX_SEQS;
-use crate::http::problem::Problem;
+use crate::http::problem::ApiProblem;
 use crate::http::router::MAX_BODY_BYTES;
 
 /// The body. Its type is asked for, since a form of another site cannot send that.
-async fn body(request: Request<Body>) -> Result<Bytes, Problem> {
+async fn body(request: Request<Body>) -> Result<Bytes, ApiProblem> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let body = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES as usize).await.map_err(|_| Problem {
+    let body = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES as usize).await.map_err(|_| ApiProblem {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         detail: format!("the body could not be read, or has more than {MAX_BODY_BYTES} bytes"),
         retry_after_seconds: None,
@@ -21,7 +21,7 @@ async fn body(request: Request<Body>) -> Result<Bytes, Problem> {
     match content_type {
         None if body.is_empty() => Ok(body),
         Some(kind) if kind.to_str().is_ok_and(is_json) => Ok(body),
-        _ => Err(Problem {
+        _ => Err(ApiProblem {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             detail: "send the body with Content-Type: application/json".into(),
             retry_after_seconds: None,
@@ -30,15 +30,15 @@ async fn body(request: Request<Body>) -> Result<Bytes, Problem> {
 }
 
 /// A request without a body.
-pub(super) async fn empty(request: Request<Body>) -> Result<(), Problem> {
+pub(super) async fn empty(request: Request<Body>) -> Result<(), ApiProblem> {
     if body(request).await?.trim_ascii().is_empty() {
         return Ok(());
     }
-    Err(Problem::bad_request("this takes no body; POST /api/v1/errors/replay takes a list of errors"))
+    Err(ApiProblem::bad_request("this takes no body; POST /api/v1/errors/replay takes a list of errors"))
 }
 
 /// `{"seqs":[…]}`: the numbers in ascending order, each once.
-pub(super) async fn seqs(request: Request<Body>) -> Result<Vec<u64>, Problem> {
+pub(super) async fn seqs(request: Request<Body>) -> Result<Vec<u64>, ApiProblem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Wanted {
@@ -46,10 +46,10 @@ pub(super) async fn seqs(request: Request<Body>) -> Result<Vec<u64>, Problem> {
     }
     let body = body(request).await?;
     let Wanted { mut seqs } = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("the body is not of the form {{\"seqs\":[1,2,3]}}: {error}")))?;
+        .map_err(|error| ApiProblem::bad_request(format!("the body is not of the form {{\"seqs\":[1,2,3]}}: {error}")))?;
     if !(1..=MAX_SEQS).contains(&seqs.len()) {
         let count = seqs.len();
-        return Err(Problem::bad_request(format!("seqs has {count} numbers; give 1 to {MAX_SEQS}")));
+        return Err(ApiProblem::bad_request(format!("seqs has {count} numbers; give 1 to {MAX_SEQS}")));
     }
     seqs.sort_unstable();
     seqs.dedup();

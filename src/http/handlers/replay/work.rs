@@ -10,7 +10,7 @@ use crate::core::reason::Reason;
 use crate::core::record::{self, Decoder, Record, ReplayItems};
 use crate::http::claims::Claim;
 use crate::http::handlers::replay::{Outcome, Refusal};
-use crate::http::problem::Problem;
+use crate::http::problem::ApiProblem;
 use crate::log::{AppendError, Log, LogError, Lsn, Records};
 use crate::results::log::ResultLogs;
 use crate::results::lookup::FoundError;
@@ -40,11 +40,11 @@ pub(super) struct Synced {
 
 impl Synced {
     /// Until the record at `position` is synced.
-    pub async fn wait_for(&self, position: u64) -> Result<(), Problem> {
+    pub async fn wait_for(&self, position: u64) -> Result<(), ApiProblem> {
         while self.journal.durable().0 <= position {
             if let Some(failure) = self.journal.stats().failure {
                 let detail = format!("the journal failed, weir restarts: {failure}; look whether they were replayed");
-                return Err(Problem::unavailable(detail));
+                return Err(ApiProblem::unavailable(detail));
             }
             self.signal.0.notified().await;
         }

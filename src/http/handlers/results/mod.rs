@@ -15,21 +15,21 @@ use tokio::sync::TryAcquireError;
 
 use crate::core::output::InvalidOutput;
 use crate::http::parameters::{self, Parameters};
-use crate::http::problem::Problem;
-use crate::http::state::Shared;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiShared;
 use crate::telemetry::names;
 
 use crate::results::record::DecodedResult;
 use crate::results::scan::{ResultQuery, ResultWriter, ScanOrder};
 
 /// Reads `limit`, `cursor`, `order`, `from` and `to`, which both lists have.
-fn query(parameters: &Parameters) -> Result<ResultQuery, Problem> {
+fn query(parameters: &Parameters) -> Result<ResultQuery, ApiProblem> {
     let order = match parameters.get("order") {
         None | Some("asc") => ScanOrder::Ascending,
         Some("desc") => ScanOrder::Descending,
         Some(text) => {
             let detail = format!("order={text} is not an order; give asc (oldest first) or desc (newest first)");
-            return Err(Problem::bad_request(detail));
+            return Err(ApiProblem::bad_request(detail));
         }
     };
     let (from_ms, to_ms) = parameters.range_ms()?;
@@ -54,7 +54,7 @@ fn write_cursor(order: ScanOrder, position: u64) -> String {
     parameters::encode_cursor(&format!("{letter}{position}"))
 }
 
-fn read_cursor(order: ScanOrder, cursor: &str) -> Result<u64, Problem> {
+fn read_cursor(order: ScanOrder, cursor: &str) -> Result<u64, ApiProblem> {
     let text = parameters::decode_cursor(cursor)?;
     let position = text.strip_prefix(if order == ScanOrder::Ascending { 'a' } else { 'd' });
     position.and_then(|position| position.parse().ok()).ok_or_else(parameters::invalid_cursor)
@@ -62,14 +62,14 @@ fn read_cursor(order: ScanOrder, cursor: &str) -> Result<u64, Problem> {
 
 /// Runs a scan on a thread that may block, if there is room for one more.
 pub(super) async fn blocking<T: Send + 'static>(
-    state: &Shared,
+    state: &ApiShared,
     scan: impl FnOnce() -> Result<T, ScanError> + Send + 'static,
-) -> Result<T, Problem> {
+) -> Result<T, ApiProblem> {
     let permit = match state.scans.clone().try_acquire_owned() {
         Ok(permit) => permit,
         Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_scans").increment(1);
-            return Err(Problem::unavailable("other requests are reading results just now; try again in a second"));
+            return Err(ApiProblem::unavailable("other requests are reading results just now; try again in a second"));
         }
     };
     let scanned = tokio::task::spawn_blocking(move || {
@@ -77,24 +77,24 @@ pub(super) async fn blocking<T: Send + 'static>(
         scan()
     });
     match scanned.await {
-        Ok(result) => result.map_err(Problem::from),
+        Ok(result) => result.map_err(ApiProblem::from),
         Err(error) => {
             tracing::error!(%error, "a scan of results did not end");
-            Err(Problem::internal())
+            Err(ApiProblem::internal())
         }
     }
 }
 
-impl From<ScanError> for Problem {
+impl From<ScanError> for ApiProblem {
     fn from(error: ScanError) -> Self {
         match error {
             ScanError::Log(error) => error.into(),
             ScanError::Record(seq, InvalidOutput(what)) => {
                 tracing::error!(seq, what, "a stored result cannot be read");
-                Problem::internal()
+                ApiProblem::internal()
             }
             ScanError::NotIndexed => {
-                Problem::unavailable("the results found at start are still being indexed; try again in a second")
+                ApiProblem::unavailable("the results found at start are still being indexed; try again in a second")
             }
         }
     }

@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::handlers::results::csv;
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::state::{Shared, State};
+use crate::http::problem::ApiProblem;
+use crate::http::state::{ApiShared, ApiState};
 use crate::results::scan::{ResultQuery, ResultWriter};
 
 const PARAMETERS: &[&str] = &["device", "metric", "from", "to", "limit", "cursor", "revisions", "order"];
@@ -16,10 +16,10 @@ const PARAMETERS: &[&str] = &["device", "metric", "from", "to", "limit", "cursor
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 pub(in crate::http) async fn list(
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<ApiState>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     let parameters = Parameters::read(&uri, PARAMETERS)?;
     let query = ResultQuery {
         newest_only: newest_only(&parameters)?,
@@ -48,22 +48,22 @@ pub(in crate::http) async fn list(
     Ok(response)
 }
 
-fn newest_only(parameters: &Parameters) -> Result<bool, Problem> {
+fn newest_only(parameters: &Parameters) -> Result<bool, ApiProblem> {
     match parameters.get("revisions") {
         None | Some("newest") => Ok(true),
         Some("all") => Ok(false),
-        Some(text) => Err(Problem::bad_request(format!(
+        Some(text) => Err(ApiProblem::bad_request(format!(
             "revisions={text} is unknown; give all, or leave it out for the newest revision of each window"
         ))),
     }
 }
 
 async fn scan<W: ResultWriter + Send + 'static>(
-    state: &Shared,
+    state: &ApiShared,
     query: ResultQuery,
     mut writer: W,
-) -> Result<(W, Option<u64>), Problem> {
-    let results = state.parts.results.clone();
+) -> Result<(W, Option<u64>), ApiProblem> {
+    let results = state.resources.results.clone();
     super::blocking(state, move || {
         let next = results.windows.scan(&query, &mut writer)?;
         Ok((writer, next))
