@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
-use weir::core::record::{Publish, encode_publish};
+use weir::core::record::{PublishRecord, encode_publish};
 use weir::core::settings::Settings;
 
 const T0_MS: i64 = 1_732_098_765_123;
@@ -58,7 +58,7 @@ fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<Batch> {
                 let payload = format!(
                     r#"{{"device_id":"{name}","metric":"{metric}","value":{value:.2},"timestamp":{timestamp},"seq":{seq}}}"#
                 );
-                let publish = Publish {
+                let publish = PublishRecord {
                     client_id: &name,
                     topic: &topic,
                     own_device: None,

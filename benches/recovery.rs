@@ -21,6 +21,7 @@ use measure::round_trip::RoundTrips;
 use measure::server::Server;
 use measure::times::{Times, ms};
 use measure::{Arguments, run};
+use weir::random::Random;
 
 const LOAD: FullLoad = FullLoad { devices: 100, in_flight: 100, messages: u64::MAX };
 /// weir is killed this long after the load began: at least, and up to so much more.
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     let mut server = Server::start();
     let (mut devices, mut figures) = (Vec::new(), Figures::default());
     for round in 0..rounds {
-        devices.extend(load_and_kill(&mut server, round, random(seed.wrapping_add(round))));
+        devices.extend(load_and_kill(&mut server, round, Random::new(seed.wrapping_add(round)).next_u64()));
         figures.restart(&mut server);
     }
     figures.print();
@@ -64,14 +65,6 @@ fn start_on_nothing() -> Duration {
 
 fn range(times: &Times) -> String {
     format!("{} to {}, median {}", ms(times.min()), ms(times.max()), ms(times.median()))
-}
-
-/// One number of SplitMix64.
-fn random(seed: u64) -> u64 {
-    let z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 /// What the devices of this round were acknowledged when weir was killed.

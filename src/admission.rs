@@ -1,4 +1,9 @@
-//! Bounds on those who have not yet said who they are: how many wait, and how many come from one address.
+//! Limits on connections whose other end has not identified itself yet: how many wait at once, and how many come from
+//! one address.
+//!
+//! Every listener and the delayed refusals of logins use these limits. What a limit means for the client (an error
+//! packet, an HTTP status, a closed socket) is decided by the listener. Limits of identified clients are not here: see
+//! `mqtt::connection` and `http`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -11,137 +16,143 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sync::lock;
 
-/// Connections that the system keeps until they are accepted; it may allow fewer (net.core.somaxconn). With the usual 128 a
-/// fleet that comes back at once overflows them, and each client beyond tries again after a second, then three, then seven.
+/// Length of the kernel's queue of connections that are not accepted yet. The kernel may use a shorter one
+/// (net.core.somaxconn). The usual 128 is too short for a fleet that reconnects at once: clients that find the queue full
+/// retry after one second, then three, then seven.
 const BACKLOG: u32 = 4096;
 
-/// Nobody is shown out before that: an honest client on a slow link takes as long.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A connection that has waited for less than this is never evicted: an honest client on a slow link needs as long.
+const EVICT_AFTER: Duration = Duration::from_secs(1);
 
 /// Listens on `address`. Call it inside a tokio runtime.
 ///
 /// # Errors
-/// The address is taken or not one of this machine.
+/// The address is in use, or it is not an address of this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait until the system has forgotten the connections of the process before.
+    // Without this, a restart fails until the kernel has forgotten the connections of the previous process (TIME_WAIT).
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Those who wait, oldest first.
+/// A bounded set of connections that wait, for example for their CONNECT or for the end of a TLS handshake.
 ///
-/// Where there is no room, the one that has waited longest goes, if it has waited a second: whoever opens connections and
-/// says nothing pushes out its own, and an honest client gets in.
+/// When the set is full, a new connection evicts the one that has waited longest, if that one has waited for a second. So
+/// an attacker who opens connections and sends nothing evicts its own connections, and an honest client gets in.
 #[derive(Debug)]
-pub struct WaitingRoom {
+pub struct PendingConnections {
     limit: usize,
-    waiting: Mutex<Waiting>,
+    queue: Mutex<PendingQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    next: u64,
-    guests: BTreeMap<u64, Guest>,
+struct PendingQueue {
+    next_number: u64,
+    /// By number of admission, so the first one has waited longest.
+    connections: BTreeMap<u64, PendingConnection>,
 }
 
 #[derive(Debug)]
-struct Guest {
+struct PendingConnection {
     since: Instant,
-    shown_out: CancellationToken,
+    evicted: CancellationToken,
 }
 
-/// A place in a [`WaitingRoom`]; free again when it is dropped.
+/// The place of one connection in [`PendingConnections`]. Dropping it frees the place.
 #[derive(Debug)]
-pub struct Ticket {
-    room: Arc<WaitingRoom>,
+pub struct PendingPermit {
+    pending: Arc<PendingConnections>,
     number: u64,
-    shown_out: CancellationToken,
+    evicted: CancellationToken,
 }
 
-impl WaitingRoom {
-    /// A room for `limit` guests.
+impl PendingConnections {
+    /// A set of at most `limit` connections.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, waiting: Mutex::default() })
+        Arc::new(Self { limit, queue: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        lock(&self.waiting)
+    fn lock(&self) -> MutexGuard<'_, PendingQueue> {
+        lock(&self.queue)
     }
 
-    /// Takes a place; `None` where all are taken by guests that came just now.
-    pub fn enter(self: &Arc<Self>, now: Instant) -> Option<Ticket> {
-        self.enter_as(now, CancellationToken::new())
+    /// Admits a connection. `None`: the set is full, and no connection in it has waited long enough to be evicted.
+    pub fn admit(self: &Arc<Self>, now: Instant) -> Option<PendingPermit> {
+        self.admit_with(now, CancellationToken::new())
     }
 
-    /// Takes a place for a guest that comes and goes: `shown_out` is cancelled when a place of its is needed for another.
-    pub fn enter_as(self: &Arc<Self>, now: Instant, shown_out: CancellationToken) -> Option<Ticket> {
-        let mut waiting = self.lock();
-        if waiting.guests.len() >= self.limit && !waiting.show_out_oldest(now) {
+    /// Admits a connection that waits repeatedly, such as an HTTP connection between two requests. `evicted` is cancelled
+    /// if the connection is evicted while it waits; it stays the same for all permits of the connection.
+    pub fn admit_with(self: &Arc<Self>, now: Instant, evicted: CancellationToken) -> Option<PendingPermit> {
+        let mut queue = self.lock();
+        if queue.connections.len() >= self.limit && !queue.evict_oldest(now) {
             return None;
         }
-        let number = waiting.next;
-        waiting.next += 1;
-        waiting.guests.insert(number, Guest { since: now, shown_out: shown_out.clone() });
-        Some(Ticket { room: Arc::clone(self), number, shown_out })
+        let number = queue.next_number;
+        queue.next_number += 1;
+        queue.connections.insert(number, PendingConnection { since: now, evicted: evicted.clone() });
+        Some(PendingPermit { pending: Arc::clone(self), number, evicted })
     }
 
-    /// Shows out the one that has waited longest; `false` where nobody has waited long enough.
-    pub fn make_room(&self, now: Instant) -> bool {
-        self.lock().show_out_oldest(now)
+    /// Evicts the connection that has waited longest. Returns `false` if none has waited long enough.
+    pub fn evict_oldest(&self, now: Instant) -> bool {
+        self.lock().evict_oldest(now)
     }
 
-    /// How many wait.
+    /// Number of connections that wait.
     pub fn len(&self) -> usize {
-        self.lock().guests.len()
+        self.lock().connections.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether no connection waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl Waiting {
-    fn show_out_oldest(&mut self, now: Instant) -> bool {
-        let Some(oldest) = self.guests.first_entry() else { return false };
-        if now.saturating_duration_since(oldest.get().since) < PATIENCE {
+impl PendingQueue {
+    fn evict_oldest(&mut self, now: Instant) -> bool {
+        let Some(oldest) = self.connections.first_entry() else { return false };
+        if now.saturating_duration_since(oldest.get().since) < EVICT_AFTER {
             return false;
         }
-        oldest.remove().shown_out.cancel();
+        oldest.remove().evicted.cancel();
         true
     }
 }
 
-impl Ticket {
-    /// Completes when the place is needed for another.
-    pub async fn shown_out(&self) {
-        self.shown_out.cancelled().await;
+impl PendingPermit {
+    /// Completes when the connection is evicted: its place is needed for another one.
+    pub async fn evicted(&self) {
+        self.evicted.cancelled().await;
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PendingPermit {
     fn drop(&mut self) {
-        self.room.lock().guests.remove(&self.number);
+        // After an eviction there is nothing to remove: numbers are not used again.
+        self.pending.lock().connections.remove(&self.number);
     }
 }
 
-/// Connections by address. Those from this machine itself are not counted: a proxy or a gateway on it speaks for many.
+/// Limits the open connections of each remote address.
+///
+/// Connections from this machine (loopback) are not counted, because a proxy or a gateway on it connects for many clients.
 #[derive(Debug)]
-pub struct PerAddress {
+pub struct AddressLimits {
     limit: Option<usize>,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One connection of an address; counted until it is dropped.
+/// One counted connection of an address. Dropping it takes the connection out of the count.
 #[derive(Debug)]
-pub struct FromAddress {
-    counted: Option<(Arc<PerAddress>, IpAddr)>,
+pub struct AddressPermit {
+    counted: Option<(Arc<AddressLimits>, IpAddr)>,
 }
 
-impl PerAddress {
-    /// At most `limit` connections from one address; `None`: any number.
+impl AddressLimits {
+    /// At most `limit` connections from one address; `None`: no limit.
     pub fn new(limit: Option<usize>) -> Arc<Self> {
         Arc::new(Self { limit, open: Mutex::default() })
     }
@@ -150,11 +161,11 @@ impl PerAddress {
         lock(&self.open)
     }
 
-    /// Counts one more; `None` where the address has as many as it may.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<FromAddress> {
+    /// Counts one more connection of `address`. `None`: the address has reached its limit.
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<AddressPermit> {
         let counted = address.map(|address| address.to_canonical()).filter(|address| !address.is_loopback());
         let (Some(limit), Some(address)) = (self.limit, counted) else {
-            return Some(FromAddress { counted: None });
+            return Some(AddressPermit { counted: None });
         };
         let network = network(address);
         let mut open = self.lock();
@@ -163,11 +174,12 @@ impl PerAddress {
             return None;
         }
         *count += 1;
-        Some(FromAddress { counted: Some((Arc::clone(self), network)) })
+        Some(AddressPermit { counted: Some((Arc::clone(self), network)) })
     }
 }
 
-/// What counts as one address: whoever has one IPv6 address has its whole /64 network.
+/// The unit that per-address limits count: an IPv4 address, or the /64 network of an IPv6 address, because whoever has one
+/// IPv6 address usually has the whole /64.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         address @ IpAddr::V4(_) => address,
@@ -175,10 +187,10 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for FromAddress {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
-        let Some((addresses, network)) = self.counted.take() else { return };
-        let mut open = addresses.lock();
+        let Some((limits, network)) = self.counted.take() else { return };
+        let mut open = limits.lock();
         if let Some(count) = open.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
@@ -197,50 +209,51 @@ mod tests {
         const FLEET: usize = 300;
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        // None is accepted: where they do not fit, the last ones never connect.
-        let patience = Duration::from_secs(10);
-        let connect = || std::net::TcpStream::connect_timeout(&address, patience);
+        // The listener accepts none: those that do not fit into its backlog never connect.
+        let timeout = Duration::from_secs(10);
+        let connect = || std::net::TcpStream::connect_timeout(&address, timeout);
         let fleet: Vec<_> = (0..FLEET).map_while(|_| connect().ok()).collect();
         assert_eq!(fleet.len(), FLEET);
     }
 
     #[test]
-    fn the_oldest_is_shown_out_once_it_has_waited() {
-        let room = WaitingRoom::new(2);
+    fn a_connection_that_has_waited_long_enough_is_evicted() {
+        let pending = PendingConnections::new(2);
         let start = Instant::now();
-        let first = room.enter(start).expect("room");
-        let second = room.enter(start + PATIENCE / 2).expect("room");
-        assert!(room.enter(start + PATIENCE / 2).is_none(), "nobody has waited long enough");
-        let third = room.enter(start + PATIENCE).expect("the first has to go");
-        assert!(first.shown_out.is_cancelled() && !second.shown_out.is_cancelled() && !third.shown_out.is_cancelled());
+        let first = pending.admit(start).expect("there is room");
+        let second = pending.admit(start + EVICT_AFTER / 2).expect("there is room");
+        assert!(pending.admit(start + EVICT_AFTER / 2).is_none(), "none has waited long enough");
+        let third = pending.admit(start + EVICT_AFTER).expect("the first is evicted");
+        let evicted = [&first, &second, &third].map(|permit| permit.evicted.is_cancelled());
+        assert_eq!(evicted, [true, false, false]);
         drop(first);
-        assert_eq!(room.len(), 2, "a place is given back once");
+        assert_eq!(pending.len(), 2, "a place is freed once");
         drop((second, third));
-        assert!(room.is_empty());
+        assert!(pending.is_empty());
     }
 
     #[test]
-    fn an_address_has_a_limit_and_gets_its_places_back() {
-        let addresses = PerAddress::new(Some(1));
+    fn an_address_has_a_limit_and_dropped_permits_count_no_more() {
+        let addresses = AddressLimits::new(Some(1));
         let address = |text: &str| Some(text.parse().expect("an address"));
-        let one = addresses.enter(address("192.0.2.1")).expect("the first");
-        assert!(addresses.enter(address("192.0.2.1")).is_none());
-        assert!(addresses.enter(address("::ffff:192.0.2.1")).is_none(), "the same address in IPv6's clothes");
-        assert!(addresses.enter(address("192.0.2.2")).is_some());
+        let one = addresses.admit(address("192.0.2.1")).expect("the first");
+        assert!(addresses.admit(address("192.0.2.1")).is_none());
+        assert!(addresses.admit(address("::ffff:192.0.2.1")).is_none(), "the same address, written as IPv6");
+        assert!(addresses.admit(address("192.0.2.2")).is_some());
         drop(one);
-        assert!(addresses.enter(address("192.0.2.1")).is_some());
-        assert!(addresses.lock().is_empty(), "nothing is remembered of those who left");
+        assert!(addresses.admit(address("192.0.2.1")).is_some());
+        assert!(addresses.lock().is_empty(), "addresses without connections are forgotten");
     }
 
     #[test]
-    fn a_network_of_ipv6_counts_as_one_and_this_machine_not_at_all() {
-        let addresses = PerAddress::new(Some(1));
-        let enter = |text: &str| addresses.enter(Some(text.parse().expect("an address")));
-        let _one = enter("2001:db8::1").expect("the first");
-        assert!(enter("2001:db8::ffff:2").is_none());
-        assert!(enter("2001:db8:0:1::1").is_some());
-        let local: Vec<_> = (0..10).filter_map(|_| enter("127.0.0.1")).collect();
+    fn an_ipv6_network_counts_as_one_address_and_loopback_is_not_counted() {
+        let addresses = AddressLimits::new(Some(1));
+        let admit = |text: &str| addresses.admit(Some(text.parse().expect("an address")));
+        let _one = admit("2001:db8::1").expect("the first");
+        assert!(admit("2001:db8::ffff:2").is_none());
+        assert!(admit("2001:db8:0:1::1").is_some());
+        let local: Vec<_> = (0..10).filter_map(|_| admit("127.0.0.1")).collect();
         assert_eq!(local.len(), 10);
-        assert!(PerAddress::new(None).enter(Some(IpAddr::from([192, 0, 2, 1]))).is_some());
+        assert!(AddressLimits::new(None).admit(Some(IpAddr::from([192, 0, 2, 1]))).is_some());
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use weir::access::tokens::Role;
+use weir::access::tokens::TokenRole;
+use weir::client::ApiArguments;
 use weir::simulator;
-use weir::simulator::http_client::ApiArguments;
 
 /// A telemetry appliance in one process: durable MQTT ingest, event-time windows, HTTP and Prometheus.
 #[derive(Debug, Parser)]
@@ -20,17 +20,17 @@ pub struct Cli {
     pub config: Option<PathBuf>,
 
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the appliance: MQTT broker, pipeline, HTTP, and the simulator where the config has it on.
     Run,
     /// Read the configuration and print every fault in it.
     Check,
     /// Run a fleet of simulated devices against an MQTT broker.
-    Simulate(Box<simulator::Arguments>),
+    Simulate(Box<simulator::SimulateArguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
     Replay(ReplayArguments),
     /// Look into a journal, and repair it.
@@ -211,7 +211,7 @@ pub enum TokenCommand {
         name: String,
         /// What it allows: read (everything that changes nothing) or operate (savepoints and replays too).
         #[arg(long, value_parser = parse_role, value_name = "read|operate")]
-        role: Role,
+        role: TokenRole,
         /// Time after which it is worth nothing, such as 90d.
         #[arg(long, value_name = "DURATION", value_parser = simulator::parse_duration)]
         expires: Option<Duration>,
@@ -239,6 +239,6 @@ pub struct TokensFile {
     pub file: Option<PathBuf>,
 }
 
-fn parse_role(text: &str) -> Result<Role, String> {
-    Role::named(text).ok_or_else(|| "give read or operate".to_owned())
+fn parse_role(text: &str) -> Result<TokenRole, String> {
+    TokenRole::named(text).ok_or_else(|| "give read or operate".to_owned())
 }

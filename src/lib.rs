@@ -12,6 +12,8 @@ pub mod simulator;
 pub mod results;
 
 pub mod pipeline;
+
+pub mod client;
 pub mod state;
 
 pub mod access;
@@ -28,4 +30,5 @@ pub mod disk;
 pub mod core;
 
 pub mod defects;
+pub mod random;
 pub mod sync;

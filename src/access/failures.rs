@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 
-use crate::admission::{Ticket, WaitingRoom, network};
+use crate::admission::{PendingConnections, PendingPermit, network};
 use crate::sync::lock;
 use crate::telemetry::names;
 
@@ -31,21 +31,21 @@ const SUSPECT: u32 = 3;
 
 /// All addresses with failures.
 #[derive(Debug)]
-pub(super) struct Failures {
-    addresses: Mutex<Addresses>,
-    delayed: Arc<WaitingRoom>,
+pub(super) struct LoginFailures {
+    addresses: Mutex<FailingAddresses>,
+    delayed: Arc<PendingConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Addresses {
-    by_address: HashMap<IpAddr, Failed>,
+struct FailingAddresses {
+    by_address: HashMap<IpAddr, FailingAddress>,
     /// By their last failure, oldest first.
     order: BTreeMap<u64, IpAddr>,
     last_number: u64,
 }
 
 #[derive(Debug)]
-struct Failed {
+struct FailingAddress {
     count: u32,
     last: Instant,
     /// Place in the order.
@@ -57,16 +57,16 @@ struct Failed {
 
 /// What follows from a failure.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct RefusalDelay {
     /// How long its answer waits.
     pub delay: Duration,
     /// Where it is time to report: how many failures were not.
     pub report: Option<u64>,
 }
 
-impl Default for Failures {
+impl Default for LoginFailures {
     fn default() -> Self {
-        Self { addresses: Mutex::default(), delayed: WaitingRoom::new(MAX_DELAYED) }
+        Self { addresses: Mutex::default(), delayed: PendingConnections::new(MAX_DELAYED) }
     }
 }
 
@@ -75,8 +75,8 @@ fn key(address: Option<IpAddr>) -> IpAddr {
     network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
-impl Failures {
-    fn lock(&self) -> MutexGuard<'_, Addresses> {
+impl LoginFailures {
+    fn lock(&self) -> MutexGuard<'_, FailingAddresses> {
         lock(&self.addresses)
     }
 
@@ -87,14 +87,14 @@ impl Failures {
     }
 
     /// Counts a failure.
-    pub fn add(&self, address: Option<IpAddr>, now: Instant) -> Failure {
+    pub fn add(&self, address: Option<IpAddr>, now: Instant) -> RefusalDelay {
         let address = key(address);
         let mut addresses = self.lock();
         addresses.make_room(address);
         let number = addresses.last_number + 1;
         addresses.last_number = number;
-        let Addresses { by_address, order, .. } = &mut *addresses;
-        let new = || Failed { count: 0, last: now, number, reported: None, unreported: 0 };
+        let FailingAddresses { by_address, order, .. } = &mut *addresses;
+        let new = || FailingAddress { count: 0, last: now, number, reported: None, unreported: 0 };
         let failed = by_address.entry(address).or_insert_with(new);
         if failed.is_over(now) {
             failed.count = 0;
@@ -107,15 +107,15 @@ impl Failures {
         let due = failed.reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
         if due {
             failed.reported = Some(now);
-            return Failure { delay, report: Some(std::mem::take(&mut failed.unreported)) };
+            return RefusalDelay { delay, report: Some(std::mem::take(&mut failed.unreported)) };
         }
         failed.unreported += 1;
-        Failure { delay, report: None }
+        RefusalDelay { delay, report: None }
     }
 
     /// A place to wait in; `None` where there is none.
-    pub fn wait(&self, now: Instant) -> Option<Ticket> {
-        let ticket = self.delayed.enter(now);
+    pub fn wait(&self, now: Instant) -> Option<PendingPermit> {
+        let ticket = self.delayed.admit(now);
         if ticket.is_none() {
             counter!(names::LIMITS_HIT, "limit" => "mqtt_refusals_delayed").increment(1);
         }
@@ -126,7 +126,7 @@ impl Failures {
     /// reported, and how many. Called once per second.
     pub fn tidy(&self, now: Instant) -> Vec<(IpAddr, u64)> {
         let mut addresses = self.lock();
-        let Addresses { by_address, order, .. } = &mut *addresses;
+        let FailingAddresses { by_address, order, .. } = &mut *addresses;
         while let Some(oldest) = order.first_entry()
             && by_address.get(oldest.get()).is_none_or(|failed| failed.is_over(now))
         {
@@ -145,13 +145,13 @@ impl Failures {
     }
 }
 
-impl Failed {
+impl FailingAddress {
     fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) >= FORGET_AFTER
     }
 }
 
-impl Addresses {
+impl FailingAddresses {
     fn make_room(&mut self, address: IpAddr) {
         if self.by_address.len() >= MAX_ADDRESSES
             && !self.by_address.contains_key(&address)
@@ -171,13 +171,13 @@ mod tests {
         Some(text.parse().expect("an address"))
     }
 
-    fn delay_ms(failures: &Failures, from: &str, now: Instant) -> u128 {
+    fn delay_ms(failures: &LoginFailures, from: &str, now: Instant) -> u128 {
         failures.add(address(from), now).delay.as_millis()
     }
 
     #[test]
     fn the_delay_of_an_address_grows_and_is_forgotten() {
-        let (failures, start) = (Failures::default(), Instant::now());
+        let (failures, start) = (LoginFailures::default(), Instant::now());
         let delays: Vec<_> = (0..7).map(|_| delay_ms(&failures, "192.0.2.1", start)).collect();
         assert_eq!(delays, [250, 500, 1_000, 2_000, 4_000, 4_000, 4_000]);
         assert!(failures.is_suspect(address("::ffff:192.0.2.1"), start));
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let (failures, start) = (Failures::default(), Instant::now());
+        let (failures, start) = (LoginFailures::default(), Instant::now());
         delay_ms(&failures, "2001:db8::1", start);
         assert_eq!(delay_ms(&failures, "2001:db8::ffff:2", start), 500);
         assert_eq!(delay_ms(&failures, "2001:db8:0:1::1", start), 250);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn failures_are_reported_once_per_interval_with_their_number() {
-        let (failures, start) = (Failures::default(), Instant::now());
+        let (failures, start) = (LoginFailures::default(), Instant::now());
         let report = |at| failures.add(address("192.0.2.1"), at).report;
         assert_eq!((report(start), report(start), report(start)), (Some(0), None, None));
         assert_eq!(report(start + REPORT_INTERVAL), Some(2));
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_address_that_failed_longest_ago_makes_room() {
-        let (failures, start) = (Failures::default(), Instant::now());
+        let (failures, start) = (LoginFailures::default(), Instant::now());
         let nth = |n: usize| IpAddr::from(u32::try_from(n).expect("small").to_be_bytes());
         for n in 0..MAX_ADDRESSES {
             failures.add(Some(nth(n + 1)), start);

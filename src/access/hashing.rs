@@ -32,30 +32,30 @@ pub(super) struct Busy;
 
 /// Hands passwords to threads that come with the work and go without it.
 #[derive(Debug)]
-pub(super) struct Hashing {
-    shared: Arc<Shared>,
+pub(super) struct HashPool {
+    shared: Arc<HashPoolState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct HashPoolState {
     max_threads: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<HashQueue>,
     work: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct HashQueue {
     /// Of addresses without failures.
-    first: VecDeque<Job>,
+    first: VecDeque<HashJob>,
     /// Of addresses with failures.
-    second: VecDeque<Job>,
+    second: VecDeque<HashJob>,
     taken: u32,
     threads: usize,
     idle: usize,
 }
 
 #[derive(Debug)]
-struct Job {
+struct HashJob {
     hash: Secret,
     password: Password,
     answer: oneshot::Sender<Result<bool, HashError>>,
@@ -70,8 +70,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-impl Queue {
-    fn next(&mut self) -> Option<Job> {
+impl HashQueue {
+    fn next(&mut self) -> Option<HashJob> {
         self.taken = self.taken.wrapping_add(1);
         if self.taken.is_multiple_of(FAIR_SHARE) {
             self.second.pop_front().or_else(|| self.first.pop_front())
@@ -85,7 +85,7 @@ impl Queue {
     }
 }
 
-impl Hashing {
+impl HashPool {
     /// As many threads at most as there are cores, and [`MAX_THREADS`].
     pub fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -93,7 +93,7 @@ impl Hashing {
     }
 
     fn with_threads(max_threads: usize) -> Self {
-        Self { shared: Arc::new(Shared { max_threads, queue: Mutex::default(), work: Condvar::new() }) }
+        Self { shared: Arc::new(HashPoolState { max_threads, queue: Mutex::default(), work: Condvar::new() }) }
     }
 
     /// Whether this is the password. `suspect`: others go first.
@@ -102,7 +102,7 @@ impl Hashing {
     /// Too many wait, or there is no memory: the client may come again.
     pub async fn verify(&self, hash: Argon2Hash, password: Password, suspect: bool) -> Result<bool, Busy> {
         let (answer, answered) = oneshot::channel();
-        self.shared.submit(Job { hash: Secret(hash), password, answer }, suspect)?;
+        self.shared.submit(HashJob { hash: Secret(hash), password, answer }, suspect)?;
         match timeout(PATIENCE, answered).await {
             Ok(Ok(Ok(right))) => Ok(right),
             Ok(Ok(Err(HashError::Input))) => Ok(false),
@@ -116,12 +116,12 @@ impl Hashing {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl HashPoolState {
+    fn lock(&self) -> MutexGuard<'_, HashQueue> {
         lock(&self.queue)
     }
 
-    fn submit(self: &Arc<Self>, job: Job, suspect: bool) -> Result<(), Busy> {
+    fn submit(self: &Arc<Self>, job: HashJob, suspect: bool) -> Result<(), Busy> {
         let mut queue = self.lock();
         let line = if suspect { &mut queue.second } else { &mut queue.first };
         if line.len() >= MAX_WAITING {
@@ -141,7 +141,7 @@ impl Shared {
     fn spawn(self: &Arc<Self>) -> Result<(), Busy> {
         let shared = Arc::clone(self);
         let spawned = thread::Builder::new().name("argon2".into()).spawn(move || {
-            let counted = Counted(&shared);
+            let counted = ThreadCount(&shared);
             shared.work();
             // Without work it was taken out of the count before the lock was given back.
             std::mem::forget(counted);
@@ -176,7 +176,7 @@ impl Shared {
     }
 
     /// Waits for work; `None` where there was none for a while.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<HashJob> {
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.next() {
@@ -196,9 +196,9 @@ impl Shared {
 }
 
 /// Takes a thread out of the count that ends by a panic.
-struct Counted<'a>(&'a Shared);
+struct ThreadCount<'a>(&'a HashPoolState);
 
-impl Drop for Counted<'_> {
+impl Drop for ThreadCount<'_> {
     fn drop(&mut self) {
         self.0.lock().threads -= 1;
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::secret_file;
-use super::tokens::{Role, Token, TokenList, TokensError};
+use super::tokens::{ApiToken, TokenList, TokenRole, TokensError};
 use crate::clock::Clock;
-use crate::config::{Http, MetricsAccess};
+use crate::config::{HttpConfig, MetricsAccess};
 
 /// Time between two looks at the clock, which may be set, while something waits for a token to expire.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ impl HttpPolicy {
     ///
     /// # Errors
     /// It cannot be read, or has faults.
-    pub fn load(config: &Http) -> Result<Self, TokensError> {
+    pub fn load(config: &HttpConfig) -> Result<Self, TokensError> {
         Ok(Self {
             tokens: config.auth.tokens.as_deref().map(TokenList::load).transpose()?,
             anonymous: config.allows_anonymous(),
@@ -37,7 +37,7 @@ impl HttpPolicy {
     }
 
     /// What should be looked at, although weir does as it is told.
-    pub fn warnings(&self, config: &Http) -> Vec<String> {
+    pub fn warnings(&self, config: &HttpConfig) -> Vec<String> {
         let mut warnings = Vec::new();
         for (key, address) in config.exposed() {
             if self.anonymous {
@@ -69,22 +69,22 @@ impl HttpPolicy {
     ///
     /// # Errors
     /// Why it may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: Role, now_ms: i64) -> Result<Caller, Refusal> {
+    pub fn judge(&self, secret: Option<&str>, needed: TokenRole, now_ms: i64) -> Result<Caller, HttpRefusal> {
         let (Some(secret), Some(tokens)) = (secret, &self.tokens) else {
-            return if self.anonymous { Ok(Caller::default()) } else { Err(Refusal::Missing) };
+            return if self.anonymous { Ok(Caller::default()) } else { Err(HttpRefusal::Missing) };
         };
-        let token = tokens.find(secret).ok_or(Refusal::Invalid)?;
+        let token = tokens.find(secret).ok_or(HttpRefusal::Invalid)?;
         if token.is_expired(now_ms) {
-            return Err(Refusal::Expired(token.name.clone()));
+            return Err(HttpRefusal::Expired(token.name.clone()));
         }
         if token.role < needed {
-            return Err(Refusal::Scope { name: token.name.clone(), role: token.role, needed });
+            return Err(HttpRefusal::Scope { name: token.name.clone(), role: token.role, needed });
         }
         Ok(Caller { token: Some(token.clone()) })
     }
 
     /// Whether what was let in before, for `needed`, would be let in now.
-    fn still_allows(&self, caller: &Caller, needed: Role, now_ms: i64) -> bool {
+    fn still_allows(&self, caller: &Caller, needed: TokenRole, now_ms: i64) -> bool {
         match (&caller.token, &self.tokens) {
             (Some(token), Some(tokens)) => tokens.holds(token, needed) && !token.is_expired(now_ms),
             (Some(_), None) | (None, _) => self.anonymous,
@@ -95,7 +95,7 @@ impl HttpPolicy {
 /// Who sent a request that may be served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    token: Option<Token>,
+    token: Option<ApiToken>,
 }
 
 impl Caller {
@@ -107,7 +107,7 @@ impl Caller {
 
 /// Why a request is not served. Displays as a sentence for its sender, without the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum HttpRefusal {
     /// It has no token.
     #[error("this needs a token: send \"Authorization: Bearer TOKEN\" with one that `weir token add` made")]
     Missing,
@@ -126,39 +126,39 @@ pub enum Refusal {
         /// The token's name.
         name: Arc<str>,
         /// Its role.
-        role: Role,
+        role: TokenRole,
         /// The role that allows it.
-        needed: Role,
+        needed: TokenRole,
     },
 }
 
-impl Refusal {
+impl HttpRefusal {
     /// Label in metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Refusal::Missing => "missing",
-            Refusal::Repeated => "repeated",
-            Refusal::Invalid => "invalid",
-            Refusal::Expired(_) => "expired",
-            Refusal::Scope { .. } => "scope",
+            HttpRefusal::Missing => "missing",
+            HttpRefusal::Repeated => "repeated",
+            HttpRefusal::Invalid => "invalid",
+            HttpRefusal::Expired(_) => "expired",
+            HttpRefusal::Scope { .. } => "scope",
         }
     }
 
     /// The name of the token, where it is known.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Refusal::Expired(name) | Refusal::Scope { name, .. } => Some(name),
-            Refusal::Missing | Refusal::Repeated | Refusal::Invalid => None,
+            HttpRefusal::Expired(name) | HttpRefusal::Scope { name, .. } => Some(name),
+            HttpRefusal::Missing | HttpRefusal::Repeated | HttpRefusal::Invalid => None,
         }
     }
 
     /// The error code of RFC 6750 section 3.1; none where no token was sent.
     pub fn code(&self) -> Option<&'static str> {
         match self {
-            Refusal::Missing => None,
-            Refusal::Repeated => Some("invalid_request"),
-            Refusal::Invalid | Refusal::Expired(_) => Some("invalid_token"),
-            Refusal::Scope { .. } => Some("insufficient_scope"),
+            HttpRefusal::Missing => None,
+            HttpRefusal::Repeated => Some("invalid_request"),
+            HttpRefusal::Invalid | HttpRefusal::Expired(_) => Some("invalid_token"),
+            HttpRefusal::Scope { .. } => Some("insufficient_scope"),
         }
     }
 }
@@ -206,7 +206,7 @@ impl HttpAccess {
     ///
     /// # Errors
     /// Why the request may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: Role) -> Result<Caller, Refusal> {
+    pub fn judge(&self, secret: Option<&str>, needed: TokenRole) -> Result<Caller, HttpRefusal> {
         self.policy().judge(secret, needed, self.clock.now_ms())
     }
 
@@ -222,7 +222,7 @@ impl HttpAccess {
 
     /// Returns when `caller` may no longer do what needs `needed`: its token was removed, lost the role or expired, or
     /// tokens are asked for now. For what stays open.
-    pub async fn ended(self: Arc<Self>, caller: Caller, needed: Role) {
+    pub async fn ended(self: Arc<Self>, caller: Caller, needed: TokenRole) {
         let mut policies = self.policy.subscribe();
         loop {
             let now_ms = self.clock.now_ms();

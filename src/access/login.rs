@@ -9,16 +9,16 @@ use metrics::counter;
 use super::hashing::Busy;
 use super::password::{Password, StoredPassword};
 use super::policy::{Policy, Proof};
-use super::refusals::Verdict;
+use super::refusals::ReportDecision;
 use super::users::User;
 use super::{Access, Identity, Login};
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
 use crate::tls::CertificateId;
 
 /// What a client says about itself.
 #[derive(Debug, Clone, Default)]
-pub struct Credentials<'a> {
+pub struct ClientCredentials<'a> {
     /// For the audit log.
     pub client_id: &'a str,
     /// The user that its certificate stands for; the listener has verified the certificate.
@@ -35,7 +35,7 @@ pub struct Credentials<'a> {
 
 /// Why a client is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum LoginError {
     /// Unknown user, wrong password, no password, or another user than the certificate's.
     #[error("bad user name or password")]
     BadCredentials,
@@ -47,20 +47,20 @@ pub enum Denied {
     Busy,
 }
 
-impl Denied {
+impl LoginError {
     /// Label in metrics and audit events.
     pub fn label(self) -> &'static str {
         match self {
-            Denied::BadCredentials => "bad_credentials",
-            Denied::NotAuthorized => "not_authorized",
-            Denied::Busy => "server_busy",
+            LoginError::BadCredentials => "bad_credentials",
+            LoginError::NotAuthorized => "not_authorized",
+            LoginError::Busy => "server_busy",
         }
     }
 }
 
-impl From<Busy> for Denied {
+impl From<Busy> for LoginError {
     fn from(Busy: Busy) -> Self {
-        Denied::Busy
+        LoginError::Busy
     }
 }
 
@@ -70,15 +70,15 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not let in.
-    pub async fn log_in(&self, credentials: &Credentials<'_>) -> Result<Login, Denied> {
+    pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
         let denied = match self.judge(credentials).await {
             Ok(login) => return Ok(login),
             Err(denied) => denied,
         };
         let now = Instant::now();
         // weir's own shortage is no fault of the client.
-        if denied == Denied::Busy {
-            audit::record(Kind::MqttRefused, &credentials.who(), "", denied.label());
+        if denied == LoginError::Busy {
+            audit::record(AuditEvent::MqttRefused, &credentials.who(), "", denied.label());
             return Err(denied);
         }
         let failure = self.failures.add(credentials.address, now);
@@ -87,35 +87,35 @@ impl Access {
                 0 => denied.label().to_owned(),
                 repeated => format!("{}; {}", denied.label(), repeated_text(repeated)),
             };
-            audit::record(Kind::MqttRefused, &credentials.who(), "", &detail);
+            audit::record(AuditEvent::MqttRefused, &credentials.who(), "", &detail);
         }
         if let Some(ticket) = self.failures.wait(now) {
             // Where another needs the place, the answer comes early.
-            let _ = tokio::time::timeout(failure.delay, ticket.shown_out()).await;
+            let _ = tokio::time::timeout(failure.delay, ticket.evicted()).await;
         }
         Err(denied)
     }
 
-    async fn judge(&self, credentials: &Credentials<'_>) -> Result<Login, Denied> {
+    async fn judge(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
         // Before the policy: where it is replaced in between, the login only seems older than it is.
         let version = self.version();
         let policy = self.policy();
         let (identity, proof) = match (credentials.certificate_user, credentials.user, credentials.password) {
-            (_, None, Some(_)) => return Err(Denied::BadCredentials),
-            (Some(certified), Some(user), _) if **certified != *user => return Err(Denied::BadCredentials),
+            (_, None, Some(_)) => return Err(LoginError::BadCredentials),
+            (Some(certified), Some(user), _) if **certified != *user => return Err(LoginError::BadCredentials),
             (Some(certified), ..) => {
                 let proof = Proof::Certificate(credentials.certificate);
                 let identity = Identity { user: Some(Arc::clone(certified)), ..Identity::default() };
                 // The list may have come after the handshake.
-                (policy.renew(&identity, &proof).ok_or(Denied::NotAuthorized)?, proof)
+                (policy.renew(&identity, &proof).ok_or(LoginError::NotAuthorized)?, proof)
             }
             (None, Some(user), password) if policy.users.is_some() => {
-                let password = password.ok_or(Denied::BadCredentials)?;
+                let password = password.ok_or(LoginError::BadCredentials)?;
                 self.check(&policy, user, password, credentials.address).await?
             }
             // There is nothing to check a user name against, so it is not believed.
-            (None, Some(_), _) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
-            (None, None, None) => (policy.anonymous().ok_or(Denied::NotAuthorized)?, Proof::None),
+            (None, Some(_), _) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
+            (None, None, None) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
         };
         Ok(Login { identity, proof, address: credentials.address, version })
     }
@@ -126,12 +126,12 @@ impl Access {
         user: &str,
         password: &Password,
         address: Option<IpAddr>,
-    ) -> Result<(Identity, Proof), Denied> {
+    ) -> Result<(Identity, Proof), LoginError> {
         let known = policy.users.as_ref().and_then(|users| users.get(user));
         if !self.is_right(policy, user, known.map(|(_, known)| known), password, address).await? {
-            return Err(Denied::BadCredentials);
+            return Err(LoginError::BadCredentials);
         }
-        let (name, User { roles, password, .. }) = known.ok_or(Denied::BadCredentials)?;
+        let (name, User { roles, password, .. }) = known.ok_or(LoginError::BadCredentials)?;
         let identity = Identity { user: Some(Arc::clone(name)), roles: Arc::clone(roles) };
         Ok((identity, Proof::Password(password.clone())))
     }
@@ -174,11 +174,11 @@ impl Access {
 
     /// Writes the refusal of a client that did not get as far as [`Access::log_in`] to the audit log: once a minute for
     /// each address and reason. `reason` is its label in metrics, `explanation` what more is known or nothing.
-    pub fn note_refusal(&self, who: &Who<'_>, reason: &'static str, explanation: &str) {
+    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
         let repeated = match self.refusals.note(who.address, reason, Instant::now()) {
-            Verdict::Tell(repeated) => repeated,
-            Verdict::Later => return,
-            Verdict::Full => return audit::suppress(Kind::MqttRefused),
+            ReportDecision::Tell(repeated) => repeated,
+            ReportDecision::Later => return,
+            ReportDecision::Full => return audit::suppress(AuditEvent::MqttRefused),
         };
         let mut detail = reason.to_owned();
         if !explanation.is_empty() {
@@ -187,7 +187,7 @@ impl Access {
         if repeated > 0 {
             detail = format!("{detail}; {}", repeated_text(repeated));
         }
-        audit::record(Kind::MqttRefused, who, "", &detail);
+        audit::record(AuditEvent::MqttRefused, who, "", &detail);
     }
 
     /// Sets the gauges, forgets what is over and reports what was left over; called once per second.
@@ -196,17 +196,22 @@ impl Access {
         let now = Instant::now();
         let failures = self.failures.tidy(now).into_iter().map(|(address, repeated)| (address, "", repeated));
         for (address, reason, repeated) in failures.chain(self.refusals.tidy(now)) {
-            let who = Who { address: Some(address), ..Who::default() };
+            let who = AuditActor { address: Some(address), ..AuditActor::default() };
             let separator = if reason.is_empty() { "" } else { "; " };
-            audit::record(Kind::MqttRefused, &who, "", &format!("{reason}{separator}{}", repeated_text(repeated)));
+            audit::record(
+                AuditEvent::MqttRefused,
+                &who,
+                "",
+                &format!("{reason}{separator}{}", repeated_text(repeated)),
+            );
         }
     }
 }
 
-impl Credentials<'_> {
-    fn who(&self) -> Who<'_> {
+impl ClientCredentials<'_> {
+    fn who(&self) -> AuditActor<'_> {
         let user = self.user.or(self.certificate_user.map(|user| &**user));
-        Who { client_id: Some(self.client_id), user, address: self.address }
+        AuditActor { client_id: Some(self.client_id), user, address: self.address }
     }
 }
 

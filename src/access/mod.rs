@@ -18,17 +18,17 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use failures::Failures;
-use hashing::Hashing;
-use refusals::Refusals;
-use remembered::Remembered;
+use failures::LoginFailures;
+use hashing::HashPool;
+use refusals::EarlyRefusals;
+use remembered::PasswordCache;
 
 use crate::sync;
-use crate::tls::Revoked;
+use crate::tls::RevokedCertificates;
 
 pub use acl::{Acl, Permissions};
 pub use identity::Identity;
-pub use login::{Credentials, Denied};
+pub use login::{ClientCredentials, LoginError};
 pub use password::{Argon2Hash, GeneratedHash, HashError, Password, StoredPassword};
 pub use policy::{ANONYMOUS_ROLE, Policy, Proof};
 pub use users::{DEFAULT_ROLE, MAX_USER_BYTES, ROLE_FORM, USER_FORM, User, Users, is_role, is_user, split_line};
@@ -51,10 +51,10 @@ pub struct Login {
 pub struct Access {
     policy: RwLock<Arc<Policy>>,
     version: AtomicU64,
-    hashing: Hashing,
-    remembered: Remembered,
-    failures: Failures,
-    refusals: Refusals,
+    hashing: HashPool,
+    remembered: PasswordCache,
+    failures: LoginFailures,
+    refusals: EarlyRefusals,
 }
 
 impl Access {
@@ -63,10 +63,10 @@ impl Access {
         Self {
             policy: RwLock::new(Arc::new(policy)),
             version: AtomicU64::new(1),
-            hashing: Hashing::new(),
-            remembered: Remembered::new(),
-            failures: Failures::default(),
-            refusals: Refusals::default(),
+            hashing: HashPool::new(),
+            remembered: PasswordCache::new(),
+            failures: LoginFailures::default(),
+            refusals: EarlyRefusals::default(),
         }
     }
 
@@ -89,7 +89,7 @@ impl Access {
     }
 
     /// From now on these certificates are revoked, and no others. Open connections are for the caller to judge anew.
-    pub fn revoke(&self, revoked: Revoked) {
+    pub fn revoke(&self, revoked: RevokedCertificates) {
         self.change(|current| Policy { revoked, ..current.clone() });
     }
 

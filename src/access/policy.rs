@@ -8,8 +8,8 @@ use super::identity::Identity;
 use super::password::StoredPassword;
 use super::secret_file;
 use super::users::{Users, default_roles};
-use crate::config::{Config, ConfigErrors, Fault, OnDeniedPublish, Origin, Problem};
-use crate::tls::{CertificateId, Revoked};
+use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish};
+use crate::tls::{CertificateId, RevokedCertificates};
 
 /// The role of clients without credentials.
 pub const ANONYMOUS_ROLE: &str = "anonymous";
@@ -38,7 +38,7 @@ pub struct Policy {
     /// What becomes of a denied publish of a 3.1.1 client.
     pub on_denied_publish: OnDeniedPublish,
     /// Client certificates that are no longer taken. [`super::Access`] keeps them: they come with the listener's files.
-    pub revoked: Revoked,
+    pub revoked: RevokedCertificates,
     /// What a person should look at, such as a file that everybody may read.
     pub warnings: Vec<String>,
 }
@@ -130,7 +130,7 @@ impl Policy {
 }
 
 /// A role that nothing says anything about allows nothing: that is never meant.
-fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<Fault> {
+fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<ConfigFault> {
     let expected = || {
         let names: Vec<&str> = acl.role_names().collect();
         format!("a role of the ACL file or a built-in one: {}", names.join(", "))
@@ -138,24 +138,25 @@ fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (name, user) in users.iter() {
         for role in user.roles.iter().filter(|role| !acl.has_role(role)) {
-            let problem = Problem::new(format!("user {name:?} has the role {role:?}, which there is not"), expected());
-            let origin = Origin::Line(path.display().to_string(), user.line);
-            faults.push(Fault { origin, key: String::new(), problem });
+            let problem =
+                ConfigProblem::new(format!("user {name:?} has the role {role:?}, which there is not"), expected());
+            let origin = ConfigOrigin::Line(path.display().to_string(), user.line);
+            faults.push(ConfigFault { origin, key: String::new(), problem });
         }
     }
     faults.sort_by(|a, b| a.origin.cmp(&b.origin));
     faults
 }
 
-fn load_users(path: &Path) -> Result<Users, Vec<Fault>> {
+fn load_users(path: &Path) -> Result<Users, Vec<ConfigFault>> {
     let name = path.display().to_string();
     match secret_file::read(path) {
         Ok(text) => Users::parse(&name, &text),
         Err(error) => {
             let wrong = format!("the users file cannot be read: {error}");
             let problem =
-                Problem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
-            Err(vec![Fault { origin: Origin::File(name), key: String::new(), problem }])
+                ConfigProblem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
+            Err(vec![ConfigFault { origin: ConfigOrigin::File(name), key: String::new(), problem }])
         }
     }
 }
@@ -165,7 +166,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::{Access, Credentials, Denied};
+    use super::super::{Access, ClientCredentials, LoginError};
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -218,7 +219,7 @@ mod tests {
         check_renewed(&access.policy(), Some("ada"), &revoked, None);
         check_renewed(&access.policy(), Some("ada"), &Proof::Certificate(Some(other)), Some(&["a"]));
         assert_eq!(roles(access.policy().identity_of(&"pump".into(), &revoked).as_ref()), Some(vec!["device".into()]));
-        access.revoke(Revoked::default());
+        access.revoke(RevokedCertificates::default());
         check_renewed(&access.policy(), Some("ada"), &revoked, Some(&["a"]));
     }
 
@@ -227,12 +228,15 @@ mod tests {
         let shown = CertificateId::new(b"issuer", b"1");
         let access = Access::new(policy("", false));
         let user: Arc<str> = "pump".into();
-        let credentials =
-            Credentials { certificate_user: Some(&user), certificate: Some(shown), ..Credentials::default() };
+        let credentials = ClientCredentials {
+            certificate_user: Some(&user),
+            certificate: Some(shown),
+            ..ClientCredentials::default()
+        };
         let login = access.log_in(&credentials).await.expect("it is not revoked");
         assert_eq!(login.proof, Proof::Certificate(Some(shown)));
         access.revoke([shown].into_iter().collect());
-        assert_eq!(access.log_in(&credentials).await, Err(Denied::NotAuthorized));
+        assert_eq!(access.log_in(&credentials).await, Err(LoginError::NotAuthorized));
     }
 
     #[test]
@@ -243,7 +247,7 @@ mod tests {
         (config.mqtt.auth.users, config.mqtt.auth.acl) = (Some(users.clone()), Some(acl.clone()));
         fs::write(&users, format!("ada:bridge:{HASH}\nbob:x,y:{HASH}\neve:x:{HASH}\n")).expect("a file");
         let load = || Policy::load(&config).map_err(|ConfigErrors(faults)| faults);
-        let places = |faults: Vec<Fault>| faults.iter().map(|fault| fault.origin.to_string()).collect::<Vec<_>>();
+        let places = |faults: Vec<ConfigFault>| faults.iter().map(|fault| fault.origin.to_string()).collect::<Vec<_>>();
         let named = |name: &std::path::Path, line| format!("{}:{line}", name.display());
         fs::write(&acl, "[roles.x]\n").expect("a file");
         let faults = load().expect_err("no role y");

@@ -15,10 +15,10 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was refused within the last minute.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<HashMap<(IpAddr, &'static str), Told>>);
+pub(super) struct EarlyRefusals(Mutex<HashMap<(IpAddr, &'static str), ReportedRefusal>>);
 
 #[derive(Debug)]
-struct Told {
+struct ReportedRefusal {
     at: Instant,
     /// Refusals since then.
     untold: u64,
@@ -26,7 +26,7 @@ struct Told {
 
 /// What becomes of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ReportDecision {
     /// It is told, with the number of those before it that were not.
     Tell(u64),
     /// It is counted among those that are told later.
@@ -35,25 +35,25 @@ pub(super) enum Verdict {
     Full,
 }
 
-impl Refusals {
+impl EarlyRefusals {
     /// Notes a refusal. Streams without an address count as one.
-    pub fn note(&self, address: Option<IpAddr>, reason: &'static str, now: Instant) -> Verdict {
+    pub fn note(&self, address: Option<IpAddr>, reason: &'static str, now: Instant) -> ReportDecision {
         let address = network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         let mut remembered = lock(&self.0);
         let is_full = remembered.len() >= MAX_REMEMBERED;
         match remembered.get_mut(&(address, reason)) {
             Some(told) if now.saturating_duration_since(told.at) < INTERVAL => {
                 told.untold += 1;
-                Verdict::Later
+                ReportDecision::Later
             }
             Some(told) => {
                 told.at = now;
-                Verdict::Tell(std::mem::take(&mut told.untold))
+                ReportDecision::Tell(std::mem::take(&mut told.untold))
             }
-            None if is_full => Verdict::Full,
+            None if is_full => ReportDecision::Full,
             None => {
-                remembered.insert((address, reason), Told { at: now, untold: 0 });
-                Verdict::Tell(0)
+                remembered.insert((address, reason), ReportedRefusal { at: now, untold: 0 });
+                ReportDecision::Tell(0)
             }
         }
     }
@@ -87,21 +87,21 @@ mod tests {
 
     #[test]
     fn one_of_an_address_and_reason_is_told_and_the_others_are_counted() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
+        let (refusals, start) = (EarlyRefusals::default(), Instant::now());
         let note = |from, reason, at| refusals.note(address(from), reason, at);
-        assert_eq!(note("192.0.2.1", "malformed", start), Verdict::Tell(0));
+        assert_eq!(note("192.0.2.1", "malformed", start), ReportDecision::Tell(0));
         for _ in 0..5_000 {
-            assert_eq!(note("::ffff:192.0.2.1", "malformed", start), Verdict::Later);
+            assert_eq!(note("::ffff:192.0.2.1", "malformed", start), ReportDecision::Later);
         }
-        assert_eq!(note("192.0.2.1", "connect_timeout", start), Verdict::Tell(0), "another reason");
-        assert_eq!(note("192.0.2.2", "malformed", start), Verdict::Tell(0), "another address");
-        assert_eq!(refusals.note(None, "malformed", start), Verdict::Tell(0));
-        assert_eq!(note("192.0.2.1", "malformed", start + INTERVAL), Verdict::Tell(5_000));
+        assert_eq!(note("192.0.2.1", "connect_timeout", start), ReportDecision::Tell(0), "another reason");
+        assert_eq!(note("192.0.2.2", "malformed", start), ReportDecision::Tell(0), "another address");
+        assert_eq!(refusals.note(None, "malformed", start), ReportDecision::Tell(0));
+        assert_eq!(note("192.0.2.1", "malformed", start + INTERVAL), ReportDecision::Tell(5_000));
     }
 
     #[test]
     fn what_is_left_over_is_told_and_the_rest_forgotten() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
+        let (refusals, start) = (EarlyRefusals::default(), Instant::now());
         for (from, times) in [("192.0.2.1", 3), ("192.0.2.2", 1)] {
             for _ in 0..times {
                 refusals.note(address(from), "malformed", start);
@@ -110,21 +110,21 @@ mod tests {
         assert_eq!(refusals.tidy(start), []);
         let left = [(address("192.0.2.1").expect("one"), "malformed", 2)];
         assert_eq!(refusals.tidy(start + INTERVAL), left);
-        assert_eq!(refusals.note(address("192.0.2.2"), "malformed", start + INTERVAL), Verdict::Tell(0));
+        assert_eq!(refusals.note(address("192.0.2.2"), "malformed", start + INTERVAL), ReportDecision::Tell(0));
         assert_eq!(refusals.tidy(start + INTERVAL * 2), []);
         assert!(refusals.0.lock().expect("no panic").is_empty());
     }
 
     #[test]
     fn what_is_remembered_has_a_bound() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
+        let (refusals, start) = (EarlyRefusals::default(), Instant::now());
         let nth = |n: usize| Some(IpAddr::from(u32::try_from(n).expect("small").to_be_bytes()));
         for n in 0..MAX_REMEMBERED {
-            assert_eq!(refusals.note(nth(n), "malformed", start), Verdict::Tell(0));
+            assert_eq!(refusals.note(nth(n), "malformed", start), ReportDecision::Tell(0));
         }
-        assert_eq!(refusals.note(nth(MAX_REMEMBERED), "malformed", start), Verdict::Full);
-        assert_eq!(refusals.note(nth(0), "malformed", start), Verdict::Later, "a known one is counted still");
+        assert_eq!(refusals.note(nth(MAX_REMEMBERED), "malformed", start), ReportDecision::Full);
+        assert_eq!(refusals.note(nth(0), "malformed", start), ReportDecision::Later, "a known one is counted still");
         refusals.tidy(start + INTERVAL);
-        assert_eq!(refusals.note(nth(MAX_REMEMBERED), "malformed", start + INTERVAL), Verdict::Tell(0));
+        assert_eq!(refusals.note(nth(MAX_REMEMBERED), "malformed", start + INTERVAL), ReportDecision::Tell(0));
     }
 }

@@ -13,56 +13,56 @@ use crate::sync::lock;
 const MAX_WRONG: usize = 4_096;
 
 /// Recognises user, password and stored hash together, under a key that only this process has and never shows.
-pub(super) type Tag = [u8; 32];
+pub(super) type PasswordTag = [u8; 32];
 
 /// What earlier checks found.
-pub(super) struct Remembered {
+pub(super) struct PasswordCache {
     /// `None`: the system gave no random bytes, and nothing is remembered.
     key: Option<hmac::Key>,
-    found: Mutex<Found>,
+    found: Mutex<CachedResults>,
 }
 
 #[derive(Default)]
-struct Found {
+struct CachedResults {
     /// One at most for each user of the file.
-    right: HashMap<Box<str>, Tag>,
-    wrong: HashSet<Tag>,
+    right: HashMap<Box<str>, PasswordTag>,
+    wrong: HashSet<PasswordTag>,
     /// Those of `wrong`, oldest first.
-    order: VecDeque<Tag>,
+    order: VecDeque<PasswordTag>,
 }
 
-impl std::fmt::Debug for Remembered {
+impl std::fmt::Debug for PasswordCache {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Remembered").finish_non_exhaustive()
     }
 }
 
-impl Remembered {
+impl PasswordCache {
     /// Begins with nothing.
     pub fn new() -> Self {
         let key = random::<32>().ok().map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes));
         Self { key, found: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Found> {
+    fn lock(&self) -> MutexGuard<'_, CachedResults> {
         lock(&self.found)
     }
 
     /// The tag of a password; `stored`: `None` where there is no such user.
-    pub fn tag(&self, user: &str, password: &Password, stored: Option<&StoredPassword>) -> Option<Tag> {
+    pub fn tag(&self, user: &str, password: &Password, stored: Option<&StoredPassword>) -> Option<PasswordTag> {
         let stored = stored.map(StoredPassword::to_text).unwrap_or_default();
         let mut context = hmac::Context::with_key(self.key.as_ref()?);
         for part in [user.as_bytes(), password.as_bytes(), stored.as_bytes()] {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         }
-        let mut tag = Tag::default();
+        let mut tag = PasswordTag::default();
         tag.copy_from_slice(context.sign().as_ref());
         Some(tag)
     }
 
     /// What an earlier check of the same found.
-    pub fn find(&self, user: &str, tag: &Tag) -> Option<bool> {
+    pub fn find(&self, user: &str, tag: &PasswordTag) -> Option<bool> {
         let found = self.lock();
         if found.right.get(user).is_some_and(|known| equal(known, tag)) {
             return Some(true);
@@ -71,7 +71,7 @@ impl Remembered {
     }
 
     /// Remembers what a check found.
-    pub fn keep(&self, user: &str, tag: Tag, right: bool) {
+    pub fn keep(&self, user: &str, tag: PasswordTag, right: bool) {
         let mut found = self.lock();
         if right {
             found.right.insert(user.into(), tag);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_the_same_user_password_and_hash_are_recognised() {
-        let remembered = Remembered::new();
+        let remembered = PasswordCache::new();
         let (pump, password) = ("pump", Password::new(b"secret"));
         let tag = remembered.tag(pump, &password, Some(&stored("secret"))).expect("a key");
         assert_eq!(remembered.find(pump, &tag), None);
@@ -122,13 +122,13 @@ mod tests {
 
     #[test]
     fn keys_differ_from_process_to_process() {
-        let tag = || Remembered::new().tag("u", &Password::new(b"p"), None);
+        let tag = || PasswordCache::new().tag("u", &Password::new(b"p"), None);
         assert_ne!(tag(), tag());
     }
 
     #[test]
     fn the_oldest_wrong_passwords_are_forgotten_and_no_right_one() {
-        let remembered = Remembered::new();
+        let remembered = PasswordCache::new();
         let tag = |n: usize| remembered.tag("u", &Password::new(n.to_string().as_bytes()), None).expect("a key");
         remembered.keep("u", tag(0), true);
         for n in 1..=MAX_WRONG + 1 {

@@ -50,12 +50,12 @@ pub fn open_to_all(path: &Path) -> Option<String> {
 /// A file that is being changed. Another command that wants to change a file of the same directory waits until this is
 /// dropped.
 #[derive(Debug)]
-pub struct Changing {
+pub struct SecretFileEdit {
     path: PathBuf,
     directory: File,
 }
 
-impl Changing {
+impl SecretFileEdit {
     /// Locks `path`, which need not exist, for changing. A link is followed: what it points to will be replaced.
     ///
     /// # Errors
@@ -135,14 +135,14 @@ mod tests {
     }
 
     fn replace(path: &Path, text: &str) {
-        Changing::lock(path).unwrap().replace(text).unwrap();
+        SecretFileEdit::lock(path).unwrap().replace(text).unwrap();
     }
 
     #[test]
     fn a_new_file_is_for_its_owner_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
-        assert_eq!(Changing::lock(&path).unwrap().read().unwrap(), None);
+        assert_eq!(SecretFileEdit::lock(&path).unwrap().read().unwrap(), None);
         replace(&path, "one\n");
         assert_eq!((read(&path).unwrap().as_str(), mode(&path)), ("one\n", 0o600));
         assert_eq!(open_to_all(&path), None);
@@ -190,7 +190,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         let add = |name: usize| {
-            let changing = Changing::lock(&path).unwrap();
+            let changing = SecretFileEdit::lock(&path).unwrap();
             let before = changing.read().unwrap().unwrap_or_default();
             changing.replace(&format!("{before}{name}\n")).unwrap();
         };
@@ -212,6 +212,6 @@ mod tests {
         fs::write(&path, b"secret\xff").unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("users: byte 6 is not UTF-8") && !error.contains("secret"), "{error}");
-        assert!(Changing::lock(&directory.path().join("nowhere/users")).is_err());
+        assert!(SecretFileEdit::lock(&directory.path().join("nowhere/users")).is_err());
     }
 }

@@ -27,52 +27,52 @@ const FORM: &str = "NAME:ROLE:SHA256 or NAME:ROLE:SHA256:EXPIRY as `weir token a
 
 /// What a token allows. Each includes what is before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum TokenRole {
     /// To look: everything that changes nothing.
     Read,
     /// To have weir do something: take savepoints, replay errors.
     Operate,
 }
 
-impl Role {
+impl TokenRole {
     /// Its name in the file and in answers.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Read => "read",
-            Role::Operate => "operate",
+            TokenRole::Read => "read",
+            TokenRole::Operate => "operate",
         }
     }
 
     /// The role of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Role::Read, Role::Operate].into_iter().find(|role| role.name() == name)
+        [TokenRole::Read, TokenRole::Operate].into_iter().find(|role| role.name() == name)
     }
 }
 
 /// One token. Of its secret only the digest is known, which is not shown either.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct ApiToken {
     /// Who it was given to.
     pub name: Arc<str>,
     /// What it allows.
-    pub role: Role,
+    pub role: TokenRole,
     /// Unix milliseconds from which on it is worth nothing; `None`: it does not expire.
     pub expires_ms: Option<i64>,
     sha256: [u8; DIGEST_BYTES],
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ApiToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
     }
 }
 
-impl Token {
+impl ApiToken {
     /// A new token, and its secret, which is nowhere else.
     ///
     /// # Errors
     /// The name cannot be one, or the system has no randomness.
-    pub fn create(name: &str, role: Role, expires_ms: Option<i64>) -> Result<(Self, String), String> {
+    pub fn create(name: &str, role: TokenRole, expires_ms: Option<i64>) -> Result<(Self, String), String> {
         if !is_name(name) {
             return Err(format!("{name:?} cannot be the name of a token; expected {NAME_FORM}"));
         }
@@ -115,7 +115,7 @@ impl Token {
         if !is_name(name) {
             return Err(format!("the first field is not a name; expected {NAME_FORM}"));
         }
-        let role = Role::named(role).ok_or("the second field is not a role; expected read or operate")?;
+        let role = TokenRole::named(role).ok_or("the second field is not a role; expected read or operate")?;
         let sha256 = from_hex(digest).ok_or("the third field is not a SHA-256; expected 64 hexadecimal digits")?;
         let expires_ms = match fields.next() {
             None => None,
@@ -162,7 +162,7 @@ pub struct TokensError(pub Vec<String>);
 
 /// The tokens of one file, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TokenList(Vec<Token>);
+pub struct TokenList(Vec<ApiToken>);
 
 impl TokenList {
     /// Reads a tokens file.
@@ -177,9 +177,9 @@ impl TokenList {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, TokensError> {
-        let (mut tokens, mut faults) = (Vec::<Token>::new(), Vec::new());
+        let (mut tokens, mut faults) = (Vec::<ApiToken>::new(), Vec::new());
         for (index, line) in text.lines().enumerate().filter(|(_, line)| is_entry(line)) {
-            let read = Token::read(line.trim()).and_then(|token| {
+            let read = ApiToken::read(line.trim()).and_then(|token| {
                 let same = tokens.iter().find(|one| one.name == token.name || one.sha256 == token.sha256);
                 match same {
                     Some(one) if one.name == token.name => Err(format!("there is a token {} above", one.name)),
@@ -197,12 +197,12 @@ impl TokenList {
     }
 
     /// All of them.
-    pub fn tokens(&self) -> &[Token] {
+    pub fn tokens(&self) -> &[ApiToken] {
         &self.0
     }
 
     /// The token of that secret, expired or not. How long it takes says nothing of how near a guess is.
-    pub fn find(&self, secret: &str) -> Option<&Token> {
+    pub fn find(&self, secret: &str) -> Option<&ApiToken> {
         let presented = sha256(secret);
         let mut found = None;
         for token in &self.0 {
@@ -214,7 +214,7 @@ impl TokenList {
     }
 
     /// Whether this very token, with the same secret and at least this role, is still one of them.
-    pub fn holds(&self, token: &Token, role: Role) -> bool {
+    pub fn holds(&self, token: &ApiToken, role: TokenRole) -> bool {
         self.0.iter().any(|one| one.name == token.name && one.sha256 == token.sha256 && one.role >= role)
     }
 }
@@ -255,8 +255,8 @@ pub enum ChangeError {
 ///
 /// # Errors
 /// The file has faults or cannot be written, or has a token of that name.
-pub fn add(path: &Path, token: &Token) -> Result<(), ChangeError> {
-    let changing = secret_file::Changing::lock(path)?;
+pub fn add(path: &Path, token: &ApiToken) -> Result<(), ChangeError> {
+    let changing = secret_file::SecretFileEdit::lock(path)?;
     let mut text = changing.read()?.unwrap_or_else(|| format!("# Tokens of weir's HTTP API: {FORM}.\n"));
     if TokenList::parse(path, &text)?.tokens().iter().any(|one| one.name == token.name) {
         return Err(ChangeError::Exists { name: token.name.to_string(), path: path.to_owned() });
@@ -276,7 +276,7 @@ pub fn add(path: &Path, token: &Token) -> Result<(), ChangeError> {
 /// # Errors
 /// The file has faults or cannot be written, or has no such token.
 pub fn remove(path: &Path, name: &str) -> Result<(), ChangeError> {
-    let changing = secret_file::Changing::lock(path)?;
+    let changing = secret_file::SecretFileEdit::lock(path)?;
     let unknown = || ChangeError::Unknown { name: name.to_owned(), path: path.to_owned() };
     let text = changing.read()?.ok_or_else(unknown)?;
     if !TokenList::parse(path, &text)?.tokens().iter().any(|one| &*one.name == name) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::password::{Argon2Hash, StoredPassword};
-use crate::config::{Fault, Origin, Problem};
+use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
 
 /// Longest user name in bytes: a device id is no longer.
 pub const MAX_USER_BYTES: usize = 128;
@@ -63,13 +63,17 @@ impl Users {
     ///
     /// # Errors
     /// Everything that is wrong with it; nothing quotes a hash.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Fault>> {
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
         let mut users = Self::default();
         let mut faults = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let at = index + 1;
             if let Some(problem) = users.add(line, at).err() {
-                faults.push(Fault { origin: Origin::Line(file_name.to_owned(), at), key: String::new(), problem });
+                faults.push(ConfigFault {
+                    origin: ConfigOrigin::Line(file_name.to_owned(), at),
+                    key: String::new(),
+                    problem,
+                });
             }
         }
         if !faults.is_empty() {
@@ -88,32 +92,33 @@ impl Users {
         self.decoy.as_ref()
     }
 
-    fn add(&mut self, line: &str, at: usize) -> Result<(), Problem> {
+    fn add(&mut self, line: &str, at: usize) -> Result<(), ConfigProblem> {
         let Some((name, rest)) = split_line(line) else {
             if is_comment(line) {
                 return Ok(());
             }
-            return Err(Problem::new("this is no user", "NAME:ROLES:HASH, as weir passwd writes it"));
+            return Err(ConfigProblem::new("this is no user", "NAME:ROLES:HASH, as weir passwd writes it"));
         };
         if !is_user(name) {
-            return Err(Problem::new(format!("{name:?} cannot be a user name"), USER_FORM));
+            return Err(ConfigProblem::new(format!("{name:?} cannot be a user name"), USER_FORM));
         }
         let Some((roles, hash)) = rest.split_once(':') else {
-            return Err(Problem::new(
+            return Err(ConfigProblem::new(
                 format!("user {name:?} has no password"),
                 "NAME:ROLES:HASH, as weir passwd writes it",
             ));
         };
-        let roles = parse_roles(roles).map_err(|wrong| Problem::new(format!("user {name:?}: {wrong}"), ROLE_FORM))?;
+        let roles =
+            parse_roles(roles).map_err(|wrong| ConfigProblem::new(format!("user {name:?}: {wrong}"), ROLE_FORM))?;
         let password = StoredPassword::parse(hash.trim_end()).map_err(|wrong| {
-            Problem::new(format!("the password of user {name:?}: {wrong}"), "a hash as weir passwd writes it")
+            ConfigProblem::new(format!("the password of user {name:?}: {wrong}"), "a hash as weir passwd writes it")
         })?;
         if let Some(earlier) = self.by_name.get(name) {
             let wrong = format!("user {name:?} stands in line {} already", earlier.line);
-            return Err(Problem::new(wrong, "each user once"));
+            return Err(ConfigProblem::new(wrong, "each user once"));
         }
         if self.by_name.len() >= MAX_USERS {
-            return Err(Problem::new("there are too many users", format!("at most {MAX_USERS}")));
+            return Err(ConfigProblem::new("there are too many users", format!("at most {MAX_USERS}")));
         }
         self.by_name.insert(name.into(), User { roles, password, line: at });
         Ok(())

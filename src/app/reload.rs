@@ -10,13 +10,13 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{self, Change, Config, Loaded};
-use weir::http::process_status::Reload;
+use weir::config::{self, Config, ConfigChange, LoadedConfig};
+use weir::http::process_status::ReloadStatus;
 use weir::mqtt::Entrance;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;
-use weir::telemetry::audit::{self, Kind, Who};
-use weir::telemetry::logging::Filter;
+use weir::telemetry::audit::{self, AuditActor, AuditEvent};
+use weir::telemetry::logging::LogFilter;
 use weir::telemetry::names;
 
 use super::notify;
@@ -25,7 +25,7 @@ use super::notify;
 pub type Apply = Box<dyn FnOnce() + Send>;
 
 /// A part of weir that takes another configuration while it runs.
-pub trait Part: Send + Sync {
+pub trait Reloadable: Send + Sync {
     /// Reads the files it needs, and changes nothing yet.
     ///
     /// # Errors
@@ -35,9 +35,9 @@ pub trait Part: Send + Sync {
 
 /// How the last reload ended; shared with the status page.
 #[derive(Debug, Clone, Default)]
-pub struct Outcome(Arc<Mutex<Reload>>);
+pub struct LastReload(Arc<Mutex<Reload>>);
 
-impl Outcome {
+impl LastReload {
     fn lock(&self) -> MutexGuard<'_, Reload> {
         lock(&self.0)
     }
@@ -54,21 +54,21 @@ pub struct Reloader {
     path: Option<PathBuf>,
     /// The settings in force.
     running: Config,
-    parts: Vec<Box<dyn Part>>,
+    parts: Vec<Box<dyn Reloadable>>,
     pipeline: Pipeline,
-    outcome: Outcome,
+    outcome: LastReload,
 }
 
 impl Reloader {
     /// `running` was read from `path` and is in force in all of `parts`.
-    pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Part>>, pipeline: Pipeline) -> Self {
+    pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Reloadable>>, pipeline: Pipeline) -> Self {
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(0.0);
-        Self { path, running, parts, pipeline, outcome: Outcome::default() }
+        Self { path, running, parts, pipeline, outcome: LastReload::default() }
     }
 
     /// How the last reload ended, from now on.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> LastReload {
         self.outcome.clone()
     }
 
@@ -108,8 +108,8 @@ impl Reloader {
     }
 
     /// The changes that took effect, and those that need a restart.
-    fn try_reload(&mut self) -> Result<(Vec<Change>, Vec<Change>), Vec<String>> {
-        let loaded = Loaded::load(self.path.as_deref(), config::environment())
+    fn try_reload(&mut self) -> Result<(Vec<ConfigChange>, Vec<ConfigChange>), Vec<String>> {
+        let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
             .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let config = loaded.over(&self.running);
         let (mut prepared, mut faults) = (Vec::new(), Vec::new());
@@ -131,14 +131,19 @@ impl Reloader {
         Ok((taken, left))
     }
 
-    fn taken(&self, taken: &[Change], left: &[Change]) {
+    fn taken(&self, taken: &[ConfigChange], left: &[ConfigChange]) {
         let source = self.source();
         for change in left {
             tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
         }
-        audit::record(Kind::Reloaded, &Who::default(), &source, &listed(taken));
+        audit::record(AuditEvent::Reloaded, &AuditActor::default(), &source, &listed(taken));
         if !left.is_empty() {
-            audit::record(Kind::ReloadRefused, &Who::default(), &listed(left), "these keys need a restart");
+            audit::record(
+                AuditEvent::ReloadRefused,
+                &AuditActor::default(),
+                &listed(left),
+                "these keys need a restart",
+            );
         }
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
@@ -157,7 +162,12 @@ impl Reloader {
         }
         let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
         let first = faults.first().map_or("", String::as_str);
-        audit::record(Kind::ReloadRefused, &Who::default(), &self.source(), &format!("nothing changed: {first}{more}"));
+        audit::record(
+            AuditEvent::ReloadRefused,
+            &AuditActor::default(),
+            &self.source(),
+            &format!("nothing changed: {first}{more}"),
+        );
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(0.0);
         let mut outcome = self.outcome.lock();
         outcome.last = Some(SystemClock.now_ms());
@@ -165,11 +175,11 @@ impl Reloader {
     }
 }
 
-fn listed(changes: &[Change]) -> String {
+fn listed(changes: &[ConfigChange]) -> String {
     changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
 }
 
-impl Part for Filter {
+impl Reloadable for LogFilter {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let (filter, level) = (self.clone(), config.log.level.clone());
         Ok(Box::new(move || {
@@ -181,7 +191,7 @@ impl Part for Filter {
     }
 }
 
-impl Part for Entrance {
+impl Reloadable for Entrance {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let (entrance, rates) = (self.clone(), config.mqtt.rates);
         Ok(Box::new(move || entrance.set_rates(rates)))

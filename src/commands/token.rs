@@ -2,23 +2,25 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
-use weir::access::tokens::{self, Token, TokenList};
+use weir::access::tokens::{self, ApiToken, TokenList};
 use weir::clock::{Clock as _, SystemClock};
 use weir::config::Config;
 
 use crate::cli::{TokenCommand, TokensFile};
 
 /// Runs one of the commands.
-pub fn run(command: &TokenCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let out = &mut std::io::stdout().lock();
     match command {
         TokenCommand::Add { name, role, expires, file } => {
             let path = path(file, config)?;
             let expires_ms = expires.map(expiry_ms).transpose()?;
-            let (token, secret) = Token::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
+            let (token, secret) = ApiToken::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
             tokens::add(&path, &token)?;
             let until = token.expiry().map(|expiry| format!(" until {expiry}")).unwrap_or_default();
             eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.name());
@@ -36,7 +38,7 @@ pub fn run(command: &TokenCommand, config: &Config, out: &mut impl Write) -> any
             list(&TokenList::load(&path)?, &path, out)?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn path(file: &TokensFile, config: &Config) -> anyhow::Result<PathBuf> {

@@ -2,28 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::fault::Origin;
+use crate::config::fault::ConfigOrigin;
 use crate::config::keys::{KEYS, RELOADABLE};
 use crate::config::sections::Config;
 
 /// A configuration, and where its settings stand.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
     /// The file as a whole.
-    pub(super) file: Origin,
+    pub(super) file: ConfigOrigin,
     /// Where each key that is not at its default was set.
-    pub(super) set: BTreeMap<String, Origin>,
+    pub(super) set: BTreeMap<String, ConfigOrigin>,
 }
 
 /// A key whose value is another one now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct ConfigChange {
     /// As `section.key`.
     pub key: &'static str,
     /// Where the new value stands; the file as a whole where the key was taken out of it.
-    pub origin: Origin,
+    pub origin: ConfigOrigin,
     /// Whether it takes effect without a restart.
     pub reloadable: bool,
 }
@@ -31,18 +31,18 @@ pub struct Change {
 /// Tables are compared whole.
 const METRICS: &str = "validate.metrics";
 
-impl Loaded {
+impl LoadedConfig {
     /// The keys whose values differ from `running`, in the order of config.toml.
-    pub fn changes(&self, running: &Config) -> Vec<Change> {
+    pub fn changes(&self, running: &Config) -> Vec<ConfigChange> {
         let keys = KEYS.iter().filter(|key| !(key.same)(&self.config, running)).map(|key| self.change(key.path));
         let metrics = self.config.validate.metrics != running.validate.metrics;
         keys.chain(metrics.then(|| self.change(METRICS))).collect()
     }
 
-    fn change(&self, key: &'static str) -> Change {
+    fn change(&self, key: &'static str) -> ConfigChange {
         let below = |set: &&String| set.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let origin = self.set.keys().find(below).and_then(|set| self.set.get(set));
-        Change {
+        ConfigChange {
             key,
             origin: origin.cloned().unwrap_or_else(|| self.file.clone()),
             reloadable: RELOADABLE.contains(&key),
@@ -63,19 +63,19 @@ impl Loaded {
 mod tests {
     use super::*;
 
-    fn loaded(text: &str) -> Loaded {
-        Loaded::parse("weir.toml", text, std::iter::empty()).expect("a valid configuration")
+    fn loaded(text: &str) -> LoadedConfig {
+        LoadedConfig::parse("weir.toml", text, std::iter::empty()).expect("a valid configuration")
     }
 
     fn check(before: &str, after: &str, expected: &[(&str, Option<usize>, bool)]) {
         let running = loaded(before).config;
-        let expected: Vec<Change> = expected
+        let expected: Vec<ConfigChange> = expected
             .iter()
             .map(|(key, line, reloadable)| {
                 let file = "weir.toml".to_owned();
-                let origin = line.map_or(Origin::File(file.clone()), |line| Origin::Line(file, line));
+                let origin = line.map_or(ConfigOrigin::File(file.clone()), |line| ConfigOrigin::Line(file, line));
                 let key = KEYS.iter().map(|key| key.path).chain([METRICS]).find(|path| path == key).expect("a key");
-                Change { key, origin, reloadable: *reloadable }
+                ConfigChange { key, origin, reloadable: *reloadable }
             })
             .collect();
         assert_eq!(loaded(after).changes(&running), expected);

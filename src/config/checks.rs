@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::config::document::Document;
-use crate::config::fault::Problem;
+use crate::config::fault::ConfigProblem;
 use crate::config::keys;
 use crate::config::sections::ClientCertificates;
 use crate::telemetry::logging;
@@ -23,7 +23,7 @@ pub(super) fn check(document: &mut Document<'_>) {
 }
 
 fn fault(document: &mut Document<'_>, key: &str, wrong: impl Into<String>, expected: impl Into<String>) {
-    document.fault(document.origin(key), key, Problem::new(wrong, expected));
+    document.fault(document.origin(key), key, ConfigProblem::new(wrong, expected));
 }
 
 fn node(document: &mut Document<'_>) {

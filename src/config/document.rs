@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::fault::{Fault, Origin, Problem};
+use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::keys::{self, METRIC_KEYS};
 use crate::config::sections::Config;
-use crate::config::value::Raw;
+use crate::config::value::RawValue;
 use crate::core::settings::MetricRange;
 
 /// Environment variables that begin so, and hold a `__`, are settings.
@@ -21,9 +21,9 @@ pub(super) struct Document<'a> {
     /// What was read so far, over the defaults.
     pub config: Config,
     /// Every fault found so far.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<ConfigFault>,
     /// Where each key that is not at its default was set.
-    pub set: BTreeMap<String, Origin>,
+    pub set: BTreeMap<String, ConfigOrigin>,
 }
 
 impl<'a> Document<'a> {
@@ -33,11 +33,12 @@ impl<'a> Document<'a> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let origin = document.line_of(error.span().map_or(0, |span| span.start));
-            document.fault(origin, "", Problem::new(error.message(), ""));
+            document.fault(origin, "", ConfigProblem::new(error.message(), ""));
         }
         document.sections(table.get_ref());
         // What the parser made up to go on after a syntax error is no fault of its own.
-        let broken: Vec<Origin> = document.faults.iter().take(errors.len()).map(|fault| fault.origin.clone()).collect();
+        let broken: Vec<ConfigOrigin> =
+            document.faults.iter().take(errors.len()).map(|fault| fault.origin.clone()).collect();
         let mut index = 0;
         document.faults.retain(|fault| {
             index += 1;
@@ -47,8 +48,8 @@ impl<'a> Document<'a> {
     }
 
     /// Where the key was set; the file as a whole if it has its default.
-    pub fn origin(&self, key: &str) -> Origin {
-        self.set.get(key).cloned().unwrap_or_else(|| Origin::File(self.file.to_owned()))
+    pub fn origin(&self, key: &str) -> ConfigOrigin {
+        self.set.get(key).cloned().unwrap_or_else(|| ConfigOrigin::File(self.file.to_owned()))
     }
 
     /// Whether the key was set at all.
@@ -58,13 +59,13 @@ impl<'a> Document<'a> {
     }
 
     /// Notes a fault.
-    pub fn fault(&mut self, origin: Origin, key: impl Into<String>, problem: Problem) {
-        self.faults.push(Fault { origin, key: key.into(), problem });
+    pub fn fault(&mut self, origin: ConfigOrigin, key: impl Into<String>, problem: ConfigProblem) {
+        self.faults.push(ConfigFault { origin, key: key.into(), problem });
     }
 
-    fn line_of(&self, offset: usize) -> Origin {
+    fn line_of(&self, offset: usize) -> ConfigOrigin {
         let before = self.text.as_bytes().iter().take(offset);
-        Origin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
+        ConfigOrigin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
     }
 
     fn sections(&mut self, table: &DeTable<'_>) {
@@ -73,12 +74,12 @@ impl<'a> Document<'a> {
             match value.get_ref() {
                 _ if !keys::is_section(section) => {
                     let expected = suggestion(keys::suggest_section(section), "a section of config.toml");
-                    self.fault(origin, section, Problem::new("there is no such section", expected));
+                    self.fault(origin, section, ConfigProblem::new("there is no such section", expected));
                 }
                 DeValue::Table(keys) => self.section(section, keys),
                 _ => {
                     let wrong = "this is a section, not a key";
-                    self.fault(origin, section, Problem::new(wrong, format!("[{section}] with its keys below")));
+                    self.fault(origin, section, ConfigProblem::new(wrong, format!("[{section}] with its keys below")));
                 }
             }
         }
@@ -95,22 +96,22 @@ impl<'a> Document<'a> {
                     Some(table) => self.section(&inner, table),
                     None => {
                         let expected = format!("[{inner}] with its keys below");
-                        self.fault(origin, inner, Problem::new("this is a section, not a key", expected));
+                        self.fault(origin, inner, ConfigProblem::new("this is a section, not a key", expected));
                     }
                 }
             } else {
-                self.value(origin, section, key, Raw::Toml(value.get_ref()));
+                self.value(origin, section, key, RawValue::Toml(value.get_ref()));
             }
         }
     }
 
-    fn value(&mut self, origin: Origin, section: &str, name: &str, value: Raw<'_>) {
+    fn value(&mut self, origin: ConfigOrigin, section: &str, name: &str, value: RawValue<'_>) {
         let key = format!("{section}.{name}");
         let result = match keys::find(section, name) {
             Some(found) => (found.read)(&mut self.config, value),
             None => {
                 let expected = suggestion(keys::suggest_key(section, name), "a key of config.toml");
-                Err(Problem::new("there is no such key", expected))
+                Err(ConfigProblem::new("there is no such key", expected))
             }
         };
         match result {
@@ -119,33 +120,33 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn metrics(&mut self, origin: Origin, value: &DeValue<'_>) {
+    fn metrics(&mut self, origin: ConfigOrigin, value: &DeValue<'_>) {
         let expected = "[validate.metrics.NAME] with min, max or unit below";
         let Some(metrics) = value.as_table() else {
-            return self.fault(origin, "validate.metrics", Problem::new("this is a table of metrics", expected));
+            return self.fault(origin, "validate.metrics", ConfigProblem::new("this is a table of metrics", expected));
         };
         for (name, value) in metrics {
             let (metric, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
             let Some(table) = value.get_ref().as_table() else {
                 let key = format!("validate.metrics.{metric}");
-                self.fault(origin, key, Problem::new("this is a table", expected));
+                self.fault(origin, key, ConfigProblem::new("this is a table", expected));
                 continue;
             };
             self.set.insert(format!("validate.metrics.{metric}"), origin);
             self.config.validate.metrics.entry(metric.to_owned()).or_default();
             for (name, value) in table {
                 let origin = self.line_of(name.span().start);
-                self.metric_value(origin, metric, name.get_ref(), Raw::Toml(value.get_ref()));
+                self.metric_value(origin, metric, name.get_ref(), RawValue::Toml(value.get_ref()));
             }
         }
     }
 
-    fn metric_value(&mut self, origin: Origin, metric: &str, name: &str, value: Raw<'_>) {
+    fn metric_value(&mut self, origin: ConfigOrigin, metric: &str, name: &str, value: RawValue<'_>) {
         let key = format!("validate.metrics.{metric}.{name}");
         let range: &mut MetricRange = self.config.validate.metrics.entry(metric.to_owned()).or_default();
         let result = match METRIC_KEYS.iter().find(|key| key.name == name) {
             Some(found) => (found.read)(range, value),
-            None => Err(Problem::new("there is no such key", "min, max or unit")),
+            None => Err(ConfigProblem::new("there is no such key", "min, max or unit")),
         };
         match result {
             Ok(()) => drop(self.set.insert(key, origin)),
@@ -161,21 +162,21 @@ impl<'a> Document<'a> {
         for (variable, value) in variables {
             let lower = variable[PREFIX.len()..].to_lowercase();
             let parts: Vec<&str> = lower.split("__").collect();
-            let origin = Origin::Variable(variable.clone());
+            let origin = ConfigOrigin::Variable(variable.clone());
             match parts[..] {
                 ["validate", "metrics", ref name @ .., key] if !name.is_empty() => {
                     let metric = self.metric_named(&name.join("__"));
                     self.set.entry(format!("validate.metrics.{metric}")).or_insert_with(|| origin.clone());
-                    self.metric_value(origin, &metric, key, Raw::Text(&value));
+                    self.metric_value(origin, &metric, key, RawValue::Text(&value));
                 }
                 [outer, inner, key] if keys::is_section(&format!("{outer}.{inner}")) => {
-                    self.value(origin, &format!("{outer}.{inner}"), key, Raw::Text(&value));
+                    self.value(origin, &format!("{outer}.{inner}"), key, RawValue::Text(&value));
                 }
-                [section, key] if keys::is_section(section) => self.value(origin, section, key, Raw::Text(&value)),
+                [section, key] if keys::is_section(section) => self.value(origin, section, key, RawValue::Text(&value)),
                 [section, ..] => {
                     let near = keys::suggest_section(section).filter(|near| near != section);
                     let expected = suggestion(near, "WEIR_SECTION__KEY with a section and a key of config.toml");
-                    self.fault(origin, parts.join("."), Problem::new("there is no such setting", expected));
+                    self.fault(origin, parts.join("."), ConfigProblem::new("there is no such setting", expected));
                 }
                 // `split` yields at least one part.
                 [] => {}

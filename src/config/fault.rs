@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ConfigOrigin {
     /// The file as a whole, or a default that nothing set.
     File(String),
     /// A line of the file, counted from 1.
@@ -13,26 +13,26 @@ pub enum Origin {
     Variable(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ConfigOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::File(file) => write!(f, "{file}"),
-            Origin::Line(file, line) => write!(f, "{file}:{line}"),
-            Origin::Variable(name) => write!(f, "{name}"),
+            ConfigOrigin::File(file) => write!(f, "{file}"),
+            ConfigOrigin::Line(file, line) => write!(f, "{file}:{line}"),
+            ConfigOrigin::Variable(name) => write!(f, "{name}"),
         }
     }
 }
 
 /// What does not fit about one value, without its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// What is wrong.
     pub wrong: String,
     /// What would be right; empty where `wrong` says it all.
     pub expected: String,
 }
 
-impl Problem {
+impl ConfigProblem {
     /// A problem of these two sentences.
     pub fn new(wrong: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { wrong: wrong.into(), expected: expected.into() }
@@ -41,16 +41,16 @@ impl Problem {
 
 /// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// Where it stands.
-    pub origin: Origin,
+    pub origin: ConfigOrigin,
     /// The key as `section.key`; empty for the file as a whole and for syntax errors.
     pub key: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: ConfigProblem,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
         if !self.key.is_empty() {
@@ -63,7 +63,7 @@ impl fmt::Display for Fault {
 
 /// Every fault of a configuration, in the order of the file, then of the environment. Displays one line per fault.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ConfigErrors(pub Vec<Fault>);
+pub struct ConfigErrors(pub Vec<ConfigFault>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::config::fault::Problem;
+use crate::config::fault::ConfigProblem;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
-use crate::config::value::{Raw, at_least_ms};
+use crate::config::value::{RawValue, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
 
 /// One key and how its value is read into the configuration.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct ConfigKey {
     /// Table of the file.
     pub section: &'static str,
     /// Key in the table.
@@ -34,12 +34,12 @@ pub(super) struct MetricKey {
     pub read: Read<MetricRange>,
 }
 
-type Read<T> = fn(&mut T, Raw<'_>) -> Result<(), Problem>;
+type Read<T> = fn(&mut T, RawValue<'_>) -> Result<(), ConfigProblem>;
 
 /// Section, name, field of [`Config`], and how its value is read.
 macro_rules! key {
     ($section:literal, $name:literal, $($field:ident).+, $read:expr) => {
-        Key {
+        ConfigKey {
             section: $section,
             name: $name,
             path: concat!($section, ".", $name),
@@ -50,7 +50,11 @@ macro_rules! key {
     };
 }
 
-fn put<T>(slot: &mut T, value: Raw<'_>, read: impl FnOnce(Raw<'_>) -> Result<T, Problem>) -> Result<(), Problem> {
+fn put<T>(
+    slot: &mut T,
+    value: RawValue<'_>,
+    read: impl FnOnce(RawValue<'_>) -> Result<T, ConfigProblem>,
+) -> Result<(), ConfigProblem> {
     *slot = read(value)?;
     Ok(())
 }
@@ -82,7 +86,7 @@ const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
 /// Every key outside `[validate.metrics]`, in the order of config.toml.
-pub(super) const KEYS: &[Key] = &[
+pub(super) const KEYS: &[ConfigKey] = &[
     key!("node", "name", node.name, |v| v.text()),
     key!("node", "data_dir", node.data_dir, |v| v.text().map(PathBuf::from)),
     key!("mqtt", "listen", mqtt.listen, |v| v.address()),
@@ -204,7 +208,7 @@ pub(super) const RELOADABLE: &[&str] = &[
 ];
 
 /// The key of that name in that section.
-pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+pub(super) fn find(section: &str, name: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 

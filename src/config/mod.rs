@@ -15,11 +15,12 @@ mod sections;
 mod value;
 
 pub use crate::telemetry::logging::LogFormat;
-pub use changes::{Change, Loaded};
-pub use fault::{ConfigErrors, Fault, Origin, Problem};
+pub use changes::{ConfigChange, LoadedConfig};
+pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
-    ClientCertificates, Config, Dedup, Errors, Http, HttpAuth, HttpTls, Ingest, Journal, Limits, Log, MetricsAccess,
-    Mqtt, MqttAuth, MqttTls, Node, OnDeniedPublish, Output, Rates, Simulator, State, TlsFiles, Validate, Window,
+    ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
+    JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,
+    OnDeniedPublish, OutputConfig, RatesConfig, SimulatorConfig, StateConfig, TlsFiles, ValidateConfig, WindowConfig,
 };
 
 use document::Document;
@@ -27,7 +28,7 @@ use document::Document;
 /// Larger files are refused unread: a config of weir has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-impl Loaded {
+impl LoadedConfig {
     /// Reads and checks the file at `path`, or the defaults where there is none, and the environment over it.
     ///
     /// The file is read with `std::fs`: it is not weir's data, which only the disk module touches.
@@ -37,7 +38,7 @@ impl Loaded {
     pub fn load(
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Loaded, ConfigErrors> {
+    ) -> Result<LoadedConfig, ConfigErrors> {
         let Some(path) = path else {
             return Self::parse("defaults", "", environment);
         };
@@ -45,8 +46,13 @@ impl Loaded {
         match read_file(path) {
             Ok(text) => Self::parse(&file_name, &text, environment),
             Err(wrong) => {
-                let problem = Problem::new(format!("cannot be read: {wrong}"), "a readable TOML file; see config.toml");
-                Err(ConfigErrors(vec![Fault { origin: Origin::File(file_name), key: String::new(), problem }]))
+                let problem =
+                    ConfigProblem::new(format!("cannot be read: {wrong}"), "a readable TOML file; see config.toml");
+                Err(ConfigErrors(vec![ConfigFault {
+                    origin: ConfigOrigin::File(file_name),
+                    key: String::new(),
+                    problem,
+                }]))
             }
         }
     }
@@ -60,7 +66,7 @@ impl Loaded {
         file_name: &str,
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Loaded, ConfigErrors> {
+    ) -> Result<LoadedConfig, ConfigErrors> {
         let mut document = Document::read(file_name, text);
         document.environment(environment);
         checks::check(&mut document);
@@ -73,12 +79,12 @@ impl Loaded {
         if config.node.name.is_empty() {
             config.node.name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         }
-        Ok(Loaded { config, file: Origin::File(file_name.to_owned()), set })
+        Ok(LoadedConfig { config, file: ConfigOrigin::File(file_name.to_owned()), set })
     }
 }
 
 impl Config {
-    /// [`Loaded::load`] without the places.
+    /// [`LoadedConfig::load`] without the places.
     ///
     /// # Errors
     /// As there.
@@ -86,10 +92,10 @@ impl Config {
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        Loaded::load(path, environment).map(|loaded| loaded.config)
+        LoadedConfig::load(path, environment).map(|loaded| loaded.config)
     }
 
-    /// [`Loaded::parse`] without the places.
+    /// [`LoadedConfig::parse`] without the places.
     ///
     /// # Errors
     /// As there.
@@ -98,7 +104,7 @@ impl Config {
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        Loaded::parse(file_name, text, environment).map(|loaded| loaded.config)
+        LoadedConfig::parse(file_name, text, environment).map(|loaded| loaded.config)
     }
 
     /// The part that results depend on.

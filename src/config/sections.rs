@@ -11,38 +11,38 @@ use crate::telemetry::logging::LogFormat;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     /// `[node]`
-    pub node: Node,
+    pub node: NodeConfig,
     /// `[mqtt]`
-    pub mqtt: Mqtt,
+    pub mqtt: MqttConfig,
     /// `[ingest]`
-    pub ingest: Ingest,
+    pub ingest: IngestConfig,
     /// `[validate]`
-    pub validate: Validate,
+    pub validate: ValidateConfig,
     /// `[dedup]`
-    pub dedup: Dedup,
+    pub dedup: DedupConfig,
     /// `[window]`
-    pub window: Window,
+    pub window: WindowConfig,
     /// `[limits]`
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// `[journal]`
-    pub journal: Journal,
+    pub journal: JournalConfig,
     /// `[state]`
-    pub state: State,
+    pub state: StateConfig,
     /// `[windows]`
-    pub windows: Output,
+    pub windows: OutputConfig,
     /// `[errors]`
-    pub errors: Errors,
+    pub errors: ErrorsConfig,
     /// `[http]`
-    pub http: Http,
+    pub http: HttpConfig,
     /// `[log]`
-    pub log: Log,
+    pub log: LogConfig,
     /// `[simulator]`
-    pub simulator: Simulator,
+    pub simulator: SimulatorConfig,
 }
 
 /// Who this box is.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub struct NodeConfig {
     /// Name in results' metadata, client ids and metrics; the host's name where config has none.
     pub name: String,
     /// Directory of all durable data.
@@ -51,7 +51,7 @@ pub struct Node {
 
 /// The MQTT door.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mqtt {
+pub struct MqttConfig {
     /// Address of the MQTT listener.
     pub listen: SocketAddr,
     /// Time a connection has to send its CONNECT.
@@ -78,7 +78,7 @@ pub struct Mqtt {
     pub max_keep_alive_ms: Option<i64>,
     /// Time between two publishes of `$SYS`; `None`: off.
     pub sys_interval_ms: Option<i64>,
-    /// Whether clients may connect without credentials; `None`: see [`Mqtt::allows_anonymous`].
+    /// Whether clients may connect without credentials; `None`: see [`MqttConfig::allows_anonymous`].
     pub allow_anonymous: Option<bool>,
     /// Open connections from one address at most, from other machines; `None`: off.
     pub max_connections_per_address: Option<usize>,
@@ -87,11 +87,11 @@ pub struct Mqtt {
     /// Levels of a topic or filter at most.
     pub max_topic_levels: usize,
     /// How fast one client may send.
-    pub rates: Rates,
+    pub rates: RatesConfig,
     /// `[mqtt.auth]`
-    pub auth: MqttAuth,
+    pub auth: MqttAuthConfig,
     /// `[mqtt.tls]`
-    pub tls: MqttTls,
+    pub tls: MqttTlsConfig,
 }
 
 /// What becomes of a publish of a 3.1.1 client that the access rules deny: there is no reason code to tell it by
@@ -118,7 +118,7 @@ impl Config {
     }
 }
 
-impl Mqtt {
+impl MqttConfig {
     /// Whether clients may connect without credentials: as configured, else where there is nothing by which clients could
     /// say who they are.
     pub fn allows_anonymous(&self) -> bool {
@@ -129,7 +129,7 @@ impl Mqtt {
 
 /// Who may connect, and what they may do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MqttAuth {
+pub struct MqttAuthConfig {
     /// The users file; `None`: there is none.
     pub users: Option<PathBuf>,
     /// The ACL file; `None`: the built-in roles only.
@@ -140,7 +140,7 @@ pub struct MqttAuth {
 
 /// How fast one client may send; beyond it its socket is read later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rates {
+pub struct RatesConfig {
     /// Publishes per second; `None`: off.
     pub messages_per_second: Option<u32>,
     /// Bytes per second; `None`: off.
@@ -149,7 +149,7 @@ pub struct Rates {
 
 /// MQTT over TLS.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MqttTls {
+pub struct MqttTlsConfig {
     /// Address of the listener; `None`: off.
     pub listen: Option<SocketAddr>,
     /// Certificates.
@@ -160,7 +160,7 @@ pub struct MqttTls {
 
 /// HTTP over TLS.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct HttpTls {
+pub struct HttpTlsConfig {
     /// Address of the listener; `None`: off.
     pub listen: Option<SocketAddr>,
     /// Certificates.
@@ -196,7 +196,7 @@ pub enum ClientCertificates {
 
 /// What is journaled and how payloads are read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ingest {
+pub struct IngestConfig {
     /// Patterns of topics that carry readings.
     pub telemetry_topics: Vec<String>,
     /// Patterns of topics that carry faults reported by devices.
@@ -211,7 +211,7 @@ pub struct Ingest {
 
 /// Which readings are right.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Validate {
+pub struct ValidateConfig {
     /// Event times further ahead are rejected; `None`: off.
     pub max_future_ms: Option<i64>,
     /// Event times further behind are rejected; `None`: off.
@@ -224,14 +224,14 @@ pub struct Validate {
 
 /// Deduplication.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Dedup {
+pub struct DedupConfig {
     /// Whether it is on.
     pub enabled: bool,
 }
 
 /// Event-time windows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Window {
+pub struct WindowConfig {
     /// Length.
     pub size_ms: i64,
     /// Whose event time closes windows.
@@ -246,7 +246,7 @@ pub struct Window {
 
 /// Bounds of the state.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Devices at most.
     pub devices: usize,
     /// Metrics of one device at most.
@@ -255,7 +255,7 @@ pub struct Limits {
 
 /// The write-ahead log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Journal {
+pub struct JournalConfig {
     /// A segment is closed at this size.
     pub segment_size_bytes: u64,
     /// Kept beyond what recovery needs; `None`: off.
@@ -270,7 +270,7 @@ pub struct Journal {
 
 /// Checkpoints and savepoints.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
+pub struct StateConfig {
     /// Time between checkpoints.
     pub checkpoint_interval_ms: u64,
     /// Silence after which a device is forgotten; `None`: off.
@@ -283,7 +283,7 @@ pub struct State {
 
 /// An output log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Output {
+pub struct OutputConfig {
     /// Entries older than this go; `None`: off.
     pub retention_ms: Option<i64>,
     /// Bound of its size.
@@ -294,19 +294,19 @@ pub struct Output {
 
 /// The errors log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Errors {
+pub struct ErrorsConfig {
     /// As for windows.
-    pub output: Output,
+    pub output: OutputConfig,
     /// Whether duplicates are stored.
     pub store_duplicates: bool,
 }
 
 /// The HTTP server.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Http {
+pub struct HttpConfig {
     /// Address of the HTTP listener.
     pub listen: SocketAddr,
-    /// Whether requests need no token; `None`: see [`Http::allows_anonymous`].
+    /// Whether requests need no token; `None`: see [`HttpConfig::allows_anonymous`].
     pub allow_anonymous: Option<bool>,
     /// Series in /metrics/devices at most.
     pub metrics_max_series: usize,
@@ -315,12 +315,12 @@ pub struct Http {
     /// Web origins beside the server's own whose pages may open MQTT over WebSocket; `*`: all.
     pub websocket_origins: Vec<String>,
     /// `[http.auth]`
-    pub auth: HttpAuth,
+    pub auth: HttpAuthConfig,
     /// `[http.tls]`
-    pub tls: HttpTls,
+    pub tls: HttpTlsConfig,
 }
 
-impl Http {
+impl HttpConfig {
     /// Whether requests need no token: as configured, else where there are no tokens.
     pub fn allows_anonymous(&self) -> bool {
         self.allow_anonymous.unwrap_or(self.auth.tokens.is_none())
@@ -342,7 +342,7 @@ impl Http {
 
 /// Who may use the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HttpAuth {
+pub struct HttpAuthConfig {
     /// The tokens file; `None`: there is none.
     pub tokens: Option<PathBuf>,
     /// Whether metrics need a token too.
@@ -361,7 +361,7 @@ pub enum MetricsAccess {
 
 /// weir's own log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Log {
+pub struct LogConfig {
     /// Level or filter directives.
     pub level: String,
     /// Form.
@@ -370,7 +370,7 @@ pub struct Log {
 
 /// The device fleet inside `weir run`, and the defaults of `weir simulate`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Simulator {
+pub struct SimulatorConfig {
     /// Whether `weir run` starts it.
     pub enabled: bool,
     /// Devices.
@@ -401,13 +401,13 @@ const DAY_MS: i64 = 86_400_000;
 const KIB: usize = 1024;
 const MIB: u64 = 1024 * 1024;
 
-impl Default for Node {
+impl Default for NodeConfig {
     fn default() -> Self {
         Self { name: String::new(), data_dir: PathBuf::from("data") }
     }
 }
 
-impl Default for Mqtt {
+impl Default for MqttConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
@@ -427,20 +427,20 @@ impl Default for Mqtt {
             max_connections_per_address: Some(1_000),
             max_subscriptions_per_client: 20_000,
             max_topic_levels: 201,
-            rates: Rates::default(),
-            auth: MqttAuth::default(),
-            tls: MqttTls::default(),
+            rates: RatesConfig::default(),
+            auth: MqttAuthConfig::default(),
+            tls: MqttTlsConfig::default(),
         }
     }
 }
 
-impl Default for MqttTls {
+impl Default for MqttTlsConfig {
     fn default() -> Self {
         Self { listen: None, files: TlsFiles::default(), max_handshakes: 1_000 }
     }
 }
 
-impl Default for Ingest {
+impl Default for IngestConfig {
     fn default() -> Self {
         let settings = Settings::default();
         Self {
@@ -453,7 +453,7 @@ impl Default for Ingest {
     }
 }
 
-impl Default for Validate {
+impl Default for ValidateConfig {
     fn default() -> Self {
         Self {
             max_future_ms: Some(300_000),
@@ -464,13 +464,13 @@ impl Default for Validate {
     }
 }
 
-impl Default for Dedup {
+impl Default for DedupConfig {
     fn default() -> Self {
         Self { enabled: true }
     }
 }
 
-impl Default for Window {
+impl Default for WindowConfig {
     fn default() -> Self {
         Self {
             size_ms: 5_000,
@@ -482,13 +482,13 @@ impl Default for Window {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self { devices: 100_000, metrics_per_device: 256 }
     }
 }
 
-impl Default for Journal {
+impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             segment_size_bytes: 64 * MIB,
@@ -500,7 +500,7 @@ impl Default for Journal {
     }
 }
 
-impl Default for State {
+impl Default for StateConfig {
     fn default() -> Self {
         Self {
             checkpoint_interval_ms: 5_000,
@@ -511,22 +511,22 @@ impl Default for State {
     }
 }
 
-impl Default for Output {
+impl Default for OutputConfig {
     fn default() -> Self {
         Self { retention_ms: Some(7 * DAY_MS), retention_bytes: 1024 * MIB, publish: true }
     }
 }
 
-impl Default for Errors {
+impl Default for ErrorsConfig {
     fn default() -> Self {
         Self {
-            output: Output { retention_ms: Some(7 * DAY_MS), retention_bytes: 256 * MIB, publish: true },
+            output: OutputConfig { retention_ms: Some(7 * DAY_MS), retention_bytes: 256 * MIB, publish: true },
             store_duplicates: false,
         }
     }
 }
 
-impl Default for Http {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -534,19 +534,19 @@ impl Default for Http {
             metrics_max_series: 10_000,
             metrics_series_ttl_ms: 300_000,
             websocket_origins: Vec::new(),
-            auth: HttpAuth::default(),
-            tls: HttpTls::default(),
+            auth: HttpAuthConfig::default(),
+            tls: HttpTlsConfig::default(),
         }
     }
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Text }
     }
 }
 
-impl Default for Simulator {
+impl Default for SimulatorConfig {
     fn default() -> Self {
         Self {
             enabled: true,

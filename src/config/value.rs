@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use crate::config::fault::Problem;
+use crate::config::fault::ConfigProblem;
 
 /// A value before its key has given it a type.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Raw<'a> {
+pub(super) enum RawValue<'a> {
     /// From a TOML document.
     Toml(&'a DeValue<'a>),
     /// From an environment variable: text without quotes.
@@ -24,12 +24,12 @@ const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h
 const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
 const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
 
-impl<'a> Raw<'a> {
+impl<'a> RawValue<'a> {
     /// The value as a message quotes it.
     fn shown(self) -> String {
         match self {
-            Raw::Text(text) => format!("{text:?}"),
-            Raw::Toml(value) => match value {
+            RawValue::Text(text) => format!("{text:?}"),
+            RawValue::Toml(value) => match value {
                 DeValue::String(text) => format!("{text:?}"),
                 DeValue::Integer(number) => number.to_string(),
                 DeValue::Float(number) => number.to_string(),
@@ -41,74 +41,77 @@ impl<'a> Raw<'a> {
         }
     }
 
-    fn not(self, what: &str, expected: impl Into<String>) -> Problem {
-        Problem::new(format!("{} is not {what}", self.shown()), expected)
+    fn not(self, what: &str, expected: impl Into<String>) -> ConfigProblem {
+        ConfigProblem::new(format!("{} is not {what}", self.shown()), expected)
     }
 
     fn as_text(self) -> Option<&'a str> {
         match self {
-            Raw::Text(text) => Some(text),
-            Raw::Toml(value) => value.as_str(),
+            RawValue::Text(text) => Some(text),
+            RawValue::Toml(value) => value.as_str(),
         }
     }
 
     /// A string.
-    pub fn text(self) -> Result<String, Problem> {
+    pub fn text(self) -> Result<String, ConfigProblem> {
         self.as_text().map(str::to_owned).ok_or_else(|| self.not("a string", "text in quotes"))
     }
 
     /// `true` or `false`.
-    pub fn switch(self) -> Result<bool, Problem> {
+    pub fn switch(self) -> Result<bool, ConfigProblem> {
         let found = match self {
-            Raw::Text(text) => text.parse().ok(),
-            Raw::Toml(value) => value.as_bool(),
+            RawValue::Text(text) => text.parse().ok(),
+            RawValue::Toml(value) => value.as_bool(),
         };
         found.ok_or_else(|| self.not("a switch", "true or false"))
     }
 
     /// `true` or `false`, or `None` for "auto".
-    pub fn switch_or_auto(self) -> Result<Option<bool>, Problem> {
+    pub fn switch_or_auto(self) -> Result<Option<bool>, ConfigProblem> {
         if self.as_text() == Some("auto") {
             return Ok(None);
         }
-        self.switch().map(Some).map_err(|problem| Problem { expected: "true, false or \"auto\"".into(), ..problem })
+        self.switch()
+            .map(Some)
+            .map_err(|problem| ConfigProblem { expected: "true, false or \"auto\"".into(), ..problem })
     }
 
     /// The path of a file, or `None` where it is empty.
-    pub fn path_or_none(self) -> Result<Option<PathBuf>, Problem> {
+    pub fn path_or_none(self) -> Result<Option<PathBuf>, ConfigProblem> {
         let text = self.text()?;
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))
     }
 
     /// A whole number within `range`.
-    pub fn whole<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, Problem> {
+    pub fn whole<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, ConfigProblem> {
         let number = match self {
-            Raw::Text(text) => text.parse::<u64>().ok(),
-            Raw::Toml(DeValue::Integer(number)) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
-            Raw::Toml(_) => None,
+            RawValue::Text(text) => text.parse::<u64>().ok(),
+            RawValue::Toml(DeValue::Integer(number)) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            RawValue::Toml(_) => None,
         };
         let expected = || format!("a whole number from {} to {}", range.start(), range.end());
         let number = number.ok_or_else(|| self.not("such a number", expected()))?;
         let inside = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
-        inside.ok_or_else(|| Problem::new(format!("{number} is out of range"), expected()))
+        inside.ok_or_else(|| ConfigProblem::new(format!("{number} is out of range"), expected()))
     }
 
     /// A whole number within `range`, or `None` for "off".
-    pub fn whole_or_off<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<Option<T>, Problem> {
+    pub fn whole_or_off<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<Option<T>, ConfigProblem> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
-        let off = |problem: Problem| Problem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
+        let off =
+            |problem: ConfigProblem| ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
         self.whole(range).map(Some).map_err(off)
     }
 
     /// A finite number.
-    pub fn number(self) -> Result<f64, Problem> {
+    pub fn number(self) -> Result<f64, ConfigProblem> {
         let number = match self {
-            Raw::Text(text) => text.parse::<f64>().ok(),
-            Raw::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
-            Raw::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
-            Raw::Toml(_) => None,
+            RawValue::Text(text) => text.parse::<f64>().ok(),
+            RawValue::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
+            RawValue::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
+            RawValue::Toml(_) => None,
         };
         number
             .filter(|number| number.is_finite())
@@ -116,25 +119,25 @@ impl<'a> Raw<'a> {
     }
 
     /// A share of a whole, from 0 to 1.
-    pub fn share(self) -> Result<f64, Problem> {
+    pub fn share(self) -> Result<f64, ConfigProblem> {
         let share = self.number()?;
         if (0.0..=1.0).contains(&share) {
             return Ok(share);
         }
-        Err(Problem::new(
+        Err(ConfigProblem::new(
             format!("{share} is not a share"),
             "a number from 0 (none) to 1 (all), such as 0.01 for one in a hundred",
         ))
     }
 
     /// A duration within `range`, in milliseconds.
-    pub fn duration_ms<T: TryFrom<i64>>(self, range: RangeInclusive<i64>) -> Result<T, Problem> {
+    pub fn duration_ms<T: TryFrom<i64>>(self, range: RangeInclusive<i64>) -> Result<T, ConfigProblem> {
         let ms = self.any_duration_ms(DURATION_FORM)?;
         self.within(ms, &range)
     }
 
     /// A duration within `range` in milliseconds, or `None` for "off".
-    pub fn duration_or_off_ms<T: TryFrom<i64>>(self, range: RangeInclusive<i64>) -> Result<Option<T>, Problem> {
+    pub fn duration_or_off_ms<T: TryFrom<i64>>(self, range: RangeInclusive<i64>) -> Result<Option<T>, ConfigProblem> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
@@ -142,7 +145,7 @@ impl<'a> Raw<'a> {
         self.within(ms, &range).map(Some)
     }
 
-    fn any_duration_ms(self, expected: &str) -> Result<i64, Problem> {
+    fn any_duration_ms(self, expected: &str) -> Result<i64, ConfigProblem> {
         let Some(text) = self.as_text() else {
             return Err(self.unitless("a duration", expected));
         };
@@ -153,23 +156,26 @@ impl<'a> Raw<'a> {
             "m" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
-            "" if !digits.is_empty() => return Err(Problem::new(format!("{text:?} has no unit"), expected)),
+            "" if !digits.is_empty() => return Err(ConfigProblem::new(format!("{text:?} has no unit"), expected)),
             _ => return Err(self.not("a duration", expected)),
         };
         let ms = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor));
         ms.ok_or_else(|| self.not("a duration", expected))
     }
 
-    fn within<T: TryFrom<i64>>(self, ms: i64, range: &RangeInclusive<i64>) -> Result<T, Problem> {
+    fn within<T: TryFrom<i64>>(self, ms: i64, range: &RangeInclusive<i64>) -> Result<T, ConfigProblem> {
         let inside = range.contains(&ms).then(|| T::try_from(ms).ok()).flatten();
         inside.ok_or_else(|| {
             let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
-            Problem::new(format!("{} is out of range", self.shown()), format!("a duration from {least} to {most}"))
+            ConfigProblem::new(
+                format!("{} is out of range", self.shown()),
+                format!("a duration from {least} to {most}"),
+            )
         })
     }
 
     /// A size within `range`, in bytes.
-    pub fn size_bytes<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, Problem> {
+    pub fn size_bytes<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<T, ConfigProblem> {
         let Some(text) = self.as_text() else {
             return Err(self.unitless("a size", SIZE_FORM));
         };
@@ -179,7 +185,7 @@ impl<'a> Raw<'a> {
             "KiB" => 10,
             "MiB" => 20,
             "GiB" => 30,
-            "" if !digits.is_empty() => return Err(Problem::new(format!("{text:?} has no unit"), SIZE_FORM)),
+            "" if !digits.is_empty() => return Err(ConfigProblem::new(format!("{text:?} has no unit"), SIZE_FORM)),
             _ => return Err(self.not("a size", SIZE_FORM)),
         };
         let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
@@ -187,57 +193,59 @@ impl<'a> Raw<'a> {
         let inside = range.contains(&bytes).then(|| T::try_from(bytes).ok()).flatten();
         inside.ok_or_else(|| {
             let (least, most) = (size_text(*range.start()), size_text(*range.end()));
-            Problem::new(format!("{} is out of range", self.shown()), format!("a size from {least} to {most}"))
+            ConfigProblem::new(format!("{} is out of range", self.shown()), format!("a size from {least} to {most}"))
         })
     }
 
     /// A size within `range` in bytes, or `None` for "off".
-    pub fn size_or_off_bytes<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<Option<T>, Problem> {
+    pub fn size_or_off_bytes<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Result<Option<T>, ConfigProblem> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
-        let off = |problem: Problem| Problem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
+        let off =
+            |problem: ConfigProblem| ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
         self.size_bytes(range).map(Some).map_err(off)
     }
 
-    fn unitless(self, what: &str, expected: &str) -> Problem {
+    fn unitless(self, what: &str, expected: &str) -> ConfigProblem {
         match self {
-            Raw::Toml(DeValue::Integer(number)) => Problem::new(format!("{number} has no unit"), expected),
+            RawValue::Toml(DeValue::Integer(number)) => ConfigProblem::new(format!("{number} has no unit"), expected),
             _ => self.not(what, expected),
         }
     }
 
     /// An IP address and a port.
-    pub fn address(self) -> Result<SocketAddr, Problem> {
+    pub fn address(self) -> Result<SocketAddr, ConfigProblem> {
         let expected = "an IP address and a port such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"";
         self.as_text().and_then(|text| text.parse().ok()).ok_or_else(|| self.not("an address", expected))
     }
 
     /// An IP address and a port, or `None` for "off".
-    pub fn address_or_off(self) -> Result<Option<SocketAddr>, Problem> {
+    pub fn address_or_off(self) -> Result<Option<SocketAddr>, ConfigProblem> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
-        let off = |problem: Problem| Problem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
+        let off =
+            |problem: ConfigProblem| ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
         self.address().map(Some).map_err(off)
     }
 
     /// Strings: a TOML list; in the environment also separated by commas.
-    pub fn texts(self) -> Result<Vec<String>, Problem> {
+    pub fn texts(self) -> Result<Vec<String>, ConfigProblem> {
         match self {
-            Raw::Text(text) if text.trim_start().starts_with('[') => match DeValue::parse(text.trim()) {
+            RawValue::Text(text) if text.trim_start().starts_with('[') => match DeValue::parse(text.trim()) {
                 Ok(value) => strings(value.get_ref()).ok_or_else(|| self.not("such a list", LIST_FORM)),
                 Err(_) => Err(self.not("a list", LIST_FORM)),
             },
-            Raw::Text(text) => {
+            RawValue::Text(text) => {
                 Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             }
-            Raw::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
+            RawValue::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
         }
     }
 
     /// One of some words, each with its meaning.
-    pub fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Result<T, Problem> {
+    pub fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Result<T, ConfigProblem> {
         let found = self.as_text().and_then(|text| choices.iter().find(|(word, _)| *word == text));
         found.map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
@@ -282,11 +290,11 @@ mod tests {
     use super::*;
 
     fn duration(text: &str) -> Result<i64, String> {
-        Raw::Text(text).duration_ms(0..=LONGEST_MS).map_err(|problem| problem.wrong)
+        RawValue::Text(text).duration_ms(0..=LONGEST_MS).map_err(|problem| problem.wrong)
     }
 
     fn size(text: &str) -> Result<u64, String> {
-        Raw::Text(text).size_bytes(0..=u64::MAX).map_err(|problem| problem.wrong)
+        RawValue::Text(text).size_bytes(0..=u64::MAX).map_err(|problem| problem.wrong)
     }
 
     #[test]
@@ -307,8 +315,8 @@ mod tests {
 
     #[test]
     fn off_is_a_duration_only_where_it_may_be() {
-        assert_eq!(Raw::Text("off").duration_or_off_ms::<i64>(at_least_ms(1)), Ok(None));
-        assert_eq!(Raw::Text("2s").duration_or_off_ms::<u64>(at_least_ms(1)), Ok(Some(2_000)));
+        assert_eq!(RawValue::Text("off").duration_or_off_ms::<i64>(at_least_ms(1)), Ok(None));
+        assert_eq!(RawValue::Text("2s").duration_or_off_ms::<u64>(at_least_ms(1)), Ok(Some(2_000)));
         assert!(duration("off").is_err());
     }
 
@@ -324,7 +332,7 @@ mod tests {
 
     #[test]
     fn lists_in_the_environment() {
-        let list = |text| Raw::Text(text).texts().ok();
+        let list = |text| RawValue::Text(text).texts().ok();
         let items = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>());
         assert_eq!(list("a, b"), items(&["a", "b"]));
         assert_eq!(list(""), items(&[]));
@@ -336,7 +344,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,24}") {
-            let raw = Raw::Text(&text);
+            let raw = RawValue::Text(&text);
             let _ = (raw.duration_ms::<u64>(at_least_ms(0)), raw.size_bytes::<usize>(0..=u64::MAX), raw.texts());
             let _ = (raw.whole::<u16>(0..=9), raw.number(), raw.address(), raw.switch());
         }

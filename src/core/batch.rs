@@ -1,13 +1,13 @@
 //! What the operator knows while it goes through the records of a batch.
 
 use crate::core::device::Slot;
-use crate::core::record::Publish;
-use crate::core::replay::Wanted;
+use crate::core::record::PublishRecord;
+use crate::core::replayed::WantedReadings;
 use crate::core::topic::{TopicKind, Topics};
 
 /// What the records of one batch share.
 #[derive(Debug)]
-pub(super) struct Batch<'a> {
+pub(super) struct BatchContext<'a> {
     /// Position of the current record.
     pub lsn: u64,
     pub arrival_ms: i64,
@@ -22,7 +22,7 @@ pub(super) struct Batch<'a> {
     pub moved: Vec<Slot>,
 }
 
-impl Batch<'_> {
+impl BatchContext<'_> {
     /// A batch before its first record. `arrival_ms`: when its messages first arrived.
     pub fn new(first_lsn: u64, arrival_ms: i64) -> Self {
         Self {
@@ -43,10 +43,10 @@ impl Batch<'_> {
     }
 }
 
-impl<'a> Batch<'a> {
+impl<'a> BatchContext<'a> {
     /// Looks up what the topic of `publish` carries.
     #[inline]
-    pub fn resolve(&mut self, topics: &Topics, publish: &Publish<'a>) {
+    pub fn resolve(&mut self, topics: &Topics, publish: &PublishRecord<'a>) {
         (self.kind, self.topic_device) = topics.resolve(publish.topic);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
@@ -55,18 +55,18 @@ impl<'a> Batch<'a> {
 
 /// Where a reading comes from.
 #[derive(Clone, Copy)]
-pub(super) struct Site<'a> {
+pub(super) struct ReadingOrigin<'a> {
     /// Position of its record.
     pub lsn: u64,
     /// Arrival time of the record's batch.
     pub arrival_ms: i64,
     /// Its message.
-    pub publish: &'a Publish<'a>,
+    pub publish: &'a PublishRecord<'a>,
     /// What is wanted of the message, if it is replayed.
-    pub replay: Option<&'a Wanted>,
+    pub replay: Option<&'a WantedReadings>,
 }
 
-impl Site<'_> {
+impl ReadingOrigin<'_> {
     /// When the message first arrived.
     #[inline]
     pub fn first_arrival_ms(&self) -> i64 {

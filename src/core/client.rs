@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
-use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
 
@@ -28,7 +28,7 @@ pub(super) fn identity(packet_id: u16, topic: &str, payload: &[u8]) -> u64 {
 
 /// One client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Client {
+pub(super) struct RememberedClient {
     /// Client identifier.
     pub id: Box<str>,
     /// Key group.
@@ -43,7 +43,7 @@ pub(super) struct Client {
     counts: [u32; 2],
 }
 
-impl Client {
+impl RememberedClient {
     /// A client that published nothing yet.
     pub fn new(id: &str, group: u16) -> Self {
         let recent = VecDeque::new();
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, Invalid> {
         let mut client = Self::new(reader.str()?, group);
         client.last_position = reader.u64()?;
         client.period_ms = reader.i64()?;
@@ -111,7 +111,7 @@ impl Client {
     }
 
     /// Reads the stored form of group format 1: a ring of at most [`REMEMBERED`], and where it goes on.
-    pub fn decode_ring(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
+    pub fn decode_ring(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, Invalid> {
         let mut client = Self::new(reader.str()?, group);
         client.last_position = reader.u64()?;
         let next = reader.count()?;
@@ -132,7 +132,7 @@ impl Client {
 /// All clients that published such messages.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    clients: Vec<Option<Client>>,
+    clients: Vec<Option<RememberedClient>>,
     vacant: Vec<Slot>,
     index: HashTable<Slot>,
     /// Identities beyond what each client may have.
@@ -147,7 +147,7 @@ impl Clients {
     }
 
     /// The client at a slot.
-    pub fn get(&self, slot: Slot) -> Option<&Client> {
+    pub fn get(&self, slot: Slot) -> Option<&RememberedClient> {
         self.clients.get(slot as usize).and_then(Option::as_ref)
     }
 
@@ -179,7 +179,7 @@ impl Clients {
     }
 
     /// Adds a client that is not there yet.
-    pub fn insert(&mut self, client: Client) -> Slot {
+    pub fn insert(&mut self, client: RememberedClient) -> Slot {
         self.extra += client.extra();
         let hash = self.hasher.hash_one(&*client.id);
         let slot = self.vacant.pop().unwrap_or(self.clients.len() as Slot);
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn of_a_slow_client_the_last_64_are_remembered() {
         let mut clients = Clients::default();
-        let slot = clients.insert(Client::new("c", 0));
+        let slot = clients.insert(RememberedClient::new("c", 0));
         for identity in 0..1_000 {
             clients.remember(slot, identity, identity, identity as i64 * 320);
             remembers(&clients, slot, (identity + 1).saturating_sub(64), identity + 1);
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn of_a_fast_client_so_much_that_it_can_have_in_flight() {
         let mut clients = Clients::default();
-        let slot = clients.insert(Client::new("c", 0));
+        let slot = clients.insert(RememberedClient::new("c", 0));
         for identity in 0..1_000 {
             clients.remember(slot, identity, identity, 5);
         }
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn nothing_that_is_sent_again_is_forgotten_on_the_way() {
         let mut clients = Clients::default();
-        let slot = clients.insert(Client::new("c", 0));
+        let slot = clients.insert(RememberedClient::new("c", 0));
         for identity in 0..700 {
             clients.remember(slot, identity, identity, 0);
         }
@@ -293,7 +293,7 @@ mod tests {
     fn all_clients_together_are_bounded() {
         let mut clients = Clients::default();
         let names: Vec<String> = (0..300).map(|number| number.to_string()).collect();
-        let slots: Vec<Slot> = names.iter().map(|name| clients.insert(Client::new(name, 0))).collect();
+        let slots: Vec<Slot> = names.iter().map(|name| clients.insert(RememberedClient::new(name, 0))).collect();
         for slot in &slots {
             for identity in 0..5_000 {
                 clients.remember(*slot, identity, 0, 0);
@@ -320,7 +320,7 @@ mod tests {
     fn the_older_half_goes() {
         let mut clients = Clients::default();
         for (position, id) in ["a", "b", "c", "d", "e"].iter().enumerate() {
-            let slot = clients.insert(Client::new(id, 0));
+            let slot = clients.insert(RememberedClient::new(id, 0));
             clients.remember(slot, 1, position as u64, 0);
         }
         let a = clients.find("a").unwrap();
@@ -336,13 +336,13 @@ mod tests {
     #[test]
     fn the_stored_form_reads_back() {
         for count in [0, 1, 63, 64, 65, 200, 5_000] {
-            let mut client = Client::new("c", 9);
+            let mut client = RememberedClient::new("c", 9);
             for identity in 0..count {
                 client.remember(identity, identity, identity as i64 * 10, true);
             }
             let mut bytes = Vec::new();
             client.encode(&mut bytes);
-            assert_eq!(Client::decode(&mut Reader::new(&bytes), 9), Ok(client));
+            assert_eq!(RememberedClient::decode(&mut FieldReader::new(&bytes), 9), Ok(client));
         }
     }
 
@@ -353,7 +353,7 @@ mod tests {
             put_u64(next, &mut bytes);
             put_u64(identities.len() as u64, &mut bytes);
             identities.iter().for_each(|identity| bytes.extend_from_slice(&identity.to_le_bytes()));
-            Client::decode_ring(&mut Reader::new(&bytes), 9)
+            RememberedClient::decode_ring(&mut FieldReader::new(&bytes), 9)
         };
         assert_eq!(ring(2, &[5, 6]).unwrap().recent, [5, 6]);
         let full: Vec<u64> = (0..64).collect();

@@ -40,14 +40,14 @@ pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Reads what the `put` functions wrote. Every error is a sentence fragment.
 #[derive(Debug)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct FieldReader<'a> {
     rest: &'a [u8],
 }
 
 /// What does not fit.
 pub(crate) type Invalid = &'static str;
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     /// A reader of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
@@ -151,10 +151,10 @@ mod tests {
 
     #[test]
     fn overlong_integers_are_refused() {
-        assert!(Reader::new(&[0xff; 11]).u64().is_err());
-        assert!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).u64().is_err());
-        assert!(Reader::new(&[0x80]).u64().is_err());
-        assert!(Reader::new(&[5, 1]).bytes().is_err());
+        assert!(FieldReader::new(&[0xff; 11]).u64().is_err());
+        assert!(FieldReader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).u64().is_err());
+        assert!(FieldReader::new(&[0x80]).u64().is_err());
+        assert!(FieldReader::new(&[5, 1]).bytes().is_err());
     }
 
     proptest! {
@@ -166,7 +166,7 @@ mod tests {
             put_f64(float, &mut out);
             put_bytes(text.as_bytes(), &mut out);
             put_words([unsigned, 1], &mut out);
-            let mut reader = Reader::new(&out);
+            let mut reader = FieldReader::new(&out);
             prop_assert_eq!(reader.u64(), Ok(unsigned));
             prop_assert_eq!(reader.i64(), Ok(signed));
             prop_assert_eq!(reader.f64().unwrap().to_bits(), float.to_bits());

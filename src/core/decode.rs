@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::json::{Scanner, Syntax, Token};
+use crate::core::json::{JsonScanner, JsonSyntaxError, JsonToken};
 
 /// Why a whole message is `malformed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Malformed {
+pub(super) enum MalformedMessage {
     /// Not UTF-8; valid up to this byte offset.
     NotUtf8(usize),
     /// Not JSON.
-    Syntax(Syntax),
+    Syntax(JsonSyntaxError),
     /// Neither an object nor an array.
     NotAForm(&'static str),
     /// An array without elements.
@@ -20,11 +20,13 @@ pub(super) enum Malformed {
     TooManyReadings(usize),
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for MalformedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotUtf8(at) => write!(f, "the payload is not UTF-8 at byte {at}; send JSON text"),
-            Self::Syntax(Syntax { what, at }) => write!(f, "the payload is not valid JSON at byte {at}: {what}"),
+            Self::Syntax(JsonSyntaxError { what, at }) => {
+                write!(f, "the payload is not valid JSON at byte {at}: {what}")
+            }
             Self::NotAForm(kind) => {
                 write!(f, "the payload is {kind}; send an object with a reading, or an array of such objects")
             }
@@ -37,7 +39,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl Malformed {
+impl MalformedMessage {
     /// Whether `sentence` is one of these: stored errors do not say otherwise that they concern a whole message. The
     /// beginnings of sentences are part of the errors log's format.
     pub fn wrote(sentence: &str) -> bool {
@@ -45,50 +47,50 @@ impl Malformed {
     }
 }
 
-impl From<Syntax> for Malformed {
-    fn from(syntax: Syntax) -> Self {
+impl From<JsonSyntaxError> for MalformedMessage {
+    fn from(syntax: JsonSyntaxError) -> Self {
         Self::Syntax(syntax)
     }
 }
 
 /// One entry of a `metrics` object.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry<'a> {
+pub(super) struct MetricEntry<'a> {
     /// Metric name.
     pub metric: Cow<'a, str>,
     /// Its value.
-    pub value: Token<'a>,
+    pub value: JsonToken<'a>,
 }
 
 /// The `metrics` field.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) enum Metrics {
+pub(super) enum MetricsField {
     /// Not there.
     #[default]
     Absent,
     /// There, with something else than an object.
     NotAnObject(&'static str),
-    /// An object: its range of [`Message::entries`].
+    /// An object: its range of [`DecodedMessage::entries`].
     Entries(std::ops::Range<usize>),
 }
 
 /// The fields of one object; unknown ones are left out, of equal keys the last counts.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Fields<'a> {
+pub(super) struct ElementFields<'a> {
     /// `device_id`.
-    pub device_id: Token<'a>,
+    pub device_id: JsonToken<'a>,
     /// `metric`.
-    pub metric: Token<'a>,
+    pub metric: JsonToken<'a>,
     /// `value`.
-    pub value: Token<'a>,
+    pub value: JsonToken<'a>,
     /// `timestamp`.
-    pub timestamp: Token<'a>,
+    pub timestamp: JsonToken<'a>,
     /// `seq`.
-    pub seq: Token<'a>,
+    pub seq: JsonToken<'a>,
     /// `boot`.
-    pub boot: Token<'a>,
+    pub boot: JsonToken<'a>,
     /// `metrics`.
-    pub metrics: Metrics,
+    pub metrics: MetricsField,
     /// `error`, unless it is `null` or `false`: the string, or the JSON text of something else.
     pub error: Option<Cow<'a, str>>,
 }
@@ -96,33 +98,33 @@ pub(super) struct Fields<'a> {
 /// One element of an array.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all elements are objects")]
-pub(super) enum Element<'a> {
+pub(super) enum MessageElement<'a> {
     /// An object.
-    Object(Fields<'a>),
+    Object(ElementFields<'a>),
     /// Something else in an array.
     Other(&'static str),
 }
 
 /// A decoded message. Its vectors are reused from message to message.
 #[derive(Debug, Default)]
-pub(super) struct Message<'a> {
+pub(super) struct DecodedMessage<'a> {
     /// The object, kept apart so that it is filled in place: moving it would cost more than reading it.
-    single: Fields<'a>,
+    single: ElementFields<'a>,
     is_single: bool,
     /// The elements of the array.
-    pub elements: Vec<Element<'a>>,
+    pub elements: Vec<MessageElement<'a>>,
     /// Entries of all `metrics` objects.
-    pub entries: Vec<Entry<'a>>,
+    pub entries: Vec<MetricEntry<'a>>,
 }
 
-impl<'a> Message<'a> {
+impl<'a> DecodedMessage<'a> {
     /// Decodes `payload`, forgetting the message before.
-    pub fn decode(&mut self, payload: &'a [u8], max_readings: usize) -> Result<(), Malformed> {
+    pub fn decode(&mut self, payload: &'a [u8], max_readings: usize) -> Result<(), MalformedMessage> {
         self.elements.clear();
         self.entries.clear();
         self.single.clear();
-        let text = std::str::from_utf8(payload).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
-        let mut scanner = Scanner::new(text);
+        let text = std::str::from_utf8(payload).map_err(|error| MalformedMessage::NotUtf8(error.valid_up_to()))?;
+        let mut scanner = JsonScanner::new(text);
         let first = scanner.peek();
         self.is_single = first == Some(b'{');
         match first {
@@ -131,7 +133,7 @@ impl<'a> Message<'a> {
             _ => {
                 let kind = scanner.value(0)?.kind();
                 scanner.end()?;
-                return Err(Malformed::NotAForm(kind));
+                return Err(MalformedMessage::NotAForm(kind));
             }
         }
         scanner.end()?;
@@ -139,43 +141,46 @@ impl<'a> Message<'a> {
     }
 
     /// What counts as no or too many readings. Decoding keeps at most one element and one entry beyond the limit.
-    fn check_count(&self, max_readings: usize) -> Result<(), Malformed> {
+    fn check_count(&self, max_readings: usize) -> Result<(), MalformedMessage> {
         let count = if self.is_single {
             self.single.count()
         } else {
             let counts = self.elements.iter().map(|element| match element {
-                Element::Object(fields) => fields.count(),
-                Element::Other(_) => 1,
+                MessageElement::Object(fields) => fields.count(),
+                MessageElement::Other(_) => 1,
             });
             counts.sum()
         };
         match count {
-            0 => Err(Malformed::EmptyArray),
-            _ if count.max(self.entries.len()) > max_readings => Err(Malformed::TooManyReadings(max_readings)),
+            0 => Err(MalformedMessage::EmptyArray),
+            _ if count.max(self.entries.len()) > max_readings => Err(MalformedMessage::TooManyReadings(max_readings)),
             _ => Ok(()),
         }
     }
 
     /// The object, where the message is one.
-    pub fn single(&self) -> Option<&Fields<'a>> {
+    pub fn single(&self) -> Option<&ElementFields<'a>> {
         self.is_single.then_some(&self.single)
     }
 
     /// Whether a part of it carries a sequence number.
     pub fn has_sequence(&self) -> bool {
         !self.single.seq.is_none()
-            || self.elements.iter().any(|element| matches!(element, Element::Object(fields) if !fields.seq.is_none()))
+            || self
+                .elements
+                .iter()
+                .any(|element| matches!(element, MessageElement::Object(fields) if !fields.seq.is_none()))
     }
 
     /// Reads one object of an array as an element.
-    fn element(&mut self, scanner: &mut Scanner<'a>, max_readings: usize) -> Result<(), Syntax> {
+    fn element(&mut self, scanner: &mut JsonScanner<'a>, max_readings: usize) -> Result<(), JsonSyntaxError> {
         let element = match scanner.peek() {
             Some(b'{') => {
-                let mut fields = Fields::default();
+                let mut fields = ElementFields::default();
                 fields.read(scanner, 1, &mut self.entries, max_readings)?;
-                Element::Object(fields)
+                MessageElement::Object(fields)
             }
-            _ => Element::Other(scanner.value(1)?.kind()),
+            _ => MessageElement::Other(scanner.value(1)?.kind()),
         };
         if self.elements.len() <= max_readings {
             self.elements.push(element);
@@ -184,15 +189,15 @@ impl<'a> Message<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ElementFields<'a> {
     /// Reads one object; `depth` containers are open around it.
     fn read(
         &mut self,
-        scanner: &mut Scanner<'a>,
+        scanner: &mut JsonScanner<'a>,
         depth: u32,
-        entries: &mut Vec<Entry<'a>>,
+        entries: &mut Vec<MetricEntry<'a>>,
         max_readings: usize,
-    ) -> Result<(), Syntax> {
+    ) -> Result<(), JsonSyntaxError> {
         let inner = depth + 1;
         scanner.object(|scanner| {
             // Nearly all keys are these, written like this.
@@ -233,7 +238,7 @@ impl<'a> Fields<'a> {
     /// one.
     pub fn indexes(&self, is_fault: bool) -> u32 {
         match &self.metrics {
-            Metrics::Entries(range) if !is_fault && self.metric.is_none() && self.value.is_none() => {
+            MetricsField::Entries(range) if !is_fault && self.metric.is_none() && self.value.is_none() => {
                 u32::try_from(range.len()).unwrap_or(u32::MAX).max(1)
             }
             _ => 1,
@@ -243,7 +248,7 @@ impl<'a> Fields<'a> {
     /// How many readings it stands for.
     fn count(&self) -> usize {
         match &self.metrics {
-            Metrics::Entries(range) if self.error.is_none() => range.len().max(1),
+            MetricsField::Entries(range) if self.error.is_none() => range.len().max(1),
             _ => 1,
         }
     }
@@ -252,49 +257,49 @@ impl<'a> Fields<'a> {
     fn clear(&mut self) {
         let Self { device_id, metric, value, timestamp, seq, boot, metrics, error } = self;
         for token in [device_id, metric, value, timestamp, seq, boot] {
-            *token = Token::Absent;
+            *token = JsonToken::Absent;
         }
-        *metrics = Metrics::Absent;
+        *metrics = MetricsField::Absent;
         *error = None;
     }
 }
 
 /// Reads the `metrics` field and appends its entries.
 fn metrics<'a>(
-    entries: &mut Vec<Entry<'a>>,
-    scanner: &mut Scanner<'a>,
+    entries: &mut Vec<MetricEntry<'a>>,
+    scanner: &mut JsonScanner<'a>,
     depth: u32,
     max_readings: usize,
-) -> Result<Metrics, Syntax> {
+) -> Result<MetricsField, JsonSyntaxError> {
     if scanner.peek() != Some(b'{') {
         let token = scanner.value(depth)?;
-        return Ok(if token.is_none() { Metrics::Absent } else { Metrics::NotAnObject(token.kind()) });
+        return Ok(if token.is_none() { MetricsField::Absent } else { MetricsField::NotAnObject(token.kind()) });
     }
     let start = entries.len();
     scanner.object(|scanner| {
         let metric = scanner.key()?;
         let value = scanner.value(depth + 1)?;
         if entries.len() <= max_readings {
-            entries.push(Entry { metric, value });
+            entries.push(MetricEntry { metric, value });
         }
         Ok(())
     })?;
     drop_overwritten(entries, start);
-    Ok(Metrics::Entries(start..entries.len()))
+    Ok(MetricsField::Entries(start..entries.len()))
 }
 
-fn fault<'a>(scanner: &mut Scanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, Syntax> {
+fn fault<'a>(scanner: &mut JsonScanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, JsonSyntaxError> {
     scanner.peek();
     let start = scanner.position();
     Ok(match scanner.value(depth)? {
-        Token::Absent | Token::Null | Token::Bool(false) => None,
-        Token::Text(text) => Some(text),
+        JsonToken::Absent | JsonToken::Null | JsonToken::Bool(false) => None,
+        JsonToken::Text(text) => Some(text),
         _ => Some(Cow::Borrowed(scanner.text_since(start))),
     })
 }
 
 /// Of entries with the same metric from `start` on, keeps the last.
-fn drop_overwritten(entries: &mut Vec<Entry<'_>>, start: usize) {
+fn drop_overwritten(entries: &mut Vec<MetricEntry<'_>>, start: usize) {
     let Some(new) = entries.get(start..) else { return };
     // Nearly every message has a few distinct metrics.
     let distinct = match new.len() {
@@ -330,18 +335,18 @@ mod tests {
 
     use super::*;
 
-    fn decode(payload: &[u8]) -> Result<Message<'_>, Malformed> {
-        let mut message = Message::default();
+    fn decode(payload: &[u8]) -> Result<DecodedMessage<'_>, MalformedMessage> {
+        let mut message = DecodedMessage::default();
         message.decode(payload, 4).map(|()| message)
     }
 
-    fn fields(payload: &str) -> Fields<'_> {
+    fn fields(payload: &str) -> ElementFields<'_> {
         decode(payload.as_bytes()).unwrap().single().unwrap().clone()
     }
 
-    fn number(token: &Token<'_>) -> f64 {
+    fn number(token: &JsonToken<'_>) -> f64 {
         match token {
-            Token::Number(number) => number.to_f64(),
+            JsonToken::Number(number) => number.to_f64(),
             other => panic!("{other:?}"),
         }
     }
@@ -350,17 +355,17 @@ mod tests {
     fn the_forms() {
         let fields =
             fields(r#"{"device_id":"a","metric":"m","value":1.5,"timestamp":"x","seq":7,"boot":2,"other":[{}]}"#);
-        assert_eq!(fields.device_id, Token::Text("a".into()));
-        assert_eq!(fields.metric, Token::Text("m".into()));
+        assert_eq!(fields.device_id, JsonToken::Text("a".into()));
+        assert_eq!(fields.metric, JsonToken::Text("m".into()));
         assert_eq!(number(&fields.value), 1.5);
-        assert_eq!(fields.timestamp, Token::Text("x".into()));
+        assert_eq!(fields.timestamp, JsonToken::Text("x".into()));
         assert_eq!(number(&fields.seq), 7.0);
         assert_eq!(number(&fields.boot), 2.0);
-        assert_eq!((fields.metrics, fields.error), (Metrics::Absent, None));
+        assert_eq!((fields.metrics, fields.error), (MetricsField::Absent, None));
         let message = decode(br#"[{"metrics":{"a":1,"b":true}},{"value":3},4]"#).unwrap();
         assert_eq!(message.elements.len(), 3);
         assert_eq!(message.entries.len(), 2);
-        assert_eq!(message.elements[2], Element::Other("a number"));
+        assert_eq!(message.elements[2], MessageElement::Other("a number"));
     }
 
     #[test]
@@ -369,13 +374,13 @@ mod tests {
         let message = decode(br#"{"metrics":{"a":1,"b":2,"a":3}}"#).unwrap();
         let seen: Vec<_> = message.entries.iter().map(|e| (e.metric.as_ref(), number(&e.value))).collect();
         assert_eq!(seen, [("b", 2.0), ("a", 3.0)]);
-        assert_eq!(fields(r#"{"metrics":{"a":1},"metrics":null}"#).metrics, Metrics::Absent);
+        assert_eq!(fields(r#"{"metrics":{"a":1},"metrics":null}"#).metrics, MetricsField::Absent);
         assert_eq!(fields(r#"{"error":"x","error":null}"#).error, None);
     }
 
     #[test]
     fn overwriting_among_many_entries() {
-        let mut message = Message::default();
+        let mut message = DecodedMessage::default();
         message.decode(br#"{"metrics":{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8,"i":9,"c":10}}"#, 20).unwrap();
         let names: String = message.entries.iter().map(|e| e.metric.as_ref()).collect();
         assert_eq!(names, "abdefghic");
@@ -395,7 +400,7 @@ mod tests {
         let check = |payload: &[u8], expected: &str| {
             let sentence = decode(payload).unwrap_err().to_string();
             assert_eq!(sentence, expected);
-            assert!(Malformed::wrote(&sentence));
+            assert!(MalformedMessage::wrote(&sentence));
         };
         check(b"\xff", "the payload is not UTF-8 at byte 0; send JSON text");
         check(b"", "the payload is not valid JSON at byte 0: the text ends where a JSON value is expected");
@@ -410,15 +415,15 @@ mod tests {
     }
 
     /// A scalar as `serde_json` sees it.
-    fn scalar(token: &Token<'_>) -> serde_json::Value {
+    fn scalar(token: &JsonToken<'_>) -> serde_json::Value {
         match token {
-            Token::Absent => "absent".into(),
-            Token::Null => serde_json::Value::Null,
-            Token::Bool(value) => (*value).into(),
-            Token::Number(number) => number.to_f64().into(),
-            Token::Text(text) => text.as_ref().into(),
-            Token::Array => serde_json::json!([]),
-            Token::Object => serde_json::json!({}),
+            JsonToken::Absent => "absent".into(),
+            JsonToken::Null => serde_json::Value::Null,
+            JsonToken::Bool(value) => (*value).into(),
+            JsonToken::Number(number) => number.to_f64().into(),
+            JsonToken::Text(text) => text.as_ref().into(),
+            JsonToken::Array => serde_json::json!([]),
+            JsonToken::Object => serde_json::json!({}),
         }
     }
 
@@ -466,6 +471,6 @@ mod tests {
     fn depth_counts_from_the_outside() {
         let nested = |levels: usize| format!(r#"[{{"x":{}{}}}]"#, "[".repeat(levels), "]".repeat(levels));
         assert!(decode(nested(6).as_bytes()).is_ok());
-        assert!(matches!(decode(nested(7).as_bytes()), Err(Malformed::Syntax(_))));
+        assert!(matches!(decode(nested(7).as_bytes()), Err(MalformedMessage::Syntax(_))));
     }
 }

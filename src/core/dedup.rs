@@ -1,6 +1,6 @@
 //! Which sequence numbers were seen: of a device's messages, and of errors that were replayed.
 
-use crate::core::codec::{Invalid, Reader, put_u64};
+use crate::core::codec::{FieldReader, Invalid, put_u64};
 
 /// Largest number of ranges of a device's set; beyond it the two lowest merge.
 pub(super) const MAX_RANGES: usize = 256;
@@ -123,7 +123,7 @@ impl<const MAX: usize> SequenceSet<MAX> {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, Invalid> {
         let mut set = Self::default();
         let mut from: u64 = 0;
         for index in 0..reader.count()? {
@@ -212,7 +212,7 @@ mod tests {
             prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
             let mut bytes = Vec::new();
             set.encode(&mut bytes);
-            prop_assert_eq!(SequenceSet::<MAX_RANGES>::decode(&mut Reader::new(&bytes)), Ok(set));
+            prop_assert_eq!(SequenceSet::<MAX_RANGES>::decode(&mut FieldReader::new(&bytes)), Ok(set));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::codec::{Invalid, Reader, put_bytes, put_u64, put_words};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
 use crate::core::watermark::NONE_MS;
@@ -20,7 +20,7 @@ pub(super) type Slot = u32;
 
 /// An open window that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Due {
+pub(super) struct DueWindow {
     /// First millisecond after the window.
     pub end_ms: i64,
     /// Its device.
@@ -135,14 +135,14 @@ impl Device {
     }
 
     /// Collects the open windows that `watermark_ms` makes due and takes them off the account of open ones.
-    pub fn collect_due(&mut self, slot: Slot, watermark_ms: i64, due: &mut Vec<Due>) {
+    pub fn collect_due(&mut self, slot: Slot, watermark_ms: i64, due: &mut Vec<DueWindow>) {
         let mut first_end_ms = NEVER_MS;
         for (series, window, state) in self.windows() {
             if !state.is_open() {
                 continue;
             }
             if state.end_ms.saturating_sub(1) <= watermark_ms {
-                due.push(Due { end_ms: state.end_ms, slot, series, window });
+                due.push(DueWindow { end_ms: state.end_ms, slot, series, window });
             } else {
                 first_end_ms = first_end_ms.min(state.end_ms);
             }
@@ -188,7 +188,7 @@ impl Device {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut Reader<'_>, group: u16) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, Invalid> {
         let mut device = Self::new(reader.str()?.into(), group);
         [
             device.watermark_ms,
@@ -297,10 +297,10 @@ mod tests {
         device.first_end_ms = 10;
         let mut bytes = Vec::new();
         device.encode(&mut bytes);
-        let restored = Device::decode(&mut Reader::new(&bytes), 3).unwrap();
+        let restored = Device::decode(&mut FieldReader::new(&bytes), 3).unwrap();
         assert_eq!(format!("{restored:?}"), format!("{device:?}"));
         for len in 0..bytes.len() {
-            assert!(Device::decode(&mut Reader::new(&bytes[..len]), 3).is_err(), "prefix of {len} bytes");
+            assert!(Device::decode(&mut FieldReader::new(&bytes[..len]), 3).is_err(), "prefix of {len} bytes");
         }
     }
 }

@@ -2,7 +2,18 @@
 
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
-use crate::core::operator::{GroupBlob, KEY_GROUPS};
+
+/// Number of key groups: part of the checkpoint format.
+pub const KEY_GROUPS: u16 = 1024;
+
+/// The changed part of the state that one checkpoint stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupBlob {
+    /// Key group, below [`KEY_GROUPS`].
+    pub group: u16,
+    /// Encoded state of all its devices and clients.
+    pub bytes: Vec<u8>,
+}
 
 /// The key group of a device or client: XXH64 of its id, seed 0, modulo [`KEY_GROUPS`].
 pub(super) fn key_group(id: &str) -> u16 {
@@ -11,7 +22,7 @@ pub(super) fn key_group(id: &str) -> u16 {
 
 /// How a group's state stands to its last stored form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Change {
+pub(super) enum GroupChange {
     /// As stored.
     #[default]
     Unchanged,
@@ -23,19 +34,19 @@ pub(super) enum Change {
 
 /// Members and changes of one group.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(super) struct KeyGroup {
     /// Devices in order of id.
     pub devices: Vec<Slot>,
     /// Clients in order of id.
     pub clients: Vec<Slot>,
     /// Against its last stored form.
-    pub change: Change,
+    pub change: GroupChange,
 }
 
 /// All groups and the running snapshot.
 #[derive(Debug)]
 pub(super) struct Groups {
-    groups: Vec<Group>,
+    groups: Vec<KeyGroup>,
     /// Groups encoded ahead of their turn, because they were about to change.
     pub early: Vec<GroupBlob>,
     /// No group below it is pending.
@@ -45,18 +56,18 @@ pub(super) struct Groups {
 impl Groups {
     /// Groups without members.
     pub fn new() -> Self {
-        Self { groups: (0..KEY_GROUPS).map(|_| Group::default()).collect(), early: Vec::new(), cursor: KEY_GROUPS }
+        Self { groups: (0..KEY_GROUPS).map(|_| KeyGroup::default()).collect(), early: Vec::new(), cursor: KEY_GROUPS }
     }
 
     /// One group. `group` comes from [`key_group`] or was checked by [`Groups::contains`].
     #[inline]
-    pub fn get(&self, group: u16) -> &Group {
+    pub fn get(&self, group: u16) -> &KeyGroup {
         &self.groups[usize::from(group)]
     }
 
     /// One group, as [`Groups::get`].
     #[inline]
-    pub fn get_mut(&mut self, group: u16) -> &mut Group {
+    pub fn get_mut(&mut self, group: u16) -> &mut KeyGroup {
         &mut self.groups[usize::from(group)]
     }
 
@@ -71,8 +82,8 @@ impl Groups {
             self.change_all();
         }
         for group in &mut self.groups {
-            if group.change == Change::Changed {
-                group.change = Change::Pending;
+            if group.change == GroupChange::Changed {
+                group.change = GroupChange::Pending;
             }
         }
         self.early.clear();
@@ -82,7 +93,7 @@ impl Groups {
     /// The next pending group.
     pub fn next_pending(&mut self) -> Option<u16> {
         while self.cursor < KEY_GROUPS {
-            if self.get(self.cursor).change == Change::Pending {
+            if self.get(self.cursor).change == GroupChange::Pending {
                 return Some(self.cursor);
             }
             self.cursor += 1;
@@ -93,7 +104,7 @@ impl Groups {
     /// Ends a snapshot that cannot be stored: everything counts as changed.
     pub fn change_all(&mut self) {
         for group in &mut self.groups {
-            group.change = Change::Changed;
+            group.change = GroupChange::Changed;
         }
         self.early.clear();
         self.cursor = KEY_GROUPS;
@@ -113,13 +124,13 @@ mod tests {
     #[test]
     fn changed_groups_become_pending_once() {
         let mut groups = Groups::new();
-        groups.get_mut(3).change = Change::Changed;
-        groups.get_mut(1023).change = Change::Changed;
+        groups.get_mut(3).change = GroupChange::Changed;
+        groups.get_mut(1023).change = GroupChange::Changed;
         groups.begin();
         assert_eq!(groups.next_pending(), Some(3));
-        groups.get_mut(3).change = Change::Unchanged;
+        groups.get_mut(3).change = GroupChange::Unchanged;
         assert_eq!(groups.next_pending(), Some(1023));
-        groups.get_mut(1023).change = Change::Unchanged;
+        groups.get_mut(1023).change = GroupChange::Unchanged;
         assert_eq!(groups.next_pending(), None);
         groups.begin();
         assert_eq!(groups.next_pending(), None);
@@ -131,7 +142,7 @@ mod tests {
         groups.change_all();
         groups.begin();
         assert_eq!(groups.next_pending(), Some(0));
-        groups.get_mut(0).change = Change::Unchanged;
+        groups.get_mut(0).change = GroupChange::Unchanged;
         groups.begin();
         assert_eq!(groups.next_pending(), Some(0));
     }

@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-use crate::core::batch::{Batch, Site};
-use crate::core::client::{self, Client};
-use crate::core::decode::{Element, Fields, Message, Metrics};
+use crate::core::batch::{BatchContext, ReadingOrigin};
+use crate::core::client::{self, RememberedClient};
+use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricsField};
 use crate::core::device::Slot;
 use crate::core::group::key_group;
-use crate::core::json::Token;
+use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::Publish;
-use crate::core::replay::SeqOwner;
+use crate::core::record::PublishRecord;
+use crate::core::replayed::SeqOwner;
 use crate::core::topic::TopicKind;
-use crate::core::validate::{self, Problem};
+use crate::core::validate::{self, ReadingProblem};
 use crate::defects::{self, Defect};
 
 /// What the checks of an element found that its readings share.
@@ -24,16 +24,16 @@ pub(super) struct Checked<'m> {
     /// Its state, unless there is none and no room.
     pub slot: Option<Slot>,
     /// The first failure.
-    pub problem: Option<Problem<'m>>,
+    pub problem: Option<ReadingProblem<'m>>,
     /// Why its readings were counted before.
-    pub duplicate: Option<Problem<'m>>,
+    pub duplicate: Option<ReadingProblem<'m>>,
     /// Event time.
     pub time_ms: i64,
 }
 
 /// The event time of an element, for deduplication.
 #[derive(Clone, Copy)]
-pub(super) struct EventTime {
+pub(super) struct ElementTime {
     /// Unix milliseconds.
     pub ms: i64,
     /// Whether the payload states it; else it is the arrival.
@@ -44,25 +44,25 @@ impl Operator {
     /// Applies one publish.
     pub(super) fn publish<'a>(
         &mut self,
-        batch: &mut Batch<'a>,
-        message: &mut Message<'a>,
-        publish: Publish<'a>,
+        batch: &mut BatchContext<'a>,
+        message: &mut DecodedMessage<'a>,
+        publish: PublishRecord<'a>,
         same_origin: bool,
         out: &mut dyn Collector,
     ) {
         self.totals.messages += 1;
         self.note_processed(batch.lsn);
         if !same_origin {
-            batch.resolve(&self.rules.topics, &publish);
+            batch.resolve(&self.settings.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let site = Site { lsn, arrival_ms, publish: &publish, replay: None };
-        if let Err(malformed) = message.decode(publish.payload, self.settings.max_readings_per_message) {
-            self.reject_message(batch, site, None, malformed, out);
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: None };
+        if let Err(malformed) = message.decode(publish.payload, self.settings.current.max_readings_per_message) {
+            self.reject_message(batch, origin, None, malformed, out);
             return;
         }
-        let redelivered = self.is_redelivered(site, message);
-        self.elements(batch, site, message, redelivered, out);
+        let redelivered = self.is_redelivered(origin, message);
+        self.elements(batch, origin, message, redelivered, out);
     }
 
     /// Processes the elements of a decoded message, or those that are replayed; returns how many indexes of readings
@@ -70,25 +70,25 @@ impl Operator {
     #[inline]
     pub(super) fn elements<'a>(
         &mut self,
-        batch: &mut Batch<'a>,
-        site: Site<'_>,
-        message: &Message<'a>,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
+        message: &DecodedMessage<'a>,
         redelivered: bool,
         out: &mut dyn Collector,
     ) -> u32 {
         let mut index = 0;
         if let Some(fields) = message.single() {
-            self.element(batch, site, message, fields, redelivered, &mut index, out);
+            self.element(batch, origin, message, fields, redelivered, &mut index, out);
         }
         for element in &message.elements {
             match element {
-                Element::Object(fields) => {
-                    self.element(batch, site, message, fields, redelivered, &mut index, out);
+                MessageElement::Object(fields) => {
+                    self.element(batch, origin, message, fields, redelivered, &mut index, out);
                 }
-                Element::Other(kind) => {
-                    if !site.passes_over(index) {
+                MessageElement::Other(kind) => {
+                    if !origin.passes_over(index) {
                         self.totals.received += 1;
-                        self.reject(site, index, None, (None, None), Problem::NotAnObject(kind), out);
+                        self.reject(origin, index, None, (None, None), ReadingProblem::NotAnObject(kind), out);
                     }
                     index += 1;
                 }
@@ -103,12 +103,12 @@ impl Operator {
 
     /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
     /// and payload.
-    fn is_redelivered(&mut self, site: Site<'_>, message: &Message<'_>) -> bool {
+    fn is_redelivered(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
-        if site.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
+        if origin.publish.qos == 0 || !self.settings.current.dedup || message.has_sequence() || ignores {
             return false;
         }
-        let Publish { client_id, topic, packet_id, payload, dup, .. } = *site.publish;
+        let PublishRecord { client_id, topic, packet_id, payload, dup, .. } = *origin.publish;
         let identity = client::identity(packet_id, topic, payload);
         let known = self.clients.find(client_id);
         if let Some(slot) = known
@@ -116,18 +116,18 @@ impl Operator {
             && self.clients.has_published(slot, identity)
         {
             self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-            self.clients.is_redelivering(slot, self.clock.now_ms);
+            self.clients.is_redelivering(slot, self.clocks.journal.now_ms);
             return true;
         }
         let slot = known.unwrap_or_else(|| self.add_client(client_id));
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-        self.clients.remember(slot, identity, site.lsn, self.clock.now_ms);
+        self.clients.remember(slot, identity, origin.lsn, self.clocks.journal.now_ms);
         false
     }
 
     /// Adds a client; where there are too many, forgets the half that was not heard of for longest.
     fn add_client(&mut self, client_id: &str) -> Slot {
-        if self.clients.len() >= self.settings.max_devices.max(1) {
+        if self.clients.len() >= self.settings.current.max_devices.max(1) {
             for slot in self.clients.oldest_half() {
                 let group = self.clients.get(slot).map_or(0, |client| client.group);
                 self.about_to_change(group);
@@ -137,11 +137,11 @@ impl Operator {
         }
         let group = key_group(client_id);
         self.about_to_change(group);
-        self.insert_client(Client::new(client_id, group))
+        self.insert_client(RememberedClient::new(client_id, group))
     }
 
     /// Adds a client to its group too.
-    pub(super) fn insert_client(&mut self, client: Client) -> Slot {
+    pub(super) fn insert_client(&mut self, client: RememberedClient) -> Slot {
         let group = client.group;
         let slot = self.clients.insert(client);
         let id = |slot: Slot| self.clients.get(slot).map_or("", |client| &*client.id);
@@ -155,17 +155,17 @@ impl Operator {
     #[inline]
     fn element<'a>(
         &mut self,
-        batch: &mut Batch<'a>,
-        site: Site<'_>,
-        message: &Message<'a>,
-        fields: &Fields<'a>,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
+        message: &DecodedMessage<'a>,
+        fields: &ElementFields<'a>,
         redelivered: bool,
         index: &mut u32,
         out: &mut dyn Collector,
     ) {
         let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
         let mut seq_owner = SeqOwner::Any;
-        if let Some(wanted) = site.replay {
+        if let Some(wanted) = origin.replay {
             let indexes = *index..index.saturating_add(fields.indexes(is_fault));
             if !wanted.has_any(&indexes) {
                 *index = indexes.end;
@@ -173,36 +173,48 @@ impl Operator {
             }
             seq_owner = self.seq_owner(wanted, indexes);
         }
-        let checked = self.check(batch, site, fields, is_fault, redelivered, seq_owner);
+        let checked = self.check(batch, origin, fields, is_fault, redelivered, seq_owner);
         if is_fault {
-            self.fault(site, *index, &checked, fields, out);
+            self.fault(origin, *index, &checked, fields, out);
             *index += 1;
             return;
         }
         let range = match &fields.metrics {
-            Metrics::Absent => {
-                self.reading(batch, site, *index, &checked, validate::metric_field(&fields.metric), &fields.value, out);
+            MetricsField::Absent => {
+                self.reading(
+                    batch,
+                    origin,
+                    *index,
+                    &checked,
+                    validate::metric_field(&fields.metric),
+                    &fields.value,
+                    out,
+                );
                 *index += 1;
                 return;
             }
-            Metrics::Entries(range) if range.is_empty() => Err(Problem::EmptyMetrics),
-            Metrics::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => Err(Problem::TwoForms),
-            Metrics::Entries(range) => Ok(range.clone()),
-            Metrics::NotAnObject(found) => {
-                Err(Problem::WrongType { field: "metrics", found, wanted: "an object of metric names and values" })
+            MetricsField::Entries(range) if range.is_empty() => Err(ReadingProblem::EmptyMetrics),
+            MetricsField::Entries(_) if !(fields.metric.is_none() && fields.value.is_none()) => {
+                Err(ReadingProblem::TwoForms)
             }
+            MetricsField::Entries(range) => Ok(range.clone()),
+            MetricsField::NotAnObject(found) => Err(ReadingProblem::WrongType {
+                field: "metrics",
+                found,
+                wanted: "an object of metric names and values",
+            }),
         };
         match range {
             Ok(range) => {
                 for entry in message.entries.get(range).unwrap_or_default() {
-                    if !site.passes_over(*index) {
-                        self.reading(batch, site, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                    if !origin.passes_over(*index) {
+                        self.reading(batch, origin, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
                     }
                     *index += 1;
                 }
             }
             Err(problem) => {
-                self.reading(batch, site, *index, &checked, Err(problem), &Token::Absent, out);
+                self.reading(batch, origin, *index, &checked, Err(problem), &JsonToken::Absent, out);
                 *index += 1;
             }
         }
@@ -212,9 +224,9 @@ impl Operator {
     #[inline]
     fn check<'a: 'm, 'm>(
         &mut self,
-        batch: &mut Batch<'a>,
-        site: Site<'_>,
-        fields: &'m Fields<'a>,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
+        fields: &'m ElementFields<'a>,
         is_fault: bool,
         redelivered: bool,
         seq_owner: SeqOwner<'_>,
@@ -235,8 +247,8 @@ impl Operator {
         let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
-            let (now_ms, first_ms) = (site.arrival_ms, site.first_arrival_ms());
-            validate::event_time(&fields.timestamp, &self.settings, now_ms, first_ms)
+            let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
+            validate::event_time(&fields.timestamp, &self.settings.current, now_ms, first_ms)
         });
         let stated = match time {
             Ok(stated) => stated,
@@ -244,28 +256,29 @@ impl Operator {
             Err(wrong) => note(&mut problem, wrong),
         };
         let problem = first_failure(problem, unknown);
-        let time = EventTime { ms: stated.unwrap_or(site.first_arrival_ms()), stated: stated.is_some() };
+        let time = ElementTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
         let duplicate = match slot {
-            Some(slot) if self.settings.dedup && !defects::is(Defect::IgnoreSequences) => {
+            Some(slot) if self.settings.current.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
-                match site.replay {
-                    None => self.deduplicate(slot, seq, boot, time, site.publish.dup, is_fault),
+                match origin.replay {
+                    None => self.deduplicate(slot, seq, boot, time, origin.publish.dup, is_fault),
                     Some(_) => self.deduplicate_replayed(seq_owner, slot, seq, boot, time),
                 }
             }
             _ => None,
         };
-        let redelivered = (redelivered && seq.is_none()).then_some(Problem::DuplicateMessage(site.publish.packet_id));
+        let redelivered =
+            (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
         Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
     }
 
     /// The device of an element that is not the last one's, and its state.
     fn identify<'a: 'm, 'm>(
         &mut self,
-        batch: &mut Batch<'a>,
-        fields: &'m Fields<'a>,
+        batch: &mut BatchContext<'a>,
+        fields: &'m ElementFields<'a>,
         payload: Option<&'m str>,
-        problem: &mut Option<Problem<'m>>,
+        problem: &mut Option<ReadingProblem<'m>>,
     ) -> (Option<&'m str>, Option<Slot>) {
         // A device that is known has a valid id.
         let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
@@ -274,16 +287,16 @@ impl Operator {
             Ok(id) => id,
             Err(wrong) => {
                 *problem = Some(match wrong {
-                    Problem::DeviceMismatch { topic, payload } if batch.is_own => {
-                        Problem::NotOwnDevice { own: topic, payload }
+                    ReadingProblem::DeviceMismatch { topic, payload } if batch.is_own => {
+                        ReadingProblem::NotOwnDevice { own: topic, payload }
                     }
                     wrong => wrong,
                 });
                 return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
             }
         };
-        if !self.rules.allows(id) {
-            *problem = Some(Problem::UnknownDevice(id));
+        if !self.settings.rules.allows(id) {
+            *problem = Some(ReadingProblem::UnknownDevice(id));
             return (Some(id), None);
         }
         let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id));
@@ -291,7 +304,7 @@ impl Operator {
             self.hear_from(slot);
             // An id with escapes does not outlive the message.
             let lasting = match &fields.device_id {
-                Token::Text(Cow::Borrowed(id)) => Some(*id),
+                JsonToken::Text(Cow::Borrowed(id)) => Some(*id),
                 _ => batch.topic_device,
             };
             batch.last_device = lasting.map(|id| (id, slot));
@@ -305,11 +318,11 @@ impl Operator {
         if self.per_device() {
             self.settle(slot);
         }
-        let (now_ms, awake_ms) = (self.clock.now_ms, self.clock.awake_ms());
+        let (now_ms, awake_ms) = (self.clocks.journal.now_ms, self.clocks.journal.awake_ms());
         let device = &mut self.devices[slot];
         device.last_arrival_ms = now_ms;
         device.last_awake_ms = awake_ms;
-        self.global.last_arrival_ms = now_ms;
+        self.clocks.global.last_arrival_ms = now_ms;
     }
 
     /// Whether the sequence number was counted; inserts it. `time`: the event time, if the element has no problem; one with
@@ -320,10 +333,10 @@ impl Operator {
         slot: Slot,
         seq: Option<u64>,
         boot: Option<u64>,
-        time: Option<EventTime>,
+        time: Option<ElementTime>,
         dup: bool,
         is_fault: bool,
-    ) -> Option<Problem<'m>> {
+    ) -> Option<ReadingProblem<'m>> {
         let device = &mut self.devices[slot];
         if let Some(boot) = boot {
             if device.boot.is_some_and(|before| before != boot) {
@@ -351,23 +364,23 @@ impl Operator {
         // A fault without a time of its own cannot show that its device restarted. It enters no window, so unless MQTT
         // says that it is a redelivery, it is better told twice than lost.
         let told_again = is_fault && !dup && time.is_some_and(|time| !time.stated);
-        (!told_again).then_some(Problem::DuplicateSequence(seq))
+        (!told_again).then_some(ReadingProblem::DuplicateSequence(seq))
     }
 
     fn fault(
         &mut self,
-        site: Site<'_>,
+        origin: ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'_>,
-        fields: &Fields<'_>,
+        fields: &ElementFields<'_>,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
-        let full = checked.slot.is_none().then_some(Problem::TooManyDevices(self.settings.max_devices));
-        let fault = Problem::Fault(fields.error.as_deref());
+        let full = checked.slot.is_none().then_some(ReadingProblem::TooManyDevices(self.settings.current.max_devices));
+        let fault = ReadingProblem::Fault(fields.error.as_deref());
         let problem = checked.problem.or(checked.duplicate).or(full).unwrap_or(fault);
         let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
-        self.reject(site, index, checked.slot, (checked.device_id, metric), problem, out);
+        self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
     }
 }
 
@@ -383,7 +396,10 @@ fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
 
 /// The failure that is checked first: reasons are in the order of checks.
 #[inline]
-pub(super) fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) -> Option<Problem<'m>> {
+pub(super) fn first_failure<'m>(
+    a: Option<ReadingProblem<'m>>,
+    b: Option<ReadingProblem<'m>>,
+) -> Option<ReadingProblem<'m>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.reason() < a.reason() { b } else { a }),
         (a, b) => a.or(b),
@@ -392,7 +408,7 @@ pub(super) fn first_failure<'m>(a: Option<Problem<'m>>, b: Option<Problem<'m>>) 
 
 /// Keeps `problem` if it is checked before the one found so far.
 #[cold]
-fn note<'m, T>(found: &mut Option<Problem<'m>>, problem: Problem<'m>) -> Option<T> {
+fn note<'m, T>(found: &mut Option<ReadingProblem<'m>>, problem: ReadingProblem<'m>) -> Option<T> {
     *found = first_failure(found.take(), Some(problem));
     None
 }

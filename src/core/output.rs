@@ -3,10 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::core::codec::{Invalid, Reader, put_bytes, put_f64, put_i64, put_u64};
-use crate::core::decode::Malformed;
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_f64, put_i64, put_u64};
+use crate::core::decode::MalformedMessage;
 use crate::core::reason::Reason;
-use crate::core::record::{Replay, ReplayItem, ReplayItems};
+use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
 
 /// Bytes of a payload that an error entry keeps.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
@@ -71,11 +71,11 @@ impl<'a> WindowResult<'a> {
 
     /// Reads the stored form.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = FieldReader::new(bytes);
         Self::read(&mut reader).map_err(InvalidOutput)
     }
 
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
+    fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
         if reader.u8()? != WINDOW_FORMAT {
             return Err("unknown format of a window");
         }
@@ -151,12 +151,12 @@ pub struct ErrorEntry<'a> {
     /// Full length of the payload in bytes.
     pub payload_bytes: u64,
     /// Where it comes from, if a replay was rejected.
-    pub origin: Option<Origin>,
+    pub origin: Option<ReplayOrigin>,
 }
 
 /// The error whose replay was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
+pub struct ReplayOrigin {
     /// Its sequence number.
     pub replay_of: u64,
     /// When the message first arrived, Unix milliseconds.
@@ -170,7 +170,7 @@ impl<'a> ErrorEntry<'a> {
     pub fn is_of_whole_message(&self) -> bool {
         match self.origin {
             Some(origin) => origin.whole,
-            None => self.reason == Reason::Malformed && self.index == 0 && Malformed::wrote(self.message),
+            None => self.reason == Reason::Malformed && self.index == 0 && MalformedMessage::wrote(self.message),
         }
     }
 
@@ -182,17 +182,17 @@ impl<'a> ErrorEntry<'a> {
         self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
     }
 
-    /// This error, whose sequence number is `seq`, as part of a [`Replay`].
+    /// This error, whose sequence number is `seq`, as part of a [`ReplayRecord`].
     pub fn replay_item(&self, seq: u64) -> ReplayItem {
         ReplayItem { error_seq: seq, index: self.index, unseen: self.is_unseen() }
     }
 
     /// The journal record that processes errors of this one's message again. `payload`: the message's, whole.
-    pub fn replay<'r>(&self, payload: &'r [u8], items: ReplayItems<'r>) -> Replay<'r>
+    pub fn replay<'r>(&self, payload: &'r [u8], items: ReplayItems<'r>) -> ReplayRecord<'r>
     where
         'a: 'r,
     {
-        Replay {
+        ReplayRecord {
             position: self.journal_position,
             whole: self.is_of_whole_message(),
             arrival_ms: self.first_arrival_ms(),
@@ -235,7 +235,7 @@ impl<'a> ErrorEntry<'a> {
             put_bytes(device.as_bytes(), out);
             out.push(u8::from(self.origin.is_some()));
         }
-        if let Some(Origin { replay_of, first_arrival_ms, whole }) = self.origin {
+        if let Some(ReplayOrigin { replay_of, first_arrival_ms, whole }) = self.origin {
             put_u64(replay_of, out);
             put_i64(first_arrival_ms, out);
             out.push(if whole { ORIGIN_WHOLE } else { 0 });
@@ -244,11 +244,11 @@ impl<'a> ErrorEntry<'a> {
 
     /// Reads the stored form.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = FieldReader::new(bytes);
         Self::read(&mut reader).map_err(InvalidOutput)
     }
 
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
+    fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
         let format = reader.u8()?;
         if !(ERROR_FORMAT..=OWN_DEVICE_ERROR_FORMAT).contains(&format) {
             return Err("unknown format of an error");
@@ -312,17 +312,17 @@ impl<'a> ErrorEntry<'a> {
     }
 }
 
-fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, Invalid> {
+fn read_origin(reader: &mut FieldReader<'_>) -> Result<ReplayOrigin, Invalid> {
     let (replay_of, first_arrival_ms) = (reader.u64()?, reader.i64()?);
     let whole = match reader.u8()? {
         0 => false,
         ORIGIN_WHOLE => true,
         _ => return Err("the origin of a replay"),
     };
-    Ok(Origin { replay_of, first_arrival_ms, whole })
+    Ok(ReplayOrigin { replay_of, first_arrival_ms, whole })
 }
 
-fn read_name<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, Invalid> {
+fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, Invalid> {
     match reader.u8()? {
         0 => Ok(None),
         1 => reader.str().map(Some),
@@ -450,7 +450,7 @@ mod tests {
     }
 
     fn replayed(payload: &[u8]) -> ErrorEntry<'_> {
-        let origin = Origin { replay_of: 300, first_arrival_ms: -1, whole: true };
+        let origin = ReplayOrigin { replay_of: 300, first_arrival_ms: -1, whole: true };
         ErrorEntry { origin: Some(origin), ..entry(payload) }
     }
 

@@ -41,7 +41,7 @@ const ITEM_BYTES: usize = 13;
 
 /// One MQTT publish on an ingest topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Publish<'a> {
+pub struct PublishRecord<'a> {
     /// Client identifier of the connection it came by.
     pub client_id: &'a str,
     /// Topic name.
@@ -62,7 +62,7 @@ pub struct Publish<'a> {
 
 /// Stored errors of one message that are processed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replay<'a> {
+pub struct ReplayRecord<'a> {
     /// Journal position of the record that was rejected.
     pub position: u64,
     /// Whether the message as a whole was rejected; then there is one item.
@@ -125,13 +125,13 @@ impl ReplayItems<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
     /// A publish; the flag says that client, topic and own device are those of the previous publish in the batch.
-    Publish(Publish<'a>, bool),
+    Publish(PublishRecord<'a>, bool),
     /// Time passed and nothing arrived while windows were open.
     Tick,
     /// weir started, or reads sockets again after back-pressure: every device's silence starts at zero.
     Resumed,
     /// Stored errors are processed again.
-    Replay(Replay<'a>),
+    Replay(ReplayRecord<'a>),
     /// The settings, as JSON, under which the records from here on are processed.
     Settings(&'a [u8]),
 }
@@ -148,7 +148,7 @@ pub struct InvalidRecord {
 
 /// Appends the encoding of `publish` to `out`. `same_origin`: client, topic and own device equal those of the publish
 /// before it in the same append.
-pub fn encode_publish(publish: &Publish<'_>, same_origin: bool, out: &mut Vec<u8>) {
+pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut Vec<u8>) {
     debug_assert!(publish.qos <= 2);
     let mut flags = publish.qos;
     if publish.dup {
@@ -187,7 +187,7 @@ pub fn encode_resumed(out: &mut Vec<u8>) {
 }
 
 /// Appends the encoding of a replay.
-pub fn encode_replay(replay: &Replay<'_>, out: &mut Vec<u8>) {
+pub fn encode_replay(replay: &ReplayRecord<'_>, out: &mut Vec<u8>) {
     debug_assert!(replay.items.count() <= usize::from(u16::MAX));
     let whole = if replay.whole { REPLAY_WHOLE } else { 0 };
     let own_device = if replay.own_device.is_some() { REPLAY_OWN_DEVICE } else { 0 };
@@ -219,20 +219,20 @@ fn put_string(text: &str, out: &mut Vec<u8>) {
 
 /// Decodes the records of one batch in order.
 #[derive(Debug, Default)]
-pub struct Decoder<'a> {
-    origin: Option<Origin<'a>>,
+pub struct RecordDecoder<'a> {
+    origin: Option<PublishOrigin<'a>>,
     index: usize,
 }
 
 /// What publishes that follow one another share.
 #[derive(Debug, Clone, Copy)]
-struct Origin<'a> {
+struct PublishOrigin<'a> {
     client_id: &'a str,
     topic: &'a str,
     own_device: Option<&'a str>,
 }
 
-impl<'a> Decoder<'a> {
+impl<'a> RecordDecoder<'a> {
     /// Decodes the next record of the batch.
     pub fn decode(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, InvalidRecord> {
         let index = self.index;
@@ -262,10 +262,10 @@ impl<'a> Decoder<'a> {
         if !same_origin {
             let (client_id, topic) = (take_string(&mut rest)?, take_string(&mut rest)?);
             let own_device = if has_own_device { Some(take_string(&mut rest)?) } else { None };
-            self.origin = Some(Origin { client_id, topic, own_device });
+            self.origin = Some(PublishOrigin { client_id, topic, own_device });
         }
         let origin = self.origin.ok_or("no publish before it to share client and topic with")?;
-        let publish = Publish {
+        let publish = PublishRecord {
             client_id: origin.client_id,
             topic: origin.topic,
             own_device: origin.own_device,
@@ -297,7 +297,7 @@ fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
     if whole && !(count == 1 && items.iter().all(|item| item.index == 0)) {
         return Err("an index of a whole message");
     }
-    Ok(Record::Replay(Replay { position, whole, arrival_ms, client_id, topic, own_device, items, payload }))
+    Ok(Record::Replay(ReplayRecord { position, whole, arrival_ms, client_id, topic, own_device, items, payload }))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], &'static str> {
@@ -321,8 +321,8 @@ fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, &'static str> {
 mod tests {
     use super::*;
 
-    fn publish(payload: &[u8]) -> Publish<'_> {
-        Publish {
+    fn publish(payload: &[u8]) -> PublishRecord<'_> {
+        PublishRecord {
             client_id: "c",
             topic: "devices/a/telemetry",
             own_device: None,
@@ -340,7 +340,7 @@ mod tests {
         encode_publish(&publish(b"one"), false, &mut first);
         let mut second = Vec::new();
         encode_publish(&publish(b""), true, &mut second);
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
         assert_eq!(decoder.decode(&second), Ok(Record::Publish(publish(b""), true)));
         assert_eq!(decoder.decode(&[KIND_TICK]), Ok(Record::Tick));
@@ -358,9 +358,9 @@ mod tests {
         bytes
     }
 
-    fn replay<'a>(whole: bool, items: &'a [u8]) -> Replay<'a> {
+    fn replay<'a>(whole: bool, items: &'a [u8]) -> ReplayRecord<'a> {
         let items = ReplayItems(items);
-        Replay {
+        ReplayRecord {
             position: 0x0102_0304,
             whole,
             arrival_ms: -2,
@@ -385,7 +385,7 @@ mod tests {
             encode_replay(&replay(listed.len() == 1, &items), &mut bytes);
             (listed, items, bytes)
         });
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         assert_eq!(decoder.decode(&first), Ok(Record::Publish(publish(b"one"), false)));
         for (listed, items, bytes) in &encoded {
             let expected = replay(listed.len() == 1, items);
@@ -404,19 +404,19 @@ mod tests {
         let head = b"\x04\0\x04\x03\x02\x01\0\0\0\0\xFE\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01\0c\x01\0t\x01\0";
         assert_eq!(bytes, [&head[..], b"\x01\x07\0\0\0\0\0\0\0\x03\0\0\0p"].concat());
         for len in 0..bytes.len() - 1 {
-            assert!(Decoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+            assert!(RecordDecoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
         for (at, wrong, why) in [(1, 1, "a whole message has no index"), (1, 4, "a flag"), (head.len(), 2, "a flag")] {
             let mut bytes = bytes.clone();
             bytes[at] = wrong;
-            assert!(Decoder::default().decode(&bytes).is_err(), "{why}");
+            assert!(RecordDecoder::default().decode(&bytes).is_err(), "{why}");
         }
     }
 
     /// Flags and their bytes as released.
     #[test]
     fn the_device_that_a_client_speaks_for_is_part_of_the_origin() {
-        let own = Publish { own_device: Some("d"), topic: "t", payload: b"p", ..publish(b"") };
+        let own = PublishRecord { own_device: Some("d"), topic: "t", payload: b"p", ..publish(b"") };
         let (mut first, mut second, mut plain) = (Vec::new(), Vec::new(), Vec::new());
         encode_publish(&own, false, &mut first);
         encode_publish(&own, true, &mut second);
@@ -424,18 +424,18 @@ mod tests {
         assert_eq!(first, b"\x01\x25\x07\0\x01\0c\x01\0t\x01\0dp");
         assert_eq!(second, b"\x01\x15\x07\0p");
         let both = [&[KIND_PUBLISH, second[1] | FLAG_OWN_DEVICE], &second[2..]].concat();
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         assert_eq!(decoder.decode(&first), Ok(Record::Publish(own, false)));
         assert_eq!(decoder.decode(&second), Ok(Record::Publish(own, true)));
         assert_eq!(decoder.decode(&plain), Ok(Record::Publish(publish(b""), false)));
         for len in 0..first.len() - 1 {
-            assert!(Decoder::default().decode(&first[..len]).is_err(), "prefix of {len} bytes");
+            assert!(RecordDecoder::default().decode(&first[..len]).is_err(), "prefix of {len} bytes");
         }
         assert!(decoder.decode(&both).is_err(), "a shared origin with a device");
         let items = items(&[(7, 3, true)]);
-        let (mut bytes, own) = (Vec::new(), Replay { own_device: Some("d"), ..replay(false, &items) });
+        let (mut bytes, own) = (Vec::new(), ReplayRecord { own_device: Some("d"), ..replay(false, &items) });
         encode_replay(&own, &mut bytes);
-        assert_eq!(Decoder::default().decode(&bytes), Ok(Record::Replay(own)));
+        assert_eq!(RecordDecoder::default().decode(&bytes), Ok(Record::Replay(own)));
         assert_eq!(bytes[1], 2);
     }
 
@@ -444,7 +444,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode_publish(&publish(b""), false, &mut bytes);
         for len in 0..bytes.len() {
-            assert!(Decoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+            assert!(RecordDecoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
     }
 
@@ -452,6 +452,6 @@ mod tests {
     fn a_shared_origin_needs_a_publish_before_it() {
         let mut bytes = Vec::new();
         encode_publish(&publish(b"x"), true, &mut bytes);
-        assert!(Decoder::default().decode(&bytes).is_err());
+        assert!(RecordDecoder::default().decode(&bytes).is_err());
     }
 }

@@ -1,13 +1,13 @@
 //! Times of recorded messages, for `weir replay` of a file.
 
-use crate::core::decode::{Element, Message};
-use crate::core::json::Token;
+use crate::core::decode::{DecodedMessage, MessageElement};
+use crate::core::json::JsonToken;
 use crate::core::settings::TimestampUnit;
 use crate::core::timestamp;
 
 /// What a recorded message says of its times. Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Times {
+pub struct RecordedTimes {
     /// Its field `arrival`: when it was received.
     pub arrival_ms: Option<i64>,
     /// Newest event time in it.
@@ -15,29 +15,29 @@ pub struct Times {
 }
 
 /// Reads the times of one message; a message that is not readable has none.
-pub fn times(payload: &[u8], unit: TimestampUnit) -> Times {
+pub fn times(payload: &[u8], unit: TimestampUnit) -> RecordedTimes {
     #[derive(serde::Deserialize)]
-    struct Line {
+    struct RecordedLine {
         arrival: Option<i64>,
     }
-    let mut message = Message::default();
+    let mut message = DecodedMessage::default();
     if message.decode(payload, usize::MAX).is_err() {
-        return Times::default();
+        return RecordedTimes::default();
     }
     let in_array = message.elements.iter().filter_map(|element| match element {
-        Element::Object(fields) => Some(fields),
-        Element::Other(_) => None,
+        MessageElement::Object(fields) => Some(fields),
+        MessageElement::Other(_) => None,
     });
     let objects = message.single().into_iter().chain(in_array);
     let event_times = objects.filter_map(|fields| event_time(&fields.timestamp, unit));
-    let arrival_ms = serde_json::from_slice::<Line>(payload).ok().and_then(|line| line.arrival);
-    Times { arrival_ms, newest_event_ms: event_times.max() }
+    let arrival_ms = serde_json::from_slice::<RecordedLine>(payload).ok().and_then(|line| line.arrival);
+    RecordedTimes { arrival_ms, newest_event_ms: event_times.max() }
 }
 
-fn event_time(token: &Token<'_>, unit: TimestampUnit) -> Option<i64> {
+fn event_time(token: &JsonToken<'_>, unit: TimestampUnit) -> Option<i64> {
     match token {
-        Token::Number(number) => timestamp::from_number(number, unit),
-        Token::Text(text) => timestamp::from_text(text, unit),
+        JsonToken::Number(number) => timestamp::from_number(number, unit),
+        JsonToken::Text(text) => timestamp::from_text(text, unit),
         _ => None,
     }
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn check(payload: &str, arrival_ms: Option<i64>, newest_event_ms: Option<i64>) {
-        let expected = Times { arrival_ms, newest_event_ms };
+        let expected = RecordedTimes { arrival_ms, newest_event_ms };
         assert_eq!(times(payload.as_bytes(), TimestampUnit::Auto), expected, "{payload}");
     }
 

@@ -1,21 +1,21 @@
 //! What is not counted into windows: counted by its reason, and told in the errors output.
 
-use crate::core::batch::{Batch, Site};
-use crate::core::decode::Malformed;
+use crate::core::batch::{BatchContext, ReadingOrigin};
+use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, Origin, kept_payload};
+use crate::core::output::{Collector, ErrorEntry, ReplayOrigin, kept_payload};
 use crate::core::reason::Reason;
-use crate::core::validate::{self, Problem};
+use crate::core::validate::{self, ReadingProblem};
 
 impl Operator {
     /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
     pub(super) fn reject_message(
         &mut self,
-        batch: &Batch<'_>,
-        site: Site<'_>,
+        batch: &BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
         index: Option<u32>,
-        malformed: Malformed,
+        malformed: MalformedMessage,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
@@ -24,21 +24,21 @@ impl Operator {
         if let Some(slot) = slot {
             self.about_to_change(self.devices[slot].group);
         }
-        self.record(site, index, slot, (device_id, None), Reason::Malformed, &malformed, out);
+        self.record(origin, index, slot, (device_id, None), Reason::Malformed, &malformed, out);
     }
 
     /// Rejects one reading.
     #[cold]
     pub(super) fn reject(
         &mut self,
-        site: Site<'_>,
+        origin: ReadingOrigin<'_>,
         index: u32,
         slot: Option<Slot>,
         names: (Option<&str>, Option<&str>),
-        problem: Problem<'_>,
+        problem: ReadingProblem<'_>,
         out: &mut dyn Collector,
     ) {
-        self.record(site, Some(index), slot, names, problem.reason(), &problem, out);
+        self.record(origin, Some(index), slot, names, problem.reason(), &problem, out);
     }
 
     /// Counts a rejection and, where it is stored, emits its entry. `index`: of the reading; `None`: the message as a
@@ -46,7 +46,7 @@ impl Operator {
     #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
     fn record(
         &mut self,
-        site: Site<'_>,
+        origin: ReadingOrigin<'_>,
         index: Option<u32>,
         slot: Option<Slot>,
         (device_id, metric): (Option<&str>, Option<&str>),
@@ -60,33 +60,33 @@ impl Operator {
         if let Some(slot) = slot {
             self.devices[slot].count_rejected(reason);
         }
-        if reason == Reason::Duplicate && !self.settings.store_duplicates {
+        if reason == Reason::Duplicate && !self.settings.current.store_duplicates {
             return;
         }
-        self.sentence.clear();
+        self.work.sentence.clear();
         // Writing into a string cannot fail.
-        let _ = std::fmt::Write::write_fmt(&mut self.sentence, format_args!("{sentence}"));
+        let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
         let entry = ErrorEntry {
-            journal_position: site.lsn,
+            journal_position: origin.lsn,
             index: index.unwrap_or(0),
-            arrival_ms: site.arrival_ms,
+            arrival_ms: origin.arrival_ms,
             reason,
-            message: &self.sentence,
+            message: &self.work.sentence,
             device_id,
             metric,
-            client_id: site.publish.client_id,
-            topic: site.publish.topic,
-            own_device: site.publish.own_device,
-            payload: kept_payload(site.publish.payload),
-            payload_bytes: site.publish.payload.len() as u64,
-            origin: site.replay.map(|wanted| Origin {
+            client_id: origin.publish.client_id,
+            topic: origin.publish.topic,
+            own_device: origin.publish.own_device,
+            payload: kept_payload(origin.publish.payload),
+            payload_bytes: origin.publish.payload.len() as u64,
+            origin: origin.replay.map(|wanted| ReplayOrigin {
                 replay_of: wanted.error_seq(index),
                 first_arrival_ms: wanted.arrival_ms,
                 whole: index.is_none(),
             }),
         };
-        out.error(self.next_error_seq, &entry);
-        self.note_rejected(site.lsn, index, reason, self.next_error_seq);
-        self.next_error_seq += 1;
+        out.error(self.next_seq.error, &entry);
+        self.note_rejected(origin.lsn, index, reason, self.next_seq.error);
+        self.next_seq.error += 1;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::core::json::Number;
+use crate::core::json::JsonNumber;
 use crate::core::settings::TimestampUnit;
 
 /// First accepted millisecond: -9999-01-01T00:00:00Z.
@@ -16,7 +16,7 @@ const DAY_MS: i64 = 86_400_000;
 const EXACT_DIGITS: usize = 36;
 
 /// The event time that a JSON number states.
-pub(super) fn from_number(number: &Number<'_>, unit: TimestampUnit) -> Option<i64> {
+pub(super) fn from_number(number: &JsonNumber<'_>, unit: TimestampUnit) -> Option<i64> {
     let ms = match number.as_integer() {
         Some((negative, magnitude)) => integer_to_ms(negative, magnitude, unit),
         None => Decimal::parse(number.text())?.to_ms(unit)?,
@@ -250,10 +250,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::json::Scanner;
+    use crate::core::json::JsonScanner;
 
     fn number_ms(text: &str, unit: TimestampUnit) -> Option<i64> {
-        from_number(&Scanner::new(text).number().unwrap(), unit)
+        from_number(&JsonScanner::new(text).number().unwrap(), unit)
     }
 
     fn check(text: &str, expected: Option<i64>) {

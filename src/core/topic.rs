@@ -11,14 +11,14 @@ pub(super) enum TopicKind {
 
 /// A topic pattern.
 #[derive(Debug)]
-enum Pattern {
+enum TopicPattern {
     /// The text before and after the one wildcard, a `+`: what nearly every pattern is, and quicker to match.
     OneLevel { prefix: String, suffix: String },
     /// Any other pattern, by levels.
     Levels(Vec<String>),
 }
 
-impl Pattern {
+impl TopicPattern {
     fn new(pattern: &str) -> Self {
         match pattern.split_once('+') {
             Some((prefix, suffix)) if !suffix.contains(['+', '#']) && is_whole_level(prefix, suffix) => {
@@ -65,14 +65,14 @@ fn matched_levels<'a>(pattern: &[String], topic: &'a str) -> Option<Option<&'a s
 /// The configured topic patterns.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
-    patterns: Vec<(TopicKind, Pattern)>,
+    patterns: Vec<(TopicKind, TopicPattern)>,
 }
 
 impl Topics {
     /// Error patterns go first: where both match, the narrower purpose wins.
     pub fn new(telemetry: &[String], errors: &[String]) -> Self {
-        let errors = errors.iter().map(|pattern| (TopicKind::Errors, Pattern::new(pattern)));
-        let telemetry = telemetry.iter().map(|pattern| (TopicKind::Telemetry, Pattern::new(pattern)));
+        let errors = errors.iter().map(|pattern| (TopicKind::Errors, TopicPattern::new(pattern)));
+        let telemetry = telemetry.iter().map(|pattern| (TopicKind::Telemetry, TopicPattern::new(pattern)));
         Self { patterns: errors.chain(telemetry).collect() }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use crate::core::json::{Number, Token};
+use crate::core::json::{JsonNumber, JsonToken};
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
 use crate::core::timestamp::{self, Rfc3339, Span};
@@ -16,32 +16,32 @@ pub(super) const MAX_METRIC_BYTES: usize = 64;
 
 /// Settings in the form in which they are looked up.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub(super) struct ValidationRules {
     /// Topic patterns.
     pub topics: Topics,
     allowed: HashSet<Box<str>>,
-    ranges: Vec<Range>,
+    ranges: Vec<ValueRange>,
     range_of: BTreeMap<Box<str>, u32>,
 }
 
 /// The values that a metric may have.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Range {
+pub(super) struct ValueRange {
     min: Option<f64>,
     max: Option<f64>,
 }
 
-impl Range {
+impl ValueRange {
     #[inline]
     fn admits(&self, value: f64) -> bool {
         self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
     }
 }
 
-impl Rules {
+impl ValidationRules {
     /// The rules of `settings`.
     pub fn new(settings: &Settings) -> Self {
-        let ranges = settings.metrics.values().map(|range| Range { min: range.min, max: range.max }).collect();
+        let ranges = settings.metrics.values().map(|range| ValueRange { min: range.min, max: range.max }).collect();
         Self {
             topics: Topics::new(&settings.telemetry_topics, &settings.error_topics),
             allowed: settings.allowed_devices.iter().map(|id| id.as_str().into()).collect(),
@@ -62,15 +62,15 @@ impl Rules {
 
     /// Whether the value is outside the range with this index.
     #[inline]
-    pub fn check_range<'m>(&self, range: Option<u32>, value: f64) -> Result<(), Problem<'m>> {
+    pub fn check_range<'m>(&self, range: Option<u32>, value: f64) -> Result<(), ReadingProblem<'m>> {
         let Some(range) = range.and_then(|index| self.ranges.get(index as usize)) else { return Ok(()) };
-        if range.admits(value) { Ok(()) } else { Err(Problem::OutOfRange { value, range: *range }) }
+        if range.admits(value) { Ok(()) } else { Err(ReadingProblem::OutOfRange { value, range: *range }) }
     }
 }
 
 /// Why a reading is rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Problem<'m> {
+pub(super) enum ReadingProblem<'m> {
     /// An element of an array that is not an object.
     NotAnObject(&'static str),
     /// A replay of a reading that its message does not have.
@@ -96,7 +96,7 @@ pub(super) enum Problem<'m> {
     /// A metric name that is not allowed to be one.
     InvalidMetric(&'m str),
     /// A value outside the metric's range.
-    OutOfRange { value: f64, range: Range },
+    OutOfRange { value: f64, range: ValueRange },
     /// A number that is no time.
     InvalidTimestamp(&'m str),
     /// An event time too far ahead.
@@ -119,110 +119,117 @@ pub(super) enum Problem<'m> {
     Fault(Option<&'m str>),
 }
 
-impl Problem<'_> {
+impl ReadingProblem<'_> {
     /// The reason under which it is counted.
     pub fn reason(&self) -> Reason {
         match self {
-            Problem::NotAnObject(_) | Problem::NoSuchReading(_) | Problem::EmptyMetrics | Problem::TwoForms => {
-                Reason::Malformed
+            ReadingProblem::NotAnObject(_)
+            | ReadingProblem::NoSuchReading(_)
+            | ReadingProblem::EmptyMetrics
+            | ReadingProblem::TwoForms => Reason::Malformed,
+            ReadingProblem::Missing(_) => Reason::MissingField,
+            ReadingProblem::WrongType { .. } | ReadingProblem::NotFinite(_) | ReadingProblem::NumericString(_) => {
+                Reason::WrongType
             }
-            Problem::Missing(_) => Reason::MissingField,
-            Problem::WrongType { .. } | Problem::NotFinite(_) | Problem::NumericString(_) => Reason::WrongType,
-            Problem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
-            Problem::DeviceMismatch { .. } | Problem::NotOwnDevice { .. } => Reason::DeviceMismatch,
-            Problem::InvalidMetric(_) => Reason::InvalidMetric,
-            Problem::OutOfRange { .. } => Reason::ValueOutOfRange,
-            Problem::InvalidTimestamp(_) => Reason::TimestampInvalid,
-            Problem::InFuture { .. } => Reason::TimestampInFuture,
-            Problem::TooOld { .. } => Reason::TimestampTooOld,
-            Problem::UnknownDevice(_) => Reason::UnknownDevice,
-            Problem::DuplicateSequence(_) | Problem::DuplicateMessage(_) => Reason::Duplicate,
-            Problem::TooManyDevices(_) => Reason::TooManyDevices,
-            Problem::TooManyMetrics(_) => Reason::TooManyMetrics,
-            Problem::Late { .. } => Reason::Late,
-            Problem::Fault(_) => Reason::DeviceError,
+            ReadingProblem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
+            ReadingProblem::DeviceMismatch { .. } | ReadingProblem::NotOwnDevice { .. } => Reason::DeviceMismatch,
+            ReadingProblem::InvalidMetric(_) => Reason::InvalidMetric,
+            ReadingProblem::OutOfRange { .. } => Reason::ValueOutOfRange,
+            ReadingProblem::InvalidTimestamp(_) => Reason::TimestampInvalid,
+            ReadingProblem::InFuture { .. } => Reason::TimestampInFuture,
+            ReadingProblem::TooOld { .. } => Reason::TimestampTooOld,
+            ReadingProblem::UnknownDevice(_) => Reason::UnknownDevice,
+            ReadingProblem::DuplicateSequence(_) | ReadingProblem::DuplicateMessage(_) => Reason::Duplicate,
+            ReadingProblem::TooManyDevices(_) => Reason::TooManyDevices,
+            ReadingProblem::TooManyMetrics(_) => Reason::TooManyMetrics,
+            ReadingProblem::Late { .. } => Reason::Late,
+            ReadingProblem::Fault(_) => Reason::DeviceError,
         }
     }
 }
 
-impl fmt::Display for Problem<'_> {
+impl fmt::Display for ReadingProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Problem::NotAnObject(found) => write!(f, "an element of the array is {found}; send objects with readings"),
-            Problem::NoSuchReading(index) => {
+            ReadingProblem::NotAnObject(found) => {
+                write!(f, "an element of the array is {found}; send objects with readings")
+            }
+            ReadingProblem::NoSuchReading(index) => {
                 write!(f, "the replay is of reading {index}, which the message does not have")
             }
-            Problem::EmptyMetrics => f.write_str("`metrics` is empty; give it at least one metric with its value"),
-            Problem::TwoForms => {
+            ReadingProblem::EmptyMetrics => {
+                f.write_str("`metrics` is empty; give it at least one metric with its value")
+            }
+            ReadingProblem::TwoForms => {
                 f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
             }
-            Problem::Missing(field) => write!(f, "the field `{field}` is missing"),
-            Problem::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
-            Problem::NotFinite(text) => {
+            ReadingProblem::Missing(field) => write!(f, "the field `{field}` is missing"),
+            ReadingProblem::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
+            ReadingProblem::NotFinite(text) => {
                 write!(f, "the value {} is beyond what a 64-bit float can hold", Excerpt(text))
             }
-            Problem::NumericString(text) => write!(
+            ReadingProblem::NumericString(text) => write!(
                 f,
                 "the value is the string {:?}; send a number, or set ingest.numeric_strings if it is one",
                 Excerpt(text)
             ),
-            Problem::InvalidDeviceId(id) => write!(
+            ReadingProblem::InvalidDeviceId(id) => write!(
                 f,
                 "{:?} is no device id: 1 to 128 bytes without control characters, `/`, `+`, `#`, and without white \
                  space at either end",
                 Excerpt(id)
             ),
-            Problem::DeviceMismatch { topic, payload } => write!(
+            ReadingProblem::DeviceMismatch { topic, payload } => write!(
                 f,
                 "the topic names device {:?}, the payload {:?}; leave `device_id` out or make them equal",
                 Excerpt(topic),
                 Excerpt(payload)
             ),
-            Problem::NotOwnDevice { own, payload } => write!(
+            ReadingProblem::NotOwnDevice { own, payload } => write!(
                 f,
                 "the client may speak for device {:?} alone, the payload names {:?}; if it is a gateway, give its user a \
                  role with any_device",
                 Excerpt(own),
                 Excerpt(payload)
             ),
-            Problem::InvalidMetric(metric) => {
+            ReadingProblem::InvalidMetric(metric) => {
                 write!(f, "{:?} is no metric name: 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))
             }
-            Problem::OutOfRange { value, range } => write_out_of_range(f, value, range),
-            Problem::InvalidTimestamp(text) => write!(
+            ReadingProblem::OutOfRange { value, range } => write_out_of_range(f, value, range),
+            ReadingProblem::InvalidTimestamp(text) => write!(
                 f,
                 "the timestamp {} is no time in the years -9999 to 9999: send Unix time or RFC 3339 with a zone",
                 Excerpt(text)
             ),
-            Problem::InFuture { time_ms, arrival_ms } => write!(
+            ReadingProblem::InFuture { time_ms, arrival_ms } => write!(
                 f,
                 "event time {} is {} after arrival, more than validate.max_future allows; check the device's clock",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
-            Problem::TooOld { time_ms, arrival_ms } => write!(
+            ReadingProblem::TooOld { time_ms, arrival_ms } => write!(
                 f,
                 "event time {} is {} before arrival, more than validate.max_age allows; check the device's clock",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
             ),
-            Problem::UnknownDevice(id) => {
+            ReadingProblem::UnknownDevice(id) => {
                 write!(f, "device {:?} is not in validate.allowed_devices; add it if it may send", Excerpt(id))
             }
-            Problem::DuplicateSequence(seq) => {
+            ReadingProblem::DuplicateSequence(seq) => {
                 write!(f, "sequence number {seq} was counted before; if the device restarted, let it send a new `boot`")
             }
-            Problem::DuplicateMessage(packet_id) => {
+            ReadingProblem::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
             }
-            Problem::TooManyDevices(limit) => write!(
+            ReadingProblem::TooManyDevices(limit) => write!(
                 f,
                 "this would be a device beyond limits.devices = {limit}; raise it, or look for ids made up by a defect"
             ),
-            Problem::TooManyMetrics(limit) => {
+            ReadingProblem::TooManyMetrics(limit) => {
                 write!(f, "this would be a metric beyond limits.metrics_per_device = {limit} of its device; raise it")
             }
-            Problem::Late { time_ms, end_ms, watermark_ms } => write!(
+            ReadingProblem::Late { time_ms, end_ms, watermark_ms } => write!(
                 f,
                 "event time {} came after its window, which ended at {}, was closed for good: the watermark is at {}; \
                  raise window.allowed_lateness if such readings must count",
@@ -230,19 +237,19 @@ impl fmt::Display for Problem<'_> {
                 Rfc3339(end_ms),
                 Rfc3339(watermark_ms)
             ),
-            Problem::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
-            Problem::Fault(None) => f.write_str("the device reported a fault"),
+            ReadingProblem::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
+            ReadingProblem::Fault(None) => f.write_str("the device reported a fault"),
         }
     }
 }
 
-fn write_out_of_range(f: &mut fmt::Formatter<'_>, value: f64, range: Range) -> fmt::Result {
+fn write_out_of_range(f: &mut fmt::Formatter<'_>, value: f64, range: ValueRange) -> fmt::Result {
     write!(f, "the value {value} is outside the configured range of the metric (")?;
     match range {
-        Range { min: Some(min), max: Some(max) } => write!(f, "{min} to {max}")?,
-        Range { min: Some(min), max: None } => write!(f, "at least {min}")?,
-        Range { min: None, max: Some(max) } => write!(f, "at most {max}")?,
-        Range { min: None, max: None } => f.write_str("any")?,
+        ValueRange { min: Some(min), max: Some(max) } => write!(f, "{min} to {max}")?,
+        ValueRange { min: Some(min), max: None } => write!(f, "at least {min}")?,
+        ValueRange { min: None, max: Some(max) } => write!(f, "at most {max}")?,
+        ValueRange { min: None, max: None } => f.write_str("any")?,
     }
     f.write_str("); check the sensor, or validate.metrics")
 }
@@ -288,91 +295,95 @@ pub(super) fn is_metric(name: &str) -> bool {
 }
 
 /// The device that topic and payload name together.
-pub(super) fn device_id<'m>(topic: Option<&'m str>, payload: Option<&'m str>) -> Result<&'m str, Problem<'m>> {
-    let id = payload.or(topic).ok_or(Problem::Missing("device_id"))?;
+pub(super) fn device_id<'m>(topic: Option<&'m str>, payload: Option<&'m str>) -> Result<&'m str, ReadingProblem<'m>> {
+    let id = payload.or(topic).ok_or(ReadingProblem::Missing("device_id"))?;
     if let Some(invalid) = [Some(id), topic].into_iter().flatten().find(|id| !is_device_id(id)) {
-        return Err(Problem::InvalidDeviceId(invalid));
+        return Err(ReadingProblem::InvalidDeviceId(invalid));
     }
     match topic {
-        Some(topic) if topic != id => Err(Problem::DeviceMismatch { topic, payload: id }),
+        Some(topic) if topic != id => Err(ReadingProblem::DeviceMismatch { topic, payload: id }),
         _ => Ok(id),
     }
 }
 
 /// The `device_id` field.
-pub(super) fn device_id_field<'m>(token: &'m Token<'_>) -> Result<Option<&'m str>, Problem<'m>> {
+pub(super) fn device_id_field<'m>(token: &'m JsonToken<'_>) -> Result<Option<&'m str>, ReadingProblem<'m>> {
     match token {
-        Token::Text(text) => Ok(Some(text)),
-        Token::Absent | Token::Null => Ok(None),
-        other => Err(Problem::WrongType { field: "device_id", found: other.kind(), wanted: "a string" }),
+        JsonToken::Text(text) => Ok(Some(text)),
+        JsonToken::Absent | JsonToken::Null => Ok(None),
+        other => Err(ReadingProblem::WrongType { field: "device_id", found: other.kind(), wanted: "a string" }),
     }
 }
 
 /// The `metric` field.
-pub(super) fn metric_field<'m>(token: &'m Token<'_>) -> Result<&'m str, Problem<'m>> {
+pub(super) fn metric_field<'m>(token: &'m JsonToken<'_>) -> Result<&'m str, ReadingProblem<'m>> {
     match token {
-        Token::Text(text) => Ok(text),
-        Token::Absent => Err(Problem::Missing("metric")),
-        other => Err(Problem::WrongType { field: "metric", found: other.kind(), wanted: "a string" }),
+        JsonToken::Text(text) => Ok(text),
+        JsonToken::Absent => Err(ReadingProblem::Missing("metric")),
+        other => Err(ReadingProblem::WrongType { field: "metric", found: other.kind(), wanted: "a string" }),
     }
 }
 
 /// The `value` field, or a value in `metrics`.
 #[inline]
-pub(super) fn value<'m>(token: &'m Token<'_>, numeric_strings: bool) -> Result<f64, Problem<'m>> {
+pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Result<f64, ReadingProblem<'m>> {
     match token {
-        Token::Number(number) => finite(number.to_f64(), number.text()),
-        Token::Bool(value) => Ok(f64::from(u8::from(*value))),
-        Token::Text(text) if numeric_strings => match text.parse() {
+        JsonToken::Number(number) => finite(number.to_f64(), number.text()),
+        JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
+        JsonToken::Text(text) if numeric_strings => match text.parse() {
             Ok(value) if !text.contains(['n', 'N']) => finite(value, text),
-            _ => Err(Problem::WrongType { field: "value", found: "a string that is no number", wanted: "a number" }),
+            _ => Err(ReadingProblem::WrongType {
+                field: "value",
+                found: "a string that is no number",
+                wanted: "a number",
+            }),
         },
-        Token::Text(text) => Err(Problem::NumericString(text)),
-        Token::Absent => Err(Problem::Missing("value")),
-        other => Err(Problem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
+        JsonToken::Text(text) => Err(ReadingProblem::NumericString(text)),
+        JsonToken::Absent => Err(ReadingProblem::Missing("value")),
+        other => Err(ReadingProblem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
     }
 }
 
 #[inline]
-fn finite<'m>(value: f64, text: &'m str) -> Result<f64, Problem<'m>> {
-    if value.is_finite() { Ok(value) } else { Err(Problem::NotFinite(text)) }
+fn finite<'m>(value: f64, text: &'m str) -> Result<f64, ReadingProblem<'m>> {
+    if value.is_finite() { Ok(value) } else { Err(ReadingProblem::NotFinite(text)) }
 }
 
 /// The `seq` field.
 #[inline]
-pub(super) fn sequence<'m>(token: &Token<'_>) -> Result<Option<u64>, Problem<'m>> {
+pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
     let wanted = "an integer from 0 to 18446744073709551615";
     match token {
-        Token::Number(number) => match number.as_integer() {
+        JsonToken::Number(number) => match number.as_integer() {
             Some((false, seq)) | Some((true, seq @ 0)) => Ok(Some(seq)),
-            _ => Err(Problem::WrongType { field: "seq", found: "another number", wanted }),
+            _ => Err(ReadingProblem::WrongType { field: "seq", found: "another number", wanted }),
         },
-        Token::Absent | Token::Null => Ok(None),
-        other => Err(Problem::WrongType { field: "seq", found: other.kind(), wanted }),
+        JsonToken::Absent | JsonToken::Null => Ok(None),
+        other => Err(ReadingProblem::WrongType { field: "seq", found: other.kind(), wanted }),
     }
 }
 
 /// A hash of the `boot` field.
-pub(super) fn boot<'m>(token: &Token<'_>) -> Result<Option<u64>, Problem<'m>> {
+pub(super) fn boot<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
     use crate::core::hash::xxh64;
     let wanted = "a string or an integer";
     match token {
-        Token::Text(text) => Ok(Some(xxh64(text.as_bytes(), 0))),
-        Token::Number(number) if is_integer_text(number) => Ok(Some(xxh64(number.text().as_bytes(), 1))),
-        Token::Number(_) => Err(Problem::WrongType { field: "boot", found: "a fractional number", wanted }),
-        Token::Absent | Token::Null => Ok(None),
-        other => Err(Problem::WrongType { field: "boot", found: other.kind(), wanted }),
+        JsonToken::Text(text) => Ok(Some(xxh64(text.as_bytes(), 0))),
+        JsonToken::Number(number) if is_integer_text(number) => Ok(Some(xxh64(number.text().as_bytes(), 1))),
+        JsonToken::Number(_) => Err(ReadingProblem::WrongType { field: "boot", found: "a fractional number", wanted }),
+        JsonToken::Absent | JsonToken::Null => Ok(None),
+        other => Err(ReadingProblem::WrongType { field: "boot", found: other.kind(), wanted }),
     }
 }
 
-fn is_integer_text(number: &Number<'_>) -> bool {
+fn is_integer_text(number: &JsonNumber<'_>) -> bool {
     number.text().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 /// What a timestamp may be, at all.
-pub(super) fn timestamp_type<'m>(token: &Token<'_>) -> Result<(), Problem<'m>> {
+pub(super) fn timestamp_type<'m>(token: &JsonToken<'_>) -> Result<(), ReadingProblem<'m>> {
     match token {
-        Token::Bool(_) | Token::Array | Token::Object => Err(Problem::WrongType {
+        JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => Err(ReadingProblem::WrongType {
             field: "timestamp",
             found: token.kind(),
             wanted: "Unix time or an RFC 3339 string",
@@ -385,23 +396,23 @@ pub(super) fn timestamp_type<'m>(token: &Token<'_>) -> Result<(), Problem<'m>> {
 /// before its first arrival: the one bounds the future, the other the age.
 #[inline]
 pub(super) fn event_time<'m>(
-    token: &'m Token<'_>,
+    token: &'m JsonToken<'_>,
     settings: &Settings,
     arrival_ms: i64,
     first_arrival_ms: i64,
-) -> Result<Option<i64>, Problem<'m>> {
+) -> Result<Option<i64>, ReadingProblem<'m>> {
     let unit = settings.timestamp_unit;
     let (time_ms, text) = match token {
-        Token::Number(number) => (timestamp::from_number(number, unit), number.text()),
-        Token::Text(text) => (timestamp::from_text(text, unit), text.as_ref()),
+        JsonToken::Number(number) => (timestamp::from_number(number, unit), number.text()),
+        JsonToken::Text(text) => (timestamp::from_text(text, unit), text.as_ref()),
         _ => return Ok(None),
     };
-    let time_ms = time_ms.ok_or(Problem::InvalidTimestamp(text))?;
+    let time_ms = time_ms.ok_or(ReadingProblem::InvalidTimestamp(text))?;
     if settings.max_future_ms.is_some_and(|max| time_ms > arrival_ms.saturating_add(max)) {
-        return Err(Problem::InFuture { time_ms, arrival_ms });
+        return Err(ReadingProblem::InFuture { time_ms, arrival_ms });
     }
     if settings.max_age_ms.is_some_and(|max| time_ms < first_arrival_ms.saturating_sub(max)) {
-        return Err(Problem::TooOld { time_ms, arrival_ms: first_arrival_ms });
+        return Err(ReadingProblem::TooOld { time_ms, arrival_ms: first_arrival_ms });
     }
     Ok(Some(time_ms))
 }
@@ -409,11 +420,11 @@ pub(super) fn event_time<'m>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::json::Scanner;
+    use crate::core::json::JsonScanner;
     use crate::core::settings::MetricRange;
 
-    fn token(text: &str) -> Token<'_> {
-        if text.is_empty() { Token::Absent } else { Scanner::new(text).value(0).unwrap() }
+    fn token(text: &str) -> JsonToken<'_> {
+        if text.is_empty() { JsonToken::Absent } else { JsonScanner::new(text).value(0).unwrap() }
     }
 
     #[test]
@@ -431,10 +442,10 @@ mod tests {
         assert_eq!(device_id(Some("a"), None), Ok("a"));
         assert_eq!(device_id(None, Some("a")), Ok("a"));
         assert_eq!(device_id(Some("a"), Some("a")), Ok("a"));
-        assert_eq!(device_id(None, None), Err(Problem::Missing("device_id")));
-        assert_eq!(device_id(Some("a"), Some("b")), Err(Problem::DeviceMismatch { topic: "a", payload: "b" }));
-        assert_eq!(device_id(Some("a"), Some(" ")), Err(Problem::InvalidDeviceId(" ")));
-        assert_eq!(device_id(Some(""), Some("a")), Err(Problem::InvalidDeviceId("")));
+        assert_eq!(device_id(None, None), Err(ReadingProblem::Missing("device_id")));
+        assert_eq!(device_id(Some("a"), Some("b")), Err(ReadingProblem::DeviceMismatch { topic: "a", payload: "b" }));
+        assert_eq!(device_id(Some("a"), Some(" ")), Err(ReadingProblem::InvalidDeviceId(" ")));
+        assert_eq!(device_id(Some(""), Some("a")), Err(ReadingProblem::InvalidDeviceId("")));
     }
 
     #[test]
@@ -445,7 +456,7 @@ mod tests {
         for name in ["", " a", "ä", "a b", "a+", &"x".repeat(65)] {
             assert!(!is_metric(name), "{name:?}");
         }
-        assert_eq!(metric_field(&token("")), Err(Problem::Missing("metric")));
+        assert_eq!(metric_field(&token("")), Err(ReadingProblem::Missing("metric")));
         assert_eq!(metric_field(&token("7")).unwrap_err().reason(), Reason::WrongType);
     }
 
@@ -515,8 +526,8 @@ mod tests {
         check(arrival + 1001, Err(Reason::TimestampInFuture));
         check(arrival - 5000, Ok(()));
         check(arrival - 5001, Err(Reason::TimestampTooOld));
-        assert_eq!(event_time(&Token::Absent, &settings, arrival, arrival), Ok(None));
-        assert_eq!(event_time(&Token::Null, &settings, arrival, arrival), Ok(None));
+        assert_eq!(event_time(&JsonToken::Absent, &settings, arrival, arrival), Ok(None));
+        assert_eq!(event_time(&JsonToken::Null, &settings, arrival, arrival), Ok(None));
         assert!(timestamp_type(&token("true")).is_err());
         assert!(timestamp_type(&token("\"x\"")).is_ok());
         let off = Settings { max_future_ms: None, max_age_ms: None, ..settings.clone() };
@@ -528,7 +539,7 @@ mod tests {
         let range = |min, max| MetricRange { min, max, unit: None };
         let metrics = [("a", range(Some(-1.0), Some(1.0))), ("b", range(None, Some(0.0)))];
         let metrics = metrics.into_iter().map(|(name, range)| (name.to_owned(), range)).collect();
-        let rules = Rules::new(&Settings { metrics, ..Settings::default() });
+        let rules = ValidationRules::new(&Settings { metrics, ..Settings::default() });
         let check = |metric: &str, value, ok| {
             assert_eq!(rules.check_range(rules.range_of(metric), value).is_ok(), ok, "{metric} {value}");
         };
@@ -543,22 +554,22 @@ mod tests {
 
     #[test]
     fn messages_say_what_to_do() {
-        let check = |problem: Problem<'_>, expected: &str| assert_eq!(problem.to_string(), expected);
+        let check = |problem: ReadingProblem<'_>, expected: &str| assert_eq!(problem.to_string(), expected);
         check(
-            Problem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
+            ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
             "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
              check the device's clock",
         );
         check(
-            Problem::OutOfRange { value: 140.0, range: Range { min: Some(-40.0), max: Some(125.0) } },
+            ReadingProblem::OutOfRange { value: 140.0, range: ValueRange { min: Some(-40.0), max: Some(125.0) } },
             "the value 140 is outside the configured range of the metric (-40 to 125); check the sensor, or \
              validate.metrics",
         );
-        check(Problem::Missing("metric"), "the field `metric` is missing");
+        check(ReadingProblem::Missing("metric"), "the field `metric` is missing");
         check(
-            Problem::WrongType { field: "value", found: "null", wanted: "a number" },
+            ReadingProblem::WrongType { field: "value", found: "null", wanted: "a number" },
             "`value` is null; send a number",
         );
-        assert!(Problem::Fault(Some(&"x".repeat(10_000))).to_string().len() < 300);
+        assert!(ReadingProblem::Fault(Some(&"x".repeat(10_000))).to_string().len() < 300);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::aggregate::Aggregate;
-use crate::core::codec::{Invalid, Reader, put_bytes, put_i64, put_u64, put_words};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64, put_words};
 use crate::core::output::WindowResult;
 
 /// Start and end of the window of `size_ms` that holds `time_ms`; aligned to the epoch, also before it.
@@ -78,7 +78,7 @@ impl Window {
         put_words(floats.map(f64::to_bits), out);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
+    fn decode(reader: &mut FieldReader<'_>) -> Result<Self, Invalid> {
         let start_ms = reader.i64()?;
         let end_ms = start_ms.wrapping_add(reader.u64()? as i64);
         let firings = reader.u32()?;
@@ -162,7 +162,7 @@ impl Series {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, Invalid> {
         let metric = reader.str()?.into();
         let count = reader.count()?;
         let mut windows = Vec::with_capacity(count.min(16));
@@ -249,9 +249,9 @@ mod tests {
         series.windows[0].aggregate.add(f64::MAX, -15);
         let mut bytes = Vec::new();
         series.encode(&mut bytes);
-        assert_eq!(Series::decode(&mut Reader::new(&bytes)), Ok(series));
+        assert_eq!(Series::decode(&mut FieldReader::new(&bytes)), Ok(series));
         for len in 0..bytes.len() {
-            assert!(Series::decode(&mut Reader::new(&bytes[..len])).is_err(), "prefix of {len} bytes");
+            assert!(Series::decode(&mut FieldReader::new(&bytes[..len])).is_err(), "prefix of {len} bytes");
         }
     }
 }

@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
 use self::medium::{Medium, NameChange, State, not_found, power_cut};
-use self::tear::{Change, Choices, FileState};
+use self::tear::{Change, FileState};
 use super::{Disk, DiskEntry, DiskFile, directory_of};
+use crate::random::Random;
 use crate::sync::wait;
 
 /// A handle on a simulated disk. Clones share it. After [`SimDisk::crash`] the handle and all files opened through it
@@ -48,7 +49,7 @@ impl SimDisk {
     #[must_use = "the disk after the power cut is a new handle"]
     pub fn crash(&self, seed: u64) -> SimDisk {
         let mut state = self.medium.lock();
-        state.crash(&mut Choices(seed));
+        state.crash(&mut Random::new(seed));
         let boot = state.boot;
         drop(state);
         self.medium.changed.notify_all();

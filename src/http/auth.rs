@@ -6,10 +6,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::access::http_access::{Caller, HttpAccess, Refusal};
-use crate::access::tokens::Role;
+use crate::access::http_access::{Caller, HttpAccess, HttpRefusal};
+use crate::access::tokens::TokenRole;
 use crate::http::problem::ApiProblem;
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
 
 /// Who sent a request, for handlers that do something.
@@ -24,8 +24,8 @@ pub(super) struct Requester {
 impl Requester {
     /// Puts into the audit log that weir did something because this requester asked for it.
     pub fn did(&self, what: &str, detail: &str) {
-        let who = Who { user: self.caller.name(), address: self.address, ..Who::default() };
-        audit::record(Kind::AdminAction, &who, what, detail);
+        let who = AuditActor { user: self.caller.name(), address: self.address, ..AuditActor::default() };
+        audit::record(AuditEvent::AdminAction, &who, what, detail);
     }
 }
 
@@ -45,9 +45,9 @@ pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<(), Bo
 /// Counts and records that a request was not allowed. The path alone is recorded: a query may hold anything.
 pub(super) fn record_refusal(request: &Request, label: &'static str, user: Option<&str>, detail: &str) {
     metrics::counter!(names::HTTP_REFUSED, "reason" => label).increment(1);
-    let who = Who { user, address: address(request), ..Who::default() };
+    let who = AuditActor { user, address: address(request), ..AuditActor::default() };
     let subject = format!("{} {}", request.method(), request.uri().path());
-    audit::record(Kind::HttpRefused, &who, &subject, detail);
+    audit::record(AuditEvent::HttpRefused, &who, &subject, detail);
 }
 
 fn address(request: &Request) -> Option<IpAddr> {
@@ -56,35 +56,35 @@ fn address(request: &Request) -> Option<IpAddr> {
 
 /// The role that a request needs; `None`: everybody may send it. Paths that do not exist need one too: who may not look
 /// does not learn what there is.
-fn needed(access: &HttpAccess, request: &Request) -> Option<Role> {
+fn needed(access: &HttpAccess, request: &Request) -> Option<TokenRole> {
     match request.uri().path() {
         // Orchestrators ask these, and they tell little. At /mqtt MQTT's own credentials are asked for.
         "/healthz" | "/readyz" | "/mqtt" => None,
         "/metrics" | "/metrics/devices" if access.policy().open_metrics() => None,
-        _ if request.method().is_safe() => Some(Role::Read),
-        _ => Some(Role::Operate),
+        _ if request.method().is_safe() => Some(TokenRole::Read),
+        _ => Some(TokenRole::Operate),
     }
 }
 
 /// The secret in the Authorization header. Never from the query, which ends up in logs and histories.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, HttpRefusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(Refusal::Repeated);
+        return Err(HttpRefusal::Repeated);
     }
     // Of another scheme, or not text: no token of weir's.
     let Some((scheme, secret)) = first.and_then(|value| value.to_str().ok()?.split_once(' ')) else { return Ok(None) };
     Ok(scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim()))
 }
 
-fn refused(request: &Request, refusal: &Refusal) -> Response {
+fn refused(request: &Request, refusal: &HttpRefusal) -> Response {
     let detail = refusal.to_string();
     record_refusal(request, refusal.label(), refusal.name(), &detail);
     let status = match refusal {
-        Refusal::Missing | Refusal::Invalid | Refusal::Expired(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Repeated => StatusCode::BAD_REQUEST,
-        Refusal::Scope { .. } => StatusCode::FORBIDDEN,
+        HttpRefusal::Missing | HttpRefusal::Invalid | HttpRefusal::Expired(_) => StatusCode::UNAUTHORIZED,
+        HttpRefusal::Repeated => StatusCode::BAD_REQUEST,
+        HttpRefusal::Scope { .. } => StatusCode::FORBIDDEN,
     };
     let mut response = ApiProblem { status, detail, retry_after_seconds: None }.into_response();
     if let Ok(challenge) = HeaderValue::from_str(&challenge(refusal)) {
@@ -93,12 +93,12 @@ fn refused(request: &Request, refusal: &Refusal) -> Response {
     response
 }
 
-fn challenge(refusal: &Refusal) -> String {
+fn challenge(refusal: &HttpRefusal) -> String {
     let mut challenge = String::from("Bearer realm=\"weir\"");
     if let Some(code) = refusal.code() {
         challenge.push_str(&format!(", error=\"{code}\""));
     }
-    if let Refusal::Scope { needed, .. } = refusal {
+    if let HttpRefusal::Scope { needed, .. } = refusal {
         challenge.push_str(&format!(", scope=\"{}\"", needed.name()));
     }
     challenge

@@ -21,13 +21,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{self, Ticket, WaitingRoom};
+use crate::admission::{self, PendingConnections, PendingPermit};
 use crate::config;
 use crate::http::router::router;
 use crate::http::state::ApiState;
 use crate::sync::lock;
 use crate::telemetry::{names, recorder};
-use crate::tls::Endpoint;
+use crate::tls::TlsEndpoint;
 
 /// Connections at a time. Beyond it the one goes that has waited longest with its next request; else the new one gets a
 /// short 503.
@@ -65,7 +65,7 @@ pub struct BindError {
 pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
-    secure: Option<(TcpListener, SocketAddr, Arc<Endpoint>)>,
+    secure: Option<(TcpListener, SocketAddr, Arc<TlsEndpoint>)>,
     state: ApiState,
 }
 
@@ -83,7 +83,7 @@ impl HttpServer {
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn bind(config: &config::Http, state: ApiState) -> Result<Self, BindError> {
+    pub async fn bind(config: &config::HttpConfig, state: ApiState) -> Result<Self, BindError> {
         let (listener, address) = bind("http.listen", config.listen)?;
         Ok(Self { listener, address, secure: None, state })
     }
@@ -92,7 +92,7 @@ impl HttpServer {
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
-    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<Endpoint>) -> Result<Self, BindError> {
+    pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<TlsEndpoint>) -> Result<Self, BindError> {
         let (listener, address) = bind("http.tls.listen", address)?;
         self.secure = Some((listener, address, endpoint));
         Ok(self)
@@ -113,7 +113,7 @@ impl HttpServer {
         let connections = Connections {
             router: router(self.state.clone()),
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            lobby: WaitingRoom::new(usize::MAX),
+            lobby: PendingConnections::new(usize::MAX),
             promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: self.state.closing.clone(),
@@ -150,7 +150,7 @@ struct Connections {
     router: Router,
     permits: Arc<Semaphore>,
     /// Connections whose next request has not come; bounded by the permits.
-    lobby: Arc<WaitingRoom>,
+    lobby: Arc<PendingConnections>,
     /// Cloned by each connection for which another was shown out, until it has that one's place.
     promised: Arc<()>,
     tracker: TaskTracker,
@@ -161,7 +161,7 @@ struct Connections {
 }
 
 impl Connections {
-    async fn accept_all(&self, listener: &TcpListener, tls: Option<&Arc<Endpoint>>) {
+    async fn accept_all(&self, listener: &TcpListener, tls: Option<&Arc<TlsEndpoint>>) {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => self.serve(stream, address, tls),
@@ -173,7 +173,7 @@ impl Connections {
         }
     }
 
-    fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<Endpoint>>) {
+    fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<TlsEndpoint>>) {
         let now = std::time::Instant::now();
         // A place that was made for another is not free.
         let permit = match Arc::strong_count(&self.promised) {
@@ -182,7 +182,7 @@ impl Connections {
         };
         if permit.is_none() {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
-            if !self.lobby.make_room(now) {
+            if !self.lobby.evict_oldest(now) {
                 // The socket's buffer is empty: it takes this at once or the peer is gone.
                 if tls.is_none() {
                     let _ = stream.try_write(BUSY);
@@ -236,20 +236,20 @@ struct Connection {
 
 /// A connection's place among those whose next request has not come.
 struct Patience {
-    lobby: Arc<WaitingRoom>,
-    ticket: Mutex<Option<Ticket>>,
+    lobby: Arc<PendingConnections>,
+    ticket: Mutex<Option<PendingPermit>>,
     /// Cancelled when the place is needed for another connection.
     shown_out: CancellationToken,
 }
 
 impl Patience {
-    fn new(lobby: &Arc<WaitingRoom>, now: std::time::Instant) -> Arc<Self> {
+    fn new(lobby: &Arc<PendingConnections>, now: std::time::Instant) -> Arc<Self> {
         let shown_out = CancellationToken::new();
-        let ticket = Mutex::new(lobby.enter_as(now, shown_out.clone()));
+        let ticket = Mutex::new(lobby.admit_with(now, shown_out.clone()));
         Arc::new(Self { lobby: Arc::clone(lobby), ticket, shown_out })
     }
 
-    fn set(&self, ticket: Option<Ticket>) {
+    fn set(&self, ticket: Option<PendingPermit>) {
         *lock(&self.ticket) = ticket;
     }
 
@@ -261,13 +261,13 @@ impl Patience {
     /// It has its answer. A stream goes on as long as it likes; what has a length is as good as sent.
     fn begins(&self, answer: &impl Body) {
         if answer.size_hint().exact().is_some() {
-            self.set(self.lobby.enter_as(std::time::Instant::now(), self.shown_out.clone()));
+            self.set(self.lobby.admit_with(std::time::Instant::now(), self.shown_out.clone()));
         }
     }
 }
 
 impl Connection {
-    async fn shake_and_run(self, stream: TcpStream, endpoint: Option<Arc<Endpoint>>) {
+    async fn shake_and_run(self, stream: TcpStream, endpoint: Option<Arc<TlsEndpoint>>) {
         let address = self.address;
         let Some(endpoint) = endpoint else { return self.run(stream).await };
         let shaken = self.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;
@@ -410,7 +410,7 @@ mod tests {
         let connections = Connections {
             router: Router::new(),
             permits: Arc::new(Semaphore::new(0)),
-            lobby: WaitingRoom::new(usize::MAX),
+            lobby: PendingConnections::new(usize::MAX),
             promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),

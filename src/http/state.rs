@@ -17,11 +17,11 @@ use crate::http::process_status::ProcessStatus;
 use crate::http::rates::{IngestRates, RateSamples};
 use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, Status};
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::results::feed::EventFeed;
 use crate::results::log::ResultLogs;
 use crate::sync::lock;
-use crate::tls::Endpoint;
+use crate::tls::TlsEndpoint;
 
 /// The parts of weir that the HTTP server uses.
 pub struct HttpResources {
@@ -43,8 +43,8 @@ pub struct HttpResources {
     pub entrance: Option<Entrance>,
     /// Decides who may use the API.
     pub access: Arc<HttpAccess>,
-    /// TLS endpoints with the certificates in use, for the status page.
-    pub certificates: Vec<Arc<Endpoint>>,
+    /// Certificates in use, for the status page.
+    pub certificates: Vec<Arc<TlsEndpoint>>,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -128,7 +128,7 @@ impl ApiShared {
     }
 
     /// Synced journal records that the pipeline has not processed.
-    pub(super) fn backlog(&self, status: &Status) -> u64 {
+    pub(super) fn backlog(&self, status: &PipelineStatus) -> u64 {
         self.resources.journal.durable().0.saturating_sub(status.position)
     }
 

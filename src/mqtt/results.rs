@@ -61,13 +61,13 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::config::Mqtt;
+    use crate::config::MqttConfig;
     use crate::log::Lsn;
     use crate::mqtt::Version;
     use crate::mqtt::broker::{Attach, Attached};
-    use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+    use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
-    use crate::mqtt::timeline::Timeline;
+    use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
     use crate::results::follow::ResultFollower;
     use crate::results::log::{ResultLogs, ResultPositions};
     use crate::results::testing::{append_errors, append_windows, result_logs};
@@ -81,7 +81,7 @@ mod tests {
 
     impl PublisherCase {
         fn new() -> Self {
-            let broker = Arc::new(Broker::new(&Mqtt::default(), Arc::default(), Timeline::default()));
+            let broker = Arc::new(Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default()));
             let attach = Attach { expiry_s: 0, ..attaching("s") };
             let subscriber = broker.attach(&attach).unwrap();
             let results = result_logs();

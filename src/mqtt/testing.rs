@@ -14,13 +14,13 @@ use rumqttd::protocol::{
 
 use super::Version;
 use super::broker::Attach;
-use super::frame::{self, Next, Outgoing, Publish};
-use super::ingest::Journal;
-use super::message::Message;
-use super::will::Will;
+use super::connection::ingest::Journal;
+use super::session::message::Message;
+use super::session::will::Will;
+use super::wire::frame::{self, Next, Outgoing, Publish};
 use crate::access::{Login, Policy};
 use crate::clock::Clock;
-use crate::core::record::{self, Decoder, Record};
+use crate::core::record::{self, Record, RecordDecoder};
 use crate::log::{AppendError, Lsn, Records};
 use crate::sync::lock;
 
@@ -260,13 +260,13 @@ impl Journal for TestJournal {
 
 /// The records as `client topic qos/id payload`; an origin taken from the record before is marked with `=`.
 pub(crate) fn describe(records: &Records) -> Vec<String> {
-    let mut decoder = Decoder::default();
+    let mut decoder = RecordDecoder::default();
     let described = records.iter().map(|record| match decoder.decode(record).unwrap() {
         Record::Publish(publish, same_origin) => {
             let mark = if same_origin { "=" } else { "" };
             let payload = String::from_utf8_lossy(publish.payload);
             let own = publish.own_device.map(|device| format!("({device})")).unwrap_or_default();
-            let record::Publish { client_id, topic, qos, packet_id, .. } = publish;
+            let record::PublishRecord { client_id, topic, qos, packet_id, .. } = publish;
             format!("{mark}{client_id}{own} {topic} {qos}/{packet_id} {payload}")
         }
         Record::Tick => "tick".into(),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::core::operator::{GroupBlob, Operator};
-use crate::pipeline::checkpoint_worker::{Waited, Worker};
-use crate::pipeline::checkpoint_writer::{Completion, Failure, Job, Outcome};
+use crate::core::group::GroupBlob;
+use crate::core::operator::Operator;
+use crate::pipeline::checkpoint_worker::{CheckpointWorker, WorkerWait};
+use crate::pipeline::checkpoint_writer::{CheckpointCompletion, CheckpointFailure, CheckpointJob, CheckpointOutcome};
 use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
@@ -19,11 +20,11 @@ const MAX_INTERVALS: u32 = 4;
 const GROUPS_PER_STEP: usize = 16;
 
 #[derive(Debug)]
-enum Phase {
+enum CheckpointPhase {
     Idle,
     /// State is being encoded; slices that the writer has not taken yet wait here.
     Encoding {
-        completion: Box<Completion>,
+        completion: Box<CheckpointCompletion>,
         waiting: Option<Vec<GroupBlob>>,
         encoded: bool,
     },
@@ -38,8 +39,8 @@ enum Phase {
 pub(super) struct Checkpointer {
     clock: Arc<dyn Clock>,
     interval: Duration,
-    worker: Worker,
-    phase: Phase,
+    worker: CheckpointWorker,
+    phase: CheckpointPhase,
     last_begin: Option<Duration>,
     last_position: Option<u64>,
     /// Bytes that the last checkpoint stored.
@@ -52,13 +53,18 @@ pub(super) struct Checkpointer {
 
 impl Checkpointer {
     /// `last_position`: the journal position of the checkpoint that was restored.
-    pub(super) fn new(worker: Worker, clock: Arc<dyn Clock>, interval: Duration, last_position: Option<u64>) -> Self {
+    pub(super) fn new(
+        worker: CheckpointWorker,
+        clock: Arc<dyn Clock>,
+        interval: Duration,
+        last_position: Option<u64>,
+    ) -> Self {
         let last_begin = Some(clock.monotonic());
         Self {
             clock,
             interval,
             worker,
-            phase: Phase::Idle,
+            phase: CheckpointPhase::Idle,
             last_begin,
             last_position,
             last_bytes: 0,
@@ -84,18 +90,18 @@ impl Checkpointer {
 
     /// Whether another [`Checkpointer::step`] would get on.
     pub(super) fn has_work(&self) -> bool {
-        matches!(&self.phase, Phase::Encoding { waiting: None, .. })
+        matches!(&self.phase, CheckpointPhase::Encoding { waiting: None, .. })
     }
 
     /// Whether slices wait for the writer.
     pub(super) fn is_encoding(&self) -> bool {
-        matches!(&self.phase, Phase::Encoding { .. })
+        matches!(&self.phase, CheckpointPhase::Encoding { .. })
     }
 
     /// Whether it is time for the next one: after the interval where records came since the last, at once where a
     /// savepoint is wanted.
     pub(super) fn is_due(&self, position: u64) -> bool {
-        matches!(self.phase, Phase::Idle)
+        matches!(self.phase, CheckpointPhase::Idle)
             && (!self.savepoints.is_empty() || self.last_position != Some(position) && self.is_time())
     }
 
@@ -107,20 +113,21 @@ impl Checkpointer {
 
     /// Takes the state as it is at this record boundary.
     pub(super) fn begin(&mut self, operator: &mut Operator, positions: Positions, now_ms: i64) {
-        assert!(matches!(self.phase, Phase::Idle), "a checkpoint is under way");
+        assert!(matches!(self.phase, CheckpointPhase::Idle), "a checkpoint is under way");
         let started = self.clock.monotonic();
         self.last_begin = Some(started);
         self.journal_bytes = 0;
         let header = operator.begin_snapshot();
         let stall = self.clock.monotonic().saturating_sub(started);
         let savepoints = std::mem::take(&mut self.savepoints);
-        let completion = Completion { started_ms: now_ms, started, positions, header, groups: 0, stall, savepoints };
-        self.phase = Phase::Encoding { completion: Box::new(completion), waiting: None, encoded: false };
+        let completion =
+            CheckpointCompletion { started_ms: now_ms, started, positions, header, groups: 0, stall, savepoints };
+        self.phase = CheckpointPhase::Encoding { completion: Box::new(completion), waiting: None, encoded: false };
     }
 
     /// Encodes the next slice and offers it to the writer. Never waits for a writer that has a thread.
     pub(super) fn step(&mut self, operator: &mut Operator) {
-        let Phase::Encoding { completion, waiting, encoded } = &mut self.phase else { return };
+        let CheckpointPhase::Encoding { completion, waiting, encoded } = &mut self.phase else { return };
         if waiting.is_none() && !*encoded {
             let started = self.clock.monotonic();
             let mut blobs = Vec::new();
@@ -130,22 +137,22 @@ impl Checkpointer {
             *waiting = Some(blobs);
         }
         if let Some(blobs) = waiting.take()
-            && let Err(Job::Groups(blobs)) = self.worker.offer(Job::Groups(blobs))
+            && let Err(CheckpointJob::Groups(blobs)) = self.worker.offer(CheckpointJob::Groups(blobs))
         {
             *waiting = Some(blobs);
             return;
         }
         if *encoded {
             let replay_from = completion.positions.replay_from;
-            let completion = std::mem::replace(&mut self.phase, Phase::Writing { replay_from });
+            let completion = std::mem::replace(&mut self.phase, CheckpointPhase::Writing { replay_from });
             self.hand_over(completion);
         }
     }
 
-    fn hand_over(&mut self, phase: Phase) {
-        let Phase::Encoding { completion, .. } = phase else { return };
-        if let Err(Job::Complete(completion)) = self.worker.offer(Job::Complete(completion)) {
-            self.phase = Phase::Encoding { completion, waiting: None, encoded: true };
+    fn hand_over(&mut self, phase: CheckpointPhase) {
+        let CheckpointPhase::Encoding { completion, .. } = phase else { return };
+        if let Err(CheckpointJob::Complete(completion)) = self.worker.offer(CheckpointJob::Complete(completion)) {
+            self.phase = CheckpointPhase::Encoding { completion, waiting: None, encoded: true };
         }
     }
 
@@ -154,15 +161,15 @@ impl Checkpointer {
         let Some(outcome) = self.worker.outcome() else { return Ok(()) };
         self.finished(operator, &outcome);
         match outcome {
-            Err(Failure::Lost(reason)) => Err(reason),
-            Ok(_) | Err(Failure::Passing(_)) => Ok(()),
+            Err(CheckpointFailure::Lost(reason)) => Err(reason),
+            Ok(_) | Err(CheckpointFailure::Passing(_)) => Ok(()),
         }
     }
 
-    fn finished(&mut self, operator: &mut Operator, outcome: &Outcome) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+    fn finished(&mut self, operator: &mut Operator, outcome: &CheckpointOutcome) {
+        let phase = std::mem::replace(&mut self.phase, CheckpointPhase::Idle);
         match (outcome, phase) {
-            (Ok(bytes), Phase::Writing { replay_from }) => {
+            (Ok(bytes), CheckpointPhase::Writing { replay_from }) => {
                 self.last_position = Some(replay_from);
                 self.last_bytes = *bytes;
             }
@@ -189,21 +196,21 @@ impl Checkpointer {
     }
 
     fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Result<(), String> {
-        while !matches!(self.phase, Phase::Idle) {
+        while !matches!(self.phase, CheckpointPhase::Idle) {
             self.step(operator);
             if self.has_work() {
                 continue;
             }
             match self.worker.wait() {
-                Waited::Outcome(outcome) => {
+                WorkerWait::Outcome(outcome) => {
                     self.finished(operator, &outcome);
                     outcome.map_err(|failure| failure.sentence().to_owned())?;
                 }
-                Waited::Gone => return Err("its writer has stopped".into()),
-                Waited::NotYet if self.clock.monotonic() >= deadline => {
+                WorkerWait::Gone => return Err("its writer has stopped".into()),
+                WorkerWait::NotYet if self.clock.monotonic() >= deadline => {
                     return Err("it was not on disk by the deadline".into());
                 }
-                Waited::NotYet => {}
+                WorkerWait::NotYet => {}
             }
         }
         Ok(())

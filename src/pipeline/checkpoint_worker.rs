@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::pipeline::checkpoint_writer::{Job, Outcome, Writer};
+use crate::pipeline::checkpoint_writer::{CheckpointJob, CheckpointOutcome, CheckpointWriter};
 
 /// Slices that wait for the writer at most; then the pipeline goes on with records and offers the next one later.
 const MAX_WAITING_SLICES: usize = 8;
@@ -14,32 +14,32 @@ const POLL_PAUSE: Duration = Duration::from_millis(2);
 
 /// The one who does the jobs, in their order.
 #[derive(Debug)]
-pub(super) enum Worker {
+pub(super) enum CheckpointWorker {
     /// Beside the pipeline.
-    Thread(Thread),
+    Thread(WriterThread),
     /// In the pipeline's own turns.
-    Inline { writer: Box<Writer>, outcome: Option<Outcome> },
+    Inline { writer: Box<CheckpointWriter>, outcome: Option<CheckpointOutcome> },
 }
 
 /// The writer's thread; it ends with this value.
 #[derive(Debug)]
-pub(super) struct Thread {
-    jobs: Option<mpsc::SyncSender<Job>>,
-    outcomes: mpsc::Receiver<Outcome>,
+pub(super) struct WriterThread {
+    jobs: Option<mpsc::SyncSender<CheckpointJob>>,
+    outcomes: mpsc::Receiver<CheckpointOutcome>,
     handle: Option<JoinHandle<()>>,
 }
 
 /// What waiting for an outcome came to.
 #[derive(Debug)]
-pub(super) enum Waited {
-    Outcome(Outcome),
+pub(super) enum WorkerWait {
+    Outcome(CheckpointOutcome),
     NotYet,
     Gone,
 }
 
-impl Worker {
+impl CheckpointWorker {
     /// Starts a thread for `writer`.
-    pub(super) fn thread(mut writer: Writer) -> std::io::Result<Self> {
+    pub(super) fn thread(mut writer: CheckpointWriter) -> std::io::Result<Self> {
         let (jobs, receiver) = mpsc::sync_channel(MAX_WAITING_SLICES);
         let (sender, outcomes) = mpsc::sync_channel(1);
         let handle = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
@@ -51,16 +51,16 @@ impl Worker {
                 }
             }
         })?;
-        Ok(Self::Thread(Thread { jobs: Some(jobs), outcomes, handle: Some(handle) }))
+        Ok(Self::Thread(WriterThread { jobs: Some(jobs), outcomes, handle: Some(handle) }))
     }
 
     /// Lets `writer` work when it is offered something.
-    pub(super) fn inline(writer: Writer) -> Self {
+    pub(super) fn inline(writer: CheckpointWriter) -> Self {
         Self::Inline { writer: Box::new(writer), outcome: None }
     }
 
     /// Hands over a job, or gives it back where too many wait.
-    pub(super) fn offer(&mut self, job: Job) -> Result<(), Job> {
+    pub(super) fn offer(&mut self, job: CheckpointJob) -> Result<(), CheckpointJob> {
         match self {
             Self::Inline { writer, outcome } => {
                 if let Some(done) = writer.work(job) {
@@ -68,7 +68,7 @@ impl Worker {
                 }
                 Ok(())
             }
-            Self::Thread(Thread { jobs: Some(jobs), .. }) => match jobs.try_send(job) {
+            Self::Thread(WriterThread { jobs: Some(jobs), .. }) => match jobs.try_send(job) {
                 Err(mpsc::TrySendError::Full(job)) => Err(job),
                 // Waiting for the outcome will say that nobody is there.
                 Ok(()) | Err(mpsc::TrySendError::Disconnected(_)) => Ok(()),
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     /// The outcome of the last checkpoint handed over, once.
-    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+    pub(super) fn outcome(&mut self) -> Option<CheckpointOutcome> {
         match self {
             Self::Inline { outcome, .. } => outcome.take(),
             Self::Thread(thread) => thread.outcomes.try_recv().ok(),
@@ -86,19 +86,19 @@ impl Worker {
     }
 
     /// Waits a moment for the outcome.
-    pub(super) fn wait(&mut self) -> Waited {
+    pub(super) fn wait(&mut self) -> WorkerWait {
         match self {
-            Self::Inline { outcome, .. } => outcome.take().map_or(Waited::NotYet, Waited::Outcome),
+            Self::Inline { outcome, .. } => outcome.take().map_or(WorkerWait::NotYet, WorkerWait::Outcome),
             Self::Thread(thread) => match thread.outcomes.recv_timeout(POLL_PAUSE) {
-                Ok(outcome) => Waited::Outcome(outcome),
-                Err(mpsc::RecvTimeoutError::Timeout) => Waited::NotYet,
-                Err(mpsc::RecvTimeoutError::Disconnected) => Waited::Gone,
+                Ok(outcome) => WorkerWait::Outcome(outcome),
+                Err(mpsc::RecvTimeoutError::Timeout) => WorkerWait::NotYet,
+                Err(mpsc::RecvTimeoutError::Disconnected) => WorkerWait::Gone,
             },
         }
     }
 }
 
-impl Drop for Thread {
+impl Drop for WriterThread {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(handle) = self.handle.take() {

@@ -6,29 +6,29 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use crate::clock::Clock;
-use crate::core::operator::GroupBlob;
+use crate::core::group::GroupBlob;
 use crate::defects::{self, Defect};
 use crate::log::{Log, Lsn};
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};
-use crate::pipeline::savepoints::Savepoints;
+use crate::pipeline::savepoints::SavepointManager;
 use crate::state::StateError;
+use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::manifest::Positions;
 use crate::state::savepoint::SavepointInfo;
-use crate::state::store::Store;
 use crate::telemetry::names;
 
 /// What the pipeline hands over.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum CheckpointJob {
     /// Encoded key groups of the checkpoint under way.
     Groups(Vec<GroupBlob>),
     /// All groups were handed over.
-    Complete(Box<Completion>),
+    Complete(Box<CheckpointCompletion>),
 }
 
 /// What belongs to a checkpoint besides its groups.
 #[derive(Debug)]
-pub(super) struct Completion {
+pub(super) struct CheckpointCompletion {
     pub(super) started_ms: i64,
     /// On the monotonic clock.
     pub(super) started: Duration,
@@ -41,18 +41,18 @@ pub(super) struct Completion {
 }
 
 /// How a checkpoint ended: the bytes stored for it, or why not.
-pub(super) type Outcome = Result<u64, Failure>;
+pub(super) type CheckpointOutcome = Result<u64, CheckpointFailure>;
 
 /// Why a checkpoint was not taken.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub(super) enum CheckpointFailure {
     /// A sentence; the next one may succeed.
     Passing(String),
     /// A sentence; the store is unusable, and only a start can replace it.
     Lost(String),
 }
 
-impl Failure {
+impl CheckpointFailure {
     pub(super) fn sentence(&self) -> &str {
         match self {
             Self::Passing(sentence) | Self::Lost(sentence) => sentence,
@@ -60,7 +60,7 @@ impl Failure {
     }
 }
 
-impl From<StateError> for Failure {
+impl From<StateError> for CheckpointFailure {
     fn from(error: StateError) -> Self {
         if error.is_damage() { Self::Lost(error.to_string()) } else { Self::Passing(error.to_string()) }
     }
@@ -68,21 +68,21 @@ impl From<StateError> for Failure {
 
 /// Writes checkpoints and frees what they make unnecessary.
 #[derive(Debug)]
-pub(super) struct Writer {
-    store: Store,
-    savepoints: Savepoints,
+pub(super) struct CheckpointWriter {
+    store: CheckpointStore,
+    savepoints: SavepointManager,
     journal: Log,
     windows: Log,
     errors: Log,
     clock: Arc<dyn Clock>,
     pipeline: Pipeline,
-    failure: Option<Failure>,
+    failure: Option<CheckpointFailure>,
 }
 
-impl Writer {
+impl CheckpointWriter {
     pub(super) fn new(
-        store: Store,
-        savepoints: Savepoints,
+        store: CheckpointStore,
+        savepoints: SavepointManager,
         [journal, windows, errors]: [Log; 3],
         clock: Arc<dyn Clock>,
         pipeline: Pipeline,
@@ -95,15 +95,15 @@ impl Writer {
     }
 
     /// Does one job; an outcome follows the last one of a checkpoint.
-    pub(super) fn work(&mut self, job: Job) -> Option<Outcome> {
+    pub(super) fn work(&mut self, job: CheckpointJob) -> Option<CheckpointOutcome> {
         match job {
-            Job::Groups(blobs) => {
+            CheckpointJob::Groups(blobs) => {
                 if self.failure.is_none() {
-                    self.failure = self.store.put_groups(&blobs).err().map(Failure::from);
+                    self.failure = self.store.put_groups(&blobs).err().map(CheckpointFailure::from);
                 }
                 None
             }
-            Job::Complete(mut completion) => {
+            CheckpointJob::Complete(mut completion) => {
                 let replies = std::mem::take(&mut completion.savepoints);
                 let outcome = match self.failure.take() {
                     Some(failure) => Err(failure),
@@ -132,12 +132,12 @@ impl Writer {
 
     /// The output logs are synced before the manifest says that they hold what is below its positions; results and
     /// journal are freed after.
-    fn complete(&mut self, completion: Completion) -> Outcome {
-        let Completion { started_ms, started, positions, header, groups, stall, .. } = completion;
+    fn complete(&mut self, completion: CheckpointCompletion) -> CheckpointOutcome {
+        let CheckpointCompletion { started_ms, started, positions, header, groups, stall, .. } = completion;
         let skips = defects::is(Defect::CheckpointBeforeOutputs);
         let sync = |log: &Log| if skips { Ok(log.stats().appended) } else { log.sync() };
         let synced = sync(&self.windows).and_then(|windows| Ok((windows, sync(&self.errors)?)));
-        let (windows, errors) = synced.map_err(|error| Failure::Passing(error.to_string()))?;
+        let (windows, errors) = synced.map_err(|error| CheckpointFailure::Passing(error.to_string()))?;
         assert!(windows.0 >= positions.windows && errors.0 >= positions.errors, "synced less than was appended");
         let (id, bytes) = self.store.complete(started_ms, positions, header)?;
         self.windows.release(Lsn(positions.windows));

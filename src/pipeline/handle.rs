@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow, Operator, Sizes, Totals};
+use crate::core::operator::Operator;
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::totals::{Sizes, Totals};
 use crate::state::savepoint::SavepointInfo;
 use crate::sync::lock;
 
@@ -65,7 +67,7 @@ pub struct CheckpointInfo {
 
 /// The pipeline's state at the end of the last batch.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Status {
+pub struct PipelineStatus {
     /// Whether the records found at start have been processed.
     pub caught_up: bool,
     /// Position of the next journal record.
@@ -99,11 +101,11 @@ pub struct Status {
 }
 
 /// Something to be done between two batches.
-pub(super) type Command = Box<dyn FnOnce(&Operator) + Send>;
+pub(super) type OperatorQuery = Box<dyn FnOnce(&Operator) + Send>;
 
 #[derive(Debug, Default)]
-struct Published {
-    status: Status,
+struct PublishedState {
+    status: PipelineStatus,
     checkpoints: VecDeque<CheckpointInfo>,
     savepoints: Vec<SavepointInfo>,
 }
@@ -111,14 +113,14 @@ struct Published {
 /// The pipeline's end of what others ask.
 #[derive(Debug)]
 pub(super) struct Requests {
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: mpsc::Receiver<OperatorQuery>,
     pub(super) savepoints: mpsc::Receiver<SavepointReply>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    published: Mutex<Published>,
-    commands: mpsc::SyncSender<Command>,
+struct PipelineShared {
+    published: Mutex<PublishedState>,
+    commands: mpsc::SyncSender<OperatorQuery>,
     savepoint_requests: mpsc::SyncSender<SavepointReply>,
     thread: Mutex<Option<Thread>>,
     /// Grows with every turn of the pipeline's loop: the watchdog's food.
@@ -128,7 +130,7 @@ struct Shared {
 /// Asks the pipeline between two batches. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    shared: Arc<Shared>,
+    shared: Arc<PipelineShared>,
 }
 
 impl Pipeline {
@@ -136,7 +138,7 @@ impl Pipeline {
     pub(super) fn new() -> (Self, Requests) {
         let (commands, commands_receiver) = mpsc::sync_channel(MAX_COMMANDS);
         let (savepoint_requests, savepoints_receiver) = mpsc::sync_channel(MAX_SAVEPOINT_REQUESTS);
-        let shared = Shared {
+        let shared = PipelineShared {
             published: Mutex::default(),
             commands,
             savepoint_requests,
@@ -201,7 +203,7 @@ impl Pipeline {
     }
 
     /// State at the end of the last batch.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> PipelineStatus {
         lock(&self.shared.published).status.clone()
     }
 
@@ -229,7 +231,7 @@ impl Pipeline {
     }
 
     /// Changes what [`Pipeline::status`] shows.
-    pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut PipelineStatus)) {
         change(&mut lock(&self.shared.published).status);
     }
 
@@ -248,7 +250,7 @@ impl Pipeline {
         question: impl FnOnce(&Operator) -> T + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (sender, receiver) = oneshot::channel();
-        let command: Command = Box::new(move |operator| {
+        let command: OperatorQuery = Box::new(move |operator| {
             // A caller that went away needs no answer.
             let _ = sender.send(question(operator));
         });

@@ -2,12 +2,12 @@
 
 use metrics::counter;
 
-use crate::core::operator::Totals;
 use crate::core::reason::Reason;
+use crate::core::totals::Totals;
 use crate::telemetry::names;
 
 #[derive(Debug)]
-struct Limit {
+struct StateLimit {
     key: &'static str,
     reason: Reason,
     /// Rejections so far; `None` before the first look: what a checkpoint brings is not news.
@@ -17,11 +17,11 @@ struct Limit {
 
 /// Counts what each limit refused, and warns once per limit and run.
 #[derive(Debug)]
-pub(super) struct Limits([Limit; 2]);
+pub(super) struct StateLimits([StateLimit; 2]);
 
-impl Limits {
+impl StateLimits {
     pub(super) fn new() -> Self {
-        let limit = |key, reason| Limit { key, reason, seen: None, warned: false };
+        let limit = |key, reason| StateLimit { key, reason, seen: None, warned: false };
         Self([
             limit("limits.devices", Reason::TooManyDevices),
             limit("limits.metrics_per_device", Reason::TooManyMetrics),

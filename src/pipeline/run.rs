@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::clock::Clock;
+use crate::core::operator::Operator;
 use crate::core::record::{self, InvalidRecord};
 use crate::defects::{self, Defect};
-use crate::log::{AppendError, Batch, LogError, Records};
-use crate::pipeline::handle::Pipeline;
-use crate::pipeline::start::Runner;
+use crate::log::{AppendError, Batch, Log, LogError, Reader, Records};
+use crate::pipeline::checkpoint::Checkpointer;
+use crate::pipeline::handle::{Pipeline, Requests};
+use crate::pipeline::limits::StateLimits;
+use crate::pipeline::sink::OutputLogs;
+
 use crate::state::manifest::Positions;
 
 /// Journal time between two ticks while windows are open and nothing arrives.
@@ -91,9 +96,9 @@ impl Stop {
     }
 }
 
-struct Unpark(Thread);
+struct UnparkPipeline(Thread);
 
-impl Wake for Unpark {
+impl Wake for UnparkPipeline {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
@@ -101,7 +106,7 @@ impl Wake for Unpark {
 
 /// What the loop remembers from turn to turn.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct LoopProgress {
     /// Whether the records found at start are processed.
     caught_up: bool,
     /// When replaying began, on the monotonic clock.
@@ -113,7 +118,7 @@ pub(super) struct Progress {
     event_time_taken: Option<Duration>,
 }
 
-impl Progress {
+impl LoopProgress {
     pub(super) fn new(position: u64, now: Duration) -> Self {
         Self {
             caught_up: false,
@@ -126,10 +131,33 @@ impl Progress {
     }
 }
 
+/// The pipeline, ready to run on a thread, or turn by turn.
+#[derive(Debug)]
+pub struct Runner {
+    pub(super) journal: Log,
+    pub(super) reader: Reader,
+    pub(super) operator: Operator,
+    pub(super) outputs: OutputLogs,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pipeline: Pipeline,
+    pub(super) requests: Requests,
+    /// Woken when the journal grows or an output log has room again.
+    pub(super) waker: Waker,
+    /// Journal position of the next record.
+    pub(super) position: u64,
+    /// Arrival time of the last batch of this run.
+    pub(super) arrival_ms: Option<i64>,
+    pub(super) limits: StateLimits,
+    pub(super) progress: LoopProgress,
+    /// Journal position up to which this is a recovery.
+    pub(super) recovered_end: u64,
+}
+
 impl Runner {
     /// Runs until `stop` is requested, then takes a last checkpoint within `grace`.
     pub fn run(mut self, stop: &Stop, grace: Duration) -> Result<(), PipelineError> {
-        self.waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        self.waker = Waker::from(Arc::new(UnparkPipeline(std::thread::current())));
         self.pipeline.runs_on(std::thread::current());
         self.journal.watch(self.waker.clone());
         let result = self.run_until(stop).and_then(|()| self.finish(grace));

@@ -20,7 +20,7 @@ struct OutputLog {
     log: Log,
     position: u64,
     /// What the log held at start from `position` on; gone once the replay has passed it.
-    held: Option<Held>,
+    held: Option<StoredResults>,
     pending: VecDeque<Records>,
     scratch: Vec<u8>,
     mismatches: u64,
@@ -28,7 +28,7 @@ struct OutputLog {
 
 /// The part of an output log that a replay produces again.
 #[derive(Debug)]
-struct Held {
+struct StoredResults {
     reader: Reader,
     /// Records of the batch at hand, the first of them at `position`.
     records: VecDeque<Vec<u8>>,
@@ -40,7 +40,7 @@ struct Held {
     end: u64,
 }
 
-impl Held {
+impl StoredResults {
     /// Whether the log still has the record at `position`.
     fn is_kept(&self, position: u64) -> bool {
         position >= self.kept_from
@@ -75,7 +75,7 @@ impl Held {
 impl OutputLog {
     fn new(name: &'static str, log: Log, position: u64) -> Self {
         let end = log.readable().0;
-        let held = (end > position && !defects::is(Defect::AppendReplayedResults)).then(|| Held {
+        let held = (end > position && !defects::is(Defect::AppendReplayedResults)).then(|| StoredResults {
             reader: log.reader(Lsn(position)),
             records: VecDeque::new(),
             position,
@@ -134,12 +134,12 @@ fn pending_append(pending: &mut VecDeque<Records>) -> &mut Records {
 
 /// Both output logs.
 #[derive(Debug)]
-pub struct Outputs {
+pub struct OutputLogs {
     windows: OutputLog,
     errors: OutputLog,
 }
 
-impl Outputs {
+impl OutputLogs {
     /// Outputs of an operator that stands at these positions. What the logs hold beyond them is compared, not written
     /// again.
     pub fn new(windows: Log, windows_position: u64, errors: Log, errors_position: u64) -> Self {
@@ -184,7 +184,7 @@ impl Outputs {
     }
 }
 
-impl Collector for Outputs {
+impl Collector for OutputLogs {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
         self.windows.take(seq, |out| window.encode(out));
     }

@@ -7,21 +7,22 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::core::operator::{Operator, RestoreError};
+use crate::core::operator::Operator;
 use crate::core::settings::Settings;
+use crate::core::snapshot::RestoreError;
 use crate::disk::Disk;
-use crate::log::{Log, Lsn, Reader};
+use crate::log::{Log, Lsn};
 use crate::pipeline::checkpoint::Checkpointer;
-use crate::pipeline::checkpoint_worker::Worker;
-use crate::pipeline::checkpoint_writer::Writer;
-use crate::pipeline::handle::{Pipeline, Requests};
-use crate::pipeline::limits::Limits;
-use crate::pipeline::run::Progress;
-use crate::pipeline::savepoints::{SavepointPolicy, Savepoints};
-use crate::pipeline::sink::Outputs;
+use crate::pipeline::checkpoint_worker::CheckpointWorker;
+use crate::pipeline::checkpoint_writer::CheckpointWriter;
+use crate::pipeline::handle::Pipeline;
+use crate::pipeline::limits::StateLimits;
+use crate::pipeline::run::{LoopProgress, Runner};
+use crate::pipeline::savepoints::{SavepointManager, SavepointPolicy};
+use crate::pipeline::sink::OutputLogs;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use crate::state::manifest::Positions;
 use crate::state::savepoint::SavepointError;
-use crate::state::store::{Checkpoint, Store};
 
 /// Why the pipeline cannot start.
 #[derive(Debug, Error)]
@@ -55,7 +56,7 @@ pub enum StartError {
 
 /// What the pipeline is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct PipelineResources {
     /// Source.
     pub journal: Log,
     /// Window firings.
@@ -63,7 +64,7 @@ pub struct Parts {
     /// Error entries.
     pub errors: Log,
     /// Checkpoints.
-    pub store: Store,
+    pub store: CheckpointStore,
     /// The newest checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
     /// Settings until the journal says otherwise, where there is no checkpoint.
@@ -82,29 +83,6 @@ pub struct Parts {
     pub recovered_end: Lsn,
 }
 
-/// The pipeline, ready to run on a thread, or turn by turn.
-#[derive(Debug)]
-pub struct Runner {
-    pub(super) journal: Log,
-    pub(super) reader: Reader,
-    pub(super) operator: Operator,
-    pub(super) outputs: Outputs,
-    pub(super) checkpointer: Checkpointer,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) pipeline: Pipeline,
-    pub(super) requests: Requests,
-    /// Woken when the journal grows or an output log has room again.
-    pub(super) waker: Waker,
-    /// Journal position of the next record.
-    pub(super) position: u64,
-    /// Arrival time of the last batch of this run.
-    pub(super) arrival_ms: Option<i64>,
-    pub(super) limits: Limits,
-    pub(super) progress: Progress,
-    /// Journal position up to which this is a recovery.
-    pub(super) recovered_end: u64,
-}
-
 /// Positions of a checkpoint, or of the beginning.
 pub fn positions(checkpoint: Option<&Checkpoint>) -> Positions {
     checkpoint.map_or_else(Positions::default, |checkpoint| checkpoint.manifest.positions)
@@ -112,7 +90,7 @@ pub fn positions(checkpoint: Option<&Checkpoint>) -> Positions {
 
 /// Restores the operator and gives the pipeline its handle. Records found in the journal are processed once
 /// [`Runner::run`] is called, under the settings they were first processed with.
-pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
+pub fn prepare(parts: PipelineResources) -> Result<(Runner, Pipeline), StartError> {
     let positions = positions(parts.checkpoint.as_ref());
     let first = parts.journal.stats().first.0;
     if first > positions.replay_from {
@@ -129,25 +107,25 @@ pub fn prepare(parts: Parts) -> Result<(Runner, Pipeline), StartError> {
     let (pipeline, requests) = Pipeline::new();
     let (journal, clock) = (parts.journal, parts.clock);
     let logs = [journal.clone(), parts.windows.clone(), parts.errors.clone()];
-    let savepoints = Savepoints::new(parts.disk, clock.clone(), parts.savepoints, pipeline.clone())?;
-    let writer = Writer::new(parts.store, savepoints, logs, clock.clone(), pipeline.clone());
-    let worker = if parts.threads { Worker::thread(writer)? } else { Worker::inline(writer) };
+    let savepoints = SavepointManager::new(parts.disk, clock.clone(), parts.savepoints, pipeline.clone())?;
+    let writer = CheckpointWriter::new(parts.store, savepoints, logs, clock.clone(), pipeline.clone());
+    let worker = if parts.threads { CheckpointWorker::thread(writer)? } else { CheckpointWorker::inline(writer) };
     let restored = parts.checkpoint.as_ref().map(|_| positions.replay_from);
     let position = positions.replay_from;
     let runner = Runner {
         reader: journal.reader(Lsn(position)),
         journal,
         operator,
-        outputs: Outputs::new(parts.windows, positions.windows, parts.errors, positions.errors),
+        outputs: OutputLogs::new(parts.windows, positions.windows, parts.errors, positions.errors),
         checkpointer: Checkpointer::new(worker, clock.clone(), parts.checkpoint_interval, restored),
-        progress: Progress::new(position, clock.monotonic()),
+        progress: LoopProgress::new(position, clock.monotonic()),
         clock,
         pipeline: pipeline.clone(),
         requests,
         waker: Waker::noop().clone(),
         position,
         arrival_ms: None,
-        limits: Limits::new(),
+        limits: StateLimits::new(),
         recovered_end: parts.recovered_end.0,
     };
     Ok((runner, pipeline))

@@ -24,7 +24,7 @@ const MAX_TEXT_BYTES: usize = 256;
 
 /// Whom an event is about, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Who<'a> {
+pub struct AuditActor<'a> {
     /// MQTT client identifier.
     pub client_id: Option<&'a str>,
     /// User name, or name of the HTTP token.
@@ -35,7 +35,7 @@ pub struct Who<'a> {
 
 /// Kinds of events. Their names are part of weir's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AuditEvent {
     /// An MQTT client was let in.
     MqttConnected,
     /// Its connection ended.
@@ -58,44 +58,47 @@ pub enum Kind {
     ReloadRefused,
 }
 
-impl Kind {
+impl AuditEvent {
     /// All kinds.
-    pub const ALL: [Kind; 10] = [
-        Kind::MqttConnected,
-        Kind::MqttDisconnected,
-        Kind::MqttRefused,
-        Kind::PublishDenied,
-        Kind::SubscribeDenied,
-        Kind::WillDenied,
-        Kind::HttpRefused,
-        Kind::AdminAction,
-        Kind::Reloaded,
-        Kind::ReloadRefused,
+    pub const ALL: [AuditEvent; 10] = [
+        AuditEvent::MqttConnected,
+        AuditEvent::MqttDisconnected,
+        AuditEvent::MqttRefused,
+        AuditEvent::PublishDenied,
+        AuditEvent::SubscribeDenied,
+        AuditEvent::WillDenied,
+        AuditEvent::HttpRefused,
+        AuditEvent::AdminAction,
+        AuditEvent::Reloaded,
+        AuditEvent::ReloadRefused,
     ];
 
     /// The value of the field `event`.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::MqttConnected => "mqtt_connected",
-            Kind::MqttDisconnected => "mqtt_disconnected",
-            Kind::MqttRefused => "mqtt_refused",
-            Kind::PublishDenied => "publish_denied",
-            Kind::SubscribeDenied => "subscribe_denied",
-            Kind::WillDenied => "will_denied",
-            Kind::HttpRefused => "http_refused",
-            Kind::AdminAction => "admin_action",
-            Kind::Reloaded => "reloaded",
-            Kind::ReloadRefused => "reload_refused",
+            AuditEvent::MqttConnected => "mqtt_connected",
+            AuditEvent::MqttDisconnected => "mqtt_disconnected",
+            AuditEvent::MqttRefused => "mqtt_refused",
+            AuditEvent::PublishDenied => "publish_denied",
+            AuditEvent::SubscribeDenied => "subscribe_denied",
+            AuditEvent::WillDenied => "will_denied",
+            AuditEvent::HttpRefused => "http_refused",
+            AuditEvent::AdminAction => "admin_action",
+            AuditEvent::Reloaded => "reloaded",
+            AuditEvent::ReloadRefused => "reload_refused",
         }
     }
 
     fn is_refusal(self) -> bool {
-        !matches!(self, Kind::MqttConnected | Kind::MqttDisconnected | Kind::AdminAction | Kind::Reloaded)
+        !matches!(
+            self,
+            AuditEvent::MqttConnected | AuditEvent::MqttDisconnected | AuditEvent::AdminAction | AuditEvent::Reloaded
+        )
     }
 }
 
 /// Writes an event. `subject` is what it was about (a topic, a path, a file), `detail` the reason or the roles.
-pub fn record(kind: Kind, who: &Who<'_>, subject: &str, detail: &str) {
+pub fn record(kind: AuditEvent, who: &AuditActor<'_>, subject: &str, detail: &str) {
     let Some(suppressed) = BUCKETS[kind as usize].take(Instant::now()) else {
         return count_suppressed(kind);
     };
@@ -128,12 +131,12 @@ pub fn record(kind: Kind, who: &Who<'_>, subject: &str, detail: &str) {
 }
 
 /// An event that is not written, since there are too many of its kind.
-pub fn suppress(kind: Kind) {
+pub fn suppress(kind: AuditEvent) {
     BUCKETS[kind as usize].suppressed.fetch_add(1, Ordering::Relaxed);
     count_suppressed(kind);
 }
 
-fn count_suppressed(kind: Kind) {
+fn count_suppressed(kind: AuditEvent) {
     metrics::counter!(names::AUDIT_SUPPRESSED, "event" => kind.name()).increment(1);
 }
 
@@ -155,17 +158,17 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-static BUCKETS: [Bucket; Kind::ALL.len()] = [const { Bucket::new() }; Kind::ALL.len()];
+static BUCKETS: [EventBucket; AuditEvent::ALL.len()] = [const { EventBucket::new() }; AuditEvent::ALL.len()];
 
 /// A token bucket, full at first.
 #[derive(Debug)]
-struct Bucket {
+struct EventBucket {
     /// Tokens and when they were counted; `None`: full.
     level: Mutex<Option<(f64, Instant)>>,
     suppressed: AtomicU64,
 }
 
-impl Bucket {
+impl EventBucket {
     const fn new() -> Self {
         Self { level: Mutex::new(None), suppressed: AtomicU64::new(0) }
     }
@@ -194,16 +197,16 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_place_and_name() {
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+        for (index, kind) in AuditEvent::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, index);
         }
-        let names: std::collections::BTreeSet<_> = Kind::ALL.map(Kind::name).into();
-        assert_eq!(names.len(), Kind::ALL.len());
+        let names: std::collections::BTreeSet<_> = AuditEvent::ALL.map(AuditEvent::name).into();
+        assert_eq!(names.len(), AuditEvent::ALL.len());
     }
 
     #[test]
     fn what_comes_too_fast_is_counted_and_told() {
-        let (bucket, start) = (Bucket::new(), Instant::now());
+        let (bucket, start) = (EventBucket::new(), Instant::now());
         let taken = (0..1_000).filter(|_| bucket.take(start).is_some()).count();
         assert_eq!(taken, RATE as usize);
         assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(1_000 - RATE as u64));

@@ -39,9 +39,9 @@ pub enum LoggingError {
 
 /// What is logged by a process that logs.
 #[derive(Debug, Clone)]
-pub struct Filter(reload::Handle<EnvFilter, Registry>);
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
-impl Filter {
+impl LogFilter {
     /// Logs what `level` says from now on: a level or filter directives.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Filter {
 ///
 /// # Errors
 /// An unreadable level, an unreachable journal, or a second call.
-pub fn init(level: &str, format: LogFormat) -> Result<Filter, LoggingError> {
+pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
     let (filter, handle) = reload::Layer::new(filter(level).map_err(LoggingError::Level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
@@ -70,7 +70,7 @@ pub fn init(level: &str, format: LogFormat) -> Result<Filter, LoggingError> {
         }
     };
     started.map_err(|_| LoggingError::Twice)?;
-    Ok(Filter(handle))
+    Ok(LogFilter(handle))
 }
 
 /// Whether [`init`] will take this level.

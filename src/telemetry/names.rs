@@ -2,7 +2,7 @@
 
 /// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows; name ends in `_total`.
     Counter,
     /// Goes up and down.
@@ -17,7 +17,7 @@ pub struct Metric {
     /// Prometheus name.
     pub name: &'static str,
     /// Type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Help text, with labels.
     pub help: &'static str,
 }
@@ -26,7 +26,7 @@ macro_rules! metrics {
     ($($id:ident $kind:ident $name:literal $help:literal;)*) => {
         $(#[doc = $help] pub const $id: &str = $name;)*
         /// All metrics in the order of docs/metrics.md.
-        pub const ALL: &[Metric] = &[$(Metric { name: $name, kind: Kind::$kind, help: $help }),*];
+        pub const ALL: &[Metric] = &[$(Metric { name: $name, kind: MetricKind::$kind, help: $help }),*];
     };
 }
 

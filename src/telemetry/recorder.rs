@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::telemetry::names::{self, Kind};
+use crate::telemetry::names::{self, MetricKind};
 
 /// Bounds of histogram buckets in seconds: from below one fdatasync of a good SSD to a stalled card.
 pub const SECONDS_BUCKETS: &[f64] = &[
@@ -47,9 +47,9 @@ fn recorder() -> PrometheusRecorder {
 fn describe() {
     for metric in names::ALL {
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
+            MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
         }
     }
 }
@@ -99,11 +99,14 @@ mod tests {
         for metric in names::ALL {
             let name = metric.name;
             assert_eq!(
-                metric.kind == Kind::Counter,
+                metric.kind == MetricKind::Counter,
                 name.ends_with("_total"),
                 "{name}: counters, and only they, end in _total"
             );
-            assert!(metric.kind != Kind::Histogram || name.ends_with("_seconds"), "{name}: the buckets are seconds");
+            assert!(
+                metric.kind != MetricKind::Histogram || name.ends_with("_seconds"),
+                "{name}: the buckets are seconds"
+            );
             assert!(
                 !["_count", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix)),
                 "{name}: reserved suffix"

@@ -10,7 +10,7 @@ const MAX_USER_BYTES: usize = 128;
 
 /// What a chain says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct CertificateFacts {
     /// Of the first certificate.
     pub subject: String,
     /// When the last of them begins, Unix seconds.
@@ -19,7 +19,7 @@ pub(super) struct Facts {
     pub not_after_s: i64,
 }
 
-impl Facts {
+impl CertificateFacts {
     /// Why they cannot be used at this time.
     pub fn wrong_at(&self, now_ms: i64) -> Option<String> {
         let day = |seconds: i64| jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".into(), |at| at.to_string());
@@ -40,7 +40,7 @@ impl Facts {
 
 /// What is wrong with a chain.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(super) enum ChainError {
     /// Not a certificate; its number from 1 and why.
     Unreadable(usize, String),
     /// Did not sign the one before; its number from 1 and whose it is.
@@ -48,22 +48,22 @@ pub(super) enum Flaw {
 }
 
 /// Reads a chain, the listener's certificate first, and checks that each is signed by the next.
-pub(super) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Facts, Flaw> {
+pub(super) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<CertificateFacts, ChainError> {
     let mut parsed = Vec::with_capacity(chain.len());
     for (index, der) in chain.iter().enumerate() {
         let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|e| Flaw::Unreadable(index + 1, e.to_string()))?;
+            X509Certificate::from_der(der).map_err(|e| ChainError::Unreadable(index + 1, e.to_string()))?;
         parsed.push(certificate);
     }
     for (index, pair) in parsed.windows(2).enumerate() {
         let [signed, signer] = pair else { continue };
         if !is_signed_by(signed, signer) {
-            return Err(Flaw::Order(index + 2, signer.subject().to_string()));
+            return Err(ChainError::Order(index + 2, signer.subject().to_string()));
         }
     }
-    let Some(first) = parsed.first() else { return Err(Flaw::Unreadable(1, "there is none".into())) };
+    let Some(first) = parsed.first() else { return Err(ChainError::Unreadable(1, "there is none".into())) };
     let times = || parsed.iter().map(|certificate| certificate.validity());
-    Ok(Facts {
+    Ok(CertificateFacts {
         subject: first.subject().to_string(),
         not_before_s: times().map(|validity| validity.not_before.timestamp()).max().unwrap_or(i64::MIN),
         not_after_s: times().map(|validity| validity.not_after.timestamp()).min().unwrap_or(i64::MAX),

@@ -12,12 +12,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::WARN_BEFORE_DAYS;
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 use super::error::TlsError;
-use super::load::{Loaded, Stamp, load, open_key, overdue, stamp};
+use super::load::{FileStamps, LoadedTls, load, open_key, overdue, stamp};
 use super::refused::telling;
-use super::revocation::{ListFacts, Revoked};
-use crate::admission::WaitingRoom;
+use super::revocation::{CrlFacts, RevokedCertificates};
+use crate::admission::PendingConnections;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
 use crate::sync::{self, lock};
@@ -27,25 +27,25 @@ use crate::telemetry::names;
 const REMINDER_MS: i64 = 86_400_000;
 
 /// The certificate of one listener. New connections use the newest one that could be loaded; open ones keep theirs.
-pub struct Endpoint {
+pub struct TlsEndpoint {
     listener: &'static str,
     protocols: &'static [&'static [u8]],
     clock: Arc<dyn Clock>,
-    handshakes: Arc<WaitingRoom>,
+    handshakes: Arc<PendingConnections>,
     current: RwLock<Arc<ServerConfig>>,
-    state: Mutex<State>,
+    state: Mutex<EndpointState>,
 }
 
-struct State {
+struct EndpointState {
     files: TlsFiles,
-    facts: Facts,
-    lists: Option<ListFacts>,
+    facts: CertificateFacts,
+    lists: Option<CrlFacts>,
     loaded_ms: i64,
     error: Option<String>,
     /// The files as they were when they were last looked into.
-    tried: Stamp,
+    tried: FileStamps,
     /// The files as the last look found them.
-    seen: Stamp,
+    seen: FileStamps,
     reminded_ms: i64,
     /// As `reminded_ms`, about the revocation lists.
     lists_reminded_ms: i64,
@@ -53,7 +53,7 @@ struct State {
 
 /// What `/api/v1/status` says about a certificate. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Status {
+pub struct CertificateStatus {
     /// `mqtt` or `http`.
     pub listener: &'static str,
     /// Whose the certificate in use is.
@@ -69,12 +69,12 @@ pub struct Status {
     /// Why the files as they are now could not be loaded; `null` while the certificate in use is the one in the files.
     pub error: Option<String>,
     /// The revocation lists of client certificates; `null`: none are used.
-    pub client_crl: Option<ListStatus>,
+    pub client_crl: Option<CrlStatus>,
 }
 
 /// What `/api/v1/status` says about revocation lists. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ListStatus {
+pub struct CrlStatus {
     /// How many lists are used.
     pub lists: usize,
     /// Certificates that they revoke.
@@ -86,13 +86,13 @@ pub struct ListStatus {
 }
 
 /// A certificate that could be loaded and is not yet in use.
-pub struct Ready {
+pub struct PreparedCertificate {
     files: TlsFiles,
-    found: Stamp,
-    loaded: Loaded,
+    found: FileStamps,
+    loaded: LoadedTls,
 }
 
-impl std::fmt::Debug for Ready {
+impl std::fmt::Debug for PreparedCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ready").field("subject", &self.loaded.facts.subject).finish_non_exhaustive()
     }
@@ -139,13 +139,13 @@ impl HandshakeError {
     }
 }
 
-impl std::fmt::Debug for Endpoint {
+impl std::fmt::Debug for TlsEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
-impl Endpoint {
+impl TlsEndpoint {
     /// Loads the files of the listener called `listener`, which has at most `max_handshakes` in progress. `protocols`
     /// are ALPN's names; none: any are taken. A certificate outside its time is used all the same, and said loudly: at
     /// start there is no other, and a box whose clock lost the time must still be reachable.
@@ -160,12 +160,12 @@ impl Endpoint {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TlsError> {
         let found = stamp(files);
-        let Loaded { config, facts, lists } = load(files, protocols)?;
+        let LoadedTls { config, facts, lists } = load(files, protocols)?;
         if let Some(warning) = open_key(files) {
             tracing::warn!(listener, "{warning}");
         }
         let now_ms = clock.now_ms();
-        let state = State {
+        let state = EndpointState {
             files: files.clone(),
             facts,
             lists,
@@ -180,7 +180,7 @@ impl Endpoint {
             listener,
             protocols,
             clock,
-            handshakes: WaitingRoom::new(max_handshakes),
+            handshakes: PendingConnections::new(max_handshakes),
             current: RwLock::new(config),
             state: Mutex::new(state),
         };
@@ -189,17 +189,17 @@ impl Endpoint {
         Ok(Arc::new(endpoint))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, EndpointState> {
         lock(&self.state)
     }
 
-    fn announce(&self, state: &State) {
-        let State { facts, lists, files, .. } = state;
+    fn announce(&self, state: &EndpointState) {
+        let EndpointState { facts, lists, files, .. } = state;
         gauge!(names::TLS_EXPIRY, "listener" => self.listener).set(facts.not_after_s as f64);
         gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(0.0);
         let days = facts.days_left(self.clock.now_ms());
         tracing::info!(listener = self.listener, subject = %facts.subject, days_left = days, "certificate loaded");
-        if let Some(ListFacts { lists, revoked, warnings, .. }) = lists {
+        if let Some(CrlFacts { lists, revoked, warnings, .. }) = lists {
             let (file, revoked) = (files.client_crl.display(), revoked.len());
             tracing::info!(listener = self.listener, lists, revoked, "revocation lists loaded");
             warnings.iter().for_each(|warning| tracing::warn!(listener = self.listener, %file, "{warning}"));
@@ -207,7 +207,7 @@ impl Endpoint {
         self.announce_lists(lists.as_ref());
     }
 
-    fn announce_lists(&self, lists: Option<&ListFacts>) {
+    fn announce_lists(&self, lists: Option<&CrlFacts>) {
         let listener = self.listener;
         // None any more is as good as one that holds for ever.
         let next_update = lists.map_or(f64::INFINITY, |lists| lists.next_update_s as f64);
@@ -216,7 +216,7 @@ impl Endpoint {
         gauge!(names::TLS_CRL_REVOKED, "listener" => listener).set(revoked as f64);
     }
 
-    fn remind(&self, state: &mut State) {
+    fn remind(&self, state: &mut EndpointState) {
         let now_ms = self.clock.now_ms();
         let listener = self.listener;
         if let Some(wrong) = state.lists.as_ref().and_then(|lists| overdue(lists, now_ms))
@@ -242,14 +242,14 @@ impl Endpoint {
     ///
     /// # Errors
     /// They cannot be used, or their certificate is outside its time; the one in use stays, and the status says why.
-    pub fn prepare(&self, files: &TlsFiles) -> Result<Ready, TlsError> {
+    pub fn prepare(&self, files: &TlsFiles) -> Result<PreparedCertificate, TlsError> {
         let found = stamp(files);
         let loaded = load(files, self.protocols).and_then(|loaded| match loaded.facts.wrong_at(self.clock.now_ms()) {
             Some(wrong) => Err(TlsError::Time { path: files.cert.clone(), wrong }),
             None => Ok(loaded),
         });
         match loaded {
-            Ok(loaded) => Ok(Ready { files: files.clone(), found, loaded }),
+            Ok(loaded) => Ok(PreparedCertificate { files: files.clone(), found, loaded }),
             Err(error) => {
                 let mut state = self.lock();
                 if state.files == *files {
@@ -265,8 +265,8 @@ impl Endpoint {
     }
 
     /// New connections use this certificate from now on, and are judged by these authorities and revocation lists.
-    pub fn take(&self, ready: Ready) {
-        let Ready { files, found, loaded: Loaded { config, facts, lists } } = ready;
+    pub fn take(&self, ready: PreparedCertificate) {
+        let PreparedCertificate { files, found, loaded: LoadedTls { config, facts, lists } } = ready;
         let mut state = self.lock();
         *sync::write(&self.current) = config;
         (state.tried, state.seen) = (found.clone(), found);
@@ -296,21 +296,21 @@ impl Endpoint {
     }
 
     /// The client certificates that the lists in use revoke.
-    pub fn revoked(&self) -> Revoked {
+    pub fn revoked(&self) -> RevokedCertificates {
         self.lock().lists.as_ref().map(|lists| lists.revoked.clone()).unwrap_or_default()
     }
 
     /// The certificate in use.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> CertificateStatus {
         let state = self.lock();
         let now_ms = self.clock.now_ms();
-        let lists = state.lists.as_ref().map(|lists| ListStatus {
+        let lists = state.lists.as_ref().map(|lists| CrlStatus {
             lists: lists.lists,
             revoked: lists.revoked.len(),
             next_update: lists.next_update_s.saturating_mul(1_000),
             overdue: lists.is_overdue(now_ms),
         });
-        Status {
+        CertificateStatus {
             listener: self.listener,
             subject: state.facts.subject.clone(),
             not_before: state.facts.not_before_s.saturating_mul(1_000),
@@ -348,7 +348,7 @@ impl Endpoint {
         stream: S,
         patience: Duration,
     ) -> Result<TlsStream<S>, HandshakeError> {
-        let ticket = self.handshakes.enter(Instant::now()).ok_or(HandshakeError::Full)?;
+        let ticket = self.handshakes.admit(Instant::now()).ok_or(HandshakeError::Full)?;
         let config = Arc::clone(&sync::read(&self.current));
         let shake = telling(TlsAcceptor::from(config).accept(stream));
         tokio::select! {
@@ -358,7 +358,7 @@ impl Endpoint {
                 }
                 Err(_) => Err(HandshakeError::Timeout),
             },
-            () = ticket.shown_out() => Err(HandshakeError::Full),
+            () = ticket.evicted() => Err(HandshakeError::Full),
         }
     }
 }

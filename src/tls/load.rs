@@ -14,10 +14,10 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::WARN_BEFORE_DAYS;
-use super::certificate::{Facts, Flaw, read_chain};
+use super::certificate::{CertificateFacts, ChainError, read_chain};
 use super::error::TlsError;
-use super::refused::Noting;
-use super::revocation::{ListFacts, read_lists};
+use super::refused::RecordingVerifier;
+use super::revocation::{CrlFacts, read_lists};
 use crate::config::{ClientCertificates, TlsFiles};
 
 /// Larger files are refused: the root lists of whole operating systems have a quarter of that.
@@ -26,16 +26,16 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_LISTS_BYTES: u64 = 8 << 20;
 
 /// What was made of the files.
-pub(super) struct Loaded {
+pub(super) struct LoadedTls {
     pub config: Arc<ServerConfig>,
-    pub facts: Facts,
+    pub facts: CertificateFacts,
     /// What the revocation lists of client certificates say; `None`: there are none.
-    pub lists: Option<ListFacts>,
+    pub lists: Option<CrlFacts>,
 }
 
 /// What `weir check` says about a listener's files.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub struct CheckReport {
     /// weir would not start, or clients would refuse to talk to it.
     pub faults: Vec<String>,
     /// What should be looked at.
@@ -43,11 +43,11 @@ pub struct Findings {
 }
 
 /// Checks a listener's files as `weir check` does.
-pub fn check(files: &TlsFiles, now_ms: i64) -> Findings {
-    let mut findings = Findings::default();
+pub fn check(files: &TlsFiles, now_ms: i64) -> CheckReport {
+    let mut findings = CheckReport::default();
     match load(files, &[]) {
         Err(error) => findings.faults.push(error.to_string()),
-        Ok(Loaded { facts, lists, .. }) => {
+        Ok(LoadedTls { facts, lists, .. }) => {
             if let Some(wrong) = facts.wrong_at(now_ms) {
                 findings.faults.push(TlsError::Time { path: files.cert.clone(), wrong }.to_string());
             } else if facts.days_left(now_ms) < WARN_BEFORE_DAYS {
@@ -63,7 +63,7 @@ pub fn check(files: &TlsFiles, now_ms: i64) -> Findings {
 }
 
 /// What is to be said of revocation lists that should have been replaced by now.
-pub(super) fn overdue(lists: &ListFacts, now_ms: i64) -> Option<String> {
+pub(super) fn overdue(lists: &CrlFacts, now_ms: i64) -> Option<String> {
     let wanted = || jiff::Timestamp::from_second(lists.next_update_s).map_or_else(|_| "?".into(), |at| at.to_string());
     let told = "should have been replaced by";
     lists.is_overdue(now_ms).then(|| format!("the revocation list {told} {}; it is used as it is", wanted()))
@@ -77,13 +77,13 @@ pub(super) fn open_key(files: &TlsFiles) -> Option<String> {
 }
 
 /// Loads the files. `protocols` are ALPN's names; none: any are taken.
-pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Loaded, TlsError> {
+pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<LoadedTls, TlsError> {
     let chain = certificates(&files.cert)?;
     let facts = read_chain(&chain).map_err(|flaw| match flaw {
-        Flaw::Unreadable(position, wrong) => {
+        ChainError::Unreadable(position, wrong) => {
             TlsError::NoCertificate { path: files.cert.clone(), wrong: format!("certificate {position}: {wrong}") }
         }
-        Flaw::Order(position, subject) => TlsError::Chain { path: files.cert.clone(), position, subject },
+        ChainError::Order(position, subject) => TlsError::Chain { path: files.cert.clone(), position, subject },
     })?;
     let key = private_key(&files.key)?;
     let refused = |error: rustls::Error| match error {
@@ -101,11 +101,11 @@ pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Loaded, TlsE
     };
     let mut config = builder.with_single_cert(chain, key).map_err(refused)?;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Ok(Loaded { config: Arc::new(config), facts, lists })
+    Ok(LoadedTls { config: Arc::new(config), facts, lists })
 }
 
 /// What verifies client certificates, with what the revocation lists say.
-type ClientVerifier = (Arc<dyn ClientCertVerifier>, Option<ListFacts>);
+type ClientVerifier = (Arc<dyn ClientCertVerifier>, Option<CrlFacts>);
 
 fn client_verifier(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<ClientVerifier>, TlsError> {
     if files.client_certificates == ClientCertificates::Off {
@@ -131,14 +131,14 @@ fn client_verifier(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Op
         }
         _ => wrong(error.to_string()),
     })?;
-    Ok(Some((Arc::new(Noting(verifier)), lists)))
+    Ok(Some((Arc::new(RecordingVerifier(verifier)), lists)))
 }
 
 /// The revocation lists for the handshakes, with what they say; `None` where no file is named.
 fn revocation_lists(
     files: &TlsFiles,
     authorities: &[CertificateDer<'_>],
-) -> Result<Option<(Vec<CertificateRevocationListDer<'static>>, ListFacts)>, TlsError> {
+) -> Result<Option<(Vec<CertificateRevocationListDer<'static>>, CrlFacts)>, TlsError> {
     let path = &files.client_crl;
     if path.as_os_str().is_empty() {
         return Ok(None);
@@ -183,10 +183,10 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, TlsError> {
 }
 
 /// What changes when a file is replaced or written.
-pub(super) type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
+pub(super) type FileStamps = Vec<Option<(u64, u64, i64, i64)>>;
 
 /// The state of a listener's files. Links are followed: certificates are often replaced by turning one.
-pub(super) fn stamp(files: &TlsFiles) -> Stamp {
+pub(super) fn stamp(files: &TlsFiles) -> FileStamps {
     let one = |path: &Path| {
         fs::metadata(path).ok().map(|found: Metadata| (found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     };

@@ -10,10 +10,10 @@ mod revocation;
 
 pub use certificate::client_user;
 pub use client::trusting;
-pub use endpoint::{Endpoint, HandshakeError, ListStatus, Status};
+pub use endpoint::{CertificateStatus, CrlStatus, HandshakeError, TlsEndpoint};
 pub use error::TlsError;
-pub use load::{Findings, check};
-pub use revocation::{CertificateId, Revoked};
+pub use load::{CheckReport, check};
+pub use revocation::{CertificateId, RevokedCertificates};
 
 /// A certificate that ends sooner than this is warned about: most are replaced a month before.
 pub const WARN_BEFORE_DAYS: i64 = 30;

@@ -22,9 +22,9 @@ pub(super) async fn telling<T, E>(shake: impl Future<Output = Result<T, E>>) -> 
 
 /// Verifies as the verifier within does, and notes whose certificate that refuses.
 #[derive(Debug)]
-pub(super) struct Noting(pub Arc<dyn ClientCertVerifier>);
+pub(super) struct RecordingVerifier(pub Arc<dyn ClientCertVerifier>);
 
-impl ClientCertVerifier for Noting {
+impl ClientCertVerifier for RecordingVerifier {
     fn offer_client_auth(&self) -> bool {
         self.0.offer_client_auth()
     }

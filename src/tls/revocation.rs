@@ -43,9 +43,9 @@ impl CertificateId {
 
 /// The client certificates that the lists in use revoke. Clones share them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Revoked(Arc<HashSet<CertificateId>>);
+pub struct RevokedCertificates(Arc<HashSet<CertificateId>>);
 
-impl Revoked {
+impl RevokedCertificates {
     /// Whether this certificate is among them.
     pub fn contains(&self, certificate: &CertificateId) -> bool {
         self.0.contains(certificate)
@@ -62,7 +62,7 @@ impl Revoked {
     }
 }
 
-impl FromIterator<CertificateId> for Revoked {
+impl FromIterator<CertificateId> for RevokedCertificates {
     fn from_iter<T: IntoIterator<Item = CertificateId>>(ids: T) -> Self {
         Self(Arc::new(ids.into_iter().collect()))
     }
@@ -70,18 +70,18 @@ impl FromIterator<CertificateId> for Revoked {
 
 /// What the lists of a file say.
 #[derive(Debug, Clone)]
-pub(super) struct ListFacts {
+pub(super) struct CrlFacts {
     /// How many count.
     pub lists: usize,
     /// When the first of them is to be replaced, Unix seconds.
     pub next_update_s: i64,
     /// What they revoke.
-    pub revoked: Revoked,
+    pub revoked: RevokedCertificates,
     /// What a person should look at.
     pub warnings: Vec<String>,
 }
 
-impl ListFacts {
+impl CrlFacts {
     /// Whether one of them should have been replaced by now.
     pub fn is_overdue(&self, now_ms: i64) -> bool {
         now_ms / 1_000 > self.next_update_s
@@ -96,7 +96,7 @@ impl ListFacts {
 pub(super) fn read_lists(
     ders: Vec<CertificateRevocationListDer<'static>>,
     authorities: &[CertificateDer<'_>],
-) -> Result<(Vec<CertificateRevocationListDer<'static>>, ListFacts), String> {
+) -> Result<(Vec<CertificateRevocationListDer<'static>>, CrlFacts), String> {
     let parsed = |(_, certificate)| certificate;
     let authorities: Vec<X509Certificate<'_>> =
         authorities.iter().filter_map(|der| X509Certificate::from_der(der).ok().map(parsed)).collect();
@@ -119,7 +119,8 @@ pub(super) fn read_lists(
         revoked.extend(list.iter_revoked_certificates().map(|one| CertificateId::new(issuer, one.raw_serial())));
         counted.insert(*index);
     }
-    let facts = ListFacts { lists: counted.len(), next_update_s, revoked: Revoked(Arc::new(revoked)), warnings };
+    let facts =
+        CrlFacts { lists: counted.len(), next_update_s, revoked: RevokedCertificates(Arc::new(revoked)), warnings };
     drop(lists);
     let kept = ders.into_iter().enumerate().filter(|(index, _)| counted.contains(index)).map(|(_, der)| der);
     Ok((kept.collect(), facts))

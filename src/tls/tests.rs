@@ -31,22 +31,22 @@ impl Clock for Fixed {
     }
 }
 
-struct Authority {
+struct TestAuthority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-fn authority(name: &str) -> Authority {
+fn authority(name: &str) -> TestAuthority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
     let key = KeyPair::generate().unwrap();
     let pem = params.self_signed(&key).unwrap().pem();
-    Authority { pem, issuer: Issuer::new(params, key) }
+    TestAuthority { pem, issuer: Issuer::new(params, key) }
 }
 
 /// Certificate and key as PEM, valid from 2025 until `until`.
-fn leaf(name: Option<&str>, authority: &Authority, until: (i32, u8, u8)) -> (String, String) {
+fn leaf(name: Option<&str>, authority: &TestAuthority, until: (i32, u8, u8)) -> (String, String) {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     if let Some(name) = name {
@@ -66,9 +66,9 @@ fn files(directory: &Path, cert: &str, key: &str) -> TlsFiles {
     files
 }
 
-fn endpoint(files: &TlsFiles) -> (Arc<Endpoint>, Arc<Fixed>) {
+fn endpoint(files: &TlsFiles) -> (Arc<TlsEndpoint>, Arc<Fixed>) {
     let clock = Arc::new(Fixed(AtomicI64::new(NOW_MS)));
-    (Endpoint::load("mqtt", files, &[], 10, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
+    (TlsEndpoint::load("mqtt", files, &[], 10, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts from the bottom up; a part uses itself and what stands on a line before its own.
 const ORDER: &[&[&str]] = &[
-    &["defects", "sync"],
+    &["defects", "random", "sync"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -14,11 +14,12 @@ const ORDER: &[&[&str]] = &[
     &["config", "admission"],
     &["tls"],
     &["access"],
-    &["state"],
+    &["state", "client"],
     &["pipeline"],
     &["results"],
     &["mqtt"],
     &["http", "simulator"],
+    &["exit"],
     &["commands", "app", "cli"],
     &["main"],
 ];

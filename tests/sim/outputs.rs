@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
 use weir::core::reason::Reason;
-use weir::core::record::{Decoder, Record};
+use weir::core::record::{Record, RecordDecoder};
 use weir::core::settings::Settings;
 use weir::log::{Log, Lsn};
 
@@ -105,7 +105,7 @@ pub fn replay(journal: &Log, settings: &Settings, ledger: &Ledger) -> Result<Rep
             return Err(format!("arrival time went back at journal record {}", batch.first()));
         }
         arrival_ms = batch.arrival_ms();
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         for bytes in batch.records() {
             if let Record::Publish(publish, _) = decoder.decode(bytes).map_err(|error| error.to_string())? {
                 let id = ledger.find(publish.client_id, publish.payload);

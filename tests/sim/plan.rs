@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use weir::config::{Ingest, Mqtt};
+use weir::config::{IngestConfig, MqttConfig};
 use weir::core::settings::{Settings, WatermarkScope};
 use weir::log::{Keep, LogOptions, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
@@ -31,8 +31,8 @@ pub struct Rates {
 #[derive(Debug)]
 pub struct Plan {
     pub settings: Settings,
-    pub mqtt: Mqtt,
-    pub ingest: Ingest,
+    pub mqtt: MqttConfig,
+    pub ingest: IngestConfig,
     pub keep: Keep,
     pub segment_bytes: u64,
     pub tail_bytes: usize,
@@ -49,9 +49,12 @@ pub struct Plan {
 impl Plan {
     pub fn new(random: &mut Random) -> Self {
         let settings = settings(random);
-        let mqtt =
-            Mqtt { max_packet_size_bytes: 16 * 1024, max_inflight: *random.pick(&[10, 40, 1_000]), ..Mqtt::default() };
-        let ingest = Ingest { telemetry_topics: settings.telemetry_topics.clone(), ..Ingest::default() };
+        let mqtt = MqttConfig {
+            max_packet_size_bytes: 16 * 1024,
+            max_inflight: *random.pick(&[10, 40, 1_000]),
+            ..MqttConfig::default()
+        };
+        let ingest = IngestConfig { telemetry_topics: settings.telemetry_topics.clone(), ..IngestConfig::default() };
         let savepoints = SavepointPolicy {
             directory: PathBuf::from(DATA_DIR).join(savepoint::DIRECTORY),
             interval: (!random.one_in(5)).then(|| Duration::from_secs(1 + random.below(40))),

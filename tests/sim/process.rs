@@ -13,9 +13,10 @@ use weir::disk::sim::SimDisk;
 use weir::log::{Log, LogError, Lsn, Records};
 use weir::mqtt::Opening;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::{PipelineError, Turn};
-use weir::pipeline::start::{Parts, Runner, StartError, positions, prepare};
+use weir::pipeline::run::{PipelineError, Runner, Turn};
+use weir::pipeline::start::{PipelineResources, StartError, positions, prepare};
 use weir::state::key_value::KeyValue;
+use weir::state::open::StoreOptions;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
 use super::clock::SimClock;
@@ -81,10 +82,12 @@ impl Process {
             disk: shared.clone(),
             clock: clock.clone(),
             data_dir: PathBuf::from(DATA_DIR),
-            open: Arc::new(move |directory| {
-                SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
-            }),
-            limit: None,
+            store: StoreOptions {
+                open: Arc::new(move |directory| {
+                    SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
+                }),
+                limit: None,
+            },
         })
         .map_err(BootError::State)?;
         let synced = positions(recovered.checkpoint.as_ref());
@@ -95,7 +98,7 @@ impl Process {
         let (journal, found) = open("journal", synced.replay_from)?;
         let (windows, _) = open("windows", synced.windows)?;
         let (errors, _) = open("errors", synced.errors)?;
-        let (runner, pipeline) = prepare(Parts {
+        let (runner, pipeline) = prepare(PipelineResources {
             journal: journal.clone(),
             windows: windows.clone(),
             errors: errors.clone(),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::pattern::Pattern;
-use super::{Acl, Role};
+use super::pattern::AclPattern;
+use super::{Acl, AclRole};
 use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
 use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
-use crate::config::{Fault, Origin, Problem};
+use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
 
 /// Larger files are refused: a role has a few hundred bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -26,11 +26,11 @@ impl Acl {
     ///
     /// # Errors
     /// It cannot be read, or has faults.
-    pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
+    pub fn load(path: &Path) -> Result<Self, Vec<ConfigFault>> {
         let file = path.display().to_string();
         let unusable = |wrong: String, expected: &str| {
-            let problem = Problem::new(wrong, expected);
-            vec![Fault { origin: Origin::File(file.clone()), key: String::new(), problem }]
+            let problem = ConfigProblem::new(wrong, expected);
+            vec![ConfigFault { origin: ConfigOrigin::File(file.clone()), key: String::new(), problem }]
         };
         match secret_file::read(path) {
             Ok(text) if text.len() > MAX_BYTES => {
@@ -48,12 +48,12 @@ impl Acl {
     ///
     /// # Errors
     /// All faults of the text, in its order.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Fault>> {
-        let mut reader = Reader { file, text, acl: Acl::default(), faults: Vec::new() };
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
+        let mut reader = AclReader { file, text, acl: Acl::default(), faults: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let at = error.span().map_or(0, |span| span.start);
-            reader.fault(at, "", Problem::new(error.message(), ""));
+            reader.fault(at, "", ConfigProblem::new(error.message(), ""));
         }
         if errors.is_empty() {
             reader.sections(table.get_ref());
@@ -66,26 +66,28 @@ impl Acl {
     }
 }
 
-struct Reader<'a> {
+struct AclReader<'a> {
     file: &'a str,
     text: &'a str,
     acl: Acl,
-    faults: Vec<Fault>,
+    faults: Vec<ConfigFault>,
 }
 
-impl Reader<'_> {
-    fn fault(&mut self, offset: usize, key: &str, problem: Problem) {
+impl AclReader<'_> {
+    fn fault(&mut self, offset: usize, key: &str, problem: ConfigProblem) {
         let before = self.text.as_bytes().iter().take(offset);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
-        let origin = Origin::Line(self.file.to_owned(), line);
-        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+        let origin = ConfigOrigin::Line(self.file.to_owned(), line);
+        self.faults.push(ConfigFault { origin, key: key.to_owned(), problem });
     }
 
     fn sections(&mut self, table: &DeTable<'_>) {
         for (name, value) in table {
             match (name.get_ref().as_ref(), value.get_ref().as_table()) {
                 ("roles", Some(roles)) => self.roles(roles),
-                (key, _) => self.fault(name.span().start, key, Problem::new("there is no such section", ROLE_FORM)),
+                (key, _) => {
+                    self.fault(name.span().start, key, ConfigProblem::new("there is no such section", ROLE_FORM))
+                }
             }
         }
     }
@@ -96,26 +98,26 @@ impl Reader<'_> {
             let key = format!("roles.{role}");
             if count == MAX_ROLES {
                 let wrong = format!("there are {} roles", roles.len());
-                return self.fault(at, &key, Problem::new(wrong, format!("at most {MAX_ROLES}")));
+                return self.fault(at, &key, ConfigProblem::new(wrong, format!("at most {MAX_ROLES}")));
             }
             if !is_role(role) {
                 let wrong = format!("{role:?} cannot be the name of a role");
-                self.fault(at, &key, Problem::new(wrong, ROLE_NAME_FORM));
+                self.fault(at, &key, ConfigProblem::new(wrong, ROLE_NAME_FORM));
             }
             match value.get_ref().as_table() {
                 Some(table) => {
                     let read = self.role(&key, role, table);
                     self.acl.roles.insert(role.into(), Arc::new(read));
                 }
-                None => self.fault(at, &key, Problem::new("this is a role, not a key", ROLE_FORM)),
+                None => self.fault(at, &key, ConfigProblem::new("this is a role, not a key", ROLE_FORM)),
             }
         }
     }
 
-    fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> Role {
+    fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> AclRole {
         // Where the file is silent about it, a built-in role still speaks for whom it spoke.
         let any_device = self.acl.roles.get(name).is_some_and(|role| role.any_device);
-        let mut role = Role { any_device, ..Role::default() };
+        let mut role = AclRole { any_device, ..AclRole::default() };
         for (name, value) in table {
             let (at, key) = (name.span().start, format!("{key}.{}", name.get_ref()));
             match name.get_ref().as_ref() {
@@ -125,9 +127,9 @@ impl Reader<'_> {
                 "deny_subscribe" => role.subscribe.deny = self.patterns(at, &key, value.get_ref()),
                 "any_device" => match value.get_ref().as_bool() {
                     Some(any_device) => role.any_device = any_device,
-                    None => self.fault(at, &key, Problem::new("it is not a switch", "true or false")),
+                    None => self.fault(at, &key, ConfigProblem::new("it is not a switch", "true or false")),
                 },
-                _ => self.fault(at, &key, Problem::new("there is no such key", ROLE_FORM)),
+                _ => self.fault(at, &key, ConfigProblem::new("there is no such key", ROLE_FORM)),
             }
         }
         if name == ANONYMOUS_ROLE && !role.any_device {
@@ -138,40 +140,45 @@ impl Reader<'_> {
 
     fn note_nameless(&mut self, key: &str, table: &DeTable<'_>) {
         let at = table.keys().find(|name| name.get_ref() == "any_device").map_or(0, |name| name.span().start);
-        let problem = Problem::new("clients without a user name have no device of their own", "true, or no such key");
+        let problem =
+            ConfigProblem::new("clients without a user name have no device of their own", "true, or no such key");
         self.fault(at, &format!("{key}.any_device"), problem);
     }
 
-    fn publish_patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
+    fn publish_patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<AclPattern> {
         let patterns = self.patterns(at, key, value);
-        if patterns.iter().any(Pattern::is_reserved) {
+        if patterns.iter().any(AclPattern::is_reserved) {
             let wrong = "a pattern reaches below weir/ or $, where clients cannot publish";
-            self.fault(at, key, Problem::new(wrong, "patterns of other topics"));
+            self.fault(at, key, ConfigProblem::new(wrong, "patterns of other topics"));
         }
         patterns
     }
 
-    fn patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<Pattern> {
+    fn patterns(&mut self, at: usize, key: &str, value: &DeValue<'_>) -> Vec<AclPattern> {
         let Some(list) = value.as_array() else {
-            self.fault(at, key, Problem::new("it is not a list", LIST_FORM));
+            self.fault(at, key, ConfigProblem::new("it is not a list", LIST_FORM));
             return Vec::new();
         };
         if list.len() > MAX_PATTERNS {
             let wrong = format!("there are {} patterns", list.len());
-            self.fault(at, key, Problem::new(wrong, format!("at most {MAX_PATTERNS}; several roles may share them")));
+            self.fault(
+                at,
+                key,
+                ConfigProblem::new(wrong, format!("at most {MAX_PATTERNS}; several roles may share them")),
+            );
             return Vec::new();
         }
         let mut patterns = Vec::with_capacity(list.len());
         for item in list {
             let read = match item.get_ref().as_str() {
-                Some(text) => Pattern::parse(text).map_err(|wrong| format!("{text:?}: {wrong}")),
+                Some(text) => AclPattern::parse(text).map_err(|wrong| format!("{text:?}: {wrong}")),
                 None => Err("an item is not a string".to_owned()),
             };
             match read {
                 Ok(pattern) => patterns.push(pattern),
                 Err(wrong) => {
                     let expected = "a topic filter, with %u for the user name and %c for the client identifier";
-                    self.fault(item.span().start, key, Problem::new(wrong, expected));
+                    self.fault(item.span().start, key, ConfigProblem::new(wrong, expected));
                 }
             }
         }

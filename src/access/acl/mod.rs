@@ -12,7 +12,7 @@ mod permissions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pattern::{Pattern, Subject};
+use pattern::{AclPattern, Subject};
 
 use super::{ANONYMOUS_ROLE, DEFAULT_ROLE, Identity};
 use crate::config::OnDeniedPublish;
@@ -21,23 +21,23 @@ pub use permissions::Permissions;
 /// All roles, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
-    roles: BTreeMap<Box<str>, Arc<Role>>,
+    roles: BTreeMap<Box<str>, Arc<AclRole>>,
 }
 
 /// What clients with this role may do.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Role {
-    publish: Rules,
-    subscribe: Rules,
+struct AclRole {
+    publish: TopicRules,
+    subscribe: TopicRules,
     /// Whether readings that such a client publishes may be of any device that they name.
     any_device: bool,
 }
 
 /// What is allowed less what is denied.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Rules {
-    allow: Vec<Pattern>,
-    deny: Vec<Pattern>,
+struct TopicRules {
+    allow: Vec<AclPattern>,
+    deny: Vec<AclPattern>,
 }
 
 /// Where a bridge says whether it is connected.
@@ -66,29 +66,29 @@ impl Default for Acl {
     fn default() -> Self {
         let everything = ["#", "$SYS/#"];
         let roles = [
-            (DEFAULT_ROLE, Role::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
-            ("dashboard", Role::built_in(&[], &everything, false)),
-            ("bridge", Role::built_in(&["#", BRIDGE_STATE], &everything, true)),
-            (ANONYMOUS_ROLE, Role::built_in(&["#", BRIDGE_STATE], &everything, true)),
+            (DEFAULT_ROLE, AclRole::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
+            ("dashboard", AclRole::built_in(&[], &everything, false)),
+            ("bridge", AclRole::built_in(&["#", BRIDGE_STATE], &everything, true)),
+            (ANONYMOUS_ROLE, AclRole::built_in(&["#", BRIDGE_STATE], &everything, true)),
         ];
         Self { roles: roles.into_iter().map(|(name, role)| (name.into(), Arc::new(role))).collect() }
     }
 }
 
-impl Role {
+impl AclRole {
     /// The patterns are weir's own; a test holds that all of them can be read.
     fn built_in(publish: &[&str], subscribe: &[&str], any_device: bool) -> Self {
-        let allow = |patterns: &[&str]| Rules {
-            allow: patterns.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+        let allow = |patterns: &[&str]| TopicRules {
+            allow: patterns.iter().filter_map(|pattern| AclPattern::parse(pattern).ok()).collect(),
             deny: Vec::new(),
         };
         Self { publish: allow(publish), subscribe: allow(subscribe), any_device }
     }
 }
 
-impl Rules {
+impl TopicRules {
     /// Whether every topic of `filter` is allowed and none is denied.
-    fn permit(roles: &[Arc<Role>], of: fn(&Role) -> &Rules, filter: &str, subject: &Subject<'_>) -> bool {
+    fn permit(roles: &[Arc<AclRole>], of: fn(&AclRole) -> &TopicRules, filter: &str, subject: &Subject<'_>) -> bool {
         let mut rules = roles.iter().map(|role| of(role));
         rules.clone().any(|rules| rules.allow.iter().any(|pattern| pattern.covers(filter, subject)))
             && !rules.any(|rules| rules.deny.iter().any(|pattern| pattern.overlaps(filter, subject)))

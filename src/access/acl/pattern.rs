@@ -9,7 +9,7 @@ const MAX_PATTERN_LEVELS: usize = 64;
 
 /// A topic filter with places for the client's user name and identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(super) struct AclPattern {
     levels: Box<[Level]>,
 }
 
@@ -20,11 +20,11 @@ enum Level {
     /// `#`
     Rest,
     /// Anything else; no parts: the empty level.
-    Text(Box<[Part]>),
+    Text(Box<[LevelPart]>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum LevelPart {
     Literal(Box<str>),
     /// `%u`
     User,
@@ -52,7 +52,7 @@ impl Level {
     fn literal(&self) -> Option<&str> {
         match self {
             Self::Text(parts) => match &**parts {
-                [Part::Literal(text)] => Some(text),
+                [LevelPart::Literal(text)] => Some(text),
                 _ => None,
             },
             _ => None,
@@ -60,7 +60,7 @@ impl Level {
     }
 }
 
-impl Pattern {
+impl AclPattern {
     /// Reads a pattern. The error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -99,7 +99,7 @@ impl Pattern {
                 false // where bridges say whether they are connected
             }
             [Level::Text(first), ..] if begins_with_dollar(first) => true,
-            [Level::Text(first), _, ..] => matches!(&**first, [Part::Literal(text)] if &**text == "weir"),
+            [Level::Text(first), _, ..] => matches!(&**first, [LevelPart::Literal(text)] if &**text == "weir"),
             _ => false,
         }
     }
@@ -163,19 +163,19 @@ fn is_dollar(level: &str) -> bool {
 }
 
 /// A place at the beginning is never filled with `$`, see [`usable`].
-fn begins_with_dollar(parts: &[Part]) -> bool {
-    matches!(parts, [Part::Literal(text), ..] if is_dollar(text))
+fn begins_with_dollar(parts: &[LevelPart]) -> bool {
+    matches!(parts, [LevelPart::Literal(text), ..] if is_dollar(text))
 }
 
-fn parts(level: &str) -> Result<Box<[Part]>, String> {
+fn parts(level: &str) -> Result<Box<[LevelPart]>, String> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = level.chars();
     while let Some(character) = rest.next() {
         let place = match character {
             '%' => match rest.next() {
-                Some('u') => Part::User,
-                Some('c') => Part::ClientId,
+                Some('u') => LevelPart::User,
+                Some('c') => LevelPart::ClientId,
                 Some('%') => {
                     literal.push('%');
                     continue;
@@ -188,24 +188,24 @@ fn parts(level: &str) -> Result<Box<[Part]>, String> {
             }
         };
         if !literal.is_empty() {
-            parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+            parts.push(LevelPart::Literal(std::mem::take(&mut literal).into()));
         }
         parts.push(place);
     }
     if !literal.is_empty() {
-        parts.push(Part::Literal(literal.into()));
+        parts.push(LevelPart::Literal(literal.into()));
     }
     Ok(parts.into())
 }
 
 /// Compares the level with this index to one of a topic or filter; a wildcard there is never the same.
-fn resolve(parts: &[Part], index: usize, found: &str, of: &Subject<'_>) -> Resolved {
+fn resolve(parts: &[LevelPart], index: usize, found: &str, of: &Subject<'_>) -> Resolved {
     let mut rest = Some(found);
     for (place, part) in parts.iter().enumerate() {
         let text = match part {
-            Part::Literal(text) => text,
-            Part::User | Part::ClientId => {
-                let value = if *part == Part::User { of.user } else { Some(of.client_id) };
+            LevelPart::Literal(text) => text,
+            LevelPart::User | LevelPart::ClientId => {
+                let value = if *part == LevelPart::User { of.user } else { Some(of.client_id) };
                 let Some(value) = value.filter(|value| usable(value, index + place == 0)) else {
                     return Resolved::Unknown;
                 };
@@ -234,13 +234,13 @@ mod tests {
 
     #[track_caller]
     fn covers(pattern: &str, filter: &str, expected: bool) {
-        let parsed = Pattern::parse(pattern).unwrap();
+        let parsed = AclPattern::parse(pattern).unwrap();
         assert_eq!(parsed.covers(filter, &PUMP), expected, "{pattern} covers {filter}");
     }
 
     #[track_caller]
     fn overlaps(pattern: &str, filter: &str, expected: bool) {
-        let parsed = Pattern::parse(pattern).unwrap();
+        let parsed = AclPattern::parse(pattern).unwrap();
         assert_eq!(parsed.overlaps(filter, &PUMP), expected, "{pattern} overlaps {filter}");
     }
 
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_place_without_a_value_allows_nothing_and_denies_whatever_it_could_be() {
-        let pattern = Pattern::parse("devices/%u/#").unwrap();
+        let pattern = AclPattern::parse("devices/%u/#").unwrap();
         for user in [None, Some(""), Some("a/b"), Some("+"), Some("#"), Some("x+")] {
             let of = Subject { user, client_id: "c" };
             for topic in ["devices/x", "devices/", "devices/a/b", "devices/+/x", "devices/#", "devices", "x"] {
@@ -300,21 +300,21 @@ mod tests {
                 assert_eq!(pattern.overlaps(topic, &of), topic.starts_with("devices/"), "{topic} for {user:?}");
             }
         }
-        let first = Pattern::parse("%c/#").unwrap();
+        let first = AclPattern::parse("%c/#").unwrap();
         let of = Subject { user: None, client_id: "$SYS" };
         assert!(!first.covers("$SYS/broker/uptime", &of) && !first.overlaps("$SYS/x", &of));
-        let inner = Pattern::parse("a/%c").unwrap();
+        let inner = AclPattern::parse("a/%c").unwrap();
         assert!(inner.covers("a/$SYS", &of));
     }
 
     #[test]
     fn what_is_no_pattern() {
         for wrong in ["", "a/#/b", "a+", "b#/c", "a/%", "a/%x", "a\u{0}", "$share/g/a", "$share"] {
-            assert!(Pattern::parse(wrong).is_err(), "{wrong:?}");
+            assert!(AclPattern::parse(wrong).is_err(), "{wrong:?}");
         }
-        assert!(Pattern::parse(&"/".repeat(MAX_PATTERN_LEVELS)).is_err());
-        assert!(Pattern::parse(&"/".repeat(MAX_PATTERN_LEVELS - 1)).is_ok());
-        assert!(Pattern::parse(&"x".repeat(MAX_PATTERN_BYTES + 1)).is_err());
+        assert!(AclPattern::parse(&"/".repeat(MAX_PATTERN_LEVELS)).is_err());
+        assert!(AclPattern::parse(&"/".repeat(MAX_PATTERN_LEVELS - 1)).is_ok());
+        assert!(AclPattern::parse(&"x".repeat(MAX_PATTERN_BYTES + 1)).is_err());
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
             ("#", false),
             ("$SYS/broker/connection/+/state", false),
         ] {
-            assert_eq!(Pattern::parse(text).unwrap().is_reserved(), expected, "{text}");
+            assert_eq!(AclPattern::parse(text).unwrap().is_reserved(), expected, "{text}");
         }
     }
 
@@ -373,7 +373,7 @@ mod tests {
         #[test]
         fn covering_and_overlapping_are_what_the_topics_say(pattern in filter(), filter in filter()) {
             let (wide, narrow): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), filter.split('/').collect());
-            let parsed = Pattern::parse(&pattern).unwrap();
+            let parsed = AclPattern::parse(&pattern).unwrap();
             let of = Subject { user: None, client_id: "" };
             let (mut all, mut some) = (true, false);
             for topic in universe().iter().filter(|topic| matches(&narrow, topic, true)) {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Role, Rules, Subject};
+use super::{AclRole, Subject, TopicRules};
 use crate::config::OnDeniedPublish;
 
 /// What one client may do: its roles, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permissions {
-    roles: Box<[Arc<Role>]>,
+    roles: Box<[Arc<AclRole>]>,
     user: Option<Arc<str>>,
     client_id: Arc<str>,
     on_denied_publish: OnDeniedPublish,
@@ -16,7 +16,7 @@ pub struct Permissions {
 
 impl Permissions {
     pub(super) fn new(
-        roles: Box<[Arc<Role>]>,
+        roles: Box<[Arc<AclRole>]>,
         user: Option<Arc<str>>,
         client_id: Arc<str>,
         on_denied_publish: OnDeniedPublish,
@@ -26,13 +26,13 @@ impl Permissions {
 
     /// Whether it may publish on `topic`.
     pub fn may_publish(&self, topic: &str) -> bool {
-        Rules::permit(&self.roles, |role| &role.publish, topic, &self.subject())
+        TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.subject())
     }
 
     /// Whether it may have every message that `filter` matches. A shared subscription is judged by the filter behind its
     /// group; a topic name is a filter too.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        Rules::permit(&self.roles, |role| &role.subscribe, filter, &self.subject())
+        TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.subject())
     }
 
     /// Whether readings that it publishes may be of any device that they name; else they are of the device with its

@@ -22,14 +22,14 @@ impl Clock for Set {
 }
 
 /// Adds a token to the file and returns its secret.
-fn add(path: &Path, name: &str, role: Role, expires_ms: Option<i64>) -> String {
-    let (token, secret) = Token::create(name, role, expires_ms).unwrap();
+fn add(path: &Path, name: &str, role: TokenRole, expires_ms: Option<i64>) -> String {
+    let (token, secret) = ApiToken::create(name, role, expires_ms).unwrap();
     tokens::add(path, &token).unwrap();
     secret
 }
 
-fn config(path: &Path, allow_anonymous: Option<bool>) -> Http {
-    let mut config = Http { allow_anonymous, ..Http::default() };
+fn config(path: &Path, allow_anonymous: Option<bool>) -> HttpConfig {
+    let mut config = HttpConfig { allow_anonymous, ..HttpConfig::default() };
     config.auth.tokens = Some(path.to_owned());
     config
 }
@@ -38,37 +38,37 @@ fn config(path: &Path, allow_anonymous: Option<bool>) -> Http {
 fn roles_expiry_and_what_is_no_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");
-    let reader = add(&path, "reader", Role::Read, None);
-    let operator = add(&path, "operator", Role::Operate, Some(10_000));
+    let reader = add(&path, "reader", TokenRole::Read, None);
+    let operator = add(&path, "operator", TokenRole::Operate, Some(10_000));
     let policy = HttpPolicy::load(&config(&path, None)).unwrap();
     let judge = |secret: Option<&str>, needed, now_ms| {
         let caller = policy.judge(secret, needed, now_ms);
         caller.map(|caller| caller.name().map(str::to_owned)).map_err(|refusal| refusal.label())
     };
-    assert_eq!(judge(Some(&reader), Role::Read, 0), Ok(Some("reader".into())));
-    assert_eq!(judge(Some(&reader), Role::Operate, 0), Err("scope"));
-    assert_eq!(judge(Some(&operator), Role::Read, 9_999), Ok(Some("operator".into())));
-    assert_eq!(judge(Some(&operator), Role::Operate, 9_999), Ok(Some("operator".into())));
-    assert_eq!(judge(Some(&operator), Role::Read, 10_000), Err("expired"));
-    assert_eq!(judge(Some("weir_guess"), Role::Read, 0), Err("invalid"));
-    assert_eq!(judge(None, Role::Read, 0), Err("missing"));
+    assert_eq!(judge(Some(&reader), TokenRole::Read, 0), Ok(Some("reader".into())));
+    assert_eq!(judge(Some(&reader), TokenRole::Operate, 0), Err("scope"));
+    assert_eq!(judge(Some(&operator), TokenRole::Read, 9_999), Ok(Some("operator".into())));
+    assert_eq!(judge(Some(&operator), TokenRole::Operate, 9_999), Ok(Some("operator".into())));
+    assert_eq!(judge(Some(&operator), TokenRole::Read, 10_000), Err("expired"));
+    assert_eq!(judge(Some("weir_guess"), TokenRole::Read, 0), Err("invalid"));
+    assert_eq!(judge(None, TokenRole::Read, 0), Err("missing"));
 }
 
 #[test]
 fn anonymous_requests_where_they_are_allowed() {
-    let open = HttpPolicy::load(&Http::default()).unwrap();
+    let open = HttpPolicy::load(&HttpConfig::default()).unwrap();
     // Somebody's proxy may send credentials of its own: without tokens nobody looks at them.
     for secret in [None, Some("anything")] {
-        assert_eq!(open.judge(secret, Role::Operate, 0), Ok(Caller::default()));
+        assert_eq!(open.judge(secret, TokenRole::Operate, 0), Ok(Caller::default()));
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");
-    let reader = add(&path, "reader", Role::Read, None);
+    let reader = add(&path, "reader", TokenRole::Read, None);
     let both = HttpPolicy::load(&config(&path, Some(true))).unwrap();
-    assert_eq!(both.judge(None, Role::Operate, 0), Ok(Caller::default()));
-    assert_eq!(both.judge(Some("weir_guess"), Role::Read, 0), Err(Refusal::Invalid));
-    assert_eq!(both.judge(Some(&reader), Role::Read, 0).unwrap().name(), Some("reader"));
-    assert_eq!(both.judge(Some(&reader), Role::Operate, 0).unwrap_err().label(), "scope");
+    assert_eq!(both.judge(None, TokenRole::Operate, 0), Ok(Caller::default()));
+    assert_eq!(both.judge(Some("weir_guess"), TokenRole::Read, 0), Err(HttpRefusal::Invalid));
+    assert_eq!(both.judge(Some(&reader), TokenRole::Read, 0).unwrap().name(), Some("reader"));
+    assert_eq!(both.judge(Some(&reader), TokenRole::Operate, 0).unwrap_err().label(), "scope");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn warnings() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");
     std::fs::write(&path, "").unwrap();
-    let check = |mut config: Http, listen: &str, expected: &[&str]| {
+    let check = |mut config: HttpConfig, listen: &str, expected: &[&str]| {
         config.listen = listen.parse().unwrap();
         let warnings = HttpPolicy::load(&config).unwrap().warnings(&config);
         assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
@@ -97,13 +97,13 @@ fn warnings() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
     chmod(0o600);
-    check(Http::default(), "127.0.0.1:80", &[]);
+    check(HttpConfig::default(), "127.0.0.1:80", &[]);
     check(config(&path, None), "127.0.0.1:80", &["there are no tokens"]);
     check(config(&path, Some(true)), "127.0.0.1:80", &[]);
-    add(&path, "a", Role::Read, None);
+    add(&path, "a", TokenRole::Read, None);
     check(config(&path, None), "127.0.0.1:80", &[]);
     check(config(&path, None), "0.0.0.0:80", &["http.listen: tokens reach 0.0.0.0:80 unencrypted"]);
-    let open = Http { allow_anonymous: Some(true), ..Http::default() };
+    let open = HttpConfig { allow_anonymous: Some(true), ..HttpConfig::default() };
     check(open, "0.0.0.0:80", &["whoever reaches 0.0.0.0:80 may use"]);
     chmod(0o644);
     check(config(&path, None), "127.0.0.1:80", &["every user of this machine may read"]);
@@ -114,15 +114,15 @@ fn warnings() {
 async fn what_is_open_ends_with_its_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");
-    let stays = add(&path, "stays", Role::Operate, None);
-    let goes = add(&path, "goes", Role::Read, None);
-    let brief = add(&path, "brief", Role::Read, Some(1_000));
+    let stays = add(&path, "stays", TokenRole::Operate, None);
+    let goes = add(&path, "goes", TokenRole::Read, None);
+    let brief = add(&path, "brief", TokenRole::Read, Some(1_000));
     let clock = Arc::new(Set::default());
     let access = HttpAccess::new(HttpPolicy::load(&config(&path, None)).unwrap(), clock.clone());
     let open = |secret: &str| {
-        let caller = access.judge(Some(secret), Role::Read).unwrap();
+        let caller = access.judge(Some(secret), TokenRole::Read).unwrap();
         // Bounded, so that one that does not end fails the test.
-        tokio::spawn(tokio::time::timeout(Duration::from_secs(60), access.clone().ended(caller, Role::Read)))
+        tokio::spawn(tokio::time::timeout(Duration::from_secs(60), access.clone().ended(caller, TokenRole::Read)))
     };
     let (stays, goes, brief) = (open(&stays), open(&goes), open(&brief));
     tokens::remove(&path, "goes").unwrap();

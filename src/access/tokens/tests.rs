@@ -16,9 +16,9 @@ fn faults(text: &str, expected: &[&str]) {
 
 #[test]
 fn a_secret_is_found_by_its_digest() {
-    let (token, secret) = Token::create("panel", Role::Operate, Some(5_000)).unwrap();
+    let (token, secret) = ApiToken::create("panel", TokenRole::Operate, Some(5_000)).unwrap();
     assert!(secret.starts_with("weir_") && secret.len() == 5 + 43, "{secret}");
-    let (other, other_secret) = Token::create("prometheus", Role::Read, None).unwrap();
+    let (other, other_secret) = ApiToken::create("prometheus", TokenRole::Read, None).unwrap();
     assert_ne!(secret, other_secret);
     let list = parse(&format!("{}\n\n# comment\n  {}\n", token.line(), other.line())).unwrap();
     assert_eq!(list.find(&secret), Some(&token));
@@ -27,9 +27,13 @@ fn a_secret_is_found_by_its_digest() {
         assert_eq!(list.find(wrong), None, "{wrong}");
     }
     assert!(token.is_expired(5_000) && !token.is_expired(4_999) && !other.is_expired(i64::MAX));
-    assert!(list.holds(&token, Role::Operate) && list.holds(&other, Role::Read) && !list.holds(&other, Role::Operate));
-    let (again, _) = Token::create("panel", Role::Operate, None).unwrap();
-    assert!(!list.holds(&again, Role::Read), "the name alone is not the token");
+    assert!(
+        list.holds(&token, TokenRole::Operate)
+            && list.holds(&other, TokenRole::Read)
+            && !list.holds(&other, TokenRole::Operate)
+    );
+    let (again, _) = ApiToken::create("panel", TokenRole::Operate, None).unwrap();
+    assert!(!list.holds(&again, TokenRole::Read), "the name alone is not the token");
 }
 
 /// The digest is SHA-256, by its published vector for "abc".
@@ -61,7 +65,7 @@ fn every_fault_is_told_with_its_line_and_without_what_the_line_holds() {
         ],
     );
     for wrong in ["", "weir_x"] {
-        assert!(Token::read(wrong).is_err());
+        assert!(ApiToken::read(wrong).is_err());
     }
     let many: String = (0..=MAX_TOKENS).map(|n| format!("t{n}:read:{n:064x}\n")).collect();
     faults(&many, &["tokens:1001: expected 1000 tokens at most"]);
@@ -79,8 +83,8 @@ fn tokens_come_and_go_and_comments_stay() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens");
     let names = || TokenList::load(&path).unwrap().tokens().iter().map(|one| one.name.to_string()).collect::<Vec<_>>();
-    let (first, secret) = Token::create("first", Role::Read, None).unwrap();
-    let (second, _) = Token::create("second", Role::Operate, Some(1_900_000_000_000)).unwrap();
+    let (first, secret) = ApiToken::create("first", TokenRole::Read, None).unwrap();
+    let (second, _) = ApiToken::create("second", TokenRole::Operate, Some(1_900_000_000_000)).unwrap();
     assert!(matches!(remove(&path, "first"), Err(ChangeError::Unknown { .. })));
     assert!(TokenList::load(&path).is_err(), "no file is a fault, not a file without tokens");
     add(&path, &first).unwrap();
@@ -94,7 +98,7 @@ fn tokens_come_and_go_and_comments_stay() {
     assert_eq!(names(), ["second"]);
     // Without a line end, as editors leave it.
     std::fs::write(&path, format!("# mine\n{}", first.line())).unwrap();
-    let (third, _) = Token::create("firs", Role::Read, None).unwrap();
+    let (third, _) = ApiToken::create("firs", TokenRole::Read, None).unwrap();
     add(&path, &third).unwrap();
     remove(&path, "firs").unwrap();
     assert_eq!(names(), ["first"]);
@@ -107,9 +111,9 @@ fn tokens_come_and_go_and_comments_stay() {
 #[test]
 fn names() {
     for good in ["a", "panel-7", "A.b_c", &"x".repeat(64)] {
-        assert!(Token::create(good, Role::Read, None).is_ok(), "{good}");
+        assert!(ApiToken::create(good, TokenRole::Read, None).is_ok(), "{good}");
     }
     for bad in ["", "a b", "a:b", "é", "#a", &"x".repeat(65)] {
-        assert!(Token::create(bad, Role::Read, None).is_err(), "{bad}");
+        assert!(ApiToken::create(bad, TokenRole::Read, None).is_err(), "{bad}");
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use weir::access::secret_file::Changing;
+use weir::access::secret_file::SecretFileEdit;
 use weir::access::{StoredPassword, Users, split_line};
 use weir::config::ConfigErrors;
 
 /// A users file that nobody else changes meanwhile.
 pub struct UsersFile {
-    changing: Changing,
+    changing: SecretFileEdit,
     lines: Vec<String>,
     users: Users,
 }
@@ -16,7 +16,7 @@ pub struct UsersFile {
 impl UsersFile {
     /// Reads the file, which may be absent.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let changing = Changing::lock(path)?;
+        let changing = SecretFileEdit::lock(path)?;
         let text = changing.read()?.unwrap_or_default();
         let users = Users::parse(&path.display().to_string(), &text).map_err(ConfigErrors)?;
         Ok(Self { changing, lines: text.lines().map(str::to_owned).collect(), users })

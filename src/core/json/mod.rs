@@ -6,14 +6,14 @@ mod string;
 
 use std::borrow::Cow;
 
-pub(super) use number::Number;
+pub(super) use number::JsonNumber;
 
 /// Deepest nesting of objects and arrays.
 pub(super) const MAX_DEPTH: u32 = 8;
 
 /// Where text stops being JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Syntax {
+pub(super) struct JsonSyntaxError {
     /// What was expected or does not fit.
     pub what: &'static str,
     /// Byte offset.
@@ -22,7 +22,7 @@ pub(super) struct Syntax {
 
 /// A scalar value, or the kind of one that was skipped.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) enum Token<'a> {
+pub(super) enum JsonToken<'a> {
     /// The field is not there.
     #[default]
     Absent,
@@ -31,7 +31,7 @@ pub(super) enum Token<'a> {
     /// `true` or `false`.
     Bool(bool),
     /// A number.
-    Number(Number<'a>),
+    Number(JsonNumber<'a>),
     /// A string.
     Text(Cow<'a, str>),
     /// An array.
@@ -40,34 +40,34 @@ pub(super) enum Token<'a> {
     Object,
 }
 
-impl Token<'_> {
+impl JsonToken<'_> {
     /// What it is, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
-            Token::Absent => "nothing",
-            Token::Null => "null",
-            Token::Bool(_) => "a boolean",
-            Token::Number(_) => "a number",
-            Token::Text(_) => "a string",
-            Token::Array => "an array",
-            Token::Object => "an object",
+            JsonToken::Absent => "nothing",
+            JsonToken::Null => "null",
+            JsonToken::Bool(_) => "a boolean",
+            JsonToken::Number(_) => "a number",
+            JsonToken::Text(_) => "a string",
+            JsonToken::Array => "an array",
+            JsonToken::Object => "an object",
         }
     }
 
     /// Whether the field is absent or `null`.
     pub fn is_none(&self) -> bool {
-        matches!(self, Token::Absent | Token::Null)
+        matches!(self, JsonToken::Absent | JsonToken::Null)
     }
 }
 
 /// Reads JSON text from front to back.
 #[derive(Debug)]
-pub(super) struct Scanner<'a> {
+pub(super) struct JsonScanner<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Scanner<'a> {
+impl<'a> JsonScanner<'a> {
     /// A scanner at the start of `text`.
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
@@ -84,8 +84,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// An error at what comes next.
-    pub fn error(&self, what: &'static str) -> Syntax {
-        Syntax { what, at: self.at }
+    pub fn error(&self, what: &'static str) -> JsonSyntaxError {
+        JsonSyntaxError { what, at: self.at }
     }
 
     #[inline]
@@ -112,7 +112,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Requires that nothing but white space is left.
-    pub fn end(&mut self) -> Result<(), Syntax> {
+    pub fn end(&mut self) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.error("nothing may follow the JSON value")),
@@ -130,7 +130,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads a key and the colon after it.
     #[inline]
-    pub fn key(&mut self) -> Result<Cow<'a, str>, Syntax> {
+    pub fn key(&mut self) -> Result<Cow<'a, str>, JsonSyntaxError> {
         if self.peek() != Some(b'"') {
             return Err(self.error("expected a key in double quotes"));
         }
@@ -144,7 +144,10 @@ impl<'a> Scanner<'a> {
 
     /// Reads an object: `member` reads each key with its value.
     #[inline(always)]
-    pub fn object(&mut self, mut member: impl FnMut(&mut Self) -> Result<(), Syntax>) -> Result<(), Syntax> {
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self) -> Result<(), JsonSyntaxError>,
+    ) -> Result<(), JsonSyntaxError> {
         self.at += 1;
         if self.peek() == Some(b'}') {
             self.at += 1;
@@ -167,7 +170,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads an array: `item` reads each value.
-    pub fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Syntax>) -> Result<(), Syntax> {
+    pub fn array(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<(), JsonSyntaxError>,
+    ) -> Result<(), JsonSyntaxError> {
         self.at += 1;
         if self.peek() == Some(b']') {
             self.at += 1;
@@ -187,8 +193,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads any value. `depth` containers are open around it.
-    pub fn value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
-        let mut token = Token::Absent;
+    pub fn value(&mut self, depth: u32) -> Result<JsonToken<'a>, JsonSyntaxError> {
+        let mut token = JsonToken::Absent;
         self.value_into(&mut token, depth)?;
         Ok(token)
     }
@@ -196,24 +202,24 @@ impl<'a> Scanner<'a> {
     /// Reads any value into its place: tokens that are returned by value are copied in pieces, which costs more than
     /// reading them.
     #[inline(always)]
-    pub fn value_into(&mut self, token: &mut Token<'a>, depth: u32) -> Result<(), Syntax> {
+    pub fn value_into(&mut self, token: &mut JsonToken<'a>, depth: u32) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             Some(b'"') => match self.plain_string() {
-                Ok(text) => *token = Token::Text(Cow::Borrowed(text)),
-                Err(start) => *token = Token::Text(Cow::Owned(self.escaped_string(start)?)),
+                Ok(text) => *token = JsonToken::Text(Cow::Borrowed(text)),
+                Err(start) => *token = JsonToken::Text(Cow::Owned(self.escaped_string(start)?)),
             },
-            Some(b'-' | b'0'..=b'9') => *token = Token::Number(self.number()?),
+            Some(b'-' | b'0'..=b'9') => *token = JsonToken::Number(self.number()?),
             _ => *token = self.other_value(depth)?,
         }
         Ok(())
     }
 
     /// Reads any value and forgets it.
-    pub fn skip(&mut self, depth: u32) -> Result<(), Syntax> {
+    pub fn skip(&mut self, depth: u32) -> Result<(), JsonSyntaxError> {
         self.value(depth).map(drop)
     }
 
-    fn other_value(&mut self, depth: u32) -> Result<Token<'a>, Syntax> {
+    fn other_value(&mut self, depth: u32) -> Result<JsonToken<'a>, JsonSyntaxError> {
         match self.byte() {
             Some(b'{' | b'[') if depth >= MAX_DEPTH => Err(self.error("nested deeper than 8 levels")),
             Some(b'{') => {
@@ -221,21 +227,21 @@ impl<'a> Scanner<'a> {
                     scanner.key()?;
                     scanner.skip(depth + 1)
                 })?;
-                Ok(Token::Object)
+                Ok(JsonToken::Object)
             }
             Some(b'[') => {
                 self.array(|scanner| scanner.skip(depth + 1))?;
-                Ok(Token::Array)
+                Ok(JsonToken::Array)
             }
-            Some(b't') => self.word("true", Token::Bool(true)),
-            Some(b'f') => self.word("false", Token::Bool(false)),
-            Some(b'n') => self.word("null", Token::Null),
+            Some(b't') => self.word("true", JsonToken::Bool(true)),
+            Some(b'f') => self.word("false", JsonToken::Bool(false)),
+            Some(b'n') => self.word("null", JsonToken::Null),
             Some(_) => Err(self.error("expected a JSON value")),
             None => Err(self.error("the text ends where a JSON value is expected")),
         }
     }
 
-    fn word(&mut self, word: &'static str, token: Token<'a>) -> Result<Token<'a>, Syntax> {
+    fn word(&mut self, word: &'static str, token: JsonToken<'a>) -> Result<JsonToken<'a>, JsonSyntaxError> {
         let found = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes()));
         if !found {
             return Err(self.error("expected a JSON value"));

@@ -1,6 +1,6 @@
 //! Numbers: read once, eight digits at a time, converted only when the value is wanted.
 
-use super::{Scanner, Syntax};
+use super::{JsonScanner, JsonSyntaxError};
 
 /// Integer digits that always fit in 64 bits.
 const EXACT_DIGITS: usize = 19;
@@ -13,7 +13,7 @@ const EXACT_POWERS: [f64; 23] = [
 
 /// A JSON number as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::core) struct Number<'a> {
+pub(in crate::core) struct JsonNumber<'a> {
     text: &'a str,
     mantissa: u64,
     exponent: i32,
@@ -28,7 +28,7 @@ const EXACT: u32 = 2;
 /// It has neither fraction nor exponent.
 const INTEGER: u32 = 4;
 
-impl<'a> Number<'a> {
+impl<'a> JsonNumber<'a> {
     fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
@@ -66,10 +66,10 @@ impl<'a> Number<'a> {
     }
 }
 
-impl<'a> Scanner<'a> {
+impl<'a> JsonScanner<'a> {
     /// Reads a number.
     #[inline(always)]
-    pub fn number(&mut self) -> Result<Number<'a>, Syntax> {
+    pub fn number(&mut self) -> Result<JsonNumber<'a>, JsonSyntaxError> {
         let start = self.at;
         let negative = self.eat(b'-');
         let mut mantissa = 0;
@@ -92,7 +92,7 @@ impl<'a> Scanner<'a> {
         let has_exponent = matches!(self.byte(), Some(b'e' | b'E'));
         let written = if has_exponent { self.exponent()? } else { 0 };
         let is_integer = !has_fraction && !has_exponent;
-        Ok(Number {
+        Ok(JsonNumber {
             text: self.text_since(start),
             mantissa,
             exponent: written.saturating_sub(i32::try_from(fraction).unwrap_or(i32::MAX)),
@@ -126,7 +126,7 @@ impl<'a> Scanner<'a> {
         len
     }
 
-    fn exponent(&mut self) -> Result<i32, Syntax> {
+    fn exponent(&mut self) -> Result<i32, JsonSyntaxError> {
         self.at += 1;
         let negative = self.eat(b'-');
         if !negative {

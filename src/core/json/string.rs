@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{Scanner, Syntax};
+use super::{JsonScanner, JsonSyntaxError};
 
-impl<'a> Scanner<'a> {
+impl<'a> JsonScanner<'a> {
     /// Reads a string; the opening quote comes next.
-    pub fn string(&mut self) -> Result<Cow<'a, str>, Syntax> {
+    pub fn string(&mut self) -> Result<Cow<'a, str>, JsonSyntaxError> {
         match self.plain_string() {
             Ok(text) => Ok(Cow::Borrowed(text)),
             Err(start) => self.escaped_string(start).map(Cow::Owned),
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[cold]
-    pub(super) fn escaped_string(&mut self, start: usize) -> Result<String, Syntax> {
+    pub(super) fn escaped_string(&mut self, start: usize) -> Result<String, JsonSyntaxError> {
         let mut text = String::from(self.text_since(start));
         loop {
             match self.byte() {
@@ -78,7 +78,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<char, Syntax> {
+    fn escape(&mut self) -> Result<char, JsonSyntaxError> {
         let escaped = match self.byte() {
             Some(b'"') => '"',
             Some(b'\\') => '\\',
@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
         Ok(escaped)
     }
 
-    fn unicode_escape(&mut self) -> Result<char, Syntax> {
+    fn unicode_escape(&mut self) -> Result<char, JsonSyntaxError> {
         let first = self.hex4()?;
         let code = match first {
             0xD800..=0xDBFF => {
@@ -115,7 +115,7 @@ impl<'a> Scanner<'a> {
         char::from_u32(code).ok_or(self.error("half of a surrogate pair in a string"))
     }
 
-    fn hex4(&mut self) -> Result<u32, Syntax> {
+    fn hex4(&mut self) -> Result<u32, JsonSyntaxError> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = self.byte().and_then(|byte| char::from(byte).to_digit(16));

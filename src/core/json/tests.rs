@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::number::eight_digits;
 use super::*;
 
-fn scan(text: &str) -> Result<Token<'_>, Syntax> {
-    let mut scanner = Scanner::new(text);
+fn scan(text: &str) -> Result<JsonToken<'_>, JsonSyntaxError> {
+    let mut scanner = JsonScanner::new(text);
     let token = scanner.value(0)?;
     scanner.end()?;
     Ok(token)
@@ -17,10 +17,10 @@ fn agrees_with_serde_json(text: &str) {
     let ours = scan(text);
     let theirs: Result<serde_json::Value, _> = serde_json::from_str(text);
     match (&ours, &theirs) {
-        (Ok(Token::Number(number)), Ok(value)) => {
+        (Ok(JsonToken::Number(number)), Ok(value)) => {
             assert_eq!(number.to_f64().to_bits(), value.as_f64().unwrap().to_bits(), "{text}");
         }
-        (Ok(Token::Text(string)), Ok(value)) => assert_eq!(Some(string.as_ref()), value.as_str(), "{text}"),
+        (Ok(JsonToken::Text(string)), Ok(value)) => assert_eq!(Some(string.as_ref()), value.as_str(), "{text}"),
         (Ok(_), Ok(_)) | (Err(_), Err(_)) => {}
         // What serde_json calls out of range is JSON all the same: the check of the value says so.
         (Ok(_), Err(error)) if error.to_string().contains("out of range") => {}
@@ -120,19 +120,19 @@ fn eight_digits_at_once() {
 fn depth_is_bounded() {
     assert!(scan(&format!("{}{}", "[".repeat(8), "]".repeat(8))).is_ok());
     let error = scan(&format!("{}{}", "[".repeat(9), "]".repeat(9))).unwrap_err();
-    assert_eq!(error, Syntax { what: "nested deeper than 8 levels", at: 8 });
+    assert_eq!(error, JsonSyntaxError { what: "nested deeper than 8 levels", at: 8 });
     assert!(scan(&"[".repeat(1_000_000)).is_err());
 }
 
 #[test]
 fn strings_are_borrowed_unless_escaped() {
-    assert!(matches!(scan("\"plain text, long enough\""), Ok(Token::Text(Cow::Borrowed(_)))));
-    assert!(matches!(scan("\"a\\tb\""), Ok(Token::Text(Cow::Owned(_)))));
+    assert!(matches!(scan("\"plain text, long enough\""), Ok(JsonToken::Text(Cow::Borrowed(_)))));
+    assert!(matches!(scan("\"a\\tb\""), Ok(JsonToken::Text(Cow::Owned(_)))));
 }
 
 #[test]
 fn integers_keep_all_digits() {
-    let integer = |text| Scanner::new(text).number().unwrap().as_integer();
+    let integer = |text| JsonScanner::new(text).number().unwrap().as_integer();
     assert_eq!(integer("18446744073709551615"), Some((false, u64::MAX)));
     assert_eq!(integer("-18446744073709551615"), Some((true, u64::MAX)));
     assert_eq!(integer("18446744073709551616"), None);

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Bench, Effect, Input};
+use super::{Effect, Input, OperatorHarness};
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
-type Key = (String, String, i64);
+type GoldenKey = (String, String, i64);
 
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flink").join(case)
@@ -36,13 +36,13 @@ fn settings(case: &str) -> Settings {
     }
 }
 
-fn key(window: &Value) -> Key {
+fn key(window: &Value) -> GoldenKey {
     let text = |field: &str| window[field].as_str().unwrap().to_owned();
     (text("device_id"), text("metric"), window["window_start"].as_i64().unwrap())
 }
 
 /// Revisions of each window in order.
-fn by_key(windows: impl Iterator<Item = Value>) -> BTreeMap<Key, Vec<Value>> {
+fn by_key(windows: impl Iterator<Item = Value>) -> BTreeMap<GoldenKey, Vec<Value>> {
     let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for window in windows {
         map.entry(key(&window)).or_default().push(window);
@@ -78,7 +78,7 @@ fn compare(actual: &Value, flink: &Value) {
 }
 
 fn check(case: &str) {
-    let mut bench = Bench::new(settings(case));
+    let mut bench = OperatorHarness::new(settings(case));
     let mut effects = Vec::new();
     for line in lines(case, "events.jsonl") {
         let event: Value = serde_json::from_str(&line).unwrap();

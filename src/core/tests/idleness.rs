@@ -1,6 +1,6 @@
 //! Silence closes windows; being down does not count as silence.
 
-use super::{Bench, Input, T0, reading};
+use super::{Input, OperatorHarness, T0, reading};
 use crate::core::settings::{Settings, WatermarkScope};
 
 fn a(offset_ms: i64, value: f64) -> Input {
@@ -19,7 +19,7 @@ fn both_scopes(check: impl Fn(Settings)) {
 #[test]
 fn silence_closes_windows() {
     both_scopes(|settings| {
-        let mut bench = Bench::new(settings);
+        let mut bench = OperatorHarness::new(settings);
         bench.check(T0, &[a(0, 1.0)], &[]);
         bench.check(T0 + 9_999, &[Input::Tick], &[]);
         bench.check(T0 + 10_000, &[Input::Tick], &["a/m@0#0=1.0"]);
@@ -30,7 +30,7 @@ fn silence_closes_windows() {
 #[test]
 fn a_device_ahead_waits_for_its_window_to_end() {
     both_scopes(|settings| {
-        let mut bench = Bench::new(Settings { window_ms: 60_000, ..settings });
+        let mut bench = OperatorHarness::new(Settings { window_ms: 60_000, ..settings });
         let start = -(T0 % 60_000);
         bench.check(T0, &[a(start, 1.0)], &[]);
         bench.check(T0 + 61_999, &[Input::Tick], &[]);
@@ -41,7 +41,7 @@ fn a_device_ahead_waits_for_its_window_to_end() {
 #[test]
 fn the_watermark_stops_at_the_newest_open_window() {
     both_scopes(|settings| {
-        let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..settings });
+        let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..settings });
         bench.check(T0, &[a(0, 1.0)], &[]);
         bench.check(T0 + 3_600_000, &[Input::Tick], &["a/m@0#0=1.0"]);
         bench.check(T0 + 3_600_000, &[a(4_999, 1.0), a(5_000, 2.0), a(12_000, 4.0)], &["late a/m 0", "a/m@5000#0=2.0"]);
@@ -51,7 +51,7 @@ fn the_watermark_stops_at_the_newest_open_window() {
 #[test]
 fn silence_begins_when_weir_listens() {
     both_scopes(|settings| {
-        let mut bench = Bench::new(settings);
+        let mut bench = OperatorHarness::new(settings);
         bench.check(T0, &[a(0, 1.0)], &[]);
         bench.check(T0 + 3_600_000, &[Input::Resumed], &[]);
         bench.check(T0 + 3_609_999, &[Input::Tick], &[]);
@@ -64,7 +64,7 @@ fn silence_begins_when_weir_listens() {
 #[test]
 fn what_silence_did_before_a_resumption_stays() {
     both_scopes(|settings| {
-        let mut bench = Bench::new(Settings { window_ms: 60_000, allowed_lateness_ms: 0, ..settings });
+        let mut bench = OperatorHarness::new(Settings { window_ms: 60_000, allowed_lateness_ms: 0, ..settings });
         let start = -(T0 % 60_000);
         // Silence moves the watermark past the end of the window before, which was never opened.
         bench.check(T0, &[a(start + 1_000, 1.0)], &[]);
@@ -76,14 +76,14 @@ fn what_silence_did_before_a_resumption_stays() {
 
 #[test]
 fn due_windows_fire_in_order_across_devices() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.check(T0, &[b(0, 1.0), b(5_000, 2.0), a(5_001, 4.0), a(1, 8.0)], &[]);
     bench.check(T0 + 60_000, &[a(60_000, 1.0)], &["a/m@0#0=8.0", "b/m@0#0=1.0", "a/m@5000#0=4.0", "b/m@5000#0=2.0"]);
 }
 
 #[test]
 fn a_talking_device_is_not_idle() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.check(T0, &[a(0, 1.0), b(0, 1.0)], &[]);
     // Even what is rejected shows that it is alive.
     bench.check(T0 + 9_000, &[Input::telemetry("a", "{}")], &["missing_field a/- 0"]);
@@ -94,7 +94,7 @@ fn a_talking_device_is_not_idle() {
 #[test]
 fn an_older_window_can_be_due_sooner() {
     let settings = Settings { window_ms: 60_000, out_of_orderness_ms: 90_000, ..Settings::default() };
-    let mut bench = Bench::new(settings);
+    let mut bench = OperatorHarness::new(settings);
     let start = -(T0 % 60_000);
     bench.check(T0, &[a(start + 1_000, 1.0)], &[]);
     bench.check(T0 + 20_000, &[Input::Tick], &[]);
@@ -108,7 +108,7 @@ fn an_older_window_can_be_due_sooner() {
 #[test]
 fn without_a_timeout_nothing_is_idle() {
     both_scopes(|settings| {
-        let mut bench = Bench::new(Settings { idle_timeout_ms: None, ..settings });
+        let mut bench = OperatorHarness::new(Settings { idle_timeout_ms: None, ..settings });
         bench.check(T0, &[a(0, 1.0)], &[]);
         bench.check(T0 + 86_400_000, &[Input::Tick], &[]);
         assert!(bench.operator.has_open_windows());
@@ -117,7 +117,7 @@ fn without_a_timeout_nothing_is_idle() {
 
 #[test]
 fn queries_see_the_silence() {
-    let mut bench = Bench::new(Settings { window_ms: 60_000, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { window_ms: 60_000, ..Settings::default() });
     let start = -(T0 % 60_000);
     bench.check(T0, &[a(start, 1.0)], &[]);
     assert_eq!(bench.operator.event_time(), (Some(T0 + start), Some(T0 + start - 2_001)));

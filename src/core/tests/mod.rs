@@ -14,7 +14,7 @@ mod state;
 
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
-use crate::core::record::{self, Decoder, Publish, Record, Replay, ReplayItems};
+use crate::core::record::{self, PublishRecord, Record, RecordDecoder, ReplayItems, ReplayRecord};
 use crate::core::settings::Settings;
 
 /// Arrival time at which the tests begin; on a window boundary.
@@ -88,7 +88,7 @@ impl Input {
             Self::Publish { client, topic, packet_id, qos, dup, payload } => {
                 let same =
                     matches!(previous, Some(Self::Publish { client: c, topic: t, .. }) if c == client && t == topic);
-                let publish = Publish {
+                let publish = PublishRecord {
                     client_id: client,
                     topic,
                     own_device: None,
@@ -110,13 +110,13 @@ impl Input {
 }
 
 /// An operator under test with the position of its journal.
-struct Bench {
+struct OperatorHarness {
     operator: Operator,
     lsn: u64,
     effects: Effects,
 }
 
-impl Bench {
+impl OperatorHarness {
     fn new(settings: Settings) -> Self {
         Self { operator: Operator::new(settings), lsn: 0, effects: Effects::default() }
     }
@@ -144,12 +144,12 @@ impl Bench {
         let mut together = None;
         for &seq in error_seqs {
             let Input::Encoded(bytes) = &self.effects.1[seq as usize] else { panic!() };
-            let Ok(Record::Replay(replay)) = Decoder::default().decode(bytes) else { panic!() };
+            let Ok(Record::Replay(replay)) = RecordDecoder::default().decode(bytes) else { panic!() };
             items.extend_from_slice(replay.items.0);
             together = Some(replay);
         }
         let mut bytes = Vec::new();
-        record::encode_replay(&Replay { items: ReplayItems(&items), ..together.unwrap() }, &mut bytes);
+        record::encode_replay(&ReplayRecord { items: ReplayItems(&items), ..together.unwrap() }, &mut bytes);
         Input::Encoded(bytes)
     }
 

@@ -9,7 +9,7 @@ use crate::core::settings::{Settings, WatermarkScope};
 
 /// One element of a message.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Element {
+pub(super) struct ModelElement {
     pub device: &'static str,
     pub seq: Option<u64>,
     pub boot: Option<u8>,
@@ -19,17 +19,17 @@ pub(super) struct Element {
 
 /// One message.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Message {
+pub(super) struct ModelMessage {
     pub client: &'static str,
     pub packet_id: u16,
     pub dup: bool,
-    pub elements: Vec<Element>,
+    pub elements: Vec<ModelElement>,
 }
 
 /// One record.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Record {
-    Message(Message),
+pub(super) enum ModelRecord {
+    Message(ModelMessage),
     Tick,
     Resumed,
     /// The replay of one of the errors so far, chosen by this number.
@@ -38,8 +38,8 @@ pub(super) enum Record {
 
 /// An error as it was stored.
 #[derive(Debug, Clone)]
-struct Stored {
-    message: Message,
+struct ModelError {
+    message: ModelMessage,
     index: u32,
     position: u64,
     first_arrival_ms: i64,
@@ -50,14 +50,14 @@ struct Stored {
 
 /// What a message is processed as.
 #[derive(Debug, Clone, Copy)]
-struct Delivery {
+struct ModelDelivery {
     /// When it first arrived.
     first_arrival_ms: i64,
     /// Error, index of the reading, whether its `seq` was not remembered, message and element.
     replay: Option<(u64, u32, bool, (u64, usize))>,
 }
 
-impl Element {
+impl ModelElement {
     fn json(&self) -> String {
         let mut fields = vec![format!(r#""device_id":"{}""#, self.device)];
         fields.extend(self.seq.map(|seq| format!(r#""seq":{seq}"#)));
@@ -74,18 +74,18 @@ impl Element {
     }
 }
 
-impl Message {
+impl ModelMessage {
     fn payload(&self) -> String {
-        let elements: Vec<_> = self.elements.iter().map(Element::json).collect();
+        let elements: Vec<_> = self.elements.iter().map(ModelElement::json).collect();
         if let [element] = &elements[..] { element.clone() } else { format!("[{}]", elements.join(",")) }
     }
 }
 
-impl Record {
-    fn input(&self, stored: &[Stored]) -> Input {
+impl ModelRecord {
+    fn input(&self, stored: &[ModelError]) -> Input {
         match self {
-            Record::Replay(_) if stored.is_empty() => Input::Tick,
-            Record::Replay(pick) => {
+            ModelRecord::Replay(_) if stored.is_empty() => Input::Tick,
+            ModelRecord::Replay(pick) => {
                 let error_seq = pick % stored.len();
                 let error = &stored[error_seq];
                 let payload = error.message.payload();
@@ -93,7 +93,7 @@ impl Record {
                 let mut item = Vec::new();
                 let (error_seq, index, unseen) = (error_seq as u64, error.index, error.unseen);
                 record::ReplayItem { error_seq, index, unseen }.encode(&mut item);
-                let replay = record::Replay {
+                let replay = record::ReplayRecord {
                     position: error.position,
                     whole: false,
                     arrival_ms: error.first_arrival_ms,
@@ -106,7 +106,7 @@ impl Record {
                 record::encode_replay(&replay, &mut bytes);
                 Input::Encoded(bytes)
             }
-            Record::Message(message) => Input::Publish {
+            ModelRecord::Message(message) => Input::Publish {
                 client: message.client.to_owned(),
                 topic: "any".to_owned(),
                 packet_id: message.packet_id,
@@ -114,14 +114,14 @@ impl Record {
                 dup: message.dup,
                 payload: message.payload().into_bytes(),
             },
-            Record::Tick => Input::Tick,
-            Record::Resumed => Input::Resumed,
+            ModelRecord::Tick => Input::Tick,
+            ModelRecord::Resumed => Input::Resumed,
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Window {
+struct ModelWindow {
     /// Time and value in journal order.
     readings: Vec<(i64, i32)>,
     firings: u32,
@@ -129,7 +129,7 @@ struct Window {
 }
 
 #[derive(Debug, Default)]
-struct Device {
+struct ModelDevice {
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
     newest_seen_ms: Option<i64>,
@@ -139,10 +139,10 @@ struct Device {
     boot: Option<u8>,
     metrics: BTreeSet<&'static str>,
     /// By end and metric, never dropped.
-    windows: BTreeMap<(i64, &'static str), Window>,
+    windows: BTreeMap<(i64, &'static str), ModelWindow>,
 }
 
-impl Device {
+impl ModelDevice {
     fn open_ends(&self) -> impl Iterator<Item = i64> + '_ {
         self.windows.iter().filter(|(_, w)| w.firings == 0 && !w.touched).map(|(&(end, _), _)| end)
     }
@@ -150,7 +150,7 @@ impl Device {
 
 /// What a client published, when its present period began, and how many messages it and the one before have.
 #[derive(Debug, Default)]
-struct Recent {
+struct ModelClient {
     messages: VecDeque<(u16, String)>,
     period_ms: Option<i64>,
     counts: (usize, usize),
@@ -159,9 +159,9 @@ struct Recent {
 #[derive(Debug)]
 pub(super) struct Model {
     settings: Settings,
-    devices: BTreeMap<&'static str, Device>,
+    devices: BTreeMap<&'static str, ModelDevice>,
     /// Position of the last message, and packet id and payload of recent ones.
-    clients: BTreeMap<&'static str, (u64, Recent)>,
+    clients: BTreeMap<&'static str, (u64, ModelClient)>,
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
     last_arrival_ms: i64,
@@ -172,7 +172,7 @@ pub(super) struct Model {
     lsn: u64,
     arrival_ms: i64,
     effects: Vec<String>,
-    stored: Vec<Stored>,
+    stored: Vec<ModelError>,
     replayed: BTreeSet<u64>,
     /// Messages and elements of which a reading was replayed and not found to be counted already.
     resumed: BTreeSet<(u64, usize)>,
@@ -201,7 +201,7 @@ impl Model {
     }
 
     /// The inputs that the next batch stands for.
-    pub fn inputs(&self, records: &[Record]) -> Vec<Input> {
+    pub fn inputs(&self, records: &[ModelRecord]) -> Vec<Input> {
         records.iter().map(|record| record.input(&self.stored)).collect()
     }
 
@@ -210,12 +210,12 @@ impl Model {
     }
 
     /// Applies a batch; its effects as in [`super::properties::line`].
-    pub fn apply(&mut self, arrival_ms: i64, records: &[Record]) -> Vec<String> {
+    pub fn apply(&mut self, arrival_ms: i64, records: &[ModelRecord]) -> Vec<String> {
         let before_ms = self.now_ms.unwrap_or(arrival_ms);
         self.now_ms = Some(arrival_ms);
         self.arrival_ms = arrival_ms;
         let gap_ms = arrival_ms - before_ms;
-        if records.first() == Some(&Record::Resumed) {
+        if records.first() == Some(&ModelRecord::Resumed) {
             self.paused_ms += gap_ms;
             self.listening_since_ms = arrival_ms;
         } else if let Some(ttl_ms) = self.settings.device_ttl_ms {
@@ -226,22 +226,22 @@ impl Model {
         let stored = self.stored.clone();
         for record in records {
             match record {
-                Record::Message(message) => {
+                ModelRecord::Message(message) => {
                     let redelivered = self.is_redelivered(message);
-                    self.message(message, redelivered, Delivery { first_arrival_ms: arrival_ms, replay: None });
+                    self.message(message, redelivered, ModelDelivery { first_arrival_ms: arrival_ms, replay: None });
                 }
-                Record::Replay(_) if stored.is_empty() => {}
-                Record::Replay(pick) => {
+                ModelRecord::Replay(_) if stored.is_empty() => {}
+                ModelRecord::Replay(pick) => {
                     let seq = pick % stored.len();
-                    let Stored { message, index, first_arrival_ms, unseen, element, .. } = &stored[seq];
+                    let ModelError { message, index, first_arrival_ms, unseen, element, .. } = &stored[seq];
                     let (seq, first_arrival_ms) = (seq as u64, *first_arrival_ms);
                     if self.replayed.insert(seq) {
                         let replay = Some((seq, *index, *unseen, *element));
-                        self.message(message, false, Delivery { first_arrival_ms, replay });
+                        self.message(message, false, ModelDelivery { first_arrival_ms, replay });
                     }
                 }
-                Record::Resumed => self.listening_since_ms = arrival_ms,
-                Record::Tick => {}
+                ModelRecord::Resumed => self.listening_since_ms = arrival_ms,
+                ModelRecord::Tick => {}
             }
             self.lsn += 1;
         }
@@ -265,7 +265,7 @@ impl Model {
             (silence_ms >= timeout_ms).then(|| (newest + silence_ms - bound_ms - 1).min(open_end - 1))
         };
         if self.is_global() {
-            let open_end = self.devices.values().flat_map(Device::open_ends).max();
+            let open_end = self.devices.values().flat_map(ModelDevice::open_ends).max();
             self.watermark_ms = self.watermark_ms.max(moved(self.newest_ms, self.last_arrival_ms, open_end));
         } else {
             for device in self.devices.values_mut() {
@@ -330,7 +330,7 @@ impl Model {
         }
         self.swept_ms = self.arrival_ms;
         let awake_ms = self.arrival_ms - self.paused_ms;
-        let is_silent = |device: &Device| awake_ms - device.last_awake_ms >= ttl_ms;
+        let is_silent = |device: &ModelDevice| awake_ms - device.last_awake_ms >= ttl_ms;
         let kept = std::mem::take(&mut self.devices);
         let (silent, kept) = kept.into_iter().partition(|(_, device)| is_silent(device));
         self.devices = silent;
@@ -338,7 +338,7 @@ impl Model {
         self.devices = kept;
     }
 
-    fn message(&mut self, message: &Message, redelivered: bool, delivery: Delivery) {
+    fn message(&mut self, message: &ModelMessage, redelivered: bool, delivery: ModelDelivery) {
         let watermarks: BTreeMap<_, _> = self.devices.iter().map(|(&id, device)| (id, device.watermark_ms)).collect();
         let mut index = 0;
         let mut accepted = false;
@@ -359,7 +359,7 @@ impl Model {
         self.fire_due();
     }
 
-    fn is_redelivered(&mut self, message: &Message) -> bool {
+    fn is_redelivered(&mut self, message: &ModelMessage) -> bool {
         if !self.settings.dedup || message.elements.iter().any(|element| element.seq.is_some()) {
             return false;
         }
@@ -395,10 +395,10 @@ impl Model {
     /// Whether a reading was accepted.
     fn element(
         &mut self,
-        message: &Message,
+        message: &ModelMessage,
         number: usize,
         redelivered: bool,
-        delivery: Delivery,
+        delivery: ModelDelivery,
         watermarks: &BTreeMap<&str, Option<i64>>,
         first_index: u32,
     ) -> bool {
@@ -414,7 +414,7 @@ impl Model {
         };
         let room = self.devices.len() < self.settings.max_devices;
         if room && !self.devices.contains_key(element.device) {
-            self.devices.insert(element.device, Device::default());
+            self.devices.insert(element.device, ModelDevice::default());
         }
         let watermark_ms = match self.is_global() {
             true => self.watermark_ms,
@@ -459,7 +459,7 @@ impl Model {
                     let unseen = unseen && reason == "too_many_devices";
                     let (message, first_arrival_ms) = (message.clone(), delivery.first_arrival_ms);
                     let element = origin;
-                    self.stored.push(Stored { message, index, position, first_arrival_ms, unseen, element });
+                    self.stored.push(ModelError { message, index, position, first_arrival_ms, unseen, element });
                 }
             }
         }
@@ -501,7 +501,13 @@ struct Candidate {
 }
 
 /// The `seq` of a replayed reading is not looked at where it was remembered for the same message.
-fn deduplicate_replayed(device: &mut Device, element: &Element, time_ms: i64, valid: bool, remembered: bool) -> bool {
+fn deduplicate_replayed(
+    device: &mut ModelDevice,
+    element: &ModelElement,
+    time_ms: i64,
+    valid: bool,
+    remembered: bool,
+) -> bool {
     if let Some(boot) = element.boot
         && *device.boot.get_or_insert(boot) != boot
     {
@@ -515,7 +521,7 @@ fn deduplicate_replayed(device: &mut Device, element: &Element, time_ms: i64, va
     !device.seqs.insert(seq) && !remembered && !newer
 }
 
-fn deduplicate(device: &mut Device, element: &Element, time_ms: i64, valid: bool, dup: bool) -> bool {
+fn deduplicate(device: &mut ModelDevice, element: &ModelElement, time_ms: i64, valid: bool, dup: bool) -> bool {
     if let Some(boot) = element.boot {
         if device.boot.is_some_and(|before| before != boot) {
             device.seqs.clear();

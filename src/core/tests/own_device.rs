@@ -5,7 +5,7 @@ use super::*;
 /// A publish of a client that may speak for `own_device` alone.
 fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
     let own_device = Some(own_device);
-    let publish = Publish {
+    let publish = PublishRecord {
         client_id: "c",
         topic,
         own_device,
@@ -20,9 +20,9 @@ fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
     Input::Encoded(bytes)
 }
 
-fn bench() -> Bench {
+fn bench() -> OperatorHarness {
     let telemetry_topics = vec!["readings".into(), "devices/+/telemetry".into()];
-    Bench::new(Settings { telemetry_topics, error_topics: vec!["faults".into()], ..Settings::default() })
+    OperatorHarness::new(Settings { telemetry_topics, error_topics: vec!["faults".into()], ..Settings::default() })
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::model::{Element, Message, Model, Record};
-use super::{Bench, Effect, Input, T0};
+use super::model::{Model, ModelElement, ModelMessage, ModelRecord};
+use super::{Effect, Input, OperatorHarness, T0};
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
 /// An effect as the model prints it.
@@ -36,7 +36,7 @@ pub(super) fn line(effect: &Effect) -> String {
     }
 }
 
-pub(super) type Batches = Vec<(i64, Vec<Record>)>;
+pub(super) type Batches = Vec<(i64, Vec<ModelRecord>)>;
 
 pub(super) fn settings() -> impl Strategy<Value = Settings> {
     (
@@ -70,7 +70,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
 }
 
 /// Times relative to the arrival, for now.
-fn element() -> impl Strategy<Value = Element> {
+fn element() -> impl Strategy<Value = ModelElement> {
     let metrics = prop::sample::subsequence(vec!["m", "n", "o"], 1..=3);
     (
         prop::sample::select(vec!["a", "b", "c", "d"]),
@@ -80,7 +80,7 @@ fn element() -> impl Strategy<Value = Element> {
         metrics,
         prop::array::uniform3(-100i32..100),
     )
-        .prop_map(|(device, seq, boot, time_ms, metrics, values)| Element {
+        .prop_map(|(device, seq, boot, time_ms, metrics, values)| ModelElement {
             device,
             seq,
             boot,
@@ -89,12 +89,13 @@ fn element() -> impl Strategy<Value = Element> {
         })
 }
 
-fn record() -> impl Strategy<Value = Record> {
+fn record() -> impl Strategy<Value = ModelRecord> {
     let elements = prop_oneof![6 => prop::collection::vec(element(), 1), 1 => prop::collection::vec(element(), 2..6)];
-    let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements)
-        .prop_map(|(client, packet_id, dup, elements)| Record::Message(Message { client, packet_id, dup, elements }));
-    let replay = (0usize..1_000).prop_map(Record::Replay);
-    prop_oneof![20 => message, 2 => Just(Record::Tick), 1 => Just(Record::Resumed), 4 => replay]
+    let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements).prop_map(
+        |(client, packet_id, dup, elements)| ModelRecord::Message(ModelMessage { client, packet_id, dup, elements }),
+    );
+    let replay = (0usize..1_000).prop_map(ModelRecord::Replay);
+    prop_oneof![20 => message, 2 => Just(ModelRecord::Tick), 1 => Just(ModelRecord::Resumed), 4 => replay]
 }
 
 /// Batches with absolute times. Now and then a message comes again, as MQTT redelivers it.
@@ -103,7 +104,7 @@ pub(super) fn batches() -> impl Strategy<Value = Batches> {
     let batch = (step, prop::collection::vec((record(), prop::option::weighted(0.15, 0usize..8)), 0..5));
     prop::collection::vec(batch, 1..40).prop_map(|batches| {
         let mut arrival_ms = T0;
-        let mut sent: Vec<Record> = Vec::new();
+        let mut sent: Vec<ModelRecord> = Vec::new();
         let timed = batches.into_iter().map(|(step_ms, records)| {
             arrival_ms += step_ms;
             let records = records.into_iter().map(|(record, again)| match again {
@@ -120,8 +121,8 @@ pub(super) fn batches() -> impl Strategy<Value = Batches> {
     })
 }
 
-fn absolute(mut record: Record, arrival_ms: i64) -> Record {
-    if let Record::Message(message) = &mut record {
+fn absolute(mut record: ModelRecord, arrival_ms: i64) -> ModelRecord {
+    if let ModelRecord::Message(message) = &mut record {
         for element in &mut message.elements {
             element.time_ms = element.time_ms.map(|offset_ms| arrival_ms + offset_ms);
         }
@@ -129,9 +130,9 @@ fn absolute(mut record: Record, arrival_ms: i64) -> Record {
     record
 }
 
-fn redelivery(record: &Record) -> Record {
+fn redelivery(record: &ModelRecord) -> ModelRecord {
     let mut record = record.clone();
-    if let Record::Message(message) = &mut record {
+    if let ModelRecord::Message(message) = &mut record {
         message.dup = true;
     }
     record
@@ -153,7 +154,7 @@ proptest! {
 
     #[test]
     fn agrees_with_the_model(settings in settings(), batches in batches()) {
-        let mut bench = Bench::new(settings.clone());
+        let mut bench = OperatorHarness::new(settings.clone());
         let mut model = Model::new(settings);
         for (arrival_ms, records) in &batches {
             let ours: Vec<_> = bench.apply(*arrival_ms, &model.inputs(records)).iter().map(line).collect();
@@ -167,7 +168,7 @@ proptest! {
     #[test]
     fn sizes_are_what_is_there(settings in settings(), batches in batches()) {
         let batches = inputs(&settings, &batches);
-        let mut bench = Bench::new(settings);
+        let mut bench = OperatorHarness::new(settings);
         for (arrival_ms, records) in &batches {
             bench.apply(*arrival_ms, records);
             let sizes = bench.operator.sizes();
@@ -187,7 +188,7 @@ proptest! {
     #[test]
     fn sequence_numbers_grow_by_one(settings in settings(), batches in batches()) {
         let batches = inputs(&settings, &batches);
-        let mut bench = Bench::new(settings);
+        let mut bench = OperatorHarness::new(settings);
         let (mut windows, mut errors) = (0, 0);
         for (arrival_ms, records) in &batches {
             for effect in bench.apply(*arrival_ms, records) {
@@ -204,14 +205,14 @@ proptest! {
 
     #[test]
     fn any_payload_is_handled(payload: Vec<u8>) {
-        let mut bench = Bench::new(Settings::default());
+        let mut bench = OperatorHarness::new(Settings::default());
         bench.apply(T0, &[Input::telemetry("a", payload)]);
         prop_assert_eq!(bench.operator.totals().received, bench.operator.totals().rejected.iter().sum::<u64>());
     }
 
     #[test]
     fn any_record_is_handled(record: Vec<u8>) {
-        let mut bench = Bench::new(Settings::default());
+        let mut bench = OperatorHarness::new(Settings::default());
         let _ = bench.operator.apply(0, T0, [record.as_slice()].into_iter(), &mut bench.effects);
     }
 }

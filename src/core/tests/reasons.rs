@@ -1,6 +1,6 @@
 //! Every reason, the order of checks, and deduplication.
 
-use super::{Bench, Effect, Input, T0, numbered, reading};
+use super::{Effect, Input, OperatorHarness, T0, numbered, reading};
 use crate::core::reason::Reason;
 use crate::core::settings::{MetricRange, Settings};
 
@@ -18,7 +18,7 @@ fn settings() -> Settings {
 
 /// Applies one message and expects these effects; see [`super::brief`].
 fn check_input(input: Input, effects: &[&str]) {
-    Bench::new(settings()).check(T0, &[input], effects);
+    OperatorHarness::new(settings()).check(T0, &[input], effects);
 }
 
 /// The same for a payload on the telemetry topic of device `a`.
@@ -91,7 +91,7 @@ fn timestamps() {
 
 #[test]
 fn limits() {
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     bench.check(T0, &[Input::telemetry("a", reading(0, 1.0)), Input::telemetry("b", reading(0, 1.0))], &[]);
     bench.check(T0, &[Input::telemetry("c", reading(0, 1.0))], &["too_many_devices c/m 0"]);
     let three = r#"{"metrics":{"m":1,"n":2,"o":3}}"#;
@@ -102,7 +102,7 @@ fn limits() {
 
 #[test]
 fn late() {
-    let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..settings() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..settings() });
     bench.check(T0, &[Input::telemetry("a", reading(7_000, 1.0))], &[]);
     bench.check(T0, &[Input::telemetry("a", reading(4_999, 1.0))], &["late a/m 0"]);
     bench.check(T0, &[Input::telemetry("a", reading(5_000, 1.0))], &[]);
@@ -118,7 +118,7 @@ fn faults() {
     check_input(Input::on("devices/a/errors", "sensor open"), &["malformed a/- 0"]);
     check_input(Input::on("devices/x/errors", text), &["unknown_device x/- 0"]);
     check(r#"[{"error":"x"},{"metric":"m","value":1},{"error":null,"metric":"m","value":1}]"#, &["device_error a/- 0"]);
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     bench.check(T0, &[Input::on("devices/a/errors", text)], &["device_error a/- 0"]);
     bench.check(T0, &[Input::on("devices/a/errors", text).again()], &["duplicate a/- 0"]);
     assert_eq!(bench.operator.totals().rejected[Reason::DeviceError as usize], 1);
@@ -126,7 +126,8 @@ fn faults() {
 
 #[test]
 fn a_fault_says_what_the_device_said() {
-    let effects = Bench::new(settings()).apply(T0, &[Input::telemetry("a", r#"{"error":"E42 sensor open"}"#)]);
+    let effects =
+        OperatorHarness::new(settings()).apply(T0, &[Input::telemetry("a", r#"{"error":"E42 sensor open"}"#)]);
     let [Effect::Error { seq: 0, json }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(json["message"], "the device reported: E42 sensor open");
     assert_eq!(json["payload"], r#"{"error":"E42 sensor open"}"#);
@@ -155,7 +156,7 @@ fn each_reading_stands_for_itself() {
     let payload = format!(
         r#"[{{"metric":"m","value":1,"timestamp":{T0}}},{{"timestamp":{T0},"metrics":{{"m":2,"ranged":-1,"n o":3}}}},7,{{"metric":"m","value":4}}]"#
     );
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     bench.check(
         T0,
         &[Input::telemetry("a", payload)],
@@ -166,7 +167,7 @@ fn each_reading_stands_for_itself() {
 
 #[test]
 fn a_sequence_number_counts_once() {
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     let a = |seq, offset| Input::telemetry("a", numbered(seq, offset, 1.0));
     bench.check(T0, &[a(1, 0), a(2, 10), a(1, 0), a(2, 10).again()], &["duplicate a/m 0"; 2]);
     bench.check(T0, &[a(4, 12), a(3, 11), a(3, 11)], &["duplicate a/m 0"]);
@@ -176,14 +177,14 @@ fn a_sequence_number_counts_once() {
 
 #[test]
 fn one_message_is_one_sequence_number_with_all_its_readings() {
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     let both = Input::telemetry("a", format!(r#"{{"timestamp":{T0},"seq":7,"metrics":{{"m":1,"n":2}}}}"#));
     bench.check(T0, &[both.clone(), both], &["duplicate a/m 0", "duplicate a/n 1"]);
 }
 
 #[test]
 fn newer_event_time_or_another_boot_means_restart() {
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     let a = |seq, offset| Input::telemetry("a", numbered(seq, offset, 1.0));
     bench.check(T0, &[a(1, 0), a(2, 10), a(3, 20)], &[]);
     bench.check(T0, &[a(1, 30), a(2, 40)], &[]);
@@ -199,7 +200,7 @@ fn newer_event_time_or_another_boot_means_restart() {
 
 #[test]
 fn rejected_readings_use_up_their_sequence_numbers() {
-    let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..settings() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..settings() });
     let a = |payload: String| Input::telemetry("a", payload);
     // Late: its redelivery is a duplicate.
     bench.check(T0, &[a(numbered(1, 60_000, 1.0)), a(numbered(2, 0, 1.0))], &["late a/m 0"]);
@@ -217,7 +218,7 @@ fn rejected_readings_use_up_their_sequence_numbers() {
 
 #[test]
 fn arrival_times_do_not_tell_a_restart_of_redelivered_messages() {
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     let input = Input::telemetry("a", r#"{"metric":"m","value":1,"seq":5}"#);
     bench.check(T0, std::slice::from_ref(&input), &[]);
     bench.check(T0 + 1_000, &[input.clone().again()], &["duplicate a/m 0"]);
@@ -236,7 +237,7 @@ fn mqtt_identity_stands_in_for_sequence_numbers() {
     };
     let one = r#"{"metric":"m","value":1}"#;
     let two = r#"[{"metric":"m","value":2},{"metrics":{"m":3}}]"#;
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     bench.check(T0, &[publish(7, 1, one), publish(7, 1, one)], &[]);
     bench.check(T0, &[publish(7, 1, one).again()], &["duplicate a/m 0"]);
     bench.check(T0, &[publish(8, 1, one).again(), publish(8, 1, one).again()], &["duplicate a/m 0"]);
@@ -259,7 +260,7 @@ fn clients_are_bounded() {
         dup: false,
         payload: br#"{"metric":"m","value":1}"#.to_vec(),
     };
-    let mut bench = Bench::new(settings());
+    let mut bench = OperatorHarness::new(settings());
     bench.check(T0, &[publish("c1"), publish("c2"), publish("c3")], &[]);
     assert_eq!(bench.operator.sizes().clients, 2);
     bench.check(T0, &[publish("c2").again(), publish("c3").again()], &["duplicate a/m 0"; 2]);
@@ -268,7 +269,7 @@ fn clients_are_bounded() {
 
 #[test]
 fn deduplication_can_be_off() {
-    let mut bench = Bench::new(Settings { dedup: false, ..settings() });
+    let mut bench = OperatorHarness::new(Settings { dedup: false, ..settings() });
     let input = Input::telemetry("a", numbered(1, 0, 1.0));
     bench.check(T0, &[input.clone(), input.again()], &[]);
     let bare = Input::telemetry("a", r#"{"metric":"m","value":1}"#);
@@ -278,7 +279,7 @@ fn deduplication_can_be_off() {
 
 #[test]
 fn duplicates_are_counted_but_not_stored_by_default() {
-    let mut bench = Bench::new(Settings { store_duplicates: false, ..settings() });
+    let mut bench = OperatorHarness::new(Settings { store_duplicates: false, ..settings() });
     let input = Input::telemetry("a", numbered(1, 0, 1.0));
     bench.check(T0, &[input.clone(), input], &[]);
     assert_eq!(bench.operator.totals().rejected[Reason::Duplicate as usize], 1);
@@ -287,7 +288,7 @@ fn duplicates_are_counted_but_not_stored_by_default() {
 
 #[test]
 fn numeric_strings_can_be_allowed() {
-    let mut bench = Bench::new(Settings { numeric_strings: true, ..settings() });
+    let mut bench = OperatorHarness::new(Settings { numeric_strings: true, ..settings() });
     bench.check(T0, &[Input::telemetry("a", r#"{"metric":"m","value":"21.5"}"#)], &[]);
     assert_eq!(bench.operator.totals().in_windows, 1);
 }

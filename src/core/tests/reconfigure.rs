@@ -1,6 +1,6 @@
 //! Going on under other settings.
 
-use super::{Bench, Input, T0, reading};
+use super::{Input, OperatorHarness, T0, reading};
 use crate::core::operator::Operator;
 use crate::core::settings::{Settings, WatermarkScope};
 
@@ -12,14 +12,14 @@ fn b(offset_ms: i64, value: f64) -> Input {
     Input::telemetry("b", reading(offset_ms, value))
 }
 
-fn check_reconfigure(bench: &mut Bench, settings: Settings, effects: &[&str]) {
+fn check_reconfigure(bench: &mut OperatorHarness, settings: Settings, effects: &[&str]) {
     bench.check(T0, &[Input::Settings(Box::new(settings.clone()))], effects);
     assert_eq!(*bench.operator.settings(), settings);
 }
 
 #[test]
 fn another_window_size_closes_what_is_open() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.check(T0, &[b(0, 1.0), a(0, 2.0), a(5_000, 4.0)], &[]);
     let larger = Settings { window_ms: 20_000, ..Settings::default() };
     check_reconfigure(&mut bench, larger, &["a/m@0#0=2.0", "b/m@0#0=1.0", "a/m@5000#0=4.0"]);
@@ -33,7 +33,7 @@ fn another_window_size_closes_what_is_open() {
 #[test]
 fn a_wider_lateness_reopens_nothing() {
     let narrow = Settings { allowed_lateness_ms: 0, ..Settings::default() };
-    let mut bench = Bench::new(narrow.clone());
+    let mut bench = OperatorHarness::new(narrow.clone());
     bench.check(T0, &[a(0, 1.0), a(20_000, 1.0)], &["a/m@0#0=1.0"]);
     check_reconfigure(&mut bench, Settings::default(), &[]);
     bench.check(T0, &[a(0, 1.0), a(14_999, 1.0)], &["late a/m 0", "late a/m 0"]);
@@ -44,7 +44,7 @@ fn a_wider_lateness_reopens_nothing() {
 
 #[test]
 fn from_device_to_global_no_watermark_goes_back() {
-    let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
     bench.check(T0, &[a(0, 1.0), b(0, 2.0), a(20_000, 4.0)], &["a/m@0#0=1.0"]);
     let global = Settings { allowed_lateness_ms: 0, watermark: WatermarkScope::Global, ..Settings::default() };
     check_reconfigure(&mut bench, global, &["b/m@0#0=2.0"]);
@@ -55,7 +55,7 @@ fn from_device_to_global_no_watermark_goes_back() {
 #[test]
 fn from_global_to_device_no_watermark_goes_back() {
     let global = Settings { allowed_lateness_ms: 0, watermark: WatermarkScope::Global, ..Settings::default() };
-    let mut bench = Bench::new(global);
+    let mut bench = OperatorHarness::new(global);
     bench.check(T0, &[b(0, 2.0), a(20_000, 4.0)], &["b/m@0#0=2.0"]);
     check_reconfigure(&mut bench, Settings { allowed_lateness_ms: 0, ..Settings::default() }, &[]);
     bench.check(T0, &[b(0, 1.0)], &["late b/m 0"]);
@@ -65,7 +65,7 @@ fn from_global_to_device_no_watermark_goes_back() {
 
 #[test]
 fn rules_apply_from_then_on() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.check(T0, &[a(0, 1.0)], &[]);
     let settings = Settings { allowed_devices: vec!["b".into()], idle_timeout_ms: Some(1_000), ..Settings::default() };
     check_reconfigure(&mut bench, settings, &[]);
@@ -76,7 +76,10 @@ fn rules_apply_from_then_on() {
 #[test]
 fn fixed_settings_ignore_the_journal() {
     let fixed = Settings { window_ms: 10_000, ..Settings::default() };
-    let mut bench = Bench { operator: Operator::with_fixed_settings(fixed.clone()), ..Bench::new(fixed.clone()) };
+    let mut bench = OperatorHarness {
+        operator: Operator::with_fixed_settings(fixed.clone()),
+        ..OperatorHarness::new(fixed.clone())
+    };
     let journal = [Input::Settings(Box::default()), a(0, 1.0), Input::Settings(Box::default()), a(30_000, 2.0)];
     bench.check(T0, &journal, &["a/m@-5000#0=1.0"]);
     assert_eq!(*bench.operator.settings(), fixed);
@@ -84,7 +87,7 @@ fn fixed_settings_ignore_the_journal() {
 
 #[test]
 fn settings_change_between_two_records_of_a_batch() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     let refused = Settings { allowed_devices: vec!["b".into()], ..Settings::default() };
     let inputs = [a(0, 1.0), Input::Settings(Box::new(refused)), a(1_000, 2.0), b(0, 4.0)];
     bench.check(T0, &inputs, &["unknown_device a/m 0"]);
@@ -92,7 +95,7 @@ fn settings_change_between_two_records_of_a_batch() {
 
 #[test]
 fn the_same_settings_change_nothing() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.check(T0, &[a(0, 1.0), a(20_000, 1.0)], &["a/m@0#0=1.0"]);
     let same = Input::Settings(Box::default());
     bench.check(T0, &[a(1_000, 1.0), same, a(2_000, 1.0)], &["a/m@0#1=3.0"]);
@@ -100,7 +103,7 @@ fn the_same_settings_change_nothing() {
 
 #[test]
 fn what_is_not_settings_is_refused() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     let mut bytes = Input::Settings(Box::default()).encode(None);
     bytes.pop();
     let tick = Input::Tick.encode(None);

@@ -1,15 +1,16 @@
 //! Stored errors are processed again.
 
-use super::{Bench, Effect, Effects, Input, T0, numbered, reading};
-use crate::core::operator::{Operator, Origins};
-use crate::core::record::{self, Decoder, Record, Replay, ReplayItem, ReplayItems};
+use super::{Effect, Effects, Input, OperatorHarness, T0, numbered, reading};
+use crate::core::operator::Operator;
+use crate::core::record::{self, Record, RecordDecoder, ReplayItem, ReplayItems, ReplayRecord};
+use crate::core::replayed::ReplayOrigins;
 use crate::core::settings::{MetricRange, Settings};
 
 fn allow(devices: &[&str]) -> Settings {
     Settings { allowed_devices: devices.iter().map(|&id| id.to_owned()).collect(), ..Settings::default() }
 }
 
-impl Bench {
+impl OperatorHarness {
     fn reconfigure(&mut self, settings: Settings) {
         self.operator.reconfigure(settings, &mut self.effects);
         assert_eq!(self.effects.0, []);
@@ -30,7 +31,7 @@ impl Bench {
 
 #[test]
 fn a_rejected_reading_counts_once_the_reason_is_gone() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     bench.check(T0, &[Input::telemetry("b", numbered(1, 0, 7.0))], &["unknown_device b/m 0"]);
     bench.reconfigure(allow(&["a", "b"]));
     let replay = bench.replay(0);
@@ -47,7 +48,7 @@ fn a_rejected_reading_counts_once_the_reason_is_gone() {
 #[test]
 fn a_redelivery_that_was_counted_meanwhile_is_a_duplicate() {
     let settings = || Settings { store_duplicates: true, ..allow(&["b"]) };
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"y":2}}}}"#);
     let messages = [Input::telemetry("b", numbered(1, 0, 7.0)), Input::telemetry("b", several.clone())];
     let rejected = ["unknown_device b/m 0", "unknown_device b/x 0", "unknown_device b/y 1"];
@@ -59,7 +60,7 @@ fn a_redelivery_that_was_counted_meanwhile_is_a_duplicate() {
     bench.check(T0, &replays, &["duplicate b/m 0"]);
     assert_eq!(bench.closed(), ["b/m@0#0=7.0", "b/x@0#0=1.0", "b/y@0#0=2.0"]);
 
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     bench.check(T0, &[Input::telemetry("b", several.clone())], &["unknown_device b/x 0", "unknown_device b/y 1"]);
     bench.reconfigure(settings());
     bench.check(T0, &[Input::telemetry("b", several).again()], &[]);
@@ -70,7 +71,7 @@ fn a_redelivery_that_was_counted_meanwhile_is_a_duplicate() {
 
 #[test]
 fn without_a_sequence_number_the_mqtt_identity_tells() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     let message = Input::telemetry("b", reading(0, 7.0));
     bench.check(T0, std::slice::from_ref(&message), &["unknown_device b/m 0"]);
     bench.reconfigure(allow(&["b"]));
@@ -86,7 +87,7 @@ fn limited(max: f64) -> Settings {
 
 #[test]
 fn of_an_array_only_the_rejected_reading_is_processed() {
-    let mut bench = Bench::new(limited(10.0));
+    let mut bench = OperatorHarness::new(limited(10.0));
     let array = format!(
         "[{},7,{},{{\"seq\":3,\"timestamp\":{T0},\"metrics\":{{\"m\":20,\"n\":1}}}}]",
         numbered(1, 0, 1.0),
@@ -108,7 +109,7 @@ fn of_an_array_only_the_rejected_reading_is_processed() {
 #[test]
 fn a_whole_message_is_processed_whole() {
     let settings = |max| Settings { max_readings_per_message: max, ..Settings::default() };
-    let mut bench = Bench::new(settings(1));
+    let mut bench = OperatorHarness::new(settings(1));
     let array = format!("[7,{},{}]", numbered(1, 0, 1.0), numbered(2, 1, 2.0));
     bench.check(T0, &[Input::telemetry("a", array)], &["malformed a/- 0"]);
     let replay = bench.replay(0);
@@ -125,7 +126,7 @@ fn a_whole_message_is_processed_whole() {
 
 #[test]
 fn an_error_says_what_it_is_a_replay_of() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     bench.apply(T0, &[Input::telemetry("b", "{\"metric\":\"m\",\"value\":1}")]);
     for (seq, later) in [(0, 5_000), (1, 9_000)] {
         let replay = bench.replay(seq);
@@ -142,7 +143,8 @@ fn an_error_says_what_it_is_a_replay_of() {
 
 #[test]
 fn time_is_judged_by_both_arrivals() {
-    let mut bench = Bench::new(Settings { max_future_ms: Some(1_000), max_age_ms: Some(1_000), ..Settings::default() });
+    let mut bench =
+        OperatorHarness::new(Settings { max_future_ms: Some(1_000), max_age_ms: Some(1_000), ..Settings::default() });
     let future = Input::telemetry("a", reading(5_000, 1.0));
     let old = Input::telemetry("a", reading(-1_001, 1.0));
     bench.check(T0, &[future, old], &["timestamp_in_future a/m 0", "timestamp_too_old a/m 0"]);
@@ -156,7 +158,7 @@ fn time_is_judged_by_both_arrivals() {
 
 #[test]
 fn late_readings_stay_late() {
-    let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
     let messages = [reading(0, 1.0), reading(20_000, 1.0), reading(1, 1.0)].map(|text| Input::telemetry("a", text));
     bench.check(T0 + 20_000, &messages, &["a/m@0#0=1.0", "late a/m 0"]);
     let replay = bench.replay(0);
@@ -169,7 +171,7 @@ fn a_replay_tells_nothing_of_restarts() {
         let timestamp = T0 + offset;
         format!(r#"{{"metric":"m","value":{value},"timestamp":{timestamp},"seq":{seq},"boot":"{boot}"}}"#)
     };
-    let mut bench = Bench::new(limited(10.0));
+    let mut bench = OperatorHarness::new(limited(10.0));
     let old = Input::telemetry("a", with_boot(5, "old", 0, 20.0));
     let new = Input::telemetry("a", with_boot(5, "new", 10, 1.0));
     bench.check(T0, &[old, new.clone()], &["value_out_of_range a/m 0"]);
@@ -181,7 +183,7 @@ fn a_replay_tells_nothing_of_restarts() {
 
 #[test]
 fn what_follows_in_a_batch_is_not_touched() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     bench.check(T0, &[Input::telemetry("b", reading(0, 1.0))], &["unknown_device b/m 0"]);
     let mut records = Vec::new();
     let inputs = [Input::telemetry("a", reading(0, 1.0)), Input::telemetry("a", reading(1, 2.0))];
@@ -204,14 +206,14 @@ fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
     ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
     let (items, whole, client_id, topic) = (ReplayItems(&item), index.is_none(), "c", "devices/a/telemetry");
     let (position, own_device) = (u64::MAX, None);
-    let replay = Replay { position, whole, arrival_ms: T0, client_id, topic, own_device, items, payload };
+    let replay = ReplayRecord { position, whole, arrival_ms: T0, client_id, topic, own_device, items, payload };
     record::encode_replay(&replay, &mut bytes);
     Input::Encoded(bytes)
 }
 
 #[test]
 fn a_replay_of_nothing_is_accounted_for() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     let inputs = [made_up(7, Some(3), b"{\"metric\":\"m\",\"value\":1}"), made_up(8, Some(3), b"[")];
     bench.check(T0, &inputs, &["malformed -/- 3", "malformed a/- 3"]);
     assert_eq!(bench.counts(), [2, 0, 2, 0]);
@@ -219,7 +221,7 @@ fn a_replay_of_nothing_is_accounted_for() {
 
 #[test]
 fn the_replayed_errors_are_part_of_the_state() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     bench.apply(T0, &[Input::telemetry("b", reading(0, 1.0)), Input::telemetry("b", reading(1, 1.0))]);
     let replay = bench.replay(1);
     bench.apply(T0, std::slice::from_ref(&replay));
@@ -232,7 +234,7 @@ fn the_replayed_errors_are_part_of_the_state() {
 
 #[test]
 fn a_header_from_before_replays_is_restored() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.apply(T0, &[Input::telemetry("b", "x")]);
     let header = bench.operator.begin_snapshot();
     let (replays, before) = (&header[header.len() - 5..], &header[..header.len() - 5]);
@@ -245,8 +247,8 @@ fn a_header_from_before_replays_is_restored() {
 
 #[test]
 fn beyond_the_bound_of_ranges_the_lowest_merge() {
-    let mut bench = Bench::new(Settings::default());
-    let ranges = super::super::replay::MAX_REPLAYED_RANGES as u64;
+    let mut bench = OperatorHarness::new(Settings::default());
+    let ranges = super::super::replayed::MAX_REPLAYED_RANGES as u64;
     for part in (0..=ranges).collect::<Vec<_>>().chunks(5_000) {
         let replays: Vec<_> = part.iter().map(|number| made_up(number * 2, None, b"x")).collect();
         bench.apply(T0, &replays);
@@ -258,12 +260,12 @@ fn beyond_the_bound_of_ranges_the_lowest_merge() {
 
 /// Processes a journal anew under other settings.
 fn recompute(settings: Settings, batches: &[(i64, Vec<Vec<u8>>)], first: usize) -> (Vec<String>, [u64; 4]) {
-    let mut origins = Origins::default();
+    let mut origins = ReplayOrigins::default();
     for (_, records) in batches {
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         records.iter().for_each(|record| origins.note(&decoder.decode(record).unwrap()));
     }
-    let mut bench = Bench { operator: Operator::new(settings), lsn: 0, effects: Effects::default() };
+    let mut bench = OperatorHarness { operator: Operator::new(settings), lsn: 0, effects: Effects::default() };
     bench.operator.expect_replays(origins);
     for (index, (arrival_ms, records)) in batches.iter().enumerate() {
         if index >= first {
@@ -279,9 +281,9 @@ fn recompute(settings: Settings, batches: &[(i64, Vec<Vec<u8>>)], first: usize) 
 
 #[test]
 fn under_other_settings_a_reading_is_not_counted_twice() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     let mut batches = Vec::new();
-    let mut apply = |bench: &mut Bench, inputs: &[Input]| {
+    let mut apply = |bench: &mut OperatorHarness, inputs: &[Input]| {
         batches.push((T0, inputs.iter().map(|input| input.encode(None)).collect::<Vec<_>>()));
         bench.apply(T0, inputs)
     };
@@ -308,7 +310,7 @@ fn under_other_settings_a_reading_is_not_counted_twice() {
 #[test]
 fn readings_of_one_message_are_replayed_as_one() {
     let bench = || {
-        let mut bench = Bench::new(Settings { allowed_lateness_ms: 0, ..allow(&["a"]) });
+        let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..allow(&["a"]) });
         // A backlog, newest first: one by one the first would close the windows of the others.
         let several = format!(r#"{{"timestamp":{},"seq":3,"metrics":{{"m":4,"n":5}}}}"#, T0 - 40_000);
         let array = format!("[{},{},{several}]", numbered(1, 0, 1.0), numbered(2, -20_000, 2.0));
@@ -336,7 +338,7 @@ fn readings_of_one_message_are_replayed_as_one() {
 
 #[test]
 fn a_redelivered_message_is_a_duplicate_as_a_whole() {
-    let mut bench = Bench::new(allow(&["a"]));
+    let mut bench = OperatorHarness::new(allow(&["a"]));
     let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"y":2}}}}"#);
     let message = Input::telemetry("b", several);
     bench.apply(T0, std::slice::from_ref(&message));
@@ -349,11 +351,11 @@ fn a_redelivered_message_is_a_duplicate_as_a_whole() {
 
 #[test]
 fn payloads_are_replayed_as_they_were() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = OperatorHarness::new(Settings::default());
     bench.lsn = 3;
     bench.apply(T0, &[Input::telemetry("a", vec![0xff, 0])]);
     let Input::Encoded(bytes) = bench.replay(0) else { panic!() };
-    let Ok(Record::Replay(replay)) = Decoder::default().decode(&bytes) else { panic!() };
+    let Ok(Record::Replay(replay)) = RecordDecoder::default().decode(&bytes) else { panic!() };
     let expected = ("client", "devices/a/telemetry", &[0xff, 0][..], true, 3);
     assert_eq!((replay.client_id, replay.topic, replay.payload, replay.whole, replay.position), expected);
 }

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::properties::{Batches, batches, inputs, settings};
-use super::{Bench, Effects, Input, T0, numbered, reading};
-use crate::core::operator::{GroupBlob, KEY_GROUPS, Operator};
+use super::{Effects, Input, OperatorHarness, T0, numbered, reading};
+use crate::core::group::{GroupBlob, KEY_GROUPS};
+use crate::core::operator::Operator;
 use crate::core::settings::Settings;
 
 /// What a checkpoint store holds: the newest blob of every group.
 #[derive(Debug, Default, Clone, PartialEq)]
-struct Store {
+struct SnapshotStore {
     header: Vec<u8>,
     groups: BTreeMap<u16, Vec<u8>>,
 }
 
-impl Store {
+impl SnapshotStore {
     fn put(&mut self, blobs: &mut Vec<GroupBlob>) {
         self.groups.extend(blobs.drain(..).map(|blob| (blob.group, blob.bytes)));
     }
@@ -37,9 +38,9 @@ impl Store {
 }
 
 /// All of the state: a snapshot of every group.
-fn whole(operator: &mut Operator) -> Store {
+fn whole(operator: &mut Operator) -> SnapshotStore {
     operator.snapshot_failed();
-    let mut store = Store::default();
+    let mut store = SnapshotStore::default();
     store.take(operator);
     store.groups.retain(|_, bytes| bytes.len() > 3);
     store
@@ -49,15 +50,15 @@ fn whole(operator: &mut Operator) -> Store {
 /// and continues from where it was begun.
 fn check(settings: Settings, batches: &Batches, at: &[usize]) {
     let batches = inputs(&settings, batches);
-    let mut bench = Bench::new(settings);
+    let mut bench = OperatorHarness::new(settings);
     let mut all = Vec::new();
-    let mut store = Store::default();
-    let mut complete: Option<(Store, usize, u64)> = None;
-    let mut running: Option<(Store, usize, u64)> = None;
+    let mut store = SnapshotStore::default();
+    let mut complete: Option<(SnapshotStore, usize, u64)> = None;
+    let mut running: Option<(SnapshotStore, usize, u64)> = None;
     for (index, (arrival_ms, records)) in batches.iter().enumerate() {
         if at.contains(&index) && running.is_none() {
             let header = bench.operator.begin_snapshot();
-            running = Some((Store { header, ..store.clone() }, index, bench.lsn));
+            running = Some((SnapshotStore { header, ..store.clone() }, index, bench.lsn));
         }
         all.push(bench.apply(*arrival_ms, records));
         if let Some((mut snapshot, begun, lsn)) = running.take() {
@@ -73,7 +74,7 @@ fn check(settings: Settings, batches: &Batches, at: &[usize]) {
         }
     }
     let Some((snapshot, begun, lsn)) = complete else { return };
-    let mut restored = Bench { operator: snapshot.restore(), lsn, effects: Effects::default() };
+    let mut restored = OperatorHarness { operator: snapshot.restore(), lsn, effects: Effects::default() };
     for (index, (arrival_ms, records)) in batches.iter().enumerate().skip(begun) {
         assert_eq!(restored.apply(*arrival_ms, records), all[index], "batch {index}");
     }
@@ -84,8 +85,8 @@ fn check(settings: Settings, batches: &Batches, at: &[usize]) {
     assert_eq!(whole(&mut restored.operator), whole(&mut bench.operator));
 }
 
-fn devices(count: usize) -> Bench {
-    let mut bench = Bench::new(Settings::default());
+fn devices(count: usize) -> OperatorHarness {
+    let mut bench = OperatorHarness::new(Settings::default());
     let inputs: Vec<_> = (0..count).map(|i| Input::telemetry(&format!("d{i}"), numbered(1, 0, 1.0))).collect();
     bench.apply(T0, &inputs);
     bench
@@ -94,7 +95,7 @@ fn devices(count: usize) -> Bench {
 #[test]
 fn only_what_changed_is_stored() {
     let mut bench = devices(50);
-    let mut store = Store::default();
+    let mut store = SnapshotStore::default();
     assert!(store.take(&mut bench.operator) > 20);
     assert_eq!(store.take(&mut bench.operator), 0);
     bench.apply(T0, &[Input::telemetry("d7", reading(1, 1.0))]);
@@ -115,7 +116,7 @@ fn a_group_about_to_change_is_stored_as_it_was() {
     let mut blobs = Vec::new();
     assert!(!bench.operator.snapshot_step(1, &mut blobs));
     assert!(bench.operator.snapshot_step(9999, &mut blobs));
-    let mut store = Store { header, ..Store::default() };
+    let mut store = SnapshotStore { header, ..SnapshotStore::default() };
     store.put(&mut blobs);
     assert_eq!(store, before);
 }
@@ -125,7 +126,7 @@ fn an_unfinished_snapshot_counts_as_failed() {
     let mut bench = devices(50);
     bench.operator.begin_snapshot();
     bench.operator.snapshot_step(5, &mut Vec::new());
-    let mut store = Store::default();
+    let mut store = SnapshotStore::default();
     store.take(&mut bench.operator);
     assert_eq!(whole(&mut store.restore()), whole(&mut bench.operator));
 }
@@ -166,9 +167,9 @@ fn after_a_change_of_settings_too() {
     let larger = Settings { window_ms: 7_000, allowed_lateness_ms: 60_000, ..Settings::default() };
     bench.operator.reconfigure(larger, &mut bench.effects);
     bench.effects.0.clear();
-    let mut store = Store::default();
+    let mut store = SnapshotStore::default();
     store.take(&mut bench.operator);
-    let mut restored = Bench { operator: store.restore(), lsn: bench.lsn, effects: Effects::default() };
+    let mut restored = OperatorHarness { operator: store.restore(), lsn: bench.lsn, effects: Effects::default() };
     for offset in [0, 4_000, 59_000, 61_000, 68_000, 90_000, 66_000] {
         let input = [Input::telemetry("d1", reading(offset, 1.0))];
         assert_eq!(restored.apply(T0 + offset, &input), bench.apply(T0 + offset, &input));

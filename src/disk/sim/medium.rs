@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-use super::tear::{Choices, FileState};
+use super::tear::FileState;
 use crate::disk::directory_of;
+use crate::random::Random;
 use crate::sync::lock;
 
 #[derive(Debug, Default)]
@@ -126,7 +127,7 @@ impl State {
         }
     }
 
-    pub(super) fn crash(&mut self, choices: &mut Choices) {
+    pub(super) fn crash(&mut self, choices: &mut Random) {
         self.boot += 1;
         self.is_cut = false;
         self.cut_at = None;

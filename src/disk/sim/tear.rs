@@ -1,25 +1,9 @@
 //! What a power cut leaves of a write that was not synced.
 
+use crate::random::Random;
+
 /// Sizes in which media store atomically, by the luck of the file.
 const UNITS_BYTES: [u64; 2] = [4096, 512];
-
-/// Small generator of reproducible choices (SplitMix64).
-#[derive(Debug)]
-pub(super) struct Choices(pub(super) u64);
-
-impl Choices {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
 
 /// A change of one file's content.
 #[derive(Debug)]
@@ -60,7 +44,7 @@ impl FileState {
     }
 
     /// Cuts the power. The file keeps none of its unsynced changes, all of them, or parts of each.
-    pub(super) fn crash(&mut self, choices: &mut Choices) {
+    pub(super) fn crash(&mut self, choices: &mut Random) {
         let fate = choices.below(4);
         let unit_bytes = UNITS_BYTES[choices.below(2) as usize];
         for change in std::mem::take(&mut self.unsynced) {
@@ -97,7 +81,7 @@ impl FileState {
 }
 
 /// Stores each unit of a write, a part of it, zeros or foreign bytes in its place, or nothing.
-fn tear(content: &mut Vec<u8>, offset: u64, bytes: &[u8], unit_bytes: u64, choices: &mut Choices) {
+fn tear(content: &mut Vec<u8>, offset: u64, bytes: &[u8], unit_bytes: u64, choices: &mut Random) {
     let mut done = 0_usize;
     while done < bytes.len() {
         let at = offset + done as u64;

@@ -8,8 +8,8 @@ use axum::extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::core::operator::LastWindow;
-use crate::http::handlers::metrics::CONTENT_TYPE;
+use crate::core::query::LastWindow;
+use crate::http::exposition::CONTENT_TYPE;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::telemetry::names;

@@ -5,11 +5,11 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, gauge};
 
-use crate::core::operator::Totals;
 use crate::core::reason::Reason;
+use crate::core::totals::Totals;
 use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
-use crate::pipeline::handle::Status;
+use crate::pipeline::handle::PipelineStatus;
 use crate::telemetry::names;
 use crate::telemetry::process::Process;
 
@@ -87,7 +87,7 @@ fn totals(totals: &Totals) {
     counter!(names::ERROR_REPLAY_RANGES_MERGED).absolute(totals.replay_ranges_merged);
 }
 
-fn pipeline(state: &ApiShared, status: &Status) {
+fn pipeline(state: &ApiShared, status: &PipelineStatus) {
     let seconds_since = |ms: i64| state.resources.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
     gauge!(names::WINDOWS_OPEN).set(status.sizes.open_windows as f64);
     gauge!(names::WINDOWS_HELD).set(status.sizes.windows as f64);
@@ -108,7 +108,7 @@ fn pipeline(state: &ApiShared, status: &Status) {
     }
 }
 
-fn checkpoints(state: &ApiShared, status: &Status) {
+fn checkpoints(state: &ApiShared, status: &PipelineStatus) {
     counter!(names::CHECKPOINT_FAILURES).absolute(status.checkpoint_failures);
     if let Some(checkpoint) = &status.checkpoint {
         gauge!(names::CHECKPOINT_BYTES).set(checkpoint.bytes as f64);

@@ -14,7 +14,7 @@ use crate::http::problem::ApiProblem;
 use crate::http::process_status::{HealthCheck, MqttStatus, RecoveryStatus, ReloadStatus};
 use crate::http::state::{IngestRates, ApiShared, ApiState};
 use crate::log::Log;
-use crate::pipeline::handle::{CheckpointInfo, Status};
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::tls;
 
 /// Times are Unix milliseconds; what is not known yet is `null`.
@@ -33,7 +33,7 @@ pub(in crate::http) struct Overview {
     recovery: Option<RecoveryStatus>,
     checkpoint: Checkpoint,
     mqtt: MqttStatus,
-    tls: Vec<tls::Status>,
+    tls: Vec<tls::CertificateStatus>,
     http_access: HttpAccessStatus,
     reload: ReloadStatus,
     disk: Disk,
@@ -167,7 +167,7 @@ fn overview(state: &ApiShared) -> Overview {
     }
 }
 
-fn readings(status: &Status) -> Readings {
+fn readings(status: &PipelineStatus) -> Readings {
     let rejected = Reason::ALL.into_iter().zip(status.totals.rejected).filter(|(_, count)| *count > 0);
     Readings {
         messages: status.totals.messages,
@@ -192,9 +192,9 @@ fn log_disk(log: &Log) -> LogDisk {
     }
 }
 
-fn limits(state: &ApiShared, status: &Status, door: &MqttStatus) -> BTreeMap<&'static str, Limit> {
+fn limits(state: &ApiShared, status: &PipelineStatus, door: &MqttStatus) -> BTreeMap<&'static str, Limit> {
     let config = &state.resources.config;
-    let streams = crate::http::state::MAX_STREAMS - state.streams.available_permits();
+    let streams = super::state::MAX_STREAMS - state.streams.available_permits();
     BTreeMap::from([
         ("devices", Limit { current: status.sizes.devices, limit: config.limits.devices }),
         ("mqtt_connections", Limit { current: door.connections, limit: config.mqtt.max_connections }),

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::tokens::Role;
+use crate::access::tokens::TokenRole;
 use crate::http::auth::Requester;
 use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
@@ -56,7 +56,7 @@ pub(in crate::http) async fn open(
         return Err(ApiProblem::unavailable(detail));
     };
     let receiver = state.resources.feed.subscribe();
-    let shut_out = Box::pin(state.resources.access.clone().ended(requester.caller, Role::Read));
+    let shut_out = Box::pin(state.resources.access.clone().ended(requester.caller, TokenRole::Read));
     let subscription = Subscription { receiver, filter, closing: state.closing.clone(), shut_out, _permit: permit };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;

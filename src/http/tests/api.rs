@@ -89,7 +89,7 @@ async fn checkpoints_newest_first() {
         windows_position: 50,
         errors_position: 5,
     };
-    let status = Status { checkpoint: Some(checkpoint(2)), ..Status::default() };
+    let status = PipelineStatus { checkpoint: Some(checkpoint(2)), ..PipelineStatus::default() };
     let held = Held { checkpoints: vec![checkpoint(2), checkpoint(1)], status: Mutex::new(status), ..Held::default() };
     let site = Site::with(held, Config::default());
     let json = site.get("/api/v1/checkpoints").await.json();
@@ -212,7 +212,7 @@ async fn savepoints_are_listed_and_taken() {
     let info = SavepointInfo {
         file: "savepoint-7.weir".into(),
         id: 3,
-        kind: Kind::Manual,
+        kind: SavepointKind::Manual,
         created_ms: NOW_MS,
         replay_from: 7,
         windows_position: 5,

@@ -1,7 +1,7 @@
 //! Who gets what: tokens, roles, and the answers of RFC 6750.
 
 use super::*;
-use crate::access::tokens::{self, Role, Token};
+use crate::access::tokens::{self, ApiToken, TokenRole};
 
 /// A site that asks for tokens, with one of each kind.
 struct Guarded {
@@ -14,17 +14,17 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(set: impl FnOnce(&mut crate::config::Http)) -> Self {
+    fn new(set: impl FnOnce(&mut crate::config::HttpConfig)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("tokens");
         let add = |name: &str, role, expires_ms| {
-            let (token, secret) = Token::create(name, role, expires_ms).expect("a token");
+            let (token, secret) = ApiToken::create(name, role, expires_ms).expect("a token");
             tokens::add(&path, &token).expect("a file");
             secret
         };
-        let read = add("reader", Role::Read, None);
-        let operate = add("operator", Role::Operate, Some(NOW_MS + 60_000));
-        let expired = add("old", Role::Operate, Some(NOW_MS));
+        let read = add("reader", TokenRole::Read, None);
+        let operate = add("operator", TokenRole::Operate, Some(NOW_MS + 60_000));
+        let expired = add("old", TokenRole::Operate, Some(NOW_MS));
         let mut config = Config::default();
         config.http.auth.tokens = Some(path);
         set(&mut config.http);

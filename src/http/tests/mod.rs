@@ -16,17 +16,17 @@ use super::{Parts, ApiState};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::reason::Reason;
 use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::pipeline::handle::SavepointRefused;
-use crate::pipeline::handle::{CheckpointInfo, Status, Unavailable};
+use crate::pipeline::handle::{CheckpointInfo, PipelineStatus, Unavailable};
 use crate::results::feed::EventFeed;
 use crate::results::follow::ResultFollower;
 use crate::results::log::ResultLogs;
-use crate::state::savepoint::{Kind, SavepointInfo};
+use crate::state::savepoint::{SavepointInfo, SavepointKind};
 use crate::telemetry::recorder;
 
 mod api;
@@ -92,7 +92,7 @@ struct Held {
     devices: Vec<DeviceDetail>,
     windows: Vec<LastWindow>,
     checkpoints: Vec<CheckpointInfo>,
-    status: Mutex<Status>,
+    status: Mutex<PipelineStatus>,
     replayed: Mutex<Vec<u64>>,
     /// A question about this error is answered with "busy".
     busy_with: Mutex<Option<u64>>,
@@ -141,7 +141,7 @@ impl Queries for Held {
     fn savepoints(&self) -> Vec<SavepointInfo> {
         self.savepoint.lock().unwrap().iter().cloned().collect()
     }
-    fn status(&self) -> Status {
+    fn status(&self) -> PipelineStatus {
         self.status.lock().unwrap().clone()
     }
 }

@@ -1,7 +1,7 @@
 //! Stored errors are put into the journal again.
 
 use super::*;
-use crate::core::record::{self, Decoder, Publish, Record};
+use crate::core::record::{self, PublishRecord, Record, RecordDecoder};
 
 /// Errors with their indexes, and the payload of their message.
 type Replayed = (Vec<(u64, u32)>, Vec<u8>);
@@ -33,7 +33,7 @@ impl Site {
         let mut reader = self.journal.reader(Lsn(0));
         let mut found = Vec::new();
         while let Some(batch) = reader.next_batch().expect("a readable journal") {
-            let mut decoder = Decoder::default();
+            let mut decoder = RecordDecoder::default();
             for bytes in batch.records() {
                 if let Record::Replay(replay) = decoder.decode(bytes).expect("a record") {
                     let errors = replay.items.iter().map(|item| (item.error_seq, item.index)).collect();
@@ -106,8 +106,8 @@ async fn what_cannot_be_replayed_is_told() {
     assert!(site.replays().is_empty());
 }
 
-fn publish<'a>(client_id: &'a str, payload: &'a [u8]) -> Publish<'a> {
-    Publish {
+fn publish<'a>(client_id: &'a str, payload: &'a [u8]) -> PublishRecord<'a> {
+    PublishRecord {
         client_id,
         topic: "devices/a/telemetry",
         own_device: None,

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use crate::access::{Login, Permissions, Policy};
-use crate::mqtt::delivery::Returned;
-use crate::mqtt::handle::{DISCARDED, Handle, Kept};
-use crate::mqtt::topic;
+use crate::mqtt::session::delivery::Returned;
+use crate::mqtt::session::{DISCARDED, Handle, Kept};
+use crate::mqtt::wire::topic;
 use crate::sync::lock;
-use crate::telemetry::audit::{self, Kind, Who};
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// What a session lost, to be told of once it is no longer locked.
 #[derive(Debug, Default)]
@@ -100,9 +100,9 @@ impl Broker {
             return;
         }
         self.meters.subscriptions_withdrawn.increment(withdrawal.filters.len() as u64);
-        let who = Who { client_id: Some(&handle.client_id), user: handle.user.as_deref(), address: None };
+        let who = AuditActor { client_id: Some(&handle.client_id), user: handle.user.as_deref(), address: None };
         for filter in &withdrawal.filters {
-            audit::record(Kind::SubscribeDenied, &who, filter, "the rules changed: the subscription has ended");
+            audit::record(AuditEvent::SubscribeDenied, &who, filter, "the rules changed: the subscription has ended");
         }
     }
 }

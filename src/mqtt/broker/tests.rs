@@ -1,16 +1,16 @@
 //! Sessions, subscriptions and who gets what.
 
-use super::retained::{MAX_WAITING, TOPICS_PER_TURN};
+use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
 use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::Version;
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
-use crate::mqtt::will::Will;
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 
 fn broker(max_connections: usize) -> Broker {
-    let config = Mqtt { max_connections, max_queued_messages: 2, ..Mqtt::default() };
+    let config = MqttConfig { max_connections, max_queued_messages: 2, ..MqttConfig::default() };
     Broker::new(&config, Arc::default(), Timeline::default())
 }
 
@@ -78,7 +78,7 @@ fn a_full_queue_misses_the_newest() {
 /// Many sessions with a little each are bounded too, and a client that keeps up does not notice.
 #[test]
 fn all_sessions_together_are_bounded() {
-    let config = Mqtt { max_queued_bytes_total: 10_000, ..Mqtt::default() };
+    let config = MqttConfig { max_queued_bytes_total: 10_000, ..MqttConfig::default() };
     let broker = Broker::new(&config, Arc::default(), Timeline::default());
     let slow: Vec<_> = (0..20).map(|id| attach(&broker, &format!("slow-{id}"), true).unwrap()).collect();
     let quick = attach(&broker, "quick", true).unwrap();
@@ -88,7 +88,7 @@ fn all_sessions_together_are_bounded() {
     for count in 1..=100 {
         broker.publish("a", "x".repeat(100).into(), 1, false);
         assert_eq!(received(&quick).len(), 1, "message {count}");
-        quick.handle.acknowledge(quick.connection, crate::mqtt::frame::PUBACK, count, 0).unwrap();
+        quick.handle.acknowledge(quick.connection, crate::mqtt::wire::frame::PUBACK, count, 0).unwrap();
     }
     let held = broker.stats().held_bytes;
     // Each message once, and twenty places in sessions for it.
@@ -269,7 +269,7 @@ fn subscriptions_are_bounded_and_checked() {
     let broker = broker(1);
     let one = attach(&broker, "one", true).unwrap();
     assert_eq!(subscribe(&broker, &one, "$share/g", 1), SubscribeOutcome::InvalidFilter);
-    for index in 0..Mqtt::default().max_subscriptions_per_client {
+    for index in 0..MqttConfig::default().max_subscriptions_per_client {
         assert_eq!(subscribe(&broker, &one, &format!("t/{index}"), 1), SubscribeOutcome::Granted(1));
     }
     assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
@@ -305,7 +305,7 @@ fn the_version_tells_of_changes() {
 }
 
 /// A broker whose time the test moves.
-fn timed(config: Mqtt) -> (Broker, Arc<ManualClock>) {
+fn timed(config: MqttConfig) -> (Broker, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
     (Broker::new(&config, Arc::default(), Timeline::new(clock.clone())), clock)
 }
@@ -316,7 +316,7 @@ fn will(delay_s: u32) -> Option<Arc<Will>> {
 
 #[test]
 fn a_session_ends_after_its_time() {
-    let (broker, clock) = timed(Mqtt { max_session_expiry_ms: Some(5_000), ..Mqtt::default() });
+    let (broker, clock) = timed(MqttConfig { max_session_expiry_ms: Some(5_000), ..MqttConfig::default() });
     for (expiry_s, kept_ms) in [(2, 2_000), (60, 5_000), (u32::MAX, 5_000)] {
         let one = attach(&broker, "one", true).unwrap();
         broker.detach(&one.handle, one.connection, expiry_s, None);
@@ -332,7 +332,7 @@ fn a_session_ends_after_its_time() {
 
 #[test]
 fn an_expired_session_is_gone_before_the_timer_looked() {
-    let (broker, clock) = timed(Mqtt::default());
+    let (broker, clock) = timed(MqttConfig::default());
     let one = attach(&broker, "one", true).unwrap();
     broker.detach(&one.handle, one.connection, 1, None);
     clock.advance(1_000);
@@ -341,7 +341,7 @@ fn an_expired_session_is_gone_before_the_timer_looked() {
 
 #[test]
 fn a_will_waits_for_its_delay_or_the_end_of_its_session() {
-    let (broker, clock) = timed(Mqtt::default());
+    let (broker, clock) = timed(MqttConfig::default());
     for (delay_s, expiry_s, due_ms) in [(3, 10, 3_000), (10, 3, 3_000)] {
         let one = attach(&broker, "one", true).unwrap();
         assert_eq!(broker.detach(&one.handle, one.connection, expiry_s, will(delay_s)), None);
@@ -358,7 +358,7 @@ fn a_will_waits_for_its_delay_or_the_end_of_its_session() {
 
 #[test]
 fn a_client_that_is_back_in_time_has_no_will_published() {
-    let (broker, clock) = timed(Mqtt::default());
+    let (broker, clock) = timed(MqttConfig::default());
     let one = attach(&broker, "one", true).unwrap();
     broker.detach(&one.handle, one.connection, 10, will(3));
     let again = attach(&broker, "one", false).unwrap();
@@ -371,7 +371,7 @@ fn a_client_that_is_back_in_time_has_no_will_published() {
 
 #[test]
 fn a_take_over_publishes_a_will_unless_it_can_wait() {
-    let (broker, _) = timed(Mqtt::default());
+    let (broker, _) = timed(MqttConfig::default());
     for (clean, delay_s, published) in [(false, 0, true), (false, 5, false), (true, 5, true)] {
         let old = attach(&broker, "one", true).unwrap();
         attach(&broker, "one", clean).unwrap();

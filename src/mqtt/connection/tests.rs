@@ -8,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use super::*;
 use crate::access::{Access, Policy};
 use crate::clock::SystemClock;
-use crate::config::{Ingest, Mqtt};
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::{Opening, Version};
 
 /// A client all of whose packets are there already, one to a read.
@@ -53,7 +53,7 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     let mut stream = Pieces { pieces, written: Vec::new() };
     let journal = TestJournal::eager();
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let door = Door::new(&Mqtt::default(), &Ingest::default(), journal, access, Arc::new(SystemClock));
+    let door = Door::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
     Opening(Arc::new(door)).serve(&mut stream, CancellationToken::new()).await;
     let answers = packets(&stream.written, Version::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
@@ -64,7 +64,13 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
 async fn polls(subscriptions: usize) -> usize {
     const PUBLISHES: usize = 4;
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let door = Door::new(&Mqtt::default(), &Ingest::default(), TestJournal::eager(), access, Arc::new(SystemClock));
+    let door = Door::new(
+        &MqttConfig::default(),
+        &IngestConfig::default(),
+        TestJournal::eager(),
+        access,
+        Arc::new(SystemClock),
+    );
     let subscriber = door.broker.attach(&attaching("subscriber")).unwrap();
     for group in 0..subscriptions {
         let filter = Filter {
@@ -105,7 +111,13 @@ async fn publishes_to_very_many_take_a_turn_each() {
 async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
     const DISCONNECT_AND_END_THE_SESSION: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let door = Door::new(&Mqtt::default(), &Ingest::default(), TestJournal::eager(), access, Arc::new(SystemClock));
+    let door = Door::new(
+        &MqttConfig::default(),
+        &IngestConfig::default(),
+        TestJournal::eager(),
+        access,
+        Arc::new(SystemClock),
+    );
     let opening = Opening(Arc::new(door));
     let connect = client(Version::V5).kept().connect("c");
     let (mut old, old_end) = tokio::io::duplex(1_024);

@@ -9,14 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::operator::GroupBlob;
+use crate::core::group::GroupBlob;
 use crate::disk::RealDisk;
+use crate::random::Random;
 use crate::state::StateError;
-use crate::state::key_value::{KeyValue, MAX_VALUE_BYTES, SledStore};
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
+use crate::state::key_value::{MAX_VALUE_BYTES, SledStore};
 use crate::state::manifest::Positions;
-use crate::state::store::{Checkpoint, Store, open_within};
+use crate::state::open::StoreOptions;
 
-use files::{Capture, Image, Random, read_image, write_image};
+use files::{Capture, Image, read_image, write_image};
 
 /// Far more than an open takes; a store that spins is given up after it.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -24,11 +26,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Torn images of one run.
 const IMAGES: u32 = 400;
 
-fn open(directory: &Path) -> Result<(Store, Option<Checkpoint>), StateError> {
-    let owned = directory.to_owned();
-    open_within(LIMIT, directory, move || {
-        SledStore::open(&owned, Arc::new(RealDisk)).map(|store| Box::new(store) as Box<dyn KeyValue>)
-    })
+fn open(directory: &Path) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
+    CheckpointStore::open(StoreOptions::sled(Arc::new(RealDisk), LIMIT), directory)
 }
 
 /// Key groups that checkpoint `id` changes: some of them each time, so that groups of many ages stand side by side.
@@ -37,7 +36,7 @@ fn changed_groups(id: u64) -> Vec<GroupBlob> {
 }
 
 fn blob(id: u64, group: u16) -> GroupBlob {
-    let mut random = Random(id << 16 | u64::from(group));
+    let mut random = Random::new(id << 16 | u64::from(group));
     let longest = if group % 16 == 7 { 2 * MAX_VALUE_BYTES as u64 } else { 4_000 };
     let len = 1 + random.below(longest) as usize;
     GroupBlob { group, bytes: random.bytes(len) }
@@ -54,10 +53,10 @@ fn changed_groups_contain(id: u64, group: u16) -> bool {
 }
 
 fn header(id: u64) -> Vec<u8> {
-    Random(id).bytes(200)
+    Random::new(id).bytes(200)
 }
 
-fn take_checkpoint(store: &mut Store) -> Result<u64, StateError> {
+fn take_checkpoint(store: &mut CheckpointStore) -> Result<u64, StateError> {
     let id = store.last_id() + 1;
     store.put_groups(&changed_groups(id))?;
     let positions = Positions { replay_from: id * 100, windows: id * 10, errors: id };
@@ -137,7 +136,7 @@ impl Outcomes {
 fn history(directory: &Path, count: u64) -> Capture {
     let capture = Capture::new(directory);
     let values = SledStore::open(directory, Arc::new(capture.clone())).expect("an empty store opens");
-    let (mut store, _) = Store::load(Box::new(values), directory.to_owned()).expect("an empty store loads");
+    let (mut store, _) = CheckpointStore::load(Box::new(values), directory.to_owned()).expect("an empty store loads");
     for _ in 0..count {
         let id = take_checkpoint(&mut store).expect("a checkpoint is taken");
         capture.completed(id);
@@ -152,7 +151,7 @@ fn power_cuts_leave_a_whole_checkpoint_or_are_told() {
     let capture = history(&directory.path().join("store"), 12);
     let moments = capture.moments();
     let mut outcomes = Outcomes::default();
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for round in 0..IMAGES {
         let moment = &moments[random.below(moments.len() as u64) as usize];
         let what = format!("seed {seed}, image {round}");
@@ -193,7 +192,7 @@ fn finished(directory: &Path, count: u64) -> Image {
 /// Opens damaged images of a store whose last checkpoint is `last`. Unlike a power cut, damage may take what was synced
 /// long ago: then an older checkpoint may come out, whole, and whether it is of use is for the journal to say.
 fn look_at_damage(count: u32, last: u64, mut damage: impl FnMut(&mut Image, &mut Random) -> String) {
-    let mut random = Random(files::seed());
+    let mut random = Random::new(files::seed());
     let directory = tempfile::tempdir().expect("a directory");
     let whole = finished(&directory.path().join("store"), last);
     let (mut outcomes, mut older) = (Outcomes::default(), 0);
@@ -294,7 +293,7 @@ fn the_file_does_not_grow_with_the_number_of_checkpoints() {
     for id in 1..=1_000u64 {
         let groups: Vec<_> = (0..64u16)
             .filter(|group| id <= 2 || (u64::from(*group) + id).is_multiple_of(4))
-            .map(|group| GroupBlob { group, bytes: Random(id << 8 | u64::from(group)).bytes(12_000) })
+            .map(|group| GroupBlob { group, bytes: Random::new(id << 8 | u64::from(group)).bytes(12_000) })
             .collect();
         store.put_groups(&groups).expect("groups are stored");
         store.complete(0, Positions::default(), Vec::new()).expect("a checkpoint is stored");

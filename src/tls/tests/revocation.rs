@@ -23,7 +23,7 @@ fn id(pem: &str) -> CertificateId {
 }
 
 /// A list of 2025 that is to be replaced at the beginning of `next` and revokes these certificates.
-fn list(authority: &Authority, revoked: &[&str], month: u8, next: i32) -> String {
+fn list(authority: &TestAuthority, revoked: &[&str], month: u8, next: i32) -> String {
     let revoke = |pem: &&str| {
         let der = der(pem);
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
@@ -46,7 +46,7 @@ fn list(authority: &Authority, revoked: &[&str], month: u8, next: i32) -> String
 }
 
 /// Files of a listener that asks for certificates by `ca`, less those of `lists`.
-fn asking(directory: &Path, ca: &Authority, lists: &str) -> TlsFiles {
+fn asking(directory: &Path, ca: &TestAuthority, lists: &str) -> TlsFiles {
     let (cert, key) = leaf(Some("server"), ca, (2027, 1, 1));
     let mut files = files(directory, &cert, &key);
     files.client_certificates = ClientCertificates::Required;
@@ -70,10 +70,10 @@ fn lists_say_who_is_revoked() {
     let revoked = endpoint.revoked();
     assert!(revoked.contains(&id(&bad)) && !revoked.contains(&id(&good)) && !revoked.contains(&id(&strange)));
     let next_update = NOW_MS + 365 * DAY_MS;
-    let status = ListStatus { lists: 1, revoked: 1, next_update, overdue: false };
+    let status = CrlStatus { lists: 1, revoked: 1, next_update, overdue: false };
     assert_eq!(endpoint.status().client_crl, Some(status.clone()));
     clock.0.store(next_update + DAY_MS, Ordering::Relaxed);
-    assert_eq!(endpoint.status().client_crl, Some(ListStatus { overdue: true, ..status }));
+    assert_eq!(endpoint.status().client_crl, Some(CrlStatus { overdue: true, ..status }));
     assert!(endpoint.revoked().contains(&id(&bad)), "it is used all the same");
 }
 
@@ -92,7 +92,7 @@ fn an_overdue_list_and_a_missing_one_are_warned_about() {
     params.distinguished_name.push(DnType::CommonName, "below");
     let key = KeyPair::generate().unwrap();
     let pem = params.signed_by(&key, &other.issuer).unwrap().pem();
-    let below = Authority { pem, issuer: Issuer::new(params, key) };
+    let below = TestAuthority { pem, issuer: Issuer::new(params, key) };
     fs::write(&files.client_ca, format!("{}{}{}", ca.pem, other.pem, below.pem)).unwrap();
     assert!(warnings()[0].contains("no list of CN=below") && warnings().len() == 2, "{:?}", warnings());
     fs::write(&files.client_crl, [list(&ca, &[], 6, 2027), list(&below, &[], 6, 2027)].concat()).unwrap();
@@ -114,7 +114,7 @@ fn of_several_lists_of_one_issuer_the_newest_counts() {
     let (endpoint, _) = endpoint(&files);
     assert!(!endpoint.revoked().contains(&id(&held)), "it is taken again");
     assert!(endpoint.revoked().contains(&id(&bad)), "an intermediate authority's list, whose certificate clients send");
-    let expected = ListStatus { lists: 2, revoked: 1, next_update: NOW_MS + (365 * 2) * DAY_MS, overdue: false };
+    let expected = CrlStatus { lists: 2, revoked: 1, next_update: NOW_MS + (365 * 2) * DAY_MS, overdue: false };
     assert_eq!(endpoint.status().client_crl, Some(expected));
 }
 
@@ -148,7 +148,7 @@ fn an_authority_must_be_allowed_to_sign_lists() {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate().unwrap();
     let pem = params.self_signed(&key).unwrap().pem();
-    let ca = Authority { pem, issuer: Issuer::new(allowed, key) };
+    let ca = TestAuthority { pem, issuer: Issuer::new(allowed, key) };
     check_fault(&asking(directory.path(), &ca, &list(&ca, &[], 6, 2027)), "key usage cRLSign");
 }
 

@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 use crate::core::output::ErrorEntry;
 use crate::core::reason::Reason;
-use crate::core::record::{self, Decoder, Record, ReplayItems};
-use crate::http::claims::Claim;
-use crate::http::handlers::replay::{Outcome, Refusal};
+use crate::core::record::{self, Record, RecordDecoder, ReplayItems};
 use crate::http::problem::ApiProblem;
+use crate::http::claims::ReplayClaim;
+use crate::http::handlers::replay::{Outcome, Refusal};
 use crate::log::{AppendError, Log, LogError, Lsn, Records};
 use crate::results::log::ResultLogs;
 use crate::results::lookup::FoundError;
@@ -207,7 +207,7 @@ fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>
     let mut reader = journal.reader(Lsn(position));
     let Some(batch) = reader.next_batch()? else { return Ok(None) };
     let Some(at) = position.checked_sub(batch.first().0) else { return Ok(None) };
-    let mut decoder = Decoder::default();
+    let mut decoder = RecordDecoder::default();
     for (index, bytes) in (0..).zip(batch.records()) {
         let Ok(record) = decoder.decode(bytes) else { return Ok(None) };
         if index < at {

@@ -3,15 +3,15 @@
 use super::super::{Attach, Attached};
 use super::*;
 use crate::access::{Acl, Login, Proof, StoredPassword, Users};
-use crate::config::Mqtt;
+use crate::config::MqttConfig;
 use crate::mqtt::Version;
-use crate::mqtt::close::Close;
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::frame;
-use crate::mqtt::message::Message;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::timeline::Timeline;
+use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
-use crate::mqtt::timeline::Timeline;
-use crate::mqtt::will::Will;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::frame;
 use crate::tls::CertificateId;
 
 /// The hashes of "secret" and "other".
@@ -38,7 +38,7 @@ struct Case {
 
 impl Case {
     fn new(acl: &str) -> Self {
-        let broker = Broker::new(&Mqtt::default(), Arc::default(), Timeline::default());
+        let broker = Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default());
         let policy = policy(&pump(SECRET), acl);
         let proof = Proof::Password(StoredPassword::parse(SECRET).unwrap());
         let identity = policy.identity_of(&"pump".into(), &proof).unwrap();
@@ -238,7 +238,7 @@ fn the_client_of_a_revoked_certificate_is_disconnected_and_may_come_back_with_an
 
 #[test]
 fn anonymous_clients_that_are_no_longer_welcome_end() {
-    let broker = Broker::new(&Mqtt::default(), Arc::default(), Timeline::default());
+    let broker = Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default());
     let one = broker.attach(&attaching("c")).unwrap();
     broker.restrict(&Policy::without_users(true));
     assert_eq!(one.handle.owner(), one.connection);

@@ -8,33 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::disk::{Disk, DiskEntry, DiskFile, RealDisk};
+use crate::random::Random;
 
 /// The unit in which file systems write back.
 const PAGE: usize = 4096;
 
 /// Contents by path below the directory.
 pub type Image = BTreeMap<PathBuf, Vec<u8>>;
-
-/// SplitMix64.
-#[derive(Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
 
 /// `WEIR_TEST_SEED`, else one that is new each time.
 pub fn seed() -> u64 {
@@ -140,10 +120,10 @@ struct Captured {
 
 /// The real disk; remembers the directory before and after each sync of its store.
 #[derive(Debug, Clone)]
-pub struct Capture(Arc<Inner>);
+pub struct Capture(Arc<CaptureState>);
 
 #[derive(Debug)]
-struct Inner {
+struct CaptureState {
     directory: PathBuf,
     captured: Mutex<Captured>,
 }
@@ -151,12 +131,12 @@ struct Inner {
 #[derive(Debug)]
 struct CaptureFile {
     file: Arc<dyn DiskFile>,
-    inner: Arc<Inner>,
+    inner: Arc<CaptureState>,
 }
 
 impl Capture {
     pub fn new(directory: &Path) -> Self {
-        Self(Arc::new(Inner { directory: directory.to_owned(), captured: Mutex::default() }))
+        Self(Arc::new(CaptureState { directory: directory.to_owned(), captured: Mutex::default() }))
     }
 
     /// A checkpoint is complete.
@@ -169,7 +149,7 @@ impl Capture {
     }
 }
 
-impl Inner {
+impl CaptureState {
     fn lock(&self) -> MutexGuard<'_, Captured> {
         self.captured.lock().expect("nobody panicked")
     }
