@@ -1,4 +1,4 @@
-//! Query parameters, read strictly: a misspelt filter must not silently select everything.
+//! Query parameters. They are read strictly: a misspelt filter must not silently select everything.
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -7,12 +7,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::http::problem::ApiProblem;
 
-/// Entries of a list where the request does not say.
+/// Entries in a list where the request gives no limit.
 pub(super) const DEFAULT_LIMIT: usize = 100;
-/// Entries of a list at most.
+/// Entries in a list at most.
 pub(super) const MAX_LIMIT: usize = 1_000;
 
-/// The query of a request, each parameter known and given once.
+/// The query of a request. Each parameter is known and given once.
 #[derive(Debug)]
 pub(super) struct Parameters {
     pairs: Vec<(String, String)>,
@@ -20,6 +20,9 @@ pub(super) struct Parameters {
 
 impl Parameters {
     /// Reads the query of `uri`, which may hold the parameters `known`.
+    ///
+    /// # Errors
+    /// The query has another form, an unknown parameter, or a parameter twice.
     pub fn read(uri: &Uri, known: &[&str]) -> Result<Self, ApiProblem> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| ApiProblem::bad_request("the query is not of the form name=value&name=value"))?;
@@ -43,6 +46,9 @@ impl Parameters {
     }
 
     /// `limit`: entries in the answer at most.
+    ///
+    /// # Errors
+    /// The value is not a number from 1 to [`MAX_LIMIT`].
     pub fn limit(&self) -> Result<usize, ApiProblem> {
         let Some(text) = self.get("limit") else {
             return Ok(DEFAULT_LIMIT);
@@ -54,6 +60,9 @@ impl Parameters {
     }
 
     /// A time: Unix milliseconds or RFC 3339.
+    ///
+    /// # Errors
+    /// The value is neither.
     pub fn time_ms(&self, name: &str) -> Result<Option<i64>, ApiProblem> {
         let Some(text) = self.get(name) else {
             return Ok(None);
@@ -71,6 +80,9 @@ impl Parameters {
     }
 
     /// `from` and `to`: a half-open range of time.
+    ///
+    /// # Errors
+    /// A value is not a time, or `from` is after `to`.
     pub fn range_ms(&self) -> Result<(i64, i64), ApiProblem> {
         let (from, to) = (self.time_ms("from")?.unwrap_or(i64::MIN), self.time_ms("to")?.unwrap_or(i64::MAX));
         if from > to {
@@ -80,6 +92,9 @@ impl Parameters {
     }
 
     /// A switch of the form `name=1`; `None` where it is not given.
+    ///
+    /// # Errors
+    /// The value is neither `1` or `true` nor `0` or `false`.
     pub fn switch(&self, name: &str) -> Result<Option<bool>, ApiProblem> {
         match self.get(name) {
             None => Ok(None),
@@ -94,12 +109,15 @@ fn rfc3339_ms(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond())
 }
 
-/// A cursor as the API shows it: opaque, safe in a query.
+/// Encodes a cursor as the API shows it: opaque, and safe in a query.
 pub(super) fn encode_cursor(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-/// The text inside a cursor.
+/// Decodes the text inside a cursor.
+///
+/// # Errors
+/// The API did not make this cursor.
 pub(super) fn decode_cursor(cursor: &str) -> Result<String, ApiProblem> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(invalid_cursor)
@@ -107,7 +125,9 @@ pub(super) fn decode_cursor(cursor: &str) -> Result<String, ApiProblem> {
 
 /// The answer to a cursor that weir did not give out for this list.
 pub(super) fn invalid_cursor() -> ApiProblem {
-    ApiProblem::bad_request("the cursor is not one of this list; pass next_cursor unchanged and keep the other parameters")
+    ApiProblem::bad_request(
+        "the cursor is not one of this list; pass next_cursor unchanged and keep the other parameters",
+    )
 }
 
 #[cfg(test)]

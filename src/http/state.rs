@@ -40,7 +40,7 @@ pub struct HttpResources {
     /// The metrics recorder.
     pub metrics: PrometheusHandle,
     /// Serves MQTT over WebSocket; `None` refuses it.
-    pub entrance: Option<Entrance>,
+    pub mqtt_admission: Option<Entrance>,
     /// Decides who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.

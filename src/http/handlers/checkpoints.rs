@@ -10,17 +10,18 @@ use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::pipeline::handle::CheckpointInfo;
 
+/// Body of the list.
 #[derive(Serialize)]
-pub(in crate::http) struct Checkpoints {
+pub(in crate::http) struct CheckpointList {
     checkpoints: Vec<CheckpointInfo>,
     next_cursor: Option<String>,
 }
 
-/// The newest completed checkpoints of this run, newest first: a bounded list, so there is no next page.
+/// Lists the newest completed checkpoints of this run, newest first. The list is bounded, so there is no next page.
 pub(in crate::http) async fn list(
     extract::State(state): extract::State<ApiState>,
     uri: Uri,
-) -> Result<Json<Checkpoints>, ApiProblem> {
+) -> Result<Json<CheckpointList>, ApiProblem> {
     Parameters::read(&uri, &[])?;
-    Ok(Json(Checkpoints { checkpoints: state.resources.pipeline.checkpoints(), next_cursor: None }))
+    Ok(Json(CheckpointList { checkpoints: state.resources.pipeline.checkpoints(), next_cursor: None }))
 }

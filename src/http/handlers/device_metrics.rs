@@ -1,6 +1,6 @@
 //! `/metrics/devices`: the last closed window of each key as gauges.
 //!
-//! Written by hand and not through the recorder: series come and go with devices, and are as many as the keys.
+//! The page does not come from the recorder: series come and go with devices, and there are as many as keys.
 
 use std::fmt::Write;
 
@@ -9,34 +9,38 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::core::query::LastWindow;
-use crate::http::exposition::CONTENT_TYPE;
+use crate::http::exposition::{CONTENT_TYPE, escape_label, sample_value};
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::telemetry::names;
 
 /// One gauge of the page.
-struct Gauge {
+struct DeviceGauge {
     name: &'static str,
     help: &'static str,
     value: fn(&LastWindow) -> f64,
 }
 
-/// `weir_window_readings` and not `_count`: Prometheus keeps that suffix for histograms.
-const GAUGES: &[Gauge] = &[
-    Gauge { name: "weir_window_mean", help: "Mean of the readings in the last closed window.", value: |w| w.mean },
-    Gauge { name: "weir_window_min", help: "Smallest value in the last closed window.", value: |w| w.min },
-    Gauge { name: "weir_window_max", help: "Largest value in the last closed window.", value: |w| w.max },
-    Gauge {
+/// The gauge of the count is called `weir_window_readings`: Prometheus reserves the suffix `_count` for histograms.
+const GAUGES: &[DeviceGauge] = &[
+    DeviceGauge {
+        name: "weir_window_mean",
+        help: "Mean of the readings in the last closed window.",
+        value: |w| w.mean,
+    },
+    DeviceGauge { name: "weir_window_min", help: "Smallest value in the last closed window.", value: |w| w.min },
+    DeviceGauge { name: "weir_window_max", help: "Largest value in the last closed window.", value: |w| w.max },
+    DeviceGauge {
         name: "weir_window_last",
         help: "Value with the newest event time in the last closed window.",
         value: |w| w.last,
     },
-    Gauge {
+    DeviceGauge {
         name: "weir_window_readings",
         help: "Number of readings in the last closed window.",
         value: |w| w.count as f64,
     },
-    Gauge {
+    DeviceGauge {
         name: "weir_window_end_seconds",
         help: "Unix time at which the last closed window ended.",
         value: |w| w.window_end_ms as f64 / 1_000.0,
@@ -58,7 +62,7 @@ fn render(windows: &[LastWindow], dropped: usize) -> String {
         header(&mut out, gauge.name, gauge.help);
         for (window, labels) in windows.iter().zip(&labels) {
             // Writing to a String does not fail.
-            let _ = writeln!(out, "{}{labels} {}", gauge.name, number((gauge.value)(window)));
+            let _ = writeln!(out, "{}{labels} {}", gauge.name, sample_value((gauge.value)(window)));
         }
     }
     header(&mut out, names::SERIES_DROPPED, "Series left out of this page by its cap.");
@@ -71,42 +75,12 @@ fn header(out: &mut String, name: &str, help: &str) {
 }
 
 fn labels(window: &LastWindow) -> String {
-    format!("{{device=\"{}\",metric=\"{}\"}}", escape(&window.device_id), escape(&window.metric))
-}
-
-/// Label values escape backslash, quote and line feed (exposition format 0.0.4).
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// Go's `ParseFloat` reads what Rust prints, but for the spelling of infinity.
-fn number(value: f64) -> String {
-    if value.is_nan() {
-        "NaN".into()
-    } else if value.is_infinite() {
-        if value > 0.0 { "+Inf".into() } else { "-Inf".into() }
-    } else {
-        format!("{value:?}")
-    }
+    format!("{{device=\"{}\",metric=\"{}\"}}", escape_label(&window.device_id), escape_label(&window.metric))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_are_escaped() {
-        assert_eq!(escape("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
-    }
-
-    #[test]
-    fn numbers() {
-        assert_eq!(number(f64::INFINITY), "+Inf");
-        assert_eq!(number(f64::NEG_INFINITY), "-Inf");
-        assert_eq!(number(f64::NAN), "NaN");
-        assert_eq!(number(21.5), "21.5");
-        assert_eq!(number(1e300), "1e300");
-    }
 
     #[test]
     fn an_empty_page_still_says_how_many_were_dropped() {

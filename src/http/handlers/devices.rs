@@ -2,25 +2,43 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{self, Path};
-use axum::http::{Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::Uri;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use crate::core::query::{DeviceDetail, DeviceSummary};
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::http::parameters::{self, Parameters};
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 
+/// Body of the list.
 #[derive(Serialize)]
-struct Devices {
-    devices: Vec<Device>,
+pub(in crate::http) struct DeviceList {
+    devices: Vec<DeviceBody>,
     next_cursor: Option<String>,
 }
 
-/// A device as the API shows it. Times are Unix milliseconds.
+/// Body of one device.
 #[derive(Serialize)]
-struct Device {
+pub(in crate::http) struct DeviceDetailBody {
+    #[serde(flatten)]
+    device: DeviceBody,
+    sequence_ranges: Vec<(u64, u64)>,
+    metrics: Vec<MetricBody>,
+}
+
+/// A metric of a device with its last closed window.
+#[derive(Serialize)]
+struct MetricBody {
+    metric: String,
+    last_window: Option<Box<RawValue>>,
+}
+
+/// The part of a device that lists show. Times are Unix milliseconds.
+#[derive(Serialize)]
+struct DeviceBody {
     device_id: String,
     last_seen: i64,
     watermark: Option<i64>,
@@ -31,7 +49,7 @@ struct Device {
     metric_count: usize,
 }
 
-impl From<DeviceSummary> for Device {
+impl From<DeviceSummary> for DeviceBody {
     fn from(device: DeviceSummary) -> Self {
         Self {
             device_id: device.device_id,
@@ -46,55 +64,49 @@ impl From<DeviceSummary> for Device {
     }
 }
 
-pub(in crate::http) async fn list(extract::State(state): extract::State<ApiState>, uri: Uri) -> Result<Response, ApiProblem> {
+pub(in crate::http) async fn list(
+    extract::State(state): extract::State<ApiState>,
+    uri: Uri,
+) -> Result<Json<DeviceList>, ApiProblem> {
     let parameters = Parameters::read(&uri, &["limit", "cursor"])?;
     let limit = parameters.limit()?;
     let after = parameters.get("cursor").map(parameters::decode_cursor).transpose()?;
-    // One more than asked tells whether there is a next page.
+    // One device more than the limit tells whether there is a next page.
     let mut found = state.resources.pipeline.devices(after, limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|last| parameters::encode_cursor(&last.device_id));
-    let devices = found.into_iter().map(Device::from).collect();
-    Ok(axum::Json(Devices { devices, next_cursor }).into_response())
+    let devices = found.into_iter().map(DeviceBody::from).collect();
+    Ok(Json(DeviceList { devices, next_cursor }))
 }
 
-pub(in crate::http) async fn detail(
+pub(in crate::http) async fn one(
     extract::State(state): extract::State<ApiState>,
     Path(device_id): Path<String>,
     uri: Uri,
-) -> Result<Response, ApiProblem> {
+) -> Result<Json<DeviceDetailBody>, ApiProblem> {
     Parameters::read(&uri, &[])?;
     match state.resources.pipeline.device(device_id.clone()).await? {
-        Some(device) => Ok(([(header::CONTENT_TYPE, "application/json")], detail_json(device)?).into_response()),
+        Some(device) => Ok(Json(detail(device)?)),
         None => Err(ApiProblem::not_found(format!(
             "there is no device {device_id:?}; /api/v1/devices lists those that weir knows"
         ))),
     }
 }
 
-/// The last windows are JSON already, in the same form as everywhere: they are put in as they are.
-fn detail_json(device: DeviceDetail) -> Result<Vec<u8>, ApiProblem> {
-    #[derive(Serialize)]
-    struct Head {
-        #[serde(flatten)]
-        device: Device,
-        sequence_ranges: Vec<(u64, u64)>,
-    }
-    let head = Head { device: device.summary.into(), sequence_ranges: device.sequence_ranges };
-    let mut out = serde_json::to_vec(&head).map_err(|_| ApiProblem::internal())?;
-    out.pop();
-    out.extend_from_slice(b",\"metrics\":[");
-    for (index, (metric, last)) in device.series.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"{\"metric\":");
-        serde_json::to_writer(&mut out, metric).map_err(|_| ApiProblem::internal())?;
-        out.extend_from_slice(b",\"last_window\":");
-        out.extend_from_slice(last.as_ref().map_or(b"null", |window| window.json.as_slice()));
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"]}");
-    Ok(out)
+fn detail(device: DeviceDetail) -> Result<DeviceDetailBody, ApiProblem> {
+    let last_window = |window: LastWindow| {
+        // Core encodes a window; the same bytes are in lists, streams and MQTT.
+        let json = String::from_utf8(window.json).map_err(|_| ApiProblem::internal())?;
+        RawValue::from_string(json).map_err(|_| ApiProblem::internal())
+    };
+    let series = device
+        .series
+        .into_iter()
+        .map(|(metric, last)| Ok(MetricBody { metric, last_window: last.map(last_window).transpose()? }));
+    Ok(DeviceDetailBody {
+        metrics: series.collect::<Result<_, ApiProblem>>()?,
+        device: device.summary.into(),
+        sequence_ranges: device.sequence_ranges,
+    })
 }

@@ -9,26 +9,27 @@ use serde::Serialize;
 use crate::http::process_status::HealthCheck;
 use crate::http::state::ApiState;
 
+/// Body of both answers.
 #[derive(Serialize)]
-struct Health {
+struct HealthReport {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checks: Vec<HealthCheck>,
 }
 
 pub(in crate::http) async fn healthz(extract::State(state): extract::State<ApiState>) -> Response {
-    answer(state.resources.source.liveness())
+    answer(state.resources.process.liveness())
 }
 
 pub(in crate::http) async fn readyz(extract::State(state): extract::State<ApiState>) -> Response {
-    answer(state.resources.source.readiness())
+    answer(state.resources.process.readiness())
 }
 
-/// Failed checks come first; those that passed are shown too when another failed, since they narrow the cause.
+/// Answers 200 where all checks pass. Otherwise failed checks come first and passed ones follow, which narrow the cause.
 fn answer(mut checks: Vec<HealthCheck>) -> Response {
     if checks.iter().all(|check| check.ok) {
-        return Json(Health { status: "ok", checks: Vec::new() }).into_response();
+        return Json(HealthReport { status: "ok", checks: Vec::new() }).into_response();
     }
     checks.sort_by_key(|check| check.ok);
-    (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "unavailable", checks })).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, Json(HealthReport { status: "unavailable", checks })).into_response()
 }

@@ -12,29 +12,30 @@ use crate::http::state::ApiState;
 use crate::pipeline::handle::SavepointRefused;
 use crate::state::savepoint::SavepointInfo;
 
+/// Body of the list.
 #[derive(Serialize)]
-pub(in crate::http) struct Savepoints {
+pub(in crate::http) struct SavepointList {
     savepoints: Vec<SavepointInfo>,
     next_cursor: Option<String>,
 }
 
-/// The savepoints on disk, newest first: a bounded list, so there is no next page.
+/// Lists the savepoints on disk, newest first. The list is bounded, so there is no next page.
 pub(in crate::http) async fn list(
     extract::State(state): extract::State<ApiState>,
     uri: Uri,
-) -> Result<Json<Savepoints>, ApiProblem> {
+) -> Result<Json<SavepointList>, ApiProblem> {
     Parameters::read(&uri, &[])?;
-    Ok(Json(Savepoints { savepoints: state.resources.pipeline.savepoints(), next_cursor: None }))
+    Ok(Json(SavepointList { savepoints: state.resources.pipeline.savepoints(), next_cursor: None }))
 }
 
-/// Takes a savepoint of the state as it is now; the answer comes when it is on disk.
+/// Takes a savepoint of the present state. The answer comes when it is on disk.
 pub(in crate::http) async fn create(
     extract::State(state): extract::State<ApiState>,
     Extension(requester): Extension<Requester>,
     uri: Uri,
 ) -> Result<(StatusCode, Json<SavepointInfo>), ApiProblem> {
     Parameters::read(&uri, &[])?;
-    // A task of its own: whoever asks may leave, the savepoint is taken and recorded all the same.
+    // In a task of its own: the savepoint is taken and recorded even if the requester disconnects.
     let taking = tokio::spawn(async move {
         let taken = state.resources.pipeline.savepoint().await;
         if let Ok(info) = &taken {
@@ -45,8 +46,6 @@ pub(in crate::http) async fn create(
     match taking.await? {
         Ok(info) => Ok((StatusCode::CREATED, Json(info))),
         Err(SavepointRefused::Unavailable(error)) => Err(ApiProblem::unavailable(error.to_string())),
-        Err(SavepointRefused::Failed(error)) => {
-            Err(ApiProblem { status: StatusCode::INSUFFICIENT_STORAGE, detail: error, retry_after_seconds: None })
-        }
+        Err(SavepointRefused::Failed(error)) => Err(ApiProblem::new(StatusCode::INSUFFICIENT_STORAGE, error)),
     }
 }

@@ -15,19 +15,19 @@ use tokio_rustls::server::TlsStream;
 
 use self::stream::WebSocket;
 use crate::http::problem::ApiProblem;
-use crate::http::server::{Timed, Transport};
 use crate::http::state::ApiState;
+use crate::http::transport::{HttpTransport, TimedStream};
 use crate::mqtt::{Admission, Entrance, Peer};
 
-/// Answers the handshake and hands the connection to the MQTT door.
+/// Answers the handshake and hands the connection to the MQTT server.
 pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut request: Request) -> Response {
-    let origins = &state.parts.config.http.websocket_origins;
+    let origins = &state.resources.config.http.websocket_origins;
     let answer = match handshake::answer(request.headers(), origins) {
         Ok(answer) => answer,
         Err(refused) => return *refused,
     };
-    let Some(entrance) = state.parts.entrance.clone() else {
-        return ApiProblem::unavailable("this server has no MQTT door").into_response();
+    let Some(entrance) = state.resources.mqtt_admission.clone() else {
+        return ApiProblem::unavailable("MQTT is not served here").into_response();
     };
     let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
     entrance.opened().await;
@@ -44,10 +44,10 @@ pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut re
 async fn serve(upgrade: OnUpgrade, entrance: &Entrance, peer: Peer, admission: Admission) {
     // The client may be gone before it has the answer.
     let Some(Ok(upgraded)) = entrance.prepare(&admission, upgrade).await else { return };
-    match parts::<TcpStream>(upgraded) {
+    match into_websocket::<TcpStream>(upgraded) {
         Ok(stream) => entrance.serve(stream, peer, admission).await,
         Err(upgraded) => {
-            if let Ok(stream) = parts::<Box<TlsStream<TcpStream>>>(upgraded) {
+            if let Ok(stream) = into_websocket::<Box<TlsStream<TcpStream>>>(upgraded) {
                 entrance.serve(stream, peer, admission).await;
             }
         }
@@ -55,8 +55,8 @@ async fn serve(upgrade: OnUpgrade, entrance: &Entrance, peer: Peer, admission: A
 }
 
 /// The socket itself, without the time limits of HTTP: MQTT has its own.
-fn parts<S: Transport>(upgraded: Upgraded) -> Result<WebSocket<S>, Upgraded> {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Timed<S>>>()?;
+fn into_websocket<S: HttpTransport>(upgraded: Upgraded) -> Result<WebSocket<S>, Upgraded> {
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TimedStream<S>>>()?;
     Ok(WebSocket::new(io.into_inner().into_inner(), read_buf.to_vec()))
 }
 

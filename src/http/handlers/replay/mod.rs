@@ -1,7 +1,7 @@
 //! `POST /api/v1/errors/{seq}/replay` and `POST /api/v1/errors/replay`: stored errors become journal records again.
 //!
-//! An answer that says "replayed" follows the journal's sync, as a PUBACK does. That each error is replayed once is the
-//! operator's to decide, whatever the journal holds; what is asked and claimed here is so that the answer is right.
+//! An answer that says "replayed" follows the journal's sync, as a PUBACK does. The operator makes sure that each error is
+//! replayed once, whatever the journal holds; the questions and claims here make the answer right.
 
 mod request;
 mod work;
@@ -12,132 +12,135 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::http::auth::Requester;
-use crate::http::claims::Claims;
-use crate::http::handlers::results;
+use crate::http::claims::ReplayClaims;
+use crate::http::handlers::results::error_seq;
 use crate::http::problem::ApiProblem;
+use crate::http::scans::run_scan;
 use crate::http::state::ApiState;
 
-use work::Work;
+use work::ReplayWork;
 
 /// Errors in one request.
 pub(super) const MAX_SEQS: usize = 1_000;
 
-/// What became of one error.
+/// The outcome for one error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    /// It is in the journal, at this position.
+enum ReplayOutcome {
+    /// The replay is in the journal, at this position.
     Replayed(u64),
-    /// It is not.
-    Refused(Refusal),
+    /// The error was not replayed.
+    Refused(ReplayRefusal),
 }
 
 /// Why an error was not replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Refusal {
-    /// No such number yet.
+enum ReplayRefusal {
+    /// No error has this number yet.
     Unknown,
-    /// Retention freed it; the oldest one kept.
+    /// Retention freed the error. The value is the oldest number that is kept.
     Freed(u64),
-    /// It cannot be read.
+    /// A repair cut the error out of the log.
     Unreadable,
-    /// A fault that a device reported.
+    /// The error is a fault that a device reported.
     DeviceError,
-    /// A duplicate.
+    /// The error is a duplicate.
     Duplicate,
-    /// It was replayed.
+    /// The error was replayed before.
     AlreadyReplayed,
-    /// Another request replays it just now.
+    /// Another request is replaying the error.
     InProgress,
-    /// Only its beginning is stored, and the journal no longer has the rest.
+    /// Only the beginning of the payload is stored, and the journal no longer has the rest.
     PayloadCut { stored: usize, whole: u64 },
-    /// The journal takes nothing: the disk is nearly full.
+    /// The journal takes nothing because the disk is nearly full.
     DiskFull,
-    /// The journal has no room just now.
+    /// The journal has no room at the moment.
     Busy,
 }
 
-impl Refusal {
+impl ReplayRefusal {
     fn status(&self) -> StatusCode {
         match self {
-            Refusal::Unknown => StatusCode::NOT_FOUND,
-            Refusal::Freed(_) | Refusal::Unreadable => StatusCode::GONE,
-            Refusal::DiskFull | Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ReplayRefusal::Unknown => StatusCode::NOT_FOUND,
+            ReplayRefusal::Freed(_) | ReplayRefusal::Unreadable => StatusCode::GONE,
+            ReplayRefusal::DiskFull | ReplayRefusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::CONFLICT,
         }
     }
 
     fn name(&self) -> &'static str {
         match self {
-            Refusal::Unknown => "unknown",
-            Refusal::Freed(_) => "freed",
-            Refusal::Unreadable => "unreadable",
-            Refusal::DeviceError => "device_error",
-            Refusal::Duplicate => "duplicate",
-            Refusal::AlreadyReplayed => "already_replayed",
-            Refusal::InProgress => "in_progress",
-            Refusal::PayloadCut { .. } => "payload_cut",
-            Refusal::DiskFull => "disk_full",
-            Refusal::Busy => "busy",
+            ReplayRefusal::Unknown => "unknown",
+            ReplayRefusal::Freed(_) => "freed",
+            ReplayRefusal::Unreadable => "unreadable",
+            ReplayRefusal::DeviceError => "device_error",
+            ReplayRefusal::Duplicate => "duplicate",
+            ReplayRefusal::AlreadyReplayed => "already_replayed",
+            ReplayRefusal::InProgress => "in_progress",
+            ReplayRefusal::PayloadCut { .. } => "payload_cut",
+            ReplayRefusal::DiskFull => "disk_full",
+            ReplayRefusal::Busy => "busy",
         }
     }
 
     fn detail(&self, seq: u64) -> String {
         match self {
-            Refusal::Unknown => format!("there is no error {seq}; /api/v1/errors lists those that there are"),
-            Refusal::Freed(first) => {
+            ReplayRefusal::Unknown => format!("there is no error {seq}; /api/v1/errors lists those that there are"),
+            ReplayRefusal::Freed(first) => {
                 format!(
                     "error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them for longer"
                 )
             }
-            Refusal::Unreadable => {
+            ReplayRefusal::Unreadable => {
                 format!(
                     "error {seq} was cut out of the errors log when it was repaired; /api/v1/errors lists those left"
                 )
             }
-            Refusal::DeviceError => {
+            ReplayRefusal::DeviceError => {
                 format!(
                     "error {seq} is a fault that the device reported, not a reading that was rejected; look at the device"
                 )
             }
-            Refusal::Duplicate => {
+            ReplayRefusal::Duplicate => {
                 format!("error {seq} is a duplicate: its reading is counted already, there is nothing to do")
             }
-            Refusal::AlreadyReplayed => format!(
+            ReplayRefusal::AlreadyReplayed => format!(
                 "error {seq} was replayed before, which happens once; where that was rejected again there is a newer \
                  error with replay_of {seq}, which can be replayed"
             ),
-            Refusal::InProgress => {
+            ReplayRefusal::InProgress => {
                 format!("error {seq} is being replayed by another request; look for it in the windows, or ask again")
             }
-            Refusal::PayloadCut { stored, whole } => format!(
+            ReplayRefusal::PayloadCut { stored, whole } => format!(
                 "of error {seq} only the first {stored} of {whole} bytes are stored, and the journal no longer has the \
                  rest; journal.retention would have kept it. Let the device send it again"
             ),
-            Refusal::DiskFull => {
+            ReplayRefusal::DiskFull => {
                 "the disk is nearly full, the journal takes nothing (journal.min_free_disk); free space and try again"
                     .to_owned()
             }
-            Refusal::Busy => "the journal has no room just now; try again in a second".to_owned(),
+            ReplayRefusal::Busy => "the journal has no room just now; try again in a second".to_owned(),
         }
     }
 
     fn problem(&self, seq: u64) -> ApiProblem {
         let retry_after_seconds = (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(match self {
-            Refusal::DiskFull => 10,
+            ReplayRefusal::DiskFull => 10,
             _ => 1,
         });
         ApiProblem { status: self.status(), detail: self.detail(seq), retry_after_seconds }
     }
 }
 
+/// Body of the answer to one replay.
 #[derive(Serialize)]
-struct One {
+struct ReplayedError {
     seq: u64,
     journal_position: u64,
 }
 
+/// The outcome for one error of a list.
 #[derive(Serialize)]
-struct Item {
+struct ReplayResult {
     seq: u64,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,11 +149,12 @@ struct Item {
     detail: Option<String>,
 }
 
+/// Body of the answer to a list of replays.
 #[derive(Serialize)]
-struct Bulk {
+struct ReplayReport {
     replayed: usize,
     refused: usize,
-    results: Vec<Item>,
+    results: Vec<ReplayResult>,
 }
 
 pub(in crate::http) async fn one(
@@ -159,14 +163,14 @@ pub(in crate::http) async fn one(
     Path(seq): Path<String>,
     request: Request,
 ) -> Result<Response, ApiProblem> {
-    let seq = results::error_seq(&seq)?;
+    let seq = error_seq(&seq)?;
     request::empty(request).await?;
     let outcome = replay_recorded(state, requester, vec![seq]).await?.pop();
     match outcome {
-        Some((seq, Outcome::Replayed(journal_position))) => {
-            Ok(axum::Json(One { seq, journal_position }).into_response())
+        Some((seq, ReplayOutcome::Replayed(journal_position))) => {
+            Ok(axum::Json(ReplayedError { seq, journal_position }).into_response())
         }
-        Some((seq, Outcome::Refused(refusal))) => Err(refusal.problem(seq)),
+        Some((seq, ReplayOutcome::Refused(refusal))) => Err(refusal.problem(seq)),
         None => Err(ApiProblem::internal()),
     }
 }
@@ -178,39 +182,43 @@ pub(in crate::http) async fn bulk(
 ) -> Result<Response, ApiProblem> {
     let seqs = request::seqs(request).await?;
     let outcomes = replay_recorded(state, requester, seqs).await?;
-    let refused_for_now = |outcome: &Outcome| match outcome {
-        Outcome::Refused(refusal) => refusal.status() == StatusCode::SERVICE_UNAVAILABLE,
-        Outcome::Replayed(_) => false,
+    let refused_for_now = |outcome: &ReplayOutcome| match outcome {
+        ReplayOutcome::Refused(refusal) => refusal.status() == StatusCode::SERVICE_UNAVAILABLE,
+        ReplayOutcome::Replayed(_) => false,
     };
-    // Where nothing came of it for now, the whole request can be sent again.
-    if let Some((seq, Outcome::Refused(refusal))) = outcomes.first()
+    // Where every error was refused for the moment only, the whole request can be sent again.
+    if let Some((seq, ReplayOutcome::Refused(refusal))) = outcomes.first()
         && outcomes.iter().all(|(_, outcome)| refused_for_now(outcome))
     {
         return Err(refusal.problem(*seq));
     }
-    let results: Vec<Item> = outcomes.into_iter().map(|(seq, outcome)| item(seq, &outcome)).collect();
+    let results: Vec<ReplayResult> = outcomes.into_iter().map(|(seq, outcome)| item(seq, &outcome)).collect();
     let replayed = results.iter().filter(|item| item.journal_position.is_some()).count();
-    Ok(axum::Json(Bulk { replayed, refused: results.len() - replayed, results }).into_response())
+    Ok(axum::Json(ReplayReport { replayed, refused: results.len() - replayed, results }).into_response())
 }
 
-fn item(seq: u64, outcome: &Outcome) -> Item {
+fn item(seq: u64, outcome: &ReplayOutcome) -> ReplayResult {
     match outcome {
-        Outcome::Replayed(position) => {
-            Item { seq, outcome: "replayed", journal_position: Some(*position), detail: None }
+        ReplayOutcome::Replayed(position) => {
+            ReplayResult { seq, outcome: "replayed", journal_position: Some(*position), detail: None }
         }
-        Outcome::Refused(refusal) => {
-            Item { seq, outcome: refusal.name(), journal_position: None, detail: Some(refusal.detail(seq)) }
+        ReplayOutcome::Refused(refusal) => {
+            ReplayResult { seq, outcome: refusal.name(), journal_position: None, detail: Some(refusal.detail(seq)) }
         }
     }
 }
 
-/// Replays in a task of its own: whoever asks may leave, what was replayed is recorded all the same.
-async fn replay_recorded(state: ApiState, requester: Requester, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, ApiProblem> {
+/// Replays in a task of its own: the replays are recorded in the audit log even if the requester disconnects.
+async fn replay_recorded(
+    state: ApiState,
+    requester: Requester,
+    seqs: Vec<u64>,
+) -> Result<Vec<(u64, ReplayOutcome)>, ApiProblem> {
     let replaying = tokio::spawn(async move {
         let outcomes = replay(&state, seqs).await?;
         let replayed: Vec<u64> = outcomes
             .iter()
-            .filter_map(|(seq, outcome)| matches!(outcome, Outcome::Replayed(_)).then_some(*seq))
+            .filter_map(|(seq, outcome)| matches!(outcome, ReplayOutcome::Replayed(_)).then_some(*seq))
             .collect();
         match replayed[..] {
             [] => {}
@@ -224,35 +232,37 @@ async fn replay_recorded(state: ApiState, requester: Requester, seqs: Vec<u64>) 
     replaying.await?
 }
 
-/// Replays these errors, which are in ascending order and different, and waits until they are in the journal for good.
-async fn replay(state: &ApiState, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, ApiProblem> {
+/// Replays these errors, which are in ascending order and different, and waits until the journal has synced them.
+async fn replay(state: &ApiState, seqs: Vec<u64>) -> Result<Vec<(u64, ReplayOutcome)>, ApiProblem> {
     let status = state.resources.pipeline.status();
     if !status.caught_up {
-        // What the journal holds of earlier replays is not known to the operator yet.
-        return Err(ApiProblem::unavailable("the journal found at start is still being processed; try again in a second"));
+        // The operator does not know of earlier replays in the journal yet.
+        return Err(ApiProblem::unavailable(
+            "the journal found at start is still being processed; try again in a second",
+        ));
     }
     if state.resources.journal.stats().appended == state.journal_start {
-        // The settings of now and the end of all silence come first.
+        // The records of this start, with the settings in force, come first.
         return Err(ApiProblem::unavailable("weir is just starting; try again in a second"));
     }
-    let (claim, taken) = Claims::claim(&state.replays, &seqs, status.position)
+    let (claim, taken) = ReplayClaims::claim(&state.replays, &seqs, status.position)
         .ok_or_else(|| ApiProblem::unavailable("too many replays wait for the pipeline; try again in a second"))?;
     let replayed = state.resources.pipeline.are_replayed(seqs.clone()).await?;
-    let mut outcomes: Vec<(u64, Option<Outcome>)> = Vec::with_capacity(seqs.len());
+    let mut outcomes: Vec<(u64, Option<ReplayOutcome>)> = Vec::with_capacity(seqs.len());
     for (seq, replayed) in seqs.into_iter().zip(replayed) {
         let refusal = match (replayed, taken.contains(&seq)) {
-            (true, _) => Some(Refusal::AlreadyReplayed),
-            (false, true) => Some(Refusal::InProgress),
+            (true, _) => Some(ReplayRefusal::AlreadyReplayed),
+            (false, true) => Some(ReplayRefusal::InProgress),
             (false, false) => None,
         };
-        outcomes.push((seq, refusal.map(Outcome::Refused)));
+        outcomes.push((seq, refusal.map(ReplayOutcome::Refused)));
     }
-    let work = Work::new(state.resources.journal.clone(), state.resources.results.clone(), claim);
-    let synced = work.synced();
-    let outcomes = results::blocking(state, move || work.run(outcomes)).await?;
+    let work = ReplayWork::new(state.resources.journal.clone(), state.resources.results.clone(), claim);
+    let synced = work.sync_wait();
+    let outcomes = run_scan(state, move || work.run(outcomes)).await?;
     let last = outcomes.iter().filter_map(|(_, outcome)| match outcome {
-        Outcome::Replayed(position) => Some(*position),
-        Outcome::Refused(_) => None,
+        ReplayOutcome::Replayed(position) => Some(*position),
+        ReplayOutcome::Refused(_) => None,
     });
     if let Some(last) = last.max() {
         synced.wait_for(last).await?;

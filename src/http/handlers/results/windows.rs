@@ -4,17 +4,20 @@ use axum::extract;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::http::handlers::results::csv;
+use super::csv::{self, CsvRows};
+use super::list::{self, JsonItems};
 use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
-use crate::http::state::{ApiShared, ApiState};
-use crate::results::scan::{ResultQuery, ResultWriter};
+use crate::http::state::ApiState;
+use crate::results::log::{ResultLog, ResultLogs};
+use crate::results::scan::ResultQuery;
 
 const PARAMETERS: &[&str] = &["device", "metric", "from", "to", "limit", "cursor", "revisions", "order"];
 
-/// Where a CSV answer says how to go on.
+/// Header of a CSV answer that holds the cursor of the next page.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
+/// Lists windows, as CSV where the request prefers it.
 pub(in crate::http) async fn list(
     extract::State(state): extract::State<ApiState>,
     uri: Uri,
@@ -25,26 +28,23 @@ pub(in crate::http) async fn list(
         newest_only: newest_only(&parameters)?,
         device: parameters.get("device").map(str::to_owned),
         metric: parameters.get("metric").map(str::to_owned),
-        ..super::query(&parameters)?
+        ..list::query(&parameters)?
     };
-    let order = query.order;
-    let csv = csv::is_wanted(&headers);
-    let (items, next) = if csv {
-        scan(&state, query, csv::CsvRows::new()).await.map(|(rows, next)| (rows.into_bytes(), next))?
+    let windows: fn(&ResultLogs) -> &ResultLog = |logs| &logs.windows;
+    let mut response = if csv::is_wanted(&headers) {
+        let (rows, cursor) = list::run(&state, windows, query, CsvRows::new()).await?;
+        let content_type = "text/csv; charset=utf-8; header=present";
+        let mut response = ([(header::CONTENT_TYPE, content_type)], rows.into_body()).into_response();
+        if let Some(value) = cursor.and_then(|cursor| cursor.parse().ok()) {
+            response.headers_mut().insert(NEXT_CURSOR, value);
+        }
+        response
     } else {
-        scan(&state, query, super::JsonItems::default()).await.map(|(items, next)| (items.into_bytes(), next))?
-    };
-    let cursor = next.map(|position| super::write_cursor(order, position));
-    let mut response = if csv {
-        ([(header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], items).into_response()
-    } else {
-        let body = super::list_json("windows", &items, cursor.as_deref());
+        let (items, cursor) = list::run(&state, windows, query, JsonItems::default()).await?;
+        let body = items.into_body("windows", cursor.as_deref());
         ([(header::CONTENT_TYPE, "application/json")], body).into_response()
     };
     response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("accept"));
-    if let Some(value) = cursor.filter(|_| csv).and_then(|cursor| cursor.parse().ok()) {
-        response.headers_mut().insert(NEXT_CURSOR, value);
-    }
     Ok(response)
 }
 
@@ -56,17 +56,4 @@ fn newest_only(parameters: &Parameters) -> Result<bool, ApiProblem> {
             "revisions={text} is unknown; give all, or leave it out for the newest revision of each window"
         ))),
     }
-}
-
-async fn scan<W: ResultWriter + Send + 'static>(
-    state: &ApiShared,
-    query: ResultQuery,
-    mut writer: W,
-) -> Result<(W, Option<u64>), ApiProblem> {
-    let results = state.resources.results.clone();
-    super::blocking(state, move || {
-        let next = results.windows.scan(&query, &mut writer)?;
-        Ok((writer, next))
-    })
-    .await
 }
