@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::core::operator::Totals;
+use crate::core::totals::Totals;
 
 /// Samples, one per second, that rates are computed over.
 const SAMPLES: usize = 11;

@@ -17,7 +17,7 @@ use crate::http::process_status::ProcessStatus;
 use crate::http::rates::{IngestRates, RateSamples};
 use crate::log::{Log, Lsn};
 use crate::mqtt::Entrance;
-use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, PipelineStatus};
 use crate::results::feed::EventFeed;
 use crate::results::log::ResultLogs;
 use crate::sync::lock;
