@@ -245,14 +245,14 @@ async fn pages_of_other_sites_change_nothing() {
         request.body(Body::empty()).expect("a request")
     };
     for (name, value) in [
-        ("sec-fetch-api", "cross-api"),
-        ("sec-fetch-api", "same-api"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
         ("origin", "http://evil.example"),
         ("origin", "null"),
     ] {
-        api.ask(post(name, value)).await.is_problem(403, "another api");
+        api.ask(post(name, value)).await.is_problem(403, "another site");
     }
-    for (name, value) in [("sec-fetch-api", "same-origin"), ("origin", "http://box:8080")] {
+    for (name, value) in [("sec-fetch-site", "same-origin"), ("origin", "http://box:8080")] {
         api.ask(post(name, value)).await.is_problem(507, "");
     }
 }

@@ -201,7 +201,7 @@ async fn bodies_and_pages_of_other_sites() {
         api.ask(form("content-type", kind, "")).await.is_problem(415, "application/json");
     }
     api.ask(form("origin", "https://example.org", "")).await.is_problem(403, "another site");
-    api.ask(form("sec-fetch-api", "cross-api", "")).await.is_problem(403, "another site");
+    api.ask(form("sec-fetch-site", "cross-site", "")).await.is_problem(403, "another site");
     let long = Request::post("/api/v1/errors/replay").header("content-type", "application/json");
     let long = long.body(Body::from(" ".repeat(70 << 10))).expect("a request");
     api.ask(long).await.is_problem(413, "65536 bytes");
