@@ -16,7 +16,7 @@ use crate::http::limits::{MAX_SCANS, MAX_STREAMS};
 use crate::http::process_status::ProcessStatus;
 use crate::http::rates::{IngestRates, RateSamples};
 use crate::log::{Log, Lsn};
-use crate::mqtt::Entrance;
+use crate::mqtt::AdmissionControl;
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, PipelineStatus};
 use crate::results::feed::EventFeed;
 use crate::results::log::ResultLogs;
@@ -40,7 +40,7 @@ pub struct HttpResources {
     /// The metrics recorder.
     pub metrics: PrometheusHandle,
     /// Serves MQTT over WebSocket; `None` refuses it.
-    pub mqtt_admission: Option<Entrance>,
+    pub mqtt_admission: Option<AdmissionControl>,
     /// Decides who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.

@@ -12,13 +12,12 @@ use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
 use crate::pipeline::handle::PipelineStatus;
 use crate::telemetry::names;
-use crate::telemetry::process::Process;
+use crate::telemetry::process;
 
 pub(in crate::http) async fn page(extract::State(state): extract::State<ApiState>) -> Response {
     refresh(&state);
-    let process = Process::read();
-    process.record();
-    let page = state.resources.metrics.render() + &process.cpu_lines();
+    let cpu_time = process::record();
+    let page = state.resources.metrics.render() + &cpu_time;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 

@@ -16,7 +16,7 @@ use crate::results::log::ResultLogs;
 use crate::results::lookup::FoundError;
 use crate::results::scan::ScanError;
 
-/// ReplayedError append to the journal is closed at this size; with the largest record added it fits a batch, whatever
+/// One append to the journal is closed at this size; with the largest record added it fits a batch, whatever
 /// `journal.commit_max_bytes`.
 const APPEND_BYTES: usize = 128 << 10;
 
