@@ -15,7 +15,7 @@ use super::WARN_BEFORE_DAYS;
 use super::certificate::CertificateFacts;
 use super::error::TlsError;
 use super::load::{FileStamps, LoadedTls, load, open_key, overdue, stamp};
-use super::refused::telling;
+use super::recording_verifier::telling;
 use super::revocation::{CrlFacts, RevokedCertificates};
 use crate::admission::PendingConnections;
 use crate::clock::Clock;

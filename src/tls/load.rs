@@ -16,7 +16,7 @@ use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use super::WARN_BEFORE_DAYS;
 use super::certificate::{CertificateFacts, ChainError, read_chain};
 use super::error::TlsError;
-use super::refused::RecordingVerifier;
+use super::recording_verifier::RecordingVerifier;
 use super::revocation::{CrlFacts, read_lists};
 use crate::config::{ClientCertificates, TlsFiles};
 

@@ -5,7 +5,7 @@ mod client;
 mod endpoint;
 mod error;
 mod load;
-mod refused;
+mod recording_verifier;
 mod revocation;
 
 pub use certificate::client_user;
