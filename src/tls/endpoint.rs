@@ -13,10 +13,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::WARN_BEFORE_DAYS;
 use super::certificate::CertificateFacts;
+use super::crl::{CrlFacts, RevokedCertificates};
 use super::error::TlsError;
 use super::load::{FileStamps, LoadedTls, load, open_key, overdue, stamp};
 use super::recording_verifier::telling;
-use super::revocation::{CrlFacts, RevokedCertificates};
 use crate::admission::PendingConnections;
 use crate::clock::Clock;
 use crate::config::TlsFiles;

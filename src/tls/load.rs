@@ -15,9 +15,9 @@ use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::WARN_BEFORE_DAYS;
 use super::certificate::{CertificateFacts, ChainError, read_chain};
+use super::crl::{CrlFacts, read_lists};
 use super::error::TlsError;
 use super::recording_verifier::RecordingVerifier;
-use super::revocation::{CrlFacts, read_lists};
 use crate::config::{ClientCertificates, TlsFiles};
 
 /// Larger files are refused: the root lists of whole operating systems have a quarter of that.

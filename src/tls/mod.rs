@@ -2,18 +2,18 @@
 
 mod certificate;
 mod client;
+mod crl;
 mod endpoint;
 mod error;
 mod load;
 mod recording_verifier;
-mod revocation;
 
 pub use certificate::client_user;
 pub use client::trusting;
+pub use crl::{CertificateId, RevokedCertificates};
 pub use endpoint::{CertificateStatus, CrlStatus, HandshakeError, TlsEndpoint};
 pub use error::TlsError;
 pub use load::{CheckReport, check};
-pub use revocation::{CertificateId, RevokedCertificates};
 
 /// A certificate that ends sooner than this is warned about: most are replaced a month before.
 pub const WARN_BEFORE_DAYS: i64 = 30;
