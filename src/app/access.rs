@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use weir::access::{Access, Policy};
-use weir::config::{Config, ConfigErrors};
+use weir::config::{CheckReport, Config, ConfigErrors};
 use weir::mqtt::Entrance;
-use weir::tls::CheckReport;
 
 use super::reload::{Apply, Part};
 

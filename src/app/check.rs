@@ -1,7 +1,7 @@
 //! `weir check` beyond the configuration itself: the files that it names.
 
+use weir::config::CheckReport;
 use weir::config::Config;
-use weir::tls::CheckReport;
 
 use super::{access, http_access, tls};
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
-use weir::config::{Config, HttpConfig};
-use weir::tls::CheckReport;
+use weir::config::{CheckReport, Config, HttpConfig};
 
 use super::reload::{Apply, Part};
 

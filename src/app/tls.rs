@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, TlsFiles};
+use weir::config::{CheckReport, Config, TlsFiles};
 use weir::mqtt::Entrance;
-use weir::tls::{CheckReport, TlsEndpoint, TlsError};
+use weir::tls::{TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Part};
 
@@ -106,7 +106,7 @@ impl Part for Renewal {
         }
         let renewal = self.clone();
         Ok(Box::new(move || {
-            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.take(prepared));
+            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.replace(prepared));
             renewal.end_revoked();
         }))
     }

@@ -1,4 +1,5 @@
-//! Whose certificate a handshake was refused for: rustls tells why, and not whose it was.
+//! Finds out whose client certificate a failed handshake refused. rustls reports why it refused a certificate, but not the
+//! certificate.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,17 +11,23 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 tokio::task_local! {
-    /// The subject of the certificate that the handshake within was refused for.
+    /// Subject of the client certificate that the current handshake refused.
+    ///
+    /// It is local to the task because one verifier serves all handshakes of a listener, and rustls gives it nothing that
+    /// tells them apart.
     static REFUSED: RefCell<Option<String>>;
 }
 
-/// Shakes hands; a failure comes with the subject of the client certificate that was refused, if that is why.
-pub(super) async fn telling<T, E>(shake: impl Future<Output = Result<T, E>>) -> Result<T, (E, Option<String>)> {
-    let told = async { shake.await.map_err(|error| (error, REFUSED.with(|refused| refused.take()))) };
-    REFUSED.scope(RefCell::default(), told).await
+/// Runs a handshake. If it fails, the error comes with the subject of the client certificate that was refused, if a
+/// certificate is the reason.
+pub(super) async fn with_refused_subject<T, E>(
+    handshake: impl Future<Output = Result<T, E>>,
+) -> Result<T, (E, Option<String>)> {
+    let recorded = async { handshake.await.map_err(|error| (error, REFUSED.with(|refused| refused.take()))) };
+    REFUSED.scope(RefCell::default(), recorded).await
 }
 
-/// Verifies as the verifier within does, and notes whose certificate that refuses.
+/// Verifies like the verifier inside, and records the subject of each certificate that it refuses.
 #[derive(Debug)]
 pub(super) struct RecordingVerifier(pub Arc<dyn ClientCertVerifier>);
 
@@ -47,7 +54,7 @@ impl ClientCertVerifier for RecordingVerifier {
         if verified.is_err()
             && let Ok((_, certificate)) = X509Certificate::from_der(end_entity)
         {
-            // Nobody asks outside of `telling`.
+            // Fails outside of `with_refused_subject`, where nobody asks for the subject.
             let _ = REFUSED.try_with(|refused| refused.replace(Some(certificate.subject().to_string())));
         }
         verified
