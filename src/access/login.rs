@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use metrics::counter;
 
-use super::hashing::Busy;
+use super::early_refusals::ReportDecision;
+use super::hash_pool::Busy;
 use super::password::{Password, StoredPassword};
 use super::policy::{Policy, Proof};
-use super::refusals::ReportDecision;
 use super::users::User;
 use super::{Access, Identity, Login};
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};

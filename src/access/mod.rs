@@ -1,15 +1,15 @@
 //! Who may enter, and what they may do there.
 
 mod acl;
-mod failures;
-mod hashing;
+mod early_refusals;
+mod hash_pool;
 pub mod http_access;
 mod identity;
 mod login;
+mod login_failures;
 mod password;
+mod password_cache;
 mod policy;
-mod refusals;
-mod remembered;
 pub mod secret_file;
 pub mod tokens;
 mod users;
@@ -18,10 +18,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use failures::LoginFailures;
-use hashing::HashPool;
-use refusals::EarlyRefusals;
-use remembered::PasswordCache;
+use early_refusals::EarlyRefusals;
+use hash_pool::HashPool;
+use login_failures::LoginFailures;
+use password_cache::PasswordCache;
 
 use crate::sync;
 use crate::tls::RevokedCertificates;
