@@ -1,4 +1,8 @@
-//! The threads that compute Argon2: beside the event loop, bounded in number and in how many wait for them.
+//! The threads that check Argon2 hashes.
+//!
+//! A check takes tens of milliseconds of CPU time and 19 MiB by default, so it must not run on the event loop. The number
+//! of threads and of waiting passwords is bounded. Threads are started when passwords wait and end after a while without
+//! work; thus a broker that nobody connects to keeps no memory for hashes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -9,62 +13,68 @@ use metrics::{counter, gauge};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::password::{Argon2Hash, HashError, HashMemory, Password};
+use super::password::Password;
+use super::stored_password::{Argon2Hash, HashError, HashMemory};
 use crate::sync::{lock, wait_timeout};
 use crate::telemetry::names;
 
-/// Threads at most, however many cores there are: each holds the memory of one hash, 19 MiB by default.
+/// Largest number of threads, however many cores there are: each holds the memory of one hash, 19 MiB by default.
 const MAX_THREADS: usize = 8;
-/// Passwords that wait in each of the two queues at most. Beyond it a client is told to come again.
+/// Largest number of passwords that wait in each of the two queues. Clients beyond it are refused as "server busy".
 const MAX_WAITING: usize = 4_096;
-/// How long a client waits for its turn: few clients wait longer for their CONNACK.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A thread without work ends after this time, and gives its memory back.
+/// Longest time that a client waits for its check. Few clients wait longer for their CONNACK.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// A thread without work ends after this time, and frees its memory.
 const IDLE: Duration = Duration::from_secs(10);
-/// How much the threads stand back behind those that journal and answer: they get a tenth of a core that both want.
+/// Nice value of the threads. Journaling and answering come first: a thread of this pool gets about a tenth of a core that
+/// both kinds of threads want.
 const NICE: i32 = 10;
-/// Of so many checks one is of an address with failures, where there are others.
+/// Every fourth check is taken from the queue of suspect addresses, so that these wait longer and not for ever.
 const FAIR_SHARE: u32 = 4;
 
-/// Why a password was not checked.
+/// The password was not checked: too many wait, or memory is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Busy;
 
-/// Hands passwords to threads that come with the work and go without it.
+/// Checks passwords on threads of its own.
 #[derive(Debug)]
 pub(super) struct HashPool {
-    shared: Arc<HashPoolState>,
+    state: Arc<HashPoolState>,
 }
 
 #[derive(Debug)]
 struct HashPoolState {
     max_threads: usize,
     queue: Mutex<HashQueue>,
+    /// Wakes a thread that waits for work.
     work: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct HashQueue {
-    /// Of addresses without failures.
-    first: VecDeque<HashJob>,
-    /// Of addresses with failures.
-    second: VecDeque<HashJob>,
+    /// Passwords from addresses that are not suspect.
+    normal: VecDeque<HashJob>,
+    /// Passwords from suspect addresses.
+    suspect: VecDeque<HashJob>,
+    /// Number of jobs taken so far, wrapping.
     taken: u32,
+    /// Threads that run, those in `idle` included.
     threads: usize,
+    /// Threads that wait for work.
     idle: usize,
 }
 
 #[derive(Debug)]
 struct HashJob {
-    hash: Secret,
+    hash: HiddenHash,
     password: Password,
     answer: oneshot::Sender<Result<bool, HashError>>,
 }
 
-/// A hash that is not shown.
-struct Secret(Argon2Hash);
+/// A hash that `Debug` does not print.
+struct HiddenHash(Argon2Hash);
 
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for HiddenHash {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Argon2(…)")
     }
@@ -74,45 +84,45 @@ impl HashQueue {
     fn next(&mut self) -> Option<HashJob> {
         self.taken = self.taken.wrapping_add(1);
         if self.taken.is_multiple_of(FAIR_SHARE) {
-            self.second.pop_front().or_else(|| self.first.pop_front())
+            self.suspect.pop_front().or_else(|| self.normal.pop_front())
         } else {
-            self.first.pop_front().or_else(|| self.second.pop_front())
+            self.normal.pop_front().or_else(|| self.suspect.pop_front())
         }
     }
 
     fn waiting(&self) -> usize {
-        self.first.len() + self.second.len()
+        self.normal.len() + self.suspect.len()
     }
 }
 
 impl HashPool {
-    /// As many threads at most as there are cores, and [`MAX_THREADS`].
+    /// A pool of at most one thread per core, and at most [`MAX_THREADS`].
     pub fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self::with_threads(cores.min(MAX_THREADS))
     }
 
     fn with_threads(max_threads: usize) -> Self {
-        Self { shared: Arc::new(HashPoolState { max_threads, queue: Mutex::default(), work: Condvar::new() }) }
+        Self { state: Arc::new(HashPoolState { max_threads, queue: Mutex::default(), work: Condvar::new() }) }
     }
 
-    /// Whether this is the password. `suspect`: others go first.
+    /// Whether `password` has this hash. With `suspect`, the checks of other addresses go first.
     ///
     /// # Errors
-    /// Too many wait, or there is no memory: the client may come again.
+    /// Too many passwords wait, the check does not begin in time, or memory is short. The client may try again.
     pub async fn verify(&self, hash: Argon2Hash, password: Password, suspect: bool) -> Result<bool, Busy> {
         let (answer, answered) = oneshot::channel();
-        self.shared.submit(HashJob { hash: Secret(hash), password, answer }, suspect)?;
-        match timeout(PATIENCE, answered).await {
+        self.state.submit(HashJob { hash: HiddenHash(hash), password, answer }, suspect)?;
+        match timeout(MAX_WAIT, answered).await {
             Ok(Ok(Ok(right))) => Ok(right),
             Ok(Ok(Err(HashError::Input))) => Ok(false),
-            Ok(Ok(Err(HashError::Memory | HashError::Random)) | Err(_)) | Err(_) => Err(Busy),
+            Ok(Ok(Err(HashError::Memory | HashError::Random(_))) | Err(_)) | Err(_) => Err(Busy),
         }
     }
 
-    /// Sets the gauge; called once per second.
+    /// Sets the gauge of waiting passwords. Called once per second.
     pub fn measure(&self) {
-        gauge!(names::MQTT_PASSWORDS_WAITING).set(self.shared.lock().waiting() as f64);
+        gauge!(names::MQTT_PASSWORDS_WAITING).set(self.state.lock().waiting() as f64);
     }
 }
 
@@ -123,7 +133,7 @@ impl HashPoolState {
 
     fn submit(self: &Arc<Self>, job: HashJob, suspect: bool) -> Result<(), Busy> {
         let mut queue = self.lock();
-        let line = if suspect { &mut queue.second } else { &mut queue.first };
+        let line = if suspect { &mut queue.suspect } else { &mut queue.normal };
         if line.len() >= MAX_WAITING {
             counter!(names::LIMITS_HIT, "limit" => "mqtt_passwords_waiting").increment(1);
             return Err(Busy);
@@ -139,12 +149,12 @@ impl HashPoolState {
     }
 
     fn spawn(self: &Arc<Self>) -> Result<(), Busy> {
-        let shared = Arc::clone(self);
+        let state = Arc::clone(self);
         let spawned = thread::Builder::new().name("argon2".into()).spawn(move || {
-            let counted = ThreadCount(&shared);
-            shared.work();
-            // Without work it was taken out of the count before the lock was given back.
-            std::mem::forget(counted);
+            let count = ThreadCount(&state);
+            state.work();
+            // A thread that ends for lack of work has left the count under the lock already, see `next`.
+            std::mem::forget(count);
         });
         match spawned {
             Ok(_) => Ok(()),
@@ -152,9 +162,9 @@ impl HashPoolState {
                 tracing::error!("cannot start a thread to check passwords: {error}");
                 let mut queue = self.lock();
                 queue.threads -= 1;
-                // Nobody would answer those that wait.
+                // Without any thread nobody would check the passwords that wait: dropping them answers their clients with Busy.
                 if queue.threads == 0 {
-                    (queue.first, queue.second) = Default::default();
+                    (queue.normal, queue.suspect) = Default::default();
                 }
                 Err(Busy)
             }
@@ -162,11 +172,11 @@ impl HashPoolState {
     }
 
     fn work(&self) {
-        // Where it is not allowed the threads are as important as others.
+        // Where the system does not allow it, the threads run at normal priority.
         let _ = rustix::process::setpriority_process(None, NICE);
         let mut memory = HashMemory::default();
         while let Some(job) = self.next() {
-            // Its client may have waited too long.
+            // The client may have given up or waited too long.
             if !job.answer.is_closed() {
                 let right = job.hash.0.verify(&job.password, &mut memory);
                 counter!(names::MQTT_PASSWORDS_CHECKED, "how" => "argon2").increment(1);
@@ -175,7 +185,7 @@ impl HashPoolState {
         }
     }
 
-    /// Waits for work; `None` where there was none for a while.
+    /// Waits for work. `None`: there was none for a while, and the thread ends.
     fn next(&self) -> Option<HashJob> {
         let mut queue = self.lock();
         loop {
@@ -187,7 +197,7 @@ impl HashPoolState {
             queue = woken;
             queue.idle -= 1;
             if waited.timed_out() && queue.waiting() == 0 {
-                // Here, or work that comes right after would be left to a thread that is gone.
+                // Counted under the lock: a job submitted right after must find that this thread is gone.
                 queue.threads -= 1;
                 return None;
             }
@@ -195,7 +205,7 @@ impl HashPoolState {
     }
 }
 
-/// Takes a thread out of the count that ends by a panic.
+/// Takes a thread out of the count if it ends by a panic.
 struct ThreadCount<'a>(&'a HashPoolState);
 
 impl Drop for ThreadCount<'_> {

@@ -1,6 +1,8 @@
-//! Addresses from which clients failed to show who they are: their next failures are answered later.
+//! Failed logins by address: the answer to each further failure of an address is delayed longer.
 //!
-//! Only failures wait. Whoever has the right password is let in at once, from the same address too: a gateway has one.
+//! Only refusals are delayed. A client with the right password is accepted at once, even from an address with failures,
+//! because a gateway connects many devices from one address. Nothing is locked out: an attacker could use a lockout to keep
+//! honest clients away.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,23 +15,23 @@ use crate::admission::{PendingConnections, PendingPermit, network};
 use crate::sync::lock;
 use crate::telemetry::names;
 
-/// Addresses remembered at most; the one whose last failure is longest ago goes first.
+/// Largest number of remembered addresses. Beyond it, the address whose last failure is longest ago is forgotten.
 const MAX_ADDRESSES: usize = 10_000;
-/// An address without failures for this long has none.
+/// The failures of an address are forgotten after this time without another one.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
-/// Delay after the first failure; it doubles with each.
+/// Delay after the first failure. It doubles with each further failure.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// Doublings: no delay is longer than 4 s, which is less than what clients wait for a CONNACK.
+/// Number of doublings. The longest delay is 4 s, which is less than clients wait for a CONNACK.
 const DOUBLINGS: u32 = 4;
-/// Refused clients that wait for their answer at most. Beyond it the one that has waited longest gets it, if it has waited
-/// a second; else the new one does.
+/// Largest number of refused clients whose answer is delayed. Beyond it, the client that has waited longest gets its answer,
+/// if it has waited for a second; else the new client gets its answer at once.
 const MAX_DELAYED: usize = 1_000;
-/// Between two log lines about one address.
+/// Shortest time between two audit events about one address.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// From so many failures on the checks of an address's passwords give way to others.
-const SUSPECT: u32 = 3;
+/// An address with at least this many failures is suspect: checks of its passwords give way to others.
+const SUSPECT_AFTER: u32 = 3;
 
-/// All addresses with failures.
+/// The addresses with recent failures, and the refused clients that wait for their answer.
 #[derive(Debug)]
 pub(super) struct LoginFailures {
     addresses: Mutex<FailingAddresses>,
@@ -39,7 +41,7 @@ pub(super) struct LoginFailures {
 #[derive(Debug, Default)]
 struct FailingAddresses {
     by_address: HashMap<IpAddr, FailingAddress>,
-    /// By their last failure, oldest first.
+    /// Addresses by the number of their last failure, oldest first.
     order: BTreeMap<u64, IpAddr>,
     last_number: u64,
 }
@@ -48,19 +50,19 @@ struct FailingAddresses {
 struct FailingAddress {
     count: u32,
     last: Instant,
-    /// Place in the order.
+    /// Number of the last failure: the key in `order`.
     number: u64,
     reported: Option<Instant>,
-    /// Since the last report.
+    /// Failures since the last report.
     unreported: u64,
 }
 
-/// What follows from a failure.
+/// How a failed login is answered and reported.
 #[derive(Debug)]
 pub(super) struct RefusalDelay {
-    /// How long its answer waits.
+    /// Time until the answer is sent.
     pub delay: Duration,
-    /// Where it is time to report: how many failures were not.
+    /// `Some`: an audit event is due. The number is how many earlier failures had none.
     pub report: Option<u64>,
 }
 
@@ -70,7 +72,7 @@ impl Default for LoginFailures {
     }
 }
 
-/// Streams without an address count as one.
+/// The unit in which failures are counted. All streams without an address count as one address.
 fn key(address: Option<IpAddr>) -> IpAddr {
     network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
@@ -80,23 +82,26 @@ impl LoginFailures {
         lock(&self.addresses)
     }
 
-    /// Whether so many clients of this address failed that others go first.
+    /// Whether this address has so many failures that checks of its passwords give way to others.
     pub fn is_suspect(&self, address: Option<IpAddr>, now: Instant) -> bool {
         let addresses = self.lock();
-        addresses.by_address.get(&key(address)).is_some_and(|failed| failed.count >= SUSPECT && !failed.is_over(now))
+        addresses
+            .by_address
+            .get(&key(address))
+            .is_some_and(|failed| failed.count >= SUSPECT_AFTER && !failed.is_forgotten(now))
     }
 
-    /// Counts a failure.
+    /// Counts a failed login from `address`.
     pub fn add(&self, address: Option<IpAddr>, now: Instant) -> RefusalDelay {
         let address = key(address);
         let mut addresses = self.lock();
-        addresses.make_room(address);
+        addresses.make_room_for(address);
         let number = addresses.last_number + 1;
         addresses.last_number = number;
         let FailingAddresses { by_address, order, .. } = &mut *addresses;
         let new = || FailingAddress { count: 0, last: now, number, reported: None, unreported: 0 };
         let failed = by_address.entry(address).or_insert_with(new);
-        if failed.is_over(now) {
+        if failed.is_forgotten(now) {
             failed.count = 0;
         }
         order.remove(&failed.number);
@@ -113,22 +118,22 @@ impl LoginFailures {
         RefusalDelay { delay, report: None }
     }
 
-    /// A place to wait in; `None` where there is none.
+    /// Admits a refused client to those whose answer is delayed. `None`: too many are delayed, answer at once.
     pub fn wait(&self, now: Instant) -> Option<PendingPermit> {
-        let ticket = self.delayed.admit(now);
-        if ticket.is_none() {
+        let permit = self.delayed.admit(now);
+        if permit.is_none() {
             counter!(names::LIMITS_HIT, "limit" => "mqtt_refusals_delayed").increment(1);
         }
-        ticket
+        permit
     }
 
-    /// Forgets addresses whose failures are long ago. Returns those whose interval ended with failures that were not
-    /// reported, and how many. Called once per second.
+    /// Forgets addresses without recent failures. Returns the addresses whose report interval ended with unreported
+    /// failures, and how many. Called once per second.
     pub fn tidy(&self, now: Instant) -> Vec<(IpAddr, u64)> {
         let mut addresses = self.lock();
         let FailingAddresses { by_address, order, .. } = &mut *addresses;
         while let Some(oldest) = order.first_entry()
-            && by_address.get(oldest.get()).is_none_or(|failed| failed.is_over(now))
+            && by_address.get(oldest.get()).is_none_or(|failed| failed.is_forgotten(now))
         {
             by_address.remove(&oldest.remove());
         }
@@ -146,13 +151,13 @@ impl LoginFailures {
 }
 
 impl FailingAddress {
-    fn is_over(&self, now: Instant) -> bool {
+    fn is_forgotten(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) >= FORGET_AFTER
     }
 }
 
 impl FailingAddresses {
-    fn make_room(&mut self, address: IpAddr) {
+    fn make_room_for(&mut self, address: IpAddr) {
         if self.by_address.len() >= MAX_ADDRESSES
             && !self.by_address.contains_key(&address)
             && let Some((_, oldest)) = self.order.pop_first()
@@ -187,7 +192,7 @@ mod tests {
         assert!(!failures.is_suspect(address("192.0.2.1"), later));
         assert_eq!(delay_ms(&failures, "192.0.2.1", later), 250);
         failures.tidy(later);
-        assert_eq!(failures.lock().by_address.len(), 1, "the other one is forgotten");
+        assert_eq!(failures.lock().by_address.len(), 1, "the other address is forgotten");
         failures.tidy(later + FORGET_AFTER);
         assert!(failures.lock().by_address.is_empty() && failures.lock().order.is_empty());
     }
@@ -209,7 +214,7 @@ mod tests {
         assert_eq!(report(start + REPORT_INTERVAL), None);
         assert_eq!(failures.tidy(start + REPORT_INTERVAL), []);
         let reported = failures.tidy(start + REPORT_INTERVAL * 2);
-        assert_eq!(reported, [(address("192.0.2.1").expect("one"), 1)], "what was left over is not lost");
+        assert_eq!(reported, [(address("192.0.2.1").expect("one"), 1)], "unreported failures are not lost");
         assert_eq!(failures.tidy(start + REPORT_INTERVAL * 3), []);
     }
 

@@ -1,44 +1,50 @@
-//! Passwords that were checked before: a device that comes back costs no Argon2.
+//! Remembers the results of password checks, so that a device that reconnects costs no Argon2.
+//!
+//! Neither passwords nor plain digests of them are kept. An entry is an HMAC under a random key that only this process
+//! knows and that is never written anywhere.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
 use ring::hmac;
 
-use super::password::{Password, StoredPassword, equal, random};
+use super::password::{Password, equal, random};
+use super::stored_password::StoredPassword;
 use super::users::Users;
 use crate::sync::lock;
 
-/// Wrong passwords remembered: a device with a wrong one tries again and again.
+/// Largest number of remembered wrong passwords. They are remembered because a device with a wrong password retries for ever.
 const MAX_WRONG: usize = 4_096;
 
-/// Recognises user, password and stored hash together, under a key that only this process has and never shows.
+/// HMAC-SHA-256 of user, password and stored hash together. A user whose password was changed has other tags, so no entry
+/// has to be removed then.
 pub(super) type PasswordTag = [u8; 32];
 
-/// What earlier checks found.
+/// The results of earlier checks.
 pub(super) struct PasswordCache {
-    /// `None`: the system gave no random bytes, and nothing is remembered.
+    /// `None`: the operating system gave no random bytes, and nothing is remembered.
     key: Option<hmac::Key>,
     found: Mutex<CachedResults>,
 }
 
 #[derive(Default)]
 struct CachedResults {
-    /// One at most for each user of the file.
+    /// The right password of each user, at most one per user of the file.
     right: HashMap<Box<str>, PasswordTag>,
+    /// Wrong passwords. A lookup needs no constant time: nobody can choose a tag without the key.
     wrong: HashSet<PasswordTag>,
-    /// Those of `wrong`, oldest first.
+    /// The tags of `wrong`, oldest first.
     order: VecDeque<PasswordTag>,
 }
 
 impl std::fmt::Debug for PasswordCache {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Remembered").finish_non_exhaustive()
+        formatter.debug_struct("PasswordCache").finish_non_exhaustive()
     }
 }
 
 impl PasswordCache {
-    /// Begins with nothing.
+    /// An empty cache with a new key.
     pub fn new() -> Self {
         let key = random::<32>().ok().map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes));
         Self { key, found: Mutex::default() }
@@ -48,10 +54,11 @@ impl PasswordCache {
         lock(&self.found)
     }
 
-    /// The tag of a password; `stored`: `None` where there is no such user.
+    /// The tag of a password for `user`; `stored` is `None` for an unknown user. `None`: the cache has no key.
     pub fn tag(&self, user: &str, password: &Password, stored: Option<&StoredPassword>) -> Option<PasswordTag> {
         let stored = stored.map(StoredPassword::to_text).unwrap_or_default();
         let mut context = hmac::Context::with_key(self.key.as_ref()?);
+        // Each part is preceded by its length: "ab" with "c" must not have the tag of "a" with "bc".
         for part in [user.as_bytes(), password.as_bytes(), stored.as_bytes()] {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
@@ -61,7 +68,7 @@ impl PasswordCache {
         Some(tag)
     }
 
-    /// What an earlier check of the same found.
+    /// Whether the password was right at an earlier check; `None`: it was not checked before.
     pub fn find(&self, user: &str, tag: &PasswordTag) -> Option<bool> {
         let found = self.lock();
         if found.right.get(user).is_some_and(|known| equal(known, tag)) {
@@ -70,8 +77,8 @@ impl PasswordCache {
         found.wrong.contains(tag).then_some(false)
     }
 
-    /// Remembers what a check found.
-    pub fn keep(&self, user: &str, tag: PasswordTag, right: bool) {
+    /// Remembers the result of a check.
+    pub fn insert(&self, user: &str, tag: PasswordTag, right: bool) {
         let mut found = self.lock();
         if right {
             found.right.insert(user.into(), tag);
@@ -88,7 +95,7 @@ impl PasswordCache {
         }
     }
 
-    /// Forgets users that are gone.
+    /// Forgets the right passwords of users that are not in `users`.
     pub fn keep_only(&self, users: Option<&Users>) {
         self.lock().right.retain(|name, _| users.is_some_and(|users| users.get(name).is_some()));
     }
@@ -104,20 +111,20 @@ mod tests {
 
     #[test]
     fn only_the_same_user_password_and_hash_are_recognised() {
-        let remembered = PasswordCache::new();
+        let cache = PasswordCache::new();
         let (pump, password) = ("pump", Password::new(b"secret"));
-        let tag = remembered.tag(pump, &password, Some(&stored("secret"))).expect("a key");
-        assert_eq!(remembered.find(pump, &tag), None);
-        remembered.keep(pump, tag, true);
-        assert_eq!(remembered.find(pump, &tag), Some(true));
+        let tag = cache.tag(pump, &password, Some(&stored("secret"))).expect("a key");
+        assert_eq!(cache.find(pump, &tag), None);
+        cache.insert(pump, tag, true);
+        assert_eq!(cache.find(pump, &tag), Some(true));
         for (user, password, hash) in
             [("pum", &b"psecret"[..], "secret"), ("pump", b"Secret", "secret"), ("pump", b"secret", "changed")]
         {
-            let other = remembered.tag(user, &Password::new(password), Some(&stored(hash))).expect("a key");
-            assert_eq!(remembered.find(user, &other), None, "{user}");
+            let other = cache.tag(user, &Password::new(password), Some(&stored(hash))).expect("a key");
+            assert_eq!(cache.find(user, &other), None, "{user}");
         }
-        remembered.keep_only(Some(&Users::default()));
-        assert_eq!(remembered.find(pump, &tag), None, "the user is gone");
+        cache.keep_only(Some(&Users::default()));
+        assert_eq!(cache.find(pump, &tag), None, "the user is gone");
     }
 
     #[test]
@@ -128,15 +135,15 @@ mod tests {
 
     #[test]
     fn the_oldest_wrong_passwords_are_forgotten_and_no_right_one() {
-        let remembered = PasswordCache::new();
-        let tag = |n: usize| remembered.tag("u", &Password::new(n.to_string().as_bytes()), None).expect("a key");
-        remembered.keep("u", tag(0), true);
+        let cache = PasswordCache::new();
+        let tag = |n: usize| cache.tag("u", &Password::new(n.to_string().as_bytes()), None).expect("a key");
+        cache.insert("u", tag(0), true);
         for n in 1..=MAX_WRONG + 1 {
-            remembered.keep("u", tag(n), false);
-            remembered.keep("u", tag(n), false);
+            cache.insert("u", tag(n), false);
+            cache.insert("u", tag(n), false);
         }
-        assert_eq!((remembered.find("u", &tag(1)), remembered.find("u", &tag(2))), (None, Some(false)));
-        assert_eq!(remembered.find("u", &tag(0)), Some(true));
-        assert_eq!(remembered.lock().order.len(), MAX_WRONG);
+        assert_eq!((cache.find("u", &tag(1)), cache.find("u", &tag(2))), (None, Some(false)));
+        assert_eq!(cache.find("u", &tag(0)), Some(true));
+        assert_eq!(cache.lock().order.len(), MAX_WRONG);
     }
 }
