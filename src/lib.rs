@@ -9,7 +9,11 @@ pub mod http;
 pub mod mqtt;
 pub mod simulator;
 
+pub mod results;
+
 pub mod pipeline;
+
+pub mod client;
 pub mod state;
 
 pub mod access;

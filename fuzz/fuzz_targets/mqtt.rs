@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../tests/it/fuzz_entry.rs"]
+#[path = "../../tests/it/formats/fuzz_entry.rs"]
 #[expect(dead_code, reason = "each target uses one of them")]
 mod fuzz_entry;
 

@@ -89,7 +89,7 @@ impl Manifest {
     /// Reads the stored form. The version is looked at before the checksum: a later format may place it elsewhere.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidManifest> {
         use InvalidManifest::{Damaged, Newer};
-        let mut fields = Fields(bytes);
+        let mut fields = ManifestFields(bytes);
         if fields.take::<8>()? != *MAGIC {
             return Err(Damaged("wrong magic"));
         }
@@ -120,9 +120,9 @@ impl Manifest {
     }
 }
 
-struct Fields<'a>(&'a [u8]);
+struct ManifestFields<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> ManifestFields<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], InvalidManifest> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(InvalidManifest::Damaged("too short"))?;
         self.0 = rest;

@@ -14,10 +14,12 @@ const ORDER: &[&[&str]] = &[
     &["config", "admission"],
     &["tls"],
     &["access"],
-    &["state"],
+    &["state", "client"],
     &["pipeline"],
+    &["results"],
     &["mqtt"],
     &["http", "simulator"],
+    &["exit"],
     &["commands", "app", "cli"],
     &["main"],
 ];
@@ -146,6 +148,18 @@ fn core_is_pure() {
         }
     }
     assert_none("core has no I/O, clock, threads, logging or async", offences);
+}
+
+#[test]
+fn results_know_no_http() {
+    let forbidden = ["axum", "hyper", "http"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.part == "results") {
+        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("results are read without HTTP", offences);
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use crate::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, Version, packet, publish_packet};
-use crate::random::Random;
-use crate::wait::now_ms;
+use crate::kit::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, Version, packet, publish_packet};
+use crate::kit::random::Random;
+use crate::kit::wait::now_ms;
 
 /// How a device behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

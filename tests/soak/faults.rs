@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
 use crate::fleet::Fleet;
-use crate::mqtt::{Version, connect_packet};
-use crate::random::Random;
+use crate::kit::mqtt::{Version, connect_packet};
+use crate::kit::process::Weir;
+use crate::kit::random::Random;
+use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 use crate::samples::Sampler;
-use crate::shim::{Calls, EIO, ENOSPC, Rule, Shim};
-use crate::weir::Weir;
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {

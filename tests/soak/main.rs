@@ -21,24 +21,9 @@ mod fleet;
 mod samples;
 
 // What the integration tests know of talking to weir; not all of it is needed here.
-#[path = "../it/http.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
-mod http;
-#[path = "../it/mqtt/mod.rs"]
+#[path = "../it/kit/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the integration tests")]
-mod mqtt;
-#[path = "../it/random.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
-mod random;
-#[path = "../it/shim.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
-mod shim;
-#[path = "../it/wait.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
-mod wait;
-#[path = "../it/weir.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
-mod weir;
+mod kit;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -46,9 +31,9 @@ use std::time::{Duration, Instant};
 use arguments::Arguments;
 use faults::Faults;
 use fleet::Fleet;
-use random::Random;
+use kit::process::Weir;
+use kit::random::Random;
 use samples::Sampler;
-use weir::Weir;
 
 /// Small everywhere, so that the steady state is reached within minutes.
 const SETTINGS: &[(&str, &str)] = &[

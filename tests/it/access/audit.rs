@@ -1,0 +1,86 @@
+//! Audit events of clients that never got as far as to say who they are.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use rustls::version::TLS13;
+
+use crate::access::login::events;
+use crate::kit::certificates::{Authority, connect};
+use crate::kit::mqtt::{Client, Connect, Version, packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
+
+const REFUSED: &str = "weir_mqtt_connections_refused_total";
+
+/// Refusals for this reason.
+fn count(weir: &Weir, reason: &str) -> f64 {
+    let text = weir.get("/metrics").ok().text();
+    let series = format!("{REFUSED}{{reason=\"{reason}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0.0)
+}
+
+/// The one event with this reason, once so many refusals are counted.
+#[track_caller]
+fn only_event(weir: &Weir, reason: &str, refusals: f64) -> String {
+    wait_for("the refusals are counted", || (count(weir, reason) >= refusals).then_some(()));
+    let mut found = wait_for("one is told", || {
+        let mut found = events(weir, "mqtt_refused");
+        found.retain(|line| line.contains(&format!("detail={reason}")));
+        (!found.is_empty()).then_some(found)
+    });
+    assert!(found.len() == 1 && found[0].contains("address=127.0.0.1"), "{reason}: {found:?}");
+    found.remove(0)
+}
+
+fn send(weir: &Weir, bytes: &[u8]) -> Client {
+    let mut client = Client::open(weir.mqtt(), Version::V5).expect("a socket");
+    client.send(bytes).expect("it is sent");
+    client
+}
+
+#[test]
+fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
+    let weir = Weir::start(&[("mqtt.connect_timeout", "'2s'")]);
+    const TIMES: usize = 50;
+    for _ in 0..TIMES {
+        send(&weir, b"GET / HTTP/1.1\r\n\r\n").until_closed();
+        send(&weir, &packet(0x10, b"\0\x04MQTT\x05\x01\0\0\0\0\0")).until_closed();
+        assert_eq!(send(&weir, &packet(0x10, b"\0\x04MQTT\x09\x02\0\0\0\0")).until_closed()[0].body[1], 1);
+    }
+    let silent: Vec<TcpStream> = (0..TIMES).map(|_| TcpStream::connect(weir.mqtt()).expect("a socket")).collect();
+    for reason in ["not_connect", "malformed", "protocol_version", "connect_timeout"] {
+        only_event(&weir, reason, TIMES as f64);
+    }
+    drop(silent);
+    let enhanced = Connect::new(Version::V5, "ada").property(0x15, b"\0\x05SCRAM");
+    assert_eq!(enhanced.code(weir.mqtt()), 0x8C);
+    let event = only_event(&weir, "authentication_method", 1.0);
+    assert!(event.contains("client_id=ada"), "{event}");
+    // Whoever only looks whether somebody is there was not refused.
+    drop(TcpStream::connect(weir.mqtt()).expect("a socket"));
+    wait_for("it is counted", || (count(&weir, "connection_lost") >= 1.0).then_some(()));
+    assert_eq!(events(&weir, "mqtt_refused").len(), 5, "{:?}", events(&weir, "mqtt_refused"));
+}
+
+#[test]
+fn a_failed_handshake_is_told_with_its_reason() {
+    let (authority, stranger) = (Authority::new(), Authority::named("stranger"));
+    authority.issue("server", "server", 2099);
+    let weir = Weir::start(&[
+        ("mqtt.tls.listen", "'127.0.0.1:0'"),
+        ("mqtt.tls.cert", &authority.toml("server.pem")),
+        ("mqtt.tls.key", &authority.toml("server.key")),
+    ]);
+    drop(TcpStream::connect(weir.mqtt_tls()).expect("a socket"));
+    wait_for("who left is counted", || (count(&weir, "tls_handshake") >= 1.0).then_some(()));
+    assert_eq!(events(&weir, "mqtt_refused"), [""; 0]);
+    for _ in 0..3 {
+        assert!(connect(weir.mqtt_tls(), &stranger.client(None, &[&TLS13])).is_err(), "it does not trust the server");
+    }
+    let event = only_event(&weir, "tls_handshake", 4.0);
+    assert!(event.contains("UnknownCA"), "{event}");
+    let mut stray = TcpStream::connect(weir.mqtt_tls()).expect("a socket");
+    stray.write_all(b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0").expect("it is sent");
+    only_event(&weir, "tls_handshake", 5.0);
+}

@@ -1,0 +1,12 @@
+//! Users, roles and audit events of MQTT clients.
+
+pub mod acl;
+mod acl_reload;
+mod audit;
+mod device;
+pub mod login;
+mod login_storm;
+mod passwd;
+mod peers;
+mod rules;
+mod users_reload;

@@ -1,0 +1,6 @@
+//! Commands of the program beside `weir run`.
+
+mod repair;
+mod replay;
+mod savepoints;
+mod simulate;

@@ -1,0 +1,104 @@
+//! `weir simulate --verify` against a running weir, with every knob turned.
+
+use std::process::Output;
+
+use crate::access::login::with_users;
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
+
+fn simulate(weir: &Weir, arguments: &[&str]) -> Output {
+    let (mqtt, http) = (weir.mqtt().to_string(), format!("http://{}", weir.http()));
+    let mut command = weir.command(&["simulate", "--address", &mqtt, "--http", &http]);
+    command.args(arguments).output().expect("weir can be started")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_troubled_fleet_is_verified() {
+    let weir = Weir::start(&[("window.idle_timeout", "'1s'")]);
+    for qos in ["0", "1", "2"] {
+        let arguments = "--verify --devices 20 --messages 200 --interval 20ms --disorder 800ms --clock-skew 30s \
+                         --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --fault-share 0.05 \
+                         --churn-share 0.01 --seed 7 --qos";
+        let arguments: Vec<&str> = arguments.split_whitespace().chain([qos]).collect();
+        let output = simulate(&weir, &arguments);
+        assert_eq!(output.status.code(), Some(0), "qos {qos}: {}", text(&output));
+        assert!(text(&output).contains("every window is right"), "{}", text(&output));
+    }
+    weir.assert_accounted();
+}
+
+#[test]
+fn a_weir_with_other_rules_does_not_pass() {
+    let weir = Weir::start(&[("window.idle_timeout", "'1s'"), ("validate.metrics.m.max", "0.5")]);
+    // All values are above the limit: every reading is rejected, which the sender did not expect.
+    let arguments = ["--verify", "--devices", "1", "--messages", "20", "--interval", "1ms", "--metrics", "m"];
+    let output = weir
+        .command(&["simulate", "--address", &weir.mqtt().to_string(), "--http", &format!("http://{}", weir.http())])
+        .args(arguments)
+        .env("WEIR_WINDOW__IDLE_TIMEOUT", "1s")
+        .output()
+        .expect("weir can be started");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("value_out_of_range"), "{}", text(&output));
+}
+
+#[test]
+fn nobody_listening() {
+    let mut weir = Weir::start(&[]);
+    let address = weir.mqtt().to_string();
+    weir.terminate();
+    let output = weir.command(&["simulate", "--address", &address]).output().expect("weir can be started");
+    assert!(!output.status.success());
+    assert!(text(&output).contains("no MQTT listener"), "{}", text(&output));
+}
+
+#[test]
+fn the_demo_runs_by_itself() {
+    let mut weir = Weir::start(&[
+        ("simulator.enabled", "true"),
+        ("simulator.interval", "'50ms'"),
+        ("window.size", "'1s'"),
+        ("window.out_of_orderness", "'500ms'"),
+    ]);
+    wait_for("windows of all simulated devices", || {
+        let windows = weir.list("windows", "");
+        let mut devices: Vec<&str> = windows.iter().filter_map(|window| window["device_id"].as_str()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        (devices.len() == 20).then_some(())
+    });
+    weir.assert_accounted();
+    weir.terminate();
+}
+
+/// A fleet as one user, against a weir that lets nobody else in.
+#[test]
+fn a_fleet_with_a_password() {
+    let mut weir = with_users(&[("fleet", "of pumps")], &[("window.idle_timeout", "'1s'")]);
+    weir.restart();
+    let file = weir.path("password");
+    std::fs::write(&file, "of pumps\n").expect("it can be written");
+    let file = file.display().to_string();
+    let run = ["--verify", "--devices", "3", "--messages", "20", "--interval", "1ms"];
+    let output = simulate(&weir, &[&run[..], &["--user", "fleet", "--password-file", &file]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("every window is right"), "{}", text(&output));
+    let output = simulate(&weir, &[&run[..], &["--user", "fleet"]].concat());
+    assert!(!output.status.success() && text(&output).contains("--password-file"), "{}", text(&output));
+    std::fs::write(weir.path("password"), "a secret nobody knows\n").expect("it can be written");
+    let output = simulate(&weir, &["--messages", "1", "--user", "fleet", "--password-file", &file]);
+    assert!(!output.status.success() && !text(&output).contains("nobody knows"), "{}", text(&output));
+}
+
+#[test]
+fn where_to_look_is_said_after_the_fleet_has_connected() {
+    let weir = Weir::start(&[("simulator.enabled", "true"), ("simulator.devices", "3")]);
+    let output = wait_for("it is said", || Some(weir.output()).filter(|output| output.contains("/api/v1/status")));
+    let (before, after) = output.split_once("\n  publish   mosquitto_pub").expect("how to publish comes first");
+    assert_eq!(before.matches("event=\"mqtt_connected\"").count(), 3, "{output}");
+    assert_eq!(after.matches("mqtt_connected").count(), 0, "{output}");
+}

@@ -1,0 +1,215 @@
+//! The daemon's outer behaviour: start, signals, locks, messages, exit codes.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::kit::mqtt::{Client, DISCONNECT, Version};
+use crate::kit::process::{WEIR, Weir};
+use crate::kit::wait::{wait_for, window_before};
+
+fn weir(arguments: &[&str]) -> Output {
+    let elsewhere = TempDir::new().expect("a temporary directory");
+    let mut command = Command::new(WEIR);
+    command.args(arguments).current_dir(elsewhere.path()).stdin(Stdio::null());
+    command.output().expect("weir can be started")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_second_weir_on_the_same_directory_is_refused() {
+    let first = Weir::start(&[]);
+    let pid = first.pid().as_raw_nonzero();
+    let second = first.command(&["run"]).output().expect("weir can be started");
+    assert_eq!(second.status.code(), Some(73), "{}", text(&second));
+    let told = text(&second);
+    assert!(told.contains("another weir is running") && told.contains(&format!("pid {pid}")), "{told}");
+    assert_eq!(first.get("/healthz").status, 200);
+}
+
+#[test]
+fn every_fault_of_a_config_is_told_at_once() {
+    let prepared = Weir::prepare(&[
+        ("mqtt.listen", "'nowhere'"),
+        ("window.size", "'5 parsecs'"),
+        ("window.sise", "'5s'"),
+        ("simulator.fault_share", "2.0"),
+    ]);
+    for command in ["check", "run"] {
+        let output = prepared.command(&[command]).output().expect("weir can be started");
+        assert_eq!(output.status.code(), Some(78), "{command}: {}", text(&output));
+        for key in ["mqtt.listen", "window.size", "window.sise", "simulator.fault_share"] {
+            let told = text(&output).lines().any(|line| line.contains(key) && line.contains("config.toml:"));
+            assert!(told, "{command} does not tell {key} with its line:\n{}", text(&output));
+        }
+    }
+    assert!(!prepared.data().exists(), "nothing is created under a wrong config");
+}
+
+#[test]
+fn a_good_config_passes_the_check() {
+    let prepared = Weir::prepare(&[]);
+    let output = prepared.command(&["check"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    for shipped in ["config.toml", "systemd/config.toml"] {
+        let path = format!("{}/{shipped}", env!("CARGO_MANIFEST_DIR"));
+        let output = weir(&["check", "--config", &path]);
+        assert_eq!(output.status.code(), Some(0), "{shipped}: {}", text(&output));
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_config() {
+    let mut prepared = Weir::prepare(&[("window.size", "'5s'")]);
+    prepared.environment("WEIR_WINDOW__SIZE", "never");
+    let output = prepared.command(&["check"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("WEIR_WINDOW__SIZE"), "{}", text(&output));
+}
+
+#[test]
+fn wrong_usage_is_told_apart() {
+    for arguments in [&["run", "--nonsense"][..], &["nonsense"], &["simulate", "--qos", "3"], &["replay"]] {
+        assert_eq!(weir(arguments).status.code(), Some(64), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["journal", "verify", "--help"]] {
+        let output = weir(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn sigterm_takes_a_checkpoint_and_says_goodbye() {
+    let settings = [("state.checkpoint_interval", "'1h'"), ("journal.retention", "'1h'")];
+    let mut weir = Weir::start(&settings);
+    let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
+    for seq in 0..50 {
+        let timestamp = window_before(60) + seq;
+        device.telemetry("d", &format!(r#"{{"metric":"m","value":1,"timestamp":{timestamp},"seq":{seq}}}"#));
+    }
+    weir.signal(Signal::TERM);
+    let packets = device.until_closed();
+    assert_eq!(packets.iter().map(|one| (one.kind, one.reason())).collect::<Vec<_>>(), [(DISCONNECT, 0x8b)]);
+    assert_eq!(weir.wait_exit().code(), Some(0));
+    weir.restart();
+    // The checkpoint covers the 50 messages; nothing of them is processed again.
+    let replayed = weir.metric("weir_recovery_replayed_records");
+    assert!(replayed < 50.0, "{replayed} records were processed again");
+    assert_eq!(weir.json("/api/v1/devices/d")["accepted"], 50);
+    weir.terminate();
+}
+
+#[test]
+fn journals_can_be_looked_into() {
+    let mut weir = Weir::start(&[("journal.retention", "'1h'")]);
+    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    device.telemetry("d", r#"{"metric":"m","value":1,"seq":0}"#);
+    weir.terminate();
+    let output = weir.command(&["journal", "verify"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let output = weir.command(&["journal", "dump"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let records: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect();
+    assert!(records.iter().any(|record| record.to_string().contains("devices/d/telemetry")), "{records:?}");
+}
+
+#[test]
+fn damage_is_told_and_not_passed_over() {
+    let mut weir = Weir::start(&[("journal.retention", "'1h'")]);
+    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    for seq in 0..100 {
+        device.telemetry("d", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));
+    }
+    weir.terminate();
+    let journal = weir.data().join("journal");
+    let segment = fs::read_dir(&journal)
+        .unwrap_or_else(|error| panic!("{}: {error}", journal.display()))
+        .map(|entry| entry.expect("a readable directory").path())
+        .max_by_key(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()))
+        .expect("a segment");
+    let mut bytes = fs::read(&segment).expect("a readable segment");
+    let needle = br#""seq":5}"#;
+    let at = bytes.windows(needle.len()).position(|window| window == needle).expect("the sixth reading");
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).expect("a writable segment");
+    let output = weir.command(&["journal", "verify"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(65), "{}", text(&output));
+    let file = segment.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(text(&output).contains(&file), "{}", text(&output));
+}
+
+#[test]
+fn systemd_is_kept_informed() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    let mut heard = Vec::new();
+    let mut wait_heard = |message: &str| {
+        wait_for(message, || {
+            let mut buffer = [0; 4096];
+            if let Ok(len) = socket.recv(&mut buffer) {
+                heard.extend(String::from_utf8_lossy(&buffer[..len]).lines().map(str::to_owned));
+            }
+            heard.iter().any(|line| line.starts_with(message)).then_some(())
+        });
+    };
+    let mut weir = Weir::prepare(&[]);
+    weir.environment("NOTIFY_SOCKET", path.to_str().expect("a UTF-8 path"));
+    weir.environment("WATCHDOG_USEC", "400000");
+    weir.restart();
+    for message in ["READY=1", "STATUS=", "WATCHDOG=1"] {
+        wait_heard(message);
+    }
+    weir.signal(Signal::TERM);
+    wait_heard("STOPPING=1");
+    assert_eq!(weir.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn log_lines_in_every_format() {
+    let mut text = Weir::start(&[("log.format", "'text'")]);
+    text.terminate();
+    assert!(text.output().contains("listening"), "{}", text.output());
+
+    let mut json = Weir::start(&[("log.format", "'json'")]);
+    json.terminate();
+    let output = json.output();
+    assert!(output.lines().count() >= 2, "{output}");
+    for line in output.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(entry["level"].is_string(), "{line}");
+    }
+
+    // Where there is no systemd journal, weir says so instead of logging to nowhere.
+    if !fs::exists("/run/systemd/journal/socket").unwrap_or(false) {
+        let output = Weir::prepare(&[("log.format", "'journald'")]).command(&["run"]).output().expect("it starts");
+        assert!(!output.status.success());
+        assert!(self::text(&output).contains("journal"), "{}", self::text(&output));
+    }
+}
+
+#[test]
+fn health_for_containers() {
+    let mut weir = Weir::start(&[]);
+    let url = format!("http://{}", weir.http());
+    for arguments in [&["health", "--url", &url][..], &["health", "--ready", "--url", &url]] {
+        let output = weir.command(arguments).output().expect("weir can be started");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
+    }
+    weir.terminate();
+    let output = weir.command(&["health", "--url", &url]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+}

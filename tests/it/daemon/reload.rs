@@ -1,0 +1,75 @@
+//! SIGHUP: what is taken, what is refused by name, and that a bad file changes nothing.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
+
+/// Sends SIGHUP and waits until the reload is over; returns what the status says of it.
+fn reload(weir: &Weir) -> Value {
+    let last = || weir.json("/api/v1/status")["reload"].clone();
+    let before = last()["last"].clone();
+    weir.signal(Signal::HUP);
+    wait_for("the configuration was read again", || Some(last()).filter(|reload| reload["last"] != before))
+}
+
+fn logs_connections(weir: &Weir, client_id: &str) -> bool {
+    drop(Client::connect(weir.mqtt(), Version::V5, client_id));
+    wait_for("the connection is over", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
+    weir.output().lines().any(|line| line.contains("DEBUG") && line.contains(client_id))
+}
+
+#[test]
+fn the_log_level_and_the_rate_limits_change_while_it_runs() {
+    let weir = Weir::start(&[]);
+    assert!(!logs_connections(&weir, "quiet"));
+    let mut device = Client::connect(weir.mqtt(), Version::V5, "device");
+    weir.configure(&[("log.level", "'debug'"), ("mqtt.max_messages_per_second", "2")]);
+    let outcome = reload(&weir);
+    assert_eq!((&outcome["errors"], &outcome["restart_required"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    for _ in 0..4 {
+        device.telemetry("d", r#"{"metric":"m","value":1}"#);
+    }
+    assert!(weir.metric_sum("weir_mqtt_throttled_total") >= 1.0, "an open connection is not slowed");
+    drop(device);
+    assert!(logs_connections(&weir, "loud"));
+    assert!(weir.output().contains("mqtt.max_messages_per_second, log.level"), "the audit event names what changed");
+}
+
+#[test]
+fn what_needs_a_restart_is_refused_by_name_and_the_rest_is_taken() {
+    let weir = Weir::start(&[]);
+    weir.configure(&[("log.level", "'debug'"), ("window.size", "'7s'"), ("mqtt.max_connections", "5")]);
+    let outcome = reload(&weir);
+    assert_eq!(outcome["restart_required"], serde_json::json!(["mqtt.max_connections", "window.size"]));
+    assert_eq!(weir.metric("weir_config_restart_required_keys"), 2.0);
+    assert!(logs_connections(&weir, "loud"));
+    let line = |text: &str| weir.output().lines().any(|line| line.contains("config.toml:") && line.contains(text));
+    assert!(line("window.size cannot change at run time"));
+    weir.configure(&[]);
+    assert_eq!(reload(&weir)["restart_required"], serde_json::json!([]));
+    assert_eq!(weir.metric("weir_config_restart_required_keys"), 0.0);
+}
+
+#[test]
+fn a_bad_file_changes_nothing() {
+    let weir = Weir::start(&[]);
+    for (key, value, wrong) in [
+        ("mqtt.max_messages_per_second", "'fast'", "mqtt.max_messages_per_second"),
+        ("mqtt.listem", "1", "did you mean mqtt.listen"),
+        ("log.format", "[", "config.toml:"),
+    ] {
+        weir.configure(&[("log.level", "'debug'"), (key, value)]);
+        let outcome = reload(&weir);
+        let errors = outcome["errors"].as_array().expect("a list");
+        assert!(errors.iter().any(|error| error.as_str().is_some_and(|error| error.contains(wrong))), "{outcome}");
+        assert_eq!(weir.metric("weir_config_last_reload_successful"), 0.0);
+        assert!(!logs_connections(&weir, "quiet"));
+    }
+    weir.configure(&[("log.level", "'debug'")]);
+    assert_eq!(reload(&weir)["errors"], serde_json::json!([]));
+    assert_eq!(weir.metric("weir_config_last_reload_successful"), 1.0);
+    assert!(logs_connections(&weir, "loud"));
+}

@@ -1,0 +1,117 @@
+//! A wall clock that jumps, under the real program.
+
+use serde_json::Value;
+
+use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::shim::Shim;
+use crate::kit::wait::{wait_for, window_before};
+
+const HOUR_MS: i64 = 3_600_000;
+const TEN_YEARS_MS: i64 = 3_652 * 24 * HOUR_MS;
+
+/// The clock in the order in which it is set: ahead, back, far ahead, far back.
+const OFFSETS_MS: [i64; 6] = [HOUR_MS, 0, -HOUR_MS, TEN_YEARS_MS, 0, -TEN_YEARS_MS];
+
+const DEVICES: u64 = 4;
+
+struct Fleet {
+    start_ms: i64,
+    next_seq: u64,
+}
+
+impl Fleet {
+    fn publish(&self, weir: &Weir, seq: u64, dup: bool) {
+        for device in 0..DEVICES {
+            let mut client = Client::connect(weir.mqtt(), Version::V4, &format!("d{device}"));
+            let timestamp = self.start_ms + seq as i64 * 10;
+            let payload = format!(r#"{{"metric":"m","value":{seq},"timestamp":{timestamp},"seq":{seq}}}"#);
+            let topic = format!("devices/d{device}/telemetry");
+            let packet = publish_packet(Version::V4, &topic, payload.as_bytes(), 1, dup, seq as u16 + 1);
+            client.send(&packet).expect("it can be sent");
+            client.expect(PUBACK);
+        }
+    }
+
+    /// New readings, and the last one before them once more, as if its acknowledgement had been lost.
+    fn send(&mut self, weir: &Weir) {
+        if let Some(last) = self.next_seq.checked_sub(1) {
+            self.publish(weir, last, true);
+        }
+        for _ in 0..10 {
+            self.publish(weir, self.next_seq, false);
+            self.next_seq += 1;
+        }
+    }
+
+    #[track_caller]
+    fn assert_counted(&self, weir: &Weir) {
+        wait_for("everything is processed", || (weir.metric("weir_pipeline_backlog_records") < 1.0).then_some(()));
+        for device in 0..DEVICES {
+            let shown = weir.json(&format!("/api/v1/devices/d{device}"));
+            assert_eq!(shown["accepted"], self.next_seq, "{shown}");
+            let rejected = shown["rejected"].as_object().expect("counts");
+            assert!(rejected.keys().all(|reason| reason == "duplicate"), "{shown}");
+        }
+        weir.get("/healthz").ok();
+        weir.assert_accounted();
+    }
+}
+
+/// Arrival times of the journal's batches, in their order.
+fn arrivals(weir: &Weir) -> Vec<i64> {
+    let output = weir.command(&["journal", "dump"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let record = |line: &str| serde_json::from_str::<Value>(line).expect("JSON lines");
+    text.lines().map(|line| record(line)["arrival_time"].as_i64().expect("a time")).collect()
+}
+
+fn check(restart: bool) {
+    let mut weir = Weir::prepare(&[
+        ("state.checkpoint_interval", "'200ms'"),
+        ("journal.retention", "'1h'"),
+        // Readings keep the true time.
+        ("validate.max_age", "'off'"),
+        ("validate.max_future", "'off'"),
+    ]);
+    let shim = Shim::new(&weir.path(""));
+    for (name, value) in shim.environment() {
+        weir.environment(name, value);
+    }
+    weir.restart();
+    let mut fleet = Fleet { start_ms: window_before(60), next_seq: 0 };
+    fleet.send(&weir);
+    for (index, offset_ms) in OFFSETS_MS.into_iter().enumerate() {
+        if restart && index % 2 == 0 {
+            weir.kill();
+        } else if restart {
+            weir.terminate();
+        }
+        shim.set_clock_offset_ms(offset_ms);
+        if restart {
+            weir.restart();
+        }
+        fleet.send(&weir);
+        fleet.assert_counted(&weir);
+    }
+    weir.kill();
+    weir.restart();
+    fleet.assert_counted(&weir);
+    weir.terminate();
+    let arrivals = arrivals(&weir);
+    let back = arrivals.windows(2).find(|pair| pair[1] < pair[0]);
+    assert_eq!(back, None, "the journal's time went back");
+    let (first, last) = (arrivals[0], arrivals[arrivals.len() - 1]);
+    assert!(last - first > TEN_YEARS_MS / 2, "the clock did not jump: {first} to {last}");
+}
+
+#[test]
+fn clock_jumps_while_running() {
+    check(false);
+}
+
+#[test]
+fn clock_jumps_between_runs() {
+    check(true);
+}

@@ -1,0 +1,353 @@
+//! Disks that are full, slow or failing, under the real program.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::faults::load::{Load, Options, assert_counted};
+use crate::faults::small_disk::SmallDisk;
+use crate::kit::mqtt::{Client, Connect, Message, PUBACK, Version, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
+use crate::kit::wait::{wait_for, window_before};
+
+const MIB: u64 = 1024 * 1024;
+
+/// The exit code of a weir whose disk failed.
+const DISK_FAILED: i32 = 74;
+
+/// Far more than weir takes here, far less than it would take if it kept what it cannot write.
+const MEMORY_BOUND: u64 = 160 * MIB;
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("window.idle_timeout", "'500ms'"),
+    ("window.size", "'100ms'"),
+    ("state.checkpoint_interval", "'300ms'"),
+    ("journal.commit_max_bytes", "'512KiB'"),
+];
+
+/// What the queue of the journal may hold: four batches of the largest size.
+const QUEUE_BYTES: f64 = 4.0 * 512.0 * 1024.0;
+
+/// Lets the program run under the shim.
+fn under_shim(weir: &mut Weir) -> Shim {
+    let shim = Shim::new(&weir.path(""));
+    for (name, value) in shim.environment() {
+        weir.environment(name, value);
+    }
+    shim
+}
+
+fn resident_bytes(weir: &Weir) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", weir.pid().as_raw_nonzero())).expect("its status");
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("its resident memory") * 1024
+}
+
+#[track_caller]
+fn wait_metric(weir: &Weir, name: &str, holds: impl Fn(f64) -> bool) {
+    wait_for(name, || holds(weir.metric_sum(name)).then_some(()));
+}
+
+/// A disk that can be made full: a file system of its own where the machine allows that; else one on which writes to the
+/// journal find no space.
+enum Disk {
+    Small(SmallDisk),
+    Shim(Shim, Rule),
+}
+
+impl Disk {
+    fn under(weir: &mut Weir, mib: u64) -> Self {
+        if let Some(disk) = SmallDisk::mount(&weir.path("disk.img"), &weir.data(), mib) {
+            println!("full disk: a file system of {mib} MiB");
+            return Self::Small(disk);
+        }
+        println!("full disk: no file system can be mounted here; writes to the journal fail instead");
+        let mut shim = under_shim(weir);
+        let rule = shim.rule(Calls::Write, "/data/journal/");
+        Self::Shim(shim, rule)
+    }
+
+    /// Takes up space that the test can give back.
+    fn fill(&self, bytes: u64) {
+        if let Self::Small(disk) = self {
+            disk.fill(bytes);
+        }
+    }
+
+    fn fill_whole(&self) {
+        match self {
+            Self::Small(disk) => disk.fill(disk.available_bytes()),
+            Self::Shim(shim, rule) => shim.fail_from_now_on(*rule, ENOSPC),
+        }
+    }
+
+    fn free(&self) {
+        match self {
+            Self::Small(disk) => disk.free(),
+            Self::Shim(shim, rule) => shim.heal(*rule),
+        }
+    }
+}
+
+/// What must hold while the disk is full.
+fn assert_full_and_alive(weir: &Weir) {
+    weir.get("/healthz").ok();
+    let ready = weir.get("/readyz");
+    let reason = ready.text();
+    assert!(ready.status == 503 && reason.contains("the disk is nearly full"), "{} {reason}", ready.status);
+    let resident = resident_bytes(weir);
+    assert!(resident < MEMORY_BOUND, "{resident} bytes of memory");
+}
+
+#[test]
+fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
+    let mut settings = SETTINGS.to_vec();
+    // Released segments stay: the journal fills the disk.
+    settings.extend([("journal.min_free_disk", "'32MiB'"), ("journal.retention", "'1h'")]);
+    let mut weir = Weir::prepare(&settings);
+    let disk = Disk::under(&mut weir, 128);
+    disk.fill(48 * MIB);
+    weir.restart();
+    let load = Load::start(&weir, Options { devices: 16, in_flight: 50, padding_bytes: 2_000 });
+    if let Disk::Shim(..) = disk {
+        wait_for("the devices get on", || (load.acknowledged() > 2_000).then_some(()));
+        disk.fill_whole();
+    }
+    wait_metric(&weir, r#"weir_log_disk_full{log="journal"}"#, |full| full > 0.0);
+    load.stop();
+    assert_full_and_alive(&weir);
+    if let Disk::Small(disk) = &disk {
+        let left = disk.available_bytes();
+        assert!(left > 16 * MIB, "only {left} bytes are left of a reserve of 32 MiB");
+    }
+    // What was acknowledged is processed and checkpointed all the same.
+    wait_for("a checkpoint of all that was taken", || {
+        let checkpoints = weir.json("/api/v1/checkpoints");
+        let newest = checkpoints["checkpoints"].as_array()?.first()?["replay_from"].as_f64()?;
+        (newest >= weir.metric("weir_pipeline_position") && weir.metric("weir_pipeline_backlog_records") < 1.0)
+            .then_some(())
+    });
+    assert_full_and_alive(&weir);
+    assert!(weir.metric_sum("weir_checkpoint_failures_total") < 1.0);
+    disk.free();
+    wait_for("weir is ready again", || (weir.get("/readyz").status == 200).then_some(()));
+    let readings = load.finish();
+    assert_counted(&weir, &readings);
+    weir.kill();
+    weir.restart();
+    assert_counted(&weir, &readings);
+    weir.terminate();
+}
+
+/// The reserve is gone as well, for all who write. Space returns to the running weir, or, where it is killed meanwhile,
+/// to the next.
+fn without_any_space(kill: bool) {
+    let mut settings = SETTINGS.to_vec();
+    settings.push(("journal.retention", "'1h'"));
+    let mut weir = Weir::prepare(&settings);
+    let disk = Disk::under(&mut weir, 96);
+    weir.restart();
+    let load = Load::start(&weir, Options { devices: 8, in_flight: 50, padding_bytes: 500 });
+    wait_for("the devices get on", || (load.acknowledged() > 2_000).then_some(()));
+    disk.fill_whole();
+    wait_metric(&weir, r#"weir_log_disk_full{log="journal"}"#, |full| full > 0.0);
+    load.stop();
+    assert_full_and_alive(&weir);
+    if kill {
+        weir.kill();
+        if let Disk::Small(_) = disk {
+            // It cannot even say where it listens.
+            let output = weir.command(&["run"]).output().expect("weir can be started");
+            assert_eq!(output.status.code(), Some(DISK_FAILED), "{output:?}");
+        }
+        disk.free();
+        weir.restart();
+        load.moved(&weir);
+    } else {
+        disk.free();
+    }
+    wait_for("weir is ready again", || (weir.get("/readyz").status == 200).then_some(()));
+    let readings = load.finish();
+    assert_counted(&weir, &readings);
+    weir.kill();
+    weir.restart();
+    assert_counted(&weir, &readings);
+    weir.terminate();
+}
+
+#[test]
+fn a_disk_without_any_space_loses_nothing() {
+    without_any_space(false);
+}
+
+#[test]
+fn a_kill_on_a_disk_without_any_space_loses_nothing() {
+    without_any_space(true);
+}
+
+#[test]
+fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
+    let mut weir = Weir::prepare(SETTINGS);
+    let mut shim = under_shim(&mut weir);
+    let syncs = shim.rule(Calls::Sync, "/data/journal/");
+    weir.restart();
+    shim.delay(syncs, Duration::from_secs(2));
+    // One message after the other: each acknowledgement comes after a sync that began after the message was sent.
+    let mut client = Client::connect(weir.mqtt(), Version::V4, "slow");
+    for seq in 0..3 {
+        let begun = shim.begun(syncs);
+        client.telemetry("slow", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));
+        let done = shim.done(syncs);
+        assert!(done > begun, "acknowledged after {done} syncs, where {begun} had begun before it was sent");
+    }
+    let load = Load::start(&weir, Options { devices: 20, in_flight: 100, padding_bytes: 4_000 });
+    wait_metric(&weir, "weir_mqtt_backpressure_seconds_total", |seconds| seconds > 0.0);
+    wait_for("two syncs under load", || (load.acknowledged() > 200).then_some(()));
+    let (begun, resident) = (shim.done(syncs), resident_bytes(&weir));
+    let mut largest = resident;
+    // Not a matter of time: of syncs that are done.
+    while shim.done(syncs) < begun + 12 {
+        largest = largest.max(resident_bytes(&weir));
+        let queued = weir.metric(r#"weir_log_queue_bytes{log="journal"}"#);
+        assert!(queued <= QUEUE_BYTES, "{queued} bytes wait for the journal");
+        let now = shim.done(syncs);
+        wait_for("another sync", || (shim.done(syncs) > now).then_some(()));
+    }
+    println!("resident: {resident} bytes, at most {largest} over 12 syncs of 2 s");
+    assert!(largest < resident + 24 * MIB, "{resident} bytes of memory grew to {largest}");
+    weir.get("/healthz").ok();
+    shim.delay(syncs, Duration::ZERO);
+    assert_counted(&weir, &load.finish());
+    weir.terminate();
+}
+
+/// One message that the disk fails; weir ends without acknowledging it, and the next start has all that was.
+fn ends_when_the_journal_fails(calls: Calls) {
+    let mut weir = Weir::prepare(SETTINGS);
+    let mut shim = under_shim(&mut weir);
+    let rule = shim.rule(calls, "/data/journal/");
+    weir.restart();
+    let load = Load::start(&weir, Options { devices: 8, in_flight: 20, padding_bytes: 10 });
+    wait_for("the devices get on", || (load.acknowledged() > 1_000).then_some(()));
+    let mut client = Client::connect(weir.mqtt(), Version::V4, "last");
+    shim.fail_from_now_on(rule, EIO);
+    let start = window_before(60);
+    let payload = format!(r#"{{"metric":"m","value":1,"timestamp":{start},"seq":0}}"#);
+    // The write may find the connection closed already.
+    let _ = client.send(&publish_packet(Version::V4, "devices/last/telemetry", payload.as_bytes(), 1, false, 1));
+    let answers = client.until_closed();
+    assert!(answers.iter().all(|packet| packet.kind != PUBACK), "acknowledged after a failed call: {answers:?}");
+    assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
+    assert_eq!(shim.failed(rule), 1, "a failed log is written or synced again");
+    assert!(weir.output().contains("the log failed and takes nothing more"));
+    shim.heal(rule);
+    weir.restart();
+    load.moved(&weir);
+    assert_counted(&weir, &load.finish());
+    weir.terminate();
+}
+
+#[test]
+fn a_failed_sync_of_the_journal_ends_weir() {
+    ends_when_the_journal_fails(Calls::Sync);
+}
+
+#[test]
+fn a_failed_write_of_the_journal_ends_weir() {
+    ends_when_the_journal_fails(Calls::Write);
+}
+
+/// A will that the failed journal does not take is not dropped: the next start publishes it.
+#[test]
+fn a_will_outlives_the_failure_of_the_journal() {
+    let mut weir = Weir::prepare(&[]);
+    let mut shim = under_shim(&mut weir);
+    let rule = shim.rule(Calls::Write, "/data/journal/");
+    weir.restart();
+    let will = Message::new("devices/mortal/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let (mortal, _) = Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt());
+    wait_metric(&weir, "weir_mqtt_wills", |wills| wills == 1.0);
+    wait_metric(&weir, "weir_mqtt_sessions_unstored", |unstored| unstored == 0.0);
+    let mut client = Client::connect(weir.mqtt(), Version::V4, "last");
+    shim.fail_from_now_on(rule, EIO);
+    // The write may find the connection closed already.
+    let _ = client.send(&publish_packet(Version::V4, "devices/last/telemetry", b"{}", 1, false, 1));
+    assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
+    drop((mortal, client));
+    shim.heal(rule);
+    weir.restart();
+    wait_metric(&weir, "weir_readings_accepted_total", |accepted| accepted == 1.0);
+    wait_metric(&weir, "weir_mqtt_wills", |wills| wills == 0.0);
+    weir.terminate();
+}
+
+/// The journal has what the results lack: weir ends, and the next start writes them again.
+fn ends_when_results_fail(calls: Calls) {
+    let mut weir = Weir::prepare(SETTINGS);
+    let mut shim = under_shim(&mut weir);
+    let rule = shim.rule(calls, "/data/windows/");
+    weir.restart();
+    let load = Load::start(&weir, Options { devices: 8, in_flight: 20, padding_bytes: 10 });
+    wait_for("the devices get on", || (load.acknowledged() > 1_000).then_some(()));
+    shim.fail_from_now_on(rule, EIO);
+    assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
+    assert_eq!(shim.failed(rule), 1, "a failed log is written or synced again");
+    shim.heal(rule);
+    weir.restart();
+    load.moved(&weir);
+    assert_counted(&weir, &load.finish());
+    weir.terminate();
+}
+
+#[test]
+fn a_failed_sync_of_results_ends_weir() {
+    ends_when_results_fail(Calls::Sync);
+}
+
+#[test]
+fn a_failed_write_of_results_ends_weir() {
+    ends_when_results_fail(Calls::Write);
+}
+
+/// Savepoints are a second net: one that cannot be written is told, and everything else goes on.
+#[test]
+fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
+    let mut settings = SETTINGS.to_vec();
+    settings.push(("state.savepoint_interval", "'1s'"));
+    let mut weir = Weir::prepare(&settings);
+    let mut shim = under_shim(&mut weir);
+    let rule = shim.rule(Calls::Write, "/data/savepoints/");
+    shim.fail_from_now_on(rule, ENOSPC);
+    weir.restart();
+    let load = Load::start(&weir, Options { devices: 4, in_flight: 20, padding_bytes: 10 });
+    wait_for("a savepoint fails", || (shim.failed(rule) > 0).then_some(()));
+    let before = weir.metric_sum("weir_checkpoints_total");
+    wait_metric(&weir, "weir_checkpoints_total", |count| count > before + 1.0);
+    shim.heal(rule);
+    wait_for("a savepoint is written", || {
+        let written = fs::read_dir(weir.data().join("savepoints")).ok()?.flatten();
+        written.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "weir")).then_some(())
+    });
+    weir.get("/healthz").ok();
+    assert_counted(&weir, &load.finish());
+    weir.terminate();
+}
+
+/// What is restored as exact holds for the end that the journal had: no client is served before this start is in the
+/// journal, durable.
+#[test]
+fn the_door_stays_closed_until_the_start_is_on_disk() {
+    let mut weir = Weir::start(&[]);
+    weir.terminate();
+    let mut shim = under_shim(&mut weir);
+    let syncs = shim.rule(Calls::Sync, "/data/journal/");
+    shim.delay(syncs, Duration::from_secs(2));
+    weir.spawn();
+    let client = Client::connect(weir.mqtt(), Version::V5, "early");
+    // Nothing but the start has been appended: a sync that is under way would be the start's.
+    let (begun, done) = (shim.begun(syncs), shim.done(syncs));
+    assert_eq!((begun > 0, begun), (true, done), "served before the journal was synced");
+    shim.delay(syncs, Duration::ZERO);
+    drop(client);
+}

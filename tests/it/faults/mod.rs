@@ -1,0 +1,9 @@
+//! Crashes, failing disks, damaged stores and clocks that jump.
+
+mod clock;
+mod disk;
+mod durability;
+mod load;
+mod small_disk;
+mod state;
+mod takeover;

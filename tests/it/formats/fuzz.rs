@@ -1,0 +1,47 @@
+//! Inputs that fuzzing found, and those it begins with: none may end in a panic.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use crate::formats::fuzz_entry;
+
+/// Replays every file of a directory.
+fn replay(name: &str, run: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/fuzz").join(name);
+    let mut count = 0;
+    for entry in fs::read_dir(&directory).expect("the directory of inputs") {
+        let path = entry.expect("an entry").path();
+        println!("{}", path.display());
+        run(&fs::read(&path).expect("an input"));
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", directory.display());
+}
+
+#[test]
+fn mqtt() {
+    replay("mqtt", fuzz_entry::mqtt);
+}
+
+#[test]
+fn payload() {
+    replay("payload", fuzz_entry::payload);
+}
+
+#[test]
+fn log() {
+    replay("log", fuzz_entry::log);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz_entry::mqtt(&data);
+        fuzz_entry::payload(&data);
+        fuzz_entry::log(&data);
+    }
+}

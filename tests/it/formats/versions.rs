@@ -1,0 +1,103 @@
+//! What earlier versions wrote is read by this one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::kit::mqtt::{Connect, Message, Version};
+use crate::kit::process::Weir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name)
+}
+
+fn recorded(name: &str) -> Value {
+    let text = fs::read_to_string(fixture(&format!("{name}.json"))).expect("a fixture");
+    serde_json::from_str::<Value>(&text).expect("JSON")[name].clone()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
+    }
+}
+
+/// The device with windows, errors and duplicates.
+#[track_caller]
+fn check_state(weir: &Weir) {
+    let device = weir.json("/api/v1/devices/pump-7");
+    assert_eq!(device["accepted"], 25, "{device}");
+    assert_eq!(device["rejected"], serde_json::json!({"duplicate": 2, "value_out_of_range": 2}));
+    assert_eq!(device["sequence_ranges"], serde_json::json!([[0, 12], [40, 40]]));
+    weir.assert_accounted();
+}
+
+#[track_caller]
+fn check_results(weir: &Weir) {
+    assert_eq!(Value::Array(weir.list("windows", "&revisions=all")), recorded("windows"));
+    assert_eq!(Value::Array(weir.list("errors", "")), recorded("errors"));
+}
+
+#[test]
+fn a_data_directory() {
+    let mut weir = Weir::prepare(&[]);
+    copy(&fixture("data"), &weir.data());
+    weir.restart();
+    assert!(!weir.output().contains("the state is rebuilt"), "the store was not readable");
+    check_state(&weir);
+    check_results(&weir);
+}
+
+#[test]
+fn a_journal_alone_gives_the_recorded_results() {
+    let mut weir = Weir::prepare(&[]);
+    for part in ["journal", "windows", "errors"] {
+        copy(&fixture("data").join(part), &weir.data().join(part));
+    }
+    weir.restart();
+    // Replayed results are compared with the stored ones: a difference would be counted.
+    check_state(&weir);
+    check_results(&weir);
+    assert!(weir.metric("weir_recovery_replayed_records") > 20.0);
+}
+
+#[test]
+fn a_savepoint() {
+    let mut weir = Weir::prepare(&[]);
+    let savepoints = fs::read_dir(fixture("data/savepoints")).expect("savepoints");
+    let file = savepoints.last().expect("one").expect("an entry").path();
+    let restored = weir.command(&["savepoint", "restore"]).arg(&file).status().expect("weir can be started");
+    assert!(restored.success());
+    weir.restart();
+    check_state(&weir);
+}
+
+/// Sessions as they were stored before wills were: one was away with a message in flight and one waiting.
+#[test]
+fn a_store_of_sessions() {
+    let mut weir = Weir::prepare(&[("mqtt.max_session_expiry", "'off'")]);
+    copy(&fixture("sessions"), &weir.data().join("sessions"));
+    for _ in 0..2 {
+        weir.restart();
+        let (probe, _) = Connect::new(Version::V5, "probe").accepted(weir.mqtt());
+        assert_eq!([weir.metric("weir_mqtt_sessions"), weir.metric("weir_mqtt_wills")], [3.0, 0.0]);
+        probe.disconnect();
+        weir.terminate();
+    }
+    weir.restart();
+    let (mut client, present) = Connect::new(Version::V5, "kept").kept(1_000).accepted(weir.mqtt());
+    assert!(present);
+    assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["sent", "waits"]);
+    client.expect_nothing();
+    let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
+    publisher.publish_message(&Message::new("commands/c", "new", 1));
+    assert_eq!(client.take_message().text(), "new");
+}

@@ -1,0 +1,197 @@
+//! Clients that are slow, silent or many on purpose, beside a device that must not notice.
+
+use std::io::ErrorKind::WouldBlock;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::access::login::events;
+use crate::hostile::steady::beside_a_steady_device;
+use crate::kit::http::try_get;
+use crate::kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
+
+const REFUSED: &str = "weir_mqtt_connections_refused_total";
+
+/// Lets this process have as many sockets as it may.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .expect("the limit is raised");
+}
+
+#[test]
+fn five_thousand_half_open_connections() {
+    const HALF_OPEN: usize = 5_000;
+    raise_open_files();
+    // Fewer places than there are attackers, who are not ended by time.
+    let weir = Weir::start(&[("mqtt.max_connections", "3000"), ("mqtt.connect_timeout", "'10m'")]);
+    beside_a_steady_device(&weir, |steady| {
+        let mut open = Vec::new();
+        for index in 0..HALF_OPEN {
+            // Refused ones are closed by weir: that is not this end's failure.
+            let Ok(mut client) = Client::open(weir.mqtt(), Version::V4) else { continue };
+            let _ = client.send(&connect_packet(Version::V4, "half")[..index % 15]);
+            open.push(client);
+        }
+        assert!(open.len() > HALF_OPEN / 2, "the attack was not one");
+        steady.goes_on();
+        wait_for("a new client gets in", || Client::try_connect(weir.mqtt(), Version::V5, "new").ok());
+        wait_for("those that were too many are counted", || {
+            (weir.metric_sum(REFUSED) >= (HALF_OPEN - 3_064) as f64).then_some(())
+        });
+        // Each reason once a minute.
+        let told = events(&weir, "mqtt_refused");
+        assert!((1..20).contains(&told.len()), "{told:?}");
+    });
+}
+
+/// Whoever opens HTTP connections and asks nothing pushes out its own: health checks and scrapes are answered.
+#[test]
+fn http_connections_that_ask_nothing() {
+    raise_open_files();
+    let weir = Weir::start(&[]);
+    let silence = || {
+        let mut silent = TcpStream::connect(weir.http()).ok()?;
+        // Those beyond the bound are closed by weir: that is not this end's failure.
+        let _ = silent.write_all(b"GET / HTTP/1.1\r\nHo");
+        silent.set_nonblocking(true).ok()?;
+        Some(silent)
+    };
+    let mut silent: Vec<TcpStream> = (0..600).filter_map(|_| silence()).collect();
+    // Newcomers and those that they push out cross: none is left waiting for a place that another took.
+    for _ in 0..20 {
+        let answered = || try_get(weir.http(), "/healthz").filter(|answer| answer.status == 200);
+        wait_for("a request is answered", answered);
+        silent.extend(silence());
+    }
+    let is_open = |mut silent: &TcpStream| silent.read(&mut [0]).is_err_and(|error| error.kind() == WouldBlock);
+    let open = silent.iter().filter(|silent| is_open(silent)).count();
+    assert!(open > 256, "only {open} were still there: they ended by time");
+}
+
+#[test]
+fn byte_at_a_time() {
+    let weir = Weir::start(&[]);
+    beside_a_steady_device(&weir, |_| {
+        std::thread::scope(|scope| {
+            for writer in 0..20 {
+                let weir = &weir;
+                scope.spawn(move || {
+                    let version = if writer % 2 == 0 { Version::V4 } else { Version::V5 };
+                    let mut client = Client::open(weir.mqtt(), version).expect("a connection");
+                    let mut bytes = connect_packet(version, &format!("slow-{writer}"));
+                    bytes.extend(publish_packet(version, "devices/slow/telemetry", b"{}", 1, false, 7));
+                    for byte in bytes {
+                        client.send(&[byte]).expect("it is sent");
+                    }
+                    assert_eq!(client.read().expect("a CONNACK").kind, crate::kit::mqtt::CONNACK);
+                    assert_eq!(client.expect(PUBACK).id(), 7);
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn readers_that_never_read() {
+    const READERS: usize = 20;
+    let weir = Weir::start(&[("mqtt.max_queued_bytes", "'64KiB'"), ("mqtt.max_queued_messages", "100")]);
+    beside_a_steady_device(&weir, |steady| {
+        let readers: Vec<Client> = (0..READERS)
+            .map(|index| {
+                let mut client = Client::connect(weir.mqtt(), Version::V4, &format!("reader-{index}"));
+                client.subscribe("flood/#", (index % 3) as u8);
+                client
+            })
+            .collect();
+        let mut publisher = Client::connect(weir.mqtt(), Version::V4, "publisher");
+        let payload = "x".repeat(50_000);
+        // Far more than the kernel's buffers of twenty sockets and weir's queues hold.
+        for index in 0..400 {
+            publisher.publish(&format!("flood/{index}"), &payload, 1);
+        }
+        steady.goes_on();
+        assert!(weir.metric_sum("weir_mqtt_messages_dropped_total") > 0.0, "a queue without a bound");
+        let queued = weir.metric("weir_mqtt_queued_bytes");
+        assert!(queued <= (READERS * 64 * 1_024) as f64, "{queued} bytes wait");
+        drop(readers);
+    });
+}
+
+#[test]
+fn a_storm_of_take_overs() {
+    let weir = Weir::start(&[]);
+    beside_a_steady_device(&weir, |_| {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut last = None;
+                    for _ in 0..100 {
+                        // It may be taken over before it has its CONNACK.
+                        if let Ok(mut client) = Client::try_connect(weir.mqtt(), Version::V5, "the one") {
+                            let _ = client.send(&publish_packet(Version::V5, "x", b"y", 1, false, 1));
+                            last = Some(client);
+                        }
+                    }
+                    drop(last);
+                });
+            }
+        });
+        wait_for("every connection of the storm is gone", || {
+            (weir.metric("weir_mqtt_connections") < 1.5).then_some(())
+        });
+    });
+}
+
+#[test]
+fn a_client_that_is_too_fast_is_slowed_and_loses_nothing() {
+    let weir = Weir::start(&[("mqtt.max_messages_per_second", "200"), ("mqtt.max_bytes_per_second", "'64KiB'")]);
+    beside_a_steady_device(&weir, |steady| {
+        let mut fast = Client::connect(weir.mqtt(), Version::V4, "fast");
+        let mut bytes = Vec::new();
+        for id in 1..=600 {
+            let payload = format!(r#"{{"metric":"m","value":1,"seq":{id}}}"#);
+            bytes.extend(publish_packet(Version::V4, "devices/fast/telemetry", payload.as_bytes(), 1, false, id));
+        }
+        fast.send(&bytes).expect("it is sent");
+        steady.goes_on();
+        for id in 1..=600 {
+            assert_eq!(fast.expect(PUBACK).id(), id, "everything is acknowledged, in order");
+        }
+        assert!(weir.metric_sum("weir_mqtt_throttled_total") >= 1.0, "it was not slowed");
+    });
+    wait_for("nothing was lost", || {
+        (weir.json("/api/v1/devices/fast")["accepted"].as_u64() == Some(600)).then_some(())
+    });
+}
+
+#[test]
+fn connections_that_are_reset_at_any_moment() {
+    let weir = Weir::start(&[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    beside_a_steady_device(&weir, |_| {
+        for round in 0..200 {
+            // In pairs of the same client identifier, before and after the CONNACK could have been written.
+            let sockets: Vec<TcpStream> = (0..2)
+                .filter_map(|_| {
+                    let mut client = TcpStream::connect(weir.mqtt()).ok()?;
+                    let packet = connect_packet(Version::V5, "reset");
+                    let cut = if round % 2 == 0 { packet.len() } else { round % packet.len() };
+                    client.write_all(&packet[..cut]).ok()?;
+                    Some(client)
+                })
+                .collect();
+            runtime.block_on(async {
+                for socket in sockets {
+                    socket.set_nonblocking(true).expect("non-blocking");
+                    let socket = tokio::net::TcpStream::from_std(socket).expect("a socket");
+                    socket.set_zero_linger().expect("a reset instead of an end");
+                }
+            });
+        }
+        wait_for("all are gone", || (weir.metric("weir_mqtt_connections") < 1.5).then_some(()));
+    });
+}

@@ -1,0 +1,63 @@
+//! A well-behaved device that must not notice what others do.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::wait_for;
+
+/// The device while it publishes.
+pub struct Steady<'a> {
+    acknowledged: &'a AtomicU64,
+}
+
+impl Steady<'_> {
+    /// Waits until more of it is acknowledged: what was done before has not stopped it.
+    #[track_caller]
+    pub fn goes_on(&self) {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        wait_for("the well-behaved device goes on", || {
+            (self.acknowledged.load(Ordering::Relaxed) >= before + 20).then_some(())
+        });
+    }
+}
+
+/// Runs `attack` while a device publishes, one acknowledged reading after the other. All of them must arrive, the device
+/// must go on to the end, and weir must be healthy then.
+pub fn beside_a_steady_device(weir: &Weir, attack: impl FnOnce(&Steady<'_>)) {
+    let (done, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
+    let sent = std::thread::scope(|scope| {
+        let device = scope.spawn(|| publish(weir.mqtt(), &done, &acknowledged));
+        let steady = Steady { acknowledged: &acknowledged };
+        steady.goes_on();
+        // A failed attack must not leave the device running for ever.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            attack(&steady);
+            steady.goes_on();
+        }));
+        done.store(true, Ordering::Relaxed);
+        let sent = device.join().expect("the well-behaved device was served to the end");
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+        sent
+    });
+    assert_eq!(weir.get("/healthz").status, 200);
+    wait_for("all its readings are there", || {
+        (weir.json("/api/v1/devices/steady")["accepted"].as_u64() == Some(sent)).then_some(())
+    });
+    let output = weir.output();
+    assert!(!output.contains("panicked"), "{output}");
+}
+
+fn publish(address: SocketAddr, done: &AtomicBool, acknowledged: &AtomicU64) -> u64 {
+    let mut client = Client::connect(address, Version::V5, "steady");
+    let mut seq = 0;
+    while !done.load(Ordering::Relaxed) {
+        client.telemetry("steady", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));
+        seq += 1;
+        acknowledged.store(seq, Ordering::Relaxed);
+    }
+    seq
+}

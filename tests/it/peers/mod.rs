@@ -1,0 +1,3 @@
+//! Programs of other projects that talk to weir or check what it ships.
+
+pub mod programs;

@@ -1,0 +1,243 @@
+//! Programs that others wrote: mosquitto's clients, paho-mqtt, Prometheus, systemd-analyze. `tests/run` installs them.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::kit::http;
+use crate::kit::mqtt::{Client, Version};
+use crate::kit::process::Weir;
+use crate::kit::wait::{wait_for, window_before};
+
+/// The program, which must be installed.
+#[track_caller]
+pub fn program(name: &str) -> Command {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).any(|directory| directory.join(name).is_file());
+    assert!(found, "{name} is not installed; run tests/run, which installs what the tests need");
+    Command::new(name)
+}
+
+#[track_caller]
+pub fn succeeded(command: &mut Command) -> Output {
+    let output = command.output().expect("it can be started");
+    let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{shown}", output.status);
+    output
+}
+
+/// Ends a process with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn mosquitto_clients() {
+    let weir = Weir::start(&[]);
+    let port = weir.mqtt().port().to_string();
+    let start = window_before(60);
+    for version in ["mqttv311", "mqttv5"] {
+        for qos in ["0", "1", "2"] {
+            let device = format!("{version}-{qos}");
+            // From the status: the metric is up to a second old, and may still count the subscriber before.
+            let count = || weir.json("/api/v1/status")["mqtt"]["subscriptions"].as_u64().expect("a number");
+            // The one of the round before may still be leaving.
+            wait_for("no subscriber is left", || (count() == 0).then_some(()));
+            let filter = format!("weir/windows/{device}/#");
+            let subscriber = program("mosquitto_sub")
+                .args([
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    &port,
+                    "-V",
+                    version,
+                    "-q",
+                    qos,
+                    "-t",
+                    &filter,
+                    "-C",
+                    "1",
+                    "-W",
+                    "60",
+                    "-v",
+                ])
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("it can be started");
+            wait_for("the subscription is there", || (count() > 0).then_some(()));
+            for (seq, offset) in [0, 1_000, 7_000].into_iter().enumerate() {
+                let payload = json!({"metric": "t", "value": 2.5, "timestamp": start + offset, "seq": seq}).to_string();
+                let topic = format!("devices/{device}/telemetry");
+                let arguments =
+                    ["-h", "127.0.0.1", "-p", &port, "-V", version, "-q", qos, "-t", &topic, "-m", &payload];
+                succeeded(program("mosquitto_pub").args(arguments));
+            }
+            let output = subscriber.wait_with_output().expect("it ends");
+            assert!(output.status.success(), "{device}: {}", output.status);
+            let line = String::from_utf8(output.stdout).expect("text");
+            let (topic, payload) = line.split_once(' ').expect("topic and payload");
+            assert_eq!(topic, format!("weir/windows/{device}/t"));
+            let window: Value = serde_json::from_str(payload).expect("JSON");
+            assert_eq!((&window["count"], &window["sum"]), (&json!(2), &json!(5.0)), "{window}");
+        }
+    }
+    weir.assert_accounted();
+}
+
+/// Where builds go, and what tests/run installs.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
+}
+
+pub fn python() -> PathBuf {
+    let python = target().join("test-venv/bin/python");
+    assert!(python.is_file(), "{} is missing; run tests/run, which installs paho-mqtt there", python.display());
+    python
+}
+
+#[test]
+fn paho_mqtt() {
+    let weir = Weir::start(&[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_peer.py");
+    let start = window_before(60).to_string();
+    for version in ["3.1.1", "5"] {
+        for qos in ["0", "1", "2"] {
+            let port = weir.mqtt().port().to_string();
+            let device = format!("paho-{version}-{qos}");
+            succeeded(Command::new(python()).arg(&script).args([&port, version, qos, &device, &start]));
+        }
+    }
+    weir.assert_accounted();
+}
+
+#[test]
+fn promtool_finds_the_metrics_clean() {
+    let weir = Weir::start(&[]);
+    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let start = window_before(60);
+    for (seq, offset) in [0, 7_000].into_iter().enumerate() {
+        let timestamp = start + offset;
+        device.telemetry("d", &json!({"metric": "t", "value": 1, "timestamp": timestamp, "seq": seq}).to_string());
+    }
+    device.telemetry("d", "not a reading");
+    wait_for("the window is there", || (!weir.list("windows", "").is_empty()).then_some(()));
+    for path in ["/metrics", "/metrics/devices"] {
+        let text = weir.get(path).ok().text();
+        let mut child = program("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it can be started");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(text.as_bytes()).expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.trim().is_empty(), "{path}: {said}");
+    }
+}
+
+#[test]
+fn prometheus_scrapes() {
+    let weir = Weir::start(&[]);
+    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    device.telemetry("d", r#"{"metric":"t","value":1}"#);
+    let target = weir.http();
+    let prometheus = Prometheus::start(&format!(
+        "scrape_configs:\n  - job_name: weir\n    static_configs:\n      - targets: ['{target}']\n"
+    ));
+    for (query, expected) in [("up", "1"), ("weir_readings_received_total", "1"), ("weir_readings_unaccounted", "0")] {
+        prometheus.wait_value(query, expected);
+    }
+}
+
+/// A Prometheus that scrapes every second.
+pub struct Prometheus {
+    address: SocketAddr,
+    _process: Running,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one with these scrape configs.
+    pub fn start(scrape_configs: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let config = directory.path().join("prometheus.yml");
+        fs::write(&config, format!("global:\n  scrape_interval: 1s\n{scrape_configs}")).expect("a config file");
+        succeeded(program("promtool").args(["check", "config"]).arg(&config));
+        // Prometheus does not tell which port it took for port 0.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let process = program("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("tsdb").display()))
+            .arg(format!("--web.listen-address={free}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it can be started");
+        Self { address: free, _process: Running(process), _directory: directory }
+    }
+
+    /// Waits until the query's first result is this value.
+    #[track_caller]
+    pub fn wait_value(&self, query: &str, expected: &str) {
+        let path = format!("/api/v1/query?query={}", query.replace('{', "%7B").replace('}', "%7D").replace('"', "%22"));
+        wait_for(&format!("Prometheus has {query}"), || {
+            let response = http::try_get(self.address, &path)?;
+            // It answers with text until it is ready.
+            let answer: Value = serde_json::from_slice(&response.body).ok()?;
+            (answer["data"]["result"][0]["value"][1] == expected).then_some(())
+        });
+    }
+}
+
+#[test]
+fn the_docker_scrape_config_is_valid() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/prometheus.yml");
+    succeeded(program("promtool").args(["check", "config"]).arg(config));
+}
+
+/// The shipped unit, with the test's binary in the place of the installed one.
+fn unit(directory: &Path) -> PathBuf {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/weir.service");
+    let text = fs::read_to_string(shipped).expect("the unit");
+    let installed = "/usr/bin/weir ";
+    assert_eq!(text.matches(installed).count(), 2, "ExecStartPre and ExecStart run the installed binary");
+    let path = directory.join("weir.service");
+    fs::write(&path, text.replace(installed, &format!("{} ", crate::kit::process::WEIR))).expect("a copy of the unit");
+    path
+}
+
+#[test]
+fn the_unit_is_clean() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let unit = unit(directory.path());
+    let output = succeeded(program("systemd-analyze").arg("verify").arg("--man=no").arg(&unit));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let about_weir: Vec<&str> = said.lines().filter(|line| line.contains("weir")).collect();
+    assert!(about_weir.is_empty(), "{said}");
+}
+
+#[test]
+fn the_unit_is_hardened() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let unit = unit(directory.path());
+    let mut command = program("systemd-analyze");
+    command.args(["security", "--offline=true", "--threshold=15", "--no-pager"]).arg(unit);
+    succeeded(&mut command);
+}

@@ -1,0 +1,5 @@
+//! From readings to windows and errors.
+
+mod reasons;
+mod redelivery;
+mod windows;

@@ -1,0 +1,4 @@
+//! TLS under MQTT and HTTP.
+
+mod listeners;
+mod revocation;
