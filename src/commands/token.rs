@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use weir::access::tokens::{self, ApiToken, TokenList};
 use weir::clock::{Clock as _, SystemClock};
