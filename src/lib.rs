@@ -29,6 +29,7 @@ pub mod disk;
 
 pub mod core;
 
+pub mod cursor;
 pub mod defects;
 pub mod random;
 pub mod sync;
