@@ -31,6 +31,7 @@ mod idle;
 mod ingest;
 mod json;
 mod lifetime;
+mod problem;
 mod registry;
 mod replay;
 mod side_output;

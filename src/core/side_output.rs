@@ -5,8 +5,9 @@ use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, ReplayOrigin, kept_payload};
+use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
-use crate::core::validate::{self, ReadingProblem};
+use crate::core::validate;
 
 impl Operator {
     /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
