@@ -1,12 +1,11 @@
 //! What leaves the operator: window results and error entries, their stored form and their JSON.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::decode::MalformedMessage;
 use crate::core::reason::Reason;
 use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
+
+mod json;
 
 /// Bytes of a payload that an error entry keeps.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
@@ -99,27 +98,6 @@ impl<'a> WindowResult<'a> {
         };
         reader.end()?;
         Ok(window)
-    }
-
-    /// Appends the JSON object that the API, MQTT and files show. Floats are in the shortest form that reads back to
-    /// the same value; what is not finite is `null`.
-    pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
-        let mut object = JsonObject::new(out);
-        object.integer("seq", seq);
-        object.string("device_id", self.device_id);
-        object.string("metric", self.metric);
-        object.integer("window_start", self.window_start_ms);
-        object.integer("window_end", self.window_end_ms);
-        object.integer("revision", self.revision);
-        object.integer("count", self.count);
-        object.float("sum", self.sum);
-        object.float("mean", self.mean);
-        object.float("min", self.min);
-        object.float("max", self.max);
-        object.float("first", self.first);
-        object.float("last", self.last);
-        object.float("stddev", self.stddev);
-        object.end();
     }
 }
 
@@ -283,33 +261,6 @@ impl<'a> ErrorEntry<'a> {
         reader.end()?;
         Ok(entry)
     }
-
-    /// Appends the JSON object that the API, MQTT and files show. The payload is `payload` where it is UTF-8, else
-    /// `payload_base64`; `device_id` and `metric` are `null` where they are not known; `replay_of` and
-    /// `first_arrival_time` are there where a replay was rejected.
-    pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
-        let mut object = JsonObject::new(out);
-        object.integer("seq", seq);
-        object.integer("journal_position", self.journal_position);
-        object.integer("index", self.index);
-        object.integer("arrival_time", self.arrival_ms);
-        object.string("reason", self.reason.as_str());
-        object.string("message", self.message);
-        object.optional_string("device_id", self.device_id);
-        object.optional_string("metric", self.metric);
-        object.string("client_id", self.client_id);
-        object.string("topic", self.topic);
-        match std::str::from_utf8(self.payload) {
-            Ok(text) => object.string("payload", text),
-            Err(_) => object.string("payload_base64", &BASE64.encode(self.payload)),
-        }
-        object.integer("payload_bytes", self.payload_bytes);
-        if let Some(origin) = self.origin {
-            object.integer("replay_of", origin.replay_of);
-            object.integer("first_arrival_time", origin.first_arrival_ms);
-        }
-        object.end();
-    }
 }
 
 fn read_origin(reader: &mut FieldReader<'_>) -> Result<ReplayOrigin, Invalid> {
@@ -341,58 +292,6 @@ pub(super) fn kept_payload(payload: &[u8]) -> &[u8] {
     }
 }
 
-/// Writes a JSON object field by field.
-struct JsonObject<'o> {
-    out: &'o mut Vec<u8>,
-    next: u8,
-}
-
-impl<'o> JsonObject<'o> {
-    fn new(out: &'o mut Vec<u8>) -> Self {
-        Self { out, next: b'{' }
-    }
-
-    fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(&[self.next, b'"']);
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-        self.next = b',';
-    }
-
-    fn value(&mut self, value: &impl serde::Serialize) {
-        // Writing numbers and strings into a vector cannot fail; were it ever to, the field would be `null`.
-        let before = self.out.len();
-        if serde_json::to_writer(&mut *self.out, value).is_err() {
-            self.out.truncate(before);
-            self.out.extend_from_slice(b"null");
-        }
-    }
-
-    fn integer(&mut self, key: &str, integer: impl serde::Serialize) {
-        self.key(key);
-        self.value(&integer);
-    }
-
-    fn float(&mut self, key: &str, float: f64) {
-        self.key(key);
-        self.value(&float);
-    }
-
-    fn string(&mut self, key: &str, string: &str) {
-        self.key(key);
-        self.value(&string);
-    }
-
-    fn optional_string(&mut self, key: &str, string: Option<&str>) {
-        self.key(key);
-        self.value(&string);
-    }
-
-    fn end(self) {
-        self.out.push(b'}');
-    }
-}
-
 /// A record of the windows or errors log that no writer of this format produced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a stored result of this format: {0}")]
@@ -407,161 +306,4 @@ pub trait Collector {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn window() -> WindowResult<'static> {
-        WindowResult {
-            device_id: "gärät \"3\"",
-            metric: "temperature",
-            window_start_ms: -5000,
-            window_end_ms: 0,
-            revision: 2,
-            supersedes: Some(0),
-            count: 3,
-            sum: 0.1 + 0.2,
-            mean: 21.0,
-            min: -0.0,
-            max: 1e300,
-            first: f64::INFINITY,
-            last: 5e-324,
-            stddev: f64::NAN,
-        }
-    }
-
-    fn entry(payload: &[u8]) -> ErrorEntry<'_> {
-        ErrorEntry {
-            journal_position: 7,
-            index: 1,
-            arrival_ms: 1_732_098_765_123,
-            reason: Reason::InvalidMetric,
-            message: "no",
-            device_id: Some("d"),
-            metric: None,
-            client_id: "c",
-            topic: "t",
-            own_device: None,
-            payload,
-            payload_bytes: 9,
-            origin: None,
-        }
-    }
-
-    fn replayed(payload: &[u8]) -> ErrorEntry<'_> {
-        let origin = ReplayOrigin { replay_of: 300, first_arrival_ms: -1, whole: true };
-        ErrorEntry { origin: Some(origin), ..entry(payload) }
-    }
-
-    fn window_json(window: &WindowResult<'_>) -> String {
-        let mut json = Vec::new();
-        window.write_json(17, &mut json);
-        String::from_utf8(json).unwrap()
-    }
-
-    #[test]
-    fn windows_as_json() {
-        assert_eq!(
-            window_json(&window()),
-            r#"{"seq":17,"device_id":"gärät \"3\"","metric":"temperature","window_start":-5000,"window_end":0,"#
-                .to_owned()
-                + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
-                + r#""last":5e-324,"stddev":null}"#
-        );
-    }
-
-    #[test]
-    fn errors_as_json() {
-        let check = |payload: &[u8], expected: &str| {
-            let mut json = Vec::new();
-            entry(payload).write_json(5, &mut json);
-            let start =
-                r#"{"seq":5,"journal_position":7,"index":1,"arrival_time":1732098765123,"reason":"invalid_metric","#
-                    .to_owned()
-                    + r#""message":"no","device_id":"d","metric":null,"client_id":"c","topic":"t","#;
-            assert_eq!(String::from_utf8(json).unwrap(), start + expected + r#","payload_bytes":9}"#);
-        };
-        check(b"{\"a\"}", r#""payload":"{\"a\"}""#);
-        check(b"\xff\x00", r#""payload_base64":"/wA=""#);
-        let mut json = Vec::new();
-        replayed(b"x").write_json(5, &mut json);
-        let end = r#","payload":"x","payload_bytes":9,"replay_of":300,"first_arrival_time":-1}"#;
-        assert!(String::from_utf8(json).unwrap().ends_with(end));
-    }
-
-    /// Formats 1 to 3 as released: a change here is a new format.
-    #[test]
-    fn the_bytes_of_an_error() {
-        let mut bytes = Vec::new();
-        entry(b"p").encode(&mut bytes);
-        let expected = b"\x01\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
-        assert_eq!(bytes, expected);
-        bytes.clear();
-        replayed(b"p").encode(&mut bytes);
-        assert_eq!(bytes, [b"\x02", &expected[1..], b"\xac\x02\x01\x01"].concat());
-        for (entry, end) in [(entry(b"p"), &b"\x01o\x00"[..]), (replayed(b"p"), b"\x01o\x01\xac\x02\x01\x01")] {
-            bytes.clear();
-            ErrorEntry { own_device: Some("o"), ..entry }.encode(&mut bytes);
-            assert_eq!(bytes, [b"\x03", &expected[1..], end].concat());
-        }
-    }
-
-    #[test]
-    fn what_is_known_of_the_first_arrival() {
-        let arrival_ms = entry(b"").arrival_ms;
-        assert_eq!((entry(b"").first_arrival_ms(), replayed(b"").first_arrival_ms()), (arrival_ms, -1));
-        assert!(!entry(b"").is_of_whole_message() && replayed(b"").is_of_whole_message());
-        assert!(!entry(b"").is_unseen());
-        assert!(ErrorEntry { device_id: None, ..entry(b"") }.is_unseen());
-        assert!(ErrorEntry { reason: Reason::UnknownDevice, ..entry(b"") }.is_unseen());
-    }
-
-    #[test]
-    fn stored_forms_read_back() {
-        let mut bytes = Vec::new();
-        window().encode(&mut bytes);
-        let decoded = WindowResult::decode(&bytes).unwrap();
-        assert_eq!(window_json(&decoded), window_json(&window()));
-        assert_eq!(decoded.supersedes, Some(0));
-        assert_eq!(decoded.stddev.to_bits(), f64::NAN.to_bits());
-        for len in 0..bytes.len() {
-            assert!(WindowResult::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
-        }
-        let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
-        for entry in [entry(b"\xff"), replayed(b"\xff"), own(entry(b"")), own(replayed(b""))] {
-            bytes.clear();
-            entry.encode(&mut bytes);
-            assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));
-            for len in 0..bytes.len() {
-                assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn payloads_are_cut_between_characters() {
-        let check = |payload: &[u8], kept: usize| assert_eq!(kept_payload(payload).len(), kept);
-        check(&[b'x'; 4096], 4096);
-        check(&[b'x'; 5000], 4096);
-        check("x".repeat(4095).as_bytes(), 4095);
-        check(["x".repeat(4095), "éé".into()].concat().as_bytes(), 4095);
-        check(["x".repeat(4093), "😀x".into()].concat().as_bytes(), 4093);
-        check(&[0xff; 5000], 4096);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_handled(bytes: Vec<u8>) {
-            let _ = WindowResult::decode(&bytes);
-            let _ = ErrorEntry::decode(&bytes);
-        }
-
-        #[test]
-        fn floats_read_back(float in any::<f64>().prop_filter("finite", |f| f.is_finite())) {
-            let json = window_json(&WindowResult { sum: float, ..window() });
-            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(value["sum"].as_f64().unwrap().to_bits(), float.to_bits());
-        }
-    }
-}
+mod tests;
