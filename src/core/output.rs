@@ -1,7 +1,6 @@
 //! What leaves the operator: window results and error entries, their stored form and their JSON.
 
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_f64, put_i64, put_u64};
-use crate::core::decode::MalformedMessage;
 use crate::core::reason::Reason;
 use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
 
@@ -11,13 +10,17 @@ mod json;
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
 
 const WINDOW_FORMAT: u8 = 1;
-const ERROR_FORMAT: u8 = 1;
-/// [`ERROR_FORMAT`] with the origin of a replayed reading behind it.
-const REPLAYED_ERROR_FORMAT: u8 = 2;
-/// [`ERROR_FORMAT`] with the client's own device behind it, whether there is an origin, and the origin.
-const OWN_DEVICE_ERROR_FORMAT: u8 = 3;
-/// Bit of an origin's flags: the message as a whole was rejected.
-const ORIGIN_WHOLE: u8 = 1;
+/// Format of errors: flags say which optional fields follow and which part of the message was rejected.
+const ERROR_FORMAT: u8 = 4;
+const ERROR_WHOLE_MESSAGE: u8 = 1;
+const ERROR_OWN_DEVICE: u8 = 2;
+const ERROR_OF_REPLAY: u8 = 4;
+/// Older formats, which are read and no longer written. They have no flags.
+const ERROR_FORMAT_1: u8 = 1;
+/// [`ERROR_FORMAT_1`] with the origin of a replayed reading behind it.
+const ERROR_FORMAT_2: u8 = 2;
+/// [`ERROR_FORMAT_1`] with the client's own device behind it, whether there is an origin, and the origin.
+const ERROR_FORMAT_3: u8 = 3;
 
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,6 +115,8 @@ pub struct ErrorEntry<'a> {
     pub arrival_ms: i64,
     /// Why.
     pub reason: Reason,
+    /// Which part of the message was rejected.
+    pub part: RejectedPart,
     /// A sentence that a person can act on.
     pub message: &'a str,
     /// Device, where it is known.
@@ -132,6 +137,15 @@ pub struct ErrorEntry<'a> {
     pub origin: Option<ReplayOrigin>,
 }
 
+/// The part of a message that an error rejects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectedPart {
+    /// The message as a whole: it could not be decoded, so that it has no readings.
+    Message,
+    /// One reading, or one fault that a device reported.
+    Reading,
+}
+
 /// The error whose replay was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayOrigin {
@@ -139,19 +153,9 @@ pub struct ReplayOrigin {
     pub replay_of: u64,
     /// When the message first arrived, Unix milliseconds.
     pub first_arrival_ms: i64,
-    /// Whether the replay was rejected as a whole message.
-    pub whole: bool,
 }
 
 impl<'a> ErrorEntry<'a> {
-    /// Whether the message as a whole was rejected, and no reading of it for itself.
-    pub fn is_of_whole_message(&self) -> bool {
-        match self.origin {
-            Some(origin) => origin.whole,
-            None => self.reason == Reason::Malformed && self.index == 0 && MalformedMessage::wrote(self.message),
-        }
-    }
-
     /// Whether the message's `seq` was not remembered at the rejection: without a device that may send there is no
     /// state to remember it in. A replay that is rejected is taken for remembered: which readings of its message were
     /// counted meanwhile cannot be told.
@@ -172,7 +176,7 @@ impl<'a> ErrorEntry<'a> {
     {
         ReplayRecord {
             position: self.journal_position,
-            whole: self.is_of_whole_message(),
+            whole: self.part == RejectedPart::Message,
             arrival_ms: self.first_arrival_ms(),
             client_id: self.client_id,
             topic: self.topic,
@@ -189,11 +193,13 @@ impl<'a> ErrorEntry<'a> {
 
     /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(match (self.own_device, self.origin) {
-            (Some(_), _) => OWN_DEVICE_ERROR_FORMAT,
-            (None, Some(_)) => REPLAYED_ERROR_FORMAT,
-            (None, None) => ERROR_FORMAT,
-        });
+        let flags = [
+            (self.part == RejectedPart::Message, ERROR_WHOLE_MESSAGE),
+            (self.own_device.is_some(), ERROR_OWN_DEVICE),
+            (self.origin.is_some(), ERROR_OF_REPLAY),
+        ];
+        let flags = flags.into_iter().filter(|(holds, _)| *holds).fold(0, |all, (_, flag)| all | flag);
+        out.extend_from_slice(&[ERROR_FORMAT, flags]);
         put_u64(self.journal_position, out);
         put_u64(u64::from(self.index), out);
         put_i64(self.arrival_ms, out);
@@ -211,12 +217,10 @@ impl<'a> ErrorEntry<'a> {
         put_u64(self.payload_bytes, out);
         if let Some(device) = self.own_device {
             put_bytes(device.as_bytes(), out);
-            out.push(u8::from(self.origin.is_some()));
         }
-        if let Some(ReplayOrigin { replay_of, first_arrival_ms, whole }) = self.origin {
+        if let Some(ReplayOrigin { replay_of, first_arrival_ms }) = self.origin {
             put_u64(replay_of, out);
             put_i64(first_arrival_ms, out);
-            out.push(if whole { ORIGIN_WHOLE } else { 0 });
         }
     }
 
@@ -227,15 +231,61 @@ impl<'a> ErrorEntry<'a> {
     }
 
     fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
-        let format = reader.u8()?;
-        if !(ERROR_FORMAT..=OWN_DEVICE_ERROR_FORMAT).contains(&format) {
-            return Err("unknown format of an error");
+        let entry = match reader.u8()? {
+            ERROR_FORMAT => Self::read_flagged(reader)?,
+            format @ (ERROR_FORMAT_1 | ERROR_FORMAT_2 | ERROR_FORMAT_3) => Self::read_older(format, reader)?,
+            _ => return Err("unknown format of an error"),
+        };
+        reader.end()?;
+        Ok(entry)
+    }
+
+    fn read_flagged(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+        let flags = reader.u8()?;
+        if flags & !(ERROR_WHOLE_MESSAGE | ERROR_OWN_DEVICE | ERROR_OF_REPLAY) != 0 {
+            return Err("unknown flags of an error");
         }
-        let mut entry = Self {
+        let mut entry = Self::read_common(reader)?;
+        if flags & ERROR_WHOLE_MESSAGE != 0 {
+            entry.part = RejectedPart::Message;
+        }
+        if flags & ERROR_OWN_DEVICE != 0 {
+            entry.own_device = Some(reader.str()?);
+        }
+        if flags & ERROR_OF_REPLAY != 0 {
+            entry.origin = Some(ReplayOrigin { replay_of: reader.u64()?, first_arrival_ms: reader.i64()? });
+        }
+        Ok(entry)
+    }
+
+    /// Formats 1 to 3 say which part was rejected only where the error is of a replay; else the sentence tells.
+    fn read_older(format: u8, reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+        let mut entry = Self::read_common(reader)?;
+        let mut replayed = format == ERROR_FORMAT_2;
+        if format == ERROR_FORMAT_3 {
+            entry.own_device = Some(reader.str()?);
+            replayed = read_flag(reader).ok_or("an optional origin")?;
+        }
+        let whole = if replayed {
+            entry.origin = Some(ReplayOrigin { replay_of: reader.u64()?, first_arrival_ms: reader.i64()? });
+            read_flag(reader).ok_or("the origin of a replay")?
+        } else {
+            entry.reason == Reason::Malformed && entry.index == 0 && is_of_whole_message(entry.message)
+        };
+        if whole {
+            entry.part = RejectedPart::Message;
+        }
+        Ok(entry)
+    }
+
+    /// The fields that all formats have. The rest is set to what most errors have.
+    fn read_common(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+        Ok(Self {
             journal_position: reader.u64()?,
             index: reader.u32()?,
             arrival_ms: reader.i64()?,
             reason: Reason::from_code(reader.u8()?).ok_or("unknown reason")?,
+            part: RejectedPart::Reading,
             message: reader.str()?,
             device_id: read_name(reader)?,
             metric: read_name(reader)?,
@@ -245,32 +295,30 @@ impl<'a> ErrorEntry<'a> {
             payload: reader.bytes()?,
             payload_bytes: reader.u64()?,
             origin: None,
-        };
-        let mut replayed = format == REPLAYED_ERROR_FORMAT;
-        if format == OWN_DEVICE_ERROR_FORMAT {
-            entry.own_device = Some(reader.str()?);
-            replayed = match reader.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err("an optional origin"),
-            };
-        }
-        if replayed {
-            entry.origin = Some(read_origin(reader)?);
-        }
-        reader.end()?;
-        Ok(entry)
+        })
     }
 }
 
-fn read_origin(reader: &mut FieldReader<'_>) -> Result<ReplayOrigin, Invalid> {
-    let (replay_of, first_arrival_ms) = (reader.u64()?, reader.i64()?);
-    let whole = match reader.u8()? {
-        0 => false,
-        ORIGIN_WHOLE => true,
-        _ => return Err("the origin of a replay"),
-    };
-    Ok(ReplayOrigin { replay_of, first_arrival_ms, whole })
+/// Whether two stored errors say the same, whatever format each is in. A replay of the journal compares the errors that it
+/// produces with those in the errors log, and an earlier version may have written these.
+pub fn is_same_error(stored: &[u8], computed: &[u8]) -> bool {
+    stored == computed
+        || stored.first() != computed.first()
+            && ErrorEntry::decode(stored).is_ok_and(|stored| ErrorEntry::decode(computed) == Ok(stored))
+}
+
+/// Whether a `malformed` sentence concerns a whole message. These beginnings of sentences are part of formats 1 to 3.
+fn is_of_whole_message(sentence: &str) -> bool {
+    sentence.starts_with("the payload is ") || sentence.starts_with("the message has more than ")
+}
+
+/// A byte that is 0 or 1.
+fn read_flag(reader: &mut FieldReader<'_>) -> Option<bool> {
+    match reader.u8() {
+        Ok(0) => Some(false),
+        Ok(1) => Some(true),
+        _ => None,
+    }
 }
 
 fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, Invalid> {

@@ -151,6 +151,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::config::MqttConfig;
+    use crate::core::output::RejectedPart;
     use crate::core::reason::Reason;
     use crate::disk::sim::SimDisk;
     use crate::log::{LogOptions, Records, Retention, SyncPolicy};
@@ -211,6 +212,7 @@ mod tests {
             index: 0,
             arrival_ms: 2,
             reason: Reason::Late,
+            part: RejectedPart::Reading,
             message,
             device_id: None,
             metric: None,

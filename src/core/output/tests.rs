@@ -27,6 +27,7 @@ fn entry(payload: &[u8]) -> ErrorEntry<'_> {
         index: 1,
         arrival_ms: 1_732_098_765_123,
         reason: Reason::InvalidMetric,
+        part: RejectedPart::Reading,
         message: "no",
         device_id: Some("d"),
         metric: None,
@@ -40,8 +41,8 @@ fn entry(payload: &[u8]) -> ErrorEntry<'_> {
 }
 
 fn replayed(payload: &[u8]) -> ErrorEntry<'_> {
-    let origin = ReplayOrigin { replay_of: 300, first_arrival_ms: -1, whole: true };
-    ErrorEntry { origin: Some(origin), ..entry(payload) }
+    let origin = ReplayOrigin { replay_of: 300, first_arrival_ms: -1 };
+    ErrorEntry { part: RejectedPart::Message, origin: Some(origin), ..entry(payload) }
 }
 
 fn window_json(window: &WindowResult<'_>) -> String {
@@ -78,20 +79,82 @@ fn errors_as_json() {
     assert!(String::from_utf8(json).unwrap().ends_with(end));
 }
 
-/// Formats 1 to 3 as released: a change here is a new format.
+/// Bytes of [`entry`] behind what each format begins with.
+const ENTRY: &[u8] = b"\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
+
+/// Format 4 as released: a change here is a new format.
 #[test]
 fn the_bytes_of_an_error() {
-    let mut bytes = Vec::new();
-    entry(b"p").encode(&mut bytes);
-    let expected = b"\x01\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
-    assert_eq!(bytes, expected);
-    bytes.clear();
-    replayed(b"p").encode(&mut bytes);
-    assert_eq!(bytes, [b"\x02", &expected[1..], b"\xac\x02\x01\x01"].concat());
-    for (entry, end) in [(entry(b"p"), &b"\x01o\x00"[..]), (replayed(b"p"), b"\x01o\x01\xac\x02\x01\x01")] {
-        bytes.clear();
-        ErrorEntry { own_device: Some("o"), ..entry }.encode(&mut bytes);
-        assert_eq!(bytes, [b"\x03", &expected[1..], end].concat());
+    let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
+    let whole = ErrorEntry { part: RejectedPart::Message, ..entry(b"p") };
+    let check = |entry: ErrorEntry<'_>, flags: u8, end: &[u8]| {
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        assert_eq!(bytes, [&[4, flags], ENTRY, end].concat());
+    };
+    check(entry(b"p"), 0, b"");
+    check(whole, 1, b"");
+    check(own(entry(b"p")), 2, b"\x01o");
+    check(replayed(b"p"), 5, b"\xac\x02\x01");
+    check(own(replayed(b"p")), 7, b"\x01o\xac\x02\x01");
+    assert!(ErrorEntry::decode(&[&[4, 8], ENTRY].concat()).is_err(), "a flag that format 4 does not have");
+}
+
+/// Formats 1 to 3 as released, and the entry that each stands for.
+fn older_forms() -> Vec<(Vec<u8>, ErrorEntry<'static>)> {
+    let form = |format: u8, end: &[u8]| [&[format], ENTRY, end].concat();
+    let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
+    let replayed_reading = ErrorEntry { part: RejectedPart::Reading, ..replayed(b"p") };
+    vec![
+        (form(1, b""), entry(b"p")),
+        (form(2, b"\xac\x02\x01\x01"), replayed(b"p")),
+        (form(2, b"\xac\x02\x01\x00"), replayed_reading),
+        (form(3, b"\x01o\x00"), own(entry(b"p"))),
+        (form(3, b"\x01o\x01\xac\x02\x01\x01"), own(replayed(b"p"))),
+    ]
+}
+
+#[test]
+fn older_formats_are_read() {
+    for (bytes, entry) in older_forms() {
+        assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));
+        for len in 0..bytes.len() {
+            assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+    }
+}
+
+/// In formats 1 to 3 the sentence alone says that a message as a whole was rejected.
+#[test]
+fn in_older_formats_the_sentence_tells_the_part() {
+    let check = |reason: Reason, index: u8, sentence: &str, expected: RejectedPart| {
+        let mut bytes = vec![1, 7, index, 2, reason as u8];
+        put_bytes(sentence.as_bytes(), &mut bytes);
+        bytes.extend_from_slice(b"\x00\x00\x01c\x01t\x01p\x01");
+        assert_eq!(ErrorEntry::decode(&bytes).unwrap().part, expected, "{sentence}");
+    };
+    check(Reason::Malformed, 0, "the payload is not UTF-8 at byte 0; send JSON text", RejectedPart::Message);
+    check(Reason::Malformed, 0, "the payload is an array without readings", RejectedPart::Message);
+    check(Reason::Malformed, 0, "the message has more than 4 readings (ingest.max", RejectedPart::Message);
+    check(Reason::Malformed, 0, "an element of the array is a number; send objects", RejectedPart::Reading);
+    check(Reason::Malformed, 1, "the payload is not valid JSON at byte 3: expected", RejectedPart::Reading);
+    check(Reason::DeviceError, 0, "the payload is not what I expected", RejectedPart::Reading);
+}
+
+#[test]
+fn errors_of_older_formats_are_compared_by_content() {
+    for (stored, entry) in older_forms() {
+        let computed = |entry: ErrorEntry<'_>| {
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            bytes
+        };
+        assert!(is_same_error(&stored, &computed(entry)));
+        assert!(!is_same_error(&stored, &computed(ErrorEntry { message: "other", ..entry })));
+        let part = if entry.part == RejectedPart::Message { RejectedPart::Reading } else { RejectedPart::Message };
+        assert!(!is_same_error(&stored, &computed(ErrorEntry { part, ..entry })));
+        assert!(!is_same_error(b"", &computed(entry)));
+        assert!(!is_same_error(&stored[..stored.len() - 1], &computed(entry)));
     }
 }
 
@@ -99,7 +162,6 @@ fn the_bytes_of_an_error() {
 fn what_is_known_of_the_first_arrival() {
     let arrival_ms = entry(b"").arrival_ms;
     assert_eq!((entry(b"").first_arrival_ms(), replayed(b"").first_arrival_ms()), (arrival_ms, -1));
-    assert!(!entry(b"").is_of_whole_message() && replayed(b"").is_of_whole_message());
     assert!(!entry(b"").is_unseen());
     assert!(ErrorEntry { device_id: None, ..entry(b"") }.is_unseen());
     assert!(ErrorEntry { reason: Reason::UnknownDevice, ..entry(b"") }.is_unseen());
