@@ -21,7 +21,7 @@ mod assign;
 mod batch;
 mod client;
 mod clocks;
-pub(crate) mod codec;
+pub mod codec;
 mod decode;
 mod dedup;
 mod device;

@@ -1,6 +1,6 @@
 //! What leaves the operator: window results and error entries, their stored form and their JSON.
 
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_f64, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::reason::Reason;
 use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
 
@@ -77,9 +77,9 @@ impl<'a> WindowResult<'a> {
         Self::read(&mut reader).map_err(InvalidOutput)
     }
 
-    fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+    fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         if reader.u8()? != WINDOW_FORMAT {
-            return Err("unknown format of a window");
+            return Err(DecodeError::Content("unknown format of a window"));
         }
         let (device_id, metric) = (reader.str()?, reader.str()?);
         let window_start_ms = reader.i64()?;
@@ -230,20 +230,20 @@ impl<'a> ErrorEntry<'a> {
         Self::read(&mut reader).map_err(InvalidOutput)
     }
 
-    fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+    fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let entry = match reader.u8()? {
             ERROR_FORMAT => Self::read_flagged(reader)?,
             format @ (ERROR_FORMAT_1 | ERROR_FORMAT_2 | ERROR_FORMAT_3) => Self::read_older(format, reader)?,
-            _ => return Err("unknown format of an error"),
+            _ => return Err(DecodeError::Content("unknown format of an error")),
         };
         reader.end()?;
         Ok(entry)
     }
 
-    fn read_flagged(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+    fn read_flagged(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let flags = reader.u8()?;
         if flags & !(ERROR_WHOLE_MESSAGE | ERROR_OWN_DEVICE | ERROR_OF_REPLAY) != 0 {
-            return Err("unknown flags of an error");
+            return Err(DecodeError::Content("unknown flags of an error"));
         }
         let mut entry = Self::read_common(reader)?;
         if flags & ERROR_WHOLE_MESSAGE != 0 {
@@ -259,7 +259,7 @@ impl<'a> ErrorEntry<'a> {
     }
 
     /// Formats 1 to 3 say which part was rejected only where the error is of a replay; else the sentence tells.
-    fn read_older(format: u8, reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+    fn read_older(format: u8, reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let mut entry = Self::read_common(reader)?;
         let mut replayed = format == ERROR_FORMAT_2;
         if format == ERROR_FORMAT_3 {
@@ -279,7 +279,7 @@ impl<'a> ErrorEntry<'a> {
     }
 
     /// The fields that all formats have. The rest is set to what most errors have.
-    fn read_common(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+    fn read_common(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             journal_position: reader.u64()?,
             index: reader.u32()?,
@@ -321,11 +321,11 @@ fn read_flag(reader: &mut FieldReader<'_>) -> Option<bool> {
     }
 }
 
-fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, Invalid> {
+fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, DecodeError> {
     match reader.u8()? {
         0 => Ok(None),
         1 => reader.str().map(Some),
-        _ => Err("an optional name"),
+        _ => Err(DecodeError::Content("an optional name")),
     }
 }
 
@@ -343,7 +343,7 @@ pub(super) fn kept_payload(payload: &[u8]) -> &[u8] {
 /// A record of the windows or errors log that no writer of this format produced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a stored result of this format: {0}")]
-pub struct InvalidOutput(pub &'static str);
+pub struct InvalidOutput(#[from] pub DecodeError);
 
 /// Takes the operator's effects in order.
 pub trait Collector {

@@ -8,6 +8,7 @@ use std::task::{Wake, Waker};
 
 use tokio::sync::broadcast;
 
+use crate::core::codec::DecodeError;
 use crate::core::output::{ErrorEntry, InvalidOutput, WindowResult};
 use crate::http::results::{ResultLog, numbered};
 use crate::log::{Log, Lsn, Reader};
@@ -227,6 +228,6 @@ fn error_event(seq: u64, record: &[u8]) -> Result<Event, InvalidOutput> {
 }
 
 fn event(kind: Kind, seq: u64, device_id: Option<&str>, json: Vec<u8>) -> Result<Event, InvalidOutput> {
-    let json = String::from_utf8(json).map_err(|_| InvalidOutput("its JSON is not UTF-8"))?;
+    let json = String::from_utf8(json).map_err(|_| InvalidOutput(DecodeError::NotUtf8))?;
     Ok(Event { kind, seq, device_id: device_id.map(str::to_owned), json })
 }
