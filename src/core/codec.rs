@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use crate::cursor::ByteCursor;
+
 /// Bytes that are not of the expected form. Written so that "… in the header" can follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -84,22 +86,20 @@ pub(crate) fn put_str_u16(text: &str, out: &mut Vec<u8>) {
 /// Reads fields from front to back. After an error the position is anywhere within the field.
 #[derive(Debug)]
 pub(crate) struct FieldReader<'a> {
-    rest: &'a [u8],
+    cursor: ByteCursor<'a>,
 }
 
 impl<'a> FieldReader<'a> {
     /// A reader of `bytes`.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { cursor: ByteCursor::new(bytes) }
     }
 
     /// One byte.
     #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
-        let (&byte, rest) = self.rest.split_first().ok_or(DecodeError::CutShort)?;
-        self.rest = rest;
-        Ok(byte)
+        self.cursor.u8().ok_or(DecodeError::CutShort)
     }
 
     /// An unsigned integer in LEB128.
@@ -133,7 +133,7 @@ impl<'a> FieldReader<'a> {
     /// A number of items that follow, each of at least one byte, in LEB128.
     pub fn count(&mut self) -> Result<usize, DecodeError> {
         let count = usize::try_from(self.u64()?).map_err(|_| DecodeError::CountBeyondData)?;
-        if count > self.rest.len() { Err(DecodeError::CountBeyondData) } else { Ok(count) }
+        if count > self.cursor.rest().len() { Err(DecodeError::CountBeyondData) } else { Ok(count) }
     }
 
     /// Bytes with their length in front, in LEB128.
@@ -150,19 +150,19 @@ impl<'a> FieldReader<'a> {
     /// A `u16`, little-endian.
     #[inline]
     pub fn u16_le(&mut self) -> Result<u16, DecodeError> {
-        self.array().map(u16::from_le_bytes)
+        self.cursor.u16().ok_or(DecodeError::CutShort)
     }
 
     /// A `u64`, little-endian.
     #[inline]
     pub fn u64_le(&mut self) -> Result<u64, DecodeError> {
-        self.array().map(u64::from_le_bytes)
+        self.cursor.u64().ok_or(DecodeError::CutShort)
     }
 
     /// An `i64`, little-endian.
     #[inline]
     pub fn i64_le(&mut self) -> Result<i64, DecodeError> {
-        self.array().map(i64::from_le_bytes)
+        self.cursor.i64().ok_or(DecodeError::CutShort)
     }
 
     /// A float: 8 bytes, little-endian.
@@ -190,23 +190,13 @@ impl<'a> FieldReader<'a> {
     /// The next `len` bytes.
     #[inline]
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::CutShort)?;
-        self.rest = rest;
-        Ok(bytes)
-    }
-
-    /// The next `N` bytes.
-    #[inline]
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::CutShort)?;
-        self.rest = rest;
-        Ok(*bytes)
+        self.cursor.slice(len).ok_or(DecodeError::CutShort)
     }
 
     /// Everything that is left.
     #[inline]
     pub fn rest(self) -> &'a [u8] {
-        self.rest
+        self.cursor.rest()
     }
 
     /// Requires that nothing is left.
@@ -214,7 +204,7 @@ impl<'a> FieldReader<'a> {
     /// # Errors
     /// [`DecodeError::TrailingBytes`].
     pub fn end(&self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+        if self.cursor.rest().is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 }
 

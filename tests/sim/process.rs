@@ -11,11 +11,12 @@ use weir::core::record;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
 use weir::log::{Log, LogError, Lsn, Records};
-use weir::mqtt::Opening;
+use weir::mqtt::StreamServer;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::{PipelineError, Runner, Turn};
 use weir::pipeline::start::{PipelineResources, StartError, positions, prepare};
 use weir::state::key_value::KeyValue;
+use weir::state::open::StoreOptions;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
 use super::clock::SimClock;
@@ -63,7 +64,7 @@ pub struct Process {
     pub logs: [Log; 3],
     pub pipeline: Pipeline,
     runner: Runner,
-    opening: Opening,
+    mqtt: StreamServer,
     /// The record that says that weir listens (again) is in the journal.
     listens: bool,
     connections: Vec<Connection>,
@@ -81,10 +82,12 @@ impl Process {
             disk: shared.clone(),
             clock: clock.clone(),
             data_dir: PathBuf::from(DATA_DIR),
-            open: Arc::new(move |directory| {
-                SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
-            }),
-            limit: None,
+            store: StoreOptions {
+                open: Arc::new(move |directory| {
+                    SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
+                }),
+                limit: None,
+            },
         })
         .map_err(BootError::State)?;
         let synced = positions(recovered.checkpoint.as_ref());
@@ -110,12 +113,12 @@ impl Process {
             recovered_end: found.end,
         })
         .map_err(BootError::Start)?;
-        let opening = Opening::new(&plan.mqtt, &plan.ingest, journal.clone(), clock.clone());
+        let mqtt = StreamServer::new(&plan.mqtt, &plan.ingest, journal.clone(), clock.clone());
         let process = Self {
             logs: [journal, windows, errors],
             pipeline,
             runner,
-            opening,
+            mqtt,
             listens: false,
             connections: Vec::new(),
             stopped: None,
@@ -134,8 +137,8 @@ impl Process {
     }
 
     pub fn accept(&mut self, wire: Wire) {
-        let (opening, stream) = (self.opening.clone(), wire.server_end());
-        let serve = async move { opening.serve(stream, CancellationToken::new()).await };
+        let (mqtt, stream) = (self.mqtt.clone(), wire.server_end());
+        let serve = async move { mqtt.serve(stream, CancellationToken::new()).await };
         self.connections.push(Connection { wire, serve: Box::pin(serve) });
     }
 

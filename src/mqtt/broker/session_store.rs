@@ -229,7 +229,8 @@ impl StoredSession {
         let orderly = reader.u8()? == 1;
         let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
         let count = reader.count()?;
-        let id = |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| DecodeError::IntegerTooLarge(16));
+        let id =
+            |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| DecodeError::IntegerTooLarge(16));
         let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
         let count = reader.count()?;
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
