@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::kit::wait::now_ms;
+use weir_test_kit::wait::now_ms;
 
 const SHORT_SECONDS: u64 = 20;
 const USAGE: &str = "known are --minutes N, --seconds N, --seed N, --report FILE, --rate N, --keep-running";

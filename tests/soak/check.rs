@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::device::Sent;
-use crate::kit::http;
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::http;
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// Everything the fleet was acknowledged is counted once, in this round's windows and altogether.
 pub fn round(weir: &Weir, sent: &[Sent]) {

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use crate::kit::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, Version, packet, publish_packet};
-use crate::kit::random::Random;
-use crate::kit::wait::now_ms;
+use weir::random::Random;
+use weir_test_kit::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, Version, packet, publish_packet};
+use weir_test_kit::wait::now_ms;
 
 /// How a device behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,9 +117,9 @@ impl Device {
         let faulty = self.kind == Kind::Faulty && self.sent.readings > 0 && self.random.below(5) == 0;
         self.sent.faulty += u64::from(faulty);
         let payload = if faulty && self.random.below(2) == 0 {
-            format!("{{not json {}", self.random.next())
+            format!("{{not json {}", self.random.next_u64())
         } else if faulty {
-            let (timestamp, unique) = (self.event_time(), self.random.next());
+            let (timestamp, unique) = (self.event_time(), self.random.next_u64());
             format!(r#"{{"metric":"m","value":"text {unique}","timestamp":{timestamp}}}"#)
         } else if self.kind == Kind::Backlog {
             let readings: Vec<String> = (0..1 + self.random.below(100)).map(|_| self.reading()).collect();

@@ -6,13 +6,14 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::WEIR;
 use crate::arguments::Arguments;
 use crate::fleet::Fleet;
-use crate::kit::mqtt::{Version, connect_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 use crate::samples::Sampler;
+use weir::random::Random;
+use weir_test_kit::mqtt::{Version, connect_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -60,7 +61,7 @@ pub struct Faults {
 
 impl Faults {
     pub fn new(weir: &mut Weir, arguments: &Arguments, random: Random) -> Self {
-        let mut shim = Shim::new(&weir.path(""));
+        let mut shim = Shim::new(WEIR, &weir.path(""));
         for (name, value) in shim.environment() {
             weir.environment(name, value);
         }

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::device::{Burst, Device, Kind, Sent};
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::wait_for;
+use weir::random::Random;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// How many devices of each kind.
 const MEMBERS: &[(Kind, usize)] = &[

@@ -20,20 +20,18 @@ mod faults;
 mod fleet;
 mod samples;
 
-// What the integration tests know of talking to weir; not all of it is needed here.
-#[path = "../it/kit/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "shared with the integration tests")]
-mod kit;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use arguments::Arguments;
 use faults::Faults;
 use fleet::Fleet;
-use kit::process::Weir;
-use kit::random::Random;
 use samples::Sampler;
+use weir::random::Random;
+use weir_test_kit::process::Program;
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();
 
 /// Small everywhere, so that the steady state is reached within minutes.
 const SETTINGS: &[(&str, &str)] = &[
@@ -73,8 +71,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) {
-    let mut random = Random::seeded(arguments.seed);
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut random = Random::new(arguments.seed);
+    let mut weir = WEIR.prepare(SETTINGS);
     // Memory that the allocator keeps in arenas of threads that have ended is not memory that weir keeps.
     weir.environment("MALLOC_ARENA_MAX", "2");
     let mut faults = Faults::new(&mut weir, arguments, random.fork());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::kit::process::Weir;
+use weir_test_kit::process::Weir;
 
 const EVERY: Duration = Duration::from_secs(2);
 const PARTS: usize = 5;

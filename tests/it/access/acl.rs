@@ -5,9 +5,10 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, Connect, Version, string};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Connect, Version, string};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 pub const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -42,7 +43,7 @@ pub fn write_private(weir: &Weir, name: &str, text: &str) {
 
 /// A weir with [`USERS`], this ACL file and these settings, not yet running.
 pub fn prepare(acl: &str, settings: &[(&str, &str)]) -> Weir {
-    let weir = Weir::prepare(&[]);
+    let weir = WEIR.prepare(&[]);
     write_users(&weir, USERS);
     write_private(&weir, "acl.toml", acl);
     configure(&weir, settings);

@@ -4,9 +4,9 @@ use crate::access::acl::{
     BOTH, OWN, SECRET, USERS, audited, client, configure, connect, reload, reload_taken, start, write_private,
     write_users,
 };
-use crate::kit::mqtt::{CONNACK, Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{CONNACK, Client, Connect, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const WIDE: &str = "[roles.own]\npublish = ['a/#', 'b/#']\nsubscribe = ['a/#', 'b/#']";
 const NARROW: &str = "[roles.own]\npublish = ['a/#']\nsubscribe = ['a/#']";
@@ -96,7 +96,7 @@ fn another_password_ends_the_connection_and_keeps_the_session() {
     client(&weir, Version::V5, "site").publish_message(&Message::new("a/1", "waited", 1));
     assert_eq!(connect(Version::V5, "own").open(weir.mqtt()).1.body[1], 0x86, "the old password");
     let mut again = connect(Version::V5, "own").kept(600);
-    again.rest = [crate::kit::mqtt::string("own"), crate::kit::mqtt::string("other")].concat();
+    again.rest = [weir_test_kit::mqtt::string("own"), weir_test_kit::mqtt::string("other")].concat();
     let (mut again, present) = again.accepted(weir.mqtt());
     assert!(present);
     assert_eq!(again.take_message().text(), "waited");

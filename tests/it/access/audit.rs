@@ -5,11 +5,12 @@ use std::net::TcpStream;
 
 use rustls::version::TLS13;
 
+use crate::WEIR;
 use crate::access::login::events;
-use crate::kit::certificates::{Authority, connect};
-use crate::kit::mqtt::{Client, Connect, Version, packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::certificates::{Authority, connect};
+use weir_test_kit::mqtt::{Client, Connect, Version, packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -41,7 +42,7 @@ fn send(weir: &Weir, bytes: &[u8]) -> Client {
 
 #[test]
 fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
-    let weir = Weir::start(&[("mqtt.connect_timeout", "'2s'")]);
+    let weir = WEIR.start(&[("mqtt.connect_timeout", "'2s'")]);
     const TIMES: usize = 50;
     for _ in 0..TIMES {
         send(&weir, b"GET / HTTP/1.1\r\n\r\n").until_closed();
@@ -67,7 +68,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
 fn a_failed_handshake_is_told_with_its_reason() {
     let (authority, stranger) = (Authority::new(), Authority::named("stranger"));
     authority.issue("server", "server", 2099);
-    let weir = Weir::start(&[
+    let weir = WEIR.start(&[
         ("mqtt.tls.listen", "'127.0.0.1:0'"),
         ("mqtt.tls.cert", &authority.toml("server.pem")),
         ("mqtt.tls.key", &authority.toml("server.key")),

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::access::acl::{BOTH, client, connect, start};
-use crate::kit::http;
-use crate::kit::mqtt::{Client, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use weir_test_kit::http;
+use weir_test_kit::mqtt::{Client, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 /// Devices publish on a topic that names none of them; "own" is a gateway.
 const ACL: &str = "[roles.device]\npublish = ['readings', 'devices/%u/telemetry']\n\

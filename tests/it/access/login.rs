@@ -5,11 +5,12 @@ use std::process::Stdio;
 
 use rustls::version::TLS13;
 
-use crate::kit::certificates::Authority;
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{DEADLINE, wait_for};
-use crate::mqtt::websocket::Framed;
+use crate::WEIR;
+use weir_test_kit::certificates::Authority;
+use weir_test_kit::mqtt::{Client, Connect, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{DEADLINE, wait_for};
+use weir_test_kit::websocket::Framed;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 pub const BOTH: [Version; 2] = [Version::V4, Version::V5];
@@ -34,7 +35,7 @@ pub fn add_user(weir: &Weir, name: &str, password: &str, roles: &[&str]) {
 pub fn with_users(users: &[(&str, &str)], settings: &[(&str, &str)]) -> Weir {
     let mut all = vec![("mqtt.auth.users", "'users'")];
     all.extend_from_slice(settings);
-    let weir = Weir::prepare(&all);
+    let weir = WEIR.prepare(&all);
     for (name, password) in users {
         add_user(&weir, name, password, &["bridge"]);
     }
@@ -154,7 +155,7 @@ fn anonymous_clients_beside_users() {
 
 #[test]
 fn without_users_no_name_is_believed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         assert_eq!(login(version, "c", "ada", "x").code(weir.mqtt()), 0);
     }
@@ -230,7 +231,7 @@ fn certificates_alone_keep_the_others_out() {
     authority.issue("pump", "pump-7", 2099);
     let mut values = Vec::new();
     let settings = with_certificates(&authority, "'optional'", &mut values);
-    let weir = Weir::start(&settings);
+    let weir = WEIR.start(&settings);
     let stream = |name: Option<&str>| authority.connect(weir.mqtt_tls(), name, &[&TLS13]).expect("a TLS connection");
     let connect = Connect::new(Version::V5, "c");
     assert_eq!(connect.open_over(stream(Some("pump"))).1.body[1], 0);

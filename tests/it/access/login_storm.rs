@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::access::login::with_users;
-use crate::kit::mqtt::{Connect, Version};
-use crate::kit::process::Weir;
+use weir_test_kit::mqtt::{Connect, Version};
+use weir_test_kit::process::Weir;
 
 fn login(n: usize, password: &str) -> Connect {
     Connect::new(Version::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)

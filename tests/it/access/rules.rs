@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use crate::access::acl::{BOTH, OWN, USERS, audited, client, connect, start, write_private, write_users};
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
-use crate::peers::programs::{program, python, succeeded};
+use weir_test_kit::mqtt::{Client, Connect, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{program, python, succeeded};
+use weir_test_kit::wait::wait_for;
 
 /// Sees what clients publish in these tests.
 fn watcher(weir: &Weir) -> Client {

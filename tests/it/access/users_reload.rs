@@ -5,9 +5,9 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::access::login::{add_user, with_users};
-use crate::kit::mqtt::{Connect, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{Connect, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 fn login(user: &str, password: &str) -> Connect {
     Connect::new(Version::V5, user).user(user).password(password)

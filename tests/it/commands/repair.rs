@@ -7,9 +7,10 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const DEVICES: usize = 4;
 const PER_DEVICE: usize = 60;
@@ -32,7 +33,7 @@ fn device(index: usize) -> String {
 
 /// A weir in which each device has published its readings, one batch of the journal each, and all windows are closed.
 fn filled(settings: &[(&str, &str)]) -> Weir {
-    let weir = Weir::start(settings);
+    let weir = WEIR.start(settings);
     let start = window_before(900);
     for index in 0..DEVICES {
         let id = device(index);

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::http::post;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::{WEIR, Weir, write_config};
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::http::post;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::{Weir, write_config};
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 fn run(command: &mut Command) {
     let output = command.output().expect("weir can be started");
@@ -82,8 +84,8 @@ fn lines(path: &Path) -> Vec<String> {
 
 #[test]
 fn a_journal_gives_its_windows_again() {
-    let mut random = Random::announced("replay");
-    let mut weir = Weir::start(&[
+    let mut random = Random::new(announced_seed("replay"));
+    let mut weir = WEIR.start(&[
         ("journal.retention", "'1h'"),
         ("window.idle_timeout", "'500ms'"),
         ("state.checkpoint_interval", "'200ms'"),
@@ -169,7 +171,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
         ("journal.commit_max_bytes", "'1MiB'"),
         ("state.checkpoint_interval", "'100ms'"),
     ]);
-    let weir = Weir::start(&settings);
+    let weir = WEIR.start(&settings);
     let mut new = common.to_vec();
     new.push(("window.size", "'20s'"));
     let start = window_before(600) / 20_000 * 20_000;
@@ -199,8 +201,8 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
             }
         });
         let replayed = wait_for("the measured windows are closed in the journal, which has several segments", || {
-            let mut command = Command::new(WEIR);
-            command.arg("replay").arg(weir.data()).arg("--out").arg(&out).arg("--config").arg(&config);
+            let mut command = WEIR.command(&["replay"]);
+            command.arg(weir.data()).arg("--out").arg(&out).arg("--config").arg(&config);
             run(&mut command);
             let windows = newest(&lines(&out.join("windows.jsonl")), |device| device.starts_with("measured"));
             let counted: u64 = windows.values().filter_map(|window| window["count"].as_u64()).sum();
@@ -215,7 +217,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
     weir.wait_closed();
     weir.assert_accounted();
 
-    let fresh = Weir::start(&new);
+    let fresh = WEIR.start(&new);
     publish_measured(&fresh, start);
     fresh.wait_closed();
     let expected = newest(&in_order(raw_list(&fresh, "windows", "&revisions=all")), |_| true);
@@ -261,8 +263,8 @@ fn check_case(case: &Path) {
         ],
     );
     let out = directory.path().join("out");
-    let mut command = Command::new(WEIR);
-    command.arg("replay").arg(case.join("events.jsonl")).arg("--out").arg(&out).arg("--config").arg(&config);
+    let mut command = WEIR.command(&["replay"]);
+    command.arg(case.join("events.jsonl")).arg("--out").arg(&out).arg("--config").arg(&config);
     run(&mut command);
 
     let events = magnitudes(&case.join("events.jsonl"), parameters["window_ms"].as_i64().expect("a number"));

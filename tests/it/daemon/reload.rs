@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// Sends SIGHUP and waits until the reload is over; returns what the status says of it.
 fn reload(weir: &Weir) -> Value {
@@ -23,7 +24,7 @@ fn logs_connections(weir: &Weir, client_id: &str) -> bool {
 
 #[test]
 fn the_log_level_and_the_rate_limits_change_while_it_runs() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     assert!(!logs_connections(&weir, "quiet"));
     let mut device = Client::connect(weir.mqtt(), Version::V5, "device");
     weir.configure(&[("log.level", "'debug'"), ("mqtt.max_messages_per_second", "2")]);
@@ -40,7 +41,7 @@ fn the_log_level_and_the_rate_limits_change_while_it_runs() {
 
 #[test]
 fn what_needs_a_restart_is_refused_by_name_and_the_rest_is_taken() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     weir.configure(&[("log.level", "'debug'"), ("window.size", "'7s'"), ("mqtt.max_connections", "5")]);
     let outcome = reload(&weir);
     assert_eq!(outcome["restart_required"], serde_json::json!(["mqtt.max_connections", "window.size"]));
@@ -55,7 +56,7 @@ fn what_needs_a_restart_is_refused_by_name_and_the_rest_is_taken() {
 
 #[test]
 fn a_bad_file_changes_nothing() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (key, value, wrong) in [
         ("mqtt.max_messages_per_second", "'fast'", "mqtt.max_messages_per_second"),
         ("mqtt.listem", "1", "did you mean mqtt.listen"),

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::shim::Shim;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::Shim;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const HOUR_MS: i64 = 3_600_000;
 const TEN_YEARS_MS: i64 = 3_652 * 24 * HOUR_MS;
@@ -68,14 +69,14 @@ fn arrivals(weir: &Weir) -> Vec<i64> {
 }
 
 fn check(restart: bool) {
-    let mut weir = Weir::prepare(&[
+    let mut weir = WEIR.prepare(&[
         ("state.checkpoint_interval", "'200ms'"),
         ("journal.retention", "'1h'"),
         // Readings keep the true time.
         ("validate.max_age", "'off'"),
         ("validate.max_future", "'off'"),
     ]);
-    let shim = Shim::new(&weir.path(""));
+    let shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }

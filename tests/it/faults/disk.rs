@@ -3,12 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::WEIR;
 use crate::faults::load::{Load, Options, assert_counted};
 use crate::faults::small_disk::SmallDisk;
-use crate::kit::mqtt::{Client, Connect, Message, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
-use crate::kit::wait::{wait_for, window_before};
+use weir_test_kit::mqtt::{Client, Connect, Message, PUBACK, Version, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
+use weir_test_kit::wait::{wait_for, window_before};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -30,7 +31,7 @@ const QUEUE_BYTES: f64 = 4.0 * 512.0 * 1024.0;
 
 /// Lets the program run under the shim.
 fn under_shim(weir: &mut Weir) -> Shim {
-    let shim = Shim::new(&weir.path(""));
+    let shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }
@@ -105,7 +106,7 @@ fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
     let mut settings = SETTINGS.to_vec();
     // Released segments stay: the journal fills the disk.
     settings.extend([("journal.min_free_disk", "'32MiB'"), ("journal.retention", "'1h'")]);
-    let mut weir = Weir::prepare(&settings);
+    let mut weir = WEIR.prepare(&settings);
     let disk = Disk::under(&mut weir, 128);
     disk.fill(48 * MIB);
     weir.restart();
@@ -145,7 +146,7 @@ fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
 fn without_any_space(kill: bool) {
     let mut settings = SETTINGS.to_vec();
     settings.push(("journal.retention", "'1h'"));
-    let mut weir = Weir::prepare(&settings);
+    let mut weir = WEIR.prepare(&settings);
     let disk = Disk::under(&mut weir, 96);
     weir.restart();
     let load = Load::start(&weir, Options { devices: 8, in_flight: 50, padding_bytes: 500 });
@@ -188,7 +189,7 @@ fn a_kill_on_a_disk_without_any_space_loses_nothing() {
 
 #[test]
 fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
     let syncs = shim.rule(Calls::Sync, "/data/journal/");
     weir.restart();
@@ -224,7 +225,7 @@ fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
 
 /// One message that the disk fails; weir ends without acknowledging it, and the next start has all that was.
 fn ends_when_the_journal_fails(calls: Calls) {
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(calls, "/data/journal/");
     weir.restart();
@@ -261,7 +262,7 @@ fn a_failed_write_of_the_journal_ends_weir() {
 /// A will that the failed journal does not take is not dropped: the next start publishes it.
 #[test]
 fn a_will_outlives_the_failure_of_the_journal() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(Calls::Write, "/data/journal/");
     weir.restart();
@@ -284,7 +285,7 @@ fn a_will_outlives_the_failure_of_the_journal() {
 
 /// The journal has what the results lack: weir ends, and the next start writes them again.
 fn ends_when_results_fail(calls: Calls) {
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(calls, "/data/windows/");
     weir.restart();
@@ -315,7 +316,7 @@ fn a_failed_write_of_results_ends_weir() {
 fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
     let mut settings = SETTINGS.to_vec();
     settings.push(("state.savepoint_interval", "'1s'"));
-    let mut weir = Weir::prepare(&settings);
+    let mut weir = WEIR.prepare(&settings);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(Calls::Write, "/data/savepoints/");
     shim.fail_from_now_on(rule, ENOSPC);
@@ -338,7 +339,7 @@ fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
 /// journal, durable.
 #[test]
 fn the_door_stays_closed_until_the_start_is_on_disk() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     weir.terminate();
     let mut shim = under_shim(&mut weir);
     let syncs = shim.rule(Calls::Sync, "/data/journal/");

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const CONNECTIONS: u64 = 20;
 const MESSAGES: u64 = 2_000;
@@ -75,7 +77,7 @@ impl Sender<'_> {
         }
     }
 
-    fn acknowledged(&mut self, packet: &crate::kit::mqtt::Packet) {
+    fn acknowledged(&mut self, packet: &weir_test_kit::mqtt::Packet) {
         assert_eq!(packet.kind, PUBACK, "{packet:?}");
         let seq = self.pending.pop_front().expect("an acknowledgement of something pending");
         assert_eq!(packet.id(), packet_id(seq), "acknowledgements come in the order of publishes");
@@ -96,9 +98,9 @@ fn packet_id(seq: u64) -> u16 {
 
 #[test]
 fn what_was_acknowledged_survives_kill_nine() {
-    let mut random = Random::announced("kill -9");
+    let mut random = Random::new(announced_seed("kill -9"));
     let settings = [("window.idle_timeout", "'1s'"), ("state.checkpoint_interval", "'300ms'")];
-    let mut weir = Weir::start(&settings);
+    let mut weir = WEIR.start(&settings);
     let shared = Shared { address: Mutex::new(weir.mqtt()), acknowledged: AtomicU64::new(0) };
     let start_ms = window_before(60);
     let mut kill_at: Vec<u64> = (0..KILLS).map(|_| random.below(CONNECTIONS * MESSAGES * 9 / 10)).collect();
@@ -143,7 +145,7 @@ fn what_was_acknowledged_survives_kill_nine() {
 
 #[test]
 fn results_are_the_same_after_a_kill() {
-    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
+    let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
     let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
     let start = window_before(120);
     for seq in 0..200 {
@@ -165,18 +167,18 @@ fn results_are_the_same_after_a_kill() {
 
 #[test]
 fn qos_2_is_taken_once_across_a_kill() {
-    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
     let payload = format!(r#"{{"metric":"m","value":1,"timestamp":{start},"seq":0}}"#);
     let packet = |dup| publish_packet(Version::V4, "devices/d/telemetry", payload.as_bytes(), 2, dup, 7);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.send(&packet(false)).expect("it can be sent");
-    assert_eq!(device.expect(crate::kit::mqtt::PUBREC).id(), 7);
+    assert_eq!(device.expect(weir_test_kit::mqtt::PUBREC).id(), 7);
     weir.kill();
     weir.restart();
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.send(&packet(true)).expect("it can be sent");
-    assert_eq!(device.expect(crate::kit::mqtt::PUBREC).id(), 7);
+    assert_eq!(device.expect(weir_test_kit::mqtt::PUBREC).id(), 7);
     weir.wait_closed();
     let device = weir.json("/api/v1/devices/d");
     assert_eq!((&device["accepted"], &device["rejected"]["duplicate"]), (&1.into(), &1.into()), "{device}");
@@ -184,7 +186,7 @@ fn qos_2_is_taken_once_across_a_kill() {
 
 #[test]
 fn changed_settings_have_a_place_in_the_journal() {
-    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
+    let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
     let start = window_before(60);
     let publish = |weir: &Weir, seq: i64| {
         let payload = format!(r#"{{"metric":"m","value":50,"timestamp":{},"seq":{seq}}}"#, start + seq);

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use weir_test_kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]

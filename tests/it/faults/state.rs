@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::WEIR;
 use crate::faults::load::assert_windows;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::shim::{Calls, EIO, ENOSPC, Shim};
-use crate::kit::wait::{wait_for, window_before};
+use weir::random::Random;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::shim::{Calls, EIO, ENOSPC, Shim};
+use weir_test_kit::wait::{wait_for, window_before};
 
 const DEVICES: u64 = 6;
 
@@ -92,7 +94,7 @@ fn with_state(journal: Journal) -> (Weir, Sender) {
     if journal == Journal::Whole {
         settings.push(("journal.retention", "'1h'"));
     }
-    let mut weir = Weir::start(&settings);
+    let mut weir = WEIR.start(&settings);
     let mut sender = Sender::new();
     sender.send(&weir, 5);
     wait_checkpoint(&weir, &mut sender);
@@ -170,9 +172,9 @@ fn after_damage(fate: Fate, what: &str, damage: impl Fn(&Weir)) {
 
 #[test]
 fn a_store_with_flipped_bits_is_replaced() {
-    let mut random = Random::announced("flipped bits");
-    let seed = random.next();
-    after_damage(Fate::Either, "flipped bits", |weir| flip_bits(&db(weir), &mut Random::seeded(seed)));
+    let mut random = Random::new(announced_seed("flipped bits"));
+    let seed = random.next_u64();
+    after_damage(Fate::Either, "flipped bits", |weir| flip_bits(&db(weir), &mut Random::new(seed)));
 }
 
 #[test]
@@ -221,9 +223,9 @@ fn without_a_savepoint_a_lost_store_is_refused() {
 }
 
 /// A weir under the shim with a rule for the files of its store.
-fn under_shim(calls: Calls) -> (Weir, Shim, crate::kit::shim::Rule) {
-    let mut weir = Weir::prepare(SETTINGS);
-    let mut shim = Shim::new(&weir.path(""));
+fn under_shim(calls: Calls) -> (Weir, Shim, weir_test_kit::shim::Rule) {
+    let mut weir = WEIR.prepare(SETTINGS);
+    let mut shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }

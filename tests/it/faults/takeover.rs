@@ -1,8 +1,8 @@
 //! A client that gives a connection up and sends again on the next while the first is still being read.
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::window_before;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, PUBACK, Version, publish_packet};
+use weir_test_kit::wait::window_before;
 
 const DEVICES: u64 = 24;
 const ROUNDS: u64 = 150;
@@ -23,7 +23,7 @@ fn burst(device: u64, round: u64, start_ms: i64, dup: bool) -> Vec<u8> {
 
 #[test]
 fn what_is_sent_again_on_a_new_connection_counts_once() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start_ms = window_before(3_600);
     let address = weir.mqtt();
     std::thread::scope(|scope| {

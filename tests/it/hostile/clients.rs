@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 const CLOSED: &str = "weir_mqtt_connections_closed_total";
@@ -38,7 +40,7 @@ fn check_later(weir: &Weir, version: Version, what: &str, bytes: &[u8], reason: 
 
 #[test]
 fn wrong_connections_end_alone() {
-    let weir = Weir::start(&[("mqtt.max_packet_size", "'4KiB'")]);
+    let weir = WEIR.start(&[("mqtt.max_packet_size", "'4KiB'")]);
     let mut good = Client::connect(weir.mqtt(), Version::V5, "good");
     let first = |what, bytes: &[u8]| check_first(&weir, Version::V4, what, bytes);
     first("a ping as the first packet", &[0xc0, 0]);
@@ -50,7 +52,7 @@ fn wrong_connections_end_alone() {
     first("a cut CONNECT", &packet(0x10, b"\0\x04MQTT\x04\x02\0"));
     first("a CONNACK", &[0x20, 2, 0, 0]);
     // A weir of its own: on a busy machine an honest CONNECT may take longer than that.
-    let impatient = Weir::start(&[("mqtt.connect_timeout", "'300ms'")]);
+    let impatient = WEIR.start(&[("mqtt.connect_timeout", "'300ms'")]);
     check_first(&impatient, Version::V4, "nothing within connect_timeout", &[]);
     let half = &connect_packet(Version::V4, "slow")[..6];
     check_first(&impatient, Version::V4, "half a CONNECT within connect_timeout", half);
@@ -84,7 +86,7 @@ fn wrong_connections_end_alone() {
 
 #[test]
 fn nobody_speaks_for_weir() {
-    let weir = Weir::start(&[("mqtt.sys_interval", "'off'")]);
+    let weir = WEIR.start(&[("mqtt.sys_interval", "'off'")]);
     let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
     subscriber.subscribe("#", 0);
     subscriber.subscribe("weir/#", 0);
@@ -112,8 +114,8 @@ fn nobody_speaks_for_weir() {
 #[test]
 fn garbage_on_ten_thousand_connections() {
     const CONNECTIONS: u64 = 10_000;
-    let mut random = Random::announced("garbage");
-    let weir = Weir::start(&[("mqtt.connect_timeout", "'1s'"), ("window.idle_timeout", "'500ms'")]);
+    let mut random = Random::new(announced_seed("garbage"));
+    let weir = WEIR.start(&[("mqtt.connect_timeout", "'1s'"), ("window.idle_timeout", "'500ms'")]);
     let mqtt = weir.mqtt();
     let done = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
@@ -166,7 +168,7 @@ fn attack(address: std::net::SocketAddr, random: &mut Random) {
         }
         2 => {
             bytes.extend(connect_packet(version, "attacker"));
-            bytes.extend(packet(random.next() as u8, &noise));
+            bytes.extend(packet(random.next_u64() as u8, &noise));
         }
         _ => {
             bytes.extend(connect_packet(version, "attacker"));

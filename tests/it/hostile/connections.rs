@@ -6,12 +6,12 @@ use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::WEIR;
 use crate::access::login::events;
 use crate::hostile::steady::beside_a_steady_device;
-use crate::kit::http::try_get;
-use crate::kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::http::try_get;
+use weir_test_kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
+use weir_test_kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -27,7 +27,7 @@ fn five_thousand_half_open_connections() {
     const HALF_OPEN: usize = 5_000;
     raise_open_files();
     // Fewer places than there are attackers, who are not ended by time.
-    let weir = Weir::start(&[("mqtt.max_connections", "3000"), ("mqtt.connect_timeout", "'10m'")]);
+    let weir = WEIR.start(&[("mqtt.max_connections", "3000"), ("mqtt.connect_timeout", "'10m'")]);
     beside_a_steady_device(&weir, |steady| {
         let mut open = Vec::new();
         for index in 0..HALF_OPEN {
@@ -52,7 +52,7 @@ fn five_thousand_half_open_connections() {
 #[test]
 fn http_connections_that_ask_nothing() {
     raise_open_files();
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let silence = || {
         let mut silent = TcpStream::connect(weir.http()).ok()?;
         // Those beyond the bound are closed by weir: that is not this end's failure.
@@ -74,7 +74,7 @@ fn http_connections_that_ask_nothing() {
 
 #[test]
 fn byte_at_a_time() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     beside_a_steady_device(&weir, |_| {
         std::thread::scope(|scope| {
             for writer in 0..20 {
@@ -87,7 +87,7 @@ fn byte_at_a_time() {
                     for byte in bytes {
                         client.send(&[byte]).expect("it is sent");
                     }
-                    assert_eq!(client.read().expect("a CONNACK").kind, crate::kit::mqtt::CONNACK);
+                    assert_eq!(client.read().expect("a CONNACK").kind, weir_test_kit::mqtt::CONNACK);
                     assert_eq!(client.expect(PUBACK).id(), 7);
                 });
             }
@@ -98,7 +98,7 @@ fn byte_at_a_time() {
 #[test]
 fn readers_that_never_read() {
     const READERS: usize = 20;
-    let weir = Weir::start(&[("mqtt.max_queued_bytes", "'64KiB'"), ("mqtt.max_queued_messages", "100")]);
+    let weir = WEIR.start(&[("mqtt.max_queued_bytes", "'64KiB'"), ("mqtt.max_queued_messages", "100")]);
     beside_a_steady_device(&weir, |steady| {
         let readers: Vec<Client> = (0..READERS)
             .map(|index| {
@@ -123,7 +123,7 @@ fn readers_that_never_read() {
 
 #[test]
 fn a_storm_of_take_overs() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     beside_a_steady_device(&weir, |_| {
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -148,7 +148,7 @@ fn a_storm_of_take_overs() {
 
 #[test]
 fn a_client_that_is_too_fast_is_slowed_and_loses_nothing() {
-    let weir = Weir::start(&[("mqtt.max_messages_per_second", "200"), ("mqtt.max_bytes_per_second", "'64KiB'")]);
+    let weir = WEIR.start(&[("mqtt.max_messages_per_second", "200"), ("mqtt.max_bytes_per_second", "'64KiB'")]);
     beside_a_steady_device(&weir, |steady| {
         let mut fast = Client::connect(weir.mqtt(), Version::V4, "fast");
         let mut bytes = Vec::new();
@@ -170,7 +170,7 @@ fn a_client_that_is_too_fast_is_slowed_and_loses_nothing() {
 
 #[test]
 fn connections_that_are_reset_at_any_moment() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     beside_a_steady_device(&weir, |_| {
         for round in 0..200 {

@@ -1,9 +1,10 @@
 //! Packets that are cut anywhere, and those that end other brokers, beside a device that must not notice.
 
+use crate::WEIR;
 use crate::hostile::steady::beside_a_steady_device;
-use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// A valid packet of every type in a version, with as much in it as there can be.
 fn one_of_each(version: Version) -> Vec<(&'static str, Vec<u8>)> {
@@ -52,7 +53,7 @@ fn one_of_each(version: Version) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn every_prefix_of_every_packet() {
-    let weir = Weir::start(&[("mqtt.connect_timeout", "'1s'")]);
+    let weir = WEIR.start(&[("mqtt.connect_timeout", "'1s'")]);
     beside_a_steady_device(&weir, |steady| {
         for version in [Version::V4, Version::V5] {
             for (name, whole) in one_of_each(version) {
@@ -87,7 +88,7 @@ fn prefix(weir: &Weir, version: Version, name: &str, bytes: &[u8]) {
 /// What ends rumqttd 0.20 or makes it deaf, one after the other: docs/decisions.md has the list.
 #[test]
 fn what_ends_other_brokers() {
-    let weir = Weir::start(&[("mqtt.max_connections", "50")]);
+    let weir = WEIR.start(&[("mqtt.max_connections", "50")]);
     beside_a_steady_device(&weir, |steady| {
         // A topic and a filter that begin with a character of several bytes.
         for version in [Version::V4, Version::V5] {
@@ -101,7 +102,7 @@ fn what_ends_other_brokers() {
         for _ in 0..3 {
             let mut member = Client::connect(weir.mqtt(), Version::V5, "member");
             member.send(&packet(0x82, b"\0\x01\0\0\x0f$share/g/shared\x01")).expect("it is sent");
-            member.expect(crate::kit::mqtt::SUBACK);
+            member.expect(weir_test_kit::mqtt::SUBACK);
             let mut publisher = Client::connect(weir.mqtt(), Version::V5, "publisher");
             publisher.publish("shared", "x", 1);
             drop(member);
@@ -139,7 +140,7 @@ fn what_ends_other_brokers() {
 
 #[test]
 fn all_of_a_thousand_retained_messages_arrive() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     beside_a_steady_device(&weir, |_| {
         let mut publisher = Client::connect(weir.mqtt(), Version::V4, "publisher");
         for index in 0..1_000_u32 {

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// The device while it publishes.
 pub struct Steady<'a> {

@@ -5,10 +5,11 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::kit::http::{self, Response};
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::http::{self, Response};
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const FAST: &[(&str, &str)] = &[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'100ms'")];
 
@@ -64,7 +65,7 @@ fn counted(weir: &Weir, device: &str) -> (u64, f64) {
 
 #[test]
 fn a_device_that_is_allowed_later() {
-    let mut weir = Weir::start(&with(&[("validate.allowed_devices", "['known']"), ("journal.retention", "'1h'")]));
+    let mut weir = WEIR.start(&with(&[("validate.allowed_devices", "['known']"), ("journal.retention", "'1h'")]));
     let start = window_before(60);
     let mut client = Client::connect(weir.mqtt(), Version::V4, "new");
     for seq in 0..10 {
@@ -122,7 +123,7 @@ fn a_device_that_is_allowed_later() {
 #[test]
 fn a_replay_that_was_answered_survives_kill_nine() {
     let settings = |max| with(&[("validate.metrics.m.max", max), ("state.checkpoint_interval", "'1h'")]);
-    let mut weir = Weir::start(&settings("1"));
+    let mut weir = WEIR.start(&settings("1"));
     let start = window_before(60);
     let mut client = Client::connect(weir.mqtt(), Version::V5, "d");
     for seq in 0..5 {
@@ -148,7 +149,7 @@ fn a_replay_that_was_answered_survives_kill_nine() {
 #[test]
 fn of_a_backlog_only_what_was_rejected() {
     let settings = |max| with(&[("validate.metrics.m.max", max)]);
-    let mut weir = Weir::start(&settings("10"));
+    let mut weir = WEIR.start(&settings("10"));
     let start = window_before(60);
     let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
     let reading = |seq: i64, value: i64| json!({"metric": "m", "value": value, "timestamp": start + seq, "seq": seq});
@@ -204,7 +205,7 @@ fn a_cut_payload_needs_the_journal() {
             let more = [("validate.metrics.m.max", max), ("journal.retention", retention)];
             with(&[&small[..], &more[..]].concat())
         };
-        let mut weir = Weir::start(&settings("10"));
+        let mut weir = WEIR.start(&settings("10"));
         let start = window_before(60);
         let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
         client.telemetry("d", &long(start, 0));
@@ -241,7 +242,7 @@ fn a_cut_payload_needs_the_journal() {
 #[test]
 fn thousands_at_once() {
     let settings = |max| with(&[("validate.metrics.m.max", max)]);
-    let mut weir = Weir::start(&settings("10"));
+    let mut weir = WEIR.start(&settings("10"));
     let start = window_before(300);
     let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
     for message in 0..70_i64 {
@@ -272,7 +273,7 @@ fn thousands_at_once() {
 
 #[test]
 fn nothing_to_replay_and_nobody_to_ask() {
-    let mut weir = Weir::start(FAST);
+    let mut weir = WEIR.start(FAST);
     assert_eq!(text(&errors(&weir, &["replay"]).stdout), "0 errors: 0 replayed, 0 refused\n");
     assert_eq!(text(&errors(&weir, &["list"]).stdout), "");
     let url = format!("http://{}", weir.http());
@@ -289,7 +290,7 @@ fn nothing_to_replay_and_nobody_to_ask() {
 
 #[test]
 fn a_journal_with_replays_gives_the_same_again() {
-    let mut weir = Weir::start(&with(&[("journal.retention", "'1h'"), ("validate.max_future", "'1s'")]));
+    let mut weir = WEIR.start(&with(&[("journal.retention", "'1h'"), ("validate.max_future", "'1s'")]));
     let start = window_before(90);
     let mut client = Client::connect(weir.mqtt(), Version::V5, "d");
     let mut send = |offset: i64| {
@@ -298,13 +299,13 @@ fn a_journal_with_replays_gives_the_same_again() {
     send(0);
     send(80_000);
     send(1);
-    let ahead = crate::kit::wait::now_ms() + 1_600;
+    let ahead = weir_test_kit::wait::now_ms() + 1_600;
     client.telemetry("d", &json!([{"metric": "m", "value": 2, "timestamp": ahead}, 5]).to_string());
     wait_errors(&weir, 3);
     for (seq, reason) in (0..).zip(["late", "timestamp_in_future", "malformed"]) {
         assert_eq!(weir.json(&format!("/api/v1/errors/{seq}"))["reason"], reason);
     }
-    wait_for("the time has come", || (crate::kit::wait::now_ms() > ahead).then_some(()));
+    wait_for("the time has come", || (weir_test_kit::wait::now_ms() > ahead).then_some(()));
     replay(&weir, 0).ok();
     replay(&weir, 1).ok();
     weir.kill();

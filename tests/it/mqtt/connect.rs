@@ -1,7 +1,8 @@
 //! CONNECT, CONNACK, client identifiers, keep-alive, PINGREQ, DISCONNECT.
 
-use crate::kit::mqtt::{Client, Connect, Message, PUBCOMP, PUBLISH, SUBACK, UNSUBACK, Version, packet, string};
-use crate::kit::process::Weir;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Connect, Message, PUBCOMP, PUBLISH, SUBACK, UNSUBACK, Version, packet, string};
+use weir_test_kit::process::Weir;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -19,7 +20,7 @@ fn answer(weir: &Weir, bytes: &[u8]) -> Vec<Vec<u8>> {
 /// 5.0 [MQTT-3.14.0-1]: before a CONNACK there is no DISCONNECT.
 #[test]
 fn the_first_packet_is_connect_and_no_other() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for first in [&[0xc0, 0][..], &[0x30, 3, 0, 1, b't'], &[0x82, 6, 0, 1, 0, 1, b't', 0], &[0x20, 2, 0, 0], &[0, 0]] {
         assert_eq!(answer(&weir, first), [[0_u8; 0]; 0], "{first:?}");
     }
@@ -34,7 +35,7 @@ fn the_first_packet_is_connect_and_no_other() {
 /// 5.0 [MQTT-3.1.2-2], 3.1.1 [MQTT-3.1.2-2]: an unknown level is answered with "unacceptable protocol version".
 #[test]
 fn protocol_name_and_level_are_checked() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let connect = |name: &str, level: u8| {
         let mut body = string(name);
         body.extend_from_slice(&[level, 2, 0, 60, 0, 1, b'c']);
@@ -58,7 +59,7 @@ fn protocol_name_and_level_are_checked() {
 /// 5.0 [MQTT-2.1.3-1], 3.1.1 [MQTT-2.2.2-2]: flags of the fixed header.
 #[test]
 fn reserved_and_contradicting_flags_are_malformed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         for flags in [0b1, 0b1000, 0b1_0000, 0b10_0000] {
             let connect = Connect::new(version, "c").flags(flags).packet();
@@ -82,7 +83,7 @@ fn reserved_and_contradicting_flags_are_malformed() {
 /// 5.0 [MQTT-3.1.4-1], 3.1.1 [MQTT-3.1.4-1]: what does not have this form ends the connection.
 #[test]
 fn fields_stand_where_flags_announce_them() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let connect = |flags: u8, rest: &[u8]| {
             let mut connect = Connect::new(version, "c").flags(flags);
@@ -114,7 +115,7 @@ fn fields_stand_where_flags_announce_them() {
 /// 5.0 [MQTT-3.2.2-8]: which is a code of the standard's.
 #[test]
 fn client_identifiers_are_text_up_to_256_bytes() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         for id in ["0123456789abcdefghijklm", "pümpe/7 #+", &"x".repeat(256), "\u{1f600}"] {
             Connect::new(version, id).accepted(weir.mqtt());
@@ -133,7 +134,7 @@ fn client_identifiers_are_text_up_to_256_bytes() {
 /// one, which a 5.0 client is told. 3.1.1 [MQTT-3.1.3-7], 3.1.1 [MQTT-3.1.3-8]: without clean session it is refused.
 #[test]
 fn an_empty_client_identifier_is_assigned() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let assigned = |connect: &Connect| {
         let (client, connack) = connect.open(weir.mqtt());
         let body = &connack.body;
@@ -159,7 +160,7 @@ fn an_empty_client_identifier_is_assigned() {
 /// method where CONNECT had none.
 #[test]
 fn the_connack_tells_the_limits() {
-    let weir = Weir::start(&[("mqtt.max_keep_alive", "'30s'"), ("mqtt.max_inflight", "50")]);
+    let weir = WEIR.start(&[("mqtt.max_keep_alive", "'30s'"), ("mqtt.max_inflight", "50")]);
     let (_, connack) = Connect::new(Version::V5, "c").keep_alive(300).open(weir.mqtt());
     assert_eq!(connack.body[..2], [0, 0]);
     let has = |property: &[u8]| connack.body.windows(property.len()).any(|window| window == property);
@@ -176,7 +177,7 @@ fn the_connack_tells_the_limits() {
 /// 5.0 [MQTT-3.2.2-22]: they are the client's own where the CONNACK has no other.
 #[test]
 fn silence_ends_a_connection_with_keep_alive() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut client, connack) = Connect::new(version, "c").keep_alive(1).open(weir.mqtt());
         assert!(!connack.body.contains(&0x13), "another keep-alive: {connack:?}");
@@ -189,7 +190,7 @@ fn silence_ends_a_connection_with_keep_alive() {
 /// comes after it. 5.0 section 3.14.2.2.2: a session that was to end with its connection cannot be kept at the end.
 #[test]
 fn disconnect_is_the_end() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut client, _) = Connect::new(version, "c").accepted(weir.mqtt());
         client.subscribe("t", 0);
@@ -207,7 +208,7 @@ fn disconnect_is_the_end() {
 /// 5.0 [MQTT-3.1.4-3], 3.1.1 [MQTT-3.1.4-2], 5.0 [MQTT-3.1.3-2]: a client that connects again ends its older connection.
 #[test]
 fn the_newer_connection_takes_over() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for old in BOTH {
         for new in BOTH {
             let (mut first, _) = Connect::new(old, "same").accepted(weir.mqtt());
@@ -222,10 +223,10 @@ fn the_newer_connection_takes_over() {
 /// 5.0 [MQTT-3.1.4-5], 3.1.1 [MQTT-3.1.4-4]: what follows an accepted one at once is.
 #[test]
 fn packets_may_follow_a_connect_at_once() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut watcher, _) = Connect::new(Version::V4, "watcher").accepted(weir.mqtt());
     watcher.subscribe("t", 0);
-    let publish = crate::kit::mqtt::publish_packet(Version::V4, "t", b"early", 0, false, 0);
+    let publish = weir_test_kit::mqtt::publish_packet(Version::V4, "t", b"early", 0, false, 0);
     let mut refused = Client::open(weir.mqtt(), Version::V4).expect("a socket");
     let connect = Connect::new(Version::V4, "").kept(0).packet();
     refused.send(&[connect, publish.clone()].concat()).expect("it can be sent");
@@ -239,7 +240,7 @@ fn packets_may_follow_a_connect_at_once() {
 /// Clients of MQTT 3.1 set DUP when they repeat a PUBREL, SUBSCRIBE or UNSUBSCRIBE.
 #[test]
 fn repeated_packets_of_mqtt_3_1_are_taken() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut body = string("MQIsdp");
     body.extend_from_slice(&[3, 2, 0, 60]);
     body.extend(string("old"));

@@ -1,10 +1,11 @@
 //! The state of deliveries: when a packet identifier is free again, what is sent again, what goes on beside it.
 
-use crate::kit::mqtt::{
+use crate::WEIR;
+use weir_test_kit::mqtt::{
     Client, Connect, DISCONNECT, Message, PINGRESP, PUBACK, PUBCOMP, PUBREC, PUBREL, SUBACK, Version, packet,
 };
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -22,7 +23,7 @@ fn refuse(client: &mut Client, kind: u8, id: u16) {
 /// message, whatever its DUP flag says.
 #[test]
 fn an_identifier_is_free_again_when_its_flow_has_ended() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let mut subscriber = connect(&weir, version, "subscriber");
         subscriber.subscribe("t", 2);
@@ -44,7 +45,7 @@ fn an_identifier_is_free_again_when_its_flow_has_ended() {
 /// 5.0 [MQTT-4.3.3-9]: a PUBREC that refuses ends the flow too: no PUBREL follows, and the identifier is free.
 #[test]
 fn a_refused_qos_2_publish_leaves_its_identifier_free() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut client = connect(&weir, Version::V5, "c");
     client.subscribe("t", 2);
     client.send_publish(&Message { id: 7, ..Message::new("weir/x", "x", 2) });
@@ -61,7 +62,7 @@ fn a_refused_qos_2_publish_leaves_its_identifier_free() {
 /// 5.0 [MQTT-4.4.0-2]: what a client refuses is acknowledged by that and does not come again.
 #[test]
 fn what_a_client_refuses_does_not_come_again() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let kept = Connect::new(Version::V5, "kept").kept(100).property(0x21, &[0, 2]);
     let (mut client, _) = kept.accepted(weir.mqtt());
     client.subscribe("t", 2);
@@ -86,7 +87,7 @@ fn what_a_client_refuses_does_not_come_again() {
 /// both are carried to their end.
 #[test]
 fn expiry_does_not_break_a_flow_that_has_begun() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let kept = Connect::new(Version::V5, "kept").kept(100);
     let (mut client, _) = kept.accepted(weir.mqtt());
     client.subscribe("t", 2);
@@ -116,7 +117,7 @@ fn expiry_does_not_break_a_flow_that_has_begun() {
 /// 5.0 [MQTT-3.10.4-3], 3.1.1 [MQTT-3.10.4-3]: what a subscription has begun to deliver is delivered, though it has ended.
 #[test]
 fn deliveries_outlive_their_subscription() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let connect = Connect::new(version, "kept").kept(100);
         let (mut client, _) = connect.accepted(weir.mqtt());
@@ -139,7 +140,7 @@ fn deliveries_outlive_their_subscription() {
 /// 5.0 [MQTT-4.9.0-3], 5.0 [MQTT-3.3.4-10]: a client that owes as many acknowledgements as it may gets everything else.
 #[test]
 fn a_full_receive_maximum_holds_up_publishes_alone() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut client, _) = Connect::new(Version::V5, "c").property(0x21, &[0, 1]).accepted(weir.mqtt());
     client.subscribe("t", 2);
     let mut publisher = connect(&weir, Version::V5, "publisher");
@@ -164,7 +165,7 @@ fn a_full_receive_maximum_holds_up_publishes_alone() {
 /// back, though others are there.
 #[test]
 fn a_member_that_comes_back_gets_the_rest_of_its_delivery() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let kept = Connect::new(Version::V5, "first").kept(100);
     let (mut first, _) = kept.accepted(weir.mqtt());
     first.subscribe_with("$share/g/t", 2, &[]);
@@ -188,7 +189,7 @@ fn a_member_that_comes_back_gets_the_rest_of_its_delivery() {
 /// 5.0 [MQTT-4.1.0-1], 3.1.1 [MQTT-4.1.0-2]: a session lives as long as its connection, however short its expiry interval is.
 #[test]
 fn a_session_does_not_end_while_its_client_is_connected() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut client, _) = Connect::new(version, "c").expiry(1).accepted(weir.mqtt());
         client.subscribe("t", 1);
@@ -207,7 +208,7 @@ fn a_session_does_not_end_while_its_client_is_connected() {
 /// ends after it. 5.0 [MQTT-3.14.2-1], 5.0 [MQTT-3.14.2-4]: it has a reason code of the standard's, and words only if they fit.
 #[test]
 fn weirs_disconnect_is_the_last_packet() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let small = |id: &str| Connect::new(Version::V5, id).property(0x27, &[0, 0, 0, 20]).kept(100);
     let mut clients = [small("a").accepted(weir.mqtt()).0, connect(&weir, Version::V5, "b")];
     weir.terminate();

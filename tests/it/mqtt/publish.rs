@@ -1,7 +1,7 @@
 //! PUBLISH and its acknowledgements, both ways.
 
-use crate::kit::mqtt::{Connect, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Version, packet};
-use crate::kit::process::Weir;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Connect, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Version, packet};
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -12,7 +12,7 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 3.1.1 [MQTT-2.3.1-5] which QoS 0 does not have. 5.0 [MQTT-3.3.2-3], 3.1.1 [MQTT-3.3.2-3]: the topic matches the filter.
 #[test]
 fn each_qos_is_delivered_to_both_versions() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for from in BOTH {
         for to in BOTH {
             let (mut publisher, _) = Connect::new(from, "publisher").accepted(weir.mqtt());
@@ -38,10 +38,10 @@ fn each_qos_is_delivered_to_both_versions() {
 /// 5.0 [MQTT-3.6.1-1], 3.1.1 [MQTT-3.6.1-1]: PUBREL has the flags 0010.
 #[test]
 fn packets_against_the_rules_end_the_connection() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let publish = |topic: &str, qos: u8, dup: bool, id: u16| {
-            crate::kit::mqtt::publish_packet(version, topic, b"x", qos, dup, id)
+            weir_test_kit::mqtt::publish_packet(version, topic, b"x", qos, dup, id)
         };
         let wrong: [(Vec<u8>, u8); 9] = [
             (publish("t", 0, true, 0), 0x81),
@@ -67,7 +67,7 @@ fn packets_against_the_rules_end_the_connection() {
 /// 5.0 [MQTT-3.7.2-1] also where it releases nothing.
 #[test]
 fn a_repeated_qos_2_publish_is_passed_on_once() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut subscriber, _) = Connect::new(version, "subscriber").accepted(weir.mqtt());
         subscriber.subscribe("t", 0);
@@ -101,7 +101,7 @@ fn a_repeated_qos_2_publish_is_passed_on_once() {
 /// 5.0 [MQTT-2.2.1-4], 3.1.1 [MQTT-2.3.1-4]: no identifier is used twice at once.
 #[test]
 fn order_is_kept() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         for qos in [1, 2] {
             let (mut subscriber, _) = Connect::new(version, "subscriber").accepted(weir.mqtt());
@@ -129,7 +129,7 @@ fn order_is_kept() {
 /// not publish, 5.0 says so, and 3.1.1 closes the connection, or acknowledges and drops below `$`.
 #[test]
 fn publishes_without_subscribers_and_without_permission_are_answered() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut new, _) = Connect::new(Version::V5, "new").accepted(weir.mqtt());
     assert_eq!(new.publish("nobody", "x", 1), 0x10);
     assert_eq!(new.publish("devices/d/telemetry", "{}", 1), 0, "weir itself listens");
@@ -147,7 +147,7 @@ fn publishes_without_subscribers_and_without_permission_are_answered() {
 /// ends the connection, 3.1.1 [MQTT-4.8.0-1]. An acknowledgement of nothing is none.
 #[test]
 fn acknowledgements_must_fit() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         for (qos, wrong) in [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)] {
             let (mut client, _) = Connect::new(version, "c").accepted(weir.mqtt());

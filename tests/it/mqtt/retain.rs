@@ -1,8 +1,9 @@
 //! Retained messages.
 
-use crate::kit::mqtt::{Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Connect, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -31,7 +32,7 @@ fn retained(weir: &Weir, filter: &str) -> Vec<(String, String)> {
 /// 5.0 [MQTT-3.3.1-12], 3.1.1 [MQTT-3.3.1-9]: and not set when it comes later.
 #[test]
 fn the_newest_retained_message_comes_with_a_subscription() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
         let (mut live, _) = Connect::new(version, "live").accepted(weir.mqtt());
@@ -57,7 +58,7 @@ fn the_newest_retained_message_comes_with_a_subscription() {
 /// 5.0 [MQTT-3.3.1-13]: retain as published keeps the flag.
 #[test]
 fn retain_handling_is_the_subscribers_choice() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut publisher, _) = Connect::new(Version::V4, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&Message::retained("r", "x", 1));
     let (mut old, _) = Connect::new(Version::V4, "old").accepted(weir.mqtt());
@@ -86,7 +87,7 @@ fn retain_handling_is_the_subscribers_choice() {
 /// 5.0 section 4.1, 3.1.1 [MQTT-3.1.2-7]: retained messages belong to no session: they outlive the client, and weir.
 #[test]
 fn retained_messages_survive_restart_and_power_cut() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
     let large = "x".repeat(150_000);
     let properties = vec![0x26, 0, 1, b'k', 0, 1, b'v'];
@@ -110,7 +111,7 @@ fn retained_messages_survive_restart_and_power_cut() {
 
 #[test]
 fn a_damaged_store_is_moved_aside() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     weir.terminate();
     let store = weir.data().join("retained");
     std::fs::remove_dir_all(&store).expect("it was there");
@@ -127,7 +128,7 @@ fn a_damaged_store_is_moved_aside() {
 
 #[test]
 fn retained_messages_are_bounded() {
-    let weir = Weir::start(&[("mqtt.max_retained_messages", "2")]);
+    let weir = WEIR.start(&[("mqtt.max_retained_messages", "2")]);
     let (mut publisher, _) = Connect::new(Version::V4, "publisher").accepted(weir.mqtt());
     for topic in ["r/a", "r/b", "r/c"] {
         publisher.publish_message(&Message::retained(topic, "1", 1));
@@ -139,7 +140,7 @@ fn retained_messages_are_bounded() {
 /// 5.0 [MQTT-4.7.2-1], 3.1.1 [MQTT-4.7.2-1]: wildcards in the first level do not match `$` topics.
 #[test]
 fn system_topics_come_like_retained_messages() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     assert_eq!(retained(&weir, "#"), []);
     assert_eq!(retained(&weir, "+/broker/uptime"), []);
     let system = retained(&weir, "$SYS/#");

@@ -1,8 +1,9 @@
 //! Sessions: what outlives a connection, and for how long.
 
-use crate::kit::mqtt::{Connect, Message, PUBREL, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Connect, Message, PUBREL, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -12,7 +13,7 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 5.0 [MQTT-4.5.0-1], 3.1.1 [MQTT-4.5.0-1], 3.1.1 [MQTT-3.1.2-5]: QoS 1 and 2 messages wait for it, at QoS 0 none.
 #[test]
 fn a_kept_session_gets_what_it_missed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let connect = Connect::new(version, "kept").kept(100);
         let (mut client, present) = connect.accepted(weir.mqtt());
@@ -42,7 +43,7 @@ fn a_kept_session_gets_what_it_missed() {
 /// what was sent and not acknowledged.
 #[test]
 fn a_kept_session_outlives_the_process() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let stored = |weir: &Weir| {
         wait_for("sessions are on disk", || (weir.metric("weir_mqtt_sessions_unstored") == 0.0).then_some(()));
     };
@@ -85,7 +86,7 @@ fn a_kept_session_outlives_the_process() {
 /// 5.0 [MQTT-4.3.3-3] and is kept until it is acknowledged.
 #[test]
 fn unacknowledged_messages_come_again() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let connect = Connect::new(version, "kept").kept(100);
         let (mut client, _) = connect.accepted(weir.mqtt());
@@ -96,7 +97,7 @@ fn unacknowledged_messages_come_again() {
         }
         let sent = [client.next(), client.next(), client.next()];
         assert!(sent[0].id != sent[1].id && sent[1].id != sent[2].id && sent[0].id != sent[2].id, "{sent:?}");
-        client.acknowledge(crate::kit::mqtt::PUBREC, sent[1].id);
+        client.acknowledge(weir_test_kit::mqtt::PUBREC, sent[1].id);
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
         drop(client);
         let (mut client, _) = connect.accepted(weir.mqtt());
@@ -113,7 +114,7 @@ fn unacknowledged_messages_come_again() {
 /// the connection; DISCONNECT may change it.
 #[test]
 fn a_session_ends_after_its_expiry_interval() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let sessions = |count: f64| {
         wait_for("the number of sessions", || {
             ((weir.metric("weir_mqtt_sessions") - count).abs() < f64::EPSILON).then_some(())
@@ -140,7 +141,7 @@ fn a_session_ends_after_its_expiry_interval() {
 
 #[test]
 fn no_session_is_kept_longer_than_configured() {
-    let weir = Weir::start(&[("mqtt.max_session_expiry", "'1s'")]);
+    let weir = WEIR.start(&[("mqtt.max_session_expiry", "'1s'")]);
     let (client, connack) = Connect::new(Version::V5, "new").kept(u32::MAX).open(weir.mqtt());
     assert!(connack.body.windows(5).any(|window| window == [0x11, 0, 0, 0, 1]), "{connack:?}");
     let (old, _) = Connect::new(Version::V4, "old").kept(0).accepted(weir.mqtt());
@@ -150,7 +151,7 @@ fn no_session_is_kept_longer_than_configured() {
 
 #[test]
 fn what_waits_for_a_session_is_bounded() {
-    let weir = Weir::start(&[("mqtt.max_queued_messages", "3")]);
+    let weir = WEIR.start(&[("mqtt.max_queued_messages", "3")]);
     let connect = Connect::new(Version::V4, "kept").kept(0);
     let (mut client, _) = connect.accepted(weir.mqtt());
     client.subscribe("t", 1);

@@ -1,7 +1,7 @@
 //! SUBSCRIBE, UNSUBSCRIBE, filters, overlapping and shared subscriptions.
 
-use crate::kit::mqtt::{Connect, Message, PUBLISH, Version, packet};
-use crate::kit::process::Weir;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Connect, Message, PUBLISH, Version, packet};
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -12,7 +12,7 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 5.0 [MQTT-4.7.1-2], 3.1.1 [MQTT-4.7.1-2], 3.1.1 [MQTT-4.7.1-3]: wildcards stand alone, `#` at the end.
 #[test]
 fn packets_against_the_rules_end_the_connection() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let body = |rest: &[u8]| {
             let head: &[u8] = if version == Version::V4 { &[0, 1] } else { &[0, 1, 0] };
@@ -32,7 +32,7 @@ fn packets_against_the_rules_end_the_connection() {
             packet(0x82, &body(&[0, 1, b't'])),
         ];
         for filter in ["a#", "a/#/b", "a+", "+a/b"] {
-            let mut subscription = crate::kit::mqtt::string(filter);
+            let mut subscription = weir_test_kit::mqtt::string(filter);
             wrong.push(packet(0xa2, &body(&subscription)));
             subscription.push(0);
             wrong.push(packet(0x82, &body(&subscription)));
@@ -61,17 +61,17 @@ fn packets_against_the_rules_end_the_connection() {
 /// accepted has a failure code.
 #[test]
 fn each_filter_has_its_code() {
-    let weir = Weir::start(&[("mqtt.max_topic_levels", "4")]);
+    let weir = WEIR.start(&[("mqtt.max_topic_levels", "4")]);
     for (version, failure) in [(Version::V4, 0x80), (Version::V5, 0x97)] {
         let (mut client, _) = Connect::new(version, "c").accepted(weir.mqtt());
         let mut body = if version == Version::V4 { vec![0x12, 0x34] } else { vec![0x12, 0x34, 0] };
         let filters = [("a", 0), ("+/b", 1), ("#", 2), ("a/b/c/d/e", 1), ("a/+/+/+/#", 1), ("////", 0), ("+", 2)];
         for (filter, qos) in filters {
-            body.extend(crate::kit::mqtt::string(filter));
+            body.extend(weir_test_kit::mqtt::string(filter));
             body.push(qos);
         }
         client.send(&packet(0x82, &body)).expect("it can be sent");
-        let answer = client.expect(crate::kit::mqtt::SUBACK);
+        let answer = client.expect(weir_test_kit::mqtt::SUBACK);
         let codes = &answer.body[answer.body.len() - filters.len()..];
         assert_eq!((answer.id(), codes), (0x1234, &[0, 1, 2, failure, failure, failure, 2][..]));
     }
@@ -83,7 +83,7 @@ fn each_filter_has_its_code() {
 /// 5.0 [MQTT-3.11.3-1], 5.0 [MQTT-3.11.3-2]: for each filter, with a code of the standard's.
 #[test]
 fn subscriptions_are_replaced_and_ended() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut client, _) = Connect::new(version, "c").accepted(weir.mqtt());
         client.subscribe("a/b", 0);
@@ -103,7 +103,7 @@ fn subscriptions_are_replaced_and_ended() {
 /// compared byte by byte.
 #[test]
 fn overlapping_subscriptions_get_one_copy() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut client, _) = Connect::new(version, "c").accepted(weir.mqtt());
         for (filter, qos, identifier) in [("a/+", 0, 1), ("a/#", 2, 300), ("A/b", 2, 5), ("a/b", 1, 0)] {
@@ -125,7 +125,7 @@ fn overlapping_subscriptions_get_one_copy() {
 /// 5.0 [MQTT-3.8.3-3]: a subscription with no local leaves out what its own client publishes.
 #[test]
 fn no_local_spares_the_publisher() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut client, _) = Connect::new(Version::V5, "c").accepted(weir.mqtt());
     client.subscribe_with("t", 0x05, &[]);
     client.publish_message(&Message::new("t", "own", 1));
@@ -139,11 +139,11 @@ fn no_local_spares_the_publisher() {
 /// no local. 5.0 [MQTT-4.8.2-3]: each member's QoS holds for it.
 #[test]
 fn shared_subscriptions_divide_the_messages() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (filter, options) in [("$share/g", 0), ("$share/g/", 0), ("$share//t", 0), ("$share/+/t", 0), ("$share/g/t", 4)]
     {
         let (mut client, _) = Connect::new(Version::V5, "c").accepted(weir.mqtt());
-        let body = [&[0, 1, 0][..], &crate::kit::mqtt::string(filter), &[options]].concat();
+        let body = [&[0, 1, 0][..], &weir_test_kit::mqtt::string(filter), &[options]].concat();
         client.send(&packet(0x82, &body)).expect("it can be sent");
         client.expect_closed(0x82);
     }
@@ -183,7 +183,7 @@ fn shared_subscriptions_divide_the_messages() {
 /// that it was sent to nobody. 5.0 [MQTT-4.8.2-6]: what it refused is not sent to another.
 #[test]
 fn a_member_that_goes_leaves_its_messages_to_the_others() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
     let (mut first, _) = Connect::new(Version::V5, "first").accepted(weir.mqtt());
     first.subscribe_with("$share/g/t", 2, &[]);
@@ -203,16 +203,16 @@ fn a_member_that_goes_leaves_its_messages_to_the_others() {
 
 #[test]
 fn ten_thousand_subscriptions_of_one_client_are_ordinary() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut client, _) = Connect::new(Version::V5, "c").accepted(weir.mqtt());
     for first in (0..10_000).step_by(500) {
         let mut body = vec![0, 1, 0];
         for number in first..first + 500 {
-            body.extend(crate::kit::mqtt::string(&format!("many/{number}/+")));
+            body.extend(weir_test_kit::mqtt::string(&format!("many/{number}/+")));
             body.push(1);
         }
         client.send(&packet(0x82, &body)).expect("it can be sent");
-        let answer = client.expect(crate::kit::mqtt::SUBACK);
+        let answer = client.expect(weir_test_kit::mqtt::SUBACK);
         assert!(answer.body[3..].iter().all(|code| *code == 1));
     }
     for number in [0, 4_999, 9_999] {

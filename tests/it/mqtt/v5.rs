@@ -1,8 +1,9 @@
 //! What only MQTT 5.0 has: properties, expiry, flow control, aliases, reasons.
 
-use crate::kit::mqtt::{Client, Connect, Message, PUBACK, PUBREC, Version, packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Connect, Message, PUBACK, PUBREC, Version, packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 fn connect(weir: &Weir, id: &str) -> Client {
     Connect::new(Version::V5, id).accepted(weir.mqtt()).0
@@ -16,7 +17,7 @@ fn pair(name: u8, value: u8) -> Vec<u8> {
 /// indicator, 5.0 [MQTT-3.3.2-15] response topic, 5.0 [MQTT-3.3.2-16] correlation data, 5.0 [MQTT-3.3.2-20] content type.
 #[test]
 fn properties_are_forwarded_unaltered() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut client = connect(&weir, "c");
     client.subscribe("t", 2);
     let (mut old, _) = Connect::new(Version::V4, "old").accepted(weir.mqtt());
@@ -31,7 +32,7 @@ fn properties_are_forwarded_unaltered() {
 /// Section 3.3.2.3.2 lets a receiver check what is said to be UTF-8, section 3.1.3.2.3 also for a will.
 #[test]
 fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut client = connect(&weir, "c");
     client.subscribe("devices/#", 2);
     let message = |qos, payload: &[u8]| Message {
@@ -56,7 +57,7 @@ fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
 /// authentication, so that 5.0 [MQTT-3.15.1-1] an AUTH is wrong with flags or without.
 #[test]
 fn properties_against_the_rules_end_the_connection() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let wrong: [(&[u8], u8); 12] = [
         (&[1, 1, 1, 1], 0x82),
         (&[1, 2], 0x82),
@@ -102,7 +103,7 @@ fn properties_against_the_rules_end_the_connection() {
 /// delivered, whether it waits for a session or is retained.
 #[test]
 fn messages_expire() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let kept = Connect::new(Version::V5, "kept").kept(100);
     let (mut subscriber, _) = kept.accepted(weir.mqtt());
     subscriber.subscribe("t/#", 1);
@@ -139,7 +140,7 @@ fn messages_expire() {
 /// an acknowledgement makes room. 5.0 [MQTT-3.3.4-7]: a client that breaks weir's own is told.
 #[test]
 fn the_receive_maximum_holds_both_ways() {
-    let weir = Weir::start(&[("mqtt.max_inflight", "20")]);
+    let weir = WEIR.start(&[("mqtt.max_inflight", "20")]);
     let (mut client, _) = Connect::new(Version::V5, "c").property(0x21, &[0, 2]).accepted(weir.mqtt());
     client.subscribe("t", 1);
     let mut publisher = connect(&weir, "publisher");
@@ -164,7 +165,7 @@ fn the_receive_maximum_holds_both_ways() {
 /// 5.0 [MQTT-3.2.2-15]: a packet larger than weir takes ends the connection.
 #[test]
 fn the_maximum_packet_size_holds_both_ways() {
-    let weir = Weir::start(&[("mqtt.max_packet_size", "'2KiB'")]);
+    let weir = WEIR.start(&[("mqtt.max_packet_size", "'2KiB'")]);
     let (mut client, _) = Connect::new(Version::V5, "c").property(0x27, &[0, 0, 0, 64]).accepted(weir.mqtt());
     client.subscribe("t", 1);
     let mut publisher = connect(&weir, "publisher");
@@ -181,7 +182,7 @@ fn the_maximum_packet_size_holds_both_ways() {
 /// none where it allows none.
 #[test]
 fn topic_aliases_work_both_ways() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let (mut client, _) = Connect::new(Version::V5, "c").property(0x22, &[0, 1]).accepted(weir.mqtt());
     client.subscribe("a/#", 0);
     let mut plain = connect(&weir, "plain");
@@ -208,7 +209,7 @@ fn topic_aliases_work_both_ways() {
 /// 5.0 [MQTT-3.2.2-7], 5.0 [MQTT-3.1.4-2]: a refused CONNECT ends the connection. 5.0 [MQTT-3.2.2-6]: without a session.
 #[test]
 fn a_refusal_has_its_reason() {
-    let weir = Weir::start(&[("mqtt.allow_anonymous", "false")]);
+    let weir = WEIR.start(&[("mqtt.allow_anonymous", "false")]);
     let asked = Connect::new(Version::V5, "c").property(0x17, &[1]).property(0x19, &[1]).kept(5);
     let (mut client, connack) = asked.open(weir.mqtt());
     assert_eq!(connack.body, [0, 0x87, 0]);
@@ -219,7 +220,7 @@ fn a_refusal_has_its_reason() {
 /// the packet becomes larger than it takes. 5.0 [MQTT-3.1.2-29]: others are not.
 #[test]
 fn a_client_that_asks_is_told_why_in_words() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (wanted, maximum, words) in [(1, 1_000_u32, true), (1, 20, false), (0, 1_000, false)] {
         let asking =
             |id: &str| Connect::new(Version::V5, id).property(0x17, &[wanted]).property(0x27, &maximum.to_be_bytes());

@@ -2,9 +2,10 @@
 
 use rustix::process::Signal;
 
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Connect, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -22,7 +23,7 @@ fn connect(version: Version, text: &str) -> Connect {
 /// DISCONNECT, however it ends.
 #[test]
 fn every_abnormal_end_publishes_the_will() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     for version in BOTH {
         let (client, _) = connect(version, "lost").accepted(weir.mqtt());
@@ -46,7 +47,7 @@ fn every_abnormal_end_publishes_the_will() {
 /// 0x04 asks for it.
 #[test]
 fn a_client_that_says_goodbye_has_no_will_published() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     for version in BOTH {
         connect(version, "never").accepted(weir.mqtt()).0.disconnect();
@@ -62,7 +63,7 @@ fn a_client_that_says_goodbye_has_no_will_published() {
 /// 5.0 [MQTT-3.1.3-10]: its user properties keep their order. 5.0 [MQTT-3.1.3-11], 3.1.1 [MQTT-3.1.3-10]: its topic is UTF-8.
 #[test]
 fn a_will_is_published_as_it_was_given() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     let forwarded = [1, 1, 0x26, 0, 1, b'a', 0, 1, b'1', 3, 0, 1, b't', 0x26, 0, 1, b'a', 0, 1, b'0'];
     for (retain, qos) in [(false, 0), (true, 1), (true, 2)] {
@@ -90,7 +91,7 @@ fn a_will_is_published_as_it_was_given() {
 /// of the session.
 #[test]
 fn a_will_delay_gives_the_client_time_to_come_back() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     let delayed = |text: &str, delay: u8, expiry_s: u32| {
         let will = Message { properties: vec![0x18, 0, 0, 0, delay], ..Message::new("will/x", text, 1) };
@@ -116,7 +117,7 @@ fn a_will_delay_gives_the_client_time_to_come_back() {
 
 #[test]
 fn a_will_on_an_ingest_topic_is_a_reading() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let will = Message::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
     drop(Connect::new(Version::V4, "mortal").will(&will).accepted(weir.mqtt()));
     wait_for("the reading is counted", || (weir.metric("weir_readings_accepted_total") > 0.5).then_some(()));
@@ -154,7 +155,7 @@ fn assert_retained(weir: &Weir, count: usize) {
 /// Whoever was connected when weir was killed has lost its connection: subscribers learn of it after the next start, once.
 #[test]
 fn a_crash_publishes_the_wills_of_those_who_were_connected() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
     client.disconnect();
@@ -202,7 +203,7 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
 #[test]
 fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
     const CLIENTS: usize = 300;
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let connect = |index: usize| {
         let will = Message::retained(&format!("will/{index}"), "offline", 1);
         Connect::new(Version::V4, &format!("mortal-{index}")).will(&will).accepted(weir.mqtt()).0
@@ -218,7 +219,7 @@ fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
 /// A client whose will waits is away for good, whether weir is stopped or killed meanwhile.
 #[test]
 fn a_will_that_waits_outlives_the_process() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
     drop(client);
@@ -249,7 +250,7 @@ fn a_will_that_waits_outlives_the_process() {
 /// When weir stops, it closes connections without a DISCONNECT of theirs [section 3.1.2.5].
 #[test]
 fn a_stop_of_weir_publishes_the_wills() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
     let will = Message::retained("will/x", "offline", 1);
@@ -295,7 +296,7 @@ fn wills_are_judged_after_a_crash() {
 #[test]
 fn the_state_of_a_bridge_is_published() {
     const STATE: &str = "$SYS/broker/connection/bridge/state";
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut bridge, _) =
             Connect::new(version, "bridge").will(&Message::retained(STATE, "0", 1)).accepted(weir.mqtt());

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{now_ms, wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{now_ms, wait_for, window_before};
 
 /// Publishes each payload on its topic and expects it in the error log with its reason; `field` must be named in the
 /// sentence.
@@ -70,7 +71,7 @@ fn with(field: &str, value: Value) -> String {
 
 #[test]
 fn payloads_and_fields() {
-    let weir = Weir::start(&[("validate.metrics.temperature.min", "-40"), ("validate.metrics.temperature.max", "125")]);
+    let weir = WEIR.start(&[("validate.metrics.temperature.min", "-40"), ("validate.metrics.temperature.max", "125")]);
     let mut check = Check::new(&weir);
     let deep = format!("{}1{}", "[".repeat(20), "]".repeat(20));
     let many = format!("[{}]", vec!["{\"metric\":\"m\",\"value\":1}"; 1_025].join(","));
@@ -115,7 +116,7 @@ fn payloads_and_fields() {
 
 #[test]
 fn duplicates_and_late_readings() {
-    let weir = Weir::start(&[("errors.store_duplicates", "true")]);
+    let weir = WEIR.start(&[("errors.store_duplicates", "true")]);
     let mut check = Check::new(&weir);
     let start = window_before(120);
     check.accepted("d", &good(start, 0));
@@ -131,7 +132,7 @@ fn duplicates_and_late_readings() {
 
 #[test]
 fn a_backlog_is_judged_reading_by_reading() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let mut client = Client::connect(weir.mqtt(), Version::V4, "checker");
     let start = window_before(60);
     let mut wrong = good(start, 1);
@@ -152,7 +153,7 @@ fn a_backlog_is_judged_reading_by_reading() {
 
 #[test]
 fn faults_that_devices_report() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut check = Check::new(&weir);
     let mut subscriber = Client::connect(weir.mqtt(), Version::V5, "subscriber");
     subscriber.subscribe("weir/errors/device_error", 1);
@@ -168,7 +169,7 @@ fn faults_that_devices_report() {
 
 #[test]
 fn devices_that_are_not_allowed() {
-    let weir = Weir::start(&[("validate.allowed_devices", "['known']")]);
+    let weir = WEIR.start(&[("validate.allowed_devices", "['known']")]);
     let mut check = Check::new(&weir);
     check.accepted("known", &good(now_ms(), 0));
     check.rejected("unknown_device", TOPIC, &good(now_ms(), 0).to_string());
@@ -177,7 +178,7 @@ fn devices_that_are_not_allowed() {
 
 #[test]
 fn keys_beyond_the_limits() {
-    let weir = Weir::start(&[("limits.devices", "1"), ("limits.metrics_per_device", "2")]);
+    let weir = WEIR.start(&[("limits.devices", "1"), ("limits.metrics_per_device", "2")]);
     let mut check = Check::new(&weir);
     check.accepted("d", &good(now_ms(), 0));
     check.rejected("too_many_devices", "devices/e/telemetry", &good(now_ms(), 0).to_string());
@@ -191,11 +192,11 @@ fn keys_beyond_the_limits() {
 
 #[test]
 fn a_payload_that_is_not_text_is_shown_as_base64() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut client = Client::connect(weir.mqtt(), Version::V4, "checker");
-    let packet = crate::kit::mqtt::publish_packet(Version::V4, TOPIC, &[0xff, 0x00, 0xfe], 1, false, 9);
+    let packet = weir_test_kit::mqtt::publish_packet(Version::V4, TOPIC, &[0xff, 0x00, 0xfe], 1, false, 9);
     client.send(&packet).expect("it can be sent");
-    assert_eq!(client.expect(crate::kit::mqtt::PUBACK).id(), 9);
+    assert_eq!(client.expect(weir_test_kit::mqtt::PUBACK).id(), 9);
     let entry = wait_for("the error is there", || weir.list("errors", "&reason=malformed").pop());
     assert!(entry.to_string().contains("/wD+"), "{entry}");
     assert_eq!(entry["payload_bytes"], 3);

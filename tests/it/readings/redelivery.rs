@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{self, Client, PUBACK, PUBCOMP, PUBREC, Packet, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::mqtt::{self, Client, PUBACK, PUBCOMP, PUBREC, Packet, Version, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 /// What a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,8 +188,8 @@ fn duplicates(weir: &Weir) -> f64 {
 
 #[test]
 fn a_lost_connection_counts_nothing_twice() {
-    let mut random = Random::announced("redelivery after lost connections");
-    let weir = Weir::start(FAST);
+    let mut random = Random::new(announced_seed("redelivery after lost connections"));
+    let weir = WEIR.start(FAST);
     let shared = Shared::new(&weir);
     let devices: Vec<Device> = std::thread::scope(|scope| {
         let devices: Vec<_> = kinds()
@@ -212,8 +214,8 @@ fn a_lost_connection_counts_nothing_twice() {
 
 /// Kills weir again and again under devices of all kinds.
 fn killed(name: &str, settings: &[(&str, &str)], count: u64, in_flight: usize, kills: u64) {
-    let mut random = Random::announced(name);
-    let mut weir = Weir::start(&with(settings));
+    let mut random = Random::new(announced_seed(name));
+    let mut weir = WEIR.start(&with(settings));
     let shared = Shared::new(&weir);
     let total = count * kinds().len() as u64;
     let mut kill_at: Vec<u64> = (0..kills).map(|_| random.below(total * 9 / 10)).collect();
@@ -265,7 +267,7 @@ fn as_many_in_flight_as_weir_allows() {
 /// The messages that come again are in the checkpoint alone: the journal that held them was freed.
 #[test]
 fn what_the_journal_no_longer_has_is_known() {
-    let mut weir = Weir::start(&with(&[
+    let mut weir = WEIR.start(&with(&[
         ("state.checkpoint_interval", "'100ms'"),
         ("mqtt.max_packet_size", "'64KiB'"),
         ("journal.commit_max_bytes", "'512KiB'"),
@@ -311,7 +313,7 @@ fn what_the_journal_no_longer_has_is_known() {
 /// A QoS 2 exchange whose middle is lost: the release of a message that weir no longer knows of is answered.
 #[test]
 fn a_release_after_a_restart_is_answered() {
-    let mut weir = Weir::start(FAST);
+    let mut weir = WEIR.start(FAST);
     let kinds: Vec<Kind> = kinds().into_iter().filter(|kind| kind.qos == 2).collect();
     let mut devices: Vec<Device> = kinds.into_iter().map(|kind| Device::new(kind, 10, 10)).collect();
     for device in &mut devices {
@@ -345,7 +347,7 @@ fn a_release_after_a_restart_is_answered() {
 fn paho_across_a_kill() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let listen = format!("'{free}'");
-    let mut weir = Weir::start(&with(&[("mqtt.listen", &listen), ("state.checkpoint_interval", "'100ms'")]));
+    let mut weir = WEIR.start(&with(&[("mqtt.listen", &listen), ("state.checkpoint_interval", "'100ms'")]));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_redelivery.py");
     let (start, count) = (window_before(120).to_string(), 1_000_u64);
     let mut clients = Vec::new();
@@ -358,7 +360,7 @@ fn paho_across_a_kill() {
     ] {
         let device = format!("paho-{version}-{qos}-{session}");
         let (port, count) = (free.port().to_string(), count.to_string());
-        let mut child = Command::new(crate::peers::programs::python())
+        let mut child = Command::new(weir_test_kit::programs::python())
             .arg(&script)
             .args([&port, version, qos, session, &device, &start, &count])
             .stdout(Stdio::piped())

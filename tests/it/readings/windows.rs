@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::http::{self, Events};
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::http::{self, Events};
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 fn reading(timestamp: i64, seq: u64, value: f64) -> String {
     json!({"metric": "temperature", "value": value, "timestamp": timestamp, "seq": seq}).to_string()
@@ -21,7 +22,7 @@ fn windows(weir: &Weir, device: &str, count: usize) -> Vec<Value> {
 
 #[test]
 fn a_window_appears_everywhere() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
     subscriber.subscribe("weir/windows/#", 1);
     let mut events = Events::open(weir.http(), "/api/v1/stream?windows=1");
@@ -53,7 +54,7 @@ fn a_window_appears_everywhere() {
 
 #[test]
 fn windows_as_csv() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.telemetry("d", &reading(start, 0, 0.1));
@@ -72,7 +73,7 @@ fn windows_as_csv() {
 
 #[test]
 fn lists_come_in_pages() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(600);
     let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
     for seq in 0..26 {
@@ -103,7 +104,7 @@ fn lists_come_in_pages() {
 
 #[test]
 fn every_payload_form_at_every_qos() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
     let mut ids = Vec::new();
     for (index, version) in [Version::V4, Version::V5].into_iter().enumerate() {
@@ -132,7 +133,7 @@ fn every_payload_form_at_every_qos() {
 
 #[test]
 fn a_late_reading_corrects_its_window() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.telemetry("d", &reading(start, 0, 1.0));
@@ -153,7 +154,7 @@ fn a_late_reading_corrects_its_window() {
 
 #[test]
 fn silence_closes_windows() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.telemetry("d", &reading(window_before(0), 0, 1.0));
     assert_eq!(windows(&weir, "d", 1)[0]["count"], 1);
@@ -161,7 +162,7 @@ fn silence_closes_windows() {
 
 #[test]
 fn the_same_message_counts_once() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     for _ in 0..3 {
@@ -177,7 +178,7 @@ fn the_same_message_counts_once() {
 
 #[test]
 fn devices_are_listed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60);
     for id in ["a", "b", "ü-7"] {
         let mut device = Client::connect(weir.mqtt(), Version::V4, id);
@@ -197,7 +198,7 @@ fn devices_are_listed() {
 
 #[test]
 fn wrong_requests_are_answered_with_problems() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (path, status) in [
         ("/api/v1/windows?limit=0", 400),
         ("/api/v1/windows?devise=d", 400),
@@ -217,7 +218,7 @@ fn wrong_requests_are_answered_with_problems() {
 
 #[test]
 fn status_checkpoints_and_metrics_answer() {
-    let weir = Weir::start(&[("state.checkpoint_interval", "'200ms'")]);
+    let weir = WEIR.start(&[("state.checkpoint_interval", "'200ms'")]);
     let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
     device.telemetry("d", &reading(window_before(60), 0, 1.0));
     device.telemetry("d", &reading(window_before(30), 1, 1.0));

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 
-use crate::kit::certificates::Authority;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
-use crate::peers::programs::{program, python, succeeded};
+use crate::WEIR;
+use weir_test_kit::certificates::Authority;
+use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{program, python, succeeded};
+use weir_test_kit::wait::{wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -28,7 +29,7 @@ fn start(authority: &Authority, settings: &[(&str, &str)]) -> Weir {
         ("http.tls.key", key.as_str()),
     ];
     all.extend_from_slice(settings);
-    Weir::start(&all)
+    WEIR.start(&all)
 }
 
 fn client(authority: &Authority, weir: &Weir, version: Version, id: &str) -> Client {
@@ -203,7 +204,7 @@ fn check_finds_what_is_wrong() {
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let check = |cert: &str, key: &str| {
         let settings = [("mqtt.tls.listen", "'127.0.0.1:8883'"), ("mqtt.tls.cert", cert), ("mqtt.tls.key", key)];
-        let weir = Weir::prepare(&settings);
+        let weir = WEIR.prepare(&settings);
         let output = weir.command(&["check"]).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

@@ -6,11 +6,12 @@ use rustix::process::Signal;
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
+use crate::WEIR;
 use crate::access::acl::audited;
-use crate::kit::certificates::{self, Authority, Stream};
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::certificates::{self, Authority, Stream};
+use weir_test_kit::mqtt::{Client, Connect, Message, Version};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const NO_REPLACEMENT: i32 = 2099;
 
@@ -29,7 +30,7 @@ fn settings(authority: &Authority) -> Vec<(&'static str, String)> {
 
 fn start(authority: &Authority) -> Weir {
     let settings = settings(authority);
-    Weir::start(&settings.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>())
+    WEIR.start(&settings.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>())
 }
 
 /// 1.3 tells the client of the refusal only when it reads.
@@ -137,7 +138,7 @@ fn check_looks_at_the_lists() {
         let mut all: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(&[("mqtt.tls.listen", "'127.0.0.1:8883'")]);
         all.extend_from_slice(change);
-        let output = Weir::prepare(&all).command(&["check"]).output().expect("it runs");
+        let output = WEIR.prepare(&all).command(&["check"]).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     authority.write("crl.pem", &authority.revocation_list(&[], 1, NO_REPLACEMENT));

@@ -9,11 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::http::{self, Response};
-use crate::kit::wait::wait_for;
-
-/// The program under test.
-pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+use crate::http::{self, Response};
+use crate::wait::wait_for;
 
 /// What every test wants unless it says otherwise.
 const BASE: &[(&str, &str)] = &[
@@ -37,23 +34,38 @@ pub fn write_config(path: &Path, settings: &[(&str, &str)]) {
     fs::write(path, text).expect("a config file can be written");
 }
 
-/// A running weir, or its data directory between two runs.
-pub struct Weir {
-    directory: TempDir,
-    environment: Vec<(String, String)>,
-    child: Option<Child>,
-    mqtt: SocketAddr,
-    http: SocketAddr,
-    mqtt_tls: Option<SocketAddr>,
-    https: Option<SocketAddr>,
+/// The weir that cargo built beside a test binary or bench; made by [`program!`](crate::program).
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// Path of the executable.
+    pub path: &'static str,
+    /// Directory of the build for files that tests make.
+    pub scratch: &'static str,
 }
 
-impl Weir {
+/// The [`Program`] for the target that calls this. Cargo names the executable only to integration tests and benches,
+/// not to the crates that they use.
+#[macro_export]
+macro_rules! program {
+    () => {
+        $crate::process::Program { path: env!("CARGO_BIN_EXE_weir"), scratch: env!("CARGO_TARGET_TMPDIR") }
+    };
+}
+
+impl Program {
+    /// A command with these arguments.
+    pub fn command(self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.path);
+        command.args(arguments);
+        command
+    }
+
     /// A directory with a config, nothing running.
-    pub fn prepare(settings: &[(&str, &str)]) -> Self {
+    pub fn prepare(self, settings: &[(&str, &str)]) -> Weir {
         let directory = TempDir::new().expect("a temporary directory");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let weir = Self {
+        let weir = Weir {
+            program: self,
             directory,
             environment: Vec::new(),
             child: None,
@@ -66,6 +78,27 @@ impl Weir {
         weir
     }
 
+    /// Starts weir with these settings and waits until it is ready.
+    pub fn start(self, settings: &[(&str, &str)]) -> Weir {
+        let mut weir = self.prepare(settings);
+        weir.restart();
+        weir
+    }
+}
+
+/// A running weir, or its data directory between two runs.
+pub struct Weir {
+    program: Program,
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    mqtt_tls: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+}
+
+impl Weir {
     /// Writes the config for the next start.
     pub fn configure(&self, settings: &[(&str, &str)]) {
         let data = format!("'{}'", self.data().display());
@@ -73,13 +106,6 @@ impl Weir {
         all.push(("node.data_dir", &data));
         all.extend_from_slice(settings);
         write_config(&self.path("config.toml"), &all);
-    }
-
-    /// Starts weir with these settings and waits until it is ready.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
-        let mut weir = Self::prepare(settings);
-        weir.restart();
-        weir
     }
 
     /// Sets an environment variable of later starts.
@@ -122,8 +148,8 @@ impl Weir {
 
     /// `weir ARGUMENTS --config …` with this directory's config.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(WEIR);
-        command.args(arguments).arg("--config").arg(self.path("config.toml"));
+        let mut command = self.program.command(arguments);
+        command.arg("--config").arg(self.path("config.toml"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.directory.path());
         command

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::kit::wait::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// A client's end of a TLS connection.
 pub type Stream = StreamOwned<ClientConnection, TcpStream>;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::kit::wait::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// An answer.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::{
     CONNACK, DISCONNECT, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBACK, UNSUBACK, Version, connect_packet,
     packet, publish_packet, string, variable_integer,
 };
-use crate::kit::wait::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// What a client speaks over: a socket, or something over one, with time limits.
 pub trait Stream: Read + Write + Send {}
