@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weir::sync::lock;
 
-use super::random::Random;
 use super::world::{Figures, Report, run};
+use weir::random::Random;
 
 /// Threads that run seeds.
 const WORKERS: usize = 2;
@@ -29,7 +29,7 @@ pub fn number(name: &str) -> Option<u64> {
 /// A seed that no run had before.
 pub fn fresh_base() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Random::new(since.as_nanos() as u64).next() >> 16
+    Random::new(since.as_nanos() as u64).next_u64() >> 16
 }
 
 /// Runs one seed with what weir's parts need around them.

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
+use super::answer::{self, Answer};
 use super::device::{Device, Element};
 use super::ledger::{Id, Ledger, Message};
-use super::packet::{self, Answer, Publish, Version};
-use super::random::Random;
 use super::wire::Wire;
+use weir::random::Random;
+use weir_test_kit::mqtt::{Connect, PUBREL, Version, acknowledgement, publish_packet};
 
+/// A session that is kept outlives its connection for an hour of the simulated clock.
+const SESSION_EXPIRY_S: u32 = 3_600;
 /// Elements that wait to be sent at most; a device that has more measures nothing.
 const MAX_WAITING: usize = 300;
 /// Elements of one array at most.
@@ -118,7 +121,8 @@ impl Client {
             _ => return None,
         }
         let wire = Wire::default();
-        wire.send(&packet::connect(self.version, &self.name, self.clean));
+        let connect = Connect::new(self.version, &self.name).keep_alive(0);
+        wire.send(&if self.clean { connect } else { connect.kept(SESSION_EXPIRY_S) }.packet());
         self.link = Link::Connecting(wire.clone());
         self.incoming.clear();
         Some(wire)
@@ -168,7 +172,7 @@ impl Client {
         self.outstanding[index].on_wire = true;
         let Outstanding { id, received, .. } = self.outstanding[index];
         if received {
-            wire.send(&packet::pubrel(self.outstanding[index].packet_id));
+            wire.send(&acknowledgement(PUBREL, self.outstanding[index].packet_id));
             return;
         }
         if self.renumbers {
@@ -181,8 +185,7 @@ impl Client {
         let message = &mut ledger.messages[id];
         message.sent += 1;
         let Client { version, qos, topic, .. } = &*self;
-        let publish = Publish { topic, qos: *qos, dup, packet_id, payload: &message.payload };
-        wire.send(&packet::publish(*version, &publish));
+        wire.send(&publish_packet(*version, topic, &message.payload, *qos, dup, packet_id));
         if *qos > 0 {
             self.unanswered.push_back(packet_id);
         }
@@ -230,7 +233,7 @@ impl Client {
     pub fn receive(&mut self, ledger: &mut Ledger) -> Result<bool, String> {
         let Some(wire) = self.wire().cloned() else { return Ok(false) };
         self.incoming.extend(wire.receive());
-        while let Some(answer) = packet::take(&mut self.incoming).map_err(|what| format!("{}: {what}", self.name))? {
+        while let Some(answer) = answer::take(&mut self.incoming).map_err(|what| format!("{}: {what}", self.name))? {
             self.answer(answer, &wire, ledger).map_err(|what| format!("{}: {what}", self.name))?;
         }
         Ok(wire.ended_by_server())
@@ -256,7 +259,7 @@ impl Client {
                 let index = self.first_answer(packet_id, 2)?;
                 self.outstanding[index].received = true;
                 ledger.acknowledge(self.outstanding[index].id);
-                wire.send(&packet::pubrel(packet_id));
+                wire.send(&acknowledgement(PUBREL, packet_id));
                 Ok(())
             }
             Answer::Pubcomp(packet_id) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use weir::core::reason::Reason;
 
-use super::random::Random;
+use weir::random::Random;
 
 /// What must become of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Device {
         let mut fields = self.fields(time_ms);
         if time_ms.is_none() {
             // Nothing else would tell two of its messages apart, and the model must.
-            fields.push(format!(r#""number":{}"#, random.next()));
+            fields.push(format!(r#""number":{}"#, random.next_u64()));
         }
         let mut readings: Vec<Reading> = metrics
             .into_iter()
@@ -163,7 +163,7 @@ impl Device {
 
     /// A payload that is no JSON, or a fault that the device reports.
     fn nonsense(&mut self, now_ms: i64, random: &mut Random) -> Element {
-        let number = random.next();
+        let number = random.next_u64();
         let reading = |expect| Reading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };
         if random.one_in(2) {
             let json = format!(r#"{{"garbage":{number},"#);

@@ -129,7 +129,7 @@ impl World {
         self.disk.fail_nothing();
         if power || self.disk.is_cut() {
             self.figures.power_cuts += 1;
-            self.disk = self.disk.crash(self.random.next());
+            self.disk = self.disk.crash(self.random.next_u64());
         }
         self.clock.advance(self.random.below(20_000));
     }

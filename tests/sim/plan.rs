@@ -9,7 +9,7 @@ use weir::log::{Keep, LogOptions, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::state::savepoint;
 
-use super::random::Random;
+use weir::random::Random;
 
 /// Directory of everything weir writes.
 pub const DATA_DIR: &str = "data";

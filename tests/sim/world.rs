@@ -12,8 +12,8 @@ use super::clock::SimClock;
 use super::ledger::Ledger;
 use super::plan::Plan;
 use super::process::Process;
-use super::random::Random;
 use super::trace::Trace;
+use weir::random::Random;
 
 /// Rounds in which everything must have come to rest once no more faults happen.
 const SETTLE_ROUNDS: u64 = 4_000;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use weir::random::Random;
-use weir_test_kit::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, Version, packet, publish_packet};
+use weir_test_kit::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL, Version, acknowledgement, publish_packet};
 use weir_test_kit::wait::now_ms;
 
 /// How a device behaves.
@@ -171,7 +171,7 @@ impl Device {
                 PUBACK => self.acknowledged(answer.id()),
                 PUBREC => {
                     self.acknowledged(answer.id());
-                    client.send(&packet(0x62, &answer.id().to_be_bytes()))?;
+                    client.send(&acknowledgement(PUBREL, answer.id()))?;
                     completions += 1;
                 }
                 PUBCOMP => completions -= 1,

@@ -66,7 +66,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
 
 #[test]
 fn a_failed_handshake_is_told_with_its_reason() {
-    let (authority, stranger) = (Authority::new(), Authority::named("stranger"));
+    let (authority, stranger) = (Authority::create(), Authority::named("stranger"));
     authority.issue("server", "server", 2099);
     let weir = WEIR.start(&[
         ("mqtt.tls.listen", "'127.0.0.1:0'"),

@@ -198,7 +198,7 @@ fn with_certificates<'a>(
 
 #[test]
 fn certificates_are_users() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("pump", "pump-7", 2099);
     authority.issue("ada", "ada", 2099);
     authority.issue("odd", "a/b", 2099);
@@ -227,7 +227,7 @@ fn certificates_are_users() {
 
 #[test]
 fn certificates_alone_keep_the_others_out() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("pump", "pump-7", 2099);
     let mut values = Vec::new();
     let settings = with_certificates(&authority, "'optional'", &mut values);

@@ -236,7 +236,7 @@ fn tokens_are_asked_for_from_a_reload_on() {
 
 #[test]
 fn tls_asks_for_tokens_too_and_websocket_does_not() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("server", "box", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];
@@ -266,7 +266,7 @@ fn tls_asks_for_tokens_too_and_websocket_does_not() {
     fails(&with(&["errors", "list"]), 0, "");
     fails(&with(&["health", "--ready"]), 0, "ok");
     fails(&weir_does(&weir, &["errors", "list", "--url", &url]), 1, "needs --ca FILE");
-    let stranger = Authority::new();
+    let stranger = Authority::create();
     let ca = stranger.path("ca.pem").display().to_string();
     fails(
         &weir_does(&weir, &["errors", "list", "--url", &url, "--ca", &ca]),
@@ -310,7 +310,7 @@ fn commands_take_the_token_and_say_what_is_missing() {
 /// The example of docs/metrics.md, with this test's addresses and files in it.
 #[test]
 fn prometheus_scrapes_with_a_token() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("server", "box", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];

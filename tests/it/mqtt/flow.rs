@@ -70,12 +70,12 @@ fn what_a_client_refuses_does_not_come_again() {
     for (text, qos) in [("a", 1), ("b", 2), ("c", 1)] {
         publisher.publish_message(&Message::new("t", text, qos));
     }
-    let first = [client.next(), client.next()];
+    let first = [client.next_message(), client.next_message()];
     for (message, kind) in first.iter().zip([PUBACK, PUBREC]) {
         refuse(&mut client, kind, message.id);
     }
     // Both places of its receive maximum are free again.
-    let last = client.next();
+    let last = client.next_message();
     assert_eq!(last.text(), "c");
     drop(client);
     let (mut client, _) = kept.accepted(weir.mqtt());
@@ -95,7 +95,7 @@ fn expiry_does_not_break_a_flow_that_has_begun() {
     let expiring =
         |topic: &str, text: &str| Message { properties: vec![2, 0, 0, 0, 1], ..Message::retained(topic, text, 2) };
     publisher.publish_message(&expiring("t", "sent"));
-    let sent = client.next();
+    let sent = client.next_message();
     publisher.send_publish(&Message { id: 99, ..expiring("u", "received") });
     assert_eq!(publisher.expect(PUBREC).id(), 99);
     drop(client);
@@ -104,7 +104,7 @@ fn expiry_does_not_break_a_flow_that_has_begun() {
         let mut reader = connect(&weir, Version::V5, "reader");
         reader.subscribe("t", 0);
         reader.publish_message(&Message::new("t", "marker", 0));
-        (reader.next().text() == "marker").then_some(())
+        (reader.next_message().text() == "marker").then_some(())
     });
     publisher.acknowledge(PUBREL, 99);
     let done = publisher.expect(PUBCOMP);
@@ -125,7 +125,7 @@ fn deliveries_outlive_their_subscription() {
         for (text, qos) in [("a", 1), ("b", 2)] {
             client.publish_message(&Message::new("t", text, qos));
         }
-        let sent = [client.next(), client.next()];
+        let sent = [client.next_message(), client.next_message()];
         client.unsubscribe(&["t"]);
         drop(client);
         let (mut client, _) = connect.accepted(weir.mqtt());
@@ -147,7 +147,7 @@ fn a_full_receive_maximum_holds_up_publishes_alone() {
     for text in ["a", "b"] {
         publisher.publish_message(&Message::new("t", text, 2));
     }
-    let first = client.next();
+    let first = client.next_message();
     client.send(&[0xc0, 0]).expect("it can be sent");
     client.expect(PINGRESP);
     client.send(&packet(0x82, &[0, 9, 0, 0, 1, b'u', 1])).expect("it can be sent");
@@ -173,14 +173,14 @@ fn a_member_that_comes_back_gets_the_rest_of_its_delivery() {
     for text in ["sent", "released"] {
         publisher.publish_message(&Message::new("t", text, 2));
     }
-    let (sent, released) = (first.next(), first.next());
+    let (sent, released) = (first.next_message(), first.next_message());
     first.acknowledge(PUBREC, released.id);
     assert_eq!(first.expect(PUBREL).id(), released.id);
     let mut second = connect(&weir, Version::V5, "second");
     second.subscribe_with("$share/g/t", 2, &[]);
     drop(first);
     let (mut first, _) = kept.accepted(weir.mqtt());
-    let again = first.next();
+    let again = first.next_message();
     assert_eq!(again, Message { dup: true, ..sent });
     assert_eq!(first.expect(PUBREL).id(), released.id);
     second.expect_nothing();

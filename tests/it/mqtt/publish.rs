@@ -113,7 +113,7 @@ fn order_is_kept() {
             for id in 1..=300 {
                 assert_eq!(publisher.expect(if qos == 1 { PUBACK } else { PUBREC }).id(), id);
             }
-            let messages: Vec<Message> = (0..300).map(|_| subscriber.next()).collect();
+            let messages: Vec<Message> = (0..300).map(|_| subscriber.next_message()).collect();
             let mut ids: Vec<u16> = messages.iter().map(|message| message.id).collect();
             assert!(messages.iter().zip(1..).all(|(message, number)| message.text() == format!("{number}")));
             ids.sort_unstable();
@@ -158,8 +158,8 @@ fn acknowledgements_must_fit() {
             client.publish_message(&Message::new("t", "x", 0));
             let (mut other, _) = Connect::new(version, "other").accepted(weir.mqtt());
             other.publish_message(&Message::new("t", "x", qos));
-            assert_eq!(client.next().qos, 0);
-            let id = client.next().id;
+            assert_eq!(client.next_message().qos, 0);
+            let id = client.next_message().id;
             client.acknowledge(wrong, id);
             client.expect_closed(0x82);
         }

@@ -16,7 +16,7 @@ fn retained(weir: &Weir, filter: &str) -> Vec<(String, String)> {
     client.publish_message(&Message::new("end", "", 0));
     let mut found = Vec::new();
     loop {
-        let message = client.next();
+        let message = client.next_message();
         if message.topic == "end" {
             return found;
         }

@@ -53,7 +53,7 @@ fn a_kept_session_outlives_the_process() {
         client.subscribe("commands/+", 2);
         let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
         publisher.publish_message(&Message::new("commands/a", "sent", 1));
-        let sent = client.next();
+        let sent = client.next_message();
         drop(client);
         wait_for("it is away", || (weir.metric("weir_mqtt_connections") == 1.0).then_some(()));
         publisher.publish_message(&Message::new("commands/b", "waits", 2));
@@ -95,15 +95,15 @@ fn unacknowledged_messages_come_again() {
         for (text, qos) in [("a", 1), ("b", 2), ("c", 2)] {
             publisher.publish_message(&Message::new("t", text, qos));
         }
-        let sent = [client.next(), client.next(), client.next()];
+        let sent = [client.next_message(), client.next_message(), client.next_message()];
         assert!(sent[0].id != sent[1].id && sent[1].id != sent[2].id && sent[0].id != sent[2].id, "{sent:?}");
         client.acknowledge(weir_test_kit::mqtt::PUBREC, sent[1].id);
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
         drop(client);
         let (mut client, _) = connect.accepted(weir.mqtt());
-        let again = client.next();
+        let again = client.next_message();
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
-        let last = client.next();
+        let last = client.next_message();
         assert_eq!(again, Message { dup: true, ..sent[0].clone() });
         assert_eq!(last, Message { dup: true, ..sent[2].clone() });
         Connect::new(version, "kept").accepted(weir.mqtt());

@@ -125,7 +125,7 @@ fn messages_expire() {
         let mut again = connect(&weir, "again");
         again.subscribe("t/short", 0);
         again.publish_message(&Message::new("t/short", "marker", 0));
-        (again.next().text() == "marker").then_some(())
+        (again.next_message().text() == "marker").then_some(())
     });
     let (mut subscriber, _) = kept.accepted(weir.mqtt());
     let message = subscriber.take_message();
@@ -147,11 +147,11 @@ fn the_receive_maximum_holds_both_ways() {
     for text in ["1", "2", "3", "4"] {
         publisher.publish_message(&Message::new("t", text, 1));
     }
-    let first = client.next();
-    assert_eq!((first.text(), client.next().text()), ("1", "2"));
+    let first = client.next_message();
+    assert_eq!((first.text(), client.next_message().text()), ("1", "2"));
     client.expect_nothing();
     client.acknowledge(PUBACK, first.id);
-    assert_eq!(client.next().text(), "3");
+    assert_eq!(client.next_message().text(), "3");
     client.expect_nothing();
     for id in 1..=20 {
         publisher.send_publish(&Message { id, ..Message::new("u", "x", 2) });
@@ -193,11 +193,11 @@ fn topic_aliases_work_both_ways() {
         publisher.publish_message(&message);
     }
     for topic in ["a/1", "a/1", "a/2", "a/2"] {
-        let message = plain.next();
+        let message = plain.next_message();
         assert_eq!((message.topic.as_str(), &message.properties[..]), (topic, &[][..]));
     }
     for (topic, properties) in [("a/1", &[0x23, 0, 1][..]), ("", &[0x23, 0, 1]), ("a/2", &[]), ("a/2", &[])] {
-        let message = client.next();
+        let message = client.next_message();
         assert_eq!((message.topic.as_str(), &message.properties[..]), (topic, properties));
     }
     let mut again = connect(&weir, "publisher");

@@ -56,7 +56,7 @@ fn packets_in_frames_of_any_size() {
 
 #[test]
 fn websocket_over_tls() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("server", "server", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let weir = WEIR.start(&[

@@ -48,7 +48,7 @@ fn a_window_appears_everywhere() {
     let (topic, payload) = subscriber.message();
     assert_eq!(topic, "weir/windows/pump-7/temperature");
     assert_eq!(serde_json::from_slice::<Value>(&payload).expect("JSON"), shown);
-    assert_eq!(events.next(), ("window".to_owned(), shown));
+    assert_eq!(events.next_event(), ("window".to_owned(), shown));
     weir.assert_accounted();
 }
 

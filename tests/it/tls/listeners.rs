@@ -39,7 +39,7 @@ fn client(authority: &Authority, weir: &Weir, version: Version, id: &str) -> Cli
 
 #[test]
 fn mqtt_over_both_versions_of_tls() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let weir = start(&authority, &[]);
     let start = window_before(60);
     for (name, tls) in [("tls12", &TLS12), ("tls13", &TLS13)] {
@@ -61,7 +61,7 @@ fn mqtt_over_both_versions_of_tls() {
 
 #[test]
 fn large_messages_reach_a_subscriber_behind_tls() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let weir = start(&authority, &[("mqtt.max_queued_bytes", "'4MiB'")]);
     let mut subscriber = client(&authority, &weir, Version::V4, "subscriber");
     subscriber.subscribe("big/#", 1);
@@ -78,7 +78,7 @@ fn large_messages_reach_a_subscriber_behind_tls() {
 
 #[test]
 fn https_serves_the_same_paths() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let weir = start(&authority, &[]);
     let mut stream = authority.connect(weir.https(), None, &[&TLS13]).expect("a TLS connection");
     stream
@@ -99,7 +99,7 @@ fn https_serves_the_same_paths() {
 
 #[test]
 fn certificates_are_replaced_under_open_connections() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let weir = start(&authority, &[]);
     let mut open = client(&authority, &weir, Version::V4, "open");
     let shown = || {
@@ -138,7 +138,7 @@ fn certificates_are_replaced_under_open_connections() {
 
 #[test]
 fn a_client_certificate_is_who_one_is() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("pump", "pump-7", 2099);
     let ca = authority.toml("ca.pem");
     let asked = [
@@ -154,7 +154,7 @@ fn a_client_certificate_is_who_one_is() {
         let nobody = authority.connect(weir.mqtt_tls(), None, &[tls]);
         assert!(nobody.and_then(|stream| Client::connect_over(stream, Version::V4, "x")).is_err());
     }
-    let stranger = Authority::new();
+    let stranger = Authority::create();
     stranger.issue("pump", "pump-7", 2099);
     std::fs::copy(authority.path("ca.pem"), stranger.path("ca.pem")).expect("the stranger trusts the server");
     let forged = stranger.connect(weir.mqtt_tls(), Some("pump"), &[&TLS13]);
@@ -164,7 +164,7 @@ fn a_client_certificate_is_who_one_is() {
 
 #[test]
 fn silent_handshakes_disturb_nobody() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let limits = [("mqtt.connect_timeout", "'2s'"), ("mqtt.tls.max_handshakes", "100")];
     let weir = start(&authority, &limits);
     let done = AtomicBool::new(false);
@@ -197,7 +197,7 @@ fn silent_handshakes_disturb_nobody() {
 
 #[test]
 fn check_finds_what_is_wrong() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("server", "right", 2099);
     authority.issue("other", "other", 2099);
     authority.issue("old", "old", 2021);
@@ -224,7 +224,7 @@ fn check_finds_what_is_wrong() {
 
 #[test]
 fn real_clients_with_tls() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let weir = start(&authority, &[]);
     let ca = authority.path("ca.pem").display().to_string();
     let port = weir.mqtt_tls().port().to_string();

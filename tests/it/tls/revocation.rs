@@ -46,7 +46,7 @@ fn status(weir: &Weir) -> serde_json::Value {
 
 #[test]
 fn a_revoked_client_is_refused_and_others_are_served() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.issue("good", "good", 2099);
     authority.issue("bad", "bad", 2099);
     // It should have been replaced long ago: it holds all the same.
@@ -70,7 +70,7 @@ fn a_revoked_client_is_refused_and_others_are_served() {
 
 #[test]
 fn clients_of_an_authority_without_a_list_are_refused() {
-    let (authority, other) = (Authority::new(), Authority::named("other"));
+    let (authority, other) = (Authority::create(), Authority::named("other"));
     other.issue("pump", "pump", 2099);
     let ca = |authority: &Authority| std::fs::read_to_string(authority.path("ca.pem")).expect("a file");
     let list = authority.revocation_list(&[], 1, NO_REPLACEMENT);
@@ -89,7 +89,7 @@ fn clients_of_an_authority_without_a_list_are_refused() {
 
 #[test]
 fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     for name in ["first", "second", "good"] {
         authority.issue(name, name, 2099);
     }
@@ -132,7 +132,7 @@ fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
 
 #[test]
 fn check_looks_at_the_lists() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let settings = settings(&authority);
     let check = |change: &[(&'static str, &str)]| {
         let mut all: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -149,7 +149,7 @@ fn check_looks_at_the_lists() {
     authority.write("crl.pem", &authority.revocation_list(&[], 1, 2021));
     let (code, said) = check(&[]);
     assert!(code == Some(0) && said.contains("warning: mqtt.tls: ") && said.contains("2021-12-31"), "{code:?}: {said}");
-    authority.write("crl.pem", &Authority::new().revocation_list(&[], 1, NO_REPLACEMENT));
+    authority.write("crl.pem", &Authority::create().revocation_list(&[], 1, NO_REPLACEMENT));
     let (code, said) = check(&[]);
     assert!(code == Some(78) && said.contains("was not signed by the authority of this name"), "{code:?}: {said}");
 }

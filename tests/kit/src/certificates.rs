@@ -30,7 +30,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub fn create() -> Self {
         Self::named("test authority")
     }
 

@@ -156,7 +156,7 @@ impl Events {
     }
 
     /// The next event's name and data.
-    pub fn next(&mut self) -> (String, Value) {
+    pub fn next_event(&mut self) -> (String, Value) {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

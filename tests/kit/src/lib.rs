@@ -6,6 +6,7 @@
 
 pub mod certificates;
 pub mod http;
+pub mod measure;
 pub mod mqtt;
 pub mod process;
 pub mod programs;

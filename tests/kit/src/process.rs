@@ -4,13 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::{self, Response};
-use crate::wait::wait_for;
+use crate::wait::{wait_closely, wait_for};
 
 /// What every test wants unless it says otherwise.
 const BASE: &[(&str, &str)] = &[
@@ -62,13 +63,22 @@ impl Program {
 
     /// A directory with a config, nothing running.
     pub fn prepare(self, settings: &[(&str, &str)]) -> Weir {
-        let directory = TempDir::new().expect("a temporary directory");
+        self.prepare_in(TempDir::new().expect("a temporary directory"), settings)
+    }
+
+    /// The same on the disk of the build directory: the disk for temporary files is often memory.
+    pub fn prepare_on_disk(self, settings: &[(&str, &str)]) -> Weir {
+        self.prepare_in(TempDir::new_in(self.scratch).expect("a temporary directory"), settings)
+    }
+
+    fn prepare_in(self, directory: TempDir, settings: &[(&str, &str)]) -> Weir {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let weir = Weir {
             program: self,
             directory,
             environment: Vec::new(),
             child: None,
+            started: Instant::now(),
             mqtt: nowhere,
             http: nowhere,
             mqtt_tls: None,
@@ -84,6 +94,13 @@ impl Program {
         weir.restart();
         weir
     }
+
+    /// Starts weir with its defaults on the disk of the build directory and waits until it is ready.
+    pub fn start_on_disk(self) -> Weir {
+        let mut weir = self.prepare_on_disk(&[]);
+        weir.restart();
+        weir
+    }
 }
 
 /// A running weir, or its data directory between two runs.
@@ -92,6 +109,7 @@ pub struct Weir {
     directory: TempDir,
     environment: Vec<(String, String)>,
     child: Option<Child>,
+    started: Instant,
     mqtt: SocketAddr,
     http: SocketAddr,
     mqtt_tls: Option<SocketAddr>,
@@ -116,16 +134,14 @@ impl Weir {
     /// Starts weir on the same directory and waits until it is ready. Its ports are new.
     pub fn restart(&mut self) {
         self.spawn();
-        wait_for("/readyz answers 200", || {
-            self.assert_running();
-            http::try_get(self.http, "/readyz").filter(|response| response.status == 200)
-        });
+        self.wait_until("weir is ready", Self::is_ready);
     }
 
     /// Starts weir and waits until it listens.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let log = fs::File::options().create(true).append(true).open(self.path("output.log")).expect("a log file");
+        self.started = Instant::now();
         let child = self
             .command(&["run"])
             .stdout(log.try_clone().expect("a second handle"))
@@ -135,7 +151,7 @@ impl Weir {
             .expect("weir can be started");
         let pid = u64::from(child.id());
         self.child = Some(child);
-        let addresses = wait_for("addresses.json names this process", || {
+        let addresses = wait_closely("addresses.json names this process", || {
             self.assert_running();
             let text = fs::read_to_string(self.data().join("addresses.json")).ok()?;
             let addresses: Value = serde_json::from_str(&text).ok()?;
@@ -153,6 +169,31 @@ impl Weir {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.directory.path());
         command
+    }
+
+    /// Whether everything found at start is processed.
+    pub fn is_ready(&self) -> bool {
+        http::try_get(self.http, "/readyz").is_some_and(|response| response.status == 200)
+    }
+
+    /// Time since the process was started.
+    pub fn running(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Looks every millisecond until `condition` gives a value; panics where weir ends.
+    #[track_caller]
+    pub fn watch<T>(&mut self, what: &str, mut condition: impl FnMut(&Self) -> Option<T>) -> T {
+        wait_closely(what, || {
+            self.assert_running();
+            condition(self)
+        })
+    }
+
+    /// Looks every millisecond until `condition` holds; panics where weir ends.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        self.watch(what, |weir| condition(weir).then_some(()));
     }
 
     fn assert_running(&mut self) {

@@ -2,19 +2,33 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take: far longer than it does, so that only a condition that never comes fails.
+/// Longest time for a condition: far more than any takes, so that only a condition that never comes fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Looks until `condition` gives a value.
+/// The same for the work of a whole bench.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Looks every ten milliseconds until `condition` gives a value.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    look(what, condition, Duration::from_millis(10), DEADLINE)
+}
+
+/// Looks every millisecond until `condition` gives a value: for starts, which benches measure.
+#[track_caller]
+pub fn wait_closely<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    look(what, condition, Duration::from_millis(1), CLOSE_DEADLINE)
+}
+
+#[track_caller]
+fn look<T>(what: &str, mut condition: impl FnMut() -> Option<T>, pause: Duration, deadline: Duration) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < DEADLINE, "gave up waiting: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        assert!(start.elapsed() < deadline, "gave up waiting: {what}");
+        std::thread::sleep(pause);
     }
 }
 

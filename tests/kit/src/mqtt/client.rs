@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::message::{Message, Packet};
+use super::message::Message;
+use super::packet::{Packet, acknowledgement, packet, publish_packet, put_bytes, put_properties, subscribe_packet};
 use super::{
     CONNACK, DISCONNECT, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBACK, UNSUBACK, Version, connect_packet,
-    packet, publish_packet, string, variable_integer,
 };
 use crate::wait::DEADLINE;
 
@@ -96,15 +96,7 @@ impl Client {
 
     /// A packet that was received already.
     pub fn take(&mut self) -> Option<Packet> {
-        let first = *self.received.first()?;
-        let (len, used) = variable_integer(&self.received[1..])?;
-        let end = 1 + used + len;
-        if self.received.len() < end {
-            return None;
-        }
-        let body = self.received[1 + used..end].to_vec();
-        self.received.drain(..end);
-        Some(Packet { kind: first >> 4, flags: first & 15, body })
+        Packet::take(&mut self.received)
     }
 
     /// The next packet of this kind. Publishes before it are kept, anything else is an error.
@@ -158,30 +150,15 @@ impl Client {
 
     #[track_caller]
     pub fn subscribe(&mut self, filter: &str, qos: u8) {
-        let id = self.id();
-        let mut body = id.to_be_bytes().to_vec();
-        if self.version == Version::V5 {
-            body.push(0);
-        }
-        body.extend(string(filter));
-        body.push(qos);
-        self.send(&packet(0x82, &body)).expect("the subscription can be sent");
-        let answer = self.expect(SUBACK);
-        assert_eq!((answer.id(), answer.body.last()), (id, Some(&qos)));
+        assert_eq!(self.subscribe_with(filter, qos, &[]), qos, "the code of the SUBACK");
     }
 
     /// Subscribes to one filter with these options and encoded properties; the answer's code.
     #[track_caller]
     pub fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
         let id = self.id();
-        let mut body = id.to_be_bytes().to_vec();
-        if self.version == Version::V5 {
-            body.push(u8::try_from(properties.len()).expect("few properties"));
-            body.extend_from_slice(properties);
-        }
-        body.extend(string(filter));
-        body.push(options);
-        self.send(&packet(0x82, &body)).expect("the subscription can be sent");
+        let packet = subscribe_packet(self.version, id, [filter], options, properties);
+        self.send(&packet).expect("the subscription can be sent");
         let answer = self.expect(SUBACK);
         assert_eq!(answer.id(), id);
         answer.body.last().copied().expect("a code")
@@ -192,10 +169,10 @@ impl Client {
     pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
         let id = self.id();
         let mut body = id.to_be_bytes().to_vec();
-        if self.version == Version::V5 {
-            body.push(0);
+        put_properties(self.version, &[], &mut body);
+        for filter in filters {
+            put_bytes(filter.as_bytes(), &mut body);
         }
-        body.extend(filters.iter().flat_map(|filter| string(filter)));
         self.send(&packet(0xa2, &body)).expect("it can be sent");
         let answer = self.expect(UNSUBACK);
         assert_eq!(answer.id(), id);
@@ -224,13 +201,12 @@ impl Client {
     /// Sends a PUBACK, PUBREC, PUBREL or PUBCOMP.
     #[track_caller]
     pub fn acknowledge(&mut self, kind: u8, id: u16) {
-        let first = kind << 4 | if kind == PUBREL { 2 } else { 0 };
-        self.send(&packet(first, &id.to_be_bytes())).expect("the acknowledgement can be sent");
+        self.send(&acknowledgement(kind, id)).expect("the acknowledgement can be sent");
     }
 
     /// The next PUBLISH, not acknowledged.
     #[track_caller]
-    pub fn next(&mut self) -> Message {
+    pub fn next_message(&mut self) -> Message {
         let packet = self.expect(PUBLISH);
         Message::read(&packet, self.version)
     }
@@ -238,7 +214,7 @@ impl Client {
     /// The next PUBLISH, acknowledged.
     #[track_caller]
     pub fn take_message(&mut self) -> Message {
-        let message = self.next();
+        let message = self.next_message();
         match message.qos {
             0 => {}
             1 => self.acknowledge(PUBACK, message.id),

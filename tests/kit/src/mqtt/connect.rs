@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::client::{Client, Stream};
-use super::message::{Message, Packet};
-use super::{CONNACK, Version, packet, string};
+use super::message::Message;
+use super::packet::{Packet, packet, put_bytes, put_properties, string};
+use super::{CONNACK, Version};
 
 /// A CONNECT to be sent: clean, keep-alive 60 s, unless said otherwise.
 #[derive(Debug, Clone)]
@@ -84,19 +85,12 @@ impl Connect {
         let mut body = string("MQTT");
         body.extend_from_slice(&[if self.version == Version::V4 { 4 } else { 5 }, self.flags]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
-        let put_properties = |properties: &[u8], body: &mut Vec<u8>| {
-            if self.version == Version::V5 {
-                body.push(u8::try_from(properties.len()).expect("few properties"));
-                body.extend_from_slice(properties);
-            }
-        };
-        put_properties(&self.properties, &mut body);
-        body.extend(string(&self.client_id));
+        put_properties(self.version, &self.properties, &mut body);
+        put_bytes(self.client_id.as_bytes(), &mut body);
         if let Some((properties, topic, payload)) = &self.will {
-            put_properties(properties, &mut body);
-            body.extend(string(topic));
-            body.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-            body.extend_from_slice(payload);
+            put_properties(self.version, properties, &mut body);
+            put_bytes(topic.as_bytes(), &mut body);
+            put_bytes(payload, &mut body);
         }
         body.extend_from_slice(&self.rest);
         packet(0x10, &body)

@@ -1,11 +1,11 @@
-//! What the benches share: a weir process of their own, clients, loads, and how figures are told.
+//! What the benches share: many clients at once, loads, and figures for people.
 
 pub mod client;
 pub mod full_load;
 pub mod paced;
+pub mod process;
 pub mod reading;
 pub mod round_trip;
-pub mod server;
 pub mod times;
 
 use std::time::Duration;
