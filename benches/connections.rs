@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use weir_test_kit::measure::client::{Client, connect_all, connect_packet};
-use weir_test_kit::measure::paced::Pace;
+use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
+use weir_test_kit::measure::paced::SteadyLoad;
 use weir_test_kit::measure::reading::METRICS;
 use weir_test_kit::measure::times::{Times, ms, per_second};
-use weir_test_kit::measure::{Arguments, megabytes, run};
+use weir_test_kit::measure::{BenchArguments, megabytes, run};
 use weir_test_kit::mqtt::{
-    self, Message, PUBACK, PUBLISH, PublishPacket, SUBACK, Version, acknowledgement, subscribe_packet,
+    self, MqttVersion, PUBACK, PUBLISH, PublishPacket, SUBACK, TestMessage, acknowledgement, subscribe_packet,
 };
 use weir_test_kit::process::{Program, Weir};
 
@@ -36,7 +36,7 @@ const CONNECTS_TOGETHER: usize = 100;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let time = Duration::from_secs(arguments.number(20));
     let devices = arguments.number(10_000);
     run(LIMIT + time, async {
@@ -58,10 +58,10 @@ async fn arrivals(weir: &Weir, rate: u32, seconds: u32) {
     for index in 0..count {
         tokio::time::sleep_until(start + Duration::from_secs(1) * index / rate).await;
         let name = format!("arrival-{index:05}");
-        let packet = mqtt::connect_packet(if index % 2 == 0 { Version::V4 } else { Version::V5 }, &name);
+        let packet = mqtt::connect_packet(if index % 2 == 0 { MqttVersion::V4 } else { MqttVersion::V5 }, &name);
         connects.spawn(async move {
             let started = Instant::now();
-            Client::connect(address, &packet).await.map(|client| (client, started.elapsed()))
+            LoadClient::connect(address, &packet).await.map(|client| (client, started.elapsed()))
         });
     }
     let open: Vec<_> = connects.join_all().await.into_iter().flatten().collect();
@@ -74,8 +74,8 @@ async fn arrivals(weir: &Weir, rate: u32, seconds: u32) {
     );
 }
 
-async fn client(weir: &Weir, name: &str) -> Client {
-    Client::connect(weir.mqtt(), &connect_packet(name, None)).await.expect("a connection")
+async fn client(weir: &Weir, name: &str) -> LoadClient {
+    LoadClient::connect(weir.mqtt(), &connect_packet(name, None)).await.expect("a connection")
 }
 
 async fn subscriptions(weir: &Weir) {
@@ -83,7 +83,7 @@ async fn subscriptions(weir: &Weir) {
     let started = Instant::now();
     for first in (0..SUBSCRIPTIONS).step_by(SUBSCRIPTIONS_TOGETHER as usize) {
         let filters = (first..first + SUBSCRIPTIONS_TOGETHER).map(|index| format!("building/{index}/+/state"));
-        client.send(&subscribe_packet(Version::V4, 1, filters, 1, &[])).await.expect("a SUBSCRIBE");
+        client.send(&subscribe_packet(MqttVersion::V4, 1, filters, 1, &[])).await.expect("a SUBSCRIBE");
         assert_eq!(client.packet().await.expect("a SUBACK").kind, SUBACK);
     }
     println!(
@@ -99,7 +99,7 @@ async fn retained(weir: &mut Weir) {
         let payload = br#"{"state":"on","since":1732098765}"#;
         let publish =
             PublishPacket { topic: &topic, payload, qos: 1, retain: true, id: packet_id, ..Default::default() };
-        publish.write(Version::V4, out);
+        publish.write(MqttVersion::V4, out);
     };
     let (started, mut acknowledged) = (Instant::now(), 0);
     publisher.publish_all(RETAINED, RETAINED_IN_FLIGHT, &mut acknowledged, write).await.expect("PUBACKs");
@@ -123,13 +123,13 @@ async fn retained(weir: &mut Weir) {
 async fn receive_retained(weir: &Weir, qos: u8) -> Duration {
     let mut subscriber = client(weir, "new-subscriber").await;
     let started = Instant::now();
-    subscriber.send(&subscribe_packet(Version::V4, 1, ["plant/+/state"], qos, &[])).await.expect("a SUBSCRIBE");
+    subscriber.send(&subscribe_packet(MqttVersion::V4, 1, ["plant/+/state"], qos, &[])).await.expect("a SUBSCRIBE");
     let (mut received, mut acknowledgements) = (0, Vec::new());
     while received < RETAINED {
         let mut next = Some(subscriber.packet().await.expect("a packet"));
         while let Some(packet) = next {
             if packet.kind == PUBLISH {
-                let message = Message::read(&packet, Version::V4);
+                let message = TestMessage::read(&packet, MqttVersion::V4);
                 assert!(message.retain);
                 received += 1;
                 if message.qos == 1 {
@@ -161,7 +161,7 @@ async fn fleet(weir: &Weir, devices: u64, time: Duration) {
     );
     let bare = weir.bare_syncs().median();
     let interval = Duration::from_secs(1);
-    let pace = Pace { devices: 1, metrics: &METRICS, interval, time, named: true };
+    let pace = SteadyLoad { devices: 1, metrics: &METRICS, interval, time, named: true };
     let cpu = weir.metric_sum("process_cpu_seconds_total");
     let paced = pace.run(clients).await;
     let cpu = weir.metric_sum("process_cpu_seconds_total") - cpu;

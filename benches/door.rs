@@ -12,7 +12,7 @@ use weir_test_kit::measure::client::connect_packet;
 use weir_test_kit::measure::full_load::FullLoad;
 use weir_test_kit::measure::round_trip::RoundTrips;
 use weir_test_kit::measure::times::Times;
-use weir_test_kit::measure::{Arguments, run};
+use weir_test_kit::measure::{BenchArguments, run};
 use weir_test_kit::process::{Program, Weir};
 
 /// The program under test.
@@ -24,7 +24,7 @@ const ROUND_TRIPS: usize = 2_000;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let (messages, devices, in_flight) = (arguments.number(5_000_000), arguments.number(100), arguments.number(100));
     let mut weir = WEIR.start_on_disk();
     let bare = weir.bare_syncs().median();

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use weir::access::{Password, StoredPassword};
 
-use weir_test_kit::measure::client::{Client, connect_all, connect_packet};
+use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
 use weir_test_kit::measure::round_trip::RoundTrips;
 use weir_test_kit::measure::times::{Times, per_second};
-use weir_test_kit::measure::{Arguments, megabytes, run};
+use weir_test_kit::measure::{BenchArguments, megabytes, run};
 use weir_test_kit::process::{Program, Weir};
 
 /// The program under test.
@@ -35,7 +35,7 @@ const PASSWORD: &str = "correct horse battery staple";
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let time = Duration::from_secs(arguments.number(10));
     let (passwords, secrets) = (arguments.number(500), arguments.number(10_000));
     run(LIMIT + time * 2, async {
@@ -64,7 +64,7 @@ fn user(index: usize) -> String {
 }
 
 /// All users log in; returns their connections.
-async fn log_in<'a>(what: &str, weir: &Weir, passwords: impl Iterator<Item = &'a str>) -> Vec<Client> {
+async fn log_in<'a>(what: &str, weir: &Weir, passwords: impl Iterator<Item = &'a str>) -> Vec<LoadClient> {
     let packet = |(index, password)| connect_packet(&format!("client-{index}"), Some((&user(index), password)));
     let packets: Vec<_> = passwords.enumerate().map(packet).collect();
     let (count, started) = (packets.len() as u64, Instant::now());
@@ -104,7 +104,7 @@ async fn guess(address: SocketAddr, guesser: u64, users: usize) {
     for number in 0.. {
         let (client_id, password) = (format!("guesser-{guesser}"), format!("guess-{guesser}-{number}"));
         let packet = connect_packet(&client_id, Some((&user(number % users), &password)));
-        if let Ok(Ok((_, code))) = tokio::time::timeout(PATIENCE, Client::open(address, &packet)).await {
+        if let Ok(Ok((_, code))) = tokio::time::timeout(PATIENCE, LoadClient::open(address, &packet)).await {
             assert_ne!(code, 0, "a wrong password was taken");
         }
     }

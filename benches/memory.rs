@@ -8,12 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_test_kit::measure::client::{Client, connect_all, connect_packet};
+use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
 use weir_test_kit::measure::full_load::FullLoad;
-use weir_test_kit::measure::paced::Pace;
-use weir_test_kit::measure::reading::{Reading, now_ms};
+use weir_test_kit::measure::paced::SteadyLoad;
+use weir_test_kit::measure::reading::{BenchReading, now_ms};
 use weir_test_kit::measure::times::ms;
-use weir_test_kit::measure::{Arguments, megabytes, run};
+use weir_test_kit::measure::{BenchArguments, megabytes, run};
 use weir_test_kit::process::{Program, Weir};
 
 /// The program under test.
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let (time, messages) = (Duration::from_secs(arguments.number(120)), arguments.number(5_000_000));
     run(LIMIT + time, async {
         let weir = WEIR.start_on_disk();
@@ -49,7 +49,7 @@ async fn one_window_each(mut weir: Weir) {
     let (time_ms, mut payload) = (now_ms(), String::new());
     let write = |index: u64, packet_id, out: &mut Vec<u8>| {
         let device = format!("key-{index:06}");
-        let reading = Reading { device: &device, metric: METRIC[0], seq: 0, time_ms, named: false };
+        let reading = BenchReading { device: &device, metric: METRIC[0], seq: 0, time_ms, named: false };
         reading.publish(packet_id, &mut payload, out);
     };
     client.publish_all(KEYS, IN_FLIGHT, &mut 0, write).await.expect("PUBACKs");
@@ -71,8 +71,8 @@ async fn one_window_each(mut weir: Weir) {
     );
 }
 
-async fn connected(weir: &Weir) -> Client {
-    Client::connect(weir.mqtt(), &connect_packet("gateway", None)).await.expect("a connection")
+async fn connected(weir: &Weir) -> LoadClient {
+    LoadClient::connect(weir.mqtt(), &connect_packet("gateway", None)).await.expect("a connection")
 }
 
 async fn full_speed(mut weir: Weir, messages: u64) {
@@ -86,7 +86,7 @@ async fn full_speed(mut weir: Weir, messages: u64) {
         let newest = &weir.json("/api/v1/checkpoints")["checkpoints"][0]["started_ms"];
         newest.as_u64().is_some_and(|started| started >= begun)
     });
-    println!("100 devices at full speed, {messages} messages: {}", Written::by(&weir));
+    println!("100 devices at full speed, {messages} messages: {}", WrittenBytes::by(&weir));
     println!("memory at most: {}", megabytes(weir.memory().peak));
 }
 
@@ -95,7 +95,7 @@ async fn steady(weir: Weir, time: Duration) {
     let packets = (0..GATEWAYS).map(|index| connect_packet(&format!("gateway-{index}"), None)).collect();
     let clients = connect_all(weir.mqtt(), packets, CONNECTS_TOGETHER).await;
     let (devices, interval) = (KEYS / GATEWAYS, Duration::from_secs(5));
-    let pace = Pace { devices, metrics: METRIC, interval, time, named: false };
+    let pace = SteadyLoad { devices, metrics: METRIC, interval, time, named: false };
     let weir = Arc::new(weir);
     let (end, watched) = (Instant::now() + time, Arc::clone(&weir));
     let watch = tokio::task::spawn_blocking(move || written_at_checkpoints(&watched, end));
@@ -129,15 +129,15 @@ fn longest_stall(weir: &Weir) -> Duration {
 }
 
 /// Looks after each checkpoint from [`SETTLED`] on.
-fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<Written> {
-    let (settled, mut found) = (Instant::now() + SETTLED, Vec::<Written>::new());
+fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<WrittenBytes> {
+    let (settled, mut found) = (Instant::now() + SETTLED, Vec::<WrittenBytes>::new());
     let mut seen = None;
     while Instant::now() < end {
         std::thread::sleep(LOOK_EVERY);
         let newest = weir.json("/api/v1/checkpoints")["checkpoints"][0]["id"].as_u64();
         if newest != seen && Instant::now() > settled {
             // The one that was the newest when everything had settled may be old by now.
-            found.extend(seen.map(|_| Written::by(weir)));
+            found.extend(seen.map(|_| WrittenBytes::by(weir)));
         }
         seen = newest;
     }
@@ -145,7 +145,7 @@ fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<Written> {
 }
 
 /// Bytes written so far, and the bytes of payload that they are for.
-struct Written {
+struct WrittenBytes {
     payload: f64,
     journal: f64,
     outputs: f64,
@@ -154,7 +154,7 @@ struct Written {
     pages: f64,
 }
 
-impl Written {
+impl WrittenBytes {
     fn by(weir: &Weir) -> Self {
         let log = |log| weir.metric_sum(&format!("weir_log_written_bytes_total{{log=\"{log}\"}}"));
         Self {
@@ -177,7 +177,7 @@ impl Written {
     }
 }
 
-impl fmt::Display for Written {
+impl fmt::Display for WrittenBytes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of_payload = |bytes: f64| bytes / self.payload;
         write!(

@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use weir::random::Random;
 use weir_test_kit::measure::client::connect_packet;
-use weir_test_kit::measure::full_load::{Device, FullLoad};
+use weir_test_kit::measure::full_load::{FullLoad, LoadedDevice};
 use weir_test_kit::measure::reading::now_ms;
 use weir_test_kit::measure::round_trip::RoundTrips;
 use weir_test_kit::measure::times::{Times, ms};
-use weir_test_kit::measure::{Arguments, run};
+use weir_test_kit::measure::{BenchArguments, run};
 use weir_test_kit::process::{Program, Weir};
 
 /// The program under test.
@@ -33,13 +33,13 @@ const STARTS: u64 = 10;
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let Some(mut arguments) = Arguments::read() else { return ExitCode::SUCCESS };
+    let Some(mut arguments) = BenchArguments::read() else { return ExitCode::SUCCESS };
     let (rounds, seed) = (arguments.number(6), arguments.number(now_ms() as u64));
     let starts = Times::of((0..STARTS).map(|_| start_on_nothing()).collect());
     println!("{STARTS} starts on an empty directory, until weir listens: {}", range(&starts));
     println!("seed {seed}");
     let mut weir = WEIR.start_on_disk();
-    let (mut devices, mut figures) = (Vec::new(), Figures::default());
+    let (mut devices, mut figures) = (Vec::new(), RecoveryFigures::default());
     for round in 0..rounds {
         devices.extend(load_and_kill(&mut weir, round, Random::new(seed.wrapping_add(round)).next_u64()));
         figures.restart(&mut weir);
@@ -68,7 +68,7 @@ fn range(times: &Times) -> String {
 }
 
 /// What the devices of this round were acknowledged when weir was killed.
-fn load_and_kill(weir: &mut Weir, round: u64, random: u64) -> Vec<Device> {
+fn load_and_kill(weir: &mut Weir, round: u64, random: u64) -> Vec<LoadedDevice> {
     let moment = Duration::from_millis(KILL_AFTER_MS + random % KILL_WITHIN_MS);
     let address = weir.mqtt();
     let name = format!("round-{round}");
@@ -82,13 +82,13 @@ fn load_and_kill(weir: &mut Weir, round: u64, random: u64) -> Vec<Device> {
 
 /// What each start after a kill took.
 #[derive(Default)]
-struct Figures {
+struct RecoveryFigures {
     first_puback: Vec<Duration>,
     ready: Vec<Duration>,
     replayed: Vec<u64>,
 }
 
-impl Figures {
+impl RecoveryFigures {
     fn restart(&mut self, weir: &mut Weir) {
         weir.spawn();
         let listening = weir.running();
@@ -123,7 +123,7 @@ fn first_puback(weir: &Weir) -> io::Result<Duration> {
 }
 
 /// Every acknowledged reading is there, and each that is there is in one window once.
-fn check(weir: &mut Weir, devices: &[Device]) -> Result<String, String> {
+fn check(weir: &mut Weir, devices: &[LoadedDevice]) -> Result<String, String> {
     let status = weir.watch("all windows are closed", |weir| {
         let status = weir.json("/api/v1/status");
         (status["backlog"]["records"] == 0 && status["windows"]["open"] == 0).then_some(status)
@@ -147,8 +147,8 @@ fn check(weir: &mut Weir, devices: &[Device]) -> Result<String, String> {
 }
 
 /// How many readings of the device weir has; it sent them in the order of their numbers, from 0.
-fn check_device(device: &Device, detail: &Value, in_windows: u64) -> Result<u64, String> {
-    let Device { name, acknowledged, .. } = device;
+fn check_device(device: &LoadedDevice, detail: &Value, in_windows: u64) -> Result<u64, String> {
+    let LoadedDevice { name, acknowledged, .. } = device;
     let expected = |kept: u64| serde_json::json!([[0, kept - 1]]);
     let kept = detail["accepted"].as_u64().unwrap_or(0);
     if kept < *acknowledged || kept != in_windows || kept == 0 || detail["sequence_ranges"] != expected(kept) {

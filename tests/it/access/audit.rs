@@ -7,8 +7,8 @@ use rustls::version::TLS13;
 
 use crate::WEIR;
 use crate::access::login::events;
-use weir_test_kit::certificates::{Authority, connect};
-use weir_test_kit::mqtt::{Client, Connect, Version, packet};
+use weir_test_kit::certificates::{CertificateAuthority, connect};
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -34,8 +34,8 @@ fn only_event(weir: &Weir, reason: &str, refusals: f64) -> String {
     found.remove(0)
 }
 
-fn send(weir: &Weir, bytes: &[u8]) -> Client {
-    let mut client = Client::open(weir.mqtt(), Version::V5).expect("a socket");
+fn send(weir: &Weir, bytes: &[u8]) -> TestClient {
+    let mut client = TestClient::open(weir.mqtt(), MqttVersion::V5).expect("a socket");
     client.send(bytes).expect("it is sent");
     client
 }
@@ -54,7 +54,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
         only_event(&weir, reason, TIMES as f64);
     }
     drop(silent);
-    let enhanced = Connect::new(Version::V5, "ada").property(0x15, b"\0\x05SCRAM");
+    let enhanced = ConnectPacket::new(MqttVersion::V5, "ada").property(0x15, b"\0\x05SCRAM");
     assert_eq!(enhanced.code(weir.mqtt()), 0x8C);
     let event = only_event(&weir, "authentication_method", 1.0);
     assert!(event.contains("client_id=ada"), "{event}");
@@ -66,7 +66,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
 
 #[test]
 fn a_failed_handshake_is_told_with_its_reason() {
-    let (authority, stranger) = (Authority::create(), Authority::named("stranger"));
+    let (authority, stranger) = (CertificateAuthority::create(), CertificateAuthority::named("stranger"));
     authority.issue("server", "server", 2099);
     let weir = WEIR.start(&[
         ("mqtt.tls.listen", "'127.0.0.1:0'"),

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::WEIR;
 use weir::random::Random;
 use weir_test_kit::http::post;
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::{Weir, write_config};
 use weir_test_kit::seed::announced_seed;
 use weir_test_kit::wait::{wait_for, window_before};
@@ -96,8 +96,8 @@ fn a_journal_gives_its_windows_again() {
     for round in 0..3 {
         for device in 0..5 {
             let id = format!("d{device}");
-            let version = if device % 2 == 0 { Version::V4 } else { Version::V5 };
-            let mut client = Client::connect(weir.mqtt(), version, &id);
+            let version = if device % 2 == 0 { MqttVersion::V4 } else { MqttVersion::V5 };
+            let mut client = TestClient::connect(weir.mqtt(), version, &id);
             for _ in 0..60 {
                 // Disordered, late and repeated ones among them.
                 let timestamp = start + round * 20_000 + random.below(40_000) as i64;
@@ -134,7 +134,7 @@ fn a_journal_gives_its_windows_again() {
 }
 
 /// The newest revision of each window of devices that `is_wanted`, without what depends on when it fired.
-fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Value> {
+fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<FiringKey, Value> {
     let mut windows = BTreeMap::new();
     for line in lines {
         let mut window: Value = serde_json::from_str(line).expect("JSON");
@@ -151,7 +151,7 @@ fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, V
 fn publish_measured(weir: &Weir, start: i64) {
     for device in 0..3 {
         let id = format!("measured-{device}");
-        let mut client = Client::connect(weir.mqtt(), Version::V5, &id);
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, &id);
         for seq in 0..40 {
             let value = (seq * 37 + device) as f64 / 7.0;
             let timestamp = start + seq * 1_000;
@@ -190,7 +190,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
     let stop = AtomicBool::new(false);
     let replayed = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut client = Client::connect(weir.mqtt(), Version::V5, "noise");
+            let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "noise");
             for seq in 0.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -294,16 +294,16 @@ fn check_case(case: &Path) {
     assert_eq!(ours, theirs, "{name}: late readings");
 }
 
-type Key = (String, String, i64);
+type FiringKey = (String, String, i64);
 
-fn key(value: &Value, start: i64) -> Key {
+fn key(value: &Value, start: i64) -> FiringKey {
     let text = |name: &str| value[name].as_str().expect("text").to_owned();
     (text("device_id"), text("metric"), start)
 }
 
 /// The revisions of each window, in their order.
-fn firings(path: &Path) -> BTreeMap<Key, Vec<Value>> {
-    let mut windows: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
+fn firings(path: &Path) -> BTreeMap<FiringKey, Vec<Value>> {
+    let mut windows: BTreeMap<FiringKey, Vec<Value>> = BTreeMap::new();
     for line in lines(path) {
         let window: Value = serde_json::from_str(&line).expect("JSON");
         let revisions = windows.entry(key(&window, window["window_start"].as_i64().expect("a time"))).or_default();
@@ -314,8 +314,8 @@ fn firings(path: &Path) -> BTreeMap<Key, Vec<Value>> {
 }
 
 /// The largest magnitude of all events of each window.
-fn magnitudes(path: &Path, window_ms: i64) -> BTreeMap<Key, f64> {
-    let mut largest: BTreeMap<Key, f64> = BTreeMap::new();
+fn magnitudes(path: &Path, window_ms: i64) -> BTreeMap<FiringKey, f64> {
+    let mut largest: BTreeMap<FiringKey, f64> = BTreeMap::new();
     for line in lines(path) {
         let event: Value = serde_json::from_str(&line).expect("JSON");
         let start = event["timestamp"].as_i64().expect("a time").div_euclid(window_ms) * window_ms;

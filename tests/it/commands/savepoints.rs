@@ -7,7 +7,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{wait_for, window_before};
 
@@ -15,7 +15,7 @@ const FAST: &[(&str, &str)] = &[("window.idle_timeout", "'500ms'"), ("state.chec
 
 /// Publishes readings `from..to` of a device, one second apart.
 fn publish(weir: &Weir, device: &str, start: i64, from: i64, to: i64) {
-    let mut client = Client::connect(weir.mqtt(), Version::V4, device);
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, device);
     for seq in from..to {
         let payload = format!(r#"{{"metric":"m","value":{seq},"timestamp":{},"seq":{seq}}}"#, start + seq * 1_000);
         client.telemetry(device, &payload);
@@ -166,7 +166,7 @@ fn with_freed_journal(count: &mut i64, start: i64) -> Weir {
         ("state.savepoints_kept", "2"),
     ]);
     let weir = WEIR.start(&settings);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "a");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "a");
     let ballast = "x".repeat(60_000);
     wait_for("the first segment is freed", || {
         let payload = format!(

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{Client, DISCONNECT, Version};
+use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, TestClient};
 use weir_test_kit::wait::{wait_for, window_before};
 
 fn weir(arguments: &[&str]) -> Output {
@@ -91,7 +91,7 @@ fn wrong_usage_is_told_apart() {
 fn sigterm_takes_a_checkpoint_and_says_goodbye() {
     let settings = [("state.checkpoint_interval", "'1h'"), ("journal.retention", "'1h'")];
     let mut weir = WEIR.start(&settings);
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     for seq in 0..50 {
         let timestamp = window_before(60) + seq;
         device.telemetry("d", &format!(r#"{{"metric":"m","value":1,"timestamp":{timestamp},"seq":{seq}}}"#));
@@ -111,7 +111,7 @@ fn sigterm_takes_a_checkpoint_and_says_goodbye() {
 #[test]
 fn journals_can_be_looked_into() {
     let mut weir = WEIR.start(&[("journal.retention", "'1h'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", r#"{"metric":"m","value":1,"seq":0}"#);
     weir.terminate();
     let output = weir.command(&["journal", "verify"]).output().expect("weir can be started");
@@ -128,7 +128,7 @@ fn journals_can_be_looked_into() {
 #[test]
 fn damage_is_told_and_not_passed_over() {
     let mut weir = WEIR.start(&[("journal.retention", "'1h'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     for seq in 0..100 {
         device.telemetry("d", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));
     }

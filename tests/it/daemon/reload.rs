@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -17,7 +17,7 @@ fn reload(weir: &Weir) -> Value {
 }
 
 fn logs_connections(weir: &Weir, client_id: &str) -> bool {
-    drop(Client::connect(weir.mqtt(), Version::V5, client_id));
+    drop(TestClient::connect(weir.mqtt(), MqttVersion::V5, client_id));
     wait_for("the connection is over", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
     weir.output().lines().any(|line| line.contains("DEBUG") && line.contains(client_id))
 }
@@ -26,7 +26,7 @@ fn logs_connections(weir: &Weir, client_id: &str) -> bool {
 fn the_log_level_and_the_rate_limits_change_while_it_runs() {
     let weir = WEIR.start(&[]);
     assert!(!logs_connections(&weir, "quiet"));
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "device");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "device");
     weir.configure(&[("log.level", "'debug'"), ("mqtt.max_messages_per_second", "2")]);
     let outcome = reload(&weir);
     assert_eq!((&outcome["errors"], &outcome["restart_required"]), (&Value::Array(vec![]), &Value::Array(vec![])));

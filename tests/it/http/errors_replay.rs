@@ -6,8 +6,8 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::WEIR;
-use weir_test_kit::http::{self, Response};
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::http::{self, TestResponse};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{wait_for, window_before};
 
@@ -30,12 +30,12 @@ fn errors(weir: &Weir, arguments: &[&str]) -> Output {
     output
 }
 
-fn replay(weir: &Weir, seq: u64) -> Response {
+fn replay(weir: &Weir, seq: u64) -> TestResponse {
     post(weir, &format!("/api/v1/errors/{seq}/replay"), "")
 }
 
 /// The answer, once it is not "try again".
-fn post(weir: &Weir, path: &str, json: &str) -> Response {
+fn post(weir: &Weir, path: &str, json: &str) -> TestResponse {
     wait_for("weir takes replays", || {
         let response = http::post(weir.http(), path, json);
         (response.status != 503).then_some(response)
@@ -44,7 +44,7 @@ fn post(weir: &Weir, path: &str, json: &str) -> Response {
 
 /// The answer must be a problem of this status.
 #[track_caller]
-fn refused(response: &Response, status: u16, part: &str) {
+fn refused(response: &TestResponse, status: u16, part: &str) {
     assert_eq!(response.status, status, "{}", response.text());
     assert!(response.json()["detail"].as_str().is_some_and(|detail| detail.contains(part)), "{}", response.text());
 }
@@ -67,7 +67,7 @@ fn counted(weir: &Weir, device: &str) -> (u64, f64) {
 fn a_device_that_is_allowed_later() {
     let mut weir = WEIR.start(&with(&[("validate.allowed_devices", "['known']"), ("journal.retention", "'1h'")]));
     let start = window_before(60);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "new");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "new");
     for seq in 0..10 {
         let timestamp = start + seq * 1_000;
         client.telemetry("new", &json!({"metric": "m", "value": 1, "timestamp": timestamp, "seq": seq}).to_string());
@@ -98,7 +98,7 @@ fn a_device_that_is_allowed_later() {
     refused(&replay(&weir, 0), 409, "replayed before");
     refused(&replay(&weir, 99), 404, "there is no error 99");
     // What the device sends again is a duplicate.
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "new");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "new");
     client.telemetry("new", &json!({"metric": "m", "value": 1, "timestamp": start, "seq": 0}).to_string());
     weir.wait_closed();
     assert_eq!(counted(&weir, "new"), (20, 20.0));
@@ -125,7 +125,7 @@ fn a_replay_that_was_answered_survives_kill_nine() {
     let settings = |max| with(&[("validate.metrics.m.max", max), ("state.checkpoint_interval", "'1h'")]);
     let mut weir = WEIR.start(&settings("1"));
     let start = window_before(60);
-    let mut client = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     for seq in 0..5 {
         client.telemetry("d", &json!({"metric": "m", "value": 5, "timestamp": start, "seq": seq}).to_string());
     }
@@ -151,7 +151,7 @@ fn of_a_backlog_only_what_was_rejected() {
     let settings = |max| with(&[("validate.metrics.m.max", max)]);
     let mut weir = WEIR.start(&settings("10"));
     let start = window_before(60);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     let reading = |seq: i64, value: i64| json!({"metric": "m", "value": value, "timestamp": start + seq, "seq": seq});
     let backlog = json!([reading(0, 1), reading(1, 20), reading(2, 2), 7, reading(3, 30)]).to_string();
     client.telemetry("d", &backlog);
@@ -207,7 +207,7 @@ fn a_cut_payload_needs_the_journal() {
         };
         let mut weir = WEIR.start(&settings("10"));
         let start = window_before(60);
-        let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
         client.telemetry("d", &long(start, 0));
         for seq in 1..80 {
             client.telemetry("d", &long(start, seq));
@@ -244,7 +244,7 @@ fn thousands_at_once() {
     let settings = |max| with(&[("validate.metrics.m.max", max)]);
     let mut weir = WEIR.start(&settings("10"));
     let start = window_before(300);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     for message in 0..70_i64 {
         let reading = |at: i64| {
             let seq = message * 50 + at;
@@ -292,7 +292,7 @@ fn nothing_to_replay_and_nobody_to_ask() {
 fn a_journal_with_replays_gives_the_same_again() {
     let mut weir = WEIR.start(&with(&[("journal.retention", "'1h'"), ("validate.max_future", "'1s'")]));
     let start = window_before(90);
-    let mut client = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     let mut send = |offset: i64| {
         client.telemetry("d", &json!({"metric": "m", "value": 1, "timestamp": start + offset}).to_string());
     };

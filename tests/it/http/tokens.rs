@@ -10,9 +10,9 @@ use rustix::process::Signal;
 use rustls::version::TLS13;
 
 use crate::WEIR;
-use weir_test_kit::certificates::Authority;
+use weir_test_kit::certificates::CertificateAuthority;
 use weir_test_kit::http;
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::programs::{Prometheus, program, succeeded};
 use weir_test_kit::wait::{DEADLINE, wait_for};
@@ -139,7 +139,7 @@ fn roles_decide_and_everything_is_on_record() {
         "{}",
         refused.text()
     );
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", "not a reading");
     wait_for("the error is there", || (ask("GET", "/api/v1/errors/0", Some(&read)) == 200).then_some(()));
     assert_eq!(ask("POST", "/api/v1/savepoints", Some(&operate)), 201);
@@ -236,7 +236,7 @@ fn tokens_are_asked_for_from_a_reload_on() {
 
 #[test]
 fn tls_asks_for_tokens_too_and_websocket_does_not() {
-    let authority = Authority::create();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "box", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];
@@ -266,7 +266,7 @@ fn tls_asks_for_tokens_too_and_websocket_does_not() {
     fails(&with(&["errors", "list"]), 0, "");
     fails(&with(&["health", "--ready"]), 0, "ok");
     fails(&weir_does(&weir, &["errors", "list", "--url", &url]), 1, "needs --ca FILE");
-    let stranger = Authority::create();
+    let stranger = CertificateAuthority::create();
     let ca = stranger.path("ca.pem").display().to_string();
     fails(
         &weir_does(&weir, &["errors", "list", "--url", &url, "--ca", &ca]),
@@ -310,7 +310,7 @@ fn commands_take_the_token_and_say_what_is_missing() {
 /// The example of docs/metrics.md, with this test's addresses and files in it.
 #[test]
 fn prometheus_scrapes_with_a_token() {
-    let authority = Authority::create();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "box", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];

@@ -6,12 +6,12 @@ use std::process::Command;
 use rustls::version::TLS13;
 
 use crate::WEIR;
-use weir_test_kit::certificates::Authority;
-use weir_test_kit::mqtt::{Client, Stream, Version, connect_packet, publish_packet};
+use weir_test_kit::certificates::CertificateAuthority;
+use weir_test_kit::mqtt::{ClientStream, MqttVersion, TestClient, connect_packet, publish_packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::programs::{python, succeeded};
 use weir_test_kit::wait::{DEADLINE, wait_for, window_before};
-use weir_test_kit::websocket::Framed;
+use weir_test_kit::websocket::WebSocketStream;
 
 const MQTT: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 
@@ -22,8 +22,8 @@ fn socket(weir: &Weir) -> TcpStream {
     stream
 }
 
-fn check_device(weir: &Weir, stream: impl Stream + 'static, version: Version, device: &str) {
-    let mut client = Client::connect_over(stream, version, device).expect("a session");
+fn check_device(weir: &Weir, stream: impl ClientStream + 'static, version: MqttVersion, device: &str) {
+    let mut client = TestClient::connect_over(stream, version, device).expect("a session");
     let start = window_before(60);
     client.subscribe(&format!("weir/windows/{device}/+"), 1);
     client.subscribe("big", 0);
@@ -46,8 +46,8 @@ fn check_device(weir: &Weir, stream: impl Stream + 'static, version: Version, de
 fn packets_in_frames_of_any_size() {
     let weir = WEIR.start(&[]);
     for (index, frame_bytes) in [1, 7, 1_000, 1 << 20].into_iter().enumerate() {
-        for version in [Version::V4, Version::V5] {
-            let stream = Framed::open(socket(&weir), frame_bytes, MQTT).expect("it opens");
+        for version in [MqttVersion::V4, MqttVersion::V5] {
+            let stream = WebSocketStream::open(socket(&weir), frame_bytes, MQTT).expect("it opens");
             check_device(&weir, stream, version, &format!("d{index}-{version:?}"));
         }
     }
@@ -56,7 +56,7 @@ fn packets_in_frames_of_any_size() {
 
 #[test]
 fn websocket_over_tls() {
-    let authority = Authority::create();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "server", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let weir = WEIR.start(&[
@@ -65,7 +65,7 @@ fn websocket_over_tls() {
         ("http.tls.key", key.as_str()),
     ]);
     let stream = authority.connect(weir.https(), None, &[&TLS13]).expect("a TLS connection");
-    check_device(&weir, Framed::open(stream, 1_000, MQTT).expect("it opens"), Version::V5, "d");
+    check_device(&weir, WebSocketStream::open(stream, 1_000, MQTT).expect("it opens"), MqttVersion::V5, "d");
     let start = window_before(60).to_string();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     let ca = authority.path("ca.pem").display().to_string();
@@ -89,10 +89,10 @@ fn paho_over_websocket() {
 #[test]
 fn several_packets_in_one_frame_and_control_frames_between() {
     let weir = WEIR.start(&[]);
-    let mut socket = Framed::open(socket(&weir), 1_000, MQTT).expect("it opens");
-    let mut packets = connect_packet(Version::V4, "d");
+    let mut socket = WebSocketStream::open(socket(&weir), 1_000, MQTT).expect("it opens");
+    let mut packets = connect_packet(MqttVersion::V4, "d");
     for id in 1..=3 {
-        packets.extend(publish_packet(Version::V4, "devices/d/telemetry", b"{}", 1, false, id));
+        packets.extend(publish_packet(MqttVersion::V4, "devices/d/telemetry", b"{}", 1, false, id));
     }
     let (first, second) = packets.split_at(packets.len() - 5);
     socket.send(0x02, first).expect("it is sent");
@@ -119,7 +119,7 @@ fn several_packets_in_one_frame_and_control_frames_between() {
 #[test]
 fn what_is_not_mqtt_is_refused() {
     let weir = WEIR.start(&[("http.websocket_origins", "['https://panel.example']")]);
-    let refused = |extra: &str| Framed::open(socket(&weir), 1, extra).err().unwrap_or_default();
+    let refused = |extra: &str| WebSocketStream::open(socket(&weir), 1, extra).err().unwrap_or_default();
     assert_eq!(refused(""), "HTTP/1.1 400 Bad Request", "no subprotocol");
     assert_eq!(refused(&format!("{MQTT}Origin: https://evil.example\r\n")), "HTTP/1.1 403 Forbidden");
     assert_eq!(refused(&format!("{MQTT}Origin: https://panel.example\r\n")), "");
@@ -128,13 +128,17 @@ fn what_is_not_mqtt_is_refused() {
     assert_eq!(rebound, "HTTP/1.1 403 Forbidden", "anybody's name may lead here");
     assert_eq!(weir.get("/mqtt").status, 426);
     for (first, payload, status) in [(0x81, &b"text"[..], 1003_u16), (0x83, b"", 1002), (0xc2, b"", 1002)] {
-        let mut socket = Framed::open(socket(&weir), 1, MQTT).expect("it opens");
+        let mut socket = WebSocketStream::open(socket(&weir), 1, MQTT).expect("it opens");
         socket.send(first, payload).expect("it is sent");
         assert_eq!(socket.receive().expect("why it ends"), (0x88, status.to_be_bytes().to_vec()));
     }
-    let mut silent = Framed::open(socket(&weir), 1, MQTT).expect("it opens");
-    let mut good = Client::connect_over(Framed::open(socket(&weir), 100, MQTT).expect("it opens"), Version::V5, "good")
-        .expect("a session");
+    let mut silent = WebSocketStream::open(socket(&weir), 1, MQTT).expect("it opens");
+    let mut good = TestClient::connect_over(
+        WebSocketStream::open(socket(&weir), 100, MQTT).expect("it opens"),
+        MqttVersion::V5,
+        "good",
+    )
+    .expect("a session");
     good.telemetry("good", r#"{"metric":"m","value":1}"#);
     // Without a CONNECT the connection ends as any other.
     assert!(matches!(silent.receive(), Ok((0x88, _)) | Err(_)));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::programs::{Prometheus, program, python, succeeded};
 use weir_test_kit::wait::{wait_for, window_before};
 
@@ -85,7 +85,7 @@ fn paho_mqtt() {
 #[test]
 fn promtool_finds_the_metrics_clean() {
     let weir = WEIR.start(&[]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     let start = window_before(60);
     for (seq, offset) in [0, 7_000].into_iter().enumerate() {
         let timestamp = start + offset;
@@ -114,7 +114,7 @@ fn promtool_finds_the_metrics_clean() {
 #[test]
 fn prometheus_scrapes() {
     let weir = WEIR.start(&[]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", r#"{"metric":"t","value":1}"#);
     let target = weir.http();
     let prometheus = Prometheus::start(&format!(

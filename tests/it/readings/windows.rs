@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::WEIR;
-use weir_test_kit::http::{self, Events};
-use weir_test_kit::mqtt::{Client, Version};
+use weir_test_kit::http::{self, EventStream};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{wait_for, window_before};
 
@@ -23,11 +23,11 @@ fn windows(weir: &Weir, device: &str, count: usize) -> Vec<Value> {
 #[test]
 fn a_window_appears_everywhere() {
     let weir = WEIR.start(&[]);
-    let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
+    let mut subscriber = TestClient::connect(weir.mqtt(), MqttVersion::V4, "subscriber");
     subscriber.subscribe("weir/windows/#", 1);
-    let mut events = Events::open(weir.http(), "/api/v1/stream?windows=1");
+    let mut events = EventStream::open(weir.http(), "/api/v1/stream?windows=1");
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "pump-7");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "pump-7");
     device.telemetry("pump-7", &reading(start + 4_000, 0, 20.5));
     device.telemetry("pump-7", &reading(start, 1, 22.0));
     device.telemetry("pump-7", &reading(start + 4_999, 2, 21.25));
@@ -56,7 +56,7 @@ fn a_window_appears_everywhere() {
 fn windows_as_csv() {
     let weir = WEIR.start(&[]);
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(start, 0, 0.1));
     device.telemetry("d", &reading(start + 7_000, 1, 0.0));
     let seq = windows(&weir, "d", 1)[0]["seq"].clone();
@@ -75,7 +75,7 @@ fn windows_as_csv() {
 fn lists_come_in_pages() {
     let weir = WEIR.start(&[]);
     let start = window_before(600);
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     for seq in 0..26 {
         device.telemetry("d", &reading(start + seq * 5_000, seq as u64, seq as f64));
     }
@@ -107,10 +107,10 @@ fn every_payload_form_at_every_qos() {
     let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
     let mut ids = Vec::new();
-    for (index, version) in [Version::V4, Version::V5].into_iter().enumerate() {
+    for (index, version) in [MqttVersion::V4, MqttVersion::V5].into_iter().enumerate() {
         for qos in 0..=2 {
             let id = format!("d{index}{qos}");
-            let mut device = Client::connect(weir.mqtt(), version, &id);
+            let mut device = TestClient::connect(weir.mqtt(), version, &id);
             let several = json!({"timestamp": start, "seq": 0, "metrics": {"a": 1, "b": true}});
             let backlog = json!([
                 {"device_id": id, "metric": "a", "value": 2, "timestamp": start as f64 / 1_000.0, "seq": 1},
@@ -135,7 +135,7 @@ fn every_payload_form_at_every_qos() {
 fn a_late_reading_corrects_its_window() {
     let weir = WEIR.start(&[]);
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(start, 0, 1.0));
     device.telemetry("d", &reading(start + 10_000, 1, 1.0));
     windows(&weir, "d", 1);
@@ -155,7 +155,7 @@ fn a_late_reading_corrects_its_window() {
 #[test]
 fn silence_closes_windows() {
     let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(window_before(0), 0, 1.0));
     assert_eq!(windows(&weir, "d", 1)[0]["count"], 1);
 }
@@ -164,7 +164,7 @@ fn silence_closes_windows() {
 fn the_same_message_counts_once() {
     let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     for _ in 0..3 {
         device.telemetry("d", &reading(start, 0, 1.0));
     }
@@ -181,7 +181,7 @@ fn devices_are_listed() {
     let weir = WEIR.start(&[]);
     let start = window_before(60);
     for id in ["a", "b", "ü-7"] {
-        let mut device = Client::connect(weir.mqtt(), Version::V4, id);
+        let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, id);
         device.telemetry(id, &reading(start, 3, 1.0));
         device.telemetry(id, &reading(start + 7_000, 5, 2.0));
     }
@@ -219,7 +219,7 @@ fn wrong_requests_are_answered_with_problems() {
 #[test]
 fn status_checkpoints_and_metrics_answer() {
     let weir = WEIR.start(&[("state.checkpoint_interval", "'200ms'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(window_before(60), 0, 1.0));
     device.telemetry("d", &reading(window_before(30), 1, 1.0));
     wait_for("a checkpoint is listed", || {

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http::{self, Response};
+use crate::http::{self, TestResponse};
 use crate::wait::{wait_closely, wait_for};
 
 /// What every test wants unless it says otherwise.
@@ -266,7 +266,7 @@ impl Weir {
     }
 
     #[track_caller]
-    pub fn get(&self, path: &str) -> Response {
+    pub fn get(&self, path: &str) -> TestResponse {
         http::get(self.http, path)
     }
 

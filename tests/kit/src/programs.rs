@@ -30,9 +30,9 @@ pub fn succeeded(command: &mut Command) -> Output {
 }
 
 /// Ends a process with the test.
-struct Running(Child);
+struct ChildProcess(Child);
 
-impl Drop for Running {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();
@@ -54,7 +54,7 @@ pub fn python() -> PathBuf {
 /// A Prometheus that scrapes every second.
 pub struct Prometheus {
     address: SocketAddr,
-    _process: Running,
+    _process: ChildProcess,
     _directory: TempDir,
 }
 
@@ -75,7 +75,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .expect("it can be started");
-        Self { address: free, _process: Running(process), _directory: directory }
+        Self { address: free, _process: ChildProcess(process), _directory: directory }
     }
 
     /// Waits until the query's first result is this value.

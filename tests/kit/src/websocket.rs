@@ -3,20 +3,20 @@
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 
 /// A client's end of a WebSocket, in frames of at most `frame_bytes`.
-pub struct Framed<S: Read + Write> {
+pub struct WebSocketStream<S: Read + Write> {
     stream: BufReader<S>,
     frame_bytes: usize,
     /// Payload that was received and not yet read.
     payload: Vec<u8>,
 }
 
-impl<S: Read + Write> Framed<S> {
+impl<S: Read + Write> WebSocketStream<S> {
     /// Opens a WebSocket; `extra` are further header lines. Returns the status line where it is refused.
     pub fn open(stream: S, frame_bytes: usize, extra: &str) -> Result<Self, String> {
         let mut stream = BufReader::new(stream);
         let request = format!(
             "GET /mqtt HTTP/1.1\r\nHost: weir\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
+             Sec-WebSocket-MqttVersion: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
         );
         stream.get_mut().write_all(request.as_bytes()).expect("the handshake is sent");
         let mut head = String::new();
@@ -78,7 +78,7 @@ impl<S: Read + Write> Framed<S> {
     }
 }
 
-impl<S: Read + Write> Read for Framed<S> {
+impl<S: Read + Write> Read for WebSocketStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.payload.is_empty() {
             match self.receive()? {
@@ -94,7 +94,7 @@ impl<S: Read + Write> Read for Framed<S> {
     }
 }
 
-impl<S: Read + Write> Write for Framed<S> {
+impl<S: Read + Write> Write for WebSocketStream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = bytes.len().min(self.frame_bytes);
         self.send(0x82, &bytes[..count])?;

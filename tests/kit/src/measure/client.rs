@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::mqtt::{CONNACK, Connect, PUBACK, Packet, Version};
+use crate::mqtt::{CONNACK, ConnectPacket, MqttVersion, PUBACK, ReceivedPacket};
 
 /// A PUBACK of MQTT 3.1.1 is four bytes long.
 pub const PUBACK_BYTES: usize = 4;
@@ -21,7 +21,7 @@ const RECEIVE_BYTES: usize = 512;
 
 /// A CONNECT of 3.1.1 with a clean session.
 pub fn connect_packet(client_id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
-    let connect = Connect::new(Version::V4, client_id);
+    let connect = ConnectPacket::new(MqttVersion::V4, client_id);
     match login {
         Some((user, password)) => connect.user(user).password(password).packet(),
         None => connect.packet(),
@@ -32,17 +32,17 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "weir closed the connection")
 }
 
-fn unexpected(packet: &Packet) -> io::Error {
+fn unexpected(packet: &ReceivedPacket) -> io::Error {
     io::Error::other(format!("unexpected {packet:?}"))
 }
 
 /// A connected client.
-pub struct Client {
+pub struct LoadClient {
     stream: TcpStream,
     received: BytesMut,
 }
 
-impl Client {
+impl LoadClient {
     /// Connects; the CONNECT must be accepted.
     pub async fn connect(address: SocketAddr, packet: &[u8]) -> io::Result<Self> {
         let (client, code) = Self::open(address, packet).await?;
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// The next packet.
-    pub async fn packet(&mut self) -> io::Result<Packet> {
+    pub async fn packet(&mut self) -> io::Result<ReceivedPacket> {
         loop {
             if let Some(packet) = self.received_packet() {
                 return Ok(packet);
@@ -76,8 +76,8 @@ impl Client {
     }
 
     /// A packet that has come already.
-    pub fn received_packet(&mut self) -> Option<Packet> {
-        let (packet, len) = Packet::first_of(&self.received)?;
+    pub fn received_packet(&mut self) -> Option<ReceivedPacket> {
+        let (packet, len) = ReceivedPacket::first_of(&self.received)?;
         self.received.advance(len);
         Some(packet)
     }
@@ -125,13 +125,13 @@ impl Client {
 }
 
 /// Opens connections, `together` at a time; all CONNECTs must be accepted.
-pub async fn connect_all(address: SocketAddr, packets: Vec<Vec<u8>>, together: usize) -> Vec<Client> {
+pub async fn connect_all(address: SocketAddr, packets: Vec<Vec<u8>>, together: usize) -> Vec<LoadClient> {
     let (mut open, mut opening, mut packets) = (Vec::new(), JoinSet::new(), packets.into_iter());
     loop {
         while opening.len() < together
             && let Some(packet) = packets.next()
         {
-            opening.spawn(async move { Client::connect(address, &packet).await });
+            opening.spawn(async move { LoadClient::connect(address, &packet).await });
         }
         let Some(client) = opening.join_next().await else { return open };
         open.push(client.expect("a client does not panic").expect("a connection"));

@@ -13,9 +13,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Numbers on the command line of a bench.
-pub struct Arguments(std::vec::IntoIter<u64>);
+pub struct BenchArguments(std::vec::IntoIter<u64>);
 
-impl Arguments {
+impl BenchArguments {
     /// `None` unless `cargo bench` started this program: `cargo test --benches` does not pass --bench, and nothing is
     /// measured then.
     pub fn read() -> Option<Self> {

@@ -14,7 +14,7 @@ const BARE_SYNCS: usize = 2_000;
 const BARE_BYTES: [u8; 220] = [7; 220];
 
 /// Resident memory in bytes.
-pub struct Memory {
+pub struct ResidentMemory {
     pub now: u64,
     /// The most since the start, or since [`Weir::forget_peak`].
     pub peak: u64,
@@ -28,12 +28,12 @@ impl Weir {
         value.unwrap_or_else(|| panic!("/proc has no {field}"))
     }
 
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> ResidentMemory {
         let bytes = |field| self.of_proc("status", field) * 1024;
-        Memory { now: bytes("VmRSS"), peak: bytes("VmHWM") }
+        ResidentMemory { now: bytes("VmRSS"), peak: bytes("VmHWM") }
     }
 
-    /// [`Memory::peak`] begins anew.
+    /// [`ResidentMemory::peak`] begins anew.
     pub fn forget_peak(&self) {
         let path = format!("/proc/{}/clear_refs", self.pid().as_raw_nonzero());
         fs::write(path, "5").expect("Linux forgets the peak");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::mqtt::{PublishPacket, Version};
+use crate::mqtt::{MqttVersion, PublishPacket};
 
 /// The metrics of one device, in turn.
 pub const METRICS: [&str; 3] = ["temperature", "humidity", "pressure"];
@@ -14,7 +14,7 @@ pub fn now_ms() -> u128 {
 }
 
 /// One reading.
-pub struct Reading<'a> {
+pub struct BenchReading<'a> {
     pub device: &'a str,
     pub metric: &'a str,
     pub seq: u64,
@@ -23,7 +23,7 @@ pub struct Reading<'a> {
     pub named: bool,
 }
 
-impl Reading<'_> {
+impl BenchReading<'_> {
     /// Appends its PUBLISH of QoS 1. `scratch` is reused: a client that is slower than weir measures itself.
     pub fn publish(&self, packet_id: u16, scratch: &mut String, out: &mut Vec<u8>) {
         let Self { device, metric, seq, time_ms, named } = self;
@@ -45,6 +45,6 @@ impl Reading<'_> {
         rest.expect("writing to a String does not fail");
         let (topic, payload) = scratch.split_at(topic_end);
         let payload = payload.as_bytes();
-        PublishPacket { topic, payload, qos: 1, id: packet_id, ..PublishPacket::default() }.write(Version::V4, out);
+        PublishPacket { topic, payload, qos: 1, id: packet_id, ..PublishPacket::default() }.write(MqttVersion::V4, out);
     }
 }

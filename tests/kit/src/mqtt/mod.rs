@@ -5,14 +5,14 @@ mod connect;
 mod message;
 mod packet;
 
-pub use client::{Client, Stream};
-pub use connect::Connect;
-pub use message::Message;
-pub use packet::{Packet, PublishPacket, acknowledgement, packet, publish_packet, string, subscribe_packet};
+pub use client::{ClientStream, TestClient};
+pub use connect::ConnectPacket;
+pub use message::TestMessage;
+pub use packet::{PublishPacket, ReceivedPacket, acknowledgement, packet, publish_packet, string, subscribe_packet};
 
 /// Protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub enum MqttVersion {
     V4,
     V5,
 }
@@ -29,11 +29,11 @@ pub const PINGRESP: u8 = 13;
 pub const DISCONNECT: u8 = 14;
 
 /// A CONNECT with a clean session and a keep-alive of 60 s.
-pub fn connect_packet(version: Version, client_id: &str) -> Vec<u8> {
-    Connect::new(version, client_id).packet()
+pub fn connect_packet(version: MqttVersion, client_id: &str) -> Vec<u8> {
+    ConnectPacket::new(version, client_id).packet()
 }
 
 /// A CONNECT that goes on with the client's session, which outlives the connection by an hour.
-pub fn resuming_connect_packet(version: Version, client_id: &str) -> Vec<u8> {
-    Connect::new(version, client_id).kept(3_600).packet()
+pub fn resuming_connect_packet(version: MqttVersion, client_id: &str) -> Vec<u8> {
+    ConnectPacket::new(version, client_id).kept(3_600).packet()
 }

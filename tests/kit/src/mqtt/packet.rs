@@ -1,6 +1,6 @@
 //! Packets written and taken apart by hand, from the standards.
 
-use super::{DISCONNECT, PUBREL, Version};
+use super::{DISCONNECT, MqttVersion, PUBREL};
 
 /// A whole packet with this first byte.
 pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
@@ -50,8 +50,8 @@ pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends encoded properties with their length; 3.1.1 has none.
-pub(super) fn put_properties(version: Version, properties: &[u8], out: &mut Vec<u8>) {
-    if version == Version::V5 {
+pub(super) fn put_properties(version: MqttVersion, properties: &[u8], out: &mut Vec<u8>) {
+    if version == MqttVersion::V5 {
         out.push(u8::try_from(properties.len()).expect("few properties"));
         out.extend_from_slice(properties);
     }
@@ -73,10 +73,10 @@ pub struct PublishPacket<'a> {
 
 impl PublishPacket<'_> {
     /// Appends the packet. The benches send millions: nothing is allocated but room in `out`.
-    pub fn write(&self, version: Version, out: &mut Vec<u8>) {
+    pub fn write(&self, version: MqttVersion, out: &mut Vec<u8>) {
         let Self { topic, payload, qos, dup, retain, id, properties } = *self;
         let id_bytes = if qos > 0 { 2 } else { 0 };
-        let properties_bytes = if version == Version::V5 { 1 + properties.len() } else { 0 };
+        let properties_bytes = if version == MqttVersion::V5 { 1 + properties.len() } else { 0 };
         let first = 0x30 | u8::from(dup) << 3 | qos << 1 | u8::from(retain);
         put_fixed_header(first, 2 + topic.len() + id_bytes + properties_bytes + payload.len(), out);
         put_bytes(topic.as_bytes(), out);
@@ -89,7 +89,7 @@ impl PublishPacket<'_> {
 }
 
 /// A PUBLISH; `id` is left out for QoS 0.
-pub fn publish_packet(version: Version, topic: &str, payload: &[u8], qos: u8, dup: bool, id: u16) -> Vec<u8> {
+pub fn publish_packet(version: MqttVersion, topic: &str, payload: &[u8], qos: u8, dup: bool, id: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     PublishPacket { topic, payload, qos, dup, id, ..PublishPacket::default() }.write(version, &mut bytes);
     bytes
@@ -102,7 +102,7 @@ pub fn acknowledgement(kind: u8, id: u16) -> Vec<u8> {
 
 /// A SUBSCRIBE to these filters, all with these options, and with these encoded properties.
 pub fn subscribe_packet<F: AsRef<str>>(
-    version: Version,
+    version: MqttVersion,
     id: u16,
     filters: impl IntoIterator<Item = F>,
     options: u8,
@@ -119,13 +119,13 @@ pub fn subscribe_packet<F: AsRef<str>>(
 
 /// A packet as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
+pub struct ReceivedPacket {
     pub kind: u8,
     pub flags: u8,
     pub body: Vec<u8>,
 }
 
-impl Packet {
+impl ReceivedPacket {
     /// The first packet of `bytes` and its length; `None` while it is incomplete.
     pub fn first_of(bytes: &[u8]) -> Option<(Self, usize)> {
         let first = *bytes.first()?;
