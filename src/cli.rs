@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use weir::access::tokens::TokenRole;
+use weir::client::ApiArguments;
 use weir::simulator;
-use weir::simulator::http_client::ApiArguments;
 
 /// A telemetry appliance in one process: durable MQTT ingest, event-time windows, HTTP and Prometheus.
 #[derive(Debug, Parser)]
@@ -20,17 +20,17 @@ pub struct Cli {
     pub config: Option<PathBuf>,
 
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the appliance: MQTT broker, pipeline, HTTP, and the simulator where the config has it on.
     Run,
     /// Read the configuration and print every fault in it.
     Check,
     /// Run a fleet of simulated devices against an MQTT broker.
-    Simulate(Box<simulator::Arguments>),
+    Simulate(Box<simulator::SimulateArguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
     Replay(ReplayArguments),
     /// Look into a journal, and repair it.

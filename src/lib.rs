@@ -10,6 +10,8 @@ pub mod mqtt;
 pub mod simulator;
 
 pub mod pipeline;
+
+pub mod client;
 pub mod state;
 
 pub mod access;

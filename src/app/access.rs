@@ -5,9 +5,8 @@ use std::sync::Arc;
 use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
 use weir::mqtt::Entrance;
-use weir::tls::CheckReport;
 
-use super::reload::{Apply, Part};
+use super::reload::{Apply, Reloadable};
 
 /// Reads what the configuration names, and says what a person should look at.
 pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
@@ -19,9 +18,9 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
 }
 
 /// Takes the files of another configuration while weir runs.
-pub struct Policies(pub Entrance);
+pub struct ReloadableAccess(pub Entrance);
 
-impl Part for Policies {
+impl Reloadable for ReloadableAccess {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         stays_closed(config)?;
         let policy =
@@ -47,18 +46,8 @@ fn stays_closed(config: &Config) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-/// `weir check`'s look at them.
-pub fn check(config: &Config) -> CheckReport {
-    let (faults, mut warnings) = match Policy::load(config) {
-        Ok(policy) => (Vec::new(), policy.warnings),
-        Err(ConfigErrors(faults)) => (faults.iter().map(ToString::to_string).collect(), Vec::new()),
-    };
-    warnings.extend(open_listeners(config));
-    CheckReport { faults, warnings }
-}
-
-/// What is to be said where whoever reaches a listener is let in.
-fn open_listeners(config: &Config) -> Option<String> {
+/// The warning that MQTT listeners which other machines reach ask for no credentials; `None` when there are none.
+pub fn open_listeners(config: &Config) -> Option<String> {
     let reached = config.listeners().filter(|(_, address)| !address.ip().is_loopback());
     let way_in = |(key, _): (&str, _)| if key.starts_with("http") { format!("{key} (/mqtt)") } else { key.to_owned() };
     let open: Vec<String> = reached.map(way_in).collect();

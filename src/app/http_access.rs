@@ -6,9 +6,8 @@ use weir::access::http_access::{HttpAccess, HttpPolicy};
 use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, HttpConfig};
-use weir::tls::CheckReport;
 
-use super::reload::{Apply, Part};
+use super::reload::{Apply, Reloadable};
 
 /// Loads what is asked of requests, and says what should be looked at.
 pub fn load(config: &HttpConfig, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
@@ -23,19 +22,12 @@ fn warn(policy: &HttpPolicy, config: &HttpConfig) {
     }
 }
 
-/// `weir check`'s look at the tokens file.
-pub fn check(config: &Config) -> CheckReport {
-    match HttpPolicy::load(&config.http) {
-        Ok(policy) => CheckReport { warnings: policy.warnings(&config.http), ..CheckReport::default() },
-        Err(error) => CheckReport { faults: faults(error).collect(), ..CheckReport::default() },
-    }
-}
-
-fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> {
+/// The faults of the tokens file, each with its key.
+pub fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> {
     faults.into_iter().map(|fault| format!("http.auth.tokens: {fault}"))
 }
 
-impl Part for Arc<HttpAccess> {
+impl Reloadable for Arc<HttpAccess> {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let config = config.http.clone();
         // The file may have closed the listener, which takes a restart, and no longer have tokens, which would not.

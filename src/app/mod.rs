@@ -1,19 +1,15 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
-mod access;
-mod check;
-mod door;
-mod exit;
-mod health;
-mod http_access;
+pub mod access;
+pub mod http_access;
+mod mqtt;
 mod notify;
 mod reload;
 mod resources;
-pub mod savepoint;
 mod shutdown;
-mod source;
 mod start;
-mod storage;
+mod status;
+pub mod storage;
 mod tls;
 
 use std::io::IsTerminal as _;
@@ -36,21 +32,18 @@ use weir::http::live::Live;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
-use weir::simulator::Progress;
+use weir::simulator::FleetProgress;
 use weir::telemetry;
 
-pub use check::check;
-pub use exit::exit_code;
-pub use health::{base_url, health};
-use shutdown::{Cause, Failures, StopSignals};
-use start::{Addresses, Basis, start};
+use shutdown::{FailureReporter, StopCause, StopSignals};
+use start::{Bootstrap, BoundAddresses, start};
 use storage::Storage;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Part of it that the last checkpoint may take.
-const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
+pub const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
 
 /// Pause between two looks at what is under way at a start.
 const RECOVERY_POLL: Duration = Duration::from_millis(5);
@@ -73,7 +66,7 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let basis = Basis { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let basis = Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
     let result = runtime.block_on(serve(basis, storage));
     // Tasks that hang must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -81,10 +74,10 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
 }
 
 /// The parts that run, in the order in which they are stopped.
-struct Running {
-    addresses: Addresses,
+struct RunningApp {
+    addresses: BoundAddresses,
     /// What the built-in simulator's devices do.
-    fleet: Arc<Progress>,
+    fleet: Arc<FleetProgress>,
     mqtt: CancellationToken,
     mqtt_tasks: TaskTracker,
     journal: Log,
@@ -101,9 +94,9 @@ struct Running {
     http_tasks: TaskTracker,
 }
 
-async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
+async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     let (config, started) = (basis.config.clone(), basis.started);
-    let (failures, mut failed) = Failures::new();
+    let (failures, mut failed) = FailureReporter::new();
     let signals = StopSignals::listen()?;
     let running = start(basis, storage, &failures).await?;
     let cause = {
@@ -114,23 +107,23 @@ async fn serve(basis: Basis, storage: Storage) -> anyhow::Result<()> {
         }
     };
     match &cause {
-        Cause::Signal(name) => tracing::info!("{name}: stopping"),
-        Cause::Failure(error) => tracing::error!("{error:#}: stopping"),
+        StopCause::Signal(name) => tracing::info!("{name}: stopping"),
+        StopCause::Failure(error) => tracing::error!("{error:#}: stopping"),
     }
     notify::send(&[NotifyState::Stopping]);
     shutdown::exit_on_second_signal()?;
     let stopped = tokio::time::timeout(SHUTDOWN_LIMIT, running.stop(&mut failed)).await;
     match (cause, stopped) {
-        (Cause::Failure(error), _) => Err(error),
+        (StopCause::Failure(error), _) => Err(error),
         (_, Err(_)) => {
             Err(anyhow!("the shutdown took longer than {SHUTDOWN_LIMIT:?}; the next start replays the journal"))
         }
-        (Cause::Signal(_), Ok(result)) => result,
+        (StopCause::Signal(_), Ok(result)) => result,
     }
 }
 
 /// Waits until the journal found at start is processed, then says where to look, and keeps waiting.
-async fn announce(config: &Config, running: &Running, started: Instant) {
+async fn announce(config: &Config, running: &RunningApp, started: Instant) {
     while !running.pipeline.status().caught_up {
         tokio::time::sleep(RECOVERY_POLL).await;
     }
@@ -141,12 +134,12 @@ async fn announce(config: &Config, running: &Running, started: Instant) {
     if for_people && (config.simulator.enabled || std::io::stdout().is_terminal()) {
         fleet_connected(config, &running.fleet).await;
         let (mqtt, http) = (running.addresses.mqtt, running.addresses.http);
-        source::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
+        status::print_where_to_look(mqtt, http, !config.http.allows_anonymous(), &config.node.data_dir);
     }
 }
 
 /// Waits until the simulator's devices are connected: the lines about that would push away what is said next.
-async fn fleet_connected(config: &Config, fleet: &Progress) {
+async fn fleet_connected(config: &Config, fleet: &FleetProgress) {
     let devices = if config.simulator.enabled { config.simulator.devices as u64 } else { 0 };
     let connected = async {
         while fleet.snapshot().connected < devices {
@@ -157,7 +150,7 @@ async fn fleet_connected(config: &Config, fleet: &Progress) {
     let _ = tokio::time::timeout(FLEET_PATIENCE, connected).await;
 }
 
-impl Running {
+impl RunningApp {
     /// Stops accepting → closes sessions → syncs the journal → drains the pipeline → takes a checkpoint → stops HTTP.
     async fn stop(self, failed: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<()> {
         self.mqtt.cancel();

@@ -25,7 +25,7 @@ use super::notify;
 pub type Apply = Box<dyn FnOnce() + Send>;
 
 /// A part of weir that takes another configuration while it runs.
-pub trait Part: Send + Sync {
+pub trait Reloadable: Send + Sync {
     /// Reads the files it needs, and changes nothing yet.
     ///
     /// # Errors
@@ -35,9 +35,9 @@ pub trait Part: Send + Sync {
 
 /// How the last reload ended; shared with the status page.
 #[derive(Debug, Clone, Default)]
-pub struct Outcome(Arc<Mutex<Reload>>);
+pub struct LastReload(Arc<Mutex<Reload>>);
 
-impl Outcome {
+impl LastReload {
     fn lock(&self) -> MutexGuard<'_, Reload> {
         lock(&self.0)
     }
@@ -54,21 +54,21 @@ pub struct Reloader {
     path: Option<PathBuf>,
     /// The settings in force.
     running: Config,
-    parts: Vec<Box<dyn Part>>,
+    parts: Vec<Box<dyn Reloadable>>,
     pipeline: Pipeline,
-    outcome: Outcome,
+    outcome: LastReload,
 }
 
 impl Reloader {
     /// `running` was read from `path` and is in force in all of `parts`.
-    pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Part>>, pipeline: Pipeline) -> Self {
+    pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Reloadable>>, pipeline: Pipeline) -> Self {
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(0.0);
-        Self { path, running, parts, pipeline, outcome: Outcome::default() }
+        Self { path, running, parts, pipeline, outcome: LastReload::default() }
     }
 
     /// How the last reload ended, from now on.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> LastReload {
         self.outcome.clone()
     }
 
@@ -179,7 +179,7 @@ fn listed(changes: &[ConfigChange]) -> String {
     changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
 }
 
-impl Part for LogFilter {
+impl Reloadable for LogFilter {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let (filter, level) = (self.clone(), config.log.level.clone());
         Ok(Box::new(move || {
@@ -191,7 +191,7 @@ impl Part for LogFilter {
     }
 }
 
-impl Part for Entrance {
+impl Reloadable for Entrance {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let (entrance, rates) = (self.clone(), config.mqtt.rates);
         Ok(Box::new(move || entrance.set_rates(rates)))

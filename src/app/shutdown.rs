@@ -6,12 +6,14 @@ use anyhow::anyhow;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::exit;
+
 /// Failures that wait to be looked at; one is enough to end the process.
 const MAX_FAILURES: usize = 16;
 
 /// Why the process ends.
 #[derive(Debug)]
-pub enum Cause {
+pub enum StopCause {
     /// SIGTERM or SIGINT.
     Signal(&'static str),
     /// A part failed.
@@ -20,11 +22,11 @@ pub enum Cause {
 
 /// Reports that a part cannot go on. Clones report to the same place.
 #[derive(Debug, Clone)]
-pub struct Failures {
+pub struct FailureReporter {
     sender: mpsc::Sender<anyhow::Error>,
 }
 
-impl Failures {
+impl FailureReporter {
     /// The reporting end and the one that is listened to.
     pub fn new() -> (Self, mpsc::Receiver<anyhow::Error>) {
         let (sender, receiver) = mpsc::channel(MAX_FAILURES);
@@ -67,11 +69,11 @@ impl StopSignals {
     }
 
     /// Waits for the first cause to end.
-    pub async fn wait(mut self, failures: &mut mpsc::Receiver<anyhow::Error>) -> Cause {
+    pub async fn wait(mut self, failures: &mut mpsc::Receiver<anyhow::Error>) -> StopCause {
         tokio::select! {
-            _ = self.terminate.recv() => Cause::Signal("SIGTERM"),
-            _ = self.interrupt.recv() => Cause::Signal("SIGINT"),
-            Some(error) = failures.recv() => Cause::Failure(error),
+            _ = self.terminate.recv() => StopCause::Signal("SIGTERM"),
+            _ = self.interrupt.recv() => StopCause::Signal("SIGINT"),
+            Some(error) = failures.recv() => StopCause::Failure(error),
         }
     }
 }
@@ -91,7 +93,7 @@ pub fn exit_on_second_signal() -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("second signal: exiting at once; the next start replays the journal");
-        std::process::exit(1);
+        std::process::exit(exit::FAILURE.into());
     });
     Ok(())
 }

@@ -24,18 +24,18 @@ use weir::mqtt::results::Results;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::{Runner, Stop};
 use weir::pipeline::start::prepare;
-use weir::simulator::Progress;
+use weir::simulator::FleetProgress;
 use weir::telemetry::logging::LogFilter;
 
-use super::access::Policies;
+use super::access::ReloadableAccess;
 use super::reload::{self, Reloader};
-use super::shutdown::{self, Failures};
-use super::source::{AppSource, Parts};
+use super::shutdown::{self, FailureReporter};
+use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, Running, access, door, http_access, notify, tls};
+use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, RunningApp, access, http_access, notify, tls};
 
 /// What everything else is built on.
-pub struct Basis {
+pub struct Bootstrap {
     pub config: Arc<Config>,
     /// Where it was read from.
     pub path: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub struct Basis {
 
 /// Where the listeners are bound.
 #[derive(Debug, Clone, Copy)]
-pub struct Addresses {
+pub struct BoundAddresses {
     pub mqtt: SocketAddr,
     pub mqtt_tls: Option<SocketAddr>,
     pub http: SocketAddr,
@@ -55,7 +55,7 @@ pub struct Addresses {
 
 /// The three logs.
 #[derive(Clone)]
-struct Logs {
+struct OpenLogs {
     journal: Log,
     windows: Log,
     errors: Log,
@@ -63,8 +63,8 @@ struct Logs {
     results_from: (Lsn, Lsn),
 }
 
-impl Logs {
-    fn of(storage: &Storage, failures: &Failures) -> Self {
+impl OpenLogs {
+    fn of(storage: &Storage, failures: &FailureReporter) -> Self {
         let [journal, windows, errors] = [&storage.journal, &storage.windows, &storage.errors].map(Log::clone);
         for (name, log) in [("journal", &journal), ("windows", &windows), ("errors", &errors)] {
             let failures = failures.clone();
@@ -76,9 +76,9 @@ impl Logs {
 }
 
 /// Everything, bound and not yet going.
-struct Built {
+struct AssembledApp {
     config: Arc<Config>,
-    logs: Logs,
+    logs: OpenLogs,
     runner: Runner,
     pipeline: Pipeline,
     live: Arc<Live>,
@@ -90,10 +90,10 @@ struct Built {
 }
 
 /// Builds everything in order, binds the listeners, and sets it going.
-pub async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::Result<Running> {
+pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
     let started = basis.started;
     let built = build(basis, storage, failures).await?;
-    let addresses = Addresses {
+    let addresses = BoundAddresses {
         mqtt: built.mqtt.local_addr(),
         mqtt_tls: built.mqtt.tls_addr(),
         http: built.http.local_addr(),
@@ -112,10 +112,10 @@ pub async fn start(basis: Basis, storage: Storage, failures: &Failures) -> anyho
     launch(built, addresses, failures)
 }
 
-async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::Result<Built> {
+async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
-    let Basis { config, path, filter, prometheus, started } = basis;
-    let logs = Logs::of(&storage, failures);
+    let Bootstrap { config, path, filter, prometheus, started } = basis;
+    let logs = OpenLogs::of(&storage, failures);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
 
@@ -127,24 +127,27 @@ async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
     let renewal = tls::Renewal { certificates: certificates.clone(), entrance: mqtt.entrance() };
-    let reloadable: Vec<Box<dyn reload::Part>> = vec![
+    let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
         Box::new(filter),
         Box::new(mqtt.entrance()),
         Box::new(renewal.clone()),
         Box::new(http_access.clone()),
-        Box::new(Policies(mqtt.entrance())),
+        Box::new(ReloadableAccess(mqtt.entrance())),
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
-    let parts =
-        Parts { pipeline: &pipeline, logs: [&logs.journal, &logs.windows, &logs.errors], broker: &mqtt.broker() };
-    let source = AppSource::new(&config, parts, reloader.outcome(), started);
+    let parts = StatusResources {
+        pipeline: &pipeline,
+        logs: [&logs.journal, &logs.windows, &logs.errors],
+        broker: &mqtt.broker(),
+    };
+    let status = AppStatus::new(&config, parts, reloader.outcome(), started);
     let live = Live::new(logs.windows.clone(), logs.errors.clone());
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
         journal: logs.journal.clone(),
         live: live.clone(),
-        source: Arc::new(source),
+        source: Arc::new(status),
         metrics: prometheus,
         entrance: Some(mqtt.entrance()),
         access: http_access,
@@ -155,13 +158,13 @@ async fn build(basis: Basis, storage: Storage, failures: &Failures) -> anyhow::R
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }
-    Ok(Built { config, logs, runner, pipeline, live, renewal, mqtt, http, reloader, hangups })
+    Ok(AssembledApp { config, logs, runner, pipeline, live, renewal, mqtt, http, reloader, hangups })
 }
 
-fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Result<Running> {
-    let Built { config, logs, runner, pipeline, live, .. } = built;
+fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
+    let AssembledApp { config, logs, runner, pipeline, live, .. } = built;
     let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
-    let door_open = Arc::new(AtomicBool::new(false));
+    let clients_served = Arc::new(AtomicBool::new(false));
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
         move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
@@ -173,7 +176,7 @@ fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Re
         output.publish.then(|| (logs.errors.clone(), from.1)),
     );
     let results_thread = failures.spawn("results", {
-        let (stop, opened) = (results_stop.clone(), door_open.clone());
+        let (stop, opened) = (results_stop.clone(), clients_served.clone());
         move || {
             // Sessions that are not yet restored would miss them.
             while !opened.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
@@ -192,17 +195,17 @@ fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Re
     })?;
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(door::open(built.mqtt, logs.journal.clone(), config.clone(), door_open, mqtt.clone()));
+    mqtt_tasks.spawn(super::mqtt::open(built.mqtt, logs.journal.clone(), config.clone(), clients_served, mqtt.clone()));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
-    let fleet: Arc<Progress> = Arc::default();
+    let fleet: Arc<FleetProgress> = Arc::default();
     if config.simulator.enabled {
-        mqtt_tasks.spawn(door::simulate(config.clone(), addresses.mqtt.port(), fleet.clone(), mqtt.clone()));
+        mqtt_tasks.spawn(super::mqtt::simulate(config.clone(), addresses.mqtt.port(), fleet.clone(), mqtt.clone()));
     }
-    let Logs { journal, windows, errors, .. } = logs;
-    Ok(Running {
+    let OpenLogs { journal, windows, errors, .. } = logs;
+    Ok(RunningApp {
         addresses,
         fleet,
         mqtt,
@@ -223,7 +226,7 @@ fn launch(built: Built, addresses: Addresses, failures: &Failures) -> anyhow::Re
 }
 
 /// For scripts and tests that chose port 0.
-fn write_addresses(config: &Config, addresses: Addresses) -> anyhow::Result<()> {
+fn write_addresses(config: &Config, addresses: BoundAddresses) -> anyhow::Result<()> {
     let path = config.node.data_dir.join("addresses.json");
     let text = json!({
         "pid": std::process::id(),

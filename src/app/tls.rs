@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use weir::clock::{Clock, SystemClock};
-use weir::config::{Config, TlsFiles};
+use weir::clock::Clock;
+use weir::config::Config;
 use weir::mqtt::Entrance;
-use weir::tls::{CheckReport, TlsEndpoint, TlsError};
+use weir::tls::{TlsEndpoint, TlsError};
 
-use super::reload::{Apply, Part};
+use super::reload::{Apply, Reloadable};
 
 /// Between two looks at the files. They are read again once two looks in a row found the same change.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -19,13 +19,13 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_HTTP_HANDSHAKES: usize = 128;
 
 /// A listener that is on, with its certificate.
-type Secure = Option<(SocketAddr, Arc<TlsEndpoint>)>;
+type SecureListener = Option<(SocketAddr, Arc<TlsEndpoint>)>;
 
 /// The certificates in use.
 #[derive(Clone)]
 pub struct Certificates {
-    pub mqtt: Secure,
-    pub http: Secure,
+    pub mqtt: SecureListener,
+    pub http: SecureListener,
 }
 
 impl Certificates {
@@ -89,7 +89,7 @@ impl Renewal {
     }
 }
 
-impl Part for Renewal {
+impl Reloadable for Renewal {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let Certificates { mqtt, http } = &self.certificates;
         let (mut ready, mut faults) = (Vec::new(), Vec::new());
@@ -110,23 +110,4 @@ impl Part for Renewal {
             renewal.end_revoked();
         }))
     }
-}
-
-/// `weir check`'s look at the files of the listeners that are on.
-pub fn check(config: &Config) -> CheckReport {
-    let sections = [
-        ("mqtt.tls", config.mqtt.tls.listen, &config.mqtt.tls.files),
-        ("http.tls", config.http.tls.listen, &config.http.tls.files),
-    ];
-    let mut all = CheckReport::default();
-    for (section, _, files) in sections.into_iter().filter(|(_, listen, _)| listen.is_some()) {
-        let CheckReport { faults, warnings } = look(files);
-        all.faults.extend(faults.into_iter().map(|fault| format!("{section}: {fault}")));
-        all.warnings.extend(warnings.into_iter().map(|warning| format!("{section}: {warning}")));
-    }
-    all
-}
-
-fn look(files: &TlsFiles) -> CheckReport {
-    weir::tls::check(files, SystemClock.now_ms())
 }

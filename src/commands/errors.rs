@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
+use weir::client::{HttpClient, HttpResponse, base_url, percent_encoded};
 use weir::config::Config;
-use weir::simulator::http_client::{Client, Response};
 
-use crate::app::base_url;
 use crate::cli::{ErrorsArguments, ErrorsCommand};
 
 /// Errors of one page, and of one request to replay them.
@@ -23,8 +22,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Runs one of the commands.
 pub fn run(command: &ErrorsCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let (ErrorsCommand::List(arguments) | ErrorsCommand::Replay(arguments)) = command;
-    let client = Client::new(&base_url(arguments.url.as_deref(), config), &arguments.api)?;
-    let errors = Errors { client: &client, filters: filters(arguments), left: arguments.limit.unwrap_or(u64::MAX) };
+    let client = HttpClient::new(&base_url(arguments.url.as_deref(), config), &arguments.api)?;
+    let errors = ErrorPages { client: &client, filters: filters(arguments), left: arguments.limit.unwrap_or(u64::MAX) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
         ErrorsCommand::List(_) => runtime.block_on(list(errors))?,
@@ -37,30 +36,18 @@ fn filters(arguments: &ErrorsArguments) -> String {
     let ErrorsArguments { reason, device, from, to, .. } = arguments;
     let named = [("reason", reason), ("device", device), ("from", from), ("to", to)];
     let given = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    given.map(|(name, value)| format!("&{name}={}", percent_encode(value))).collect()
-}
-
-/// Everything but what never needs it [RFC 3986 section 2.3].
-fn percent_encode(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    given.map(|(name, value)| format!("&{name}={}", percent_encoded(value))).collect()
 }
 
 /// The errors asked for.
-struct Errors<'a> {
-    client: &'a Client,
+struct ErrorPages<'a> {
+    client: &'a HttpClient,
     filters: String,
     /// How many more of them at most.
     left: u64,
 }
 
-impl Errors<'_> {
+impl ErrorPages<'_> {
     /// The next page, and where the one after it begins.
     async fn page(&mut self, cursor: Option<&str>) -> anyhow::Result<(Vec<Value>, Option<String>)> {
         let limit = PAGE.min(self.left).max(1);
@@ -78,7 +65,7 @@ impl Errors<'_> {
 }
 
 /// Asks until the answer is not "try again".
-async fn ask(client: &Client, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+async fn ask(client: &HttpClient, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let mut attempt = 1;
     loop {
         let answered = match body {
@@ -90,7 +77,7 @@ async fn ask(client: &Client, path: &str, body: Option<&Value>) -> anyhow::Resul
         if let Some(refused) = client.refused(&response) {
             bail!("{refused}");
         }
-        let Response { status, body: answer } = response;
+        let HttpResponse { status, body: answer } = response;
         let base = client.base();
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{base}{path} answered {status} without JSON; is it a weir?"))?;
@@ -105,7 +92,7 @@ async fn ask(client: &Client, path: &str, body: Option<&Value>) -> anyhow::Resul
     }
 }
 
-async fn list(mut errors: Errors<'_>) -> anyhow::Result<()> {
+async fn list(mut errors: ErrorPages<'_>) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut cursor = None;
     while errors.left > 0 {
@@ -123,14 +110,14 @@ async fn list(mut errors: Errors<'_>) -> anyhow::Result<()> {
 
 /// What came of the errors so far.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Progress {
+struct ReplayProgress {
     found: u64,
     replayed: u64,
     /// By what the answers call it, with the last sentence about it.
     refused: BTreeMap<String, (u64, String)>,
 }
 
-impl Progress {
+impl ReplayProgress {
     fn refused(&self) -> u64 {
         self.refused.values().map(|(count, _)| count).sum()
     }
@@ -167,8 +154,8 @@ impl Progress {
     }
 }
 
-async fn replay(mut errors: Errors<'_>) -> anyhow::Result<()> {
-    let mut progress = Progress::default();
+async fn replay(mut errors: ErrorPages<'_>) -> anyhow::Result<()> {
+    let mut progress = ReplayProgress::default();
     let done = replay_all(&mut errors, &mut progress).await;
     if std::io::stderr().is_terminal() {
         eprintln!();
@@ -178,7 +165,7 @@ async fn replay(mut errors: Errors<'_>) -> anyhow::Result<()> {
     done
 }
 
-async fn replay_all(errors: &mut Errors<'_>, progress: &mut Progress) -> anyhow::Result<()> {
+async fn replay_all(errors: &mut ErrorPages<'_>, progress: &mut ReplayProgress) -> anyhow::Result<()> {
     // What is rejected again while this runs comes behind the newest error of now.
     let newest = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None).await?;
     let newest = newest["errors"][0]["seq"].as_u64();
@@ -201,7 +188,7 @@ async fn replay_all(errors: &mut Errors<'_>, progress: &mut Progress) -> anyhow:
     Ok(())
 }
 
-async fn replay_page(client: &Client, mut seqs: Vec<u64>, progress: &mut Progress) -> anyhow::Result<()> {
+async fn replay_page(client: &HttpClient, mut seqs: Vec<u64>, progress: &mut ReplayProgress) -> anyhow::Result<()> {
     for _ in 0..ATTEMPTS {
         let answer = ask(client, "/api/v1/errors/replay", Some(&json!({ "seqs": seqs }))).await?;
         seqs = progress.take(&answer)?;
@@ -214,7 +201,7 @@ async fn replay_page(client: &Client, mut seqs: Vec<u64>, progress: &mut Progres
 }
 
 /// On a terminal one line that changes, else a line per page.
-fn show(progress: &Progress) {
+fn show(progress: &ReplayProgress) {
     if std::io::stderr().is_terminal() {
         eprint!("\r{}", progress.line());
     } else {
@@ -252,7 +239,7 @@ mod tests {
             {"seq": 3, "outcome": "already_replayed", "detail": "once"},
             {"seq": 4, "outcome": "disk_full", "detail": "later"},
         ]});
-        let mut progress = Progress { found: 4, ..Progress::default() };
+        let mut progress = ReplayProgress { found: 4, ..ReplayProgress::default() };
         assert_eq!(progress.take(&answer).expect("results"), [2, 4]);
         assert_eq!(progress.line(), "replayed 1, refused 1, of 4 errors so far");
         assert_eq!(progress.summary(), "4 errors: 1 replayed, 1 refused\n  already_replayed 1: once\n");

@@ -1,6 +1,6 @@
 //! `weir journal verify` and `weir journal dump`.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,28 +8,50 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use weir::config::Config;
 use weir::core::record::{PublishRecord, Record, RecordDecoder, ReplayItem, ReplayRecord};
 use weir::disk::RealDisk;
 use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
 
-/// Whether a directory was found sound.
-pub enum Verdict {
+use crate::cli::JournalCommand;
+use crate::exit;
+
+/// Whether the logs of a directory are undamaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Soundness {
     Sound,
     Damaged,
 }
 
-impl Verdict {
-    /// 0, or 65 of `sysexits.h`: bad data.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Verdict::Sound => ExitCode::SUCCESS,
-            Verdict::Damaged => ExitCode::from(65),
+impl From<Soundness> for ExitCode {
+    fn from(soundness: Soundness) -> Self {
+        match soundness {
+            Soundness::Sound => ExitCode::SUCCESS,
+            Soundness::Damaged => ExitCode::from(exit::DATA),
         }
     }
 }
 
+/// Runs one of the commands.
+pub fn run(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let directory = |named: Option<PathBuf>| named.unwrap_or_else(|| config.node.data_dir.clone());
+    let result = match command {
+        JournalCommand::Verify { directory: named } => verify(&directory(named), &mut out),
+        JournalCommand::Repair { directory: named, yes } => {
+            super::repair::repair(&directory(named), yes, &config.settings(), &mut out)
+        }
+        JournalCommand::Dump { directory: named, from, limit } => {
+            dump(&directory(named), from, limit, &mut out).map(|()| Soundness::Sound)
+        }
+    };
+    // The lines before an error say how far the command came.
+    out.flush()?;
+    Ok(result?.into())
+}
+
 /// The logs below `directory`: itself, or those of a data directory.
-pub fn log_directories(directory: &Path) -> Vec<PathBuf> {
+fn log_directories(directory: &Path) -> Vec<PathBuf> {
     let parts: Vec<_> = ["journal", "windows", "errors"].iter().map(|name| directory.join(name)).collect();
     if parts.iter().any(|part| part.is_dir()) {
         parts.into_iter().filter(|part| part.is_dir()).collect()
@@ -45,8 +67,8 @@ pub fn journal_directory(directory: &Path) -> PathBuf {
 }
 
 /// Prints what every segment holds.
-pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict> {
-    let mut verdict = Verdict::Sound;
+fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Soundness> {
+    let mut soundness = Soundness::Sound;
     for directory in log_directories(directory) {
         let report =
             verify_dir(&RealDisk, &directory).with_context(|| format!("cannot read {}", directory.display()))?;
@@ -74,14 +96,14 @@ pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Verdict>
             writeln!(out, "  {kind}: {problem}")?;
         }
         if report.is_damaged() {
-            verdict = Verdict::Damaged;
+            soundness = Soundness::Damaged;
         }
     }
-    Ok(verdict)
+    Ok(soundness)
 }
 
 /// Prints records as JSON lines.
-pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Write) -> anyhow::Result<()> {
+fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Write) -> anyhow::Result<()> {
     let directory = journal_directory(directory);
     let reader = DirectoryReader::open(Arc::new(RealDisk), &directory)
         .with_context(|| format!("cannot read {}", directory.display()))?;

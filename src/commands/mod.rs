@@ -1,9 +1,12 @@
 //! The commands besides `run`.
 
+pub mod check;
 pub mod errors;
+pub mod health;
 pub mod journal;
 pub mod passwd;
 pub mod repair;
 pub mod replay;
 pub mod savepoint;
+pub mod simulate;
 pub mod token;

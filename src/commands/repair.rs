@@ -22,7 +22,7 @@ use weir::state::manifest::Positions;
 use weir::state::savepoint;
 use weir::state::store::open_within;
 
-use super::journal::Verdict;
+use super::journal::Soundness;
 
 /// The logs of a data directory.
 const LOGS: [&str; 3] = ["journal", "windows", "errors"];
@@ -34,50 +34,50 @@ const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 20;
 
 /// What is to be repaired.
-struct Target {
+struct RepairTarget {
     data_dir: Option<PathBuf>,
     /// Name and directory of each log.
     logs: Vec<(String, PathBuf)>,
     side_dir: PathBuf,
 }
 
-impl Target {
-    fn of(directory: &Path) -> Target {
+impl RepairTarget {
+    fn of(directory: &Path) -> RepairTarget {
         let side_dir = directory.join(SIDE_DIRECTORY);
         if LOGS.iter().any(|name| directory.join(name).is_dir()) {
             let logs = LOGS.iter().map(|name| ((*name).to_owned(), directory.join(name))).collect();
-            return Target { data_dir: Some(directory.to_owned()), logs, side_dir };
+            return RepairTarget { data_dir: Some(directory.to_owned()), logs, side_dir };
         }
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // One log of a data directory, or a copy that stands alone.
         let parent = directory.parent().filter(|parent| LOGS.contains(&name.as_str()) && parent.join("lock").is_file());
-        Target { data_dir: parent.map(Path::to_owned), logs: vec![(name, directory.to_owned())], side_dir }
+        RepairTarget { data_dir: parent.map(Path::to_owned), logs: vec![(name, directory.to_owned())], side_dir }
     }
 }
 
 /// Says what damage is cut out, and does it where `yes`.
-pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl Write) -> anyhow::Result<Verdict> {
+pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl Write) -> anyhow::Result<Soundness> {
     let absolute = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
-    let target = Target::of(&absolute);
+    let target = RepairTarget::of(&absolute);
     // A running weir writes what would be repaired.
     let _lock = target.data_dir.as_deref().map(DirectoryLock::acquire).transpose()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let known = match &target.data_dir {
-        Some(data_dir) => Known::of(data_dir, &disk, out)?,
-        None => Known::Nothing,
+        Some(data_dir) => SyncedPositions::of(data_dir, &disk, out)?,
+        None => SyncedPositions::Nothing,
     };
-    let mut report = Report { disk: disk.clone(), settings, target: &target, yes, out };
+    let mut report = RepairReport { disk: disk.clone(), settings, target: &target, yes, out };
     let mut damaged = false;
     for (name, directory) in &target.logs {
         damaged |= report.log(name, directory, known)?;
     }
     report.end(directory, damaged)?;
-    Ok(if damaged && !yes { Verdict::Damaged } else { Verdict::Sound })
+    Ok(if damaged && !yes { Soundness::Damaged } else { Soundness::Sound })
 }
 
 /// Up to where the logs are known to have been synced.
 #[derive(Clone, Copy)]
-enum Known {
+enum SyncedPositions {
     /// By the checkpoint that the next start goes on from: everything from there on must be in the journal.
     Checkpoint(Positions),
     /// By a savepoint. What it needs may have been freed since.
@@ -85,8 +85,8 @@ enum Known {
     Nothing,
 }
 
-impl Known {
-    fn of(data_dir: &Path, disk: &Arc<dyn Disk>, out: &mut impl Write) -> anyhow::Result<Known> {
+impl SyncedPositions {
+    fn of(data_dir: &Path, disk: &Arc<dyn Disk>, out: &mut impl Write) -> anyhow::Result<SyncedPositions> {
         let directory = data_dir.join("state");
         if directory.is_dir() {
             let (owned, of_store) = (directory.clone(), disk.clone());
@@ -94,7 +94,7 @@ impl Known {
                 SledStore::open(&owned, of_store).map(|store| Box::new(store) as Box<dyn KeyValue>)
             });
             match opened {
-                Ok((_, Some(checkpoint))) => return Ok(Known::Checkpoint(checkpoint.manifest.positions)),
+                Ok((_, Some(checkpoint))) => return Ok(SyncedPositions::Checkpoint(checkpoint.manifest.positions)),
                 Ok((_, None)) => {}
                 Err(error) => writeln!(out, "The last checkpoint cannot be read: {error}.")?,
             }
@@ -104,7 +104,7 @@ impl Known {
                 && let Ok(checkpoint) = savepoint::read(&**disk, &path)
             {
                 writeln!(out, "How far the logs went at least is taken from {}.", info.file)?;
-                return Ok(Known::Savepoint(checkpoint.manifest.positions));
+                return Ok(SyncedPositions::Savepoint(checkpoint.manifest.positions));
             }
         }
         writeln!(
@@ -112,12 +112,14 @@ impl Known {
             "There is no checkpoint to tell how far the logs went: records missing at the very end of one do not show, and \
              it is cut at the end of what can be read."
         )?;
-        Ok(Known::Nothing)
+        Ok(SyncedPositions::Nothing)
     }
 
     /// The position of one log.
     fn position(self, log: &str, disk: &Arc<dyn Disk>, directory: &Path) -> Option<Lsn> {
-        let (Known::Checkpoint(positions) | Known::Savepoint(positions)) = self else { return None };
+        let (SyncedPositions::Checkpoint(positions) | SyncedPositions::Savepoint(positions)) = self else {
+            return None;
+        };
         let position = match log {
             "journal" => positions.replay_from,
             "windows" => positions.windows,
@@ -126,21 +128,21 @@ impl Known {
         };
         let first = DirectoryReader::open(disk.clone(), directory).ok().and_then(|reader| reader.first());
         let is_covered = first.is_none_or(|first| first.0 <= position);
-        (is_covered || matches!(self, Known::Checkpoint(_))).then_some(Lsn(position))
+        (is_covered || matches!(self, SyncedPositions::Checkpoint(_))).then_some(Lsn(position))
     }
 }
 
-struct Report<'a, W> {
+struct RepairReport<'a, W> {
     disk: Arc<dyn Disk>,
     settings: &'a Settings,
-    target: &'a Target,
+    target: &'a RepairTarget,
     yes: bool,
     out: &'a mut W,
 }
 
-impl<W: Write> Report<'_, W> {
+impl<W: Write> RepairReport<'_, W> {
     /// Repairs one log, or says what would be done; whether it is damaged.
-    fn log(&mut self, name: &str, directory: &Path, known: Known) -> anyhow::Result<bool> {
+    fn log(&mut self, name: &str, directory: &Path, known: SyncedPositions) -> anyhow::Result<bool> {
         let synced = known.position(name, &self.disk, directory);
         let plan = Plan::new(&*self.disk, directory, synced)?;
         if plan.is_empty() {
@@ -148,8 +150,8 @@ impl<W: Write> Report<'_, W> {
         }
         writeln!(self.out, "{}", directory.display())?;
         // Looked at before anything is changed.
-        let affected: Vec<Affected> =
-            plan.cuts().iter().map(|cut| Affected::of(cut, name, &*self.disk, self.settings)).collect();
+        let affected: Vec<AffectedNames> =
+            plan.cuts().iter().map(|cut| AffectedNames::of(cut, name, &*self.disk, self.settings)).collect();
         let kept = if self.yes { plan.apply(&*self.disk, name, &self.target.side_dir)? } else { Vec::new() };
         for (index, (cut, affected)) in plan.cuts().iter().zip(affected).enumerate() {
             self.cut(cut)?;
@@ -191,8 +193,8 @@ impl<W: Write> Report<'_, W> {
     }
 
     /// What the lost journal records mean for the results.
-    fn reach(&mut self, plan: &Plan, known: Known) -> anyhow::Result<()> {
-        let Known::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
+    fn reach(&mut self, plan: &Plan, known: SyncedPositions) -> anyhow::Result<()> {
+        let SyncedPositions::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
         let lost = |from: u64, to: u64| -> u64 {
             plan.cuts().iter().map(|cut| cut.end.0.min(to).saturating_sub(cut.first.0.max(from))).sum()
         };
@@ -243,15 +245,15 @@ fn between(after_ms: Option<i64>, before_ms: Option<i64>) -> String {
 
 /// Names that damaged bytes still show. What they do not show may be affected too.
 #[derive(Default)]
-struct Affected {
+struct AffectedNames {
     devices: BTreeSet<String>,
     topics: BTreeSet<String>,
     more: bool,
 }
 
-impl Affected {
-    fn of(cut: &Cut, log: &str, disk: &dyn Disk, settings: &Settings) -> Affected {
-        let mut affected = Affected::default();
+impl AffectedNames {
+    fn of(cut: &Cut, log: &str, disk: &dyn Disk, settings: &Settings) -> AffectedNames {
+        let mut affected = AffectedNames::default();
         let looked = cut.guess(disk, &mut |records| match log {
             "journal" => affected.publishes(records, settings, cut.before_ms.or(cut.after_ms).unwrap_or(0)),
             "windows" => affected.results(records.map_while(|bytes| Some(WindowResult::decode(bytes).ok()?.device_id))),
@@ -315,7 +317,7 @@ impl Affected {
 }
 
 /// A payload that is damaged itself is rejected under its device's name.
-impl Collector for Affected {
+impl Collector for AffectedNames {
     fn window(&mut self, _seq: u64, _window: &WindowResult<'_>) {}
 
     fn error(&mut self, _seq: u64, entry: &ErrorEntry<'_>) {

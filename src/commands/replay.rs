@@ -3,44 +3,53 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use weir::core::operator::{Operator, ReplayOrigins};
+use weir::config::Config;
+use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
 use weir::core::record::{self, PublishRecord, RecordDecoder};
 use weir::core::recorded;
+use weir::core::replayed::ReplayOrigins;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
 use weir::log::verify::DirectoryReader;
+use weir::telemetry;
 
+use crate::cli::ReplayArguments;
 use crate::commands::journal::journal_directory;
 
 /// Topic under which the lines of a file are processed: it names no device, so every line must.
 const FILE_TOPIC: &str = "replay";
+
+/// Names of the files that are written.
+const WINDOWS_FILE: &str = "windows.jsonl";
+const ERRORS_FILE: &str = "errors.jsonl";
 
 /// Longest line of a file, in bytes: beyond any MQTT packet.
 const MAX_LINE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What a replay came to.
 #[derive(Debug, Default)]
-pub struct Summary {
-    pub messages: u64,
-    pub readings: u64,
-    pub windows: u64,
-    pub errors: u64,
+struct ReplaySummary {
+    messages: u64,
+    readings: u64,
+    windows: u64,
+    errors: u64,
 }
 
-struct Files {
+struct ReplayOutput {
     windows: BufWriter<File>,
     errors: BufWriter<File>,
     line: Vec<u8>,
     failure: Option<std::io::Error>,
-    summary: Summary,
+    summary: ReplaySummary,
 }
 
-impl Files {
+impl ReplayOutput {
     fn create(directory: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let create = |name: &str| {
@@ -49,16 +58,16 @@ impl Files {
             anyhow::Ok(BufWriter::with_capacity(1 << 20, file))
         };
         Ok(Self {
-            windows: create("windows.jsonl")?,
-            errors: create("errors.jsonl")?,
+            windows: create(WINDOWS_FILE)?,
+            errors: create(ERRORS_FILE)?,
             line: Vec::new(),
             failure: None,
-            summary: Summary::default(),
+            summary: ReplaySummary::default(),
         })
     }
 
     /// Ends the files; reports the first write that failed.
-    fn finish(mut self, operator: &Operator) -> anyhow::Result<Summary> {
+    fn finish(mut self, operator: &Operator) -> anyhow::Result<ReplaySummary> {
         if let Some(error) = self.failure {
             return Err(error).context("cannot write the results");
         }
@@ -79,7 +88,7 @@ fn put(file: &mut BufWriter<File>, line: &mut Vec<u8>, failure: &mut Option<std:
     line.clear();
 }
 
-impl Collector for Files {
+impl Collector for ReplayOutput {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
         window.write_json(seq, &mut self.line);
         put(&mut self.windows, &mut self.line, &mut self.failure);
@@ -93,9 +102,22 @@ impl Collector for Files {
     }
 }
 
+/// Runs `weir replay` and prints what came of it.
+pub fn run(arguments: &ReplayArguments, config: &Config) -> anyhow::Result<ExitCode> {
+    telemetry::logging::init(&config.log.level, config.log.format)?;
+    let ReplayArguments { input, out } = arguments;
+    let ReplaySummary { messages, readings, windows, errors } = replay(input, out, config.settings())?;
+    println!(
+        "{messages} messages, {readings} readings: {windows} windows in {}, {errors} errors in {}",
+        out.join(WINDOWS_FILE).display(),
+        out.join(ERRORS_FILE).display(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Replays a file or a journal into `out`.
-pub fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<Summary> {
-    let mut files = Files::create(out)?;
+fn replay(input: &Path, out: &Path, settings: Settings) -> anyhow::Result<ReplaySummary> {
+    let mut files = ReplayOutput::create(out)?;
     let operator = if input.is_dir() {
         replay_journal(&journal_directory(input), settings, &mut files)?
     } else {
@@ -123,7 +145,7 @@ fn origins(directory: &Path) -> anyhow::Result<ReplayOrigins> {
     Ok(origins)
 }
 
-fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
+fn replay_journal(directory: &Path, settings: Settings, files: &mut ReplayOutput) -> anyhow::Result<Operator> {
     let mut operator = Operator::with_fixed_settings(settings);
     operator.expect_replays(origins(directory)?);
     let mut first = true;
@@ -146,7 +168,7 @@ fn replay_journal(directory: &Path, settings: Settings, files: &mut Files) -> an
     Ok(operator)
 }
 
-fn replay_file(path: &Path, settings: Settings, files: &mut Files) -> anyhow::Result<Operator> {
+fn replay_file(path: &Path, settings: Settings, files: &mut ReplayOutput) -> anyhow::Result<Operator> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let unit = settings.timestamp_unit;

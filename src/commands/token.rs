@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -13,7 +14,8 @@ use weir::config::Config;
 use crate::cli::{TokenCommand, TokensFile};
 
 /// Runs one of the commands.
-pub fn run(command: &TokenCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let out = &mut std::io::stdout().lock();
     match command {
         TokenCommand::Add { name, role, expires, file } => {
             let path = path(file, config)?;
@@ -36,7 +38,7 @@ pub fn run(command: &TokenCommand, config: &Config, out: &mut impl Write) -> any
             list(&TokenList::load(&path)?, &path, out)?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn path(file: &TokensFile, config: &Config) -> anyhow::Result<PathBuf> {

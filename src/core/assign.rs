@@ -47,8 +47,8 @@ impl Operator {
             device.newest_ms = time_ms;
             device.clock_offset_ms = time_ms.saturating_sub(batch.arrival_ms);
         }
-        self.newest_ms = self.newest_ms.max(time_ms);
-        self.global.newest_ms = self.newest_ms.max(self.global.newest_ms);
+        self.clocks.newest_ms = self.clocks.newest_ms.max(time_ms);
+        self.clocks.global.newest_ms = self.clocks.newest_ms.max(self.clocks.global.newest_ms);
         if batch.moved.last() != Some(&slot) {
             batch.moved.push(slot);
         }
@@ -64,23 +64,23 @@ impl Operator {
     ) -> Result<(Slot, Result<usize, usize>, f64), ReadingProblem<'m>> {
         let (mut series, mut number) = (Err(0), 0.0);
         let own = metric.and_then(|name| {
-            number = validate::value(value, self.settings.numeric_strings)?;
+            number = validate::value(value, self.settings.current.numeric_strings)?;
             if let Some(slot) = checked.slot {
                 series = self.devices[slot].find_series(name);
             }
             let range = match series.ok().zip(checked.slot) {
                 Some((index, slot)) => self.devices[slot].series.get(index).and_then(|series| series.range),
-                None if validate::is_metric(name) => self.rules.range_of(name),
+                None if validate::is_metric(name) => self.settings.rules.range_of(name),
                 None => return Err(ReadingProblem::InvalidMetric(name)),
             };
-            self.rules.check_range(range, number)
+            self.settings.rules.check_range(range, number)
         });
         if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
             return Err(problem);
         }
-        let slot = checked.slot.ok_or(ReadingProblem::TooManyDevices(self.settings.max_devices))?;
-        if series.is_err() && self.devices[slot].series.len() >= self.settings.max_metrics_per_device {
-            return Err(ReadingProblem::TooManyMetrics(self.settings.max_metrics_per_device));
+        let slot = checked.slot.ok_or(ReadingProblem::TooManyDevices(self.settings.current.max_devices))?;
+        if series.is_err() && self.devices[slot].series.len() >= self.settings.current.max_metrics_per_device {
+            return Err(ReadingProblem::TooManyMetrics(self.settings.current.max_metrics_per_device));
         }
         Ok((slot, series, number))
     }
@@ -115,18 +115,19 @@ impl Operator {
         time_ms: i64,
         value: f64,
     ) -> Result<(), ReadingProblem<'m>> {
-        let watermark_ms = if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
-        let (start_ms, end_ms) = bounds(time_ms, self.settings.window_ms);
+        let watermark_ms =
+            if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms };
+        let (start_ms, end_ms) = bounds(time_ms, self.settings.current.window_ms);
         let is_closed = end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
-        if is_closed || is_late(end_ms, self.settings.allowed_lateness_ms, watermark_ms) {
+        if is_closed || is_late(end_ms, self.settings.current.allowed_lateness_ms, watermark_ms) {
             return Err(ReadingProblem::Late { time_ms, end_ms, watermark_ms });
         }
         let device = &mut self.devices[slot];
         let index = series.unwrap_or_else(|at| {
             device.series.reserve_exact(1);
-            let name = self.metric_names.share(metric);
-            device.series.insert(at, Series::new(name, self.rules.range_of(metric)));
-            self.series += 1;
+            let name = self.series.metric_names.share(metric);
+            device.series.insert(at, Series::new(name, self.settings.rules.range_of(metric)));
+            self.series.count += 1;
             at
         });
         let Some(series) = device.series.get_mut(index) else { return Ok(()) };
@@ -140,21 +141,21 @@ impl Operator {
                 let aggregate = Aggregate::new(value, time_ms);
                 let touched = end_ms.saturating_sub(1) <= watermark_ms;
                 series.add_window(Window { start_ms, end_ms, aggregate, fired_seq: 0, firings: 0, touched });
-                self.windows += 1;
+                self.series.windows += 1;
                 touched
             }
         };
         if touched {
             if !device.touched {
                 device.touched = true;
-                self.touched.push(slot);
+                self.work.touched.push(slot);
             }
             return Ok(());
         }
         device.first_end_ms = device.first_end_ms.min(end_ms);
-        self.open_windows += 1;
+        self.series.open_windows += 1;
         if !self.per_device() {
-            self.global.open.entry(end_ms).or_default().push(slot);
+            self.clocks.global.open.entry(end_ms).or_default().push(slot);
         }
         Ok(())
     }

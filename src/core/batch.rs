@@ -2,7 +2,7 @@
 
 use crate::core::device::Slot;
 use crate::core::record::PublishRecord;
-use crate::core::replay::WantedReadings;
+use crate::core::replayed::WantedReadings;
 use crate::core::topic::{TopicKind, Topics};
 
 /// What the records of one batch share.

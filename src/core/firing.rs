@@ -1,40 +1,11 @@
 //! When windows fire: by the watermark, by silence, after late readings, and at the end.
 
-use std::collections::BTreeMap;
-
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::settings::WatermarkScope;
 use crate::core::watermark::{self, NONE_MS};
 use crate::core::window::is_late;
-
-/// The one source that all devices are under scope `global`.
-#[derive(Debug)]
-pub(super) struct GlobalScope {
-    /// Its watermark.
-    pub watermark_ms: i64,
-    /// Newest event time in a window.
-    pub newest_ms: i64,
-    /// Last arrival of a message.
-    pub last_arrival_ms: i64,
-    /// Devices with open windows, by the windows' end. An entry may be stale or there twice.
-    pub open: BTreeMap<i64, Vec<Slot>>,
-    /// Devices with fired windows, by the windows' end. An entry may be stale or there twice.
-    pub fired: BTreeMap<i64, Vec<Slot>>,
-}
-
-impl Default for GlobalScope {
-    fn default() -> Self {
-        Self {
-            watermark_ms: NONE_MS,
-            newest_ms: NONE_MS,
-            last_arrival_ms: NONE_MS,
-            open: BTreeMap::new(),
-            fired: BTreeMap::new(),
-        }
-    }
-}
 
 impl Device {
     /// Whether windows wait for its watermark.
@@ -46,7 +17,7 @@ impl Device {
 impl Operator {
     /// The watermark of a device under scope `device` as it is when silence is looked at now.
     pub(super) fn settled_watermark_ms(&self, device: &Device) -> i64 {
-        let Some(idle_timeout_ms) = self.settings.idle_timeout_ms else { return device.watermark_ms };
+        let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return device.watermark_ms };
         if !device.has_open_windows() {
             return device.watermark_ms;
         }
@@ -56,18 +27,18 @@ impl Operator {
             return device.watermark_ms;
         }
         let newest_end_ms = device.newest_open_end_ms().unwrap_or(NONE_MS);
-        let bound_ms = self.settings.out_of_orderness_ms;
+        let bound_ms = self.settings.current.out_of_orderness_ms;
         device.watermark_ms.max(watermark::after_silence(device.newest_ms, silence_ms, bound_ms, newest_end_ms))
     }
 
     fn silence_ms(&self, last_arrival_ms: i64) -> i64 {
-        self.clock.now_ms.saturating_sub(last_arrival_ms.max(self.clock.listening_since_ms))
+        self.clocks.journal.now_ms.saturating_sub(last_arrival_ms.max(self.clocks.journal.listening_since_ms))
     }
 
     /// Lets the silence so far move the watermarks of all devices. No window becomes due by it: those that did have fired
     /// at the start of the batch.
     pub(super) fn settle_all(&mut self) {
-        if !self.per_device() || self.settings.idle_timeout_ms.is_none() || self.open_windows == 0 {
+        if !self.per_device() || self.settings.current.idle_timeout_ms.is_none() || self.series.open_windows == 0 {
             return;
         }
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
@@ -87,24 +58,24 @@ impl Operator {
 
     /// Fires what silence makes due at the start of a batch, across devices in order.
     pub(super) fn fire_idle(&mut self, out: &mut dyn Collector) {
-        let Some(idle_timeout_ms) = self.settings.idle_timeout_ms else { return };
+        let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
         if self.per_device() {
             self.fire_idle_devices(idle_timeout_ms, out);
             return;
         }
         let Some(newest_end_ms) = self.newest_open_end_ms() else { return };
-        let silence_ms = self.silence_ms(self.global.last_arrival_ms);
+        let silence_ms = self.silence_ms(self.clocks.global.last_arrival_ms);
         if silence_ms >= idle_timeout_ms {
-            let (newest_ms, bound_ms) = (self.global.newest_ms, self.settings.out_of_orderness_ms);
+            let (newest_ms, bound_ms) = (self.clocks.global.newest_ms, self.settings.current.out_of_orderness_ms);
             let idle_ms = watermark::after_silence(newest_ms, silence_ms, bound_ms, newest_end_ms);
-            self.global.watermark_ms = self.global.watermark_ms.max(idle_ms);
+            self.clocks.global.watermark_ms = self.clocks.global.watermark_ms.max(idle_ms);
             self.fire_global(out);
         }
     }
 
     /// Largest end of the open windows of all devices under scope `global`.
     fn newest_open_end_ms(&mut self) -> Option<i64> {
-        while let Some(entry) = self.global.open.last_entry() {
+        while let Some(entry) = self.clocks.global.open.last_entry() {
             let end_ms = *entry.key();
             let is_open =
                 |slot: &Slot| self.devices[*slot].windows().any(|(_, _, w)| w.is_open() && w.end_ms == end_ms);
@@ -118,14 +89,14 @@ impl Operator {
 
     fn fire_idle_devices(&mut self, idle_timeout_ms: i64, out: &mut dyn Collector) {
         let mut idle = Vec::new();
-        while let Some((at_ms, slot)) = self.deadlines.pop_due(self.clock.now_ms) {
+        while let Some((at_ms, slot)) = self.clocks.deadlines.pop_due(self.clocks.journal.now_ms) {
             if self.devices[slot].queued_ms == at_ms {
                 self.devices[slot].queued_ms = NEVER_MS;
                 idle.push(slot);
             }
         }
         for &slot in &idle {
-            if self.idle_deadline_ms(&self.devices[slot], idle_timeout_ms) <= self.clock.now_ms {
+            if self.idle_deadline_ms(&self.devices[slot], idle_timeout_ms) <= self.clocks.journal.now_ms {
                 self.settle(slot);
                 self.collect_due(slot);
             }
@@ -142,16 +113,16 @@ impl Operator {
         if !device.has_open_windows() {
             return NEVER_MS;
         }
-        let bound_ms = self.settings.out_of_orderness_ms;
+        let bound_ms = self.settings.current.out_of_orderness_ms;
         let silence_ms = watermark::silence_to_fire(idle_timeout_ms, device.newest_ms, bound_ms, device.first_end_ms);
-        device.last_arrival_ms.max(self.clock.listening_since_ms).saturating_add(silence_ms)
+        device.last_arrival_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
     }
 
     /// Queues a device that was just heard of for the earliest time at which its silence can matter.
     #[inline]
     pub(super) fn queue_if_open(&mut self, slot: Slot) {
-        let Some(idle_timeout_ms) = self.settings.idle_timeout_ms else { return };
-        let at_ms = self.clock.now_ms.saturating_add(idle_timeout_ms);
+        let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
+        let at_ms = self.clocks.journal.now_ms.saturating_add(idle_timeout_ms);
         let device = &self.devices[slot];
         if device.has_open_windows() && at_ms < device.queued_ms {
             self.queue(slot, at_ms);
@@ -163,20 +134,20 @@ impl Operator {
             return;
         }
         self.devices[slot].queued_ms = at_ms;
-        self.deadlines.push(at_ms, slot);
-        if self.deadlines.len() > 2 * self.devices.len() + 64 {
+        self.clocks.deadlines.push(at_ms, slot);
+        if self.clocks.deadlines.len() > 2 * self.devices.len() + 64 {
             let devices = &self.devices;
-            self.deadlines.retain(|at_ms, slot| devices[slot].queued_ms == at_ms);
+            self.clocks.deadlines.retain(|at_ms, slot| devices[slot].queued_ms == at_ms);
         }
     }
 
     /// Queues all devices with open windows anew.
     pub(super) fn rebuild_deadlines(&mut self) {
-        self.deadlines.clear();
+        self.clocks.deadlines.clear();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
         for slot in slots {
             self.devices[slot].queued_ms = NEVER_MS;
-            if let (true, Some(idle_timeout_ms)) = (self.per_device(), self.settings.idle_timeout_ms) {
+            if let (true, Some(idle_timeout_ms)) = (self.per_device(), self.settings.current.idle_timeout_ms) {
                 let at_ms = self.idle_deadline_ms(&self.devices[slot], idle_timeout_ms);
                 self.queue(slot, at_ms);
             }
@@ -189,12 +160,12 @@ impl Operator {
             for &slot in moved {
                 self.advance_device(slot);
             }
-            if !self.due.is_empty() {
+            if !self.work.due.is_empty() {
                 self.fire_due(out);
             }
         } else if !moved.is_empty() {
-            let after_ms = watermark::after(self.global.newest_ms, self.settings.out_of_orderness_ms);
-            self.global.watermark_ms = self.global.watermark_ms.max(after_ms);
+            let after_ms = watermark::after(self.clocks.global.newest_ms, self.settings.current.out_of_orderness_ms);
+            self.clocks.global.watermark_ms = self.clocks.global.watermark_ms.max(after_ms);
             self.fire_global(out);
         }
     }
@@ -202,7 +173,7 @@ impl Operator {
     #[inline]
     fn advance_device(&mut self, slot: Slot) {
         let device = &mut self.devices[slot];
-        let after_ms = watermark::after(device.newest_ms, self.settings.out_of_orderness_ms);
+        let after_ms = watermark::after(device.newest_ms, self.settings.current.out_of_orderness_ms);
         device.watermark_ms = device.watermark_ms.max(after_ms);
         if device.first_end_ms.saturating_sub(1) <= device.watermark_ms {
             self.collect_due(slot);
@@ -212,14 +183,14 @@ impl Operator {
 
     fn collect_due(&mut self, slot: Slot) {
         let watermark_ms = self.devices[slot].watermark_ms;
-        self.devices[slot].collect_due(slot, watermark_ms, &mut self.due);
+        self.devices[slot].collect_due(slot, watermark_ms, &mut self.work.due);
     }
 
     /// Fires what the global watermark makes due.
     pub(super) fn fire_global(&mut self, out: &mut dyn Collector) {
-        let watermark_ms = self.global.watermark_ms;
+        let watermark_ms = self.clocks.global.watermark_ms;
         let mut slots = Vec::new();
-        while let Some(entry) = self.global.open.first_entry()
+        while let Some(entry) = self.clocks.global.open.first_entry()
             && entry.key().saturating_sub(1) <= watermark_ms
         {
             slots.extend(entry.remove());
@@ -227,7 +198,7 @@ impl Operator {
         slots.sort_unstable();
         slots.dedup();
         for slot in slots {
-            self.devices[slot].collect_due(slot, watermark_ms, &mut self.due);
+            self.devices[slot].collect_due(slot, watermark_ms, &mut self.work.due);
         }
         self.fire_due(out);
     }
@@ -243,7 +214,7 @@ impl Operator {
     /// Fires the open windows of `slots`, due or not.
     pub(super) fn fire_open(&mut self, slots: &[Slot], out: &mut dyn Collector) {
         for &slot in slots {
-            self.devices[slot].collect_due(slot, NEVER_MS, &mut self.due);
+            self.devices[slot].collect_due(slot, NEVER_MS, &mut self.work.due);
         }
         self.fire_due(out);
     }
@@ -257,24 +228,24 @@ impl Operator {
 
     /// Fires the windows collected in `due`, in order of (end, device, metric).
     fn fire_due(&mut self, out: &mut dyn Collector) {
-        let mut due = std::mem::take(&mut self.due);
-        self.open_windows -= due.len();
+        let mut due = std::mem::take(&mut self.work.due);
+        self.series.open_windows -= due.len();
         self.sort_and_fire(&mut due, out);
         due.clear();
-        self.due = due;
+        self.work.due = due;
     }
 
     /// Fires what late readings touched in this batch, each window once.
     pub(super) fn fire_touched(&mut self, out: &mut dyn Collector) {
-        let mut due = std::mem::take(&mut self.due);
-        for slot in std::mem::take(&mut self.touched) {
+        let mut due = std::mem::take(&mut self.work.due);
+        for slot in std::mem::take(&mut self.work.touched) {
             self.devices[slot].touched = false;
             let touched = self.devices[slot].windows().filter(|(_, _, state)| state.touched);
             due.extend(touched.map(|(series, window, state)| DueWindow { end_ms: state.end_ms, slot, series, window }));
         }
         self.sort_and_fire(&mut due, out);
         due.clear();
-        self.due = due;
+        self.work.due = due;
     }
 
     fn sort_and_fire(&mut self, due: &mut [DueWindow], out: &mut dyn Collector) {
@@ -291,15 +262,15 @@ impl Operator {
 
     fn fire(&mut self, due: DueWindow, out: &mut dyn Collector) {
         self.about_to_change(self.devices[due.slot].group);
-        let seq = self.next_window_seq;
+        let seq = self.next_seq.window;
         let device = &mut self.devices[due.slot];
         let Some(series) = device.series.get_mut(due.series) else { return };
         let Some(window) = series.windows.get_mut(due.window) else { return };
         out.window(seq, &window.result(&device.id, &series.metric, window.firings));
         if window.firings == 0 {
             self.totals.windows_first += 1;
-            if self.settings.watermark == WatermarkScope::Global {
-                self.global.fired.entry(due.end_ms).or_default().push(due.slot);
+            if self.settings.current.watermark == WatermarkScope::Global {
+                self.clocks.global.fired.entry(due.end_ms).or_default().push(due.slot);
             }
         } else {
             self.totals.windows_corrected += 1;
@@ -307,33 +278,33 @@ impl Operator {
         window.fired_seq = seq;
         window.firings = window.firings.saturating_add(1);
         window.touched = false;
-        self.next_window_seq += 1;
+        self.next_seq.window += 1;
         if !device.to_clean {
             device.to_clean = true;
-            self.to_clean.push(due.slot);
+            self.work.to_clean.push(due.slot);
         }
     }
 
     /// Drops windows that are closed for good, of devices where something fired in this batch and, under scope `global`,
     /// of those whose windows the watermark has passed.
     pub(super) fn drop_expired(&mut self) {
-        let allowed_ms = self.settings.allowed_lateness_ms;
-        while let Some(entry) = self.global.fired.first_entry()
-            && is_late(*entry.key(), allowed_ms, self.global.watermark_ms)
+        let allowed_ms = self.settings.current.allowed_lateness_ms;
+        while let Some(entry) = self.clocks.global.fired.first_entry()
+            && is_late(*entry.key(), allowed_ms, self.clocks.global.watermark_ms)
         {
-            self.to_clean.extend(entry.remove());
+            self.work.to_clean.extend(entry.remove());
         }
-        for slot in std::mem::take(&mut self.to_clean) {
+        for slot in std::mem::take(&mut self.work.to_clean) {
             if self.devices[slot].id.is_empty() {
                 continue; // It was forgotten in this batch.
             }
             self.about_to_change(self.devices[slot].group);
             let watermark_ms =
-                if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
+                if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms };
             let device = &mut self.devices[slot];
             device.to_clean = false;
             for series in &mut device.series {
-                self.windows -= series.drop_expired(|window| is_late(window.end_ms, allowed_ms, watermark_ms));
+                self.series.windows -= series.drop_expired(|window| is_late(window.end_ms, allowed_ms, watermark_ms));
             }
         }
     }

@@ -2,7 +2,18 @@
 
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
-use crate::core::operator::{GroupBlob, KEY_GROUPS};
+
+/// Number of key groups: part of the checkpoint format.
+pub const KEY_GROUPS: u16 = 1024;
+
+/// The changed part of the state that one checkpoint stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupBlob {
+    /// Key group, below [`KEY_GROUPS`].
+    pub group: u16,
+    /// Encoded state of all its devices and clients.
+    pub bytes: Vec<u8>,
+}
 
 /// The key group of a device or client: XXH64 of its id, seed 0, modulo [`KEY_GROUPS`].
 pub(super) fn key_group(id: &str) -> u16 {

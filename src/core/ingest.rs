@@ -12,7 +12,7 @@ use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
 use crate::core::record::PublishRecord;
-use crate::core::replay::SeqOwner;
+use crate::core::replayed::SeqOwner;
 use crate::core::topic::TopicKind;
 use crate::core::validate::{self, ReadingProblem};
 use crate::defects::{self, Defect};
@@ -53,11 +53,11 @@ impl Operator {
         self.totals.messages += 1;
         self.note_processed(batch.lsn);
         if !same_origin {
-            batch.resolve(&self.rules.topics, &publish);
+            batch.resolve(&self.settings.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: None };
-        if let Err(malformed) = message.decode(publish.payload, self.settings.max_readings_per_message) {
+        if let Err(malformed) = message.decode(publish.payload, self.settings.current.max_readings_per_message) {
             self.reject_message(batch, origin, None, malformed, out);
             return;
         }
@@ -105,7 +105,7 @@ impl Operator {
     /// and payload.
     fn is_redelivered(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
-        if origin.publish.qos == 0 || !self.settings.dedup || message.has_sequence() || ignores {
+        if origin.publish.qos == 0 || !self.settings.current.dedup || message.has_sequence() || ignores {
             return false;
         }
         let PublishRecord { client_id, topic, packet_id, payload, dup, .. } = *origin.publish;
@@ -116,18 +116,18 @@ impl Operator {
             && self.clients.has_published(slot, identity)
         {
             self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-            self.clients.is_redelivering(slot, self.clock.now_ms);
+            self.clients.is_redelivering(slot, self.clocks.journal.now_ms);
             return true;
         }
         let slot = known.unwrap_or_else(|| self.add_client(client_id));
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-        self.clients.remember(slot, identity, origin.lsn, self.clock.now_ms);
+        self.clients.remember(slot, identity, origin.lsn, self.clocks.journal.now_ms);
         false
     }
 
     /// Adds a client; where there are too many, forgets the half that was not heard of for longest.
     fn add_client(&mut self, client_id: &str) -> Slot {
-        if self.clients.len() >= self.settings.max_devices.max(1) {
+        if self.clients.len() >= self.settings.current.max_devices.max(1) {
             for slot in self.clients.oldest_half() {
                 let group = self.clients.get(slot).map_or(0, |client| client.group);
                 self.about_to_change(group);
@@ -248,7 +248,7 @@ impl Operator {
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
             let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
-            validate::event_time(&fields.timestamp, &self.settings, now_ms, first_ms)
+            validate::event_time(&fields.timestamp, &self.settings.current, now_ms, first_ms)
         });
         let stated = match time {
             Ok(stated) => stated,
@@ -258,7 +258,7 @@ impl Operator {
         let problem = first_failure(problem, unknown);
         let time = ElementTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
         let duplicate = match slot {
-            Some(slot) if self.settings.dedup && !defects::is(Defect::IgnoreSequences) => {
+            Some(slot) if self.settings.current.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
                 match origin.replay {
                     None => self.deduplicate(slot, seq, boot, time, origin.publish.dup, is_fault),
@@ -295,7 +295,7 @@ impl Operator {
                 return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
             }
         };
-        if !self.rules.allows(id) {
+        if !self.settings.rules.allows(id) {
             *problem = Some(ReadingProblem::UnknownDevice(id));
             return (Some(id), None);
         }
@@ -318,11 +318,11 @@ impl Operator {
         if self.per_device() {
             self.settle(slot);
         }
-        let (now_ms, awake_ms) = (self.clock.now_ms, self.clock.awake_ms());
+        let (now_ms, awake_ms) = (self.clocks.journal.now_ms, self.clocks.journal.awake_ms());
         let device = &mut self.devices[slot];
         device.last_arrival_ms = now_ms;
         device.last_awake_ms = awake_ms;
-        self.global.last_arrival_ms = now_ms;
+        self.clocks.global.last_arrival_ms = now_ms;
     }
 
     /// Whether the sequence number was counted; inserts it. `time`: the event time, if the element has no problem; one with
@@ -376,7 +376,7 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
-        let full = checked.slot.is_none().then_some(ReadingProblem::TooManyDevices(self.settings.max_devices));
+        let full = checked.slot.is_none().then_some(ReadingProblem::TooManyDevices(self.settings.current.max_devices));
         let fault = ReadingProblem::Fault(fields.error.as_deref());
         let problem = checked.problem.or(checked.duplicate).or(full).unwrap_or(fault);
         let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));

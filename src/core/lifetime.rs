@@ -19,7 +19,7 @@ const SWEEPS_PER_TTL: i64 = 64;
 impl Operator {
     /// Creates the device with this id, which is not there yet, if there is room.
     pub(super) fn create(&mut self, id: &str) -> Option<Slot> {
-        if self.devices.len() >= self.settings.max_devices {
+        if self.devices.len() >= self.settings.current.max_devices {
             return None;
         }
         let group = key_group(id);
@@ -41,23 +41,23 @@ impl Operator {
     /// Forgets devices that have been silent for `state.device_ttl` of the time that weir was listening; their open windows
     /// fire first.
     pub(super) fn forget_silent(&mut self, out: &mut dyn Collector) {
-        let Some(ttl_ms) = self.settings.device_ttl_ms else { return };
+        let Some(ttl_ms) = self.settings.current.device_ttl_ms else { return };
         let interval_ms = (ttl_ms / SWEEPS_PER_TTL).max(MIN_SWEEP_MS);
-        if self.clock.swept_ms == NONE_MS {
-            self.clock.swept_ms = self.clock.now_ms;
+        if self.clocks.journal.swept_ms == NONE_MS {
+            self.clocks.journal.swept_ms = self.clocks.journal.now_ms;
         }
-        if self.clock.now_ms.saturating_sub(self.clock.swept_ms) < interval_ms {
+        if self.clocks.journal.now_ms.saturating_sub(self.clocks.journal.swept_ms) < interval_ms {
             return;
         }
-        self.clock.swept_ms = self.clock.now_ms;
-        let awake_ms = self.clock.awake_ms();
+        self.clocks.journal.swept_ms = self.clocks.journal.now_ms;
+        let awake_ms = self.clocks.journal.awake_ms();
         let is_silent = |slot: &Slot| awake_ms.saturating_sub(self.devices[*slot].last_awake_ms) >= ttl_ms;
         let silent: Vec<Slot> = self.devices.slots_after(None).filter(is_silent).collect();
         self.fire_open(&silent, out);
         for slot in silent {
             self.forget(slot);
         }
-        self.metric_names.drop_unused();
+        self.series.metric_names.drop_unused();
     }
 
     fn forget(&mut self, slot: Slot) {
@@ -65,8 +65,8 @@ impl Operator {
         self.about_to_change(group);
         self.groups.get_mut(group).devices.retain(|&other| other != slot);
         let device = self.devices.remove(slot);
-        self.series -= device.series.len();
-        self.windows -= device.windows().count();
+        self.series.count -= device.series.len();
+        self.series.windows -= device.windows().count();
         self.totals.devices_expired += 1;
     }
 
@@ -78,19 +78,19 @@ impl Operator {
     pub fn reconfigure(&mut self, settings: Settings, out: &mut impl Collector) {
         self.settle_all();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
-        if settings.window_ms != self.settings.window_ms {
+        if settings.window_ms != self.settings.current.window_ms {
             self.fire_open(&slots, out);
             self.retire_windows(&slots, settings.window_ms);
         }
-        if settings.allowed_lateness_ms > self.settings.allowed_lateness_ms {
+        if settings.allowed_lateness_ms > self.settings.current.allowed_lateness_ms {
             self.keep_closed(&slots);
         }
-        let scope_changes = settings.watermark != self.settings.watermark;
+        let scope_changes = settings.watermark != self.settings.current.watermark;
         if scope_changes {
             self.carry_watermarks_over(&slots);
         }
-        self.rules = ValidationRules::new(&settings);
-        self.settings = settings;
+        self.settings.rules = ValidationRules::new(&settings);
+        self.settings.current = settings;
         self.rebuild_indexes();
         if scope_changes {
             self.fire_after_scope_change(&slots, out);
@@ -109,18 +109,18 @@ impl Operator {
                 device.closed_ms = device.closed_ms.max(end_ms.saturating_sub(1));
             }
             for series in &mut device.series {
-                self.windows -= series.drop_expired(|_| true);
+                self.series.windows -= series.drop_expired(|_| true);
             }
         }
     }
 
     /// Windows that are closed for good under the settings in force stay so.
     fn keep_closed(&mut self, slots: &[Slot]) {
-        let lateness_ms = self.settings.allowed_lateness_ms;
+        let lateness_ms = self.settings.current.allowed_lateness_ms;
         for &slot in slots {
             self.about_to_change(self.devices[slot].group);
             let watermark_ms =
-                if self.per_device() { self.devices[slot].watermark_ms } else { self.global.watermark_ms };
+                if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms };
             let device = &mut self.devices[slot];
             device.closed_ms = device.closed_ms.max(watermark_ms.saturating_sub(lateness_ms));
         }
@@ -131,15 +131,15 @@ impl Operator {
             let devices = || slots.iter().map(|&slot| &self.devices[slot]);
             let watermark_ms = devices().map(|device| device.watermark_ms).max().unwrap_or(NONE_MS);
             let last_arrival_ms = devices().map(|device| device.last_arrival_ms).max().unwrap_or(NONE_MS);
-            self.global.watermark_ms = watermark_ms.max(self.global.watermark_ms);
-            self.global.newest_ms = self.newest_ms;
-            self.global.last_arrival_ms = last_arrival_ms;
+            self.clocks.global.watermark_ms = watermark_ms.max(self.clocks.global.watermark_ms);
+            self.clocks.global.newest_ms = self.clocks.newest_ms;
+            self.clocks.global.last_arrival_ms = last_arrival_ms;
             return;
         }
         for &slot in slots {
             self.about_to_change(self.devices[slot].group);
             let device = &mut self.devices[slot];
-            device.watermark_ms = device.watermark_ms.max(self.global.watermark_ms);
+            device.watermark_ms = device.watermark_ms.max(self.clocks.global.watermark_ms);
         }
     }
 
@@ -153,18 +153,19 @@ impl Operator {
 
     /// Rebuilds what is derived from settings and state together.
     pub(super) fn rebuild_indexes(&mut self) {
-        self.global.open.clear();
-        self.global.fired.clear();
+        self.clocks.global.open.clear();
+        self.clocks.global.fired.clear();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
         for &slot in &slots {
             for series in &mut self.devices[slot].series {
-                series.range = self.rules.range_of(&series.metric);
+                series.range = self.settings.rules.range_of(&series.metric);
             }
             if self.per_device() {
                 continue;
             }
             for (_, _, window) in self.devices[slot].windows() {
-                let by_end = if window.is_open() { &mut self.global.open } else { &mut self.global.fired };
+                let by_end =
+                    if window.is_open() { &mut self.clocks.global.open } else { &mut self.clocks.global.fired };
                 by_end.entry(window.end_ms).or_default().push(slot);
             }
         }

@@ -3,33 +3,37 @@
 //! Nothing here performs I/O, reads a clock, draws random numbers that matter, logs or awaits. Given the same records and
 //! settings the effects are the same, byte for byte.
 
+pub mod group;
 pub mod operator;
 pub mod output;
+pub mod query;
 pub mod reason;
 pub mod record;
 pub mod recorded;
+pub mod replayed;
 pub mod settings;
+pub mod snapshot;
+pub mod totals;
 
 mod aggregate;
+mod apply;
 mod assign;
 mod batch;
 mod client;
+mod clocks;
 pub(crate) mod codec;
 mod decode;
 mod dedup;
 mod device;
 mod firing;
-mod group;
 mod hash;
 mod idle;
 mod ingest;
 mod json;
 mod lifetime;
-mod query;
 mod registry;
 mod replay;
 mod side_output;
-mod snapshot;
 mod timestamp;
 mod topic;
 mod validate;

@@ -67,16 +67,16 @@ impl Operator {
     /// Newest event time accepted from any device, and the lowest watermark of devices with open windows. Looks at every
     /// device under scope `device`: meant for a status page, not for every batch.
     pub fn event_time(&self) -> (Option<i64>, Option<i64>) {
-        let lowest = if self.open_windows == 0 {
+        let lowest = if self.series.open_windows == 0 {
             None
         } else if self.per_device() {
             let devices = self.devices.slots_after(None).map(|slot| &self.devices[slot]);
             let open = devices.filter(|device| device.has_open_windows());
             open.filter_map(|device| self.watermark_of(device)).min()
         } else {
-            known(self.global.watermark_ms)
+            known(self.clocks.global.watermark_ms)
         };
-        (known(self.newest_ms), lowest)
+        (known(self.clocks.newest_ms), lowest)
     }
 
     /// Devices in order of id, after `after`.
@@ -130,7 +130,7 @@ impl Operator {
     }
 
     fn watermark_of(&self, device: &Device) -> Option<i64> {
-        known(if self.per_device() { self.settled_watermark_ms(device) } else { self.global.watermark_ms })
+        known(if self.per_device() { self.settled_watermark_ms(device) } else { self.clocks.global.watermark_ms })
     }
 }
 

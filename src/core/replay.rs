@@ -3,139 +3,29 @@
 //! A replay goes through all checks under the settings in force, but for deduplication: the `seq` of a rejected reading
 //! was remembered when it was rejected. Instead each error is replayed once, whatever the journal holds.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::DecodedMessage;
-use crate::core::dedup::SequenceSet;
 use crate::core::device::Slot;
 use crate::core::ingest::ElementTime;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::reason::Reason;
-use crate::core::record::{PublishRecord, Record, ReplayItem, ReplayRecord};
+use crate::core::record::{PublishRecord, ReplayItem, ReplayRecord};
+use crate::core::replayed::{ReplayOrigins, SeqOwner, WantedError, WantedReadings};
 use crate::core::validate::ReadingProblem;
-
-/// Ranges of replayed errors that are remembered: half a megabyte at the most. Beyond it the two lowest merge, so that
-/// errors between them count as replayed.
-pub(super) const MAX_REPLAYED_RANGES: usize = 16_384;
-
-/// Sequence numbers of the errors that were replayed.
-pub(super) type ReplayedSet = SequenceSet<MAX_REPLAYED_RANGES>;
-
-/// Where the replays in a journal come from, for processing it anew under other settings than it was first processed
-/// with: a replay then counts only if its reading is rejected this time too.
-///
-/// It holds something for each replay in the journal; it is not part of the state that a snapshot stores.
-#[derive(Debug, Default)]
-pub struct ReplayOrigins {
-    positions: BTreeMap<u64, Position>,
-}
-
-#[derive(Debug, Default)]
-struct Position {
-    processed: bool,
-    /// What was rejected this time, by index in the message, and the sequence number of its error.
-    rejected: BTreeMap<Option<u32>, u64>,
-}
-
-impl ReplayOrigins {
-    /// Notes the origin of a replay that the journal holds; other records are passed over.
-    pub fn note(&mut self, record: &Record<'_>) {
-        if let Record::Replay(replay) = record {
-            self.positions.entry(replay.position).or_default();
-        }
-    }
-
-    fn processed(&mut self, lsn: u64) {
-        if let Some(position) = self.positions.get_mut(&lsn) {
-            position.processed = true;
-        }
-    }
-
-    fn rejected(&mut self, lsn: u64, index: Option<u32>, error_seq: u64) {
-        if let Some(position) = self.positions.get_mut(&lsn) {
-            position.rejected.insert(index, error_seq);
-        }
-    }
-
-    /// The error that one of a replay stands for this time; `None`: its reading was not rejected. A record that was not
-    /// processed (the journal no longer has it) was rejected as far as is known.
-    fn error_seq(&self, position: u64, index: Option<u32>, error_seq: u64) -> Option<u64> {
-        match self.positions.get(&position) {
-            Some(position) if position.processed => position.rejected.get(&index).copied(),
-            _ => Some(error_seq),
-        }
-    }
-}
-
-/// What is wanted of a message that is replayed.
-#[derive(Debug)]
-pub(super) struct WantedReadings {
-    /// When the message first arrived.
-    pub arrival_ms: i64,
-    whole: bool,
-    /// In order of their indexes, each once.
-    items: Vec<WantedError>,
-}
-
-/// One error that is replayed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct WantedError {
-    index: u32,
-    /// Its number.
-    error_seq: u64,
-    /// The number that it had when it was stored: another one only where a journal is processed anew.
-    stored_seq: u64,
-    unseen: bool,
-}
-
-impl WantedReadings {
-    /// Whether the reading with this index is wanted.
-    pub fn has(&self, index: u32) -> bool {
-        self.whole || self.items.binary_search_by_key(&index, |item| item.index).is_ok()
-    }
-
-    /// Whether one of these is.
-    pub fn has_any(&self, indexes: &Range<u32>) -> bool {
-        self.whole || !self.within(indexes).is_empty()
-    }
-
-    /// The error whose replay the reading with this index is part of; `None`: the message as a whole.
-    pub fn error_seq(&self, index: Option<u32>) -> u64 {
-        let found = index.and_then(|index| self.items.binary_search_by_key(&index, |item| item.index).ok());
-        self.items.get(found.unwrap_or(0)).map_or(0, |item| item.error_seq)
-    }
-
-    fn within(&self, indexes: &Range<u32>) -> &[WantedError] {
-        let start = self.items.partition_point(|item| item.index < indexes.start);
-        let end = self.items.partition_point(|item| item.index < indexes.end);
-        self.items.get(start..end).unwrap_or_default()
-    }
-}
-
-/// Which message a `seq` that is remembered was remembered for.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum SeqOwner<'w> {
-    /// It is not a replay: the `seq` alone decides.
-    Any,
-    /// This one.
-    This,
-    /// This one or a redelivery of it; the errors of the element that are replayed.
-    Unsure(&'w [WantedError]),
-}
 
 impl Operator {
     /// From here on a replay counts only if `origins` say that its reading was rejected. To be called before the first
     /// batch, with the origins of all replays in the journal.
     pub fn expect_replays(&mut self, origins: ReplayOrigins) {
-        self.origins = Some(origins);
+        self.replays.origins = Some(origins);
     }
 
     /// Whether each of these errors was replayed, or counts as replayed.
     pub fn are_replayed(&self, error_seqs: &[u64]) -> Vec<bool> {
-        error_seqs.iter().map(|&seq| self.replayed.contains(seq)).collect()
+        error_seqs.iter().map(|&seq| self.replays.replayed.contains(seq)).collect()
     }
 
     /// Applies one replay. `arrival_ms` is that of the batch.
@@ -164,10 +54,10 @@ impl Operator {
             retain: false,
             payload: replay.payload,
         };
-        batch.resolve(&self.rules.topics, &publish);
+        batch.resolve(&self.settings.rules.topics, &publish);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
         // Readings were rejected for themselves, so the message had a form; its limit of readings then held.
-        let max_readings = if wanted.whole { self.settings.max_readings_per_message } else { usize::MAX };
+        let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {
             for item in &wanted.items {
                 let index = (!wanted.whole).then_some(item.index);
@@ -187,13 +77,13 @@ impl Operator {
         let mut items: Vec<WantedError> = Vec::with_capacity(replay.items.count());
         for ReplayItem { error_seq: stored_seq, index, unseen } in replay.items.iter() {
             let wanted = (!replay.whole).then_some(index);
-            let origins = self.origins.as_ref();
+            let origins = self.replays.origins.as_ref();
             let error_seq = origins.map_or(Some(stored_seq), |all| all.error_seq(replay.position, wanted, stored_seq));
             let place = items.binary_search_by_key(&index, |item| item.index);
             match (error_seq, place) {
-                (Some(error_seq), Err(place)) if !self.replayed.contains(stored_seq) => {
+                (Some(error_seq), Err(place)) if !self.replays.replayed.contains(stored_seq) => {
                     self.totals.replays += 1;
-                    self.totals.replay_ranges_merged += u64::from(self.replayed.insert(stored_seq));
+                    self.totals.replay_ranges_merged += u64::from(self.replays.replayed.insert(stored_seq));
                     items.insert(place, WantedError { index, error_seq, stored_seq, unseen });
                 }
                 _ => self.totals.replays_ignored += 1,
@@ -205,14 +95,14 @@ impl Operator {
     /// A record that a replay may have come from.
     #[inline]
     pub(super) fn note_processed(&mut self, lsn: u64) {
-        if let Some(origins) = &mut self.origins {
+        if let Some(origins) = &mut self.replays.origins {
             origins.processed(lsn);
         }
     }
 
     /// An error that a replay may have come from.
     pub(super) fn note_rejected(&mut self, lsn: u64, index: Option<u32>, reason: Reason, error_seq: u64) {
-        if let Some(origins) = &mut self.origins
+        if let Some(origins) = &mut self.replays.origins
             && reason.is_replayable()
         {
             origins.rejected(lsn, index, error_seq);
@@ -233,7 +123,7 @@ impl Operator {
         let mut siblings = (first..).take(indexes.len());
         let counted = |seq: u64| {
             let is_other = items.iter().all(|item| item.stored_seq != seq);
-            is_other && self.replayed.contains(seq) && !self.redelivered.contains(seq)
+            is_other && self.replays.replayed.contains(seq) && !self.replays.redelivered.contains(seq)
         };
         if siblings.any(counted) { SeqOwner::This } else { SeqOwner::Unsure(items) }
     }
@@ -272,7 +162,7 @@ impl Operator {
             return None;
         }
         for item in items {
-            self.redelivered.insert(item.stored_seq);
+            self.replays.redelivered.insert(item.stored_seq);
         }
         Some(ReadingProblem::DuplicateSequence(seq))
     }

@@ -60,18 +60,18 @@ impl Operator {
         if let Some(slot) = slot {
             self.devices[slot].count_rejected(reason);
         }
-        if reason == Reason::Duplicate && !self.settings.store_duplicates {
+        if reason == Reason::Duplicate && !self.settings.current.store_duplicates {
             return;
         }
-        self.sentence.clear();
+        self.work.sentence.clear();
         // Writing into a string cannot fail.
-        let _ = std::fmt::Write::write_fmt(&mut self.sentence, format_args!("{sentence}"));
+        let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
         let entry = ErrorEntry {
             journal_position: origin.lsn,
             index: index.unwrap_or(0),
             arrival_ms: origin.arrival_ms,
             reason,
-            message: &self.sentence,
+            message: &self.work.sentence,
             device_id,
             metric,
             client_id: origin.publish.client_id,
@@ -85,8 +85,8 @@ impl Operator {
                 whole: index.is_none(),
             }),
         };
-        out.error(self.next_error_seq, &entry);
-        self.note_rejected(origin.lsn, index, reason, self.next_error_seq);
-        self.next_error_seq += 1;
+        out.error(self.next_seq.error, &entry);
+        self.note_rejected(origin.lsn, index, reason, self.next_seq.error);
+        self.next_seq.error += 1;
     }
 }

@@ -13,11 +13,12 @@ use crate::core::client::RememberedClient;
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
-use crate::core::group::{GroupChange, Groups, key_group};
-use crate::core::operator::{GroupBlob, Operator, RestoreError, Totals};
+use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
+use crate::core::operator::Operator;
 use crate::core::reason::Reason;
-use crate::core::replay::ReplayedSet;
+use crate::core::replayed::ReplayedSet;
 use crate::core::settings::Settings;
+use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 2;
@@ -26,6 +27,11 @@ const HEADER_WITHOUT_REPLAYS: u8 = 1;
 const GROUP_FORMAT: u8 = 2;
 /// The group before clients could be remembered for more than 64 messages.
 const GROUP_WITH_RINGS: u8 = 1;
+
+/// State that cannot be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored state is not of this format: {0}")]
+pub struct RestoreError(pub String);
 
 impl Operator {
     /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
@@ -98,11 +104,11 @@ impl Operator {
 
     fn encode_header(&self) -> Vec<u8> {
         let mut out = vec![HEADER_FORMAT];
-        put_bytes(&self.settings.to_json(), &mut out);
+        put_bytes(&self.settings.current.to_json(), &mut out);
         encode_totals(&self.totals, &mut out);
-        put_u64(self.next_window_seq, &mut out);
-        put_u64(self.next_error_seq, &mut out);
-        let (clock, global) = (&self.clock, &self.global);
+        put_u64(self.next_seq.window, &mut out);
+        put_u64(self.next_seq.error, &mut out);
+        let (clock, global) = (&self.clocks.journal, &self.clocks.global);
         for time_ms in [
             clock.now_ms,
             clock.listening_since_ms,
@@ -111,7 +117,7 @@ impl Operator {
             global.watermark_ms,
             global.newest_ms,
             global.last_arrival_ms,
-            self.newest_ms,
+            self.clocks.newest_ms,
         ] {
             put_i64(time_ms, &mut out);
         }
@@ -119,8 +125,8 @@ impl Operator {
         for count in [replays, replays_ignored, replay_ranges_merged] {
             put_u64(count, &mut out);
         }
-        self.replayed.encode(&mut out);
-        self.redelivered.encode(&mut out);
+        self.replays.replayed.encode(&mut out);
+        self.replays.redelivered.encode(&mut out);
         out
     }
 
@@ -147,22 +153,22 @@ impl Operator {
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
         operator.totals = decode_totals(&mut reader)?;
-        operator.next_window_seq = reader.u64()?;
-        operator.next_error_seq = reader.u64()?;
-        operator.clock.now_ms = reader.i64()?;
-        operator.clock.listening_since_ms = reader.i64()?;
-        operator.clock.paused_ms = reader.i64()?;
-        operator.clock.swept_ms = reader.i64()?;
-        operator.global.watermark_ms = reader.i64()?;
-        operator.global.newest_ms = reader.i64()?;
-        operator.global.last_arrival_ms = reader.i64()?;
-        operator.newest_ms = reader.i64()?;
+        operator.next_seq.window = reader.u64()?;
+        operator.next_seq.error = reader.u64()?;
+        operator.clocks.journal.now_ms = reader.i64()?;
+        operator.clocks.journal.listening_since_ms = reader.i64()?;
+        operator.clocks.journal.paused_ms = reader.i64()?;
+        operator.clocks.journal.swept_ms = reader.i64()?;
+        operator.clocks.global.watermark_ms = reader.i64()?;
+        operator.clocks.global.newest_ms = reader.i64()?;
+        operator.clocks.global.last_arrival_ms = reader.i64()?;
+        operator.clocks.newest_ms = reader.i64()?;
         if format == HEADER_FORMAT {
             operator.totals.replays = reader.u64()?;
             operator.totals.replays_ignored = reader.u64()?;
             operator.totals.replay_ranges_merged = reader.u64()?;
-            operator.replayed = ReplayedSet::decode(&mut reader)?;
-            operator.redelivered = SequenceSet::decode(&mut reader)?;
+            operator.replays.replayed = ReplayedSet::decode(&mut reader)?;
+            operator.replays.redelivered = SequenceSet::decode(&mut reader)?;
         }
         reader.end()?;
         Ok(operator)
@@ -181,14 +187,14 @@ impl Operator {
         for _ in 0..reader.count()? {
             let mut device = Device::decode(&mut reader, group)?;
             for series in &mut device.series {
-                series.metric = self.metric_names.share(&series.metric);
+                series.metric = self.series.metric_names.share(&series.metric);
             }
             if key_group(&device.id) != group || self.devices.find(&device.id).is_some() {
                 return Err("a device that does not belong there");
             }
-            self.series += device.series.len();
-            self.windows += device.windows().count();
-            self.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
+            self.series.count += device.series.len();
+            self.series.windows += device.windows().count();
+            self.series.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
             self.add_device(device);
         }
         for _ in 0..reader.count()? {

@@ -8,7 +8,7 @@ use axum::extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::core::operator::LastWindow;
+use crate::core::query::LastWindow;
 use crate::http::metrics::CONTENT_TYPE;
 use crate::http::problem::Problem;
 use crate::http::state::State;

@@ -7,7 +7,7 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::core::operator::{DeviceDetail, DeviceSummary};
+use crate::core::query::{DeviceDetail, DeviceSummary};
 use crate::http::parameters::{self, Parameters};
 use crate::http::problem::Problem;
 use crate::http::state::State;

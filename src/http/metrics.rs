@@ -5,8 +5,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, gauge};
 
-use crate::core::operator::Totals;
 use crate::core::reason::Reason;
+use crate::core::totals::Totals;
 use crate::http::state::{Shared, State};
 use crate::log::Log;
 use crate::pipeline::handle::PipelineStatus;

@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, PipelineStatus, SavepointRefused, Unavailable};
 use crate::state::savepoint::SavepointInfo;
 

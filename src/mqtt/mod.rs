@@ -5,53 +5,17 @@
 //! journal through `ingest::Gate` and are acknowledged once it is synced past them; everything that subscribers see
 //! goes through the [`broker::Broker`].
 
-mod acks;
-mod around;
-mod auth;
 pub mod broker;
-mod close;
-mod codec;
 mod connection;
-mod delivery;
-mod entrance;
-mod frame;
-mod handle;
-mod handshake;
-mod ingest;
-mod keep_alive;
-pub mod listener;
-mod message;
-mod meters;
-mod opening;
-mod packet_ids;
-mod peer;
-mod permission;
-mod properties;
-mod rate;
 pub mod results;
-mod retained;
-pub mod retained_store;
-mod scratch;
-mod service;
+mod server;
 mod session;
-pub mod session_store;
-mod slot_store;
-mod subscriptions;
-mod system;
-mod timeline;
-mod topic;
-mod topic_cache;
-mod traffic;
-mod trie;
-mod will;
+mod wire;
 
 #[cfg(test)]
 mod testing;
 
-pub use entrance::{Admission, Entrance, NotAdmitted};
-pub use listener::{MqttError, Server};
-pub use opening::Opening;
-pub use peer::Peer;
+pub use server::{Admission, Entrance, MqttError, NotAdmitted, Opening, Peer, Server};
 
 /// Protocol version of a connection, told by the protocol level of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

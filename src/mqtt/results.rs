@@ -156,9 +156,9 @@ mod tests {
     use crate::log::{LogOptions, Records, Retention, SyncPolicy};
     use crate::mqtt::Version;
     use crate::mqtt::broker::{Attach, Attached};
-    use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+    use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
-    use crate::mqtt::timeline::Timeline;
+    use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 
     fn log(name: &'static str) -> Log {
         let options = LogOptions {

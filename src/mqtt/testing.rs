@@ -14,10 +14,10 @@ use rumqttd::protocol::{
 
 use super::Version;
 use super::broker::Attach;
-use super::frame::{self, Next, Outgoing, Publish};
-use super::ingest::Journal;
-use super::message::Message;
-use super::will::Will;
+use super::connection::ingest::Journal;
+use super::session::message::Message;
+use super::session::will::Will;
+use super::wire::frame::{self, Next, Outgoing, Publish};
 use crate::access::{Login, Policy};
 use crate::clock::Clock;
 use crate::core::record::{self, Record, RecordDecoder};

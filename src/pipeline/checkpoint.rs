@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::core::operator::{GroupBlob, Operator};
+use crate::core::group::GroupBlob;
+use crate::core::operator::Operator;
 use crate::pipeline::checkpoint_worker::{CheckpointWorker, WorkerWait};
 use crate::pipeline::checkpoint_writer::{CheckpointCompletion, CheckpointFailure, CheckpointJob, CheckpointOutcome};
 use crate::pipeline::handle::SavepointReply;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use crate::clock::Clock;
-use crate::core::operator::GroupBlob;
+use crate::core::group::GroupBlob;
 use crate::defects::{self, Defect};
 use crate::log::{Log, Lsn};
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::core::operator::{DeviceDetail, DeviceSummary, LastWindow, Operator, Sizes, Totals};
+use crate::core::operator::Operator;
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::totals::{Sizes, Totals};
 use crate::state::savepoint::SavepointInfo;
 use crate::sync::lock;
 

@@ -2,8 +2,8 @@
 
 use metrics::counter;
 
-use crate::core::operator::Totals;
 use crate::core::reason::Reason;
+use crate::core::totals::Totals;
 use crate::telemetry::names;
 
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::core::operator::{Operator, RestoreError};
+use crate::core::operator::Operator;
 use crate::core::settings::Settings;
+use crate::core::snapshot::RestoreError;
 use crate::disk::Disk;
 use crate::log::{Log, Lsn};
 use crate::pipeline::checkpoint::Checkpointer;

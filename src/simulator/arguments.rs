@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::access::secret_file;
+use crate::client;
+use crate::client::ApiArguments;
 use crate::config::Config;
-use crate::simulator::http_client::ApiArguments;
-use crate::simulator::options::{Credentials, Length, Options, reachable};
-use crate::simulator::{SimulatorError, http_client};
+use crate::simulator::SimulatorError;
+use crate::simulator::options::{FleetCredentials, FleetOptions, RunLength};
 
 /// How long `weir simulate` waits at the end for missing acknowledgements: longer than a restart of weir takes.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -22,7 +23,7 @@ const DEFAULT_VERIFIED: Duration = Duration::from_secs(30);
 /// Runs a fleet of simulated devices against an MQTT listener. Defaults come from the section simulator of the
 /// config.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-pub struct Arguments {
+pub struct SimulateArguments {
     /// MQTT listener [default: mqtt.listen of the config]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<SocketAddr>,
@@ -92,13 +93,13 @@ pub struct Arguments {
     pub api: ApiArguments,
 }
 
-impl Arguments {
+impl SimulateArguments {
     /// The options of a run that starts at `now_ms`.
     ///
     /// # Errors
     /// [`SimulatorError::Invalid`] where a value is out of its range.
-    pub fn options(&self, config: &Config, now_ms: i64) -> Result<Options, SimulatorError> {
-        let mut options = Options::from_config(config, format!("{now_ms:x}"));
+    pub fn options(&self, config: &Config, now_ms: i64) -> Result<FleetOptions, SimulatorError> {
+        let mut options = FleetOptions::from_config(config, format!("{now_ms:x}"));
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         set(&mut options.address, self.address);
         options.credentials = self.credentials()?;
@@ -116,10 +117,10 @@ impl Arguments {
         set(&mut options.churn_share, self.churn_share);
         set(&mut options.seed, self.seed);
         options.length = match (self.messages, self.duration) {
-            (Some(messages), _) => Length::Messages(messages),
-            (None, Some(duration)) => Length::Time(duration),
-            (None, None) if self.verify => Length::Time(DEFAULT_VERIFIED),
-            (None, None) => Length::Endless,
+            (Some(messages), _) => RunLength::Messages(messages),
+            (None, Some(duration)) => RunLength::Time(duration),
+            (None, None) if self.verify => RunLength::Time(DEFAULT_VERIFIED),
+            (None, None) => RunLength::Endless,
         };
         options.drain = DRAIN;
         options.record = self.verify;
@@ -133,7 +134,7 @@ impl Arguments {
         Ok(options)
     }
 
-    fn credentials(&self) -> Result<Option<Credentials>, SimulatorError> {
+    fn credentials(&self) -> Result<Option<FleetCredentials>, SimulatorError> {
         let Some(user) = self.user.clone() else { return Ok(None) };
         let password = match &self.password_file {
             Some(path) => {
@@ -145,12 +146,12 @@ impl Arguments {
                 SimulatorError::Invalid(format!("--user needs --password-file or the variable {PASSWORD_VARIABLE}"))
             })?,
         };
-        Ok(Some(Credentials { user, password }))
+        Ok(Some(FleetCredentials { user, password }))
     }
 
     /// Base URL of the HTTP API.
     pub fn http_url(&self, config: &Config) -> String {
-        self.http.clone().unwrap_or_else(|| format!("http://{}", reachable(config.http.listen)))
+        client::base_url(self.http.as_deref(), config)
     }
 }
 
@@ -161,7 +162,7 @@ fn set<T>(target: &mut T, value: Option<T>) {
 }
 
 /// Readings that weir must reject for their time would make every result uncertain.
-fn check_clocks(options: &Options, config: &Config) -> Result<(), SimulatorError> {
+fn check_clocks(options: &FleetOptions, config: &Config) -> Result<(), SimulatorError> {
     let off = |limit: Option<i64>, by: u64| limit.is_some_and(|limit| i64::try_from(by).map_or(true, |by| by >= limit));
     if off(config.validate.max_future_ms, options.clock_skew_ms) {
         return Err(SimulatorError::Invalid(
@@ -178,7 +179,7 @@ fn check_clocks(options: &Options, config: &Config) -> Result<(), SimulatorError
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
-    match http_client::split(text) {
+    match client::split(text) {
         Some(_) => Ok(text.to_owned()),
         None => Err("give it as http://HOST:PORT or https://HOST:PORT".to_owned()),
     }
@@ -209,17 +210,17 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Command {
+    struct SimulateCommand {
         #[command(flatten)]
-        arguments: Arguments,
+        arguments: SimulateArguments,
     }
 
-    fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Command::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace()))
+    fn parse(line: &str) -> Result<SimulateArguments, clap::Error> {
+        SimulateCommand::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace()))
             .map(|command| command.arguments)
     }
 
-    fn options(line: &str) -> Result<Options, SimulatorError> {
+    fn options(line: &str) -> Result<FleetOptions, SimulatorError> {
         parse(line).unwrap().options(&Config::default(), 0x1000)
     }
 
@@ -242,7 +243,7 @@ mod tests {
         let config = Config::default().simulator;
         assert_eq!(options.devices, config.devices);
         assert_eq!(options.metrics, config.metrics);
-        assert_eq!(options.length, Length::Endless);
+        assert_eq!(options.length, RunLength::Endless);
         assert_eq!((options.prefix.as_str(), options.record), ("sim", false));
     }
 
@@ -253,7 +254,7 @@ mod tests {
                     --fault-share 0.4 --churn-share 0.5 --seed 9 --prefix p --in-flight 5";
         let options = options(line).unwrap();
         assert_eq!(options.address.to_string(), "10.0.0.1:1");
-        assert_eq!((options.devices, options.interval, options.length), (3, Duration::ZERO, Length::Messages(7)));
+        assert_eq!((options.devices, options.interval, options.length), (3, Duration::ZERO, RunLength::Messages(7)));
         assert_eq!(options.metrics, ["a", "b"]);
         assert_eq!((options.qos, options.in_flight, options.seed), (2, 5, 9));
         assert_eq!((options.disorder_ms, options.clock_skew_ms), (1_000, 2_000));
@@ -265,7 +266,7 @@ mod tests {
     fn a_verified_run_ends_and_has_a_prefix_of_its_own() {
         let options = options("--verify --seed 10").unwrap();
         assert_eq!(options.prefix, "sim-a-1000");
-        assert_eq!(options.length, Length::Time(DEFAULT_VERIFIED));
+        assert_eq!(options.length, RunLength::Time(DEFAULT_VERIFIED));
         assert!(options.record);
     }
 

@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::random::Random;
-use crate::simulator::ledger::Ledger;
-use crate::simulator::link::{Link, LinkEvent};
-use crate::simulator::message::{Encoder, Generator, Message, Publication};
-use crate::simulator::options::{Length, Options};
-use crate::simulator::progress::Progress;
+use crate::simulator::ledger::DeviceLedger;
+use crate::simulator::link::{BrokerLink, LinkEvent};
+use crate::simulator::message::{DeviceMessage, MessageEncoder, MessageGenerator, Publication};
+use crate::simulator::options::{FleetOptions, RunLength};
+use crate::simulator::progress::FleetProgress;
 
 /// Share of an offline-going device's messages after which it goes away.
 const GO_OFFLINE: f64 = 1.0 / 30.0;
@@ -26,9 +26,9 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// What all devices of a fleet share.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct FleetContext {
     /// What to do.
-    pub options: Options,
+    pub options: FleetOptions,
     /// When the run ends by itself.
     pub end: Option<Instant>,
     /// Wall clock of all devices, before skew.
@@ -38,14 +38,14 @@ pub struct Fleet {
     /// Stop producing.
     pub cancel: CancellationToken,
     /// What happened so far.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<FleetProgress>,
     /// Why a device was not let in: then none will be.
     pub refused: OnceLock<String>,
 }
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Ended {
+enum ConnectionEnd {
     /// Everything is done and acknowledged.
     Finished,
     /// The device goes away and keeps this many messages.
@@ -60,12 +60,12 @@ enum Ended {
 
 /// One device.
 #[derive(Debug)]
-pub struct Device {
-    fleet: Arc<Fleet>,
+pub struct SimulatedDevice {
+    fleet: Arc<FleetContext>,
     id: String,
     random: Random,
-    generator: Generator,
-    encoder: Encoder,
+    generator: MessageGenerator,
+    encoder: MessageEncoder,
     goes_offline: bool,
     next_due: Instant,
     /// To be published before anything new: not acknowledged on an earlier connection, or a backlog. Bounded by the
@@ -73,24 +73,24 @@ pub struct Device {
     outbox: VecDeque<Publication>,
     /// To be published once more, after the next message.
     again: Option<Publication>,
-    ledger: Option<Ledger>,
+    ledger: Option<DeviceLedger>,
     give_up: Option<Instant>,
     connected: bool,
 }
 
-impl Device {
+impl SimulatedDevice {
     /// Device `index` of the fleet.
-    pub fn new(fleet: Arc<Fleet>, index: usize) -> Self {
+    pub fn new(fleet: Arc<FleetContext>, index: usize) -> Self {
         let options = &fleet.options;
         let id = options.device_id(index);
         // Two generators: what is said does not depend on how often the connection was lost.
-        let generator = Generator::new(options, Random::for_member(options.seed, 2 * index as u64));
+        let generator = MessageGenerator::new(options, Random::for_member(options.seed, 2 * index as u64));
         let mut random = Random::for_member(options.seed, 2 * index as u64 + 1);
         let phase = options.interval.mul_f64(random.unit());
         Self {
-            encoder: Encoder::new(options, &id),
+            encoder: MessageEncoder::new(options, &id),
             goes_offline: options.goes_offline(index),
-            ledger: options.record.then(|| Ledger::new(&id)),
+            ledger: options.record.then(|| DeviceLedger::new(&id)),
             next_due: Instant::now() + phase,
             id,
             random,
@@ -104,7 +104,7 @@ impl Device {
     }
 
     /// Lives until the run is over; returns what it sent where that is recorded.
-    pub async fn run(mut self) -> Option<Ledger> {
+    pub async fn run(mut self) -> Option<DeviceLedger> {
         let mut retry = FIRST_RETRY;
         loop {
             if self.is_done() && self.outbox.is_empty() {
@@ -116,9 +116,9 @@ impl Device {
                 retry = FIRST_RETRY;
             }
             match ended {
-                Ended::Finished | Ended::OutOfTime | Ended::Refused => return self.ledger,
-                Ended::Offline(messages) => self.stay_away(messages).await,
-                Ended::Dropped => {
+                ConnectionEnd::Finished | ConnectionEnd::OutOfTime | ConnectionEnd::Refused => return self.ledger,
+                ConnectionEnd::Offline(messages) => self.stay_away(messages).await,
+                ConnectionEnd::Dropped => {
                     let jitter = self.random.unit();
                     let wait = Instant::now() + retry.mul_f64(0.5 + jitter / 2.0);
                     retry = (retry * 2).min(LAST_RETRY);
@@ -144,9 +144,9 @@ impl Device {
     }
 
     /// One connection from CONNECT to its end.
-    async fn connection(&mut self) -> Ended {
+    async fn connection(&mut self) -> ConnectionEnd {
         let options = &self.fleet.options;
-        let mut link = Link::new(options, &self.id);
+        let mut link = BrokerLink::new(options, &self.id);
         let ended = match self.open(&mut link).await {
             None => self.talk(&mut link).await,
             Some(ended) => ended,
@@ -159,7 +159,7 @@ impl Device {
     }
 
     /// Connects; `None` when it succeeded.
-    async fn open(&mut self, link: &mut Link) -> Option<Ended> {
+    async fn open(&mut self, link: &mut BrokerLink) -> Option<ConnectionEnd> {
         let fleet = Arc::clone(&self.fleet);
         let give_up = self.is_done().then(|| self.give_up_at());
         let connect = async {
@@ -181,18 +181,18 @@ impl Device {
                     {
                         let _ = fleet.refused.set(error.to_string());
                         fleet.cancel.cancel();
-                        return Some(Ended::Refused);
+                        return Some(ConnectionEnd::Refused);
                     }
-                    Some(Ended::Dropped)
+                    Some(ConnectionEnd::Dropped)
                 }
             },
-            () = fleet.cancel.cancelled(), if give_up.is_none() => Some(Ended::Dropped),
-            () = until(give_up) => Some(Ended::OutOfTime),
+            () = fleet.cancel.cancelled(), if give_up.is_none() => Some(ConnectionEnd::Dropped),
+            () = until(give_up) => Some(ConnectionEnd::OutOfTime),
         }
     }
 
     /// Publishes until the connection ends.
-    async fn talk(&mut self, link: &mut Link) -> Ended {
+    async fn talk(&mut self, link: &mut BrokerLink) -> ConnectionEnd {
         let fleet = Arc::clone(&self.fleet);
         let mut leave = None;
         loop {
@@ -202,7 +202,7 @@ impl Device {
                 return farewell(link, self.give_up_at()).await;
             }
             if leave.is_some() && self.outbox.is_empty() && link.all_written() {
-                return leave.unwrap_or(Ended::Dropped);
+                return leave.unwrap_or(ConnectionEnd::Dropped);
             }
             let producing = !done && leave.is_none() && self.outbox.is_empty() && link.has_room();
             let give_up = done.then(|| self.give_up_at());
@@ -212,19 +212,19 @@ impl Device {
                     Ok(_) => {}
                     Err(error) => {
                         fleet.progress.failed(&error);
-                        return Ended::Dropped;
+                        return ConnectionEnd::Dropped;
                     }
                 },
                 () = sleep_until(self.next_due), if producing => leave = self.produce(),
                 () = until(fleet.end), if !done => {}
                 () = fleet.cancel.cancelled(), if !done => {}
-                () = until(give_up) => return Ended::OutOfTime,
+                () = until(give_up) => return ConnectionEnd::OutOfTime,
             }
         }
     }
 
     /// Moves publishes from the outbox to the connection while it has room.
-    fn hand_over(&mut self, link: &mut Link) {
+    fn hand_over(&mut self, link: &mut BrokerLink) {
         while link.has_room()
             && let Some(publication) = self.outbox.pop_front()
         {
@@ -241,7 +241,7 @@ impl Device {
     }
 
     /// Produces the next message; `Some` when the connection shall end after it.
-    fn produce(&mut self) -> Option<Ended> {
+    fn produce(&mut self) -> Option<ConnectionEnd> {
         let message = self.message();
         let publication = self.encoder.encode(&message);
         let options = &self.fleet.options;
@@ -253,10 +253,10 @@ impl Device {
         self.outbox.push_back(publication);
         self.outbox.extend(self.again.take());
         self.again = repeat;
-        if offline { Some(Ended::Offline(backlog)) } else { churn.then_some(Ended::Dropped) }
+        if offline { Some(ConnectionEnd::Offline(backlog)) } else { churn.then_some(ConnectionEnd::Dropped) }
     }
 
-    fn message(&mut self) -> Message {
+    fn message(&mut self) -> DeviceMessage {
         let message = self.generator.next_message(self.fleet.clock.now_ms());
         self.fleet.progress.produced();
         if let Some(ledger) = &mut self.ledger {
@@ -288,8 +288,8 @@ impl Device {
     /// Whether it produces no more.
     fn is_done(&self) -> bool {
         let enough = match self.fleet.options.length {
-            Length::Messages(messages) => self.generator.produced() >= messages,
-            Length::Time(_) | Length::Endless => false,
+            RunLength::Messages(messages) => self.generator.produced() >= messages,
+            RunLength::Time(_) | RunLength::Endless => false,
         };
         enough || self.fleet.cancel.is_cancelled() || self.fleet.end.is_some_and(|end| end <= Instant::now())
     }
@@ -301,7 +301,7 @@ impl Device {
 }
 
 /// Ends a connection with DISCONNECT.
-async fn farewell(link: &mut Link, give_up: Instant) -> Ended {
+async fn farewell(link: &mut BrokerLink, give_up: Instant) -> ConnectionEnd {
     link.disconnect();
     let disconnected = async {
         // Errors end the connection as well: nothing is missing any more.
@@ -315,7 +315,7 @@ async fn farewell(link: &mut Link, give_up: Instant) -> Ended {
         () = disconnected => {}
         () = sleep_until(give_up) => {}
     }
-    Ended::Finished
+    ConnectionEnd::Finished
 }
 
 async fn until(time: Option<Instant>) {

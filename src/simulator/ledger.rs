@@ -2,13 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use crate::simulator::message::Message;
+use crate::simulator::message::DeviceMessage;
 
 /// One message and its fate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// What was sent.
-    pub message: Message,
+    pub message: DeviceMessage,
     /// How often it was handed to a connection.
     pub publishes: u32,
     /// Whether an acknowledgement came: PUBACK, or PUBREC for QoS 2.
@@ -17,23 +17,23 @@ pub struct Entry {
 
 /// All messages of one device; an entry's index is its sequence number.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Ledger {
+pub struct DeviceLedger {
     /// Device id.
     pub device_id: String,
     /// The messages in order of sequence number.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LedgerEntry>,
 }
 
-impl Ledger {
+impl DeviceLedger {
     /// An empty ledger.
     pub fn new(device_id: &str) -> Self {
         Self { device_id: device_id.to_owned(), entries: Vec::new() }
     }
 
     /// A message was produced. Messages come in order of sequence number, from 0.
-    pub fn produced(&mut self, message: &Message) {
+    pub fn produced(&mut self, message: &DeviceMessage) {
         debug_assert_eq!(message.seq, self.entries.len() as u64);
-        self.entries.push(Entry { message: message.clone(), publishes: 0, acknowledged: false });
+        self.entries.push(LedgerEntry { message: message.clone(), publishes: 0, acknowledged: false });
     }
 
     /// A publish with these messages was handed to a connection.
@@ -47,11 +47,11 @@ impl Ledger {
     }
 
     /// The message with this sequence number.
-    pub fn get(&self, seq: u64) -> Option<&Entry> {
+    pub fn get(&self, seq: u64) -> Option<&LedgerEntry> {
         self.entries.get(usize::try_from(seq).ok()?)
     }
 
-    fn range(&mut self, seqs: &RangeInclusive<u64>) -> &mut [Entry] {
+    fn range(&mut self, seqs: &RangeInclusive<u64>) -> &mut [LedgerEntry] {
         self.entries.get_mut(*seqs.start() as usize..=*seqs.end() as usize).unwrap_or_default()
     }
 }
@@ -59,13 +59,13 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulator::message::Content;
+    use crate::simulator::message::MessageContent;
 
     #[test]
     fn keeps_count_of_every_message() {
-        let mut ledger = Ledger::new("d");
+        let mut ledger = DeviceLedger::new("d");
         for seq in 0..4 {
-            ledger.produced(&Message { seq, event_ms: 0, content: Content::Fault });
+            ledger.produced(&DeviceMessage { seq, event_ms: 0, content: MessageContent::Fault });
         }
         ledger.published(&(0..=2));
         ledger.published(&(2..=2));
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_range_that_was_never_produced_changes_nothing() {
-        let mut ledger = Ledger::new("d");
+        let mut ledger = DeviceLedger::new("d");
         ledger.acknowledged(&(0..=5));
         assert!(ledger.entries.is_empty());
     }

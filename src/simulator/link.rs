@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt};
 use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, Packet, QoS};
 
 use crate::simulator::message::Publication;
-use crate::simulator::options::{Credentials, Options};
+use crate::simulator::options::{FleetCredentials, FleetOptions};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const MAX_PACKET_BYTES: usize = 256 * 1024;
@@ -35,7 +35,7 @@ pub enum LinkEvent {
 }
 
 /// One connection.
-pub struct Link {
+pub struct BrokerLink {
     client: AsyncClient,
     events: Pin<Box<dyn Stream<Item = Result<Event, ConnectionError>> + Send>>,
     qos: QoS,
@@ -46,12 +46,12 @@ pub struct Link {
     unacknowledged: VecDeque<(u16, Publication)>,
 }
 
-impl Link {
-    /// A connection of a fleet with these options, opened by the first call of [`Link::next`].
-    pub fn new(fleet: &Options, client_id: &str) -> Self {
-        let Options { address, qos, in_flight, .. } = *fleet;
+impl BrokerLink {
+    /// A connection of a fleet with these options, opened by the first call of [`BrokerLink::next`].
+    pub fn new(fleet: &FleetOptions, client_id: &str) -> Self {
+        let FleetOptions { address, qos, in_flight, .. } = *fleet;
         let mut options = MqttOptions::new(client_id, address.ip().to_string(), address.port());
-        if let Some(Credentials { user, password }) = &fleet.credentials {
+        if let Some(FleetCredentials { user, password }) = &fleet.credentials {
             options.set_credentials(user, password);
         }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
@@ -95,7 +95,7 @@ impl Link {
         self.submitted.is_empty() && self.unacknowledged.is_empty()
     }
 
-    /// Hands a publish to the connection. Call it only while [`Link::has_room`]; returns the publish when it was not
+    /// Hands a publish to the connection. Call it only while [`BrokerLink::has_room`]; returns the publish when it was not
     /// taken.
     pub fn publish(&mut self, publication: Publication) -> Result<(), Publication> {
         let payload = publication.payload.to_vec();
@@ -167,9 +167,11 @@ mod tests {
         Publication { topic: "t".into(), payload: Bytes::from_static(b"x"), seqs: seq..=seq, readings: 1 }
     }
 
-    fn link(qos: u8, in_flight: u16, published: u64) -> Link {
-        let mut link =
-            Link::new(&Options { address: "127.0.0.1:1".parse().unwrap(), qos, in_flight, ..Options::default() }, "c");
+    fn link(qos: u8, in_flight: u16, published: u64) -> BrokerLink {
+        let mut link = BrokerLink::new(
+            &FleetOptions { address: "127.0.0.1:1".parse().unwrap(), qos, in_flight, ..FleetOptions::default() },
+            "c",
+        );
         for seq in 0..published {
             assert!(link.has_room());
             link.publish(publication(seq)).unwrap();
@@ -184,7 +186,7 @@ mod tests {
         }
     }
 
-    fn written(link: &mut Link, pkid: u16) {
+    fn written(link: &mut BrokerLink, pkid: u16) {
         assert!(matches!(link.interpret(Event::Outgoing(Outgoing::Publish(pkid))), LinkEvent::Written));
     }
 

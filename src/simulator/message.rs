@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::random::Random;
-use crate::simulator::options::Options;
+use crate::simulator::options::FleetOptions;
 
 /// Encoded length at which a backlog upload is cut into the next publish. The error log keeps 4 KiB of a payload:
 /// below it, a rejected reading can be found in the whole of its message.
@@ -17,18 +17,18 @@ const BACKLOG_PUBLISH_MESSAGES: usize = 64;
 
 /// What one message of a device carries.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub enum MessageContent {
     /// One value for each of the fleet's metrics.
     Readings(Vec<f64>),
     /// A fault that the device reports.
     Fault,
     /// Something that weir must refuse; the way in which it is wrong.
-    Malformed(Malformed),
+    Malformed(MalformedPayload),
 }
 
 /// Ways of not being a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedPayload {
     /// JSON that ends in the middle.
     Cut,
     /// Text.
@@ -39,13 +39,13 @@ pub enum Malformed {
 
 /// One message: one sequence number.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Message {
+pub struct DeviceMessage {
     /// Sequence number, from 0.
     pub seq: u64,
     /// Event time by the device's clock, Unix milliseconds.
     pub event_ms: i64,
     /// What it carries.
-    pub content: Content,
+    pub content: MessageContent,
 }
 
 /// One PUBLISH: a message, or a backlog of several.
@@ -63,7 +63,7 @@ pub struct Publication {
 
 /// Produces the messages of one device.
 #[derive(Debug)]
-pub struct Generator {
+pub struct MessageGenerator {
     random: Random,
     next_seq: u64,
     skew_ms: i64,
@@ -76,9 +76,9 @@ pub struct Generator {
     newest_reading_ms: Option<i64>,
 }
 
-impl Generator {
+impl MessageGenerator {
     /// The generator of device `index` of the fleet.
-    pub fn new(options: &Options, mut random: Random) -> Self {
+    pub fn new(options: &FleetOptions, mut random: Random) -> Self {
         let limit = options.clock_skew_ms;
         let skew_ms = random.up_to(limit.saturating_mul(2)) as i64 - limit as i64;
         let walk =
@@ -101,7 +101,7 @@ impl Generator {
     }
 
     /// The next message. Everything but its event time follows from the seed; `now_ms` is the wall clock.
-    pub fn next_message(&mut self, now_ms: i64) -> Message {
+    pub fn next_message(&mut self, now_ms: i64) -> DeviceMessage {
         let seq = self.next_seq;
         self.next_seq += 1;
         let late_ms = self.random.up_to(self.disorder_ms) as i64;
@@ -111,14 +111,14 @@ impl Generator {
         let way = self.random.up_to(2);
         let values = self.step();
         if malformed < self.malformed_share {
-            let way = [Malformed::Cut, Malformed::Text, Malformed::WrongType][way as usize];
-            return Message { seq, event_ms, content: Content::Malformed(way) };
+            let way = [MalformedPayload::Cut, MalformedPayload::Text, MalformedPayload::WrongType][way as usize];
+            return DeviceMessage { seq, event_ms, content: MessageContent::Malformed(way) };
         }
         if let Some(newest) = self.newest_reading_ms.filter(|_| fault < self.fault_share) {
-            return Message { seq, event_ms: newest, content: Content::Fault };
+            return DeviceMessage { seq, event_ms: newest, content: MessageContent::Fault };
         }
         self.newest_reading_ms = self.newest_reading_ms.max(Some(event_ms));
-        Message { seq, event_ms, content: Content::Readings(values) }
+        DeviceMessage { seq, event_ms, content: MessageContent::Readings(values) }
     }
 
     /// A random walk, kept to three decimals as a sensor would.
@@ -147,19 +147,19 @@ struct SeveralReadings<'a> {
     timestamp: i64,
     seq: u64,
     boot: &'a str,
-    metrics: Metrics<'a>,
+    metrics: MetricValues<'a>,
 }
 
-struct Metrics<'a>(&'a [String], &'a [f64]);
+struct MetricValues<'a>(&'a [String], &'a [f64]);
 
-impl Serialize for Metrics<'_> {
+impl Serialize for MetricValues<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().zip(self.1))
     }
 }
 
 #[derive(Serialize)]
-struct Fault<'a> {
+struct FaultMessage<'a> {
     error: &'a str,
     timestamp: i64,
     seq: u64,
@@ -177,7 +177,7 @@ struct WrongType<'a> {
 
 /// Writes the messages of one device as publishes.
 #[derive(Debug, Clone)]
-pub struct Encoder {
+pub struct MessageEncoder {
     device_id: String,
     boot: String,
     metrics: Vec<String>,
@@ -185,9 +185,9 @@ pub struct Encoder {
     error_topic: String,
 }
 
-impl Encoder {
+impl MessageEncoder {
     /// The encoder of one device of the fleet.
-    pub fn new(options: &Options, device_id: &str) -> Self {
+    pub fn new(options: &FleetOptions, device_id: &str) -> Self {
         Self {
             device_id: device_id.to_owned(),
             boot: options.boot.clone(),
@@ -198,22 +198,22 @@ impl Encoder {
     }
 
     /// The publish of one message.
-    pub fn encode(&self, message: &Message) -> Publication {
+    pub fn encode(&self, message: &DeviceMessage) -> Publication {
         let (topic, readings) = match &message.content {
-            Content::Readings(values) => (&self.telemetry_topic, values.len() as u64),
-            Content::Fault => (&self.error_topic, 0),
-            Content::Malformed(_) => (&self.telemetry_topic, 0),
+            MessageContent::Readings(values) => (&self.telemetry_topic, values.len() as u64),
+            MessageContent::Fault => (&self.error_topic, 0),
+            MessageContent::Malformed(_) => (&self.telemetry_topic, 0),
         };
         let payload = Bytes::from(self.text(message));
         Publication { topic: topic.clone(), payload, seqs: message.seq..=message.seq, readings }
     }
 
     /// The publishes of a backlog, in its order: runs of readings become arrays, everything else stays alone.
-    pub fn encode_backlog(&self, backlog: &[Message]) -> Vec<Publication> {
+    pub fn encode_backlog(&self, backlog: &[DeviceMessage]) -> Vec<Publication> {
         let mut publications = Vec::new();
         let mut array = Array::default();
         for message in backlog {
-            let Content::Readings(values) = &message.content else {
+            let MessageContent::Readings(values) = &message.content else {
                 publications.extend(array.finish(&self.telemetry_topic));
                 publications.push(self.encode(message));
                 continue;
@@ -229,23 +229,27 @@ impl Encoder {
     }
 
     /// The payload of a message that is sent alone. Each is unlike every other of this device.
-    pub fn text(&self, message: &Message) -> String {
-        let Message { seq, event_ms: timestamp, content } = message;
+    pub fn text(&self, message: &DeviceMessage) -> String {
+        let DeviceMessage { seq, event_ms: timestamp, content } = message;
         let (seq, timestamp, boot) = (*seq, *timestamp, self.boot.as_str());
         let metric = self.metrics.first().map_or("temperature", String::as_str);
         match content {
-            Content::Readings(values) => match values.as_slice() {
+            MessageContent::Readings(values) => match values.as_slice() {
                 [value] => {
                     json(&OneReading { device_id: &self.device_id, metric, value: *value, timestamp, seq, boot })
                 }
-                _ => json(&SeveralReadings { timestamp, seq, boot, metrics: Metrics(&self.metrics, values) }),
+                _ => json(&SeveralReadings { timestamp, seq, boot, metrics: MetricValues(&self.metrics, values) }),
             },
-            Content::Fault => json(&Fault { error: "E42 sensor open", timestamp, seq, boot }),
-            Content::Malformed(Malformed::Cut) => {
+            MessageContent::Fault => json(&FaultMessage { error: "E42 sensor open", timestamp, seq, boot }),
+            MessageContent::Malformed(MalformedPayload::Cut) => {
                 format!("{{\"seq\":{seq},\"boot\":\"{boot}\",\"timestamp\":{timestamp},\"metrics\":{{\"{metric}\":")
             }
-            Content::Malformed(Malformed::Text) => format!("boot {boot} message {seq}: sensor is warming up"),
-            Content::Malformed(Malformed::WrongType) => json(&WrongType { metric, value: "n/a", timestamp, seq, boot }),
+            MessageContent::Malformed(MalformedPayload::Text) => {
+                format!("boot {boot} message {seq}: sensor is warming up")
+            }
+            MessageContent::Malformed(MalformedPayload::WrongType) => {
+                json(&WrongType { metric, value: "n/a", timestamp, seq, boot })
+            }
         }
     }
 }
@@ -302,14 +306,14 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn options(change: impl FnOnce(&mut Options)) -> Options {
-        let mut options = Options { boot: "b1".into(), ..Options::default() };
+    fn options(change: impl FnOnce(&mut FleetOptions)) -> FleetOptions {
+        let mut options = FleetOptions { boot: "b1".into(), ..FleetOptions::default() };
         change(&mut options);
         options
     }
 
-    fn messages(options: &Options, count: usize) -> Vec<Message> {
-        let mut generator = Generator::new(options, Random::for_member(options.seed, 3));
+    fn messages(options: &FleetOptions, count: usize) -> Vec<DeviceMessage> {
+        let mut generator = MessageGenerator::new(options, Random::for_member(options.seed, 3));
         (0..count).map(|step| generator.next_message(1_000_000 + step as i64 * 100)).collect()
     }
 
@@ -317,7 +321,7 @@ mod tests {
     fn the_seed_decides_the_content() {
         let options = options(|options| options.malformed_share = 0.2);
         assert_eq!(messages(&options, 200), messages(&options, 200));
-        let other = Options { seed: 2, ..options.clone() };
+        let other = FleetOptions { seed: 2, ..options.clone() };
         assert_ne!(messages(&options, 200), messages(&other, 200));
     }
 
@@ -336,7 +340,7 @@ mod tests {
         });
         let mut skews = Vec::new();
         for member in 0..50 {
-            let mut generator = Generator::new(&options, Random::for_member(1, member));
+            let mut generator = MessageGenerator::new(&options, Random::for_member(1, member));
             assert!(generator.skew_ms.abs() <= 2_000);
             skews.push(generator.skew_ms);
             for _ in 0..50 {
@@ -354,12 +358,12 @@ mod tests {
         let mut faults = 0;
         for message in messages(&options, 500) {
             match message.content {
-                Content::Fault => {
+                MessageContent::Fault => {
                     faults += 1;
                     assert_eq!(Some(message.event_ms), newest);
                 }
-                Content::Readings(_) => newest = newest.max(Some(message.event_ms)),
-                Content::Malformed(_) => {}
+                MessageContent::Readings(_) => newest = newest.max(Some(message.event_ms)),
+                MessageContent::Malformed(_) => {}
             }
         }
         assert!(faults > 100);
@@ -368,8 +372,8 @@ mod tests {
     #[test]
     fn one_metric_takes_the_short_form() {
         let options = options(|options| options.metrics = vec!["temperature".into()]);
-        let encoder = Encoder::new(&options, "d");
-        let message = Message { seq: 4, event_ms: 9, content: Content::Readings(vec![1.5]) };
+        let encoder = MessageEncoder::new(&options, "d");
+        let message = DeviceMessage { seq: 4, event_ms: 9, content: MessageContent::Readings(vec![1.5]) };
         let publication = encoder.encode(&message);
         assert_eq!(publication.topic, "devices/d/telemetry");
         assert_eq!(
@@ -381,8 +385,8 @@ mod tests {
     #[test]
     fn several_metrics_share_a_message() {
         let options = options(|options| options.metrics = vec!["b".into(), "a".into()]);
-        let message = Message { seq: 4, event_ms: 9, content: Content::Readings(vec![1.0, 2.25]) };
-        let publication = Encoder::new(&options, "d").encode(&message);
+        let message = DeviceMessage { seq: 4, event_ms: 9, content: MessageContent::Readings(vec![1.0, 2.25]) };
+        let publication = MessageEncoder::new(&options, "d").encode(&message);
         assert_eq!(publication.readings, 2);
         assert_eq!(
             std::str::from_utf8(&publication.payload).unwrap(),
@@ -392,8 +396,11 @@ mod tests {
 
     #[test]
     fn faults_go_to_the_errors_topic() {
-        let publication =
-            Encoder::new(&options(|_| ()), "d").encode(&Message { seq: 1, event_ms: 2, content: Content::Fault });
+        let publication = MessageEncoder::new(&options(|_| ()), "d").encode(&DeviceMessage {
+            seq: 1,
+            event_ms: 2,
+            content: MessageContent::Fault,
+        });
         assert_eq!(publication.topic, "devices/d/errors");
         let value: Value = serde_json::from_slice(&publication.payload).unwrap();
         assert_eq!(value["seq"], 1);
@@ -402,13 +409,14 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_malformed_and_unlike_each_other() {
-        let encoder = Encoder::new(&options(|_| ()), "d");
-        let text = |seq, way| encoder.text(&Message { seq, event_ms: 2, content: Content::Malformed(way) });
-        for way in [Malformed::Cut, Malformed::Text] {
+        let encoder = MessageEncoder::new(&options(|_| ()), "d");
+        let text =
+            |seq, way| encoder.text(&DeviceMessage { seq, event_ms: 2, content: MessageContent::Malformed(way) });
+        for way in [MalformedPayload::Cut, MalformedPayload::Text] {
             assert!(serde_json::from_str::<Value>(&text(1, way)).is_err(), "{way:?}");
         }
-        assert!(serde_json::from_str::<Value>(&text(1, Malformed::WrongType)).unwrap()["value"].is_string());
-        for way in [Malformed::Cut, Malformed::Text, Malformed::WrongType] {
+        assert!(serde_json::from_str::<Value>(&text(1, MalformedPayload::WrongType)).unwrap()["value"].is_string());
+        for way in [MalformedPayload::Cut, MalformedPayload::Text, MalformedPayload::WrongType] {
             assert_ne!(text(1, way), text(2, way));
         }
     }
@@ -420,7 +428,7 @@ mod tests {
             options.malformed_share = 0.05;
         });
         let backlog = messages(&options, 300);
-        let publications = Encoder::new(&options, "d").encode_backlog(&backlog);
+        let publications = MessageEncoder::new(&options, "d").encode_backlog(&backlog);
         let mut next = 0;
         for publication in &publications {
             assert_eq!(*publication.seqs.start(), next);

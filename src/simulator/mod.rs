@@ -17,14 +17,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
-use crate::simulator::device::{Device, Fleet};
-use crate::simulator::ledger::Ledger;
-use crate::simulator::options::Length;
+use crate::simulator::device::{FleetContext, SimulatedDevice};
+use crate::simulator::ledger::DeviceLedger;
+use crate::simulator::options::RunLength;
 
 mod arguments;
-mod command;
 pub mod device;
-pub mod http_client;
 pub mod ledger;
 pub mod link;
 pub mod message;
@@ -32,10 +30,9 @@ pub mod options;
 pub mod progress;
 pub mod verify;
 
-pub use arguments::{Arguments, parse_duration};
-pub use command::{Verdict, command};
-pub use options::Options;
-pub use progress::{Progress, Snapshot};
+pub use arguments::{SimulateArguments, parse_duration};
+pub use options::FleetOptions;
+pub use progress::{FleetCounts, FleetProgress};
 
 /// Connections being opened at the same time: a fleet that starts must not overflow the listener's backlog.
 const CONNECTING: usize = 64;
@@ -68,45 +65,45 @@ pub enum SimulatorError {
     },
     /// The HTTP API that shall be asked cannot be.
     #[error(transparent)]
-    Client(#[from] http_client::ClientError),
+    HttpClient(#[from] crate::client::ClientError),
 }
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Report {
+pub struct FleetReport {
     /// The counts at its end.
-    pub totals: Snapshot,
+    pub totals: FleetCounts,
     /// From the first connection to the end of the last.
     pub elapsed: Duration,
-    /// What each device sent, where [`Options::record`] asked for it.
-    pub ledgers: Vec<Ledger>,
+    /// What each device sent, where [`FleetOptions::record`] asked for it.
+    pub ledgers: Vec<DeviceLedger>,
 }
 
-/// Runs a fleet until its length is reached or it is cancelled; then waits up to [`Options::drain`] for missing
+/// Runs a fleet until its length is reached or it is cancelled; then waits up to [`FleetOptions::drain`] for missing
 /// acknowledgements.
 ///
 /// # Errors
 /// [`SimulatorError`] when an option is wrong or nothing listens at the address. A connection that is lost later is
 /// opened again, and counted.
 pub async fn run(
-    options: Options,
+    options: FleetOptions,
     cancel: CancellationToken,
-    progress: Arc<Progress>,
-) -> Result<Report, SimulatorError> {
+    progress: Arc<FleetProgress>,
+) -> Result<FleetReport, SimulatorError> {
     options.check()?;
     tokio::select! {
         reached = reach(options.address, REACHABLE) => reached?,
-        () = cancel.cancelled() => return Ok(Report::default()),
+        () = cancel.cancelled() => return Ok(FleetReport::default()),
     }
     // The fleet may end itself, and only itself.
     let cancel = cancel.child_token();
     let started = Instant::now();
     let end = match options.length {
-        Length::Time(time) => started.checked_add(time),
-        Length::Endless | Length::Messages(_) => None,
+        RunLength::Time(time) => started.checked_add(time),
+        RunLength::Endless | RunLength::Messages(_) => None,
     };
     let devices = options.devices;
-    let fleet = Arc::new(Fleet {
+    let fleet = Arc::new(FleetContext {
         options,
         end,
         clock: Arc::new(SystemClock),
@@ -115,8 +112,8 @@ pub async fn run(
         progress: Arc::clone(&progress),
         refused: OnceLock::new(),
     });
-    let mut running: JoinSet<Option<Ledger>> =
-        (0..devices).map(|index| Device::new(Arc::clone(&fleet), index).run()).collect();
+    let mut running: JoinSet<Option<DeviceLedger>> =
+        (0..devices).map(|index| SimulatedDevice::new(Arc::clone(&fleet), index).run()).collect();
     let mut ledgers = Vec::new();
     while let Some(ended) = running.join_next().await {
         match ended {
@@ -129,7 +126,7 @@ pub async fn run(
         return Err(SimulatorError::Refused { address: fleet.options.address, reason: reason.clone() });
     }
     ledgers.sort_by(|a, b| a.device_id.cmp(&b.device_id));
-    Ok(Report { totals: progress.snapshot(), elapsed: started.elapsed(), ledgers })
+    Ok(FleetReport { totals: progress.snapshot(), elapsed: started.elapsed(), ledgers })
 }
 
 /// Waits until something listens at `address`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::client::reachable;
 use crate::config::{Config, SimulatorConfig};
 use crate::simulator::SimulatorError;
 
@@ -12,7 +13,7 @@ const MAX_RECORDED_READINGS: u64 = 20_000_000;
 
 /// When the devices stop producing. Cancelling ends a run earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
+pub enum RunLength {
     /// Not by itself.
     Endless,
     /// After this many messages of each device.
@@ -23,14 +24,14 @@ pub enum Length {
 
 /// What all devices prove themselves with. The password is not shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct FleetCredentials {
     /// User name.
     pub user: String,
     /// Its password.
     pub password: String,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for FleetCredentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
@@ -38,11 +39,11 @@ impl fmt::Debug for Credentials {
 
 /// Everything that decides what a fleet does.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct FleetOptions {
     /// Address of the MQTT listener.
     pub address: SocketAddr,
     /// `None`: devices come without.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<FleetCredentials>,
     /// Devices are called `{prefix}-{index}`.
     pub prefix: String,
     /// Sent with each message; a value of its own for each run, so that weir sees restarted devices and not redelivery.
@@ -56,7 +57,7 @@ pub struct Options {
     /// Time between two messages of a device; zero: as fast as acknowledgements allow.
     pub interval: Duration,
     /// When to stop.
-    pub length: Length,
+    pub length: RunLength,
     /// Metrics of each device, at least one.
     pub metrics: Vec<String>,
     /// QoS of publishes: 0, 1 or 2.
@@ -85,14 +86,14 @@ pub struct Options {
     pub record: bool,
 }
 
-impl Default for Options {
+impl Default for FleetOptions {
     /// The defaults of config.toml, endless.
     fn default() -> Self {
         Self::from_config(&Config::default(), "0".to_owned())
     }
 }
 
-impl Options {
+impl FleetOptions {
     /// The fleet that `config` describes, towards the MQTT listener that it describes. `boot` must be new for each run.
     pub fn from_config(config: &Config, boot: String) -> Self {
         let SimulatorConfig { devices, interval_ms, metrics, qos, disorder_ms, clock_skew_ms, .. } =
@@ -107,7 +108,7 @@ impl Options {
             error_topic: first(&config.ingest.error_topics, "devices/+/errors"),
             devices,
             interval: Duration::from_millis(interval_ms),
-            length: Length::Endless,
+            length: RunLength::Endless,
             metrics,
             qos,
             in_flight: 100,
@@ -171,11 +172,11 @@ impl Options {
             return Ok(());
         }
         let messages = match self.length {
-            Length::Messages(messages) => messages,
-            Length::Time(time) if !self.interval.is_zero() => {
+            RunLength::Messages(messages) => messages,
+            RunLength::Time(time) if !self.interval.is_zero() => {
                 (time.as_nanos() / self.interval.as_nanos()).min(u128::from(u64::MAX)) as u64 + 1
             }
-            Length::Time(_) | Length::Endless => {
+            RunLength::Time(_) | RunLength::Endless => {
                 return Err(SimulatorError::Invalid(
                     "a verified run needs an end: give a number of messages, or a duration with an interval".into(),
                 ));
@@ -188,15 +189,6 @@ impl Options {
     }
 }
 
-/// The address under which a listener on this machine can be reached.
-pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
-        other => other,
-    }
-}
-
 fn require(good: bool, message: impl FnOnce() -> String) -> Result<(), SimulatorError> {
     if good { Ok(()) } else { Err(SimulatorError::Invalid(message())) }
 }
@@ -205,8 +197,8 @@ fn require(good: bool, message: impl FnOnce() -> String) -> Result<(), Simulator
 mod tests {
     use super::*;
 
-    fn check(change: impl FnOnce(&mut Options), expected: &str) {
-        let mut options = Options::default();
+    fn check(change: impl FnOnce(&mut FleetOptions), expected: &str) {
+        let mut options = FleetOptions::default();
         change(&mut options);
         let text = options.check().err().map_or_else(String::new, |error| error.to_string());
         assert!(text.contains(expected), "{text:?} does not say {expected:?}");
@@ -230,35 +222,27 @@ mod tests {
     #[test]
     fn a_recorded_run_is_bounded() {
         let record = |length, interval| {
-            move |options: &mut Options| {
+            move |options: &mut FleetOptions| {
                 options.record = true;
                 options.length = length;
                 options.interval = interval;
             }
         };
         let second = Duration::from_secs(1);
-        check(record(Length::Messages(10), Duration::ZERO), "");
-        check(record(Length::Time(second), Duration::from_millis(1)), "");
-        check(record(Length::Time(second), Duration::ZERO), "needs an end");
-        check(record(Length::Endless, second), "needs an end");
-        check(record(Length::Messages(u64::MAX), second), "too many to verify");
+        check(record(RunLength::Messages(10), Duration::ZERO), "");
+        check(record(RunLength::Time(second), Duration::from_millis(1)), "");
+        check(record(RunLength::Time(second), Duration::ZERO), "needs an end");
+        check(record(RunLength::Endless, second), "needs an end");
+        check(record(RunLength::Messages(u64::MAX), second), "too many to verify");
     }
 
     #[test]
     fn the_share_of_devices_that_go_away_is_met() {
-        let options = Options { offline_share: 0.25, ..Options::default() };
+        let options = FleetOptions { offline_share: 0.25, ..FleetOptions::default() };
         assert_eq!((0..100).filter(|index| options.goes_offline(*index)).count(), 25);
-        let none = Options { offline_share: 0.0, ..Options::default() };
+        let none = FleetOptions { offline_share: 0.0, ..FleetOptions::default() };
         assert!((0..100).all(|index| !none.goes_offline(index)));
-        let all = Options { offline_share: 1.0, ..Options::default() };
+        let all = FleetOptions { offline_share: 1.0, ..FleetOptions::default() };
         assert!((0..100).all(|index| all.goes_offline(index)));
-    }
-
-    #[test]
-    fn a_wildcard_listener_is_reached_over_loopback() {
-        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(reached("0.0.0.0:1883"), "127.0.0.1:1883");
-        assert_eq!(reached("[::]:1883"), "[::1]:1883");
-        assert_eq!(reached("10.1.2.3:1883"), "10.1.2.3:1883");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts that all devices of a fleet add to.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct FleetProgress {
     connected: AtomicU64,
     connections: AtomicU64,
     produced: AtomicU64,
@@ -17,9 +17,9 @@ pub struct Progress {
     last_error: Mutex<Option<String>>,
 }
 
-/// [`Progress`] at one moment.
+/// [`FleetProgress`] at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Snapshot {
+pub struct FleetCounts {
     /// Devices connected now.
     pub connected: u64,
     /// Connections opened.
@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub last_error: Option<String>,
 }
 
-impl Progress {
+impl FleetProgress {
     /// A device's connection was accepted.
     pub fn connected(&self) {
         self.connected.fetch_add(1, Ordering::Relaxed);
@@ -75,9 +75,9 @@ impl Progress {
     }
 
     /// The counts now.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> FleetCounts {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Snapshot {
+        FleetCounts {
             connected: get(&self.connected),
             connections: get(&self.connections),
             produced: get(&self.produced),
@@ -90,9 +90,9 @@ impl Progress {
     }
 }
 
-impl Snapshot {
+impl FleetCounts {
     /// One line for people; `before` was taken `seconds` earlier.
-    pub fn line(&self, before: &Snapshot, seconds: f64, devices: usize) -> String {
+    pub fn line(&self, before: &FleetCounts, seconds: f64, devices: usize) -> String {
         let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds.max(f64::MIN_POSITIVE);
         let error = self.last_error.as_ref().map_or_else(String::new, |error| format!(" (last: {error})"));
         format!(
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_line_shows_rates_since_the_line_before() {
-        let progress = Progress::default();
+        let progress = FleetProgress::default();
         progress.connected();
         progress.published(3);
         let before = progress.snapshot();
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_ended_is_not_connected() {
-        let progress = Progress::default();
+        let progress = FleetProgress::default();
         progress.connected();
         progress.disconnected();
         let snapshot = progress.snapshot();

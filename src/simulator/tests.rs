@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::simulator::message::Content;
+use crate::simulator::message::MessageContent;
 
 /// A broker that acknowledges and remembers, and can lose connections.
 #[derive(Default)]
-struct Broker {
+struct FakeBroker {
     /// Payloads in order of arrival, by topic.
     received: Mutex<BTreeMap<String, Vec<String>>>,
     /// Every so many publishes it ends the connection instead of acknowledging; 0: never.
@@ -19,7 +19,7 @@ struct Broker {
     connects: Mutex<u64>,
 }
 
-impl Broker {
+impl FakeBroker {
     async fn start(loses_every: u64) -> (Arc<Self>, SocketAddr) {
         let broker = Arc::new(Self { loses_every, ..Self::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -104,16 +104,16 @@ impl Broker {
     }
 }
 
-fn options(address: SocketAddr, change: impl FnOnce(&mut Options)) -> Options {
-    let mut options = Options {
+fn options(address: SocketAddr, change: impl FnOnce(&mut FleetOptions)) -> FleetOptions {
+    let mut options = FleetOptions {
         address,
         devices: 3,
         interval: Duration::ZERO,
-        length: Length::Messages(300),
+        length: RunLength::Messages(300),
         drain: Duration::from_secs(30),
         record: true,
         boot: "b".into(),
-        ..Options::default()
+        ..FleetOptions::default()
     };
     change(&mut options);
     options
@@ -121,8 +121,8 @@ fn options(address: SocketAddr, change: impl FnOnce(&mut Options)) -> Options {
 
 /// Runs a fleet against a broker; everything must be acknowledged and every reading must have come. Returns the
 /// broker and the report.
-async fn check(loses_every: u64, change: impl FnOnce(&mut Options)) -> (Arc<Broker>, Report) {
-    let (broker, address) = Broker::start(loses_every).await;
+async fn check(loses_every: u64, change: impl FnOnce(&mut FleetOptions)) -> (Arc<FakeBroker>, FleetReport) {
+    let (broker, address) = FakeBroker::start(loses_every).await;
     let options = options(address, change);
     let report = run(options.clone(), CancellationToken::new(), Arc::default()).await.unwrap();
     if options.qos == 0 {
@@ -135,11 +135,12 @@ async fn check(loses_every: u64, change: impl FnOnce(&mut Options)) -> (Arc<Brok
         let came = broker.readings(&ledger.device_id);
         for entry in &ledger.entries {
             assert_eq!(entry.acknowledged, options.qos > 0, "qos {} {:?} {entry:?}", options.qos, report.totals);
-            if matches!(entry.message.content, Content::Readings(_)) {
+            if matches!(entry.message.content, MessageContent::Readings(_)) {
                 assert!(came.contains_key(&entry.message.seq), "{entry:?}");
             }
         }
-        let readings = ledger.entries.iter().filter(|entry| matches!(entry.message.content, Content::Readings(_)));
+        let readings =
+            ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Readings(_)));
         assert_eq!(came.len(), readings.count());
     }
     assert_eq!(report.totals.connected, 0);
@@ -192,11 +193,11 @@ async fn a_device_that_was_away_uploads_a_backlog() {
 
 #[tokio::test]
 async fn a_cancelled_run_ends() {
-    let (_broker, address) = Broker::start(0).await;
+    let (_broker, address) = FakeBroker::start(0).await;
     let cancel = CancellationToken::new();
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(FleetProgress::default());
     let options = options(address, |options| {
-        options.length = Length::Endless;
+        options.length = RunLength::Endless;
         options.record = false;
     });
     let running = tokio::spawn(run(options, cancel.clone(), Arc::clone(&progress)));
@@ -217,7 +218,7 @@ async fn a_run_that_is_cancelled_before_anything_listens_ends() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let report = run(options(address, |_| ()), cancel, Arc::default()).await.unwrap();
-    assert_eq!(report, Report::default());
+    assert_eq!(report, FleetReport::default());
 }
 
 #[tokio::test]

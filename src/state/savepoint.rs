@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::core::operator::GroupBlob;
+use crate::core::group::GroupBlob;
 use crate::disk::{Disk, DiskFile};
 use crate::state::StateError;
 use crate::state::manifest::{InvalidManifest, Manifest};

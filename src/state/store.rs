@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::core::operator::{GroupBlob, KEY_GROUPS};
+use crate::core::group::{GroupBlob, KEY_GROUPS};
 use crate::defects::{self, Defect};
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};

@@ -14,10 +14,11 @@ const ORDER: &[&[&str]] = &[
     &["config", "admission"],
     &["tls"],
     &["access"],
-    &["state"],
+    &["state", "client"],
     &["pipeline"],
     &["mqtt"],
     &["http", "simulator"],
+    &["exit"],
     &["commands", "app", "cli"],
     &["main"],
 ];

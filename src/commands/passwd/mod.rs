@@ -5,6 +5,7 @@ mod terminal;
 
 use std::io::{self, BufRead as _, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
@@ -19,9 +20,10 @@ use file::UsersFile;
 const MAX_PASSWORD_BYTES: usize = 65_535;
 
 /// Runs one of the commands.
-pub fn run(command: PasswdCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(command: PasswdCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let out = &mut io::stdout().lock();
     match command {
-        PasswdCommand::Add(arguments) => add(&arguments, config, out),
+        PasswdCommand::Add(arguments) => add(&arguments, config, out)?,
         PasswdCommand::Remove { name, file } => {
             let path = path(file, config)?;
             let mut users = UsersFile::open(&path)?;
@@ -29,15 +31,15 @@ pub fn run(command: PasswdCommand, config: &Config, out: &mut impl Write) -> any
                 bail!("{}: there is no user {name:?}; `weir passwd list` shows those that there are", path.display());
             }
             users.save()?;
-            done(out, &format!("user {name} is removed"), &path)
+            done(out, &format!("user {name} is removed"), &path)?;
         }
         PasswdCommand::List { file } => {
             for (name, roles) in UsersFile::open(&path(file, config)?)?.list() {
                 writeln!(out, "{name}\t{}", roles.join(","))?;
             }
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {

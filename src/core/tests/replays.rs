@@ -1,8 +1,9 @@
 //! Stored errors are processed again.
 
 use super::{Effect, Effects, Input, OperatorHarness, T0, numbered, reading};
-use crate::core::operator::{Operator, ReplayOrigins};
+use crate::core::operator::Operator;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItem, ReplayItems, ReplayRecord};
+use crate::core::replayed::ReplayOrigins;
 use crate::core::settings::{MetricRange, Settings};
 
 fn allow(devices: &[&str]) -> Settings {
@@ -247,7 +248,7 @@ fn a_header_from_before_replays_is_restored() {
 #[test]
 fn beyond_the_bound_of_ranges_the_lowest_merge() {
     let mut bench = OperatorHarness::new(Settings::default());
-    let ranges = super::super::replay::MAX_REPLAYED_RANGES as u64;
+    let ranges = super::super::replayed::MAX_REPLAYED_RANGES as u64;
     for part in (0..=ranges).collect::<Vec<_>>().chunks(5_000) {
         let replays: Vec<_> = part.iter().map(|number| made_up(number * 2, None, b"x")).collect();
         bench.apply(T0, &replays);

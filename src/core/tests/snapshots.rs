@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::properties::{Batches, batches, inputs, settings};
 use super::{Effects, Input, OperatorHarness, T0, numbered, reading};
-use crate::core::operator::{GroupBlob, KEY_GROUPS, Operator};
+use crate::core::group::{GroupBlob, KEY_GROUPS};
+use crate::core::operator::Operator;
 use crate::core::settings::Settings;
 
 /// What a checkpoint store holds: the newest blob of every group.

@@ -1,9 +1,9 @@
 //! Lifetime of devices, sizes, and questions about the state.
 
 use super::{Input, OperatorHarness, T0, numbered, reading};
-use crate::core::operator::Sizes;
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
+use crate::core::totals::Sizes;
 
 const DAY_MS: i64 = 86_400_000;
 

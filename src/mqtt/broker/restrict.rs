@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use crate::access::{Login, Permissions, Policy};
-use crate::mqtt::delivery::Returned;
-use crate::mqtt::handle::{DISCARDED, Handle, Kept};
-use crate::mqtt::topic;
+use crate::mqtt::session::delivery::Returned;
+use crate::mqtt::session::{DISCARDED, Handle, Kept};
+use crate::mqtt::wire::topic;
 use crate::sync::lock;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 

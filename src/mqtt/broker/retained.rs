@@ -1,68 +1,253 @@
-//! Retained messages on their way to new subscriptions: some at a time, as fast as the client takes them.
-//!
-//! A wildcard has to be compared with every retained topic, and one packet may hold tens of thousands of them: done at
-//! once, other clients would wait for it, and each subscriber that does not read would take a place in a queue for every
-//! message there is.
+//! Retained messages, MQTT 5.0 section 3.3.1.3.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::Broker;
-use crate::mqtt::delivery::Grant;
-use crate::mqtt::handle::{ConnectionId, Handle, Kept};
-use crate::mqtt::message::Message;
-use crate::sync::lock;
+use super::retained_store::RetainedStore;
+use super::slot_store::Mark;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::timeline::Timeline;
+use crate::mqtt::wire::topic;
 
-/// Retained topics that are compared with filters in one turn: some ten microseconds.
-pub(super) const TOPICS_PER_TURN: usize = 256;
-/// While so many messages wait for the client, no further retained ones are queued.
-pub(super) const MAX_WAITING: usize = 256;
+/// The newest retained message of each topic, within two bounds.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    messages: BTreeMap<Box<str>, Kept>,
+    /// Number of the change that came last.
+    changes: u64,
+    bytes: usize,
+    /// Messages that expire.
+    expiring: usize,
+    max_messages: usize,
+    max_bytes: usize,
+    kept_in: Option<(RetainedStore, Timeline)>,
+}
 
-impl Broker {
-    /// Queues some of the retained messages that subscriptions of this session await. Whether there is more to do at
-    /// once: something to send, or to look for.
-    pub(crate) fn queue_retained(&self, handle: &Handle, connection: ConnectionId) -> bool {
-        let Some(mut kept) = handle.own(connection) else { return false };
-        let (now, mut left) = (self.timeline.now(), TOPICS_PER_TURN);
-        let mut queued = false;
-        while left > 0
-            && kept.queued() < MAX_WAITING
-            && let Some((filter, due)) = kept.retained_due.pop_first()
-        {
-            let subscriber = self.read_subscriptions().find(&filter, handle.id).cloned();
-            let Some(subscriber) = subscriber else { continue };
-            let part = lock(&self.retained).matching(&filter, &due, left, now);
-            left = left.saturating_sub(part.looked_at.max(1));
-            let mut messages = part.messages;
-            match part.rest {
-                Some(rest) => drop(kept.retained_due.insert(filter, rest)),
-                // The numbers of weir itself are a few dozen.
-                None if filter.starts_with("$SYS") => messages.extend(self.system_messages(&filter)),
-                None => {}
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// Number of the change that it came with.
+    change: u64,
+}
+
+impl Retained {
+    pub fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self { messages: BTreeMap::new(), changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
+    }
+
+    /// From now on changes go to `store` too.
+    pub fn keep_in(&mut self, store: RetainedStore, timeline: Timeline) {
+        self.kept_in = Some((store, timeline));
+    }
+
+    /// Where changes go.
+    pub fn store(&self) -> Option<RetainedStore> {
+        self.kept_in.as_ref().map(|(store, _)| store.clone())
+    }
+
+    /// What its store has changed up to now; `None` where there is none.
+    pub fn mark(&self) -> Option<Mark> {
+        self.kept_in.as_ref().map(|(store, _)| store.mark())
+    }
+
+    /// Keeps `message` as its topic's retained one; an empty payload removes it [MQTT-3.3.1-6]. `false`: a bound is
+    /// reached, and the topic keeps what it had.
+    pub fn set(&mut self, message: &Arc<Message>) -> bool {
+        if message.payload.is_empty() {
+            self.remove(&message.topic);
+            return true;
+        }
+        let old = self.messages.get(&*message.topic).map(|kept| &kept.message);
+        let bytes = self.bytes - old.map_or(0, |old| old.bytes()) + message.bytes();
+        if bytes > self.max_bytes || (old.is_none() && self.messages.len() >= self.max_messages) {
+            return false;
+        }
+        self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
+        self.expiring += usize::from(message.expires.is_some());
+        self.bytes = bytes;
+        // A copy, which shares the payload: sessions count what they hold of the other for as long as that lives.
+        let copy = Arc::new(Message::clone(message));
+        self.changes += 1;
+        self.messages.insert(message.topic.clone(), Kept { message: copy, change: self.changes });
+        if let Some((store, timeline)) = &self.kept_in {
+            store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
+        }
+        true
+    }
+
+    fn remove(&mut self, topic: &str) {
+        let Some(Kept { message: old, .. }) = self.messages.remove(topic) else { return };
+        self.bytes -= old.bytes();
+        self.expiring -= usize::from(old.expires.is_some());
+        if let Some((store, _)) = &self.kept_in {
+            store.remove(topic);
+        }
+    }
+
+    /// Forgets messages whose time is over; returns how many.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        if self.expiring == 0 {
+            return 0;
+        }
+        let messages = self.messages.values().map(|kept| &kept.message);
+        let expired: Vec<Arc<Message>> = messages.filter(|message| message.is_expired(now)).map(Arc::clone).collect();
+        for message in &expired {
+            self.remove(&message.topic);
+        }
+        expired.len()
+    }
+
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All messages that there are up to now.
+    pub fn due(&self) -> Due {
+        Due { after: Box::default(), until: self.changes }
+    }
+
+    /// The messages on topics that match `filter`, by topic, that are due, without those whose time is over; with a look at
+    /// no more than `most` topics (at least one).
+    pub fn matching(&self, filter: &str, due: &Due, most: usize, now: Instant) -> Part {
+        let is_due = |kept: &&Kept| kept.change <= due.until && !kept.message.is_expired(now);
+        let Some(wildcard) = filter.find(['+', '#']) else {
+            let kept = self.messages.get(filter).filter(is_due);
+            let messages = kept.map(|kept| Arc::clone(&kept.message)).into_iter().collect();
+            return Part { messages, looked_at: 1, rest: None };
+        };
+        // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
+        let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
+        let from = if due.after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(&*due.after) };
+        let mut part = Part { messages: Vec::new(), looked_at: 0, rest: None };
+        let range = self.messages.range::<str, _>((from, Bound::Unbounded));
+        for (name, kept) in range.take_while(|(name, _)| name.starts_with(prefix)) {
+            part.looked_at += 1;
+            if topic::matches(filter, name) && is_due(&kept) {
+                part.messages.push(Arc::clone(&kept.message));
             }
-            queued |= !messages.is_empty();
-            let grant = |message: &Message| Grant { retain: true, ..subscriber.grant(message.qos, true) };
-            handle.offer_retained(&mut kept, &messages, grant);
+            if part.looked_at >= most {
+                part.rest = Some(Due { after: name.clone(), until: due.until });
+                break;
+            }
         }
-        handle.note_retained_due(&kept);
-        queued || (kept.queued() < MAX_WAITING && !kept.retained_due.is_empty())
+        part
+    }
+}
+
+/// Which retained messages a subscription still gets. What is retained later comes to it as any message does, and must not
+/// come twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Those on topics behind this one; empty: from the first on.
+    after: Box<str>,
+    /// Those that came with this change or an earlier one.
+    until: u64,
+}
+
+impl Due {
+    /// All up to a later moment are due.
+    pub fn extend_to(&mut self, later: &Due) {
+        self.until = later.until;
+    }
+}
+
+/// What one look at the retained messages found.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub messages: Vec<Arc<Message>>,
+    /// Topics that were compared with the filter.
+    pub looked_at: usize,
+    /// What is due behind the last of them, where there may be more.
+    pub rest: Option<Due>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_MESSAGES: usize = 1_000;
+    const MAX_BYTES: usize = 1024 * 1024;
+
+    fn message(topic: &str, payload: &'static [u8]) -> Arc<Message> {
+        Arc::new(Message::new(topic, payload.into(), 1, true))
     }
 
-    fn system_messages(&self, filter: &str) -> Vec<Arc<Message>> {
-        let system = lock(&self.system);
-        system.matching(filter, &system.due(), usize::MAX, self.timeline.now()).messages
-    }
-
-    /// The retained messages of a new subscription are to be queued: those that there are.
-    pub(super) fn await_retained(&self, handle: &Handle, kept: &mut Kept, filter: &str) {
-        handle.await_retained(kept, filter, lock(&self.retained).due());
-    }
-
-    /// The client comes back before all that were due were queued: what was retained while it was away, and was not queued
-    /// for it at QoS 0, is due too.
-    pub(super) fn await_retained_anew(&self, kept: &mut Kept) {
-        if !kept.retained_due.is_empty() {
-            let due = lock(&self.retained).due();
-            kept.retained_due.values_mut().for_each(|rest| rest.extend_to(&due));
+    fn matching(retained: &Retained, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
+        let (mut found, mut rest) = (Vec::new(), Some(retained.due()));
+        while let Some(due) = rest {
+            let part = retained.matching(filter, &due, most, now);
+            assert!(part.looked_at <= most, "{filter}");
+            found.extend(part.messages);
+            rest = part.rest;
         }
+        found
+    }
+
+    fn check(retained: &Retained, filter: &str, expected: &[&str]) {
+        for most in [1, 2, 100] {
+            let found = matching(retained, filter, most, Instant::now());
+            let topics: Vec<_> = found.iter().map(|message| message.topic.to_string()).collect();
+            assert_eq!(topics, expected, "{filter}, {most} at a time");
+        }
+    }
+
+    #[test]
+    fn filters_find_their_messages() {
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        for topic in ["a", "a/b", "a/b/c", "ab", "$SYS/x", "b"] {
+            assert!(retained.set(&message(topic, b"x")));
+        }
+        check(&retained, "a/#", &["a", "a/b", "a/b/c"]);
+        check(&retained, "a/+", &["a/b"]);
+        check(&retained, "a/+/c", &["a/b/c"]);
+        check(&retained, "#", &["a", "a/b", "a/b/c", "ab", "b"]);
+        check(&retained, "$SYS/#", &["$SYS/x"]);
+        check(&retained, "ab", &["ab"]);
+        check(&retained, "+", &["a", "ab", "b"]);
+    }
+
+    #[test]
+    fn an_empty_payload_removes() {
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        retained.set(&message("a", b"12345"));
+        retained.set(&message("a", b"1"));
+        assert_eq!((retained.len(), retained.bytes), (1, message("a", b"1").bytes()));
+        retained.set(&message("a", b""));
+        assert_eq!((retained.len(), retained.bytes), (0, 0));
+    }
+
+    #[test]
+    fn the_bounds_hold_and_known_topics_still_change() {
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        for index in 0..MAX_MESSAGES {
+            assert!(retained.set(&message(&format!("t/{index}"), b"x")));
+        }
+        assert!(!retained.set(&message("one/more", b"x")));
+        assert!(retained.set(&message("t/0", b"yy")));
+        assert_eq!(retained.len(), MAX_MESSAGES);
+        let large = Arc::new(Message::new("t/1", vec![0; MAX_BYTES].into(), 0, true));
+        assert!(!retained.set(&large));
+        assert_eq!(&matching(&retained, "t/1", 10, Instant::now())[0].payload[..], b"x");
+    }
+
+    #[test]
+    fn messages_go_when_their_time_is_over() {
+        let now = Instant::now();
+        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let expires = Some(now + std::time::Duration::from_secs(1));
+        retained.set(&Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
+        retained.set(&message("b", b"x"));
+        assert_eq!((matching(&retained, "#", 10, now).len(), retained.expire(now)), (2, 0));
+        let later = now + std::time::Duration::from_secs(1);
+        assert_eq!((matching(&retained, "#", 10, later).len(), retained.expire(later)), (1, 1));
+        assert_eq!((retained.len(), retained.expiring, retained.bytes()), (1, 0, message("b", b"x").bytes()));
     }
 }

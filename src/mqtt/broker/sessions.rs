@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::Broker;
 use crate::access::{Login, Policy};
 use crate::log::Lsn;
-use crate::mqtt::delivery::Delivery;
-use crate::mqtt::handle::{ConnectionId, DISCARDED, Handle, Kept};
-use crate::mqtt::will::Will;
+use crate::mqtt::session::delivery::Delivery;
+use crate::mqtt::session::will::Will;
+use crate::mqtt::session::{ConnectionId, DISCARDED, Handle, Kept};
 use crate::sync::lock;
 
 /// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::session_store::{SessionStore, StoredSession};
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
-use crate::mqtt::codec::{Filter, RetainHandling};
-use crate::mqtt::handle::{Handle, Kept};
-use crate::mqtt::session_store::{SessionStore, StoredSession};
+use crate::mqtt::session::{Handle, Kept};
+use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::sync::lock;
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::handle::{ConnectionId, Handle, Kept};
-use crate::mqtt::subscriptions::Subscriber;
-use crate::mqtt::topic;
+use super::subscriptions::Subscriber;
+use crate::mqtt::session::{ConnectionId, Handle, Kept};
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::topic;
 
 /// Levels of all filters of one session at most, so that deep ones do not make it costly: each level takes some 150 bytes.
 pub(super) const MAX_SESSION_LEVELS: usize = 100_000;

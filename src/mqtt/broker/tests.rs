@@ -1,13 +1,13 @@
 //! Sessions, subscriptions and who gets what.
 
-use super::retained::{MAX_WAITING, TOPICS_PER_TURN};
+use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
 use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::Version;
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
-use crate::mqtt::will::Will;
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 
 fn broker(max_connections: usize) -> Broker {
     let config = MqttConfig { max_connections, max_queued_messages: 2, ..MqttConfig::default() };
@@ -88,7 +88,7 @@ fn all_sessions_together_are_bounded() {
     for count in 1..=100 {
         broker.publish("a", "x".repeat(100).into(), 1, false);
         assert_eq!(received(&quick).len(), 1, "message {count}");
-        quick.handle.acknowledge(quick.connection, crate::mqtt::frame::PUBACK, count, 0).unwrap();
+        quick.handle.acknowledge(quick.connection, crate::mqtt::wire::frame::PUBACK, count, 0).unwrap();
     }
     let held = broker.stats().held_bytes;
     // Each message once, and twenty places in sessions for it.

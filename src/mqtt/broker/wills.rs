@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Broker;
+use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
+use super::slot_store::Mark;
 use crate::log::Lsn;
-use crate::mqtt::handle::Handle;
-use crate::mqtt::session_store::SessionStore;
-use crate::mqtt::slot_store::Mark;
-use crate::mqtt::will::Will;
+use crate::mqtt::session::Handle;
+use crate::mqtt::session::will::Will;
 use crate::sync::lock;
 
 /// The wills that a restart is to find. Its lock is the last to be taken.

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, FALLBACK, Step};
 use crate::log::{AppendError, Records};
-use crate::mqtt::close::Close;
+use crate::mqtt::wire::close::Close;
 
 /// Publishes that the journal had no room for.
 #[derive(Debug)]

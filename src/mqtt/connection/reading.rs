@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::around::Around;
+use super::protocol::Event;
+use super::rate::Pace;
+use super::scratch::{READ_BYTES, Scratch};
 use super::{Connection, MAX_TOUCHED, Step};
 use crate::log::Records;
-use crate::mqtt::around::Around;
-use crate::mqtt::close::Close;
-use crate::mqtt::frame::{self, Next};
-use crate::mqtt::rate::Pace;
-use crate::mqtt::scratch::{READ_BYTES, Scratch};
-use crate::mqtt::session::Event;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::frame::{self, Next};
 
 /// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
 /// records larger than the packets they came in.

@@ -5,11 +5,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::scratch::{OUTPUT_BYTES, Scratch};
 use super::{Connection, Step};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;
-use crate::mqtt::close::Close;
-use crate::mqtt::scratch::{OUTPUT_BYTES, Scratch};
+use crate::mqtt::wire::close::Close;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.

@@ -9,8 +9,8 @@ use super::*;
 use crate::access::{Access, Policy};
 use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::{Opening, Version};
 
 /// A client all of whose packets are there already, one to a read.

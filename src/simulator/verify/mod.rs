@@ -11,12 +11,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
+use crate::client::{HttpClient, HttpError, percent_encoded};
 use crate::config::Config;
 use crate::core::settings::WatermarkScope;
-use crate::simulator::http_client::{Client, HttpError};
-use crate::simulator::ledger::Ledger;
-use crate::simulator::message::Encoder;
-use crate::simulator::options::Options;
+use crate::simulator::ledger::DeviceLedger;
+use crate::simulator::message::MessageEncoder;
+use crate::simulator::options::FleetOptions;
 use crate::telemetry::names;
 
 mod rejections;
@@ -34,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// What the rules of the running weir are, as far as the results depend on them.
 #[derive(Debug, Clone)]
 pub struct Expectations {
-    options: Options,
+    options: FleetOptions,
     window_ms: i64,
     allowed_lateness_ms: i64,
     out_of_orderness_ms: i64,
@@ -48,7 +48,7 @@ pub struct Expectations {
 
 impl Expectations {
     /// The rules of `config`, which must be the config of the weir that is asked.
-    pub fn new(config: &Config, options: &Options) -> Self {
+    pub fn new(config: &Config, options: &FleetOptions) -> Self {
         let window = &config.window;
         let silence_ms = window.idle_timeout_ms.unwrap_or(0) + window.size_ms + window.out_of_orderness_ms;
         let work = Duration::from_millis(20) * u32::try_from(options.devices).unwrap_or(u32::MAX);
@@ -87,7 +87,7 @@ impl Verification {
         self.differing == 0
     }
 
-    fn add(&mut self, outcome: Outcome) {
+    fn add(&mut self, outcome: DeviceVerification) {
         self.devices += 1;
         self.readings += outcome.readings;
         self.windows += outcome.windows;
@@ -115,7 +115,7 @@ impl fmt::Display for Verification {
 
 /// One device's part.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Outcome {
+struct DeviceVerification {
     readings: u64,
     windows: u64,
     errors: u64,
@@ -163,7 +163,7 @@ struct ErrorPage {
 
 /// Why the API's answer cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+enum VerifyError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error("{path} answered {status}: {body}")]
@@ -182,14 +182,14 @@ enum Unusable {
 
 /// Waits until weir has processed what was sent and its windows are closed, and compares. Looks again at devices
 /// that differ until the time to wait is over, so the result is final either way.
-pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, client: &Client) -> Verification {
+pub async fn verify(ledgers: &[DeviceLedger], expectations: &Expectations, client: &HttpClient) -> Verification {
     let deadline = Instant::now() + expectations.patience;
     let mut result = Verification::default();
     if let Err(error) = processed(client, deadline).await {
-        result.add(Outcome { differences: vec![error.to_string()], ..Outcome::default() });
+        result.add(DeviceVerification { differences: vec![error.to_string()], ..DeviceVerification::default() });
         return result;
     }
-    let mut open: Vec<&Ledger> = ledgers.iter().collect();
+    let mut open: Vec<&DeviceLedger> = ledgers.iter().collect();
     loop {
         let last_look = Instant::now() >= deadline;
         let mut differing = Vec::new();
@@ -208,17 +208,17 @@ pub async fn verify(ledgers: &[Ledger], expectations: &Expectations, client: &Cl
         sleep(LOOK_AGAIN).await;
     }
     if let Err(error) = accounted(client).await {
-        result.add(Outcome { differences: vec![error.to_string()], ..Outcome::default() });
+        result.add(DeviceVerification { differences: vec![error.to_string()], ..DeviceVerification::default() });
     }
     result
 }
 
 /// Waits until no synced journal record waits for the pipeline.
-async fn processed(client: &Client, deadline: Instant) -> Result<(), Unusable> {
+async fn processed(client: &HttpClient, deadline: Instant) -> Result<(), VerifyError> {
     loop {
         let waiting = match metric(client, names::PIPELINE_BACKLOG).await {
             Ok(0.0) => return Ok(()),
-            Ok(records) => Unusable::NotYet(format!("weir has still {records} journal records to process")),
+            Ok(records) => VerifyError::NotYet(format!("weir has still {records} journal records to process")),
             Err(error) => error,
         };
         if Instant::now() >= deadline {
@@ -229,20 +229,20 @@ async fn processed(client: &Client, deadline: Instant) -> Result<(), Unusable> {
 }
 
 /// Holds weir to its own accounting identity.
-async fn accounted(client: &Client) -> Result<(), Unusable> {
+async fn accounted(client: &HttpClient) -> Result<(), VerifyError> {
     match metric(client, names::READINGS_UNACCOUNTED).await? {
         0.0 => Ok(()),
-        readings => Err(Unusable::NotYet(format!("{} is {readings}: it must be 0", names::READINGS_UNACCOUNTED))),
+        readings => Err(VerifyError::NotYet(format!("{} is {readings}: it must be 0", names::READINGS_UNACCOUNTED))),
     }
 }
 
-async fn metric(client: &Client, name: &'static str) -> Result<f64, Unusable> {
+async fn metric(client: &HttpClient, name: &'static str) -> Result<f64, VerifyError> {
     let text = fetch(client, "/metrics").await?;
     let value = String::from_utf8_lossy(&text).lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.ok_or(Unusable::NoMetric(name))
+    value.ok_or(VerifyError::NoMetric(name))
 }
 
-async fn device(ledger: &Ledger, expectations: &Expectations, client: &Client) -> Outcome {
+async fn device(ledger: &DeviceLedger, expectations: &Expectations, client: &HttpClient) -> DeviceVerification {
     let id = &ledger.device_id;
     let windows = pages(client, &format!("/api/v1/windows?device={id}&limit={PAGE}"), |page: WindowPage| {
         (page.windows, page.next_cursor)
@@ -255,30 +255,35 @@ async fn device(ledger: &Ledger, expectations: &Expectations, client: &Client) -
     match (windows, errors) {
         (Ok(windows), Ok(errors)) => judge(ledger, expectations, &windows, &errors),
         (Err(error), _) | (_, Err(error)) => {
-            Outcome { differences: vec![format!("{id}: {error}")], ..Outcome::default() }
+            DeviceVerification { differences: vec![format!("{id}: {error}")], ..DeviceVerification::default() }
         }
     }
 }
 
 /// Compares one device's account with what the API shows of it.
-fn judge(ledger: &Ledger, expectations: &Expectations, windows: &[WindowSeen], errors: &[ErrorSeen]) -> Outcome {
-    let encoder = Encoder::new(&expectations.options, &ledger.device_id);
-    let mut outcome = Outcome::default();
+fn judge(
+    ledger: &DeviceLedger,
+    expectations: &Expectations,
+    windows: &[WindowSeen],
+    errors: &[ErrorSeen],
+) -> DeviceVerification {
+    let encoder = MessageEncoder::new(&expectations.options, &ledger.device_id);
+    let mut outcome = DeviceVerification::default();
     let rejections = rejections::examine(ledger, expectations, &encoder, errors, &mut outcome);
     windows::compare(ledger, expectations, &rejections, windows, &mut outcome);
     outcome
 }
 
 async fn pages<P: DeserializeOwned, T>(
-    client: &Client,
+    client: &HttpClient,
     path: &str,
     split: impl Fn(P) -> (Vec<T>, Option<String>),
-) -> Result<Vec<T>, Unusable> {
+) -> Result<Vec<T>, VerifyError> {
     let mut all = Vec::new();
     let mut next = path.to_owned();
     for _ in 0..MAX_PAGES {
         let body = fetch(client, &next).await?;
-        let page = serde_json::from_slice(&body).map_err(|source| Unusable::Form { path: next.clone(), source })?;
+        let page = serde_json::from_slice(&body).map_err(|source| VerifyError::Form { path: next.clone(), source })?;
         let (entries, cursor) = split(page);
         all.extend(entries);
         match cursor {
@@ -286,31 +291,19 @@ async fn pages<P: DeserializeOwned, T>(
             None => return Ok(all),
         }
     }
-    Err(Unusable::TooManyPages { path: path.to_owned() })
+    Err(VerifyError::TooManyPages { path: path.to_owned() })
 }
 
-async fn fetch(client: &Client, path: &str) -> Result<bytes::Bytes, Unusable> {
+async fn fetch(client: &HttpClient, path: &str) -> Result<bytes::Bytes, VerifyError> {
     let response = client.get(path).await?;
     if response.status == 200 {
         return Ok(response.body);
     }
     if let Some(refused) = client.refused(&response) {
-        return Err(Unusable::Refused(refused));
+        return Err(VerifyError::Refused(refused));
     }
     let body = String::from_utf8_lossy(&response.body).chars().take(200).collect();
-    Err(Unusable::Status { path: path.to_owned(), status: response.status, body })
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    Err(VerifyError::Status { path: path.to_owned(), status: response.status, body })
 }
 
 #[cfg(test)]

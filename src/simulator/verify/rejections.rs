@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{ErrorSeen, Expectations, Outcome};
-use crate::simulator::ledger::{Entry, Ledger};
-use crate::simulator::message::{Content, Encoder};
+use super::{DeviceVerification, ErrorSeen, Expectations};
+use crate::simulator::ledger::{DeviceLedger, LedgerEntry};
+use crate::simulator::message::{MessageContent, MessageEncoder};
 
 /// Readings of one device that the error log holds.
 #[derive(Debug, Default)]
-pub(super) struct Rejections {
+pub(super) struct RejectedReadings {
     /// (sequence number, index of the metric) of readings reported as late.
     pub late: BTreeSet<(u64, usize)>,
 }
@@ -18,18 +18,18 @@ pub(super) struct Rejections {
 /// Goes through the error log of one device: each entry must belong to something that was sent, and each
 /// acknowledged fault and malformed message must be there.
 pub(super) fn examine(
-    ledger: &Ledger,
+    ledger: &DeviceLedger,
     expectations: &Expectations,
-    encoder: &Encoder,
+    encoder: &MessageEncoder,
     errors: &[ErrorSeen],
-    outcome: &mut Outcome,
-) -> Rejections {
+    outcome: &mut DeviceVerification,
+) -> RejectedReadings {
     let mut examination = Examination {
         ledger,
         expectations,
         unreadable: unreadable(ledger, encoder),
         newest_end_ms: newest_end_ms(ledger, expectations),
-        rejections: Rejections::default(),
+        rejections: RejectedReadings::default(),
         entries: BTreeMap::new(),
     };
     for error in errors {
@@ -50,14 +50,14 @@ pub(super) fn examine(
 }
 
 /// Payloads of malformed messages, which cannot be parsed, by their text.
-fn unreadable(ledger: &Ledger, encoder: &Encoder) -> BTreeMap<String, u64> {
-    let malformed = ledger.entries.iter().filter(|entry| matches!(entry.message.content, Content::Malformed(_)));
+fn unreadable(ledger: &DeviceLedger, encoder: &MessageEncoder) -> BTreeMap<String, u64> {
+    let malformed = ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Malformed(_)));
     malformed.map(|entry| (encoder.text(&entry.message), entry.message.seq)).collect()
 }
 
 /// End of the newest window that a reading of this device belongs to.
-fn newest_end_ms(ledger: &Ledger, expectations: &Expectations) -> Option<i64> {
-    let readings = ledger.entries.iter().filter(|entry| matches!(entry.message.content, Content::Readings(_)));
+fn newest_end_ms(ledger: &DeviceLedger, expectations: &Expectations) -> Option<i64> {
+    let readings = ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Readings(_)));
     readings
         .map(|entry| super::windows::start_ms(entry.message.event_ms, expectations.window_ms))
         .max()
@@ -65,11 +65,11 @@ fn newest_end_ms(ledger: &Ledger, expectations: &Expectations) -> Option<i64> {
 }
 
 struct Examination<'a> {
-    ledger: &'a Ledger,
+    ledger: &'a DeviceLedger,
     expectations: &'a Expectations,
     unreadable: BTreeMap<String, u64>,
     newest_end_ms: Option<i64>,
-    rejections: Rejections,
+    rejections: RejectedReadings,
     /// Entries for faults and malformed messages, by sequence number.
     entries: BTreeMap<u64, u32>,
 }
@@ -90,7 +90,7 @@ impl Examination<'_> {
             }
             "device_error" => {
                 let seq = locate(error)?.0;
-                let sent = self.ledger.get(seq).filter(|entry| entry.message.content == Content::Fault);
+                let sent = self.ledger.get(seq).filter(|entry| entry.message.content == MessageContent::Fault);
                 sent.ok_or_else(|| format!("the error log has a fault with seq {seq} that was not sent"))?;
                 *self.entries.entry(seq).or_default() += 1;
                 Ok(())
@@ -106,7 +106,7 @@ impl Examination<'_> {
 
     fn late(&mut self, error: &ErrorSeen) -> Result<(), String> {
         let (seq, metric) = locate(error)?;
-        let sent = self.ledger.get(seq).filter(|entry| matches!(entry.message.content, Content::Readings(_)));
+        let sent = self.ledger.get(seq).filter(|entry| matches!(entry.message.content, MessageContent::Readings(_)));
         let event_ms = sent.map(|entry| entry.message.event_ms);
         let event_ms = event_ms.ok_or_else(|| format!("late reading with seq {seq} was not sent as a reading"))?;
         let metrics = &self.expectations.options.metrics;
@@ -132,12 +132,12 @@ impl Examination<'_> {
     }
 
     /// Whether a fault or malformed message lacks its entry, or has too many.
-    fn missing(&self, entry: &Entry) -> Option<String> {
+    fn missing(&self, entry: &LedgerEntry) -> Option<String> {
         let seq = entry.message.seq;
         let kind = match entry.message.content {
-            Content::Readings(_) => return None,
-            Content::Fault => "fault",
-            Content::Malformed(_) => "malformed message",
+            MessageContent::Readings(_) => return None,
+            MessageContent::Fault => "fault",
+            MessageContent::Malformed(_) => "malformed message",
         };
         let found = self.entries.get(&seq).copied().unwrap_or(0);
         if found == 0 && entry.acknowledged {

@@ -4,21 +4,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::client::ApiArguments;
 use crate::random::Random;
-use crate::simulator::http_client::ApiArguments;
-use crate::simulator::message::{Content, Generator, Malformed, Message};
+use crate::simulator::message::{DeviceMessage, MalformedPayload, MessageContent, MessageGenerator};
 
 const MINUTE_MS: i64 = 60_000;
 
 fn expectations() -> Expectations {
-    let options = Options { boot: "b".into(), malformed_share: 0.1, fault_share: 0.1, ..Options::default() };
+    let options = FleetOptions { boot: "b".into(), malformed_share: 0.1, fault_share: 0.1, ..FleetOptions::default() };
     Expectations::new(&Config::default(), &options)
 }
 
 /// A device that sent 200 messages in a minute, all of them acknowledged.
-fn ledger(expectations: &Expectations) -> Ledger {
-    let mut generator = Generator::new(&expectations.options, Random::new(5));
-    let mut ledger = Ledger::new("d");
+fn ledger(expectations: &Expectations) -> DeviceLedger {
+    let mut generator = MessageGenerator::new(&expectations.options, Random::new(5));
+    let mut ledger = DeviceLedger::new("d");
     for step in 0..200 {
         let message = generator.next_message(1_700_000_000_000 + step * MINUTE_MS / 200);
         ledger.produced(&message);
@@ -29,23 +29,23 @@ fn ledger(expectations: &Expectations) -> Ledger {
 }
 
 /// What a weir without faults shows of it, computed the plain way.
-fn shown(ledger: &Ledger, expectations: &Expectations) -> (Vec<WindowSeen>, Vec<ErrorSeen>) {
+fn shown(ledger: &DeviceLedger, expectations: &Expectations) -> (Vec<WindowSeen>, Vec<ErrorSeen>) {
     let mut groups: BTreeMap<(String, i64), Vec<(i64, f64)>> = BTreeMap::new();
-    let encoder = Encoder::new(&expectations.options, &ledger.device_id);
+    let encoder = MessageEncoder::new(&expectations.options, &ledger.device_id);
     let mut errors = Vec::new();
-    for Message { seq, event_ms, content } in ledger.entries.iter().map(|entry| entry.message.clone()) {
+    for DeviceMessage { seq, event_ms, content } in ledger.entries.iter().map(|entry| entry.message.clone()) {
         let reason = match &content {
-            Content::Readings(values) => {
+            MessageContent::Readings(values) => {
                 for (metric, value) in expectations.options.metrics.iter().zip(values) {
                     groups.entry((metric.clone(), event_ms / 5_000 * 5_000)).or_default().push((event_ms, *value));
                 }
                 continue;
             }
-            Content::Fault => "device_error",
-            Content::Malformed(Malformed::WrongType) => "wrong_type",
-            Content::Malformed(_) => "malformed",
+            MessageContent::Fault => "device_error",
+            MessageContent::Malformed(MalformedPayload::WrongType) => "wrong_type",
+            MessageContent::Malformed(_) => "malformed",
         };
-        let payload = Some(encoder.text(&Message { seq, event_ms, content }));
+        let payload = Some(encoder.text(&DeviceMessage { seq, event_ms, content }));
         errors.push(ErrorSeen { reason: reason.into(), index: 0, metric: None, payload });
     }
     let windows = groups.into_iter().map(|((metric, window_start), mut readings)| {
@@ -69,7 +69,7 @@ fn shown(ledger: &Ledger, expectations: &Expectations) -> (Vec<WindowSeen>, Vec<
 }
 
 /// Judges what `change` made of the right results; expects each of `differences` in the first difference.
-fn check(change: impl FnOnce(&mut Ledger, &mut Vec<WindowSeen>, &mut Vec<ErrorSeen>), difference: &str) {
+fn check(change: impl FnOnce(&mut DeviceLedger, &mut Vec<WindowSeen>, &mut Vec<ErrorSeen>), difference: &str) {
     let expectations = expectations();
     let mut ledger = ledger(&expectations);
     let (mut windows, mut errors) = shown(&ledger, &expectations);
@@ -81,13 +81,13 @@ fn check(change: impl FnOnce(&mut Ledger, &mut Vec<WindowSeen>, &mut Vec<ErrorSe
 }
 
 /// The message of the first entry with readings at or after `from`.
-fn reading(ledger: &Ledger, from: u64) -> &Message {
+fn reading(ledger: &DeviceLedger, from: u64) -> &DeviceMessage {
     let mut later = ledger.entries.iter().map(|entry| &entry.message).filter(|message| message.seq >= from);
-    later.find(|message| matches!(message.content, Content::Readings(_))).expect("most messages are readings")
+    later.find(|message| matches!(message.content, MessageContent::Readings(_))).expect("most messages are readings")
 }
 
-fn late(ledger: &Ledger, expectations: &Expectations, message: &Message, metric: &str) -> ErrorSeen {
-    let payload = Some(Encoder::new(&expectations.options, &ledger.device_id).text(message));
+fn late(ledger: &DeviceLedger, expectations: &Expectations, message: &DeviceMessage, metric: &str) -> ErrorSeen {
+    let payload = Some(MessageEncoder::new(&expectations.options, &ledger.device_id).text(message));
     let index = expectations.options.metrics.iter().position(|name| name == metric).expect("a metric of the fleet");
     ErrorSeen { reason: "late".into(), index, metric: Some(metric.into()), payload }
 }
@@ -146,7 +146,7 @@ fn a_window_from_nowhere_is_found() {
 
 #[test]
 fn what_was_not_acknowledged_may_be_there_or_not() {
-    let last = |ledger: &mut Ledger| {
+    let last = |ledger: &mut DeviceLedger| {
         let seq = reading(ledger, 190).seq;
         ledger.entries[seq as usize].acknowledged = false;
         seq
@@ -156,7 +156,7 @@ fn what_was_not_acknowledged_may_be_there_or_not() {
     let mut whole = ledger(&expectations);
     let seq = last(&mut whole);
     let mut without = whole.clone();
-    without.entries[seq as usize].message.content = Content::Fault;
+    without.entries[seq as usize].message.content = MessageContent::Fault;
     let (windows, mut errors) = shown(&without, &expectations);
     errors.retain(|error| {
         error.reason != "device_error" || !error.payload.as_deref().unwrap_or("").contains(&format!("\"seq\":{seq},"))
@@ -166,7 +166,7 @@ fn what_was_not_acknowledged_may_be_there_or_not() {
 
 #[test]
 fn some_of_several_unacknowledged_readings_are_judged_by_bounds() {
-    let unacknowledged = |ledger: &mut Ledger, windows: &mut Vec<WindowSeen>, min: f64| {
+    let unacknowledged = |ledger: &mut DeviceLedger, windows: &mut Vec<WindowSeen>, min: f64| {
         let window = &mut windows[2];
         let in_window = |ms: i64| (window.window_start..window.window_end).contains(&ms);
         let entries = ledger.entries.iter_mut().filter(|entry| in_window(entry.message.event_ms));
@@ -188,7 +188,7 @@ fn rejected_messages_must_be_in_the_error_log() {
 
 #[test]
 fn a_redelivered_malformed_message_may_be_there_twice() {
-    let again = |ledger: &mut Ledger, errors: &mut Vec<ErrorSeen>| {
+    let again = |ledger: &mut DeviceLedger, errors: &mut Vec<ErrorSeen>| {
         ledger.published(&(0..=199));
         errors.push(errors[0].clone());
     };
@@ -202,7 +202,7 @@ fn late_readings_are_taken_out_of_their_window() {
     let message = reading(&whole, 0).clone();
     let (_, mut errors) = shown(&whole, &expectations);
     let mut without = whole.clone();
-    without.entries[message.seq as usize].message.content = Content::Fault;
+    without.entries[message.seq as usize].message.content = MessageContent::Fault;
     let (windows, _) = shown(&without, &expectations);
     for metric in expectations.options.metrics.clone() {
         errors.push(late(&whole, &expectations, &message, &metric));
@@ -220,15 +220,15 @@ fn late_readings_are_taken_out_of_their_window() {
 fn a_late_reading_is_found_within_a_backlog() {
     let expectations = expectations();
     let whole = ledger(&expectations);
-    let readings: Vec<Message> = whole.entries[..40].iter().map(|entry| entry.message.clone()).collect();
-    let publications = Encoder::new(&expectations.options, "d").encode_backlog(&readings);
+    let readings: Vec<DeviceMessage> = whole.entries[..40].iter().map(|entry| entry.message.clone()).collect();
+    let publications = MessageEncoder::new(&expectations.options, "d").encode_backlog(&readings);
     let array = publications.iter().find(|publication| publication.readings > 3).expect("readings travel together");
     let payload = Some(String::from_utf8(array.payload.to_vec()).unwrap());
     let (_, mut errors) = shown(&whole, &expectations);
     // Index 4 is the second metric of the second message.
     errors.push(ErrorSeen { reason: "late".into(), index: 4, metric: Some("humidity".into()), payload });
-    let mut outcome = Outcome::default();
-    let encoder = Encoder::new(&expectations.options, "d");
+    let mut outcome = DeviceVerification::default();
+    let encoder = MessageEncoder::new(&expectations.options, "d");
     let found = rejections::examine(&whole, &expectations, &encoder, &errors, &mut outcome);
     assert_eq!(outcome.differences, Vec::<String>::new());
     assert_eq!(found.late.into_iter().collect::<Vec<_>>(), [(array.seqs.start() + 1, 1)]);
@@ -259,7 +259,7 @@ fn windows_before_1970_are_aligned() {
 fn the_number_of_differences_shown_is_bounded() {
     let mut verification = Verification::default();
     let differences = (0..50).map(|number| format!("difference {number}")).collect();
-    verification.add(Outcome { differences, ..Outcome::default() });
+    verification.add(DeviceVerification { differences, ..DeviceVerification::default() });
     assert_eq!((verification.differing, verification.differences.len()), (50, SHOWN));
     assert!(!verification.passed());
     assert!(verification.to_string().contains("50 differences"));
@@ -269,7 +269,7 @@ fn the_number_of_differences_shown_is_bounded() {
 async fn follows_cursors_through_a_real_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let client = Client::new(&url, &ApiArguments::default()).unwrap();
+    let client = HttpClient::new(&url, &ApiArguments::default()).unwrap();
     let server = async {
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().await.unwrap();

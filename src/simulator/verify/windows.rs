@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::rejections::Rejections;
-use super::{Expectations, Outcome, WindowSeen};
-use crate::simulator::ledger::Ledger;
-use crate::simulator::message::Content;
+use super::rejections::RejectedReadings;
+use super::{DeviceVerification, Expectations, WindowSeen};
+use crate::simulator::ledger::DeviceLedger;
+use crate::simulator::message::MessageContent;
 
 /// Relative difference allowed where the order of additions matters.
 const TOLERANCE: f64 = 1e-9;
@@ -17,25 +17,25 @@ pub(super) fn start_ms(event_ms: i64, window_ms: i64) -> i64 {
 
 /// The readings of one window: event time and value.
 #[derive(Debug, Default)]
-struct Belonging {
+struct WindowReadings {
     sure: Vec<(i64, f64)>,
     /// Sent, not acknowledged.
     possible: Vec<(i64, f64)>,
 }
 
-type Key = (usize, i64);
+type WindowKey = (usize, i64);
 
 /// Compares all windows of one device.
 pub(super) fn compare(
-    ledger: &Ledger,
+    ledger: &DeviceLedger,
     expectations: &Expectations,
-    rejections: &Rejections,
+    rejections: &RejectedReadings,
     windows: &[WindowSeen],
-    outcome: &mut Outcome,
+    outcome: &mut DeviceVerification,
 ) {
     let (expected, closed_until) = expected(ledger, expectations, rejections);
     let metrics = &expectations.options.metrics;
-    let mut seen: BTreeMap<Key, &WindowSeen> = BTreeMap::new();
+    let mut seen: BTreeMap<WindowKey, &WindowSeen> = BTreeMap::new();
     let mut report = |text: String| outcome.differences.push(format!("{}: {text}", ledger.device_id));
     for window in windows {
         let name = format!("{} window {}", window.metric, window.window_start);
@@ -72,14 +72,14 @@ pub(super) fn compare(
 /// The readings that belong to each window, and, where windows do not close by silence, the start from which on they
 /// may be open.
 fn expected(
-    ledger: &Ledger,
+    ledger: &DeviceLedger,
     expectations: &Expectations,
-    rejections: &Rejections,
-) -> (BTreeMap<Key, Belonging>, Option<i64>) {
-    let mut windows: BTreeMap<Key, Belonging> = BTreeMap::new();
+    rejections: &RejectedReadings,
+) -> (BTreeMap<WindowKey, WindowReadings>, Option<i64>) {
+    let mut windows: BTreeMap<WindowKey, WindowReadings> = BTreeMap::new();
     let mut newest_ms = i64::MIN;
     for entry in ledger.entries.iter().filter(|entry| entry.publishes > 0) {
-        let Content::Readings(values) = &entry.message.content else { continue };
+        let MessageContent::Readings(values) = &entry.message.content else { continue };
         let event_ms = entry.message.event_ms;
         newest_ms = newest_ms.max(event_ms);
         for (metric, value) in values.iter().enumerate() {
@@ -96,7 +96,7 @@ fn expected(
     (windows, (!expectations.closed_by_silence).then_some(open_from))
 }
 
-impl Belonging {
+impl WindowReadings {
     /// What is wrong with `window`, if anything.
     fn differs(&self, window: &WindowSeen) -> Option<String> {
         let (least, most) = (self.sure.len() as u64, (self.sure.len() + self.possible.len()) as u64);

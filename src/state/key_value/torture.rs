@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::operator::GroupBlob;
+use crate::core::group::GroupBlob;
 use crate::disk::RealDisk;
 use crate::random::Random;
 use crate::state::StateError;

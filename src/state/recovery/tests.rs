@@ -3,7 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::core::operator::GroupBlob;
+use crate::core::group::GroupBlob;
 use crate::disk::sim::SimDisk;
 use crate::log::{Keep, Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::state::key_value::KeyValue;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::operator::KEY_GROUPS;
+use crate::core::group::KEY_GROUPS;
 use crate::disk::sim::SimDisk;
 use crate::state::manifest::Positions;
 use crate::state::testing::Memory;

@@ -5,13 +5,13 @@ use super::*;
 use crate::access::{Acl, Login, Proof, StoredPassword, Users};
 use crate::config::MqttConfig;
 use crate::mqtt::Version;
-use crate::mqtt::close::Close;
-use crate::mqtt::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::frame;
-use crate::mqtt::message::Message;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::timeline::Timeline;
+use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
-use crate::mqtt::timeline::Timeline;
-use crate::mqtt::will::Will;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::frame;
 use crate::tls::CertificateId;
 
 /// The hashes of "secret" and "other".

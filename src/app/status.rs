@@ -1,0 +1,186 @@
+//! What HTTP asks of the assembled process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weir::clock::{Clock, SystemClock};
+use weir::config::Config;
+use weir::disk::{Disk, RealDisk};
+use weir::http::source::{Check, Door, Recovered, Reload, Source};
+use weir::log::Log;
+use weir::mqtt::broker::Broker;
+use weir::pipeline::handle::Pipeline;
+
+use super::reload::LastReload;
+use super::storage;
+
+/// A checkpoint is overdue after this many intervals, and not before [`OVERDUE_AT_LEAST`].
+const OVERDUE_INTERVALS: u32 = 6;
+const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
+
+/// Records that the pipeline may be behind and still count as caught up: more than group commits in flight.
+const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
+
+/// The parts that health and status are read from.
+pub struct AppStatus {
+    pipeline: Pipeline,
+    journal: Log,
+    outputs: [Log; 2],
+    broker: Arc<Broker>,
+    reloaded: LastReload,
+    data_dir: PathBuf,
+    state_directory: PathBuf,
+    overdue: Duration,
+    started: Instant,
+    started_ms: i64,
+}
+
+/// What health and status are read from.
+pub struct StatusResources<'a> {
+    pub pipeline: &'a Pipeline,
+    /// Journal, windows, errors.
+    pub logs: [&'a Log; 3],
+    pub broker: &'a Arc<Broker>,
+}
+
+impl AppStatus {
+    pub fn new(config: &Config, parts: StatusResources<'_>, reloaded: LastReload, started: Instant) -> Self {
+        let StatusResources { pipeline, logs: [journal, windows, errors], broker } = parts;
+        let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
+        Self {
+            pipeline: pipeline.clone(),
+            journal: journal.clone(),
+            outputs: [windows.clone(), errors.clone()],
+            broker: Arc::clone(broker),
+            reloaded,
+            data_dir: config.node.data_dir.clone(),
+            state_directory: storage::state_directory(config),
+            overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
+            started,
+            started_ms: SystemClock.now_ms(),
+        }
+    }
+
+    fn log_failure(&self) -> Check {
+        let failure = std::iter::once(&self.journal).chain(&self.outputs).find_map(|log| log.stats().failure);
+        check("logs", failure.is_none(), failure.unwrap_or_else(|| "writing".into()))
+    }
+
+    fn pipeline_alive(&self) -> Check {
+        let failure = self.pipeline.status().failure;
+        check("pipeline", failure.is_none(), failure.unwrap_or_else(|| "running".into()))
+    }
+
+    fn replay_agrees(&self) -> Check {
+        let mismatches = self.pipeline.status().replay_mismatches;
+        let message = match mismatches {
+            0 => "agrees with the stored results".to_owned(),
+            count => {
+                format!("{count} replayed results differ from the stored ones: see the ERROR lines, and report it")
+            }
+        };
+        check("replay", mismatches == 0, message)
+    }
+
+    fn caught_up(&self) -> Check {
+        let status = self.pipeline.status();
+        let backlog = self.journal.durable().0.saturating_sub(status.position);
+        if !status.caught_up {
+            return check("recovery", false, format!("replaying the journal: {backlog} records to go"));
+        }
+        check("backlog", backlog <= CAUGHT_UP_BACKLOG, format!("{backlog} records"))
+    }
+
+    fn journal_writable(&self) -> Check {
+        let stats = self.journal.stats();
+        let message = match (&stats.failure, stats.disk_full) {
+            (Some(failure), _) => failure.clone(),
+            (None, true) => "the disk is nearly full: sockets are not read until there is space \
+                             (journal.min_free_disk)"
+                .to_owned(),
+            (None, false) => "writable".to_owned(),
+        };
+        check("journal", stats.failure.is_none() && !stats.disk_full, message)
+    }
+
+    fn checkpoint_recent(&self) -> Check {
+        let status = self.pipeline.status();
+        let since = status.checkpoint_completed_ms.unwrap_or(self.started_ms);
+        let age = Duration::from_millis(u64::try_from(SystemClock.now_ms() - since).unwrap_or(0));
+        // Without new records there is nothing to checkpoint.
+        let done = status.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.replay_from);
+        let ok = age <= self.overdue || done == status.position;
+        let mut message = format!("the last one completed {} s ago", age.as_secs());
+        if let Some(error) = status.checkpoint_error {
+            message = format!("{message}; the latest attempt failed: {error}");
+        }
+        check("checkpoint", ok, message)
+    }
+}
+
+fn check(name: &'static str, ok: bool, message: String) -> Check {
+    Check { name, ok, message }
+}
+
+impl Source for AppStatus {
+    fn liveness(&self) -> Vec<Check> {
+        vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees()]
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        vec![self.caught_up(), self.journal_writable(), self.pipeline_alive(), self.checkpoint_recent()]
+    }
+
+    fn door(&self) -> Door {
+        let stats = self.broker.stats();
+        Door {
+            connections: stats.connections,
+            sessions: stats.sessions,
+            subscriptions: stats.subscriptions,
+            retained_messages: stats.retained,
+            queued_messages: stats.queued_messages,
+            queued_bytes: stats.queued_bytes,
+            session_bytes: stats.held_bytes,
+            wills: stats.wills,
+            unstored_sessions: stats.unstored_sessions,
+        }
+    }
+
+    fn reload(&self) -> Reload {
+        self.reloaded.get()
+    }
+
+    fn recovered(&self) -> Option<Recovered> {
+        let status = self.pipeline.status();
+        let seconds = status.caught_up_at?.saturating_duration_since(self.started).as_secs_f64();
+        Some(Recovered { seconds, records: status.replayed_records })
+    }
+
+    fn disk_available_bytes(&self) -> Option<u64> {
+        RealDisk.available_bytes(&self.data_dir).ok()
+    }
+
+    fn state_disk_bytes(&self) -> Option<u64> {
+        let entries = RealDisk.list(&self.state_directory).ok()?;
+        Some(entries.iter().map(|entry| entry.len).sum())
+    }
+}
+
+/// The first thing a new user needs. `tokens`: the HTTP API asks for one.
+pub fn print_where_to_look(mqtt: std::net::SocketAddr, http: std::net::SocketAddr, tokens: bool, data_dir: &Path) {
+    // In a variable, so that the lines can be copied as they are and no history keeps the token.
+    let with = if tokens { "-H \"Authorization: Bearer $WEIR_TOKEN\" " } else { "" };
+    println!(
+        "\n  publish   mosquitto_pub -p {mqtt_port} -t devices/pump-7/telemetry -q 1 \\\n              \
+         -m '{{\"metric\":\"temperature\",\"value\":21.5}}'\n  \
+         windows   curl -s {with}'http://{http}/api/v1/windows?order=desc&limit=3'\n  \
+         errors    curl -s {with}'http://{http}/api/v1/errors?order=desc&limit=3'\n  \
+         status    curl -s {with}http://{http}/api/v1/status\n  \
+         live      curl -sN {with}http://{http}/api/v1/stream\n  \
+         metrics   curl -s {with}http://{http}/metrics\n  \
+         data      {data}\n",
+        mqtt_port = mqtt.port(),
+        data = data_dir.display(),
+    );
+}

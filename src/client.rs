@@ -1,0 +1,273 @@
+//! A client of weir's HTTP API: GET and POST over TCP or TLS, one connection per request, bounded in time and bytes.
+
+mod arguments;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Config;
+use crate::tls::{TlsError, trusting};
+
+pub use arguments::ApiArguments;
+
+/// Time for one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest body taken.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why the HTTP API cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It is not a URL.
+    #[error("{0} is not a URL of the form http://HOST:PORT or https://HOST:PORT")]
+    Url(String),
+    /// Whom to trust is not said.
+    #[error(
+        "{0} needs --ca FILE: a PEM file with the authorities to trust, such as /etc/ssl/certs/ca-certificates.crt"
+    )]
+    NoCa(String),
+    /// The authorities cannot be used.
+    #[error(transparent)]
+    Ca(#[from] TlsError),
+    /// The token cannot be used. Says where it comes from and not what it is.
+    #[error("{0}")]
+    Token(String),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The connection could not be opened.
+    #[error("nothing answers at {base} ({source}): start weir, or give its address")]
+    Unreachable {
+        /// Scheme, host and port.
+        base: String,
+        /// The failure.
+        source: std::io::Error,
+    },
+    /// There is no TLS there, or a certificate that is not trusted.
+    #[error("no TLS connection to {base}: {source}; --ca names the authorities to trust")]
+    Untrusted {
+        /// Scheme, host and port.
+        base: String,
+        /// The failure.
+        source: std::io::Error,
+    },
+    /// The connection ended or what came is not HTTP.
+    #[error("no valid answer from {base}{path}: {source}")]
+    Broken {
+        /// Scheme, host and port.
+        base: String,
+        /// Path and query.
+        path: String,
+        /// The failure.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It took too long.
+    #[error("no answer from {base}{path} within 30 s")]
+    TooSlow {
+        /// Scheme, host and port.
+        base: String,
+        /// Path and query.
+        path: String,
+    },
+}
+
+/// An answer, whatever its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpResponse {
+    /// Status code.
+    pub status: u16,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Whether an `http://` or `https://` URL without a path has TLS, and its host and port.
+pub fn split(url: &str) -> Option<(bool, &str)> {
+    let (secure, rest) = match url.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, url.strip_prefix("http://")?),
+    };
+    let authority = rest.trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':')?;
+    let plain = !host.is_empty() && !authority.contains(['/', '?', '#', '@']) && port.parse::<u16>().is_ok();
+    plain.then_some((secure, authority))
+}
+
+/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses (`0.0.0.0`,
+/// `[::]`) is reached through the loopback address of the same family.
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
+}
+
+/// The base URL that was named on the command line, else that of the configured HTTP listener on this machine.
+pub fn base_url(named: Option<&str>, config: &Config) -> String {
+    named.map_or_else(|| format!("http://{}", reachable(config.http.listen)), str::to_owned)
+}
+
+/// `text` as part of a query: every byte is escaped except the unreserved ones [RFC 3986 section 2.3].
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// weir's HTTP API at one address, as one caller.
+#[derive(Clone)]
+pub struct HttpClient {
+    base: String,
+    authority: String,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    authorization: Option<HeaderValue>,
+}
+
+impl std::fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl HttpClient {
+    /// A client of the API at `url`, with what the command line says about how to reach it.
+    ///
+    /// # Errors
+    /// [`ClientError`]. Nothing is asked yet.
+    pub fn new(url: &str, arguments: &ApiArguments) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Url(url.to_owned());
+        let (secure, authority) = split(url).ok_or_else(wrong)?;
+        let tls = match (secure, &arguments.ca) {
+            (false, _) => None,
+            (true, None) => return Err(ClientError::NoCa(url.to_owned())),
+            (true, Some(ca)) => {
+                let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Some((TlsConnector::from(trusting(ca)?), ServerName::try_from(host).map_err(|_| wrong())?))
+            }
+        };
+        let scheme = if secure { "https" } else { "http" };
+        Ok(Self {
+            base: format!("{scheme}://{authority}"),
+            authority: authority.to_owned(),
+            tls,
+            authorization: arguments.authorization()?,
+        })
+    }
+
+    /// Scheme, host and port.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks for `path`, which may have a query.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
+    pub async fn get(&self, path: &str) -> Result<HttpResponse, HttpError> {
+        self.request(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends a JSON body, or an empty one.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub async fn post(&self, path: &str, json: Bytes) -> Result<HttpResponse, HttpError> {
+        self.request(Method::POST, path, json).await
+    }
+
+    /// What to say where the answer is that this caller may not ask that.
+    pub fn refused(&self, response: &HttpResponse) -> Option<String> {
+        let hint = match (response.status, &self.authorization) {
+            (401, None) => "give a token with --token-file FILE or in the variable WEIR_TOKEN",
+            (401, Some(_)) => {
+                "the token of --token-file or WEIR_TOKEN is not accepted; `weir token list` shows those that are"
+            }
+            (403, _) => "give a token that may do this with --token-file FILE or in the variable WEIR_TOKEN",
+            _ => return None,
+        };
+        let problem: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        let detail = problem["detail"].as_str().unwrap_or("no reason given");
+        Some(format!("{}: {}: {detail}. Here: {hint}", self.base, response.status))
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
+        match timeout(TIMEOUT, self.exchange(method, path, body)).await {
+            Ok(result) => result,
+            Err(_) => Err(HttpError::TooSlow { base: self.base.clone(), path: path.to_owned() }),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
+        let base = || self.base.clone();
+        let stream = TcpStream::connect(&self.authority).await;
+        let stream = stream.map_err(|source| HttpError::Unreachable { base: base(), source })?;
+        match &self.tls {
+            None => self.ask(stream, method, path, body).await,
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await;
+                let stream = stream.map_err(|source| HttpError::Untrusted { base: base(), source })?;
+                self.ask(stream, method, path, body).await
+            }
+        }
+    }
+
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<HttpResponse, HttpError> {
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
+            base: self.base.clone(),
+            path: path.to_owned(),
+            source,
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(HOST, &self.authority).header(ACCEPT, "application/json, text/plain");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(broken)?.to_bytes();
+            Ok(HttpResponse { status, body })
+        };
+        tokio::pin!(answer);
+        // The connection makes progress only while it is polled; it may end before the last of the body was taken.
+        tokio::select! {
+            response = &mut answer => response,
+            _ = connection => answer.await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! `weir savepoint create`, `list` and `restore`.
+
+mod offline;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+
+use weir::client::{ApiArguments, HttpClient, reachable};
+use weir::config::Config;
+use weir::disk::RealDisk;
+use weir::disk::lock::{DirectoryLock, LockError};
+use weir::state::savepoint::{self, Kind, SavepointInfo};
+
+use crate::cli::SavepointCommand;
+use crate::exit;
+
+/// Runs one of the commands.
+pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        SavepointCommand::Create { url, api } => create(config, url.as_deref(), &api, &mut out)?,
+        SavepointCommand::List { directory } => {
+            let directory = directory.unwrap_or_else(|| config.node.data_dir.clone());
+            if !list(&directory, &mut out)? {
+                return Ok(ExitCode::from(exit::DATA));
+            }
+        }
+        SavepointCommand::Restore { file } => restore(config, &file, &mut out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
+fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let data_dir = &config.node.data_dir;
+    let path = match url {
+        Some(url) => ask(&HttpClient::new(url, api)?)?,
+        None => match DirectoryLock::acquire(data_dir) {
+            Ok(lock) => offline::create(config, &lock)?.file,
+            Err(LockError::Held { .. }) => ask(&HttpClient::new(&running_http(data_dir)?, api)?)?,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    writeln!(out, "{}", data_dir.join(savepoint::DIRECTORY).join(path).display())?;
+    Ok(())
+}
+
+/// Where the weir that holds the directory answers.
+fn running_http(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir.join("addresses.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("a weir runs on this directory, but {} cannot be read: use --url", path.display()))?;
+    let addresses: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let http = addresses["http"].as_str().and_then(|http| http.parse().ok());
+    let http = http.with_context(|| format!("{} names no HTTP address", path.display()))?;
+    Ok(format!("http://{}", reachable(http)))
+}
+
+/// Returns the name of the file.
+fn ask(client: &HttpClient) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let response = runtime.block_on(client.post("/api/v1/savepoints", bytes::Bytes::new()))?;
+    if let Some(refused) = client.refused(&response) {
+        bail!("{refused}");
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match (response.status, answer["file"].as_str()) {
+        (201, Some(file)) => Ok(file.to_owned()),
+        (status, _) => bail!("{}", answer["detail"].as_str().map_or_else(|| format!("status {status}"), str::to_owned)),
+    }
+}
+
+/// Prints the savepoints of a data directory, newest first; `false` where one cannot be read.
+fn list(data_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
+    let directory = data_dir.join(savepoint::DIRECTORY);
+    let listed = savepoint::list(&RealDisk, &directory)?;
+    if listed.is_empty() {
+        writeln!(out, "no savepoints in {}", directory.display())?;
+    } else {
+        writeln!(out, "{:<36} {:<9} {:>20} {:>12} {:>12}  weir", "file", "kind", "created", "records", "bytes")?;
+    }
+    let mut sound = true;
+    for (path, info) in listed {
+        match info {
+            Ok(info) => writeln!(out, "{}", line(&info))?,
+            Err(error) => {
+                sound = false;
+                writeln!(out, "{:<36} UNUSABLE: {error}", path.file_name().unwrap_or_default().to_string_lossy())?;
+            }
+        }
+    }
+    Ok(sound)
+}
+
+fn line(info: &SavepointInfo) -> String {
+    let created = Timestamp::from_millisecond(info.created_ms);
+    let created = created.map_or_else(|_| info.created_ms.to_string(), |time| format!("{time:.0}"));
+    let kind = match info.kind {
+        Kind::Automatic => "automatic",
+        Kind::Manual => "manual",
+    };
+    let SavepointInfo { file, replay_from, bytes, weir, .. } = info;
+    format!("{file:<36} {kind:<9} {created:>20} {replay_from:>12} {bytes:>12}  {weir}")
+}
+
+/// Restores a savepoint into the empty data directory of the config.
+fn restore(config: &Config, file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let info = offline::restore(config, file)?;
+    writeln!(
+        out,
+        "restored {} into {}: weir goes on after journal record {}, window {} and error {}",
+        info.file,
+        config.node.data_dir.display(),
+        info.replay_from,
+        info.windows_position,
+        info.errors_position,
+    )?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Savepoints of a data directory on which no weir runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+
+use weir::clock::SystemClock;
+use weir::config::Config;
+use weir::core::operator::Operator;
+use weir::disk::lock::DirectoryLock;
+use weir::disk::{Disk, RealDisk, replace_file};
+use weir::log::Lsn;
+use weir::pipeline::run::Stop;
+use weir::pipeline::start::prepare;
+use weir::state::manifest::Positions;
+use weir::state::savepoint::{self, SavepointInfo};
+
+use crate::app::{CHECKPOINT_LIMIT, storage};
+use crate::exit::CannotCreate;
+
+/// What may lie in a data directory that counts as empty.
+const IGNORED: &[&str] = &["lock", "lost+found"];
+
+/// Processes what is in the journal, takes the checkpoint and writes it as a savepoint.
+pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<SavepointInfo> {
+    let storage = storage::open(config)?;
+    let logs = [storage.journal.clone(), storage.windows.clone(), storage.errors.clone()];
+    let (runner, pipeline) = prepare(storage.into_parts(config, Arc::new(SystemClock)))?;
+    let mut written = pipeline.request_savepoint()?;
+    let stop = Stop::default();
+    stop.request(&pipeline);
+    runner.run(&stop, CHECKPOINT_LIMIT)?;
+    for log in logs {
+        log.close()?;
+    }
+    written.try_recv().context("the pipeline ended without an answer")?.map_err(|error| anyhow!(error))
+}
+
+/// Makes an empty data directory one that goes on from a savepoint.
+pub fn restore(config: &Config, file: &Path) -> anyhow::Result<SavepointInfo> {
+    let disk = RealDisk;
+    let info = savepoint::inspect(&disk, file)?;
+    let checkpoint = savepoint::read(&disk, file)?;
+    let groups = checkpoint.groups.iter().map(|blob| (blob.group, blob.bytes.as_slice()));
+    Operator::restore(&checkpoint.manifest.header, groups)
+        .with_context(|| format!("{} cannot be restored by this weir", file.display()))?;
+    let data_dir = &config.node.data_dir;
+    let _lock = DirectoryLock::acquire(data_dir)?;
+    check_empty(&disk, data_dir)?;
+    let positions = checkpoint.manifest.positions;
+    keep_copy(&disk, file, &data_dir.join(savepoint::DIRECTORY), &info)?;
+    let Positions { replay_from, windows, errors } = positions;
+    for (options, first) in storage::log_options(config).into_iter().zip([replay_from, windows, errors]) {
+        storage::open_log(options, Lsn(first), Lsn(first))?.close()?;
+    }
+    // The journal begins where the savepoint ends and the store is empty: recovery takes the savepoint.
+    let opened = storage::open(config)?;
+    let restored = opened.checkpoint.as_ref().map(|checkpoint| checkpoint.manifest.positions);
+    anyhow::ensure!(restored == Some(positions) || replay_from == 0, "the savepoint did not become the state");
+    Ok(info)
+}
+
+fn check_empty(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
+    let entries = disk.list(data_dir).with_context(|| format!("cannot read {}", data_dir.display()))?;
+    let found: Vec<_> =
+        entries.into_iter().map(|entry| entry.name).filter(|name| !IGNORED.contains(&name.as_str())).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let (directory, found) = (data_dir.display(), found.join(", "));
+    let refusal = format!(
+        "{directory} is not empty (it holds {found}): a savepoint replaces everything. Name an empty directory with \
+         node.data_dir, or move this one aside"
+    );
+    Err(CannotCreate(refusal).into())
+}
+
+/// The directory can lose its store from the first moment on.
+fn keep_copy(disk: &dyn Disk, file: &Path, directory: &Path, info: &SavepointInfo) -> anyhow::Result<()> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let path = directory.join(savepoint::file_name(info.replay_from));
+    disk.create_dir_all(directory)
+        .and_then(|()| replace_file(disk, &path, &bytes))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

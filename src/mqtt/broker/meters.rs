@@ -1,0 +1,153 @@
+//! Handles of the door's metrics, looked up once: the hot path adds to them once per read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::traffic::Traffic;
+use crate::mqtt::Version;
+use crate::mqtt::connection::protocol::Received;
+use crate::mqtt::session::delivery::Written;
+use crate::mqtt::wire::close::Close;
+use crate::telemetry::names;
+
+/// All of them. Build it after the recorder is installed.
+pub(crate) struct Meters {
+    opened: [Counter; 2],
+    ingest: [Counter; 3],
+    other: [Counter; 3],
+    ingest_bytes: Counter,
+    repeated: Counter,
+    refused_reserved: Counter,
+    refused_denied: Counter,
+    refused_misformatted: Counter,
+    pub subscriptions_denied: Counter,
+    pub subscriptions_withdrawn: Counter,
+    delivered: [Counter; 3],
+    /// The numbers of `$SYS`.
+    pub traffic: Traffic,
+    pub dropped_queue_full: Dropped,
+    dropped_too_large: Counter,
+    dropped_expired: Counter,
+    pub dropped_will: Counter,
+    pub dropped_will_denied: Counter,
+    pub dropped_withdrawn: Counter,
+    pub ack_seconds: Histogram,
+    pub backpressure_seconds: Counter,
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Meters").finish_non_exhaustive()
+    }
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        const QOS: [&str; 3] = ["0", "1", "2"];
+        let received =
+            |kind: &'static str| QOS.map(|qos| counter!(names::MQTT_PUBLISHES_RECEIVED, "qos" => qos, "kind" => kind));
+        let dropped = |reason: &'static str| counter!(names::MQTT_DROPPED, "reason" => reason);
+        Self {
+            opened: ["3.1.1", "5.0"].map(|version| counter!(names::MQTT_CONNECTIONS_OPENED, "version" => version)),
+            ingest: received("ingest"),
+            other: received("other"),
+            ingest_bytes: counter!(names::MQTT_PUBLISH_BYTES),
+            repeated: counter!(names::MQTT_PUBLISHES_REPEATED),
+            refused_reserved: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "reserved_topic"),
+            refused_denied: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "denied"),
+            refused_misformatted: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "payload_format"),
+            subscriptions_denied: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "subscribe"),
+            subscriptions_withdrawn: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "reload"),
+            delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
+            traffic: Traffic::default(),
+            dropped_queue_full: Dropped { counter: dropped("queue_full"), count: AtomicU64::new(0) },
+            dropped_expired: dropped("expired"),
+            dropped_too_large: dropped("too_large"),
+            dropped_will: dropped("will_not_journaled"),
+            dropped_will_denied: dropped("will_denied"),
+            dropped_withdrawn: dropped("access_withdrawn"),
+            ack_seconds: histogram!(names::MQTT_ACK_SECONDS),
+            backpressure_seconds: counter!(names::MQTT_BACKPRESSURE_SECONDS),
+        }
+    }
+}
+
+impl Meters {
+    /// A connection was accepted.
+    pub fn opened(&self, version: Version) {
+        self.opened[usize::from(version == Version::V5)].increment(1);
+    }
+
+    /// A connection ended before or at its CONNECT.
+    pub fn refused(&self, reason: &'static str) {
+        counter!(names::MQTT_CONNECTIONS_REFUSED, "reason" => reason).increment(1);
+    }
+
+    /// An accepted connection ended.
+    pub fn closed(&self, close: Close) {
+        counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.label()).increment(1);
+        if close == Close::TopicName {
+            counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "invalid_topic").increment(1);
+        }
+    }
+
+    /// A limit refused something.
+    pub fn limit(&self, limit: &'static str) {
+        counter!(names::LIMITS_HIT, "limit" => limit).increment(1);
+    }
+
+    /// A client that sent too fast was made to wait.
+    pub fn throttled(&self, limit: &'static str) {
+        counter!(names::MQTT_THROTTLED, "limit" => limit).increment(1);
+    }
+
+    /// What one read brought.
+    pub fn received(&self, received: &Received) {
+        for (counters, counts) in [(&self.ingest, &received.ingest), (&self.other, &received.other)] {
+            for (counter, count) in counters.iter().zip(counts) {
+                add(counter, *count);
+            }
+        }
+        add(&self.ingest_bytes, received.ingest_bytes);
+        add(&self.repeated, received.repeated);
+        add(&self.refused_reserved, received.refused);
+        add(&self.refused_denied, received.denied);
+        add(&self.refused_misformatted, received.misformatted);
+        self.traffic.received(received);
+    }
+
+    /// What one delivery did.
+    pub fn written(&self, written: &Written) {
+        for (counter, count) in self.delivered.iter().zip(written.sent) {
+            add(counter, count);
+        }
+        add(&self.dropped_too_large, written.too_large);
+        add(&self.dropped_expired, written.expired);
+        self.traffic.delivered(written);
+    }
+}
+
+/// Counts what subscribers missed, for the metrics and for `$SYS`, which reads it back.
+pub(crate) struct Dropped {
+    counter: Counter,
+    count: AtomicU64,
+}
+
+impl Dropped {
+    pub fn increment(&self, count: u64) {
+        self.counter.increment(count);
+        self.count.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Most counts are 0 in most reads: an atomic addition is saved.
+fn add(counter: &Counter, count: u64) {
+    if count > 0 {
+        counter.increment(count);
+    }
+}

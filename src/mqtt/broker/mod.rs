@@ -1,0 +1,286 @@
+//! Subscriptions, retained messages and sessions without a connection.
+
+pub(super) mod meters;
+mod restrict;
+pub(super) mod retained;
+mod retained_delivery;
+mod retained_store;
+pub(super) mod session_store;
+mod sessions;
+mod slot_store;
+mod storing;
+mod subscribe;
+mod subscriptions;
+pub(super) mod system;
+mod traffic;
+mod trie;
+mod wills;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::session::Totals;
+use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
+use super::session::message::Message;
+use super::session::timeline::Timeline;
+use crate::config::MqttConfig;
+use crate::sync::{self, lock};
+use meters::Meters;
+use retained::Retained;
+pub use retained_store::RetainedStore;
+pub use session_store::SessionStore;
+use sessions::Sessions;
+pub(crate) use sessions::{Attach, Attached};
+use slot_store::Mark;
+use subscriptions::Subscriptions;
+use wills::Wills;
+
+/// Numbers for metrics and status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BrokerStats {
+    /// Connections whose CONNECT was accepted.
+    pub connections: usize,
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Subscriptions of all sessions.
+    pub subscriptions: usize,
+    /// Shared subscriptions among them.
+    pub shared_subscriptions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Their bytes.
+    pub retained_bytes: usize,
+    /// The most connections there were.
+    pub most_connections: usize,
+    /// Sessions that ended because their time was over.
+    pub sessions_expired: usize,
+    /// Messages waiting for subscribers.
+    pub queued_messages: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
+    /// Bytes of all messages that wait or are unacknowledged, and of their places in sessions.
+    pub held_bytes: usize,
+    /// Wills that a restart is to find: of connected clients, waiting for their delay, or published just now.
+    pub wills: usize,
+    /// Sessions and wills that changed and are not on disk yet.
+    pub unstored_sessions: usize,
+}
+
+/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, retained messages,
+/// wills, and held briefly.
+#[derive(Debug)]
+pub struct Broker {
+    sessions: Mutex<Sessions>,
+    subscriptions: RwLock<Subscriptions>,
+    /// Grows with each change of `subscriptions`.
+    version: AtomicU64,
+    retained: Mutex<Retained>,
+    /// The newest `$SYS` messages, which come with a subscription like retained ones.
+    system: Mutex<Retained>,
+    wills: Mutex<Wills>,
+    /// Where sessions and wills are kept over a restart.
+    session_store: OnceLock<SessionStore>,
+    /// What the last round of storing changed in it.
+    last_round: Mutex<Mark>,
+    totals: Arc<Totals>,
+    queue_limits: QueueLimits,
+    max_connections: usize,
+    max_inflight: u16,
+    max_session_subscriptions: usize,
+    max_topic_levels: usize,
+    max_session_expiry: Option<Duration>,
+    meters: Arc<Meters>,
+    timeline: Timeline,
+    /// Told when a timer is set that may be earlier than all others, and when a will is due.
+    timers_changed: Notify,
+}
+
+impl Broker {
+    pub(crate) fn new(config: &MqttConfig, meters: Arc<Meters>, timeline: Timeline) -> Self {
+        let queue_limits = QueueLimits {
+            messages: config.max_queued_messages,
+            bytes: config.max_queued_bytes,
+            total_bytes: config.max_queued_bytes_total,
+        };
+        Self {
+            sessions: Mutex::default(),
+            subscriptions: RwLock::default(),
+            version: AtomicU64::new(1),
+            retained: Mutex::new(Retained::new(config.max_retained_messages, config.max_retained_bytes)),
+            system: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
+            wills: Mutex::default(),
+            session_store: OnceLock::new(),
+            last_round: Mutex::default(),
+            totals: Arc::default(),
+            queue_limits,
+            max_connections: config.max_connections,
+            max_inflight: config.max_inflight,
+            max_session_subscriptions: config.max_subscriptions_per_client,
+            max_topic_levels: config.max_topic_levels,
+            max_session_expiry: config.max_session_expiry_ms.map(|ms| Duration::from_millis(ms.unsigned_abs())),
+            meters,
+            timeline,
+            timers_changed: Notify::new(),
+        }
+    }
+
+    /// Goes on with the retained messages that `store` has, and keeps them there from now on.
+    pub fn keep_retained(&self, store: RetainedStore) {
+        let stored = store.load(&self.timeline);
+        let mut retained = lock(&self.retained);
+        for message in stored {
+            if !retained.set(&Arc::new(message)) {
+                self.meters.limit("mqtt_retained");
+            }
+        }
+        retained.keep_in(store, self.timeline.clone());
+    }
+
+    /// Retained messages that changed are in their store when this returns, within its time limit.
+    pub fn sync_retained(&self) {
+        let store = lock(&self.retained).store();
+        if let Some(store) = store {
+            store.sync();
+        }
+    }
+
+    /// Whether a message on any topic that begins with `prefix` (ending in `/`) could have a subscriber.
+    pub fn may_have_subscribers(&self, prefix: &str) -> bool {
+        self.read_subscriptions().any_below(prefix)
+    }
+
+    /// Delivers a message of weir's own to all matching subscribers; never blocks.
+    pub fn publish(&self, topic: &str, payload: Bytes, qos: u8, retain: bool) {
+        self.deliver(&Arc::new(Message::new(topic, payload, qos, retain)));
+    }
+
+    /// Numbers for metrics and status.
+    pub fn stats(&self) -> BrokerStats {
+        let (connections, sessions, most_connections, sessions_expired) = {
+            let sessions = lock(&self.sessions);
+            (sessions.online, sessions.by_client.len(), sessions.most_online, sessions.expired)
+        };
+        let (subscriptions, shared_subscriptions) = {
+            let subscriptions = self.read_subscriptions();
+            (subscriptions.len(), subscriptions.shared_len())
+        };
+        let (retained, retained_bytes) = {
+            let retained = lock(&self.retained);
+            (retained.len(), retained.bytes())
+        };
+        // Before what is not stored: whoever sees a will and then nothing that is not stored knows that it is stored.
+        let wills = lock(&self.wills).len();
+        BrokerStats {
+            connections,
+            sessions,
+            subscriptions,
+            shared_subscriptions,
+            retained,
+            retained_bytes,
+            most_connections,
+            sessions_expired,
+            queued_messages: self.totals.messages.load(Ordering::Relaxed),
+            queued_bytes: self.totals.bytes.load(Ordering::Relaxed),
+            held_bytes: self.totals.held_bytes(),
+            wills,
+            unstored_sessions: self.unstored_sessions(),
+        }
+    }
+
+    /// Grows with each change of the subscriptions: what [`Broker::has_subscribers`] said holds while it stays.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether a message on `topic` has a subscriber.
+    pub(crate) fn has_subscribers(&self, topic: &str) -> bool {
+        self.read_subscriptions().any(topic)
+    }
+
+    /// Stores a retained message and queues the message for each matching subscriber once, and once for each matching
+    /// shared subscription. Never blocks: a full queue misses it, counted. Returns how many subscriptions and
+    /// queues were looked at.
+    pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
+        if message.retain && !lock(&self.retained).set(message) {
+            self.meters.limit("mqtt_retained");
+        }
+        self.pass_on(message)
+    }
+
+    /// Forgets retained messages whose time is over.
+    pub(crate) fn expire_retained(&self) {
+        let now = self.timeline.now();
+        lock(&self.retained).expire(now);
+    }
+
+    /// Keeps a `$SYS` message for later subscribers and passes it on to those there are.
+    pub(crate) fn publish_system(&self, topic: &str, value: String) {
+        let message = Arc::new(Message::new(topic, value.into(), 0, true));
+        lock(&self.system).set(&message);
+        self.pass_on(&message);
+    }
+
+    fn pass_on(&self, message: &Arc<Message>) -> usize {
+        let mut touched = 0;
+        let (found, shares) = {
+            let subscriptions = self.read_subscriptions();
+            let Message { topic, qos, retain, publisher, .. } = &**message;
+            let found = subscriptions.matching(topic, *qos, *retain, *publisher, &mut touched);
+            (found, subscriptions.shares(topic, &mut touched))
+        };
+        if found.is_empty() && shares.is_empty() {
+            return touched;
+        }
+        message.count_in(&self.totals.held_bytes);
+        let now = self.timeline.now();
+        for (handle, grant) in found {
+            if handle.offer(message, grant, now) == Some(Offer::Full) {
+                self.meters.dropped_queue_full.increment(1);
+            }
+        }
+        for share in shares {
+            touched += self.pass_to_share(&share, message, now);
+        }
+        touched
+    }
+
+    /// One member gets the message: the first in turn that has room. Returns how many there are.
+    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) -> usize {
+        let members = self.read_subscriptions().turn(share);
+        let count = members.len();
+        for member in members {
+            let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
+            if member.handle.offer(message, grant, now) == Some(Offer::Queued) {
+                return count;
+            }
+        }
+        self.meters.dropped_queue_full.increment(1);
+        count
+    }
+
+    /// What a session that ended leaves to the other members of its shared subscriptions.
+    fn return_shared(&self, returned: Vec<Returned>) {
+        let now = self.timeline.now();
+        for Returned { share, message } in returned {
+            if !message.is_expired(now) {
+                self.pass_to_share(&share, &message, now);
+            }
+        }
+    }
+
+    fn read_subscriptions(&self) -> RwLockReadGuard<'_, Subscriptions> {
+        sync::read(&self.subscriptions)
+    }
+
+    fn write_subscriptions(&self) -> RwLockWriteGuard<'_, Subscriptions> {
+        sync::write(&self.subscriptions)
+    }
+}
+
+#[cfg(test)]
+mod tests;

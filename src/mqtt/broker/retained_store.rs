@@ -1,0 +1,132 @@
+//! Retained messages on disk.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::slot_store::{Kind, Mark, SlotStore, Value};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::timeline::Timeline;
+use crate::telemetry::names;
+
+/// Where retained messages are kept over restarts. Clones share it.
+#[derive(Debug, Clone)]
+pub struct RetainedStore(SlotStore<Stored>);
+
+/// A message as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stored {
+    topic: Box<str>,
+    payload: Bytes,
+    properties: Bytes,
+    qos: u8,
+    /// Milliseconds since 1970.
+    expires_ms: Option<i64>,
+}
+
+impl RetainedStore {
+    /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
+    /// where that does not work either, there is none: weir goes on without.
+    pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
+        SlotStore::open(data_dir, disk, clock, limit).map(Self)
+    }
+
+    /// The messages that were stored, once; without those whose time is over, which are removed.
+    pub(crate) fn load(&self, timeline: &Timeline) -> Vec<Message> {
+        let now_ms = timeline.wall_ms(timeline.now());
+        let (expired, alive): (Vec<_>, Vec<_>) =
+            self.0.load().into_iter().partition(|stored| stored.expires_ms.is_some_and(|at| at <= now_ms));
+        for stored in expired {
+            self.remove(&stored.topic);
+        }
+        let message = |stored: Stored| Message {
+            expires: stored.expires_ms.map(|at| timeline.at_wall_ms(at)),
+            properties: stored.properties,
+            ..Message::new(&stored.topic, stored.payload, stored.qos, true)
+        };
+        alive.into_iter().map(message).collect()
+    }
+
+    /// Stores a message a moment later; `expires_ms`: when its time is over, in milliseconds since 1970.
+    pub(crate) fn put(&self, message: &Message, expires_ms: Option<i64>) {
+        self.0.put(Stored {
+            topic: message.topic.clone(),
+            payload: message.payload.clone(),
+            properties: message.properties.clone(),
+            qos: message.qos,
+            expires_ms,
+        });
+    }
+
+    /// Removes a topic's message a moment later.
+    pub(crate) fn remove(&self, topic: &str) {
+        self.0.remove(topic);
+    }
+
+    /// What was changed up to now.
+    pub(crate) fn mark(&self) -> Mark {
+        self.0.mark()
+    }
+
+    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    pub(crate) fn is_written(&self, mark: Mark) -> bool {
+        self.0.is_written(mark)
+    }
+
+    /// Returns when everything up to now is on disk, or after 5 s.
+    pub fn sync(&self) {
+        self.0.sync();
+    }
+}
+
+impl Value for Stored {
+    const KIND: Kind = Kind {
+        directory: "retained",
+        what: "retained messages",
+        moved_aside: names::MQTT_RETAINED_MOVED_ASIDE,
+        failures: names::MQTT_RETAINED_FAILURES,
+    };
+
+    fn name(&self) -> &str {
+        &self.topic
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![self.qos];
+        bytes.extend_from_slice(&self.expires_ms.unwrap_or(i64::MAX).to_le_bytes());
+        for field in [self.topic.as_bytes(), &self.properties] {
+            bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(field);
+        }
+        bytes.extend_from_slice(&self.payload);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        fn take_field<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+            let (len, rest) = bytes.split_first_chunk::<4>()?;
+            let (field, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            *bytes = rest;
+            Some(field)
+        }
+        let (qos, rest) = bytes.split_first()?;
+        let (expires, mut rest) = rest.split_first_chunk::<8>()?;
+        let topic = std::str::from_utf8(take_field(&mut rest)?).ok()?;
+        let properties = take_field(&mut rest)?;
+        let expires_ms = Some(i64::from_le_bytes(*expires)).filter(|at| *at < i64::MAX);
+        Some(Self {
+            topic: topic.into(),
+            payload: Bytes::copy_from_slice(rest),
+            properties: Bytes::copy_from_slice(properties),
+            qos: *qos,
+            expires_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Who subscribed to what: plain and shared subscriptions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::trie::Trie;
+use crate::mqtt::session::Handle;
+use crate::mqtt::session::delivery::Grant;
+use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::mqtt::wire::topic;
+
+/// One subscription of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Subscriber {
+    pub handle: Arc<Handle>,
+    pub qos: u8,
+    no_local: bool,
+    retain_as_published: bool,
+    identifier: Option<u32>,
+}
+
+impl Subscriber {
+    pub fn new(handle: &Arc<Handle>, filter: &Filter) -> Self {
+        Self {
+            handle: Arc::clone(handle),
+            qos: filter.qos,
+            no_local: filter.no_local,
+            retain_as_published: filter.retain_as_published,
+            identifier: filter.identifier,
+        }
+    }
+
+    /// The SUBSCRIBE that made it, without its wish for retained messages.
+    pub fn to_filter(&self, filter: &str) -> Filter {
+        Filter {
+            filter: filter.to_owned(),
+            qos: self.qos,
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            retain: RetainHandling::Never,
+            identifier: self.identifier,
+        }
+    }
+
+    /// How this subscription wants a message of this QoS and RETAIN flag.
+    pub fn grant(&self, qos: u8, retain: bool) -> Grant {
+        Grant {
+            qos: self.qos.min(qos),
+            retain: retain && self.retain_as_published,
+            identifiers: self.identifier.into_iter().collect(),
+            share: None,
+        }
+    }
+}
+
+/// The members of one shared subscription. Never empty.
+#[derive(Debug)]
+struct Group {
+    number: u64,
+    members: Vec<Subscriber>,
+    /// Messages given out: whose turn it is.
+    turn: AtomicUsize,
+}
+
+/// All subscriptions. Bounded by the broker.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    plain: Trie<Subscriber>,
+    /// Shared subscriptions by their filter, which names their group.
+    shared: Trie<Arc<str>>,
+    groups: HashMap<Arc<str>, Group>,
+    members: usize,
+    /// Levels of all filters.
+    levels: usize,
+    last_group: u64,
+}
+
+impl Subscriptions {
+    /// Number of subscriptions.
+    pub fn len(&self) -> usize {
+        self.plain.len() + self.members
+    }
+
+    /// Levels of the filters of all subscriptions.
+    pub fn levels(&self) -> usize {
+        self.levels
+    }
+
+    /// Number of memberships in shared subscriptions among them.
+    pub fn shared_len(&self) -> usize {
+        self.members
+    }
+
+    /// Adds or replaces the subscription of a session to a valid filter.
+    pub fn insert(&mut self, filter: &str, subscriber: Subscriber) {
+        let Some((_, inner)) = topic::split_shared(filter) else {
+            let id = subscriber.handle.id;
+            if self.plain.insert(filter, id, subscriber).is_none() {
+                self.levels += topic::levels(filter);
+            }
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(filter) {
+            match group.members.iter_mut().find(|member| member.handle.id == subscriber.handle.id) {
+                Some(member) => *member = subscriber,
+                None => {
+                    group.members.push(subscriber);
+                    self.members += 1;
+                    self.levels += topic::levels(filter);
+                }
+            }
+            return;
+        }
+        let name: Arc<str> = filter.into();
+        self.last_group += 1;
+        self.shared.insert(inner, self.last_group, Arc::clone(&name));
+        let group = Group { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
+        self.groups.insert(name, group);
+        self.members += 1;
+        self.levels += topic::levels(filter);
+    }
+
+    /// The subscription of a session to exactly this filter.
+    pub fn find(&self, filter: &str, session: u64) -> Option<&Subscriber> {
+        if topic::split_shared(filter).is_none() {
+            return self.plain.get(filter, session);
+        }
+        self.groups.get(filter)?.members.iter().find(|member| member.handle.id == session)
+    }
+
+    /// Removes the subscription of a session to exactly this filter.
+    pub fn remove(&mut self, filter: &str, session: u64) {
+        let Some((_, inner)) = topic::split_shared(filter) else {
+            if self.plain.remove(filter, session).is_some() {
+                self.levels -= topic::levels(filter);
+            }
+            return;
+        };
+        let Some(group) = self.groups.get_mut(filter) else { return };
+        let before = group.members.len();
+        group.members.retain(|member| member.handle.id != session);
+        let removed = before - group.members.len();
+        self.members -= removed;
+        self.levels -= removed * topic::levels(filter);
+        if group.members.is_empty() {
+            let number = group.number;
+            self.groups.remove(filter);
+            self.shared.remove(inner, number);
+        }
+    }
+
+    /// Whether a message on `topic` has a subscriber.
+    pub fn any(&self, topic: &str) -> bool {
+        let mut found = false;
+        self.plain.for_each_match(topic, &mut |_, _| found = true);
+        self.shared.for_each_match(topic, &mut |_, _| found = true);
+        found
+    }
+
+    /// Whether some subscription could match a topic that begins with `prefix` (which ends in `/`).
+    pub fn any_below(&self, prefix: &str) -> bool {
+        self.plain.len() > 0 && self.plain.may_match_below(prefix)
+            || self.shared.len() > 0 && self.shared.may_match_below(prefix)
+    }
+
+    /// Whom a message goes to outside of shared subscriptions, once each: at the highest QoS that the overlapping
+    /// subscriptions grant, with the identifiers of them all [MQTT-3.3.4-2], [MQTT-3.3.4-4]. `publisher`: the session
+    /// that published it, which a subscription may leave out. Adds to `touched` what was looked at for it.
+    pub fn matching(
+        &self,
+        topic: &str,
+        qos: u8,
+        retain: bool,
+        publisher: u64,
+        touched: &mut usize,
+    ) -> Vec<(Arc<Handle>, Grant)> {
+        let mut found: Vec<(&Subscriber, Grant)> = Vec::new();
+        *touched += self.plain.for_each_match(topic, &mut |id, subscriber| {
+            if !(subscriber.no_local && id == publisher) {
+                found.push((subscriber, subscriber.grant(qos, retain)));
+            }
+        });
+        *touched += found.len();
+        found.sort_by_key(|(subscriber, _)| subscriber.handle.id);
+        found.dedup_by(|(later, also), (first, grant)| {
+            let same = later.handle.id == first.handle.id;
+            if same {
+                grant.qos = grant.qos.max(also.qos);
+                grant.retain |= also.retain;
+                grant.identifiers.append(&mut also.identifiers);
+            }
+            same
+        });
+        found.into_iter().map(|(subscriber, grant)| (Arc::clone(&subscriber.handle), grant)).collect()
+    }
+
+    /// The shared subscriptions that a message on `topic` goes to. Adds to `touched` what was looked at for it.
+    pub fn shares(&self, topic: &str, touched: &mut usize) -> Vec<Arc<str>> {
+        let mut found = Vec::new();
+        if self.members > 0 {
+            *touched += self.shared.for_each_match(topic, &mut |_, share| found.push(Arc::clone(share)));
+        }
+        *touched += found.len();
+        found
+    }
+
+    /// The members of a shared subscription in the order in which a message is offered to them: those with a connection
+    /// in turn, then the others.
+    pub fn turn(&self, share: &str) -> Vec<Subscriber> {
+        let Some(group) = self.groups.get(share) else { return Vec::new() };
+        let turn = group.turn.fetch_add(1, Ordering::Relaxed);
+        let (mut connected, absent): (Vec<_>, Vec<_>) =
+            group.members.iter().cloned().partition(|member| member.handle.is_connected());
+        if !connected.is_empty() {
+            let len = connected.len();
+            connected.rotate_left(turn % len);
+        }
+        connected.extend(absent);
+        connected
+    }
+}

@@ -1,0 +1,83 @@
+//! What went over the wire since the start, for `$SYS`: metrics are write-only.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::mqtt::connection::protocol::Received;
+use crate::mqtt::session::delivery::Written;
+
+/// Counts since the start. Added to once per read and once per write, not per packet.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
+    packets_received: AtomicU64,
+    packets_sent: AtomicU64,
+    publishes_received: AtomicU64,
+    publishes_sent: AtomicU64,
+    publishes_dropped: AtomicU64,
+}
+
+/// The counts at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub packets_received: u64,
+    pub packets_sent: u64,
+    pub publishes_received: u64,
+    pub publishes_sent: u64,
+    /// Those that a subscriber missed because they were too large or too old.
+    pub publishes_dropped: u64,
+}
+
+impl Traffic {
+    /// Bytes were read.
+    pub fn read(&self, bytes: usize) {
+        add(&self.bytes_received, bytes as u64);
+    }
+
+    /// Bytes were written.
+    pub fn sent(&self, bytes: usize) {
+        add(&self.bytes_sent, bytes as u64);
+    }
+
+    /// PUBACK and PUBREC packets were written.
+    pub fn acknowledged(&self, count: usize) {
+        add(&self.packets_sent, count as u64);
+    }
+
+    /// What one read brought.
+    pub fn received(&self, received: &Received) {
+        add(&self.packets_received, received.packets);
+        add(&self.packets_sent, received.answers);
+        add(&self.publishes_received, received.ingest.iter().chain(&received.other).sum());
+    }
+
+    /// What one delivery did.
+    pub fn delivered(&self, written: &Written) {
+        let sent = written.sent.iter().sum();
+        add(&self.publishes_sent, sent);
+        add(&self.packets_sent, sent);
+        add(&self.publishes_dropped, written.too_large + written.expired);
+    }
+
+    /// The counts now.
+    pub fn counts(&self) -> Counts {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts {
+            bytes_received: get(&self.bytes_received),
+            bytes_sent: get(&self.bytes_sent),
+            packets_received: get(&self.packets_received),
+            packets_sent: get(&self.packets_sent),
+            publishes_received: get(&self.publishes_received),
+            publishes_sent: get(&self.publishes_sent),
+            publishes_dropped: get(&self.publishes_dropped),
+        }
+    }
+}
+
+fn add(count: &AtomicU64, more: u64) {
+    if more > 0 {
+        count.fetch_add(more, Ordering::Relaxed);
+    }
+}

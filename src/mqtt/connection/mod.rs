@@ -1,0 +1,287 @@
+//! One connection: a socket, its session, and the order of work between them.
+//!
+//! A hand-written poll loop: what is due is sent first (acknowledgements that became durable, messages for the
+//! client), then the socket is read, everything that one read brought is appended to the journal together, and so on
+//! until the socket has nothing more. No channel and no allocation per message; the locks are the journal's, once per
+//! read, and the session's, once per delivery. The socket is not read while output waits to be sent, while the journal
+//! has no room, while `max_inflight` acknowledgements are outstanding, or while the client is ahead of its rate.
+
+mod acks;
+mod appending;
+pub(super) mod around;
+pub(super) mod ingest;
+mod keep_alive;
+pub(super) mod permission;
+pub(super) mod protocol;
+mod rate;
+mod reading;
+mod scratch;
+mod sending;
+mod topic_cache;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::session::{ConnectionId, Handle};
+use super::wire::close::Close;
+use super::wire::frame;
+use crate::access::Login;
+use crate::log::Lsn;
+use appending::Blocked;
+use around::Door;
+use protocol::Session;
+use rate::Pace;
+use scratch::Scratch;
+
+/// Reads in one poll before other connections get their turn.
+const MAX_READS: usize = 8;
+/// Subscriptions and queues that are looked at for one connection in one poll, about: a fraction of a
+/// millisecond. One publish may have thousands of subscribers, one read hundreds of publishes; and while all threads have
+/// work, sockets are looked at once in some sixty polls.
+const MAX_TOUCHED: usize = 4_096;
+/// When nothing else wakes a connection that waits: another connection's append, or room that was not enough.
+const FALLBACK: Duration = Duration::from_millis(20);
+/// A deadline for a connection without one.
+const FAR: Duration = Duration::from_secs(30 * 86_400);
+
+/// What a connection begins with.
+pub(crate) struct Start<S> {
+    pub stream: S,
+    pub door: Arc<Door>,
+    pub handle: Arc<Handle>,
+    pub id: ConnectionId,
+    /// Who the client is.
+    pub login: Login,
+    pub session: Session,
+    /// Largest packet that the client takes.
+    pub max_packet_bytes: usize,
+    /// Where the client asks for problem information, the largest packet that may carry it.
+    pub explain_within: Option<usize>,
+    /// What was read behind the CONNECT.
+    pub read: Vec<u8>,
+    /// What is to be sent first.
+    pub reply: Vec<u8>,
+    pub cancel: CancellationToken,
+}
+
+/// A connection with its session.
+pub(crate) struct Connection<S> {
+    stream: S,
+    door: Arc<Door>,
+    handle: Arc<Handle>,
+    id: ConnectionId,
+    login: Login,
+    session: Session,
+    /// Largest packet that the client takes.
+    max_packet_bytes: usize,
+    explain_within: Option<usize>,
+    /// Bytes read and not yet taken: the beginning of a packet, or whatever followed when the journal became full.
+    partial: Vec<u8>,
+    /// Whether `partial` is to be looked at before the socket is read.
+    unread: bool,
+    blocked: Option<Blocked>,
+    /// Subscriptions and queues that were looked at in this poll.
+    touched: usize,
+    /// Output that the socket did not take.
+    unsent: Vec<u8>,
+    /// Whether the stream may hold back what was written to it, as TLS does.
+    unflushed: bool,
+    /// Where the client's rate is limited.
+    pace: Option<Box<Pace>>,
+    /// Of the rates that `pace` follows.
+    rates_version: u64,
+    /// The waker that is registered with the session.
+    waker: Option<Waker>,
+    /// Position up to which this connection's own appends wake it.
+    own_appends: Lsn,
+    timer: Pin<Box<Sleep>>,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// What a step of the poll loop says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Go on.
+    Ready,
+    /// Something will wake the connection.
+    Waiting,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn new(start: Start<S>) -> Self {
+        let now = start.door.now();
+        let rates_version = start.door.rates.version();
+        Self {
+            pace: Pace::new(&start.door.rates, now),
+            rates_version,
+            unflushed: false,
+            stream: start.stream,
+            door: start.door,
+            handle: start.handle,
+            id: start.id,
+            login: start.login,
+            session: start.session,
+            max_packet_bytes: start.max_packet_bytes,
+            explain_within: start.explain_within,
+            partial: start.read,
+            unread: true,
+            blocked: None,
+            touched: 0,
+            unsent: start.reply,
+            waker: None,
+            own_appends: Lsn(0),
+            timer: Box::pin(sleep_until((now + FAR).into())),
+            cancelled: Box::pin(start.cancel.cancelled_owned()),
+        }
+    }
+
+    /// The socket, what is still to be sent, and how many seconds the session outlives the connection.
+    pub fn into_parts(self) -> (S, Vec<u8>, u32) {
+        (self.stream, self.unsent, self.session.expiry_s())
+    }
+
+    /// Works until the connection ends.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Close> {
+        let asked = self.handle.is_asked();
+        scratch::with(|scratch| match self.advance(context, scratch) {
+            Ok(()) => {
+                if asked {
+                    self.handle.looked();
+                }
+                Poll::Pending
+            }
+            Err(close) => {
+                // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
+                self.unsent.extend_from_slice(&scratch.out);
+                scratch.out.clear();
+                frame::put_disconnect(close, self.session.version(), self.explain_within, &mut self.unsent);
+                Poll::Ready(close)
+            }
+        })
+    }
+
+    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
+        self.touched = 0;
+        self.register(context.waker());
+        if self.handle.owner() != self.id {
+            return Err(self.handle.lost(self.id));
+        }
+        if self.cancelled.as_mut().poll(context).is_ready() {
+            self.write_acks(&mut scratch.out);
+            return Err(Close::ShuttingDown);
+        }
+        self.poll_timer(context)?;
+        let mut looked = false;
+        for _ in 0..MAX_READS {
+            if self.touched >= MAX_TOUCHED {
+                break;
+            }
+            if self.send_due(context, scratch)? == Step::Waiting {
+                return Ok(());
+            }
+            // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
+            if self.handle.awaits_retained()
+                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.handle, self.id))
+            {
+                context.waker().wake_by_ref();
+            }
+            if self.poll_room(context)? == Step::Waiting {
+                return Ok(());
+            }
+            if self.session.is_full() {
+                // Woken by the journal; it may have passed some in the meantime.
+                self.watch_acks(context)?;
+                return Ok(());
+            }
+            if self.poll_pace(context) == Step::Waiting {
+                self.watch_acks(context)?;
+                return Ok(());
+            }
+            if self.read(context, scratch)? == Step::Waiting {
+                self.watch_acks(context)?;
+                return Ok(());
+            }
+        }
+        // The buffer is the thread's: answers to the last read wait with the connection.
+        self.unsent.extend_from_slice(&scratch.out);
+        scratch.out.clear();
+        context.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn register(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.handle.register(self.id, waker);
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Whether the client's rate allows to read on.
+    fn poll_pace(&mut self, context: &mut Context<'_>) -> Step {
+        let version = self.door.rates.version();
+        if version != self.rates_version {
+            self.rates_version = version;
+            self.pace = Pace::new(&self.door.rates, self.door.now());
+        }
+        let Some(pace) = &mut self.pace else { return Step::Ready };
+        let now = self.door.now();
+        let was_paused = pace.is_paused();
+        let Some(wait) = pace.wait(now) else {
+            if was_paused {
+                // The client was not heard because weir did not listen.
+                self.session.heard(now);
+            }
+            return Step::Ready;
+        };
+        if wait.begins {
+            self.door.meters.throttled(wait.limit);
+        }
+        self.wake_after(context, wait.until.saturating_duration_since(now));
+        Step::Waiting
+    }
+
+    fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {
+        let at = self.door.now() + wait;
+        if at < self.timer.deadline().into_std() {
+            self.timer.as_mut().reset(at.into());
+            if self.timer.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
+        let now = self.door.now();
+        let deadline = self.session.keep_alive_deadline();
+        if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
+            let throttled = self.pace.as_ref().is_some_and(|pace| pace.is_paused());
+            let paused = self.blocked.is_some() || self.session.is_full() || throttled;
+            if paused {
+                self.session.heard(now);
+            }
+            match self.session.keep_alive_deadline() {
+                Some(at) if at <= now => return Err(Close::KeepAlive),
+                at => self.timer.as_mut().reset(at.unwrap_or(now + FAR).into()),
+            }
+            if self.timer.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        self.timer.deadline().into_std()
+    }
+}
+
+#[cfg(test)]
+mod tests;

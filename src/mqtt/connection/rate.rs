@@ -1,0 +1,218 @@
+//! How fast one client may send: a token bucket that holds a second's worth. Beyond it nothing is dropped; the socket is
+//! read later, and the client's own sending slows down.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::RatesConfig;
+use crate::mqtt::wire::frame;
+use crate::sync::lock;
+
+/// What may come at once after a silence.
+const BURST: Duration = Duration::from_secs(1);
+/// A client that is ahead waits at least so long: it is read ten times a second, not for each message.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The rates that are in force; they may change while weir runs.
+#[derive(Debug)]
+pub(crate) struct RateLimits {
+    rates: Mutex<RatesConfig>,
+    version: AtomicU64,
+}
+
+impl RateLimits {
+    pub fn new(rates: RatesConfig) -> Self {
+        Self { rates: Mutex::new(rates), version: AtomicU64::new(1) }
+    }
+
+    /// Puts others in force, for connections that are open too.
+    pub fn set(&self, rates: RatesConfig) {
+        *lock(&self.rates) = rates;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with [`RateLimits::set`].
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn get(&self) -> RatesConfig {
+        *lock(&self.rates)
+    }
+}
+
+/// One bucket. It is described by the moment up to which what came is paid for: a client that is ahead has paid into the
+/// future.
+#[derive(Debug)]
+struct Bucket {
+    per_second: u64,
+    paid_until: Instant,
+}
+
+impl Bucket {
+    fn full(per_second: u64, now: Instant) -> Self {
+        Self { per_second, paid_until: now.checked_sub(BURST).unwrap_or(now) }
+    }
+
+    /// What may come now.
+    fn budget(&self, now: Instant) -> u64 {
+        let saved = now.saturating_duration_since(self.paid_until).min(BURST);
+        u64::try_from(saved.as_nanos() * u128::from(self.per_second) / 1_000_000_000).unwrap_or(u64::MAX)
+    }
+
+    fn spend(&mut self, count: u64, now: Instant) {
+        let oldest = now.checked_sub(BURST).unwrap_or(now);
+        let price = u128::from(count) * 1_000_000_000 / u128::from(self.per_second);
+        let price = Duration::from_nanos(u64::try_from(price).unwrap_or(u64::MAX));
+        self.paid_until = self.paid_until.max(oldest) + price;
+    }
+
+    /// When the next is worth being read, if there is no budget.
+    fn resumes(&self) -> Instant {
+        self.paid_until + SHORTEST_PAUSE.max(Duration::from_nanos(1_000_000_000_u64.div_ceil(self.per_second)))
+    }
+}
+
+/// A client's buckets.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    messages: Option<Bucket>,
+    bytes: Option<Bucket>,
+    paused: bool,
+}
+
+/// The socket is not to be read for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub until: Instant,
+    /// Which rate it is for.
+    pub limit: &'static str,
+    /// Whether it has only begun.
+    pub begins: bool,
+}
+
+impl Pace {
+    /// Full buckets; `None` where no rate is limited.
+    pub fn new(limits: &RateLimits, now: Instant) -> Option<Box<Self>> {
+        let rates = limits.get();
+        let messages = rates.messages_per_second.map(|rate| Bucket::full(u64::from(rate), now));
+        let bytes = rates.bytes_per_second.map(|rate| Bucket::full(rate, now));
+        let limited = messages.is_some() || bytes.is_some();
+        limited.then(|| Box::new(Self { messages, bytes, paused: false }))
+    }
+
+    /// Whether packets of this kind count: acknowledgements are the price of what weir itself sent.
+    #[inline]
+    pub fn counts(kind: u8) -> bool {
+        matches!(kind, frame::PUBLISH | frame::SUBSCRIBE | frame::UNSUBSCRIBE)
+    }
+
+    /// Messages that may be taken now.
+    pub fn messages(&self, now: Instant) -> usize {
+        let budget = self.messages.as_ref().map_or(u64::MAX, |bucket| bucket.budget(now));
+        usize::try_from(budget).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that may be read now.
+    pub fn bytes(&self, now: Instant) -> usize {
+        let budget = self.bytes.as_ref().map_or(u64::MAX, |bucket| bucket.budget(now));
+        usize::try_from(budget).unwrap_or(usize::MAX)
+    }
+
+    /// These were taken.
+    pub fn took_messages(&mut self, count: usize, now: Instant) {
+        if let Some(bucket) = &mut self.messages {
+            bucket.spend(count as u64, now);
+        }
+    }
+
+    /// These were read.
+    pub fn took_bytes(&mut self, count: usize, now: Instant) {
+        if let Some(bucket) = &mut self.bytes {
+            bucket.spend(count as u64, now);
+        }
+    }
+
+    /// Whether the socket is not to be read now. A pause ends where there is enough for some messages, not for one.
+    pub fn wait(&mut self, now: Instant) -> Option<Wait> {
+        let paused = self.paused;
+        let resumes = |bucket: &Bucket| {
+            Some(bucket.resumes()).filter(|at| if paused { *at > now } else { bucket.budget(now) == 0 })
+        };
+        let (messages, bytes) = (self.messages.as_ref().and_then(resumes), self.bytes.as_ref().and_then(resumes));
+        let until = messages.max(bytes);
+        self.paused = until.is_some();
+        let limit = if messages == until { "messages" } else { "bytes" };
+        until.map(|until| Wait { until, limit, begins: !paused })
+    }
+
+    /// Whether the client is made to wait.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> Pace {
+        let rates = RatesConfig { messages_per_second: messages, bytes_per_second: bytes };
+        *Pace::new(&RateLimits::new(rates), now).expect("limited")
+    }
+
+    #[test]
+    fn a_seconds_worth_comes_at_once_and_then_at_the_rate() {
+        let start = Instant::now();
+        let mut pace = pace(Some(100), None, start);
+        assert_eq!((pace.messages(start), pace.bytes(start), pace.wait(start)), (100, usize::MAX, None));
+        pace.took_messages(100, start);
+        let wait = pace.wait(start).expect("it is empty");
+        assert_eq!(wait, Wait { until: start + SHORTEST_PAUSE, limit: "messages", begins: true });
+        let between = pace.wait(start + SHORTEST_PAUSE / 2).expect("a message could come, but some are waited for");
+        assert!(between == Wait { begins: false, ..wait } && pace.is_paused());
+        assert_eq!((pace.messages(wait.until), pace.wait(wait.until)), (10, None));
+        assert!(!pace.is_paused());
+        assert_eq!(pace.messages(start + Duration::from_secs(100)), 100, "silence saves a second's worth at most");
+    }
+
+    #[test]
+    fn a_slow_rate_lets_one_through_at_a_time() {
+        let start = Instant::now();
+        let mut pace = pace(Some(1), None, start);
+        pace.took_messages(1, start);
+        let until = pace.wait(start).expect("it is empty").until;
+        assert_eq!((until - start, pace.messages(until)), (Duration::from_secs(1), 1));
+    }
+
+    #[test]
+    fn what_was_too_much_is_paid_for_later() {
+        let start = Instant::now();
+        let mut pace = pace(None, Some(1_000), start);
+        pace.took_bytes(3_000, start);
+        let until = pace.wait(start).expect("it is empty").until;
+        assert_eq!(until - start, Duration::from_millis(2_100));
+        assert_eq!(pace.bytes(until), 100);
+    }
+
+    #[test]
+    fn the_slower_of_two_decides() {
+        let start = Instant::now();
+        let mut pace = pace(Some(10), Some(1_000), start);
+        pace.took_messages(10, start);
+        pace.took_bytes(5_000, start);
+        let wait = pace.wait(start).expect("both are empty");
+        assert!(wait.until > start + Duration::from_secs(3) && wait.limit == "bytes", "{wait:?}");
+    }
+
+    #[test]
+    fn rates_change_while_connections_are_open() {
+        let limits = RateLimits::new(RatesConfig::default());
+        assert!(Pace::new(&limits, Instant::now()).is_none());
+        let before = limits.version();
+        limits.set(RatesConfig { messages_per_second: Some(1), bytes_per_second: None });
+        assert!(limits.version() > before && Pace::new(&limits, Instant::now()).is_some());
+    }
+}

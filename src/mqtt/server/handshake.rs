@@ -1,0 +1,351 @@
+//! From an accepted socket to a session: the first packet and its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use zeroize::Zeroize as _;
+
+use crate::access::{Login, Policy};
+use crate::config::MqttConfig;
+use crate::mqtt::Version;
+use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::will::Will;
+use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
+use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::topic;
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
+
+/// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
+const MAX_CLIENT_ID_BYTES: usize = 256;
+
+/// A connection that ends at its CONNECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Label in the metric.
+    pub reason: &'static str,
+    /// What is sent before the socket is closed.
+    pub reply: Vec<u8>,
+}
+
+impl Refusal {
+    fn silent(reason: &'static str) -> Self {
+        Self { reason, reply: Vec::new() }
+    }
+
+    /// With the CONNACK of the client's version; `None` where 3.1.1 has no return code and just closes.
+    pub fn answered(reason: &'static str, version: Version, v4: Option<u8>, v5: u8) -> Self {
+        let mut reply = Vec::new();
+        match (version, v4) {
+            (Version::V5, _) => codec::put_refusal(v5, version, &mut reply),
+            (Version::V4, Some(code)) => codec::put_refusal(code, version, &mut reply),
+            (Version::V4, None) => {}
+        }
+        Self { reason, reply }
+    }
+
+    /// With a Reason String in a CONNACK of 5.0, unless that becomes longer than this [MQTT-3.2.2-19].
+    pub fn explained(mut self, explain_within: Option<usize>) -> Self {
+        let text = match self.reason {
+            "authentication_method" => "enhanced authentication is not offered",
+            "client_id" => "the client identifier is longer than 256 bytes",
+            "max_connections" => "as many clients are connected as mqtt.max_connections allows",
+            "will_payload_format" => "the payload of the will is said to be UTF-8, which it is not",
+            "will_topic" => {
+                "the topic of the will is no topic name, has more levels than mqtt.max_topic_levels, or is weir's own"
+            }
+            _ => return self,
+        };
+        if let (Some(max), &[_, 3, flags, code, 0]) = (explain_within, &self.reply[..])
+            && let Some(packet) = frame::explained(frame::CONNACK, &[flags, code], text, max)
+        {
+            self.reply = packet;
+        }
+        self
+    }
+}
+
+/// A connection that begins.
+#[derive(Debug)]
+pub(crate) struct Welcome {
+    pub connect: Connect,
+    pub login: Login,
+    pub attached: Attached,
+    pub will: Option<Arc<Will>>,
+    /// The CONNACK.
+    pub reply: Vec<u8>,
+}
+
+/// Reads until the first packet is complete; returns it and what already follows it. The buffer grows with what
+/// arrives, not with what the length field claims.
+pub(crate) async fn read_connect(
+    stream: &mut (impl AsyncRead + Unpin),
+    max_packet_bytes: usize,
+) -> Result<(Connect, Vec<u8>), Refusal> {
+    let mut bytes = Vec::with_capacity(256);
+    loop {
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return Err(Refusal::silent("connection_lost")),
+            Ok(_) => {}
+        }
+        if bytes[0] >> 4 != frame::CONNECT {
+            return Err(Refusal::silent("not_connect")); // [MQTT-3.1.0-1]
+        }
+        match frame::next(&bytes, max_packet_bytes) {
+            Ok(Next::Partial(_)) => {}
+            Ok(Next::Frame(frame)) => {
+                let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
+                let rest = bytes[frame.bytes.len()..].to_vec();
+                bytes.zeroize(); // there was a password in it
+                return Ok((connect, rest));
+            }
+            // The version is not known yet.
+            Err(Close::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
+            Err(_) => return Err(Refusal::silent("malformed")),
+        }
+    }
+}
+
+fn refuse_packet(error: ConnectError) -> Refusal {
+    match error {
+        ConnectError::Malformed => Refusal::silent("malformed"),
+        // In the form that clients of every level can read [MQTT-3.1.2-2].
+        ConnectError::Level => Refusal::answered("protocol_version", Version::V4, Some(1), 0x84),
+        ConnectError::Invalid(_, Close::Malformed) => Refusal::silent("malformed"),
+        ConnectError::Invalid(version, _) => Refusal::answered("protocol_error", version, None, 0x82),
+    }
+}
+
+/// Checks the CONNECT of a client that was let in and gives it a session.
+pub(crate) fn welcome(
+    mut connect: Connect,
+    login: Login,
+    policy: &Policy,
+    broker: &Broker,
+    config: &MqttConfig,
+) -> Result<Welcome, Refusal> {
+    let version = connect.version;
+    let assigned = identify(&mut connect)?;
+    let keep_alive_s = limit_keep_alive(&mut connect, config);
+    let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy, broker)).transpose()?;
+    let attach = Attach {
+        login: &login,
+        policy,
+        client_id: &connect.client_id,
+        clean: connect.clean,
+        receive_maximum: connect.receive_maximum,
+        expiry_s: connect.session_expiry_s,
+    };
+    let attached = broker.attach(&attach).map_err(|_| Refusal::answered("max_connections", version, Some(3), 0x97))?;
+    attached.handle.allow_aliases(attached.connection, connect.topic_alias_maximum);
+    let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
+    let accepted = Accepted {
+        session_present: attached.session_present && !connect.is_3_1, // 3.1 has no such flag
+        receive_maximum: config.max_inflight,
+        max_packet_bytes: config.max_packet_size_bytes,
+        topic_alias_maximum: TOPIC_ALIAS_MAXIMUM,
+        assigned_client_id: assigned,
+        keep_alive_s,
+        session_expiry_s: (kept_s < connect.session_expiry_s).then_some(kept_s),
+    };
+    let mut reply = Vec::new();
+    let answered = codec::put_connack(&accepted, version, &mut reply);
+    // What a client does not take must not be sent [MQTT-3.1.2-24]; without its CONNACK it cannot go on.
+    let reason = if reply.len() > connect.max_packet_bytes { Some("packet_too_large") } else { None };
+    if let Some(reason) = answered.err().map(|_| "defect").or(reason) {
+        broker.detach(&attached.handle, attached.connection, 0, None);
+        return Err(Refusal::silent(reason));
+    }
+    let will = will.map(|will| broker.take_will(will, &attached.handle));
+    Ok(Welcome { connect, login, attached, will, reply })
+}
+
+/// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
+/// way to. Without keep-alive it stays without.
+fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
+    let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
+    if connect.version == Version::V4 || connect.keep_alive_s <= max {
+        return None;
+    }
+    connect.keep_alive_s = max;
+    Some(max)
+}
+
+/// Checks the client identifier; makes one up where the client left it to weir, and returns it.
+fn identify(connect: &mut Connect) -> Result<Option<String>, Refusal> {
+    let invalid = || Refusal::answered("client_id", connect.version, Some(2), 0x85);
+    if connect.client_id.is_empty() {
+        // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
+        if connect.version == Version::V4 && (!connect.clean || connect.is_3_1) {
+            return Err(invalid());
+        }
+        connect.client_id = new_client_id();
+        return Ok(Some(connect.client_id.clone()));
+    }
+    if connect.client_id.len() > MAX_CLIENT_ID_BYTES || connect.client_id.contains('\0') {
+        return Err(invalid());
+    }
+    Ok(None)
+}
+
+/// Unlike any before, across restarts too: a device's identity matters to deduplication.
+fn new_client_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("auto-{:x}-{count:x}", now.as_nanos())
+}
+
+fn check_will(
+    will: codec::Will,
+    connect: &Connect,
+    login: &Login,
+    policy: &Policy,
+    broker: &Broker,
+) -> Result<Will, Refusal> {
+    let version = connect.version;
+    let name = topic::valid_name(&will.topic).filter(|name| topic::is_shallow(name) && broker.allows_levels(name));
+    let Some(name) = name else {
+        return Err(Refusal::answered("will_topic", version, None, 0x90));
+    };
+    if topic::is_reserved(name) {
+        return Err(Refusal::answered("will_topic", version, Some(5), 0x87));
+    }
+    let client_id: Arc<str> = connect.client_id.as_str().into();
+    if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
+        let user = login.identity.user.as_deref();
+        let who = AuditActor { client_id: Some(&client_id), user, address: login.address };
+        audit::record(AuditEvent::WillDenied, &who, name, "refused at its CONNECT");
+        return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
+    }
+    if !will.is_formatted {
+        return Err(Refusal::answered("will_payload_format", version, None, 0x99)); // [section 3.1.3.2.3]
+    }
+    let message =
+        Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
+    let (expiry_s, delay_s) = (will.expiry_s, will.delay_s);
+    Ok(Will { number: 0, client_id, login: login.clone(), message, expiry_s, delay_s })
+}
+
+/// The client identifier as the journal and log lines have it.
+pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
+    Arc::clone(&attached.handle.client_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::session::timeline::Timeline;
+    use crate::mqtt::testing::{self, client};
+
+    fn connect(bytes: &[u8]) -> Connect {
+        let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
+        codec::decode_connect(&frame).unwrap()
+    }
+
+    fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<Welcome, Refusal> {
+        let broker = Broker::new(config, Arc::default(), Timeline::default());
+        welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
+    }
+
+    fn check_refused(bytes: &[u8], config: &MqttConfig, reason: &str, reply: &[u8]) {
+        let refusal = try_welcome(bytes, config).unwrap_err();
+        assert_eq!((refusal.reason, &refusal.reply[..]), (reason, reply));
+    }
+
+    #[test]
+    fn a_client_is_welcomed_in_its_version() {
+        let config = MqttConfig::default();
+        let v4 = try_welcome(&client(Version::V4).connect("c"), &config).unwrap();
+        assert_eq!(v4.reply, [0x20, 2, 0, 0]);
+        let v5 = try_welcome(&client(Version::V5).connect("c"), &config).unwrap();
+        assert_eq!(v5.reply[2..4], [0, 0]);
+        assert_eq!(v5.reply[5..8], [0x21, 3, 232], "receive maximum 1000");
+    }
+
+    #[test]
+    fn an_empty_client_id_is_assigned_or_refused() {
+        let config = MqttConfig::default();
+        let v5 = try_welcome(&client(Version::V5).connect(""), &config).unwrap();
+        let id = v5.connect.client_id;
+        assert!(id.starts_with("auto-"));
+        assert!(v5.reply.windows(id.len()).any(|window| window == id.as_bytes()), "the client is told");
+        assert!(try_welcome(&client(Version::V4).connect(""), &config).is_ok());
+        check_refused(&client(Version::V4).kept().connect(""), &config, "client_id", &[0x20, 2, 0, 2]);
+        let long = "x".repeat(MAX_CLIENT_ID_BYTES + 1);
+        check_refused(&client(Version::V5).connect(&long), &config, "client_id", &[0x20, 3, 0, 0x85, 0]);
+    }
+
+    #[test]
+    fn a_5_0_client_is_told_what_it_gets_instead() {
+        let config =
+            MqttConfig { max_keep_alive_ms: Some(60_000), max_session_expiry_ms: Some(9_000), ..MqttConfig::default() };
+        let contains = |reply: &[u8], property: &[u8]| reply.windows(property.len()).any(|window| window == property);
+        let v5 = try_welcome(&client(Version::V5).kept().keep_alive(120).connect("c"), &config).unwrap();
+        assert_eq!(v5.connect.keep_alive_s, 60);
+        assert!(contains(&v5.reply, &[0x13, 0, 60]) && contains(&v5.reply, &[0x11, 0, 0, 0, 9]), "{:?}", v5.reply);
+        let v5 = try_welcome(&client(Version::V5).keep_alive(60).connect("c"), &config).unwrap();
+        assert!(!contains(&v5.reply, &[0x13]) && !contains(&v5.reply, &[0x11]), "{:?}", v5.reply);
+        let v4 = try_welcome(&client(Version::V4).keep_alive(120).connect("c"), &config).unwrap();
+        assert_eq!(v4.connect.keep_alive_s, 120);
+    }
+
+    #[test]
+    fn a_full_server_says_so() {
+        let config = MqttConfig { max_connections: 0, ..MqttConfig::default() };
+        check_refused(&client(Version::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
+        check_refused(&client(Version::V5).connect("c"), &config, "max_connections", &[0x20, 3, 0, 0x97, 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_explained_where_the_client_takes_it() {
+        let refusal = || Refusal::answered("client_id", Version::V5, Some(2), 0x85);
+        let text = b"the client identifier is longer than 256 bytes";
+        let explained = refusal().explained(Some(100)).reply;
+        assert_eq!(explained[..2], [0x20, text.len() as u8 + 6]);
+        assert_eq!(explained[2..8], [0, 0x85, text.len() as u8 + 3, 0x1f, 0, text.len() as u8]);
+        assert_eq!(&explained[8..], text);
+        assert_eq!(refusal().explained(Some(explained.len() - 1)), refusal());
+        assert_eq!(refusal().explained(None), refusal());
+        let v4 = Refusal::answered("client_id", Version::V4, Some(2), 0x85);
+        assert_eq!(v4.clone().explained(Some(100)), v4);
+    }
+
+    #[test]
+    fn wills_are_checked() {
+        let config = MqttConfig::default();
+        let will = |version, topic| client(version).will(topic, b"x", 0).connect("c");
+        check_refused(&will(Version::V5, "a/#"), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        let deep = "/".repeat(201);
+        check_refused(&will(Version::V5, &deep), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        let flat = MqttConfig { max_topic_levels: 2, ..MqttConfig::default() };
+        check_refused(&will(Version::V5, "a/b/c"), &flat, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(Version::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
+        check_refused(&will(Version::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
+        assert!(try_welcome(&will(Version::V4, "gone/c"), &config).unwrap().will.is_some());
+    }
+
+    #[test]
+    fn a_will_that_is_not_of_its_format_is_refused() {
+        let connect = |payload: u8| {
+            let body = [b"\0\x04MQTT\x05\x06\0\0\0\0\x01c\x02\x01\x01\0\x01t\0\x01", &[payload][..]].concat();
+            [&[0x10, body.len() as u8][..], &body].concat()
+        };
+        let config = MqttConfig::default();
+        check_refused(&connect(0xFF), &config, "will_payload_format", &[0x20, 3, 0, 0x99, 0]);
+        assert!(try_welcome(&connect(b'x'), &config).unwrap().will.is_some());
+    }
+
+    #[test]
+    fn packets_that_cannot_be_read_are_answered_where_possible() {
+        let reply = |error| refuse_packet(error).reply;
+        assert_eq!(reply(ConnectError::Level), [0x20, 2, 0, 1]);
+        assert_eq!(reply(ConnectError::Invalid(Version::V5, Close::Protocol)), [0x20, 3, 0, 0x82, 0]);
+        assert_eq!(reply(ConnectError::Invalid(Version::V5, Close::Malformed)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Invalid(Version::V4, Close::Protocol)), [0_u8; 0]);
+    }
+}

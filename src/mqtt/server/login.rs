@@ -1,0 +1,33 @@
+//! What a CONNECT says about its client, put to [`Access`].
+
+use super::handshake::Refusal;
+use super::peer::Peer;
+use crate::access::{Access, ClientCredentials, Login, LoginError};
+use crate::mqtt::wire::codec::Connect;
+use crate::telemetry::audit::AuditActor;
+
+/// Whether the client may connect, and who it is.
+pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, Refusal> {
+    let version = connect.version;
+    if connect.enhanced_auth {
+        let who = AuditActor { client_id: Some(&connect.client_id), ..peer.who() };
+        access.note_refusal(&who, "authentication_method", "");
+        return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
+    }
+    let credentials = ClientCredentials {
+        client_id: &connect.client_id,
+        certificate_user: peer.certificate_user.as_ref(),
+        certificate: peer.certificate,
+        user: connect.user_name.as_deref(),
+        password: connect.password.as_ref(),
+        address: peer.address,
+    };
+    access.log_in(&credentials).await.map_err(|denied| {
+        let (v4, v5) = match denied {
+            LoginError::BadCredentials => (4, 0x86),
+            LoginError::NotAuthorized => (5, 0x87),
+            LoginError::Busy => (3, 0x89),
+        };
+        Refusal::answered(denied.label(), version, Some(v4), v5)
+    })
+}

@@ -1,0 +1,326 @@
+//! The life of one socket: CONNECT, session, will, last bytes.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::handshake::{self, Refusal, Welcome};
+use super::login;
+use super::peer::Peer;
+use crate::access::Login;
+use crate::core::record;
+use crate::log::{AppendError, Lsn, Records};
+use crate::mqtt::broker::Attached;
+use crate::mqtt::connection::around::Door;
+use crate::mqtt::connection::permission::{self, Verdict};
+use crate::mqtt::connection::protocol::{Session, SessionOptions};
+use crate::mqtt::connection::{Connection, Start};
+use crate::mqtt::session::message::Message;
+use crate::mqtt::session::will::Will;
+use crate::mqtt::wire::close::{Close, WillEnd};
+use crate::mqtt::wire::codec::Connect;
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
+
+/// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes discarded while lingering at most.
+const LINGER_BYTES: usize = 1024 * 1024;
+/// How long wills that are due together wait for room in the journal.
+const WILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the first packet of a connection was.
+pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
+
+/// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
+pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    peer: &Peer,
+    door: &Door,
+    deadline: Instant,
+    cancel: &CancellationToken,
+) -> Option<First> {
+    let first = handshake::read_connect(stream, door.config.max_packet_size_bytes);
+    tokio::select! {
+        () = cancel.cancelled() => door.refuse(&peer.who(), "shutting_down"),
+        read = timeout_at(deadline, first) => match read {
+            Ok(connected) => return Some(connected),
+            Err(_) => door.refuse(&peer.who(), "connect_timeout"),
+        },
+    }
+    None
+}
+
+/// Serves one connection until it ends. A connection is open for long: what only led to it, or follows it, is boxed and given
+/// back.
+pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: &Peer,
+    door: Arc<Door>,
+    cancel: CancellationToken,
+    first: First,
+) -> impl Future<Output = ()> {
+    let opening = Box::pin(open(stream, peer, door, cancel, first));
+    async {
+        if let Some(open) = opening.await {
+            run(open).await;
+        }
+    }
+}
+
+/// An open connection, and what is needed when it ends.
+struct Open<S> {
+    connection: Connection<S>,
+    door: Arc<Door>,
+    login: Login,
+    attached: Attached,
+    client_id: Arc<str>,
+    will: Option<Arc<Will>>,
+}
+
+/// Lets the client in; `None`: it was refused, or weir stops.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: &Peer,
+    door: Arc<Door>,
+    cancel: CancellationToken,
+    first: First,
+) -> Option<Box<Open<S>>> {
+    let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
+    let entered = tokio::select! {
+        entered = enter(first, peer, &door) => entered,
+        () = cancel.cancelled() => {
+            door.refuse(&peer.who(), "shutting_down");
+            return None;
+        }
+    };
+    match entered {
+        Ok((welcome, rest)) => Some(Box::new(begin(stream, door, cancel, welcome, rest))),
+        Err(refusal) => {
+            refuse(stream, &door, refusal.explained(explain_within)).await;
+            None
+        }
+    }
+}
+
+async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
+    let (connect, rest) = first.inspect_err(|refusal| door.note_refusal(&peer.who(), refusal.reason, ""))?;
+    let login = login::authenticate(&connect, peer, &door.access).await?;
+    let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
+    door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
+    let policy = door.access.policy();
+    let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
+        let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
+        audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason);
+    })?;
+    if welcome.login.version != door.access.version() {
+        // All sessions were judged anew, perhaps before this one was among them.
+        door.broker.judge(&welcome.attached.handle, &door.access.policy());
+    }
+    Ok((welcome, rest))
+}
+
+async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusal: Refusal) {
+    door.meters.refused(refusal.reason);
+    tracing::debug!(reason = refusal.reason, "connection refused");
+    if !refusal.reply.is_empty() {
+        finish(stream, &refusal.reply).await;
+    }
+}
+
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    door: Arc<Door>,
+    cancel: CancellationToken,
+    welcome: Welcome,
+    rest: Vec<u8>,
+) -> Open<S> {
+    let Welcome { connect, login, attached, will, reply } = welcome;
+    let client_id = handshake::shared_client_id(&attached);
+    let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
+    audit::record(AuditEvent::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
+    door.meters.opened(connect.version);
+    tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
+    let options = SessionOptions {
+        version: connect.version,
+        is_3_1: connect.is_3_1,
+        client_id: Arc::clone(&client_id),
+        keep_alive_s: connect.keep_alive_s,
+        expiry_s: connect.session_expiry_s,
+        max_inflight: door.config.max_inflight,
+        received_until: attached.received_until,
+    };
+    let connection = Connection::new(Start {
+        stream,
+        door: Arc::clone(&door),
+        handle: Arc::clone(&attached.handle),
+        id: attached.connection,
+        login: login.clone(),
+        session: Session::new(options, door.now()),
+        max_packet_bytes: connect.max_packet_bytes,
+        explain_within: connect.explain_within,
+        read: rest,
+        reply,
+        cancel,
+    });
+    Open { connection, door, login, attached, client_id, will }
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
+    let close = poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(Close::Defect))
+    })
+    .await;
+    Box::pin(end(open, close)).await;
+}
+
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close) {
+    let Open { connection, door, login, attached, client_id, will } = *open;
+    let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
+    door.meters.closed(close);
+    audit::record(AuditEvent::MqttDisconnected, &who, "", close.label());
+    tracing::debug!(%client_id, reason = close.label(), "connection closed");
+    let (stream, unsent, expiry_s) = connection.into_parts();
+    let will = match close.will() {
+        WillEnd::Published => will,
+        WillEnd::Deferred => None,
+        WillEnd::Discarded => {
+            will.inspect(|will| door.broker.discard_will(will));
+            None
+        }
+    };
+    let will = door.broker.detach(&attached.handle, attached.connection, expiry_s, will);
+    attached.handle.looked();
+    if let Some(will) = will {
+        publish_will(&door, &will, Instant::now() + WILL_PATIENCE).await;
+    }
+    if close != Close::Lost {
+        finish(stream, &unsent).await;
+    }
+}
+
+/// Sends the last bytes and closes the socket so that the client gets to read them: closing with unread input would
+/// reset the connection and take them away.
+async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
+    let linger = async {
+        stream.write_all(last).await?;
+        stream.shutdown().await?;
+        let mut discarded = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut discarded).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // The client may be gone or slow: there is nothing more to do for it.
+    let _ = timeout(LINGER, linger).await;
+}
+
+/// Ends sessions when their time is over and publishes wills when their delay is, until `cancel`.
+pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
+    loop {
+        let next = publish_due(&door).await;
+        let until_next = async {
+            match next {
+                Some(at) => sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = door.broker.timers_changed() => {}
+            () = until_next => {}
+        }
+    }
+}
+
+/// Ends the sessions whose time is over and publishes the wills that are due; returns when to look again.
+pub(crate) async fn publish_due(door: &Door) -> Option<std::time::Instant> {
+    let (wills, next) = door.broker.due();
+    let patience = Instant::now() + WILL_PATIENCE;
+    for will in wills {
+        publish_will(door, &will, patience).await;
+    }
+    next
+}
+
+/// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
+/// begins now.
+async fn publish_will(door: &Door, will: &Will, patience: Instant) {
+    let Verdict::Allowed { own_device } = judge_will(door, will) else {
+        let user = will.login.identity.user.as_deref();
+        let who = AuditActor { client_id: Some(&will.client_id), user, address: will.login.address };
+        audit::record(AuditEvent::WillDenied, &who, &will.message.topic, "not published: the rules changed");
+        door.meters.dropped_will_denied.increment(1);
+        return door.broker.discard_will(will);
+    };
+    let mut journal = Lsn(0);
+    if door.ingest.contains(&will.message.topic) {
+        journal = match journal_will(door, will, own_device.as_deref(), patience).await {
+            Ok(end) => end,
+            // Weir ends; the next start finds the will where it is.
+            Err(AppendError::Closed) => return,
+            Err(AppendError::Full | AppendError::TooLarge { .. }) => {
+                door.meters.dropped_will.increment(1);
+                journal
+            }
+        };
+    }
+    let expires = will.expiry_s.map(|seconds| door.now() + Duration::from_secs(u64::from(seconds)));
+    door.broker.deliver(&Arc::new(Message { expires, ..will.message.clone() }));
+    door.broker.will_published(will, journal);
+}
+
+fn judge_will(door: &Door, will: &Will) -> Verdict {
+    let policy = door.access.policy();
+    match policy.renew(&will.login.identity, &will.login.proof) {
+        Some(identity) => {
+            let permissions = policy.permissions(&identity, Arc::clone(&will.client_id));
+            permission::judge_publish(&permissions, &will.message.topic, &door.ingest)
+        }
+        None => Verdict::Denied(policy.on_denied_publish),
+    }
+}
+
+/// Where the journal ends that has it; an error where the journal had no room until `patience`.
+async fn journal_will(
+    door: &Door,
+    will: &Will,
+    own_device: Option<&str>,
+    patience: Instant,
+) -> Result<Lsn, AppendError> {
+    const ATTEMPTS: usize = 3;
+    let publish = record::PublishRecord {
+        client_id: &will.client_id,
+        topic: &will.message.topic,
+        own_device,
+        packet_id: 0,
+        // Nobody waits for an acknowledgement, and without a packet id it can only be a QoS 0 record.
+        qos: 0,
+        dup: false,
+        retain: will.message.retain,
+        payload: &will.message.payload,
+    };
+    let mut records = Records::default();
+    records.push_with(|out| record::encode_publish(&publish, false, out));
+    let appended = poll_fn(|context| {
+        for _ in 0..ATTEMPTS {
+            match door.gate.append(&records, None, None, door.now()) {
+                Err(AppendError::Full) if door.gate.poll_room(context).is_pending() => return Poll::Pending,
+                Err(AppendError::Full) => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        Poll::Ready(Err(AppendError::Full))
+    });
+    timeout_at(patience, appended).await.unwrap_or(Err(AppendError::Full))
+}

@@ -1,0 +1,57 @@
+//! The PUBLISH packet in which one subscriber gets a message.
+
+use std::time::Instant;
+
+use super::Queued;
+use super::aliases::{Alias, Aliases};
+use crate::mqtt::Version;
+use crate::mqtt::wire::frame::Outgoing;
+use crate::mqtt::wire::properties;
+
+/// Where packets go.
+pub(super) struct Target {
+    pub version: Version,
+    /// Largest packet that the client takes.
+    pub max_packet_bytes: usize,
+    pub now: Instant,
+}
+
+/// Appends the PUBLISH; `false` if the client does not take packets that large [MQTT-3.1.2-24].
+pub(super) fn put(
+    queued: &Queued,
+    packet_id: u16,
+    dup: bool,
+    to: &Target,
+    aliases: &mut Aliases,
+    out: &mut Vec<u8>,
+) -> bool {
+    let Queued { message, grant, .. } = queued;
+    let alias = aliases.of(&message.topic);
+    let own = to.version == Version::V5
+        && (message.expires.is_some() || !grant.identifiers.is_empty() || alias != Alias::None);
+    let mut properties = Vec::new();
+    if own {
+        if let Alias::New(number) | Alias::Known(number) = alias {
+            properties::put_alias(number, &mut properties);
+        }
+        properties::put_delivery(message.expires, to.now, &grant.identifiers, &mut properties);
+        properties.extend_from_slice(&message.properties);
+    }
+    let outgoing = Outgoing {
+        dup,
+        qos: grant.qos,
+        retain: grant.retain,
+        packet_id,
+        topic: if matches!(alias, Alias::Known(_)) { "" } else { &message.topic },
+        properties: if own { &properties } else { &message.properties },
+        payload: &message.payload,
+    };
+    if outgoing.packet_bytes(to.version) > to.max_packet_bytes {
+        return false;
+    }
+    outgoing.encode(to.version, out);
+    if let Alias::New(_) = alias {
+        aliases.topics.push(message.topic.clone());
+    }
+    true
+}

@@ -1,0 +1,168 @@
+//! What one session is to receive, as it is kept over a restart.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Delivery, Grant, InFlight, QueueLimits, Queued};
+use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::mqtt::session::message::{Held, Message};
+use crate::mqtt::session::timeline::Timeline;
+
+/// Messages that wait, in the order in which they are sent, and those that the client has not acknowledged.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoredDelivery {
+    first: u64,
+    inflight: Vec<Option<InFlight>>,
+    queue: Vec<Queued>,
+}
+
+impl Delivery {
+    /// A copy that shares the messages. QoS 0 waits for no connection, so it is left out.
+    pub fn to_stored(&self) -> StoredDelivery {
+        StoredDelivery {
+            first: self.first,
+            inflight: self.inflight.iter().cloned().collect(),
+            queue: self.queue.iter().filter(|queued| queued.grant.qos > 0).cloned().collect(),
+        }
+    }
+
+    /// What was stored, for a session without a connection.
+    pub fn from_stored(stored: StoredDelivery, limits: QueueLimits) -> Self {
+        let mut delivery = Self {
+            first: stored.first,
+            unacknowledged: stored.inflight.iter().flatten().count(),
+            inflight_bytes: stored.inflight.iter().flatten().map(InFlight::bytes).sum(),
+            inflight: stored.inflight.into(),
+            queue: VecDeque::from(stored.queue),
+            ..Self::new(limits, 0)
+        };
+        delivery.count_queue();
+        delivery
+    }
+}
+
+/// Packet identifiers that are passed over after a crash: as many messages would have to be sent to one client between
+/// two rounds of storing for one to be used that the client still holds.
+const PASSED_OVER: u64 = 1 << 15;
+
+impl StoredDelivery {
+    /// What is left of it when a crash came later: which identifiers the client holds is not known, and a new message
+    /// under one of them would be taken for an old one. What was in flight is sent once more, as new.
+    pub fn after_a_crash(mut self) -> Self {
+        let published = self.inflight.drain(..).filter_map(|stage| match stage {
+            Some(InFlight::Published(queued)) => Some(Queued { counted: false, ..queued }),
+            Some(InFlight::Released) | None => None,
+        });
+        let mut queue: Vec<Queued> = published.collect();
+        queue.append(&mut self.queue);
+        Self { first: self.first + PASSED_OVER, inflight: Vec::new(), queue }
+    }
+}
+
+const ACKNOWLEDGED: u8 = 0;
+const RELEASED: u8 = 1;
+const PUBLISHED: u8 = 2;
+
+impl StoredDelivery {
+    /// Bytes that it takes on disk, about.
+    pub fn bytes(&self) -> usize {
+        let published = self.inflight.iter().flatten().filter_map(|stage| match stage {
+            InFlight::Published(queued) => Some(queued),
+            InFlight::Released => None,
+        });
+        let messages: usize = published.chain(&self.queue).map(|queued| queued.message.bytes() + 32).sum();
+        messages + self.inflight.len()
+    }
+
+    /// Appends its bytes.
+    pub fn encode(&self, timeline: &Timeline, out: &mut Vec<u8>) {
+        put_u64(self.first, out);
+        put_u64(self.inflight.len() as u64, out);
+        for stage in &self.inflight {
+            match stage {
+                None => out.push(ACKNOWLEDGED),
+                Some(InFlight::Released) => out.push(RELEASED),
+                Some(InFlight::Published(queued)) => {
+                    out.push(PUBLISHED);
+                    put_queued(queued, timeline, out);
+                }
+            }
+        }
+        put_u64(self.queue.len() as u64, out);
+        for queued in &self.queue {
+            put_queued(queued, timeline, out);
+        }
+    }
+
+    /// Reads what [`StoredDelivery::encode`] wrote.
+    pub fn decode(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Self, Invalid> {
+        let first = reader.u64()?;
+        let stages = reader.count()?;
+        // Packet ids are all different.
+        if stages >= usize::from(u16::MAX) {
+            return Err("more in flight than there are packet ids");
+        }
+        let mut inflight = Vec::with_capacity(stages);
+        for _ in 0..stages {
+            inflight.push(match reader.u8()? {
+                ACKNOWLEDGED => None,
+                RELEASED => Some(InFlight::Released),
+                PUBLISHED => Some(InFlight::Published(queued(reader, timeline)?)),
+                _ => return Err("an unknown stage of a delivery"),
+            });
+        }
+        let count = reader.count()?;
+        let queue = (0..count).map(|_| queued(reader, timeline)).collect::<Result<_, _>>()?;
+        Ok(Self { first, inflight, queue })
+    }
+}
+
+const COUNTED: u8 = 1;
+const RETAIN: u8 = 2;
+const SHARED: u8 = 4;
+const EXPIRES: u8 = 8;
+
+fn put_queued(queued: &Queued, timeline: &Timeline, out: &mut Vec<u8>) {
+    let Queued { message, grant, counted } = queued;
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    out.push(
+        flag(*counted, COUNTED)
+            | flag(grant.retain, RETAIN)
+            | flag(grant.share.is_some(), SHARED)
+            | flag(message.expires.is_some(), EXPIRES),
+    );
+    out.push(grant.qos);
+    put_u64(grant.identifiers.len() as u64, out);
+    for identifier in &grant.identifiers {
+        put_u64(u64::from(*identifier), out);
+    }
+    if let Some(share) = &grant.share {
+        put_bytes(share.as_bytes(), out);
+    }
+    if let Some(expires) = message.expires {
+        put_i64(timeline.wall_ms(expires), out);
+    }
+    for field in [message.topic.as_bytes(), &message.properties, &message.payload] {
+        put_bytes(field, out);
+    }
+}
+
+fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Queued, Invalid> {
+    let (flags, qos) = (reader.u8()?, reader.u8()?);
+    if !(1..=2).contains(&qos) {
+        return Err("a QoS that is not kept");
+    }
+    let identifiers = reader.count()?;
+    let identifiers = (0..identifiers).map(|_| reader.u32()).collect::<Result<_, _>>()?;
+    let share = if flags & SHARED > 0 { Some(reader.str()?.into()) } else { None };
+    let expires = if flags & EXPIRES > 0 { Some(timeline.at_wall_ms(reader.i64()?)) } else { None };
+    let topic = reader.str()?.into();
+    let properties = Bytes::copy_from_slice(reader.bytes()?);
+    let payload = Bytes::copy_from_slice(reader.bytes()?);
+    let held = Held::default();
+    let message = Message { topic, payload, properties, qos, retain: false, publisher: 0, expires, held };
+    let grant = Grant { qos, retain: flags & RETAIN > 0, identifiers, share };
+    Ok(Queued { message: Arc::new(message), grant, counted: flags & COUNTED > 0 })
+}

@@ -1,0 +1,586 @@
+//! CONNECT, SUBSCRIBE, UNSUBSCRIBE and DISCONNECT in; CONNACK, SUBACK and UNSUBACK out.
+//!
+//! What comes in is read here to the letter of the standard: rumqttd's codecs take repeated and misplaced properties,
+//! reserved bits and bytes behind a packet's end for granted. What goes out is written by them, guarded: a panic in one is
+//! this connection's end and nobody else's.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::v4::V4;
+use rumqttd::protocol::v5::V5;
+use rumqttd::protocol::{
+    ConnAck, ConnAckProperties, ConnectReturnCode, Packet, Protocol, SubAck, SubscribeReasonCode, UnsubAck,
+    UnsubAckReason,
+};
+
+use super::close::Close;
+use super::frame::{self, Frame, take_field, take_u16};
+use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
+use super::topic;
+use crate::access::Password;
+use crate::mqtt::Version;
+
+/// A CONNECT.
+#[derive(Debug, Clone)]
+pub(crate) struct Connect {
+    pub version: Version,
+    /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
+    pub is_3_1: bool,
+    pub client_id: String,
+    /// Clean session of 3.1.1, clean start of 5.0.
+    pub clean: bool,
+    /// Seconds; 0: off.
+    pub keep_alive_s: u16,
+    /// How long the session outlives the connection, in seconds; `u32::MAX`: for ever.
+    pub session_expiry_s: u32,
+    /// Unacknowledged publishes that the client takes.
+    pub receive_maximum: u16,
+    /// Topic aliases that the client takes.
+    pub topic_alias_maximum: u16,
+    /// Largest packet that the client takes.
+    pub max_packet_bytes: usize,
+    pub will: Option<Will>,
+    /// Who the client says it is.
+    pub user_name: Option<String>,
+    /// Its proof.
+    pub password: Option<Password>,
+    /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
+    pub enhanced_auth: bool,
+    /// Where the client asks for problem information, the largest packet that may carry it.
+    pub explain_within: Option<usize>,
+}
+
+/// A will message.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    /// Not yet checked.
+    pub topic: Bytes,
+    pub payload: Bytes,
+    pub qos: u8,
+    pub retain: bool,
+    /// Properties for subscribers, encoded.
+    pub properties: Vec<u8>,
+    /// Message expiry interval in seconds.
+    pub expiry_s: Option<u32>,
+    /// Will delay interval in seconds.
+    pub delay_s: u32,
+    /// Whether the payload is of the format that is said.
+    pub is_formatted: bool,
+}
+
+/// Why a CONNECT cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// Not a CONNECT of any version.
+    Malformed,
+    /// A protocol level that weir does not speak.
+    Level,
+    /// A known version, but the packet breaks its rules.
+    Invalid(Version, Close),
+}
+
+/// Reads a CONNECT, MQTT 5.0 section 3.1.
+pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError> {
+    let mut body = frame.body;
+    let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
+    let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
+    let (version, is_3_1) = match (name, level) {
+        (b"MQTT", 4) => (Version::V4, false),
+        (b"MQTT", 5) => (Version::V5, false),
+        (b"MQIsdp", 3) => (Version::V4, true),
+        (b"MQTT" | b"MQIsdp", _) => return Err(ConnectError::Level),
+        _ => return Err(ConnectError::Malformed),
+    };
+    // 3.1 had flags in the header of every packet, and nothing that its reserved bits must be.
+    if frame.flags != 0 && !is_3_1 {
+        return Err(ConnectError::Invalid(version, Close::Malformed));
+    }
+    let connect = read_connect(rest, version, is_3_1);
+    connect.map_err(|close| ConnectError::Invalid(version, close))
+}
+
+const CLEAN: u8 = 0b10;
+const WILL: u8 = 0b100;
+const WILL_RETAIN: u8 = 0b10_0000;
+const PASSWORD: u8 = 0b100_0000;
+const USER_NAME: u8 = 0b1000_0000;
+
+fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Connect, Close> {
+    let (flags, rest) = body.split_first().ok_or(Close::Malformed)?;
+    body = rest;
+    if !is_3_1 {
+        check_connect_flags(*flags, version)?;
+    }
+    let keep_alive_s = take_u16(&mut body)?;
+    let properties = ConnectProperties::parse(take_properties(&mut body, version)?)?;
+    let client_id = take_plain_text(&mut body)?.to_owned();
+    let will = if flags & WILL > 0 { Some(take_will(*flags, &mut body, version)?) } else { None };
+    let user_name = if flags & USER_NAME > 0 { Some(take_plain_text(&mut body)?.to_owned()) } else { None };
+    let password = if flags & PASSWORD > 0 { Some(Password::new(take_field(&mut body)?)) } else { None };
+    if !body.is_empty() {
+        return Err(Close::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
+    }
+    let clean = flags & CLEAN > 0;
+    let session_expiry_s = match version {
+        // 3.1.1 keeps a session without the clean flag for ever; 5.0 says how long, and not at all by default.
+        Version::V4 => {
+            if clean {
+                0
+            } else {
+                u32::MAX
+            }
+        }
+        Version::V5 => properties.session_expiry_s,
+    };
+    Ok(Connect {
+        version,
+        is_3_1,
+        client_id,
+        clean,
+        keep_alive_s,
+        session_expiry_s,
+        receive_maximum: properties.receive_maximum,
+        topic_alias_maximum: properties.topic_alias_maximum,
+        max_packet_bytes: properties.maximum_packet_bytes as usize,
+        will,
+        user_name,
+        password,
+        enhanced_auth: properties.enhanced_auth,
+        explain_within: properties.explain.then_some(properties.maximum_packet_bytes as usize),
+    })
+}
+
+fn check_connect_flags(flags: u8, version: Version) -> Result<(), Close> {
+    let reserved = flags & 1 != 0; // [MQTT-3.1.2-3]
+    let will_qos = flags >> 3 & 0b11;
+    // [MQTT-3.1.2-11] to [MQTT-3.1.2-15]
+    let will = if flags & WILL > 0 { will_qos == 3 } else { will_qos > 0 || flags & WILL_RETAIN > 0 };
+    // A password without a user name: 5.0 allows it [MQTT-3.1.2-22].
+    let password = version == Version::V4 && flags & PASSWORD > 0 && flags & USER_NAME == 0;
+    if reserved || will || password { Err(Close::Malformed) } else { Ok(()) }
+}
+
+fn take_will(flags: u8, body: &mut &[u8], version: Version) -> Result<Will, Close> {
+    let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
+    let topic = take_plain_text(body)?;
+    if topic.is_empty() {
+        return Err(Close::Malformed); // [MQTT-4.7.3-1]
+    }
+    let payload = take_field(body)?;
+    Ok(Will {
+        topic: Bytes::copy_from_slice(topic.as_bytes()),
+        payload: Bytes::copy_from_slice(payload),
+        qos: (flags >> 3 & 0b11).min(2),
+        retain: flags & WILL_RETAIN > 0,
+        properties: properties.to_forwarded(),
+        expiry_s: properties.expiry_s,
+        delay_s: properties.delay_s,
+        is_formatted: properties.allow(payload),
+    })
+}
+
+fn take_properties<'a>(body: &mut &'a [u8], version: Version) -> Result<&'a [u8], Close> {
+    match version {
+        Version::V4 => Ok(&[]),
+        Version::V5 => frame::take_properties(body),
+    }
+}
+
+fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, Close> {
+    topic::plain_text(take_field(body)?).ok_or(Close::Malformed)
+}
+
+/// One filter of a SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub filter: String,
+    pub qos: u8,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub retain: RetainHandling,
+    /// Subscription identifier of the SUBSCRIBE.
+    pub identifier: Option<u32>,
+}
+
+/// When retained messages are sent, MQTT 5.0 section 3.8.3.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetainHandling {
+    /// At each subscribe.
+    Always,
+    /// When the subscription is new.
+    New,
+    /// Not.
+    Never,
+}
+
+/// A SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscribe {
+    pub packet_id: u16,
+    pub filters: Vec<Filter>,
+}
+
+/// Reads a SUBSCRIBE.
+pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: Version) -> Result<Subscribe, Close> {
+    let mut body = frame.body;
+    let (packet_id, properties) = take_head(frame, &mut body, version)?;
+    let identifier = properties::subscription_identifier(properties)?;
+    let mut filters = Vec::new();
+    while !body.is_empty() {
+        let filter = take_filter(&mut body)?;
+        let (options, rest) = body.split_first().ok_or(Close::Malformed)?;
+        body = rest;
+        let filter = with_options(filter, *options, version, identifier)?;
+        if version == Version::V5 && topic::is_shared(&filter.filter) {
+            // [MQTT-3.8.3-4], [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+            if filter.no_local || topic::split_shared(&filter.filter).is_none() {
+                return Err(Close::Protocol);
+            }
+        }
+        filters.push(filter);
+    }
+    // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
+    if filters.is_empty() { Err(Close::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+}
+
+fn with_options(filter: String, options: u8, version: Version, identifier: Option<u32>) -> Result<Filter, Close> {
+    // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
+    let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
+    let retain = match options >> 4 & 0b11 {
+        0 => RetainHandling::Always,
+        1 => RetainHandling::New,
+        2 => RetainHandling::Never,
+        _ => return Err(Close::Malformed),
+    };
+    if options & reserved != 0 || options & 0b11 == 3 {
+        return Err(Close::Malformed);
+    }
+    let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
+    Ok(Filter { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
+}
+
+/// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
+fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: Version) -> Result<(u16, &'a [u8]), Close> {
+    if frame.flags != 0b0010 {
+        return Err(Close::Malformed);
+    }
+    let packet_id = take_u16(body)?;
+    let properties = take_properties(body, version)?;
+    // [MQTT-2.2.1-3]
+    if packet_id == 0 { Err(Close::Malformed) } else { Ok((packet_id, properties)) }
+}
+
+/// [MQTT-3.8.3-1], [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1]. The reason 0x8F of a SUBACK is for filters that are
+/// correctly formed [section 3.9.3].
+fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
+    let filter = take_plain_text(body)?;
+    if !topic::valid_filter(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
+}
+
+/// Reads an UNSUBSCRIBE: packet id and filters.
+pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: Version) -> Result<(u16, Vec<String>), Close> {
+    let mut body = frame.body;
+    let (packet_id, properties) = take_head(frame, &mut body, version)?;
+    properties::check(properties, Carrier::Unsubscribe)?;
+    let mut filters = Vec::new();
+    while !body.is_empty() {
+        filters.push(take_filter(&mut body)?);
+    }
+    // [MQTT-3.10.3-2]
+    if filters.is_empty() { Err(Close::Malformed) } else { Ok((packet_id, filters)) }
+}
+
+/// Reads a DISCONNECT: why the client goes, and the session expiry it sets instead of its CONNECT's.
+pub(crate) fn decode_disconnect(frame: &Frame<'_>, version: Version) -> Result<(Close, Option<u32>), Close> {
+    if frame.flags != 0 {
+        return Err(Close::Malformed); // [MQTT-3.14.1-1]
+    }
+    let (reason, mut rest) = match (version, frame.body) {
+        (_, []) => return Ok((Close::Normal, None)),
+        (Version::V4, _) => return Err(Close::Malformed),
+        (Version::V5, [reason, rest @ ..]) => (*reason, rest),
+    };
+    // Only the reason 0x00 discards the will [MQTT-3.14.4-3].
+    let close = if reason == 0 { Close::Normal } else { Close::NormalWithWill };
+    if rest.is_empty() {
+        return Ok((close, None));
+    }
+    let properties = frame::take_properties(&mut rest)?;
+    if !rest.is_empty() {
+        return Err(Close::Malformed);
+    }
+    Ok((close, properties::session_expiry(properties)?))
+}
+
+/// What weir tells a client that it accepts.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    pub session_present: bool,
+    /// Receive maximum of weir.
+    pub receive_maximum: u16,
+    /// Largest packet that weir takes.
+    pub max_packet_bytes: usize,
+    /// Topic aliases that weir remembers.
+    pub topic_alias_maximum: u16,
+    /// The client identifier, if weir made it up.
+    pub assigned_client_id: Option<String>,
+    /// The keep-alive, if weir wants a shorter one.
+    pub keep_alive_s: Option<u16>,
+    /// How long the session is kept, if that is not as long as the client wants.
+    pub session_expiry_s: Option<u32>,
+}
+
+/// Appends the CONNACK of an accepted connection.
+pub(crate) fn put_connack(accepted: &Accepted, version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+    let connack = ConnAck { session_present: accepted.session_present, code: ConnectReturnCode::Success };
+    let properties = ConnAckProperties {
+        receive_max: Some(accepted.receive_maximum),
+        max_packet_size: Some(u32::try_from(accepted.max_packet_bytes).unwrap_or(u32::MAX)),
+        assigned_client_identifier: accepted.assigned_client_id.clone(),
+        topic_alias_max: Some(accepted.topic_alias_maximum),
+        server_keep_alive: accepted.keep_alive_s,
+        session_expiry_interval: accepted.session_expiry_s,
+        ..ConnAckProperties::default()
+    };
+    encode(Packet::ConnAck(connack, (version == Version::V5).then_some(properties)), version, out)
+}
+
+/// Appends the CONNACK of a refused connection: `code` is a return code of 3.1.1 (section 3.2.2.3) or a reason code of
+/// 5.0 (section 3.2.2.2).
+pub(crate) fn put_refusal(code: u8, version: Version, out: &mut Vec<u8>) {
+    match version {
+        Version::V4 => out.extend_from_slice(&[0x20, 2, 0, code]),
+        Version::V5 => out.extend_from_slice(&[0x20, 3, 0, code, 0]),
+    }
+}
+
+/// Answer to one filter of a SUBSCRIBE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubscribeOutcome {
+    Granted(u8),
+    InvalidFilter,
+    QuotaExceeded,
+    NotAuthorized,
+}
+
+impl SubscribeOutcome {
+    /// 3.1.1 knows one failure only.
+    fn reason(self, version: Version) -> SubscribeReasonCode {
+        match (version, self) {
+            (_, SubscribeOutcome::Granted(0)) => SubscribeReasonCode::QoS0,
+            (_, SubscribeOutcome::Granted(1)) => SubscribeReasonCode::QoS1,
+            (_, SubscribeOutcome::Granted(_)) => SubscribeReasonCode::QoS2,
+            (Version::V4, _) => SubscribeReasonCode::Failure,
+            (Version::V5, SubscribeOutcome::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
+            (Version::V5, SubscribeOutcome::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
+            (Version::V5, SubscribeOutcome::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
+        }
+    }
+}
+
+/// Appends a SUBACK.
+pub(crate) fn put_suback(
+    packet_id: u16,
+    outcomes: &[SubscribeOutcome],
+    version: Version,
+    out: &mut Vec<u8>,
+) -> Result<(), Close> {
+    let return_codes = outcomes.iter().map(|outcome| outcome.reason(version)).collect();
+    encode(Packet::SubAck(SubAck { pkid: packet_id, return_codes }, None), version, out)
+}
+
+/// Appends an UNSUBACK; `existed` says for each filter whether there was such a subscription.
+pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+    let reason = |existed: &bool| {
+        if *existed { UnsubAckReason::Success } else { UnsubAckReason::NoSubscriptionExisted }
+    };
+    let reasons = existed.iter().map(reason).collect();
+    encode(Packet::UnsubAck(UnsubAck { pkid: packet_id, reasons }, None), version, out)
+}
+
+fn encode(packet: Packet, version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+    let encoded = catch_unwind(AssertUnwindSafe(|| {
+        let mut bytes = BytesMut::new();
+        match version {
+            Version::V4 => V4.write(packet, &mut bytes),
+            Version::V5 => V5.write(packet, &mut bytes),
+        }
+        .map(|_| bytes)
+    }));
+    match encoded {
+        Ok(Ok(bytes)) => {
+            out.extend_from_slice(&bytes);
+            Ok(())
+        }
+        _ => Err(Close::Defect),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::testing::client;
+    use proptest::prelude::*;
+
+    fn frame(bytes: &[u8]) -> Frame<'_> {
+        match frame::next(bytes, usize::MAX) {
+            Ok(frame::Next::Frame(frame)) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connect_reads_back() {
+        for version in [Version::V4, Version::V5] {
+            let bytes = client(version).will("w/t", b"gone", 1).keep_alive(30).connect("c1");
+            let connect = decode_connect(&frame(&bytes)).unwrap();
+            assert_eq!((connect.version, connect.client_id.as_str(), connect.keep_alive_s), (version, "c1", 30));
+            assert!(connect.clean && connect.session_expiry_s == 0);
+            let will = connect.will.unwrap();
+            assert_eq!((&will.topic[..], &will.payload[..], will.qos), (&b"w/t"[..], &b"gone"[..], 1));
+        }
+    }
+
+    #[test]
+    fn a_session_is_kept_as_each_version_says_it() {
+        let v4 = client(Version::V4).kept().connect("c");
+        assert_eq!(decode_connect(&frame(&v4)).unwrap().session_expiry_s, u32::MAX);
+        let v5 = client(Version::V5).kept().connect("c");
+        assert_eq!(decode_connect(&frame(&v5)).unwrap().session_expiry_s, 3_600);
+    }
+
+    #[test]
+    fn other_protocol_levels_are_told_apart() {
+        let check = |name: &[u8], level: u8, expected: ConnectError| {
+            let mut bytes = vec![0x10, (2 + name.len() + 4) as u8, 0, name.len() as u8];
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(&[level, 2, 0, 0]);
+            assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), expected);
+        };
+        check(b"MQIsdp", 2, ConnectError::Level);
+        check(b"MQTT", 6, ConnectError::Level);
+        check(b"HTTP", 4, ConnectError::Malformed);
+        check(b"MQTT", 4, ConnectError::Invalid(Version::V4, Close::Malformed));
+    }
+
+    #[test]
+    fn mqtt_3_1_is_read_as_3_1_1() {
+        let bytes = [0x10, 15, 0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 10, 0, 1, b'p'];
+        let connect = decode_connect(&frame(&bytes)).unwrap();
+        assert!(connect.is_3_1 && connect.version == Version::V4 && connect.client_id == "p");
+    }
+
+    #[test]
+    fn what_no_flag_announces_is_malformed() {
+        let connect = |flags: u8, fields: &[u8]| {
+            let mut bytes = vec![0x10, (10 + fields.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0];
+            bytes.extend_from_slice(fields);
+            decode_connect(&frame(&bytes))
+                .map(|connect| (connect.user_name, connect.password.map(|p| p.as_bytes().to_vec())))
+        };
+        let malformed = ConnectError::Invalid(Version::V4, Close::Malformed);
+        let both = connect(0b1100_0010, &[0, 1, b'c', 0, 1, b'u', 0, 1, 0]).unwrap();
+        assert_eq!(both, (Some("u".into()), Some(vec![0])));
+        for (flags, fields) in [
+            (0b0000_0010, &[0, 1, b'c', 0, 0][..]),
+            (0b1000_0010, &[0, 1, b'c']),
+            (0b0010_0010, &[0, 1, b'c']),
+            (0b0000_1010, &[0, 1, b'c']),
+            (0b0001_1110, &[0, 1, b'c', 0, 1, b't', 0, 0]),
+            (0b1000_0010, &[0, 1, b'c', 0, 1, 1]),
+        ] {
+            assert_eq!(connect(flags, fields).unwrap_err(), malformed, "{flags:#b} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_bits_of_a_connect_are_refused() {
+        let mut bytes = client(Version::V5).connect("c");
+        bytes[9] |= 1;
+        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V5, Close::Malformed));
+        let mut bytes = client(Version::V4).connect("c");
+        bytes[9] |= 0b0100_0000;
+        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V4, Close::Malformed));
+    }
+
+    #[test]
+    fn a_disconnect_says_what_becomes_of_the_will() {
+        let check = |bytes: &[u8], version, expected| {
+            assert_eq!(decode_disconnect(&frame(bytes), version), expected, "{bytes:?}");
+        };
+        check(&[0xE0, 0], Version::V4, Ok((Close::Normal, None)));
+        check(&[0xE0, 0], Version::V5, Ok((Close::Normal, None)));
+        check(&[0xE0, 1, 0], Version::V5, Ok((Close::Normal, None)));
+        check(&[0xE0, 1, 4], Version::V5, Ok((Close::NormalWithWill, None)));
+        check(&[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 9], Version::V5, Ok((Close::NormalWithWill, Some(9))));
+        check(&[0xE0, 1, 0], Version::V4, Err(Close::Malformed));
+        check(&[0xE1, 0], Version::V5, Err(Close::Malformed));
+    }
+
+    #[test]
+    fn subscriptions_read_back() {
+        for version in [Version::V4, Version::V5] {
+            let bytes = client(version).subscribe(9, &[("a/+", 1), ("b/#", 2)]);
+            let subscribe = decode_subscribe(&frame(&bytes), version).unwrap();
+            let filters: Vec<_> = subscribe.filters.iter().map(|filter| (filter.filter.as_str(), filter.qos)).collect();
+            assert_eq!((subscribe.packet_id, filters), (9, vec![("a/+", 1), ("b/#", 2)]));
+            let bytes = client(version).unsubscribe(10, &["a/+"]);
+            assert_eq!(decode_unsubscribe(&frame(&bytes), version), Ok((10, vec!["a/+".to_owned()])));
+        }
+    }
+
+    #[test]
+    fn a_suback_has_the_codes_of_its_version() {
+        let outcomes = [SubscribeOutcome::Granted(1), SubscribeOutcome::QuotaExceeded];
+        let check = |version, expected: &[u8]| {
+            let mut out = Vec::new();
+            put_suback(7, &outcomes, version, &mut out).unwrap();
+            assert_eq!(out, expected);
+        };
+        check(Version::V4, &[0x90, 4, 0, 7, 1, 0x80]);
+        check(Version::V5, &[0x90, 5, 0, 7, 0, 1, 0x97]);
+    }
+
+    #[test]
+    fn every_truncated_packet_is_an_error() {
+        for version in [Version::V4, Version::V5] {
+            let client = client(version).will("w", b"x", 2);
+            for whole in [client.connect("c1"), client.subscribe(1, &[("a", 0)]), client.unsubscribe(1, &["a"])] {
+                let body = frame(&whole).body;
+                for len in 0..body.len() {
+                    let mut cut = vec![whole[0]];
+                    frame::put_variable_length(len, &mut cut);
+                    cut.extend_from_slice(&body[..len]);
+                    let frame = frame(&cut);
+                    let failed = match frame.kind {
+                        frame::CONNECT => decode_connect(&frame).is_err(),
+                        frame::SUBSCRIBE => decode_subscribe(&frame, version).is_err(),
+                        _ => decode_unsubscribe(&frame, version).is_err(),
+                    };
+                    assert!(failed, "{version:?} type {} cut to {len} bytes", frame.kind);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bodies_never_escape(
+            kind in proptest::sample::select(vec![0x10_u8, 0x82, 0xA2, 0xE0]),
+            body in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let mut bytes = vec![kind, body.len() as u8];
+            bytes.extend_from_slice(&body);
+            let frame = frame(&bytes);
+            for version in [Version::V4, Version::V5] {
+                match frame.kind {
+                    frame::CONNECT => drop(decode_connect(&frame)),
+                    frame::SUBSCRIBE => drop(decode_subscribe(&frame, version)),
+                    frame::UNSUBSCRIBE => drop(decode_unsubscribe(&frame, version)),
+                    _ => drop(decode_disconnect(&frame, version)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! MQTT on the wire: frames, properties, packets and topics as bytes.
+//!
+//! Nothing here knows a socket, a session or the broker.
+
+pub(super) mod close;
+pub(super) mod codec;
+pub(super) mod frame;
+pub(super) mod properties;
+pub(super) mod topic;
