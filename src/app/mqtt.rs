@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -31,7 +30,7 @@ pub async fn open(
     server: Server,
     journal: Log,
     config: Arc<Config>,
-    opened: Arc<AtomicBool>,
+    publish_results: impl FnOnce(),
     cancel: CancellationToken,
 ) {
     let journal_end = journal.durable();
@@ -55,7 +54,8 @@ pub async fn open(
             return;
         }
     }
-    opened.store(true, Ordering::Release);
+    // Sessions that are not restored yet would miss them.
+    publish_results();
     server.run(cancel).await;
     store(broker, journal).await;
 }

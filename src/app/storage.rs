@@ -14,15 +14,12 @@ use weir::log::repair::Plan;
 use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{PipelineResources, positions};
-use weir::state::key_value::{KeyValue, SledStore};
+use weir::state::checkpoint_store::{Checkpoint, CheckpointStore, OPEN_LIMIT};
 use weir::state::manifest::Positions;
-use weir::state::recovery::{self, Fallback, OpenStore, Recovered, RecoveryOptions};
+use weir::state::open::StoreOptions;
+use weir::state::recovery::{self, Fallback, RecoveredState, RecoveryOptions};
 use weir::state::savepoint;
-use weir::state::store::{Checkpoint, Store};
 use weir::telemetry::names;
-
-/// How long sled may take to open and load: a damaged file can make it spin.
-const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of new batches that wait for their writer, in batches of the largest size.
 const QUEUE_BATCHES: usize = 4;
@@ -38,14 +35,14 @@ pub struct Storage {
     pub journal: Log,
     pub windows: Log,
     pub errors: Log,
-    pub store: Store,
+    pub store: CheckpointStore,
     pub checkpoint: Option<Checkpoint>,
 }
 
 /// Opens state and logs below the data directory.
 pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let Recovered { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
+    let RecoveredState { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
     let Positions { replay_from, windows, errors } = positions(checkpoint.as_ref());
     let [journal_options, windows_options, errors_options] = log_options(config);
     let (journal, recovery) = open_recovered(journal_options, Lsn(replay_from), Lsn(0))?;
@@ -175,13 +172,12 @@ fn report(name: &str, recovery: &Recovery) {
     tracing::debug!(log = name, first = recovery.first.0, end = recovery.end.0, "log recovered");
 }
 
-fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<Recovered> {
+fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> anyhow::Result<RecoveredState> {
     let recovered = recovery::open(&RecoveryOptions {
         data_dir: config.node.data_dir.clone(),
-        open: open_sled(disk.clone()),
+        store: StoreOptions::sled(disk.clone(), OPEN_LIMIT),
         disk,
         clock,
-        limit: Some(STATE_OPEN_LIMIT),
     })
     .context("cannot load the last checkpoint")?;
     if let Some(Fallback { reason, moved_to, savepoint }) = &recovered.fallback {
@@ -194,13 +190,6 @@ fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> an
         );
     }
     Ok(recovered)
-}
-
-/// How a state store is opened on the real file system.
-fn open_sled(disk: Arc<dyn Disk>) -> OpenStore {
-    Arc::new(move |directory| {
-        SledStore::open(directory, disk.clone()).map(|store| Box::new(store) as Box<dyn KeyValue>)
-    })
 }
 
 /// When and where savepoints are written.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -17,10 +16,10 @@ use weir::disk::lock::DirectoryLock;
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::{Cut, Plan};
 use weir::log::{DirectoryReader, Lsn, RecordIter};
-use weir::state::key_value::{KeyValue, SledStore};
+use weir::state::checkpoint_store::{CheckpointStore, OPEN_LIMIT};
 use weir::state::manifest::Positions;
+use weir::state::open::StoreOptions;
 use weir::state::savepoint;
-use weir::state::store::open_within;
 
 use super::journal::Soundness;
 
@@ -28,8 +27,6 @@ use super::journal::Soundness;
 const LOGS: [&str; 3] = ["journal", "windows", "errors"];
 /// Where the damaged bytes are kept.
 const SIDE_DIRECTORY: &str = "damaged";
-/// How long the state store may take to open: a damaged file can make it spin.
-const STATE_OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Names that are shown of what may be affected.
 const MAX_NAMES: usize = 20;
 
@@ -89,10 +86,8 @@ impl SyncedPositions {
     fn of(data_dir: &Path, disk: &Arc<dyn Disk>, out: &mut impl Write) -> anyhow::Result<SyncedPositions> {
         let directory = data_dir.join("state");
         if directory.is_dir() {
-            let (owned, of_store) = (directory.clone(), disk.clone());
-            let opened = open_within(STATE_OPEN_LIMIT, &directory, move || {
-                SledStore::open(&owned, of_store).map(|store| Box::new(store) as Box<dyn KeyValue>)
-            });
+            let store = StoreOptions::sled(disk.clone(), OPEN_LIMIT);
+            let opened = CheckpointStore::open(store, &directory);
             match opened {
                 Ok((_, Some(checkpoint))) => return Ok(SyncedPositions::Checkpoint(checkpoint.manifest.positions)),
                 Ok((_, None)) => {}

@@ -9,6 +9,7 @@ use crate::core::settings::Settings;
 mod changes;
 mod checks;
 mod document;
+mod duration;
 mod fault;
 mod keys;
 mod sections;
@@ -16,6 +17,7 @@ mod value;
 
 pub use crate::telemetry::logging::LogFormat;
 pub use changes::{ConfigChange, LoadedConfig};
+pub use duration::{DurationError, parse_duration};
 pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,

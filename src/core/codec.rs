@@ -3,6 +3,8 @@
 //! Unsigned integers are LEB128; signed ones are zigzag-coded first; floats are their 8 bytes, little-endian; strings have
 //! their length in front.
 
+use crate::cursor::ByteCursor;
+
 /// Appends an unsigned integer.
 #[inline]
 pub(crate) fn put_u64(mut value: u64, out: &mut Vec<u8>) {
@@ -41,8 +43,10 @@ pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 /// Reads what the `put` functions wrote. Every error is a sentence fragment.
 #[derive(Debug)]
 pub(crate) struct FieldReader<'a> {
-    rest: &'a [u8],
+    cursor: ByteCursor<'a>,
 }
+
+const CUT_SHORT: Invalid = "cut short";
 
 /// What does not fit.
 pub(crate) type Invalid = &'static str;
@@ -50,14 +54,12 @@ pub(crate) type Invalid = &'static str;
 impl<'a> FieldReader<'a> {
     /// A reader of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { cursor: ByteCursor::new(bytes) }
     }
 
     /// One byte.
     pub fn u8(&mut self) -> Result<u8, Invalid> {
-        let (&byte, rest) = self.rest.split_first().ok_or("cut short")?;
-        self.rest = rest;
-        Ok(byte)
+        self.cursor.u8().ok_or(CUT_SHORT)
     }
 
     /// An unsigned integer.
@@ -85,7 +87,7 @@ impl<'a> FieldReader<'a> {
     /// A number of items that follow, each of at least one byte.
     pub fn count(&mut self) -> Result<usize, Invalid> {
         let count = usize::try_from(self.u64()?).map_err(|_| "a count beyond the data")?;
-        if count > self.rest.len() { Err("a count beyond the data") } else { Ok(count) }
+        if count > self.cursor.rest().len() { Err("a count beyond the data") } else { Ok(count) }
     }
 
     /// A signed integer.
@@ -110,17 +112,13 @@ impl<'a> FieldReader<'a> {
 
     /// A word: 8 bytes, little-endian.
     pub fn word(&mut self) -> Result<u64, Invalid> {
-        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or("cut short")?;
-        self.rest = rest;
-        Ok(u64::from_le_bytes(*bytes))
+        self.cursor.u64().ok_or(CUT_SHORT)
     }
 
     /// Bytes with their length.
     pub fn bytes(&mut self) -> Result<&'a [u8], Invalid> {
         let len = self.count()?;
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or("cut short")?;
-        self.rest = rest;
-        Ok(bytes)
+        self.cursor.slice(len).ok_or(CUT_SHORT)
     }
 
     /// A string with its length.
@@ -130,7 +128,7 @@ impl<'a> FieldReader<'a> {
 
     /// Requires that nothing is left.
     pub fn end(&self) -> Result<(), Invalid> {
-        if self.rest.is_empty() { Ok(()) } else { Err("more bytes than the format has") }
+        if self.cursor.rest().is_empty() { Ok(()) } else { Err("more bytes than the format has") }
     }
 }
 

@@ -21,6 +21,9 @@
 use thiserror::Error;
 
 use crate::core::settings::Settings;
+use crate::cursor::ByteCursor;
+
+const CUT_SHORT: &str = "cut short";
 
 const KIND_PUBLISH: u8 = 1;
 const KIND_TICK: u8 = 2;
@@ -250,7 +253,8 @@ impl<'a> RecordDecoder<'a> {
     }
 
     fn publish(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, &'static str> {
-        let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
+        let mut fields = ByteCursor::new(bytes);
+        let flags = fields.u8().ok_or("no flags")?;
         let qos = flags & FLAG_QOS;
         let same_origin = flags & FLAG_SAME_ORIGIN != 0;
         let has_own_device = flags & FLAG_OWN_DEVICE != 0;
@@ -258,10 +262,10 @@ impl<'a> RecordDecoder<'a> {
         if qos > 2 || flags & !known != 0 || same_origin && has_own_device {
             return Err("unknown flags");
         }
-        let packet_id = if qos > 0 { take_u16(&mut rest)? } else { 0 };
+        let packet_id = if qos > 0 { fields.u16().ok_or(CUT_SHORT)? } else { 0 };
         if !same_origin {
-            let (client_id, topic) = (take_string(&mut rest)?, take_string(&mut rest)?);
-            let own_device = if has_own_device { Some(take_string(&mut rest)?) } else { None };
+            let (client_id, topic) = (take_string(&mut fields)?, take_string(&mut fields)?);
+            let own_device = if has_own_device { Some(take_string(&mut fields)?) } else { None };
             self.origin = Some(PublishOrigin { client_id, topic, own_device });
         }
         let origin = self.origin.ok_or("no publish before it to share client and topic with")?;
@@ -273,23 +277,25 @@ impl<'a> RecordDecoder<'a> {
             qos,
             dup: flags & FLAG_DUP != 0,
             retain: flags & FLAG_RETAIN != 0,
-            payload: rest,
+            payload: fields.rest(),
         };
         Ok(Record::Publish(publish, same_origin))
     }
 }
 
 fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
-    let (&flags, mut rest) = bytes.split_first().ok_or("no flags")?;
+    let mut fields = ByteCursor::new(bytes);
+    let flags = fields.u8().ok_or("no flags")?;
     if flags & !(REPLAY_WHOLE | REPLAY_OWN_DEVICE) != 0 {
         return Err("unknown flags");
     }
-    let position = u64::from_le_bytes(take(&mut rest)?);
-    let arrival_ms = i64::from_le_bytes(take(&mut rest)?);
-    let (client_id, topic) = (take_string(&mut rest)?, take_string(&mut rest)?);
-    let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(take_string(&mut rest)?) } else { None };
-    let count = usize::from(take_u16(&mut rest)?);
-    let (items, payload) = rest.split_at_checked(count * ITEM_BYTES).ok_or("cut short")?;
+    let position = fields.u64().ok_or(CUT_SHORT)?;
+    let arrival_ms = fields.i64().ok_or(CUT_SHORT)?;
+    let (client_id, topic) = (take_string(&mut fields)?, take_string(&mut fields)?);
+    let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(take_string(&mut fields)?) } else { None };
+    let count = usize::from(fields.u16().ok_or(CUT_SHORT)?);
+    let items = fields.slice(count * ITEM_BYTES).ok_or(CUT_SHORT)?;
+    let payload = fields.rest();
     if items.as_chunks::<ITEM_BYTES>().0.iter().any(|[flags, ..]| flags & !ITEM_UNSEEN != 0) {
         return Err("unknown flags");
     }
@@ -300,21 +306,10 @@ fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
     Ok(Record::Replay(ReplayRecord { position, whole, arrival_ms, client_id, topic, own_device, items, payload }))
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], &'static str> {
-    let (head, rest) = bytes.split_first_chunk::<N>().ok_or("cut short")?;
-    *bytes = rest;
-    Ok(*head)
-}
-
-fn take_u16(bytes: &mut &[u8]) -> Result<u16, &'static str> {
-    take(bytes).map(u16::from_le_bytes)
-}
-
-fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, &'static str> {
-    let len = usize::from(take_u16(bytes)?);
-    let (head, rest) = bytes.split_at_checked(len).ok_or("cut short")?;
-    *bytes = rest;
-    std::str::from_utf8(head).map_err(|_| "a string that is not UTF-8")
+fn take_string<'a>(fields: &mut ByteCursor<'a>) -> Result<&'a str, &'static str> {
+    let len = usize::from(fields.u16().ok_or(CUT_SHORT)?);
+    let text = fields.slice(len).ok_or(CUT_SHORT)?;
+    std::str::from_utf8(text).map_err(|_| "a string that is not UTF-8")
 }
 
 #[cfg(test)]

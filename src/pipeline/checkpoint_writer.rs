@@ -12,9 +12,9 @@ use crate::log::{Log, Lsn};
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};
 use crate::pipeline::savepoints::SavepointManager;
 use crate::state::StateError;
+use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::manifest::Positions;
 use crate::state::savepoint::SavepointInfo;
-use crate::state::store::Store;
 use crate::telemetry::names;
 
 /// What the pipeline hands over.
@@ -69,7 +69,7 @@ impl From<StateError> for CheckpointFailure {
 /// Writes checkpoints and frees what they make unnecessary.
 #[derive(Debug)]
 pub(super) struct CheckpointWriter {
-    store: Store,
+    store: CheckpointStore,
     savepoints: SavepointManager,
     journal: Log,
     windows: Log,
@@ -81,7 +81,7 @@ pub(super) struct CheckpointWriter {
 
 impl CheckpointWriter {
     pub(super) fn new(
-        store: Store,
+        store: CheckpointStore,
         savepoints: SavepointManager,
         [journal, windows, errors]: [Log; 3],
         clock: Arc<dyn Clock>,

@@ -10,8 +10,8 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::Log;
 use crate::pipeline::handle::Pipeline;
-use crate::state::savepoint::{self, Kind, SavepointError, SavepointInfo};
-use crate::state::store::Store;
+use crate::state::checkpoint_store::CheckpointStore;
+use crate::state::savepoint::{self, SavepointError, SavepointInfo, SavepointKind};
 use crate::telemetry::names;
 
 /// Savepoints that people asked for, at most: each is a copy of the whole state.
@@ -60,12 +60,12 @@ impl SavepointManager {
     }
 
     /// Writes the store's last checkpoint where one is due. Returns how far the journal may be freed.
-    pub(super) fn after_checkpoint(&mut self, store: &Store, journal: &Log) -> u64 {
+    pub(super) fn after_checkpoint(&mut self, store: &CheckpointStore, journal: &Log) -> u64 {
         let Some(manifest) = store.last_manifest() else { return 0 };
         let replay_from = manifest.positions.replay_from;
         let Some(interval) = self.policy.interval else { return replay_from };
         if self.is_due(interval, replay_from, journal) {
-            match self.write(store, Kind::Automatic) {
+            match self.write(store, SavepointKind::Automatic) {
                 Ok(_) => self.given_up = false,
                 Err(error) => self.failed(&error, journal),
             }
@@ -74,15 +74,15 @@ impl SavepointManager {
     }
 
     /// Writes the store's last checkpoint because a person asks for it.
-    pub(super) fn write_manual(&mut self, store: &Store) -> Result<SavepointInfo, String> {
-        let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == Kind::Manual).count();
+    pub(super) fn write_manual(&mut self, store: &CheckpointStore) -> Result<SavepointInfo, String> {
+        let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == SavepointKind::Manual).count();
         if manual >= MAX_MANUAL {
             let directory = self.policy.directory.display();
             return Err(format!(
                 "{directory} holds {manual} savepoints that were asked for: remove some of them first"
             ));
         }
-        self.write(store, Kind::Manual).map_err(|error| error.to_string())
+        self.write(store, SavepointKind::Manual).map_err(|error| error.to_string())
     }
 
     fn covered(&self, replay_from: u64) -> u64 {
@@ -104,7 +104,7 @@ impl SavepointManager {
         is_old || held_bytes >= self.policy.max_journal_bytes || (held_bytes > 0 && journal.stats().disk_full)
     }
 
-    fn write(&mut self, store: &Store, kind: Kind) -> Result<SavepointInfo, SavepointError> {
+    fn write(&mut self, store: &CheckpointStore, kind: SavepointKind) -> Result<SavepointInfo, SavepointError> {
         let begun = self.clock.monotonic();
         let (disk, directory) = (&*self.disk, &self.policy.directory);
         let info = savepoint::write(disk, directory, store, kind, self.clock.now_ms())?;

@@ -20,9 +20,9 @@ use crate::pipeline::limits::StateLimits;
 use crate::pipeline::run::{LoopProgress, Runner};
 use crate::pipeline::savepoints::{SavepointManager, SavepointPolicy};
 use crate::pipeline::sink::OutputLogs;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use crate::state::manifest::Positions;
 use crate::state::savepoint::SavepointError;
-use crate::state::store::{Checkpoint, Store};
 
 /// Why the pipeline cannot start.
 #[derive(Debug, Error)]
@@ -64,7 +64,7 @@ pub struct PipelineResources {
     /// Error entries.
     pub errors: Log,
     /// Checkpoints.
-    pub store: Store,
+    pub store: CheckpointStore,
     /// The newest checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
     /// Settings until the journal says otherwise, where there is no checkpoint.

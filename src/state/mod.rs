@@ -1,93 +1,23 @@
-//! Checkpoints: the operator's state and the positions it belongs to, in sled.
+//! What outlives a restart beside the logs, in sled: checkpoints of the operator, and values by name.
 //!
-//! A checkpoint is a manifest and one blob per key group. A group that changed is written to the one of its two slots
-//! that the last complete checkpoint does not use; then the slots are synced; then the manifest is written, to the one
-//! of two keys that the last complete one does not use, and synced. A crash anywhere leaves the last complete
-//! checkpoint whole.
+//! - Checkpoints: the operator's state and the positions it belongs to ([`checkpoint_store`], [`manifest`]). A checkpoint is
+//!   a manifest and one blob per key group. A group that changed is written to the one of its two slots that the last
+//!   complete checkpoint does not use; then the slots are synced; then the manifest is written, to the one of two keys that
+//!   the last complete one does not use, and synced. A crash anywhere leaves the last complete checkpoint whole.
+//! - Savepoints: a checkpoint in one portable file ([`savepoint`]).
+//! - Named values: retained messages, MQTT sessions and wills ([`named_values`]).
+//!
+//! Each store is a sled directory of its own below the data directory. All are opened in one way ([`open`]) and used
+//! through one trait ([`key_value`]), which holds the rules for using sled. [`recovery`] finds the state to start from.
 
+pub mod checkpoint_store;
+mod error;
 pub mod key_value;
 pub mod manifest;
+pub mod open;
 pub mod recovery;
 pub mod savepoint;
-pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use thiserror::Error;
-
-/// Why state could not be read or stored.
-#[derive(Debug, Error)]
-pub enum StateError {
-    /// sled refused a call.
-    #[error("the state store at {} failed: {source}", directory.display())]
-    Sled {
-        /// Directory of the store.
-        directory: PathBuf,
-        /// sled's own words.
-        source: sled::Error,
-    },
-    /// A call of the file system failed.
-    #[error("the state store at {} failed: {source}", directory.display())]
-    Io {
-        /// Directory of the store.
-        directory: PathBuf,
-        /// The operating system's words.
-        source: std::io::Error,
-    },
-    /// What is stored is not what was written.
-    #[error("the state store at {} is damaged: {what}", directory.display())]
-    Damaged {
-        /// Directory of the store.
-        directory: PathBuf,
-        /// What does not fit.
-        what: String,
-    },
-    /// sled panicked.
-    #[error("the state store at {} is damaged: sled panicked", directory.display())]
-    Panicked {
-        /// Directory of the store.
-        directory: PathBuf,
-    },
-    /// sled did not come back: a damaged file can make it spin for ever.
-    #[error("the state store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
-    TimedOut {
-        /// Directory of the store.
-        directory: PathBuf,
-        /// The limit.
-        limit: Duration,
-    },
-    /// A checkpoint of a later weir.
-    #[error("the checkpoint in {} has format version {found}, this weir reads up to {known}: install the newer weir again", directory.display())]
-    Newer {
-        /// Directory of the store.
-        directory: PathBuf,
-        /// Version found.
-        found: u16,
-        /// Newest version this weir reads.
-        known: u16,
-    },
-}
-
-impl StateError {
-    /// Whether the store's content is unusable, rather than the file system under it.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            StateError::Damaged { .. } | StateError::Panicked { .. } | StateError::TimedOut { .. } => true,
-            StateError::Sled { source: sled::Error::Io(source), .. } | StateError::Io { source, .. } => {
-                is_out_of_place(source.kind())
-            }
-            StateError::Sled { .. } => true,
-            StateError::Newer { .. } => false,
-        }
-    }
-}
-
-/// Errors that speak of what stands in the place of the store's files, not of the file system under them: a directory, a
-/// file that is too short.
-fn is_out_of_place(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::InvalidData | ErrorKind::IsADirectory | ErrorKind::UnexpectedEof)
-}
+pub use error::StateError;

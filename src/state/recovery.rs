@@ -1,9 +1,8 @@
 //! Finds the state to start from: the store's last checkpoint, else the newest savepoint that the journal covers, else
 //! the beginning of a journal that is whole.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use thiserror::Error;
 
@@ -11,10 +10,9 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::{DirectoryReader, LogError};
 use crate::state::StateError;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
+use crate::state::open::{StoreOptions, aside_of, move_aside};
 use crate::state::savepoint::{self, SavepointError};
-use crate::state::store::{Checkpoint, Opening, Store};
-
-pub use crate::state::store::OpenStore;
 
 /// Where state is looked for.
 #[derive(Clone)]
@@ -25,10 +23,8 @@ pub struct RecoveryOptions {
     pub clock: Arc<dyn Clock>,
     /// Directory that holds `state`, `savepoints` and `journal`.
     pub data_dir: PathBuf,
-    /// Opens the store in `state`.
-    pub open: OpenStore,
-    /// Time in which it must open and load, in a thread of its own; `None`: in this thread, however long it takes.
-    pub limit: Option<Duration>,
+    /// How the store in `state` is opened.
+    pub store: StoreOptions,
 }
 
 /// What the store could not be used for.
@@ -44,9 +40,9 @@ pub struct Fallback {
 
 /// The state to start from.
 #[derive(Debug)]
-pub struct Recovered {
+pub struct RecoveredState {
     /// The store; its last checkpoint is `checkpoint`.
-    pub store: Store,
+    pub store: CheckpointStore,
     /// What to restore; `None`: nothing, the journal begins with its first record.
     pub checkpoint: Option<Checkpoint>,
     /// What had to be done where the store was not usable.
@@ -107,12 +103,12 @@ impl RecoveryError {
 ///
 /// # Errors
 /// Nothing is changed where nothing can take the store's place.
-pub fn open(options: &RecoveryOptions) -> Result<Recovered, RecoveryError> {
+pub fn open(options: &RecoveryOptions) -> Result<RecoveredState, RecoveryError> {
     let directory = options.data_dir.join("state");
     let first = journal_first(options)?;
-    let reason = match open_store(options, &directory) {
+    let reason = match CheckpointStore::open(options.store.clone(), &directory) {
         Ok((store, checkpoint)) => match unusable(checkpoint.as_ref(), first) {
-            None => return Ok(Recovered { store, checkpoint, fallback: None }),
+            None => return Ok(RecoveredState { store, checkpoint, fallback: None }),
             // A store without a checkpoint has nothing to keep: it is filled where it is.
             Some(reason) if checkpoint.is_none() => return fall_back(options, Some(store), reason, first),
             Some(reason) => reason,
@@ -121,10 +117,6 @@ pub fn open(options: &RecoveryOptions) -> Result<Recovered, RecoveryError> {
         Err(error) => return Err(error.into()),
     };
     fall_back(options, None, reason, first)
-}
-
-fn open_store(options: &RecoveryOptions, directory: &Path) -> Result<(Store, Option<Checkpoint>), StateError> {
-    Store::open(Opening { open: options.open.clone(), limit: options.limit }, directory)
 }
 
 /// First record of the journal; 0 where it has none yet.
@@ -150,17 +142,19 @@ fn unusable(checkpoint: Option<&Checkpoint>, journal_first: u64) -> Option<Strin
 
 fn fall_back(
     options: &RecoveryOptions,
-    empty: Option<Store>,
+    empty: Option<CheckpointStore>,
     reason: String,
     journal_first: u64,
-) -> Result<Recovered, RecoveryError> {
+) -> Result<RecoveredState, RecoveryError> {
     let found = newest_covered(options, &reason, journal_first)?;
     let directory = options.data_dir.join("state");
     let (mut store, moved_to) = match empty {
         Some(store) => (store, None),
         None => {
-            let moved_to = move_aside(options, &directory)?;
-            (open_store(options, &directory)?.0, Some(moved_to))
+            let aside = aside_of(&directory, &*options.clock);
+            move_aside(&*options.disk, &directory, &aside)
+                .map_err(|source| RecoveryError::Io { path: directory.clone(), source })?;
+            (CheckpointStore::open(options.store.clone(), &directory)?.0, Some(aside))
         }
     };
     let (savepoint, checkpoint) = found.unzip();
@@ -168,7 +162,7 @@ fn fall_back(
         store.import(checkpoint)?;
     }
     let fallback = Fallback { reason, moved_to, savepoint };
-    Ok(Recovered { store, checkpoint, fallback: Some(fallback) })
+    Ok(RecoveredState { store, checkpoint, fallback: Some(fallback) })
 }
 
 /// The newest sound savepoint from which the journal goes on; `None`: the journal is whole and needs none.
@@ -199,13 +193,6 @@ fn newest_covered(
     }
     let savepoints = if seen.is_empty() { "there is no savepoint".into() } else { seen.join(", ") };
     Err(RecoveryError::Lost { reason: reason.to_owned(), journal_first, savepoints })
-}
-
-fn move_aside(options: &RecoveryOptions, directory: &Path) -> Result<PathBuf, RecoveryError> {
-    let aside = options.data_dir.join(format!("state.damaged-{}", options.clock.now_ms()));
-    let moved = options.disk.rename(directory, &aside).and_then(|()| options.disk.sync_dir(&options.data_dir));
-    moved.map_err(|source| RecoveryError::Io { path: directory.to_owned(), source })?;
-    Ok(aside)
 }
 
 #[cfg(test)]

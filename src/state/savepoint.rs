@@ -17,8 +17,8 @@ use thiserror::Error;
 use crate::core::group::GroupBlob;
 use crate::disk::{Disk, DiskFile};
 use crate::state::StateError;
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use crate::state::manifest::{InvalidManifest, Manifest};
-use crate::state::store::{Checkpoint, Store};
 
 const MAGIC: &[u8; 8] = b"WEIRSAVE";
 const END: &[u8; 8] = b"WEIREND.";
@@ -40,7 +40,7 @@ const MAX_MANIFEST_BYTES: u32 = 1 << 30;
 /// Who asked for a savepoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum SavepointKind {
     /// weir itself; the oldest of these go when there are more than `state.savepoints_kept`.
     Automatic,
     /// A person; stays until a person removes it.
@@ -55,7 +55,7 @@ pub struct SavepointInfo {
     /// Id of the checkpoint that it is.
     pub id: u64,
     /// Who asked for it.
-    pub kind: Kind,
+    pub kind: SavepointKind,
     /// When it was written, Unix milliseconds.
     pub created_ms: i64,
     /// Journal position from which a recovery replays.
@@ -141,8 +141,8 @@ pub fn file_name(replay_from: u64) -> String {
 pub fn write(
     disk: &dyn Disk,
     directory: &Path,
-    store: &Store,
-    kind: Kind,
+    store: &CheckpointStore,
+    kind: SavepointKind,
     created_ms: i64,
 ) -> Result<SavepointInfo, SavepointError> {
     let manifest = store.last_manifest().ok_or(SavepointError::Nothing)?;
@@ -156,16 +156,16 @@ pub fn write(
         let _ = disk.remove(&temporary);
     })?;
     disk.rename(&temporary, &path).and_then(|()| disk.sync_dir(directory)).map_err(io(&path))?;
-    let head = Head { kind, created_ms, weir: env!("CARGO_PKG_VERSION").into(), manifest: manifest.clone() };
+    let head = SavepointHead { kind, created_ms, weir: env!("CARGO_PKG_VERSION").into(), manifest: manifest.clone() };
     Ok(head.info(&path, bytes))
 }
 
 fn write_file(
     disk: &dyn Disk,
     path: &Path,
-    store: &Store,
+    store: &CheckpointStore,
     manifest: &Manifest,
-    kind: Kind,
+    kind: SavepointKind,
     created_ms: i64,
 ) -> Result<u64, SavepointError> {
     let mut out = FileWriter::create(disk, path)?;
@@ -176,7 +176,7 @@ fn write_file(
     out.finish()
 }
 
-fn encode_head(manifest: &Manifest, kind: Kind, created_ms: i64) -> Vec<u8> {
+fn encode_head(manifest: &Manifest, kind: SavepointKind, created_ms: i64) -> Vec<u8> {
     let weir = env!("CARGO_PKG_VERSION");
     let manifest = manifest.encode();
     let mut out = Vec::with_capacity(manifest.len() + 64);
@@ -238,14 +238,14 @@ impl<'a> FileWriter<'a> {
 }
 
 /// The part in front of the blobs.
-struct Head {
-    kind: Kind,
+struct SavepointHead {
+    kind: SavepointKind,
     created_ms: i64,
     weir: String,
     manifest: Manifest,
 }
 
-impl Head {
+impl SavepointHead {
     fn info(&self, path: &Path, bytes: u64) -> SavepointInfo {
         let positions = self.manifest.positions;
         SavepointInfo {
@@ -297,7 +297,7 @@ impl<'a> FileReader<'a> {
         Ok(array)
     }
 
-    fn head(&mut self) -> Result<Head, SavepointError> {
+    fn head(&mut self) -> Result<SavepointHead, SavepointError> {
         let path = self.path;
         match self.take(MAGIC.len()) {
             Ok(magic) if magic == MAGIC => {}
@@ -324,15 +324,15 @@ impl<'a> FileReader<'a> {
             return Err(damaged(path, "the checksum of its head is wrong"));
         }
         let kind = match kind {
-            0 => Kind::Automatic,
-            1 => Kind::Manual,
+            0 => SavepointKind::Automatic,
+            1 => SavepointKind::Manual,
             other => return Err(damaged(path, format!("unknown kind {other}"))),
         };
         let manifest = Manifest::decode(&manifest).map_err(|error| match error {
             InvalidManifest::Newer(found) => SavepointError::Newer { path: path.to_owned(), found, weir: weir.clone() },
             InvalidManifest::Damaged(what) => damaged(path, what),
         })?;
-        Ok(Head { kind, created_ms, weir, manifest })
+        Ok(SavepointHead { kind, created_ms, weir, manifest })
     }
 }
 
@@ -347,7 +347,7 @@ pub fn inspect(disk: &dyn Disk, path: &Path) -> Result<SavepointInfo, SavepointE
 /// Reads a savepoint whole and verifies every checksum in it.
 pub fn read(disk: &dyn Disk, path: &Path) -> Result<Checkpoint, SavepointError> {
     let mut file = FileReader::open(disk, path)?;
-    let Head { manifest, .. } = file.head()?;
+    let SavepointHead { manifest, .. } = file.head()?;
     let mut groups = Vec::with_capacity(manifest.groups.len());
     for &(group, entry) in &manifest.groups {
         let bytes = file.take(entry.len as usize)?;
@@ -367,10 +367,10 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Checkpoint, SavepointError> 
 }
 
 /// One entry of a directory of savepoints: what it is, or why it cannot be read.
-pub type Listed = (PathBuf, Result<SavepointInfo, SavepointError>);
+pub type ListedSavepoint = (PathBuf, Result<SavepointInfo, SavepointError>);
 
 /// The savepoints in `directory`, newest first in the order of the journal. No directory: none.
-pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Listed>, SavepointError> {
+pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<ListedSavepoint>, SavepointError> {
     let entries = match disk.list(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(io(directory))?,
@@ -383,7 +383,8 @@ pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Listed>, SavepointE
 /// Removes the oldest automatic savepoints in `directory` beyond `kept`, and what an interrupted write left behind.
 pub fn prune(disk: &dyn Disk, directory: &Path, kept: usize) -> Result<(), SavepointError> {
     let listed = list(disk, directory)?;
-    let automatic = listed.into_iter().filter(|(_, info)| matches!(info, Ok(info) if info.kind == Kind::Automatic));
+    let automatic =
+        listed.into_iter().filter(|(_, info)| matches!(info, Ok(info) if info.kind == SavepointKind::Automatic));
     for (path, _) in automatic.skip(kept) {
         disk.remove(&path).map_err(io(&path))?;
     }

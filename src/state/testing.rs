@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::StateError;
 use super::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 
-/// Values that survive a crash only when they were synced; tests look at every crash point.
+/// MemoryValues that survive a crash only when they were synced; tests look at every crash point.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(pub Arc<Mutex<Values>>);
+pub(crate) struct MemoryStore(pub Arc<Mutex<MemoryValues>>);
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Values {
+pub(crate) struct MemoryValues {
     synced: BTreeMap<Vec<u8>, Vec<u8>>,
     pub current: BTreeMap<Vec<u8>, Vec<u8>>,
     pub calls_left: Option<usize>,
 }
 
-impl Memory {
-    fn call(&self) -> Result<MutexGuard<'_, Values>, StateError> {
+impl MemoryStore {
+    fn call(&self) -> Result<MutexGuard<'_, MemoryValues>, StateError> {
         let mut values = self.0.lock().unwrap();
         if let Some(left) = &mut values.calls_left {
             let crash = || StateError::Damaged { directory: Path::new("memory").into(), what: "the crash".into() };
@@ -29,15 +29,15 @@ impl Memory {
     }
 
     /// The store as the next start finds it.
-    pub fn crash(&self, keep_unsynced: bool) -> Memory {
+    pub fn crash(&self, keep_unsynced: bool) -> MemoryStore {
         let values = self.0.lock().unwrap();
         let synced = if keep_unsynced { &values.current } else { &values.synced };
-        let values = Values { synced: synced.clone(), current: synced.clone(), calls_left: None };
-        Memory(Arc::new(Mutex::new(values)))
+        let values = MemoryValues { synced: synced.clone(), current: synced.clone(), calls_left: None };
+        MemoryStore(Arc::new(Mutex::new(values)))
     }
 }
 
-impl KeyValue for Memory {
+impl KeyValue for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         Ok(self.call()?.current.get(key).cloned())
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts from the bottom up; a part uses itself and what stands on a line before its own.
 const ORDER: &[&[&str]] = &[
-    &["defects", "random", "sync"],
+    &["cursor", "defects", "random", "sync"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -16,6 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["access"],
     &["state", "client"],
     &["pipeline"],
+    &["results"],
     &["mqtt"],
     &["http", "simulator"],
     &["exit"],
@@ -26,7 +27,6 @@ const ORDER: &[&[&str]] = &[
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
     ("config/mod.rs", "reads the config file, which is no data of weir's"),
-    ("telemetry/process.rs", "reads /proc"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
     ("access/policy.rs", "reads the files that say who may do what, which are no data of weir's"),
     ("access/secret_file.rs", "reads and replaces files of users and tokens, which are no data of weir's"),
@@ -147,6 +147,18 @@ fn core_is_pure() {
         }
     }
     assert_none("core has no I/O, clock, threads, logging or async", offences);
+}
+
+#[test]
+fn results_know_no_http() {
+    let forbidden = ["axum", "hyper", "http"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.part == "results") {
+        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("results are read without HTTP", offences);
 }
 
 #[test]

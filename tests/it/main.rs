@@ -8,6 +8,7 @@
 mod access;
 mod commands;
 mod daemon;
+mod docs;
 mod faults;
 mod formats;
 mod hostile;

@@ -16,6 +16,7 @@ use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::{PipelineError, Runner, Turn};
 use weir::pipeline::start::{PipelineResources, StartError, positions, prepare};
 use weir::state::key_value::KeyValue;
+use weir::state::open::StoreOptions;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
 use super::clock::SimClock;
@@ -81,10 +82,12 @@ impl SimProcess {
             disk: shared.clone(),
             clock: clock.clone(),
             data_dir: PathBuf::from(DATA_DIR),
-            open: Arc::new(move |directory| {
-                SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
-            }),
-            limit: None,
+            store: StoreOptions {
+                open: Arc::new(move |directory| {
+                    SimStore::open(&for_store, directory).map(|store| Box::new(store) as Box<dyn KeyValue>)
+                }),
+                limit: None,
+            },
         })
         .map_err(BootError::State)?;
         let synced = positions(recovered.checkpoint.as_ref());

@@ -13,7 +13,7 @@ use weir::client::{ApiArguments, HttpClient, reachable};
 use weir::config::Config;
 use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
-use weir::state::savepoint::{self, Kind, SavepointInfo};
+use weir::state::savepoint::{self, SavepointInfo, SavepointKind};
 
 use crate::cli::SavepointCommand;
 use crate::exit;
@@ -100,8 +100,8 @@ fn line(info: &SavepointInfo) -> String {
     let created = Timestamp::from_millisecond(info.created_ms);
     let created = created.map_or_else(|_| info.created_ms.to_string(), |time| format!("{time:.0}"));
     let kind = match info.kind {
-        Kind::Automatic => "automatic",
-        Kind::Manual => "manual",
+        SavepointKind::Automatic => "automatic",
+        SavepointKind::Manual => "manual",
     };
     let SavepointInfo { file, replay_from, bytes, weir, .. } = info;
     format!("{file:<36} {kind:<9} {created:>20} {replay_from:>12} {bytes:>12}  {weir}")

@@ -212,7 +212,7 @@ async fn savepoints_are_listed_and_taken() {
     let info = SavepointInfo {
         file: "savepoint-7.weir".into(),
         id: 3,
-        kind: Kind::Manual,
+        kind: SavepointKind::Manual,
         created_ms: NOW_MS,
         replay_from: 7,
         windows_position: 5,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::clock::Clock;
+use crate::cursor::ByteCursor;
 use crate::disk::Disk;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
@@ -107,22 +108,20 @@ impl Value for Stored {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        fn take_field<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-            let (len, rest) = bytes.split_first_chunk::<4>()?;
-            let (field, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-            *bytes = rest;
-            Some(field)
+        fn take_field<'a>(fields: &mut ByteCursor<'a>) -> Option<&'a [u8]> {
+            let len = fields.u32()?;
+            fields.slice(len as usize)
         }
-        let (qos, rest) = bytes.split_first()?;
-        let (expires, mut rest) = rest.split_first_chunk::<8>()?;
-        let topic = std::str::from_utf8(take_field(&mut rest)?).ok()?;
-        let properties = take_field(&mut rest)?;
-        let expires_ms = Some(i64::from_le_bytes(*expires)).filter(|at| *at < i64::MAX);
+        let mut fields = ByteCursor::new(bytes);
+        let (qos, expires) = (fields.u8()?, fields.i64()?);
+        let topic = std::str::from_utf8(take_field(&mut fields)?).ok()?;
+        let properties = take_field(&mut fields)?;
+        let expires_ms = Some(expires).filter(|at| *at < i64::MAX);
         Some(Self {
             topic: topic.into(),
-            payload: Bytes::copy_from_slice(rest),
+            payload: Bytes::copy_from_slice(fields.rest()),
             properties: Bytes::copy_from_slice(properties),
-            qos: *qos,
+            qos,
             expires_ms,
         })
     }

@@ -13,9 +13,10 @@ use crate::core::group::GroupBlob;
 use crate::disk::RealDisk;
 use crate::random::Random;
 use crate::state::StateError;
-use crate::state::key_value::{KeyValue, MAX_VALUE_BYTES, SledStore};
+use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
+use crate::state::key_value::{MAX_VALUE_BYTES, SledStore};
 use crate::state::manifest::Positions;
-use crate::state::store::{Checkpoint, Store, open_within};
+use crate::state::open::StoreOptions;
 
 use files::{Capture, Image, read_image, write_image};
 
@@ -25,11 +26,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Torn images of one run.
 const IMAGES: u32 = 400;
 
-fn open(directory: &Path) -> Result<(Store, Option<Checkpoint>), StateError> {
-    let owned = directory.to_owned();
-    open_within(LIMIT, directory, move || {
-        SledStore::open(&owned, Arc::new(RealDisk)).map(|store| Box::new(store) as Box<dyn KeyValue>)
-    })
+fn open(directory: &Path) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
+    CheckpointStore::open(StoreOptions::sled(Arc::new(RealDisk), LIMIT), directory)
 }
 
 /// Key groups that checkpoint `id` changes: some of them each time, so that groups of many ages stand side by side.
@@ -58,7 +56,7 @@ fn header(id: u64) -> Vec<u8> {
     Random::new(id).bytes(200)
 }
 
-fn take_checkpoint(store: &mut Store) -> Result<u64, StateError> {
+fn take_checkpoint(store: &mut CheckpointStore) -> Result<u64, StateError> {
     let id = store.last_id() + 1;
     store.put_groups(&changed_groups(id))?;
     let positions = Positions { replay_from: id * 100, windows: id * 10, errors: id };
@@ -138,7 +136,7 @@ impl Outcomes {
 fn history(directory: &Path, count: u64) -> Capture {
     let capture = Capture::new(directory);
     let values = SledStore::open(directory, Arc::new(capture.clone())).expect("an empty store opens");
-    let (mut store, _) = Store::load(Box::new(values), directory.to_owned()).expect("an empty store loads");
+    let (mut store, _) = CheckpointStore::load(Box::new(values), directory.to_owned()).expect("an empty store loads");
     for _ in 0..count {
         let id = take_checkpoint(&mut store).expect("a checkpoint is taken");
         capture.completed(id);

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 
 use super::*;
@@ -8,20 +9,20 @@ use crate::disk::sim::SimDisk;
 use crate::log::{Keep, Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::state::key_value::KeyValue;
 use crate::state::manifest::Positions;
-use crate::state::savepoint::Kind;
-use crate::state::testing::Memory;
+use crate::state::savepoint::SavepointKind;
+use crate::state::testing::MemoryStore;
 
 const DATA: &str = "data";
 
 /// A data directory whose stores are in memory, by their directory's name.
-struct Bench {
+struct RecoveryBench {
     disk: SimDisk,
-    stores: Arc<Mutex<BTreeMap<PathBuf, Memory>>>,
+    stores: Arc<Mutex<BTreeMap<PathBuf, MemoryStore>>>,
     /// The store in `state` answers with damage from now on, until it was moved aside.
     damaged: Arc<Mutex<bool>>,
 }
 
-impl Bench {
+impl RecoveryBench {
     /// A journal that holds records `first` to `end`.
     fn new(first: u64, end: u64) -> Self {
         let disk = SimDisk::new();
@@ -67,20 +68,19 @@ impl Bench {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(SystemClock),
             data_dir: DATA.into(),
-            open: Arc::new(open),
-            limit: None,
+            store: StoreOptions { open: Arc::new(open), limit: None },
         }
     }
 
     /// Takes a checkpoint at a journal position, and a savepoint of it where wanted.
     fn checkpoint(&self, replay_from: u64, savepoint: bool) {
-        let Recovered { mut store, .. } = self.open();
+        let RecoveredState { mut store, .. } = self.open();
         store.put_groups(&[GroupBlob { group: 3, bytes: replay_from.to_le_bytes().to_vec() }]).unwrap();
         let positions = Positions { replay_from, ..Positions::default() };
         store.complete(1, positions, Vec::new()).unwrap();
         if savepoint {
             let directory = Path::new(DATA).join(savepoint::DIRECTORY);
-            savepoint::write(&self.disk, &directory, &store, Kind::Automatic, 1).unwrap();
+            savepoint::write(&self.disk, &directory, &store, SavepointKind::Automatic, 1).unwrap();
         }
     }
 
@@ -107,7 +107,7 @@ impl Bench {
         self.disk.flip_bit(Path::new(&name), 100, 1).unwrap();
     }
 
-    fn open(&self) -> Recovered {
+    fn open(&self) -> RecoveredState {
         open(&self.options()).unwrap()
     }
 
@@ -137,7 +137,7 @@ impl Bench {
 
 #[test]
 fn a_sound_store_is_used() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     assert!(bench.open().checkpoint.is_none());
     bench.checkpoint(20, true);
     bench.checkpoint(30, false);
@@ -148,7 +148,7 @@ fn a_sound_store_is_used() {
 
 #[test]
 fn a_damaged_store_is_replaced_by_the_newest_savepoint() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     for position in [15, 20, 30] {
         bench.checkpoint(position, position < 30);
     }
@@ -160,7 +160,7 @@ fn a_damaged_store_is_replaced_by_the_newest_savepoint() {
 
 #[test]
 fn a_damaged_savepoint_is_passed_over() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(15, true);
     bench.checkpoint(20, true);
     bench.damage_store();
@@ -170,7 +170,7 @@ fn a_damaged_savepoint_is_passed_over() {
 
 #[test]
 fn a_whole_journal_needs_no_savepoint() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(20, false);
     bench.damage_store();
     bench.check_fallback(None);
@@ -178,7 +178,7 @@ fn a_whole_journal_needs_no_savepoint() {
 
 #[test]
 fn a_missing_store_is_filled_where_it_is() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(20, true);
     bench.stores.lock().unwrap().clear();
     // The journal is whole: nothing proves that there ever was a checkpoint.
@@ -190,7 +190,7 @@ fn a_missing_store_is_filled_where_it_is() {
 
 #[test]
 fn what_nothing_covers_is_refused_and_left_alone() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(5, true);
     bench.checkpoint(20, false);
     let bench = bench.without_first_records(20);
@@ -205,7 +205,7 @@ fn what_nothing_covers_is_refused_and_left_alone() {
 
 #[test]
 fn a_store_behind_the_journal_is_replaced() {
-    let bench = Bench::new(0, 50);
+    let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(5, false);
     let old = bench.stores.lock().unwrap()[Path::new("data/state")].crash(true);
     bench.checkpoint(20, true);

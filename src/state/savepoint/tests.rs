@@ -2,13 +2,13 @@ use super::*;
 use crate::core::group::KEY_GROUPS;
 use crate::disk::sim::SimDisk;
 use crate::state::manifest::Positions;
-use crate::state::testing::Memory;
+use crate::state::testing::MemoryStore;
 
 const DIR: &str = "data/savepoints";
 
 /// A store whose last checkpoint has `groups` and stands at journal position `replay_from`.
-fn store(replay_from: u64, groups: &[(u16, usize)]) -> Store {
-    let (mut store, _) = Store::load(Box::new(Memory::default()), PathBuf::from("memory")).unwrap();
+fn store(replay_from: u64, groups: &[(u16, usize)]) -> CheckpointStore {
+    let (mut store, _) = CheckpointStore::load(Box::new(MemoryStore::default()), PathBuf::from("memory")).unwrap();
     let blobs: Vec<_> = groups.iter().map(|&(group, len)| GroupBlob { group, bytes: vec![group as u8; len] }).collect();
     store.put_groups(&blobs).unwrap();
     let positions = Positions { replay_from, windows: replay_from / 2, errors: replay_from / 3 };
@@ -16,7 +16,7 @@ fn store(replay_from: u64, groups: &[(u16, usize)]) -> Store {
     store
 }
 
-fn write_at(disk: &SimDisk, replay_from: u64, kind: Kind) -> SavepointInfo {
+fn write_at(disk: &SimDisk, replay_from: u64, kind: SavepointKind) -> SavepointInfo {
     write(disk, Path::new(DIR), &store(replay_from, &[(1, 10), (2, 100_000)]), kind, 77).unwrap()
 }
 
@@ -41,8 +41,8 @@ fn what_was_written_is_read_back() {
     let disk = SimDisk::new();
     for groups in [vec![], vec![(0, 1)], vec![(3, 0), (5, 3_000_000), (KEY_GROUPS - 1, 70_000)]] {
         let store = store(9, &groups);
-        let info = write(&disk, Path::new(DIR), &store, Kind::Manual, 77).unwrap();
-        assert_eq!((info.id, info.kind, info.created_ms, info.replay_from), (1, Kind::Manual, 77, 9));
+        let info = write(&disk, Path::new(DIR), &store, SavepointKind::Manual, 77).unwrap();
+        assert_eq!((info.id, info.kind, info.created_ms, info.replay_from), (1, SavepointKind::Manual, 77, 9));
         assert_eq!(inspect(&disk, &path_of(&info)).unwrap(), info);
         let checkpoint = read(&disk, &path_of(&info)).unwrap();
         assert_eq!(Some(&checkpoint.manifest), store.last_manifest());
@@ -54,12 +54,12 @@ fn what_was_written_is_read_back() {
 #[test]
 fn an_imported_savepoint_is_the_same_checkpoint() {
     let disk = SimDisk::new();
-    let info = write_at(&disk, 30, Kind::Automatic);
+    let info = write_at(&disk, 30, SavepointKind::Automatic);
     let checkpoint = read(&disk, &path_of(&info)).unwrap();
-    let memory = Memory::default();
-    let (mut store, _) = Store::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap();
+    let memory = MemoryStore::default();
+    let (mut store, _) = CheckpointStore::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap();
     store.import(&checkpoint).unwrap();
-    let found = Store::load(Box::new(memory), PathBuf::from("memory")).unwrap().1.unwrap();
+    let found = CheckpointStore::load(Box::new(memory), PathBuf::from("memory")).unwrap().1.unwrap();
     assert_eq!(found.groups, checkpoint.groups);
     assert_eq!(found.manifest, checkpoint.manifest);
 }
@@ -67,7 +67,7 @@ fn an_imported_savepoint_is_the_same_checkpoint() {
 #[test]
 fn every_changed_byte_and_every_truncation_is_noticed() {
     let disk = SimDisk::new();
-    let info = write(&disk, Path::new(DIR), &store(9, &[(1, 40), (7, 300)]), Kind::Automatic, 77).unwrap();
+    let info = write(&disk, Path::new(DIR), &store(9, &[(1, 40), (7, 300)]), SavepointKind::Automatic, 77).unwrap();
     let good = bytes_of(&disk, &path_of(&info));
     let check = |name: &str, bytes: &[u8]| {
         let path = Path::new("data").join(name);
@@ -88,7 +88,7 @@ fn every_changed_byte_and_every_truncation_is_noticed() {
 #[test]
 fn a_later_format_names_the_weir_that_wrote_it() {
     let disk = SimDisk::new();
-    let info = write_at(&disk, 9, Kind::Automatic);
+    let info = write_at(&disk, 9, SavepointKind::Automatic);
     let mut bytes = bytes_of(&disk, &path_of(&info));
     bytes[8] = 2;
     put(&disk, Path::new("data/later"), &bytes);
@@ -110,9 +110,13 @@ fn another_file_is_no_savepoint() {
 #[test]
 fn the_newest_come_first_and_only_old_automatic_ones_go() {
     let disk = SimDisk::new();
-    for (replay_from, kind) in
-        [(10, Kind::Automatic), (20, Kind::Manual), (5, Kind::Automatic), (30, Kind::Automatic), (40, Kind::Automatic)]
-    {
+    for (replay_from, kind) in [
+        (10, SavepointKind::Automatic),
+        (20, SavepointKind::Manual),
+        (5, SavepointKind::Automatic),
+        (30, SavepointKind::Automatic),
+        (40, SavepointKind::Automatic),
+    ] {
         write_at(&disk, replay_from, kind);
     }
     put(&disk, &Path::new(DIR).join("savepoint-1.tmp"), b"half");
@@ -137,13 +141,13 @@ fn a_crash_leaves_a_whole_savepoint_or_none() {
     for seed in 0..200 {
         let disk = SimDisk::new();
         disk.create_dir_all(Path::new(DIR)).unwrap();
-        let before = write_at(&disk, 10, Kind::Automatic);
+        let before = write_at(&disk, 10, SavepointKind::Automatic);
         if seed % 2 == 0 {
             disk.fail_sync(1)
         } else {
             disk.fail_write(1 + seed / 2 % 2)
         }
-        let failed = write(&disk, Path::new(DIR), &store(20, &[(2, 2_500_000)]), Kind::Automatic, 78).is_err();
+        let failed = write(&disk, Path::new(DIR), &store(20, &[(2, 2_500_000)]), SavepointKind::Automatic, 78).is_err();
         assert!(failed, "the injected fault was not met");
         let disk = disk.crash(seed);
         for (path, info) in list(&disk, Path::new(DIR)).unwrap() {
@@ -156,9 +160,9 @@ fn a_crash_leaves_a_whole_savepoint_or_none() {
 #[test]
 fn a_full_disk_keeps_the_savepoints_that_are_there() {
     let disk = SimDisk::new();
-    let before = write_at(&disk, 10, Kind::Automatic);
+    let before = write_at(&disk, 10, SavepointKind::Automatic);
     disk.set_capacity(Some(disk.used_bytes() + 50_000));
-    let error = write(&disk, Path::new(DIR), &store(20, &[(2, 2_500_000)]), Kind::Automatic, 78).unwrap_err();
+    let error = write(&disk, Path::new(DIR), &store(20, &[(2, 2_500_000)]), SavepointKind::Automatic, 78).unwrap_err();
     assert!(error.is_disk_full(), "{error}");
     assert_eq!(list(&disk, Path::new(DIR)).unwrap().len(), 1);
     assert_eq!(disk.used_bytes(), before.bytes, "half a savepoint keeps no space");

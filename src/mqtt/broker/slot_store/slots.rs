@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Value;
+use crate::cursor::ByteCursor;
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 
@@ -154,17 +155,15 @@ fn part(version: u64, index: usize, count: usize, data: &[u8]) -> Vec<u8> {
 }
 
 fn read_part(value: &[u8]) -> Option<Part<'_>> {
-    let (checksum, rest) = value.split_first_chunk::<4>()?;
-    if crc32c::crc32c(rest) != u32::from_le_bytes(*checksum) {
+    let mut fields = ByteCursor::new(value);
+    let checksum = fields.u32()?;
+    if crc32c::crc32c(fields.rest()) != checksum {
         return None;
     }
-    let (version, rest) = rest.split_first_chunk::<8>()?;
-    let (index, rest) = rest.split_first_chunk::<4>()?;
-    let (count, data) = rest.split_first_chunk::<4>()?;
-    let (index, count) = (u32::from_le_bytes(*index) as usize, u32::from_le_bytes(*count) as usize);
+    let (version, index, count) = (fields.u64()?, fields.u32()? as usize, fields.u32()? as usize);
     // No value is as large.
     const MOST_PARTS: usize = (1 << 30) / PART_BYTES + 2;
-    (index < count && count <= MOST_PARTS).then_some(Part { version: u64::from_le_bytes(*version), index, count, data })
+    (index < count && count <= MOST_PARTS).then_some(Part { version, index, count, data: fields.rest() })
 }
 
 #[cfg(test)]

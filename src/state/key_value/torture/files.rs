@@ -120,10 +120,10 @@ struct Captured {
 
 /// The real disk; remembers the directory before and after each sync of its store.
 #[derive(Debug, Clone)]
-pub struct Capture(Arc<Inner>);
+pub struct Capture(Arc<CaptureState>);
 
 #[derive(Debug)]
-struct Inner {
+struct CaptureState {
     directory: PathBuf,
     captured: Mutex<Captured>,
 }
@@ -131,12 +131,12 @@ struct Inner {
 #[derive(Debug)]
 struct CaptureFile {
     file: Arc<dyn DiskFile>,
-    inner: Arc<Inner>,
+    inner: Arc<CaptureState>,
 }
 
 impl Capture {
     pub fn new(directory: &Path) -> Self {
-        Self(Arc::new(Inner { directory: directory.to_owned(), captured: Mutex::default() }))
+        Self(Arc::new(CaptureState { directory: directory.to_owned(), captured: Mutex::default() }))
     }
 
     /// A checkpoint is complete.
@@ -149,7 +149,7 @@ impl Capture {
     }
 }
 
-impl Inner {
+impl CaptureState {
     fn lock(&self) -> MutexGuard<'_, Captured> {
         self.captured.lock().expect("nobody panicked")
     }

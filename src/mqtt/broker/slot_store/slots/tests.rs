@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mqtt::broker::slot_store::Kind;
-use crate::state::testing::Memory;
+use crate::state::testing::MemoryStore;
 
 /// A name, a NUL, and bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +31,14 @@ fn write(slots: &mut Slots, changes: &[(&str, Option<&[u8]>)]) -> Result<(), Sta
     slots.write(changes.collect())
 }
 
-fn load(memory: &Memory) -> (Slots, Vec<(String, Vec<u8>)>) {
+fn load(memory: &MemoryStore) -> (Slots, Vec<(String, Vec<u8>)>) {
     let opened = Slots::load::<Named>(Box::new(memory.clone())).unwrap();
     (opened.slots, opened.loaded.into_iter().map(|Named(name, bytes)| (name, bytes)).collect())
 }
 
 #[test]
 fn large_values_take_several_slots_and_slots_are_used_again() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let (mut slots, _) = load(&memory);
     let large = vec![7; MAX_VALUE_BYTES * 2];
     for _ in 0..10 {
@@ -52,7 +52,7 @@ fn large_values_take_several_slots_and_slots_are_used_again() {
 
 #[test]
 fn a_slot_with_a_wrong_checksum_is_left_out() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let (mut slots, _) = load(&memory);
     write(&mut slots, &[("a", Some(b"x")), ("b", Some(b"y"))]).unwrap();
     if let Some(value) = memory.0.lock().unwrap().current.values_mut().next() {
@@ -72,7 +72,7 @@ proptest! {
     ) {
         const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
         let payload = |fill: u8| vec![fill; if fill > 150 { MAX_VALUE_BYTES } else { 3 }];
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut slots, _) = load(&memory);
         memory.0.lock().unwrap().calls_left = Some(calls);
         let mut model: BTreeMap<&str, Vec<u8>> = BTreeMap::new();

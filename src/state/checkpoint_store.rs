@@ -1,7 +1,6 @@
 //! Writes checkpoints and reads the newest complete one.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::core::group::{GroupBlob, KEY_GROUPS};
@@ -9,6 +8,10 @@ use crate::defects::{self, Defect};
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 use crate::state::manifest::{GroupEntry, InvalidManifest, Manifest, Positions};
+use crate::state::open::StoreOptions;
+
+/// Time in which the store of checkpoints must open and load: a damaged file can make sled spin for ever.
+pub const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// A checkpoint as read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub struct Checkpoint {
 
 /// The checkpoints of one data directory.
 #[derive(Debug)]
-pub struct Store {
+pub struct CheckpointStore {
     values: Box<dyn KeyValue>,
     directory: PathBuf,
     last_id: u64,
@@ -33,28 +36,9 @@ pub struct Store {
     next: Vec<Option<GroupEntry>>,
     written_bytes: u64,
     /// How it was opened; `None` where it was only loaded.
-    opening: Option<Opening>,
+    options: Option<StoreOptions>,
     /// A call failed: what the store holds is not known until it was opened again.
     failed: bool,
-}
-
-/// Opens the key-value store in a directory. May be called again: after the directory was moved aside, and after a call of
-/// the store failed and it was dropped.
-pub type OpenStore = Arc<dyn Fn(&Path) -> Result<Box<dyn KeyValue>, StateError> + Send + Sync>;
-
-/// How a store is opened.
-#[derive(Clone)]
-pub struct Opening {
-    /// Opens the key-value store.
-    pub open: OpenStore,
-    /// Time in which it must open and load, in a thread of its own; `None`: in this thread, however long it takes.
-    pub limit: Option<Duration>,
-}
-
-impl std::fmt::Debug for Opening {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opening").field("limit", &self.limit).finish_non_exhaustive()
-    }
 }
 
 /// Stands where a store was that failed.
@@ -86,55 +70,22 @@ impl KeyValue for Closed {
     }
 }
 
-/// Opens the store that `open` makes and loads the newest checkpoint, in a thread of its own with a time limit:
-/// damaged files can make sled panic or spin.
-pub fn open_within(
-    limit: Duration,
-    directory: &Path,
-    open: impl FnOnce() -> Result<Box<dyn KeyValue>, StateError> + Send + 'static,
-) -> Result<(Store, Option<Checkpoint>), StateError> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let owned = directory.to_owned();
-    let worker = std::thread::Builder::new().name("state-open".into()).spawn(move || {
-        let loaded = open().and_then(|values| Store::load(values, owned));
-        // The receiver is gone only after the time limit; there is nobody left to tell.
-        let _ = sender.send(loaded);
-    });
-    let worker = worker.map_err(|source| StateError::Io { directory: directory.to_owned(), source })?;
-    match receiver.recv_timeout(limit) {
-        Ok(loaded) => {
-            let _ = worker.join();
-            loaded
-        }
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(StateError::TimedOut { directory: directory.to_owned(), limit }),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StateError::Panicked { directory: directory.to_owned() }),
-    }
-}
-
-impl Store {
+impl CheckpointStore {
     /// Opens the store in `directory` and loads the newest complete checkpoint. Once a call has failed, the store is
     /// opened again before the next checkpoint.
-    pub fn open(opening: Opening, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
-        let (mut store, checkpoint) = Self::open_once(&opening, directory, None)?;
-        store.opening = Some(opening);
+    pub fn open(options: StoreOptions, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
+        let (mut store, checkpoint) = Self::open_once(&options, directory, None)?;
+        store.options = Some(options);
         Ok((store, checkpoint))
     }
 
     fn open_once(
-        opening: &Opening,
+        options: &StoreOptions,
         directory: &Path,
         before: Option<Box<dyn KeyValue>>,
     ) -> Result<(Self, Option<Checkpoint>), StateError> {
-        let (open, owned) = (opening.open.clone(), directory.to_owned());
-        let open = move || {
-            // sled holds a lock on its file as long as the value lives.
-            drop(before);
-            open(&owned)
-        };
-        match opening.limit {
-            Some(limit) => open_within(limit, directory, open),
-            None => Self::load(open()?, directory.to_owned()),
-        }
+        let owned = directory.to_owned();
+        options.load(directory, before, move |values| Self::load(values, owned))
     }
 
     /// sled remembers a failed write (a full disk) for ever, and what a failed call left behind is known only by looking:
@@ -143,16 +94,16 @@ impl Store {
         if !self.failed {
             return Ok(());
         }
-        let Some(opening) = self.opening.clone() else { return Ok(()) };
+        let Some(options) = self.options.clone() else { return Ok(()) };
         let closed = Box::new(Closed(self.directory.clone()));
         let before = std::mem::replace(&mut self.values, closed);
-        let (opened, _) = Self::open_once(&opening, &self.directory, Some(before))?;
+        let (opened, _) = Self::open_once(&options, &self.directory, Some(before))?;
         if opened.last_id < self.last_id {
             let (found, known) = (opened.last_id, self.last_id);
             return Err(damaged(&self.directory, format!("it holds checkpoint {found}, and {known} was complete")));
         }
         tracing::info!(checkpoint = opened.last_id, "the state store was opened again after a failure");
-        *self = Self { opening: Some(opening), ..opened };
+        *self = Self { options: Some(options), ..opened };
         Ok(())
     }
 
@@ -173,7 +124,7 @@ impl Store {
             complete,
             next,
             written_bytes: 0,
-            opening: None,
+            options: None,
             failed: false,
         };
         let Some(manifest) = store.newest_manifest()? else {
@@ -372,8 +323,10 @@ fn manifest_key(id: u64, chunk: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::state::testing::Memory;
+    use crate::state::testing::MemoryStore;
 
     fn blob(group: u16, len: usize, byte: u8) -> GroupBlob {
         GroupBlob { group, bytes: vec![byte; len] }
@@ -383,18 +336,18 @@ mod tests {
         Positions { replay_from, ..Positions::default() }
     }
 
-    fn load(memory: &Memory) -> (Store, Option<Checkpoint>) {
-        Store::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap()
+    fn load(memory: &MemoryStore) -> (CheckpointStore, Option<Checkpoint>) {
+        CheckpointStore::load(Box::new(memory.clone()), PathBuf::from("memory")).unwrap()
     }
 
     #[test]
     fn an_empty_store_has_no_checkpoint() {
-        assert_eq!(load(&Memory::default()).1, None);
+        assert_eq!(load(&MemoryStore::default()).1, None);
     }
 
     #[test]
     fn the_newest_blob_of_each_group_is_loaded() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = load(&memory);
         store.put_groups(&[blob(1, 10, 1), blob(2, 3 * MAX_VALUE_BYTES, 2)]).unwrap();
         assert_eq!(store.complete(5, positions(10), vec![9; 2 * MAX_VALUE_BYTES]).unwrap().0, 1);
@@ -408,7 +361,7 @@ mod tests {
 
     #[test]
     fn an_abandoned_checkpoint_leaves_the_last_one() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = load(&memory);
         store.put_groups(&[blob(1, 10, 1)]).unwrap();
         store.complete(5, positions(10), Vec::new()).unwrap();
@@ -425,7 +378,7 @@ mod tests {
         let header = |id: u8| vec![id; if id.is_multiple_of(2) { 2 * MAX_VALUE_BYTES } else { 100 }];
         for crash_at in 0..60 {
             for keep_unsynced in [false, true] {
-                let memory = Memory::default();
+                let memory = MemoryStore::default();
                 let (mut store, _) = load(&memory);
                 memory.0.lock().unwrap().calls_left = Some(crash_at);
                 let mut completed = 0;
@@ -451,13 +404,13 @@ mod tests {
     }
 
     /// How `memory` is opened; what it holds is synced then, as with sled.
-    fn opening(memory: &Memory) -> Opening {
+    fn options(memory: &MemoryStore) -> StoreOptions {
         let memory = memory.clone();
         let open = move |_: &Path| memory.sync().map(|()| Box::new(memory.clone()) as Box<dyn KeyValue>);
-        Opening { open: Arc::new(open), limit: None }
+        StoreOptions { open: Arc::new(open), limit: None }
     }
 
-    fn attempt(store: &mut Store, byte: u8) -> Result<u64, StateError> {
+    fn attempt(store: &mut CheckpointStore, byte: u8) -> Result<u64, StateError> {
         store.put_groups(&[blob(1, 10, byte), blob(2, MAX_VALUE_BYTES + 1, byte)])?;
         store.complete(0, positions(u64::from(byte)), vec![byte; 100]).map(|(id, _)| id)
     }
@@ -468,8 +421,8 @@ mod tests {
     fn a_failure_and_then_a_crash_leave_a_whole_checkpoint() {
         for (fail_at, crash_at) in (0..6).flat_map(|fail_at| (0..16).map(move |crash_at| (fail_at, crash_at))) {
             for keep_unsynced in [false, true] {
-                let memory = Memory::default();
-                let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+                let memory = MemoryStore::default();
+                let (mut store, _) = CheckpointStore::open(options(&memory), Path::new("memory")).unwrap();
                 attempt(&mut store, 1).unwrap();
                 memory.0.lock().unwrap().calls_left = Some(fail_at);
                 if attempt(&mut store, 2).is_err() {
@@ -478,7 +431,7 @@ mod tests {
                 memory.0.lock().unwrap().calls_left = Some(crash_at);
                 let completed = attempt(&mut store, 3).is_ok();
                 let what = format!("failure at {fail_at}, crash at {crash_at}, {keep_unsynced}");
-                let (_, found) = Store::load(Box::new(memory.crash(keep_unsynced)), PathBuf::from("memory"))
+                let (_, found) = CheckpointStore::load(Box::new(memory.crash(keep_unsynced)), PathBuf::from("memory"))
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
                 let found = found.unwrap_or_else(|| panic!("{what}: nothing"));
                 let byte = found.manifest.positions.replay_from as u8;
@@ -491,8 +444,8 @@ mod tests {
 
     #[test]
     fn a_store_that_lost_its_checkpoint_is_damaged() {
-        let memory = Memory::default();
-        let (mut store, _) = Store::open(opening(&memory), Path::new("memory")).unwrap();
+        let memory = MemoryStore::default();
+        let (mut store, _) = CheckpointStore::open(options(&memory), Path::new("memory")).unwrap();
         attempt(&mut store, 1).unwrap();
         memory.0.lock().unwrap().calls_left = Some(0);
         assert!(attempt(&mut store, 2).is_err());
@@ -506,26 +459,12 @@ mod tests {
 
     #[test]
     fn a_wrong_blob_is_damage() {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         let (mut store, _) = load(&memory);
         store.put_groups(&[blob(1, 10, 1)]).unwrap();
         store.complete(5, positions(10), Vec::new()).unwrap();
         memory.0.lock().unwrap().current.insert(group_key(0, 1, 0), vec![7; 10]);
-        let error = Store::load(Box::new(memory), PathBuf::from("memory")).unwrap_err();
+        let error = CheckpointStore::load(Box::new(memory), PathBuf::from("memory")).unwrap_err();
         assert!(error.is_damage() && error.to_string().contains("key group 1"), "{error}");
-    }
-
-    #[test]
-    fn a_panic_and_a_hang_are_damage() {
-        let directory = Path::new("memory");
-        let error = open_within(Duration::from_secs(60), directory, || panic!("as sled does")).unwrap_err();
-        assert!(matches!(error, StateError::Panicked { .. }), "{error}");
-        let (_hold, wait) = mpsc::channel::<()>();
-        let hang = move || {
-            let _ = wait.recv();
-            Ok(Box::new(Memory::default()) as Box<dyn KeyValue>)
-        };
-        let error = open_within(Duration::from_millis(10), directory, hang).unwrap_err();
-        assert!(matches!(error, StateError::TimedOut { .. }), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What is known of a result log without reading it: the span of time of each block of records, and which window
-//! firings were corrected later.
+//! The index of an output log, in memory: the span of time of each block of records, and which window firings were
+//! corrected later. A scan skips the blocks that it rules out.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ const WORDS: usize = BLOCK_RECORDS as usize / 64;
 
 /// What the index needs of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct IndexEntry {
     /// The time that `from` and `to` select by, Unix milliseconds.
     pub time_ms: i64,
     /// The earlier record that this one corrects.
@@ -19,26 +19,26 @@ pub struct Entry {
 }
 
 #[derive(Debug)]
-struct Block {
+struct IndexBlock {
     min_ms: i64,
     max_ms: i64,
     /// A bit per record that was corrected; allocated with the first.
     superseded: Option<Box<[u64; WORDS]>>,
 }
 
-impl Block {
-    const EMPTY: Block = Block { min_ms: i64::MAX, max_ms: i64::MIN, superseded: None };
+impl IndexBlock {
+    const EMPTY: IndexBlock = IndexBlock { min_ms: i64::MAX, max_ms: i64::MIN, superseded: None };
 }
 
 /// The index of the records `first_block * BLOCK_RECORDS .. next`.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    blocks: VecDeque<Block>,
+pub(super) struct TimeIndex {
+    blocks: VecDeque<IndexBlock>,
     first_block: u64,
     next: u64,
 }
 
-impl Index {
+impl TimeIndex {
     /// Position of the first record that is not in the index yet.
     pub fn next(&self) -> u64 {
         self.next
@@ -46,7 +46,7 @@ impl Index {
 
     /// Adds the record at `seq`. Records come in order; where some were freed unread the index begins anew, since
     /// none below them exist either.
-    pub fn add(&mut self, seq: u64, entry: Entry) {
+    pub fn add(&mut self, seq: u64, entry: IndexEntry) {
         debug_assert!(seq >= self.next, "{seq} was added before");
         let block = seq / BLOCK_RECORDS;
         if block > self.first_block + self.blocks.len() as u64 || self.blocks.is_empty() {
@@ -54,7 +54,7 @@ impl Index {
             self.first_block = block;
         }
         if block == self.first_block + self.blocks.len() as u64 {
-            self.blocks.push_back(Block::EMPTY);
+            self.blocks.push_back(IndexBlock::EMPTY);
         }
         if let Some(last) = self.blocks.back_mut() {
             last.min_ms = last.min_ms.min(entry.time_ms);
@@ -75,7 +75,7 @@ impl Index {
         }
         let known = self.first_block + self.blocks.len() as u64;
         if begin <= known && block.saturating_sub(known) < MAX_EMPTY_BLOCKS {
-            self.blocks.extend((known..=block).map(|_| Block::EMPTY));
+            self.blocks.extend((known..=block).map(|_| IndexBlock::EMPTY));
         }
         self.next = end;
     }
@@ -126,13 +126,13 @@ mod tests {
 
     use super::*;
 
-    fn plain(time_ms: i64) -> Entry {
-        Entry { time_ms, supersedes: None }
+    fn plain(time_ms: i64) -> IndexEntry {
+        IndexEntry { time_ms, supersedes: None }
     }
 
     #[test]
     fn blocks_know_their_span_of_time() {
-        let mut index = Index::default();
+        let mut index = TimeIndex::default();
         index.add(0, plain(100));
         index.add(1, plain(50));
         index.add(BLOCK_RECORDS, plain(500));
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn it_begins_anew_behind_a_gap() {
-        let mut index = Index::default();
+        let mut index = TimeIndex::default();
         index.add(5, plain(1));
         index.add(3 * BLOCK_RECORDS, plain(2));
         assert_eq!((index.blocks(), index.next()), (1, 3 * BLOCK_RECORDS + 1));
@@ -154,9 +154,9 @@ mod tests {
 
     #[test]
     fn lost_records_leave_what_is_below_them() {
-        let mut index = Index::default();
+        let mut index = TimeIndex::default();
         index.add(0, plain(1));
-        index.add(1, Entry { time_ms: 2, supersedes: Some(0) });
+        index.add(1, IndexEntry { time_ms: 2, supersedes: Some(0) });
         index.skip_to(1);
         index.skip_to(3 * BLOCK_RECORDS + 5);
         assert_eq!((index.blocks(), index.next()), (4, 3 * BLOCK_RECORDS + 5));
@@ -168,11 +168,11 @@ mod tests {
 
     #[test]
     fn an_index_can_begin_with_lost_records() {
-        let mut index = Index::default();
+        let mut index = TimeIndex::default();
         index.skip_to(BLOCK_RECORDS + 1);
         index.add(BLOCK_RECORDS + 1, plain(5));
         assert!(!index.may_hold(0, i64::MIN, i64::MAX) && index.may_hold(BLOCK_RECORDS, 5, 6));
-        let mut index = Index::default();
+        let mut index = TimeIndex::default();
         index.add(0, plain(5));
         index.skip_to(u64::from(u32::MAX));
         index.add(u64::from(u32::MAX), plain(6));
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn trimming_keeps_the_block_of_the_first_record() {
-        let mut index = Index::default();
+        let mut index = TimeIndex::default();
         for block in 0..4 {
             index.add(block * BLOCK_RECORDS, plain(block as i64));
         }
         index.trim(2 * BLOCK_RECORDS + 1);
         assert_eq!(index.blocks(), 2);
-        index.add(3 * BLOCK_RECORDS + 1, Entry { time_ms: 9, supersedes: Some(0) });
+        index.add(3 * BLOCK_RECORDS + 1, IndexEntry { time_ms: 9, supersedes: Some(0) });
         assert!(!index.is_superseded(0), "it is gone");
         index.trim(u64::MAX);
         assert_eq!(index.blocks(), 0);
@@ -200,11 +200,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn superseded_is_what_a_set_says(links in prop::collection::vec(prop::option::of(0u64..9_000), 1..9_000)) {
-            let (mut index, mut model) = (Index::default(), BTreeSet::new());
+            let (mut index, mut model) = (TimeIndex::default(), BTreeSet::new());
             for (seq, link) in links.iter().enumerate() {
                 let seq = seq as u64;
                 let supersedes = link.filter(|earlier| *earlier < seq);
-                index.add(seq, Entry { time_ms: 0, supersedes });
+                index.add(seq, IndexEntry { time_ms: 0, supersedes });
                 model.extend(supersedes);
             }
             for seq in 0..9_000 {

@@ -1,0 +1,80 @@
+//! Why a store could not be opened, read or written, and whether its content is to blame.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why state could not be read or stored.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// sled refused a call.
+    #[error("the state store at {} failed: {source}", directory.display())]
+    Sled {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// sled's own words.
+        source: sled::Error,
+    },
+    /// A call of the file system failed.
+    #[error("the state store at {} failed: {source}", directory.display())]
+    Io {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// What is stored is not what was written.
+    #[error("the state store at {} is damaged: {what}", directory.display())]
+    Damaged {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// sled panicked.
+    #[error("the state store at {} is damaged: sled panicked", directory.display())]
+    Panicked {
+        /// Directory of the store.
+        directory: PathBuf,
+    },
+    /// sled did not come back: a damaged file can make it spin for ever.
+    #[error("the state store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
+    TimedOut {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A checkpoint of a later weir.
+    #[error("the checkpoint in {} has format version {found}, this weir reads up to {known}: install the newer weir again", directory.display())]
+    Newer {
+        /// Directory of the store.
+        directory: PathBuf,
+        /// Version found.
+        found: u16,
+        /// Newest version this weir reads.
+        known: u16,
+    },
+}
+
+impl StateError {
+    /// Whether the store's content is unusable, rather than the file system under it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StateError::Damaged { .. } | StateError::Panicked { .. } | StateError::TimedOut { .. } => true,
+            StateError::Sled { source: sled::Error::Io(source), .. } | StateError::Io { source, .. } => {
+                is_out_of_place(source.kind())
+            }
+            StateError::Sled { .. } => true,
+            StateError::Newer { .. } => false,
+        }
+    }
+}
+
+/// Errors that speak of what stands in the place of the store's files, not of the file system under them: a directory, a
+/// file that is too short.
+fn is_out_of_place(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidData | ErrorKind::IsADirectory | ErrorKind::UnexpectedEof)
+}
