@@ -11,7 +11,7 @@ use weir::core::record;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
 use weir::log::{Log, LogError, Lsn, Records};
-use weir::mqtt::Opening;
+use weir::mqtt::StreamServer;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::{PipelineError, Runner, Turn};
 use weir::pipeline::start::{PipelineResources, StartError, positions, prepare};
@@ -64,7 +64,7 @@ pub struct SimProcess {
     pub logs: [Log; 3],
     pub pipeline: Pipeline,
     runner: Runner,
-    opening: Opening,
+    mqtt: StreamServer,
     /// The record that says that weir listens (again) is in the journal.
     listens: bool,
     connections: Vec<SimConnection>,
@@ -113,12 +113,12 @@ impl SimProcess {
             recovered_end: found.end,
         })
         .map_err(BootError::Start)?;
-        let opening = Opening::new(&plan.mqtt, &plan.ingest, journal.clone(), clock.clone());
+        let mqtt = StreamServer::new(&plan.mqtt, &plan.ingest, journal.clone(), clock.clone());
         let process = Self {
             logs: [journal, windows, errors],
             pipeline,
             runner,
-            opening,
+            mqtt,
             listens: false,
             connections: Vec::new(),
             stopped: None,
@@ -137,8 +137,8 @@ impl SimProcess {
     }
 
     pub fn accept(&mut self, wire: Wire) {
-        let (opening, stream) = (self.opening.clone(), wire.server_end());
-        let serve = async move { opening.serve(stream, CancellationToken::new()).await };
+        let (mqtt, stream) = (self.mqtt.clone(), wire.server_end());
+        let serve = async move { mqtt.serve(stream, CancellationToken::new()).await };
         self.connections.push(SimConnection { wire, serve: Box::pin(serve) });
     }
 

@@ -229,7 +229,7 @@ impl Site {
             feed: feed.clone(),
             source: source.clone(),
             metrics: recorder::install(),
-            entrance: None,
+            admission: None,
             access: access.clone(),
             certificates: Vec::new(),
             clock: Arc::new(Noon),

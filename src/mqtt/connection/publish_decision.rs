@@ -8,7 +8,7 @@ use crate::mqtt::wire::topic::IngestTopics;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum PublishDecision {
     /// It is taken; on a topic of readings that names no device they are of `own_device` alone.
     Allowed { own_device: Option<Arc<str>> },
     /// It is not taken; what becomes of it under 3.1.1.
@@ -16,14 +16,14 @@ pub(crate) enum Verdict {
 }
 
 /// Judges a publish on `topic`.
-pub(crate) fn judge_publish(permissions: &Permissions, topic: &str, ingest: &IngestTopics) -> Verdict {
-    let denied = Verdict::Denied(permissions.on_denied_publish());
+pub(crate) fn decide_publish(permissions: &Permissions, topic: &str, ingest: &IngestTopics) -> PublishDecision {
+    let denied = PublishDecision::Denied(permissions.on_denied_publish());
     if !permissions.may_publish(topic) {
         return denied;
     }
     if permissions.speaks_for_any_device() || ingest.name_device(topic) {
-        return Verdict::Allowed { own_device: None };
+        return PublishDecision::Allowed { own_device: None };
     }
     // Who has no name has no device of its own either.
-    permissions.user().map_or(denied, |user| Verdict::Allowed { own_device: Some(Arc::clone(user)) })
+    permissions.user().map_or(denied, |user| PublishDecision::Allowed { own_device: Some(Arc::clone(user)) })
 }

@@ -1,4 +1,4 @@
-//! The gate to the journal.
+//! Appends to the journal, with the bookkeeping for pauses: times in which the journal had no room.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::core::record;
 use crate::log::{AppendError, Log, Lsn, Records};
-use crate::mqtt::broker::meters::Meters;
+use crate::mqtt::broker::meters::MqttMeters;
 use crate::sync::lock;
 
-/// What the door needs of the journal.
-pub(crate) trait Journal: Send + Sync + Debug {
+/// Operations of the journal that connections need.
+pub(crate) trait IngestJournal: Send + Sync + Debug {
     /// See [`Log::append`].
     fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError>;
     /// See [`Log::durable`].
@@ -21,7 +21,7 @@ pub(crate) trait Journal: Send + Sync + Debug {
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<()>;
 }
 
-impl Journal for Log {
+impl IngestJournal for Log {
     fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
         Log::append(self, records, waker)
     }
@@ -38,9 +38,9 @@ const RESUMED_AFTER: Duration = Duration::from_secs(1);
 
 /// Appends to the journal, tells it when sockets were not read for a while, and measures that.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    journal: Arc<dyn Journal>,
-    meters: Arc<Meters>,
+pub(crate) struct JournalAppender {
+    journal: Arc<dyn IngestJournal>,
+    meters: Arc<MqttMeters>,
     /// Whether `pause` has a beginning: the only thing looked at while there is room.
     paused: AtomicBool,
     pause: Mutex<Pause>,
@@ -58,8 +58,8 @@ struct Pause {
     resumed_at: Option<Instant>,
 }
 
-impl Gate {
-    pub fn new(journal: Arc<dyn Journal>, meters: Arc<Meters>) -> Self {
+impl JournalAppender {
+    pub fn new(journal: Arc<dyn IngestJournal>, meters: Arc<MqttMeters>) -> Self {
         Self { journal, meters, paused: AtomicBool::new(false), pause: Mutex::default() }
     }
 
@@ -168,15 +168,15 @@ mod tests {
 
     struct Case {
         journal: Arc<TestJournal>,
-        gate: Gate,
+        appender: JournalAppender,
         start: Instant,
     }
 
     impl Case {
         fn new() -> Self {
             let journal = TestJournal::eager();
-            let gate = Gate::new(Arc::clone(&journal) as Arc<dyn Journal>, Arc::default());
-            Self { journal, gate, start: Instant::now() }
+            let appender = JournalAppender::new(Arc::clone(&journal) as Arc<dyn IngestJournal>, Arc::default());
+            Self { journal, appender, start: Instant::now() }
         }
 
         fn at(&self, ms: u64) -> Instant {
@@ -185,7 +185,7 @@ mod tests {
 
         fn append(&self, payload: &[u8], waiting_since_ms: Option<u64>, now_ms: u64) -> Result<Lsn, AppendError> {
             let since = waiting_since_ms.map(|ms| self.at(ms));
-            self.gate.append(&publish(payload), None, since, self.at(now_ms))
+            self.appender.append(&publish(payload), None, since, self.at(now_ms))
         }
     }
 
@@ -226,25 +226,25 @@ mod tests {
         let case = Case::new();
         case.journal.set_full(true);
         assert_eq!(case.append(b"1", None, 0), Err(AppendError::Full));
-        case.gate.count_pause(case.at(1_700));
+        case.appender.count_pause(case.at(1_700));
         let (counted, remainder) = {
-            let pause = lock(&case.gate.pause);
+            let pause = lock(&case.appender.pause);
             (pause.counted_until, pause.remainder)
         };
         assert_eq!((counted, remainder), (Some(case.at(1_700)), Duration::from_millis(700)));
         case.journal.set_full(false);
         case.append(b"1", Some(0), 2_000).unwrap();
-        assert_eq!(lock(&case.gate.pause).remainder, Duration::ZERO);
+        assert_eq!(lock(&case.appender.pause).remainder, Duration::ZERO);
     }
 
     #[test]
     fn waking_for_durability_is_passed_on() {
         let journal = Arc::new(TestJournal::default());
-        let gate = Gate::new(Arc::clone(&journal) as Arc<dyn Journal>, Arc::default());
+        let appender = JournalAppender::new(Arc::clone(&journal) as Arc<dyn IngestJournal>, Arc::default());
         let (waker, count) = crate::mqtt::testing::CountingWaker::pair();
-        let until = gate.append(&publish(b"1"), Some(&waker), None, Instant::now()).unwrap();
-        assert!(gate.durable() < until && count.get() == 0);
+        let until = appender.append(&publish(b"1"), Some(&waker), None, Instant::now()).unwrap();
+        assert!(appender.durable() < until && count.get() == 0);
         journal.sync();
-        assert!(gate.durable() >= until && count.get() == 1);
+        assert!(appender.durable() >= until && count.get() == 1);
     }
 }

@@ -14,19 +14,19 @@ use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
-use crate::mqtt::connection::around::Door;
+use crate::mqtt::connection::broker_context::BrokerContext;
 
-/// Serves MQTT over any stream of bytes: what [`super::Server`] does for each socket that it accepts. The caller says
+/// Serves MQTT over any stream of bytes: what [`super::MqttServer`] does for each socket that it accepts. The caller says
 /// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
 #[derive(Debug, Clone)]
-pub struct Opening(pub(in crate::mqtt) Arc<Door>);
+pub struct StreamServer(pub(in crate::mqtt) Arc<BrokerContext>);
 
-impl Opening {
+impl StreamServer {
     /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` and `config.auth` are not used. Keep-alives
     /// and pauses of the journal are measured by `clock`.
     pub fn new(config: &MqttConfig, ingest: &IngestConfig, journal: Log, clock: Arc<dyn Clock>) -> Self {
         let access = Arc::new(Access::new(Policy::without_users(config.allows_anonymous())));
-        Self(Arc::new(Door::new(config, ingest, Arc::new(journal), access, clock)))
+        Self(Arc::new(BrokerContext::new(config, ingest, Arc::new(journal), access, clock)))
     }
 
     /// Subscriptions and delivery.
