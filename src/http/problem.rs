@@ -88,7 +88,7 @@ impl From<ScanError> for ApiProblem {
         match error {
             ScanError::Log(error) => error.into(),
             ScanError::Record(seq, InvalidOutput(what)) => {
-                tracing::error!(seq, what, "a stored result cannot be read");
+                tracing::error!(seq, %what, "a stored result cannot be read");
                 Self::internal()
             }
             ScanError::NotIndexed => {

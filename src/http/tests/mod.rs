@@ -15,7 +15,7 @@ use super::{ApiState, HttpResources};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
 use crate::core::reason::Reason;
 use crate::core::record::{self, PublishRecord};
 use crate::disk::RealDisk;
@@ -258,6 +258,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         index: 0,
         arrival_ms,
         reason,
+        part: RejectedPart::Reading,
         message: "the value is above 125",
         device_id: device,
         metric: None,
