@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use weir::access::tokens::TokenRole;
 use weir::client::ApiArguments;
+use weir::config::parse_duration;
 use weir::simulator;
 
 /// A telemetry appliance in one process: durable MQTT ingest, event-time windows, HTTP and Prometheus.
@@ -213,7 +214,7 @@ pub enum TokenCommand {
         #[arg(long, value_parser = parse_role, value_name = "read|operate")]
         role: TokenRole,
         /// Time after which it is worth nothing, such as 90d.
-        #[arg(long, value_name = "DURATION", value_parser = simulator::parse_duration)]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires: Option<Duration>,
         #[command(flatten)]
         file: TokensFile,

@@ -9,6 +9,8 @@ pub mod http;
 pub mod mqtt;
 pub mod simulator;
 
+pub mod results;
+
 pub mod pipeline;
 
 pub mod client;
@@ -27,6 +29,7 @@ pub mod disk;
 
 pub mod core;
 
+pub mod cursor;
 pub mod defects;
 pub mod random;
 pub mod sync;

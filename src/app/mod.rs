@@ -16,7 +16,6 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,10 +27,10 @@ use tokio_util::task::TaskTracker;
 
 use weir::config::{Config, LogFormat};
 use weir::disk::lock::DirectoryLock;
-use weir::http::live::Live;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
+use weir::results::follow::ResultFollower;
 use weir::simulator::FleetProgress;
 use weir::telemetry;
 
@@ -86,10 +85,8 @@ struct RunningApp {
     pipeline: Pipeline,
     stop: Stop,
     pipeline_thread: JoinHandle<()>,
-    results_stop: Arc<AtomicBool>,
+    follower: ResultFollower,
     results_thread: JoinHandle<()>,
-    live: Arc<Live>,
-    live_thread: JoinHandle<()>,
     http: CancellationToken,
     http_tasks: TaskTracker,
 }
@@ -108,7 +105,7 @@ async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     };
     match &cause {
         StopCause::Signal(name) => tracing::info!("{name}: stopping"),
-        StopCause::Failure(error) => tracing::error!("{error:#}: stopping"),
+        StopCause::Failure(error) => tracing::error!("{}: stopping", crate::exit::sentence_of(error)),
     }
     notify::send(&[NotifyState::Stopping]);
     shutdown::exit_on_second_signal()?;
@@ -161,18 +158,13 @@ impl RunningApp {
         self.stop.request(&self.pipeline);
         let thread = self.pipeline_thread;
         tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow!("the pipeline panicked"))?;
-        self.results_stop.store(true, Ordering::Release);
-        self.results_thread.thread().unpark();
-        self.live.stop();
+        self.follower.stop();
         self.http.cancel();
         self.http_tasks.close();
         self.http_tasks.wait().await;
         let logs = [self.journal, self.windows, self.errors];
-        let threads = [self.results_thread, self.live_thread];
         tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
-            for thread in threads {
-                thread.join().map_err(|_| anyhow!("a thread panicked"))?;
-            }
+            self.results_thread.join().map_err(|_| anyhow!("the results thread panicked"))?;
             for log in logs {
                 log.close()?;
             }

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use weir::log::{AppendError, Log, Lsn, Records};
 use weir::mqtt::broker::Broker;
 use weir::mqtt::broker::RetainedStore;
 use weir::mqtt::broker::SessionStore;
-use weir::mqtt::{Entrance, Server};
+use weir::mqtt::{AdmissionControl, MqttServer};
 use weir::simulator;
 
 /// How long the stores of retained messages and of sessions may take to open and load.
@@ -28,10 +27,10 @@ const SYNC_POLL: Duration = Duration::from_millis(1);
 /// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
 /// then the door opens. On a full disk it stays closed until there is space.
 pub async fn open(
-    server: Server,
+    server: MqttServer,
     journal: Log,
     config: Arc<Config>,
-    opened: Arc<AtomicBool>,
+    publish_results: impl FnOnce(),
     cancel: CancellationToken,
 ) {
     let journal_end = journal.durable();
@@ -47,7 +46,7 @@ pub async fn open(
         begun = journal.append(&start, None);
     }
     let broker = server.broker();
-    restore(server.entrance(), broker.clone(), config, journal_end).await;
+    restore(server.admission(), broker.clone(), config, journal_end).await;
     // What is restored as exact holds for the end that the journal had. Once clients are served no crash may find that end
     // again, so this start has to be on disk by now; on a full disk that takes until there is space.
     while begun.as_ref().is_ok_and(|end| journal.durable() < *end) {
@@ -55,14 +54,15 @@ pub async fn open(
             return;
         }
     }
-    opened.store(true, Ordering::Release);
+    // Sessions that are not restored yet would miss them.
+    publish_results();
     server.run(cancel).await;
     store(broker, journal).await;
 }
 
 /// Retained messages and sessions, beside everything else that starts: devices may connect before, and are served once
 /// this is done.
-async fn restore(entrance: Entrance, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
+async fn restore(admission: AdmissionControl, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
     let data_dir = config.node.data_dir.clone();
     let retained = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -73,7 +73,7 @@ async fn restore(entrance: Entrance, broker: Arc<Broker>, config: Arc<Config>, j
     let sessions = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         if let Some(store) = SessionStore::open(&data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
-            entrance.keep_sessions(store, journal_end);
+            admission.keep_sessions(store, journal_end);
         }
     });
     if retained.await.is_err() || sessions.await.is_err() {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -17,13 +16,15 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{RealDisk, replace_file};
 use weir::http;
-use weir::http::live::Live;
-use weir::log::{Log, LogError, Lsn};
+use weir::log::{Log, LogError};
 use weir::mqtt;
-use weir::mqtt::results::Results;
+use weir::mqtt::results::ResultPublisher;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::{Runner, Stop};
 use weir::pipeline::start::prepare;
+use weir::results::feed::EventFeed;
+use weir::results::follow::ResultFollower;
+use weir::results::log::{ResultLogs, ResultPositions};
 use weir::simulator::FleetProgress;
 use weir::telemetry::logging::LogFilter;
 
@@ -32,7 +33,7 @@ use super::reload::{self, Reloader};
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RECOVERY_POLL, RunningApp, access, http_access, notify, tls};
+use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, tls};
 
 /// What everything else is built on.
 pub struct Bootstrap {
@@ -60,7 +61,7 @@ struct OpenLogs {
     windows: Log,
     errors: Log,
     /// Where results go on that are not published yet.
-    results_from: (Lsn, Lsn),
+    results_from: ResultPositions,
 }
 
 impl OpenLogs {
@@ -70,7 +71,7 @@ impl OpenLogs {
             let failures = failures.clone();
             log.on_failure(Box::new(move |reason| failures.report(LogError::Failed { log: name, reason }.into())));
         }
-        let results_from = (windows.readable(), errors.readable());
+        let results_from = ResultPositions { windows: windows.readable(), errors: errors.readable() };
         Self { journal, windows, errors, results_from }
     }
 }
@@ -81,9 +82,9 @@ struct AssembledApp {
     logs: OpenLogs,
     runner: Runner,
     pipeline: Pipeline,
-    live: Arc<Live>,
+    follower: ResultFollower,
     renewal: tls::Renewal,
-    mqtt: mqtt::Server,
+    mqtt: mqtt::MqttServer,
     http: http::Server,
     reloader: Reloader,
     hangups: Signal,
@@ -122,17 +123,17 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
     let certificates = tls::Certificates::load(&config, &clock)?;
     let http_access = http_access::load(&config.http, &clock)?;
     let access = access::load(&config)?;
-    let mut mqtt = mqtt::Server::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
+    let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
-    let renewal = tls::Renewal { certificates: certificates.clone(), entrance: mqtt.entrance() };
+    let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
     let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
         Box::new(filter),
-        Box::new(mqtt.entrance()),
+        Box::new(mqtt.admission()),
         Box::new(renewal.clone()),
         Box::new(http_access.clone()),
-        Box::new(ReloadableAccess(mqtt.entrance())),
+        Box::new(ReloadableAccess(mqtt.admission())),
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
     let parts = StatusResources {
@@ -141,15 +142,16 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
         broker: &mqtt.broker(),
     };
     let status = AppStatus::new(&config, parts, reloader.outcome(), started);
-    let live = Live::new(logs.windows.clone(), logs.errors.clone());
+    let follower = ResultFollower::new(ResultLogs::new(logs.windows.clone(), logs.errors.clone()));
     let state = http::State::new(http::Parts {
         config: config.clone(),
         pipeline: Arc::new(pipeline.clone()),
         journal: logs.journal.clone(),
-        live: live.clone(),
+        results: follower.results().clone(),
+        feed: EventFeed::new(follower.clone()),
         source: Arc::new(status),
         metrics: prometheus,
-        entrance: Some(mqtt.entrance()),
+        admission: Some(mqtt.admission()),
         access: http_access,
         certificates: certificates.all(),
         clock,
@@ -158,44 +160,38 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }
-    Ok(AssembledApp { config, logs, runner, pipeline, live, renewal, mqtt, http, reloader, hangups })
+    Ok(AssembledApp { config, logs, runner, pipeline, follower, renewal, mqtt, http, reloader, hangups })
 }
 
 fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
-    let AssembledApp { config, logs, runner, pipeline, live, .. } = built;
-    let (stop, results_stop) = (Stop::default(), Arc::new(AtomicBool::new(false)));
-    let clients_served = Arc::new(AtomicBool::new(false));
+    let AssembledApp { config, logs, runner, pipeline, follower, .. } = built;
+    let stop = Stop::default();
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
         move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)
     })?;
-    let (from, output) = (logs.results_from, &config.errors.output);
-    let results = Results::new(
-        built.mqtt.broker(),
-        config.windows.publish.then(|| (logs.windows.clone(), from.0)),
-        output.publish.then(|| (logs.errors.clone(), from.1)),
-    );
     let results_thread = failures.spawn("results", {
-        let (stop, opened) = (results_stop.clone(), clients_served.clone());
+        let follower = follower.clone();
         move || {
-            // Sessions that are not yet restored would miss them.
-            while !opened.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
-                std::thread::park_timeout(RECOVERY_POLL);
-            }
-            results.run(&stop);
+            follower.run();
             Ok(())
         }
     })?;
-    let live_thread = failures.spawn("live", {
-        let live = live.clone();
-        move || {
-            live.run();
-            Ok(())
-        }
-    })?;
+    let publish_results = {
+        let (follower, from) = (follower.clone(), logs.results_from);
+        let (windows, errors) = (config.windows.publish, config.errors.output.publish);
+        let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors);
+        move || follower.subscribe(from, Box::new(publisher))
+    };
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(super::mqtt::open(built.mqtt, logs.journal.clone(), config.clone(), clients_served, mqtt.clone()));
+    mqtt_tasks.spawn(super::mqtt::open(
+        built.mqtt,
+        logs.journal.clone(),
+        config.clone(),
+        publish_results,
+        mqtt.clone(),
+    ));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
@@ -216,10 +212,8 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         pipeline,
         stop,
         pipeline_thread,
-        results_stop,
+        follower,
         results_thread,
-        live,
-        live_thread,
         http,
         http_tasks,
     })

@@ -9,6 +9,7 @@ use crate::core::settings::Settings;
 mod changes;
 mod checks;
 mod document;
+mod duration;
 mod fault;
 mod keys;
 mod sections;
@@ -16,7 +17,8 @@ mod value;
 
 pub use crate::telemetry::logging::LogFormat;
 pub use changes::{ConfigChange, LoadedConfig};
-pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
+pub use duration::{DurationError, parse_duration};
+pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,

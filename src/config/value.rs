@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
+use crate::config::duration::{DurationError, duration_text, parse_duration};
 use crate::config::fault::ConfigProblem;
 
 /// A value before its key has given it a type.
@@ -149,18 +150,11 @@ impl<'a> RawValue<'a> {
         let Some(text) = self.as_text() else {
             return Err(self.unitless("a duration", expected));
         };
-        let (digits, unit) = split_unit(text);
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "" if !digits.is_empty() => return Err(ConfigProblem::new(format!("{text:?} has no unit"), expected)),
-            _ => return Err(self.not("a duration", expected)),
-        };
-        let ms = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor));
-        ms.ok_or_else(|| self.not("a duration", expected))
+        let duration = parse_duration(text).map_err(|error| match error {
+            DurationError::NoUnit => ConfigProblem::new(format!("{text:?} has no unit"), expected),
+            DurationError::Form | DurationError::TooLong => self.not("a duration", expected),
+        })?;
+        i64::try_from(duration.as_millis()).map_err(|_| self.not("a duration", expected))
     }
 
     fn within<T: TryFrom<i64>>(self, ms: i64, range: &RangeInclusive<i64>) -> Result<T, ConfigProblem> {
@@ -169,7 +163,7 @@ impl<'a> RawValue<'a> {
             let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
             ConfigProblem::new(
                 format!("{} is out of range", self.shown()),
-                format!("a duration from {least} to {most}"),
+                format!("a duration from \"{least}\" to \"{most}\""),
             )
         })
     }
@@ -269,13 +263,6 @@ fn split_unit(text: &str) -> (&str, &str) {
     text.split_at(digits)
 }
 
-fn duration_text(ms: i64) -> String {
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
-    let fits = units.into_iter().find(|(factor, _)| ms != 0 && ms % factor == 0);
-    let (factor, unit) = fits.unwrap_or((1, "ms"));
-    format!("\"{}{unit}\"", ms / factor)
-}
-
 fn size_text(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
     let fits = units.into_iter().find(|(factor, _)| bytes != 0 && bytes.is_multiple_of(*factor));
@@ -351,7 +338,7 @@ mod tests {
 
         #[test]
         fn durations_read_back(ms in 0..=LONGEST_MS) {
-            prop_assert_eq!(duration(duration_text(ms).trim_matches('"')), Ok(ms));
+            prop_assert_eq!(duration(&duration_text(ms)), Ok(ms));
         }
 
         #[test]

@@ -11,16 +11,15 @@ use crate::http::state::{Shared, State};
 use crate::log::Log;
 use crate::pipeline::handle::PipelineStatus;
 use crate::telemetry::names;
-use crate::telemetry::process::Process;
+use crate::telemetry::process;
 
 /// Prometheus text exposition.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) async fn page(extract::State(state): extract::State<State>) -> Response {
     refresh(&state);
-    let process = Process::read();
-    process.record();
-    let page = state.parts.metrics.render() + &process.cpu_lines();
+    let cpu_time = process::record();
+    let page = state.parts.metrics.render() + &cpu_time;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 

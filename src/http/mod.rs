@@ -8,7 +8,7 @@ mod checkpoints;
 mod device_metrics;
 mod devices;
 mod health;
-pub mod live;
+
 mod metrics;
 mod parameters;
 pub mod problem;

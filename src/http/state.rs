@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use crate::access::http_access::HttpAccess;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::live::Live;
 use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::{Log, Lsn};
-use crate::mqtt::Entrance;
+use crate::mqtt::AdmissionControl;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
+use crate::results::feed::EventFeed;
+use crate::results::log::ResultLogs;
 use crate::sync::lock;
 use crate::tls::TlsEndpoint;
 
@@ -36,14 +37,16 @@ pub struct Parts {
     pub pipeline: Arc<dyn Queries>,
     /// The journal, for its numbers and for replays of errors.
     pub journal: Log,
-    /// The result logs and their follower.
-    pub live: Arc<Live>,
+    /// The output logs.
+    pub results: Arc<ResultLogs>,
+    /// New results, for event streams.
+    pub feed: Arc<EventFeed>,
     /// What only the application knows.
     pub source: Arc<dyn Source>,
     /// The metrics recorder.
     pub metrics: PrometheusHandle,
     /// Where MQTT over WebSocket goes; `None`: nowhere.
-    pub entrance: Option<Entrance>,
+    pub admission: Option<AdmissionControl>,
     /// Who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.
@@ -150,8 +153,8 @@ impl Shared {
 
     /// The three logs by name.
     pub(super) fn logs(&self) -> [(&'static str, &Log); 3] {
-        let live = &self.parts.live;
-        [("journal", &self.parts.journal), ("windows", &live.windows.log), ("errors", &live.errors.log)]
+        let results = &self.parts.results;
+        [("journal", &self.parts.journal), ("windows", results.windows.log()), ("errors", results.errors.log())]
     }
 
     /// Synced journal records that the pipeline has not processed.

@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::tokens::TokenRole;
 use crate::http::auth::Sender;
-use crate::http::live::{Event, Kind};
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::http::state::{MAX_STREAMS, State};
+use crate::results::feed::ResultEvent;
+use crate::results::record::ResultKind;
 use crate::telemetry::names;
 
 /// Proxies cut connections that are silent for a minute.
@@ -35,7 +36,7 @@ struct Filter {
 }
 
 struct Subscription {
-    receiver: Receiver<Arc<Event>>,
+    receiver: Receiver<Arc<ResultEvent>>,
     filter: Filter,
     closing: CancellationToken,
     /// Ends when its reader may no longer read.
@@ -54,7 +55,7 @@ pub(super) async fn open(
         let detail = format!("{MAX_STREAMS} streams are open, which is the limit; close one, or try again later");
         return Err(Problem::unavailable(detail));
     };
-    let receiver = state.parts.live.subscribe();
+    let receiver = state.parts.feed.subscribe();
     let shut_out = Box::pin(state.parts.access.clone().ended(sender.caller, TokenRole::Read));
     let subscription = Subscription { receiver, filter, closing: state.closing.clone(), shut_out, _permit: permit };
     let events = stream::unfold(subscription, |mut subscription| async {
@@ -80,10 +81,10 @@ impl Filter {
         Ok(Self { windows, errors, device: parameters.get("device").map(str::to_owned) })
     }
 
-    fn passes(&self, event: &Event) -> bool {
+    fn passes(&self, event: &ResultEvent) -> bool {
         let kind = match event.kind {
-            Kind::Window => self.windows,
-            Kind::Error => self.errors,
+            ResultKind::Window => self.windows,
+            ResultKind::Error => self.errors,
         };
         kind && (self.device.is_none() || self.device == event.device_id)
     }
@@ -113,12 +114,14 @@ impl Subscription {
 }
 
 /// Sequence numbers are those of a log, so that an id needs the log's letter.
-fn shown(event: &Event) -> sse::Event {
+fn shown(event: &ResultEvent) -> sse::Event {
     let (name, letter) = match event.kind {
-        Kind::Window => ("window", 'w'),
-        Kind::Error => ("error", 'e'),
+        ResultKind::Window => ("window", 'w'),
+        ResultKind::Error => ("error", 'e'),
     };
-    sse::Event::default().event(name).id(format!("{letter}{}", event.seq)).data(&event.json)
+    // serde wrote it: it is UTF-8.
+    let json = std::str::from_utf8(&event.json).unwrap_or_default();
+    sse::Event::default().event(name).id(format!("{letter}{}", event.seq)).data(json)
 }
 
 #[cfg(test)]

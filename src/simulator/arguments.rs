@@ -9,7 +9,7 @@ use clap::Args;
 use crate::access::secret_file;
 use crate::client;
 use crate::client::ApiArguments;
-use crate::config::Config;
+use crate::config::{Config, parse_duration};
 use crate::simulator::SimulatorError;
 use crate::simulator::options::{FleetCredentials, FleetOptions, RunLength};
 
@@ -185,25 +185,6 @@ fn parse_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a duration such as `250ms`, `5s`, `1m`, `24h` or `7d`.
-///
-/// # Errors
-/// The text is no such duration.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err("give a whole number and a unit: ms, s, m, h or d".into()),
-    };
-    let number: u64 = number.parse().map_err(|_| "give a whole number and a unit, such as 500ms".to_owned())?;
-    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "this is too long".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,19 +203,6 @@ mod tests {
 
     fn options(line: &str) -> Result<FleetOptions, SimulatorError> {
         parse(line).unwrap().options(&Config::default(), 0x1000)
-    }
-
-    #[test]
-    fn durations() {
-        let ms = |text: &str| parse_duration(text).map(|duration| duration.as_millis());
-        assert_eq!(ms("250ms"), Ok(250));
-        assert_eq!(ms("5s"), Ok(5_000));
-        assert_eq!(ms("1m"), Ok(60_000));
-        assert_eq!(ms("24h"), Ok(86_400_000));
-        assert_eq!(ms("7d"), Ok(604_800_000));
-        for wrong in ["", "5", "s", "-1s", "1.5s", "1 s", "99999999999999999999s", "18446744073709551615d"] {
-            assert!(ms(wrong).is_err(), "{wrong:?}");
-        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub mod options;
 pub mod progress;
 pub mod verify;
 
-pub use arguments::{SimulateArguments, parse_duration};
+pub use arguments::SimulateArguments;
 pub use options::FleetOptions;
 pub use progress::{FleetCounts, FleetProgress};
 

@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use crate::cursor::ByteCursor;
+
 const MAGIC: &[u8; 8] = b"WEIRCKPT";
 
 /// Newest manifest version this weir reads, and the one it writes.
@@ -89,7 +91,7 @@ impl Manifest {
     /// Reads the stored form. The version is looked at before the checksum: a later format may place it elsewhere.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidManifest> {
         use InvalidManifest::{Damaged, Newer};
-        let mut fields = ManifestFields(bytes);
+        let mut fields = ManifestFields(ByteCursor::new(bytes));
         if fields.take::<8>()? != *MAGIC {
             return Err(Damaged("wrong magic"));
         }
@@ -113,38 +115,36 @@ impl Manifest {
             let [slot] = fields.take::<1>()?;
             groups.push((group, GroupEntry { slot, len: fields.u32()?, crc: fields.u32()? }));
         }
-        if fields.0.len() != crc.len() {
+        if fields.0.rest().len() != crc.len() {
             return Err(Damaged("bytes left over"));
         }
         Ok(Self { id, started_ms, positions, header, groups })
     }
 }
 
-struct ManifestFields<'a>(&'a [u8]);
+struct ManifestFields<'a>(ByteCursor<'a>);
 
 impl<'a> ManifestFields<'a> {
+    const TOO_SHORT: InvalidManifest = InvalidManifest::Damaged("too short");
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], InvalidManifest> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(InvalidManifest::Damaged("too short"))?;
-        self.0 = rest;
-        Ok(*head)
+        self.0.array().ok_or(Self::TOO_SHORT)
     }
 
     fn slice(&mut self, len: usize) -> Result<&'a [u8], InvalidManifest> {
-        let (head, rest) = self.0.split_at_checked(len).ok_or(InvalidManifest::Damaged("too short"))?;
-        self.0 = rest;
-        Ok(head)
+        self.0.slice(len).ok_or(Self::TOO_SHORT)
     }
 
     fn u16(&mut self) -> Result<u16, InvalidManifest> {
-        self.take().map(u16::from_le_bytes)
+        self.0.u16().ok_or(Self::TOO_SHORT)
     }
 
     fn u32(&mut self) -> Result<u32, InvalidManifest> {
-        self.take().map(u32::from_le_bytes)
+        self.0.u32().ok_or(Self::TOO_SHORT)
     }
 
     fn u64(&mut self) -> Result<u64, InvalidManifest> {
-        self.take().map(u64::from_le_bytes)
+        self.0.u64().ok_or(Self::TOO_SHORT)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts from the bottom up; a part uses itself and what stands on a line before its own.
 const ORDER: &[&[&str]] = &[
-    &["defects", "random", "sync"],
+    &["cursor", "defects", "random", "sync"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -16,6 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["access"],
     &["state", "client"],
     &["pipeline"],
+    &["results"],
     &["mqtt"],
     &["http", "simulator"],
     &["exit"],
@@ -26,7 +27,6 @@ const ORDER: &[&[&str]] = &[
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
     ("config/mod.rs", "reads the config file, which is no data of weir's"),
-    ("telemetry/process.rs", "reads /proc"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
     ("access/policy.rs", "reads the files that say who may do what, which are no data of weir's"),
     ("access/secret_file.rs", "reads and replaces files of users and tokens, which are no data of weir's"),
@@ -37,7 +37,7 @@ const FILE_SYSTEM: &[(&str, &str)] = &[
 
 const LONGEST_FILE: usize = 700;
 
-struct Source {
+struct SourceFile {
     /// Relative to src/.
     path: String,
     /// The part it belongs to.
@@ -47,12 +47,12 @@ struct Source {
     product_lines: usize,
 }
 
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     collect(&root, &mut found);
     found.sort();
-    let sources: Vec<Source> = found.iter().map(|path| source(&root, path)).collect();
+    let sources: Vec<SourceFile> = found.iter().map(|path| source(&root, path)).collect();
     assert!(sources.len() > 20, "the tree was not found");
     sources
 }
@@ -68,7 +68,7 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn source(root: &Path, path: &Path) -> Source {
+fn source(root: &Path, path: &Path) -> SourceFile {
     let relative = path.strip_prefix(root).expect("it is below src").to_string_lossy().into_owned();
     let part = relative.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
     let text = fs::read_to_string(path).expect("a readable file");
@@ -76,10 +76,10 @@ fn source(root: &Path, path: &Path) -> Source {
     let is_test = relative.split('/').any(|name| ["tests", "tests.rs", "testing.rs"].contains(&name));
     let tests_from = lines.iter().position(|line| line.trim_start() == "#[cfg(test)]").unwrap_or(lines.len());
     let product_lines = if is_test { 0 } else { tests_from };
-    Source { path: relative, part, lines, product_lines }
+    SourceFile { path: relative, part, lines, product_lines }
 }
 
-impl Source {
+impl SourceFile {
     /// Lines of the product: number and text, without comments.
     fn product(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.lines.iter().take(self.product_lines).enumerate();
@@ -147,6 +147,18 @@ fn core_is_pure() {
         }
     }
     assert_none("core has no I/O, clock, threads, logging or async", offences);
+}
+
+#[test]
+fn results_know_no_http() {
+    let forbidden = ["axum", "hyper", "http"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.part == "results") {
+        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("results are read without HTTP", offences);
 }
 
 #[test]

@@ -249,7 +249,7 @@ async fn replay(state: &State, seqs: Vec<u64>) -> Result<Vec<(u64, Outcome)>, Pr
         };
         outcomes.push((seq, refusal.map(Outcome::Refused)));
     }
-    let work = Work::new(state.parts.journal.clone(), state.parts.live.clone(), claim);
+    let work = Work::new(state.parts.journal.clone(), state.parts.results.clone(), claim);
     let synced = work.synced();
     let outcomes = results::blocking(state, move || work.run(outcomes)).await?;
     let last = outcomes.iter().filter_map(|(_, outcome)| match outcome {

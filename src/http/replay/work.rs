@@ -5,15 +5,16 @@ use std::task::{Wake, Waker};
 
 use tokio::sync::Notify;
 
-use crate::core::output::ErrorEntry;
+use crate::core::output::{ErrorEntry, RejectedPart};
 use crate::core::reason::Reason;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItems};
-use crate::http::live::Live;
 use crate::http::problem::Problem;
 use crate::http::replay::claims::Claim;
 use crate::http::replay::{Outcome, Refusal};
-use crate::http::results::{Found, ScanError};
 use crate::log::{AppendError, Log, LogError, Lsn, Records};
+use crate::results::log::ResultLogs;
+use crate::results::lookup::FoundError;
+use crate::results::scan::ScanError;
 
 /// One append to the journal is closed at this size; with the largest record added it fits a batch, whatever
 /// `journal.commit_max_bytes`.
@@ -64,16 +65,16 @@ impl Group {
         let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
         let message = |entry: &ErrorEntry<'a>| {
             let origin = (entry.client_id, entry.topic, entry.own_device);
-            (entry.journal_position, origin, entry.payload_bytes, entry.is_of_whole_message())
+            (entry.journal_position, origin, entry.payload_bytes, entry.part)
         };
-        !entry.is_of_whole_message() && message(&first) == message(entry)
+        entry.part == RejectedPart::Reading && message(&first) == message(entry)
     }
 }
 
 /// The blocking part of one request.
 pub(super) struct Work {
     journal: Log,
-    live: Arc<Live>,
+    results: Arc<ResultLogs>,
     claim: Claim,
     signal: Arc<Signal>,
     /// Errors of one message, which become one record.
@@ -87,9 +88,9 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub fn new(journal: Log, live: Arc<Live>, claim: Claim) -> Self {
+    pub fn new(journal: Log, results: Arc<ResultLogs>, claim: Claim) -> Self {
         let (signal, records) = (Arc::default(), Records::default());
-        Self { journal, live, claim, signal, group: None, records, waiting: Vec::new(), stopped: None }
+        Self { journal, results, claim, signal, group: None, records, waiting: Vec::new(), stopped: None }
     }
 
     /// To wait for what [`Work::run`] appends.
@@ -99,14 +100,14 @@ impl Work {
 
     /// Appends the replays of all errors that have no outcome yet. They are in ascending order.
     pub fn run(mut self, mut outcomes: Vec<(u64, Option<Outcome>)>) -> Result<Vec<(u64, Outcome)>, ScanError> {
-        let live = self.live.clone();
-        let mut entries = live.errors.entries();
+        let results = self.results.clone();
+        let mut errors = results.error_lookup();
         for at in 0..outcomes.len() {
             let Some(&(seq, None)) = outcomes.get(at) else { continue };
             if self.stopped.is_some() {
                 break;
             }
-            let found = entries.find(seq)?;
+            let found = errors.find(seq)?;
             match self.add(seq, found)? {
                 Ok(()) => self.waiting.push((at, self.records.count())),
                 Err(refusal) => settle(&mut outcomes, at, Outcome::Refused(refusal)),
@@ -125,12 +126,12 @@ impl Work {
     }
 
     /// Adds one error to the message at hand, or begins another.
-    fn add(&mut self, seq: u64, found: Found) -> Result<Result<(), Refusal>, ScanError> {
+    fn add(&mut self, seq: u64, found: FoundError) -> Result<Result<(), Refusal>, ScanError> {
         let bytes = match found {
-            Found::Entry(bytes) => bytes,
-            Found::Unknown => return Ok(Err(Refusal::Unknown)),
-            Found::Freed(first) => return Ok(Err(Refusal::Freed(first))),
-            Found::Unreadable => return Ok(Err(Refusal::Unreadable)),
+            FoundError::Stored(bytes) => bytes,
+            FoundError::Unknown => return Ok(Err(Refusal::Unknown)),
+            FoundError::Freed(first) => return Ok(Err(Refusal::Freed(first))),
+            FoundError::CutOut => return Ok(Err(Refusal::Unreadable)),
         };
         let entry = ErrorEntry::decode(&bytes).map_err(|error| ScanError::Record(seq, error))?;
         match entry.reason {

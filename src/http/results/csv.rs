@@ -3,13 +3,43 @@
 use axum::http::{HeaderMap, header};
 
 use crate::core::output::WindowResult;
+use crate::results::record::DecodedResult;
+use crate::results::scan::ResultWriter;
 
 /// The header row: the names of the JSON members, in their order.
-pub(super) const HEADER: &[u8] =
+const HEADER: &[u8] =
     b"seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev\r\n";
 
+/// The header and a row for each window of an answer.
+#[derive(Debug)]
+pub(super) struct CsvRows(Vec<u8>);
+
+impl CsvRows {
+    /// An answer without windows.
+    pub fn new() -> Self {
+        Self(HEADER.to_vec())
+    }
+
+    /// The answer's body.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl ResultWriter for CsvRows {
+    fn write(&mut self, seq: u64, result: &DecodedResult<'_>) {
+        if let DecodedResult::Window(window) = result {
+            row(seq, window, &mut self.0);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Appends one row. Numbers are printed as in JSON; an aggregate that overflowed is empty.
-pub(super) fn row(seq: u64, window: &WindowResult<'_>, out: &mut Vec<u8>) {
+fn row(seq: u64, window: &WindowResult<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(seq.to_string().as_bytes());
     for text in [window.device_id, window.metric] {
         out.push(b',');

@@ -1,100 +1,18 @@
 //! `/api/v1/errors`.
 
-use std::sync::Arc;
-
 use axum::extract::{self, Path};
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::core::output::{ErrorEntry, InvalidOutput};
+use crate::core::output::ErrorEntry;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::http::results::index::Entry;
-use crate::http::results::scan::{ResultLog, ScanError, Writer};
 use crate::http::state::State;
-use crate::log::{Batch, Log, LogError, Lsn, Reader};
+use crate::results::lookup::FoundError;
+use crate::results::scan::{ResultQuery, ScanError};
 
 const PARAMETERS: &[&str] = &["reason", "device", "from", "to", "limit", "cursor", "order"];
-
-struct Errors {
-    reason: Option<Reason>,
-    device: Option<String>,
-    out: Vec<u8>,
-}
-
-impl Writer for Errors {
-    fn write(&mut self, seq: u64, record: &[u8]) -> Result<bool, InvalidOutput> {
-        let entry = ErrorEntry::decode(record)?;
-        let other_reason = self.reason.is_some_and(|reason| reason != entry.reason);
-        let other_device = self.device.is_some() && self.device.as_deref() != entry.device_id;
-        if other_reason || other_device {
-            return Ok(false);
-        }
-        if !self.out.is_empty() {
-            self.out.push(b',');
-        }
-        entry.write_json(seq, &mut self.out);
-        Ok(true)
-    }
-
-    fn bytes(&self) -> usize {
-        self.out.len()
-    }
-}
-
-impl ResultLog {
-    /// The errors log: `from` and `to` select by arrival time.
-    pub fn errors(log: Log) -> Self {
-        Self::new(log, |record| Ok(Entry { time_ms: ErrorEntry::decode(record)?.arrival_ms, supersedes: None }))
-    }
-
-    /// To look up entries by their sequence numbers, in ascending order.
-    pub(in crate::http) fn entries(&self) -> Entries<'_> {
-        Entries { log: &self.log, reader: self.log.reader(Lsn(0)), batch: None }
-    }
-}
-
-/// What there is under a sequence number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::http) enum Found {
-    /// The stored form of an entry.
-    Entry(Vec<u8>),
-    /// Nothing yet.
-    Unknown,
-    /// Nothing any more; the oldest number kept.
-    Freed(u64),
-    /// Nothing that can be read.
-    Unreadable,
-}
-
-/// Looks up entries one after the other.
-#[derive(Debug)]
-pub(in crate::http) struct Entries<'a> {
-    log: &'a Log,
-    reader: Reader,
-    batch: Option<Arc<Batch>>,
-}
-
-impl Entries<'_> {
-    /// The entry with this number, which is greater than that of the call before.
-    pub fn find(&mut self, seq: u64) -> Result<Found, LogError> {
-        if seq >= self.log.readable().0 {
-            return Ok(Found::Unknown);
-        }
-        if self.batch.as_ref().is_none_or(|batch| batch.end().0 <= seq) {
-            if self.reader.position().0 != seq {
-                self.reader.seek(Lsn(seq));
-            }
-            self.batch = self.reader.next_batch()?;
-        }
-        let Some(batch) = &self.batch else { return Ok(Found::Unknown) };
-        let Some(at) = seq.checked_sub(batch.first().0) else { return Ok(Found::Freed(batch.first().0)) };
-        // A batch holds fewer records than an address can count.
-        let entry = usize::try_from(at).ok().and_then(|at| batch.records().nth(at));
-        Ok(entry.map_or(Found::Unreadable, |bytes| Found::Entry(bytes.to_vec())))
-    }
-}
 
 /// The number of an error in a path.
 pub(in crate::http) fn error_seq(text: &str) -> Result<u64, Problem> {
@@ -111,18 +29,18 @@ pub(in crate::http) async fn detail(
 ) -> Result<Response, Problem> {
     Parameters::read(&uri, &[])?;
     let seq = error_seq(&seq)?;
-    let live = state.parts.live.clone();
-    let found = super::blocking(&state, move || Ok(live.errors.entries().find(seq)?)).await?;
+    let results = state.parts.results.clone();
+    let found = super::blocking(&state, move || Ok(results.error_lookup().find(seq)?)).await?;
     let bytes = match found {
-        Found::Entry(bytes) => bytes,
-        Found::Unknown => {
+        FoundError::Stored(bytes) => bytes,
+        FoundError::Unknown => {
             return Err(Problem::not_found(format!("there is no error {seq}; /api/v1/errors lists them")));
         }
-        Found::Freed(first) => {
+        FoundError::Freed(first) => {
             let detail = format!("error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them");
             return Err(Problem::gone(detail));
         }
-        Found::Unreadable => {
+        FoundError::CutOut => {
             return Err(Problem::gone(format!("error {seq} was cut out of the errors log when it was repaired")));
         }
     };
@@ -134,19 +52,19 @@ pub(in crate::http) async fn detail(
 
 pub(in crate::http) async fn list(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
     let parameters = Parameters::read(&uri, PARAMETERS)?;
-    let page = super::page(&parameters)?;
-    let mut errors = Errors {
+    let query = ResultQuery {
         reason: parameters.get("reason").map(reason).transpose()?,
         device: parameters.get("device").map(str::to_owned),
-        out: Vec::new(),
+        ..super::query(&parameters)?
     };
-    let live = state.parts.live.clone();
+    let (order, results) = (query.order, state.parts.results.clone());
     let (items, next) = super::blocking(&state, move || {
-        let next = live.errors.scan(&page, false, &mut errors)?;
-        Ok((errors.out, next))
+        let mut items = super::JsonItems::default();
+        let next = results.errors.scan(&query, &mut items)?;
+        Ok((items.into_bytes(), next))
     })
     .await?;
-    let cursor = next.map(|position| super::write_cursor(page.order, position));
+    let cursor = next.map(|position| super::write_cursor(order, position));
     let body = super::list_json("errors", &items, cursor.as_deref());
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }

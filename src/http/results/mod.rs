@@ -5,13 +5,11 @@
 
 mod csv;
 mod errors;
-mod index;
-mod scan;
+
 mod windows;
 
-pub(super) use errors::{Found, detail as error, error_seq, list as errors};
-pub use scan::ResultLog;
-pub(super) use scan::{ScanError, numbered};
+pub(super) use crate::results::scan::ScanError;
+pub(super) use errors::{detail as error, error_seq, list as errors};
 pub(super) use windows::list as windows;
 
 use tokio::sync::TryAcquireError;
@@ -22,13 +20,14 @@ use crate::http::problem::Problem;
 use crate::http::state::Shared;
 use crate::telemetry::names;
 
-use scan::{Order, Page};
+use crate::results::record::DecodedResult;
+use crate::results::scan::{ResultQuery, ResultWriter, ScanOrder};
 
-/// Reads `limit`, `cursor` and `order`, which the lists share.
-fn page(parameters: &Parameters) -> Result<Page, Problem> {
+/// Reads `limit`, `cursor`, `order`, `from` and `to`, which both lists have.
+fn query(parameters: &Parameters) -> Result<ResultQuery, Problem> {
     let order = match parameters.get("order") {
-        None | Some("asc") => Order::Ascending,
-        Some("desc") => Order::Descending,
+        None | Some("asc") => ScanOrder::Ascending,
+        Some("desc") => ScanOrder::Descending,
         Some(text) => {
             let detail = format!("order={text} is not an order; give asc (oldest first) or desc (newest first)");
             return Err(Problem::bad_request(detail));
@@ -36,18 +35,29 @@ fn page(parameters: &Parameters) -> Result<Page, Problem> {
     };
     let (from_ms, to_ms) = parameters.range_ms()?;
     let cursor = parameters.get("cursor").map(|cursor| read_cursor(order, cursor)).transpose()?;
-    Ok(Page { order, cursor, limit: parameters.limit()?, from_ms, to_ms })
+    let limit = parameters.limit()?;
+    Ok(ResultQuery {
+        order,
+        cursor,
+        limit,
+        from_ms,
+        to_ms,
+        newest_only: false,
+        device: None,
+        metric: None,
+        reason: None,
+    })
 }
 
 /// The order is part of a cursor: the same position means another thing in the other direction.
-fn write_cursor(order: Order, position: u64) -> String {
-    let letter = if order == Order::Ascending { 'a' } else { 'd' };
+fn write_cursor(order: ScanOrder, position: u64) -> String {
+    let letter = if order == ScanOrder::Ascending { 'a' } else { 'd' };
     parameters::encode_cursor(&format!("{letter}{position}"))
 }
 
-fn read_cursor(order: Order, cursor: &str) -> Result<u64, Problem> {
+fn read_cursor(order: ScanOrder, cursor: &str) -> Result<u64, Problem> {
     let text = parameters::decode_cursor(cursor)?;
-    let position = text.strip_prefix(if order == Order::Ascending { 'a' } else { 'd' });
+    let position = text.strip_prefix(if order == ScanOrder::Ascending { 'a' } else { 'd' });
     position.and_then(|position| position.parse().ok()).ok_or_else(parameters::invalid_cursor)
 }
 
@@ -81,13 +91,36 @@ impl From<ScanError> for Problem {
         match error {
             ScanError::Log(error) => error.into(),
             ScanError::Record(seq, InvalidOutput(what)) => {
-                tracing::error!(seq, what, "a stored result cannot be read");
+                tracing::error!(seq, %what, "a stored result cannot be read");
                 Problem::internal()
             }
             ScanError::NotIndexed => {
                 Problem::unavailable("the results found at start are still being indexed; try again in a second")
             }
         }
+    }
+}
+
+/// Results of a list as JSON, separated by commas.
+#[derive(Debug, Default)]
+struct JsonItems(Vec<u8>);
+
+impl JsonItems {
+    fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl ResultWriter for JsonItems {
+    fn write(&mut self, seq: u64, result: &DecodedResult<'_>) {
+        if !self.0.is_empty() {
+            self.0.push(b',');
+        }
+        result.write_json(seq, &mut self.0);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -112,10 +145,13 @@ mod tests {
 
     #[test]
     fn cursors_belong_to_an_order() {
-        let cursor = write_cursor(Order::Ascending, 17);
-        assert_eq!(read_cursor(Order::Ascending, &cursor), Ok(17));
-        assert_eq!(read_cursor(Order::Descending, &cursor), Err(parameters::invalid_cursor()));
-        assert_eq!(read_cursor(Order::Ascending, &parameters::encode_cursor("a-1")), Err(parameters::invalid_cursor()));
+        let cursor = write_cursor(ScanOrder::Ascending, 17);
+        assert_eq!(read_cursor(ScanOrder::Ascending, &cursor), Ok(17));
+        assert_eq!(read_cursor(ScanOrder::Descending, &cursor), Err(parameters::invalid_cursor()));
+        assert_eq!(
+            read_cursor(ScanOrder::Ascending, &parameters::encode_cursor("a-1")),
+            Err(parameters::invalid_cursor())
+        );
     }
 
     #[test]

@@ -4,60 +4,16 @@ use axum::extract;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::core::output::{InvalidOutput, WindowResult};
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::http::results::csv;
-use crate::http::results::index::Entry;
-use crate::http::results::scan::{ResultLog, Writer};
-use crate::http::state::State;
-use crate::log::Log;
+use crate::http::state::{Shared, State};
+use crate::results::scan::{ResultQuery, ResultWriter};
 
 const PARAMETERS: &[&str] = &["device", "metric", "from", "to", "limit", "cursor", "revisions", "order"];
 
 /// Where a CSV answer says how to go on.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
-
-/// Which windows, and how they are written.
-struct Windows {
-    device: Option<String>,
-    metric: Option<String>,
-    csv: bool,
-    out: Vec<u8>,
-}
-
-impl Writer for Windows {
-    fn write(&mut self, seq: u64, record: &[u8]) -> Result<bool, InvalidOutput> {
-        let window = WindowResult::decode(record)?;
-        let differs = |wanted: &Option<String>, is: &str| wanted.as_deref().is_some_and(|wanted| wanted != is);
-        if differs(&self.device, window.device_id) || differs(&self.metric, window.metric) {
-            return Ok(false);
-        }
-        if self.csv {
-            csv::row(seq, &window, &mut self.out);
-        } else {
-            if !self.out.is_empty() {
-                self.out.push(b',');
-            }
-            window.write_json(seq, &mut self.out);
-        }
-        Ok(true)
-    }
-
-    fn bytes(&self) -> usize {
-        self.out.len()
-    }
-}
-
-impl ResultLog {
-    /// The windows log: `from` and `to` select by the start of the window.
-    pub fn windows(log: Log) -> Self {
-        Self::new(log, |record| {
-            let window = WindowResult::decode(record)?;
-            Ok(Entry { time_ms: window.window_start_ms, supersedes: window.supersedes })
-        })
-    }
-}
 
 pub(in crate::http) async fn list(
     extract::State(state): extract::State<State>,
@@ -65,25 +21,20 @@ pub(in crate::http) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::read(&uri, PARAMETERS)?;
-    let page = super::page(&parameters)?;
-    let newest_only = newest_only(&parameters)?;
-    let csv = csv::is_wanted(&headers);
-    let mut windows = Windows {
+    let query = ResultQuery {
+        newest_only: newest_only(&parameters)?,
         device: parameters.get("device").map(str::to_owned),
         metric: parameters.get("metric").map(str::to_owned),
-        csv,
-        out: Vec::new(),
+        ..super::query(&parameters)?
     };
-    if csv {
-        windows.out.extend_from_slice(csv::HEADER);
-    }
-    let live = state.parts.live.clone();
-    let (items, next) = super::blocking(&state, move || {
-        let next = live.windows.scan(&page, newest_only, &mut windows)?;
-        Ok((windows.out, next))
-    })
-    .await?;
-    let cursor = next.map(|position| super::write_cursor(page.order, position));
+    let order = query.order;
+    let csv = csv::is_wanted(&headers);
+    let (items, next) = if csv {
+        scan(&state, query, csv::CsvRows::new()).await.map(|(rows, next)| (rows.into_bytes(), next))?
+    } else {
+        scan(&state, query, super::JsonItems::default()).await.map(|(items, next)| (items.into_bytes(), next))?
+    };
+    let cursor = next.map(|position| super::write_cursor(order, position));
     let mut response = if csv {
         ([(header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], items).into_response()
     } else {
@@ -105,4 +56,17 @@ fn newest_only(parameters: &Parameters) -> Result<bool, Problem> {
             "revisions={text} is unknown; give all, or leave it out for the newest revision of each window"
         ))),
     }
+}
+
+async fn scan<W: ResultWriter + Send + 'static>(
+    state: &Shared,
+    query: ResultQuery,
+    mut writer: W,
+) -> Result<(W, Option<u64>), Problem> {
+    let results = state.parts.results.clone();
+    super::blocking(state, move || {
+        let next = results.windows.scan(&query, &mut writer)?;
+        Ok((writer, next))
+    })
+    .await
 }

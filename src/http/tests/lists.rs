@@ -190,7 +190,7 @@ async fn the_index_is_built_in_steps() {
     let site = Site::new();
     site.add_windows((0..300).map(|at| window("a", at)));
     let mut steps = 0;
-    while !site.live.windows.index(100).expect("a readable log") {
+    while !site.follower.results().windows.index(100).expect("a readable log") {
         steps += 1;
     }
     assert_eq!(steps, 2);

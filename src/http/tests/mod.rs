@@ -10,20 +10,22 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::live::Live;
 use super::router::router;
 use super::source::{Check, Door, Queries, Recovered, Source};
 use super::{Parts, State};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::reason::Reason;
 use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
 use crate::pipeline::handle::SavepointRefused;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus, Unavailable};
+use crate::results::feed::EventFeed;
+use crate::results::follow::ResultFollower;
+use crate::results::log::ResultLogs;
 use crate::state::savepoint::{SavepointInfo, SavepointKind};
 use crate::telemetry::recorder;
 
@@ -150,7 +152,8 @@ struct Site {
     windows: Log,
     errors: Log,
     journal: Log,
-    live: Arc<Live>,
+    follower: ResultFollower,
+    feed: Arc<EventFeed>,
     source: Arc<Made>,
     held: Arc<Held>,
     access: Arc<HttpAccess>,
@@ -214,22 +217,24 @@ impl Site {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (windows, errors) = (open_log(dir.path(), "windows"), open_log(dir.path(), "errors"));
         let (source, held) = (Arc::new(Made::default()), Arc::new(held));
-        let live = Live::new(windows.clone(), errors.clone());
+        let follower = ResultFollower::new(ResultLogs::new(windows.clone(), errors.clone()));
+        let feed = EventFeed::new(follower.clone());
         let journal = open_log(dir.path(), "journal");
         let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(Noon));
         let state = State::new(Parts {
             config: Arc::new(config),
             pipeline: held.clone(),
             journal: journal.clone(),
-            live: live.clone(),
+            results: follower.results().clone(),
+            feed: feed.clone(),
             source: source.clone(),
             metrics: recorder::install(),
-            entrance: None,
+            admission: None,
             access: access.clone(),
             certificates: Vec::new(),
             clock: Arc::new(Noon),
         });
-        Self { state, windows, errors, journal, live, source, held, access, _dir: dir }
+        Self { state, windows, errors, journal, follower, feed, source, held, access, _dir: dir }
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {
@@ -298,6 +303,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         index: 0,
         arrival_ms,
         reason,
+        part: RejectedPart::Reading,
         message: "the value is above 125",
         device_id: device,
         metric: None,

@@ -16,8 +16,8 @@ struct Followed {
 impl Followed {
     fn new() -> Self {
         let site = Site::new();
-        let live = site.live.clone();
-        Self { site, thread: Some(std::thread::spawn(move || live.run())) }
+        let follower = site.follower.clone();
+        Self { site, thread: Some(std::thread::spawn(move || follower.run())) }
     }
 
     async fn open(&self, query: &str) -> Events {
@@ -34,7 +34,7 @@ impl Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.site.live.stop();
+        self.site.follower.stop();
         self.thread.take().expect("the thread").join().expect("no panic");
     }
 }
@@ -101,7 +101,7 @@ async fn nothing_is_read_for_nobody_and_a_later_stream_begins_anew() {
 async fn a_slow_reader_is_told_what_it_missed() {
     let followed = Followed::new();
     let mut slow = followed.open("windows=1").await;
-    let mut witness = followed.site.live.subscribe();
+    let mut witness = followed.site.feed.subscribe();
     let count = 9_000;
     followed.site.add_windows((0..count).map(|at| window("a", at)));
     // Once the last event was sent, what the slow one misses is settled.

@@ -1,0 +1,146 @@
+//! An output log with the index that queries use.
+
+use std::sync::{Arc, Mutex};
+
+use crate::log::{Batch, Log, Lsn, Reader};
+use crate::results::cursor::ResultBatch;
+use crate::results::index::{IndexEntry, TimeIndex};
+use crate::results::record::{DecodedResult, ResultKind, ResultRecord};
+use crate::results::scan::{ResultQuery, ScanError};
+use crate::sync::lock;
+
+/// The two output logs.
+#[derive(Debug)]
+pub struct ResultLogs {
+    /// Window firings.
+    pub windows: ResultLog,
+    /// Rejected readings and faults that devices reported.
+    pub errors: ResultLog,
+}
+
+/// Positions in both output logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResultPositions {
+    /// Position in the windows log.
+    pub windows: Lsn,
+    /// Position in the errors log.
+    pub errors: Lsn,
+}
+
+/// An output log with its index.
+#[derive(Debug)]
+pub struct ResultLog {
+    log: Log,
+    kind: ResultKind,
+    indexer: Mutex<Indexer>,
+}
+
+#[derive(Debug, Default)]
+struct Indexer {
+    index: TimeIndex,
+    reader: Option<Reader>,
+}
+
+impl ResultLogs {
+    /// Wraps the two logs. Neither is read until something asks for results.
+    pub fn new(windows: Log, errors: Log) -> Arc<Self> {
+        Arc::new(Self {
+            windows: ResultLog::new(windows, ResultKind::Window),
+            errors: ResultLog::new(errors, ResultKind::Error),
+        })
+    }
+
+    /// The ends of both logs.
+    pub fn readable(&self) -> ResultPositions {
+        ResultPositions { windows: self.windows.log.readable(), errors: self.errors.log.readable() }
+    }
+}
+
+impl ResultLog {
+    fn new(log: Log, kind: ResultKind) -> Self {
+        Self { log, kind, indexer: Mutex::default() }
+    }
+
+    /// The log itself.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Which results the log holds.
+    pub fn kind(&self) -> ResultKind {
+        self.kind
+    }
+
+    /// Adds up to `max_records` further records to the index, and some more to end with a batch. Returns `true` when the
+    /// index covers everything that was readable at the call.
+    ///
+    /// # Errors
+    /// The log cannot be read, or a record is not a result; the next call goes on behind it.
+    pub fn index(&self, max_records: u64) -> Result<bool, ScanError> {
+        let end = self.log.readable().0;
+        let mut added = 0;
+        loop {
+            // The lock is given back after each batch: scans wait for it.
+            let mut indexer = lock(&self.indexer);
+            let Indexer { index, reader } = &mut *indexer;
+            if index.next() >= end {
+                index.trim(self.log.stats().first.0);
+                return Ok(true);
+            }
+            if added >= max_records {
+                return Ok(false);
+            }
+            let reader = reader.get_or_insert_with(|| self.log.reader(Lsn(index.next())));
+            if reader.position().0 < index.next() {
+                // The follower has indexed what it handed on.
+                reader.seek(Lsn(index.next()));
+            }
+            let Some(batch) = reader.next_batch()? else {
+                return Ok(true);
+            };
+            if batch.is_hole() {
+                index.skip_to(batch.end().0);
+            }
+            for (seq, record) in numbered(&batch) {
+                if seq >= index.next() {
+                    let result = self.kind.decode(record).map_err(|error| ScanError::Record(seq, error))?;
+                    index.add(seq, entry(&result));
+                    added += 1;
+                }
+            }
+        }
+    }
+
+    /// Adds a batch that was decoded for other reasons, if it is the next one that the index needs.
+    pub(super) fn index_batch(&self, batch: &ResultBatch, records: &[ResultRecord<'_>]) {
+        let mut indexer = lock(&self.indexer);
+        let index = &mut indexer.index;
+        if !batch.holds(index.next()) {
+            return;
+        }
+        for record in records {
+            if record.seq >= index.next() {
+                index.add(record.seq, entry(&record.result));
+            }
+        }
+    }
+
+    /// Whether a later record corrects the one at `seq`.
+    pub(super) fn is_superseded(&self, seq: u64) -> bool {
+        lock(&self.indexer).index.is_superseded(seq)
+    }
+
+    /// Whether the block of the index that holds `seq` may have records in the query's range of time.
+    pub(super) fn may_hold(&self, seq: u64, query: &ResultQuery) -> bool {
+        lock(&self.indexer).index.may_hold(seq, query.from_ms, query.to_ms)
+    }
+}
+
+fn entry(result: &DecodedResult<'_>) -> IndexEntry {
+    IndexEntry { time_ms: result.time_ms(), supersedes: result.supersedes() }
+}
+
+/// The records of a batch with their positions, which are their sequence numbers.
+pub(super) fn numbered(batch: &Batch) -> impl Iterator<Item = (u64, &[u8])> {
+    (batch.first().0..).zip(batch.records())
+}
