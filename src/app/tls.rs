@@ -106,7 +106,7 @@ impl Reloadable for Renewal {
         }
         let renewal = self.clone();
         Ok(Box::new(move || {
-            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.take(prepared));
+            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.replace(prepared));
             renewal.end_revoked();
         }))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::disk::Disk;
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::StoredDelivery;
@@ -215,10 +215,10 @@ impl StoredSession {
         out
     }
 
-    fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, Invalid> {
+    fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, DecodeError> {
         let mut reader = FieldReader::new(bytes);
         if reader.u8()? != SESSION {
-            return Err("it is of another version of weir");
+            return Err(DecodeError::Content("it is of another version of weir"));
         }
         let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);
         let user = Some(reader.str()?.into()).filter(|_| named);
@@ -229,7 +229,8 @@ impl StoredSession {
         let orderly = reader.u8()? == 1;
         let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
         let count = reader.count()?;
-        let id = |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| "a packet id beyond 16 bits");
+        let id =
+            |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| DecodeError::IntegerTooLarge(16));
         let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
         let count = reader.count()?;
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
@@ -258,13 +259,13 @@ fn put_filter(filter: &Filter, out: &mut Vec<u8>) {
     put_u64(filter.identifier.map_or(0, u64::from), out);
 }
 
-fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, Invalid> {
+fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, DecodeError> {
     let filter = reader.str()?.to_owned();
     let flags = reader.u8()?;
     let identifier = Some(reader.u32()?).filter(|identifier| *identifier > 0);
     let qos = flags & 3;
     if qos > 2 {
-        return Err("a QoS that does not exist");
+        return Err(DecodeError::Content("a QoS that does not exist"));
     }
     Ok(Filter {
         filter,
