@@ -1,6 +1,7 @@
 //! `weir run`: builds the parts in order, watches over them, and takes them down in order.
 
 pub mod access;
+pub mod addresses;
 pub mod http_access;
 mod mqtt;
 mod notify;
@@ -34,8 +35,9 @@ use weir::results::follow::ResultFollower;
 use weir::simulator::FleetProgress;
 use weir::telemetry;
 
+use addresses::BoundAddresses;
 use shutdown::{FailureReporter, StopCause, StopSignals};
-use start::{Bootstrap, BoundAddresses, start};
+use start::{Bootstrap, start};
 use storage::Storage;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.

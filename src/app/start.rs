@@ -5,16 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
-use weir::disk::{RealDisk, replace_file};
 use weir::http;
 use weir::log::{Log, LogError};
 use weir::mqtt;
@@ -29,6 +26,7 @@ use weir::simulator::FleetProgress;
 use weir::telemetry::logging::LogFilter;
 
 use super::access::ReloadableAccess;
+use super::addresses::BoundAddresses;
 use super::reload::{self, Reloader};
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
@@ -43,15 +41,6 @@ pub struct Bootstrap {
     pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
     pub started: Instant,
-}
-
-/// Where the listeners are bound.
-#[derive(Debug, Clone, Copy)]
-pub struct BoundAddresses {
-    pub mqtt: SocketAddr,
-    pub mqtt_tls: Option<SocketAddr>,
-    pub http: SocketAddr,
-    pub http_tls: Option<SocketAddr>,
 }
 
 /// The three logs.
@@ -95,12 +84,13 @@ pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporte
     let started = basis.started;
     let built = build(basis, storage, failures).await?;
     let addresses = BoundAddresses {
+        pid: std::process::id(),
         mqtt: built.mqtt.local_addr(),
         mqtt_tls: built.mqtt.tls_addr(),
         http: built.http.local_addr(),
         http_tls: built.http.tls_addr(),
     };
-    write_addresses(&built.config, addresses)?;
+    addresses.write(&built.config.node.data_dir)?;
     let secure = |address: Option<SocketAddr>| address.map(tracing::field::display);
     tracing::info!(
         mqtt = %addresses.mqtt,
@@ -217,18 +207,4 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         http,
         http_tasks,
     })
-}
-
-/// For scripts and tests that chose port 0.
-fn write_addresses(config: &Config, addresses: BoundAddresses) -> anyhow::Result<()> {
-    let path = config.node.data_dir.join("addresses.json");
-    let text = json!({
-        "pid": std::process::id(),
-        "mqtt": addresses.mqtt.to_string(),
-        "mqtt_tls": addresses.mqtt_tls.map(|address| address.to_string()),
-        "http": addresses.http.to_string(),
-        "http_tls": addresses.http_tls.map(|address| address.to_string()),
-    })
-    .to_string();
-    replace_file(&RealDisk, &path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }

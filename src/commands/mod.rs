@@ -1,6 +1,7 @@
 //! The commands besides `run`.
 
 pub mod check;
+mod dump;
 pub mod errors;
 pub mod health;
 pub mod journal;

@@ -15,6 +15,7 @@ use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::state::savepoint::{self, SavepointInfo, SavepointKind};
 
+use crate::app::addresses::BoundAddresses;
 use crate::cli::SavepointCommand;
 use crate::exit;
 
@@ -49,15 +50,11 @@ fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl
     Ok(())
 }
 
-/// Where the weir that holds the directory answers.
+/// Base URL of the weir that holds the lock of the data directory.
 fn running_http(data_dir: &Path) -> anyhow::Result<String> {
-    let path = data_dir.join("addresses.json");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("a weir runs on this directory, but {} cannot be read: use --url", path.display()))?;
-    let addresses: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    let http = addresses["http"].as_str().and_then(|http| http.parse().ok());
-    let http = http.with_context(|| format!("{} names no HTTP address", path.display()))?;
-    Ok(format!("http://{}", reachable(http)))
+    let addresses = BoundAddresses::read(data_dir)
+        .context("a weir runs on this directory, but its address is not known: name it with --url")?;
+    Ok(format!("http://{}", reachable(addresses.http)))
 }
 
 /// Returns the name of the file.
