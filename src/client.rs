@@ -11,6 +11,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -91,6 +92,20 @@ pub struct HttpResponse {
     pub status: u16,
     /// The whole body.
     pub body: Bytes,
+}
+
+/// The part of a problem document [RFC 9457] that people read.
+#[derive(Default, Deserialize)]
+struct ProblemDetail {
+    detail: Option<String>,
+}
+
+impl HttpResponse {
+    /// The reason that weir gives in a problem document.
+    pub fn detail(&self) -> String {
+        let problem: ProblemDetail = serde_json::from_slice(&self.body).unwrap_or_default();
+        problem.detail.unwrap_or_else(|| "no reason given; is it a weir?".to_owned())
+    }
 }
 
 /// Whether an `http://` or `https://` URL without a path has TLS, and its host and port.
@@ -195,8 +210,8 @@ impl HttpClient {
         self.request(Method::POST, path, json).await
     }
 
-    /// What to say where the answer is that this caller may not ask that.
-    pub fn refused(&self, response: &HttpResponse) -> Option<String> {
+    /// The sentence for a caller whom weir refused access: why, and which option helps. `None` for other answers.
+    pub fn access_refusal(&self, response: &HttpResponse) -> Option<String> {
         let hint = match (response.status, &self.authorization) {
             (401, None) => "give a token with --token-file FILE or in the variable WEIR_TOKEN",
             (401, Some(_)) => {
@@ -205,9 +220,7 @@ impl HttpClient {
             (403, _) => "give a token that may do this with --token-file FILE or in the variable WEIR_TOKEN",
             _ => return None,
         };
-        let problem: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
-        let detail = problem["detail"].as_str().unwrap_or("no reason given");
-        Some(format!("{}: {}: {detail}. Here: {hint}", self.base, response.status))
+        Some(format!("{}: {}: {}. Here: {hint}", self.base, response.status, response.detail()))
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use weir::client::{ApiArguments, HttpClient, reachable};
 use weir::config::Config;
@@ -57,18 +58,25 @@ fn running_http(data_dir: &Path) -> anyhow::Result<String> {
     Ok(format!("http://{}", reachable(addresses.http)))
 }
 
-/// Returns the name of the file.
+/// The answer to a request to write a savepoint.
+#[derive(Deserialize)]
+struct WrittenSavepoint {
+    file: String,
+}
+
+/// Lets a running weir write a savepoint, and returns the name of its file.
 fn ask(client: &HttpClient) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = runtime.block_on(client.post("/api/v1/savepoints", bytes::Bytes::new()))?;
-    if let Some(refused) = client.refused(&response) {
-        bail!("{refused}");
+    if let Some(refusal) = client.access_refusal(&response) {
+        bail!("{refusal}");
     }
-    let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    match (response.status, answer["file"].as_str()) {
-        (201, Some(file)) => Ok(file.to_owned()),
-        (status, _) => bail!("{}", answer["detail"].as_str().map_or_else(|| format!("status {status}"), str::to_owned)),
+    if response.status != 201 {
+        bail!("{}: {}: {}", client.base(), response.status, response.detail());
     }
+    let written: WrittenSavepoint = serde_json::from_slice(&response.body)
+        .with_context(|| format!("{} answered in an unknown form", client.base()))?;
+    Ok(written.file)
 }
 
 /// Prints the savepoints of a data directory, newest first; `false` where one cannot be read.
