@@ -1,4 +1,5 @@
-//! A client of weir's HTTP API: GET and POST over TCP or TLS, one connection per request, bounded in time and bytes.
+//! The client of weir's HTTP API for commands and the simulator: GET and POST over TCP or TLS, one connection per request,
+//! bounded in time and bytes.
 
 mod arguments;
 
@@ -22,31 +23,31 @@ use crate::tls::{TlsError, trusting};
 
 pub use arguments::ApiArguments;
 
-/// Time for one request.
+/// Longest time of one request, from the connection to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest body taken.
+/// Largest body of an answer.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
-/// Why the HTTP API cannot be asked at all.
+/// Why a client cannot be built from the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// It is not a URL.
+    /// The text is not a URL.
     #[error("{0} is not a URL of the form http://HOST:PORT or https://HOST:PORT")]
     Url(String),
-    /// Whom to trust is not said.
+    /// An https:// URL without --ca.
     #[error(
-        "{0} needs --ca FILE: a PEM file with the authorities to trust, such as /etc/ssl/certs/ca-certificates.crt"
+        "{0} needs --ca FILE: a PEM file with the certificate authorities to trust, such as /etc/ssl/certs/ca-certificates.crt"
     )]
     NoCa(String),
-    /// The authorities cannot be used.
+    /// The file of certificate authorities cannot be used.
     #[error(transparent)]
     Ca(#[from] TlsError),
-    /// The token cannot be used. Says where it comes from and not what it is.
+    /// The token cannot be used. The sentence names the source of the token and never the token itself.
     #[error("{0}")]
     Token(String),
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The connection could not be opened.
@@ -57,15 +58,15 @@ pub enum HttpError {
         /// The failure.
         source: std::io::Error,
     },
-    /// There is no TLS there, or a certificate that is not trusted.
-    #[error("no TLS connection to {base}: {source}; --ca names the authorities to trust")]
+    /// The server does not speak TLS, or its certificate is not trusted.
+    #[error("no TLS connection to {base}: {source}; --ca names the certificate authorities to trust")]
     Untrusted {
         /// Scheme, host and port.
         base: String,
         /// The failure.
         source: std::io::Error,
     },
-    /// The connection ended or what came is not HTTP.
+    /// The connection ended early, or the answer is not HTTP.
     #[error("no valid answer from {base}{path}: {source}")]
     Broken {
         /// Scheme, host and port.
@@ -75,7 +76,7 @@ pub enum HttpError {
         /// The failure.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It took too long.
+    /// There was no whole answer in time.
     #[error("no answer from {base}{path} within 30 s")]
     TooSlow {
         /// Scheme, host and port.
@@ -85,7 +86,7 @@ pub enum HttpError {
     },
 }
 
-/// An answer, whatever its status.
+/// An answer with any status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// Status code.
@@ -108,7 +109,8 @@ impl HttpResponse {
     }
 }
 
-/// Whether an `http://` or `https://` URL without a path has TLS, and its host and port.
+/// Splits an `http://` or `https://` URL without a path: whether it has TLS, and its host and port. `None` for any other
+/// text.
 pub fn split(url: &str) -> Option<(bool, &str)> {
     let (secure, rest) = match url.strip_prefix("https://") {
         Some(rest) => (true, rest),
@@ -130,7 +132,7 @@ pub fn reachable(bound: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The base URL that was named on the command line, else that of the configured HTTP listener on this machine.
+/// The base URL `named` on the command line, else the URL of the HTTP listener of `config` on this machine.
 pub fn base_url(named: Option<&str>, config: &Config) -> String {
     named.map_or_else(|| format!("http://{}", reachable(config.http.listen)), str::to_owned)
 }
@@ -148,7 +150,7 @@ pub fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// weir's HTTP API at one address, as one caller.
+/// A client of the HTTP API at one address, with the token of one caller.
 #[derive(Clone)]
 pub struct HttpClient {
     base: String,
@@ -159,15 +161,15 @@ pub struct HttpClient {
 
 impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
 impl HttpClient {
-    /// A client of the API at `url`, with what the command line says about how to reach it.
+    /// A client of the API at `url`. Opens no connection yet.
     ///
     /// # Errors
-    /// [`ClientError`]. Nothing is asked yet.
+    /// [`ClientError`] when the URL, the authorities or the token cannot be used.
     pub fn new(url: &str, arguments: &ApiArguments) -> Result<Self, ClientError> {
         let wrong = || ClientError::Url(url.to_owned());
         let (secure, authority) = split(url).ok_or_else(wrong)?;
@@ -194,7 +196,7 @@ impl HttpClient {
         &self.base
     }
 
-    /// Asks for `path`, which may have a query.
+    /// Sends a GET request for `path`, which may have a query.
     ///
     /// # Errors
     /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
@@ -202,7 +204,7 @@ impl HttpClient {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
-    /// Sends a JSON body, or an empty one.
+    /// Sends a POST request with a JSON body, or with an empty one.
     ///
     /// # Errors
     /// As [`HttpClient::get`].
@@ -274,7 +276,7 @@ impl HttpClient {
             Ok(HttpResponse { status, body })
         };
         tokio::pin!(answer);
-        // The connection makes progress only while it is polled; it may end before the last of the body was taken.
+        // The connection makes progress only while it is polled. It may end before the answer is read to its end.
         tokio::select! {
             response = &mut answer => response,
             _ = connection => answer.await,

@@ -1,4 +1,5 @@
-//! From storage to a running process: everything is built and bound first, then set going.
+//! Builds all parts over the opened storage, binds the listeners, and then starts threads and tasks: a part that cannot be
+//! built ends the start before any client is served.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,23 +34,23 @@ use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
 use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, tls};
 
-/// What everything else is built on.
+/// Input of the start: configuration, telemetry and the time of the start.
 pub struct Bootstrap {
     pub config: Arc<Config>,
-    /// Where it was read from.
+    /// The configuration file; `None` when weir runs on the defaults.
     pub path: Option<PathBuf>,
     pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
     pub started: Instant,
 }
 
-/// The three logs.
+/// Handles of the three logs.
 #[derive(Clone)]
 struct OpenLogs {
     journal: Log,
     windows: Log,
     errors: Log,
-    /// Where results go on that are not published yet.
+    /// Positions of the first window and the first error that are not published yet.
     results_from: ResultPositions,
 }
 
@@ -65,7 +66,7 @@ impl OpenLogs {
     }
 }
 
-/// Everything, bound and not yet going.
+/// All parts, with bound listeners, before their threads and tasks start.
 struct AssembledApp {
     config: Arc<Config>,
     logs: OpenLogs,
@@ -79,7 +80,10 @@ struct AssembledApp {
     hangups: Signal,
 }
 
-/// Builds everything in order, binds the listeners, and sets it going.
+/// Builds all parts in order, binds the listeners, and starts threads and tasks.
+///
+/// # Errors
+/// A file, a listener or a thread that a part needs is not available.
 pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
     let started = basis.started;
     let built = build(basis, storage, failures).await?;

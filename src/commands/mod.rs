@@ -1,4 +1,5 @@
-//! The commands besides `run`.
+//! All commands except `run`, one file or folder each. Each has a function `run` that prints to standard output and returns
+//! the exit code.
 
 pub mod check;
 mod dump;

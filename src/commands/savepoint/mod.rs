@@ -36,7 +36,7 @@ pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
+/// Writes a savepoint: asks the weir that runs on the data directory or, if there is none, works on the directory itself.
 fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {
@@ -79,7 +79,7 @@ fn ask(client: &HttpClient) -> anyhow::Result<String> {
     Ok(written.file)
 }
 
-/// Prints the savepoints of a data directory, newest first; `false` where one cannot be read.
+/// Prints the savepoints of a data directory, newest first. Returns whether all of them can be used.
 fn list(data_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
     let directory = data_dir.join(savepoint::DIRECTORY);
     let listed = savepoint::list(&RealDisk, &directory)?;
