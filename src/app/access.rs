@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
-use weir::mqtt::Entrance;
+use weir::mqtt::AdmissionControl;
 
 use super::reload::{Apply, Reloadable};
 
@@ -21,7 +21,7 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
 }
 
 /// Replaces the access policy of the MQTT listeners while weir runs.
-pub struct ReloadableAccess(pub Entrance);
+pub struct ReloadableAccess(pub AdmissionControl);
 
 impl Reloadable for ReloadableAccess {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
@@ -29,12 +29,12 @@ impl Reloadable for ReloadableAccess {
         let policy =
             Policy::load(config).map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let warnings: Vec<_> = policy.warnings.iter().cloned().chain(open_listeners(config)).collect();
-        let entrance = self.0.clone();
+        let admission = self.0.clone();
         Ok(Box::new(move || {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
-            entrance.set_policy(policy);
+            admission.set_policy(policy);
         }))
     }
 }

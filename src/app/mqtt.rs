@@ -16,7 +16,7 @@ use weir::log::{AppendError, Log, Lsn, Records};
 use weir::mqtt::broker::Broker;
 use weir::mqtt::broker::RetainedStore;
 use weir::mqtt::broker::SessionStore;
-use weir::mqtt::{Entrance, Server};
+use weir::mqtt::{AdmissionControl, MqttServer};
 use weir::simulator;
 
 /// Longest time to open and load the stores of retained messages and of sessions.
@@ -30,7 +30,7 @@ const SYNC_POLL: Duration = Duration::from_millis(1);
 /// The first records of this run say that weir was down and which settings apply; they stand in the journal before the
 /// first publish. On a full disk no client is served until there is space. `opened` is set when clients are served.
 pub async fn open(
-    server: Server,
+    server: MqttServer,
     journal: Log,
     config: Arc<Config>,
     publish_results: impl FnOnce(),
@@ -49,7 +49,7 @@ pub async fn open(
         begun = journal.append(&start, None);
     }
     let broker = server.broker();
-    restore(server.entrance(), broker.clone(), config, journal_end).await;
+    restore(server.admission(), broker.clone(), config, journal_end).await;
     // Sessions whose packet identifiers are exact were stored for the journal's end at the last stop. Once clients are
     // served, no crash may leave a journal with that same end, or outdated identifiers would be taken for exact. So the
     // records of this start must be on disk first; on a full disk this waits for space.
@@ -66,7 +66,7 @@ pub async fn open(
 
 /// Restores retained messages and sessions while the other parts start. Devices that connect meanwhile are served
 /// afterwards.
-async fn restore(entrance: Entrance, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
+async fn restore(admission: AdmissionControl, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
     let data_dir = config.node.data_dir.clone();
     let retained = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -77,7 +77,7 @@ async fn restore(entrance: Entrance, broker: Arc<Broker>, config: Arc<Config>, j
     let sessions = tokio::task::spawn_blocking(move || {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         if let Some(store) = SessionStore::open(&data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
-            entrance.keep_sessions(store, journal_end);
+            admission.keep_sessions(store, journal_end);
         }
     });
     if retained.await.is_err() || sessions.await.is_err() {

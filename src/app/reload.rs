@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{self, Config, ConfigChange, LoadedConfig};
 use weir::http::source::Reload;
-use weir::mqtt::Entrance;
+use weir::mqtt::AdmissionControl;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;
 use weir::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -191,9 +191,9 @@ impl Reloadable for LogFilter {
     }
 }
 
-impl Reloadable for Entrance {
+impl Reloadable for AdmissionControl {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
-        let (entrance, rates) = (self.clone(), config.mqtt.rates);
-        Ok(Box::new(move || entrance.set_rates(rates)))
+        let (admission, rates) = (self.clone(), config.mqtt.rates);
+        Ok(Box::new(move || admission.set_rates(rates)))
     }
 }

@@ -74,7 +74,7 @@ struct AssembledApp {
     pipeline: Pipeline,
     follower: ResultFollower,
     renewal: tls::Renewal,
-    mqtt: mqtt::Server,
+    mqtt: mqtt::MqttServer,
     http: http::Server,
     reloader: Reloader,
     hangups: Signal,
@@ -117,17 +117,17 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
     let certificates = tls::Certificates::load(&config, &clock)?;
     let http_access = http_access::load(&config.http, &clock)?;
     let access = access::load(&config)?;
-    let mut mqtt = mqtt::Server::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
+    let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
-    let renewal = tls::Renewal { certificates: certificates.clone(), entrance: mqtt.entrance() };
+    let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
     let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
         Box::new(filter),
-        Box::new(mqtt.entrance()),
+        Box::new(mqtt.admission()),
         Box::new(renewal.clone()),
         Box::new(http_access.clone()),
-        Box::new(ReloadableAccess(mqtt.entrance())),
+        Box::new(ReloadableAccess(mqtt.admission())),
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
     let parts = StatusResources {
@@ -145,7 +145,7 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
         feed: EventFeed::new(follower.clone()),
         source: Arc::new(status),
         metrics: prometheus,
-        entrance: Some(mqtt.entrance()),
+        admission: Some(mqtt.admission()),
         access: http_access,
         certificates: certificates.all(),
         clock,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use weir::clock::Clock;
 use weir::config::Config;
-use weir::mqtt::Entrance;
+use weir::mqtt::AdmissionControl;
 use weir::tls::{TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Reloadable};
@@ -55,7 +55,7 @@ impl Certificates {
 pub struct Renewal {
     pub certificates: Certificates,
     /// Ends the connections of clients whose certificate was revoked.
-    pub entrance: Entrance,
+    pub admission: AdmissionControl,
 }
 
 impl Renewal {
@@ -85,7 +85,7 @@ impl Renewal {
             // handed over is still the list in use.
             loop {
                 let revoked = endpoint.revoked();
-                self.entrance.set_revoked(revoked.clone());
+                self.admission.set_revoked(revoked.clone());
                 if endpoint.revoked() == revoked {
                     break;
                 }
@@ -111,7 +111,7 @@ impl Reloadable for Renewal {
         }
         let renewal = self.clone();
         Ok(Box::new(move || {
-            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.take(prepared));
+            ready.into_iter().for_each(|(endpoint, prepared)| endpoint.replace(prepared));
             renewal.end_revoked();
         }))
     }

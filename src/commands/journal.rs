@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use weir::config::Config;
 use weir::disk::RealDisk;
-use weir::log::verify::{ProblemKind, verify_dir};
+use weir::log::verify::{LogProblemKind, verify_dir};
 
 use crate::cli::JournalCommand;
 use crate::exit;
@@ -86,9 +86,9 @@ fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Soundness> {
         }
         for problem in &report.problems {
             let kind = match problem.kind {
-                ProblemKind::TornTail => "torn tail",
-                ProblemKind::Damage => "DAMAGE",
-                ProblemKind::NewerFormat => "newer format",
+                LogProblemKind::TornTail => "torn tail",
+                LogProblemKind::Damage => "DAMAGE",
+                LogProblemKind::NewerFormat => "newer format",
             };
             writeln!(out, "  {kind}: {problem}")?;
         }

@@ -15,7 +15,7 @@ use weir::core::record::{Record, RecordDecoder};
 use weir::core::settings::Settings;
 use weir::disk::lock::DirectoryLock;
 use weir::disk::{Disk, RealDisk};
-use weir::log::repair::{Cut, Plan};
+use weir::log::repair::{Cut, RepairPlan};
 use weir::log::{DirectoryReader, Lsn, RecordIter};
 use weir::state::checkpoint_store::{CheckpointStore, OPEN_LIMIT};
 use weir::state::manifest::Positions;
@@ -144,7 +144,7 @@ impl<W: Write> RepairReport<'_, W> {
     /// Repairs one log, or reports the repair. Returns whether the log is damaged.
     fn log(&mut self, name: &str, directory: &Path, known: SyncedPositions) -> anyhow::Result<bool> {
         let synced = known.position(name, &self.disk, directory);
-        let plan = Plan::new(&*self.disk, directory, synced)?;
+        let plan = RepairPlan::new(&*self.disk, directory, synced)?;
         if plan.is_empty() {
             return Ok(false);
         }
@@ -193,7 +193,7 @@ impl<W: Write> RepairReport<'_, W> {
     }
 
     /// Reports the effect of the lost journal records on windows.
-    fn reach(&mut self, plan: &Plan, known: SyncedPositions) -> anyhow::Result<()> {
+    fn reach(&mut self, plan: &RepairPlan, known: SyncedPositions) -> anyhow::Result<()> {
         let SyncedPositions::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
         let lost = |from: u64, to: u64| -> u64 {
             plan.cuts().iter().map(|cut| cut.end.0.min(to).saturating_sub(cut.first.0.max(from))).sum()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use weir::access::tokens::{self, ApiToken, TokenList};
 use weir::clock::{Clock as _, SystemClock};
@@ -20,10 +20,10 @@ pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> 
         TokenCommand::Add { name, role, expires, file } => {
             let path = path(file, config)?;
             let expires_ms = expires.map(expiry_ms).transpose()?;
-            let (token, secret) = ApiToken::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
+            let (token, secret) = ApiToken::create(name, *role, expires_ms)?;
             tokens::add(&path, &token)?;
             let until = token.expiry().map(|expiry| format!(" until {expiry}")).unwrap_or_default();
-            eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.name());
+            eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.as_str());
             writeln!(out, "{secret}")?;
             remind(&path, config);
         }
@@ -76,7 +76,7 @@ fn list(tokens: &TokenList, path: &Path, out: &mut impl Write) -> anyhow::Result
             Some(expiry) if token.is_expired(now_ms) => format!("{expiry} (expired)"),
             Some(expiry) => expiry,
         };
-        writeln!(out, "{:<24} {:<8} {expires}", token.name, token.role.name())?;
+        writeln!(out, "{:<24} {:<8} {expires}", token.name, token.role.as_str())?;
     }
     Ok(())
 }

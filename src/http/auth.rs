@@ -80,7 +80,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, HttpRefusal> {
 
 fn refused(request: &Request, refusal: &HttpRefusal) -> Response {
     let detail = refusal.to_string();
-    record_refusal(request, refusal.label(), refusal.name(), &detail);
+    record_refusal(request, refusal.as_str(), refusal.name(), &detail);
     let status = match refusal {
         HttpRefusal::Missing | HttpRefusal::Invalid | HttpRefusal::Expired(_) => StatusCode::UNAUTHORIZED,
         HttpRefusal::Repeated => StatusCode::BAD_REQUEST,
@@ -99,7 +99,7 @@ fn challenge(refusal: &HttpRefusal) -> String {
         challenge.push_str(&format!(", error=\"{code}\""));
     }
     if let HttpRefusal::Scope { needed, .. } = refusal {
-        challenge.push_str(&format!(", scope=\"{}\"", needed.name()));
+        challenge.push_str(&format!(", scope=\"{}\"", needed.as_str()));
     }
     challenge
 }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::replay::Claims;
 use crate::http::source::{Queries, Source};
 use crate::log::{Log, Lsn};
-use crate::mqtt::Entrance;
+use crate::mqtt::AdmissionControl;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::results::feed::EventFeed;
 use crate::results::log::ResultLogs;
@@ -46,7 +46,7 @@ pub struct Parts {
     /// The metrics recorder.
     pub metrics: PrometheusHandle,
     /// Where MQTT over WebSocket goes; `None`: nowhere.
-    pub entrance: Option<Entrance>,
+    pub admission: Option<AdmissionControl>,
     /// Who may use the API.
     pub access: Arc<HttpAccess>,
     /// Certificates in use, for the status page.

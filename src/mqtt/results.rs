@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::config::MqttConfig;
     use crate::log::Lsn;
-    use crate::mqtt::Version;
+    use crate::mqtt::ProtocolVersion;
     use crate::mqtt::broker::{Attach, Attached};
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
@@ -97,7 +97,7 @@ mod tests {
                 retain: RetainHandling::Always,
                 identifier: None,
             };
-            let granted = self.broker.subscribe(&self.subscriber.handle, self.subscriber.connection, &filter);
+            let granted = self.broker.subscribe(&self.subscriber.session, self.subscriber.connection, &filter);
             assert_eq!(granted, SubscribeOutcome::Granted(1));
         }
 
@@ -115,10 +115,10 @@ mod tests {
 
         /// Topic, QoS and the JSON's `seq` of what the subscriber is sent.
         fn received(&self) -> Vec<(String, u8, u64)> {
-            let (handle, connection) = (&self.subscriber.handle, self.subscriber.connection);
+            let (session, connection) = (&self.subscriber.session, self.subscriber.connection);
             let mut out = Vec::new();
-            handle.write(connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
-            let messages = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+            session.write(connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+            let messages = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
                 Sent::Publish { topic, qos, payload, retain: false, .. } => {
                     let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
                     (topic, qos, json["seq"].as_u64().unwrap())

@@ -12,9 +12,9 @@ use rumqttd::protocol::{
     Connect, ConnectProperties, Filter, LastWill, Packet, Protocol, RetainForwardRule, Subscribe, Unsubscribe, qos,
 };
 
-use super::Version;
+use super::ProtocolVersion;
 use super::broker::Attach;
-use super::connection::ingest::Journal;
+use super::connection::journal_appender::IngestJournal;
 use super::session::message::Message;
 use super::session::will::Will;
 use super::wire::frame::{self, Next, Outgoing, Publish};
@@ -50,13 +50,13 @@ pub(crate) fn will(client_id: &str, delay_s: u32) -> Will {
 /// Builds packets as a client sends them.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    version: Version,
+    version: ProtocolVersion,
     keep_alive: u16,
     kept: bool,
     will: Option<LastWill>,
 }
 
-pub(crate) fn client(version: Version) -> Client {
+pub(crate) fn client(version: ProtocolVersion) -> Client {
     Client { version, keep_alive: 0, kept: false, will: None }
 }
 
@@ -84,7 +84,7 @@ impl Client {
 
     pub fn connect(&self, client_id: &str) -> Vec<u8> {
         let connect = Connect { keep_alive: self.keep_alive, client_id: client_id.into(), clean_session: !self.kept };
-        let properties = (self.version == Version::V5 && self.kept).then(|| ConnectProperties {
+        let properties = (self.version == ProtocolVersion::V5 && self.kept).then(|| ConnectProperties {
             session_expiry_interval: Some(3_600),
             receive_maximum: None,
             max_packet_size: None,
@@ -133,8 +133,8 @@ impl Client {
     fn encode(&self, packet: Packet) -> Vec<u8> {
         let mut bytes = BytesMut::new();
         match self.version {
-            Version::V4 => V4.write(packet, &mut bytes),
-            Version::V5 => V5.write(packet, &mut bytes),
+            ProtocolVersion::V4 => V4.write(packet, &mut bytes),
+            ProtocolVersion::V5 => V5.write(packet, &mut bytes),
         }
         .unwrap();
         bytes.to_vec()
@@ -150,7 +150,7 @@ pub(crate) enum Sent {
 }
 
 /// The packets in `bytes`, which must be whole.
-pub(crate) fn packets(mut bytes: &[u8], version: Version) -> Vec<Sent> {
+pub(crate) fn packets(mut bytes: &[u8], version: ProtocolVersion) -> Vec<Sent> {
     let mut sent = Vec::new();
     while !bytes.is_empty() {
         let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("not a packet: {bytes:?}") };
@@ -227,7 +227,7 @@ impl TestJournal {
     }
 }
 
-impl Journal for TestJournal {
+impl IngestJournal for TestJournal {
     fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
         let mut contents = lock(&self.0);
         if contents.full {

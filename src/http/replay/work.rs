@@ -5,7 +5,7 @@ use std::task::{Wake, Waker};
 
 use tokio::sync::Notify;
 
-use crate::core::output::ErrorEntry;
+use crate::core::output::{ErrorEntry, RejectedPart};
 use crate::core::reason::Reason;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItems};
 use crate::http::problem::Problem;
@@ -65,9 +65,9 @@ impl Group {
         let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
         let message = |entry: &ErrorEntry<'a>| {
             let origin = (entry.client_id, entry.topic, entry.own_device);
-            (entry.journal_position, origin, entry.payload_bytes, entry.is_of_whole_message())
+            (entry.journal_position, origin, entry.payload_bytes, entry.part)
         };
-        !entry.is_of_whole_message() && message(&first) == message(entry)
+        entry.part == RejectedPart::Reading && message(&first) == message(entry)
     }
 }
 

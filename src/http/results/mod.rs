@@ -91,7 +91,7 @@ impl From<ScanError> for Problem {
         match error {
             ScanError::Log(error) => error.into(),
             ScanError::Record(seq, InvalidOutput(what)) => {
-                tracing::error!(seq, what, "a stored result cannot be read");
+                tracing::error!(seq, %what, "a stored result cannot be read");
                 Problem::internal()
             }
             ScanError::NotIndexed => {

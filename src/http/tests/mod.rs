@@ -16,7 +16,7 @@ use super::{Parts, State};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::reason::Reason;
 use crate::disk::RealDisk;
@@ -229,7 +229,7 @@ impl Site {
             feed: feed.clone(),
             source: source.clone(),
             metrics: recorder::install(),
-            entrance: None,
+            admission: None,
             access: access.clone(),
             certificates: Vec::new(),
             clock: Arc::new(Noon),
@@ -303,6 +303,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         index: 0,
         arrival_ms,
         reason,
+        part: RejectedPart::Reading,
         message: "the value is above 125",
         device_id: device,
         metric: None,

@@ -17,7 +17,7 @@ use self::stream::WebSocket;
 use crate::http::problem::Problem;
 use crate::http::server::{Timed, Transport};
 use crate::http::state::State;
-use crate::mqtt::{Admission, Entrance, Peer};
+use crate::mqtt::{AdmissionControl, ConnectionPermit, Peer};
 
 /// Answers the handshake and hands the connection to the MQTT door.
 pub(super) async fn open(extract::State(state): extract::State<State>, mut request: Request) -> Response {
@@ -26,29 +26,29 @@ pub(super) async fn open(extract::State(state): extract::State<State>, mut reque
         Ok(answer) => answer,
         Err(refused) => return *refused,
     };
-    let Some(entrance) = state.parts.entrance.clone() else {
+    let Some(admission) = state.parts.admission.clone() else {
         return Problem::unavailable("this server has no MQTT door").into_response();
     };
     let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
-    entrance.opened().await;
-    let admission = match entrance.admit(address) {
-        Ok(admission) => admission,
+    admission.opened().await;
+    let permit = match admission.admit(address) {
+        Ok(permit) => permit,
         Err(refused) => return Problem::unavailable(refused.to_string()).into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let peer = address.map(Peer::at).unwrap_or_default();
-    entrance.clone().spawn(async move { serve(upgrade, &entrance, peer, admission).await });
+    admission.clone().spawn(async move { serve(upgrade, &admission, peer, permit).await });
     answer
 }
 
-async fn serve(upgrade: OnUpgrade, entrance: &Entrance, peer: Peer, admission: Admission) {
+async fn serve(upgrade: OnUpgrade, admission: &AdmissionControl, peer: Peer, permit: ConnectionPermit) {
     // The client may be gone before it has the answer.
-    let Some(Ok(upgraded)) = entrance.prepare(&admission, upgrade).await else { return };
+    let Some(Ok(upgraded)) = admission.prepare(&permit, upgrade).await else { return };
     match parts::<TcpStream>(upgraded) {
-        Ok(stream) => entrance.serve(stream, peer, admission).await,
+        Ok(stream) => admission.serve(stream, peer, permit).await,
         Err(upgraded) => {
             if let Ok(stream) = parts::<Box<TlsStream<TcpStream>>>(upgraded) {
-                entrance.serve(stream, peer, admission).await;
+                admission.serve(stream, peer, permit).await;
             }
         }
     }

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::traffic::Traffic;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::connection::protocol::Received;
 use crate::mqtt::session::delivery::Written;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
-pub(crate) struct Meters {
+pub(crate) struct MqttMeters {
     opened: [Counter; 2],
     ingest: [Counter; 3],
     other: [Counter; 3],
@@ -36,13 +36,13 @@ pub(crate) struct Meters {
     pub backpressure_seconds: Counter,
 }
 
-impl std::fmt::Debug for Meters {
+impl std::fmt::Debug for MqttMeters {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Meters").finish_non_exhaustive()
+        formatter.debug_struct("MqttMeters").finish_non_exhaustive()
     }
 }
 
-impl Default for Meters {
+impl Default for MqttMeters {
     fn default() -> Self {
         const QOS: [&str; 3] = ["0", "1", "2"];
         let received =
@@ -73,10 +73,10 @@ impl Default for Meters {
     }
 }
 
-impl Meters {
+impl MqttMeters {
     /// A connection was accepted.
-    pub fn opened(&self, version: Version) {
-        self.opened[usize::from(version == Version::V5)].increment(1);
+    pub fn opened(&self, version: ProtocolVersion) {
+        self.opened[usize::from(version == ProtocolVersion::V5)].increment(1);
     }
 
     /// A connection ended before or at its CONNECT.
@@ -85,9 +85,9 @@ impl Meters {
     }
 
     /// An accepted connection ended.
-    pub fn closed(&self, close: Close) {
+    pub fn closed(&self, close: CloseReason) {
         counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.label()).increment(1);
-        if close == Close::TopicName {
+        if close == CloseReason::TopicName {
             counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "invalid_topic").increment(1);
         }
     }

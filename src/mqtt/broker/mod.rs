@@ -7,7 +7,6 @@ mod retained_delivery;
 mod retained_store;
 pub(super) mod session_store;
 mod sessions;
-mod slot_store;
 mod storing;
 mod subscribe;
 mod subscriptions;
@@ -28,14 +27,14 @@ use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::MqttConfig;
+use crate::state::named_values::Mark;
 use crate::sync::{self, lock};
-use meters::Meters;
+use meters::MqttMeters;
 use retained::Retained;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
 pub(crate) use sessions::{Attach, Attached};
-use slot_store::Mark;
 use subscriptions::Subscriptions;
 use wills::Wills;
 
@@ -93,14 +92,14 @@ pub struct Broker {
     max_session_subscriptions: usize,
     max_topic_levels: usize,
     max_session_expiry: Option<Duration>,
-    meters: Arc<Meters>,
+    meters: Arc<MqttMeters>,
     timeline: Timeline,
     /// Told when a timer is set that may be earlier than all others, and when a will is due.
     timers_changed: Notify,
 }
 
 impl Broker {
-    pub(crate) fn new(config: &MqttConfig, meters: Arc<Meters>, timeline: Timeline) -> Self {
+    pub(crate) fn new(config: &MqttConfig, meters: Arc<MqttMeters>, timeline: Timeline) -> Self {
         let queue_limits = QueueLimits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,
@@ -238,8 +237,8 @@ impl Broker {
         }
         message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
-        for (handle, grant) in found {
-            if handle.offer(message, grant, now) == Some(Offer::Full) {
+        for (session, grant) in found {
+            if session.offer(message, grant, now) == Some(Offer::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
@@ -255,7 +254,7 @@ impl Broker {
         let count = members.len();
         for member in members {
             let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.handle.offer(message, grant, now) == Some(Offer::Queued) {
+            if member.session.offer(message, grant, now) == Some(Offer::Queued) {
                 return count;
             }
         }

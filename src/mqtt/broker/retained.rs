@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::retained_store::RetainedStore;
-use super::slot_store::Mark;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic;
+use crate::state::named_values::Mark;
 
 /// The newest retained message of each topic, within two bounds.
 #[derive(Debug)]
 pub(crate) struct Retained {
-    messages: BTreeMap<Box<str>, Kept>,
+    messages: BTreeMap<Box<str>, RetainedMessage>,
     /// Number of the change that came last.
     changes: u64,
     bytes: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Retained {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct RetainedMessage {
     message: Arc<Message>,
     /// Number of the change that it came with.
     change: u64,
@@ -59,7 +59,7 @@ impl Retained {
             self.remove(&message.topic);
             return true;
         }
-        let old = self.messages.get(&*message.topic).map(|kept| &kept.message);
+        let old = self.messages.get(&*message.topic).map(|retained| &retained.message);
         let bytes = self.bytes - old.map_or(0, |old| old.bytes()) + message.bytes();
         if bytes > self.max_bytes || (old.is_none() && self.messages.len() >= self.max_messages) {
             return false;
@@ -70,7 +70,7 @@ impl Retained {
         // A copy, which shares the payload: sessions count what they hold of the other for as long as that lives.
         let copy = Arc::new(Message::clone(message));
         self.changes += 1;
-        self.messages.insert(message.topic.clone(), Kept { message: copy, change: self.changes });
+        self.messages.insert(message.topic.clone(), RetainedMessage { message: copy, change: self.changes });
         if let Some((store, timeline)) = &self.kept_in {
             store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
         }
@@ -78,7 +78,7 @@ impl Retained {
     }
 
     fn remove(&mut self, topic: &str) {
-        let Some(Kept { message: old, .. }) = self.messages.remove(topic) else { return };
+        let Some(RetainedMessage { message: old, .. }) = self.messages.remove(topic) else { return };
         self.bytes -= old.bytes();
         self.expiring -= usize::from(old.expires.is_some());
         if let Some((store, _)) = &self.kept_in {
@@ -91,7 +91,7 @@ impl Retained {
         if self.expiring == 0 {
             return 0;
         }
-        let messages = self.messages.values().map(|kept| &kept.message);
+        let messages = self.messages.values().map(|retained| &retained.message);
         let expired: Vec<Arc<Message>> = messages.filter(|message| message.is_expired(now)).map(Arc::clone).collect();
         for message in &expired {
             self.remove(&message.topic);
@@ -117,10 +117,10 @@ impl Retained {
     /// The messages on topics that match `filter`, by topic, that are due, without those whose time is over; with a look at
     /// no more than `most` topics (at least one).
     pub fn matching(&self, filter: &str, due: &Due, most: usize, now: Instant) -> Part {
-        let is_due = |kept: &&Kept| kept.change <= due.until && !kept.message.is_expired(now);
+        let is_due = |retained: &&RetainedMessage| retained.change <= due.until && !retained.message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
-            let kept = self.messages.get(filter).filter(is_due);
-            let messages = kept.map(|kept| Arc::clone(&kept.message)).into_iter().collect();
+            let retained = self.messages.get(filter).filter(is_due);
+            let messages = retained.map(|retained| Arc::clone(&retained.message)).into_iter().collect();
             return Part { messages, looked_at: 1, rest: None };
         };
         // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
@@ -128,10 +128,10 @@ impl Retained {
         let from = if due.after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(&*due.after) };
         let mut part = Part { messages: Vec::new(), looked_at: 0, rest: None };
         let range = self.messages.range::<str, _>((from, Bound::Unbounded));
-        for (name, kept) in range.take_while(|(name, _)| name.starts_with(prefix)) {
+        for (name, retained) in range.take_while(|(name, _)| name.starts_with(prefix)) {
             part.looked_at += 1;
-            if topic::matches(filter, name) && is_due(&kept) {
-                part.messages.push(Arc::clone(&kept.message));
+            if topic::matches(filter, name) && is_due(&retained) {
+                part.messages.push(Arc::clone(&retained.message));
             }
             if part.looked_at >= most {
                 part.rest = Some(Due { after: name.clone(), until: due.until });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Broker;
 use crate::mqtt::session::delivery::Grant;
 use crate::mqtt::session::message::Message;
-use crate::mqtt::session::{ConnectionId, Handle, Kept};
+use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::sync::lock;
 
 /// Retained topics that are compared with filters in one turn: some ten microseconds.
@@ -20,31 +20,31 @@ pub(super) const MAX_WAITING: usize = 256;
 impl Broker {
     /// Queues some of the retained messages that subscriptions of this session await. Whether there is more to do at
     /// once: something to send, or to look for.
-    pub(crate) fn queue_retained(&self, handle: &Handle, connection: ConnectionId) -> bool {
-        let Some(mut kept) = handle.own(connection) else { return false };
+    pub(crate) fn queue_retained(&self, session: &Session, connection: ConnectionId) -> bool {
+        let Some(mut state) = session.own(connection) else { return false };
         let (now, mut left) = (self.timeline.now(), TOPICS_PER_TURN);
         let mut queued = false;
         while left > 0
-            && kept.queued() < MAX_WAITING
-            && let Some((filter, due)) = kept.retained_due.pop_first()
+            && state.queued() < MAX_WAITING
+            && let Some((filter, due)) = state.retained_due.pop_first()
         {
-            let subscriber = self.read_subscriptions().find(&filter, handle.id).cloned();
+            let subscriber = self.read_subscriptions().find(&filter, session.id).cloned();
             let Some(subscriber) = subscriber else { continue };
             let part = lock(&self.retained).matching(&filter, &due, left, now);
             left = left.saturating_sub(part.looked_at.max(1));
             let mut messages = part.messages;
             match part.rest {
-                Some(rest) => drop(kept.retained_due.insert(filter, rest)),
+                Some(rest) => drop(state.retained_due.insert(filter, rest)),
                 // The numbers of weir itself are a few dozen.
                 None if filter.starts_with("$SYS") => messages.extend(self.system_messages(&filter)),
                 None => {}
             }
             queued |= !messages.is_empty();
             let grant = |message: &Message| Grant { retain: true, ..subscriber.grant(message.qos, true) };
-            handle.offer_retained(&mut kept, &messages, grant);
+            session.offer_retained(&mut state, &messages, grant);
         }
-        handle.note_retained_due(&kept);
-        queued || (kept.queued() < MAX_WAITING && !kept.retained_due.is_empty())
+        session.note_retained_due(&state);
+        queued || (state.queued() < MAX_WAITING && !state.retained_due.is_empty())
     }
 
     fn system_messages(&self, filter: &str) -> Vec<Arc<Message>> {
@@ -53,16 +53,16 @@ impl Broker {
     }
 
     /// The retained messages of a new subscription are to be queued: those that there are.
-    pub(super) fn await_retained(&self, handle: &Handle, kept: &mut Kept, filter: &str) {
-        handle.await_retained(kept, filter, lock(&self.retained).due());
+    pub(super) fn await_retained(&self, session: &Session, state: &mut SessionState, filter: &str) {
+        session.await_retained(state, filter, lock(&self.retained).due());
     }
 
     /// The client comes back before all that were due were queued: what was retained while it was away, and was not queued
     /// for it at QoS 0, is due too.
-    pub(super) fn await_retained_anew(&self, kept: &mut Kept) {
-        if !kept.retained_due.is_empty() {
+    pub(super) fn await_retained_anew(&self, state: &mut SessionState) {
+        if !state.retained_due.is_empty() {
             let due = lock(&self.retained).due();
-            kept.retained_due.values_mut().for_each(|rest| rest.extend_to(&due));
+            state.retained_due.values_mut().for_each(|rest| rest.extend_to(&due));
         }
     }
 }

@@ -6,21 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::disk::Disk;
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::StoredDelivery;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
 /// Where sessions and wills are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct SessionStore(SlotStore<Encoded>);
+pub struct SessionStore(NamedValues<Encoded>);
 
 /// What a restart finds.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl SessionStore {
     /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
     /// where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        SlotStore::open(data_dir, disk, clock, limit).map(Self)
+        NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
     /// What was stored, once.
@@ -166,8 +166,8 @@ struct Encoded {
     bytes: Vec<u8>,
 }
 
-impl Value for Encoded {
-    const KIND: Kind = Kind {
+impl NamedValue for Encoded {
+    const LABELS: StoreLabels = StoreLabels {
         directory: "sessions",
         what: "MQTT sessions and wills",
         moved_aside: names::MQTT_SESSIONS_MOVED_ASIDE,
@@ -215,10 +215,10 @@ impl StoredSession {
         out
     }
 
-    fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, Invalid> {
+    fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, DecodeError> {
         let mut reader = FieldReader::new(bytes);
         if reader.u8()? != SESSION {
-            return Err("it is of another version of weir");
+            return Err(DecodeError::Content("it is of another version of weir"));
         }
         let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);
         let user = Some(reader.str()?.into()).filter(|_| named);
@@ -229,7 +229,8 @@ impl StoredSession {
         let orderly = reader.u8()? == 1;
         let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
         let count = reader.count()?;
-        let id = |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| "a packet id beyond 16 bits");
+        let id =
+            |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| DecodeError::IntegerTooLarge(16));
         let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
         let count = reader.count()?;
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
@@ -258,13 +259,13 @@ fn put_filter(filter: &Filter, out: &mut Vec<u8>) {
     put_u64(filter.identifier.map_or(0, u64::from), out);
 }
 
-fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, Invalid> {
+fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, DecodeError> {
     let filter = reader.str()?.to_owned();
     let flags = reader.u8()?;
     let identifier = Some(reader.u32()?).filter(|identifier| *identifier > 0);
     let qos = flags & 3;
     if qos > 2 {
-        return Err("a QoS that does not exist");
+        return Err(DecodeError::Content("a QoS that does not exist"));
     }
     Ok(Filter {
         filter,

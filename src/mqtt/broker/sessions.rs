@@ -10,7 +10,7 @@ use crate::access::{Login, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::Delivery;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::session::{ConnectionId, DISCARDED, Handle, Kept};
+use crate::mqtt::session::{ConnectionId, DISCARDED, Session, SessionState};
 use crate::sync::lock;
 
 /// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither
@@ -19,9 +19,9 @@ type SessionKey = (Option<Arc<str>>, Arc<str>);
 
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    pub(super) by_client: HashMap<SessionKey, Arc<Handle>>,
+    pub(super) by_client: HashMap<SessionKey, Arc<Session>>,
     /// Sessions without a connection in the order in which they lost it.
-    pub(super) offline: BTreeMap<u64, Arc<Handle>>,
+    pub(super) offline: BTreeMap<u64, Arc<Session>>,
     /// What is due when: at most two entries per session without a connection.
     pub(super) timers: BTreeMap<(Instant, u64), Timer>,
     /// Wills that are due.
@@ -37,9 +37,9 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 pub(super) enum Timer {
     /// The session ends.
-    Session(Arc<Handle>),
+    Session(Arc<Session>),
     /// The session's will is published.
-    Will(Arc<Handle>),
+    Will(Arc<Session>),
 }
 
 impl Sessions {
@@ -68,10 +68,10 @@ pub(crate) struct Attach<'a> {
 /// A session given to a connection.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    pub handle: Arc<Handle>,
+    pub session: Arc<Session>,
     pub connection: ConnectionId,
     pub session_present: bool,
-    /// See [`Handle::resume`].
+    /// See [`Session::resume`].
     pub received_until: Lsn,
 }
 
@@ -85,8 +85,8 @@ impl Broker {
     pub(crate) async fn settle(&self, user: Option<&Arc<str>>, client_id: &str) {
         let key = (user.cloned(), client_id.into());
         let existing = lock(&self.sessions).by_client.get(&key).cloned();
-        if let Some(handle) = existing {
-            handle.settle().await;
+        if let Some(session) = existing {
+            session.settle().await;
         }
     }
 
@@ -98,7 +98,7 @@ impl Broker {
         let client_id: Arc<str> = attach.client_id.into();
         let key = (attach.login.identity.user.clone(), Arc::clone(&client_id));
         let existing = sessions.by_client.get(&key).cloned();
-        let taken_over = existing.as_ref().is_some_and(|handle| handle.any().offline.is_none());
+        let taken_over = existing.as_ref().is_some_and(|session| session.any().offline.is_none());
         if !taken_over {
             if sessions.online >= self.max_connections {
                 return Err(TooManyConnections);
@@ -109,43 +109,43 @@ impl Broker {
         let connection = sessions.number();
         let permissions = attach.policy.permissions(&attach.login.identity, Arc::clone(&client_id));
         let window = attach.receive_maximum.min(self.max_inflight);
-        let over = |handle: &Handle| handle.any().is_over(now);
+        let over = |session: &Session| session.any().is_over(now);
         match existing {
-            Some(handle) if !attach.clean && !over(&handle) => {
+            Some(session) if !attach.clean && !over(&session) => {
                 let (received_until, withdrawal) = {
-                    let mut kept = handle.any();
+                    let mut state = session.any();
                     // The client is back before its will was due [MQTT-3.1.3-9].
-                    if let Some(will) = Self::stop_timers(&mut sessions, &mut kept) {
+                    if let Some(will) = Self::stop_timers(&mut sessions, &mut state) {
                         self.discard_will(&will);
                     }
-                    if let Some(place) = kept.offline.take() {
+                    if let Some(place) = state.offline.take() {
                         sessions.offline.remove(&place);
-                        self.await_retained_anew(&mut kept);
+                        self.await_retained_anew(&mut state);
                     }
-                    kept.disconnected_ms = None;
-                    handle.set_expiry(&mut kept, attach.expiry_s);
-                    handle.hand_over(&mut kept, connection);
-                    let received_until = handle.resume(&mut kept, window);
-                    kept.login = attach.login.clone();
-                    (received_until, self.permit(&handle, &mut kept, permissions))
+                    state.disconnected_ms = None;
+                    session.set_expiry(&mut state, attach.expiry_s);
+                    session.hand_over(&mut state, connection);
+                    let received_until = session.resume(&mut state, window);
+                    state.login = attach.login.clone();
+                    (received_until, self.permit(&session, &mut state, permissions))
                 };
                 if attach.expiry_s == 0 {
-                    self.forget_stored(&handle);
+                    self.forget_stored(&session);
                 }
-                self.tell_of(&handle, withdrawal);
-                Ok(Attached { handle, connection, session_present: true, received_until })
+                self.tell_of(&session, withdrawal);
+                Ok(Attached { session, connection, session_present: true, received_until })
             }
             existing => {
-                if let Some(handle) = existing {
-                    self.discard(&mut sessions, &handle);
+                if let Some(session) = existing {
+                    self.discard(&mut sessions, &session);
                 }
                 self.make_room(&mut sessions);
                 let delivery = Delivery::new(self.queue_limits, window);
                 let (login, totals) = (attach.login.clone(), Arc::clone(&self.totals));
-                let handle = Arc::new(Handle::new(connection, login, permissions, client_id, delivery, totals));
-                handle.set_expiry(&mut handle.any(), attach.expiry_s);
-                sessions.by_client.insert(key, Arc::clone(&handle));
-                Ok(Attached { handle, connection, session_present: false, received_until: Lsn(0) })
+                let session = Arc::new(Session::new(connection, login, permissions, client_id, delivery, totals));
+                session.set_expiry(&mut session.any(), attach.expiry_s);
+                sessions.by_client.insert(key, Arc::clone(&session));
+                Ok(Attached { session, connection, session_present: false, received_until: Lsn(0) })
             }
         }
     }
@@ -173,14 +173,14 @@ impl Broker {
     /// that has to wait comes from [`Broker::due`] later, unless the client is back before.
     pub(crate) fn detach(
         &self,
-        handle: &Arc<Handle>,
+        session: &Arc<Session>,
         connection: ConnectionId,
         expiry_s: u32,
         will: Option<Arc<Will>>,
     ) -> Option<Arc<Will>> {
         let mut sessions = lock(&self.sessions);
-        match handle.owner() {
-            owner if owner == connection || handle.is_revoked(connection) => {}
+        match session.owner() {
+            owner if owner == connection || session.is_revoked(connection) => {}
             // Taken over: the session belongs to a newer connection, which also counts for this one. A will that can
             // wait is not due, for the client is back [MQTT-3.1.4-3], unless its session ended with a clean start.
             DISCARDED => return will.map(|will| self.due_now(will)),
@@ -193,19 +193,19 @@ impl Broker {
             },
         }
         sessions.online -= 1;
-        let is_gone = handle.is_revoked(connection) && handle.any().expiry_s == 0;
+        let is_gone = session.is_revoked(connection) && session.any().expiry_s == 0;
         if expiry_s == 0 || is_gone {
-            self.discard(&mut sessions, handle);
+            self.discard(&mut sessions, session);
             return will.map(|will| self.due_now(will));
         }
         let now = self.timeline.now();
         let expiry = self.session_expiry(expiry_s);
         let place = sessions.number();
-        let mut kept = handle.any();
-        kept.offline = Some(place);
-        kept.disconnected_ms = Some(self.timeline.wall_ms(now));
-        handle.set_expiry(&mut kept, expiry_s);
-        handle.hand_over(&mut kept, 0);
+        let mut state = session.any();
+        state.offline = Some(place);
+        state.disconnected_ms = Some(self.timeline.wall_ms(now));
+        session.set_expiry(&mut state, expiry_s);
+        session.hand_over(&mut state, 0);
         let mut due_now = None;
         if let Some(will) = will {
             let delay = Duration::from_secs(u64::from(will.delay_s));
@@ -214,55 +214,55 @@ impl Broker {
                 due_now = Some(self.due_now(will));
             } else {
                 let key = (at, sessions.number());
-                kept.will = Some((will, key));
-                sessions.timers.insert(key, Timer::Will(Arc::clone(handle)));
+                state.will = Some((will, key));
+                sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
             }
         }
         if let Some(expiry) = expiry {
             let key = (now + expiry, sessions.number());
-            kept.expires = Some(key);
-            sessions.timers.insert(key, Timer::Session(Arc::clone(handle)));
+            state.expires = Some(key);
+            sessions.timers.insert(key, Timer::Session(Arc::clone(session)));
         }
-        drop(kept);
-        sessions.offline.insert(place, Arc::clone(handle));
+        drop(state);
+        sessions.offline.insert(place, Arc::clone(session));
         self.timers_changed.notify_one();
         due_now
     }
 
     /// Forgets the session's timers; returns a will that waited.
-    fn stop_timers(sessions: &mut Sessions, kept: &mut Kept) -> Option<Arc<Will>> {
-        if let Some(key) = kept.expires.take() {
+    fn stop_timers(sessions: &mut Sessions, state: &mut SessionState) -> Option<Arc<Will>> {
+        if let Some(key) = state.expires.take() {
             sessions.timers.remove(&key);
         }
-        let (will, key) = kept.will.take()?;
+        let (will, key) = state.will.take()?;
         sessions.timers.remove(&key);
         Some(will)
     }
 
-    pub(super) fn discard(&self, sessions: &mut Sessions, handle: &Arc<Handle>) {
-        sessions.by_client.remove(&(handle.user.clone(), Arc::clone(&handle.client_id)));
-        let mut kept = handle.any();
-        if let Some(place) = kept.offline.take() {
+    pub(super) fn discard(&self, sessions: &mut Sessions, session: &Arc<Session>) {
+        sessions.by_client.remove(&(session.user.clone(), Arc::clone(&session.client_id)));
+        let mut state = session.any();
+        if let Some(place) = state.offline.take() {
             sessions.offline.remove(&place);
         }
         // The session has ended, so its will waits no longer [MQTT-3.1.2-8].
-        if let Some(will) = Self::stop_timers(sessions, &mut kept) {
+        if let Some(will) = Self::stop_timers(sessions, &mut state) {
             sessions.wills.push(self.due_now(will));
             self.timers_changed.notify_one();
         }
-        let returned = handle.hand_over(&mut kept, DISCARDED);
-        if handle.is_lasting() {
-            self.forget_stored(handle);
+        let returned = session.hand_over(&mut state, DISCARDED);
+        if session.is_lasting() {
+            self.forget_stored(session);
         }
-        let filters = std::mem::take(&mut kept.filters);
+        let filters = std::mem::take(&mut state.filters);
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();
             for filter in filters {
-                subscriptions.remove(&filter, handle.id);
+                subscriptions.remove(&filter, session.id);
             }
             self.version.fetch_add(1, Ordering::AcqRel);
         }
-        drop(kept);
+        drop(state);
         self.return_shared(returned);
     }
 
@@ -274,12 +274,12 @@ impl Broker {
             && entry.key().0 <= now
         {
             match entry.remove() {
-                Timer::Session(handle) => {
+                Timer::Session(session) => {
                     sessions.expired += 1;
-                    self.discard(&mut sessions, &handle);
+                    self.discard(&mut sessions, &session);
                 }
-                Timer::Will(handle) => {
-                    let will = handle.any().will.take();
+                Timer::Will(session) => {
+                    let will = session.any().will.take();
                     sessions.wills.extend(will.map(|(will, _)| self.due_now(will)));
                 }
             }

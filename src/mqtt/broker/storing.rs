@@ -11,7 +11,7 @@ use super::session_store::{SessionStore, StoredSession};
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
-use crate::mqtt::session::{Handle, Kept};
+use crate::mqtt::session::{Session, SessionState};
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::sync::lock;
 
@@ -25,16 +25,16 @@ impl Broker {
     /// Goes on with the sessions that `store` has, as far as `policy` allows, and with the wills, and keeps them there from
     /// now on. `journal_end`: where the journal ended before this start.
     pub(crate) fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
-        let stored = store.load(&self.timeline);
+        let loaded = store.load(&self.timeline);
         // Without a store `discard` would have nothing to forget.
         let store = self.session_store.get_or_init(|| store);
         let (now, mut restored) = (self.timeline.now(), 0);
         let mut sessions = lock(&self.sessions);
-        for mut session in stored.sessions {
+        for mut stored in loaded.sessions {
             // Each start adds to the journal: what a later run that crashed left in the store is older than its end.
-            let exactly = session.stopped_at == Some(journal_end);
-            let disconnected_ms = session.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
-            let expires = self.session_expiry(session.expiry_s).map(|life| {
+            let exactly = stored.stopped_at == Some(journal_end);
+            let disconnected_ms = stored.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
+            let expires = self.session_expiry(stored.expiry_s).map(|life| {
                 let life_ms = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
                 self.timeline.at_wall_ms(disconnected_ms.saturating_add(life_ms))
             });
@@ -42,56 +42,56 @@ impl Broker {
             if !room {
                 self.meters.limit("mqtt_sessions");
             }
-            let login = session.owner.to_login();
+            let login = stored.owner.to_login();
             let identity = policy.renew(&login.identity, &login.proof);
             let Some(identity) = identity.filter(|_| room && expires.is_none_or(|at| at > now)) else {
-                store.remove(session.owner.user.as_deref(), &session.owner.client_id);
+                store.remove(stored.owner.user.as_deref(), &stored.owner.client_id);
                 continue;
             };
-            session.disconnected_ms = Some(disconnected_ms);
-            let permissions = policy.permissions(&identity, Arc::clone(&session.owner.client_id));
-            self.restore(&mut sessions, session, exactly, expires, permissions);
+            stored.disconnected_ms = Some(disconnected_ms);
+            let permissions = policy.permissions(&identity, Arc::clone(&stored.owner.client_id));
+            self.restore(&mut sessions, stored, exactly, expires, permissions);
             restored += 1;
         }
         if restored > 0 {
             tracing::info!(sessions = restored, "MQTT sessions restored");
         }
-        self.restore_wills(&mut sessions, stored.wills);
+        self.restore_wills(&mut sessions, loaded.wills);
         self.timers_changed.notify_one();
     }
 
     fn restore(
         &self,
         sessions: &mut Sessions,
-        mut session: StoredSession,
+        mut stored: StoredSession,
         exactly: bool,
         expires: Option<Instant>,
         permissions: Permissions,
     ) {
         let number = sessions.number();
-        let subscriptions = std::mem::take(&mut session.subscriptions);
+        let subscriptions = std::mem::take(&mut stored.subscriptions);
         let (limits, totals) = (self.queue_limits, Arc::clone(&self.totals));
-        let handle = Arc::new(Handle::restored(number, session, exactly, permissions.clone(), limits, totals));
-        let mut kept = handle.any();
+        let session = Arc::new(Session::restored(number, stored, exactly, permissions.clone(), limits, totals));
+        let mut state = session.any();
         for filter in &subscriptions {
             // A bound that is lower now has the rest of them missing; it is counted.
-            if self.insert_into(&handle, &mut kept, filter).is_ok() && filter.retain == RetainHandling::Always {
-                self.await_retained(&handle, &mut kept, &filter.filter);
+            if self.insert_into(&session, &mut state, filter).is_ok() && filter.retain == RetainHandling::Always {
+                self.await_retained(&session, &mut state, &filter.filter);
             }
         }
-        kept.offline = Some(number);
+        state.offline = Some(number);
         // The rules may be others than when it was stored.
-        kept.holds_denied = true;
-        let withdrawal = self.permit(&handle, &mut kept, permissions);
+        state.holds_denied = true;
+        let withdrawal = self.permit(&session, &mut state, permissions);
         if let Some(at) = expires {
             let key = (at, sessions.number());
-            kept.expires = Some(key);
-            sessions.timers.insert(key, Timer::Session(Arc::clone(&handle)));
+            state.expires = Some(key);
+            sessions.timers.insert(key, Timer::Session(Arc::clone(&session)));
         }
-        drop(kept);
-        self.tell_of(&handle, withdrawal);
-        sessions.by_client.insert((handle.user.clone(), Arc::clone(&handle.client_id)), Arc::clone(&handle));
-        sessions.offline.insert(number, handle);
+        drop(state);
+        self.tell_of(&session, withdrawal);
+        sessions.by_client.insert((session.user.clone(), Arc::clone(&session.client_id)), Arc::clone(&session));
+        sessions.offline.insert(number, session);
     }
 
     /// Stores wills and sessions that changed, as many as a round may. The journal is durable up to `durable`.
@@ -110,18 +110,18 @@ impl Broker {
 
     fn store_changed(&self, store: &SessionStore) {
         let (now, mut bytes) = (self.timeline.now(), 0);
-        for handle in self.handles(Handle::is_to_store) {
+        for session in self.sessions_where(Session::is_to_store) {
             if bytes > ROUND_BYTES {
                 return;
             }
             // Locked until the store has it: the end of a session removes it there, and must come later.
-            let mut kept = handle.any();
-            let waits = kept.stored.is_some_and(|(at, bytes)| {
+            let mut state = session.any();
+            let waits = state.stored.is_some_and(|(at, bytes)| {
                 now.saturating_duration_since(at) < Duration::from_secs((bytes / SESSION_BYTES_PER_SECOND) as u64)
             });
             if !waits {
-                let stored = self.store_session(store, &handle, &kept, None);
-                kept.stored = Some((now, stored));
+                let stored = self.store_session(store, &session, &state, None);
+                state.stored = Some((now, stored));
                 bytes += stored;
             }
         }
@@ -135,9 +135,9 @@ impl Broker {
         // A round that has begun ends first: it would store over this what it found before.
         let mut last_round = lock(&self.last_round);
         self.remove_wills(store, stopped_at);
-        for handle in self.handles(Handle::is_lasting) {
-            let kept = handle.any();
-            self.store_session(store, &handle, &kept, Some(stopped_at));
+        for session in self.sessions_where(Session::is_lasting) {
+            let state = session.any();
+            self.store_session(store, &session, &state, Some(stopped_at));
         }
         self.store_wills(store, usize::MAX);
         *last_round = store.mark();
@@ -148,40 +148,46 @@ impl Broker {
         }
     }
 
-    fn handles(&self, wanted: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
-        lock(&self.sessions).by_client.values().filter(|handle| wanted(handle)).map(Arc::clone).collect()
+    fn sessions_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        lock(&self.sessions).by_client.values().filter(|session| wanted(session)).map(Arc::clone).collect()
     }
 
     /// Stores one session; returns its bytes, about.
-    fn store_session(&self, store: &SessionStore, handle: &Handle, kept: &Kept, stopped_at: Option<Lsn>) -> usize {
+    fn store_session(
+        &self,
+        store: &SessionStore,
+        session: &Session,
+        state: &SessionState,
+        stopped_at: Option<Lsn>,
+    ) -> usize {
         const FRAMING: usize = 256;
-        let Some(mut session) = handle.to_stored(kept, stopped_at) else { return 0 };
+        let Some(mut stored) = session.to_stored(state, stopped_at) else { return 0 };
         {
             let subscriptions = self.read_subscriptions();
             let find = |filter: &str| {
-                let due = kept.retained_due.contains_key(filter);
+                let due = state.retained_due.contains_key(filter);
                 let retain = if due { RetainHandling::Always } else { RetainHandling::Never };
-                Some(Filter { retain, ..subscriptions.find(filter, handle.id)?.to_filter(filter) })
+                Some(Filter { retain, ..subscriptions.find(filter, session.id)?.to_filter(filter) })
             };
-            session.subscriptions = kept.filters.iter().filter_map(|filter| find(filter)).collect();
+            stored.subscriptions = state.filters.iter().filter_map(|filter| find(filter)).collect();
         }
-        let filters: usize = kept.filters.iter().map(|filter| filter.len() + 8).sum();
-        let bytes = session.delivery.bytes() + session.received.len() * 2 + filters + FRAMING;
-        store.put(&session, &self.timeline);
+        let filters: usize = state.filters.iter().map(|filter| filter.len() + 8).sum();
+        let bytes = stored.delivery.bytes() + stored.received.len() * 2 + filters + FRAMING;
+        store.put(&stored, &self.timeline);
         bytes
     }
 
     /// Sessions and wills that changed and are not on disk yet; 0 where none are kept.
     pub(super) fn unstored_sessions(&self) -> usize {
         let Some(store) = self.session_store.get() else { return 0 };
-        let sessions = lock(&self.sessions).by_client.values().filter(|handle| handle.is_to_store()).count();
+        let sessions = lock(&self.sessions).by_client.values().filter(|session| session.is_to_store()).count();
         sessions + lock(&self.wills).unstored() + store.unwritten()
     }
 
     /// The session has ended, or ends with its connection from now on.
-    pub(super) fn forget_stored(&self, handle: &Handle) {
+    pub(super) fn forget_stored(&self, session: &Session) {
         if let Some(store) = self.session_store.get() {
-            store.remove(handle.user.as_deref(), &handle.client_id);
+            store.remove(session.user.as_deref(), &session.client_id);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::subscriptions::Subscriber;
-use crate::mqtt::session::{ConnectionId, Handle, Kept};
+use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::wire::topic;
 
@@ -30,7 +30,7 @@ impl Broker {
     /// [`Broker::queue_retained`].
     pub(crate) fn subscribe(
         &self,
-        handle: &Arc<Handle>,
+        session: &Arc<Session>,
         connection: ConnectionId,
         filter: &Filter,
     ) -> SubscribeOutcome {
@@ -40,20 +40,25 @@ impl Broker {
         if topic::is_shared(&filter.filter) && topic::split_shared(&filter.filter).is_none() {
             return SubscribeOutcome::InvalidFilter;
         }
-        match self.insert(handle, connection, filter) {
+        match self.insert(session, connection, filter) {
             Ok(()) => SubscribeOutcome::Granted(filter.qos),
             Err(refused) => refused,
         }
     }
 
-    fn insert(&self, handle: &Arc<Handle>, connection: ConnectionId, filter: &Filter) -> Result<(), SubscribeOutcome> {
+    fn insert(
+        &self,
+        session: &Arc<Session>,
+        connection: ConnectionId,
+        filter: &Filter,
+    ) -> Result<(), SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
-        let mut kept = handle.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
-        if !kept.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
+        let mut state = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
+        if !state.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
             self.meters.subscriptions_denied.increment(1);
             return Err(SubscribeOutcome::NotAuthorized);
         }
-        let new = self.insert_into(handle, &mut kept, filter)?;
+        let new = self.insert_into(session, &mut state, filter)?;
         let send = match filter.retain {
             RetainHandling::Always => true,
             RetainHandling::New => new,
@@ -61,7 +66,7 @@ impl Broker {
         };
         // Not to shared subscriptions [section 3.8.4].
         if send && !topic::is_shared(&filter.filter) {
-            self.await_retained(handle, &mut kept, &filter.filter);
+            self.await_retained(session, &mut state, &filter.filter);
         }
         Ok(())
     }
@@ -69,15 +74,15 @@ impl Broker {
     /// Adds a subscription to a locked session; whether it is new.
     pub(super) fn insert_into(
         &self,
-        handle: &Arc<Handle>,
-        kept: &mut Kept,
+        session: &Arc<Session>,
+        state: &mut SessionState,
         filter: &Filter,
     ) -> Result<bool, SubscribeOutcome> {
-        let new = !kept.filters.contains(filter.filter.as_str());
+        let new = !state.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
         let levels = topic::levels(&filter.filter);
-        let full = kept.filters.len() >= self.max_session_subscriptions
-            || kept.levels + levels > MAX_SESSION_LEVELS
+        let full = state.filters.len() >= self.max_session_subscriptions
+            || state.levels + levels > MAX_SESSION_LEVELS
             || subscriptions.len() >= MAX_SUBSCRIPTIONS
             || subscriptions.levels() + levels > MAX_LEVELS;
         if new && full {
@@ -85,24 +90,24 @@ impl Broker {
             return Err(SubscribeOutcome::QuotaExceeded);
         }
         if new {
-            kept.levels += levels;
+            state.levels += levels;
         }
-        subscriptions.insert(&filter.filter, Subscriber::new(handle, filter));
-        kept.filters.insert(filter.filter.as_str().into());
-        handle.touch();
+        subscriptions.insert(&filter.filter, Subscriber::new(session, filter));
+        state.filters.insert(filter.filter.as_str().into());
+        session.touch();
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(new)
     }
 
     /// Ends one subscription; whether there was one.
-    pub(crate) fn unsubscribe(&self, handle: &Handle, connection: ConnectionId, filter: &str) -> bool {
-        let Some(mut kept) = handle.own(connection) else { return false };
-        let existed = kept.filters.remove(filter);
+    pub(crate) fn unsubscribe(&self, session: &Session, connection: ConnectionId, filter: &str) -> bool {
+        let Some(mut state) = session.own(connection) else { return false };
+        let existed = state.filters.remove(filter);
         if existed {
-            kept.levels -= topic::levels(filter);
-            kept.retained_due.remove(filter);
-            handle.touch();
-            self.write_subscriptions().remove(filter, handle.id);
+            state.levels -= topic::levels(filter);
+            state.retained_due.remove(filter);
+            session.touch();
+            self.write_subscriptions().remove(filter, session.id);
             self.version.fetch_add(1, Ordering::AcqRel);
         }
         existed

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::trie::Trie;
-use crate::mqtt::session::Handle;
+use crate::mqtt::session::Session;
 use crate::mqtt::session::delivery::Grant;
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::mqtt::wire::topic;
@@ -13,7 +13,7 @@ use crate::mqtt::wire::topic;
 /// One subscription of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscriber {
-    pub handle: Arc<Handle>,
+    pub session: Arc<Session>,
     pub qos: u8,
     no_local: bool,
     retain_as_published: bool,
@@ -21,9 +21,9 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(handle: &Arc<Handle>, filter: &Filter) -> Self {
+    pub fn new(session: &Arc<Session>, filter: &Filter) -> Self {
         Self {
-            handle: Arc::clone(handle),
+            session: Arc::clone(session),
             qos: filter.qos,
             no_local: filter.no_local,
             retain_as_published: filter.retain_as_published,
@@ -95,14 +95,14 @@ impl Subscriptions {
     /// Adds or replaces the subscription of a session to a valid filter.
     pub fn insert(&mut self, filter: &str, subscriber: Subscriber) {
         let Some((_, inner)) = topic::split_shared(filter) else {
-            let id = subscriber.handle.id;
+            let id = subscriber.session.id;
             if self.plain.insert(filter, id, subscriber).is_none() {
                 self.levels += topic::levels(filter);
             }
             return;
         };
         if let Some(group) = self.groups.get_mut(filter) {
-            match group.members.iter_mut().find(|member| member.handle.id == subscriber.handle.id) {
+            match group.members.iter_mut().find(|member| member.session.id == subscriber.session.id) {
                 Some(member) => *member = subscriber,
                 None => {
                     group.members.push(subscriber);
@@ -122,24 +122,24 @@ impl Subscriptions {
     }
 
     /// The subscription of a session to exactly this filter.
-    pub fn find(&self, filter: &str, session: u64) -> Option<&Subscriber> {
+    pub fn find(&self, filter: &str, session_id: u64) -> Option<&Subscriber> {
         if topic::split_shared(filter).is_none() {
-            return self.plain.get(filter, session);
+            return self.plain.get(filter, session_id);
         }
-        self.groups.get(filter)?.members.iter().find(|member| member.handle.id == session)
+        self.groups.get(filter)?.members.iter().find(|member| member.session.id == session_id)
     }
 
     /// Removes the subscription of a session to exactly this filter.
-    pub fn remove(&mut self, filter: &str, session: u64) {
+    pub fn remove(&mut self, filter: &str, session_id: u64) {
         let Some((_, inner)) = topic::split_shared(filter) else {
-            if self.plain.remove(filter, session).is_some() {
+            if self.plain.remove(filter, session_id).is_some() {
                 self.levels -= topic::levels(filter);
             }
             return;
         };
         let Some(group) = self.groups.get_mut(filter) else { return };
         let before = group.members.len();
-        group.members.retain(|member| member.handle.id != session);
+        group.members.retain(|member| member.session.id != session_id);
         let removed = before - group.members.len();
         self.members -= removed;
         self.levels -= removed * topic::levels(filter);
@@ -174,7 +174,7 @@ impl Subscriptions {
         retain: bool,
         publisher: u64,
         touched: &mut usize,
-    ) -> Vec<(Arc<Handle>, Grant)> {
+    ) -> Vec<(Arc<Session>, Grant)> {
         let mut found: Vec<(&Subscriber, Grant)> = Vec::new();
         *touched += self.plain.for_each_match(topic, &mut |id, subscriber| {
             if !(subscriber.no_local && id == publisher) {
@@ -182,9 +182,9 @@ impl Subscriptions {
             }
         });
         *touched += found.len();
-        found.sort_by_key(|(subscriber, _)| subscriber.handle.id);
+        found.sort_by_key(|(subscriber, _)| subscriber.session.id);
         found.dedup_by(|(later, also), (first, grant)| {
-            let same = later.handle.id == first.handle.id;
+            let same = later.session.id == first.session.id;
             if same {
                 grant.qos = grant.qos.max(also.qos);
                 grant.retain |= also.retain;
@@ -192,7 +192,7 @@ impl Subscriptions {
             }
             same
         });
-        found.into_iter().map(|(subscriber, grant)| (Arc::clone(&subscriber.handle), grant)).collect()
+        found.into_iter().map(|(subscriber, grant)| (Arc::clone(&subscriber.session), grant)).collect()
     }
 
     /// The shared subscriptions that a message on `topic` goes to. Adds to `touched` what was looked at for it.
@@ -211,7 +211,7 @@ impl Subscriptions {
         let Some(group) = self.groups.get(share) else { return Vec::new() };
         let turn = group.turn.fetch_add(1, Ordering::Relaxed);
         let (mut connected, absent): (Vec<_>, Vec<_>) =
-            group.members.iter().cloned().partition(|member| member.handle.is_connected());
+            group.members.iter().cloned().partition(|member| member.session.is_connected());
         if !connected.is_empty() {
             let len = connected.len();
             connected.rotate_left(turn % len);

@@ -4,7 +4,7 @@ use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
 use super::sessions::TooManyConnections;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
@@ -24,8 +24,8 @@ fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> Subscribe
 
 /// With the retained messages that come with it, as far as there is room for them.
 fn subscribe_with(broker: &Broker, to: &Attached, filter: &Filter) -> SubscribeOutcome {
-    let outcome = broker.subscribe(&to.handle, to.connection, filter);
-    while to.handle.awaits_retained() && broker.queue_retained(&to.handle, to.connection) {}
+    let outcome = broker.subscribe(&to.session, to.connection, filter);
+    while to.session.awaits_retained() && broker.queue_retained(&to.session, to.connection) {}
     outcome
 }
 
@@ -42,8 +42,8 @@ fn options(filter: &str, qos: u8) -> Filter {
 
 fn received(attached: &Attached) -> Vec<(String, u8, bool)> {
     let mut out = Vec::new();
-    attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
-    let publishes = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+    attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+    let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
         Sent::Publish { topic, qos, retain, .. } => (topic, qos, retain),
         other => panic!("{other:?}"),
     });
@@ -88,13 +88,13 @@ fn all_sessions_together_are_bounded() {
     for count in 1..=100 {
         broker.publish("a", "x".repeat(100).into(), 1, false);
         assert_eq!(received(&quick).len(), 1, "message {count}");
-        quick.handle.acknowledge(quick.connection, crate::mqtt::wire::frame::PUBACK, count, 0).unwrap();
+        quick.session.acknowledge(quick.connection, crate::mqtt::wire::frame::PUBACK, count, 0).unwrap();
     }
     let held = broker.stats().held_bytes;
     // Each message once, and twenty places in sessions for it.
     assert!((10_000..13_000).contains(&held), "{held}");
     for one in slow.iter().chain([&quick]) {
-        broker.detach(&one.handle, one.connection, 0, None);
+        broker.detach(&one.session, one.connection, 0, None);
     }
     assert_eq!(broker.stats().held_bytes, 0);
 }
@@ -132,9 +132,9 @@ fn retained_messages_wait_for_their_client_to_read() {
     }
     assert!((MAX_WAITING..2 * MAX_WAITING).contains(&broker.stats().queued_messages));
     let mut found = Vec::new();
-    while one.handle.awaits_retained() || broker.stats().queued_messages > 0 {
+    while one.session.awaits_retained() || broker.stats().queued_messages > 0 {
         found.extend(received(&one).into_iter().map(|(topic, ..)| topic));
-        broker.queue_retained(&one.handle, one.connection);
+        broker.queue_retained(&one.session, one.connection);
     }
     assert_eq!(found.iter().filter(|topic| *topic == "a/0007").count(), 2, "one for each subscription");
     found.sort_unstable();
@@ -150,21 +150,21 @@ fn what_is_retained_after_a_subscribe_comes_once() {
         broker.publish(topic, "old".into(), 1, true);
     }
     let one = attach(&broker, "one", false).unwrap();
-    broker.subscribe(&one.handle, one.connection, &options("a/+", 1));
+    broker.subscribe(&one.session, one.connection, &options("a/+", 1));
     for topic in ["a/2", "a/3"] {
         broker.publish(topic, "new".into(), 1, true);
     }
-    while broker.queue_retained(&one.handle, one.connection) {}
+    while broker.queue_retained(&one.session, one.connection) {}
     let topics = |attached: &Attached| -> Vec<_> {
         received(attached).into_iter().map(|(topic, _, retain)| (topic, retain)).collect()
     };
     assert_eq!(topics(&one), [("a/2".into(), false), ("a/3".into(), false), ("a/1".into(), true)]);
     // A client that is away gets no message of QoS 0: when it comes back, what was due is what is retained then.
-    broker.subscribe(&one.handle, one.connection, &options("a/+", 1));
-    broker.detach(&one.handle, one.connection, 60, None);
+    broker.subscribe(&one.session, one.connection, &options("a/+", 1));
+    broker.detach(&one.session, one.connection, 60, None);
     broker.publish("a/3", "newer".into(), 0, true);
     let one = attach(&broker, "one", false).unwrap();
-    while broker.queue_retained(&one.handle, one.connection) {}
+    while broker.queue_retained(&one.session, one.connection) {}
     let mut again = topics(&one);
     again.sort_unstable();
     again.dedup();
@@ -180,15 +180,15 @@ fn a_turn_looks_at_a_bounded_number_of_retained_topics() {
     }
     let one = attach(&broker, "one", true).unwrap();
     for index in 0..10 {
-        broker.subscribe(&one.handle, one.connection, &options(&format!("+/none-{index}"), 0));
+        broker.subscribe(&one.session, one.connection, &options(&format!("+/none-{index}"), 0));
     }
     let mut turns = 1;
-    while broker.queue_retained(&one.handle, one.connection) {
+    while broker.queue_retained(&one.session, one.connection) {
         turns += 1;
     }
     let least = 10 * 2_000 / TOPICS_PER_TURN;
     assert!((least..2 * least).contains(&turns), "{turns} turns for 20,000 comparisons");
-    assert!(!one.handle.awaits_retained() && received(&one).is_empty());
+    assert!(!one.session.awaits_retained() && received(&one).is_empty());
 }
 
 /// A subscription that ends, or is no longer allowed, brings no further retained messages.
@@ -200,17 +200,17 @@ fn an_unsubscribe_ends_what_is_still_to_come() {
     }
     let one = attach(&broker, "one", true).unwrap();
     subscribe(&broker, &one, "a/#", 0);
-    assert!(broker.unsubscribe(&one.handle, one.connection, "a/#"));
+    assert!(broker.unsubscribe(&one.session, one.connection, "a/#"));
     received(&one);
-    assert!(!broker.queue_retained(&one.handle, one.connection) && !one.handle.awaits_retained());
+    assert!(!broker.queue_retained(&one.session, one.connection) && !one.session.awaits_retained());
 }
 
 #[test]
 fn no_local_spares_the_publisher() {
     let broker = broker(10);
     let one = attach(&broker, "one", true).unwrap();
-    broker.subscribe(&one.handle, one.connection, &Filter { no_local: true, ..options("a", 1) });
-    let own = Message { publisher: one.handle.id, ..Message::new("a", "x".into(), 1, false) };
+    broker.subscribe(&one.session, one.connection, &Filter { no_local: true, ..options("a", 1) });
+    let own = Message { publisher: one.session.id, ..Message::new("a", "x".into(), 1, false) };
     broker.deliver(&Arc::new(own));
     broker.publish("a", "x".into(), 1, false);
     assert_eq!(received(&one).len(), 1);
@@ -221,7 +221,7 @@ fn a_kept_session_receives_what_it_missed() {
     let broker = broker(10);
     let one = attach(&broker, "one", false).unwrap();
     subscribe(&broker, &one, "a", 1);
-    broker.detach(&one.handle, one.connection, 60, None);
+    broker.detach(&one.session, one.connection, 60, None);
     assert_eq!((broker.stats().connections, broker.stats().sessions), (0, 1));
     broker.publish("a", "x".into(), 1, false);
     broker.publish("a", "x".into(), 0, false);
@@ -239,12 +239,12 @@ fn a_taken_over_connection_loses_its_session_and_is_not_counted_twice() {
     for clean in [false, true] {
         let old = attach(&broker, "one", clean).unwrap();
         let new = attach(&broker, "one", clean).unwrap();
-        assert_ne!(old.handle.owner(), old.connection);
+        assert_ne!(old.session.owner(), old.connection);
         assert_eq!(subscribe(&broker, &old, "a", 1), SubscribeOutcome::QuotaExceeded);
-        broker.detach(&old.handle, old.connection, 0, None);
+        broker.detach(&old.session, old.connection, 0, None);
         assert_eq!((broker.stats().connections, broker.stats().sessions), (1, 1));
-        assert_eq!(new.handle.owner(), new.connection);
-        broker.detach(&new.handle, new.connection, 0, None);
+        assert_eq!(new.session.owner(), new.connection);
+        broker.detach(&new.session, new.connection, 0, None);
         assert_eq!((broker.stats().connections, broker.stats().sessions), (0, 0));
     }
 }
@@ -253,15 +253,15 @@ fn a_taken_over_connection_loses_its_session_and_is_not_counted_twice() {
 fn connections_and_sessions_are_bounded() {
     let broker = broker(2);
     let one = attach(&broker, "one", false).unwrap();
-    broker.detach(&one.handle, one.connection, 60, None);
+    broker.detach(&one.session, one.connection, 60, None);
     let two = attach(&broker, "two", false).unwrap();
-    broker.detach(&two.handle, two.connection, 60, None);
+    broker.detach(&two.session, two.connection, 60, None);
     let three = attach(&broker, "three", false).unwrap();
     assert_eq!(broker.stats().sessions, 2);
     assert!(attach(&broker, "two", false).unwrap().session_present, "the older session went");
     assert_eq!(attach(&broker, "four", true).unwrap_err(), TooManyConnections);
     assert!(attach(&broker, "three", false).is_ok(), "a client may replace its own connection");
-    assert_ne!(three.handle.owner(), three.connection);
+    assert_ne!(three.session.owner(), three.connection);
 }
 
 #[test]
@@ -279,15 +279,15 @@ fn subscriptions_are_bounded_and_checked() {
         assert_eq!(subscribe(&broker, &two, &deep(index), 1), SubscribeOutcome::Granted(1));
     }
     assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::QuotaExceeded);
-    assert!(broker.unsubscribe(&two.handle, two.connection, &deep(0)));
+    assert!(broker.unsubscribe(&two.session, two.connection, &deep(0)));
     assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::Granted(1));
-    broker.detach(&two.handle, two.connection, 0, None);
+    broker.detach(&two.session, two.connection, 0, None);
     assert_eq!(broker.read_subscriptions().levels(), 0);
     let one = attach(&broker, "one", true).unwrap();
     subscribe(&broker, &one, "t/0", 1);
     assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
-    assert!(broker.unsubscribe(&one.handle, one.connection, "t/0"));
-    assert!(!broker.unsubscribe(&one.handle, one.connection, "t/0"));
+    assert!(broker.unsubscribe(&one.session, one.connection, "t/0"));
+    assert!(!broker.unsubscribe(&one.session, one.connection, "t/0"));
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn the_version_tells_of_changes() {
     assert!(broker.version() > before);
     assert!(broker.has_subscribers("a") && broker.may_have_subscribers("weir/windows/"));
     let before = broker.version();
-    broker.detach(&one.handle, one.connection, 0, None);
+    broker.detach(&one.session, one.connection, 0, None);
     assert!(broker.version() > before);
 }
 
@@ -319,7 +319,7 @@ fn a_session_ends_after_its_time() {
     let (broker, clock) = timed(MqttConfig { max_session_expiry_ms: Some(5_000), ..MqttConfig::default() });
     for (expiry_s, kept_ms) in [(2, 2_000), (60, 5_000), (u32::MAX, 5_000)] {
         let one = attach(&broker, "one", true).unwrap();
-        broker.detach(&one.handle, one.connection, expiry_s, None);
+        broker.detach(&one.session, one.connection, expiry_s, None);
         clock.advance(kept_ms - 1);
         let (wills, next) = broker.due();
         assert!(wills.is_empty() && next.is_some());
@@ -334,7 +334,7 @@ fn a_session_ends_after_its_time() {
 fn an_expired_session_is_gone_before_the_timer_looked() {
     let (broker, clock) = timed(MqttConfig::default());
     let one = attach(&broker, "one", true).unwrap();
-    broker.detach(&one.handle, one.connection, 1, None);
+    broker.detach(&one.session, one.connection, 1, None);
     clock.advance(1_000);
     assert!(!attach(&broker, "one", false).unwrap().session_present);
 }
@@ -344,27 +344,27 @@ fn a_will_waits_for_its_delay_or_the_end_of_its_session() {
     let (broker, clock) = timed(MqttConfig::default());
     for (delay_s, expiry_s, due_ms) in [(3, 10, 3_000), (10, 3, 3_000)] {
         let one = attach(&broker, "one", true).unwrap();
-        assert_eq!(broker.detach(&one.handle, one.connection, expiry_s, will(delay_s)), None);
+        assert_eq!(broker.detach(&one.session, one.connection, expiry_s, will(delay_s)), None);
         clock.advance(due_ms - 1);
         assert_eq!(broker.due().0, []);
         clock.advance(1);
         assert_eq!(broker.due().0.len(), 1);
     }
     let one = attach(&broker, "one", true).unwrap();
-    assert!(broker.detach(&one.handle, one.connection, 10, will(0)).is_some(), "no delay");
+    assert!(broker.detach(&one.session, one.connection, 10, will(0)).is_some(), "no delay");
     let one = attach(&broker, "one", true).unwrap();
-    assert!(broker.detach(&one.handle, one.connection, 0, will(5)).is_some(), "no session");
+    assert!(broker.detach(&one.session, one.connection, 0, will(5)).is_some(), "no session");
 }
 
 #[test]
 fn a_client_that_is_back_in_time_has_no_will_published() {
     let (broker, clock) = timed(MqttConfig::default());
     let one = attach(&broker, "one", true).unwrap();
-    broker.detach(&one.handle, one.connection, 10, will(3));
+    broker.detach(&one.session, one.connection, 10, will(3));
     let again = attach(&broker, "one", false).unwrap();
     clock.advance(60_000);
     assert_eq!(broker.due().0, []);
-    broker.detach(&again.handle, again.connection, 10, will(3));
+    broker.detach(&again.session, again.connection, 10, will(3));
     attach(&broker, "one", true).unwrap();
     assert_eq!(broker.due().0.len(), 1, "a clean start ends the session");
 }
@@ -375,7 +375,7 @@ fn a_take_over_publishes_a_will_unless_it_can_wait() {
     for (clean, delay_s, published) in [(false, 0, true), (false, 5, false), (true, 5, true)] {
         let old = attach(&broker, "one", true).unwrap();
         attach(&broker, "one", clean).unwrap();
-        assert_eq!(broker.detach(&old.handle, old.connection, 60, will(delay_s)).is_some(), published);
+        assert_eq!(broker.detach(&old.session, old.connection, 60, will(delay_s)).is_some(), published);
     }
 }
 
@@ -387,7 +387,7 @@ fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
     subscribe(&broker, &old, "a", 1);
     let new = attach(&broker, "one", false).unwrap();
     assert!(!new.session_present && broker.stats().subscriptions == 0);
-    assert!(broker.detach(&old.handle, old.connection, 0, will(5)).is_some());
+    assert!(broker.detach(&old.session, old.connection, 0, will(5)).is_some());
     assert_eq!((broker.stats().connections, broker.stats().sessions), (1, 1));
 }
 
@@ -404,7 +404,7 @@ fn a_shared_subscription_gives_each_message_to_one_member_in_turn() {
     assert!(members.iter().all(|member| received(member).len() == 2));
     assert_eq!(broker.stats().subscriptions, 3);
     for member in &members {
-        assert!(broker.unsubscribe(&member.handle, member.connection, "$share/g/t/#"));
+        assert!(broker.unsubscribe(&member.session, member.connection, "$share/g/t/#"));
     }
     assert!(!broker.has_subscribers("t/x") && broker.stats().subscriptions == 0);
 }
@@ -419,9 +419,9 @@ fn a_member_that_leaves_gives_its_messages_to_another() {
     }
     subscribe(&broker, &two, "$share/g/t", 1);
     assert_eq!((received(&one).len(), received(&two).len()), (2, 0));
-    broker.detach(&one.handle, one.connection, 0, None);
+    broker.detach(&one.session, one.connection, 0, None);
     assert_eq!(received(&two).len(), 2);
-    broker.detach(&two.handle, two.connection, 0, None);
+    broker.detach(&two.session, two.connection, 0, None);
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn identifiers_of_all_matching_subscriptions_are_sent() {
     let one = attach(&broker, "one", true).unwrap();
     for (filter, identifier) in [("a/+", 7), ("a/#", 8)] {
         let filter = Filter { identifier: Some(identifier), ..options(filter, 1) };
-        broker.subscribe(&one.handle, one.connection, &filter);
+        broker.subscribe(&one.session, one.connection, &filter);
     }
     let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0, &mut 0);
     let (_, grant) = found.pop().unwrap();

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::Broker;
 use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
-use super::slot_store::Mark;
 use crate::log::Lsn;
-use crate::mqtt::session::Handle;
+use crate::mqtt::session::Session;
 use crate::mqtt::session::will::Will;
+use crate::state::named_values::Mark;
 use crate::sync::lock;
 
 /// The wills that a restart is to find. Its lock is the last to be taken.
@@ -62,10 +62,10 @@ impl Wills {
 }
 
 impl Broker {
-    /// Takes the will of the client that `handle` has been attached for: a crash from about a second later on does not
+    /// Takes the will of the client that `session` has been attached for: a crash from about a second later on does not
     /// lose it.
-    pub(crate) fn take_will(&self, mut will: Will, handle: &Handle) -> Arc<Will> {
-        will.message.publisher = handle.id;
+    pub(crate) fn take_will(&self, mut will: Will, session: &Session) -> Arc<Will> {
+        will.message.publisher = session.id;
         let mut wills = lock(&self.wills);
         wills.last_number += 1;
         will.number = wills.last_number;
@@ -124,7 +124,7 @@ impl Broker {
             // Of one client only the newest can be its last connection's: those before are no longer held back by it.
             let waits_for = sessions.by_client.get(&key).filter(|_| seen.insert(key)).cloned();
             due.extend(match waits_for {
-                Some(handle) => self.restore_will(sessions, &handle, will),
+                Some(session) => self.restore_will(sessions, &session, will),
                 None => Some(self.due_now(Arc::new(will))),
             });
         }
@@ -137,19 +137,19 @@ impl Broker {
     }
 
     /// Returns the will if it is due.
-    fn restore_will(&self, sessions: &mut Sessions, handle: &Arc<Handle>, mut will: Will) -> Option<Arc<Will>> {
-        will.message.publisher = handle.id;
+    fn restore_will(&self, sessions: &mut Sessions, session: &Arc<Session>, mut will: Will) -> Option<Arc<Will>> {
+        will.message.publisher = session.id;
         let will = Arc::new(will);
-        let mut kept = handle.any();
-        let lost_ms = kept.disconnected_ms.unwrap_or(0);
+        let mut state = session.any();
+        let lost_ms = state.disconnected_ms.unwrap_or(0);
         let after_delay = self.timeline.at_wall_ms(lost_ms.saturating_add(i64::from(will.delay_s) * 1_000));
-        let at = kept.expires.map_or(after_delay, |(end, _)| end.min(after_delay));
+        let at = state.expires.map_or(after_delay, |(end, _)| end.min(after_delay));
         if at <= self.timeline.now() {
             return Some(self.due_now(will));
         }
         let key = (at, sessions.number());
-        kept.will = Some((will, key));
-        sessions.timers.insert(key, Timer::Will(Arc::clone(handle)));
+        state.will = Some((will, key));
+        sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
         None
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::log::Lsn;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::frame;
 
 /// Room for acknowledgements that is kept when there are none.
@@ -61,7 +61,7 @@ impl Acks {
     }
 
     /// Writes those that `durable` has passed; returns when the oldest of them was read.
-    pub fn write(&mut self, durable: Lsn, version: Version, out: &mut Vec<u8>) -> Option<Instant> {
+    pub fn write(&mut self, durable: Lsn, version: ProtocolVersion, out: &mut Vec<u8>) -> Option<Instant> {
         let mut oldest = None;
         let mut count = 0;
         while let Some(run) = self.runs.front()
@@ -111,7 +111,7 @@ mod tests {
 
     fn written(acks: &mut Acks, durable: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        acks.write(Lsn(durable), Version::V4, &mut out);
+        acks.write(Lsn(durable), ProtocolVersion::V4, &mut out);
         out.chunks(4).map(|ack| ack[3]).collect()
     }
 
@@ -145,8 +145,8 @@ mod tests {
             acks.seal(Some(Lsn(1)), at);
         }
         let mut out = Vec::new();
-        assert_eq!(acks.write(Lsn(0), Version::V5, &mut out), None);
-        assert_eq!(acks.write(Lsn(1), Version::V5, &mut out), Some(first));
+        assert_eq!(acks.write(Lsn(0), ProtocolVersion::V5, &mut out), None);
+        assert_eq!(acks.write(Lsn(1), ProtocolVersion::V5, &mut out), Some(first));
         assert_eq!(out.len(), 8);
     }
 }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, FALLBACK, Step};
 use crate::log::{AppendError, Records};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 
 /// Publishes that the journal had no room for.
 #[derive(Debug)]
@@ -18,17 +18,17 @@ pub(super) struct Blocked {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Appends what the journal had no room for.
-    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
             let Some(Blocked { records, since }) = self.blocked.take() else { return Ok(Step::Ready) };
             self.append(context.waker(), records, Some(since), since)?;
             if self.blocked.is_none() {
                 // The client was not heard because weir did not listen.
-                self.session.heard(self.door.now());
+                self.protocol.heard(self.shared.now());
                 return Ok(Step::Ready);
             }
-            if self.door.gate.poll_room(context).is_pending() {
+            if self.shared.journal.poll_room(context).is_pending() {
                 return Ok(Step::Waiting);
             }
         }
@@ -45,15 +45,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         mut records: Records,
         waiting_since: Option<Instant>,
         read_at: Instant,
-    ) -> Result<Records, Close> {
+    ) -> Result<Records, CloseReason> {
         let mut until = None;
         if !records.is_empty() {
-            let waits = self.session.acks().has_unsealed();
+            let waits = self.protocol.acks().has_unsealed();
             let appended = {
                 // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
                 // the journal. What the client sends again there would stand in front of what it repeats.
-                let Some(_own) = self.handle.own(self.id) else { return Err(self.handle.lost(self.id)) };
-                self.door.gate.append(&records, waits.then_some(waker), waiting_since, self.door.now())
+                let Some(_own) = self.session.own(self.id) else { return Err(self.session.lost(self.id)) };
+                self.shared.journal.append(&records, waits.then_some(waker), waiting_since, self.shared.now())
             };
             match appended {
                 Ok(lsn) => {
@@ -66,28 +66,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.blocked = Some(Blocked { records, since: waiting_since.unwrap_or(read_at) });
                     return Ok(Records::default());
                 }
-                Err(AppendError::Closed) => return Err(Close::Journal),
+                Err(AppendError::Closed) => return Err(CloseReason::Journal),
                 Err(AppendError::TooLarge { .. }) => {
                     // The configuration is refused where that can happen.
-                    self.door.meters.limit("journal_record");
-                    return Err(Close::Quota);
+                    self.shared.meters.limit("journal_record");
+                    return Err(CloseReason::Quota);
                 }
             }
         }
         records.clear();
-        let (fresh, last) = self.session.appended(until, read_at);
+        let (fresh, last) = self.protocol.appended(until, read_at);
         if !fresh.is_empty() {
-            self.handle.hold(self.id, fresh, last);
+            self.session.hold(self.id, fresh, last);
         }
-        self.session.begin_append();
+        self.protocol.begin_append();
         Ok(records)
     }
 
     /// Makes sure that acknowledgements which wait for something else than this connection's own appends leave too: a
     /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
-    pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
-        if let Some(position) = self.session.acks().waits_for() {
-            if position <= self.door.gate.durable() {
+    pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        if let Some(position) = self.protocol.acks().waits_for() {
+            if position <= self.shared.journal.durable() {
                 context.waker().wake_by_ref();
             } else if position > self.own_appends {
                 self.wake_after(context, FALLBACK);

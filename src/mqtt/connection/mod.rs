@@ -1,4 +1,4 @@
-//! One connection: a socket, its session, and the order of work between them.
+//! One connection: a stream, its protocol, and the order of work between them.
 //!
 //! A hand-written poll loop: what is due is sent first (acknowledgements that became durable, messages for the
 //! client), then the socket is read, everything that one read brought is appended to the journal together, and so on
@@ -8,15 +8,16 @@
 
 mod acks;
 mod appending;
-pub(super) mod around;
-pub(super) mod ingest;
+pub(super) mod broker_context;
+pub(super) mod journal_appender;
 mod keep_alive;
-pub(super) mod permission;
 pub(super) mod protocol;
+pub(super) mod publish_decision;
 mod rate;
 mod reading;
 mod scratch;
 mod sending;
+mod session_context;
 mod topic_cache;
 
 use std::future::Future;
@@ -29,14 +30,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::session::{ConnectionId, Handle};
-use super::wire::close::Close;
+use super::session::{ConnectionId, Session};
+use super::wire::close::CloseReason;
 use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
 use appending::Blocked;
-use around::Door;
-use protocol::Session;
+use broker_context::BrokerContext;
+use protocol::Protocol;
 use rate::Pace;
 use scratch::Scratch;
 
@@ -54,12 +55,12 @@ const FAR: Duration = Duration::from_secs(30 * 86_400);
 /// What a connection begins with.
 pub(crate) struct Start<S> {
     pub stream: S,
-    pub door: Arc<Door>,
-    pub handle: Arc<Handle>,
+    pub shared: Arc<BrokerContext>,
+    pub session: Arc<Session>,
     pub id: ConnectionId,
     /// Who the client is.
     pub login: Login,
-    pub session: Session,
+    pub protocol: Protocol,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
     /// Where the client asks for problem information, the largest packet that may carry it.
@@ -71,14 +72,14 @@ pub(crate) struct Start<S> {
     pub cancel: CancellationToken,
 }
 
-/// A connection with its session.
+/// A connection: its stream, its protocol and the session that it serves.
 pub(crate) struct Connection<S> {
     stream: S,
-    door: Arc<Door>,
-    handle: Arc<Handle>,
+    shared: Arc<BrokerContext>,
+    session: Arc<Session>,
     id: ConnectionId,
     login: Login,
-    session: Session,
+    protocol: Protocol,
     /// Largest packet that the client takes.
     max_packet_bytes: usize,
     explain_within: Option<usize>,
@@ -116,18 +117,18 @@ enum Step {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(start: Start<S>) -> Self {
-        let now = start.door.now();
-        let rates_version = start.door.rates.version();
+        let now = start.shared.now();
+        let rates_version = start.shared.rates.version();
         Self {
-            pace: Pace::new(&start.door.rates, now),
+            pace: Pace::new(&start.shared.rates, now),
             rates_version,
             unflushed: false,
             stream: start.stream,
-            door: start.door,
-            handle: start.handle,
+            shared: start.shared,
+            session: start.session,
             id: start.id,
             login: start.login,
-            session: start.session,
+            protocol: start.protocol,
             max_packet_bytes: start.max_packet_bytes,
             explain_within: start.explain_within,
             partial: start.read,
@@ -144,16 +145,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The socket, what is still to be sent, and how many seconds the session outlives the connection.
     pub fn into_parts(self) -> (S, Vec<u8>, u32) {
-        (self.stream, self.unsent, self.session.expiry_s())
+        (self.stream, self.unsent, self.protocol.expiry_s())
     }
 
     /// Works until the connection ends.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Close> {
-        let asked = self.handle.is_asked();
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
+        let asked = self.session.is_asked();
         scratch::with(|scratch| match self.advance(context, scratch) {
             Ok(()) => {
                 if asked {
-                    self.handle.looked();
+                    self.session.looked();
                 }
                 Poll::Pending
             }
@@ -161,21 +162,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
                 self.unsent.extend_from_slice(&scratch.out);
                 scratch.out.clear();
-                frame::put_disconnect(close, self.session.version(), self.explain_within, &mut self.unsent);
+                frame::put_disconnect(close, self.protocol.version(), self.explain_within, &mut self.unsent);
                 Poll::Ready(close)
             }
         })
     }
 
-    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Close> {
+    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), CloseReason> {
         self.touched = 0;
         self.register(context.waker());
-        if self.handle.owner() != self.id {
-            return Err(self.handle.lost(self.id));
+        if self.session.owner() != self.id {
+            return Err(self.session.lost(self.id));
         }
         if self.cancelled.as_mut().poll(context).is_ready() {
             self.write_acks(&mut scratch.out);
-            return Err(Close::ShuttingDown);
+            return Err(CloseReason::ShuttingDown);
         }
         self.poll_timer(context)?;
         let mut looked = false;
@@ -187,15 +188,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
-            if self.handle.awaits_retained()
-                && (std::mem::replace(&mut looked, true) || self.door.broker.queue_retained(&self.handle, self.id))
+            if self.session.awaits_retained()
+                && (std::mem::replace(&mut looked, true) || self.shared.broker.queue_retained(&self.session, self.id))
             {
                 context.waker().wake_by_ref();
             }
             if self.poll_room(context)? == Step::Waiting {
                 return Ok(());
             }
-            if self.session.is_full() {
+            if self.protocol.is_full() {
                 // Woken by the journal; it may have passed some in the meantime.
                 self.watch_acks(context)?;
                 return Ok(());
@@ -218,37 +219,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn register(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.handle.register(self.id, waker);
+            self.session.register(self.id, waker);
             self.waker = Some(waker.clone());
         }
     }
 
     /// Whether the client's rate allows to read on.
     fn poll_pace(&mut self, context: &mut Context<'_>) -> Step {
-        let version = self.door.rates.version();
+        let version = self.shared.rates.version();
         if version != self.rates_version {
             self.rates_version = version;
-            self.pace = Pace::new(&self.door.rates, self.door.now());
+            self.pace = Pace::new(&self.shared.rates, self.shared.now());
         }
         let Some(pace) = &mut self.pace else { return Step::Ready };
-        let now = self.door.now();
+        let now = self.shared.now();
         let was_paused = pace.is_paused();
         let Some(wait) = pace.wait(now) else {
             if was_paused {
                 // The client was not heard because weir did not listen.
-                self.session.heard(now);
+                self.protocol.heard(now);
             }
             return Step::Ready;
         };
         if wait.begins {
-            self.door.meters.throttled(wait.limit);
+            self.shared.meters.throttled(wait.limit);
         }
         self.wake_after(context, wait.until.saturating_duration_since(now));
         Step::Waiting
     }
 
     fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {
-        let at = self.door.now() + wait;
+        let at = self.shared.now() + wait;
         if at < self.timer.deadline().into_std() {
             self.timer.as_mut().reset(at.into());
             if self.timer.as_mut().poll(context).is_ready() {
@@ -258,17 +259,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
-    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), Close> {
-        let now = self.door.now();
-        let deadline = self.session.keep_alive_deadline();
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        let now = self.shared.now();
+        let deadline = self.protocol.keep_alive_deadline();
         if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
             let throttled = self.pace.as_ref().is_some_and(|pace| pace.is_paused());
-            let paused = self.blocked.is_some() || self.session.is_full() || throttled;
+            let paused = self.blocked.is_some() || self.protocol.is_full() || throttled;
             if paused {
-                self.session.heard(now);
+                self.protocol.heard(now);
             }
-            match self.session.keep_alive_deadline() {
-                Some(at) if at <= now => return Err(Close::KeepAlive),
+            match self.protocol.keep_alive_deadline() {
+                Some(at) if at <= now => return Err(CloseReason::KeepAlive),
                 at => self.timer.as_mut().reset(at.unwrap_or(now + FAR).into()),
             }
             if self.timer.as_mut().poll(context).is_ready() {

@@ -1,22 +1,22 @@
 //! The protocol of one connection after its CONNECT: a pure state machine.
 //!
-//! Frames and "now" in; bytes to send, records to journal and [`Event`]s out. No socket, no clock, no lock: what lies
-//! outside is asked through [`Surroundings`].
+//! Frames and "now" in; bytes to send, records to journal and [`ProtocolEvent`]s out. No socket, no clock, no lock: what lies
+//! outside is asked through [`ProtocolContext`].
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::acks::Acks;
 use super::keep_alive::KeepAlive;
-use super::permission::Verdict;
+use super::publish_decision::PublishDecision;
 use super::topic_cache::{Refused, TopicCache};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::packet_ids::PacketIds;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Subscribe};
 use crate::mqtt::wire::frame::{self, Frame, Publish};
 use crate::mqtt::wire::properties::{Carrier, PublishProperties};
@@ -37,17 +37,17 @@ const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 /// Reason code 0x10 of MQTT 5.0.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
-/// What a session asks about the world.
-pub(crate) trait Surroundings {
+/// Questions of a [`Protocol`] about everything outside of it: topics, access rules, subscriptions, its session.
+pub(crate) trait ProtocolContext {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
     /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
-    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close>;
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason>;
     /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
     fn note_denied(&self, topic: &str);
     /// Whether `topic` has as many levels as it may.
     fn allows_levels(&self, topic: &str) -> bool;
-    /// Changes whenever an answer of `has_subscribers` or `judge_publish` may change.
+    /// Changes whenever an answer of `has_subscribers` or `decide_publish` may change.
     fn subscriptions_version(&self) -> u64;
     /// Whether a message on `topic` has a subscriber.
     fn has_subscribers(&self, topic: &str) -> bool;
@@ -55,9 +55,9 @@ pub(crate) trait Surroundings {
     fn holds(&self, packet_id: u16) -> bool;
 }
 
-/// What the connection does on behalf of its session.
+/// Work that a packet asks for and that the connection carries out.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Event<'a> {
+pub(crate) enum ProtocolEvent<'a> {
     /// Nothing.
     None,
     /// Pass this publish on to subscribers.
@@ -105,10 +105,10 @@ pub(crate) struct Received {
     pub answers: u64,
 }
 
-/// What a session starts with.
+/// Options of a new [`Protocol`].
 #[derive(Debug, Clone)]
-pub(crate) struct SessionOptions {
-    pub version: Version,
+pub(crate) struct ProtocolOptions {
+    pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1.
     pub is_3_1: bool,
     pub client_id: Arc<str>,
@@ -123,8 +123,8 @@ pub(crate) struct SessionOptions {
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(crate) struct Session {
-    version: Version,
+pub(crate) struct Protocol {
+    version: ProtocolVersion,
     is_3_1: bool,
     client_id: Arc<str>,
     max_inflight: usize,
@@ -141,8 +141,8 @@ pub(crate) struct Session {
     received: Received,
 }
 
-impl Session {
-    pub fn new(options: SessionOptions, now: Instant) -> Self {
+impl Protocol {
+    pub fn new(options: ProtocolOptions, now: Instant) -> Self {
         let mut acks = Acks::default();
         acks.seal(Some(options.received_until), now);
         Self {
@@ -162,7 +162,7 @@ impl Session {
         }
     }
 
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> ProtocolVersion {
         self.version
     }
 
@@ -225,24 +225,24 @@ impl Session {
     pub fn on_frame<'a>(
         &'a mut self,
         frame: &Frame<'a>,
-        around: &impl Surroundings,
+        context: &impl ProtocolContext,
         records: &mut Records,
         out: &mut Vec<u8>,
-    ) -> Result<Event<'a>, Close> {
+    ) -> Result<ProtocolEvent<'a>, CloseReason> {
         self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
             let publish = Publish::parse(frame.flags, frame.body, self.version)?;
-            return self.on_publish(publish, around, records);
+            return self.on_publish(publish, context, records);
         }
         self.on_other(frame, out)
     }
 
-    fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>, Close> {
+    fn on_other(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<ProtocolEvent<'static>, CloseReason> {
         let frame = &if self.is_3_1 { frame.without_repetition() } else { *frame };
         match frame.kind {
             frame::PUBACK | frame::PUBREC | frame::PUBCOMP => {
                 let (packet_id, reason) = frame::parse_ack(frame, self.version)?;
-                Ok(Event::Acknowledged { kind: frame.kind, packet_id, reason })
+                Ok(ProtocolEvent::Acknowledged { kind: frame.kind, packet_id, reason })
             }
             frame::PUBREL => {
                 let (packet_id, _) = frame::parse_ack(frame, self.version)?;
@@ -251,37 +251,37 @@ impl Session {
                 // publish with this identifier would be taken for a repetition.
                 self.fresh.remove(packet_id);
                 self.received.answers += 1;
-                Ok(Event::Release { packet_id })
+                Ok(ProtocolEvent::Release { packet_id })
             }
             frame::SUBSCRIBE => {
                 self.received.answers += 1;
-                Ok(Event::Subscribe(codec::decode_subscribe(frame, self.version)?))
+                Ok(ProtocolEvent::Subscribe(codec::decode_subscribe(frame, self.version)?))
             }
             frame::UNSUBSCRIBE => {
                 self.received.answers += 1;
                 let (packet_id, filters) = codec::decode_unsubscribe(frame, self.version)?;
-                Ok(Event::Unsubscribe { packet_id, filters })
+                Ok(ProtocolEvent::Unsubscribe { packet_id, filters })
             }
-            frame::PINGREQ | frame::PINGRESP if !frame.body.is_empty() => Err(Close::Unframed),
+            frame::PINGREQ | frame::PINGRESP if !frame.body.is_empty() => Err(CloseReason::Unframed),
             frame::PINGREQ if frame.flags == 0 => {
                 self.received.answers += 1;
                 frame::put_pingresp(out);
-                Ok(Event::None)
+                Ok(ProtocolEvent::None)
             }
             frame::DISCONNECT => Err(self.on_disconnect(frame)?),
             // Bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, what only servers send, and the reserved type.
-            frame::PINGREQ => Err(Close::Malformed),
-            frame::SUBACK | frame::UNSUBACK | frame::AUTH if frame.flags != 0 => Err(Close::Malformed),
-            _ => Err(Close::Protocol),
+            frame::PINGREQ => Err(CloseReason::Malformed),
+            frame::SUBACK | frame::UNSUBACK | frame::AUTH if frame.flags != 0 => Err(CloseReason::Malformed),
+            _ => Err(CloseReason::Protocol),
         }
     }
 
-    fn on_disconnect(&mut self, frame: &Frame<'_>) -> Result<Close, Close> {
+    fn on_disconnect(&mut self, frame: &Frame<'_>) -> Result<CloseReason, CloseReason> {
         let (close, expiry_s) = codec::decode_disconnect(frame, self.version)?;
         if let Some(expiry_s) = expiry_s {
             // A session that was to end with its connection cannot be kept now [section 3.14.2.2.2].
             if self.expiry_s == 0 && expiry_s > 0 {
-                return Err(Close::Protocol);
+                return Err(CloseReason::Protocol);
             }
             self.expiry_s = expiry_s;
         }
@@ -292,15 +292,15 @@ impl Session {
     fn on_publish<'a>(
         &'a mut self,
         publish: Publish<'a>,
-        around: &impl Surroundings,
+        context: &impl ProtocolContext,
         records: &mut Records,
-    ) -> Result<Event<'a>, Close> {
+    ) -> Result<ProtocolEvent<'a>, CloseReason> {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
             PublishProperties::parse(publish.properties, Carrier::Publish)?
         };
-        self.select_topic(&publish, properties.alias, around)?;
+        self.select_topic(&publish, properties.alias, context)?;
         if publish.qos > 0 {
             self.check_receive_maximum()?;
         }
@@ -310,10 +310,10 @@ impl Session {
         if !properties.allow(publish.payload) {
             self.received.misformatted += 1;
             self.answer(&publish, PAYLOAD_FORMAT_INVALID);
-            return Ok(Event::None);
+            return Ok(ProtocolEvent::None);
         }
-        if publish.qos == 2 && !self.take_packet_id(publish.packet_id, around)? {
-            return Ok(Event::None);
+        if publish.qos == 2 && !self.take_packet_id(publish.packet_id, context)? {
+            return Ok(ProtocolEvent::None);
         }
         match publish.qos {
             0 => {}
@@ -327,9 +327,9 @@ impl Session {
             self.journal(&publish, records);
         }
         if !self.topic.subscribers && !publish.retain {
-            return Ok(Event::None);
+            return Ok(ProtocolEvent::None);
         }
-        Ok(Event::Forward(Forward {
+        Ok(ProtocolEvent::Forward(Forward {
             topic: self.topic.topic(),
             payload: publish.payload,
             properties,
@@ -361,50 +361,50 @@ impl Session {
         &mut self,
         publish: &Publish<'_>,
         alias: Option<u16>,
-        around: &impl Surroundings,
-    ) -> Result<(), Close> {
+        context: &impl ProtocolContext,
+    ) -> Result<(), CloseReason> {
         let Some(alias) = alias else {
-            return self.topic.select(publish.topic, around);
+            return self.topic.select(publish.topic, context);
         };
         if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
-            return Err(Close::TopicAlias); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            return Err(CloseReason::TopicAlias); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
         }
         let index = usize::from(alias) - 1;
         if publish.topic.is_empty() {
             // An alias that was never set is a protocol error [section 3.3.2.3.4].
-            let topic = self.aliases.get(index).and_then(Option::as_ref).ok_or(Close::Protocol)?;
-            return self.topic.select(topic, around);
+            let topic = self.aliases.get(index).and_then(Option::as_ref).ok_or(CloseReason::Protocol)?;
+            return self.topic.select(topic, context);
         }
-        self.topic.select(publish.topic, around)?;
+        self.topic.select(publish.topic, context)?;
         self.set_alias(index, publish.topic)
     }
 
-    fn set_alias(&mut self, index: usize, topic: &[u8]) -> Result<(), Close> {
+    fn set_alias(&mut self, index: usize, topic: &[u8]) -> Result<(), CloseReason> {
         if self.aliases.len() <= index {
             self.aliases.resize(index + 1, None);
         }
         let old = self.aliases[index].as_ref().map_or(0, |old| old.len());
         self.alias_bytes = self.alias_bytes - old + topic.len();
         if self.alias_bytes > MAX_ALIAS_BYTES {
-            return Err(Close::Quota);
+            return Err(CloseReason::Quota);
         }
         self.aliases[index] = Some(topic.into());
         Ok(())
     }
 
     /// MQTT 5.0 section 4.9. A 3.1.1 client was told no maximum: its socket is not read beyond it instead.
-    fn check_receive_maximum(&self) -> Result<(), Close> {
+    fn check_receive_maximum(&self) -> Result<(), CloseReason> {
         let exceeded = match self.version {
-            Version::V5 => self.acks.pubacks() + self.unreleased >= self.max_inflight,
-            Version::V4 => self.unreleased >= MAX_UNRELEASED,
+            ProtocolVersion::V5 => self.acks.pubacks() + self.unreleased >= self.max_inflight,
+            ProtocolVersion::V4 => self.unreleased >= MAX_UNRELEASED,
         };
-        if exceeded { Err(Close::ReceiveMaximum) } else { Ok(()) }
+        if exceeded { Err(CloseReason::ReceiveMaximum) } else { Ok(()) }
     }
 
     /// Whether a QoS 2 publish is new. One that was taken before and not released is acknowledged again, after the
     /// first, and not taken again [MQTT-4.3.3-2].
-    fn take_packet_id(&mut self, packet_id: u16, around: &impl Surroundings) -> Result<bool, Close> {
-        if self.fresh.contains(packet_id) || around.holds(packet_id) {
+    fn take_packet_id(&mut self, packet_id: u16, context: &impl ProtocolContext) -> Result<bool, CloseReason> {
+        if self.fresh.contains(packet_id) || context.holds(packet_id) {
             self.received.repeated += 1;
             self.acks.push(frame::PUBREC, packet_id, 0);
             return Ok(false);
@@ -418,21 +418,21 @@ impl Session {
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
     /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<Event<'static>, Close> {
+    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<ProtocolEvent<'static>, CloseReason> {
         match refused {
             Refused::Reserved => self.received.refused += 1,
             Refused::Denied(_) => self.received.denied += 1,
         }
         let reason = match (self.version, refused) {
-            (Version::V5, _) => NOT_AUTHORIZED,
-            (Version::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
-            (Version::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
-            (Version::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
-                return Err(Close::NotAuthorized);
+            (ProtocolVersion::V5, _) => NOT_AUTHORIZED,
+            (ProtocolVersion::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
+            (ProtocolVersion::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
+            (ProtocolVersion::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
+                return Err(CloseReason::NotAuthorized);
             }
         };
         self.answer(&publish, reason);
-        Ok(Event::None)
+        Ok(ProtocolEvent::None)
     }
 
     /// Acknowledges a publish that goes nowhere.

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::around::Around;
-use super::protocol::Event;
+use super::protocol::ProtocolEvent;
 use super::rate::Pace;
 use super::scratch::{READ_BYTES, Scratch};
+use super::session_context::SessionContext;
 use super::{Connection, MAX_TOUCHED, Step};
 use crate::log::Records;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame::{self, Next};
 
 /// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
@@ -25,7 +25,7 @@ const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once and takes what came.
-    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
         if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
             let bytes = std::mem::take(&mut self.partial);
             self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
@@ -50,10 +50,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
     /// claims to send takes no memory.
-    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
-        let total = match frame::next(&bytes, self.door.config.max_packet_size_bytes)? {
+        let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
             Next::Partial(Some(total)) => total,
             Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
         };
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 bytes.truncate(kept + count);
                 if bytes.len() < total {
                     self.partial = bytes;
-                    self.session.heard(self.door.now());
+                    self.protocol.heard(self.shared.now());
                 } else {
                     self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
                 }
@@ -80,22 +80,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What the client's rate lets be read now; never 0.
     fn readable_bytes(&self) -> usize {
-        self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.door.now()).max(1))
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.shared.now()).max(1))
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, Close> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Result<Poll<usize>, CloseReason> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(Close::Lost),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(CloseReason::Lost),
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
                 if let Some(pace) = &mut self.pace {
-                    pace.took_bytes(count, self.door.now());
+                    pace.took_bytes(count, self.shared.now());
                 }
-                self.door.meters.traffic.read(count);
+                self.shared.meters.traffic.read(count);
                 Ok(Poll::Ready(count))
             }
-            Poll::Ready(Err(_)) => Err(Close::Lost),
+            Poll::Ready(Err(_)) => Err(CloseReason::Lost),
         }
     }
 
@@ -108,10 +108,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Takes the packets in `bytes` and keeps what is left over.
-    fn take(&mut self, waker: &Waker, bytes: &[u8], records: &mut Records, out: &mut Vec<u8>) -> Result<(), Close> {
-        let now = self.door.now();
-        self.session.heard(now);
-        self.session.begin_append();
+    fn take(
+        &mut self,
+        waker: &Waker,
+        bytes: &[u8],
+        records: &mut Records,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CloseReason> {
+        let now = self.shared.now();
+        self.protocol.heard(now);
+        self.protocol.begin_append();
         let mut taken = 0;
         let mut ended = Ok(());
         let limited = self.pace.is_some();
@@ -139,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pace.took_messages(counted, now);
         }
         self.partial.extend_from_slice(&bytes[taken..]);
-        self.door.meters.received(&self.session.take_received());
+        self.shared.meters.received(&self.protocol.take_received());
         ended
     }
 
@@ -152,22 +158,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         bytes: &[u8],
         records: &mut Records,
         out: &mut Vec<u8>,
-    ) -> Result<usize, Close> {
-        let config = &self.door.config;
+    ) -> Result<usize, CloseReason> {
+        let config = &self.shared.config;
         let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
         // The journal takes at least the largest packet at once, so it takes this many bytes together.
         let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
-        if !records.is_empty() && records.bytes() + frame.bytes.len() + self.session.record_overhead() > append_bytes {
+        if !records.is_empty() && records.bytes() + frame.bytes.len() + self.protocol.record_overhead() > append_bytes {
             *records = self.append(waker, std::mem::take(records), None, now)?;
             if self.blocked.is_some() {
                 return Ok(0);
             }
         }
-        let around = Around { door: &self.door, handle: &self.handle, id: self.id, login: &self.login };
-        let version = self.session.version();
-        match self.session.on_frame(&frame, &around, records, out)? {
-            Event::None => {}
-            event => self.touched += around.carry_out(event, version, out)?,
+        let context = SessionContext { shared: &self.shared, session: &self.session, id: self.id, login: &self.login };
+        let version = self.protocol.version();
+        match self.protocol.on_frame(&frame, &context, records, out)? {
+            ProtocolEvent::None => {}
+            event => self.touched += context.carry_out(event, version, out)?,
         }
         Ok(frame.bytes.len())
     }

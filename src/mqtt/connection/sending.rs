@@ -9,11 +9,11 @@ use super::scratch::{OUTPUT_BYTES, Scratch};
 use super::{Connection, Step};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
-    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, Close> {
+    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
         loop {
             if self.poll_unsent(context)? == Step::Waiting {
                 // Nothing is added to what waits: input, its answers and deliveries wait with it.
@@ -34,27 +34,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     pub(super) fn write_acks(&mut self, out: &mut Vec<u8>) {
-        if self.session.acks().len() == 0 {
+        if self.protocol.acks().len() == 0 {
             return;
         }
-        let durable = if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.door.gate.durable() };
-        let waiting = self.session.acks().len();
-        if let Some(read_at) = self.session.write_acks(durable, out) {
-            self.door.meters.traffic.acknowledged(waiting - self.session.acks().len());
-            self.door.meters.ack_seconds.record(self.door.now().saturating_duration_since(read_at).as_secs_f64());
+        let durable =
+            if defects::is(Defect::AcknowledgeAtOnce) { Lsn(u64::MAX) } else { self.shared.journal.durable() };
+        let waiting = self.protocol.acks().len();
+        if let Some(read_at) = self.protocol.write_acks(durable, out) {
+            self.shared.meters.traffic.acknowledged(waiting - self.protocol.acks().len());
+            self.shared.meters.ack_seconds.record(self.shared.now().saturating_duration_since(read_at).as_secs_f64());
         }
     }
 
     /// Whether there is more to deliver than fits in the output now.
     fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
-        let now = || self.door.now();
-        let written = self.handle.write(self.id, self.session.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
+        let now = || self.shared.now();
+        let written =
+            self.session.write(self.id, self.protocol.version(), self.max_packet_bytes, OUTPUT_BYTES, now, out);
         let Some(written) = written else { return false };
-        self.door.meters.written(&written);
+        self.shared.meters.written(&written);
         written.more
     }
 
-    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
         let mut sent = 0;
         let step = loop {
             if sent == self.unsent.len() {
@@ -62,12 +64,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             match Pin::new(&mut self.stream).poll_write(context, &self.unsent[sent..]) {
                 Poll::Pending => break Step::Waiting,
-                Poll::Ready(Ok(0) | Err(_)) => return Err(Close::Lost),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(CloseReason::Lost),
                 Poll::Ready(Ok(count)) => sent += count,
             }
         };
         self.unflushed |= sent > 0;
-        self.door.meters.traffic.sent(sent);
+        self.shared.meters.traffic.sent(sent);
         if step == Step::Ready {
             self.unsent = Vec::new();
             return self.poll_flush(context);
@@ -76,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(step)
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, Close> {
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
         if !self.unflushed {
             return Ok(Step::Ready);
         }
@@ -86,25 +88,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.unflushed = false;
                 Ok(Step::Ready)
             }
-            Poll::Ready(Err(_)) => Err(Close::Lost),
+            Poll::Ready(Err(_)) => Err(CloseReason::Lost),
         }
     }
 
     /// Writes `out`; what the socket does not take becomes `unsent`. Leaves `out` empty.
-    fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Close> {
+    fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), CloseReason> {
         let mut sent = 0;
         while sent < out.len() {
             match Pin::new(&mut self.stream).poll_write(context, &out[sent..]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0) | Err(_)) => {
                     out.clear();
-                    return Err(Close::Lost);
+                    return Err(CloseReason::Lost);
                 }
                 Poll::Ready(Ok(count)) => sent += count,
             }
         }
         self.unflushed |= sent > 0;
-        self.door.meters.traffic.sent(sent);
+        self.shared.meters.traffic.sent(sent);
         self.unsent.extend_from_slice(&out[sent..]);
         out.clear();
         Ok(())

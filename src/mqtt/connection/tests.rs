@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
-use crate::mqtt::{Opening, Version};
+use crate::mqtt::{ProtocolVersion, StreamServer};
 
 /// A client all of whose packets are there already, one to a read.
 struct Pieces {
@@ -49,13 +49,14 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     const PINGREQ: [u8; 2] = [0xc0, 0];
     let count = 3 * MAX_READS + 1;
     let mut pieces = VecDeque::from(vec![PINGREQ.to_vec(); count]);
-    pieces.push_front(client(Version::V4).connect("c"));
+    pieces.push_front(client(ProtocolVersion::V4).connect("c"));
     let mut stream = Pieces { pieces, written: Vec::new() };
     let journal = TestJournal::eager();
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let door = Door::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
-    Opening(Arc::new(door)).serve(&mut stream, CancellationToken::new()).await;
-    let answers = packets(&stream.written, Version::V4);
+    let shared =
+        BrokerContext::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
+    StreamServer(Arc::new(shared)).serve(&mut stream, CancellationToken::new()).await;
+    let answers = packets(&stream.written, ProtocolVersion::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
 }
@@ -64,14 +65,14 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
 async fn polls(subscriptions: usize) -> usize {
     const PUBLISHES: usize = 4;
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let door = Door::new(
+    let shared = BrokerContext::new(
         &MqttConfig::default(),
         &IngestConfig::default(),
         TestJournal::eager(),
         access,
         Arc::new(SystemClock),
     );
-    let subscriber = door.broker.attach(&attaching("subscriber")).unwrap();
+    let subscriber = shared.broker.attach(&attaching("subscriber")).unwrap();
     for group in 0..subscriptions {
         let filter = Filter {
             filter: format!("$share/{group}/t"),
@@ -82,15 +83,15 @@ async fn polls(subscriptions: usize) -> usize {
             identifier: None,
         };
         assert_eq!(
-            door.broker.subscribe(&subscriber.handle, subscriber.connection, &filter),
+            shared.broker.subscribe(&subscriber.session, subscriber.connection, &filter),
             SubscribeOutcome::Granted(0)
         );
     }
-    let publish = client(Version::V4).publish("t", 0, 0, b"x");
-    let pieces = VecDeque::from([client(Version::V4).connect("c"), publish.repeat(PUBLISHES)]);
+    let publish = client(ProtocolVersion::V4).publish("t", 0, 0, b"x");
+    let pieces = VecDeque::from([client(ProtocolVersion::V4).connect("c"), publish.repeat(PUBLISHES)]);
     let mut stream = Pieces { pieces, written: Vec::new() };
-    let opening = Opening(Arc::new(door));
-    let mut served = std::pin::pin!(opening.serve(&mut stream, CancellationToken::new()));
+    let server = StreamServer(Arc::new(shared));
+    let mut served = std::pin::pin!(server.serve(&mut stream, CancellationToken::new()));
     let mut polls = 0;
     std::future::poll_fn(|context| {
         polls += 1;
@@ -111,19 +112,19 @@ async fn publishes_to_very_many_take_a_turn_each() {
 async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
     const DISCONNECT_AND_END_THE_SESSION: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let door = Door::new(
+    let shared = BrokerContext::new(
         &MqttConfig::default(),
         &IngestConfig::default(),
         TestJournal::eager(),
         access,
         Arc::new(SystemClock),
     );
-    let opening = Opening(Arc::new(door));
-    let connect = client(Version::V5).kept().connect("c");
+    let server = StreamServer(Arc::new(shared));
+    let connect = client(ProtocolVersion::V5).kept().connect("c");
     let (mut old, old_end) = tokio::io::duplex(1_024);
     let (mut new, new_end) = tokio::io::duplex(1_024);
-    let first = opening.serve(old_end, CancellationToken::new());
-    let second = opening.serve(new_end, CancellationToken::new());
+    let first = server.serve(old_end, CancellationToken::new());
+    let second = server.serve(new_end, CancellationToken::new());
     tokio::pin!(first, second);
     let mut connack = [0; 64];
     old.write_all(&connect).await.unwrap();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::permission::Verdict;
-use super::protocol::Surroundings;
+use super::protocol::ProtocolContext;
+use super::publish_decision::PublishDecision;
 use crate::config::OnDeniedPublish;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::topic;
 
 /// Why publishes on a topic are not taken.
@@ -23,7 +23,7 @@ pub(crate) enum Refused {
 pub(crate) struct TopicCache {
     /// Empty before the first publish; no publish has an empty topic.
     topic: String,
-    /// Version of subscriptions and access rules that `subscribers`, `refused` and `own_device` hold for.
+    /// ProtocolVersion of subscriptions and access rules that `subscribers`, `refused` and `own_device` hold for.
     version: Option<u64>,
     /// Whether publishes there are journaled.
     pub ingest: bool,
@@ -40,46 +40,46 @@ pub(crate) struct TopicCache {
 impl TopicCache {
     /// Makes `topic` the current one.
     #[inline]
-    pub fn select(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
-        if self.topic.as_bytes() == topic && self.version == Some(around.subscriptions_version()) {
+    pub fn select(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
+        if self.topic.as_bytes() == topic && self.version == Some(context.subscriptions_version()) {
             return Ok(());
         }
-        self.replace(topic, around)
+        self.replace(topic, context)
     }
 
     #[cold]
-    fn replace(&mut self, topic: &[u8], around: &impl Surroundings) -> Result<(), Close> {
+    fn replace(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
         if self.topic.is_empty() || self.topic.as_bytes() != topic {
-            let name = topic::plain_text(topic).ok_or(Close::Malformed)?;
+            let name = topic::plain_text(topic).ok_or(CloseReason::Malformed)?;
             if name.is_empty() || !topic::is_shallow(name) {
-                return Err(Close::Malformed); // [MQTT-4.7.3-1]
+                return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
             }
-            if !topic::is_valid_name(name) || !around.allows_levels(name) {
-                return Err(Close::TopicName);
+            if !topic::is_valid_name(name) || !context.allows_levels(name) {
+                return Err(CloseReason::TopicName);
             }
             self.topic.clear();
             self.topic.push_str(name);
-            self.ingest = around.is_ingest(name);
+            self.ingest = context.is_ingest(name);
             self.refused = None;
             self.encoded = false;
         }
         // The version first: what changes in between is then looked up once more, not missed.
-        self.version = Some(around.subscriptions_version());
-        self.subscribers = around.has_subscribers(&self.topic);
-        self.judge(around)
+        self.version = Some(context.subscriptions_version());
+        self.subscribers = context.has_subscribers(&self.topic);
+        self.judge(context)
     }
 
-    fn judge(&mut self, around: &impl Surroundings) -> Result<(), Close> {
+    fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), CloseReason> {
         let (refused, own_device) = if topic::is_reserved(&self.topic) {
             (Some(Refused::Reserved), None)
         } else {
-            match around.judge_publish(&self.topic)? {
-                Verdict::Allowed { own_device } => (None, own_device),
-                Verdict::Denied(action) => (Some(Refused::Denied(action)), None),
+            match context.decide_publish(&self.topic)? {
+                PublishDecision::Allowed { own_device } => (None, own_device),
+                PublishDecision::Denied(action) => (Some(Refused::Denied(action)), None),
             }
         };
         if matches!(refused, Some(Refused::Denied(_))) && refused != self.refused {
-            around.note_denied(&self.topic);
+            context.note_denied(&self.topic);
         }
         if own_device != self.own_device {
             self.encoded = false;

@@ -1,4 +1,4 @@
-//! The way in that all transports share: who is admitted, and the life of what was.
+//! Admission of connections of all transports: limits in total and per address, and the tasks of admitted connections.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::admission::{AddressLimits, AddressPermit, PendingConnections, Pending
 use crate::config::RatesConfig;
 use crate::log::Lsn;
 use crate::mqtt::broker::SessionStore;
-use crate::mqtt::connection::around::Door;
+use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::telemetry::audit::AuditActor;
 use crate::tls::RevokedCertificates;
 
@@ -26,28 +26,28 @@ const EXTRA_SOCKETS: usize = 64;
 
 /// Admits connections of every transport to one door. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Entrance(Arc<Inner>);
+pub struct AdmissionControl(Arc<AdmissionState>);
 
 #[derive(Debug)]
-struct Inner {
-    door: Arc<Door>,
+struct AdmissionState {
+    shared: Arc<BrokerContext>,
     sockets: Arc<AtomicUsize>,
     addresses: Arc<AddressLimits>,
-    /// Those whose CONNECT has not come; bounded by the sockets.
-    lobby: Arc<PendingConnections>,
+    /// Connections whose CONNECT has not come yet. The number of sockets bounds it.
+    pending: Arc<PendingConnections>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Cancelled once the door is open.
     opened: CancellationToken,
 }
 
-/// Leave to be served. The socket counts until it is dropped.
+/// Permission to serve one connection. Its socket counts until the permit is dropped.
 #[derive(Debug)]
-pub struct Admission {
+pub struct ConnectionPermit {
     _socket: OpenSocket,
     _from: AddressPermit,
     address: Option<IpAddr>,
-    ticket: PendingPermit,
+    pending: PendingPermit,
     /// Until when CONNECT must have come.
     deadline: Instant,
 }
@@ -64,7 +64,7 @@ impl Drop for OpenSocket {
 
 /// Why a connection is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAdmitted {
+pub enum AdmissionError {
     /// weir starts or stops.
     #[error("weir does not take MQTT connections at this moment")]
     Closed,
@@ -76,32 +76,32 @@ pub enum NotAdmitted {
     Address,
 }
 
-impl NotAdmitted {
+impl AdmissionError {
     /// Label in metrics.
     pub fn label(self) -> &'static str {
         match self {
-            NotAdmitted::Closed => "shutting_down",
-            NotAdmitted::Full => "max_connections",
-            NotAdmitted::Address => "max_connections_per_address",
+            AdmissionError::Closed => "shutting_down",
+            AdmissionError::Full => "max_connections",
+            AdmissionError::Address => "max_connections_per_address",
         }
     }
 }
 
-impl Entrance {
-    pub(super) fn new(door: Arc<Door>) -> Self {
-        Self(Arc::new(Inner {
+impl AdmissionControl {
+    pub(super) fn new(shared: Arc<BrokerContext>) -> Self {
+        Self(Arc::new(AdmissionState {
             sockets: Arc::default(),
-            addresses: AddressLimits::new(door.config.max_connections_per_address),
-            lobby: PendingConnections::new(usize::MAX),
+            addresses: AddressLimits::new(shared.config.max_connections_per_address),
+            pending: PendingConnections::new(usize::MAX),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             opened: CancellationToken::new(),
-            door,
+            shared,
         }))
     }
 
-    pub(super) fn door(&self) -> &Arc<Door> {
-        &self.0.door
+    pub(super) fn broker_context(&self) -> &Arc<BrokerContext> {
+        &self.0.shared
     }
 
     /// From now on connections are admitted.
@@ -120,7 +120,7 @@ impl Entrance {
 
     /// Waits until the door is open, no longer than CONNECT may take: the journal comes first at a start.
     pub async fn opened(&self) {
-        let patience = Duration::from_millis(self.0.door.config.connect_timeout_ms);
+        let patience = Duration::from_millis(self.0.shared.config.connect_timeout_ms);
         let _ = tokio::time::timeout(patience, self.0.opened.cancelled()).await;
     }
 
@@ -129,38 +129,38 @@ impl Entrance {
     ///
     /// # Errors
     /// A bound is reached, or the door is closed.
-    pub fn admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
+    pub fn admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, AdmissionError> {
         self.try_admit(address).inspect_err(|refused| {
-            self.0.door.refuse(&AuditActor { address, ..AuditActor::default() }, refused.label());
+            self.0.shared.refuse(&AuditActor { address, ..AuditActor::default() }, refused.label());
             match refused {
-                NotAdmitted::Closed => {}
-                NotAdmitted::Full => self.0.door.meters.limit("mqtt_connections"),
-                NotAdmitted::Address => self.0.door.meters.limit("mqtt_connections_per_address"),
+                AdmissionError::Closed => {}
+                AdmissionError::Full => self.0.shared.meters.limit("mqtt_connections"),
+                AdmissionError::Address => self.0.shared.meters.limit("mqtt_connections_per_address"),
             }
         })
     }
 
-    fn try_admit(&self, address: Option<IpAddr>) -> Result<Admission, NotAdmitted> {
+    fn try_admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, AdmissionError> {
         if !self.0.opened.is_cancelled() || self.0.cancel.is_cancelled() {
-            return Err(NotAdmitted::Closed);
+            return Err(AdmissionError::Closed);
         }
-        let from = self.0.addresses.admit(address).ok_or(NotAdmitted::Address)?;
+        let from = self.0.addresses.admit(address).ok_or(AdmissionError::Address)?;
         let now = Instant::now();
-        let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.door.config.max_connections + EXTRA_SOCKETS;
-        if full && !self.0.lobby.evict_oldest(now) {
-            return Err(NotAdmitted::Full);
+        let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.shared.config.max_connections + EXTRA_SOCKETS;
+        if full && !self.0.pending.evict_oldest(now) {
+            return Err(AdmissionError::Full);
         }
-        let ticket = self.0.lobby.admit(now).ok_or(NotAdmitted::Full)?;
+        let pending = self.0.pending.admit(now).ok_or(AdmissionError::Full)?;
         self.0.sockets.fetch_add(1, Ordering::Relaxed);
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
-        let deadline = now + Duration::from_millis(self.0.door.config.connect_timeout_ms);
-        Ok(Admission { _socket: socket, _from: from, address, ticket, deadline })
+        let deadline = now + Duration::from_millis(self.0.shared.config.connect_timeout_ms);
+        Ok(ConnectionPermit { _socket: socket, _from: from, address, pending, deadline })
     }
 
     /// Goes on with the sessions that `store` has, as far as the policy allows, and keeps them there from now on.
     /// `journal_end`: where the journal ended before this start. Reads and decodes all of them: not for the event loop.
     pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn) {
-        let Door { access, broker, .. } = &**self.door();
+        let BrokerContext { access, broker, .. } = &**self.broker_context();
         let version = access.version();
         broker.keep_sessions(store, journal_end, &access.policy());
         if access.version() != version {
@@ -171,24 +171,24 @@ impl Entrance {
 
     /// How fast clients may send from now on.
     pub fn set_rates(&self, rates: RatesConfig) {
-        self.0.door.rates.set(rates);
+        self.0.shared.rates.set(rates);
     }
 
     /// From now on `policy` says who may be here and what they may do. Open connections and kept sessions are judged by
     /// it before this returns; with very many of them that takes part of a second.
     pub fn set_policy(&self, policy: Policy) {
-        self.0.door.access.replace(policy);
-        self.0.door.broker.restrict(&self.0.door.access.policy());
+        self.0.shared.access.replace(policy);
+        self.0.shared.broker.restrict(&self.0.shared.access.policy());
     }
 
     /// From now on these client certificates are revoked. Connections of clients that showed one end; as
-    /// [`Entrance::set_policy`] otherwise.
+    /// [`AdmissionControl::set_policy`] otherwise.
     pub fn set_revoked(&self, revoked: RevokedCertificates) {
-        if self.0.door.access.policy().revoked == revoked {
+        if self.0.shared.access.policy().revoked == revoked {
             return;
         }
-        self.0.door.access.revoke(revoked);
-        self.0.door.broker.restrict(&self.0.door.access.policy());
+        self.0.shared.access.revoke(revoked);
+        self.0.shared.broker.restrict(&self.0.shared.access.policy());
     }
 
     /// Runs `work` as one of the tasks that a shutdown ends and waits for.
@@ -198,31 +198,31 @@ impl Entrance {
 
     /// Runs what comes before a connection can be served, such as a handshake: no longer than CONNECT may take, and not
     /// when the place is needed for another. `None`: it did not end in time, which is counted.
-    pub async fn prepare<T>(&self, admission: &Admission, work: impl Future<Output = T>) -> Option<T> {
+    pub async fn prepare<T>(&self, permit: &ConnectionPermit, work: impl Future<Output = T>) -> Option<T> {
         let reason = tokio::select! {
-            done = tokio::time::timeout_at(admission.deadline.into(), work) => match done {
+            done = tokio::time::timeout_at(permit.deadline.into(), work) => match done {
                 Ok(done) => return Some(done),
                 Err(_) => "connect_timeout",
             },
             () = self.0.cancel.cancelled() => "shutting_down",
-            () = admission.ticket.evicted() => "too_many_waiting",
+            () = permit.pending.evicted() => "too_many_waiting",
         };
-        self.0.door.refuse(&AuditActor { address: admission.address, ..AuditActor::default() }, reason);
+        self.0.shared.refuse(&AuditActor { address: permit.address, ..AuditActor::default() }, reason);
         None
     }
 
     /// Serves one connection, from its CONNECT to its end.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, admission: Admission) {
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, permit: ConnectionPermit) {
         let mut stream = stream;
-        let Admission { _socket, _from, address: _, ticket, deadline } = admission;
-        let door = Arc::clone(&self.0.door);
+        let ConnectionPermit { _socket, _from, address: _, pending, deadline } = permit;
+        let shared = Arc::clone(&self.0.shared);
         let first = tokio::select! {
-            first = service::first_packet(&mut stream, &peer, &door, deadline.into(), &self.0.cancel) => first,
-            () = ticket.evicted() => return door.refuse(&peer.who(), "too_many_waiting"),
+            first = service::first_packet(&mut stream, &peer, &shared, deadline.into(), &self.0.cancel) => first,
+            () = pending.evicted() => return shared.refuse(&peer.who(), "too_many_waiting"),
         };
-        drop(ticket);
+        drop(pending);
         if let Some(first) = first {
-            service::serve(stream, &peer, door, self.0.cancel.clone(), first).await;
+            service::serve(stream, &peer, shared, self.0.cancel.clone(), first).await;
         }
     }
 }

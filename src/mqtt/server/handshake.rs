@@ -9,12 +9,12 @@ use zeroize::Zeroize as _;
 
 use crate::access::{Login, Policy};
 use crate::config::MqttConfig;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
 use crate::mqtt::wire::frame::{self, Next};
 use crate::mqtt::wire::topic;
@@ -38,12 +38,12 @@ impl Refusal {
     }
 
     /// With the CONNACK of the client's version; `None` where 3.1.1 has no return code and just closes.
-    pub fn answered(reason: &'static str, version: Version, v4: Option<u8>, v5: u8) -> Self {
+    pub fn answered(reason: &'static str, version: ProtocolVersion, v4: Option<u8>, v5: u8) -> Self {
         let mut reply = Vec::new();
         match (version, v4) {
-            (Version::V5, _) => codec::put_refusal(v5, version, &mut reply),
-            (Version::V4, Some(code)) => codec::put_refusal(code, version, &mut reply),
-            (Version::V4, None) => {}
+            (ProtocolVersion::V5, _) => codec::put_refusal(v5, version, &mut reply),
+            (ProtocolVersion::V4, Some(code)) => codec::put_refusal(code, version, &mut reply),
+            (ProtocolVersion::V4, None) => {}
         }
         Self { reason, reply }
     }
@@ -104,7 +104,7 @@ pub(crate) async fn read_connect(
                 return Ok((connect, rest));
             }
             // The version is not known yet.
-            Err(Close::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
+            Err(CloseReason::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
             Err(_) => return Err(Refusal::silent("malformed")),
         }
     }
@@ -114,8 +114,8 @@ fn refuse_packet(error: ConnectError) -> Refusal {
     match error {
         ConnectError::Malformed => Refusal::silent("malformed"),
         // In the form that clients of every level can read [MQTT-3.1.2-2].
-        ConnectError::Level => Refusal::answered("protocol_version", Version::V4, Some(1), 0x84),
-        ConnectError::Invalid(_, Close::Malformed) => Refusal::silent("malformed"),
+        ConnectError::Level => Refusal::answered("protocol_version", ProtocolVersion::V4, Some(1), 0x84),
+        ConnectError::Invalid(_, CloseReason::Malformed) => Refusal::silent("malformed"),
         ConnectError::Invalid(version, _) => Refusal::answered("protocol_error", version, None, 0x82),
     }
 }
@@ -141,7 +141,7 @@ pub(crate) fn welcome(
         expiry_s: connect.session_expiry_s,
     };
     let attached = broker.attach(&attach).map_err(|_| Refusal::answered("max_connections", version, Some(3), 0x97))?;
-    attached.handle.allow_aliases(attached.connection, connect.topic_alias_maximum);
+    attached.session.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
     let accepted = Accepted {
         session_present: attached.session_present && !connect.is_3_1, // 3.1 has no such flag
@@ -157,10 +157,10 @@ pub(crate) fn welcome(
     // What a client does not take must not be sent [MQTT-3.1.2-24]; without its CONNACK it cannot go on.
     let reason = if reply.len() > connect.max_packet_bytes { Some("packet_too_large") } else { None };
     if let Some(reason) = answered.err().map(|_| "defect").or(reason) {
-        broker.detach(&attached.handle, attached.connection, 0, None);
+        broker.detach(&attached.session, attached.connection, 0, None);
         return Err(Refusal::silent(reason));
     }
-    let will = will.map(|will| broker.take_will(will, &attached.handle));
+    let will = will.map(|will| broker.take_will(will, &attached.session));
     Ok(Welcome { connect, login, attached, will, reply })
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn welcome(
 /// way to. Without keep-alive it stays without.
 fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
     let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
-    if connect.version == Version::V4 || connect.keep_alive_s <= max {
+    if connect.version == ProtocolVersion::V4 || connect.keep_alive_s <= max {
         return None;
     }
     connect.keep_alive_s = max;
@@ -180,7 +180,7 @@ fn identify(connect: &mut Connect) -> Result<Option<String>, Refusal> {
     let invalid = || Refusal::answered("client_id", connect.version, Some(2), 0x85);
     if connect.client_id.is_empty() {
         // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
-        if connect.version == Version::V4 && (!connect.clean || connect.is_3_1) {
+        if connect.version == ProtocolVersion::V4 && (!connect.clean || connect.is_3_1) {
             return Err(invalid());
         }
         connect.client_id = new_client_id();
@@ -233,7 +233,7 @@ fn check_will(
 
 /// The client identifier as the journal and log lines have it.
 pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
-    Arc::clone(&attached.handle.client_id)
+    Arc::clone(&attached.session.client_id)
 }
 
 #[cfg(test)]
@@ -260,9 +260,9 @@ mod tests {
     #[test]
     fn a_client_is_welcomed_in_its_version() {
         let config = MqttConfig::default();
-        let v4 = try_welcome(&client(Version::V4).connect("c"), &config).unwrap();
+        let v4 = try_welcome(&client(ProtocolVersion::V4).connect("c"), &config).unwrap();
         assert_eq!(v4.reply, [0x20, 2, 0, 0]);
-        let v5 = try_welcome(&client(Version::V5).connect("c"), &config).unwrap();
+        let v5 = try_welcome(&client(ProtocolVersion::V5).connect("c"), &config).unwrap();
         assert_eq!(v5.reply[2..4], [0, 0]);
         assert_eq!(v5.reply[5..8], [0x21, 3, 232], "receive maximum 1000");
     }
@@ -270,14 +270,14 @@ mod tests {
     #[test]
     fn an_empty_client_id_is_assigned_or_refused() {
         let config = MqttConfig::default();
-        let v5 = try_welcome(&client(Version::V5).connect(""), &config).unwrap();
+        let v5 = try_welcome(&client(ProtocolVersion::V5).connect(""), &config).unwrap();
         let id = v5.connect.client_id;
         assert!(id.starts_with("auto-"));
         assert!(v5.reply.windows(id.len()).any(|window| window == id.as_bytes()), "the client is told");
-        assert!(try_welcome(&client(Version::V4).connect(""), &config).is_ok());
-        check_refused(&client(Version::V4).kept().connect(""), &config, "client_id", &[0x20, 2, 0, 2]);
+        assert!(try_welcome(&client(ProtocolVersion::V4).connect(""), &config).is_ok());
+        check_refused(&client(ProtocolVersion::V4).kept().connect(""), &config, "client_id", &[0x20, 2, 0, 2]);
         let long = "x".repeat(MAX_CLIENT_ID_BYTES + 1);
-        check_refused(&client(Version::V5).connect(&long), &config, "client_id", &[0x20, 3, 0, 0x85, 0]);
+        check_refused(&client(ProtocolVersion::V5).connect(&long), &config, "client_id", &[0x20, 3, 0, 0x85, 0]);
     }
 
     #[test]
@@ -285,25 +285,25 @@ mod tests {
         let config =
             MqttConfig { max_keep_alive_ms: Some(60_000), max_session_expiry_ms: Some(9_000), ..MqttConfig::default() };
         let contains = |reply: &[u8], property: &[u8]| reply.windows(property.len()).any(|window| window == property);
-        let v5 = try_welcome(&client(Version::V5).kept().keep_alive(120).connect("c"), &config).unwrap();
+        let v5 = try_welcome(&client(ProtocolVersion::V5).kept().keep_alive(120).connect("c"), &config).unwrap();
         assert_eq!(v5.connect.keep_alive_s, 60);
         assert!(contains(&v5.reply, &[0x13, 0, 60]) && contains(&v5.reply, &[0x11, 0, 0, 0, 9]), "{:?}", v5.reply);
-        let v5 = try_welcome(&client(Version::V5).keep_alive(60).connect("c"), &config).unwrap();
+        let v5 = try_welcome(&client(ProtocolVersion::V5).keep_alive(60).connect("c"), &config).unwrap();
         assert!(!contains(&v5.reply, &[0x13]) && !contains(&v5.reply, &[0x11]), "{:?}", v5.reply);
-        let v4 = try_welcome(&client(Version::V4).keep_alive(120).connect("c"), &config).unwrap();
+        let v4 = try_welcome(&client(ProtocolVersion::V4).keep_alive(120).connect("c"), &config).unwrap();
         assert_eq!(v4.connect.keep_alive_s, 120);
     }
 
     #[test]
     fn a_full_server_says_so() {
         let config = MqttConfig { max_connections: 0, ..MqttConfig::default() };
-        check_refused(&client(Version::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
-        check_refused(&client(Version::V5).connect("c"), &config, "max_connections", &[0x20, 3, 0, 0x97, 0]);
+        check_refused(&client(ProtocolVersion::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
+        check_refused(&client(ProtocolVersion::V5).connect("c"), &config, "max_connections", &[0x20, 3, 0, 0x97, 0]);
     }
 
     #[test]
     fn a_refusal_is_explained_where_the_client_takes_it() {
-        let refusal = || Refusal::answered("client_id", Version::V5, Some(2), 0x85);
+        let refusal = || Refusal::answered("client_id", ProtocolVersion::V5, Some(2), 0x85);
         let text = b"the client identifier is longer than 256 bytes";
         let explained = refusal().explained(Some(100)).reply;
         assert_eq!(explained[..2], [0x20, text.len() as u8 + 6]);
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(&explained[8..], text);
         assert_eq!(refusal().explained(Some(explained.len() - 1)), refusal());
         assert_eq!(refusal().explained(None), refusal());
-        let v4 = Refusal::answered("client_id", Version::V4, Some(2), 0x85);
+        let v4 = Refusal::answered("client_id", ProtocolVersion::V4, Some(2), 0x85);
         assert_eq!(v4.clone().explained(Some(100)), v4);
     }
 
@@ -319,14 +319,14 @@ mod tests {
     fn wills_are_checked() {
         let config = MqttConfig::default();
         let will = |version, topic| client(version).will(topic, b"x", 0).connect("c");
-        check_refused(&will(Version::V5, "a/#"), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(ProtocolVersion::V5, "a/#"), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
         let deep = "/".repeat(201);
-        check_refused(&will(Version::V5, &deep), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(ProtocolVersion::V5, &deep), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
         let flat = MqttConfig { max_topic_levels: 2, ..MqttConfig::default() };
-        check_refused(&will(Version::V5, "a/b/c"), &flat, "will_topic", &[0x20, 3, 0, 0x90, 0]);
-        check_refused(&will(Version::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
-        check_refused(&will(Version::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
-        assert!(try_welcome(&will(Version::V4, "gone/c"), &config).unwrap().will.is_some());
+        check_refused(&will(ProtocolVersion::V5, "a/b/c"), &flat, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(ProtocolVersion::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
+        check_refused(&will(ProtocolVersion::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
+        assert!(try_welcome(&will(ProtocolVersion::V4, "gone/c"), &config).unwrap().will.is_some());
     }
 
     #[test]
@@ -344,8 +344,8 @@ mod tests {
     fn packets_that_cannot_be_read_are_answered_where_possible() {
         let reply = |error| refuse_packet(error).reply;
         assert_eq!(reply(ConnectError::Level), [0x20, 2, 0, 1]);
-        assert_eq!(reply(ConnectError::Invalid(Version::V5, Close::Protocol)), [0x20, 3, 0, 0x82, 0]);
-        assert_eq!(reply(ConnectError::Invalid(Version::V5, Close::Malformed)), [0_u8; 0]);
-        assert_eq!(reply(ConnectError::Invalid(Version::V4, Close::Protocol)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Protocol)), [0x20, 3, 0, 0x82, 0]);
+        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed)), [0_u8; 0]);
+        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Protocol)), [0_u8; 0]);
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, Entrance};
+use super::admission::{AdmissionControl, ConnectionPermit};
 use super::peer::Peer;
 use super::service;
 use crate::access::Access;
@@ -20,8 +20,8 @@ use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
-use crate::mqtt::connection::around::Door;
-use crate::mqtt::connection::ingest::Journal;
+use crate::mqtt::connection::broker_context::BrokerContext;
+use crate::mqtt::connection::journal_appender::IngestJournal;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
@@ -69,13 +69,13 @@ impl Listener {
 
 /// The MQTT door, bound and not yet accepting.
 #[derive(Debug)]
-pub struct Server {
+pub struct MqttServer {
     plain: Listener,
     secure: Option<Listener>,
-    entrance: Entrance,
+    admission: AdmissionControl,
 }
 
-impl Server {
+impl MqttServer {
     /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
     /// and after the metrics recorder is installed.
     pub async fn bind(
@@ -90,12 +90,12 @@ impl Server {
     pub(crate) async fn bind_to(
         config: &MqttConfig,
         ingest: &IngestConfig,
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn IngestJournal>,
         access: Arc<Access>,
     ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None)?;
-        let door = Door::new(config, ingest, journal, access, Arc::new(SystemClock));
-        Ok(Self { plain, secure: None, entrance: Entrance::new(Arc::new(door)) })
+        let shared = BrokerContext::new(config, ingest, journal, access, Arc::new(SystemClock));
+        Ok(Self { plain, secure: None, admission: AdmissionControl::new(Arc::new(shared)) })
     }
 
     /// Listens on `address` with TLS too.
@@ -103,7 +103,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not one of this machine.
     pub async fn with_tls(mut self, address: SocketAddr, endpoint: Arc<TlsEndpoint>) -> Result<Self, MqttError> {
-        self.entrance.set_revoked(endpoint.revoked());
+        self.admission.set_revoked(endpoint.revoked());
         self.secure = Some(Listener::bind("mqtt.tls.listen", address, Some(endpoint))?);
         Ok(self)
     }
@@ -120,91 +120,91 @@ impl Server {
 
     /// Subscriptions and delivery.
     pub fn broker(&self) -> Arc<Broker> {
-        Arc::clone(&self.entrance.door().broker)
+        Arc::clone(&self.admission.broker_context().broker)
     }
 
-    /// The way in for connections that come by other listeners. It opens when [`Server::run`] is called.
-    pub fn entrance(&self) -> Entrance {
-        self.entrance.clone()
+    /// The way in for connections that come by other listeners. It opens when [`MqttServer::run`] is called.
+    pub fn admission(&self) -> AdmissionControl {
+        self.admission.clone()
     }
 
     /// Accepts connections until `cancel`; then tells the connected clients, and returns when they are gone or after
     /// 3 s.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { plain, secure, entrance } = self;
-        let door = Arc::clone(entrance.door());
+        let Self { plain, secure, admission } = self;
+        let shared = Arc::clone(admission.broker_context());
         // A client that comes back says what it is now: the wills of the connections that ended with weir come before.
-        cancel.run_until_cancelled(service::publish_due(&door)).await;
-        entrance.spawn(service::keep_time(Arc::clone(&door), cancel.clone()));
-        entrance.open();
+        cancel.run_until_cancelled(service::publish_due(&shared)).await;
+        admission.spawn(service::keep_time(Arc::clone(&shared), cancel.clone()));
+        admission.open();
         tokio::select! {
             () = cancel.cancelled() => {}
             // None of the others ends.
-            () = measure(&door) => {}
-            () = keep_retained(&door) => {}
-            () = store_sessions(&door) => {}
-            () = accept_all(plain, &entrance) => {}
+            () = measure(&shared) => {}
+            () = keep_retained(&shared) => {}
+            () = store_sessions(&shared) => {}
+            () = accept_all(plain, &admission) => {}
             () = async {
                 match secure {
-                    Some(listener) => accept_all(listener, &entrance).await,
+                    Some(listener) => accept_all(listener, &admission).await,
                     None => pending().await,
                 }
             } => {}
         }
-        entrance.close(DRAIN).await;
-        entrance.door().measure();
+        admission.close(DRAIN).await;
+        admission.broker_context().measure();
     }
 }
 
-async fn measure(door: &Door) {
+async fn measure(shared: &BrokerContext) {
     let mut every_second = interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every_second.tick().await;
-        door.measure();
+        shared.measure();
     }
 }
 
 /// Forgets retained messages whose time is over, and publishes `$SYS` where it is on.
-async fn keep_retained(door: &Door) {
-    let started = door.now();
-    let system_every = door.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+async fn keep_retained(shared: &BrokerContext) {
+    let started = shared.now();
+    let system_every = shared.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
     let mut every = interval(system_every.unwrap_or(EXPIRE_EVERY));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        door.broker.expire_retained();
+        shared.broker.expire_retained();
         if system_every.is_some() {
-            publish_system(door, started);
+            publish_system(shared, started);
         }
     }
 }
 
 /// Stores sessions and wills that changed, off the event loop: there may be many.
-async fn store_sessions(door: &Arc<Door>) {
+async fn store_sessions(shared: &Arc<BrokerContext>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let door = Arc::clone(door);
-        let storing = move || door.broker.store_sessions(door.gate.durable());
+        let shared = Arc::clone(shared);
+        let storing = move || shared.broker.store_sessions(shared.journal.durable());
         if tokio::task::spawn_blocking(storing).await.is_err() {
             tracing::error!("storing MQTT sessions panicked; please report this defect");
         }
     }
 }
 
-fn publish_system(door: &Door, started: Instant) {
-    let Door { broker, meters, .. } = door;
-    let uptime = door.now().saturating_duration_since(started);
+fn publish_system(shared: &BrokerContext, started: Instant) {
+    let BrokerContext { broker, meters, .. } = shared;
+    let uptime = shared.now().saturating_duration_since(started);
     let counts = meters.traffic.counts();
     for (topic, value) in system::messages(&broker.stats(), &counts, meters.dropped_queue_full.get(), uptime) {
         broker.publish_system(topic, value);
     }
 }
 
-async fn accept_all(listener: Listener, entrance: &Entrance) {
-    let mut acceptor = Acceptor { entrance, tls: listener.tls, warned: None };
+async fn accept_all(listener: Listener, admission: &AdmissionControl) {
+    let mut acceptor = Acceptor { admission, tls: listener.tls, warned: None };
     let mut backoff = ACCEPT_BACKOFF.0;
     loop {
         match listener.socket.accept().await {
@@ -215,7 +215,7 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
             Err(error) => {
                 // Out of file descriptors, mostly: it stays so until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
-                entrance.door().meters.limit("mqtt_accept");
+                admission.broker_context().meters.limit("mqtt_accept");
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -224,30 +224,30 @@ async fn accept_all(listener: Listener, entrance: &Entrance) {
 }
 
 struct Acceptor<'a> {
-    entrance: &'a Entrance,
+    admission: &'a AdmissionControl,
     tls: Option<Arc<TlsEndpoint>>,
     warned: Option<Instant>,
 }
 
 impl Acceptor<'_> {
     fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
-        let admission = match self.entrance.admit(Some(address.ip())) {
-            Ok(admission) => admission,
+        let permit = match self.admission.admit(Some(address.ip())) {
+            Ok(permit) => permit,
             Err(refused) => return self.warn(&format!("{refused}: new connections are closed")),
         };
         // A small packet is not to wait for the acknowledgement of the one before it.
         if stream.set_nodelay(true).is_err() {
             return; // the peer is gone already
         }
-        let entrance = self.entrance.clone();
+        let admission = self.admission.clone();
         match &self.tls {
-            None => self.entrance.spawn(async move {
-                entrance.serve(stream, Peer::at(address.ip()), admission).await;
+            None => self.admission.spawn(async move {
+                admission.serve(stream, Peer::at(address.ip()), permit).await;
             }),
             Some(endpoint) => {
                 let endpoint = Arc::clone(endpoint);
-                self.entrance.spawn(async move {
-                    serve_tls(stream, address, &endpoint, &entrance, admission).await;
+                self.admission.spawn(async move {
+                    serve_tls(stream, address, &endpoint, &admission, permit).await;
                 });
             }
         }
@@ -265,24 +265,24 @@ async fn serve_tls(
     stream: TcpStream,
     address: SocketAddr,
     endpoint: &TlsEndpoint,
-    entrance: &Entrance,
-    admission: Admission,
+    admission: &AdmissionControl,
+    permit: ConnectionPermit,
 ) {
-    let patience = Duration::from_millis(entrance.door().config.connect_timeout_ms);
-    match entrance.prepare(&admission, endpoint.accept(stream, patience)).await {
+    let patience = Duration::from_millis(admission.broker_context().config.connect_timeout_ms);
+    match admission.prepare(&permit, endpoint.accept(stream, patience)).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
-            entrance.serve(stream, peer, admission).await;
+            admission.serve(stream, peer, permit).await;
         }
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
-            entrance.door().meters.refused("tls_handshake");
-            if !error.is_departure() {
+            admission.broker_context().meters.refused("tls_handshake");
+            if !error.is_disconnect() {
                 let peer = Peer::at(address.ip());
-                entrance.door().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
+                admission.broker_context().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
             }
             if matches!(error, HandshakeError::Full) {
-                entrance.door().meters.limit("tls_handshakes");
+                admission.broker_context().meters.limit("tls_handshakes");
             }
         }
         None => {}

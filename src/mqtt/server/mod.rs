@@ -4,11 +4,11 @@ mod admission;
 mod handshake;
 mod listener;
 mod login;
-mod opening;
 mod peer;
 mod service;
+mod stream_server;
 
-pub use admission::{Admission, Entrance, NotAdmitted};
-pub use listener::{MqttError, Server};
-pub use opening::Opening;
+pub use admission::{AdmissionControl, AdmissionError, ConnectionPermit};
+pub use listener::{MqttError, MqttServer};
 pub use peer::Peer;
+pub use stream_server::StreamServer;

@@ -18,13 +18,13 @@ use crate::access::Login;
 use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
 use crate::mqtt::broker::Attached;
-use crate::mqtt::connection::around::Door;
-use crate::mqtt::connection::permission::{self, Verdict};
-use crate::mqtt::connection::protocol::{Session, SessionOptions};
+use crate::mqtt::connection::broker_context::BrokerContext;
+use crate::mqtt::connection::protocol::{Protocol, ProtocolOptions};
+use crate::mqtt::connection::publish_decision::{PublishDecision, decide_publish};
 use crate::mqtt::connection::{Connection, Start};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::wire::close::{Close, WillEnd};
+use crate::mqtt::wire::close::{CloseReason, WillEnd};
 use crate::mqtt::wire::codec::Connect;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
@@ -42,16 +42,16 @@ pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     stream: &mut S,
     peer: &Peer,
-    door: &Door,
+    shared: &BrokerContext,
     deadline: Instant,
     cancel: &CancellationToken,
 ) -> Option<First> {
-    let first = handshake::read_connect(stream, door.config.max_packet_size_bytes);
+    let first = handshake::read_connect(stream, shared.config.max_packet_size_bytes);
     tokio::select! {
-        () = cancel.cancelled() => door.refuse(&peer.who(), "shutting_down"),
+        () = cancel.cancelled() => shared.refuse(&peer.who(), "shutting_down"),
         read = timeout_at(deadline, first) => match read {
             Ok(connected) => return Some(connected),
-            Err(_) => door.refuse(&peer.who(), "connect_timeout"),
+            Err(_) => shared.refuse(&peer.who(), "connect_timeout"),
         },
     }
     None
@@ -62,11 +62,11 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
 pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
-    door: Arc<Door>,
+    shared: Arc<BrokerContext>,
     cancel: CancellationToken,
     first: First,
 ) -> impl Future<Output = ()> {
-    let opening = Box::pin(open(stream, peer, door, cancel, first));
+    let opening = Box::pin(open(stream, peer, shared, cancel, first));
     async {
         if let Some(open) = opening.await {
             run(open).await;
@@ -77,7 +77,7 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 /// An open connection, and what is needed when it ends.
 struct Open<S> {
     connection: Connection<S>,
-    door: Arc<Door>,
+    shared: Arc<BrokerContext>,
     login: Login,
     attached: Attached,
     client_id: Arc<str>,
@@ -88,46 +88,47 @@ struct Open<S> {
 async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
-    door: Arc<Door>,
+    shared: Arc<BrokerContext>,
     cancel: CancellationToken,
     first: First,
 ) -> Option<Box<Open<S>>> {
     let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
-        entered = enter(first, peer, &door) => entered,
+        entered = enter(first, peer, &shared) => entered,
         () = cancel.cancelled() => {
-            door.refuse(&peer.who(), "shutting_down");
+            shared.refuse(&peer.who(), "shutting_down");
             return None;
         }
     };
     match entered {
-        Ok((welcome, rest)) => Some(Box::new(begin(stream, door, cancel, welcome, rest))),
+        Ok((welcome, rest)) => Some(Box::new(begin(stream, shared, cancel, welcome, rest))),
         Err(refusal) => {
-            refuse(stream, &door, refusal.explained(explain_within)).await;
+            refuse(stream, &shared, refusal.explained(explain_within)).await;
             None
         }
     }
 }
 
-async fn enter(first: First, peer: &Peer, door: &Door) -> Result<(Welcome, Vec<u8>), Refusal> {
-    let (connect, rest) = first.inspect_err(|refusal| door.note_refusal(&peer.who(), refusal.reason, ""))?;
-    let login = login::authenticate(&connect, peer, &door.access).await?;
+async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Welcome, Vec<u8>), Refusal> {
+    let (connect, rest) = first.inspect_err(|refusal| shared.note_refusal(&peer.who(), refusal.reason, ""))?;
+    let login = login::authenticate(&connect, peer, &shared.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
-    door.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
-    let policy = door.access.policy();
-    let welcome = handshake::welcome(connect, login, &policy, &door.broker, &door.config).inspect_err(|refusal| {
-        let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
-        audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason);
-    })?;
-    if welcome.login.version != door.access.version() {
+    shared.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
+    let policy = shared.access.policy();
+    let welcome =
+        handshake::welcome(connect, login, &policy, &shared.broker, &shared.config).inspect_err(|refusal| {
+            let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
+            audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason);
+        })?;
+    if welcome.login.version != shared.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.
-        door.broker.judge(&welcome.attached.handle, &door.access.policy());
+        shared.broker.judge(&welcome.attached.session, &shared.access.policy());
     }
     Ok((welcome, rest))
 }
 
-async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusal: Refusal) {
-    door.meters.refused(refusal.reason);
+async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &BrokerContext, refusal: Refusal) {
+    shared.meters.refused(refusal.reason);
     tracing::debug!(reason = refusal.reason, "connection refused");
     if !refusal.reply.is_empty() {
         finish(stream, &refusal.reply).await;
@@ -136,7 +137,7 @@ async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, door: &Door, refusa
 
 fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    door: Arc<Door>,
+    shared: Arc<BrokerContext>,
     cancel: CancellationToken,
     welcome: Welcome,
     rest: Vec<u8>,
@@ -145,45 +146,45 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     let client_id = handshake::shared_client_id(&attached);
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     audit::record(AuditEvent::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
-    door.meters.opened(connect.version);
+    shared.meters.opened(connect.version);
     tracing::debug!(%client_id, version = ?connect.version, present = attached.session_present, "connection open");
-    let options = SessionOptions {
+    let options = ProtocolOptions {
         version: connect.version,
         is_3_1: connect.is_3_1,
         client_id: Arc::clone(&client_id),
         keep_alive_s: connect.keep_alive_s,
         expiry_s: connect.session_expiry_s,
-        max_inflight: door.config.max_inflight,
+        max_inflight: shared.config.max_inflight,
         received_until: attached.received_until,
     };
     let connection = Connection::new(Start {
         stream,
-        door: Arc::clone(&door),
-        handle: Arc::clone(&attached.handle),
+        shared: Arc::clone(&shared),
+        session: Arc::clone(&attached.session),
         id: attached.connection,
         login: login.clone(),
-        session: Session::new(options, door.now()),
+        protocol: Protocol::new(options, shared.now()),
         max_packet_bytes: connect.max_packet_bytes,
         explain_within: connect.explain_within,
         read: rest,
         reply,
         cancel,
     });
-    Open { connection, door, login, attached, client_id, will }
+    Open { connection, shared, login, attached, client_id, will }
 }
 
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
     let close = poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(Close::Defect))
+        catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(CloseReason::Defect))
     })
     .await;
     Box::pin(end(open, close)).await;
 }
 
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close) {
-    let Open { connection, door, login, attached, client_id, will } = *open;
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: CloseReason) {
+    let Open { connection, shared, login, attached, client_id, will } = *open;
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
-    door.meters.closed(close);
+    shared.meters.closed(close);
     audit::record(AuditEvent::MqttDisconnected, &who, "", close.label());
     tracing::debug!(%client_id, reason = close.label(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
@@ -191,16 +192,16 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
         WillEnd::Published => will,
         WillEnd::Deferred => None,
         WillEnd::Discarded => {
-            will.inspect(|will| door.broker.discard_will(will));
+            will.inspect(|will| shared.broker.discard_will(will));
             None
         }
     };
-    let will = door.broker.detach(&attached.handle, attached.connection, expiry_s, will);
-    attached.handle.looked();
+    let will = shared.broker.detach(&attached.session, attached.connection, expiry_s, will);
+    attached.session.looked();
     if let Some(will) = will {
-        publish_will(&door, &will, Instant::now() + WILL_PATIENCE).await;
+        publish_will(&shared, &will, Instant::now() + WILL_PATIENCE).await;
     }
-    if close != Close::Lost {
+    if close != CloseReason::Lost {
         finish(stream, &unsent).await;
     }
 }
@@ -226,9 +227,9 @@ async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
 }
 
 /// Ends sessions when their time is over and publishes wills when their delay is, until `cancel`.
-pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
+pub(crate) async fn keep_time(shared: Arc<BrokerContext>, cancel: CancellationToken) {
     loop {
-        let next = publish_due(&door).await;
+        let next = publish_due(&shared).await;
         let until_next = async {
             match next {
                 Some(at) => sleep_until(at.into()).await,
@@ -237,63 +238,63 @@ pub(crate) async fn keep_time(door: Arc<Door>, cancel: CancellationToken) {
         };
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = door.broker.timers_changed() => {}
+            () = shared.broker.timers_changed() => {}
             () = until_next => {}
         }
     }
 }
 
 /// Ends the sessions whose time is over and publishes the wills that are due; returns when to look again.
-pub(crate) async fn publish_due(door: &Door) -> Option<std::time::Instant> {
-    let (wills, next) = door.broker.due();
+pub(crate) async fn publish_due(shared: &BrokerContext) -> Option<std::time::Instant> {
+    let (wills, next) = shared.broker.due();
     let patience = Instant::now() + WILL_PATIENCE;
     for will in wills {
-        publish_will(door, &will, patience).await;
+        publish_will(shared, &will, patience).await;
     }
     next
 }
 
 /// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
 /// begins now.
-async fn publish_will(door: &Door, will: &Will, patience: Instant) {
-    let Verdict::Allowed { own_device } = judge_will(door, will) else {
+async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
+    let PublishDecision::Allowed { own_device } = judge_will(shared, will) else {
         let user = will.login.identity.user.as_deref();
         let who = AuditActor { client_id: Some(&will.client_id), user, address: will.login.address };
         audit::record(AuditEvent::WillDenied, &who, &will.message.topic, "not published: the rules changed");
-        door.meters.dropped_will_denied.increment(1);
-        return door.broker.discard_will(will);
+        shared.meters.dropped_will_denied.increment(1);
+        return shared.broker.discard_will(will);
     };
     let mut journal = Lsn(0);
-    if door.ingest.contains(&will.message.topic) {
-        journal = match journal_will(door, will, own_device.as_deref(), patience).await {
+    if shared.ingest.contains(&will.message.topic) {
+        journal = match journal_will(shared, will, own_device.as_deref(), patience).await {
             Ok(end) => end,
             // Weir ends; the next start finds the will where it is.
             Err(AppendError::Closed) => return,
             Err(AppendError::Full | AppendError::TooLarge { .. }) => {
-                door.meters.dropped_will.increment(1);
+                shared.meters.dropped_will.increment(1);
                 journal
             }
         };
     }
-    let expires = will.expiry_s.map(|seconds| door.now() + Duration::from_secs(u64::from(seconds)));
-    door.broker.deliver(&Arc::new(Message { expires, ..will.message.clone() }));
-    door.broker.will_published(will, journal);
+    let expires = will.expiry_s.map(|seconds| shared.now() + Duration::from_secs(u64::from(seconds)));
+    shared.broker.deliver(&Arc::new(Message { expires, ..will.message.clone() }));
+    shared.broker.will_published(will, journal);
 }
 
-fn judge_will(door: &Door, will: &Will) -> Verdict {
-    let policy = door.access.policy();
+fn judge_will(shared: &BrokerContext, will: &Will) -> PublishDecision {
+    let policy = shared.access.policy();
     match policy.renew(&will.login.identity, &will.login.proof) {
         Some(identity) => {
             let permissions = policy.permissions(&identity, Arc::clone(&will.client_id));
-            permission::judge_publish(&permissions, &will.message.topic, &door.ingest)
+            decide_publish(&permissions, &will.message.topic, &shared.ingest)
         }
-        None => Verdict::Denied(policy.on_denied_publish),
+        None => PublishDecision::Denied(policy.on_denied_publish),
     }
 }
 
 /// Where the journal ends that has it; an error where the journal had no room until `patience`.
 async fn journal_will(
-    door: &Door,
+    shared: &BrokerContext,
     will: &Will,
     own_device: Option<&str>,
     patience: Instant,
@@ -314,8 +315,8 @@ async fn journal_will(
     records.push_with(|out| record::encode_publish(&publish, false, out));
     let appended = poll_fn(|context| {
         for _ in 0..ATTEMPTS {
-            match door.gate.append(&records, None, None, door.now()) {
-                Err(AppendError::Full) if door.gate.poll_room(context).is_pending() => return Poll::Pending,
+            match shared.journal.append(&records, None, None, shared.now()) {
+                Err(AppendError::Full) if shared.journal.poll_room(context).is_pending() => return Poll::Pending,
                 Err(AppendError::Full) => {}
                 done => return Poll::Ready(done),
             }

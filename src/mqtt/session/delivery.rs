@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::Message;
-use crate::mqtt::Version;
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::ProtocolVersion;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame;
 use aliases::{Aliases, MAX_ALIASES};
 use encode::{Target, put};
@@ -305,7 +305,7 @@ impl Delivery {
     /// Appends packets until `out` holds `max_bytes` or the window is full.
     pub fn write(
         &mut self,
-        version: Version,
+        version: ProtocolVersion,
         max_packet_bytes: usize,
         max_bytes: usize,
         now: Instant,
@@ -438,7 +438,7 @@ impl Delivery {
 
     /// A PUBACK, PUBREC or PUBCOMP of the client. Returns whether a PUBREL answers it. One that does not belong to the
     /// message's QoS or stage is a protocol error; one for an unknown packet id is none, for it may be old.
-    pub fn acknowledge(&mut self, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
+    pub fn acknowledge(&mut self, kind: u8, packet_id: u16, reason: u8) -> Result<bool, CloseReason> {
         let refused = reason >= 0x80;
         let Some(index) = self.index(packet_id) else { return Ok(kind == frame::PUBREC && !refused) };
         match (kind, &self.inflight[index]) {
@@ -454,7 +454,7 @@ impl Delivery {
                 return Ok(true);
             }
             (frame::PUBREC, Some(InFlight::Released)) => return Ok(!refused),
-            _ => return Err(Close::Protocol),
+            _ => return Err(CloseReason::Protocol),
         }
         Ok(false)
     }

@@ -1,4 +1,4 @@
-//! A session's part that outlives its connection, shared by the broker and the connection that owns it now.
+//! Sessions: state of a client that may outlive its connection. The broker and the connection that owns a session share it.
 
 pub(super) mod delivery;
 pub(super) mod message;
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::Version;
+use super::ProtocolVersion;
 use super::broker::retained::Due;
 use super::broker::session_store::{Owner, StoredSession};
-use super::wire::close::Close;
+use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 use crate::sync::lock;
@@ -60,9 +60,9 @@ impl Totals {
     }
 }
 
-/// The lasting part of a session.
+/// A session of a client, with or without a connection. The broker and the connection that owns it share it.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct Session {
     /// Number of the session; never 0.
     pub id: u64,
     /// Whose it is; `None`: of clients without credentials.
@@ -81,13 +81,13 @@ pub(crate) struct Handle {
     asked: AtomicBool,
     /// Told when the owner has looked, and when it has ended.
     looked: Notify,
-    kept: Mutex<Kept>,
+    state: Mutex<SessionState>,
     totals: Arc<Totals>,
 }
 
-/// What the lock guards.
+/// Part of a [`Session`] that its lock guards.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct SessionState {
     /// Who its client is, as it was found at the last look.
     pub login: Login,
     /// What its client may do.
@@ -120,7 +120,7 @@ pub(crate) struct Kept {
     waker: Option<Waker>,
 }
 
-impl Kept {
+impl SessionState {
     /// Messages that wait to be sent.
     pub fn queued(&self) -> usize {
         self.delivery.queued()
@@ -136,7 +136,7 @@ impl Kept {
     }
 }
 
-impl Handle {
+impl Session {
     /// The session of the connection with the number `id`, which becomes its own.
     pub fn new(
         id: u64,
@@ -147,7 +147,7 @@ impl Handle {
         totals: Arc<Totals>,
     ) -> Self {
         let user = login.identity.user.clone();
-        let kept = Kept {
+        let state = SessionState {
             login,
             permissions,
             holds_denied: false,
@@ -166,9 +166,9 @@ impl Handle {
             waker: None,
         };
         let [outbound, lasting, changed, awaits_retained, asked] = [const { AtomicBool::new(false) }; 5];
-        let (owner, kept) = (AtomicU64::new(id), Mutex::new(kept));
+        let (owner, state) = (AtomicU64::new(id), Mutex::new(state));
         let looked = Notify::new();
-        Self { id, user, client_id, owner, outbound, lasting, changed, awaits_retained, asked, looked, kept, totals }
+        Self { id, user, client_id, owner, outbound, lasting, changed, awaits_retained, asked, looked, state, totals }
     }
 
     /// A session without a connection that goes on from where it was stored: `exactly`, or a crash came between. What it
@@ -183,25 +183,25 @@ impl Handle {
     ) -> Self {
         let delivery = Delivery::new(limits, 0);
         let login = stored.owner.to_login();
-        let handle = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
+        let session = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
         {
-            let mut kept = handle.any();
-            handle.hand_over(&mut kept, 0);
-            kept.disconnected_ms = stored.disconnected_ms;
+            let mut state = session.any();
+            session.hand_over(&mut state, 0);
+            state.disconnected_ms = stored.disconnected_ms;
             let delivery = if exactly { stored.delivery } else { stored.delivery.after_a_crash() };
-            handle.count_change(&mut kept, |kept| kept.delivery = Delivery::from_stored(delivery, limits));
-            kept.delivery.messages().for_each(|message| message.count_in(&handle.totals.held_bytes));
+            session.count_change(&mut state, |state| state.delivery = Delivery::from_stored(delivery, limits));
+            state.delivery.messages().for_each(|message| message.count_in(&session.totals.held_bytes));
             for id in stored.received.into_iter().filter(|_| exactly) {
-                kept.received.insert(id);
+                state.received.insert(id);
             }
-            handle.set_expiry(&mut kept, stored.expiry_s);
+            session.set_expiry(&mut state, stored.expiry_s);
         }
-        handle
+        session
     }
 
     /// The session outlives its connection by so many seconds.
-    pub fn set_expiry(&self, kept: &mut Kept, expiry_s: u32) {
-        kept.expiry_s = expiry_s;
+    pub fn set_expiry(&self, state: &mut SessionState, expiry_s: u32) {
+        state.expiry_s = expiry_s;
         self.lasting.store(expiry_s > 0, Ordering::Release);
         self.touch();
     }
@@ -223,20 +223,20 @@ impl Handle {
 
     /// What a restart is to find of it, without its subscriptions; `None`: nothing. `stopped_at`: weir stops in an
     /// orderly way and the journal ends there, so that nothing changes any more.
-    pub fn to_stored(&self, kept: &Kept, stopped_at: Option<Lsn>) -> Option<StoredSession> {
+    pub fn to_stored(&self, state: &SessionState, stopped_at: Option<Lsn>) -> Option<StoredSession> {
         if self.owner() == DISCARDED || !self.is_lasting() {
             return None;
         }
         self.changed.store(false, Ordering::Release);
         // Where weir goes on, the client may release an identifier and use it for another publish before a crash: taken
         // for known after it, that one would be lost.
-        let received = if stopped_at.is_some() { kept.received.iter().collect() } else { Vec::new() };
+        let received = if stopped_at.is_some() { state.received.iter().collect() } else { Vec::new() };
         Some(StoredSession {
-            owner: Owner::of(&self.client_id, &kept.login),
-            expiry_s: kept.expiry_s,
-            disconnected_ms: kept.disconnected_ms,
+            owner: Owner::of(&self.client_id, &state.login),
+            expiry_s: state.expiry_s,
+            disconnected_ms: state.disconnected_ms,
             subscriptions: Vec::new(),
-            delivery: kept.delivery.to_stored(),
+            delivery: state.delivery.to_stored(),
             received,
             stopped_at,
         })
@@ -249,30 +249,30 @@ impl Handle {
     }
 
     /// Locks the session for `connection`; `None` if the session is no longer its own.
-    pub fn own(&self, connection: ConnectionId) -> Option<MutexGuard<'_, Kept>> {
-        let kept = lock(&self.kept);
-        (self.owner() == connection).then_some(kept)
+    pub fn own(&self, connection: ConnectionId) -> Option<MutexGuard<'_, SessionState>> {
+        let state = lock(&self.state);
+        (self.owner() == connection).then_some(state)
     }
 
     /// Locks the session whoever owns it.
-    pub fn any(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.kept)
+    pub fn any(&self) -> MutexGuard<'_, SessionState> {
+        lock(&self.state)
     }
 
     /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it. Returns what a
     /// discarded session leaves to the other members of its shared subscriptions.
-    pub fn hand_over(&self, kept: &mut Kept, owner: ConnectionId) -> Vec<Returned> {
+    pub fn hand_over(&self, state: &mut SessionState, owner: ConnectionId) -> Vec<Returned> {
         self.owner.store(owner, Ordering::Release);
         self.touch();
-        if let Some(waker) = kept.waker.take() {
+        if let Some(waker) = state.waker.take() {
             waker.wake();
         }
         if owner != DISCARDED {
             return Vec::new();
         }
-        self.count_change(kept, |kept| {
-            let returned = kept.delivery.take_shared();
-            kept.delivery.clear();
+        self.count_change(state, |state| {
+            let returned = state.delivery.take_shared();
+            state.delivery.clear();
             returned
         })
     }
@@ -284,27 +284,27 @@ impl Handle {
     }
 
     /// Takes the session from the connection that has it, if one has, since its client may be here no longer.
-    pub fn revoke(&self, kept: &mut Kept) {
+    pub fn revoke(&self, state: &mut SessionState) {
         if self.is_connected() {
-            self.hand_over(kept, self.owner() | REVOKED);
+            self.hand_over(state, self.owner() | REVOKED);
         }
     }
 
-    /// Whether the session was taken from this connection by [`Handle::revoke`].
+    /// Whether the session was taken from this connection by [`Session::revoke`].
     pub fn is_revoked(&self, connection: ConnectionId) -> bool {
         self.owner() == connection | REVOKED
     }
 
     /// Why this connection, which lost its session, ends.
-    pub fn lost(&self, connection: ConnectionId) -> Close {
-        if self.is_revoked(connection) { Close::NotAuthorized } else { Close::TakenOver }
+    pub fn lost(&self, connection: ConnectionId) -> CloseReason {
+        if self.is_revoked(connection) { CloseReason::NotAuthorized } else { CloseReason::TakenOver }
     }
 
     /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
-    pub fn withdraw(&self, kept: &mut Kept) -> Withdrawn {
-        let online = kept.offline.is_none();
-        self.count_change(kept, |kept| {
-            let Kept { delivery, permissions, .. } = kept;
+    pub fn withdraw(&self, state: &mut SessionState) -> Withdrawn {
+        let online = state.offline.is_none();
+        self.count_change(state, |state| {
+            let SessionState { delivery, permissions, .. } = state;
             delivery.withdraw(online, |topic| permissions.may_subscribe(topic))
         })
     }
@@ -315,12 +315,12 @@ impl Handle {
         let mut looked = pin!(self.looked.notified());
         looked.as_mut().enable();
         let waker = {
-            let kept = self.any();
+            let state = self.any();
             if !self.is_connected() {
                 return;
             }
             self.asked.store(true, Ordering::Release);
-            kept.waker.clone()
+            state.waker.clone()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -329,7 +329,7 @@ impl Handle {
         let _ = timeout(SETTLE, looked).await;
     }
 
-    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Handle::looked`] answers.
+    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Session::looked`] answers.
     #[inline]
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
@@ -342,42 +342,42 @@ impl Handle {
 
     /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it
     /// holds are below: a repeated one may be acknowledged once the journal has passed it.
-    pub fn resume(&self, kept: &mut Kept, window: u16) -> Lsn {
-        kept.delivery.resume(window);
+    pub fn resume(&self, state: &mut SessionState, window: u16) -> Lsn {
+        state.delivery.resume(window);
         self.outbound.store(true, Ordering::Release);
-        kept.received_until
+        state.received_until
     }
 
     /// The client of this connection takes so many topic aliases.
     pub fn allow_aliases(&self, connection: ConnectionId, max: u16) {
-        if let Some(mut kept) = self.own(connection) {
-            kept.delivery.allow_aliases(max);
+        if let Some(mut state) = self.own(connection) {
+            state.delivery.allow_aliases(max);
         }
     }
 
     /// Whom to wake when there is something to deliver or the session is taken over.
     pub fn register(&self, connection: ConnectionId, waker: &Waker) {
-        if let Some(mut kept) = self.own(connection) {
-            kept.waker = Some(waker.clone());
+        if let Some(mut state) = self.own(connection) {
+            state.waker = Some(waker.clone());
         }
     }
 
     /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
     /// connection, or the session is gone).
     pub fn offer(&self, message: &Arc<Message>, grant: Grant, now: Instant) -> Option<Offer> {
-        let mut kept = lock(&self.kept);
+        let mut state = lock(&self.state);
         match self.owner() {
             DISCARDED => return None,
             _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
-        if kept.delivery.is_out_of_room(self.totals.held_bytes()) {
+        if state.delivery.is_out_of_room(self.totals.held_bytes()) {
             return Some(Offer::Full);
         }
-        let offer = self.count_change(&mut kept, |kept| kept.delivery.offer(message, grant, now));
+        let offer = self.count_change(&mut state, |state| state.delivery.offer(message, grant, now));
         if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
-            let waker = kept.waker.clone();
-            drop(kept);
+            let waker = state.waker.clone();
+            drop(state);
             if let Some(waker) = waker {
                 waker.wake();
             }
@@ -386,8 +386,8 @@ impl Handle {
     }
 
     /// The retained messages of a new subscription are to be queued.
-    pub fn await_retained(&self, kept: &mut Kept, filter: &str, due: Due) {
-        kept.retained_due.insert(filter.into(), due);
+    pub fn await_retained(&self, state: &mut SessionState, filter: &str, due: Due) {
+        state.retained_due.insert(filter.into(), due);
         self.awaits_retained.store(true, Ordering::Release);
     }
 
@@ -398,28 +398,33 @@ impl Handle {
     }
 
     /// Queues retained messages for a subscription. The caller is the connection, which sends next.
-    pub fn offer_retained(&self, kept: &mut Kept, messages: &[Arc<Message>], grant: impl Fn(&Message) -> Grant) {
-        let offer = |kept: &mut Kept| {
+    pub fn offer_retained(
+        &self,
+        state: &mut SessionState,
+        messages: &[Arc<Message>],
+        grant: impl Fn(&Message) -> Grant,
+    ) {
+        let offer = |state: &mut SessionState| {
             for message in messages {
-                kept.delivery.offer_retained(message, grant(message));
+                state.delivery.offer_retained(message, grant(message));
             }
         };
-        self.count_change(kept, offer);
+        self.count_change(state, offer);
         if !messages.is_empty() {
             self.outbound.store(true, Ordering::Release);
         }
     }
 
     /// Some of the retained messages that are due were queued: whether there are more.
-    pub fn note_retained_due(&self, kept: &Kept) {
-        self.awaits_retained.store(!kept.retained_due.is_empty(), Ordering::Release);
+    pub fn note_retained_due(&self, state: &SessionState) {
+        self.awaits_retained.store(!state.retained_due.is_empty(), Ordering::Release);
     }
 
     /// Appends what there is to deliver, see [`Delivery::write`].
     pub fn write(
         &self,
         connection: ConnectionId,
-        version: Version,
+        version: ProtocolVersion,
         max_packet_bytes: usize,
         max_bytes: usize,
         now: impl FnOnce() -> Instant,
@@ -429,9 +434,9 @@ impl Handle {
         if !self.outbound.load(Ordering::Acquire) || !self.outbound.swap(false, Ordering::AcqRel) {
             return None;
         }
-        let mut kept = self.own(connection)?;
-        let write = |kept: &mut Kept| kept.delivery.write(version, max_packet_bytes, max_bytes, now(), out);
-        let written = self.count_change(&mut kept, write);
+        let mut state = self.own(connection)?;
+        let write = |state: &mut SessionState| state.delivery.write(version, max_packet_bytes, max_bytes, now(), out);
+        let written = self.count_change(&mut state, write);
         if written.more {
             self.outbound.store(true, Ordering::Release);
         }
@@ -439,27 +444,33 @@ impl Handle {
     }
 
     /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
-    pub fn acknowledge(&self, connection: ConnectionId, kind: u8, packet_id: u16, reason: u8) -> Result<bool, Close> {
-        let Some(mut kept) = self.own(connection) else { return Ok(false) };
-        let answer = self.count_change(&mut kept, |kept| kept.delivery.acknowledge(kind, packet_id, reason));
+    pub fn acknowledge(
+        &self,
+        connection: ConnectionId,
+        kind: u8,
+        packet_id: u16,
+        reason: u8,
+    ) -> Result<bool, CloseReason> {
+        let Some(mut state) = self.own(connection) else { return Ok(false) };
+        let answer = self.count_change(&mut state, |state| state.delivery.acknowledge(kind, packet_id, reason));
         self.outbound.store(true, Ordering::Release); // the window may have opened
         answer
     }
 
     /// Whether a QoS 2 publish with this id was taken and not released.
     pub fn holds(&self, connection: ConnectionId, packet_id: u16) -> bool {
-        self.own(connection).is_some_and(|kept| kept.received.contains(packet_id))
+        self.own(connection).is_some_and(|state| state.received.contains(packet_id))
     }
 
     /// Remembers QoS 2 publishes that the journal has taken below `until`. A connection that lost its session in the
     /// meantime must not: the client may have used the ids again.
     pub fn hold(&self, connection: ConnectionId, packet_ids: &mut PacketIds, until: Lsn) {
         match self.own(connection) {
-            Some(mut kept) => {
+            Some(mut state) => {
                 for id in packet_ids.drain() {
-                    kept.received.insert(id);
+                    state.received.insert(id);
                 }
-                kept.received_until = kept.received_until.max(until);
+                state.received_until = state.received_until.max(until);
             }
             None => packet_ids.drain().for_each(drop),
         }
@@ -467,14 +478,14 @@ impl Handle {
 
     /// PUBREL: forgets the id; `false` if it was not held.
     pub fn release(&self, connection: ConnectionId, packet_id: u16) -> bool {
-        self.own(connection).is_some_and(|mut kept| kept.received.remove(packet_id))
+        self.own(connection).is_some_and(|mut state| state.received.remove(packet_id))
     }
 
-    fn count_change<T>(&self, kept: &mut Kept, change: impl FnOnce(&mut Kept) -> T) -> T {
+    fn count_change<T>(&self, state: &mut SessionState, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let count = |delivery: &Delivery| [delivery.queued(), delivery.queued_bytes(), delivery.held()];
-        let before = count(&kept.delivery);
-        let result = change(kept);
-        let after = count(&kept.delivery);
+        let before = count(&state.delivery);
+        let result = change(state);
+        let after = count(&state.delivery);
         self.touch();
         let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held];
         for (total, (after, before)) in totals.into_iter().zip(after.into_iter().zip(before)) {
@@ -492,21 +503,21 @@ mod tests {
     use super::*;
     use crate::mqtt::testing::{CountingWaker, anonymous, policy};
 
-    fn handle() -> (Handle, Arc<Totals>) {
+    fn session() -> (Session, Arc<Totals>) {
         let totals = Arc::new(Totals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, total_bytes: usize::MAX };
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
         let delivery = Delivery::new(limits, 10);
-        (Handle::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
+        (Session::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
     }
 
     fn message() -> Arc<Message> {
         Arc::new(Message::new("t", "xy".into(), 1, false))
     }
 
-    fn offer(handle: &Handle, qos: u8) -> Option<Offer> {
-        handle.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
+    fn offer(session: &Session, qos: u8) -> Option<Offer> {
+        session.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
     }
 
     fn waiting(totals: &Totals) -> (usize, usize) {
@@ -515,63 +526,66 @@ mod tests {
 
     #[test]
     fn the_owner_is_woken_once_per_look() {
-        let (handle, totals) = handle();
+        let (session, totals) = session();
         let (waker, count) = CountingWaker::pair();
-        handle.register(7, &waker);
-        offer(&handle, 1);
-        offer(&handle, 1);
+        session.register(7, &waker);
+        offer(&session, 1);
+        offer(&session, 1);
         assert_eq!(count.get(), 1);
         assert_eq!(waiting(&totals), (2, 6));
         let mut out = Vec::new();
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent, [0, 2, 0]);
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
+        assert_eq!(
+            session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out).unwrap().sent,
+            [0, 2, 0]
+        );
+        assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut out), None, "nothing new");
         assert_eq!(waiting(&totals), (0, 0));
-        offer(&handle, 1);
+        offer(&session, 1);
         assert_eq!(count.get(), 2);
     }
 
     #[test]
     fn a_connection_that_lost_its_session_changes_nothing() {
-        let (handle, _) = handle();
+        let (session, _) = session();
         let (waker, count) = CountingWaker::pair();
-        handle.register(7, &waker);
-        handle.hand_over(&mut handle.any(), 8);
+        session.register(7, &waker);
+        session.hand_over(&mut session.any(), 8);
         assert_eq!(count.get(), 1, "it is told");
         let mut ids = PacketIds::default();
         ids.insert(5);
-        handle.hold(7, &mut ids, Lsn(10));
-        assert!(ids.is_empty() && !handle.holds(8, 5));
-        offer(&handle, 1);
-        assert_eq!(handle.write(7, Version::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
+        session.hold(7, &mut ids, Lsn(10));
+        assert!(ids.is_empty() && !session.holds(8, 5));
+        offer(&session, 1);
+        assert_eq!(session.write(7, ProtocolVersion::V4, 1_000, 1_000, Instant::now, &mut Vec::new()), None);
     }
 
     #[test]
     fn held_ids_survive_until_released() {
-        let (handle, _) = handle();
+        let (session, _) = session();
         let mut ids = PacketIds::default();
         ids.insert(5);
-        handle.hold(7, &mut ids, Lsn(10));
-        handle.hand_over(&mut handle.any(), 8);
-        assert_eq!(handle.resume(&mut handle.any(), 10), Lsn(10));
-        assert!(handle.holds(8, 5));
-        assert!(handle.release(8, 5));
-        assert!(!handle.release(8, 5));
+        session.hold(7, &mut ids, Lsn(10));
+        session.hand_over(&mut session.any(), 8);
+        assert_eq!(session.resume(&mut session.any(), 10), Lsn(10));
+        assert!(session.holds(8, 5));
+        assert!(session.release(8, 5));
+        assert!(!session.release(8, 5));
     }
 
     #[test]
     fn a_discarded_session_counts_nothing() {
-        let (handle, totals) = handle();
-        offer(&handle, 1);
-        handle.hand_over(&mut handle.any(), DISCARDED);
+        let (session, totals) = session();
+        offer(&session, 1);
+        session.hand_over(&mut session.any(), DISCARDED);
         assert_eq!(waiting(&totals), (0, 0));
-        assert_eq!(offer(&handle, 1), None);
+        assert_eq!(offer(&session, 1), None);
     }
 
     #[test]
     fn qos_0_is_not_kept_without_a_connection() {
-        let (handle, _) = handle();
-        handle.hand_over(&mut handle.any(), 0);
-        assert_eq!(offer(&handle, 0), None);
-        assert_eq!(offer(&handle, 1), Some(Offer::Queued));
+        let (session, _) = session();
+        session.hand_over(&mut session.any(), 0);
+        assert_eq!(offer(&session, 0), None);
+        assert_eq!(offer(&session, 1), Some(Offer::Queued));
     }
 }

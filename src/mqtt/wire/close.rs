@@ -2,7 +2,7 @@
 
 /// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Close {
+pub(crate) enum CloseReason {
     /// The client sent DISCONNECT; its will is discarded.
     Normal,
     /// The client sent DISCONNECT 0x04: it goes, and its will is to be published.
@@ -39,63 +39,63 @@ pub(crate) enum Close {
     Defect,
 }
 
-impl Close {
+impl CloseReason {
     /// Reason code of the DISCONNECT that tells a 5.0 client, MQTT 5.0 section 3.14.2.1; `None` where none is sent.
     pub fn code(self) -> Option<u8> {
         match self {
-            Close::Normal | Close::NormalWithWill | Close::Lost | Close::Unframed => None,
+            CloseReason::Normal | CloseReason::NormalWithWill | CloseReason::Lost | CloseReason::Unframed => None,
             // 0x90 is for topic names that are well formed [section 4.13].
-            Close::Malformed | Close::TopicName => Some(0x81),
-            Close::Protocol => Some(0x82),
-            Close::Journal | Close::Defect => Some(0x83),
-            Close::NotAuthorized => Some(0x87),
-            Close::ShuttingDown => Some(0x8B),
-            Close::KeepAlive => Some(0x8D),
-            Close::TakenOver => Some(0x8E),
-            Close::ReceiveMaximum => Some(0x93),
-            Close::TopicAlias => Some(0x94),
-            Close::PacketTooLarge => Some(0x95),
-            Close::Quota => Some(0x97),
+            CloseReason::Malformed | CloseReason::TopicName => Some(0x81),
+            CloseReason::Protocol => Some(0x82),
+            CloseReason::Journal | CloseReason::Defect => Some(0x83),
+            CloseReason::NotAuthorized => Some(0x87),
+            CloseReason::ShuttingDown => Some(0x8B),
+            CloseReason::KeepAlive => Some(0x8D),
+            CloseReason::TakenOver => Some(0x8E),
+            CloseReason::ReceiveMaximum => Some(0x93),
+            CloseReason::TopicAlias => Some(0x94),
+            CloseReason::PacketTooLarge => Some(0x95),
+            CloseReason::Quota => Some(0x97),
         }
     }
 
     /// Label `reason` in metrics and log lines.
     pub fn label(self) -> &'static str {
         match self {
-            Close::Normal => "disconnect",
-            Close::NormalWithWill => "disconnect_with_will",
-            Close::Lost => "connection_lost",
-            Close::Malformed | Close::Unframed => "malformed",
-            Close::Protocol => "protocol_error",
-            Close::TopicName => "topic_name_invalid",
-            Close::TopicAlias => "topic_alias_invalid",
-            Close::PacketTooLarge => "packet_too_large",
-            Close::ReceiveMaximum => "receive_maximum",
-            Close::Quota => "quota",
-            Close::NotAuthorized => "not_authorized",
-            Close::KeepAlive => "keep_alive",
-            Close::TakenOver => "taken_over",
-            Close::ShuttingDown => "shutting_down",
-            Close::Journal => "journal",
-            Close::Defect => "defect",
+            CloseReason::Normal => "disconnect",
+            CloseReason::NormalWithWill => "disconnect_with_will",
+            CloseReason::Lost => "connection_lost",
+            CloseReason::Malformed | CloseReason::Unframed => "malformed",
+            CloseReason::Protocol => "protocol_error",
+            CloseReason::TopicName => "topic_name_invalid",
+            CloseReason::TopicAlias => "topic_alias_invalid",
+            CloseReason::PacketTooLarge => "packet_too_large",
+            CloseReason::ReceiveMaximum => "receive_maximum",
+            CloseReason::Quota => "quota",
+            CloseReason::NotAuthorized => "not_authorized",
+            CloseReason::KeepAlive => "keep_alive",
+            CloseReason::TakenOver => "taken_over",
+            CloseReason::ShuttingDown => "shutting_down",
+            CloseReason::Journal => "journal",
+            CloseReason::Defect => "defect",
         }
     }
 
     /// What a client that asks for it is told in words (Reason String, section 3.14.2.2.3).
     pub fn text(self) -> &'static str {
         match self {
-            Close::Malformed => "the packet cannot be read, or a name in it is not well formed",
-            Close::Protocol => "the packet, or a property of it, is not allowed here",
-            Close::TopicName => "the topic name has wildcards, or more levels than mqtt.max_topic_levels",
-            Close::TopicAlias => "the topic alias is 0 or above the topic alias maximum",
-            Close::PacketTooLarge => "the packet is larger than mqtt.max_packet_size",
-            Close::ReceiveMaximum => "more publishes are unacknowledged than mqtt.max_inflight",
-            Close::Quota => "a limit of this connection is reached",
-            Close::KeepAlive => "nothing arrived for one and a half times the keep-alive",
-            Close::TakenOver => "the same client identifier connected again",
-            Close::ShuttingDown => "weir stops",
-            Close::Journal => "weir cannot store anything any more",
-            Close::Defect => "a defect of weir, see its log",
+            CloseReason::Malformed => "the packet cannot be read, or a name in it is not well formed",
+            CloseReason::Protocol => "the packet, or a property of it, is not allowed here",
+            CloseReason::TopicName => "the topic name has wildcards, or more levels than mqtt.max_topic_levels",
+            CloseReason::TopicAlias => "the topic alias is 0 or above the topic alias maximum",
+            CloseReason::PacketTooLarge => "the packet is larger than mqtt.max_packet_size",
+            CloseReason::ReceiveMaximum => "more publishes are unacknowledged than mqtt.max_inflight",
+            CloseReason::Quota => "a limit of this connection is reached",
+            CloseReason::KeepAlive => "nothing arrived for one and a half times the keep-alive",
+            CloseReason::TakenOver => "the same client identifier connected again",
+            CloseReason::ShuttingDown => "weir stops",
+            CloseReason::Journal => "weir cannot store anything any more",
+            CloseReason::Defect => "a defect of weir, see its log",
             _ => self.label(),
         }
     }
@@ -104,8 +104,8 @@ impl Close {
     /// deferred to the next start as after a crash [section 3.1.2.5].
     pub fn will(self) -> WillEnd {
         match self {
-            Close::Normal => WillEnd::Discarded,
-            Close::Journal => WillEnd::Deferred,
+            CloseReason::Normal => WillEnd::Discarded,
+            CloseReason::Journal => WillEnd::Deferred,
             _ => WillEnd::Published,
         }
     }
@@ -128,16 +128,22 @@ mod tests {
 
     #[test]
     fn a_will_is_published_unless_the_client_said_goodbye() {
-        assert_eq!(Close::Normal.will(), WillEnd::Discarded);
-        assert_eq!(Close::Journal.will(), WillEnd::Deferred);
-        for close in [Close::NormalWithWill, Close::Lost, Close::Malformed, Close::KeepAlive, Close::ShuttingDown] {
+        assert_eq!(CloseReason::Normal.will(), WillEnd::Discarded);
+        assert_eq!(CloseReason::Journal.will(), WillEnd::Deferred);
+        for close in [
+            CloseReason::NormalWithWill,
+            CloseReason::Lost,
+            CloseReason::Malformed,
+            CloseReason::KeepAlive,
+            CloseReason::ShuttingDown,
+        ] {
             assert_eq!(close.will(), WillEnd::Published, "{close:?}");
         }
     }
 
     #[test]
     fn a_client_that_left_by_itself_is_sent_nothing() {
-        for close in [Close::Normal, Close::NormalWithWill, Close::Lost] {
+        for close in [CloseReason::Normal, CloseReason::NormalWithWill, CloseReason::Lost] {
             assert_eq!(close.code(), None);
         }
     }

@@ -14,17 +14,17 @@ use rumqttd::protocol::{
     UnsubAckReason,
 };
 
-use super::close::Close;
+use super::close::CloseReason;
 use super::frame::{self, Frame, take_field, take_u16};
 use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
 use super::topic;
 use crate::access::Password;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
 pub(crate) struct Connect {
-    pub version: Version,
+    pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
     pub is_3_1: bool,
     pub client_id: String,
@@ -77,7 +77,7 @@ pub(crate) enum ConnectError {
     /// A protocol level that weir does not speak.
     Level,
     /// A known version, but the packet breaks its rules.
-    Invalid(Version, Close),
+    Invalid(ProtocolVersion, CloseReason),
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
@@ -86,15 +86,15 @@ pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError>
     let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
     let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
     let (version, is_3_1) = match (name, level) {
-        (b"MQTT", 4) => (Version::V4, false),
-        (b"MQTT", 5) => (Version::V5, false),
-        (b"MQIsdp", 3) => (Version::V4, true),
+        (b"MQTT", 4) => (ProtocolVersion::V4, false),
+        (b"MQTT", 5) => (ProtocolVersion::V5, false),
+        (b"MQIsdp", 3) => (ProtocolVersion::V4, true),
         (b"MQTT" | b"MQIsdp", _) => return Err(ConnectError::Level),
         _ => return Err(ConnectError::Malformed),
     };
     // 3.1 had flags in the header of every packet, and nothing that its reserved bits must be.
     if frame.flags != 0 && !is_3_1 {
-        return Err(ConnectError::Invalid(version, Close::Malformed));
+        return Err(ConnectError::Invalid(version, CloseReason::Malformed));
     }
     let connect = read_connect(rest, version, is_3_1);
     connect.map_err(|close| ConnectError::Invalid(version, close))
@@ -106,8 +106,8 @@ const WILL_RETAIN: u8 = 0b10_0000;
 const PASSWORD: u8 = 0b100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
-fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Connect, Close> {
-    let (flags, rest) = body.split_first().ok_or(Close::Malformed)?;
+fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<Connect, CloseReason> {
+    let (flags, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
     body = rest;
     if !is_3_1 {
         check_connect_flags(*flags, version)?;
@@ -119,19 +119,19 @@ fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Conne
     let user_name = if flags & USER_NAME > 0 { Some(take_plain_text(&mut body)?.to_owned()) } else { None };
     let password = if flags & PASSWORD > 0 { Some(Password::new(take_field(&mut body)?)) } else { None };
     if !body.is_empty() {
-        return Err(Close::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
+        return Err(CloseReason::Malformed); // a field that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18]
     }
     let clean = flags & CLEAN > 0;
     let session_expiry_s = match version {
         // 3.1.1 keeps a session without the clean flag for ever; 5.0 says how long, and not at all by default.
-        Version::V4 => {
+        ProtocolVersion::V4 => {
             if clean {
                 0
             } else {
                 u32::MAX
             }
         }
-        Version::V5 => properties.session_expiry_s,
+        ProtocolVersion::V5 => properties.session_expiry_s,
     };
     Ok(Connect {
         version,
@@ -151,21 +151,21 @@ fn read_connect(mut body: &[u8], version: Version, is_3_1: bool) -> Result<Conne
     })
 }
 
-fn check_connect_flags(flags: u8, version: Version) -> Result<(), Close> {
+fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), CloseReason> {
     let reserved = flags & 1 != 0; // [MQTT-3.1.2-3]
     let will_qos = flags >> 3 & 0b11;
     // [MQTT-3.1.2-11] to [MQTT-3.1.2-15]
     let will = if flags & WILL > 0 { will_qos == 3 } else { will_qos > 0 || flags & WILL_RETAIN > 0 };
     // A password without a user name: 5.0 allows it [MQTT-3.1.2-22].
-    let password = version == Version::V4 && flags & PASSWORD > 0 && flags & USER_NAME == 0;
-    if reserved || will || password { Err(Close::Malformed) } else { Ok(()) }
+    let password = version == ProtocolVersion::V4 && flags & PASSWORD > 0 && flags & USER_NAME == 0;
+    if reserved || will || password { Err(CloseReason::Malformed) } else { Ok(()) }
 }
 
-fn take_will(flags: u8, body: &mut &[u8], version: Version) -> Result<Will, Close> {
+fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, CloseReason> {
     let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
     let topic = take_plain_text(body)?;
     if topic.is_empty() {
-        return Err(Close::Malformed); // [MQTT-4.7.3-1]
+        return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
     }
     let payload = take_field(body)?;
     Ok(Will {
@@ -180,15 +180,15 @@ fn take_will(flags: u8, body: &mut &[u8], version: Version) -> Result<Will, Clos
     })
 }
 
-fn take_properties<'a>(body: &mut &'a [u8], version: Version) -> Result<&'a [u8], Close> {
+fn take_properties<'a>(body: &mut &'a [u8], version: ProtocolVersion) -> Result<&'a [u8], CloseReason> {
     match version {
-        Version::V4 => Ok(&[]),
-        Version::V5 => frame::take_properties(body),
+        ProtocolVersion::V4 => Ok(&[]),
+        ProtocolVersion::V5 => frame::take_properties(body),
     }
 }
 
-fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, Close> {
-    topic::plain_text(take_field(body)?).ok_or(Close::Malformed)
+fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, CloseReason> {
+    topic::plain_text(take_field(body)?).ok_or(CloseReason::Malformed)
 }
 
 /// One filter of a SUBSCRIBE.
@@ -222,64 +222,76 @@ pub(crate) struct Subscribe {
 }
 
 /// Reads a SUBSCRIBE.
-pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: Version) -> Result<Subscribe, Close> {
+pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<Subscribe, CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     let identifier = properties::subscription_identifier(properties)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         let filter = take_filter(&mut body)?;
-        let (options, rest) = body.split_first().ok_or(Close::Malformed)?;
+        let (options, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
         body = rest;
         let filter = with_options(filter, *options, version, identifier)?;
-        if version == Version::V5 && topic::is_shared(&filter.filter) {
+        if version == ProtocolVersion::V5 && topic::is_shared(&filter.filter) {
             // [MQTT-3.8.3-4], [MQTT-4.8.2-1], [MQTT-4.8.2-2]
             if filter.no_local || topic::split_shared(&filter.filter).is_none() {
-                return Err(Close::Protocol);
+                return Err(CloseReason::Protocol);
             }
         }
         filters.push(filter);
     }
     // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
-    if filters.is_empty() { Err(Close::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
 }
 
-fn with_options(filter: String, options: u8, version: Version, identifier: Option<u32>) -> Result<Filter, Close> {
+fn with_options(
+    filter: String,
+    options: u8,
+    version: ProtocolVersion,
+    identifier: Option<u32>,
+) -> Result<Filter, CloseReason> {
     // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
-    let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
+    let reserved = if version == ProtocolVersion::V5 { 0b1100_0000 } else { 0b1111_1100 };
     let retain = match options >> 4 & 0b11 {
         0 => RetainHandling::Always,
         1 => RetainHandling::New,
         2 => RetainHandling::Never,
-        _ => return Err(Close::Malformed),
+        _ => return Err(CloseReason::Malformed),
     };
     if options & reserved != 0 || options & 0b11 == 3 {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
     Ok(Filter { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
 }
 
 /// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
-fn take_head<'a>(frame: &Frame<'a>, body: &mut &'a [u8], version: Version) -> Result<(u16, &'a [u8]), Close> {
+fn take_head<'a>(
+    frame: &Frame<'a>,
+    body: &mut &'a [u8],
+    version: ProtocolVersion,
+) -> Result<(u16, &'a [u8]), CloseReason> {
     if frame.flags != 0b0010 {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     let packet_id = take_u16(body)?;
     let properties = take_properties(body, version)?;
     // [MQTT-2.2.1-3]
-    if packet_id == 0 { Err(Close::Malformed) } else { Ok((packet_id, properties)) }
+    if packet_id == 0 { Err(CloseReason::Malformed) } else { Ok((packet_id, properties)) }
 }
 
 /// [MQTT-3.8.3-1], [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1]. The reason 0x8F of a SUBACK is for filters that are
 /// correctly formed [section 3.9.3].
-fn take_filter(body: &mut &[u8]) -> Result<String, Close> {
+fn take_filter(body: &mut &[u8]) -> Result<String, CloseReason> {
     let filter = take_plain_text(body)?;
-    if !topic::valid_filter(filter) { Err(Close::Malformed) } else { Ok(filter.to_owned()) }
+    if !topic::valid_filter(filter) { Err(CloseReason::Malformed) } else { Ok(filter.to_owned()) }
 }
 
 /// Reads an UNSUBSCRIBE: packet id and filters.
-pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: Version) -> Result<(u16, Vec<String>), Close> {
+pub(crate) fn decode_unsubscribe(
+    frame: &Frame<'_>,
+    version: ProtocolVersion,
+) -> Result<(u16, Vec<String>), CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     properties::check(properties, Carrier::Unsubscribe)?;
@@ -288,27 +300,30 @@ pub(crate) fn decode_unsubscribe(frame: &Frame<'_>, version: Version) -> Result<
         filters.push(take_filter(&mut body)?);
     }
     // [MQTT-3.10.3-2]
-    if filters.is_empty() { Err(Close::Malformed) } else { Ok((packet_id, filters)) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok((packet_id, filters)) }
 }
 
 /// Reads a DISCONNECT: why the client goes, and the session expiry it sets instead of its CONNECT's.
-pub(crate) fn decode_disconnect(frame: &Frame<'_>, version: Version) -> Result<(Close, Option<u32>), Close> {
+pub(crate) fn decode_disconnect(
+    frame: &Frame<'_>,
+    version: ProtocolVersion,
+) -> Result<(CloseReason, Option<u32>), CloseReason> {
     if frame.flags != 0 {
-        return Err(Close::Malformed); // [MQTT-3.14.1-1]
+        return Err(CloseReason::Malformed); // [MQTT-3.14.1-1]
     }
     let (reason, mut rest) = match (version, frame.body) {
-        (_, []) => return Ok((Close::Normal, None)),
-        (Version::V4, _) => return Err(Close::Malformed),
-        (Version::V5, [reason, rest @ ..]) => (*reason, rest),
+        (_, []) => return Ok((CloseReason::Normal, None)),
+        (ProtocolVersion::V4, _) => return Err(CloseReason::Malformed),
+        (ProtocolVersion::V5, [reason, rest @ ..]) => (*reason, rest),
     };
     // Only the reason 0x00 discards the will [MQTT-3.14.4-3].
-    let close = if reason == 0 { Close::Normal } else { Close::NormalWithWill };
+    let close = if reason == 0 { CloseReason::Normal } else { CloseReason::NormalWithWill };
     if rest.is_empty() {
         return Ok((close, None));
     }
     let properties = frame::take_properties(&mut rest)?;
     if !rest.is_empty() {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     Ok((close, properties::session_expiry(properties)?))
 }
@@ -332,7 +347,7 @@ pub(crate) struct Accepted {
 }
 
 /// Appends the CONNACK of an accepted connection.
-pub(crate) fn put_connack(accepted: &Accepted, version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+pub(crate) fn put_connack(accepted: &Accepted, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
     let connack = ConnAck { session_present: accepted.session_present, code: ConnectReturnCode::Success };
     let properties = ConnAckProperties {
         receive_max: Some(accepted.receive_maximum),
@@ -343,15 +358,15 @@ pub(crate) fn put_connack(accepted: &Accepted, version: Version, out: &mut Vec<u
         session_expiry_interval: accepted.session_expiry_s,
         ..ConnAckProperties::default()
     };
-    encode(Packet::ConnAck(connack, (version == Version::V5).then_some(properties)), version, out)
+    encode(Packet::ConnAck(connack, (version == ProtocolVersion::V5).then_some(properties)), version, out)
 }
 
 /// Appends the CONNACK of a refused connection: `code` is a return code of 3.1.1 (section 3.2.2.3) or a reason code of
 /// 5.0 (section 3.2.2.2).
-pub(crate) fn put_refusal(code: u8, version: Version, out: &mut Vec<u8>) {
+pub(crate) fn put_refusal(code: u8, version: ProtocolVersion, out: &mut Vec<u8>) {
     match version {
-        Version::V4 => out.extend_from_slice(&[0x20, 2, 0, code]),
-        Version::V5 => out.extend_from_slice(&[0x20, 3, 0, code, 0]),
+        ProtocolVersion::V4 => out.extend_from_slice(&[0x20, 2, 0, code]),
+        ProtocolVersion::V5 => out.extend_from_slice(&[0x20, 3, 0, code, 0]),
     }
 }
 
@@ -366,15 +381,15 @@ pub(crate) enum SubscribeOutcome {
 
 impl SubscribeOutcome {
     /// 3.1.1 knows one failure only.
-    fn reason(self, version: Version) -> SubscribeReasonCode {
+    fn reason(self, version: ProtocolVersion) -> SubscribeReasonCode {
         match (version, self) {
             (_, SubscribeOutcome::Granted(0)) => SubscribeReasonCode::QoS0,
             (_, SubscribeOutcome::Granted(1)) => SubscribeReasonCode::QoS1,
             (_, SubscribeOutcome::Granted(_)) => SubscribeReasonCode::QoS2,
-            (Version::V4, _) => SubscribeReasonCode::Failure,
-            (Version::V5, SubscribeOutcome::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
-            (Version::V5, SubscribeOutcome::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
-            (Version::V5, SubscribeOutcome::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
+            (ProtocolVersion::V4, _) => SubscribeReasonCode::Failure,
+            (ProtocolVersion::V5, SubscribeOutcome::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
+            (ProtocolVersion::V5, SubscribeOutcome::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
+            (ProtocolVersion::V5, SubscribeOutcome::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
         }
     }
 }
@@ -383,15 +398,20 @@ impl SubscribeOutcome {
 pub(crate) fn put_suback(
     packet_id: u16,
     outcomes: &[SubscribeOutcome],
-    version: Version,
+    version: ProtocolVersion,
     out: &mut Vec<u8>,
-) -> Result<(), Close> {
+) -> Result<(), CloseReason> {
     let return_codes = outcomes.iter().map(|outcome| outcome.reason(version)).collect();
     encode(Packet::SubAck(SubAck { pkid: packet_id, return_codes }, None), version, out)
 }
 
 /// Appends an UNSUBACK; `existed` says for each filter whether there was such a subscription.
-pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+pub(crate) fn put_unsuback(
+    packet_id: u16,
+    existed: &[bool],
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
     let reason = |existed: &bool| {
         if *existed { UnsubAckReason::Success } else { UnsubAckReason::NoSubscriptionExisted }
     };
@@ -399,12 +419,12 @@ pub(crate) fn put_unsuback(packet_id: u16, existed: &[bool], version: Version, o
     encode(Packet::UnsubAck(UnsubAck { pkid: packet_id, reasons }, None), version, out)
 }
 
-fn encode(packet: Packet, version: Version, out: &mut Vec<u8>) -> Result<(), Close> {
+fn encode(packet: Packet, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
     let encoded = catch_unwind(AssertUnwindSafe(|| {
         let mut bytes = BytesMut::new();
         match version {
-            Version::V4 => V4.write(packet, &mut bytes),
-            Version::V5 => V5.write(packet, &mut bytes),
+            ProtocolVersion::V4 => V4.write(packet, &mut bytes),
+            ProtocolVersion::V5 => V5.write(packet, &mut bytes),
         }
         .map(|_| bytes)
     }));
@@ -413,7 +433,7 @@ fn encode(packet: Packet, version: Version, out: &mut Vec<u8>) -> Result<(), Clo
             out.extend_from_slice(&bytes);
             Ok(())
         }
-        _ => Err(Close::Defect),
+        _ => Err(CloseReason::Defect),
     }
 }
 
@@ -432,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_connect_reads_back() {
-        for version in [Version::V4, Version::V5] {
+        for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
             let bytes = client(version).will("w/t", b"gone", 1).keep_alive(30).connect("c1");
             let connect = decode_connect(&frame(&bytes)).unwrap();
             assert_eq!((connect.version, connect.client_id.as_str(), connect.keep_alive_s), (version, "c1", 30));
@@ -444,9 +464,9 @@ mod tests {
 
     #[test]
     fn a_session_is_kept_as_each_version_says_it() {
-        let v4 = client(Version::V4).kept().connect("c");
+        let v4 = client(ProtocolVersion::V4).kept().connect("c");
         assert_eq!(decode_connect(&frame(&v4)).unwrap().session_expiry_s, u32::MAX);
-        let v5 = client(Version::V5).kept().connect("c");
+        let v5 = client(ProtocolVersion::V5).kept().connect("c");
         assert_eq!(decode_connect(&frame(&v5)).unwrap().session_expiry_s, 3_600);
     }
 
@@ -461,14 +481,14 @@ mod tests {
         check(b"MQIsdp", 2, ConnectError::Level);
         check(b"MQTT", 6, ConnectError::Level);
         check(b"HTTP", 4, ConnectError::Malformed);
-        check(b"MQTT", 4, ConnectError::Invalid(Version::V4, Close::Malformed));
+        check(b"MQTT", 4, ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed));
     }
 
     #[test]
     fn mqtt_3_1_is_read_as_3_1_1() {
         let bytes = [0x10, 15, 0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 10, 0, 1, b'p'];
         let connect = decode_connect(&frame(&bytes)).unwrap();
-        assert!(connect.is_3_1 && connect.version == Version::V4 && connect.client_id == "p");
+        assert!(connect.is_3_1 && connect.version == ProtocolVersion::V4 && connect.client_id == "p");
     }
 
     #[test]
@@ -479,7 +499,7 @@ mod tests {
             decode_connect(&frame(&bytes))
                 .map(|connect| (connect.user_name, connect.password.map(|p| p.as_bytes().to_vec())))
         };
-        let malformed = ConnectError::Invalid(Version::V4, Close::Malformed);
+        let malformed = ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed);
         let both = connect(0b1100_0010, &[0, 1, b'c', 0, 1, b'u', 0, 1, 0]).unwrap();
         assert_eq!(both, (Some("u".into()), Some(vec![0])));
         for (flags, fields) in [
@@ -496,12 +516,18 @@ mod tests {
 
     #[test]
     fn reserved_bits_of_a_connect_are_refused() {
-        let mut bytes = client(Version::V5).connect("c");
+        let mut bytes = client(ProtocolVersion::V5).connect("c");
         bytes[9] |= 1;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V5, Close::Malformed));
-        let mut bytes = client(Version::V4).connect("c");
+        assert_eq!(
+            decode_connect(&frame(&bytes)).unwrap_err(),
+            ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed)
+        );
+        let mut bytes = client(ProtocolVersion::V4).connect("c");
         bytes[9] |= 0b0100_0000;
-        assert_eq!(decode_connect(&frame(&bytes)).unwrap_err(), ConnectError::Invalid(Version::V4, Close::Malformed));
+        assert_eq!(
+            decode_connect(&frame(&bytes)).unwrap_err(),
+            ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Malformed)
+        );
     }
 
     #[test]
@@ -509,18 +535,18 @@ mod tests {
         let check = |bytes: &[u8], version, expected| {
             assert_eq!(decode_disconnect(&frame(bytes), version), expected, "{bytes:?}");
         };
-        check(&[0xE0, 0], Version::V4, Ok((Close::Normal, None)));
-        check(&[0xE0, 0], Version::V5, Ok((Close::Normal, None)));
-        check(&[0xE0, 1, 0], Version::V5, Ok((Close::Normal, None)));
-        check(&[0xE0, 1, 4], Version::V5, Ok((Close::NormalWithWill, None)));
-        check(&[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 9], Version::V5, Ok((Close::NormalWithWill, Some(9))));
-        check(&[0xE0, 1, 0], Version::V4, Err(Close::Malformed));
-        check(&[0xE1, 0], Version::V5, Err(Close::Malformed));
+        check(&[0xE0, 0], ProtocolVersion::V4, Ok((CloseReason::Normal, None)));
+        check(&[0xE0, 0], ProtocolVersion::V5, Ok((CloseReason::Normal, None)));
+        check(&[0xE0, 1, 0], ProtocolVersion::V5, Ok((CloseReason::Normal, None)));
+        check(&[0xE0, 1, 4], ProtocolVersion::V5, Ok((CloseReason::NormalWithWill, None)));
+        check(&[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 9], ProtocolVersion::V5, Ok((CloseReason::NormalWithWill, Some(9))));
+        check(&[0xE0, 1, 0], ProtocolVersion::V4, Err(CloseReason::Malformed));
+        check(&[0xE1, 0], ProtocolVersion::V5, Err(CloseReason::Malformed));
     }
 
     #[test]
     fn subscriptions_read_back() {
-        for version in [Version::V4, Version::V5] {
+        for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
             let bytes = client(version).subscribe(9, &[("a/+", 1), ("b/#", 2)]);
             let subscribe = decode_subscribe(&frame(&bytes), version).unwrap();
             let filters: Vec<_> = subscribe.filters.iter().map(|filter| (filter.filter.as_str(), filter.qos)).collect();
@@ -538,13 +564,13 @@ mod tests {
             put_suback(7, &outcomes, version, &mut out).unwrap();
             assert_eq!(out, expected);
         };
-        check(Version::V4, &[0x90, 4, 0, 7, 1, 0x80]);
-        check(Version::V5, &[0x90, 5, 0, 7, 0, 1, 0x97]);
+        check(ProtocolVersion::V4, &[0x90, 4, 0, 7, 1, 0x80]);
+        check(ProtocolVersion::V5, &[0x90, 5, 0, 7, 0, 1, 0x97]);
     }
 
     #[test]
     fn every_truncated_packet_is_an_error() {
-        for version in [Version::V4, Version::V5] {
+        for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
             let client = client(version).will("w", b"x", 2);
             for whole in [client.connect("c1"), client.subscribe(1, &[("a", 0)]), client.unsubscribe(1, &["a"])] {
                 let body = frame(&whole).body;
@@ -573,7 +599,7 @@ mod tests {
             let mut bytes = vec![kind, body.len() as u8];
             bytes.extend_from_slice(&body);
             let frame = frame(&bytes);
-            for version in [Version::V4, Version::V5] {
+            for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
                 match frame.kind {
                     frame::CONNECT => drop(decode_connect(&frame)),
                     frame::SUBSCRIBE => drop(decode_subscribe(&frame, version)),

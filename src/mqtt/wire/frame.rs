@@ -3,9 +3,9 @@
 //! PUBLISH and its acknowledgements are what weir does all day, so they are read and written here without copies;
 //! every other packet goes through [`super::codec`].
 
-use super::close::Close;
+use super::close::CloseReason;
 use super::properties::{self, Carrier};
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 
 pub(crate) const CONNECT: u8 = 1;
 pub(crate) const CONNACK: u8 = 2;
@@ -60,13 +60,13 @@ pub(crate) enum Next<'a> {
 /// Splits the next packet off `bytes`. A packet longer than `max_packet_bytes` is refused as soon as its fixed header
 /// is there, before anything of it is buffered.
 #[inline]
-pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, Close> {
+pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, CloseReason> {
     let [first, lengths @ ..] = bytes else { return Ok(Next::Partial(None)) };
     let Some((remaining, length_bytes)) = variable_length(lengths)? else { return Ok(Next::Partial(None)) };
     let header = 1 + length_bytes;
     let total = header + remaining;
     if total > max_packet_bytes {
-        return Err(Close::PacketTooLarge);
+        return Err(CloseReason::PacketTooLarge);
     }
     let Some(frame) = bytes.get(..total) else { return Ok(Next::Partial(Some(total))) };
     Ok(Next::Frame(Frame { kind: first >> 4, flags: first & 0x0F, bytes: frame, body: &frame[header..] }))
@@ -74,7 +74,7 @@ pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, Cl
 
 /// A variable byte integer (MQTT 5.0 section 1.5.5) and the bytes it takes; `None` where it is cut short.
 #[inline]
-pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Close> {
+pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, CloseReason> {
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(4).enumerate() {
         value |= usize::from(byte & 0x7F) << (7 * index);
@@ -82,7 +82,7 @@ pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Cl
             return Ok(Some((value, index + 1)));
         }
     }
-    if bytes.len() < 4 { Ok(None) } else { Err(Close::Malformed) }
+    if bytes.len() < 4 { Ok(None) } else { Err(CloseReason::Malformed) }
 }
 
 /// Appends a variable byte integer; `value` is below 268,435,456.
@@ -107,17 +107,17 @@ pub(crate) fn variable_length_bytes(value: usize) -> usize {
 
 /// Splits a length-prefixed string or binary field off the front of `bytes`.
 #[inline]
-pub(crate) fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
+pub(crate) fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
     let len = usize::from(take_u16(bytes)?);
-    let (field, rest) = bytes.split_at_checked(len).ok_or(Close::Malformed)?;
+    let (field, rest) = bytes.split_at_checked(len).ok_or(CloseReason::Malformed)?;
     *bytes = rest;
     Ok(field)
 }
 
 /// Splits a big-endian integer off the front of `bytes`.
 #[inline]
-pub(crate) fn take_u16(bytes: &mut &[u8]) -> Result<u16, Close> {
-    let (head, rest) = bytes.split_first_chunk::<2>().ok_or(Close::Malformed)?;
+pub(crate) fn take_u16(bytes: &mut &[u8]) -> Result<u16, CloseReason> {
+    let (head, rest) = bytes.split_first_chunk::<2>().ok_or(CloseReason::Malformed)?;
     *bytes = rest;
     Ok(u16::from_be_bytes(*head))
 }
@@ -141,61 +141,61 @@ pub(crate) struct Publish<'a> {
 impl<'a> Publish<'a> {
     /// Reads a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are only cut out.
     #[inline]
-    pub fn parse(flags: u8, mut body: &'a [u8], version: Version) -> Result<Self, Close> {
+    pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, CloseReason> {
         let qos = flags >> 1 & 0b11;
         let dup = flags & 0b1000 != 0;
         // [MQTT-3.3.1-2] DUP without an acknowledgement means nothing; [MQTT-3.3.1-4] there is no QoS 3.
         if qos == 3 || (dup && qos == 0) {
-            return Err(Close::Malformed);
+            return Err(CloseReason::Malformed);
         }
         let topic = take_field(&mut body)?;
         let packet_id = if qos > 0 { take_u16(&mut body)? } else { 0 };
         if qos > 0 && packet_id == 0 {
-            return Err(Close::Protocol); // [MQTT-2.2.1-3]
+            return Err(CloseReason::Protocol); // [MQTT-2.2.1-3]
         }
         let properties = match version {
-            Version::V4 => &[],
-            Version::V5 => take_properties(&mut body)?,
+            ProtocolVersion::V4 => &[],
+            ProtocolVersion::V5 => take_properties(&mut body)?,
         };
         Ok(Self { dup, qos, retain: flags & 1 != 0, topic, packet_id, properties, payload: body })
     }
 }
 
 /// Splits properties with their length off the front of `bytes`.
-pub(crate) fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Close> {
-    let (len, len_bytes) = variable_length(bytes)?.ok_or(Close::Malformed)?;
-    let (properties, rest) = bytes[len_bytes..].split_at_checked(len).ok_or(Close::Malformed)?;
+pub(crate) fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
+    let (len, len_bytes) = variable_length(bytes)?.ok_or(CloseReason::Malformed)?;
+    let (properties, rest) = bytes[len_bytes..].split_at_checked(len).ok_or(CloseReason::Malformed)?;
     *bytes = rest;
     Ok(properties)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: packet id and reason code (0 where it is left out). Their properties say
 /// nothing that weir uses, and are only checked.
-pub(crate) fn parse_ack(frame: &Frame<'_>, version: Version) -> Result<(u16, u8), Close> {
+pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, u8), CloseReason> {
     let expected_flags = if frame.kind == PUBREL { 0b0010 } else { 0 };
     if frame.flags != expected_flags {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     let mut body = frame.body;
     let packet_id = take_u16(&mut body)?;
     if packet_id == 0 {
-        return Err(Close::Protocol);
+        return Err(CloseReason::Protocol);
     }
     let reason = match (version, body) {
         (_, []) => 0,
-        (Version::V4, _) => return Err(Close::Malformed),
-        (Version::V5, [reason]) => *reason,
-        (Version::V5, [reason, rest @ ..]) => {
+        (ProtocolVersion::V4, _) => return Err(CloseReason::Malformed),
+        (ProtocolVersion::V5, [reason]) => *reason,
+        (ProtocolVersion::V5, [reason, rest @ ..]) => {
             let mut rest = rest;
             let properties = take_properties(&mut rest)?;
             if !rest.is_empty() {
-                return Err(Close::Malformed);
+                return Err(CloseReason::Malformed);
             }
             properties::check(properties, Carrier::Ack)?;
             *reason
         }
     };
-    if knows_reason(frame.kind, reason) { Ok((packet_id, reason)) } else { Err(Close::Protocol) }
+    if knows_reason(frame.kind, reason) { Ok((packet_id, reason)) } else { Err(CloseReason::Protocol) }
 }
 
 /// Reason codes of the acknowledgements, MQTT 5.0 sections 3.4.2.1, 3.5.2.1, 3.6.2.1 and 3.7.2.1. What a PUBREL says is
@@ -223,23 +223,23 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    fn remaining(&self, version: Version) -> usize {
+    fn remaining(&self, version: ProtocolVersion) -> usize {
         let packet_id = if self.qos > 0 { 2 } else { 0 };
         let properties = match version {
-            Version::V4 => 0,
-            Version::V5 => variable_length_bytes(self.properties.len()) + self.properties.len(),
+            ProtocolVersion::V4 => 0,
+            ProtocolVersion::V5 => variable_length_bytes(self.properties.len()) + self.properties.len(),
         };
         2 + self.topic.len() + packet_id + properties + self.payload.len()
     }
 
     /// Bytes of the whole packet.
-    pub fn packet_bytes(&self, version: Version) -> usize {
+    pub fn packet_bytes(&self, version: ProtocolVersion) -> usize {
         let remaining = self.remaining(version);
         1 + variable_length_bytes(remaining) + remaining
     }
 
     /// Appends the packet.
-    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+    pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
         debug_assert!(self.topic.len() <= usize::from(u16::MAX));
         out.push(PUBLISH << 4 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain));
         put_variable_length(self.remaining(version), out);
@@ -248,7 +248,7 @@ impl Outgoing<'_> {
         if self.qos > 0 {
             out.extend_from_slice(&self.packet_id.to_be_bytes());
         }
-        if version == Version::V5 {
+        if version == ProtocolVersion::V5 {
             put_variable_length(self.properties.len(), out);
             out.extend_from_slice(self.properties);
         }
@@ -258,10 +258,10 @@ impl Outgoing<'_> {
 
 /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP. A reason of 0 is left out, as 3.1.1 demands and 5.0 permits.
 #[inline]
-pub(crate) fn put_ack(kind: u8, packet_id: u16, reason: u8, version: Version, out: &mut Vec<u8>) {
+pub(crate) fn put_ack(kind: u8, packet_id: u16, reason: u8, version: ProtocolVersion, out: &mut Vec<u8>) {
     let first = kind << 4 | if kind == PUBREL { 0b0010 } else { 0 };
     let [high, low] = packet_id.to_be_bytes();
-    if reason == 0 || version == Version::V4 {
+    if reason == 0 || version == ProtocolVersion::V4 {
         out.extend_from_slice(&[first, 2, high, low]);
     } else {
         out.extend_from_slice(&[first, 3, high, low, reason]);
@@ -275,8 +275,13 @@ pub(crate) fn put_pingresp(out: &mut Vec<u8>) {
 
 /// Appends the DISCONNECT that tells a 5.0 client why; 3.1.1 has none from server to client. `explain_within`: with a
 /// Reason String unless the packet becomes longer than this [MQTT-3.14.2-3].
-pub(crate) fn put_disconnect(close: Close, version: Version, explain_within: Option<usize>, out: &mut Vec<u8>) {
-    let (Version::V5, Some(code)) = (version, close.code()) else { return };
+pub(crate) fn put_disconnect(
+    close: CloseReason,
+    version: ProtocolVersion,
+    explain_within: Option<usize>,
+    out: &mut Vec<u8>,
+) {
+    let (ProtocolVersion::V5, Some(code)) = (version, close.code()) else { return };
     let explained = explain_within.and_then(|max| explained(DISCONNECT, &[code], close.text(), max));
     match explained {
         Some(packet) => out.extend_from_slice(&packet),
@@ -305,7 +310,7 @@ mod tests {
         Outgoing { dup: qos > 0, qos, retain: true, packet_id: 7, topic: "a/b", properties, payload }
     }
 
-    fn check_round_trip(version: Version, outgoing: Outgoing<'_>) {
+    fn check_round_trip(version: ProtocolVersion, outgoing: Outgoing<'_>) {
         let mut bytes = Vec::new();
         outgoing.encode(version, &mut bytes);
         assert_eq!(bytes.len(), outgoing.packet_bytes(version));
@@ -318,7 +323,7 @@ mod tests {
             retain: outgoing.retain,
             topic: outgoing.topic.as_bytes(),
             packet_id: if outgoing.qos > 0 { outgoing.packet_id } else { 0 },
-            properties: if version == Version::V5 { outgoing.properties } else { &[] },
+            properties: if version == ProtocolVersion::V5 { outgoing.properties } else { &[] },
             payload: outgoing.payload,
         };
         assert_eq!(parsed, expected);
@@ -329,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_publish_reads_back() {
-        for version in [Version::V4, Version::V5] {
+        for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
             for qos in 0..=2 {
                 check_round_trip(version, outgoing(qos, &[], b"payload"));
                 check_round_trip(version, outgoing(qos, &[1, 1], &[9; 20_000]));
@@ -356,31 +361,33 @@ mod tests {
             assert_eq!(variable_length(encoded), Ok(Some((value, encoded.len()))));
             assert_eq!(variable_length(&encoded[..encoded.len() - 1]), Ok(None));
         }
-        assert_eq!(variable_length(&[0xFF, 0xFF, 0xFF, 0x80]), Err(Close::Malformed));
+        assert_eq!(variable_length(&[0xFF, 0xFF, 0xFF, 0x80]), Err(CloseReason::Malformed));
     }
 
     #[test]
     fn an_oversized_packet_is_refused_at_its_header() {
         let mut header = vec![PUBLISH << 4];
         put_variable_length(1_000, &mut header);
-        assert_eq!(next(&header, 1_002), Err(Close::PacketTooLarge));
+        assert_eq!(next(&header, 1_002), Err(CloseReason::PacketTooLarge));
         assert_eq!(next(&header, 1_003), Ok(Next::Partial(Some(1_003))));
     }
 
     #[test]
     fn forbidden_publish_headers_are_refused() {
         let body = [0, 1, b'a', 0, 0];
-        assert_eq!(Publish::parse(0b0110, &body, Version::V4), Err(Close::Malformed), "QoS 3");
-        assert_eq!(Publish::parse(0b1000, &body, Version::V4), Err(Close::Malformed), "DUP at QoS 0");
-        assert_eq!(Publish::parse(0b0010, &body, Version::V4), Err(Close::Protocol), "packet id 0");
-        assert_eq!(Publish::parse(0b0010, &body[..4], Version::V4), Err(Close::Malformed), "cut short");
+        assert_eq!(Publish::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
+        assert_eq!(Publish::parse(0b1000, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "DUP at QoS 0");
+        assert_eq!(Publish::parse(0b0010, &body, ProtocolVersion::V4), Err(CloseReason::Protocol), "packet id 0");
+        assert_eq!(Publish::parse(0b0010, &body[..4], ProtocolVersion::V4), Err(CloseReason::Malformed), "cut short");
     }
 
     #[test]
     fn acks_read_back() {
         for kind in [PUBACK, PUBREC, PUBREL, PUBCOMP] {
             let failure = if kind == PUBACK || kind == PUBREC { 0x87 } else { 0x92 };
-            for (version, reason) in [(Version::V4, 0), (Version::V5, 0), (Version::V5, failure)] {
+            for (version, reason) in
+                [(ProtocolVersion::V4, 0), (ProtocolVersion::V5, 0), (ProtocolVersion::V5, failure)]
+            {
                 let mut bytes = Vec::new();
                 put_ack(kind, 300, reason, version, &mut bytes);
                 let Ok(Next::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
@@ -394,35 +401,39 @@ mod tests {
     fn a_disconnect_is_explained_where_the_client_takes_it() {
         let disconnect = |version, explain_within| {
             let mut out = Vec::new();
-            put_disconnect(Close::TakenOver, version, explain_within, &mut out);
+            put_disconnect(CloseReason::TakenOver, version, explain_within, &mut out);
             out
         };
-        let text = Close::TakenOver.text();
+        let text = CloseReason::TakenOver.text();
         let len = text.len() as u8;
         let explained = [&[0xe0, len + 5, 0x8e, len + 3, 0x1f, 0, len], text.as_bytes()].concat();
-        assert_eq!(disconnect(Version::V5, Some(explained.len())), explained);
-        assert_eq!(disconnect(Version::V5, Some(explained.len() - 1)), [0xe0, 1, 0x8e]);
-        assert_eq!(disconnect(Version::V5, None), [0xe0, 1, 0x8e]);
-        assert_eq!(disconnect(Version::V4, Some(explained.len())), [0_u8; 0]);
+        assert_eq!(disconnect(ProtocolVersion::V5, Some(explained.len())), explained);
+        assert_eq!(disconnect(ProtocolVersion::V5, Some(explained.len() - 1)), [0xe0, 1, 0x8e]);
+        assert_eq!(disconnect(ProtocolVersion::V5, None), [0xe0, 1, 0x8e]);
+        assert_eq!(disconnect(ProtocolVersion::V4, Some(explained.len())), [0_u8; 0]);
     }
 
     #[test]
     fn an_ack_with_properties_must_end_with_them() {
         let frame = |body| Frame { kind: PUBACK, flags: 0, bytes: &[], body };
-        assert_eq!(parse_ack(&frame(&[0, 1, 0x10, 0]), Version::V5), Ok((1, 0x10)));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F, 0, 1, b'x']), Version::V5), Ok((1, 0)));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F]), Version::V5), Err(Close::Malformed));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 0, 0]), Version::V5), Err(Close::Malformed));
-        assert_eq!(parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), Version::V5), Err(Close::Protocol), "another packet's");
-        assert_eq!(parse_ack(&frame(&[0, 1, 0xFF]), Version::V5), Err(Close::Protocol), "no reason code");
-        assert_eq!(parse_ack(&frame(&[0, 1, 0]), Version::V4), Err(Close::Malformed));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0x10, 0]), ProtocolVersion::V5), Ok((1, 0x10)));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F, 0, 1, b'x']), ProtocolVersion::V5), Ok((1, 0)));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 4, 0x1F]), ProtocolVersion::V5), Err(CloseReason::Malformed));
+        assert_eq!(parse_ack(&frame(&[0, 1, 0, 0, 0]), ProtocolVersion::V5), Err(CloseReason::Malformed));
+        assert_eq!(
+            parse_ack(&frame(&[0, 1, 0, 2, 1, 0]), ProtocolVersion::V5),
+            Err(CloseReason::Protocol),
+            "another packet's"
+        );
+        assert_eq!(parse_ack(&frame(&[0, 1, 0xFF]), ProtocolVersion::V5), Err(CloseReason::Protocol), "no reason code");
+        assert_eq!(parse_ack(&frame(&[0, 1, 0]), ProtocolVersion::V4), Err(CloseReason::Malformed));
     }
 
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(Next::Frame(frame)) = next(&bytes, 1 << 20) {
-                for version in [Version::V4, Version::V5] {
+                for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
                     let _ = Publish::parse(frame.flags, frame.body, version);
                     let _ = parse_ack(&frame, version);
                 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::close::Close;
+use super::close::CloseReason;
 use super::frame::{self, take_field};
 use super::topic;
 
@@ -81,10 +81,10 @@ impl Carrier {
 
     /// A property that belongs to another packet. In a SUBSCRIBE or UNSUBSCRIBE it makes the packet malformed: nothing
     /// but what is listed there can stand between packet id and filters.
-    fn misplaced(self) -> Close {
+    fn misplaced(self) -> CloseReason {
         match self {
-            Carrier::Subscribe | Carrier::Unsubscribe => Close::Malformed,
-            _ => Close::Protocol,
+            Carrier::Subscribe | Carrier::Unsubscribe => CloseReason::Malformed,
+            _ => CloseReason::Protocol,
         }
     }
 }
@@ -102,8 +102,8 @@ enum Value<'a> {
 fn walk<'a>(
     bytes: &'a [u8],
     carrier: Carrier,
-    mut each: impl FnMut(u8, Value<'a>, (usize, usize)) -> Result<(), Close>,
-) -> Result<(), Close> {
+    mut each: impl FnMut(u8, Value<'a>, (usize, usize)) -> Result<(), CloseReason>,
+) -> Result<(), CloseReason> {
     let mut seen = 0_u64;
     let mut wrong = None;
     let mut rest = bytes;
@@ -115,7 +115,7 @@ fn walk<'a>(
             if !carrier.allows(*id) {
                 wrong.get_or_insert(carrier.misplaced());
             } else if seen & 1 << id != 0 {
-                wrong.get_or_insert(Close::Protocol);
+                wrong.get_or_insert(CloseReason::Protocol);
             }
             seen |= 1 << id; // identifiers with a value are below 64
         }
@@ -124,7 +124,7 @@ fn walk<'a>(
     wrong.map_or(Ok(()), Err)
 }
 
-fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, Close> {
+fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, CloseReason> {
     match id {
         PAYLOAD_FORMAT
         | REQUEST_PROBLEM_INFORMATION
@@ -135,7 +135,7 @@ fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, Close> {
         | IDENTIFIERS_AVAILABLE
         | SHARED_AVAILABLE => match take_number(rest, 1)? {
             flag @ 0..=1 => Ok(Value::Number(flag)),
-            _ => Err(Close::Protocol),
+            _ => Err(CloseReason::Protocol),
         },
         SERVER_KEEP_ALIVE | RECEIVE_MAXIMUM | TOPIC_ALIAS_MAXIMUM | TOPIC_ALIAS => {
             take_number(rest, 2).map(Value::Number)
@@ -155,33 +155,33 @@ fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, Close> {
             take_text(rest)?;
             Ok(Value::Pair)
         }
-        _ => Err(Close::Malformed), // unknown: its length is too [section 2.2.2.2]
+        _ => Err(CloseReason::Malformed), // unknown: its length is too [section 2.2.2.2]
     }
 }
 
-fn take_number(rest: &mut &[u8], len: usize) -> Result<u32, Close> {
-    let (value, after) = rest.split_at_checked(len).ok_or(Close::Malformed)?;
+fn take_number(rest: &mut &[u8], len: usize) -> Result<u32, CloseReason> {
+    let (value, after) = rest.split_at_checked(len).ok_or(CloseReason::Malformed)?;
     *rest = after;
     Ok(value.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
 }
 
 /// 1 to 268,435,455 [section 3.8.2.1.2], in as few bytes as it needs [MQTT-1.5.5-1].
-fn take_identifier<'a>(rest: &mut &'a [u8]) -> Result<Value<'a>, Close> {
-    let (value, len) = frame::variable_length(rest)?.ok_or(Close::Malformed)?;
+fn take_identifier<'a>(rest: &mut &'a [u8]) -> Result<Value<'a>, CloseReason> {
+    let (value, len) = frame::variable_length(rest)?.ok_or(CloseReason::Malformed)?;
     if value == 0 || len != frame::variable_length_bytes(value) {
-        return Err(Close::Malformed);
+        return Err(CloseReason::Malformed);
     }
     *rest = &rest[len..];
     Ok(Value::Number(value as u32))
 }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Close> {
+fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
     let text = take_field(rest)?;
-    if topic::text(text).is_some() { Ok(text) } else { Err(Close::Malformed) }
+    if topic::text(text).is_some() { Ok(text) } else { Err(CloseReason::Malformed) }
 }
 
 /// Checks properties that say nothing weir uses.
-pub(crate) fn check(bytes: &[u8], carrier: Carrier) -> Result<(), Close> {
+pub(crate) fn check(bytes: &[u8], carrier: Carrier) -> Result<(), CloseReason> {
     walk(bytes, carrier, |_, _, _| Ok(()))
 }
 
@@ -203,7 +203,7 @@ pub(crate) struct PublishProperties<'a> {
 
 impl<'a> PublishProperties<'a> {
     /// Checks the encoded properties. A property that a client may not send, or twice, is a protocol error.
-    pub fn parse(bytes: &'a [u8], carrier: Carrier) -> Result<Self, Close> {
+    pub fn parse(bytes: &'a [u8], carrier: Carrier) -> Result<Self, CloseReason> {
         let mut parsed = Self { bytes, ..Self::default() };
         walk(bytes, carrier, |id, value, place| {
             match (id, value) {
@@ -222,7 +222,7 @@ impl<'a> PublishProperties<'a> {
                 (PAYLOAD_FORMAT, Value::Number(format)) => parsed.is_text = format == 1,
                 // [MQTT-3.3.2-14]
                 (RESPONSE_TOPIC, Value::Bytes(name)) if name.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
-                    return Err(Close::Protocol);
+                    return Err(CloseReason::Protocol);
                 }
                 _ => {}
             }
@@ -269,7 +269,7 @@ pub(crate) struct ConnectProperties {
 
 impl ConnectProperties {
     /// Checks and reads them.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Close> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, CloseReason> {
         let mut parsed = Self {
             session_expiry_s: 0,
             receive_maximum: u16::MAX,
@@ -283,7 +283,7 @@ impl ConnectProperties {
             match (id, value) {
                 (SESSION_EXPIRY, Value::Number(seconds)) => parsed.session_expiry_s = seconds,
                 // A maximum of 0 is a protocol error [section 3.1.2.11.3 and 3.1.2.11.4].
-                (RECEIVE_MAXIMUM | MAXIMUM_PACKET_SIZE, Value::Number(0)) => return Err(Close::Protocol),
+                (RECEIVE_MAXIMUM | MAXIMUM_PACKET_SIZE, Value::Number(0)) => return Err(CloseReason::Protocol),
                 (RECEIVE_MAXIMUM, Value::Number(count)) => parsed.receive_maximum = count as u16,
                 (MAXIMUM_PACKET_SIZE, Value::Number(bytes)) => parsed.maximum_packet_bytes = bytes,
                 (TOPIC_ALIAS_MAXIMUM, Value::Number(count)) => parsed.topic_alias_maximum = count as u16,
@@ -295,12 +295,12 @@ impl ConnectProperties {
             Ok(())
         })?;
         // Data for no method [section 3.1.2.11.10].
-        if auth_data && !parsed.enhanced_auth { Err(Close::Protocol) } else { Ok(parsed) }
+        if auth_data && !parsed.enhanced_auth { Err(CloseReason::Protocol) } else { Ok(parsed) }
     }
 }
 
 /// Session expiry interval of a DISCONNECT, in seconds.
-pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, Close> {
+pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
     let mut expiry = None;
     walk(bytes, Carrier::Disconnect, |id, value, _| {
         if let (SESSION_EXPIRY, Value::Number(seconds)) = (id, value) {
@@ -312,7 +312,7 @@ pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, Close> {
 }
 
 /// Subscription identifier of a SUBSCRIBE.
-pub(crate) fn subscription_identifier(bytes: &[u8]) -> Result<Option<u32>, Close> {
+pub(crate) fn subscription_identifier(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
     let mut identifier = None;
     walk(bytes, Carrier::Subscribe, |id, value, _| {
         if let (SUBSCRIPTION_IDENTIFIER, Value::Number(number)) = (id, value) {
@@ -361,7 +361,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(bytes: &[u8]) -> Result<PublishProperties<'_>, Close> {
+    fn parse(bytes: &[u8]) -> Result<PublishProperties<'_>, CloseReason> {
         PublishProperties::parse(bytes, Carrier::Publish)
     }
 
@@ -385,14 +385,14 @@ mod tests {
     #[test]
     fn what_a_client_may_not_send_is_refused() {
         let refused = |bytes: &[u8]| parse(bytes).unwrap_err();
-        assert_eq!(refused(&[1, 1, 1, 1]), Close::Protocol, "twice");
-        assert_eq!(refused(&[1, 2]), Close::Protocol, "payload format 2");
-        assert_eq!(refused(&[0x0B, 1]), Close::Protocol, "subscription identifier");
-        assert_eq!(refused(&[0xFF, 1]), Close::Malformed, "unknown");
-        assert_eq!(refused(&[8, 0, 1, b'+']), Close::Protocol, "response topic with a wildcard");
-        assert_eq!(refused(&[2, 0, 0]), Close::Malformed, "cut short");
-        assert_eq!(refused(&[3, 0, 1, 0xFF]), Close::Malformed, "not UTF-8");
-        assert_eq!(refused(&[0x18, 0, 0, 0, 1]), Close::Protocol, "a will's delay");
+        assert_eq!(refused(&[1, 1, 1, 1]), CloseReason::Protocol, "twice");
+        assert_eq!(refused(&[1, 2]), CloseReason::Protocol, "payload format 2");
+        assert_eq!(refused(&[0x0B, 1]), CloseReason::Protocol, "subscription identifier");
+        assert_eq!(refused(&[0xFF, 1]), CloseReason::Malformed, "unknown");
+        assert_eq!(refused(&[8, 0, 1, b'+']), CloseReason::Protocol, "response topic with a wildcard");
+        assert_eq!(refused(&[2, 0, 0]), CloseReason::Malformed, "cut short");
+        assert_eq!(refused(&[3, 0, 1, 0xFF]), CloseReason::Malformed, "not UTF-8");
+        assert_eq!(refused(&[0x18, 0, 0, 0, 1]), CloseReason::Protocol, "a will's delay");
     }
 
     #[test]
@@ -421,18 +421,18 @@ mod tests {
         assert_eq!(subscription_identifier(&[0x0B, 0xFF, 0xFF, 0xFF, 0x7F]), Ok(Some(268_435_455)));
         assert_eq!(subscription_identifier(&[]), Ok(None));
         for wrong in [&[0x0B, 0][..], &[0x0B, 0x80, 0x00], &[0x0B, 0x80, 0x80, 0x80, 0x80, 1], &[0x01, 1]] {
-            assert_eq!(subscription_identifier(wrong), Err(Close::Malformed), "{wrong:?}");
+            assert_eq!(subscription_identifier(wrong), Err(CloseReason::Malformed), "{wrong:?}");
         }
-        assert_eq!(subscription_identifier(&[0x0B, 1, 0x0B, 2]), Err(Close::Protocol));
+        assert_eq!(subscription_identifier(&[0x0B, 1, 0x0B, 2]), Err(CloseReason::Protocol));
     }
 
     #[test]
     fn a_connects_properties_have_defaults_and_bounds() {
         let defaults = ConnectProperties::parse(&[]).unwrap();
         assert_eq!((defaults.session_expiry_s, defaults.receive_maximum), (0, 65_535));
-        assert_eq!(ConnectProperties::parse(&[RECEIVE_MAXIMUM, 0, 0]), Err(Close::Protocol));
-        assert_eq!(ConnectProperties::parse(&[AUTHENTICATION_DATA, 0, 0]), Err(Close::Protocol));
-        assert_eq!(ConnectProperties::parse(&[TOPIC_ALIAS, 0, 1]), Err(Close::Protocol));
+        assert_eq!(ConnectProperties::parse(&[RECEIVE_MAXIMUM, 0, 0]), Err(CloseReason::Protocol));
+        assert_eq!(ConnectProperties::parse(&[AUTHENTICATION_DATA, 0, 0]), Err(CloseReason::Protocol));
+        assert_eq!(ConnectProperties::parse(&[TOPIC_ALIAS, 0, 1]), Err(CloseReason::Protocol));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use weir::core::settings::Settings;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
 use weir::log::{DirectoryReader, Log, LogOptions, Lsn, Records, Retention, SyncPolicy, verify_dir};
-use weir::mqtt::Opening;
+use weir::mqtt::StreamServer;
 
 const DIRECTORY: &str = "/journal";
 
@@ -60,7 +60,7 @@ pub fn mqtt(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let log = open(&SimDisk::new()).expect("an empty disk holds a log");
     let config = MqttConfig { max_packet_size_bytes: 4_096, max_inflight: 10, ..MqttConfig::default() };
-    let opening = Opening::new(&config, &IngestConfig::default(), log.clone(), Arc::new(SystemClock));
+    let opening = StreamServer::new(&config, &IngestConfig::default(), log.clone(), Arc::new(SystemClock));
     let level = if shape & 1 == 0 { 4 } else { 5 };
     let prefix = if shape & 2 == 0 { connect(level, b"hostile") } else { Vec::new() };
     let (first, second) = if shape & 4 == 0 { (bytes, &[][..]) } else { bytes.split_at(bytes.len() / 2) };
@@ -83,7 +83,7 @@ pub fn mqtt(data: &[u8]) {
 }
 
 /// A connection, and the future that serves it.
-fn client(opening: &Opening) -> (DuplexStream, impl Future<Output = ()>) {
+fn client(opening: &StreamServer) -> (DuplexStream, impl Future<Output = ()>) {
     let (client, server) = tokio::io::duplex(1 << 16);
     let opening = opening.clone();
     (client, async move { opening.serve(server, CancellationToken::new()).await })

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use weir::core::output::{ErrorEntry, RejectedPart};
 
-use crate::kit::mqtt::{Connect, Message, Version};
-use crate::kit::process::Weir;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::process::Weir;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name)
@@ -48,7 +50,7 @@ fn check_results(weir: &Weir) {
 
 #[test]
 fn a_data_directory() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     copy(&fixture("data"), &weir.data());
     weir.restart();
     assert!(!weir.output().contains("the state is rebuilt"), "the store was not readable");
@@ -58,7 +60,7 @@ fn a_data_directory() {
 
 #[test]
 fn a_journal_alone_gives_the_recorded_results() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     for part in ["journal", "windows", "errors"] {
         copy(&fixture("data").join(part), &weir.data().join(part));
     }
@@ -69,9 +71,48 @@ fn a_journal_alone_gives_the_recorded_results() {
     assert!(weir.metric("weir_recovery_replayed_records") > 20.0);
 }
 
+/// The records of a log's only segment: 64 bytes of header, then batches of 48 bytes of header and a body of records, each
+/// behind its length as LEB128.
+fn records(segment: &[u8]) -> Vec<&[u8]> {
+    let mut records = Vec::new();
+    let mut rest = &segment[64..];
+    while let Some(length) = rest.get(12..16) {
+        let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
+        let (batch, behind) = rest.split_at(48 + length);
+        let mut body = &batch[48..];
+        while !body.is_empty() {
+            let digits = 1 + body.iter().position(|byte| byte & 0x80 == 0).expect("the end of a length");
+            let length = body[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+            records.push(&body[digits..digits + length]);
+            body = &body[digits + length..];
+        }
+        rest = behind;
+    }
+    records
+}
+
+/// Before format 4 only the sentence of an error said that a message as a whole was rejected.
+#[test]
+fn errors_without_a_code_are_of_a_reading_or_of_a_message() {
+    let segment = fs::read(fixture("data/errors/00000000000000000000.log")).expect("a segment");
+    let errors: Vec<_> = records(&segment).into_iter().map(|record| (record[0], ErrorEntry::decode(record))).collect();
+    let parts = errors.iter().map(|(format, entry)| {
+        let entry = entry.as_ref().expect("an error of an older format");
+        (*format, entry.reason.as_str(), entry.part)
+    });
+    let expected = [
+        (1, "wrong_type", RejectedPart::Reading),
+        (1, "value_out_of_range", RejectedPart::Reading),
+        (1, "device_error", RejectedPart::Reading),
+        (1, "malformed", RejectedPart::Message),
+        (2, "value_out_of_range", RejectedPart::Reading),
+    ];
+    assert_eq!(parts.collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn a_savepoint() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     let savepoints = fs::read_dir(fixture("data/savepoints")).expect("savepoints");
     let file = savepoints.last().expect("one").expect("an entry").path();
     let restored = weir.command(&["savepoint", "restore"]).arg(&file).status().expect("weir can be started");
@@ -83,21 +124,21 @@ fn a_savepoint() {
 /// Sessions as they were stored before wills were: one was away with a message in flight and one waiting.
 #[test]
 fn a_store_of_sessions() {
-    let mut weir = Weir::prepare(&[("mqtt.max_session_expiry", "'off'")]);
+    let mut weir = WEIR.prepare(&[("mqtt.max_session_expiry", "'off'")]);
     copy(&fixture("sessions"), &weir.data().join("sessions"));
     for _ in 0..2 {
         weir.restart();
-        let (probe, _) = Connect::new(Version::V5, "probe").accepted(weir.mqtt());
+        let (probe, _) = ConnectPacket::new(MqttVersion::V5, "probe").accepted(weir.mqtt());
         assert_eq!([weir.metric("weir_mqtt_sessions"), weir.metric("weir_mqtt_wills")], [3.0, 0.0]);
         probe.disconnect();
         weir.terminate();
     }
     weir.restart();
-    let (mut client, present) = Connect::new(Version::V5, "kept").kept(1_000).accepted(weir.mqtt());
+    let (mut client, present) = ConnectPacket::new(MqttVersion::V5, "kept").kept(1_000).accepted(weir.mqtt());
     assert!(present);
     assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["sent", "waits"]);
     client.expect_nothing();
-    let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
-    publisher.publish_message(&Message::new("commands/c", "new", 1));
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
+    publisher.publish_message(&TestMessage::new("commands/c", "new", 1));
     assert_eq!(client.take_message().text(), "new");
 }

@@ -4,12 +4,12 @@ use super::super::{Attach, Attached};
 use super::*;
 use crate::access::{Acl, Login, Proof, StoredPassword, Users};
 use crate::config::MqttConfig;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
 use crate::mqtt::wire::frame;
 use crate::tls::CertificateId;
@@ -60,7 +60,7 @@ impl Case {
             retain: RetainHandling::Always,
             identifier: None,
         };
-        self.broker.subscribe(&to.handle, to.connection, &filter)
+        self.broker.subscribe(&to.session, to.connection, &filter)
     }
 
     fn publish(&self, topic: &str, qos: u8) {
@@ -77,8 +77,8 @@ impl Case {
 
     /// Ends the connection, and connects once more.
     fn again(&self, attached: &Attached) -> Attached {
-        self.broker.detach(&attached.handle, attached.connection, 60, None);
-        self.attach(&attached.handle.client_id, false)
+        self.broker.detach(&attached.session, attached.connection, 60, None);
+        self.attach(&attached.session.client_id, false)
     }
 }
 
@@ -86,8 +86,8 @@ impl Case {
 fn received(attached: &Attached) -> Vec<String> {
     let mut out = Vec::new();
     let now = std::time::Instant::now;
-    attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, now, &mut out);
-    let publishes = packets(&out, Version::V4).into_iter().map(|packet| match packet {
+    attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);
+    let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
         Sent::Publish { topic, .. } => topic,
         other => panic!("{other:?}"),
     });
@@ -111,18 +111,18 @@ fn a_subscription_needs_a_rule() {
 fn subscriptions_that_are_no_longer_allowed_end_with_what_waits_for_them() {
     let mut case = Case::new(READ_ALL);
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
-    for session in [&online, &offline] {
-        case.subscribe(session, "devices/+/x");
-        case.subscribe(session, "devices/pump/x");
+    for attached in [&online, &offline] {
+        case.subscribe(attached, "devices/+/x");
+        case.subscribe(attached, "devices/pump/x");
     }
-    case.broker.detach(&offline.handle, offline.connection, 60, None);
+    case.broker.detach(&offline.session, offline.connection, 60, None);
     for topic in ["devices/fan/x", "devices/pump/x"] {
         case.publish(topic, 1);
     }
     case.restrict(&pump(SECRET), READ_OWN);
     case.publish("devices/fan/x", 1);
     assert_eq!((case.broker.stats().subscriptions, case.broker.stats().queued_messages), (2, 2));
-    assert_eq!(online.handle.owner(), online.connection, "it stays connected");
+    assert_eq!(online.session.owner(), online.connection, "it stays connected");
     assert_eq!(received(&online), ["devices/pump/x"]);
     let again = case.attach("offline", false);
     assert!(again.session_present);
@@ -141,12 +141,12 @@ fn what_was_sent_is_not_sent_again() {
     assert_eq!(received(&one).len(), 3);
     case.restrict(&pump(SECRET), READ_OWN);
     // The window counts what the client has: it acknowledges as if nothing had happened.
-    assert_eq!(one.handle.acknowledge(one.connection, frame::PUBREC, 3, 0), Ok(true));
+    assert_eq!(one.session.acknowledge(one.connection, frame::PUBREC, 3, 0), Ok(true));
     let again = case.again(&one);
     let mut out = Vec::new();
     let now = std::time::Instant::now;
-    again.handle.write(again.connection, Version::V4, usize::MAX, usize::MAX, now, &mut out);
-    let resent = packets(&out, Version::V4);
+    again.session.write(again.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);
+    let resent = packets(&out, ProtocolVersion::V4);
     assert_eq!(resent.len(), 2, "{resent:?}");
     assert!(matches!(&resent[0], Sent::Publish { topic, .. } if topic == "devices/pump/2"));
     assert!(matches!(&resent[1], Sent::Ack { kind: frame::PUBREL, packet_id: 3, .. }));
@@ -173,14 +173,14 @@ fn a_removed_user_is_disconnected_and_its_sessions_end() {
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
     case.subscribe(&online, "devices/pump/x");
     case.subscribe(&offline, "devices/pump/x");
-    case.broker.detach(&offline.handle, offline.connection, 60, None);
+    case.broker.detach(&offline.session, offline.connection, 60, None);
     let (waker, woken) = CountingWaker::pair();
-    online.handle.register(online.connection, &waker);
+    online.session.register(online.connection, &waker);
     case.restrict("", READ_OWN);
-    assert_eq!((woken.get(), online.handle.lost(online.connection)), (1, Close::NotAuthorized));
-    assert!(online.handle.own(online.connection).is_none(), "nothing of it is taken any more");
+    assert_eq!((woken.get(), online.session.lost(online.connection)), (1, CloseReason::NotAuthorized));
+    assert!(online.session.own(online.connection).is_none(), "nothing of it is taken any more");
     assert_eq!((case.broker.stats().connections, case.broker.stats().sessions), (1, 1));
-    assert_eq!(case.broker.detach(&online.handle, online.connection, 60, None), None);
+    assert_eq!(case.broker.detach(&online.session, online.connection, 60, None), None);
     assert_eq!((case.broker.stats().connections, case.broker.stats().sessions), (0, 0));
     assert_eq!(case.broker.stats().subscriptions, 0);
     case.restrict("", READ_OWN);
@@ -190,13 +190,13 @@ fn a_removed_user_is_disconnected_and_its_sessions_end() {
 fn another_password_ends_connections_and_not_sessions() {
     let mut case = Case::new(READ_ALL);
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
-    for session in [&online, &offline] {
-        case.subscribe(session, "devices/#");
+    for attached in [&online, &offline] {
+        case.subscribe(attached, "devices/#");
     }
-    case.broker.detach(&offline.handle, offline.connection, 60, None);
+    case.broker.detach(&offline.session, offline.connection, 60, None);
     case.restrict(&pump(OTHER), READ_ALL);
-    assert_eq!(online.handle.lost(online.connection), Close::NotAuthorized);
-    case.broker.detach(&online.handle, online.connection, 60, None);
+    assert_eq!(online.session.lost(online.connection), CloseReason::NotAuthorized);
+    case.broker.detach(&online.session, online.connection, 60, None);
     case.publish("devices/fan/x", 1);
     case.restrict(&pump(OTHER), READ_OWN);
     case.login.proof = Proof::Password(StoredPassword::parse(OTHER).unwrap());
@@ -214,16 +214,16 @@ fn the_client_of_a_revoked_certificate_is_disconnected_and_may_come_back_with_an
     case.login.proof = Proof::Certificate(Some(shown));
     case.login.identity.user = Some("fan".into());
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
-    for session in [&online, &offline] {
-        case.subscribe(session, "devices/fan/#");
+    for attached in [&online, &offline] {
+        case.subscribe(attached, "devices/fan/#");
     }
-    case.broker.detach(&offline.handle, offline.connection, 60, None);
+    case.broker.detach(&offline.session, offline.connection, 60, None);
     let revoked = [shown].into_iter().collect();
     let policy = Policy { revoked, ..policy(&pump(SECRET), READ_OWN) };
     case.broker.restrict(&policy);
-    assert_eq!(online.handle.lost(online.connection), Close::NotAuthorized);
-    assert!(online.handle.own(online.connection).is_none(), "nothing of it is taken any more");
-    case.broker.detach(&online.handle, online.connection, 60, None);
+    assert_eq!(online.session.lost(online.connection), CloseReason::NotAuthorized);
+    assert!(online.session.own(online.connection).is_none(), "nothing of it is taken any more");
+    case.broker.detach(&online.session, online.connection, 60, None);
     case.publish("devices/fan/commands", 1);
     case.broker.restrict(&policy);
     case.login.proof = Proof::Certificate(Some(other));
@@ -232,7 +232,7 @@ fn the_client_of_a_revoked_certificate_is_disconnected_and_may_come_back_with_an
         let again = case.attach(client_id, false);
         assert!(again.session_present, "{client_id}");
         assert_eq!(received(&again), ["devices/fan/commands"], "{client_id}");
-        assert_eq!(again.handle.owner(), again.connection);
+        assert_eq!(again.session.owner(), again.connection);
     }
 }
 
@@ -241,9 +241,9 @@ fn anonymous_clients_that_are_no_longer_welcome_end() {
     let broker = Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default());
     let one = broker.attach(&attaching("c")).unwrap();
     broker.restrict(&Policy::without_users(true));
-    assert_eq!(one.handle.owner(), one.connection);
+    assert_eq!(one.session.owner(), one.connection);
     broker.restrict(&Policy::without_users(false));
-    assert_eq!(one.handle.lost(one.connection), Close::NotAuthorized);
+    assert_eq!(one.session.lost(one.connection), CloseReason::NotAuthorized);
 }
 
 #[test]
@@ -253,9 +253,9 @@ fn a_take_over_between_is_a_take_over() {
     case.restrict(&pump(OTHER), READ_OWN);
     let new = case.attach("c", false);
     assert!(new.session_present);
-    assert_eq!(old.handle.lost(old.connection), Close::TakenOver);
-    case.broker.detach(&old.handle, old.connection, 60, None);
-    assert_eq!((case.broker.stats().connections, new.handle.owner()), (1, new.connection));
+    assert_eq!(old.session.lost(old.connection), CloseReason::TakenOver);
+    case.broker.detach(&old.session, old.connection, 60, None);
+    assert_eq!((case.broker.stats().connections, new.session.owner()), (1, new.connection));
 }
 
 #[test]
@@ -263,10 +263,10 @@ fn a_client_that_got_in_by_the_rules_before_is_judged_by_the_new_ones() {
     let case = Case::new(READ_ALL);
     let one = case.attach("c", true);
     case.subscribe(&one, "#");
-    case.broker.judge(&one.handle, &policy(&pump(SECRET), READ_OWN));
+    case.broker.judge(&one.session, &policy(&pump(SECRET), READ_OWN));
     assert_eq!(case.broker.stats().subscriptions, 0);
-    case.broker.judge(&one.handle, &policy("", READ_OWN));
-    assert!(one.handle.is_revoked(one.connection));
+    case.broker.judge(&one.session, &policy("", READ_OWN));
+    assert!(one.session.is_revoked(one.connection));
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_session_that_is_resumed_under_other_roles_loses_what_it_had() {
     let mut case = Case::new(READ_ALL);
     let one = case.attach("c", true);
     case.subscribe(&one, "#");
-    case.broker.detach(&one.handle, one.connection, 60, None);
+    case.broker.detach(&one.session, one.connection, 60, None);
     case.publish("a", 1);
     case.policy = policy(&pump(SECRET), READ_OWN);
     let again = case.attach("c", false);
@@ -289,8 +289,8 @@ fn the_will_of_a_removed_user_comes_out_with_its_session() {
     let message = Message::new("devices/pump/gone", "x".into(), 0, false);
     let login = case.login.clone();
     let will = Will { number: 0, client_id: "c".into(), login, message, expiry_s: None, delay_s: 5 };
-    let will = case.broker.take_will(will, &one.handle);
-    case.broker.detach(&one.handle, one.connection, 60, Some(will));
+    let will = case.broker.take_will(will, &one.session);
+    case.broker.detach(&one.session, one.connection, 60, Some(will));
     case.restrict("", READ_OWN);
     // Whether it may be published is asked then.
     assert_eq!(case.broker.due().0.len(), 1);

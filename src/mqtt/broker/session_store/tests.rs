@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::config::MqttConfig;
 use crate::disk::RealDisk;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::packet_ids::PacketIds;
@@ -59,20 +59,20 @@ impl Life {
             retain: RetainHandling::Always,
             identifier: Some(7),
         };
-        self.broker.subscribe(&to.handle, to.connection, &filter);
+        self.broker.subscribe(&to.session, to.connection, &filter);
     }
 }
 
 fn sent(attached: &Attached) -> Vec<Sent> {
     let mut out = Vec::new();
-    attached.handle.write(attached.connection, Version::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
-    packets(&out, Version::V4)
+    attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
+    packets(&out, ProtocolVersion::V4)
 }
 
 /// The thread of the life before still has its store open: another process would find what is on disk.
 fn copied(from: &Path) -> tempfile::TempDir {
     let to = tempfile::TempDir::new().unwrap();
-    let name = Encoded::KIND.directory;
+    let name = Encoded::LABELS.directory;
     std::fs::create_dir(to.path().join(name)).unwrap();
     for entry in std::fs::read_dir(from.join(name)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
     {
@@ -96,12 +96,12 @@ fn a_session_goes_on_after_a_restart() {
         life.broker.publish("t", payload.into(), qos, false);
     }
     assert_eq!(sent(&one), [publish(1, false, 1, b"a"), publish(2, false, 2, b"b"), publish(3, false, 2, b"c")]);
-    one.handle.acknowledge(one.connection, frame::PUBREC, 2, 0).unwrap();
+    one.session.acknowledge(one.connection, frame::PUBREC, 2, 0).unwrap();
     life.broker.publish("t", "d".into(), 1, false);
     life.broker.publish("t", "lost".into(), 0, false);
     let mut ids = PacketIds::default();
     ids.insert(9);
-    one.handle.hold(one.connection, &mut ids, Lsn(5));
+    one.session.hold(one.connection, &mut ids, Lsn(5));
     assert_eq!(life.broker.stats().unstored_sessions, 1);
     life.broker.sync_sessions(Lsn(5));
     assert_eq!(life.broker.stats().unstored_sessions, 0);
@@ -113,7 +113,7 @@ fn a_session_goes_on_after_a_restart() {
     assert_eq!(stats.queued_messages, 1);
     life.broker.publish("s/1", "e".into(), 1, false);
     let one = life.attach("one", false, 60);
-    assert!(one.session_present && one.handle.holds(one.connection, 9));
+    assert!(one.session_present && one.session.holds(one.connection, 9));
     let again = sent(&one);
     let released = Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
     assert_eq!(again[..2], [publish(1, true, 1, b"a"), released]);
@@ -144,13 +144,13 @@ fn what_ended_does_not_come_back() {
     let lasting = |id: &str| life.attach(id, true, 60);
     let [gone, cleaned, ending, expiring, kept] = ["gone", "cleaned", "ending", "expiring", "kept"].map(lasting);
     life.broker.sync_sessions(Lsn(0));
-    life.broker.detach(&gone.handle, gone.connection, 0, None);
+    life.broker.detach(&gone.session, gone.connection, 0, None);
     drop(cleaned);
     life.attach("cleaned", true, 0);
     drop(ending);
     life.attach("ending", false, 0);
-    life.broker.detach(&expiring.handle, expiring.connection, 5, None);
-    life.broker.detach(&kept.handle, kept.connection, 60, None);
+    life.broker.detach(&expiring.session, expiring.connection, 5, None);
+    life.broker.detach(&kept.session, kept.connection, 60, None);
     life.attach("never", true, 0);
     life.broker.sync_sessions(Lsn(0));
 
@@ -160,7 +160,7 @@ fn what_ended_does_not_come_back() {
     assert_eq!(life.broker.stats().sessions, 1);
     assert!(life.attach("kept", false, 60).session_present);
     let again = life.attach("other", true, 60);
-    life.broker.detach(&again.handle, again.connection, 60, None);
+    life.broker.detach(&again.session, again.connection, 60, None);
     life.clock.advance(51_000);
     life.broker.due();
     assert_eq!(life.broker.stats().sessions, 2, "the one that is connected, and the one with 9 s left");
@@ -177,17 +177,17 @@ fn packet_identifiers_are_known_only_after_an_orderly_stop() {
     life.broker.publish("t", "a".into(), 1, false);
     life.broker.publish("t", "b".into(), 2, false);
     assert_eq!(sent(&one), [publish(1, false, 1, b"a"), publish(2, false, 2, b"b")]);
-    one.handle.acknowledge(one.connection, frame::PUBREC, 2, 0).unwrap();
+    one.session.acknowledge(one.connection, frame::PUBREC, 2, 0).unwrap();
     life.broker.publish("t", "c".into(), 1, false);
     let mut ids = PacketIds::default();
     ids.insert(9);
-    one.handle.hold(one.connection, &mut ids, Lsn(5));
+    one.session.hold(one.connection, &mut ids, Lsn(5));
     let check = |journal_end, exactly: bool| {
         let after = copied(directory.path());
         let life = Life::begin(after.path(), Arc::default(), journal_end);
         assert_eq!(life.broker.stats().queued_messages, if exactly { 1 } else { 2 });
         let one = life.attach("one", false, 60);
-        assert_eq!((one.session_present, one.handle.holds(one.connection, 9)), (true, exactly));
+        assert_eq!((one.session_present, one.session.holds(one.connection, 9)), (true, exactly));
         let again = sent(&one);
         if exactly {
             let released = Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
@@ -216,7 +216,7 @@ fn messages_expire_by_the_clock_on_the_wall() {
         let message = Message { expires, ..Message::new("t", payload.into(), 1, false) };
         life.broker.deliver(&Arc::new(message));
     }
-    life.broker.detach(&one.handle, one.connection, 60, None);
+    life.broker.detach(&one.session, one.connection, 60, None);
     life.broker.sync_sessions(Lsn(0));
     let after = copied(directory.path());
     life.clock.advance(10_000);
@@ -224,8 +224,8 @@ fn messages_expire_by_the_clock_on_the_wall() {
     let one = life.attach("one", false, 60);
     let now = Timeline::new(life.clock.clone()).now();
     let mut out = Vec::new();
-    one.handle.write(one.connection, Version::V4, usize::MAX, usize::MAX, || now, &mut out);
-    let payloads: Vec<Sent> = packets(&out, Version::V4);
+    one.session.write(one.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, || now, &mut out);
+    let payloads: Vec<Sent> = packets(&out, ProtocolVersion::V4);
     assert!(matches!(&payloads[..], [Sent::Publish { payload, .. }] if payload == b"long"), "{payloads:?}");
 }
 

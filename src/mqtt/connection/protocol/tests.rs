@@ -17,22 +17,22 @@ struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
     /// What is not allowed.
-    verdicts: Vec<(&'static str, Verdict)>,
-    /// Counts changes of `verdicts`.
+    decisions: Vec<(&'static str, PublishDecision)>,
+    /// Counts changes of `decisions`.
     changes: u64,
     noted: RefCell<Vec<String>>,
 }
 
-impl Surroundings for Stub {
+impl ProtocolContext for Stub {
     fn allows_levels(&self, topic: &str) -> bool {
         topic.split('/').count() <= 64
     }
     fn is_ingest(&self, topic: &str) -> bool {
         topic::matches("devices/+/telemetry", topic)
     }
-    fn judge_publish(&self, topic: &str) -> Result<Verdict, Close> {
-        let found = self.verdicts.iter().find(|(name, _)| *name == topic);
-        Ok(found.map_or(Verdict::Allowed { own_device: None }, |(_, verdict)| verdict.clone()))
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
+        let found = self.decisions.iter().find(|(name, _)| *name == topic);
+        Ok(found.map_or(PublishDecision::Allowed { own_device: None }, |(_, decision)| decision.clone()))
     }
     fn note_denied(&self, topic: &str) {
         self.noted.borrow_mut().push(topic.to_owned());
@@ -48,12 +48,12 @@ impl Surroundings for Stub {
     }
 }
 
-/// A session with its surroundings and what came out of it.
+/// A protocol, its context, and everything that came out of it.
 struct Case {
-    version: Version,
+    version: ProtocolVersion,
     client: Client,
-    session: Session,
-    around: Stub,
+    protocol: Protocol,
+    context: Stub,
     records: Records,
     out: Vec<u8>,
     events: Vec<String>,
@@ -61,13 +61,13 @@ struct Case {
 }
 
 impl Case {
-    fn new(version: Version) -> Self {
+    fn new(version: ProtocolVersion) -> Self {
         Self::with(version, 10)
     }
 
-    fn with(version: Version, max_inflight: u16) -> Self {
+    fn with(version: ProtocolVersion, max_inflight: u16) -> Self {
         let now = Instant::now();
-        let options = SessionOptions {
+        let options = ProtocolOptions {
             is_3_1: false,
             version,
             client_id: "c".into(),
@@ -79,8 +79,8 @@ impl Case {
         Self {
             version,
             client: client(version),
-            session: Session::new(options, now),
-            around: Stub::default(),
+            protocol: Protocol::new(options, now),
+            context: Stub::default(),
             records: Records::default(),
             out: Vec::new(),
             events: Vec::new(),
@@ -89,13 +89,13 @@ impl Case {
     }
 
     /// Feeds packets; the first that ends the connection says why.
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Close> {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
         while let Next::Frame(frame) = frame::next(bytes, 100_000)? {
             bytes = &bytes[frame.bytes.len()..];
-            let event = self.session.on_frame(&frame, &self.around, &mut self.records, &mut self.out)?;
+            let event = self.protocol.on_frame(&frame, &self.context, &mut self.records, &mut self.out)?;
             match event {
-                Event::None => {}
-                Event::Forward(forward) => {
+                ProtocolEvent::None => {}
+                ProtocolEvent::Forward(forward) => {
                     let payload = String::from_utf8_lossy(forward.payload);
                     self.events.push(format!("forward {} {} {payload}", forward.topic, forward.qos));
                 }
@@ -105,12 +105,12 @@ impl Case {
         Ok(())
     }
 
-    fn publish(&mut self, topic: &str, qos: u8, packet_id: u16, payload: &str) -> Result<(), Close> {
+    fn publish(&mut self, topic: &str, qos: u8, packet_id: u16, payload: &str) -> Result<(), CloseReason> {
         let bytes = self.client.publish(topic, qos, packet_id, payload.as_bytes());
         self.feed(&bytes)
     }
 
-    fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), Close> {
+    fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), CloseReason> {
         let payload = payload.as_bytes();
         let outgoing = Outgoing { dup: false, qos: 0, retain: false, packet_id: 0, topic, properties, payload };
         let bytes = self.client.publish_with(outgoing);
@@ -121,14 +121,14 @@ impl Case {
     fn append(&mut self, until: Option<u64>) -> Vec<String> {
         let described = describe(&self.records);
         self.records.clear();
-        let (fresh, _) = self.session.appended(until.map(Lsn), self.now);
-        self.around.held.extend(fresh.drain());
-        self.session.begin_append();
+        let (fresh, _) = self.protocol.appended(until.map(Lsn), self.now);
+        self.context.held.extend(fresh.drain());
+        self.protocol.begin_append();
         described
     }
 
     fn acks(&mut self, durable: u64) -> Vec<(u8, u16, u8)> {
-        self.session.write_acks(Lsn(durable), &mut self.out);
+        self.protocol.write_acks(Lsn(durable), &mut self.out);
         let acks = packets(&self.out, self.version).into_iter().map(|packet| match packet {
             Sent::Ack { kind, packet_id, reason } => (kind, packet_id, reason),
             other => panic!("{other:?}"),
@@ -139,7 +139,7 @@ impl Case {
     }
 }
 
-const BOTH: [Version; 2] = [Version::V4, Version::V5];
+const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::V4, ProtocolVersion::V5];
 
 #[test]
 fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
@@ -155,7 +155,7 @@ fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
         );
         assert_eq!(case.acks(2), []);
         assert_eq!(case.acks(3), [(frame::PUBACK, 1, 0), (frame::PUBREC, 2, 0)]);
-        let received = case.session.take_received();
+        let received = case.protocol.take_received();
         assert_eq!((received.ingest, received.ingest_bytes, received.other), ([1, 1, 1], 3, [0, 0, 0]));
         assert_eq!(case.events, [""; 0]);
     }
@@ -163,7 +163,7 @@ fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
 
 #[test]
 fn an_origin_is_named_once_per_append_and_topic() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for topic in [TOPIC, TOPIC, "other", TOPIC, "devices/b/telemetry"] {
         case.publish(topic, 0, 0, "x").unwrap();
     }
@@ -182,7 +182,7 @@ fn an_origin_is_named_once_per_append_and_topic() {
 
 #[test]
 fn acknowledgements_keep_the_order_of_the_publishes() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.publish(TOPIC, 1, 5, "x").unwrap();
     case.append(Some(1));
     case.publish("other", 1, 6, "x").unwrap();
@@ -198,7 +198,7 @@ fn acknowledgements_keep_the_order_of_the_publishes() {
 fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
     for version in BOTH {
         let mut case = Case::new(version);
-        case.around.subscriptions = vec!["#"];
+        case.context.subscriptions = vec!["#"];
         case.publish(TOPIC, 2, 9, "x").unwrap();
         case.publish(TOPIC, 2, 9, "x").unwrap();
         assert_eq!(case.append(Some(1)).len(), 1);
@@ -207,7 +207,7 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
         assert_eq!(case.acks(0), [], "not even the repetition, before the first is durable");
         assert_eq!(case.acks(1), [(frame::PUBREC, 9, 0); 3]);
         assert_eq!(case.events, ["forward devices/a/telemetry 2 x"]);
-        assert_eq!(case.session.take_received().repeated, 2);
+        assert_eq!(case.protocol.take_received().repeated, 2);
         let release = case.client.ack(frame::PUBREL, 9);
         case.feed(&release).unwrap();
         assert_eq!(case.events[1..], ["Release { packet_id: 9 }"]);
@@ -218,36 +218,36 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
 /// same, and must not be acknowledged and lost.
 #[test]
 fn a_release_before_the_append_frees_its_identifier() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for payload in ["x", "y"] {
         case.publish(TOPIC, 2, 9, payload).unwrap();
         let release = case.client.ack(frame::PUBREL, 9);
         case.feed(&release).unwrap();
     }
     assert_eq!(case.append(Some(1)).len(), 2);
-    assert_eq!(case.session.take_received().repeated, 0);
-    assert!(case.around.held.is_empty());
+    assert_eq!(case.protocol.take_received().repeated, 0);
+    assert!(case.context.held.is_empty());
 }
 
 #[test]
 fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before() {
-    let mut case = Case::new(Version::V4);
-    case.session.appended(Some(Lsn(7)), case.now);
-    case.around.held.insert(9);
+    let mut case = Case::new(ProtocolVersion::V4);
+    case.protocol.appended(Some(Lsn(7)), case.now);
+    case.context.held.insert(9);
     case.publish(TOPIC, 2, 9, "x").unwrap();
     case.append(None);
-    assert_eq!(case.session.acks().waits_for(), Some(Lsn(7)));
+    assert_eq!(case.protocol.acks().waits_for(), Some(Lsn(7)));
     assert_eq!(case.acks(6), []);
     assert_eq!(case.acks(7), [(frame::PUBREC, 9, 0)]);
 }
 
 #[test]
 fn subscribers_are_looked_up_when_they_change() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.publish(TOPIC, 0, 0, "1").unwrap();
-    case.around.subscriptions = vec!["devices/#"];
+    case.context.subscriptions = vec!["devices/#"];
     case.publish(TOPIC, 0, 0, "2").unwrap();
-    case.around.subscriptions = vec!["devices/#", "x"];
+    case.context.subscriptions = vec!["devices/#", "x"];
     case.publish("unwanted", 1, 1, "3").unwrap();
     assert_eq!(case.events, ["forward devices/a/telemetry 0 2"]);
     assert_eq!(describe(&case.records).len(), 2, "journaled with and without subscribers");
@@ -255,7 +255,7 @@ fn subscribers_are_looked_up_when_they_change() {
 
 #[test]
 fn a_retained_publish_reaches_the_broker_without_subscribers() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     let outgoing =
         Outgoing { dup: false, qos: 0, retain: true, packet_id: 0, topic: "state", properties: &[], payload: b"on" };
     let bytes = case.client.publish_with(outgoing);
@@ -266,19 +266,19 @@ fn a_retained_publish_reaches_the_broker_without_subscribers() {
 #[test]
 fn reserved_topics_are_refused_by_the_means_of_the_version() {
     for topic in ["weir/windows/a/b", "$SYS/x"] {
-        let mut case = Case::new(Version::V5);
+        let mut case = Case::new(ProtocolVersion::V5);
         for qos in 0..=2 {
             case.publish(topic, qos, u16::from(qos), "x").unwrap();
         }
         case.append(None);
         assert_eq!(case.acks(0), [(frame::PUBACK, 1, 0x87), (frame::PUBREC, 2, 0x87)]);
-        assert_eq!(case.session.take_received().refused, 3);
+        assert_eq!(case.protocol.take_received().refused, 3);
     }
     for qos in 0..=2 {
-        let mut case = Case::new(Version::V4);
-        assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
+        let mut case = Case::new(ProtocolVersion::V4);
+        assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(CloseReason::NotAuthorized));
         case.publish("$SYS/x", qos, u16::from(qos), "x").unwrap();
-        assert_eq!((case.session.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
+        assert_eq!((case.protocol.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
     }
 }
 
@@ -286,23 +286,23 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
 fn denied_publishes_are_refused_by_the_means_of_the_version() {
     let denied = |version, action| {
         let mut case = Case::new(version);
-        case.around.verdicts = vec![(TOPIC, Verdict::Denied(action))];
-        case.around.subscriptions = vec!["#"];
+        case.context.decisions = vec![(TOPIC, PublishDecision::Denied(action))];
+        case.context.subscriptions = vec!["#"];
         case
     };
-    let mut case = denied(Version::V5, OnDeniedPublish::Disconnect);
+    let mut case = denied(ProtocolVersion::V5, OnDeniedPublish::Disconnect);
     for qos in 0..=2 {
         case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
     }
     case.append(None);
     assert_eq!(case.acks(0), [(frame::PUBACK, 1, 0x87), (frame::PUBREC, 2, 0x87)]);
-    assert_eq!(case.session.take_received().denied, 3);
+    assert_eq!(case.protocol.take_received().denied, 3);
     assert_eq!((&case.events[..], case.records.is_empty()), (&[][..], true));
-    assert_eq!(*case.around.noted.borrow(), [TOPIC], "once as long as the topic stays");
+    assert_eq!(*case.context.noted.borrow(), [TOPIC], "once as long as the topic stays");
     for qos in 0..=2 {
-        let mut case = denied(Version::V4, OnDeniedPublish::Disconnect);
-        assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(Close::NotAuthorized));
-        let mut case = denied(Version::V4, OnDeniedPublish::Ignore);
+        let mut case = denied(ProtocolVersion::V4, OnDeniedPublish::Disconnect);
+        assert_eq!(case.publish(TOPIC, qos, u16::from(qos), "x"), Err(CloseReason::NotAuthorized));
+        let mut case = denied(ProtocolVersion::V4, OnDeniedPublish::Ignore);
         case.publish(TOPIC, qos, u16::from(qos), "x").unwrap();
         case.append(None);
         assert_eq!(case.acks(0).len(), usize::from(qos > 0), "acknowledged");
@@ -312,8 +312,8 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
 
 #[test]
 fn a_payload_that_is_not_of_its_format_goes_nowhere() {
-    let mut case = Case::new(Version::V5);
-    case.around.subscriptions = vec!["#"];
+    let mut case = Case::new(ProtocolVersion::V5);
+    case.context.subscriptions = vec!["#"];
     let mut publish = |topic, qos: u8, packet_id, properties: &[u8], payload: &[u8]| {
         let outgoing = Outgoing { dup: false, qos, retain: true, packet_id, topic, properties, payload };
         let bytes = case.client.publish_with(outgoing);
@@ -329,7 +329,7 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
     case.append(None);
     let refused = [(frame::PUBACK, 1, 0x99), (frame::PUBREC, 2, 0x99)];
     assert_eq!(case.acks(0), [refused, refused, [(frame::PUBREC, 2, 0), (frame::PUBACK, 3, 0)]].concat());
-    let received = case.session.take_received();
+    let received = case.protocol.take_received();
     assert_eq!((received.misformatted, received.ingest, received.other), (6, [0, 0, 0], [0, 1, 1]));
     assert_eq!(case.events, ["forward state 2 é", "forward state 1 \u{FFFD}"]);
     assert!(case.records.is_empty());
@@ -337,13 +337,13 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
 
 #[test]
 fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     case.publish(TOPIC, 0, 0, "1").unwrap();
-    case.around.verdicts = vec![(TOPIC, Verdict::Denied(OnDeniedPublish::Disconnect))];
-    case.around.changes = 1;
+    case.context.decisions = vec![(TOPIC, PublishDecision::Denied(OnDeniedPublish::Disconnect))];
+    case.context.changes = 1;
     case.publish(TOPIC, 0, 0, "2").unwrap();
-    case.around.verdicts = vec![(TOPIC, Verdict::Allowed { own_device: Some("a".into()) })];
-    case.around.changes = 2;
+    case.context.decisions = vec![(TOPIC, PublishDecision::Allowed { own_device: Some("a".into()) })];
+    case.context.changes = 2;
     case.publish(TOPIC, 0, 0, "3").unwrap();
     case.publish(TOPIC, 0, 0, "4").unwrap();
     let records = case.append(Some(9));
@@ -354,19 +354,19 @@ fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
 fn bad_topic_names_end_the_connection() {
     for version in BOTH {
         for topic in ["a/+", "#"] {
-            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(Close::TopicName), "{topic:?}");
+            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::TopicName), "{topic:?}");
         }
         for topic in ["", "a\0b", "a\u{1}"] {
-            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(Close::Malformed));
+            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::Malformed));
         }
         let not_utf8 = [0x30, 4, 0, 2, 0xFF, 0xFE];
-        assert_eq!(Case::new(Version::V4).feed(&not_utf8), Err(Close::Malformed));
+        assert_eq!(Case::new(ProtocolVersion::V4).feed(&not_utf8), Err(CloseReason::Malformed));
     }
 }
 
 #[test]
 fn topic_aliases_stand_for_topics() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     case.publish_with_properties(TOPIC, &[0x23, 0, 3], "1").unwrap();
     case.publish_with_properties("", &[0x23, 0, 3], "2").unwrap();
     case.publish_with_properties("devices/b/telemetry", &[0x23, 0, 3], "3").unwrap();
@@ -381,97 +381,97 @@ fn topic_aliases_stand_for_topics() {
         ]
     );
     let refused = |properties: &[u8], close| {
-        assert_eq!(Case::new(Version::V5).publish_with_properties("", properties, "x"), Err(close));
+        assert_eq!(Case::new(ProtocolVersion::V5).publish_with_properties("", properties, "x"), Err(close));
     };
-    refused(&[0x23, 0, 0], Close::TopicAlias);
-    refused(&[0x23, 0, 11], Close::TopicAlias);
-    refused(&[0x23, 0, 10], Close::Protocol);
-    refused(&[], Close::Malformed);
+    refused(&[0x23, 0, 0], CloseReason::TopicAlias);
+    refused(&[0x23, 0, 11], CloseReason::TopicAlias);
+    refused(&[0x23, 0, 10], CloseReason::Protocol);
+    refused(&[], CloseReason::Malformed);
 }
 
 #[test]
 fn topics_behind_aliases_are_bounded() {
-    let mut case = Case::new(Version::V5);
+    let mut case = Case::new(ProtocolVersion::V5);
     let long = "x".repeat(60_000);
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
-    assert_eq!(case.publish_with_properties(&long, &[0x23, 0, 2], ""), Err(Close::Quota));
+    assert_eq!(case.publish_with_properties(&long, &[0x23, 0, 2], ""), Err(CloseReason::Quota));
 }
 
 #[test]
 fn the_receive_maximum_is_held_as_each_version_knows_it() {
-    let mut case = Case::with(Version::V5, 2);
+    let mut case = Case::with(ProtocolVersion::V5, 2);
     case.publish(TOPIC, 1, 1, "x").unwrap();
     case.publish(TOPIC, 2, 2, "x").unwrap();
-    assert_eq!(case.publish(TOPIC, 1, 3, "x"), Err(Close::ReceiveMaximum));
-    let mut case = Case::with(Version::V5, 1);
+    assert_eq!(case.publish(TOPIC, 1, 3, "x"), Err(CloseReason::ReceiveMaximum));
+    let mut case = Case::with(ProtocolVersion::V5, 1);
     case.publish(TOPIC, 2, 1, "x").unwrap();
     case.append(Some(1));
     assert_eq!(case.acks(1).len(), 1);
-    assert_eq!(case.publish(TOPIC, 1, 2, "x"), Err(Close::ReceiveMaximum), "not yet released");
+    assert_eq!(case.publish(TOPIC, 1, 2, "x"), Err(CloseReason::ReceiveMaximum), "not yet released");
     let release = case.client.ack(frame::PUBREL, 1);
     case.feed(&release).unwrap();
     case.publish(TOPIC, 1, 2, "x").unwrap();
-    let mut case = Case::with(Version::V4, 2);
+    let mut case = Case::with(ProtocolVersion::V4, 2);
     for id in 1..=5 {
         case.publish(TOPIC, 1, id, "x").unwrap();
     }
-    assert!(case.session.is_full(), "the socket is not read");
+    assert!(case.protocol.is_full(), "the socket is not read");
     case.append(Some(5));
     case.acks(5);
-    assert!(!case.session.is_full());
+    assert!(!case.protocol.is_full());
 }
 
 #[test]
 fn a_3_1_1_client_that_never_releases_is_ended() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for id in 1..=MAX_UNRELEASED as u16 {
         case.publish("other", 2, id, "").unwrap();
     }
-    assert_eq!(case.publish("other", 2, u16::MAX, ""), Err(Close::ReceiveMaximum));
+    assert_eq!(case.publish("other", 2, u16::MAX, ""), Err(CloseReason::ReceiveMaximum));
 }
 
 #[test]
 fn pings_are_answered() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     case.feed(&[0xC0, 0]).unwrap();
     assert_eq!(case.out, [0xD0, 0]);
-    assert_eq!(case.feed(&[0xC1, 0]), Err(Close::Malformed));
+    assert_eq!(case.feed(&[0xC1, 0]), Err(CloseReason::Malformed));
 }
 
 #[test]
 fn packets_that_a_client_may_not_send_end_the_connection() {
     for version in BOTH {
         let check = |bytes: &[u8], close| assert_eq!(Case::new(version).feed(bytes), Err(close), "{bytes:?}");
-        check(&client(version).connect("again"), Close::Protocol);
-        check(&[0x20, 2, 0, 0], Close::Protocol); // CONNACK
-        check(&[0x90, 3, 0, 1, 0], Close::Protocol); // SUBACK
-        check(&[0xB0, 2, 0, 1], Close::Protocol); // UNSUBACK
-        check(&[0xD0, 0], Close::Protocol); // PINGRESP
-        check(&[0xF0, 0], Close::Protocol); // AUTH
-        check(&[0xF1, 0], Close::Malformed); // AUTH with flags [MQTT-3.15.1-1]
-        check(&[0x00, 0], Close::Protocol);
-        check(&[0xC0, 1, 0], Close::Unframed); // PINGREQ with a body
-        check(&[0x91, 3, 0, 1, 0], Close::Malformed); // SUBACK with flags
-        check(&[0x60, 2, 0, 1], Close::Malformed); // PUBREL with the wrong flags
-        check(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], Close::Malformed);
-        check(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F], Close::PacketTooLarge);
+        check(&client(version).connect("again"), CloseReason::Protocol);
+        check(&[0x20, 2, 0, 0], CloseReason::Protocol); // CONNACK
+        check(&[0x90, 3, 0, 1, 0], CloseReason::Protocol); // SUBACK
+        check(&[0xB0, 2, 0, 1], CloseReason::Protocol); // UNSUBACK
+        check(&[0xD0, 0], CloseReason::Protocol); // PINGRESP
+        check(&[0xF0, 0], CloseReason::Protocol); // AUTH
+        check(&[0xF1, 0], CloseReason::Malformed); // AUTH with flags [MQTT-3.15.1-1]
+        check(&[0x00, 0], CloseReason::Protocol);
+        check(&[0xC0, 1, 0], CloseReason::Unframed); // PINGREQ with a body
+        check(&[0x91, 3, 0, 1, 0], CloseReason::Malformed); // SUBACK with flags
+        check(&[0x60, 2, 0, 1], CloseReason::Malformed); // PUBREL with the wrong flags
+        check(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], CloseReason::Malformed);
+        check(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F], CloseReason::PacketTooLarge);
     }
 }
 
 #[test]
 fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
-    let mut case = Case::new(Version::V5);
-    assert_eq!(case.feed(&[0xE0, 0]), Err(Close::Normal));
-    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(Close::Protocol), "it was 0");
-    case.session.expiry_s = 5;
-    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]), Err(Close::Normal));
-    assert_eq!(case.session.expiry_s(), 0);
+    let mut case = Case::new(ProtocolVersion::V5);
+    assert_eq!(case.feed(&[0xE0, 0]), Err(CloseReason::Normal));
+    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(CloseReason::Protocol), "it was 0");
+    case.protocol.expiry_s = 5;
+    assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]), Err(CloseReason::Normal));
+    assert_eq!(case.protocol.expiry_s(), 0);
 }
 
 #[test]
 fn acks_of_the_client_are_handed_on() {
-    let mut case = Case::new(Version::V4);
+    let mut case = Case::new(ProtocolVersion::V4);
     for kind in [frame::PUBACK, frame::PUBREC, frame::PUBCOMP] {
         let bytes = case.client.ack(kind, 3);
         case.feed(&bytes).unwrap();
@@ -487,7 +487,7 @@ fn acks_of_the_client_are_handed_on() {
 }
 
 /// One packet of each kind that a client sends.
-fn client_packets(version: Version) -> Vec<Vec<u8>> {
+fn client_packets(version: ProtocolVersion) -> Vec<Vec<u8>> {
     let client = client(version);
     vec![
         client.clone().will("w", b"x", 1).connect("c"),
@@ -530,7 +530,7 @@ fn a_packet_cut_short_by_its_own_length_never_panics() {
                 cut.extend_from_slice(&frame.body[..len]);
                 let mut case = Case::new(version);
                 let ended = case.feed(&cut);
-                assert_ne!(ended, Err(Close::Defect), "{version:?} {cut:?}");
+                assert_ne!(ended, Err(CloseReason::Defect), "{version:?} {cut:?}");
             }
         }
     }
@@ -544,7 +544,7 @@ proptest! {
         v5 in any::<bool>(),
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
-        let mut case = Case::new(if v5 { Version::V5 } else { Version::V4 });
+        let mut case = Case::new(if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V4 });
         let _ = case.feed(&bytes);
         case.append(Some(1));
     }
@@ -556,7 +556,7 @@ proptest! {
         at in any::<proptest::sample::Index>(),
         byte in any::<u8>(),
     ) {
-        let version = if v5 { Version::V5 } else { Version::V4 };
+        let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V4 };
         let mut packet = client_packets(version).swap_remove(which);
         let at = at.index(packet.len());
         packet[at] = byte;

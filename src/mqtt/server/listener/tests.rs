@@ -7,16 +7,16 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::access::Policy;
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
-use crate::mqtt::wire::close::Close;
+use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame::{self, Next, Outgoing};
 use crate::random::Random;
 
 const TOPIC: &str = "devices/a/telemetry";
 /// Only a guard against a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
-const BOTH: [Version; 2] = [Version::V4, Version::V5];
+const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::V4, ProtocolVersion::V5];
 
 struct Running {
     journal: Arc<TestJournal>,
@@ -33,9 +33,14 @@ fn access() -> Arc<Access> {
 async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> Running {
     let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
-    let server = Server::bind_to(&config, &IngestConfig::default(), Arc::clone(&journal) as Arc<dyn Journal>, access())
-        .await
-        .unwrap();
+    let server = MqttServer::bind_to(
+        &config,
+        &IngestConfig::default(),
+        Arc::clone(&journal) as Arc<dyn IngestJournal>,
+        access(),
+    )
+    .await
+    .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     Running { journal, address, broker, cancel, task }
@@ -47,23 +52,23 @@ async fn eager() -> Running {
 
 /// A client's end of a socket.
 struct Peer {
-    version: Version,
+    version: ProtocolVersion,
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Running {
-    async fn socket(&self, version: Version) -> Peer {
+    async fn socket(&self, version: ProtocolVersion) -> Peer {
         Peer { version, stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
     }
 
     /// Connects with a clean session.
-    async fn connect(&self, version: Version, client_id: &str) -> Peer {
+    async fn connect(&self, version: ProtocolVersion, client_id: &str) -> Peer {
         self.connect_as(client(version), version, client_id).await.0
     }
 
     /// Connects; also whether the session was present.
-    async fn connect_as(&self, client: Client, version: Version, client_id: &str) -> (Peer, bool) {
+    async fn connect_as(&self, client: Client, version: ProtocolVersion, client_id: &str) -> (Peer, bool) {
         let mut peer = self.socket(version).await;
         peer.send(&client.connect(client_id)).await;
         match peer.receive().await {
@@ -144,8 +149,8 @@ impl Peer {
     }
 
     /// The stream ends, after a DISCONNECT with the reason where the version has one.
-    async fn expect_close(&mut self, close: Close) {
-        if self.version == Version::V5 {
+    async fn expect_close(&mut self, close: CloseReason) {
+        if self.version == ProtocolVersion::V5 {
             let code = close.code().unwrap();
             assert_eq!(self.receive().await, Some(Sent::Other(vec![0xE0, 1, code])), "{close:?}");
         }
@@ -166,7 +171,7 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
         assert_eq!(taken[taken.len() - 2..], ["c devices/a/telemetry 1/1 x", "c devices/a/telemetry 2/3 z"]);
         running.journal.sync();
         peer.expect_ack(frame::PUBACK, 1).await;
-        let reason = if version == Version::V5 { 0x10 } else { 0 }; // no matching subscribers
+        let reason = if version == ProtocolVersion::V5 { 0x10 } else { 0 }; // no matching subscribers
         assert_eq!(peer.receive().await, Some(Sent::Ack { kind: frame::PUBACK, packet_id: 2, reason }));
         peer.expect_ack(frame::PUBREC, 3).await;
     }
@@ -175,10 +180,11 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
 #[tokio::test]
 async fn many_publishes_keep_their_order_in_and_out() {
     let running = start(TestJournal::eager(), |config| config.max_inflight = 50).await;
-    let mut peer = running.connect(Version::V4, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V4, "c").await;
     let ids: Vec<u16> = (1..=5_000).collect();
     let (mut reader, mut writer) = peer.stream.split();
-    let packets: Vec<u8> = ids.iter().flat_map(|id| client(Version::V4).publish(TOPIC, 1, *id, &[b'x'; 130])).collect();
+    let packets: Vec<u8> =
+        ids.iter().flat_map(|id| client(ProtocolVersion::V4).publish(TOPIC, 1, *id, &[b'x'; 130])).collect();
     let mut acks = vec![0; ids.len() * 4];
     let (sent, received) = tokio::join!(writer.write_all(&packets), reader.read_exact(&mut acks));
     sent.unwrap();
@@ -191,11 +197,11 @@ async fn many_publishes_keep_their_order_in_and_out() {
 #[tokio::test]
 async fn messages_reach_subscribers_of_both_versions_at_the_lower_qos() {
     let running = eager().await;
-    let mut old = running.connect(Version::V4, "old").await;
-    let mut new = running.connect(Version::V5, "new").await;
+    let mut old = running.connect(ProtocolVersion::V4, "old").await;
+    let mut new = running.connect(ProtocolVersion::V5, "new").await;
     old.subscribe(&[("a/#", 1)]).await;
     new.subscribe(&[("a/+", 2)]).await;
-    let mut sender = running.connect(Version::V5, "sender").await;
+    let mut sender = running.connect(ProtocolVersion::V5, "sender").await;
     let properties = [0x03, 0, 1, b't', 0x23, 0, 1];
     let publish = Outgoing {
         dup: false,
@@ -227,9 +233,9 @@ async fn messages_reach_subscribers_of_both_versions_at_the_lower_qos() {
 #[tokio::test]
 async fn subscribers_see_ingest_topics_too() {
     let running = eager().await;
-    let mut subscriber = running.connect(Version::V4, "s").await;
+    let mut subscriber = running.connect(ProtocolVersion::V4, "s").await;
     subscriber.subscribe(&[("devices/#", 0)]).await;
-    let mut device = running.connect(Version::V4, "d").await;
+    let mut device = running.connect(ProtocolVersion::V4, "d").await;
     device.publish(TOPIC, 1, 1, "x").await;
     device.expect_ack(frame::PUBACK, 1).await;
     subscriber.expect_message(TOPIC, "x").await;
@@ -239,7 +245,7 @@ async fn subscribers_see_ingest_topics_too() {
 #[tokio::test]
 async fn subscriptions_end() {
     let running = eager().await;
-    let mut peer = running.connect(Version::V5, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V5, "c").await;
     peer.subscribe(&[("a", 0)]).await;
     let bytes = peer.client().unsubscribe(2, &["a", "b"]);
     peer.send(&bytes).await;
@@ -251,7 +257,7 @@ async fn subscriptions_end() {
 #[tokio::test]
 async fn retained_messages_come_with_the_subscription() {
     let running = eager().await;
-    let mut peer = running.connect(Version::V4, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V4, "c").await;
     let outgoing =
         Outgoing { dup: false, qos: 1, retain: true, packet_id: 1, topic: "state", properties: &[], payload: b"on" };
     let bytes = peer.client().publish_with(outgoing);
@@ -269,7 +275,7 @@ async fn a_new_connection_takes_the_session_over() {
     for version in BOTH {
         let mut old = running.connect(version, "same").await;
         let mut new = running.connect(version, "same").await;
-        old.expect_close(Close::TakenOver).await;
+        old.expect_close(CloseReason::TakenOver).await;
         new.expect_pong().await;
         assert_eq!(running.broker.stats().connections, 1);
     }
@@ -325,13 +331,13 @@ async fn a_kept_session_is_delivered_what_it_missed_and_what_it_did_not_acknowle
 #[tokio::test]
 async fn a_qos_2_publish_counts_once_across_connections() {
     let running = start(Arc::default(), |_| {}).await;
-    let kept = client(Version::V5).kept();
-    let (mut peer, _) = running.connect_as(kept.clone(), Version::V5, "kept").await;
+    let kept = client(ProtocolVersion::V5).kept();
+    let (mut peer, _) = running.connect_as(kept.clone(), ProtocolVersion::V5, "kept").await;
     peer.publish(TOPIC, 2, 7, "x").await;
     peer.expect_pong().await;
     drop(peer);
     running.until_idle().await;
-    let (mut peer, _) = running.connect_as(kept, Version::V5, "kept").await;
+    let (mut peer, _) = running.connect_as(kept, ProtocolVersion::V5, "kept").await;
     let again =
         Outgoing { dup: true, qos: 2, retain: false, packet_id: 7, topic: TOPIC, properties: &[], payload: b"x" };
     let bytes = peer.client().publish_with(again);
@@ -350,13 +356,13 @@ async fn a_qos_2_publish_counts_once_across_connections() {
 #[tokio::test]
 async fn a_full_journal_stops_reading_and_goes_on() {
     let running = eager().await;
-    let mut peer = running.connect(Version::V4, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V4, "c").await;
     running.journal.set_full(true);
     peer.publish(TOPIC, 1, 1, "1").await;
     running.until(|running| running.journal.waiting_for_room() > 0).await;
     peer.publish(TOPIC, 1, 2, "2").await;
     peer.send(&[0xC0, 0]).await;
-    let mut other = running.connect(Version::V4, "other").await;
+    let mut other = running.connect(ProtocolVersion::V4, "other").await;
     other.expect_pong().await; // the others are served meanwhile
     assert!(running.journal.records().is_empty());
     running.journal.set_full(false);
@@ -371,7 +377,7 @@ async fn a_full_journal_stops_reading_and_goes_on() {
 async fn what_followed_in_the_same_read_survives_a_full_journal() {
     // Small packets make small appends: the journal becomes full in the middle of what one read brought.
     let running = start(TestJournal::eager(), |config| config.max_packet_size_bytes = 100).await;
-    let mut peer = running.connect(Version::V4, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V4, "c").await;
     running.journal.set_full(true);
     let bytes: Vec<u8> = (1..=20).flat_map(|id| peer.client().publish(TOPIC, 1, id, b"some payload")).collect();
     peer.send(&bytes).await;
@@ -386,7 +392,7 @@ async fn what_followed_in_the_same_read_survives_a_full_journal() {
 #[tokio::test]
 async fn large_packets_arrive_in_pieces() {
     let running = start(TestJournal::eager(), |config| config.max_packet_size_bytes = 300_000).await;
-    let mut peer = running.connect(Version::V4, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V4, "c").await;
     let payload = "x".repeat(290_000);
     let mut bytes = peer.client().publish(TOPIC, 1, 1, payload.as_bytes());
     bytes.extend(peer.client().publish(TOPIC, 1, 2, b"small"));
@@ -403,15 +409,15 @@ async fn large_packets_arrive_in_pieces() {
 #[tokio::test]
 async fn offences_are_answered_with_their_reason_and_end_only_their_connection() {
     let running = start(TestJournal::eager(), |config| config.max_packet_size_bytes = 1_000).await;
-    let mut bystander = running.connect(Version::V4, "bystander").await;
+    let mut bystander = running.connect(ProtocolVersion::V4, "bystander").await;
     for version in BOTH {
-        let offences: [(&[u8], Close); 6] = [
-            (&[0x30, 0xFF, 0x7F], Close::PacketTooLarge),
-            (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], Close::Malformed),
-            (&[0x36, 3, 0, 1, b'a'], Close::Malformed),
-            (&[0x30, 4, 0, 1, b'#', 0], Close::TopicName),
-            (&[0x20, 2, 0, 0], Close::Protocol),
-            (&[0x82, 4, 0, 1, 0, 0], Close::Malformed),
+        let offences: [(&[u8], CloseReason); 6] = [
+            (&[0x30, 0xFF, 0x7F], CloseReason::PacketTooLarge),
+            (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], CloseReason::Malformed),
+            (&[0x36, 3, 0, 1, b'a'], CloseReason::Malformed),
+            (&[0x30, 4, 0, 1, b'#', 0], CloseReason::TopicName),
+            (&[0x20, 2, 0, 0], CloseReason::Protocol),
+            (&[0x82, 4, 0, 1, 0, 0], CloseReason::Malformed),
         ];
         for (bytes, close) in offences {
             let mut peer = running.connect(version, "offender").await;
@@ -419,20 +425,20 @@ async fn offences_are_answered_with_their_reason_and_end_only_their_connection()
             peer.expect_close(close).await;
         }
     }
-    let mut peer = running.connect(Version::V4, "offender").await;
+    let mut peer = running.connect(ProtocolVersion::V4, "offender").await;
     peer.publish("weir/windows/a/b", 1, 1, "x").await;
-    peer.expect_close(Close::NotAuthorized).await;
+    peer.expect_close(CloseReason::NotAuthorized).await;
     bystander.expect_pong().await;
 }
 
 #[tokio::test]
 async fn what_came_before_an_offence_counts() {
     let running = eager().await;
-    let mut peer = running.connect(Version::V5, "c").await;
+    let mut peer = running.connect(ProtocolVersion::V5, "c").await;
     let mut bytes = peer.client().publish(TOPIC, 0, 0, b"x");
     bytes.extend_from_slice(&[0x20, 2, 0, 0]);
     peer.send(&bytes).await;
-    peer.expect_close(Close::Protocol).await;
+    peer.expect_close(CloseReason::Protocol).await;
     assert_eq!(running.journal.records(), ["c devices/a/telemetry 0/0 x"]);
 }
 
@@ -447,11 +453,11 @@ async fn bad_beginnings_are_closed() {
         &[0x10, 40, 0, 4], // and nothing more: too slow
     ];
     for bytes in beginnings {
-        let mut peer = running.socket(Version::V4).await;
+        let mut peer = running.socket(ProtocolVersion::V4).await;
         peer.send(bytes).await;
         assert_eq!(peer.receive().await, None, "{bytes:?}");
     }
-    let mut peer = running.socket(Version::V4).await;
+    let mut peer = running.socket(ProtocolVersion::V4).await;
     peer.send(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 3, 2, 0, 0, 0, 0]).await;
     assert_eq!(peer.receive().await, Some(Sent::Other(vec![0x20, 2, 0, 1])));
     assert_eq!(peer.receive().await, None);
@@ -460,8 +466,10 @@ async fn bad_beginnings_are_closed() {
 #[tokio::test]
 async fn a_full_server_refuses_and_recovers() {
     let running = start(TestJournal::eager(), |config| config.max_connections = 1).await;
-    let first = running.connect(Version::V4, "first").await;
-    for (version, expected) in [(Version::V4, vec![0x20, 2, 0, 3]), (Version::V5, vec![0x20, 3, 0, 0x97, 0])] {
+    let first = running.connect(ProtocolVersion::V4, "first").await;
+    for (version, expected) in
+        [(ProtocolVersion::V4, vec![0x20, 2, 0, 3]), (ProtocolVersion::V5, vec![0x20, 3, 0, 0x97, 0])]
+    {
         let mut peer = running.socket(version).await;
         peer.send(&client(version).connect("second")).await;
         assert_eq!(peer.receive().await, Some(Sent::Other(expected)));
@@ -469,25 +477,25 @@ async fn a_full_server_refuses_and_recovers() {
     }
     drop(first);
     running.until_idle().await;
-    running.connect(Version::V4, "second").await.expect_pong().await;
+    running.connect(ProtocolVersion::V4, "second").await.expect_pong().await;
 }
 
 #[tokio::test]
 async fn a_silent_client_is_ended() {
     let running = eager().await;
-    let (mut peer, _) = running.connect_as(client(Version::V5).keep_alive(1), Version::V5, "c").await;
-    peer.expect_close(Close::KeepAlive).await;
+    let (mut peer, _) = running.connect_as(client(ProtocolVersion::V5).keep_alive(1), ProtocolVersion::V5, "c").await;
+    peer.expect_close(CloseReason::KeepAlive).await;
 }
 
 #[tokio::test]
 async fn a_stop_tells_the_clients_and_ends() {
     let running = start(Arc::default(), |_| {}).await;
-    let mut old = running.connect(Version::V4, "old").await;
-    let mut new = running.connect(Version::V5, "new").await;
-    let mut silent = running.socket(Version::V4).await;
+    let mut old = running.connect(ProtocolVersion::V4, "old").await;
+    let mut new = running.connect(ProtocolVersion::V5, "new").await;
+    let mut silent = running.socket(ProtocolVersion::V4).await;
     running.cancel.cancel();
-    old.expect_close(Close::ShuttingDown).await;
-    new.expect_close(Close::ShuttingDown).await;
+    old.expect_close(CloseReason::ShuttingDown).await;
+    new.expect_close(CloseReason::ShuttingDown).await;
     assert_eq!(silent.receive().await, None);
     drop((old, new, silent));
     timeout(PATIENCE, running.task).await.expect("it does not end").unwrap();
@@ -497,8 +505,8 @@ async fn a_stop_tells_the_clients_and_ends() {
 #[tokio::test]
 async fn an_overflowing_subscriber_misses_the_newest() {
     let running = start(TestJournal::eager(), |config| config.max_queued_messages = 3).await;
-    let kept = client(Version::V4).kept();
-    let (mut peer, _) = running.connect_as(kept.clone(), Version::V4, "slow").await;
+    let kept = client(ProtocolVersion::V4).kept();
+    let (mut peer, _) = running.connect_as(kept.clone(), ProtocolVersion::V4, "slow").await;
     peer.subscribe(&[("a", 1)]).await;
     drop(peer);
     running.until_idle().await;
@@ -506,7 +514,7 @@ async fn an_overflowing_subscriber_misses_the_newest() {
         running.broker.publish("a", payload.into(), 1, false);
     }
     assert_eq!(running.broker.stats().queued_messages, 3);
-    let (mut peer, _) = running.connect_as(kept, Version::V4, "slow").await;
+    let (mut peer, _) = running.connect_as(kept, ProtocolVersion::V4, "slow").await;
     for payload in ["1", "2", "3"] {
         peer.expect_message("a", payload).await;
     }
@@ -518,9 +526,9 @@ async fn random_bytes_leave_it_serving() {
     let running = eager().await;
     let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     for round in 0..300 {
-        let mut peer = running.socket(Version::V5).await;
+        let mut peer = running.socket(ProtocolVersion::V5).await;
         if round % 2 == 0 {
-            peer.send(&client(Version::V5).connect("garbage")).await;
+            peer.send(&client(ProtocolVersion::V5).connect("garbage")).await;
         }
         let len = random.index(300);
         let bytes = random.bytes(len);
@@ -528,7 +536,7 @@ async fn random_bytes_leave_it_serving() {
         let _ = peer.stream.write_all(&bytes).await;
         let _ = peer.stream.shutdown().await;
     }
-    running.connect(Version::V4, "c").await.expect_pong().await;
+    running.connect(ProtocolVersion::V4, "c").await.expect_pong().await;
     running.until_idle().await;
 }
 
@@ -552,18 +560,18 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
     let config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
-    let server = Server::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
+    let server = MqttServer::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     let publishers = (0..8).map(|number| {
         tokio::spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let (mut reader, mut writer) = stream.split();
-            writer.write_all(&client(Version::V4).connect(&format!("c{number}"))).await.unwrap();
+            writer.write_all(&client(ProtocolVersion::V4).connect(&format!("c{number}"))).await.unwrap();
             let mut connack = [0; 4];
             reader.read_exact(&mut connack).await.unwrap();
             let publishes: Vec<u8> =
-                (1..=2_000).flat_map(|id| client(Version::V4).publish(TOPIC, 1, id, &[b'x'; 100])).collect();
+                (1..=2_000).flat_map(|id| client(ProtocolVersion::V4).publish(TOPIC, 1, id, &[b'x'; 100])).collect();
             let mut acks = vec![0; 2_000 * 4];
             let (sent, received) = tokio::join!(writer.write_all(&publishes), reader.read_exact(&mut acks));
             sent.unwrap();

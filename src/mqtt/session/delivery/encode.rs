@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::Queued;
 use super::aliases::{Alias, Aliases};
-use crate::mqtt::Version;
+use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::frame::Outgoing;
 use crate::mqtt::wire::properties;
 
 /// Where packets go.
 pub(super) struct Target {
-    pub version: Version,
+    pub version: ProtocolVersion,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
     pub now: Instant,
@@ -27,7 +27,7 @@ pub(super) fn put(
 ) -> bool {
     let Queued { message, grant, .. } = queued;
     let alias = aliases.of(&message.topic);
-    let own = to.version == Version::V5
+    let own = to.version == ProtocolVersion::V5
         && (message.expires.is_some() || !grant.identifiers.is_empty() || alias != Alias::None);
     let mut properties = Vec::new();
     if own {

@@ -17,8 +17,8 @@ fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8) -> Offer {
 
 fn sent(delivery: &mut Delivery) -> Vec<Sent> {
     let mut out = Vec::new();
-    delivery.write(Version::V4, usize::MAX, usize::MAX, Instant::now(), &mut out);
-    packets(&out, Version::V4)
+    delivery.write(ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now(), &mut out);
+    packets(&out, ProtocolVersion::V4)
 }
 
 fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
@@ -117,8 +117,8 @@ fn qos_2_goes_through_its_four_packets() {
     offer(&mut delivery, b"a", 2);
     offer(&mut delivery, b"b", 2);
     assert_eq!(sent(&mut delivery), [publish(1, false, 2, b"a")]);
-    assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(Close::Protocol), "too early");
-    assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(Close::Protocol), "of QoS 1");
+    assert_eq!(delivery.acknowledge(frame::PUBCOMP, 1, 0), Err(CloseReason::Protocol), "too early");
+    assert_eq!(delivery.acknowledge(frame::PUBACK, 1, 0), Err(CloseReason::Protocol), "of QoS 1");
     assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true));
     assert_eq!(delivery.acknowledge(frame::PUBREC, 1, 0), Ok(true), "repeated");
     assert_eq!(delivery.acknowledge(frame::PUBREC, 9, 0), Ok(true), "unknown");
@@ -180,7 +180,7 @@ fn expired_messages_are_not_sent_and_make_room() {
     assert_eq!((delivery.queued(), delivery.queued_bytes()), (1, 2));
     assert_eq!(delivery.offer(&expiring, grant, now), Offer::Queued);
     let mut out = Vec::new();
-    let written = delivery.write(Version::V5, usize::MAX, usize::MAX, now + second, &mut out);
+    let written = delivery.write(ProtocolVersion::V5, usize::MAX, usize::MAX, now + second, &mut out);
     assert_eq!((written.sent, written.expired), ([0, 1, 0], 1));
 }
 
@@ -193,7 +193,7 @@ fn identifiers_and_the_rest_of_the_life_stand_before_what_is_forwarded() {
     let mut delivery = Delivery::new(LIMITS, 1);
     delivery.offer(&Arc::new(message), grant, now);
     let mut out = Vec::new();
-    delivery.write(Version::V5, usize::MAX, usize::MAX, now, &mut out);
+    delivery.write(ProtocolVersion::V5, usize::MAX, usize::MAX, now, &mut out);
     assert_eq!(out, [0x30, 16, 0, 1, b't', 11, 2, 0, 0, 0, 5, 0x0B, 7, 0x0B, 8, 1, 1, b'x']);
 }
 
@@ -205,7 +205,7 @@ fn topics_are_named_once_where_the_client_takes_aliases() {
         let message = Arc::new(Message::new(topic, "x".into(), 0, false));
         delivery.offer(&message, Grant::default(), Instant::now());
         let mut out = Vec::new();
-        delivery.write(Version::V5, usize::MAX, usize::MAX, Instant::now(), &mut out);
+        delivery.write(ProtocolVersion::V5, usize::MAX, usize::MAX, Instant::now(), &mut out);
         out
     };
     assert_eq!(sent(&mut delivery, "t"), [0x30, 8, 0, 1, b't', 3, 0x23, 0, 1, b'x']);
@@ -235,7 +235,7 @@ fn what_the_client_cannot_take_is_dropped() {
     offer(&mut delivery, &[1; 50], 1);
     offer(&mut delivery, b"b", 1);
     let mut out = Vec::new();
-    let written = delivery.write(Version::V5, 20, usize::MAX, Instant::now(), &mut out);
+    let written = delivery.write(ProtocolVersion::V5, 20, usize::MAX, Instant::now(), &mut out);
     assert_eq!((written.sent, written.too_large), ([0, 1, 0], 1));
 }
 
@@ -246,8 +246,8 @@ fn output_is_bounded_per_call() {
         offer(&mut delivery, b"x", 0);
     }
     let mut out = Vec::new();
-    assert!(delivery.write(Version::V4, usize::MAX, 1, Instant::now(), &mut out).more);
-    assert!(delivery.write(Version::V4, usize::MAX, usize::MAX, Instant::now(), &mut out).sent == [2, 0, 0]);
+    assert!(delivery.write(ProtocolVersion::V4, usize::MAX, 1, Instant::now(), &mut out).more);
+    assert!(delivery.write(ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now(), &mut out).sent == [2, 0, 0]);
 }
 
 proptest! {
@@ -258,7 +258,7 @@ proptest! {
         steps in proptest::collection::vec((0_u8..4, 0_usize..6), 0..400),
     ) {
         let mut delivery = Delivery::new(QueueLimits { messages: 100, bytes: 10_000, ..LIMITS }, window);
-        delivery.first = u64::from(u16::MAX) - 20; // the ids wrap around within the test
+        delivery.first = u64::from(u16::MAX) - 20; // the ids wrap session_context within the test
         let mut open: Vec<u16> = Vec::new();
         for (step, pick) in steps {
             match step {

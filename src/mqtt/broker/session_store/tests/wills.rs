@@ -11,12 +11,12 @@ impl Life {
     /// Connects with a will.
     fn mortal(&self, client_id: &str, clean: bool, expiry_s: u32, delay_s: u32) -> (Attached, Arc<Will>) {
         let attached = self.attach(client_id, clean, expiry_s);
-        let will = self.broker.take_will(testing::will(client_id, delay_s), &attached.handle);
+        let will = self.broker.take_will(testing::will(client_id, delay_s), &attached.session);
         (attached, will)
     }
 
     fn lose(&self, (attached, will): (Attached, Arc<Will>), expiry_s: u32) -> Option<Arc<Will>> {
-        self.broker.detach(&attached.handle, attached.connection, expiry_s, Some(will))
+        self.broker.detach(&attached.session, attached.connection, expiry_s, Some(will))
     }
 
     /// The clients whose wills are due now.
@@ -127,7 +127,7 @@ fn a_will_that_was_taken_back_is_gone() {
     life.mortal("never", true, DAY_S, 0);
     life.round(Lsn(0));
     life.broker.discard_will(&will);
-    life.broker.detach(&said_goodbye.handle, said_goodbye.connection, DAY_S, None);
+    life.broker.detach(&said_goodbye.session, said_goodbye.connection, DAY_S, None);
     life.attach("taken over", false, DAY_S);
     assert_eq!(life.lose(taken_over, DAY_S), None);
     assert_eq!(life.lose(away, DAY_S), None);
@@ -161,7 +161,7 @@ fn a_published_will_is_gone_when_what_came_of_it_is_on_disk() {
     let attached = life.attach("one", true, 0);
     let mut will = testing::will("one", 0);
     will.message.retain = true;
-    let will = life.broker.take_will(will, &attached.handle);
+    let will = life.broker.take_will(will, &attached.session);
     life.round(Lsn(0));
     let due = life.lose((attached, will), 0).unwrap();
     life.broker.deliver(&Arc::new(due.message.clone()));
@@ -186,7 +186,7 @@ fn an_orderly_stop_keeps_what_was_not_published() {
     let due = life.lose(published, DAY_S).unwrap();
     life.broker.will_published(&due, Lsn(3));
     life.lose(waiting, DAY_S);
-    life.broker.detach(&deferred.0.handle, deferred.0.connection, DAY_S, None);
+    life.broker.detach(&deferred.0.session, deferred.0.connection, DAY_S, None);
     let young = life.mortal("young", true, DAY_S, 10);
     life.lose(young, DAY_S);
     life.broker.sync_sessions(Lsn(3));

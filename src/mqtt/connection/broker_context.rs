@@ -1,0 +1,79 @@
+//! Everything that all connections share: configuration, broker, journal, metrics and access rules.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::journal_appender::{IngestJournal, JournalAppender};
+use super::rate::RateLimits;
+use crate::access::Access;
+use crate::clock::Clock;
+use crate::config::{IngestConfig, MqttConfig};
+use crate::mqtt::broker::Broker;
+use crate::mqtt::broker::meters::MqttMeters;
+use crate::mqtt::session::timeline::Timeline;
+use crate::mqtt::wire::topic::IngestTopics;
+use crate::telemetry::audit::AuditActor;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct BrokerContext {
+    pub config: MqttConfig,
+    pub broker: Arc<Broker>,
+    pub journal: JournalAppender,
+    pub ingest: IngestTopics,
+    pub meters: Arc<MqttMeters>,
+    pub rates: RateLimits,
+    pub access: Arc<Access>,
+    timeline: Timeline,
+}
+
+impl BrokerContext {
+    /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
+    pub fn new(
+        config: &MqttConfig,
+        ingest: &IngestConfig,
+        journal: Arc<dyn IngestJournal>,
+        access: Arc<Access>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let meters = Arc::new(MqttMeters::default());
+        let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
+        let timeline = Timeline::new(clock);
+        Self {
+            config: config.clone(),
+            broker: Arc::new(Broker::new(config, Arc::clone(&meters), timeline.clone())),
+            journal: JournalAppender::new(journal, Arc::clone(&meters)),
+            ingest: IngestTopics::new(patterns),
+            meters,
+            rates: RateLimits::new(config.rates),
+            access,
+            timeline,
+        }
+    }
+
+    /// What is to be done once per second.
+    pub fn measure(&self) {
+        self.journal.count_pause(self.now());
+        self.access.tidy();
+    }
+
+    /// A connection ends before there was a CONNECT to judge: it is counted, and told in the audit log.
+    pub fn refuse(&self, who: &AuditActor<'_>, reason: &'static str) {
+        self.meters.refused(reason);
+        self.note_refusal(who, reason, "");
+    }
+
+    /// Tells of a refusal in the audit log, unless the client left by itself or weir stops. `explanation` is what more is
+    /// known, or nothing.
+    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
+        if !matches!(reason, "connection_lost" | "shutting_down") {
+            self.access.note_refusal(who, reason, explanation);
+        }
+    }
+
+    /// Now, for deadlines and intervals.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.timeline.now()
+    }
+}

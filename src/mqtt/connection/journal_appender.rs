@@ -1,0 +1,250 @@
+//! Appends to the journal, with the bookkeeping for pauses: times in which the journal had no room.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::core::record;
+use crate::log::{AppendError, Log, Lsn, Records};
+use crate::mqtt::broker::meters::MqttMeters;
+use crate::sync::lock;
+
+/// Operations of the journal that connections need.
+pub(crate) trait IngestJournal: Send + Sync + Debug {
+    /// See [`Log::append`].
+    fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError>;
+    /// See [`Log::durable`].
+    fn durable(&self) -> Lsn;
+    /// See [`Log::poll_room`].
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+impl IngestJournal for Log {
+    fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
+        Log::append(self, records, waker)
+    }
+    fn durable(&self) -> Lsn {
+        Log::durable(self)
+    }
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        Log::poll_room(self, context)
+    }
+}
+
+/// A pause from which on silence is no longer the devices' own: the granularity of ticks.
+const RESUMED_AFTER: Duration = Duration::from_secs(1);
+
+/// Appends to the journal, tells it when sockets were not read for a while, and measures that.
+#[derive(Debug)]
+pub(crate) struct JournalAppender {
+    journal: Arc<dyn IngestJournal>,
+    meters: Arc<MqttMeters>,
+    /// Whether `pause` has a beginning: the only thing looked at while there is room.
+    paused: AtomicBool,
+    pause: Mutex<Pause>,
+}
+
+#[derive(Debug, Default)]
+struct Pause {
+    /// Since when appends have been refused.
+    since: Option<Instant>,
+    /// Up to when the pause is in the metric.
+    counted_until: Option<Instant>,
+    /// Less than a second, not yet in the metric.
+    remainder: Duration,
+    /// When the last `resumed` record was appended.
+    resumed_at: Option<Instant>,
+}
+
+impl JournalAppender {
+    pub fn new(journal: Arc<dyn IngestJournal>, meters: Arc<MqttMeters>) -> Self {
+        Self { journal, meters, paused: AtomicBool::new(false), pause: Mutex::default() }
+    }
+
+    /// Everything below is synced.
+    #[inline]
+    pub fn durable(&self) -> Lsn {
+        self.journal.durable()
+    }
+
+    /// Ready when an append may succeed.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.journal.poll_room(context)
+    }
+
+    /// Appends; `waker` is woken when the returned position is durable. `waiting_since`: how long this connection has
+    /// not been reading because of an earlier `Full`. A pause of at least a second ends with one `resumed` record
+    /// before any publish, so that nobody's silence is measured while weir was not listening.
+    pub fn append(
+        &self,
+        records: &Records,
+        waker: Option<&Waker>,
+        waiting_since: Option<Instant>,
+        now: Instant,
+    ) -> Result<Lsn, AppendError> {
+        let paused = waiting_since.is_some() || self.paused.load(Ordering::Acquire);
+        if paused {
+            self.tell_of_pause(waiting_since, now)?;
+        }
+        let appended = self.journal.append(records, waker);
+        match appended {
+            Ok(_) if paused => self.end_pause(now),
+            Err(AppendError::Full) => self.begin_pause(now),
+            _ => {}
+        }
+        appended
+    }
+
+    fn begin_pause(&self, now: Instant) {
+        let mut pause = lock(&self.pause);
+        if pause.since.is_none() {
+            pause.since = Some(now);
+            pause.counted_until = Some(now);
+            self.paused.store(true, Ordering::Release);
+        }
+    }
+
+    fn tell_of_pause(&self, waiting_since: Option<Instant>, now: Instant) -> Result<(), AppendError> {
+        let mut pause = lock(&self.pause);
+        let since = pause.since.into_iter().chain(waiting_since).min();
+        let long = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) >= RESUMED_AFTER);
+        // Other connections end the same pause: one record within a second is enough.
+        if long(since) && (pause.resumed_at.is_none() || long(pause.resumed_at)) {
+            let mut resumed = Records::default();
+            resumed.push_with(record::encode_resumed);
+            self.journal.append(&resumed, None)?;
+            pause.resumed_at = Some(now);
+        }
+        Ok(())
+    }
+
+    fn end_pause(&self, now: Instant) {
+        let mut pause = lock(&self.pause);
+        self.count(&mut pause, now);
+        pause.since = None;
+        pause.counted_until = None;
+        self.paused.store(false, Ordering::Release);
+    }
+
+    /// Adds what passed of a pause to the metric, also while it lasts.
+    pub fn count_pause(&self, now: Instant) {
+        if self.paused.load(Ordering::Acquire) {
+            self.count(&mut lock(&self.pause), now);
+        }
+    }
+
+    fn count(&self, pause: &mut Pause, now: Instant) {
+        let Some(counted_until) = pause.counted_until else { return };
+        pause.remainder += now.saturating_duration_since(counted_until);
+        pause.counted_until = Some(now);
+        // The counter has whole seconds.
+        self.meters.backpressure_seconds.increment(pause.remainder.as_secs());
+        pause.remainder = Duration::from_nanos(u64::from(pause.remainder.subsec_nanos()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::testing::TestJournal;
+
+    fn publish(payload: &[u8]) -> Records {
+        let publish = record::PublishRecord {
+            client_id: "c",
+            topic: "t",
+            own_device: None,
+            packet_id: 0,
+            qos: 0,
+            dup: false,
+            retain: false,
+            payload,
+        };
+        let mut records = Records::default();
+        records.push_with(|out| record::encode_publish(&publish, false, out));
+        records
+    }
+
+    struct Case {
+        journal: Arc<TestJournal>,
+        appender: JournalAppender,
+        start: Instant,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let journal = TestJournal::eager();
+            let appender = JournalAppender::new(Arc::clone(&journal) as Arc<dyn IngestJournal>, Arc::default());
+            Self { journal, appender, start: Instant::now() }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        fn append(&self, payload: &[u8], waiting_since_ms: Option<u64>, now_ms: u64) -> Result<Lsn, AppendError> {
+            let since = waiting_since_ms.map(|ms| self.at(ms));
+            self.appender.append(&publish(payload), None, since, self.at(now_ms))
+        }
+    }
+
+    #[test]
+    fn a_long_pause_ends_with_one_resumed_record() {
+        let case = Case::new();
+        case.append(b"1", None, 0).unwrap();
+        case.journal.set_full(true);
+        assert_eq!(case.append(b"2", None, 100), Err(AppendError::Full));
+        assert_eq!(case.append(b"3", None, 200), Err(AppendError::Full));
+        case.journal.set_full(false);
+        case.append(b"4", None, 1_150).unwrap();
+        case.append(b"2", Some(100), 1_160).unwrap();
+        case.append(b"3", Some(200), 1_170).unwrap();
+        let expected = ["c t 0/0 1", "resumed", "c t 0/0 4", "c t 0/0 2", "c t 0/0 3"];
+        assert_eq!(case.journal.records(), expected, "before the first publish of any connection, and once");
+    }
+
+    #[test]
+    fn a_short_pause_is_no_silence() {
+        let case = Case::new();
+        case.journal.set_full(true);
+        assert_eq!(case.append(b"1", None, 0), Err(AppendError::Full));
+        case.journal.set_full(false);
+        case.append(b"1", Some(0), 999).unwrap();
+        assert_eq!(case.journal.records(), ["c t 0/0 1"]);
+    }
+
+    #[test]
+    fn a_connection_that_waited_long_resumes_though_others_had_room() {
+        let case = Case::new();
+        case.append(b"1", Some(0), 5_000).unwrap();
+        assert_eq!(case.journal.records(), ["resumed", "c t 0/0 1"]);
+    }
+
+    #[test]
+    fn a_pause_is_measured_while_it_lasts() {
+        let case = Case::new();
+        case.journal.set_full(true);
+        assert_eq!(case.append(b"1", None, 0), Err(AppendError::Full));
+        case.appender.count_pause(case.at(1_700));
+        let (counted, remainder) = {
+            let pause = lock(&case.appender.pause);
+            (pause.counted_until, pause.remainder)
+        };
+        assert_eq!((counted, remainder), (Some(case.at(1_700)), Duration::from_millis(700)));
+        case.journal.set_full(false);
+        case.append(b"1", Some(0), 2_000).unwrap();
+        assert_eq!(lock(&case.appender.pause).remainder, Duration::ZERO);
+    }
+
+    #[test]
+    fn waking_for_durability_is_passed_on() {
+        let journal = Arc::new(TestJournal::default());
+        let appender = JournalAppender::new(Arc::clone(&journal) as Arc<dyn IngestJournal>, Arc::default());
+        let (waker, count) = crate::mqtt::testing::CountingWaker::pair();
+        let until = appender.append(&publish(b"1"), Some(&waker), None, Instant::now()).unwrap();
+        assert!(appender.durable() < until && count.get() == 0);
+        journal.sync();
+        assert!(appender.durable() >= until && count.get() == 1);
+    }
+}

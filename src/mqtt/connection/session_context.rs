@@ -1,0 +1,122 @@
+//! Context of one connection: its session, its client and everything that connections share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::broker_context::BrokerContext;
+use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
+use super::publish_decision::{PublishDecision, decide_publish};
+use crate::access::Login;
+use crate::mqtt::ProtocolVersion;
+use crate::mqtt::session::message::{Held, Message};
+use crate::mqtt::session::{ConnectionId, Session};
+use crate::mqtt::wire::close::CloseReason;
+use crate::mqtt::wire::codec::{self, Filter, SubscribeOutcome};
+use crate::mqtt::wire::frame;
+use crate::telemetry::audit::{self, AuditActor, AuditEvent};
+
+/// Context of one connection's [`Protocol`](super::protocol::Protocol): the broker, the session and its client.
+pub(crate) struct SessionContext<'a> {
+    pub shared: &'a BrokerContext,
+    pub session: &'a Arc<Session>,
+    pub id: ConnectionId,
+    /// Who the client is.
+    pub login: &'a Login,
+}
+
+impl ProtocolContext for SessionContext<'_> {
+    fn allows_levels(&self, topic: &str) -> bool {
+        self.shared.broker.allows_levels(topic)
+    }
+    fn is_ingest(&self, topic: &str) -> bool {
+        self.shared.ingest.contains(topic)
+    }
+    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
+        let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
+        Ok(decide_publish(&state.permissions, topic, &self.shared.ingest))
+    }
+    fn note_denied(&self, topic: &str) {
+        audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
+    }
+    #[inline]
+    fn subscriptions_version(&self) -> u64 {
+        self.shared.broker.version()
+    }
+    fn has_subscribers(&self, topic: &str) -> bool {
+        self.shared.broker.has_subscribers(topic)
+    }
+    fn holds(&self, packet_id: u16) -> bool {
+        self.session.holds(self.id, packet_id)
+    }
+}
+
+impl SessionContext<'_> {
+    /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
+    /// for it: others wait for their turn meanwhile.
+    pub fn carry_out(
+        &self,
+        event: ProtocolEvent<'_>,
+        version: ProtocolVersion,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, CloseReason> {
+        match event {
+            ProtocolEvent::None => Ok(0),
+            ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
+            ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
+                if self.session.acknowledge(self.id, kind, packet_id, reason)? {
+                    frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
+                }
+                Ok(0)
+            }
+            ProtocolEvent::Release { packet_id } => {
+                // An id that is not held was released before: the exchange is complete either way.
+                self.session.release(self.id, packet_id);
+                frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
+                Ok(0)
+            }
+            ProtocolEvent::Subscribe(subscribe) => {
+                let outcomes: Vec<_> = subscribe.filters.iter().map(|filter| self.subscribe(filter)).collect();
+                codec::put_suback(subscribe.packet_id, &outcomes, version, out)?;
+                Ok(outcomes.len())
+            }
+            ProtocolEvent::Unsubscribe { packet_id, filters } => {
+                let end = |filter: &String| self.shared.broker.unsubscribe(self.session, self.id, filter);
+                let existed: Vec<bool> = filters.iter().map(end).collect();
+                codec::put_unsuback(packet_id, &existed, version, out)?;
+                Ok(existed.len())
+            }
+        }
+    }
+
+    fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
+        let outcome = self.shared.broker.subscribe(self.session, self.id, filter);
+        if outcome == SubscribeOutcome::NotAuthorized {
+            audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");
+        }
+        outcome
+    }
+
+    fn who(&self) -> AuditActor<'_> {
+        AuditActor {
+            client_id: Some(&self.session.client_id),
+            user: self.session.user.as_deref(),
+            address: self.login.address,
+        }
+    }
+
+    fn message(&self, forward: &Forward<'_>) -> Arc<Message> {
+        let life = forward.properties.expiry_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        Arc::new(Message {
+            topic: forward.topic.into(),
+            payload: Bytes::copy_from_slice(forward.payload),
+            properties: forward.properties.to_forwarded().into(),
+            qos: forward.qos,
+            retain: forward.retain,
+            publisher: self.session.id,
+            expires: life.map(|life| self.shared.now() + life),
+            held: Held::default(),
+        })
+    }
+}

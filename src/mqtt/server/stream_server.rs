@@ -1,0 +1,46 @@
+//! The door without a listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::peer::Peer;
+use super::service;
+use crate::access::{Access, Policy};
+use crate::clock::Clock;
+use crate::config::{IngestConfig, MqttConfig};
+use crate::log::Log;
+use crate::mqtt::broker::Broker;
+use crate::mqtt::connection::broker_context::BrokerContext;
+
+/// Serves MQTT over any stream of bytes: what [`super::MqttServer`] does for each socket that it accepts. The caller says
+/// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
+#[derive(Debug, Clone)]
+pub struct StreamServer(pub(in crate::mqtt) Arc<BrokerContext>);
+
+impl StreamServer {
+    /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` and `config.auth` are not used. Keep-alives
+    /// and pauses of the journal are measured by `clock`.
+    pub fn new(config: &MqttConfig, ingest: &IngestConfig, journal: Log, clock: Arc<dyn Clock>) -> Self {
+        let access = Arc::new(Access::new(Policy::without_users(config.allows_anonymous())));
+        Self(Arc::new(BrokerContext::new(config, ingest, Arc::new(journal), access, clock)))
+    }
+
+    /// Subscriptions and delivery.
+    pub fn broker(&self) -> Arc<Broker> {
+        Arc::clone(&self.0.broker)
+    }
+
+    /// Serves one connection, from its CONNECT to its end; `cancel` ends it in an orderly way. Poll it inside a tokio
+    /// runtime with a time driver.
+    pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
+        let deadline = Instant::now() + Duration::from_millis(self.0.config.connect_timeout_ms);
+        let peer = Peer::default();
+        if let Some(first) = service::first_packet(&mut stream, &peer, &self.0, deadline, &cancel).await {
+            service::serve(stream, &peer, Arc::clone(&self.0), cancel, first).await;
+        }
+    }
+}

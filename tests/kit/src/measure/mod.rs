@@ -1,0 +1,44 @@
+//! What the benches share: many clients at once, loads, and figures for people.
+
+pub mod client;
+pub mod full_load;
+pub mod paced;
+pub mod process;
+pub mod reading;
+pub mod round_trip;
+pub mod times;
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Numbers on the command line of a bench.
+pub struct BenchArguments(std::vec::IntoIter<u64>);
+
+impl BenchArguments {
+    /// `None` unless `cargo bench` started this program: `cargo test --benches` does not pass --bench, and nothing is
+    /// measured then.
+    pub fn read() -> Option<Self> {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let numbers: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+        arguments.iter().any(|argument| argument == "--bench").then(|| Self(numbers.into_iter()))
+    }
+
+    /// The next number, or `default` where there is none.
+    pub fn number(&mut self, default: u64) -> u64 {
+        self.0.next().unwrap_or(default)
+    }
+}
+
+/// Runs a bench on one thread, with as many sockets as this process may have; it ends with a panic after `limit`.
+pub fn run<T>(limit: Duration, bench: impl Future<Output = T>) -> T {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit of open files is raised");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(limit, bench).await.expect("the bench ends in time") })
+}
+
+/// Megabytes (10^6 bytes) for people.
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
