@@ -1,4 +1,4 @@
-//! Readings in, windows out: over HTTP, MQTT and server-sent events.
+//! Windows of readings, over HTTP, MQTT and server-sent events.
 
 use serde_json::{Value, json};
 
