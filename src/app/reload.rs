@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::{self, Config, ConfigChange, LoadedConfig};
-use weir::http::source::Reload;
+use weir::http::process_status::ReloadStatus;
 use weir::mqtt::AdmissionControl;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;
@@ -35,15 +35,15 @@ pub trait Reloadable: Send + Sync {
 
 /// How the last reload ended; shared with the status page.
 #[derive(Debug, Clone, Default)]
-pub struct LastReload(Arc<Mutex<Reload>>);
+pub struct LastReload(Arc<Mutex<ReloadStatus>>);
 
 impl LastReload {
-    fn lock(&self) -> MutexGuard<'_, Reload> {
+    fn lock(&self) -> MutexGuard<'_, ReloadStatus> {
         lock(&self.0)
     }
 
     /// As it is now.
-    pub fn get(&self) -> Reload {
+    pub fn get(&self) -> ReloadStatus {
         self.lock().clone()
     }
 }
@@ -149,7 +149,7 @@ impl Reloader {
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
         let now_ms = SystemClock.now_ms();
         gauge!(names::CONFIG_RELOAD_SUCCESS_TIMESTAMP).set(now_ms as f64 / 1_000.0);
-        *self.outcome.lock() = Reload {
+        *self.outcome.lock() = ReloadStatus {
             last: Some(now_ms),
             errors: Vec::new(),
             restart_required: left.iter().map(|change| change.key).collect(),

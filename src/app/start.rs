@@ -85,7 +85,7 @@ struct AssembledApp {
     follower: ResultFollower,
     renewal: tls::Renewal,
     mqtt: mqtt::MqttServer,
-    http: http::Server,
+    http: http::HttpServer,
     reloader: Reloader,
     hangups: Signal,
 }
@@ -143,20 +143,20 @@ async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -
     };
     let status = AppStatus::new(&config, parts, reloader.outcome(), started);
     let follower = ResultFollower::new(ResultLogs::new(logs.windows.clone(), logs.errors.clone()));
-    let state = http::State::new(http::Parts {
+    let state = http::ApiState::new(http::HttpResources {
         config: config.clone(),
-        pipeline: Arc::new(pipeline.clone()),
+        pipeline: pipeline.clone(),
         journal: logs.journal.clone(),
         results: follower.results().clone(),
         feed: EventFeed::new(follower.clone()),
-        source: Arc::new(status),
+        process: Arc::new(status),
         metrics: prometheus,
-        admission: Some(mqtt.admission()),
+        mqtt_admission: Some(mqtt.admission()),
         access: http_access,
         certificates: certificates.all(),
         clock,
     });
-    let mut http = http::Server::bind(&config.http, state).await?;
+    let mut http = http::HttpServer::bind(&config.http, state).await?;
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }

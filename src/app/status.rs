@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
-use weir::http::source::{Check, Door, Recovered, Reload, Source};
+use weir::http::process_status::{HealthCheck, MqttStatus, ProcessStatus, RecoveryStatus, ReloadStatus};
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
@@ -62,17 +62,17 @@ impl AppStatus {
         }
     }
 
-    fn log_failure(&self) -> Check {
+    fn log_failure(&self) -> HealthCheck {
         let failure = std::iter::once(&self.journal).chain(&self.outputs).find_map(|log| log.stats().failure);
         check("logs", failure.is_none(), failure.unwrap_or_else(|| "writing".into()))
     }
 
-    fn pipeline_alive(&self) -> Check {
+    fn pipeline_alive(&self) -> HealthCheck {
         let failure = self.pipeline.status().failure;
         check("pipeline", failure.is_none(), failure.unwrap_or_else(|| "running".into()))
     }
 
-    fn replay_agrees(&self) -> Check {
+    fn replay_agrees(&self) -> HealthCheck {
         let mismatches = self.pipeline.status().replay_mismatches;
         let message = match mismatches {
             0 => "agrees with the stored results".to_owned(),
@@ -83,7 +83,7 @@ impl AppStatus {
         check("replay", mismatches == 0, message)
     }
 
-    fn caught_up(&self) -> Check {
+    fn caught_up(&self) -> HealthCheck {
         let status = self.pipeline.status();
         let backlog = self.journal.durable().0.saturating_sub(status.position);
         if !status.caught_up {
@@ -92,7 +92,7 @@ impl AppStatus {
         check("backlog", backlog <= CAUGHT_UP_BACKLOG, format!("{backlog} records"))
     }
 
-    fn journal_writable(&self) -> Check {
+    fn journal_writable(&self) -> HealthCheck {
         let stats = self.journal.stats();
         let message = match (&stats.failure, stats.disk_full) {
             (Some(failure), _) => failure.clone(),
@@ -104,7 +104,7 @@ impl AppStatus {
         check("journal", stats.failure.is_none() && !stats.disk_full, message)
     }
 
-    fn checkpoint_recent(&self) -> Check {
+    fn checkpoint_recent(&self) -> HealthCheck {
         let status = self.pipeline.status();
         let since = status.checkpoint_completed_ms.unwrap_or(self.started_ms);
         let age = Duration::from_millis(u64::try_from(SystemClock.now_ms() - since).unwrap_or(0));
@@ -119,22 +119,22 @@ impl AppStatus {
     }
 }
 
-fn check(name: &'static str, ok: bool, message: String) -> Check {
-    Check { name, ok, message }
+fn check(name: &'static str, ok: bool, message: String) -> HealthCheck {
+    HealthCheck { name, ok, message }
 }
 
-impl Source for AppStatus {
-    fn liveness(&self) -> Vec<Check> {
+impl ProcessStatus for AppStatus {
+    fn liveness(&self) -> Vec<HealthCheck> {
         vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees()]
     }
 
-    fn readiness(&self) -> Vec<Check> {
+    fn readiness(&self) -> Vec<HealthCheck> {
         vec![self.caught_up(), self.journal_writable(), self.pipeline_alive(), self.checkpoint_recent()]
     }
 
-    fn door(&self) -> Door {
+    fn mqtt(&self) -> MqttStatus {
         let stats = self.broker.stats();
-        Door {
+        MqttStatus {
             connections: stats.connections,
             sessions: stats.sessions,
             subscriptions: stats.subscriptions,
@@ -147,14 +147,14 @@ impl Source for AppStatus {
         }
     }
 
-    fn reload(&self) -> Reload {
+    fn reload(&self) -> ReloadStatus {
         self.reloaded.get()
     }
 
-    fn recovered(&self) -> Option<Recovered> {
+    fn recovered(&self) -> Option<RecoveryStatus> {
         let status = self.pipeline.status();
         let seconds = status.caught_up_at?.saturating_duration_since(self.started).as_secs_f64();
-        Some(Recovered { seconds, records: status.replayed_records })
+        Some(RecoveryStatus { seconds, records: status.replayed_records })
     }
 
     fn disk_available_bytes(&self) -> Option<u64> {

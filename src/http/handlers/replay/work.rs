@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 use crate::core::output::{ErrorEntry, RejectedPart};
 use crate::core::reason::Reason;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItems};
-use crate::http::problem::Problem;
-use crate::http::replay::claims::Claim;
-use crate::http::replay::{Outcome, Refusal};
+use crate::http::claims::ReplayClaim;
+use crate::http::handlers::replay::{ReplayOutcome, ReplayRefusal};
+use crate::http::problem::ApiProblem;
 use crate::log::{AppendError, Log, LogError, Lsn, Records};
 use crate::results::log::ResultLogs;
 use crate::results::lookup::FoundError;
@@ -20,31 +20,34 @@ use crate::results::scan::ScanError;
 /// `journal.commit_max_bytes`.
 const APPEND_BYTES: usize = 128 << 10;
 
-/// Woken by the journal's writer.
+/// Wakes the request when the journal's writer has synced.
 #[derive(Debug, Default)]
-struct Signal(Notify);
+struct SyncSignal(Notify);
 
-impl Wake for Signal {
+impl Wake for SyncSignal {
     fn wake(self: Arc<Self>) {
-        // One waits; where none waits yet, it will not.
+        // There is one waiter. Where it does not wait yet, its next wait returns at once.
         self.0.notify_one();
     }
 }
 
 /// Waits for the journal without holding a thread.
 #[derive(Debug)]
-pub(super) struct Synced {
+pub(super) struct SyncWait {
     journal: Log,
-    signal: Arc<Signal>,
+    signal: Arc<SyncSignal>,
 }
 
-impl Synced {
-    /// Until the record at `position` is synced.
-    pub async fn wait_for(&self, position: u64) -> Result<(), Problem> {
+impl SyncWait {
+    /// Waits until the record at `position` is synced.
+    ///
+    /// # Errors
+    /// The journal failed.
+    pub async fn wait_for(&self, position: u64) -> Result<(), ApiProblem> {
         while self.journal.durable().0 <= position {
             if let Some(failure) = self.journal.stats().failure {
                 let detail = format!("the journal failed, weir restarts: {failure}; look whether they were replayed");
-                return Err(Problem::unavailable(detail));
+                return Err(ApiProblem::unavailable(detail));
             }
             self.signal.0.notified().await;
         }
@@ -52,15 +55,15 @@ impl Synced {
     }
 }
 
-/// Errors of one message: it is replayed once for all of them, and they are judged together as when it first came.
-struct Group {
-    /// The stored form of the first.
+/// Errors of one message. The message is replayed once for all of them, and they are judged together, as when it first came.
+struct MessageGroup {
+    /// The stored form of the first error.
     first: Vec<u8>,
     payload: Vec<u8>,
     items: Vec<u8>,
 }
 
-impl Group {
+impl MessageGroup {
     fn takes<'a>(&'a self, entry: &ErrorEntry<'a>) -> bool {
         let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
         let message = |entry: &ErrorEntry<'a>| {
@@ -71,35 +74,42 @@ impl Group {
     }
 }
 
-/// The blocking part of one request.
-pub(super) struct Work {
+/// The part of one request that waits for the disk.
+pub(super) struct ReplayWork {
     journal: Log,
     results: Arc<ResultLogs>,
-    claim: Claim,
-    signal: Arc<Signal>,
-    /// Errors of one message, which become one record.
-    group: Option<Group>,
+    claim: ReplayClaim,
+    signal: Arc<SyncSignal>,
+    /// The message at hand, whose errors become one record.
+    group: Option<MessageGroup>,
     /// Replays that are not appended yet.
     records: Records,
-    /// Their errors: places among the outcomes, and the record that they are in.
+    /// Errors whose replays are not appended yet: their places among the outcomes, and the record that each is in.
     waiting: Vec<(usize, u32)>,
-    /// Once the journal took no more, the rest is not tried.
-    stopped: Option<Refusal>,
+    /// Why the journal took no more; the remaining errors are not tried then.
+    stopped: Option<ReplayRefusal>,
 }
 
-impl Work {
-    pub fn new(journal: Log, results: Arc<ResultLogs>, claim: Claim) -> Self {
+impl ReplayWork {
+    /// The work on the errors that `claim` holds.
+    pub fn new(journal: Log, results: Arc<ResultLogs>, claim: ReplayClaim) -> Self {
         let (signal, records) = (Arc::default(), Records::default());
         Self { journal, results, claim, signal, group: None, records, waiting: Vec::new(), stopped: None }
     }
 
-    /// To wait for what [`Work::run`] appends.
-    pub fn synced(&self) -> Synced {
-        Synced { journal: self.journal.clone(), signal: self.signal.clone() }
+    /// A wait for the records that [`ReplayWork::run`] appends.
+    pub fn sync_wait(&self) -> SyncWait {
+        SyncWait { journal: self.journal.clone(), signal: self.signal.clone() }
     }
 
-    /// Appends the replays of all errors that have no outcome yet. They are in ascending order.
-    pub fn run(mut self, mut outcomes: Vec<(u64, Option<Outcome>)>) -> Result<Vec<(u64, Outcome)>, ScanError> {
+    /// Appends the replays of all errors that have no outcome yet. The errors are in ascending order.
+    ///
+    /// # Errors
+    /// A log cannot be read, or a stored error is damaged.
+    pub fn run(
+        mut self,
+        mut outcomes: Vec<(u64, Option<ReplayOutcome>)>,
+    ) -> Result<Vec<(u64, ReplayOutcome)>, ScanError> {
         let results = self.results.clone();
         let mut errors = results.error_lookup();
         for at in 0..outcomes.len() {
@@ -110,7 +120,7 @@ impl Work {
             let found = errors.find(seq)?;
             match self.add(seq, found)? {
                 Ok(()) => self.waiting.push((at, self.records.count())),
-                Err(refusal) => settle(&mut outcomes, at, Outcome::Refused(refusal)),
+                Err(refusal) => settle(&mut outcomes, at, ReplayOutcome::Refused(refusal)),
             }
             if self.records.bytes() >= APPEND_BYTES {
                 self.append(&mut outcomes);
@@ -118,25 +128,25 @@ impl Work {
         }
         self.close_group();
         self.append(&mut outcomes);
-        let stopped = self.stopped.take().unwrap_or(Refusal::Busy);
-        let settled = |(seq, outcome): (u64, Option<Outcome>)| {
-            (seq, outcome.unwrap_or_else(|| Outcome::Refused(stopped.clone())))
+        let stopped = self.stopped.take().unwrap_or(ReplayRefusal::Busy);
+        let settled = |(seq, outcome): (u64, Option<ReplayOutcome>)| {
+            (seq, outcome.unwrap_or_else(|| ReplayOutcome::Refused(stopped.clone())))
         };
         Ok(outcomes.into_iter().map(settled).collect())
     }
 
-    /// Adds one error to the message at hand, or begins another.
-    fn add(&mut self, seq: u64, found: FoundError) -> Result<Result<(), Refusal>, ScanError> {
+    /// Adds one error to the message at hand, or begins another message.
+    fn add(&mut self, seq: u64, found: FoundError) -> Result<Result<(), ReplayRefusal>, ScanError> {
         let bytes = match found {
             FoundError::Stored(bytes) => bytes,
-            FoundError::Unknown => return Ok(Err(Refusal::Unknown)),
-            FoundError::Freed(first) => return Ok(Err(Refusal::Freed(first))),
-            FoundError::CutOut => return Ok(Err(Refusal::Unreadable)),
+            FoundError::Unknown => return Ok(Err(ReplayRefusal::Unknown)),
+            FoundError::Freed(first) => return Ok(Err(ReplayRefusal::Freed(first))),
+            FoundError::CutOut => return Ok(Err(ReplayRefusal::Unreadable)),
         };
         let entry = ErrorEntry::decode(&bytes).map_err(|error| ScanError::Record(seq, error))?;
         match entry.reason {
-            Reason::DeviceError => return Ok(Err(Refusal::DeviceError)),
-            reason if !reason.is_replayable() => return Ok(Err(Refusal::Duplicate)),
+            Reason::DeviceError => return Ok(Err(ReplayRefusal::DeviceError)),
+            reason if !reason.is_replayable() => return Ok(Err(ReplayRefusal::Duplicate)),
             _ => {}
         }
         if let Some(group) = self.group.as_mut().filter(|group| group.takes(&entry)) {
@@ -149,18 +159,18 @@ impl Work {
             payload
         } else {
             let (stored, whole) = (entry.payload.len(), entry.payload_bytes);
-            return Ok(Err(Refusal::PayloadCut { stored, whole }));
+            return Ok(Err(ReplayRefusal::PayloadCut { stored, whole }));
         };
         let mut items = Vec::new();
         entry.replay_item(seq).encode(&mut items);
         self.close_group();
-        self.group = Some(Group { first: bytes, payload, items });
+        self.group = Some(MessageGroup { first: bytes, payload, items });
         Ok(Ok(()))
     }
 
-    /// The message at hand becomes a record.
+    /// Turns the message at hand into a record.
     fn close_group(&mut self) {
-        let Some(Group { first, payload, items }) = self.group.take() else { return };
+        let Some(MessageGroup { first, payload, items }) = self.group.take() else { return };
         // It was decoded when it was added.
         if let Ok(entry) = ErrorEntry::decode(&first) {
             let replay = entry.replay(&payload, ReplayItems(&items));
@@ -168,7 +178,7 @@ impl Work {
         }
     }
 
-    fn append(&mut self, outcomes: &mut [(u64, Option<Outcome>)]) {
+    fn append(&mut self, outcomes: &mut [(u64, Option<ReplayOutcome>)]) {
         if self.records.is_empty() {
             return;
         }
@@ -184,24 +194,24 @@ impl Work {
                     if let Some(&(seq, _)) = outcomes.get(at) {
                         self.claim.appended(seq, position);
                     }
-                    settle(outcomes, at, Outcome::Replayed(position));
+                    settle(outcomes, at, ReplayOutcome::Replayed(position));
                 }
             }
-            Err(AppendError::Full) if self.journal.stats().disk_full => self.stopped = Some(Refusal::DiskFull),
-            Err(_) => self.stopped = Some(Refusal::Busy),
+            Err(AppendError::Full) if self.journal.stats().disk_full => self.stopped = Some(ReplayRefusal::DiskFull),
+            Err(_) => self.stopped = Some(ReplayRefusal::Busy),
         }
         self.waiting = open.into_iter().map(|(at, _)| (at, 0)).collect();
         self.records.clear();
     }
 }
 
-fn settle(outcomes: &mut [(u64, Option<Outcome>)], at: usize, outcome: Outcome) {
+fn settle(outcomes: &mut [(u64, Option<ReplayOutcome>)], at: usize, outcome: ReplayOutcome) {
     if let Some((_, place)) = outcomes.get_mut(at) {
         *place = Some(outcome);
     }
 }
 
-/// The payload of a record of which the errors log kept the beginning, if the journal still has it.
+/// The whole payload of a message of which the errors log kept the beginning, if the journal still has it.
 fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>>, LogError> {
     let position = entry.journal_position;
     let mut reader = journal.reader(Lsn(position));

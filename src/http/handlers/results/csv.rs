@@ -20,8 +20,8 @@ impl CsvRows {
         Self(HEADER.to_vec())
     }
 
-    /// The answer's body.
-    pub fn into_bytes(self) -> Vec<u8> {
+    /// The body of the answer.
+    pub fn into_body(self) -> Vec<u8> {
         self.0
     }
 }
@@ -67,7 +67,7 @@ fn field(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether `Accept` prefers CSV to JSON. Whoever accepts both alike, or anything, gets JSON.
+/// Whether `Accept` prefers CSV to JSON. A client that accepts both alike, or anything, gets JSON.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     let (mut csv, mut json) = (0.0, 0.0);
     for value in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {

@@ -1,4 +1,4 @@
-//! `/api/v1/status`: the box at a glance.
+//! `/api/v1/status`: the state of weir at a glance.
 
 use std::collections::BTreeMap;
 
@@ -9,40 +9,44 @@ use serde::Serialize;
 
 use crate::access::http_access::HttpAccessStatus;
 use crate::core::reason::Reason;
+use crate::http::limits::MAX_STREAMS;
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::source::{Check, Door, Recovered, Reload};
-use crate::http::state::{Rates, Shared, State};
+use crate::http::problem::ApiProblem;
+use crate::http::process_status::{HealthCheck, MqttStatus, RecoveryStatus, ReloadStatus};
+use crate::http::rates::IngestRates;
+use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus};
 use crate::tls;
 
-/// Times are Unix milliseconds; what is not known yet is `null`.
+/// Body of the answer. Times are Unix milliseconds; a value that is not known yet is `null`.
 #[derive(Serialize)]
-pub(super) struct Overview {
+pub(in crate::http) struct StatusReport {
     version: &'static str,
     node: String,
     uptime_seconds: u64,
     ready: bool,
-    checks: Vec<Check>,
-    rates: Rates,
-    readings: Readings,
-    windows: Windows,
-    event_time: EventTime,
-    backlog: Backlog,
-    recovery: Option<Recovered>,
-    checkpoint: Checkpoint,
-    mqtt: Door,
+    checks: Vec<HealthCheck>,
+    rates: IngestRates,
+    readings: ReadingsStatus,
+    windows: WindowsStatus,
+    event_time: EventTimeStatus,
+    backlog: BacklogStatus,
+    recovery: Option<RecoveryStatus>,
+    checkpoint: CheckpointStatus,
+    mqtt: MqttStatus,
     tls: Vec<tls::CertificateStatus>,
     http_access: HttpAccessStatus,
-    reload: Reload,
-    disk: Disk,
-    limits: BTreeMap<&'static str, Limit>,
-    simulator: Option<serde_json::Value>,
+    reload: ReloadStatus,
+    disk: DiskStatus,
+    limits: BTreeMap<&'static str, LimitStatus>,
+    /// Reserved; always `null`.
+    simulator: Option<()>,
 }
 
+/// Counts of messages and readings since the journal began.
 #[derive(Serialize)]
-struct Readings {
+struct ReadingsStatus {
     messages: u64,
     received: u64,
     accepted: u64,
@@ -50,23 +54,26 @@ struct Readings {
     unaccounted: i64,
 }
 
+/// Counts of window firings, and windows in memory.
 #[derive(Serialize)]
-struct Windows {
+struct WindowsStatus {
     first: u64,
     corrections: u64,
     open: usize,
     held: usize,
 }
 
+/// Progress of event time.
 #[derive(Serialize)]
-struct EventTime {
+struct EventTimeStatus {
     newest: Option<i64>,
     lowest_watermark: Option<i64>,
     watermark_lag_ms: Option<i64>,
 }
 
+/// How far the pipeline is behind the journal.
 #[derive(Serialize)]
-struct Backlog {
+struct BacklogStatus {
     caught_up: bool,
     records: u64,
     position: u64,
@@ -74,23 +81,26 @@ struct Backlog {
     failure: Option<String>,
 }
 
+/// The newest checkpoint, and failures of checkpoints.
 #[derive(Serialize)]
-struct Checkpoint {
+struct CheckpointStatus {
     last: Option<CheckpointInfo>,
     age_seconds: Option<f64>,
     failures: u64,
     error: Option<String>,
 }
 
+/// Space on the file system of the data directory.
 #[derive(Serialize)]
-struct Disk {
+struct DiskStatus {
     available_bytes: Option<u64>,
     state_bytes: Option<u64>,
-    logs: BTreeMap<&'static str, LogDisk>,
+    logs: BTreeMap<&'static str, LogDiskStatus>,
 }
 
+/// Size and positions of one log.
 #[derive(Serialize)]
-struct LogDisk {
+struct LogDiskStatus {
     bytes: u64,
     segments: usize,
     first: u64,
@@ -101,61 +111,65 @@ struct LogDisk {
     failure: Option<String>,
 }
 
+/// A limit and how much of it is used.
 #[derive(Serialize)]
-struct Limit {
+struct LimitStatus {
     current: usize,
     limit: usize,
 }
 
-pub(super) async fn page(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Overview>, Problem> {
+pub(in crate::http) async fn page(
+    extract::State(state): extract::State<ApiState>,
+    uri: Uri,
+) -> Result<Json<StatusReport>, ApiProblem> {
     Parameters::read(&uri, &[])?;
     Ok(Json(overview(&state)))
 }
 
-fn overview(state: &Shared) -> Overview {
-    let source = &state.parts.source;
-    let status = state.parts.pipeline.status();
-    let checks = source.readiness();
-    let door = source.door();
-    Overview {
+fn overview(state: &ApiShared) -> StatusReport {
+    let process = &state.resources.process;
+    let status = state.resources.pipeline.status();
+    let checks = process.readiness();
+    let mqtt = process.mqtt();
+    StatusReport {
         version: env!("CARGO_PKG_VERSION"),
-        node: state.parts.config.node.name.clone(),
+        node: state.resources.config.node.name.clone(),
         uptime_seconds: state.started.elapsed().as_secs(),
         ready: checks.iter().all(|check| check.ok),
         checks,
         rates: state.rates(),
         readings: readings(&status),
-        windows: Windows {
+        windows: WindowsStatus {
             first: status.totals.windows_first,
             corrections: status.totals.windows_corrected,
             open: status.sizes.open_windows,
             held: status.sizes.windows,
         },
-        event_time: EventTime {
+        event_time: EventTimeStatus {
             newest: status.newest_event_ms,
             lowest_watermark: status.lowest_watermark_ms,
-            watermark_lag_ms: status.lowest_watermark_ms.map(|ms| state.parts.clock.now_ms().saturating_sub(ms)),
+            watermark_lag_ms: status.lowest_watermark_ms.map(|ms| state.resources.clock.now_ms().saturating_sub(ms)),
         },
-        recovery: source.recovered(),
-        disk: Disk {
-            available_bytes: source.disk_available_bytes(),
-            state_bytes: source.state_disk_bytes(),
+        recovery: process.recovered(),
+        disk: DiskStatus {
+            available_bytes: process.disk_available_bytes(),
+            state_bytes: process.state_disk_bytes(),
             logs: state.logs().into_iter().map(|(name, log)| (name, log_disk(log))).collect(),
         },
-        tls: state.parts.certificates.iter().map(|endpoint| endpoint.status()).collect(),
-        http_access: state.parts.access.status(),
-        reload: source.reload(),
-        limits: limits(state, &status, &door),
-        mqtt: door,
-        simulator: source.simulator(),
-        backlog: Backlog {
+        tls: state.resources.certificates.iter().map(|endpoint| endpoint.status()).collect(),
+        http_access: state.resources.access.status(),
+        reload: process.reload(),
+        limits: limits(state, &status, &mqtt),
+        mqtt,
+        simulator: None,
+        backlog: BacklogStatus {
             caught_up: status.caught_up,
             records: state.backlog(&status),
             position: status.position,
             last_arrival: status.arrival_ms,
             failure: status.failure,
         },
-        checkpoint: Checkpoint {
+        checkpoint: CheckpointStatus {
             age_seconds: status.checkpoint.as_ref().map(|last| state.checkpoint_age_seconds(last)),
             last: status.checkpoint,
             failures: status.checkpoint_failures,
@@ -164,9 +178,9 @@ fn overview(state: &Shared) -> Overview {
     }
 }
 
-fn readings(status: &PipelineStatus) -> Readings {
+fn readings(status: &PipelineStatus) -> ReadingsStatus {
     let rejected = Reason::ALL.into_iter().zip(status.totals.rejected).filter(|(_, count)| *count > 0);
-    Readings {
+    ReadingsStatus {
         messages: status.totals.messages,
         received: status.totals.received,
         accepted: status.totals.in_windows,
@@ -175,9 +189,9 @@ fn readings(status: &PipelineStatus) -> Readings {
     }
 }
 
-fn log_disk(log: &Log) -> LogDisk {
+fn log_disk(log: &Log) -> LogDiskStatus {
     let stats = log.stats();
-    LogDisk {
+    LogDiskStatus {
         bytes: stats.disk_bytes,
         segments: stats.segments,
         first: stats.first.0,
@@ -189,12 +203,11 @@ fn log_disk(log: &Log) -> LogDisk {
     }
 }
 
-fn limits(state: &Shared, status: &PipelineStatus, door: &Door) -> BTreeMap<&'static str, Limit> {
-    let config = &state.parts.config;
-    let streams = super::state::MAX_STREAMS - state.streams.available_permits();
+fn limits(state: &ApiShared, status: &PipelineStatus, mqtt: &MqttStatus) -> BTreeMap<&'static str, LimitStatus> {
+    let config = &state.resources.config;
     BTreeMap::from([
-        ("devices", Limit { current: status.sizes.devices, limit: config.limits.devices }),
-        ("mqtt_connections", Limit { current: door.connections, limit: config.mqtt.max_connections }),
-        ("http_streams", Limit { current: streams, limit: super::state::MAX_STREAMS }),
+        ("devices", LimitStatus { current: status.sizes.devices, limit: config.limits.devices }),
+        ("mqtt_connections", LimitStatus { current: mqtt.connections, limit: config.mqtt.max_connections }),
+        ("http_streams", LimitStatus { current: state.open_streams(), limit: MAX_STREAMS }),
     ])
 }

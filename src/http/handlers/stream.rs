@@ -10,64 +10,73 @@ use axum::http::Uri;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::tokens::TokenRole;
-use crate::http::auth::Sender;
+use crate::http::auth::Requester;
+use crate::http::limits::MAX_STREAMS;
 use crate::http::parameters::Parameters;
-use crate::http::problem::Problem;
-use crate::http::state::{MAX_STREAMS, State};
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
 use crate::results::feed::ResultEvent;
 use crate::results::record::ResultKind;
 use crate::telemetry::names;
 
-/// Proxies cut connections that are silent for a minute.
+/// Time between comments on a silent stream: proxies cut connections that are silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Which events a stream wants.
+/// Which results a stream sends.
 #[derive(Debug)]
-struct Filter {
+struct StreamFilter {
     windows: bool,
     errors: bool,
     device: Option<String>,
 }
 
-struct Subscription {
+/// Data of the event that tells a reader how many results it missed.
+#[derive(Serialize)]
+struct MissedEvent {
+    missed: u64,
+}
+
+/// An open stream.
+struct EventStream {
     receiver: Receiver<Arc<ResultEvent>>,
-    filter: Filter,
+    filter: StreamFilter,
     closing: CancellationToken,
-    /// Ends when its reader may no longer read.
-    shut_out: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Completes when the reader's token no longer allows reading.
+    access_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) async fn open(
-    extract::State(state): extract::State<State>,
-    Extension(sender): Extension<Sender>,
+pub(in crate::http) async fn open(
+    extract::State(state): extract::State<ApiState>,
+    Extension(requester): Extension<Requester>,
     uri: Uri,
-) -> Result<Response, Problem> {
-    let filter = Filter::read(&Parameters::read(&uri, &["windows", "errors", "device"])?)?;
+) -> Result<Response, ApiProblem> {
+    let filter = StreamFilter::read(&Parameters::read(&uri, &["windows", "errors", "device"])?)?;
     let Ok(permit) = state.streams.clone().try_acquire_owned() else {
         metrics::counter!(names::LIMITS_HIT, "limit" => "http_streams").increment(1);
         let detail = format!("{MAX_STREAMS} streams are open, which is the limit; close one, or try again later");
-        return Err(Problem::unavailable(detail));
+        return Err(ApiProblem::unavailable(detail));
     };
-    let receiver = state.parts.feed.subscribe();
-    let shut_out = Box::pin(state.parts.access.clone().ended(sender.caller, TokenRole::Read));
-    let subscription = Subscription { receiver, filter, closing: state.closing.clone(), shut_out, _permit: permit };
-    let events = stream::unfold(subscription, |mut subscription| async {
-        let event = subscription.next().await?;
-        Some((Ok::<_, Infallible>(event), subscription))
+    let receiver = state.resources.feed.subscribe();
+    let access_ended = Box::pin(state.resources.access.clone().ended(requester.caller, TokenRole::Read));
+    let opened = EventStream { receiver, filter, closing: state.closing.clone(), access_ended, _permit: permit };
+    let events = stream::unfold(opened, |mut opened| async {
+        let event = opened.next().await?;
+        Some((Ok::<_, Infallible>(event), opened))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
-impl Filter {
-    /// Without `windows` and `errors` both are sent; with one of them on, only what is on.
-    fn read(parameters: &Parameters) -> Result<Self, Problem> {
+impl StreamFilter {
+    /// Without `windows` and `errors` both kinds are sent; with one of them switched on, only that kind.
+    fn read(parameters: &Parameters) -> Result<Self, ApiProblem> {
         let (windows, errors) = (parameters.switch("windows")?, parameters.switch("errors")?);
         let (windows, errors) = match (windows, errors) {
             (None, None) => (true, true),
@@ -76,7 +85,7 @@ impl Filter {
             (Some(windows), Some(errors)) => (windows, errors),
         };
         if !windows && !errors {
-            return Err(Problem::bad_request("windows=0 and errors=0 leave nothing to send; leave one of them out"));
+            return Err(ApiProblem::bad_request("windows=0 and errors=0 leave nothing to send; leave one of them out"));
         }
         Ok(Self { windows, errors, device: parameters.get("device").map(str::to_owned) })
     }
@@ -90,22 +99,22 @@ impl Filter {
     }
 }
 
-impl Subscription {
-    /// The next event to send; `None` when the server ends, or the reader's token does.
+impl EventStream {
+    /// The next event to send; `None` when the server stops, or the reader's token no longer allows reading.
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
             let received = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return None,
-                () = &mut self.shut_out => return None,
+                () = &mut self.access_ended => return None,
                 received = self.receiver.recv() => received,
             };
             match received {
-                Ok(event) if self.filter.passes(&event) => return Some(shown(&event)),
+                Ok(event) if self.filter.passes(&event) => return Some(sent(&event)),
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => {
                     metrics::counter!(names::STREAM_MISSED).increment(missed);
-                    return Some(sse::Event::default().event("missed").data(format!("{{\"missed\":{missed}}}")));
+                    return sse::Event::default().event("missed").json_data(MissedEvent { missed }).ok();
                 }
                 Err(RecvError::Closed) => return None,
             }
@@ -113,8 +122,8 @@ impl Subscription {
     }
 }
 
-/// Sequence numbers are those of a log, so that an id needs the log's letter.
-fn shown(event: &ResultEvent) -> sse::Event {
+/// The result as an event. Each log counts its own sequence numbers, so an id begins with the log's letter.
+fn sent(event: &ResultEvent) -> sse::Event {
     let (name, letter) = match event.kind {
         ResultKind::Window => ("window", 'w'),
         ResultKind::Error => ("error", 'e'),
@@ -131,7 +140,7 @@ mod tests {
     fn filter(query: &str) -> Result<(bool, bool), String> {
         let uri = format!("/x?{query}").parse().expect("a URI");
         let parameters = Parameters::read(&uri, &["windows", "errors", "device"]).expect("known parameters");
-        Filter::read(&parameters).map(|filter| (filter.windows, filter.errors)).map_err(|problem| problem.detail)
+        StreamFilter::read(&parameters).map(|filter| (filter.windows, filter.errors)).map_err(|problem| problem.detail)
     }
 
     #[test]

@@ -1,36 +1,37 @@
-//! Errors that requests are replaying: the operator hears of a replay only once it has come through the journal.
+//! Errors that requests are replaying. The operator learns of a replay only when the journal's record reaches it; until then
+//! these claims keep a second request from replaying the same error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::sync::lock;
 
-/// Errors claimed at a time; beyond it requests are refused until the pipeline has caught up.
+/// Errors claimed at a time. Beyond it requests are refused until the pipeline has caught up.
 const MAX_CLAIMS: usize = 100_000;
 
-/// By error: the journal position of its replay, `None` until it has one.
+/// The claimed errors, each with the journal position of its replay; `None` until the replay is in the journal.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Claims {
+pub(super) struct ReplayClaims {
     claims: Mutex<BTreeMap<u64, Option<u64>>>,
 }
 
-/// The errors that one request replays. Dropped, it gives back those that did not reach the journal; the others are given
-/// back once the pipeline has passed their position.
+/// The errors that one request replays. When it is dropped, errors that did not reach the journal are free again; the others
+/// are free once the pipeline has passed their position.
 #[derive(Debug)]
-pub(in crate::http) struct Claim {
-    claims: Arc<Claims>,
+pub(super) struct ReplayClaim {
+    claims: Arc<ReplayClaims>,
     open: BTreeSet<u64>,
 }
 
-impl Claims {
+impl ReplayClaims {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Option<u64>>> {
         lock(&self.claims)
     }
 
-    /// Claims those of `seqs` that no other request has, and returns those that one has; `None` beyond the bound.
+    /// ReplayClaims those of `seqs` that no other request has, and returns those that one has; `None` beyond the bound.
     /// `processed`: the pipeline has processed the journal below this position. Whoever claims asks the operator after
     /// that, not before.
-    pub fn claim(claims: &Arc<Self>, seqs: &[u64], processed: u64) -> Option<(Claim, BTreeSet<u64>)> {
+    pub fn claim(claims: &Arc<Self>, seqs: &[u64], processed: u64) -> Option<(ReplayClaim, BTreeSet<u64>)> {
         let mut held = claims.lock();
         held.retain(|_, position| position.is_none_or(|position| position >= processed));
         if held.len() + seqs.len() > MAX_CLAIMS {
@@ -39,11 +40,11 @@ impl Claims {
         let (taken, open): (BTreeSet<u64>, BTreeSet<u64>) = seqs.iter().partition(|seq| held.contains_key(seq));
         held.extend(open.iter().map(|seq| (*seq, None)));
         drop(held);
-        Some((Claim { claims: claims.clone(), open }, taken))
+        Some((ReplayClaim { claims: claims.clone(), open }, taken))
     }
 }
 
-impl Claim {
+impl ReplayClaim {
     /// The replay of `seq` is in the journal at `position`.
     pub fn appended(&mut self, seq: u64, position: u64) {
         if self.open.remove(&seq) {
@@ -52,7 +53,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for ReplayClaim {
     fn drop(&mut self) {
         let mut held = self.claims.lock();
         for seq in &self.open {
@@ -67,29 +68,29 @@ mod tests {
 
     #[test]
     fn an_error_is_claimed_by_one_until_the_pipeline_has_passed_it() {
-        let claims = Arc::new(Claims::default());
-        let (mut first, taken) = Claims::claim(&claims, &[1, 2, 3], 0).unwrap();
+        let claims = Arc::new(ReplayClaims::default());
+        let (mut first, taken) = ReplayClaims::claim(&claims, &[1, 2, 3], 0).unwrap();
         assert!(taken.is_empty());
-        let (second, taken) = Claims::claim(&claims, &[2, 4], 0).unwrap();
+        let (second, taken) = ReplayClaims::claim(&claims, &[2, 4], 0).unwrap();
         assert_eq!(taken, [2].into());
         drop(second);
         first.appended(2, 10);
         drop(first);
         // 1 and 3 never reached the journal; 2 did, and has not been processed.
-        let (third, taken) = Claims::claim(&claims, &[1, 2, 3, 4], 10).unwrap();
+        let (third, taken) = ReplayClaims::claim(&claims, &[1, 2, 3, 4], 10).unwrap();
         assert_eq!(taken, [2].into());
         drop(third);
-        let (_, taken) = Claims::claim(&claims, &[2], 11).unwrap();
+        let (_, taken) = ReplayClaims::claim(&claims, &[2], 11).unwrap();
         assert!(taken.is_empty());
     }
 
     #[test]
     fn claims_are_bounded() {
-        let claims = Arc::new(Claims::default());
+        let claims = Arc::new(ReplayClaims::default());
         let many: Vec<u64> = (0..MAX_CLAIMS as u64).collect();
-        let (held, _) = Claims::claim(&claims, &many, 0).unwrap();
-        assert!(Claims::claim(&claims, &[u64::MAX], 0).is_none());
+        let (held, _) = ReplayClaims::claim(&claims, &many, 0).unwrap();
+        assert!(ReplayClaims::claim(&claims, &[u64::MAX], 0).is_none());
         drop(held);
-        assert!(Claims::claim(&claims, &[u64::MAX], 0).is_some());
+        assert!(ReplayClaims::claim(&claims, &[u64::MAX], 0).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! `/metrics`: weir's own numbers.
+//! `/metrics`: weir's own metrics.
 
 use axum::extract;
 use axum::http::header;
@@ -7,38 +7,36 @@ use metrics::{counter, gauge};
 
 use crate::core::reason::Reason;
 use crate::core::totals::Totals;
-use crate::http::state::{Shared, State};
+use crate::http::exposition::CONTENT_TYPE;
+use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
 use crate::pipeline::handle::PipelineStatus;
 use crate::telemetry::names;
 use crate::telemetry::process;
 
-/// Prometheus text exposition.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-pub(super) async fn page(extract::State(state): extract::State<State>) -> Response {
+pub(in crate::http) async fn page(extract::State(state): extract::State<ApiState>) -> Response {
     refresh(&state);
     let cpu_time = process::record();
-    let page = state.parts.metrics.render() + &cpu_time;
+    let page = state.resources.metrics.render() + &cpu_time;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 
-/// Sets what is not counted where it happens.
-fn refresh(state: &Shared) {
-    let parts = &state.parts;
-    let status = parts.pipeline.status();
-    let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("node", parts.config.node.name.clone())];
+/// Sets the metrics that are not counted where they happen.
+fn refresh(state: &ApiShared) {
+    let resources = &state.resources;
+    let status = resources.pipeline.status();
+    let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("node", resources.config.node.name.clone())];
     gauge!(names::BUILD_INFO, &labels).set(1.0);
     gauge!(names::START_TIME).set(state.started_ms as f64 / 1_000.0);
-    gauge!(names::READY).set(f64::from(parts.source.readiness().iter().all(|check| check.ok)));
-    door(state);
+    gauge!(names::READY).set(f64::from(resources.process.readiness().iter().all(|check| check.ok)));
+    mqtt(state);
     for (name, log) in state.logs() {
         log_gauges(name, log);
     }
-    if let Some(bytes) = parts.source.disk_available_bytes() {
+    if let Some(bytes) = resources.process.disk_available_bytes() {
         gauge!(names::DISK_AVAILABLE_BYTES).set(bytes as f64);
     }
-    if let Some(bytes) = parts.source.state_disk_bytes() {
+    if let Some(bytes) = resources.process.state_disk_bytes() {
         gauge!(names::STATE_DISK_BYTES).set(bytes as f64);
     }
     totals(&status.totals);
@@ -46,18 +44,18 @@ fn refresh(state: &Shared) {
     checkpoints(state, &status);
 }
 
-fn door(state: &Shared) {
-    let door = state.parts.source.door();
-    gauge!(names::MQTT_CONNECTIONS).set(door.connections as f64);
-    gauge!(names::MQTT_SESSIONS).set(door.sessions as f64);
-    gauge!(names::MQTT_SUBSCRIPTIONS).set(door.subscriptions as f64);
-    gauge!(names::MQTT_RETAINED).set(door.retained_messages as f64);
-    gauge!(names::MQTT_QUEUED).set(door.queued_messages as f64);
-    gauge!(names::MQTT_QUEUED_BYTES).set(door.queued_bytes as f64);
-    gauge!(names::MQTT_SESSION_BYTES).set(door.session_bytes as f64);
-    gauge!(names::MQTT_WILLS).set(door.wills as f64);
-    gauge!(names::MQTT_SESSIONS_UNSTORED).set(door.unstored_sessions as f64);
-    gauge!(names::STREAM_CLIENTS).set((super::state::MAX_STREAMS - state.streams.available_permits()) as f64);
+fn mqtt(state: &ApiShared) {
+    let mqtt = state.resources.process.mqtt();
+    gauge!(names::MQTT_CONNECTIONS).set(mqtt.connections as f64);
+    gauge!(names::MQTT_SESSIONS).set(mqtt.sessions as f64);
+    gauge!(names::MQTT_SUBSCRIPTIONS).set(mqtt.subscriptions as f64);
+    gauge!(names::MQTT_RETAINED).set(mqtt.retained_messages as f64);
+    gauge!(names::MQTT_QUEUED).set(mqtt.queued_messages as f64);
+    gauge!(names::MQTT_QUEUED_BYTES).set(mqtt.queued_bytes as f64);
+    gauge!(names::MQTT_SESSION_BYTES).set(mqtt.session_bytes as f64);
+    gauge!(names::MQTT_WILLS).set(mqtt.wills as f64);
+    gauge!(names::MQTT_SESSIONS_UNSTORED).set(mqtt.unstored_sessions as f64);
+    gauge!(names::STREAM_CLIENTS).set(state.open_streams() as f64);
 }
 
 fn log_gauges(name: &'static str, log: &Log) {
@@ -68,7 +66,8 @@ fn log_gauges(name: &'static str, log: &Log) {
     gauge!(names::LOG_DISK_FULL, "log" => name).set(f64::from(stats.disk_full));
 }
 
-/// All reasons, those at 0 too: an alert on a rate needs the series to be there before the first rejection.
+/// Sets the counts of the operator. Reasons at 0 are included: an alert on a rate needs the series before the first
+/// rejection.
 fn totals(totals: &Totals) {
     counter!(names::MESSAGES).absolute(totals.messages);
     counter!(names::READINGS_RECEIVED).absolute(totals.received);
@@ -86,12 +85,12 @@ fn totals(totals: &Totals) {
     counter!(names::ERROR_REPLAY_RANGES_MERGED).absolute(totals.replay_ranges_merged);
 }
 
-fn pipeline(state: &Shared, status: &PipelineStatus) {
-    let seconds_since = |ms: i64| state.parts.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
+fn pipeline(state: &ApiShared, status: &PipelineStatus) {
+    let seconds_since = |ms: i64| state.resources.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
     gauge!(names::WINDOWS_OPEN).set(status.sizes.open_windows as f64);
     gauge!(names::WINDOWS_HELD).set(status.sizes.windows as f64);
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
-    gauge!(names::DEVICES_LIMIT).set(state.parts.config.limits.devices as f64);
+    gauge!(names::DEVICES_LIMIT).set(state.resources.config.limits.devices as f64);
     gauge!(names::SERIES).set(status.sizes.series as f64);
     gauge!(names::PIPELINE_POSITION).set(status.position as f64);
     gauge!(names::PIPELINE_BACKLOG).set(state.backlog(status) as f64);
@@ -101,13 +100,13 @@ fn pipeline(state: &Shared, status: &PipelineStatus) {
     if let Some(newest) = status.newest_event_ms {
         gauge!(names::EVENT_TIME_LAG_SECONDS).set(seconds_since(newest));
     }
-    if let Some(recovered) = state.parts.source.recovered() {
+    if let Some(recovered) = state.resources.process.recovered() {
         gauge!(names::RECOVERY_SECONDS).set(recovered.seconds);
         gauge!(names::RECOVERY_RECORDS).set(recovered.records as f64);
     }
 }
 
-fn checkpoints(state: &Shared, status: &PipelineStatus) {
+fn checkpoints(state: &ApiShared, status: &PipelineStatus) {
     counter!(names::CHECKPOINT_FAILURES).absolute(status.checkpoint_failures);
     if let Some(checkpoint) = &status.checkpoint {
         gauge!(names::CHECKPOINT_BYTES).set(checkpoint.bytes as f64);
