@@ -245,7 +245,7 @@ fn log_level(document: &mut Document<'_>) {
         let expected = format!(
             "a level (off, error, warn, info, debug, trace) or directives such as \"info,weir::mqtt=debug\"{hint}"
         );
-        fault(document, "log.level", wrong, expected);
+        fault(document, "log.level", wrong.to_string(), expected);
     }
 }
 

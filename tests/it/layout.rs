@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts from the bottom up; a part uses itself and what stands on a line before its own.
 const ORDER: &[&[&str]] = &[
-    &["cursor", "defects", "random", "sync"],
+    &["cursor", "defects", "random", "sync", "token_bucket"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -26,8 +26,8 @@ const ORDER: &[&[&str]] = &[
 
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
-    ("config/mod.rs", "reads the config file, which is no data of weir's"),
-    ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
+    ("config/load.rs", "reads the config file, which is no data of weir's"),
+    ("tls/", "reads certificates and keys, which are no data of weir's"),
     ("access/policy.rs", "reads the files that say who may do what, which are no data of weir's"),
     ("access/secret_file.rs", "reads and replaces files of users and tokens, which are no data of weir's"),
     ("state/", "sled owns the files of its directory; a damaged one is moved aside"),
