@@ -15,6 +15,7 @@ pub(super) fn check(document: &mut Document<'_>) {
     simulator(document);
     http_access(document);
     tls(document);
+    web_origins(document);
     topics(document);
     names(document);
     ranges(document);
@@ -119,6 +120,10 @@ fn tls(document: &mut Document<'_>) {
             fault(document, &format!("{section}.client_ca"), wrong, "the path of a PEM file with the roots");
         }
     }
+}
+
+/// An origin of a web page is a scheme and a host, without a path.
+fn web_origins(document: &mut Document<'_>) {
     for origin in document.config.http.websocket_origins.clone() {
         let plain = origin.split_once("://").is_some_and(|(scheme, host)| {
             matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', ' '])

@@ -123,13 +123,17 @@ impl<'a> Document<'a> {
     fn metrics(&mut self, origin: ConfigOrigin, value: &DeValue<'_>) {
         let expected = "[validate.metrics.NAME] with min, max or unit below";
         let Some(metrics) = value.as_table() else {
-            return self.fault(origin, "validate.metrics", ConfigProblem::new("this is a table of metrics", expected));
+            return self.fault(
+                origin,
+                "validate.metrics",
+                ConfigProblem::new("it is not a table of metrics", expected),
+            );
         };
         for (name, value) in metrics {
             let (metric, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
             let Some(table) = value.get_ref().as_table() else {
                 let key = format!("validate.metrics.{metric}");
-                self.fault(origin, key, ConfigProblem::new("this is a table", expected));
+                self.fault(origin, key, ConfigProblem::new("it is not a table", expected));
                 continue;
             };
             self.set.insert(format!("validate.metrics.{metric}"), origin);

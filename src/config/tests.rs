@@ -164,7 +164,7 @@ fn sections_and_keys_in_the_wrong_place() {
         &[
             "weir.toml:1: mqtt: this is a section and needs a table; expected [mqtt] with its keys below",
             "weir.toml:2: listen: there is no such section; expected a section of config.toml",
-            "weir.toml:4: validate.metrics: this is a table of metrics; expected [validate.metrics.NAME] with min, max or unit below",
+            "weir.toml:4: validate.metrics: it is not a table of metrics; expected [validate.metrics.NAME] with min, max or unit below",
             "weir.toml:5: window: this is a section and needs a table; expected [window] with its keys below",
         ],
     );
