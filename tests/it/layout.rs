@@ -11,7 +11,7 @@ use source::{SourceFile, repository_path, sources};
 
 /// The parts from the bottom up. A part uses itself and parts on lines before its own.
 const ORDER: &[&[&str]] = &[
-    &["cursor", "defects", "random", "sync"],
+    &["cursor", "defects", "random", "sync", "token_bucket"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -31,7 +31,7 @@ const ORDER: &[&[&str]] = &[
 
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
-    ("config/mod.rs", "reads the config file, which is no data of weir's"),
+    ("config/load.rs", "reads the config file, which is no data of weir's"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
     ("tls/check.rs", "looks at the permissions of key files"),
     ("tls/file_stamps.rs", "looks whether certificate files have changed"),
