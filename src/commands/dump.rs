@@ -160,7 +160,10 @@ impl<'a> ReplayContent<'a> {
         Self {
             journal_position: replay.position,
             errors: items
-                .map(|item| ReplayedErrorLine { replay_of: item.error_seq, index: (!replay.whole).then_some(item.index) })
+                .map(|item| ReplayedErrorLine {
+                    replay_of: item.error_seq,
+                    index: (!replay.whole).then_some(item.index),
+                })
                 .collect(),
             first_arrival_time: replay.arrival_ms,
             client_id: replay.client_id,

@@ -68,8 +68,8 @@ pub struct SimulatedDevice {
     encoder: MessageEncoder,
     goes_offline: bool,
     next_due: Instant,
-    /// Publishes that go out before new messages: unacknowledged ones of an earlier connection, and a backlog. Bounded by
-    /// the in-flight limit and the size of one backlog.
+    /// Publishes that go out before new messages: unacknowledged ones of an earlier connection, and a backlog. Bounded
+    /// by the in-flight limit and the size of one backlog.
     outbox: VecDeque<Publication>,
     /// A publish to repeat after the next message.
     again: Option<Publication>,

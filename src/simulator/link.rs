@@ -1,11 +1,11 @@
-//! One MQTT connection of a device: drives rumqttc's event loop, and finds the publish that an acknowledgement belongs to.
-//! When to publish or reconnect is decided in `device`.
+//! One MQTT connection of a device: drives rumqttc's event loop, and finds the publish that an acknowledgement belongs
+//! to. When to publish or reconnect is decided in `device`.
 //!
 //! rumqttc assigns a packet id when a request leaves its channel, in the order of the requests, and reports the id with
-//! `Outgoing::Publish(pkid)`; the id is 0 for QoS 0. Every connection has a new event loop and a clean session: rumqttc 0.25
-//! replays pending publishes only for a resumed session, without the DUP flag, and its in-flight count underflows when a
-//! PUBREL is replayed. The device itself publishes unacknowledged messages again, with the same payload and the same `seq`,
-//! as firmware with a store of its own does.
+//! `Outgoing::Publish(pkid)`; the id is 0 for QoS 0. Every connection has a new event loop and a clean session: rumqttc
+//! 0.25 replays pending publishes only for a resumed session, without the DUP flag, and its in-flight count underflows
+//! when a PUBREL is replayed. The device itself publishes unacknowledged messages again, with the same payload and the
+//! same `seq`, as firmware with a store of its own does.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -57,11 +57,12 @@ impl BrokerLink {
         }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
-        // One more than publishes are handed over: when its in-flight window is full, rumqttc reads no further request, not
-        // even a DISCONNECT. The spare slot also keeps a packet id from being assigned while it is still in use.
+        // One more than publishes are handed over: when its in-flight window is full, rumqttc reads no further request,
+        // not even a DISCONNECT. The spare slot also keeps a packet id from being assigned while it is still in use.
         options.set_inflight(in_flight + 1);
         let (client, event_loop) = AsyncClient::new(options, usize::from(in_flight) + 1);
-        // A stream keeps the future of one poll until it is done. Dropping a poll half way would lose the events it read.
+        // A stream keeps the future of one poll until it is done. Dropping a poll half way would lose the events it
+        // read.
         let events = futures_util::stream::unfold(event_loop, |mut event_loop| async move {
             let event = event_loop.poll().await;
             Some((event, event_loop))
@@ -156,7 +157,8 @@ impl BrokerLink {
         }
     }
 
-    /// Drops the connection without a DISCONNECT, as a power cut does. Returns the unacknowledged publishes in their order.
+    /// Drops the connection without a DISCONNECT, as a power cut does. Returns the unacknowledged publishes in their
+    /// order.
     pub fn abandon(self) -> VecDeque<Publication> {
         self.unacknowledged.into_iter().map(|(_, publication)| publication).chain(self.submitted).collect()
     }

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::random::Random;
 use crate::simulator::options::FleetOptions;
 
-/// Longest payload of a backlog publish; longer backlogs are split. The error log keeps 4 KiB of a payload, so a rejected
-/// reading of a shorter payload is found in its whole message.
+/// Longest payload of a backlog publish; longer backlogs are split. The error log keeps 4 KiB of a payload, so a
+/// rejected reading of a shorter payload is found in its whole message.
 const BACKLOG_PUBLISH_BYTES: usize = 3_500;
 
 /// Largest number of messages in one backlog publish.
@@ -71,8 +71,8 @@ pub struct MessageGenerator {
     malformed_share: f64,
     fault_share: f64,
     walk: Vec<f64>,
-    /// Event time of the newest reading. Faults carry this time: a redelivered fault that is newer than every reading of the
-    /// device would look like a restart to weir.
+    /// Event time of the newest reading. Faults carry this time: a redelivered fault that is newer than every reading
+    /// of the device would look like a restart to weir.
     newest_reading_ms: Option<i64>,
 }
 
@@ -208,8 +208,8 @@ impl MessageEncoder {
         Publication { topic: topic.clone(), payload, seqs: message.seq..=message.seq, readings }
     }
 
-    /// Encodes a backlog in its order. Consecutive readings share publishes, as JSON arrays; every other message has a publish
-    /// of its own.
+    /// Encodes a backlog in its order. Consecutive readings share publishes, as JSON arrays; every other message has a
+    /// publish of its own.
     pub fn encode_backlog(&self, backlog: &[DeviceMessage]) -> Vec<Publication> {
         let mut publications = Vec::new();
         let mut array = Array::default();

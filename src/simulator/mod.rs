@@ -1,9 +1,9 @@
 //! A fleet of simulated devices that publish over TCP as real devices do, and the verification of weir's results.
 //!
-//! The content of all messages follows from a seed ([`message`]); the time of sending follows from the clock. Each device is
-//! a task with one `rumqttc` connection ([`device`], [`link`]) and records what it sent and what was acknowledged
-//! ([`ledger`]). [`verify`] computes the expected windows and errors from these records alone, and compares them with the
-//! answers of weir's HTTP API.
+//! The content of all messages follows from a seed ([`message`]); the time of sending follows from the clock. Each
+//! device is a task with one `rumqttc` connection ([`device`], [`link`]) and records what it sent and what was
+//! acknowledged ([`ledger`]). [`verify`] computes the expected windows and errors from these records alone, and
+//! compares them with the answers of weir's HTTP API.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

@@ -46,7 +46,8 @@ pub struct FleetOptions {
     pub credentials: Option<FleetCredentials>,
     /// Prefix of device ids: `{prefix}-{index}`.
     pub prefix: String,
-    /// Boot id that each message carries. Each run needs a new value: weir then sees restarted devices and not redelivery.
+    /// Boot id that each message carries. Each run needs a new value: weir then sees restarted devices and not
+    /// redelivery.
     pub boot: String,
     /// Topic of readings; the first `+` stands for the device id.
     pub telemetry_topic: String,

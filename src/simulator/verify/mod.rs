@@ -1,8 +1,8 @@
 //! Verification of weir's windows and errors against the messages that were sent and acknowledged.
 //!
 //! For each (device, metric, window start) a window must hold all acknowledged readings except those that the error log
-//! reports as late. It may hold readings that were sent and not acknowledged. Nothing here uses weir's own decoder, windows or
-//! aggregates, so a defect there cannot hide itself.
+//! reports as late. It may hold readings that were sent and not acknowledged. Nothing here uses weir's own decoder,
+//! windows or aggregates, so a defect there cannot hide itself.
 
 use std::fmt;
 use std::time::Duration;
@@ -180,8 +180,8 @@ enum VerifyError {
     NotYet(String),
 }
 
-/// Waits until weir has processed all messages and their windows are closed, and compares. Devices that differ are compared
-/// again until the time to wait is over, so the result is final.
+/// Waits until weir has processed all messages and their windows are closed, and compares. Devices that differ are
+/// compared again until the time to wait is over, so the result is final.
 pub async fn verify(ledgers: &[DeviceLedger], expectations: &Expectations, client: &HttpClient) -> Verification {
     let deadline = Instant::now() + expectations.patience;
     let mut result = Verification::default();

@@ -15,8 +15,8 @@ pub(super) struct RejectedReadings {
     pub late: BTreeSet<(u64, usize)>,
 }
 
-/// Checks that each error log entry of a device belongs to a message that was sent, and that each acknowledged fault and each
-/// acknowledged malformed message has its entry.
+/// Checks that each error log entry of a device belongs to a message that was sent, and that each acknowledged fault
+/// and each acknowledged malformed message has its entry.
 pub(super) fn examine(
     ledger: &DeviceLedger,
     expectations: &Expectations,
@@ -118,8 +118,8 @@ impl Examination<'_> {
         self.plausible(seq, event_ms)
     }
 
-    /// Checks that a late reading can be late: even with redelivery and idle times, the watermark of a device never passes
-    /// the end of its newest window.
+    /// Checks that a late reading can be late: even with redelivery and idle times, the watermark of a device never
+    /// passes the end of its newest window.
     fn plausible(&self, seq: u64, event_ms: i64) -> Result<(), String> {
         let Expectations { window_ms, allowed_lateness_ms, own_watermarks, .. } = self.expectations;
         let closed_at = super::windows::start_ms(event_ms, *window_ms) + window_ms - 1 + allowed_lateness_ms;

@@ -69,8 +69,8 @@ pub(super) fn compare(
     outcome.readings += readings;
 }
 
-/// The readings that belong to each window. If windows do not close by silence, also the start from which on windows may
-/// still be open.
+/// The readings that belong to each window. If windows do not close by silence, also the start from which on windows
+/// may still be open.
 fn expected(
     ledger: &DeviceLedger,
     expectations: &Expectations,
