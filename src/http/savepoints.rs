@@ -42,8 +42,10 @@ pub(super) async fn create(
     match taking.await? {
         Ok(info) => Ok((StatusCode::CREATED, Json(info))),
         Err(SavepointRefused::Unavailable(error)) => Err(Problem::unavailable(error.to_string())),
-        Err(SavepointRefused::Failed(error)) => {
-            Err(Problem { status: StatusCode::INSUFFICIENT_STORAGE, detail: error, retry_after_seconds: None })
-        }
+        Err(SavepointRefused::Failed(error)) => Err(Problem {
+            status: StatusCode::INSUFFICIENT_STORAGE,
+            detail: error.to_string(),
+            retry_after_seconds: None,
+        }),
     }
 }

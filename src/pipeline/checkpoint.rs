@@ -8,7 +8,8 @@ use crate::clock::Clock;
 use crate::core::group::GroupBlob;
 use crate::core::operator::Operator;
 use crate::pipeline::checkpoint_worker::{CheckpointWorker, WorkerWait};
-use crate::pipeline::checkpoint_writer::{CheckpointCompletion, CheckpointFailure, CheckpointJob, CheckpointOutcome};
+use crate::pipeline::checkpoint_writer::{CheckpointCompletion, CheckpointJob, CheckpointOutcome};
+use crate::pipeline::error::CheckpointError;
 use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
@@ -157,12 +158,12 @@ impl Checkpointer {
     }
 
     /// Looks whether the writer has finished. An error says that the store cannot be used any more.
-    pub(super) fn poll(&mut self, operator: &mut Operator) -> Result<(), String> {
+    pub(super) fn poll(&mut self, operator: &mut Operator) -> Result<(), Arc<CheckpointError>> {
         let Some(outcome) = self.worker.outcome() else { return Ok(()) };
         self.finished(operator, &outcome);
         match outcome {
-            Err(CheckpointFailure::Lost(reason)) => Err(reason),
-            Ok(_) | Err(CheckpointFailure::Passing(_)) => Ok(()),
+            Err(error) if error.is_damage() => Err(error),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -185,7 +186,7 @@ impl Checkpointer {
         positions: Positions,
         now_ms: i64,
         grace: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Arc<CheckpointError>> {
         let deadline = self.clock.monotonic() + grace;
         self.drive(operator, deadline)?;
         if self.last_position == Some(positions.replay_from) && self.savepoints.is_empty() {
@@ -195,7 +196,7 @@ impl Checkpointer {
         self.drive(operator, deadline)
     }
 
-    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Result<(), String> {
+    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Result<(), Arc<CheckpointError>> {
         while !matches!(self.phase, CheckpointPhase::Idle) {
             self.step(operator);
             if self.has_work() {
@@ -204,11 +205,11 @@ impl Checkpointer {
             match self.worker.wait() {
                 WorkerWait::Outcome(outcome) => {
                     self.finished(operator, &outcome);
-                    outcome.map_err(|failure| failure.sentence().to_owned())?;
+                    outcome?;
                 }
-                WorkerWait::Gone => return Err("its writer has stopped".into()),
+                WorkerWait::Gone => return Err(CheckpointError::WriterStopped.into()),
                 WorkerWait::NotYet if self.clock.monotonic() >= deadline => {
-                    return Err("it was not on disk by the deadline".into());
+                    return Err(CheckpointError::Deadline.into());
                 }
                 WorkerWait::NotYet => {}
             }

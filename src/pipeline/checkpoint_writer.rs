@@ -9,12 +9,11 @@ use crate::clock::Clock;
 use crate::core::group::GroupBlob;
 use crate::defects::{self, Defect};
 use crate::log::{Log, Lsn};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};
+use crate::pipeline::error::{CheckpointError, SavepointFailure};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply, WrittenSavepoint};
 use crate::pipeline::savepoints::SavepointManager;
-use crate::state::StateError;
 use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::manifest::Positions;
-use crate::state::savepoint::SavepointInfo;
 use crate::telemetry::names;
 
 /// What the pipeline hands over.
@@ -41,30 +40,7 @@ pub(super) struct CheckpointCompletion {
 }
 
 /// How a checkpoint ended: the bytes stored for it, or why not.
-pub(super) type CheckpointOutcome = Result<u64, CheckpointFailure>;
-
-/// Why a checkpoint was not taken.
-#[derive(Debug, Clone)]
-pub(super) enum CheckpointFailure {
-    /// A sentence; the next one may succeed.
-    Passing(String),
-    /// A sentence; the store is unusable, and only a start can replace it.
-    Lost(String),
-}
-
-impl CheckpointFailure {
-    pub(super) fn sentence(&self) -> &str {
-        match self {
-            Self::Passing(sentence) | Self::Lost(sentence) => sentence,
-        }
-    }
-}
-
-impl From<StateError> for CheckpointFailure {
-    fn from(error: StateError) -> Self {
-        if error.is_damage() { Self::Lost(error.to_string()) } else { Self::Passing(error.to_string()) }
-    }
-}
+pub(super) type CheckpointOutcome = Result<u64, Arc<CheckpointError>>;
 
 /// Writes checkpoints and frees what they make unnecessary.
 #[derive(Debug)]
@@ -76,7 +52,7 @@ pub(super) struct CheckpointWriter {
     errors: Log,
     clock: Arc<dyn Clock>,
     pipeline: Pipeline,
-    failure: Option<CheckpointFailure>,
+    failure: Option<CheckpointError>,
 }
 
 impl CheckpointWriter {
@@ -99,7 +75,7 @@ impl CheckpointWriter {
         match job {
             CheckpointJob::Groups(blobs) => {
                 if self.failure.is_none() {
-                    self.failure = self.store.put_groups(&blobs).err().map(CheckpointFailure::from);
+                    self.failure = self.store.put_groups(&blobs).err().map(CheckpointError::from);
                 }
                 None
             }
@@ -109,11 +85,12 @@ impl CheckpointWriter {
                     Some(failure) => Err(failure),
                     None => self.complete(*completion),
                 };
+                let outcome = outcome.map_err(Arc::new);
                 match &outcome {
                     Ok(_) => self.after(replies),
-                    Err(failure) => {
-                        self.failed(failure.sentence());
-                        answer(replies, &Err(format!("the checkpoint failed: {}", failure.sentence())));
+                    Err(error) => {
+                        self.failed(error);
+                        answer(replies, &Err(Arc::new(SavepointFailure::Checkpoint(Arc::clone(error)))));
                     }
                 }
                 Some(outcome)
@@ -124,7 +101,7 @@ impl CheckpointWriter {
     /// Writes savepoints of the checkpoint that is complete, and frees what neither needs.
     fn after(&mut self, replies: Vec<SavepointReply>) {
         if !replies.is_empty() {
-            answer(replies, &self.savepoints.write_manual(&self.store));
+            answer(replies, &self.savepoints.write_manual(&self.store).map_err(Arc::new));
         }
         let position = self.savepoints.after_checkpoint(&self.store, &self.journal);
         self.journal.release(Lsn(position));
@@ -132,12 +109,12 @@ impl CheckpointWriter {
 
     /// The output logs are synced before the manifest says that they hold what is below its positions; results and
     /// journal are freed after.
-    fn complete(&mut self, completion: CheckpointCompletion) -> CheckpointOutcome {
+    fn complete(&mut self, completion: CheckpointCompletion) -> Result<u64, CheckpointError> {
         let CheckpointCompletion { started_ms, started, positions, header, groups, stall, .. } = completion;
         let skips = defects::is(Defect::CheckpointBeforeOutputs);
         let sync = |log: &Log| if skips { Ok(log.stats().appended) } else { log.sync() };
         let synced = sync(&self.windows).and_then(|windows| Ok((windows, sync(&self.errors)?)));
-        let (windows, errors) = synced.map_err(|error| CheckpointFailure::Passing(error.to_string()))?;
+        let (windows, errors) = synced?;
         assert!(windows.0 >= positions.windows && errors.0 >= positions.errors, "synced less than was appended");
         let (id, bytes) = self.store.complete(started_ms, positions, header)?;
         self.windows.release(Lsn(positions.windows));
@@ -167,19 +144,19 @@ impl CheckpointWriter {
         Ok(bytes)
     }
 
-    fn failed(&mut self, error: &str) {
+    fn failed(&mut self, error: &CheckpointError) {
         self.store.abandon();
         counter!(names::CHECKPOINT_FAILURES).increment(1);
-        tracing::error!(error, "checkpoint failed; the journal is kept until one succeeds");
+        tracing::error!(%error, "checkpoint failed; the journal is kept until one succeeds");
         self.pipeline.update(|status| {
             status.checkpoint_failures += 1;
-            status.checkpoint_error = Some(error.to_owned());
+            status.checkpoint_error = Some(error.to_string());
         });
     }
 }
 
 /// Whoever went away needs no answer.
-fn answer(replies: Vec<SavepointReply>, written: &Result<SavepointInfo, String>) {
+fn answer(replies: Vec<SavepointReply>, written: &WrittenSavepoint) {
     for reply in replies {
         let _ = reply.send(written.clone());
     }

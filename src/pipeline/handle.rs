@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::totals::{Sizes, Totals};
+use crate::pipeline::error::SavepointFailure;
 use crate::state::savepoint::SavepointInfo;
 use crate::sync::lock;
 
@@ -29,18 +30,21 @@ const MAX_SAVEPOINT_REQUESTS: usize = 16;
 pub struct Unavailable(pub &'static str);
 
 /// A savepoint that was asked for was not written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SavepointRefused {
     /// The pipeline has stopped, or too many wait.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// It failed.
     #[error("the savepoint was not written: {0}")]
-    Failed(String),
+    Failed(Arc<SavepointFailure>),
 }
 
 /// Where the one who asked for a savepoint waits.
-pub(super) type SavepointReply = oneshot::Sender<Result<SavepointInfo, String>>;
+pub(super) type SavepointReply = oneshot::Sender<WrittenSavepoint>;
+
+/// The savepoint that was asked for, or why it was not written.
+pub type WrittenSavepoint = Result<SavepointInfo, Arc<SavepointFailure>>;
 
 /// One completed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -182,7 +186,7 @@ impl Pipeline {
     }
 
     /// Like [`Pipeline::savepoint`], for those who wait otherwise: the answer comes by the receiver.
-    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<Result<SavepointInfo, String>>, Unavailable> {
+    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<WrittenSavepoint>, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.shared.savepoint_requests.try_send(sender).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => Unavailable("too many savepoints are asked for; ask again in a moment"),

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod checkpoint_worker;
 mod checkpoint_writer;
+pub mod error;
 pub mod handle;
 mod limits;
 pub mod run;

@@ -14,6 +14,7 @@ use crate::core::record::{self, InvalidRecord};
 use crate::defects::{self, Defect};
 use crate::log::{AppendError, Batch, Log, LogError, Reader, Records};
 use crate::pipeline::checkpoint::Checkpointer;
+use crate::pipeline::error::CheckpointError;
 use crate::pipeline::handle::{Pipeline, Requests};
 use crate::pipeline::limits::StateLimits;
 use crate::pipeline::sink::OutputLogs;
@@ -61,10 +62,10 @@ pub enum PipelineError {
     Output(AppendError),
     /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
     #[error("the last checkpoint failed: {0}")]
-    Checkpoint(String),
+    Checkpoint(Arc<CheckpointError>),
     /// The checkpoint store became unusable. The next start replaces it.
     #[error("{0}; the next start moves the store aside and goes on from a savepoint or the journal")]
-    Store(String),
+    Store(Arc<CheckpointError>),
 }
 
 /// What a turn of the loop came to.

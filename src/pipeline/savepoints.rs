@@ -9,6 +9,7 @@ use metrics::{counter, gauge, histogram};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::Log;
+use crate::pipeline::error::SavepointFailure;
 use crate::pipeline::handle::Pipeline;
 use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::savepoint::{self, SavepointError, SavepointInfo, SavepointKind};
@@ -74,15 +75,12 @@ impl SavepointManager {
     }
 
     /// Writes the store's last checkpoint because a person asks for it.
-    pub(super) fn write_manual(&mut self, store: &CheckpointStore) -> Result<SavepointInfo, String> {
+    pub(super) fn write_manual(&mut self, store: &CheckpointStore) -> Result<SavepointInfo, SavepointFailure> {
         let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == SavepointKind::Manual).count();
         if manual >= MAX_MANUAL {
-            let directory = self.policy.directory.display();
-            return Err(format!(
-                "{directory} holds {manual} savepoints that were asked for: remove some of them first"
-            ));
+            return Err(SavepointFailure::TooMany { directory: self.policy.directory.clone(), count: manual });
         }
-        self.write(store, SavepointKind::Manual).map_err(|error| error.to_string())
+        Ok(self.write(store, SavepointKind::Manual)?)
     }
 
     fn covered(&self, replay_from: u64) -> u64 {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::core::output::{Collector, ErrorEntry, WindowResult, is_same_error};
 use crate::defects::{self, Defect};
-use crate::log::{AppendError, Log, Lsn, Reader, Records};
+use crate::log::{AppendError, Log, LogError, Lsn, Reader, Records};
 
 /// Differences that are logged in full; more are only counted.
 const MAX_REPORTED: u64 = 10;
@@ -42,20 +42,33 @@ struct StoredResults {
     end: u64,
 }
 
+/// Why there is no stored result to compare with. The text stands in the place of the stored bytes in a log line.
+#[derive(Debug, thiserror::Error)]
+enum StoredResultError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("nothing")]
+    Missing,
+    #[error("nothing before position {next}")]
+    Skipped { next: u64 },
+}
+
 impl StoredResults {
     /// Whether the log still has the record at `position`.
     fn is_kept(&self, position: u64) -> bool {
         position >= self.kept_from
     }
 
-    /// The stored record at `position`, `None` where it is lost in a hole, or what is wrong with it. Positions must
-    /// grow.
-    fn take(&mut self, position: u64) -> Result<Option<Vec<u8>>, String> {
+    /// The stored record at `position`, or `None` where it is lost in a hole. Positions must grow.
+    ///
+    /// # Errors
+    /// The log cannot be read, or has no record there.
+    fn take(&mut self, position: u64) -> Result<Option<Vec<u8>>, StoredResultError> {
         while self.records.is_empty() {
             if position < self.lost_until {
                 return Ok(None);
             }
-            let batch = self.reader.next_batch().map_err(|error| error.to_string())?.ok_or("nothing")?;
+            let batch = self.reader.next_batch()?.ok_or(StoredResultError::Missing)?;
             if batch.is_hole() {
                 self.lost_until = batch.end().0;
                 continue;
@@ -67,7 +80,7 @@ impl StoredResults {
             self.position += before;
         }
         if self.position != position {
-            return Err(format!("nothing before position {}", self.position));
+            return Err(StoredResultError::Skipped { next: self.position });
         }
         self.position += 1;
         Ok(self.records.pop_front())
@@ -103,7 +116,8 @@ impl OutputLog {
                 if let Some(stored) = stored.filter(|stored| !stored.as_deref().is_ok_and(is_same)) {
                     self.mismatches += 1;
                     if self.mismatches <= MAX_REPORTED {
-                        let stored = stored.map_or_else(|wrong| wrong, |bytes| bytes.escape_ascii().to_string());
+                        let stored =
+                            stored.map_or_else(|error| error.to_string(), |bytes| bytes.escape_ascii().to_string());
                         let computed = self.scratch.escape_ascii();
                         tracing::error!(log = self.name, seq, stored, %computed, "a replayed result differs");
                     }

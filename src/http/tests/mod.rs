@@ -1,5 +1,6 @@
 //! The paths, asked through the router over real logs; the parts beside are made up.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::reason::Reason;
 use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
+use crate::pipeline::error::SavepointFailure;
 use crate::pipeline::handle::SavepointRefused;
 use crate::pipeline::handle::{CheckpointInfo, PipelineStatus, Unavailable};
 use crate::results::feed::EventFeed;
@@ -135,7 +137,8 @@ impl Queries for Held {
     }
     fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>> {
         let written = self.savepoint.lock().unwrap().take();
-        let refused = || SavepointRefused::Failed("the disk is full".into());
+        let directory = PathBuf::from("savepoints");
+        let refused = || SavepointRefused::Failed(SavepointFailure::TooMany { directory, count: 100 }.into());
         Box::pin(future::ready(written.ok_or_else(refused)))
     }
     fn savepoints(&self) -> Vec<SavepointInfo> {
