@@ -75,7 +75,7 @@ impl RememberedClient {
 
     /// Keeps all messages remembered now for another period: the client sends again what was not acknowledged, however
     /// long ago it was published.
-    fn is_redelivering(&mut self, now_ms: i64) {
+    fn note_redelivery(&mut self, now_ms: i64) {
         self.period_ms = now_ms;
         // At most MAX_REMEMBERED.
         self.counts[1] = self.counts[1].max(self.recent.len() as u32);
@@ -174,9 +174,9 @@ impl Clients {
     }
 
     /// Notes that the client at `slot` sends messages again.
-    pub fn is_redelivering(&mut self, slot: Slot, now_ms: i64) {
+    pub fn note_redelivery(&mut self, slot: Slot, now_ms: i64) {
         if let Some(Some(client)) = self.clients.get_mut(slot as usize) {
-            client.is_redelivering(now_ms);
+            client.note_redelivery(now_ms);
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
         let now_ms = 3_600_000;
         for identity in 0..700 {
             assert!(clients.has_published(slot, identity));
-            clients.is_redelivering(slot, now_ms);
+            clients.note_redelivery(slot, now_ms);
         }
         for identity in 700..1_000 {
             clients.remember(slot, identity, identity, now_ms + 1);
