@@ -1,4 +1,4 @@
-//! The thread that puts checkpoints on disk.
+//! Writes checkpoints to disk, has savepoints written, and frees the parts of the logs that are no longer needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,33 +16,34 @@ use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::manifest::Positions;
 use crate::telemetry::names;
 
-/// What the pipeline hands over.
+/// A job that the pipeline hands over.
 #[derive(Debug)]
 pub(super) enum CheckpointJob {
-    /// Encoded key groups of the checkpoint under way.
+    /// Encoded key groups of the checkpoint that is under way.
     Groups(Vec<GroupBlob>),
-    /// All groups were handed over.
+    /// The checkpoint has all its groups and is to be completed.
     Complete(Box<CheckpointCompletion>),
 }
 
-/// What belongs to a checkpoint besides its groups.
+/// The parts of a checkpoint besides its groups.
 #[derive(Debug)]
 pub(super) struct CheckpointCompletion {
+    /// When the checkpoint began, Unix milliseconds.
     pub(super) started_ms: i64,
-    /// On the monotonic clock.
+    /// When the checkpoint began, on the monotonic clock.
     pub(super) started: Duration,
     pub(super) positions: Positions,
     pub(super) header: Vec<u8>,
     pub(super) groups: usize,
     pub(super) stall: Duration,
-    /// Who waits for a savepoint of this state.
+    /// Requests for a savepoint of this state.
     pub(super) savepoints: Vec<SavepointReply>,
 }
 
-/// How a checkpoint ended: the bytes stored for it, or why not.
+/// The bytes that a checkpoint stored, or why it was not taken.
 pub(super) type CheckpointOutcome = Result<u64, Arc<CheckpointError>>;
 
-/// Writes checkpoints and frees what they make unnecessary.
+/// Writes checkpoints, and frees what they make unnecessary.
 #[derive(Debug)]
 pub(super) struct CheckpointWriter {
     store: CheckpointStore,
@@ -70,7 +71,7 @@ impl CheckpointWriter {
         self.pipeline.wake();
     }
 
-    /// Does one job; an outcome follows the last one of a checkpoint.
+    /// Does one job. Returns the outcome with the last job of a checkpoint.
     pub(super) fn work(&mut self, job: CheckpointJob) -> Option<CheckpointOutcome> {
         match job {
             CheckpointJob::Groups(blobs) => {
@@ -98,7 +99,7 @@ impl CheckpointWriter {
         }
     }
 
-    /// Writes savepoints of the checkpoint that is complete, and frees what neither needs.
+    /// Writes the savepoints that are due, and frees the journal that neither checkpoint nor savepoints need.
     fn after(&mut self, replies: Vec<SavepointReply>) {
         if !replies.is_empty() {
             answer(replies, &self.savepoints.write_manual(&self.store).map_err(Arc::new));
@@ -107,8 +108,8 @@ impl CheckpointWriter {
         self.journal.release(Lsn(position));
     }
 
-    /// The output logs are synced before the manifest says that they hold what is below its positions; results and
-    /// journal are freed after.
+    /// Completes a checkpoint. The order matters: the output logs are synced before the manifest states their positions,
+    /// so that no restored state is ahead of the results on disk; results are released after the manifest is on disk.
     fn complete(&mut self, completion: CheckpointCompletion) -> Result<u64, CheckpointError> {
         let CheckpointCompletion { started_ms, started, positions, header, groups, stall, .. } = completion;
         let skips = defects::is(Defect::CheckpointBeforeOutputs);
@@ -155,7 +156,7 @@ impl CheckpointWriter {
     }
 }
 
-/// Whoever went away needs no answer.
+/// Answers requests. A requester that went away needs no answer.
 fn answer(replies: Vec<SavepointReply>, written: &WrittenSavepoint) {
     for reply in replies {
         let _ = reply.send(written.clone());
