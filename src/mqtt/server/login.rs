@@ -28,6 +28,6 @@ pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access
             LoginError::NotAuthorized => (5, 0x87),
             LoginError::Busy => (3, 0x89),
         };
-        Refusal::answered(denied.label(), version, Some(v4), v5)
+        Refusal::answered(denied.as_str(), version, Some(v4), v5)
     })
 }
