@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use weir::clock::SystemClock;
 use weir::config::Config;
@@ -37,7 +37,7 @@ pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<Savepoin
     for log in logs {
         log.close()?;
     }
-    written.try_recv().context("the pipeline ended without an answer")?.map_err(|error| anyhow!(error))
+    Ok(written.try_recv().context("the pipeline ended without an answer")??)
 }
 
 /// Prepares the empty data directory of the configuration so that weir continues from a savepoint.
