@@ -12,9 +12,9 @@ use std::task::{Wake, Waker};
 
 use crate::log::Lsn;
 use crate::results::cursor::{ResultBatch, ResultCursor};
+use crate::results::error::ScanError;
 use crate::results::log::{ResultLog, ResultLogs, ResultPositions};
 use crate::results::record::{ResultKind, ResultRecord};
-use crate::results::scan::ScanError;
 use crate::sync::{lock, wait};
 
 /// Records that are added to an index before subscribers get their turn again: some milliseconds.
@@ -231,7 +231,7 @@ fn move_to(group: &mut [&mut Subscription], kind: ResultKind, position: Lsn) {
 
 fn hand_on_batch(results: &ResultLog, batch: &ResultBatch, group: &mut [&mut Subscription]) {
     let records: Vec<ResultRecord<'_>> = batch.results().collect();
-    results.index_batch(batch, &records);
+    results.index_batch(&batch.positions(), &records);
     let subscribers = group.iter_mut().map(|member| &mut member.subscriber);
     for subscriber in subscribers.filter(|subscriber| subscriber.listens_to(results.kind())) {
         for record in &records {

@@ -162,6 +162,21 @@ fn results_know_no_http() {
 }
 
 #[test]
+fn http_state_knows_no_handler() {
+    let users = ["http/mod.rs", "http/router.rs"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.part == "http" && !users.contains(&source.path.as_str())) {
+        if source.path.starts_with("http/handlers/") {
+            continue;
+        }
+        for (number, line) in source.product().filter(|(_, line)| line.contains("handlers::")) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("handlers depend on the state of HTTP, only the router depends on handlers", offences);
+}
+
+#[test]
 fn only_disk_calls_the_file_system() {
     let mut offences = Vec::new();
     let allowed = |path: &str| {
