@@ -125,9 +125,9 @@ impl ResultFollower {
         let waker = Waker::from(Arc::clone(signal));
         results.windows.log().watch(waker.clone());
         results.errors.log().watch(waker);
-        let mut round = Round::new(&self.0);
+        let mut work = FollowerWork::new(&self.0);
         while !signal.is_stopped() {
-            if !round.turn() {
+            if !work.turn() {
                 signal.wait();
             }
         }
@@ -136,9 +136,9 @@ impl ResultFollower {
     /// Hands on what the logs hold, on this thread.
     #[cfg(test)]
     pub(crate) fn catch_up(&self) {
-        let mut round = Round::new(&self.0);
-        while round.turn() {}
-        lock(&self.0.newcomers).append(&mut round.subscriptions);
+        let mut work = FollowerWork::new(&self.0);
+        while work.turn() {}
+        lock(&self.0.newcomers).append(&mut work.subscriptions);
     }
 
     /// Ends [`ResultFollower::run`] soon.
@@ -147,14 +147,14 @@ impl ResultFollower {
     }
 }
 
-/// The work of the thread.
-struct Round<'a> {
+/// State of the thread that follows.
+struct FollowerWork<'a> {
     shared: &'a FollowerShared,
     subscriptions: Vec<Subscription>,
     indexes: [IndexUpkeep<'a>; 2],
 }
 
-impl<'a> Round<'a> {
+impl<'a> FollowerWork<'a> {
     fn new(shared: &'a FollowerShared) -> Self {
         let ResultLogs { windows, errors } = &*shared.results;
         Self { shared, subscriptions: Vec::new(), indexes: [windows, errors].map(IndexUpkeep::new) }
