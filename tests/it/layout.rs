@@ -180,6 +180,14 @@ fn results_are_not_http() {
 }
 
 #[test]
+fn http_state_knows_no_handler() {
+    let users = ["http/handlers/", "http/mod.rs", "http/router.rs"];
+    let may_use = |path: &str| users.iter().any(|user| path.starts_with(user));
+    let offences = lines_with(&["handlers::"], |source| source.part() == "http" && !may_use(&source.path));
+    assert_none("in http only the router uses handlers", &offences);
+}
+
+#[test]
 fn only_disk_calls_the_file_system() {
     let calls = ["std::fs", "fs::", "File::", "OpenOptions", "tokio::fs", "rustix::fs"];
     let is_allowed = |path: &str| FILE_SYSTEM.iter().any(|(prefix, _)| path.starts_with(prefix));
