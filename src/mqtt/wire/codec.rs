@@ -15,7 +15,8 @@ use rumqttd::protocol::{
 };
 
 use super::close::CloseReason;
-use super::frame::{self, Frame, take_field, take_u16};
+use super::fields::{self, take_field, take_u16};
+use super::frame::{self, Frame};
 use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
 use super::topic;
 use crate::access::Password;
@@ -183,7 +184,7 @@ fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Wi
 fn take_properties<'a>(body: &mut &'a [u8], version: ProtocolVersion) -> Result<&'a [u8], CloseReason> {
     match version {
         ProtocolVersion::V4 => Ok(&[]),
-        ProtocolVersion::V5 => frame::take_properties(body),
+        ProtocolVersion::V5 => fields::take_properties(body),
     }
 }
 
@@ -321,7 +322,7 @@ pub(crate) fn decode_disconnect(
     if rest.is_empty() {
         return Ok((close, None));
     }
-    let properties = frame::take_properties(&mut rest)?;
+    let properties = fields::take_properties(&mut rest)?;
     if !rest.is_empty() {
         return Err(CloseReason::Malformed);
     }
@@ -576,7 +577,7 @@ mod tests {
                 let body = frame(&whole).body;
                 for len in 0..body.len() {
                     let mut cut = vec![whole[0]];
-                    frame::put_variable_length(len, &mut cut);
+                    crate::mqtt::wire::fields::put_variable_length(len, &mut cut);
                     cut.extend_from_slice(&body[..len]);
                     let frame = frame(&cut);
                     let failed = match frame.kind {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::close::CloseReason;
-use super::frame::{self, take_field};
+use super::fields::{put_variable_length, take_field, variable_length, variable_length_bytes};
 use super::topic;
 
 const PAYLOAD_FORMAT: u8 = 0x01;
@@ -167,8 +167,8 @@ fn take_number(rest: &mut &[u8], len: usize) -> Result<u32, CloseReason> {
 
 /// 1 to 268,435,455 [section 3.8.2.1.2], in as few bytes as it needs [MQTT-1.5.5-1].
 fn take_identifier<'a>(rest: &mut &'a [u8]) -> Result<Value<'a>, CloseReason> {
-    let (value, len) = frame::variable_length(rest)?.ok_or(CloseReason::Malformed)?;
-    if value == 0 || len != frame::variable_length_bytes(value) {
+    let (value, len) = variable_length(rest)?.ok_or(CloseReason::Malformed)?;
+    if value == 0 || len != variable_length_bytes(value) {
         return Err(CloseReason::Malformed);
     }
     *rest = &rest[len..];
@@ -346,7 +346,7 @@ pub(crate) fn put_delivery(expires: Option<Instant>, now: Instant, identifiers: 
     }
     for identifier in identifiers {
         out.push(SUBSCRIPTION_IDENTIFIER);
-        frame::put_variable_length(*identifier as usize, out);
+        put_variable_length(*identifier as usize, out);
     }
 }
 

@@ -526,7 +526,7 @@ fn a_packet_cut_short_by_its_own_length_never_panics() {
             let Ok(Next::Frame(frame)) = frame::next(&packet, usize::MAX) else { panic!("not whole") };
             for len in 0..frame.body.len() {
                 let mut cut = vec![packet[0]];
-                frame::put_variable_length(len, &mut cut);
+                crate::mqtt::wire::fields::put_variable_length(len, &mut cut);
                 cut.extend_from_slice(&frame.body[..len]);
                 let mut case = Case::new(version);
                 let ended = case.feed(&cut);
