@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::traffic::Traffic;
+use super::traffic::{ReceivedCounts, Traffic};
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::connection::protocol::Received;
 use crate::mqtt::session::delivery::Written;
 use crate::mqtt::wire::close::CloseReason;
 use crate::telemetry::names;
@@ -103,7 +102,7 @@ impl MqttMeters {
     }
 
     /// What one read brought.
-    pub fn received(&self, received: &Received) {
+    pub fn received(&self, received: &ReceivedCounts) {
         for (counters, counts) in [(&self.ingest, &received.ingest), (&self.other, &received.other)] {
             for (counter, count) in counters.iter().zip(counts) {
                 add(counter, *count);

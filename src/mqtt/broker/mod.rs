@@ -12,7 +12,7 @@ mod storing;
 mod subscribe;
 mod subscriptions;
 pub(super) mod system;
-mod traffic;
+pub(super) mod traffic;
 mod trie;
 mod wills;
 

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mqtt::connection::protocol::Received;
 use crate::mqtt::session::delivery::Written;
 
 /// Counts since the start. Added to once per read and once per write, not per packet.
@@ -15,6 +14,29 @@ pub(crate) struct Traffic {
     publishes_received: AtomicU64,
     publishes_sent: AtomicU64,
     publishes_dropped: AtomicU64,
+}
+
+/// Packets and publishes that one connection received since these counts were last taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReceivedCounts {
+    /// Publishes on ingest topics by QoS.
+    pub ingest: [u64; 3],
+    /// Other publishes by QoS.
+    pub other: [u64; 3],
+    /// Payload bytes of publishes on ingest topics.
+    pub ingest_bytes: u64,
+    /// QoS 2 publishes that were taken before.
+    pub repeated: u64,
+    /// Publishes on reserved topics.
+    pub refused: u64,
+    /// Publishes that the access rules deny.
+    pub denied: u64,
+    /// Publishes that say their payload is UTF-8, which it is not.
+    pub misformatted: u64,
+    /// Packets of all types.
+    pub packets: u64,
+    /// Answers other than acknowledgements of publishes.
+    pub answers: u64,
 }
 
 /// The counts at one moment.
@@ -47,7 +69,7 @@ impl Traffic {
     }
 
     /// What one read brought.
-    pub fn received(&self, received: &Received) {
+    pub fn received(&self, received: &ReceivedCounts) {
         add(&self.packets_received, received.packets);
         add(&self.packets_sent, received.answers);
         add(&self.publishes_received, received.ingest.iter().chain(&received.other).sum());

@@ -12,6 +12,7 @@ pub(super) mod broker_context;
 pub(super) mod journal_appender;
 mod keep_alive;
 pub(super) mod protocol;
+mod protocol_context;
 pub(super) mod publish_decision;
 mod rate;
 mod reading;

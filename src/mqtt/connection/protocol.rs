@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use super::acks::Acks;
 use super::keep_alive::KeepAlive;
-use super::publish_decision::PublishDecision;
+use super::protocol_context::ProtocolContext;
 use super::topic_cache::{Refused, TopicCache};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
 use crate::mqtt::ProtocolVersion;
+use crate::mqtt::broker::traffic::ReceivedCounts;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Subscribe};
@@ -36,24 +37,6 @@ const NOT_AUTHORIZED: u8 = 0x87;
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 /// Reason code 0x10 of MQTT 5.0.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
-
-/// Questions of a [`Protocol`] about everything outside of it: topics, access rules, subscriptions, its session.
-pub(crate) trait ProtocolContext {
-    /// Whether publishes on `topic` are journaled.
-    fn is_ingest(&self, topic: &str) -> bool;
-    /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
-    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason>;
-    /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
-    fn note_denied(&self, topic: &str);
-    /// Whether `topic` has as many levels as it may.
-    fn allows_levels(&self, topic: &str) -> bool;
-    /// Changes whenever an answer of `has_subscribers` or `decide_publish` may change.
-    fn subscriptions_version(&self) -> u64;
-    /// Whether a message on `topic` has a subscriber.
-    fn has_subscribers(&self, topic: &str) -> bool;
-    /// Whether a QoS 2 publish with this packet id was taken before and not released.
-    fn holds(&self, packet_id: u16) -> bool;
-}
 
 /// Work that a packet asks for and that the connection carries out.
 #[derive(Debug, PartialEq)]
@@ -80,29 +63,6 @@ pub(crate) struct Forward<'a> {
     pub properties: PublishProperties<'a>,
     pub qos: u8,
     pub retain: bool,
-}
-
-/// What was received since the numbers were last taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Received {
-    /// Publishes on ingest topics by QoS.
-    pub ingest: [u64; 3],
-    /// Other publishes by QoS.
-    pub other: [u64; 3],
-    /// Payload bytes of publishes on ingest topics.
-    pub ingest_bytes: u64,
-    /// QoS 2 publishes that were taken before.
-    pub repeated: u64,
-    /// Publishes on reserved topics.
-    pub refused: u64,
-    /// Publishes that the access rules deny.
-    pub denied: u64,
-    /// Publishes that say their payload is UTF-8, which it is not.
-    pub misformatted: u64,
-    /// Packets of all types.
-    pub packets: u64,
-    /// Answers other than acknowledgements of publishes.
-    pub answers: u64,
 }
 
 /// Options of a new [`Protocol`].
@@ -138,7 +98,7 @@ pub(crate) struct Protocol {
     fresh: PacketIds,
     /// QoS 2 publishes of this connection that the client has not released.
     unreleased: usize,
-    received: Received,
+    received: ReceivedCounts,
 }
 
 impl Protocol {
@@ -158,7 +118,7 @@ impl Protocol {
             acks,
             fresh: PacketIds::default(),
             unreleased: 0,
-            received: Received::default(),
+            received: ReceivedCounts::default(),
         }
     }
 
@@ -192,7 +152,7 @@ impl Protocol {
     }
 
     /// Takes the numbers of what was received.
-    pub fn take_received(&mut self) -> Received {
+    pub fn take_received(&mut self) -> ReceivedCounts {
         std::mem::take(&mut self.received)
     }
 

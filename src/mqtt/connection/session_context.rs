@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::broker_context::BrokerContext;
-use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
+use super::protocol::{Forward, ProtocolEvent};
+use super::protocol_context::ProtocolContext;
 use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
 use crate::mqtt::ProtocolVersion;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::protocol::ProtocolContext;
+use super::protocol_context::ProtocolContext;
 use super::publish_decision::PublishDecision;
 use crate::config::OnDeniedPublish;
 use crate::mqtt::wire::close::CloseReason;

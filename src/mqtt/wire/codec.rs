@@ -16,7 +16,7 @@ use rumqttd::protocol::{
 
 use super::close::CloseReason;
 use super::fields::{self, take_field, take_u16};
-use super::frame::{self, Frame};
+use super::frame::Frame;
 use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
 use super::topic;
 use crate::access::Password;
@@ -442,6 +442,7 @@ fn encode(packet: Packet, version: ProtocolVersion, out: &mut Vec<u8>) -> Result
 mod tests {
     use super::*;
     use crate::mqtt::testing::client;
+    use crate::mqtt::wire::frame;
     use proptest::prelude::*;
 
     fn frame(bytes: &[u8]) -> Frame<'_> {

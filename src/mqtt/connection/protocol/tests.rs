@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mqtt::connection::publish_decision::PublishDecision;
 use crate::mqtt::testing::{Client, Sent, client, describe, packets};
 use crate::mqtt::wire::frame::{Next, Outgoing};
 use crate::mqtt::wire::topic;
