@@ -4,23 +4,23 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
-#[allow(dead_code, reason = "shared by the benches")]
-mod measure;
-
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use rumqttc::QoS;
-use rumqttc::mqttbytes::v4::{Subscribe, SubscribeFilter};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use measure::client::{Client, PUBLISH, SUBACK, connect_all, connect_packet, connect_packet_v5};
-use measure::paced::Pace;
-use measure::reading::{METRICS, publish_packet};
-use measure::server::Server;
-use measure::times::{Times, ms, per_second};
-use measure::{Arguments, megabytes, run};
+use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
+use weir_test_kit::measure::paced::SteadyLoad;
+use weir_test_kit::measure::reading::METRICS;
+use weir_test_kit::measure::times::{Times, ms, per_second};
+use weir_test_kit::measure::{BenchArguments, megabytes, run};
+use weir_test_kit::mqtt::{
+    self, MqttVersion, PUBACK, PUBLISH, PublishPacket, SUBACK, TestMessage, acknowledgement, subscribe_packet,
+};
+use weir_test_kit::process::{Program, Weir};
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();
 
 /// Subscriptions of one client, and how many of them are in one SUBSCRIBE.
 const SUBSCRIPTIONS: u64 = 10_000;
@@ -36,32 +36,32 @@ const CONNECTS_TOGETHER: usize = 100;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let time = Duration::from_secs(arguments.number(20));
     let devices = arguments.number(10_000);
     run(LIMIT + time, async {
         for (rate, seconds) in [(1_000, 5), (3_000, 1)] {
-            arrivals(&Server::start(), rate, seconds).await;
+            arrivals(&WEIR.start_on_disk(), rate, seconds).await;
         }
-        let mut server = Server::start();
-        subscriptions(&server).await;
-        retained(&mut server).await;
-        drop(server);
-        fleet(&Server::start(), devices, time).await;
+        let mut weir = WEIR.start_on_disk();
+        subscriptions(&weir).await;
+        retained(&mut weir).await;
+        drop(weir);
+        fleet(&WEIR.start_on_disk(), devices, time).await;
     });
 }
 
 /// `rate` clients connect each second, and stay.
-async fn arrivals(server: &Server, rate: u32, seconds: u32) {
-    let (address, count, start) = (server.mqtt(), rate * seconds, Instant::now());
+async fn arrivals(weir: &Weir, rate: u32, seconds: u32) {
+    let (address, count, start) = (weir.mqtt(), rate * seconds, Instant::now());
     let mut connects = JoinSet::new();
     for index in 0..count {
         tokio::time::sleep_until(start + Duration::from_secs(1) * index / rate).await;
         let name = format!("arrival-{index:05}");
-        let packet = if index % 2 == 0 { connect_packet(&name, None) } else { connect_packet_v5(&name) };
+        let packet = mqtt::connect_packet(if index % 2 == 0 { MqttVersion::V4 } else { MqttVersion::V5 }, &name);
         connects.spawn(async move {
             let started = Instant::now();
-            Client::connect(address, &packet).await.map(|client| (client, started.elapsed()))
+            LoadClient::connect(address, &packet).await.map(|client| (client, started.elapsed()))
         });
     }
     let open: Vec<_> = connects.join_all().await.into_iter().flatten().collect();
@@ -70,30 +70,21 @@ async fn arrivals(server: &Server, rate: u32, seconds: u32) {
     println!(
         "{rate} connects per second for {seconds} s, all kept open: {}, {} failed; TCP connect to CONNACK {times}",
         per_second(u64::from(count), took),
-        count as usize - times.len(),
+        count as usize - times.count(),
     );
 }
 
-/// A SUBSCRIBE of these filters.
-fn subscribe(filters: impl Iterator<Item = String>, qos: QoS) -> BytesMut {
-    let mut subscribe = Subscribe::new_many(filters.map(|filter| SubscribeFilter::new(filter, qos)));
-    subscribe.pkid = 1;
-    let mut packet = BytesMut::new();
-    subscribe.write(&mut packet).expect("a SUBSCRIBE that can be written");
-    packet
+async fn client(weir: &Weir, name: &str) -> LoadClient {
+    LoadClient::connect(weir.mqtt(), &connect_packet(name, None)).await.expect("a connection")
 }
 
-async fn client(server: &Server, name: &str) -> Client {
-    Client::connect(server.mqtt(), &connect_packet(name, None)).await.expect("a connection")
-}
-
-async fn subscriptions(server: &Server) {
-    let mut client = client(server, "subscriber").await;
+async fn subscriptions(weir: &Weir) {
+    let mut client = client(weir, "subscriber").await;
     let started = Instant::now();
     for first in (0..SUBSCRIPTIONS).step_by(SUBSCRIPTIONS_TOGETHER as usize) {
         let filters = (first..first + SUBSCRIPTIONS_TOGETHER).map(|index| format!("building/{index}/+/state"));
-        client.send(&subscribe(filters, QoS::AtLeastOnce)).await.expect("a SUBSCRIBE");
-        assert_eq!(client.packet().await.expect("a SUBACK").kind(), SUBACK);
+        client.send(&subscribe_packet(MqttVersion::V4, 1, filters, 1, &[])).await.expect("a SUBSCRIBE");
+        assert_eq!(client.packet().await.expect("a SUBACK").kind, SUBACK);
     }
     println!(
         "{SUBSCRIPTIONS} subscriptions of one client, {SUBSCRIPTIONS_TOGETHER} in a SUBSCRIBE: {}",
@@ -101,11 +92,14 @@ async fn subscriptions(server: &Server) {
     );
 }
 
-async fn retained(server: &mut Server) {
-    let mut publisher = client(server, "publisher").await;
+async fn retained(weir: &mut Weir) {
+    let mut publisher = client(weir, "publisher").await;
     let write = |number: u64, packet_id, out: &mut Vec<u8>| {
         let topic = format!("plant/{number}/state");
-        publish_packet(0x33, &[&topic], packet_id, r#"{"state":"on","since":1732098765}"#, out);
+        let payload = br#"{"state":"on","since":1732098765}"#;
+        let publish =
+            PublishPacket { topic: &topic, payload, qos: 1, retain: true, id: packet_id, ..Default::default() };
+        publish.write(MqttVersion::V4, out);
     };
     let (started, mut acknowledged) = (Instant::now(), 0);
     publisher.publish_all(RETAINED, RETAINED_IN_FLIGHT, &mut acknowledged, write).await.expect("PUBACKs");
@@ -115,48 +109,49 @@ async fn retained(server: &mut Server) {
     );
     for when in ["", ", after a restart"] {
         if !when.is_empty() {
-            server.terminate();
-            server.spawn();
-            server.wait("weir is ready", Server::is_ready);
+            weir.terminate();
+            weir.spawn();
+            weir.wait_until("weir is ready", Weir::is_ready);
         }
-        for (qos, name) in [(QoS::AtMostOnce, 0), (QoS::AtLeastOnce, 1)] {
-            println!("all of them to a new subscriber, QoS {name}{when}: {}", ms(receive_retained(server, qos).await));
+        for qos in [0, 1] {
+            println!("all of them to a new subscriber, QoS {qos}{when}: {}", ms(receive_retained(weir, qos).await));
         }
     }
 }
 
 /// From SUBSCRIBE to the last retained message.
-async fn receive_retained(server: &Server, qos: QoS) -> Duration {
-    let mut subscriber = client(server, "new-subscriber").await;
+async fn receive_retained(weir: &Weir, qos: u8) -> Duration {
+    let mut subscriber = client(weir, "new-subscriber").await;
     let started = Instant::now();
-    subscriber.send(&subscribe(std::iter::once("plant/+/state".into()), qos)).await.expect("a SUBSCRIBE");
-    let (mut received, mut acknowledgements) = (0, BytesMut::new());
+    subscriber.send(&subscribe_packet(MqttVersion::V4, 1, ["plant/+/state"], qos, &[])).await.expect("a SUBSCRIBE");
+    let (mut received, mut acknowledgements) = (0, Vec::new());
     while received < RETAINED {
         let mut next = Some(subscriber.packet().await.expect("a packet"));
         while let Some(packet) = next {
-            if packet.kind() == PUBLISH {
-                assert!(packet.is_retained());
+            if packet.kind == PUBLISH {
+                let message = TestMessage::read(&packet, MqttVersion::V4);
+                assert!(message.retain);
                 received += 1;
-                if let Some(packet_id) = packet.publish_id() {
-                    acknowledgements.put_u16(0x4002);
-                    acknowledgements.put_u16(packet_id);
+                if message.qos == 1 {
+                    acknowledgements.extend(acknowledgement(PUBACK, message.id));
                 }
             }
             next = subscriber.received_packet();
         }
         // What has come together is acknowledged together.
-        subscriber.send(&acknowledgements.split()).await.expect("PUBACKs");
+        subscriber.send(&acknowledgements).await.expect("PUBACKs");
+        acknowledgements.clear();
     }
     started.elapsed()
 }
 
 /// Connections that are idle at first; then each device publishes once a second.
-async fn fleet(server: &Server, devices: u64, time: Duration) {
-    let before = server.memory().now;
+async fn fleet(weir: &Weir, devices: u64, time: Duration) {
+    let before = weir.memory().now;
     let packets = (0..devices).map(|index| connect_packet(&format!("paced-{index:06}"), None)).collect();
     let started = Instant::now();
-    let clients = connect_all(server.mqtt(), packets, CONNECTS_TOGETHER).await;
-    let (took, memory) = (started.elapsed(), server.memory().now);
+    let clients = connect_all(weir.mqtt(), packets, CONNECTS_TOGETHER).await;
+    let (took, memory) = (started.elapsed(), weir.memory().now);
     println!("{devices} connections, {CONNECTS_TOGETHER} at a time: {}", per_second(devices, took));
     println!(
         "memory with {devices} idle connections: {}, {:.1} KiB each beside {} without",
@@ -164,12 +159,12 @@ async fn fleet(server: &Server, devices: u64, time: Duration) {
         (memory - before) as f64 / 1024.0 / devices as f64,
         megabytes(before),
     );
-    let bare = server.bare_syncs().median();
+    let bare = weir.bare_syncs().median();
     let interval = Duration::from_secs(1);
-    let pace = Pace { devices: 1, metrics: &METRICS, interval, time, named: true };
-    let cpu = server.metric("process_cpu_seconds_total");
+    let pace = SteadyLoad { devices: 1, metrics: &METRICS, interval, time, named: true };
+    let cpu = weir.metric_sum("process_cpu_seconds_total");
     let paced = pace.run(clients).await;
-    let cpu = server.metric("process_cpu_seconds_total") - cpu;
+    let cpu = weir.metric_sum("process_cpu_seconds_total") - cpu;
     println!(
         "{devices} devices, one message per second each for {} s: PUBLISH to PUBACK {}, {} connections lost; \
          a bare write and fdatasync {}",
@@ -181,6 +176,6 @@ async fn fleet(server: &Server, devices: u64, time: Duration) {
     println!(
         "while they did: {:.0} % of one core, memory {}",
         cpu / time.as_secs_f64() * 100.0,
-        megabytes(server.memory().now)
+        megabytes(weir.memory().now)
     );
 }

@@ -29,13 +29,13 @@ impl Collector for Sink {
     }
 }
 
-struct Batch {
+struct EncodedBatch {
     arrival_ms: i64,
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Batch {
+impl EncodedBatch {
     fn records(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(&0).chain(&self.ends);
         starts.zip(&self.ends).map(|(&start, &end)| &self.bytes[start..end])
@@ -43,10 +43,11 @@ impl Batch {
 }
 
 /// Batches in which each device publishes a run of messages; the devices take turns, and time goes on with each round.
-fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<Batch> {
+fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<EncodedBatch> {
     let mut batches = Vec::new();
     for round in 0..rounds {
-        let mut batch = Batch { arrival_ms: T0_MS + round as i64 * round_ms, bytes: Vec::new(), ends: Vec::new() };
+        let mut batch =
+            EncodedBatch { arrival_ms: T0_MS + round as i64 * round_ms, bytes: Vec::new(), ends: Vec::new() };
         for device in 0..devices {
             let name = format!("dev-{device:05}");
             let topic = format!("devices/{name}/telemetry");
@@ -77,7 +78,7 @@ fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<Batch> {
     batches
 }
 
-fn apply_all(operator: &mut Operator, batches: &[Batch], sink: &mut Sink) {
+fn apply_all(operator: &mut Operator, batches: &[EncodedBatch], sink: &mut Sink) {
     let mut lsn = 0;
     for batch in batches {
         assert_eq!(operator.apply(lsn, batch.arrival_ms, batch.records(), sink), Ok(()));

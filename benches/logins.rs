@@ -5,9 +5,6 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
-#[allow(dead_code, reason = "shared by the benches")]
-mod measure;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,11 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use weir::access::{Password, StoredPassword};
 
-use measure::client::{Client, connect_all, connect_packet};
-use measure::round_trip::RoundTrips;
-use measure::server::Server;
-use measure::times::{Times, per_second};
-use measure::{Arguments, megabytes, run};
+use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
+use weir_test_kit::measure::round_trip::RoundTrips;
+use weir_test_kit::measure::times::{Times, per_second};
+use weir_test_kit::measure::{BenchArguments, megabytes, run};
+use weir_test_kit::process::{Program, Weir};
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();
 
 /// Logins under way at a time: below the number of passwords that may wait, so that none is refused.
 const TOGETHER: usize = 256;
@@ -35,7 +35,7 @@ const PASSWORD: &str = "correct horse battery staple";
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let time = Duration::from_secs(arguments.number(10));
     let (passwords, secrets) = (arguments.number(500), arguments.number(10_000));
     run(LIMIT + time * 2, async {
@@ -45,17 +45,18 @@ fn main() {
 }
 
 /// A weir with these users: `user-0`, `user-1` and so on.
-fn server_with(stored: &[StoredPassword]) -> Server {
+fn start_with(stored: &[StoredPassword]) -> Weir {
     let lines =
         stored.iter().enumerate().map(|(index, stored)| format!("{}:device:{}\n", user(index), stored.to_text()));
     let lines: String = lines.collect();
-    let mut server = Server::prepare(&[("mqtt.auth.users", "users")]);
-    let path = server.path("users");
+    let mut weir = WEIR.prepare_on_disk(&[]);
+    let path = weir.path("users");
+    weir.configure(&[("mqtt.auth.users", &format!("'{}'", path.display()))]);
     fs::write(&path, lines).expect("a users file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a users file for weir alone");
-    server.spawn();
-    server.wait("weir is ready", Server::is_ready);
-    server
+    weir.spawn();
+    weir.wait_until("weir is ready", Weir::is_ready);
+    weir
 }
 
 fn user(index: usize) -> String {
@@ -63,11 +64,11 @@ fn user(index: usize) -> String {
 }
 
 /// All users log in; returns their connections.
-async fn log_in<'a>(what: &str, server: &Server, passwords: impl Iterator<Item = &'a str>) -> Vec<Client> {
+async fn log_in<'a>(what: &str, weir: &Weir, passwords: impl Iterator<Item = &'a str>) -> Vec<LoadClient> {
     let packet = |(index, password)| connect_packet(&format!("client-{index}"), Some((&user(index), password)));
     let packets: Vec<_> = passwords.enumerate().map(packet).collect();
     let (count, started) = (packets.len() as u64, Instant::now());
-    let clients = connect_all(server.mqtt(), packets, TOGETHER).await;
+    let clients = connect_all(weir.mqtt(), packets, TOGETHER).await;
     println!("{what}: {count} logins, {}", per_second(count, started.elapsed()));
     clients
 }
@@ -75,27 +76,27 @@ async fn log_in<'a>(what: &str, server: &Server, passwords: impl Iterator<Item =
 async fn with_passwords(users: usize, time: Duration) {
     // Each is checked on its own, whatever the others have.
     let stored = StoredPassword::hash(&Password::new(PASSWORD.as_bytes())).expect("a hash");
-    let server = server_with(&vec![stored; users]);
+    let weir = start_with(&vec![stored; users]);
     let passwords = || std::iter::repeat_n(PASSWORD, users);
-    drop(log_in("passwords (Argon2id), first time", &server, passwords()).await);
-    drop(log_in("the same passwords again", &server, passwords()).await);
+    drop(log_in("passwords (Argon2id), first time", &weir, passwords()).await);
+    drop(log_in("the same passwords again", &weir, passwords()).await);
 
-    let quiet = publish_for(server.mqtt(), time).await;
+    let quiet = publish_for(weir.mqtt(), time).await;
     println!("a client that is logged in, one publish every 2 ms: PUBLISH to PUBACK {quiet}");
-    let checked = || server.metric("weir_mqtt_passwords_checked_total{how=\"argon2\"}");
+    let checked = || weir.metric_sum("weir_mqtt_passwords_checked_total{how=\"argon2\"}");
     let before = checked();
     let mut guessers = JoinSet::new();
     for guesser in 0..GUESSERS {
-        guessers.spawn(guess(server.mqtt(), guesser, users));
+        guessers.spawn(guess(weir.mqtt(), guesser, users));
     }
-    let disturbed = publish_for(server.mqtt(), time).await;
+    let disturbed = publish_for(weir.mqtt(), time).await;
     let guesses = checked() - before;
     guessers.shutdown().await;
     println!(
         "the same beside {GUESSERS} clients that guess passwords ({:.0} hashes per second): {disturbed}",
         guesses / time.as_secs_f64()
     );
-    println!("memory at most: {}", megabytes(server.memory().peak));
+    println!("memory at most: {}", megabytes(weir.memory().peak));
 }
 
 /// Wrong passwords without pause, each another one.
@@ -103,7 +104,7 @@ async fn guess(address: SocketAddr, guesser: u64, users: usize) {
     for number in 0.. {
         let (client_id, password) = (format!("guesser-{guesser}"), format!("guess-{guesser}-{number}"));
         let packet = connect_packet(&client_id, Some((&user(number % users), &password)));
-        if let Ok(Ok((_, code))) = tokio::time::timeout(PATIENCE, Client::open(address, &packet)).await {
+        if let Ok(Ok((_, code))) = tokio::time::timeout(PATIENCE, LoadClient::open(address, &packet)).await {
             assert_ne!(code, 0, "a wrong password was taken");
         }
     }
@@ -128,8 +129,8 @@ async fn publish_for(address: SocketAddr, time: Duration) -> Times {
 async fn with_secrets(users: usize) {
     let secrets: Vec<Password> = (0..users).map(|_| Password::generate().expect("random bytes")).collect();
     let stored: Vec<_> = secrets.iter().map(StoredPassword::of_generated).collect();
-    let server = server_with(&stored);
+    let weir = start_with(&stored);
     let texts = secrets.iter().map(|secret| std::str::from_utf8(secret.as_bytes()).expect("a secret is ASCII"));
-    let clients = log_in("generated secrets, first time", &server, texts).await;
-    println!("memory with {} logged-in clients: {}", clients.len(), megabytes(server.memory().now));
+    let clients = log_in("generated secrets, first time", &weir, texts).await;
+    println!("memory with {} logged-in clients: {}", clients.len(), megabytes(weir.memory().now));
 }

@@ -4,20 +4,20 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
-#[allow(dead_code, reason = "shared by the benches")]
-mod measure;
-
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use measure::client::{Client, connect_all, connect_packet};
-use measure::full_load::FullLoad;
-use measure::paced::Pace;
-use measure::reading::{Reading, now_ms};
-use measure::server::Server;
-use measure::times::ms;
-use measure::{Arguments, megabytes, run};
+use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
+use weir_test_kit::measure::full_load::FullLoad;
+use weir_test_kit::measure::paced::SteadyLoad;
+use weir_test_kit::measure::reading::{BenchReading, now_ms};
+use weir_test_kit::measure::times::ms;
+use weir_test_kit::measure::{BenchArguments, megabytes, run};
+use weir_test_kit::process::{Program, Weir};
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();
 
 const KEYS: u64 = 100_000;
 const IN_FLIGHT: u64 = 1_000;
@@ -32,37 +32,37 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
-    let Some(mut arguments) = Arguments::read() else { return };
+    let Some(mut arguments) = BenchArguments::read() else { return };
     let (time, messages) = (Duration::from_secs(arguments.number(120)), arguments.number(5_000_000));
     run(LIMIT + time, async {
-        let server = Server::start();
-        println!("idle: {}", megabytes(server.memory().now));
-        one_window_each(server).await;
-        full_speed(Server::start(), messages).await;
-        steady(Server::start(), time).await;
+        let weir = WEIR.start_on_disk();
+        println!("idle: {}", megabytes(weir.memory().now));
+        one_window_each(weir).await;
+        full_speed(WEIR.start_on_disk(), messages).await;
+        steady(WEIR.start_on_disk(), time).await;
     });
 }
 
 /// One message of each device: as many windows, held for late readings.
-async fn one_window_each(mut server: Server) {
-    let mut client = connected(&server).await;
+async fn one_window_each(mut weir: Weir) {
+    let mut client = connected(&weir).await;
     let (time_ms, mut payload) = (now_ms(), String::new());
     let write = |index: u64, packet_id, out: &mut Vec<u8>| {
         let device = format!("key-{index:06}");
-        let reading = Reading { device: &device, metric: METRIC[0], seq: 0, time_ms, named: false };
+        let reading = BenchReading { device: &device, metric: METRIC[0], seq: 0, time_ms, named: false };
         reading.publish(packet_id, &mut payload, out);
     };
     client.publish_all(KEYS, IN_FLIGHT, &mut 0, write).await.expect("PUBACKs");
-    server.wait("all windows are there", |server| server.metric("weir_windows_held") as u64 == KEYS);
-    println!("{KEYS} keys, one window each: {}", megabytes(server.memory().now));
-    server.forget_peak();
+    weir.wait_until("all windows are there", |weir| weir.metric_sum("weir_windows_held") as u64 == KEYS);
+    println!("{KEYS} keys, one window each: {}", megabytes(weir.memory().now));
+    weir.forget_peak();
     // All groups of keys have changed: the next checkpoint stores all of them.
-    let newest = server.wait_for("a checkpoint of all of them", |server| {
-        let checkpoints = server.json("/api/v1/checkpoints");
+    let newest = weir.watch("a checkpoint of all of them", |weir| {
+        let checkpoints = weir.json("/api/v1/checkpoints");
         let newest = checkpoints["checkpoints"][0].clone();
         (newest["bytes"].as_u64()? > KEYS * 100).then_some(newest)
     });
-    println!("while a checkpoint of all of them is under way, at most: {}", megabytes(server.memory().peak));
+    println!("while a checkpoint of all of them is under way, at most: {}", megabytes(weir.memory().peak));
     println!(
         "that checkpoint: {} on disk after {} ms, the pipeline held up for {} µs at most",
         megabytes(newest["bytes"].as_u64().unwrap_or(0)),
@@ -71,33 +71,33 @@ async fn one_window_each(mut server: Server) {
     );
 }
 
-async fn connected(server: &Server) -> Client {
-    Client::connect(server.mqtt(), &connect_packet("gateway", None)).await.expect("a connection")
+async fn connected(weir: &Weir) -> LoadClient {
+    LoadClient::connect(weir.mqtt(), &connect_packet("gateway", None)).await.expect("a connection")
 }
 
-async fn full_speed(mut server: Server, messages: u64) {
+async fn full_speed(mut weir: Weir, messages: u64) {
     let load = FullLoad { devices: 100, in_flight: 100, messages: messages / 100 };
-    for device in load.run(server.mqtt(), "bench-device").await {
+    for device in load.run(weir.mqtt(), "bench-device").await {
         device.outcome.expect("the connection lasts");
     }
-    server.wait("all is processed", |server| server.metric("weir_pipeline_backlog_records") == 0.0);
+    weir.wait_until("all is processed", |weir| weir.metric_sum("weir_pipeline_backlog_records") == 0.0);
     let begun = now_ms() as u64;
-    server.wait("a checkpoint of that", |server| {
-        let newest = &server.json("/api/v1/checkpoints")["checkpoints"][0]["started_ms"];
+    weir.wait_until("a checkpoint of that", |weir| {
+        let newest = &weir.json("/api/v1/checkpoints")["checkpoints"][0]["started_ms"];
         newest.as_u64().is_some_and(|started| started >= begun)
     });
-    println!("100 devices at full speed, {messages} messages: {}", Written::by(&server));
-    println!("memory at most: {}", megabytes(server.memory().peak));
+    println!("100 devices at full speed, {messages} messages: {}", WrittenBytes::by(&weir));
+    println!("memory at most: {}", megabytes(weir.memory().peak));
 }
 
 /// All keys are active in every window, and each message is another client's, device's and window's.
-async fn steady(server: Server, time: Duration) {
+async fn steady(weir: Weir, time: Duration) {
     let packets = (0..GATEWAYS).map(|index| connect_packet(&format!("gateway-{index}"), None)).collect();
-    let clients = connect_all(server.mqtt(), packets, CONNECTS_TOGETHER).await;
+    let clients = connect_all(weir.mqtt(), packets, CONNECTS_TOGETHER).await;
     let (devices, interval) = (KEYS / GATEWAYS, Duration::from_secs(5));
-    let pace = Pace { devices, metrics: METRIC, interval, time, named: false };
-    let server = Arc::new(server);
-    let (end, watched) = (Instant::now() + time, Arc::clone(&server));
+    let pace = SteadyLoad { devices, metrics: METRIC, interval, time, named: false };
+    let weir = Arc::new(weir);
+    let (end, watched) = (Instant::now() + time, Arc::clone(&weir));
     let watch = tokio::task::spawn_blocking(move || written_at_checkpoints(&watched, end));
     let paced = pace.run(clients).await;
     println!(
@@ -107,7 +107,7 @@ async fn steady(server: Server, time: Duration) {
         paced.times,
         paced.lost
     );
-    let memory = server.memory();
+    let memory = weir.memory();
     println!("memory at the end: {}, at most {}", megabytes(memory.now), megabytes(memory.peak));
     let written = watch.await.expect("reading metrics does not panic");
     match (written.first(), written.last()) {
@@ -119,25 +119,25 @@ async fn steady(server: Server, time: Duration) {
         ),
         _ => println!("too short a time for two checkpoints after {} s", SETTLED.as_secs()),
     }
-    println!("longest stall by a checkpoint: {}", ms(longest_stall(&server)));
+    println!("longest stall by a checkpoint: {}", ms(longest_stall(&weir)));
 }
 
-fn longest_stall(server: &Server) -> Duration {
-    let checkpoints = server.json("/api/v1/checkpoints");
+fn longest_stall(weir: &Weir) -> Duration {
+    let checkpoints = weir.json("/api/v1/checkpoints");
     let stalls = checkpoints["checkpoints"].as_array().expect("a list").iter();
     Duration::from_micros(stalls.filter_map(|one| one["stall_us"].as_u64()).max().unwrap_or(0))
 }
 
 /// Looks after each checkpoint from [`SETTLED`] on.
-fn written_at_checkpoints(server: &Server, end: Instant) -> Vec<Written> {
-    let (settled, mut found) = (Instant::now() + SETTLED, Vec::<Written>::new());
+fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<WrittenBytes> {
+    let (settled, mut found) = (Instant::now() + SETTLED, Vec::<WrittenBytes>::new());
     let mut seen = None;
     while Instant::now() < end {
         std::thread::sleep(LOOK_EVERY);
-        let newest = server.json("/api/v1/checkpoints")["checkpoints"][0]["id"].as_u64();
+        let newest = weir.json("/api/v1/checkpoints")["checkpoints"][0]["id"].as_u64();
         if newest != seen && Instant::now() > settled {
             // The one that was the newest when everything had settled may be old by now.
-            found.extend(seen.map(|_| Written::by(server)));
+            found.extend(seen.map(|_| WrittenBytes::by(weir)));
         }
         seen = newest;
     }
@@ -145,7 +145,7 @@ fn written_at_checkpoints(server: &Server, end: Instant) -> Vec<Written> {
 }
 
 /// Bytes written so far, and the bytes of payload that they are for.
-struct Written {
+struct WrittenBytes {
     payload: f64,
     journal: f64,
     outputs: f64,
@@ -154,15 +154,15 @@ struct Written {
     pages: f64,
 }
 
-impl Written {
-    fn by(server: &Server) -> Self {
-        let log = |log| server.metric(&format!("weir_log_written_bytes_total{{log=\"{log}\"}}"));
+impl WrittenBytes {
+    fn by(weir: &Weir) -> Self {
+        let log = |log| weir.metric_sum(&format!("weir_log_written_bytes_total{{log=\"{log}\"}}"));
         Self {
-            payload: server.metric("weir_mqtt_publish_payload_bytes_total"),
+            payload: weir.metric_sum("weir_mqtt_publish_payload_bytes_total"),
             journal: log("journal"),
             outputs: log("windows") + log("errors"),
-            checkpoints: server.metric("weir_checkpoint_written_bytes_total"),
-            pages: server.disk_bytes() as f64,
+            checkpoints: weir.metric_sum("weir_checkpoint_written_bytes_total"),
+            pages: weir.disk_bytes() as f64,
         }
     }
 
@@ -177,7 +177,7 @@ impl Written {
     }
 }
 
-impl fmt::Display for Written {
+impl fmt::Display for WrittenBytes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of_payload = |bytes: f64| bytes / self.payload;
         write!(

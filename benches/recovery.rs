@@ -4,9 +4,6 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
-#[allow(dead_code, reason = "shared by the benches")]
-mod measure;
-
 use std::collections::HashMap;
 use std::io;
 use std::process::ExitCode;
@@ -14,14 +11,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use measure::client::connect_packet;
-use measure::full_load::{Device, FullLoad};
-use measure::reading::now_ms;
-use measure::round_trip::RoundTrips;
-use measure::server::Server;
-use measure::times::{Times, ms};
-use measure::{Arguments, run};
 use weir::random::Random;
+use weir_test_kit::measure::client::connect_packet;
+use weir_test_kit::measure::full_load::{FullLoad, LoadedDevice};
+use weir_test_kit::measure::reading::now_ms;
+use weir_test_kit::measure::round_trip::RoundTrips;
+use weir_test_kit::measure::times::{Times, ms};
+use weir_test_kit::measure::{BenchArguments, run};
+use weir_test_kit::process::{Program, Weir};
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();
 
 const LOAD: FullLoad = FullLoad { devices: 100, in_flight: 100, messages: u64::MAX };
 /// weir is killed this long after the load began: at least, and up to so much more.
@@ -33,19 +33,19 @@ const STARTS: u64 = 10;
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let Some(mut arguments) = Arguments::read() else { return ExitCode::SUCCESS };
+    let Some(mut arguments) = BenchArguments::read() else { return ExitCode::SUCCESS };
     let (rounds, seed) = (arguments.number(6), arguments.number(now_ms() as u64));
     let starts = Times::of((0..STARTS).map(|_| start_on_nothing()).collect());
     println!("{STARTS} starts on an empty directory, until weir listens: {}", range(&starts));
     println!("seed {seed}");
-    let mut server = Server::start();
-    let (mut devices, mut figures) = (Vec::new(), Figures::default());
+    let mut weir = WEIR.start_on_disk();
+    let (mut devices, mut figures) = (Vec::new(), RecoveryFigures::default());
     for round in 0..rounds {
-        devices.extend(load_and_kill(&mut server, round, Random::new(seed.wrapping_add(round)).next_u64()));
-        figures.restart(&mut server);
+        devices.extend(load_and_kill(&mut weir, round, Random::new(seed.wrapping_add(round)).next_u64()));
+        figures.restart(&mut weir);
     }
     figures.print();
-    match check(&mut server, &devices) {
+    match check(&mut weir, &devices) {
         Ok(told) => {
             println!("{told}");
             ExitCode::SUCCESS
@@ -58,9 +58,9 @@ fn main() -> ExitCode {
 }
 
 fn start_on_nothing() -> Duration {
-    let mut server = Server::prepare(&[]);
-    server.spawn();
-    server.running()
+    let mut weir = WEIR.prepare_on_disk(&[]);
+    weir.spawn();
+    weir.running()
 }
 
 fn range(times: &Times) -> String {
@@ -68,13 +68,13 @@ fn range(times: &Times) -> String {
 }
 
 /// What the devices of this round were acknowledged when weir was killed.
-fn load_and_kill(server: &mut Server, round: u64, random: u64) -> Vec<Device> {
+fn load_and_kill(weir: &mut Weir, round: u64, random: u64) -> Vec<LoadedDevice> {
     let moment = Duration::from_millis(KILL_AFTER_MS + random % KILL_WITHIN_MS);
-    let address = server.mqtt();
+    let address = weir.mqtt();
     let name = format!("round-{round}");
     let kill = async {
         tokio::time::sleep(moment).await;
-        server.kill();
+        weir.kill();
     };
     let (devices, ()) = run(ROUND_LIMIT, async { tokio::join!(LOAD.run(address, &name), kill) });
     devices
@@ -82,21 +82,21 @@ fn load_and_kill(server: &mut Server, round: u64, random: u64) -> Vec<Device> {
 
 /// What each start after a kill took.
 #[derive(Default)]
-struct Figures {
+struct RecoveryFigures {
     first_puback: Vec<Duration>,
     ready: Vec<Duration>,
     replayed: Vec<u64>,
 }
 
-impl Figures {
-    fn restart(&mut self, server: &mut Server) {
-        server.spawn();
-        let listening = server.running();
-        first_puback(server).expect("a PUBACK");
-        let first_puback = server.running();
-        server.wait("weir is ready", Server::is_ready);
-        let ready = server.running();
-        let replayed = server.metric("weir_recovery_replayed_records") as u64;
+impl RecoveryFigures {
+    fn restart(&mut self, weir: &mut Weir) {
+        weir.spawn();
+        let listening = weir.running();
+        first_puback(weir).expect("a PUBACK");
+        let first_puback = weir.running();
+        weir.wait_until("weir is ready", Weir::is_ready);
+        let ready = weir.running();
+        let replayed = weir.metric_sum("weir_recovery_replayed_records") as u64;
         println!(
             "killed and started: listening after {}, first PUBACK after {}, {replayed} records replayed after {}",
             ms(listening),
@@ -116,26 +116,27 @@ impl Figures {
     }
 }
 
-fn first_puback(server: &Server) -> io::Result<Duration> {
+fn first_puback(weir: &Weir) -> io::Result<Duration> {
     // A device of its own for each start: its readings are numbered from 0.
     let name = format!("probe-{}", now_ms());
-    RoundTrips::connect(server.mqtt(), &connect_packet(&name, None), &name)?.publish()
+    RoundTrips::connect(weir.mqtt(), &connect_packet(&name, None), &name)?.publish()
 }
 
 /// Every acknowledged reading is there, and each that is there is in one window once.
-fn check(server: &mut Server, devices: &[Device]) -> Result<String, String> {
-    let status = server.wait_for("all windows are closed", |server| {
-        let status = server.json("/api/v1/status");
+fn check(weir: &mut Weir, devices: &[LoadedDevice]) -> Result<String, String> {
+    let status = weir.watch("all windows are closed", |weir| {
+        let status = weir.json("/api/v1/status");
         (status["backlog"]["records"] == 0 && status["windows"]["open"] == 0).then_some(status)
     });
-    let (unaccounted, mismatches) = (&status["readings"]["unaccounted"], server.metric("weir_replay_mismatches_total"));
+    let (unaccounted, mismatches) =
+        (&status["readings"]["unaccounted"], weir.metric_sum("weir_replay_mismatches_total"));
     if unaccounted != 0 || mismatches != 0.0 {
         return Err(format!("{unaccounted} readings unaccounted for, {mismatches} results differ in the replay"));
     }
-    let in_windows = window_counts(server, status["windows"]["first"].as_u64().expect("a number"));
+    let in_windows = window_counts(weir, status["windows"]["first"].as_u64().expect("a number"));
     let (mut acknowledged, mut kept) = (0, 0);
     for device in devices {
-        let detail = server.json(&format!("/api/v1/devices/{}", device.name));
+        let detail = weir.json(&format!("/api/v1/devices/{}", device.name));
         kept += check_device(device, &detail, in_windows.get(&device.name).copied().unwrap_or(0))?;
         acknowledged += device.acknowledged;
     }
@@ -146,8 +147,8 @@ fn check(server: &mut Server, devices: &[Device]) -> Result<String, String> {
 }
 
 /// How many readings of the device weir has; it sent them in the order of their numbers, from 0.
-fn check_device(device: &Device, detail: &Value, in_windows: u64) -> Result<u64, String> {
-    let Device { name, acknowledged, .. } = device;
+fn check_device(device: &LoadedDevice, detail: &Value, in_windows: u64) -> Result<u64, String> {
+    let LoadedDevice { name, acknowledged, .. } = device;
     let expected = |kept: u64| serde_json::json!([[0, kept - 1]]);
     let kept = detail["accepted"].as_u64().unwrap_or(0);
     if kept < *acknowledged || kept != in_windows || kept == 0 || detail["sequence_ranges"] != expected(kept) {
@@ -157,9 +158,9 @@ fn check_device(device: &Device, detail: &Value, in_windows: u64) -> Result<u64,
 }
 
 /// Readings in the newest revision of all windows of each device; `fired` windows there are.
-fn window_counts(server: &mut Server, fired: u64) -> HashMap<String, u64> {
-    server.wait_for("all windows are shown", |server| {
-        let windows = windows(server);
+fn window_counts(weir: &mut Weir, fired: u64) -> HashMap<String, u64> {
+    weir.watch("all windows are shown", |weir| {
+        let windows = windows(weir);
         (windows.len() as u64 >= fired).then(|| {
             let mut counts = HashMap::new();
             for window in windows {
@@ -171,10 +172,10 @@ fn window_counts(server: &mut Server, fired: u64) -> HashMap<String, u64> {
     })
 }
 
-fn windows(server: &Server) -> Vec<Value> {
+fn windows(weir: &Weir) -> Vec<Value> {
     let (mut windows, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = server.json(&format!("/api/v1/windows?limit=1000{cursor}"));
+        let page = weir.json(&format!("/api/v1/windows?limit=1000{cursor}"));
         windows.extend(page["windows"].as_array().expect("a list").iter().cloned());
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),

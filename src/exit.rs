@@ -30,6 +30,20 @@ pub const CONFIG: u8 = 78;
 #[error("{0}")]
 pub struct CannotCreate(pub String);
 
+/// An error and its causes in one sentence. Many errors of weir end with the text of their cause, so that they can be read
+/// alone; such a cause is not told again.
+pub fn sentence_of(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for text in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = text;
+        } else if !sentence.ends_with(&text) {
+            sentence = format!("{sentence}: {text}");
+        }
+    }
+    sentence
+}
+
 /// The exit code for an error that ended the process: the first error of its chain that has a code of its own decides.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
@@ -63,4 +77,23 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         }
     }
     FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context as _;
+    use weir::state::StateError;
+
+    use super::sentence_of;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let source = io::Error::other("write data/state/db: no luck");
+        let error = StateError::Io { directory: "data/state".into(), source };
+        let error = Err::<(), _>(error).context("cannot load the last checkpoint").unwrap_err();
+        let told = "cannot load the last checkpoint: the store at data/state failed: write data/state/db: no luck";
+        assert_eq!(sentence_of(&error), told);
+    }
 }

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match dispatch(command, config, path.as_deref()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("weir: {error:#}");
+            eprintln!("weir: {}", exit::sentence_of(&error));
             ExitCode::from(exit::code_of(&error))
         }
     }

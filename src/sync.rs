@@ -43,6 +43,16 @@ pub fn wait_timeout<'a, T>(
     condition.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits while `waits` returns true, at most until `limit` has passed.
+pub fn wait_timeout_while<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+    waits: impl FnMut(&mut T) -> bool,
+) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+    condition.wait_timeout_while(guard, limit, waits).unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};

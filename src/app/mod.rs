@@ -105,7 +105,7 @@ async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     };
     match &cause {
         StopCause::Signal(name) => tracing::info!("{name}: stopping"),
-        StopCause::Failure(error) => tracing::error!("{error:#}: stopping"),
+        StopCause::Failure(error) => tracing::error!("{}: stopping", crate::exit::sentence_of(error)),
     }
     notify::send(&[NotifyState::Stopping]);
     shutdown::exit_on_second_signal()?;

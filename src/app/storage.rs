@@ -10,8 +10,8 @@ use metrics::counter;
 use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, OutputConfig};
 use weir::disk::{Disk, RealDisk};
-use weir::log::repair::Plan;
-use weir::log::{Keep, Log, LogOptions, Lsn, Recovery, Retention, SyncPolicy};
+use weir::log::repair::RepairPlan;
+use weir::log::{Keep, Log, LogOptions, Lsn, RecoverySummary, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::pipeline::start::{PipelineResources, positions};
 use weir::state::checkpoint_store::{Checkpoint, CheckpointStore, OPEN_LIMIT};
@@ -98,7 +98,7 @@ pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::R
     Ok(open_recovered(options, known_synced, first)?.0)
 }
 
-fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<(Log, Recovery)> {
+fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<(Log, RecoverySummary)> {
     let name = options.name;
     let opened = Log::open_at(Arc::new(RealDisk), Arc::new(SystemClock), options, known_synced, first);
     let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
@@ -109,7 +109,7 @@ fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow:
 /// Takes results out of their log that the journal no longer produces, since records behind the checkpoint were lost:
 /// sequence numbers are positions, so all results since then are computed again. What goes is kept in side files.
 fn cut_back(options: &LogOptions, position: Lsn, config: &Config) -> anyhow::Result<()> {
-    let plan = Plan::cut_back(&RealDisk, &options.dir, position)?;
+    let plan = RepairPlan::cut_back(&RealDisk, &options.dir, position)?;
     if !plan.is_empty() {
         let side_dir = config.node.data_dir.join("damaged");
         plan.apply(&RealDisk, options.name, &side_dir)?;
@@ -160,7 +160,7 @@ fn output_options(name: &'static str, output: &OutputConfig, config: &Config) ->
     }
 }
 
-fn report(name: &str, recovery: &Recovery) {
+fn report(name: &str, recovery: &RecoverySummary) {
     if recovery.torn_bytes > 0 {
         counter!(names::LOG_TORN_BYTES, "log" => name.to_owned()).increment(recovery.torn_bytes);
         tracing::warn!(

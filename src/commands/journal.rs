@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use weir::config::Config;
 use weir::core::record::{PublishRecord, Record, RecordDecoder, ReplayItem, ReplayRecord};
 use weir::disk::RealDisk;
-use weir::log::verify::{DirectoryReader, ProblemKind, verify_dir};
+use weir::log::verify::{DirectoryReader, LogProblemKind, verify_dir};
 
 use crate::cli::JournalCommand;
 use crate::exit;
@@ -89,9 +89,9 @@ fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Soundness> {
         }
         for problem in &report.problems {
             let kind = match problem.kind {
-                ProblemKind::TornTail => "torn tail",
-                ProblemKind::Damage => "DAMAGE",
-                ProblemKind::NewerFormat => "newer format",
+                LogProblemKind::TornTail => "torn tail",
+                LogProblemKind::Damage => "DAMAGE",
+                LogProblemKind::NewerFormat => "newer format",
             };
             writeln!(out, "  {kind}: {problem}")?;
         }

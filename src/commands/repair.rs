@@ -14,7 +14,7 @@ use weir::core::record::{Record, RecordDecoder};
 use weir::core::settings::Settings;
 use weir::disk::lock::DirectoryLock;
 use weir::disk::{Disk, RealDisk};
-use weir::log::repair::{Cut, Plan};
+use weir::log::repair::{Cut, RepairPlan};
 use weir::log::{DirectoryReader, Lsn, RecordIter};
 use weir::state::checkpoint_store::{CheckpointStore, OPEN_LIMIT};
 use weir::state::manifest::Positions;
@@ -139,7 +139,7 @@ impl<W: Write> RepairReport<'_, W> {
     /// Repairs one log, or says what would be done; whether it is damaged.
     fn log(&mut self, name: &str, directory: &Path, known: SyncedPositions) -> anyhow::Result<bool> {
         let synced = known.position(name, &self.disk, directory);
-        let plan = Plan::new(&*self.disk, directory, synced)?;
+        let plan = RepairPlan::new(&*self.disk, directory, synced)?;
         if plan.is_empty() {
             return Ok(false);
         }
@@ -188,7 +188,7 @@ impl<W: Write> RepairReport<'_, W> {
     }
 
     /// What the lost journal records mean for the results.
-    fn reach(&mut self, plan: &Plan, known: SyncedPositions) -> anyhow::Result<()> {
+    fn reach(&mut self, plan: &RepairPlan, known: SyncedPositions) -> anyhow::Result<()> {
         let SyncedPositions::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
         let lost = |from: u64, to: u64| -> u64 {
             plan.cuts().iter().map(|cut| cut.end.0.min(to).saturating_sub(cut.first.0.max(from))).sum()

@@ -17,8 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
-use self::medium::{Medium, NameChange, State, not_found, power_cut};
-use self::tear::{Change, FileState};
+use self::medium::{Medium, MediumState, NameChange, not_found, power_cut};
+use self::tear::{FileState, UnsyncedChange};
 use super::{Disk, DiskEntry, DiskFile, directory_of};
 use crate::random::Random;
 use crate::sync::wait;
@@ -151,11 +151,11 @@ impl SimDisk {
         self.medium.lock().used_bytes()
     }
 
-    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn state(&self) -> io::Result<MutexGuard<'_, MediumState>> {
         self.medium.state_of(self.boot)
     }
 
-    fn begin(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn begin(&self) -> io::Result<MutexGuard<'_, MediumState>> {
         self.medium.begin(self.boot)
     }
 
@@ -184,7 +184,7 @@ impl SimFile {
         io::Error::new(kind, format!("{}: {what}", self.path.display()))
     }
 
-    fn begin_change(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn begin_change(&self) -> io::Result<MutexGuard<'_, MediumState>> {
         if !self.writable {
             return Err(self.failure(io::ErrorKind::PermissionDenied, "opened for reading"));
         }
@@ -192,7 +192,7 @@ impl SimFile {
     }
 
     /// Waits while syncs are held.
-    fn enter_sync(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn enter_sync(&self) -> io::Result<MutexGuard<'_, MediumState>> {
         let mut state = self.medium.begin(self.boot)?;
         state.held_syncs += 1;
         self.medium.changed.notify_all();
@@ -221,13 +221,13 @@ impl DiskFile for SimFile {
         state.writes += 1;
         if state.failing_write == Some(state.writes) {
             let half = bytes[..bytes.len() / 2].to_vec();
-            state.files[self.index].change(Change::Write(offset, half));
+            state.files[self.index].change(UnsyncedChange::Write(offset, half));
             return Err(self.failure(io::ErrorKind::Other, "write failed (injected)"));
         }
         let grows_by = (offset + bytes.len() as u64).saturating_sub(state.files[self.index].content.len() as u64);
         let free = state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes()));
         let fits = bytes.len() - (grows_by.saturating_sub(free) as usize).min(bytes.len());
-        state.files[self.index].change(Change::Write(offset, bytes[..fits].to_vec()));
+        state.files[self.index].change(UnsyncedChange::Write(offset, bytes[..fits].to_vec()));
         state.end(())?;
         if fits < bytes.len() {
             return Err(self.failure(io::ErrorKind::StorageFull, "no space left on device"));
@@ -251,7 +251,7 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.begin_change()?;
-        state.files[self.index].change(Change::Resize(len));
+        state.files[self.index].change(UnsyncedChange::Resize(len));
         state.end(())
     }
 

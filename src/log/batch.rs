@@ -23,7 +23,7 @@ const FLAG_HOLE: u16 = 1;
 
 /// The header of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct BatchHeader {
     pub(super) first: Lsn,
     pub(super) count: u32,
     pub(super) body_bytes: u32,
@@ -43,7 +43,7 @@ pub(super) enum HeaderFault {
     Flags,
 }
 
-impl Header {
+impl BatchHeader {
     /// One past the last record.
     pub(super) fn end(&self) -> Lsn {
         self.first.plus(self.count)
@@ -75,7 +75,7 @@ impl Header {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8; HEADER_BYTES], seed: u32) -> Result<Header, HeaderFault> {
+    pub(super) fn decode(bytes: &[u8; HEADER_BYTES], seed: u32) -> Result<BatchHeader, HeaderFault> {
         if bytes[0..4] != MAGIC {
             return Err(HeaderFault::Magic);
         }
@@ -91,7 +91,7 @@ impl Header {
         if flags & !FLAG_HOLE != 0 {
             return Err(HeaderFault::Flags);
         }
-        Ok(Header {
+        Ok(BatchHeader {
             is_hole: flags & FLAG_HOLE != 0,
             first: Lsn(u64_at(bytes, 16)),
             count: u32_at(bytes, 8),
@@ -119,7 +119,7 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 /// One batch as read back.
 pub struct Batch {
-    header: Header,
+    header: BatchHeader,
     /// Header and body, as on disk; of a hole the header alone.
     bytes: Vec<u8>,
 }
@@ -129,7 +129,7 @@ impl Batch {
     pub fn from_records(first: Lsn, arrival_ms: i64, records: &Records) -> Batch {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend_from_slice(records.body());
-        let header = Header {
+        let header = BatchHeader {
             first,
             count: records.count(),
             body_bytes: records.bytes() as u32,
@@ -142,7 +142,7 @@ impl Batch {
     }
 
     /// `bytes` are the header's and the body's; of a hole the header's alone.
-    pub(super) fn new(header: Header, bytes: Vec<u8>) -> Batch {
+    pub(super) fn new(header: BatchHeader, bytes: Vec<u8>) -> Batch {
         debug_assert_eq!(bytes.len() as u64, header.readable_bytes());
         Batch { header, bytes }
     }
@@ -208,7 +208,7 @@ impl fmt::Debug for Batch {
 mod tests {
     use super::*;
 
-    const HEADER: Header = Header {
+    const HEADER: BatchHeader = BatchHeader {
         first: Lsn(0x0102_0304_0506_0708),
         count: 3,
         body_bytes: 0x1000,
@@ -220,9 +220,9 @@ mod tests {
 
     #[test]
     fn a_header_reads_back() {
-        let hole = Header { is_hole: true, ..HEADER };
+        let hole = BatchHeader { is_hole: true, ..HEADER };
         for header in [HEADER, hole] {
-            assert_eq!(Header::decode(&header.encode(9), 9), Ok(header));
+            assert_eq!(BatchHeader::decode(&header.encode(9), 9), Ok(header));
         }
         assert_eq!((HEADER.readable_bytes(), hole.readable_bytes()), (0x1030, 48));
         assert_eq!(HEADER.end(), Lsn(0x0102_0304_0506_070B));
@@ -244,13 +244,13 @@ mod tests {
         for bit in 0..HEADER_BYTES * 8 {
             let mut bytes = HEADER.encode(9);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(Header::decode(&bytes, 9).is_err(), "bit {bit}");
+            assert!(BatchHeader::decode(&bytes, 9).is_err(), "bit {bit}");
         }
     }
 
     #[test]
     fn a_header_of_another_segment_is_refused() {
-        assert_eq!(Header::decode(&HEADER.encode(9), 8), Err(HeaderFault::Checksum));
+        assert_eq!(BatchHeader::decode(&HEADER.encode(9), 8), Err(HeaderFault::Checksum));
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         bytes[4] = 2;
         let crc = crc32c_append(9, &bytes[..CHECKED_BYTES]).to_le_bytes();
         bytes[CHECKED_BYTES..].copy_from_slice(&crc);
-        assert_eq!(Header::decode(&bytes, 9), Err(HeaderFault::Version(2)));
+        assert_eq!(BatchHeader::decode(&bytes, 9), Err(HeaderFault::Version(2)));
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         bytes[6] = 2;
         let crc = crc32c_append(9, &bytes[..CHECKED_BYTES]).to_le_bytes();
         bytes[CHECKED_BYTES..].copy_from_slice(&crc);
-        assert_eq!(Header::decode(&bytes, 9), Err(HeaderFault::Flags));
+        assert_eq!(BatchHeader::decode(&bytes, 9), Err(HeaderFault::Flags));
     }
 
     #[test]

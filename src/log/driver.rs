@@ -5,30 +5,31 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::queue::Queue;
-use super::shared::Shared;
-use super::writer::{Next, Writer};
+use super::error::WriterError;
+use super::queue::CommitQueue;
+use super::shared::LogState;
+use super::writer::{LogWriter, NextWork};
 use crate::sync::{lock, wait, wait_timeout};
 
 /// Keeps the writer going as long as a handle of the log lives.
 #[derive(Debug)]
 pub(super) enum Driver {
     /// The thread does a unit of work after the other and waits between them. Dropping this closes the log.
-    Thread { shared: Arc<Shared>, thread: Mutex<Option<JoinHandle<()>>> },
+    Thread { shared: Arc<LogState>, thread: Mutex<Option<JoinHandle<()>>> },
     /// Nothing happens but in [`Driver::step`] and in calls that need progress. Dropping this leaves what waits
     /// unwritten, as a crash does.
-    Inline { shared: Arc<Shared>, writer: Box<Mutex<Writer>> },
+    Inline { shared: Arc<LogState>, writer: Box<Mutex<LogWriter>> },
 }
 
 impl Driver {
-    pub(super) fn thread(name: &str, shared: Arc<Shared>, writer: Writer) -> io::Result<Driver> {
-        let running = Running(writer);
+    pub(super) fn thread(name: &str, shared: Arc<LogState>, writer: LogWriter) -> io::Result<Driver> {
+        let running = RunningWriter(writer);
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(format!("log-{name}")).spawn(move || running.run(&for_thread))?;
         Ok(Driver::Thread { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) fn inline(shared: Arc<Shared>, writer: Writer) -> Driver {
+    pub(super) fn inline(shared: Arc<LogState>, writer: LogWriter) -> Driver {
         Driver::Inline { shared, writer: Box::new(Mutex::new(writer)) }
     }
 
@@ -42,17 +43,17 @@ impl Driver {
         let mut writer = lock(writer);
         let next = writer.next_work(&mut lock(&shared.queue));
         match next {
-            Next::Do(work) => {
+            NextWork::Do(work) => {
                 writer.perform(work);
                 true
             }
-            Next::Wait(_) | Next::Ended => false,
+            NextWork::Wait(_) | NextWork::Ended => false,
         }
     }
 
     /// Gives the writer the time to get on, and `None` where it cannot without help: only inline, where waiting would
     /// be for ever.
-    pub(super) fn progress<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> Option<MutexGuard<'a, Queue>> {
+    pub(super) fn progress<'a>(&'a self, queue: MutexGuard<'a, CommitQueue>) -> Option<MutexGuard<'a, CommitQueue>> {
         match self {
             Driver::Thread { shared, .. } => Some(wait_for_progress(shared, queue)),
             Driver::Inline { shared, .. } => {
@@ -99,14 +100,14 @@ impl Drop for Driver {
     }
 }
 
-fn wait_for_progress<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+fn wait_for_progress<'a>(shared: &'a LogState, mut queue: MutexGuard<'a, CommitQueue>) -> MutexGuard<'a, CommitQueue> {
     queue.waiting_threads += 1;
     queue = wait(&shared.progress, queue);
     queue.waiting_threads -= 1;
     queue
 }
 
-fn wait_for_end(shared: &Shared) {
+fn wait_for_end(shared: &LogState) {
     let mut queue = lock(&shared.queue);
     while !queue.ended {
         queue = wait_for_progress(shared, queue);
@@ -114,34 +115,34 @@ fn wait_for_end(shared: &Shared) {
 }
 
 /// The writer on its thread.
-struct Running(Writer);
+struct RunningWriter(LogWriter);
 
-impl Running {
+impl RunningWriter {
     /// Works until the log is closed or fails.
-    fn run(mut self, shared: &Shared) {
+    fn run(mut self, shared: &LogState) {
         let mut queue = lock(&shared.queue);
         loop {
             match self.0.next_work(&mut queue) {
-                Next::Do(work) => {
+                NextWork::Do(work) => {
                     drop(queue);
                     self.0.perform(work);
                     queue = lock(&shared.queue);
                 }
-                Next::Wait(until) => {
+                NextWork::Wait(until) => {
                     let limit = until.map(|until| until.saturating_sub(self.0.clock().monotonic()));
                     queue = wait_for_work(shared, queue, limit);
                 }
-                Next::Ended => return,
+                NextWork::Ended => return,
             }
         }
     }
 }
 
 fn wait_for_work<'a>(
-    shared: &'a Shared,
-    mut queue: MutexGuard<'a, Queue>,
+    shared: &'a LogState,
+    mut queue: MutexGuard<'a, CommitQueue>,
     limit: Option<Duration>,
-) -> MutexGuard<'a, Queue> {
+) -> MutexGuard<'a, CommitQueue> {
     queue.writer_waits = true;
     queue = match limit {
         None => wait(&shared.work, queue),
@@ -151,11 +152,11 @@ fn wait_for_work<'a>(
     queue
 }
 
-impl Drop for Running {
+impl Drop for RunningWriter {
     /// Tells those who wait when the writer ends by a panic.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.shared().fail("the writer thread panicked: a defect in weir");
+            self.0.shared().fail(&WriterError::Panicked);
             self.0.end();
         }
     }

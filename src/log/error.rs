@@ -7,17 +7,18 @@ use std::path::PathBuf;
 use super::Lsn;
 
 /// Why a log could not be opened, read or written.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file system refused a call; the text names the path.
-    #[error("the {log} log cannot {action}: {error}")]
+    #[error("the {log} log cannot {action}: {source}")]
     Io {
         /// Name of the log, or its directory where it has no name.
         log: String,
         /// What was being done.
         action: &'static str,
-        /// The file system's words.
-        error: String,
+        /// The file system's error.
+        #[source]
+        source: io::Error,
     },
     /// Records that were synced cannot be read back.
     #[error("{0}")]
@@ -72,8 +73,23 @@ impl LogError {
     /// For `map_err` on a call of the file system.
     pub(super) fn io(log: &str, action: &'static str) -> impl Fn(io::Error) -> LogError + use<> {
         let log = log.to_owned();
-        move |error| LogError::Io { log: log.clone(), action, error: error.to_string() }
+        move |source| LogError::Io { log: log.clone(), action, source }
     }
+}
+
+/// Why the writer of a log stops for good.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriterError {
+    /// A write or sync failed. A second one that succeeds would prove nothing: what of the file is on disk is known only
+    /// to the next recovery.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The log was closed while a batch waited for disk space.
+    #[error("the disk is full and the log was closed with records unwritten: {0}")]
+    ClosedWhileFull(#[source] io::Error),
+    /// The writer's thread panicked.
+    #[error("the writer thread panicked: a defect in weir")]
+    Panicked,
 }
 
 impl From<Damage> for LogError {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::driver::Driver;
-use super::meters::Meters;
-use super::queue::Queue;
+use super::meters::LogMeters;
+use super::queue::CommitQueue;
 use super::reader::Reader;
 use super::recovery;
-use super::shared::Shared;
-use super::writer::Writer;
-use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, Recovery, SegmentSummary};
+use super::shared::LogState;
+use super::writer::LogWriter;
+use super::{AppendError, LogError, LogOptions, LogStats, Lsn, Records, RecoverySummary, SegmentSummary};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::lock;
@@ -24,7 +24,7 @@ const MAX_COMMIT_BYTES: usize = 1 << 30;
 /// async tasks. [`Log::append_wait`], [`Log::sync`] and [`Log::close`] wait.
 #[derive(Clone)]
 pub struct Log {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     driver: Arc<Driver>,
 }
 
@@ -42,7 +42,7 @@ impl Log {
         clock: Arc<dyn Clock>,
         options: LogOptions,
         known_synced: Lsn,
-    ) -> Result<(Log, Recovery), LogError> {
+    ) -> Result<(Log, RecoverySummary), LogError> {
         Self::open_at(disk, clock, options, known_synced, Lsn(0))
     }
 
@@ -54,7 +54,7 @@ impl Log {
         options: LogOptions,
         known_synced: Lsn,
         first: Lsn,
-    ) -> Result<(Log, Recovery), LogError> {
+    ) -> Result<(Log, RecoverySummary), LogError> {
         let name = options.name;
         let (shared, writer, report) = recover(disk, clock, options, known_synced, first)?;
         let driver =
@@ -72,7 +72,7 @@ impl Log {
         options: LogOptions,
         known_synced: Lsn,
         first: Lsn,
-    ) -> Result<(Log, Recovery), LogError> {
+    ) -> Result<(Log, RecoverySummary), LogError> {
         let (shared, writer, report) = recover(disk, clock, options, known_synced, first)?;
         let driver = Arc::new(Driver::inline(Arc::clone(&shared), writer));
         Ok((Log { shared, driver }, report))
@@ -218,7 +218,7 @@ impl Log {
     }
 
     /// One notification per wait: more would be system calls for nothing.
-    fn wake_writer(&self, queue: &mut Queue) {
+    fn wake_writer(&self, queue: &mut CommitQueue) {
         if std::mem::take(&mut queue.writer_waits) {
             self.shared.work.notify_one();
         }
@@ -232,20 +232,20 @@ fn recover(
     mut options: LogOptions,
     known_synced: Lsn,
     first: Lsn,
-) -> Result<(Arc<Shared>, Writer, Recovery), LogError> {
+) -> Result<(Arc<LogState>, LogWriter, RecoverySummary), LogError> {
     options.commit_max_bytes = options.commit_max_bytes.clamp(1, MAX_COMMIT_BYTES);
     let mut recovered = recovery::recover(&*disk, &options, known_synced, first)?;
-    let report = Recovery {
+    let report = RecoverySummary {
         first: recovered.segments.front().map_or(recovered.end, |segment| segment.first),
         end: recovered.end,
         torn_bytes: recovered.torn_bytes,
         lost_until: recovered.lost_until.filter(|end| *end > known_synced),
         last_arrival_ms: recovered.arrival_ms,
     };
-    let meters = Meters::new(options.name);
+    let meters = LogMeters::new(options.name);
     meters.tail_cut(recovered.torn_bytes);
-    let shared = Arc::new(Shared::new(disk, options, &mut recovered));
-    let mut writer = Writer::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
+    let shared = Arc::new(LogState::new(disk, options, &mut recovered));
+    let mut writer = LogWriter::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
     writer.check_space_at_start();
     Ok((shared, writer, report))
 }

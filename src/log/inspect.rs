@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Lsn;
-use super::batch::{FORMAT_VERSION, Header};
+use super::batch::{BatchHeader, FORMAT_VERSION};
 use super::error::{Damage, LogError};
-use super::scan::{Fault, FaultKind};
+use super::scan::{FaultKind, ScanFault};
 use super::segment::{self, HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile};
@@ -91,7 +91,7 @@ pub(super) fn check_link(file: &SegmentFile, header: &SegmentHeader, before: Opt
 }
 
 /// What a fault at the end of a scan means.
-pub(super) enum Verdict {
+pub(super) enum FaultClass {
     /// An interrupted write of something that was never synced.
     Torn,
     Damage(Damage),
@@ -99,16 +99,16 @@ pub(super) enum Verdict {
 }
 
 /// Tells a torn tail from damage. `successor`: the next segment begins there; `known_synced`: a checkpoint's position.
-pub(super) fn judge(
+pub(super) fn classify(
     path: &Path,
-    fault: &Fault,
-    proof: Option<&Header>,
+    fault: &ScanFault,
+    proof: Option<&BatchHeader>,
     successor: Option<Lsn>,
     known_synced: Lsn,
-) -> Verdict {
+) -> FaultClass {
     let (proof, lost_until) = match (fault.kind, successor, proof) {
-        _ if successor.is_none() && defects::is(Defect::CutDamage) => return Verdict::Torn,
-        (FaultKind::Newer(version), ..) => return Verdict::Newer(version),
+        _ if successor.is_none() && defects::is(Defect::CutDamage) => return FaultClass::Torn,
+        (FaultKind::Newer(version), ..) => return FaultClass::Newer(version),
         (_, Some(next), _) => {
             (format!("the next segment, which begins with record {next}, proves that it was synced"), {
                 Some(proof.map_or(next, |later| later.first))
@@ -121,15 +121,15 @@ pub(super) fn judge(
             (format!("a checkpoint proves that everything below record {known_synced} was synced"), Some(known_synced))
         }
         (FaultKind::Impossible, ..) => ("its checksum holds, so it was not an interrupted write".to_owned(), None),
-        (FaultKind::Unreadable, None, None) => return Verdict::Torn,
+        (FaultKind::Unreadable, None, None) => return FaultClass::Torn,
     };
-    let Fault { offset, expected, what, .. } = *fault;
-    Verdict::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
+    let ScanFault { offset, expected, what, .. } = *fault;
+    FaultClass::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
 }
 
 /// A segment that ends before its successor begins, although every batch in it is whole.
-pub(super) fn short_of(segment: &Segment, successor: Option<Lsn>) -> Option<Fault> {
+pub(super) fn short_of(segment: &Segment, successor: Option<Lsn>) -> Option<ScanFault> {
     let successor = successor.filter(|next| *next != segment.end)?;
     let what = if successor > segment.end { "the segment ends" } else { "the segment holds records of the next" };
-    Some(Fault { offset: segment.bytes, expected: segment.end, what, kind: FaultKind::Impossible })
+    Some(ScanFault { offset: segment.bytes, expected: segment.end, what, kind: FaultKind::Impossible })
 }

@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use crate::telemetry::names;
 
 /// Counters of one log. Its gauges are set from [`super::LogStats`] by whoever serves the metrics.
-pub(super) struct Meters {
+pub(super) struct LogMeters {
     records: Counter,
     batches: Counter,
     written_bytes: Counter,
@@ -16,9 +16,9 @@ pub(super) struct Meters {
     torn_bytes: Counter,
 }
 
-impl Meters {
-    pub(super) fn new(log: &'static str) -> Meters {
-        Meters {
+impl LogMeters {
+    pub(super) fn new(log: &'static str) -> LogMeters {
+        LogMeters {
             records: counter!(names::LOG_APPENDED, "log" => log),
             batches: counter!(names::LOG_BATCHES, "log" => log),
             written_bytes: counter!(names::LOG_WRITTEN_BYTES, "log" => log),
@@ -46,8 +46,8 @@ impl Meters {
     }
 }
 
-impl fmt::Debug for Meters {
+impl fmt::Debug for LogMeters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Meters")
+        f.write_str("LogMeters")
     }
 }

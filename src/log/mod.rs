@@ -39,10 +39,10 @@ mod writer;
 pub use batch::Batch;
 pub use error::{AppendError, Damage, LogError};
 pub use handle::Log;
-pub use options::{Keep, LogOptions, LogStats, Recovery, Retention, SegmentSummary, SyncPolicy};
+pub use options::{Keep, LogOptions, LogStats, RecoverySummary, Retention, SegmentSummary, SyncPolicy};
 pub use reader::Reader;
 pub use records::{RecordIter, Records};
-pub use verify::{DirectoryReader, Problem, ProblemKind, SegmentReport, VerifyReport, verify_dir};
+pub use verify::{DirectoryReader, LogProblem, LogProblemKind, SegmentReport, VerifyReport, verify_dir};
 
 /// Position of a record: the count of records appended before it in the log's whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -63,7 +63,7 @@ pub struct LogOptions {
 
 /// What recovery found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Recovery {
+pub struct RecoverySummary {
     /// First record still in the log.
     pub first: Lsn,
     /// One past the last record; synced.

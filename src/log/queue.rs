@@ -17,13 +17,13 @@ const SMALL_BUFFER_BYTES: usize = 64 * 1024;
 /// Records that will be one batch. Space for the batch's header is reserved in front, so that header and body are
 /// written with one call and without a copy.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct PendingBatch {
     pub(super) buffer: Vec<u8>,
     pub(super) count: u32,
     pub(super) wakers: WakerSet,
 }
 
-impl Pending {
+impl PendingBatch {
     pub(super) fn body_bytes(&self) -> usize {
         self.buffer.len().saturating_sub(HEADER_BYTES)
     }
@@ -31,8 +31,8 @@ impl Pending {
 
 /// State shared by those who append and the writer, under one lock.
 #[derive(Debug)]
-pub(super) struct Queue {
-    pending: VecDeque<Pending>,
+pub(super) struct CommitQueue {
+    pending: VecDeque<PendingBatch>,
     /// Body bytes in `pending` and in the batch being written.
     waiting_bytes: usize,
     max_waiting_bytes: usize,
@@ -64,9 +64,9 @@ pub(super) struct Queue {
     pub(super) failure: Option<String>,
 }
 
-impl Queue {
-    pub(super) fn new(options: &LogOptions, next: Lsn) -> Queue {
-        Queue {
+impl CommitQueue {
+    pub(super) fn new(options: &LogOptions, next: Lsn) -> CommitQueue {
+        CommitQueue {
             pending: VecDeque::new(),
             waiting_bytes: 0,
             max_waiting_bytes: options.queue_max_bytes.max(options.commit_max_bytes),
@@ -133,16 +133,16 @@ impl Queue {
         Ok(self.next)
     }
 
-    fn new_pending(&mut self, bytes: usize) -> Pending {
+    fn new_pending(&mut self, bytes: usize) -> PendingBatch {
         let capacity = HEADER_BYTES + bytes.max(self.usual_batch_bytes.min(self.max_batch_bytes));
         let mut buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(capacity));
         buffer.clear();
         buffer.extend_from_slice(&[0; HEADER_BYTES]);
-        Pending { buffer, ..Pending::default() }
+        PendingBatch { buffer, ..PendingBatch::default() }
     }
 
-    /// The next batch to write. Its bytes count as waiting until [`Queue::written`].
-    pub(super) fn take(&mut self) -> Option<Pending> {
+    /// The next batch to write. Its bytes count as waiting until [`CommitQueue::written`].
+    pub(super) fn take(&mut self) -> Option<PendingBatch> {
         self.pending.pop_front()
     }
 
@@ -210,8 +210,8 @@ mod tests {
     use crate::log::tests::{options, records};
     use crate::log::wakers::tests::Bell;
 
-    fn queue(max_batch: usize, max_waiting: usize) -> Queue {
-        Queue::new(&LogOptions { commit_max_bytes: max_batch, queue_max_bytes: max_waiting, ..options() }, Lsn(0))
+    fn queue(max_batch: usize, max_waiting: usize) -> CommitQueue {
+        CommitQueue::new(&LogOptions { commit_max_bytes: max_batch, queue_max_bytes: max_waiting, ..options() }, Lsn(0))
     }
 
     /// Records of 9 bytes each: `count` of them take 9 × `count` bytes.

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::inspect::newer;
-use super::scan::{Fault, FaultKind, Scanner};
+use super::scan::{FaultKind, ScanFault, SegmentScanner};
 use super::segment::index_interval_bytes;
-use super::shared::Shared;
+use super::shared::LogState;
 use super::{Batch, Damage, LogError, Lsn};
 use crate::sync::lock;
 
@@ -15,23 +15,23 @@ use crate::sync::lock;
 /// It reads from the files in large pieces and checks every batch; it holds memory only while it does so.
 #[derive(Debug)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     position: Lsn,
     skipped: u64,
-    file: Option<OpenSegment>,
+    file: Option<SegmentCursor>,
 }
 
 /// The segment file that a reader is in.
 #[derive(Debug)]
-struct OpenSegment {
+struct SegmentCursor {
     first: Lsn,
-    scanner: Scanner,
+    scanner: SegmentScanner,
     /// Offset that was last noted in the segment's index.
     noted: u64,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, from: Lsn) -> Reader {
+    pub(super) fn new(shared: Arc<LogState>, from: Lsn) -> Reader {
         Reader { shared, position: from, skipped: 0, file: None }
     }
 
@@ -96,7 +96,7 @@ impl Reader {
     }
 
     /// The open file was read to the end that was known when it was opened: it has grown, or another follows.
-    fn go_on(&mut self, mut file: OpenSegment) -> Result<OpenSegment, LogError> {
+    fn go_on(&mut self, mut file: SegmentCursor) -> Result<SegmentCursor, LogError> {
         let (first, expected) = (file.first, file.scanner.expected());
         let grown_to = lock(&self.shared.segments)
             .find(expected)
@@ -113,7 +113,7 @@ impl Reader {
     }
 
     /// Opens the segment of the position, or the oldest one if that was freed, at the batch that holds it.
-    fn open(&mut self) -> Result<OpenSegment, LogError> {
+    fn open(&mut self) -> Result<SegmentCursor, LogError> {
         let mut missing = None;
         loop {
             let segments = lock(&self.shared.segments);
@@ -137,14 +137,14 @@ impl Reader {
         }
     }
 
-    fn open_file(&self, (first, seed, start, limit): (Lsn, u32, (Lsn, u64), u64)) -> Result<OpenSegment, LogError> {
+    fn open_file(&self, (first, seed, start, limit): (Lsn, u32, (Lsn, u64), u64)) -> Result<SegmentCursor, LogError> {
         let file = self.shared.disk.open_read(&self.shared.segment_path(first)).map_err(self.io())?;
-        let scanner = Scanner::new(file, seed, start, None, limit);
-        Ok(OpenSegment { first, scanner, noted: start.1 })
+        let scanner = SegmentScanner::new(file, seed, start, None, limit);
+        Ok(SegmentCursor { first, scanner, noted: start.1 })
     }
 
     /// Follows the headers to the batch that holds the position.
-    fn seek_in(&self, mut file: OpenSegment) -> Result<OpenSegment, LogError> {
+    fn seek_in(&self, mut file: SegmentCursor) -> Result<SegmentCursor, LogError> {
         loop {
             match file.scanner.header().map_err(self.io())? {
                 Ok(Some(header)) if header.end() <= self.position => {
@@ -158,7 +158,7 @@ impl Reader {
     }
 
     /// Remembers where batches begin, so that later seeks are short. The scanner stands behind `batch`.
-    fn note(&self, file: &mut OpenSegment, batch: &Batch) {
+    fn note(&self, file: &mut SegmentCursor, batch: &Batch) {
         let offset = file.scanner.offset() - batch.disk_bytes();
         if offset >= file.noted + index_interval_bytes() {
             file.noted = offset;
@@ -167,7 +167,7 @@ impl Reader {
     }
 
     /// The same for the batch at which the scanner stands.
-    fn note_offset(&self, file: &mut OpenSegment, batch_first: Lsn) {
+    fn note_offset(&self, file: &mut SegmentCursor, batch_first: Lsn) {
         let offset = file.scanner.offset();
         if offset >= file.noted + index_interval_bytes() {
             file.noted = offset;
@@ -179,7 +179,7 @@ impl Reader {
         LogError::io(self.shared.options.name, "read a segment")
     }
 
-    fn damage(&self, segment_first: Lsn, fault: &Fault) -> LogError {
+    fn damage(&self, segment_first: Lsn, fault: &ScanFault) -> LogError {
         let file = self.shared.segment_path(segment_first);
         if let FaultKind::Newer(version) = fault.kind {
             return newer(&file, version);

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::active::{self, ActiveSegment};
 use super::error::{Damage, LogError};
 use super::inspect::{
-    SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, list_segments, newer, read_header, short_of,
+    FaultClass, SegmentFile, check_link, classify, damaged_header, is_unfinished, list_segments, newer, read_header,
+    short_of,
 };
-use super::scan::{Scanner, Survey, survey};
+use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Predecessor, Segment, SegmentFault, SegmentHeader};
 use super::{LogOptions, Lsn};
 use crate::defects::{self, Defect};
@@ -21,7 +22,7 @@ const REWRITE_BYTES: usize = 1024 * 1024;
 
 /// What recovery leaves for the writer: everything in it is synced.
 #[derive(Debug)]
-pub(super) struct Recovered {
+pub(super) struct RecoveredLog {
     pub(super) segments: VecDeque<Segment>,
     pub(super) active: ActiveSegment,
     pub(super) end: Lsn,
@@ -37,7 +38,7 @@ pub(super) fn recover(
     options: &LogOptions,
     known_synced: Lsn,
     first: Lsn,
-) -> Result<Recovered, LogError> {
+) -> Result<RecoveredLog, LogError> {
     let io = |action| LogError::io(options.name, action);
     disk.create_dir_all(&options.dir).map_err(io("create its directory"))?;
     disk.sync_dir(directory_of(&options.dir)).map_err(io("sync the directory above it"))?;
@@ -49,11 +50,11 @@ pub(super) fn recover(
         // The checkpoint lies before what is kept. Whether its reader can do without the rest is for it to say.
         tracing::debug!(log = options.name, %known_synced, first = %oldest.first, "the log begins after the checkpoint");
     }
-    Recovery { disk, options, known_synced, files }.run()
+    LogRecovery { disk, options, known_synced, files }.run()
 }
 
 /// Begins a log in an empty directory.
-fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -> Result<Recovered, LogError> {
+fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -> Result<RecoveredLog, LogError> {
     if known_synced > first {
         return Err(nothing_left(&options.dir, first, known_synced).into());
     }
@@ -61,7 +62,7 @@ fn begin(disk: &dyn Disk, options: &LogOptions, known_synced: Lsn, first: Lsn) -
     let active =
         active::create(disk, &options.dir, &header).map_err(LogError::io(options.name, "create its first segment"))?;
     let segments = VecDeque::from([Segment::empty(first, active.seed)]);
-    Ok(Recovered { segments, active, end: first, arrival_ms: None, torn_bytes: 0, lost_until: None })
+    Ok(RecoveredLog { segments, active, end: first, arrival_ms: None, torn_bytes: 0, lost_until: None })
 }
 
 fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
@@ -76,20 +77,20 @@ fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
 }
 
 /// A segment file with its header; the header is `None` for a last segment whose creation was interrupted.
-struct OpenSegment {
+struct FoundSegment {
     file: Arc<dyn DiskFile>,
     header: Option<SegmentHeader>,
 }
 
-struct Recovery<'a> {
+struct LogRecovery<'a> {
     disk: &'a dyn Disk,
     options: &'a LogOptions,
     known_synced: Lsn,
     files: Vec<SegmentFile>,
 }
 
-impl Recovery<'_> {
-    fn run(&self) -> Result<Recovered, LogError> {
+impl LogRecovery<'_> {
+    fn run(&self) -> Result<RecoveredLog, LogError> {
         let opened = self.open_all()?;
         let mut segments = VecDeque::with_capacity(opened.len());
         // What lies in segments wholly below the checkpoint was checked before, and is checked again when it is read.
@@ -108,10 +109,10 @@ impl Recovery<'_> {
                 }
             }
         }
-        Ok(Recovered { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
+        Ok(RecoveredLog { lost_until, ..self.finish(&opened, segments, torn_bytes)? })
     }
 
-    fn open_all(&self) -> Result<Vec<OpenSegment>, LogError> {
+    fn open_all(&self) -> Result<Vec<FoundSegment>, LogError> {
         let mut opened = Vec::with_capacity(self.files.len());
         for (index, segment_file) in self.files.iter().enumerate() {
             let is_last = index + 1 == self.files.len();
@@ -128,7 +129,7 @@ impl Recovery<'_> {
             if let Some(damage) = header.and_then(|header| check_link(segment_file, &header, before)) {
                 return Err(damage.into());
             }
-            opened.push(OpenSegment { file, header });
+            opened.push(FoundSegment { file, header });
         }
         Ok(opened)
     }
@@ -137,7 +138,7 @@ impl Recovery<'_> {
     fn unread(
         &self,
         index: usize,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
         next: &SegmentHeader,
     ) -> Result<Segment, LogError> {
@@ -156,7 +157,7 @@ impl Recovery<'_> {
     fn check(
         &self,
         index: usize,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
     ) -> Result<(Segment, u64, Option<Lsn>), LogError> {
         let file = &self.files[index];
@@ -167,10 +168,10 @@ impl Recovery<'_> {
         let Survey { synced_below, fault, proof, lost_until, .. } = found;
         let mut torn_bytes = 0;
         if let Some(fault) = fault.or_else(|| short_of(&segment, successor)) {
-            match judge(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
-                Verdict::Newer(version) => return Err(newer(&file.path, version)),
-                Verdict::Damage(damage) => return Err(damage.into()),
-                Verdict::Torn => torn_bytes = self.cut(file, open, &segment)?,
+            match classify(&file.path, &fault, proof.as_ref(), successor, self.known_synced) {
+                FaultClass::Newer(version) => return Err(newer(&file.path, version)),
+                FaultClass::Damage(damage) => return Err(damage.into()),
+                FaultClass::Torn => torn_bytes = self.cut(file, open, &segment)?,
             }
         }
         if successor.is_none() && segment.end >= self.known_synced {
@@ -179,7 +180,7 @@ impl Recovery<'_> {
         Ok((segment, torn_bytes, lost_until))
     }
 
-    fn cut(&self, file: &SegmentFile, open: &OpenSegment, segment: &Segment) -> Result<u64, LogError> {
+    fn cut(&self, file: &SegmentFile, open: &FoundSegment, segment: &Segment) -> Result<u64, LogError> {
         let len = if defects::is(Defect::KeepTornTail) { file.bytes } else { segment.bytes };
         open.file.set_len(len).map_err(self.io("cut a torn tail"))?;
         let bytes = file.bytes.saturating_sub(segment.bytes);
@@ -194,7 +195,7 @@ impl Recovery<'_> {
     /// it takes for written and that are not on the disk: they read well, and a sync alone would not save them.
     fn write_again(
         &self,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
         segment: &Segment,
         synced_below: Option<Lsn>,
@@ -229,13 +230,13 @@ impl Recovery<'_> {
     /// Where the batch that holds `position` begins; the end of the segment where none does.
     fn offset_of(
         &self,
-        open: &OpenSegment,
+        open: &FoundSegment,
         header: &SegmentHeader,
         segment: &Segment,
         position: Lsn,
     ) -> Result<u64, LogError> {
         let start = segment.index.seek(position, segment.first);
-        let mut scanner = Scanner::new(Arc::clone(&open.file), header.seed(), start, None, segment.bytes);
+        let mut scanner = SegmentScanner::new(Arc::clone(&open.file), header.seed(), start, None, segment.bytes);
         while let Ok(Some(batch)) = scanner.header().map_err(self.io("read a segment"))? {
             if batch.end() > position {
                 break;
@@ -247,10 +248,10 @@ impl Recovery<'_> {
 
     fn finish(
         &self,
-        opened: &[OpenSegment],
+        opened: &[FoundSegment],
         mut segments: VecDeque<Segment>,
         mut torn_bytes: u64,
-    ) -> Result<Recovered, LogError> {
+    ) -> Result<RecoveredLog, LogError> {
         let (Some(last), Some(last_file)) = (opened.last(), self.files.last()) else {
             return begin(self.disk, self.options, self.known_synced, Lsn(0));
         };
@@ -279,7 +280,7 @@ impl Recovery<'_> {
                 active
             }
         };
-        Ok(Recovered { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
+        Ok(RecoveredLog { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
     }
 
     /// Finishes the creation of the last segment.
@@ -305,9 +306,9 @@ impl Recovery<'_> {
         }
     }
 
-    fn scanner(&self, open: &OpenSegment, header: &SegmentHeader, limit: u64) -> Scanner {
+    fn scanner(&self, open: &FoundSegment, header: &SegmentHeader, limit: u64) -> SegmentScanner {
         let start = (header.first, HEADER_BYTES as u64);
-        Scanner::new(Arc::clone(&open.file), header.seed(), start, header.arrival_before_ms, limit)
+        SegmentScanner::new(Arc::clone(&open.file), header.seed(), start, header.arrival_before_ms, limit)
     }
 
     fn io(&self, action: &'static str) -> impl Fn(io::Error) -> LogError {

@@ -1,6 +1,6 @@
 //! Cutting damage out of a log's files, on request only: what cannot be read becomes a hole, and positions stay.
 //!
-//! A [`Plan`] says what would be done and changes nothing. Applying it keeps the damaged bytes in side files first; then
+//! A [`RepairPlan`] says what would be done and changes nothing. Applying it keeps the damaged bytes in side files first; then
 //! each segment that changes is written anew beside the old one, synced and renamed, oldest first. A crash leaves
 //! segments that are as they were or as they will be, and a new plan finishes. The log must not be open.
 
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active;
-use super::batch::{HEADER_BYTES as BATCH_HEADER_BYTES, Header};
+use super::batch::{BatchHeader, HEADER_BYTES as BATCH_HEADER_BYTES};
 use super::inspect::{self, SegmentFile, check_link, is_unfinished, newer, read_header};
-use super::scan::Scanner;
+use super::scan::SegmentScanner;
 use super::segment::{self, HEADER_BYTES, Predecessor, SegmentFault, SegmentHeader};
 use super::{LogError, Lsn};
 use crate::disk::{Disk, DiskFile};
@@ -70,7 +70,7 @@ struct Rewrite {
     source: Option<Arc<dyn DiskFile>>,
     header: SegmentHeader,
     /// Headers of holes and their offsets.
-    holes: Vec<(u64, Header)>,
+    holes: Vec<(u64, BatchHeader)>,
     /// A batch to write behind what is copied, and its offset.
     end: Option<(u64, Vec<u8>)>,
     /// What is not copied: offset and end.
@@ -80,7 +80,7 @@ struct Rewrite {
 
 /// What a repair of one log would do.
 #[derive(Debug)]
-pub struct Plan {
+pub struct RepairPlan {
     dir: PathBuf,
     cuts: Vec<Cut>,
     /// Segment files that go, newest first, before any is written anew.
@@ -88,10 +88,10 @@ pub struct Plan {
     rewrites: Vec<Rewrite>,
 }
 
-impl Plan {
+impl RepairPlan {
     /// Looks for damage in the log of `dir`. `known_synced`: a position that a checkpoint says was synced; without one,
     /// records missing at the very end cannot be told from records that never were. Writes nothing.
-    pub fn new(disk: &dyn Disk, dir: &Path, known_synced: Option<Lsn>) -> Result<Plan, LogError> {
+    pub fn new(disk: &dyn Disk, dir: &Path, known_synced: Option<Lsn>) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
         let files = match inspect::list_segments(disk, dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -100,7 +100,7 @@ impl Plan {
         let planner = Planner { disk, dir, name, known_synced, files: &files };
         let (mut cuts, mut rewrites) = (Vec::new(), Vec::new());
         planner.plan(&mut cuts, &mut rewrites)?;
-        Ok(Plan { dir: dir.to_path_buf(), cuts, removals: Vec::new(), rewrites })
+        Ok(RepairPlan { dir: dir.to_path_buf(), cuts, removals: Vec::new(), rewrites })
     }
 
     /// Whether there is nothing to repair. A torn tail is none: the next start cuts it.
@@ -130,7 +130,7 @@ impl Placed {
 
 /// A segment file, and what its header says where that can be believed.
 #[derive(Debug)]
-struct Opened {
+struct OpenedSegment {
     handle: Arc<dyn DiskFile>,
     header: Option<SegmentHeader>,
 }
@@ -176,7 +176,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn open(&self, file: &SegmentFile) -> Result<Opened, LogError> {
+    fn open(&self, file: &SegmentFile) -> Result<OpenedSegment, LogError> {
         let io = LogError::io(&self.name, "read a segment");
         let handle = self.disk.open_read(&file.path).map_err(&io)?;
         let header = match read_header(&*handle).map_err(&io)? {
@@ -184,7 +184,7 @@ impl Planner<'_> {
             Err(SegmentFault::Version(version)) => return Err(newer(&file.path, version)),
             Err(SegmentFault::Unreadable) => None,
         };
-        Ok(Opened { handle, header: header.filter(|header| header.first == file.first) })
+        Ok(OpenedSegment { handle, header: header.filter(|header| header.first == file.first) })
     }
 
     /// No segment file is left, and a checkpoint needs none of what was in them.
@@ -267,9 +267,9 @@ impl Planner<'_> {
     fn segment(
         &self,
         file: &SegmentFile,
-        open: &Opened,
+        open: &OpenedSegment,
         before: Option<Placed>,
-        next: Option<(Lsn, &Opened)>,
+        next: Option<(Lsn, &OpenedSegment)>,
         cuts: &mut Vec<Cut>,
         rewrites: &mut Vec<Rewrite>,
     ) -> Result<(Placed, Option<Predecessor>), LogError> {
@@ -299,7 +299,7 @@ impl Planner<'_> {
         let limit = bounds.bytes.unwrap_or(u64::MAX).min(file.bytes);
         let mut scanner = is_salt_known.then(|| {
             let handle = Arc::clone(&open.handle);
-            Scanner::new(handle, header.seed(), (start.first, start.offset), start.arrival_ms, limit)
+            SegmentScanner::new(handle, header.seed(), (start.first, start.offset), start.arrival_ms, limit)
         });
         let layout = lay_out(&file.path, scanner.as_mut(), start, bounds)?;
         let placed = Placed { first: file.first, bytes: layout.bytes, arrival_ms: layout.arrival_ms };
@@ -317,7 +317,12 @@ impl Planner<'_> {
     }
 
     /// The segment's header as it will be.
-    fn header(&self, file: &SegmentFile, open: &Opened, before: Option<Placed>) -> Result<PlannedHeader, LogError> {
+    fn header(
+        &self,
+        file: &SegmentFile,
+        open: &OpenedSegment,
+        before: Option<Placed>,
+    ) -> Result<PlannedHeader, LogError> {
         let placed = before.map(|before| SegmentFile {
             first: before.first,
             path: segment::path(self.dir, before.first),
@@ -355,7 +360,7 @@ fn missing(path: &Path, first: Lsn, end: Lsn, what: &str) -> Cut {
     }
 }
 
-fn header_cut(file: &SegmentFile, open: &Opened) -> Cut {
+fn header_cut(file: &SegmentFile, open: &OpenedSegment) -> Cut {
     let what = match open.header {
         Some(_) => "its header does not name the segment before it",
         None => "its header cannot be read",

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::batch::{FORMAT_VERSION, HEADER_BYTES, Header, HeaderFault, MAGIC};
+use super::batch::{BatchHeader, FORMAT_VERSION, HEADER_BYTES, HeaderFault, MAGIC};
 use super::checksum::crc32c;
 use super::records::holds_exactly;
 use super::segment::Segment;
@@ -16,7 +16,7 @@ const LARGEST_READ_BYTES: usize = 1024 * 1024;
 
 /// Why no batch can be read at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct ScanFault {
     /// Offset of the batch in its file.
     pub(super) offset: u64,
     /// The record that should begin there.
@@ -38,7 +38,7 @@ pub(super) enum FaultKind {
 
 /// A position in a segment file.
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub(super) struct SegmentScanner {
     file: Arc<dyn crate::disk::DiskFile>,
     seed: u32,
     /// Where the next batch begins.
@@ -54,7 +54,7 @@ pub(super) struct Scanner {
     next_read_bytes: usize,
 }
 
-impl Scanner {
+impl SegmentScanner {
     /// Begins at `offset`, where the batch with record `expected` begins, and reads no byte at or behind `limit`.
     pub(super) fn new(
         file: Arc<dyn crate::disk::DiskFile>,
@@ -62,8 +62,8 @@ impl Scanner {
         (expected, offset): (Lsn, u64),
         arrival_ms: Option<i64>,
         limit: u64,
-    ) -> Scanner {
-        Scanner {
+    ) -> SegmentScanner {
+        SegmentScanner {
             file,
             seed,
             offset,
@@ -92,7 +92,7 @@ impl Scanner {
     }
 
     /// The header of the next batch; `None` at the limit. Does not move.
-    pub(super) fn header(&mut self) -> io::Result<Result<Option<Header>, Fault>> {
+    pub(super) fn header(&mut self) -> io::Result<Result<Option<BatchHeader>, ScanFault>> {
         if self.offset >= self.limit {
             return Ok(Ok(None));
         }
@@ -100,7 +100,7 @@ impl Scanner {
         let Some(bytes) = self.view(offset, HEADER_BYTES)?.first_chunk() else {
             return Ok(Err(self.unreadable("its header is cut short")));
         };
-        let header = match Header::decode(bytes, seed) {
+        let header = match BatchHeader::decode(bytes, seed) {
             Ok(header) => header,
             Err(HeaderFault::Magic) => return Ok(Err(self.unreadable("no batch begins there"))),
             Err(HeaderFault::Checksum) => return Ok(Err(self.unreadable("its header fails the checksum"))),
@@ -113,7 +113,7 @@ impl Scanner {
         Ok(self.check(&header).map(|()| Some(header)))
     }
 
-    fn check(&self, header: &Header) -> Result<(), Fault> {
+    fn check(&self, header: &BatchHeader) -> Result<(), ScanFault> {
         if header.first != self.expected {
             return Err(self.fault("the batch there begins with another record", FaultKind::Impossible));
         }
@@ -130,14 +130,14 @@ impl Scanner {
     }
 
     /// Moves behind the batch whose header this is.
-    pub(super) fn skip(&mut self, header: &Header) {
+    pub(super) fn skip(&mut self, header: &BatchHeader) {
         self.offset += header.batch_bytes();
         self.expected = header.end();
         self.arrival_ms = Some(header.arrival_ms);
     }
 
     /// Checks the batch whose header this is. A hole's padding can be anything.
-    pub(super) fn check_body(&mut self, header: &Header) -> io::Result<Result<(), Fault>> {
+    pub(super) fn check_body(&mut self, header: &BatchHeader) -> io::Result<Result<(), ScanFault>> {
         if header.is_hole {
             return Ok(Ok(()));
         }
@@ -157,7 +157,7 @@ impl Scanner {
     }
 
     /// Reads the next batch and moves behind it; `None` at the limit.
-    pub(super) fn batch(&mut self) -> io::Result<Result<Option<Batch>, Fault>> {
+    pub(super) fn batch(&mut self) -> io::Result<Result<Option<Batch>, ScanFault>> {
         let header = match self.header()? {
             Ok(Some(header)) => header,
             Ok(None) => return Ok(Ok(None)),
@@ -174,7 +174,7 @@ impl Scanner {
 
     /// Looks behind the next batch for a header that says that records at or behind `expected` were synced: proof
     /// that what cannot be read here was once whole. Returns the first such header.
-    pub(super) fn find_proof(&mut self) -> io::Result<Option<Header>> {
+    pub(super) fn find_proof(&mut self) -> io::Result<Option<BatchHeader>> {
         let expected = self.expected;
         let found = self.find(self.offset + 1, |_, header| header.synced_below > expected)?;
         Ok(found.map(|(_, header)| header))
@@ -185,8 +185,8 @@ impl Scanner {
     pub(super) fn find(
         &mut self,
         mut from: u64,
-        mut is_wanted: impl FnMut(u64, &Header) -> bool,
-    ) -> io::Result<Option<(u64, Header)>> {
+        mut is_wanted: impl FnMut(u64, &BatchHeader) -> bool,
+    ) -> io::Result<Option<(u64, BatchHeader)>> {
         let seed = self.seed;
         while from < self.limit {
             let bytes = self.view(from, LARGEST_READ_BYTES)?;
@@ -195,7 +195,7 @@ impl Scanner {
                 if window[..MAGIC.len()] != MAGIC {
                     continue;
                 }
-                let header = window.first_chunk().and_then(|bytes| Header::decode(bytes, seed).ok());
+                let header = window.first_chunk().and_then(|bytes| BatchHeader::decode(bytes, seed).ok());
                 let offset = from + at as u64;
                 if let Some(header) = header.filter(|header| is_wanted(offset, header)) {
                     return Ok(Some((offset, header)));
@@ -219,13 +219,13 @@ impl Scanner {
         self.arrival_ms
     }
 
-    fn unreadable(&self, what: &'static str) -> Fault {
+    fn unreadable(&self, what: &'static str) -> ScanFault {
         self.fault(what, FaultKind::Unreadable)
     }
 
     /// A fault at the next batch.
-    pub(super) fn fault(&self, what: &'static str, kind: FaultKind) -> Fault {
-        Fault { offset: self.offset, expected: self.expected, what, kind }
+    pub(super) fn fault(&self, what: &'static str, kind: FaultKind) -> ScanFault {
+        ScanFault { offset: self.offset, expected: self.expected, what, kind }
     }
 
     /// The `len` bytes at `offset`, or what is there of them before the limit and the end of the file.
@@ -283,13 +283,13 @@ pub(super) struct Survey {
     /// The log was synced below this position when the last batch was written.
     pub(super) synced_below: Option<Lsn>,
     /// What ended the scan before the end of the file.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<ScanFault>,
     /// Proof behind the fault that what is unreadable was synced.
-    pub(super) proof: Option<Header>,
+    pub(super) proof: Option<BatchHeader>,
 }
 
 /// Checks every batch from the scanner's position to the end and adds them to `segment`.
-pub(super) fn survey(scanner: &mut Scanner, segment: &mut Segment) -> io::Result<Survey> {
+pub(super) fn survey(scanner: &mut SegmentScanner, segment: &mut Segment) -> io::Result<Survey> {
     let (mut batches, mut lost, mut lost_until, mut synced_below) = (0, 0, None, None);
     let fault = loop {
         let header = match scanner.header()? {

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 
-use super::queue::Queue;
-use super::recovery::Recovered;
+use super::error::WriterError;
+use super::queue::CommitQueue;
+use super::recovery::RecoveredLog;
 use super::segment::{self, Segments};
-use super::tail::Tail;
+use super::tail::TailCache;
 use super::{LogError, LogOptions, Lsn};
 use crate::disk::Disk;
 use crate::sync::lock;
@@ -17,31 +18,31 @@ use crate::sync::lock;
 pub(super) type FailureCallback = Box<dyn FnOnce(String) + Send>;
 
 /// Locks are held for short sections that do no I/O. Where two are held, the order is queue, segments, tail.
-pub(super) struct Shared {
+pub(super) struct LogState {
     pub(super) options: LogOptions,
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) queue: Mutex<Queue>,
+    pub(super) queue: Mutex<CommitQueue>,
     /// The writer waits here for work.
     pub(super) work: Condvar,
     /// Threads wait here for room, for a sync or for the end.
     pub(super) progress: Condvar,
     pub(super) segments: Mutex<Segments>,
-    pub(super) tail: Mutex<Tail>,
+    pub(super) tail: Mutex<TailCache>,
     pub(super) watchers: Mutex<Arc<[Waker]>>,
     pub(super) on_failure: Mutex<Vec<FailureCallback>>,
     durable: AtomicU64,
     readable: AtomicU64,
 }
 
-impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut Recovered) -> Shared {
-        Shared {
+impl LogState {
+    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut RecoveredLog) -> LogState {
+        LogState {
             disk,
-            queue: Mutex::new(Queue::new(&options, recovered.end)),
+            queue: Mutex::new(CommitQueue::new(&options, recovered.end)),
             work: Condvar::new(),
             progress: Condvar::new(),
             segments: Mutex::new(Segments { list: std::mem::take(&mut recovered.segments) }),
-            tail: Mutex::new(Tail::new(options.tail_max_bytes)),
+            tail: Mutex::new(TailCache::new(options.tail_max_bytes)),
             watchers: Mutex::new(Arc::new([])),
             on_failure: Mutex::new(Vec::new()),
             durable: AtomicU64::new(recovered.end.0),
@@ -83,12 +84,13 @@ impl Shared {
     }
 
     /// Closes the log for good after a failure: wakes everyone, keeps the first reason.
-    pub(super) fn fail(&self, reason: &str) {
+    pub(super) fn fail(&self, error: &WriterError) {
+        let reason = error.to_string();
         let mut queue = lock(&self.queue);
         if queue.failure.is_some() {
             return;
         }
-        queue.failure = Some(reason.to_owned());
+        queue.failure = Some(reason.clone());
         let wakers = queue.abandon();
         drop(queue);
         tracing::error!(log = self.options.name, reason, "the log failed and takes nothing more");
@@ -97,7 +99,7 @@ impl Shared {
         self.wake_watchers();
         let callbacks = std::mem::take(&mut *lock(&self.on_failure));
         for callback in callbacks {
-            callback(reason.to_owned());
+            callback(reason.clone());
         }
     }
 
@@ -107,7 +109,7 @@ impl Shared {
     }
 
     /// The error of a log that takes nothing more.
-    pub(super) fn closed_error(&self, queue: &Queue) -> LogError {
+    pub(super) fn closed_error(&self, queue: &CommitQueue) -> LogError {
         let log = self.options.name;
         match &queue.failure {
             Some(reason) => LogError::Failed { log, reason: reason.clone() },
@@ -116,7 +118,7 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for LogState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
             .field("name", &self.options.name)

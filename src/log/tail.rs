@@ -7,15 +7,15 @@ use super::{Batch, Lsn};
 
 /// The newest batches without a gap, bounded in bytes of memory.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(super) struct TailCache {
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
     max_bytes: usize,
 }
 
-impl Tail {
-    pub(super) fn new(max_bytes: usize) -> Tail {
-        Tail { batches: VecDeque::new(), bytes: 0, max_bytes }
+impl TailCache {
+    pub(super) fn new(max_bytes: usize) -> TailCache {
+        TailCache { batches: VecDeque::new(), bytes: 0, max_bytes }
     }
 
     /// Adds the newest batch. Returns the buffer of an evicted batch that no reader holds, for reuse.
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn records_are_found_in_their_batch() {
-        let mut tail = Tail::new(1 << 20);
+        let mut tail = TailCache::new(1 << 20);
         for first in [10, 13, 16] {
             assert!(tail.push(batch(first, 3)).is_none());
         }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_oldest_go_when_the_bound_is_reached() {
         let one = batch(0, 3).memory_bytes();
-        let mut tail = Tail::new(2 * one);
+        let mut tail = TailCache::new(2 * one);
         let held = batch(0, 3);
         tail.push(Arc::clone(&held));
         tail.push(batch(3, 3));

@@ -56,7 +56,7 @@ pub(super) fn options() -> LogOptions {
     }
 }
 
-pub(super) fn open(disk: &SimDisk, options: LogOptions, known_synced: u64) -> Result<(Log, Recovery), LogError> {
+pub(super) fn open(disk: &SimDisk, options: LogOptions, known_synced: u64) -> Result<(Log, RecoverySummary), LogError> {
     Log::open(Arc::new(disk.clone()), Arc::new(TestClock::default()), options, Lsn(known_synced))
 }
 

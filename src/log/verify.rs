@@ -6,8 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::inspect::{self, SegmentFile, Verdict, check_link, damaged_header, is_unfinished, judge, newer, short_of};
-use super::scan::{Scanner, Survey, survey};
+use super::inspect::{
+    self, FaultClass, SegmentFile, check_link, classify, damaged_header, is_unfinished, newer, short_of,
+};
+use super::scan::{SegmentScanner, Survey, survey};
 use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use super::{Batch, LogError, Lsn, SegmentSummary};
 use crate::disk::{Disk, DiskFile};
@@ -18,13 +20,13 @@ pub struct VerifyReport {
     /// Segments, oldest first, as far as each can be read.
     pub segments: Vec<SegmentReport>,
     /// What is wrong, in the order of the files.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<LogProblem>,
 }
 
 impl VerifyReport {
     /// Whether synced records are lost, or the files are of a newer format: weir would refuse to start.
     pub fn is_damaged(&self) -> bool {
-        self.problems.iter().any(|problem| problem.kind != ProblemKind::TornTail)
+        self.problems.iter().any(|problem| problem.kind != LogProblemKind::TornTail)
     }
 }
 
@@ -52,20 +54,20 @@ impl SegmentReport {
 
 /// Something wrong in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct LogProblem {
     /// The file.
     pub file: PathBuf,
     /// Byte offset.
     pub offset: u64,
     /// What kind.
-    pub kind: ProblemKind,
+    pub kind: LogProblemKind,
     /// A sentence for a person.
     pub text: String,
 }
 
 /// What a problem means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProblemKind {
+pub enum LogProblemKind {
     /// An interrupted write that was never acknowledged: cut at the next start, nothing is lost.
     TornTail,
     /// Synced records are lost: weir refuses to start.
@@ -74,7 +76,7 @@ pub enum ProblemKind {
     NewerFormat,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for LogProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -98,11 +100,16 @@ pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError>
 }
 
 /// A segment file with its present length.
-type Listed = (SegmentFile, Arc<dyn DiskFile>);
+type ListedSegment = (SegmentFile, Arc<dyn DiskFile>);
 
 /// Opens a segment of a list. A running weir goes on meanwhile: a segment may have grown, and those at the front that
 /// nobody has begun to read may have been freed (`None`).
-fn open_listed(disk: &dyn Disk, listed: &SegmentFile, has_begun: bool, name: &str) -> Result<Option<Listed>, LogError> {
+fn open_listed(
+    disk: &dyn Disk,
+    listed: &SegmentFile,
+    has_begun: bool,
+    name: &str,
+) -> Result<Option<ListedSegment>, LogError> {
     let io = LogError::io(name, "read a segment");
     let handle = match disk.open_read(&listed.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && has_begun => {
@@ -150,12 +157,12 @@ fn verify_segment(
     Ok(())
 }
 
-fn scanner(handle: &Arc<dyn DiskFile>, file: &SegmentFile, header: &SegmentHeader) -> Scanner {
+fn scanner(handle: &Arc<dyn DiskFile>, file: &SegmentFile, header: &SegmentHeader) -> SegmentScanner {
     let start = (file.first, HEADER_BYTES as u64);
-    Scanner::new(Arc::clone(handle), header.seed(), start, header.arrival_before_ms, file.bytes)
+    SegmentScanner::new(Arc::clone(handle), header.seed(), start, header.arrival_before_ms, file.bytes)
 }
 
-fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Problem {
+fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> LogProblem {
     match fault {
         SegmentFault::Version(version) => problem_of(&newer(&file.path, version)),
         SegmentFault::Unreadable if is_last && is_unfinished(file) => torn(file, 0),
@@ -163,35 +170,35 @@ fn header_problem(file: &SegmentFile, fault: SegmentFault, is_last: bool) -> Pro
     }
 }
 
-fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Option<&SegmentFile>) -> Option<Problem> {
+fn problem_in(file: &SegmentFile, segment: &Segment, found: &Survey, next: Option<&SegmentFile>) -> Option<LogProblem> {
     let successor = next.map(|next| next.first);
     let fault = found.fault.clone().or_else(|| short_of(segment, successor))?;
-    Some(match judge(&file.path, &fault, found.proof.as_ref(), successor, Lsn(0)) {
-        Verdict::Torn => torn(file, fault.offset),
-        Verdict::Damage(damage) => problem_of(&damage.into()),
-        Verdict::Newer(version) => problem_of(&newer(&file.path, version)),
+    Some(match classify(&file.path, &fault, found.proof.as_ref(), successor, Lsn(0)) {
+        FaultClass::Torn => torn(file, fault.offset),
+        FaultClass::Damage(damage) => problem_of(&damage.into()),
+        FaultClass::Newer(version) => problem_of(&newer(&file.path, version)),
     })
 }
 
-fn torn(file: &SegmentFile, offset: u64) -> Problem {
+fn torn(file: &SegmentFile, offset: u64) -> LogProblem {
     let text = format!(
         "{}: {} bytes from byte {offset} on are an interrupted write that was never acknowledged; the next start cuts them",
         file.path.display(),
         file.bytes.saturating_sub(offset),
     );
-    Problem { file: file.path.clone(), offset, kind: ProblemKind::TornTail, text }
+    LogProblem { file: file.path.clone(), offset, kind: LogProblemKind::TornTail, text }
 }
 
-fn problem_of(error: &LogError) -> Problem {
+fn problem_of(error: &LogError) -> LogProblem {
     let text = error.to_string();
     match error {
         LogError::Damaged(damage) => {
-            Problem { file: damage.file.clone(), offset: damage.offset, kind: ProblemKind::Damage, text }
+            LogProblem { file: damage.file.clone(), offset: damage.offset, kind: LogProblemKind::Damage, text }
         }
         LogError::NewerFormat { file, .. } => {
-            Problem { file: file.clone(), offset: 0, kind: ProblemKind::NewerFormat, text }
+            LogProblem { file: file.clone(), offset: 0, kind: LogProblemKind::NewerFormat, text }
         }
-        _ => Problem { file: PathBuf::new(), offset: 0, kind: ProblemKind::Damage, text },
+        _ => LogProblem { file: PathBuf::new(), offset: 0, kind: LogProblemKind::Damage, text },
     }
 }
 
@@ -210,7 +217,7 @@ pub struct DirectoryReader {
 #[derive(Debug)]
 struct OpenSegment {
     file: SegmentFile,
-    scanner: Scanner,
+    scanner: SegmentScanner,
 }
 
 impl DirectoryReader {
@@ -244,13 +251,13 @@ impl DirectoryReader {
                 Err(fault) => {
                     let successor = self.files.front().map(|next| next.first);
                     let proof = open.scanner.find_proof().map_err(&io)?;
-                    match judge(&open.file.path, &fault, proof.as_ref(), successor, Lsn(0)) {
-                        Verdict::Torn => {
+                    match classify(&open.file.path, &fault, proof.as_ref(), successor, Lsn(0)) {
+                        FaultClass::Torn => {
                             self.torn_bytes = open.file.bytes.saturating_sub(fault.offset);
                             return Ok(None);
                         }
-                        Verdict::Damage(damage) => return Err(damage.into()),
-                        Verdict::Newer(version) => return Err(newer(&open.file.path, version)),
+                        FaultClass::Damage(damage) => return Err(damage.into()),
+                        FaultClass::Newer(version) => return Err(newer(&open.file.path, version)),
                     }
                 }
             }
@@ -264,7 +271,7 @@ impl DirectoryReader {
         let mut segment = Segment::empty(file.first, 0);
         (segment.end, segment.bytes) = (scanner.expected(), scanner.offset());
         if let Some(fault) = short_of(&segment, successor)
-            && let Verdict::Damage(damage) = judge(&file.path, &fault, None, successor, Lsn(0))
+            && let FaultClass::Damage(damage) = classify(&file.path, &fault, None, successor, Lsn(0))
         {
             return Err(damage.into());
         }

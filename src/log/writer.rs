@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::active::{self, ActiveSegment};
-use super::batch::{HEADER_BYTES, Header};
+use super::batch::{BatchHeader, HEADER_BYTES};
 use super::checksum::crc32c;
-use super::meters::Meters;
-use super::queue::{Pending, Queue};
+use super::error::WriterError;
+use super::meters::LogMeters;
+use super::queue::{CommitQueue, PendingBatch};
 use super::retention::next_to_free;
 use super::segment::{self, Predecessor, Segment, SegmentHeader};
-use super::shared::Shared;
+use super::shared::LogState;
 use super::space::SpaceCheck;
 use super::wakers::WakerSet;
 use super::{Batch, Lsn, SyncPolicy};
@@ -29,7 +30,7 @@ const IDLE_TAIL_BYTES: usize = 128 * 1024;
 
 /// What the writer does next.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum WriterWork {
     Commit(Commit),
     Sync,
     Retain,
@@ -41,45 +42,41 @@ pub(super) enum Work {
 /// A batch on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Commit {
-    pending: Pending,
+    pending: PendingBatch,
     /// Its header, once that is in front of the records. A full disk can stop a batch before or after.
-    sealed: Option<Header>,
+    sealed: Option<BatchHeader>,
     has_stalled: bool,
 }
 
-/// What [`Writer::next_work`] found.
+/// What [`LogWriter::next_work`] found.
 #[derive(Debug)]
-pub(super) enum Next {
-    Do(Work),
+pub(super) enum NextWork {
+    Do(WriterWork),
     /// Nothing until something is asked for, or until this moment of [`Clock::monotonic`].
     Wait(Option<Duration>),
     /// Nothing ever again.
     Ended,
 }
 
-/// Why a step did not succeed.
-enum StepError {
-    /// No space: nothing was changed, the step can be tried again.
-    Full(String),
+/// Why a batch is not on disk.
+enum CommitError {
+    /// There was no space: nothing was changed, and the batch can be tried again.
+    Full(io::Error),
     /// The log can no longer be trusted.
-    Failed(String),
+    Failed(WriterError),
 }
 
-impl StepError {
-    fn of(error: &io::Error) -> StepError {
-        if is_full(error) { StepError::Full(error.to_string()) } else { StepError::Failed(error.to_string()) }
-    }
-
-    fn failed(error: io::Error) -> StepError {
-        StepError::Failed(error.to_string())
+impl From<io::Error> for CommitError {
+    fn from(error: io::Error) -> Self {
+        if is_full(&error) { CommitError::Full(error) } else { CommitError::Failed(error.into()) }
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Writer {
-    shared: Arc<Shared>,
+pub(super) struct LogWriter {
+    shared: Arc<LogState>,
     clock: Arc<dyn Clock>,
-    meters: Meters,
+    meters: LogMeters,
     active: ActiveSegment,
     arrival_ms: Option<i64>,
     /// One past the last record written.
@@ -98,16 +95,16 @@ pub(super) struct Writer {
     ended: bool,
 }
 
-impl Writer {
+impl LogWriter {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<LogState>,
         clock: Arc<dyn Clock>,
-        meters: Meters,
+        meters: LogMeters,
         active: ActiveSegment,
         arrival_ms: Option<i64>,
-    ) -> Writer {
+    ) -> LogWriter {
         let end = shared.durable();
-        Writer {
+        LogWriter {
             space: SpaceCheck::new(shared.options.min_free_bytes),
             has_unsynced_removal: false,
             shared,
@@ -133,80 +130,80 @@ impl Writer {
         &*self.clock
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &LogState {
         &self.shared
     }
 
     /// What there is to do now. `queue` is the log's, locked: what is asked for later is not missed by one who waits.
-    pub(super) fn next_work(&mut self, queue: &mut Queue) -> Next {
+    pub(super) fn next_work(&mut self, queue: &mut CommitQueue) -> NextWork {
         if self.ended {
-            return Next::Ended;
+            return NextWork::Ended;
         }
         if let Some(work) = self.waiting_work(queue) {
             self.idle_since = None;
-            return Next::Do(work);
+            return NextWork::Do(work);
         }
         if let Some((_, retry_at)) = &self.stalled {
-            return Next::Wait(Some(*retry_at));
+            return NextWork::Wait(Some(*retry_at));
         }
         let may_trim = queue.has_spare() || lock(&self.shared.tail).bytes() > IDLE_TAIL_BYTES;
         if !queue.low_space && !may_trim {
-            return Next::Wait(None);
+            return NextWork::Wait(None);
         }
         let now = self.clock.monotonic();
         let (due, work) = match queue.low_space {
-            true => (self.space.last().map_or(now, |last| last + FULL_RETRY), Work::CheckSpace),
-            false => (*self.idle_since.get_or_insert(now) + IDLE_AFTER, Work::Trim),
+            true => (self.space.last().map_or(now, |last| last + FULL_RETRY), WriterWork::CheckSpace),
+            false => (*self.idle_since.get_or_insert(now) + IDLE_AFTER, WriterWork::Trim),
         };
-        if due <= now { Next::Do(work) } else { Next::Wait(Some(due)) }
+        if due <= now { NextWork::Do(work) } else { NextWork::Wait(Some(due)) }
     }
 
-    fn waiting_work(&mut self, queue: &mut Queue) -> Option<Work> {
+    fn waiting_work(&mut self, queue: &mut CommitQueue) -> Option<WriterWork> {
         if self.written >= queue.sync_below && queue.sync_below > self.synced {
-            return Some(Work::Sync);
+            return Some(WriterWork::Sync);
         }
         if std::mem::take(&mut queue.retention_due) {
-            return Some(Work::Retain);
+            return Some(WriterWork::Retain);
         }
         if let Some((commit, retry_at)) = self.stalled.take() {
             if queue.closing || retry_at <= self.clock.monotonic() {
-                return Some(Work::Commit(commit));
+                return Some(WriterWork::Commit(commit));
             }
             self.stalled = Some((commit, retry_at));
             return None;
         }
         match queue.take() {
-            Some(pending) => Some(Work::Commit(Commit { pending, sealed: None, has_stalled: false })),
-            None if queue.closing => Some(Work::End),
+            Some(pending) => Some(WriterWork::Commit(Commit { pending, sealed: None, has_stalled: false })),
+            None if queue.closing => Some(WriterWork::End),
             None => None,
         }
     }
 
-    /// Does what [`Writer::next_work`] found. A failure closes the log for good.
-    pub(super) fn perform(&mut self, work: Work) {
+    /// Does what [`LogWriter::next_work`] found. A failure closes the log for good.
+    pub(super) fn perform(&mut self, work: WriterWork) {
         let done = match work {
-            Work::Commit(commit) => self.commit(commit),
-            Work::Sync => self.sync(),
-            Work::Retain => {
+            WriterWork::Commit(commit) => self.commit(commit),
+            WriterWork::Sync => self.sync(),
+            WriterWork::Retain => {
                 self.retain();
                 Ok(())
             }
-            Work::CheckSpace => {
+            WriterWork::CheckSpace => {
                 self.check_space();
                 Ok(())
             }
-            Work::Trim => {
+            WriterWork::Trim => {
                 self.trim();
                 Ok(())
             }
-            Work::End => {
+            WriterWork::End => {
                 let synced = if self.synced < self.written { self.sync() } else { Ok(()) };
                 self.ended = true;
                 synced
             }
         };
-        if let Err(reason) = done {
-            self.shared.fail(&reason);
+        if let Err(error) = done {
+            self.shared.fail(&error);
             self.ended = true;
         }
         if self.ended {
@@ -229,13 +226,13 @@ impl Writer {
     }
 
     /// Writes a batch and publishes it, or puts it aside where the disk is full.
-    fn commit(&mut self, mut commit: Commit) -> Result<(), String> {
+    fn commit(&mut self, mut commit: Commit) -> Result<(), WriterError> {
         let header = match self.put_on_disk(&mut commit) {
             Ok(header) => header,
-            Err(StepError::Full(reason)) => return self.stall(commit, reason),
-            Err(StepError::Failed(reason)) => {
+            Err(CommitError::Full(error)) => return self.stall(commit, error),
+            Err(CommitError::Failed(error)) => {
                 self.unsynced.append(commit.pending.wakers);
-                return Err(reason);
+                return Err(error);
             }
         };
         self.written = header.end();
@@ -254,7 +251,7 @@ impl Writer {
         Ok(())
     }
 
-    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<Header, StepError> {
+    fn put_on_disk(&mut self, commit: &mut Commit) -> Result<BatchHeader, CommitError> {
         let header = match commit.sealed {
             Some(header) => header,
             None => {
@@ -267,7 +264,7 @@ impl Writer {
     }
 
     /// Writes the header into the space in front of the records.
-    fn seal(&mut self, pending: &mut Pending) -> Header {
+    fn seal(&mut self, pending: &mut PendingBatch) -> BatchHeader {
         let now_ms = self.clock.now_ms();
         let arrival_ms = self
             .arrival_ms
@@ -275,7 +272,7 @@ impl Writer {
             .map_or(now_ms, |before| before.max(now_ms));
         self.arrival_ms = Some(arrival_ms);
         let (space, body) = pending.buffer.split_at_mut(HEADER_BYTES);
-        let header = Header {
+        let header = BatchHeader {
             first: self.written,
             count: pending.count,
             body_bytes: body.len() as u32,
@@ -288,21 +285,21 @@ impl Writer {
         header
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StepError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
         let ActiveSegment { file, offset, .. } = &mut self.active;
         if let Err(error) = file.write_all_at(bytes, *offset) {
             if is_full(&error) {
                 // What was written of the batch gives its space back, and no half batch stands at the end.
-                file.set_len(*offset).map_err(StepError::failed)?;
+                file.set_len(*offset).map_err(|error| CommitError::Failed(error.into()))?;
             }
-            return Err(StepError::of(&error));
+            return Err(error.into());
         }
         *offset += bytes.len() as u64;
         Ok(())
     }
 
     /// Shows a written batch to readers, and gives its room back.
-    fn publish(&mut self, header: Header, pending: Pending) {
+    fn publish(&mut self, header: BatchHeader, pending: PendingBatch) {
         let body_bytes = pending.body_bytes();
         let (bytes, spare) = split_for_tail(pending.buffer);
         let batch = Arc::new(Batch::new(header, bytes));
@@ -321,7 +318,7 @@ impl Writer {
         self.notify(queue);
     }
 
-    fn notify(&self, mut queue: std::sync::MutexGuard<'_, Queue>) {
+    fn notify(&self, mut queue: std::sync::MutexGuard<'_, CommitQueue>) {
         let room = queue.take_room_waiters();
         let threads_wait = queue.waiting_threads > 0;
         drop(queue);
@@ -332,7 +329,7 @@ impl Writer {
     }
 
     /// Syncs what is written and tells those who wait for it.
-    fn sync(&mut self) -> Result<(), String> {
+    fn sync(&mut self) -> Result<(), WriterError> {
         self.sync_file()?;
         self.shared.set_durable(self.synced);
         std::mem::take(&mut self.unsynced).wake();
@@ -340,26 +337,24 @@ impl Writer {
         Ok(())
     }
 
-    fn sync_file(&mut self) -> Result<(), String> {
+    fn sync_file(&mut self) -> Result<(), WriterError> {
         let begun = self.clock.monotonic();
         let skips = defects::is(Defect::AcknowledgeBeforeSync) && self.shared.options.sync == SyncPolicy::EveryCommit;
         let synced = if skips { Ok(()) } else { self.active.file.sync() };
-        synced.or_else(
-            |error| if defects::is(Defect::DurableAfterFailedSync) { Ok(()) } else { Err(error.to_string()) },
-        )?;
+        synced.or_else(|error| if defects::is(Defect::DurableAfterFailedSync) { Ok(()) } else { Err(error) })?;
         self.meters.synced(self.clock.monotonic().saturating_sub(begun));
         self.synced = self.written;
         Ok(())
     }
 
     /// Closes the active segment once it is large enough, and begins the next.
-    fn rotate_if_due(&mut self) -> Result<(), StepError> {
+    fn rotate_if_due(&mut self) -> Result<(), CommitError> {
         let is_empty = self.active.first == self.written;
         if is_empty || self.active.offset < self.shared.options.segment_bytes {
             return Ok(());
         }
         if self.synced < self.written {
-            self.sync().map_err(StepError::Failed)?;
+            self.sync().map_err(CommitError::Failed)?;
         }
         let header = SegmentHeader {
             first: self.written,
@@ -367,8 +362,7 @@ impl Writer {
             predecessor: Some(Predecessor { first: self.active.first, bytes: self.active.offset }),
             arrival_before_ms: self.arrival_ms,
         };
-        let begun = active::create(&*self.shared.disk, &self.shared.options.dir, &header);
-        self.active = begun.map_err(|error| StepError::of(&error))?;
+        self.active = active::create(&*self.shared.disk, &self.shared.options.dir, &header)?;
         self.meters.segment_begun(segment::HEADER_BYTES);
         lock(&self.shared.segments).list.push_back(Segment::empty(header.first, header.seed()));
         self.free_segments();
@@ -376,10 +370,10 @@ impl Writer {
     }
 
     /// Keeps a batch that found no space until the next try. Meanwhile nothing is taken; closing ends the wait.
-    fn stall(&mut self, mut commit: Commit, reason: String) -> Result<(), String> {
+    fn stall(&mut self, mut commit: Commit, error: io::Error) -> Result<(), WriterError> {
         self.free_segments();
         if !std::mem::replace(&mut commit.has_stalled, true) {
-            tracing::warn!(log = self.shared.options.name, reason, "the disk is full: waiting for space");
+            tracing::warn!(log = self.shared.options.name, reason = %error, "the disk is full: waiting for space");
         }
         self.stalled = Some((commit, self.clock.monotonic() + FULL_RETRY));
         let mut queue = lock(&self.shared.queue);
@@ -388,7 +382,7 @@ impl Writer {
         drop(queue);
         self.shared.progress.notify_all();
         if is_closing {
-            return Err(format!("the disk is full and the log was closed with records unwritten: {reason}"));
+            return Err(WriterError::ClosedWhileFull(error));
         }
         Ok(())
     }

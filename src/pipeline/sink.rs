@@ -203,7 +203,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::disk::Disk;
     use crate::disk::sim::SimDisk;
-    use crate::log::repair::Plan;
+    use crate::log::repair::RepairPlan;
     use crate::log::{LogOptions, Retention, SyncPolicy};
 
     fn open(disk: &SimDisk) -> Log {
@@ -236,7 +236,10 @@ mod tests {
         let batch = 48 + 2 * 21;
         disk.flip_bit(Path::new("windows/00000000000000000000.log"), 64 + 2 * batch + 60, 0).unwrap();
         disk.create_dir_all(Path::new("damaged")).unwrap();
-        Plan::new(&disk, Path::new("windows"), None).unwrap().apply(&disk, "windows", Path::new("damaged")).unwrap();
+        RepairPlan::new(&disk, Path::new("windows"), None)
+            .unwrap()
+            .apply(&disk, "windows", Path::new("damaged"))
+            .unwrap();
         open(&disk)
     }
 

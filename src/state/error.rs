@@ -10,23 +10,23 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum StateError {
     /// sled refused a call.
-    #[error("the state store at {} failed: {source}", directory.display())]
+    #[error("the store at {} failed: {source}", directory.display())]
     Sled {
         /// Directory of the store.
         directory: PathBuf,
-        /// sled's own words.
+        /// sled's error.
         source: sled::Error,
     },
     /// A call of the file system failed.
-    #[error("the state store at {} failed: {source}", directory.display())]
+    #[error("the store at {} failed: {source}", directory.display())]
     Io {
         /// Directory of the store.
         directory: PathBuf,
-        /// The operating system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// What is stored is not what was written.
-    #[error("the state store at {} is damaged: {what}", directory.display())]
+    #[error("the store at {} is damaged: {what}", directory.display())]
     Damaged {
         /// Directory of the store.
         directory: PathBuf,
@@ -34,13 +34,13 @@ pub enum StateError {
         what: String,
     },
     /// sled panicked.
-    #[error("the state store at {} is damaged: sled panicked", directory.display())]
+    #[error("the store at {} is damaged: sled panicked", directory.display())]
     Panicked {
         /// Directory of the store.
         directory: PathBuf,
     },
     /// sled did not come back: a damaged file can make it spin for ever.
-    #[error("the state store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
+    #[error("the store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
     TimedOut {
         /// Directory of the store.
         directory: PathBuf,

@@ -14,6 +14,7 @@ pub mod checkpoint_store;
 mod error;
 pub mod key_value;
 pub mod manifest;
+pub(crate) mod named_values;
 pub mod open;
 pub mod recovery;
 pub mod savepoint;

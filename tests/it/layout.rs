@@ -37,7 +37,7 @@ const FILE_SYSTEM: &[(&str, &str)] = &[
 
 const LONGEST_FILE: usize = 700;
 
-struct Source {
+struct SourceFile {
     /// Relative to src/.
     path: String,
     /// The part it belongs to.
@@ -47,12 +47,12 @@ struct Source {
     product_lines: usize,
 }
 
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     collect(&root, &mut found);
     found.sort();
-    let sources: Vec<Source> = found.iter().map(|path| source(&root, path)).collect();
+    let sources: Vec<SourceFile> = found.iter().map(|path| source(&root, path)).collect();
     assert!(sources.len() > 20, "the tree was not found");
     sources
 }
@@ -68,7 +68,7 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn source(root: &Path, path: &Path) -> Source {
+fn source(root: &Path, path: &Path) -> SourceFile {
     let relative = path.strip_prefix(root).expect("it is below src").to_string_lossy().into_owned();
     let part = relative.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
     let text = fs::read_to_string(path).expect("a readable file");
@@ -76,10 +76,10 @@ fn source(root: &Path, path: &Path) -> Source {
     let is_test = relative.split('/').any(|name| ["tests", "tests.rs", "testing.rs"].contains(&name));
     let tests_from = lines.iter().position(|line| line.trim_start() == "#[cfg(test)]").unwrap_or(lines.len());
     let product_lines = if is_test { 0 } else { tests_from };
-    Source { path: relative, part, lines, product_lines }
+    SourceFile { path: relative, part, lines, product_lines }
 }
 
-impl Source {
+impl SourceFile {
     /// Lines of the product: number and text, without comments.
     fn product(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.lines.iter().take(self.product_lines).enumerate();

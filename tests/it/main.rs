@@ -13,9 +13,13 @@ mod faults;
 mod formats;
 mod hostile;
 mod http;
-mod kit;
 mod layout;
 mod mqtt;
 mod peers;
 mod readings;
 mod tls;
+
+use weir_test_kit::process::Program;
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();

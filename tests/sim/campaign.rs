@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weir::sync::lock;
 
-use super::random::Random;
-use super::world::{Figures, Report, run};
+use super::world::{SeedReport, SimFigures, run};
+use weir::random::Random;
 
 /// Threads that run seeds.
 const WORKERS: usize = 2;
@@ -29,11 +29,11 @@ pub fn number(name: &str) -> Option<u64> {
 /// A seed that no run had before.
 pub fn fresh_base() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Random::new(since.as_nanos() as u64).next() >> 16
+    Random::new(since.as_nanos() as u64).next_u64() >> 16
 }
 
 /// Runs one seed with what weir's parts need around them.
-pub fn run_seed(seed: u64, print: bool) -> Report {
+pub fn run_seed(seed: u64, print: bool) -> SeedReport {
     quiet_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _guard = runtime.enter();
@@ -69,19 +69,19 @@ pub struct Campaign {
 }
 
 #[derive(Default)]
-struct Progress {
+struct CampaignProgress {
     stored: VecDeque<u64>,
     next: u64,
     done: u64,
-    figures: Figures,
+    figures: SimFigures,
     failures: Vec<(u64, String)>,
 }
 
 impl Campaign {
     /// Runs the seeds; panics where one fails, after it has said how to run it again.
-    pub fn run(self) -> Figures {
+    pub fn run(self) -> SimFigures {
         let begun = Instant::now();
-        let progress = Mutex::new(Progress { stored: self.stored.clone(), ..Progress::default() });
+        let progress = Mutex::new(CampaignProgress { stored: self.stored.clone(), ..CampaignProgress::default() });
         std::thread::scope(|scope| {
             for _ in 0..WORKERS {
                 scope.spawn(|| {
@@ -92,7 +92,8 @@ impl Campaign {
                 });
             }
         });
-        let Progress { done, figures, failures, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let CampaignProgress { done, figures, failures, .. } =
+            progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         let seconds = begun.elapsed().as_secs_f64();
         tell(&format!("simulated {done} seeds in {seconds:.1} s: {figures:?}"));
         let seeds: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
@@ -100,7 +101,7 @@ impl Campaign {
         figures
     }
 
-    fn next(&self, progress: &Mutex<Progress>) -> Option<u64> {
+    fn next(&self, progress: &Mutex<CampaignProgress>) -> Option<u64> {
         let mut progress = lock(progress);
         if progress.failures.len() >= MAX_FAILURES {
             return None;
@@ -120,7 +121,7 @@ impl Campaign {
     }
 }
 
-fn note(progress: &Mutex<Progress>, seed: u64, report: Report) {
+fn note(progress: &Mutex<CampaignProgress>, seed: u64, report: SeedReport) {
     let mut progress = lock(progress);
     progress.done += 1;
     progress.figures.add(&report.figures);

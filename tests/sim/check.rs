@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use weir::core::output::WindowResult;
 use weir::core::settings::{Settings, WatermarkScope};
 
-use super::ledger::{Aggregate, Expected, Id, Ledger};
+use super::ledger::{Expected, ExpectedAggregate, MessageId, SimLedger};
 use super::outputs::{Outputs, replay};
-use super::process::Process;
+use super::process::SimProcess;
 
 /// Checks a weir that has processed its journal. `at_end`: everything is acknowledged and all windows are closed.
-pub fn check(process: &Process, settings: &Settings, ledger: &Ledger, at_end: bool) -> Result<(), String> {
+pub fn check(process: &SimProcess, settings: &Settings, ledger: &SimLedger, at_end: bool) -> Result<(), String> {
     let status = process.pipeline.status();
     if status.totals.unaccounted() != 0 {
         return Err(format!("{} readings are unaccounted for", status.totals.unaccounted()));
@@ -55,8 +55,8 @@ fn same(log: &str, stored: &[Vec<u8>], computed: &[Vec<u8>]) -> Result<(), Strin
 fn compare(
     outputs: &Outputs,
     settings: &Settings,
-    ledger: &Ledger,
-    counted: &dyn Fn(Id) -> bool,
+    ledger: &SimLedger,
+    counted: &dyn Fn(MessageId) -> bool,
 ) -> Result<(), String> {
     let is_global = settings.watermark == WatermarkScope::Global;
     let rejections = outputs.rejections(ledger)?;
@@ -97,7 +97,7 @@ fn compare_windows(
     Ok(())
 }
 
-fn agrees(window: &WindowResult<'_>, expected: &Aggregate) -> bool {
+fn agrees(window: &WindowResult<'_>, expected: &ExpectedAggregate) -> bool {
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * (1.0 + b.abs());
     window.count == expected.count
         && window.sum == expected.sum

@@ -2,19 +2,22 @@
 
 use std::collections::VecDeque;
 
-use super::device::{Device, Element};
-use super::ledger::{Id, Ledger, Message};
-use super::packet::{self, Answer, Publish, Version};
-use super::random::Random;
+use super::answer::{self, BrokerAnswer};
+use super::device::{Element, SimDevice};
+use super::ledger::{MessageId, SimLedger, SimMessage};
 use super::wire::Wire;
+use weir::random::Random;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBREL, acknowledgement, publish_packet};
 
+/// A session that is kept outlives its connection for an hour of the simulated clock.
+const SESSION_EXPIRY_S: u32 = 3_600;
 /// Elements that wait to be sent at most; a device that has more measures nothing.
 const MAX_WAITING: usize = 300;
 /// Elements of one array at most.
 const MAX_PACKED: usize = 20;
 
 #[derive(Debug)]
-enum Link {
+enum SimLink {
     Offline { until_ms: i64 },
     Connecting(Wire),
     Open(Wire),
@@ -22,7 +25,7 @@ enum Link {
 
 #[derive(Debug)]
 struct Outstanding {
-    id: Id,
+    id: MessageId,
     packet_id: u16,
     /// PUBREC came: only the release is left.
     received: bool,
@@ -32,17 +35,17 @@ struct Outstanding {
 
 /// One client with its devices.
 #[derive(Debug)]
-pub struct Client {
+pub struct SimClient {
     pub name: String,
     topic: String,
-    version: Version,
+    version: MqttVersion,
     qos: u8,
     clean: bool,
     /// What is sent again gets a new packet id and no DUP: its sequence numbers tell.
     renumbers: bool,
     limit: usize,
-    devices: Vec<Device>,
-    link: Link,
+    devices: Vec<SimDevice>,
+    link: SimLink,
     last_packet_id: u16,
     waiting: VecDeque<Element>,
     outstanding: VecDeque<Outstanding>,
@@ -53,7 +56,7 @@ pub struct Client {
     stopped: bool,
 }
 
-impl Client {
+impl SimClient {
     /// `max_inflight`: weir's receive maximum.
     pub fn new(number: usize, max_inflight: u16, now_ms: i64, random: &mut Random) -> Self {
         let qos = *random.pick(&[1, 1, 1, 1, 2, 2, 0]);
@@ -62,19 +65,19 @@ impl Client {
         let is_gateway = random.one_in(4);
         let count = if is_gateway { 2 + random.index(3) } else { 1 };
         let devices = (0..count)
-            .map(|index| Device::new(format!("d{number}-{index}"), has_seq, !renumbers, now_ms, random))
+            .map(|index| SimDevice::new(format!("d{number}-{index}"), has_seq, !renumbers, now_ms, random))
             .filter(|device| qos > 0 || device.has_clock())
             .collect();
         Self {
             name: format!("client-{number}"),
             topic: if is_gateway { "plant/telemetry".into() } else { format!("devices/d{number}-0/telemetry") },
-            version: if random.one_in(2) { Version::V4 } else { Version::V5 },
+            version: if random.one_in(2) { MqttVersion::V4 } else { MqttVersion::V5 },
             qos,
             clean: random.one_in(2),
             renumbers,
             limit: (1 + random.index(64)).min(usize::from(max_inflight / 2)).min(if random.one_in(2) { 8 } else { 64 }),
             devices,
-            link: Link::Offline { until_ms: now_ms + random.range(0, 3_000) },
+            link: SimLink::Offline { until_ms: now_ms + random.range(0, 3_000) },
             last_packet_id: random.below(65_535) as u16,
             waiting: VecDeque::new(),
             outstanding: VecDeque::new(),
@@ -114,12 +117,13 @@ impl Client {
     /// Connects if it is time; returns its end of the connection.
     pub fn connect(&mut self, now_ms: i64) -> Option<Wire> {
         match self.link {
-            Link::Offline { until_ms } if until_ms <= now_ms => {}
+            SimLink::Offline { until_ms } if until_ms <= now_ms => {}
             _ => return None,
         }
         let wire = Wire::default();
-        wire.send(&packet::connect(self.version, &self.name, self.clean));
-        self.link = Link::Connecting(wire.clone());
+        let connect = ConnectPacket::new(self.version, &self.name).keep_alive(0);
+        wire.send(&if self.clean { connect } else { connect.kept(SESSION_EXPIRY_S) }.packet());
+        self.link = SimLink::Connecting(wire.clone());
         self.incoming.clear();
         Some(wire)
     }
@@ -127,8 +131,8 @@ impl Client {
     /// Its connection, if it has one.
     pub fn wire(&self) -> Option<&Wire> {
         match &self.link {
-            Link::Offline { .. } => None,
-            Link::Connecting(wire) | Link::Open(wire) => Some(wire),
+            SimLink::Offline { .. } => None,
+            SimLink::Connecting(wire) | SimLink::Open(wire) => Some(wire),
         }
     }
 
@@ -137,7 +141,7 @@ impl Client {
         if let Some(wire) = self.wire() {
             wire.break_off(still_arriving);
         }
-        self.link = Link::Offline { until_ms };
+        self.link = SimLink::Offline { until_ms };
         self.unanswered.clear();
         for outstanding in &mut self.outstanding {
             outstanding.on_wire = false;
@@ -145,8 +149,8 @@ impl Client {
     }
 
     /// Sends what it may.
-    pub fn send(&mut self, ledger: &mut Ledger, random: &mut Random) {
-        let Link::Open(wire) = &self.link else { return };
+    pub fn send(&mut self, ledger: &mut SimLedger, random: &mut Random) {
+        let SimLink::Open(wire) = &self.link else { return };
         let wire = wire.clone();
         for index in 0..self.outstanding.len() {
             if !self.outstanding[index].on_wire {
@@ -164,11 +168,11 @@ impl Client {
         }
     }
 
-    fn send_again(&mut self, index: usize, wire: &Wire, ledger: &mut Ledger) {
+    fn send_again(&mut self, index: usize, wire: &Wire, ledger: &mut SimLedger) {
         self.outstanding[index].on_wire = true;
         let Outstanding { id, received, .. } = self.outstanding[index];
         if received {
-            wire.send(&packet::pubrel(self.outstanding[index].packet_id));
+            wire.send(&acknowledgement(PUBREL, self.outstanding[index].packet_id));
             return;
         }
         if self.renumbers {
@@ -177,19 +181,18 @@ impl Client {
         self.publish(id, self.outstanding[index].packet_id, !self.renumbers, wire, ledger);
     }
 
-    fn publish(&mut self, id: Id, packet_id: u16, dup: bool, wire: &Wire, ledger: &mut Ledger) {
+    fn publish(&mut self, id: MessageId, packet_id: u16, dup: bool, wire: &Wire, ledger: &mut SimLedger) {
         let message = &mut ledger.messages[id];
         message.sent += 1;
-        let Client { version, qos, topic, .. } = &*self;
-        let publish = Publish { topic, qos: *qos, dup, packet_id, payload: &message.payload };
-        wire.send(&packet::publish(*version, &publish));
+        let SimClient { version, qos, topic, .. } = &*self;
+        wire.send(&publish_packet(*version, topic, &message.payload, *qos, dup, packet_id));
         if *qos > 0 {
             self.unanswered.push_back(packet_id);
         }
     }
 
     /// Makes a message of what waits: one element, or an array of a backlog.
-    fn pack(&mut self, ledger: &mut Ledger, random: &mut Random) -> Option<Id> {
+    fn pack(&mut self, ledger: &mut SimLedger, random: &mut Random) -> Option<MessageId> {
         let first = self.waiting.pop_front()?;
         let mut elements = vec![first];
         if self.waiting.len() > 2 && random.one_in(2) {
@@ -206,7 +209,7 @@ impl Client {
             [element] => element.json.clone(),
             many => format!("[{}]", many.iter().map(|element| element.json.as_str()).collect::<Vec<_>>().join(",")),
         };
-        Some(ledger.add(Message {
+        Some(ledger.add(SimMessage {
             client: self.name.clone(),
             payload: payload.into_bytes(),
             readings: elements.into_iter().flat_map(|element| element.readings).collect(),
@@ -227,46 +230,46 @@ impl Client {
     }
 
     /// Takes what arrived. `Ok(true)`: weir closed the connection.
-    pub fn receive(&mut self, ledger: &mut Ledger) -> Result<bool, String> {
+    pub fn receive(&mut self, ledger: &mut SimLedger) -> Result<bool, String> {
         let Some(wire) = self.wire().cloned() else { return Ok(false) };
         self.incoming.extend(wire.receive());
-        while let Some(answer) = packet::take(&mut self.incoming).map_err(|what| format!("{}: {what}", self.name))? {
+        while let Some(answer) = answer::take(&mut self.incoming).map_err(|what| format!("{}: {what}", self.name))? {
             self.answer(answer, &wire, ledger).map_err(|what| format!("{}: {what}", self.name))?;
         }
         Ok(wire.ended_by_server())
     }
 
-    fn answer(&mut self, answer: Answer, wire: &Wire, ledger: &mut Ledger) -> Result<(), String> {
+    fn answer(&mut self, answer: BrokerAnswer, wire: &Wire, ledger: &mut SimLedger) -> Result<(), String> {
         match answer {
-            Answer::Connack { code: 0, present } if matches!(self.link, Link::Connecting(_)) => {
+            BrokerAnswer::Connack { code: 0, present } if matches!(self.link, SimLink::Connecting(_)) => {
                 if present && self.clean {
                     return Err("a clean session is not there already".into());
                 }
-                self.link = Link::Open(wire.clone());
+                self.link = SimLink::Open(wire.clone());
                 Ok(())
             }
-            Answer::Connack { .. } => Err(format!("an unexpected {answer:?}")),
-            Answer::Puback(packet_id) => {
+            BrokerAnswer::Connack { .. } => Err(format!("an unexpected {answer:?}")),
+            BrokerAnswer::Puback(packet_id) => {
                 let index = self.first_answer(packet_id, 1)?;
                 let done = self.outstanding.remove(index);
                 ledger.acknowledge(done.map_or(0, |done| done.id));
                 Ok(())
             }
-            Answer::Pubrec(packet_id) => {
+            BrokerAnswer::Pubrec(packet_id) => {
                 let index = self.first_answer(packet_id, 2)?;
                 self.outstanding[index].received = true;
                 ledger.acknowledge(self.outstanding[index].id);
-                wire.send(&packet::pubrel(packet_id));
+                wire.send(&acknowledgement(PUBREL, packet_id));
                 Ok(())
             }
-            Answer::Pubcomp(packet_id) => {
+            BrokerAnswer::Pubcomp(packet_id) => {
                 let released = |outstanding: &Outstanding| outstanding.packet_id == packet_id && outstanding.received;
                 let index = self.outstanding.iter().position(released);
                 self.outstanding.remove(index.ok_or_else(|| format!("PUBCOMP {packet_id} answers nothing"))?);
                 Ok(())
             }
-            Answer::Disconnect(0x8B | 0x83 | 0x8E) => Ok(()),
-            Answer::Disconnect(reason) => Err(format!("disconnected with reason {reason:#x}")),
+            BrokerAnswer::Disconnect(0x8B | 0x83 | 0x8E) => Ok(()),
+            BrokerAnswer::Disconnect(reason) => Err(format!("disconnected with reason {reason:#x}")),
         }
     }
 

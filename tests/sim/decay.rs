@@ -13,7 +13,7 @@ const BATCH_HEADER_BYTES: usize = 48;
 
 /// One batch of a segment file.
 #[derive(Debug)]
-struct Batch {
+struct BatchSpan {
     bytes: Range<usize>,
     first: u64,
     synced_below: u64,
@@ -93,7 +93,7 @@ fn content(disk: &dyn Disk, path: &Path) -> Vec<u8> {
 }
 
 /// The batches from the beginning of a segment on, as far as they are whole.
-fn batches(bytes: &[u8]) -> Vec<Batch> {
+fn batches(bytes: &[u8]) -> Vec<BatchSpan> {
     let mut batches = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
     let Some(salt) = bytes.get(24..32) else { return batches };
@@ -106,7 +106,7 @@ fn batches(bytes: &[u8]) -> Vec<Batch> {
         if header[..4] != *b"WBAT" || checksum != u32_at(44) || crc32c::crc32c(body) != u32_at(40) {
             break;
         }
-        batches.push(Batch { bytes: at..end, first: u64_at(16), synced_below: u64_at(32) });
+        batches.push(BatchSpan { bytes: at..end, first: u64_at(16), synced_below: u64_at(32) });
         at = end;
     }
     batches

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use weir::core::reason::Reason;
 
-use super::random::Random;
+use weir::random::Random;
 
 /// What must become of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Expect {
 
 /// One reading as the device means it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct SimReading {
     pub device: String,
     pub metric: &'static str,
     pub value: i64,
@@ -30,7 +30,7 @@ pub struct Reading {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Element {
     pub json: String,
-    pub readings: Vec<Reading>,
+    pub readings: Vec<SimReading>,
     /// Whether it may stand in an array with others.
     pub packs: bool,
 }
@@ -53,7 +53,7 @@ enum ClockKind {
 
 /// One device.
 #[derive(Debug)]
-pub struct Device {
+pub struct SimDevice {
     pub id: String,
     clock: ClockKind,
     /// The next sequence number; `None`: it counts nothing.
@@ -73,7 +73,7 @@ pub struct Device {
 
 const METRICS: [&str; 5] = ["co2", "humidity", "pressure", "rpm", "temperature"];
 
-impl Device {
+impl SimDevice {
     /// `flags_redelivery`: its client marks what it sends again with DUP; only then may it leave the event time out.
     pub fn new(id: String, has_seq: bool, flags_redelivery: bool, now_ms: i64, random: &mut Random) -> Self {
         let clock = match random.below(20) {
@@ -137,11 +137,17 @@ impl Device {
         let mut fields = self.fields(time_ms);
         if time_ms.is_none() {
             // Nothing else would tell two of its messages apart, and the model must.
-            fields.push(format!(r#""number":{}"#, random.next()));
+            fields.push(format!(r#""number":{}"#, random.next_u64()));
         }
-        let mut readings: Vec<Reading> = metrics
+        let mut readings: Vec<SimReading> = metrics
             .into_iter()
-            .map(|metric| Reading { device: self.id.clone(), metric, value: random.range(-999, 999), time_ms, expect })
+            .map(|metric| SimReading {
+                device: self.id.clone(),
+                metric,
+                value: random.range(-999, 999),
+                time_ms,
+                expect,
+            })
             .collect();
         let mut texts: Vec<String> = readings.iter().map(|reading| reading.value.to_string()).collect();
         if self.faulty && expect == Expect::Window && random.one_in(10) {
@@ -163,8 +169,8 @@ impl Device {
 
     /// A payload that is no JSON, or a fault that the device reports.
     fn nonsense(&mut self, now_ms: i64, random: &mut Random) -> Element {
-        let number = random.next();
-        let reading = |expect| Reading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };
+        let number = random.next_u64();
+        let reading = |expect| SimReading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };
         if random.one_in(2) {
             let json = format!(r#"{{"garbage":{number},"#);
             return Element { json, readings: vec![reading(Expect::Rejected(Reason::Malformed))], packs: false };

@@ -7,7 +7,7 @@ use weir::disk::Disk;
 
 use super::decay::{self, Region};
 use super::plan::DATA_DIR;
-use super::process::{BootError, Process};
+use super::process::{BootError, SimProcess};
 use super::world::World;
 
 /// Starts in a row that may be cut short.
@@ -129,7 +129,7 @@ impl World {
         self.disk.fail_nothing();
         if power || self.disk.is_cut() {
             self.figures.power_cuts += 1;
-            self.disk = self.disk.crash(self.random.next());
+            self.disk = self.disk.crash(self.random.next_u64());
         }
         self.clock.advance(self.random.below(20_000));
     }
@@ -158,7 +158,7 @@ impl World {
         for attempt in 0..MAX_STARTS {
             let disturbed = !self.settling && attempt < MAX_CUT_STARTS && self.disturb_start();
             self.figures.starts += 1;
-            match Process::boot(&self.plan, &self.disk, &self.clock) {
+            match SimProcess::boot(&self.plan, &self.disk, &self.clock) {
                 Ok((process, fallback)) => {
                     self.note(format_args!("weir runs, fallback {fallback:?}"));
                     if let Some(Decay::Log { flip, name }) = &decay {
@@ -275,7 +275,7 @@ impl World {
 
     /// weir runs although a log has decayed. That is right as long as it has not looked there: what it reads must say
     /// so.
-    fn must_have_noticed(&mut self, process: Process, flip: &Flip, name: &str) -> Result<(), String> {
+    fn must_have_noticed(&mut self, process: SimProcess, flip: &Flip, name: &str) -> Result<(), String> {
         drop(process);
         if self.disk.is_cut() {
             // Not to be told any more.

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir::core::reason::Reason;
 
-use super::device::{Expect, Reading};
+use super::device::{Expect, SimReading};
 
 /// Number of a message.
-pub type Id = usize;
+pub type MessageId = usize;
 
 /// One MQTT message.
 #[derive(Debug)]
-pub struct Message {
+pub struct SimMessage {
     pub client: String,
     pub payload: Vec<u8>,
-    pub readings: Vec<Reading>,
+    pub readings: Vec<SimReading>,
     /// Whether nothing promises that it is counted (QoS 0).
     pub lossy: bool,
     /// Times it was sent.
@@ -24,15 +24,15 @@ pub struct Message {
 
 /// All messages.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    pub messages: Vec<Message>,
-    by_payload: BTreeMap<(String, Vec<u8>), Id>,
+pub struct SimLedger {
+    pub messages: Vec<SimMessage>,
+    by_payload: BTreeMap<(String, Vec<u8>), MessageId>,
     pub acknowledged: usize,
 }
 
 /// The aggregates of one window that the model compares, first and last by event time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Aggregate {
+pub struct ExpectedAggregate {
     pub count: u64,
     pub sum: f64,
     pub min: f64,
@@ -42,7 +42,7 @@ pub struct Aggregate {
     squares: f64,
 }
 
-impl Aggregate {
+impl ExpectedAggregate {
     fn new(time_ms: i64, value: f64) -> Self {
         let end = (time_ms, value);
         Self { count: 1, sum: value, min: value, max: value, first: end, last: end, squares: value * value }
@@ -76,7 +76,7 @@ impl Aggregate {
 #[derive(Debug, Default)]
 pub struct Expected {
     /// By device, metric and start of the window.
-    pub windows: BTreeMap<(String, String, i64), Aggregate>,
+    pub windows: BTreeMap<(String, String, i64), ExpectedAggregate>,
     /// Count and sum of readings without event time: nobody but weir knows their window.
     pub untimed: BTreeMap<(String, String), (u64, i64)>,
     /// Readings that may be there (QoS 0).
@@ -84,10 +84,10 @@ pub struct Expected {
 }
 
 /// Reasons given in the errors log for one reading.
-pub type Rejections = BTreeMap<(Id, u32), Vec<Reason>>;
+pub type ExpectedRejections = BTreeMap<(MessageId, u32), Vec<Reason>>;
 
-impl Ledger {
-    pub fn add(&mut self, message: Message) -> Id {
+impl SimLedger {
+    pub fn add(&mut self, message: SimMessage) -> MessageId {
         let id = self.messages.len();
         let known = self.by_payload.insert((message.client.clone(), message.payload.clone()), id);
         assert!(known.is_none(), "two messages with one payload: a defect of the simulation");
@@ -95,18 +95,18 @@ impl Ledger {
         id
     }
 
-    pub fn find(&self, client: &str, payload: &[u8]) -> Option<Id> {
+    pub fn find(&self, client: &str, payload: &[u8]) -> Option<MessageId> {
         self.by_payload.get(&(client.to_owned(), payload.to_vec())).copied()
     }
 
-    pub fn acknowledge(&mut self, id: Id) {
+    pub fn acknowledge(&mut self, id: MessageId) {
         if !std::mem::replace(&mut self.messages[id].acknowledged, true) {
             self.acknowledged += 1;
         }
     }
 
     /// The first acknowledged message that is not among `present`.
-    pub fn missing(&self, present: &BTreeSet<Id>) -> Option<(Id, &Message)> {
+    pub fn missing(&self, present: &BTreeSet<MessageId>) -> Option<(MessageId, &SimMessage)> {
         self.messages.iter().enumerate().find(|(id, message)| message.acknowledged && !present.contains(id))
     }
 
@@ -114,8 +114,8 @@ impl Ledger {
     /// were rejected. Also judges the rejections.
     pub fn expect(
         &self,
-        counted: &dyn Fn(Id) -> bool,
-        rejections: &Rejections,
+        counted: &dyn Fn(MessageId) -> bool,
+        rejections: &ExpectedRejections,
         window_ms: i64,
         lateness_ms: i64,
         is_global: bool,
@@ -162,7 +162,7 @@ fn start(time_ms: i64, window_ms: i64) -> i64 {
 }
 
 impl Expected {
-    fn add(&mut self, reading: &Reading, window_ms: i64) {
+    fn add(&mut self, reading: &SimReading, window_ms: i64) {
         let series = (reading.device.clone(), reading.metric.to_owned());
         let Some(time_ms) = reading.time_ms else {
             let (count, sum) = self.untimed.entry(series).or_default();
@@ -174,10 +174,10 @@ impl Expected {
         self.windows
             .entry((series.0, series.1, start(time_ms, window_ms)))
             .and_modify(|aggregate| aggregate.add(time_ms, value))
-            .or_insert_with(|| Aggregate::new(time_ms, value));
+            .or_insert_with(|| ExpectedAggregate::new(time_ms, value));
     }
 
-    fn add_lossy(&mut self, reading: &Reading, window_ms: i64) {
+    fn add_lossy(&mut self, reading: &SimReading, window_ms: i64) {
         let Some(time_ms) = reading.time_ms else { return };
         let key = (reading.device.clone(), reading.metric.to_owned(), start(time_ms, window_ms));
         *self.lossy.entry(key).or_default() += 1;
@@ -194,7 +194,7 @@ struct Furthest {
 }
 
 impl Furthest {
-    fn of(ledger: &Ledger, is_global: bool) -> Self {
+    fn of(ledger: &SimLedger, is_global: bool) -> Self {
         let mut furthest = Self { by_device: BTreeMap::new(), of_all: i64::MIN, is_global, untimed: BTreeSet::new() };
         let sent = ledger.messages.iter().filter(|message| message.sent > 0).flat_map(|message| &message.readings);
         for reading in sent.filter(|reading| reading.expect == Expect::Window) {
@@ -214,7 +214,7 @@ impl Furthest {
 
     /// A watermark comes no further than the newest event time, or the end of the newest window. So a reading can be
     /// late only if another one was sent whose window ends later by the allowed lateness at least.
-    fn justifies_late(&self, reading: &Reading, window_ms: i64, lateness_ms: i64) -> bool {
+    fn justifies_late(&self, reading: &SimReading, window_ms: i64, lateness_ms: i64) -> bool {
         if self.untimed.contains(&reading.device) || self.is_global && !self.untimed.is_empty() {
             return true;
         }

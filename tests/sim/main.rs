@@ -10,6 +10,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
+mod answer;
 mod campaign;
 mod check;
 mod client;
@@ -21,10 +22,8 @@ mod device;
 mod faults;
 mod ledger;
 mod outputs;
-mod packet;
 mod plan;
 mod process;
-mod random;
 mod store;
 mod trace;
 mod wire;

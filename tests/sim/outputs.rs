@@ -9,7 +9,7 @@ use weir::core::record::{Record, RecordDecoder};
 use weir::core::settings::Settings;
 use weir::log::{Log, Lsn};
 
-use super::ledger::{Id, Ledger, Rejections};
+use super::ledger::{ExpectedRejections, MessageId, SimLedger};
 
 /// Stored forms of windows and errors, by sequence number.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl Outputs {
     }
 
     /// Rejected readings by message and index; duplicates are no rejection.
-    pub fn rejections(&self, ledger: &Ledger) -> Result<Rejections, String> {
-        let mut rejections = Rejections::new();
+    pub fn rejections(&self, ledger: &SimLedger) -> Result<ExpectedRejections, String> {
+        let mut rejections = ExpectedRejections::new();
         for (seq, bytes) in self.errors.iter().enumerate() {
             let entry = ErrorEntry::decode(bytes).map_err(|error| format!("error {seq}: {error}"))?;
             let id = ledger.find(entry.client_id, entry.payload);
@@ -85,16 +85,16 @@ fn read(log: &Log) -> Result<Vec<Vec<u8>>, String> {
 
 /// What the journal alone says.
 #[derive(Debug)]
-pub struct Replay {
+pub struct SimReplay {
     pub outputs: Outputs,
     /// The same with all windows closed at the end.
     pub closed: Outputs,
     /// Messages that are in the journal.
-    pub present: BTreeSet<Id>,
+    pub present: BTreeSet<MessageId>,
 }
 
 /// Replays a whole journal with a fresh operator.
-pub fn replay(journal: &Log, settings: &Settings, ledger: &Ledger) -> Result<Replay, String> {
+pub fn replay(journal: &Log, settings: &Settings, ledger: &SimLedger) -> Result<SimReplay, String> {
     let mut operator = Operator::new(settings.clone());
     let mut outputs = Outputs::default();
     let mut present = BTreeSet::new();
@@ -117,5 +117,5 @@ pub fn replay(journal: &Log, settings: &Settings, ledger: &Ledger) -> Result<Rep
     }
     let mut closed = outputs.clone();
     operator.close_all(&mut closed);
-    Ok(Replay { outputs, closed, present })
+    Ok(SimReplay { outputs, closed, present })
 }

@@ -9,14 +9,14 @@ use weir::log::{Keep, LogOptions, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::state::savepoint;
 
-use super::random::Random;
+use weir::random::Random;
 
 /// Directory of everything weir writes.
 pub const DATA_DIR: &str = "data";
 
 /// Chances of faults: once in so many actions; 0 for never.
 #[derive(Debug, Clone, Copy)]
-pub struct Rates {
+pub struct FaultRates {
     pub power_cut: u64,
     pub kill: u64,
     pub io_failure: u64,
@@ -29,7 +29,7 @@ pub struct Rates {
 
 /// The constants of one simulation.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SimPlan {
     pub settings: Settings,
     pub mqtt: MqttConfig,
     pub ingest: IngestConfig,
@@ -39,14 +39,14 @@ pub struct Plan {
     pub min_free_bytes: u64,
     pub checkpoint_interval: Duration,
     pub savepoints: SavepointPolicy,
-    pub rates: Rates,
+    pub rates: FaultRates,
     /// Time that a sync takes.
     pub sync_ms: u64,
     pub clients: usize,
     pub actions: u64,
 }
 
-impl Plan {
+impl SimPlan {
     pub fn new(random: &mut Random) -> Self {
         let settings = settings(random);
         let mqtt = MqttConfig {
@@ -70,7 +70,7 @@ impl Plan {
             min_free_bytes: if random.one_in(2) { 0 } else { 24_576 },
             checkpoint_interval: Duration::from_millis(*random.pick(&[0, 200, 1_000, 5_000, 20_000])),
             savepoints,
-            rates: Rates::new(random),
+            rates: FaultRates::new(random),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
             actions: 400 + random.below(2_600),
@@ -95,7 +95,7 @@ impl Plan {
     }
 }
 
-impl Rates {
+impl FaultRates {
     fn new(random: &mut Random) -> Self {
         // Some seeds have few kinds of faults, so that each is also seen apart from the others.
         let calm = random.one_in(4);

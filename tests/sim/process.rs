@@ -20,7 +20,7 @@ use weir::state::open::StoreOptions;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
 use super::clock::SimClock;
-use super::plan::{DATA_DIR, Plan};
+use super::plan::{DATA_DIR, SimPlan};
 use super::store::SimStore;
 use super::wire::Wire;
 
@@ -53,13 +53,13 @@ impl std::fmt::Display for BootError {
     }
 }
 
-struct Connection {
+struct SimConnection {
     wire: Wire,
     serve: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 /// A running weir.
-pub struct Process {
+pub struct SimProcess {
     /// Journal, windows, errors.
     pub logs: [Log; 3],
     pub pipeline: Pipeline,
@@ -67,14 +67,14 @@ pub struct Process {
     mqtt: StreamServer,
     /// The record that says that weir listens (again) is in the journal.
     listens: bool,
-    connections: Vec<Connection>,
+    connections: Vec<SimConnection>,
     /// Why the pipeline stopped.
     pub stopped: Option<PipelineError>,
 }
 
-impl Process {
+impl SimProcess {
     /// Starts weir on a disk.
-    pub fn boot(plan: &Plan, disk: &SimDisk, clock: &Arc<SimClock>) -> Result<(Self, Option<Fallback>), BootError> {
+    pub fn boot(plan: &SimPlan, disk: &SimDisk, clock: &Arc<SimClock>) -> Result<(Self, Option<Fallback>), BootError> {
         clock.boot();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let for_store = disk.clone();
@@ -139,7 +139,7 @@ impl Process {
     pub fn accept(&mut self, wire: Wire) {
         let (mqtt, stream) = (self.mqtt.clone(), wire.server_end());
         let serve = async move { mqtt.serve(stream, CancellationToken::new()).await };
-        self.connections.push(Connection { wire, serve: Box::pin(serve) });
+        self.connections.push(SimConnection { wire, serve: Box::pin(serve) });
     }
 
     pub fn connections(&self) -> usize {

@@ -18,19 +18,19 @@ const HEADER_BYTES: usize = 24;
 /// Name of the file in the store's directory.
 pub const FILE: &str = "batches";
 
-type Values = BTreeMap<Vec<u8>, Vec<u8>>;
+type StoredValues = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One open store.
 #[derive(Debug)]
 pub struct SimStore {
     directory: PathBuf,
     file: Arc<dyn DiskFile>,
-    state: Mutex<State>,
+    state: Mutex<SimStoreState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    values: Values,
+struct SimStoreState {
+    values: StoredValues,
     end: u64,
     synced: u64,
     /// After a failure nothing works until it is opened again, as with sled.
@@ -61,11 +61,11 @@ impl SimStore {
         file.sync().map_err(io)?;
         disk.sync_dir(directory).map_err(io)?;
         let end = found.end as u64;
-        let state = State { values: found.values, end, synced: end, failed: false };
+        let state = SimStoreState { values: found.values, end, synced: end, failed: false };
         Ok(Self { directory: directory.to_owned(), file, state: Mutex::new(state) })
     }
 
-    fn run<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T, StateError> {
+    fn run<T>(&self, work: impl FnOnce(&mut SimStoreState) -> io::Result<T>) -> Result<T, StateError> {
         let mut state = lock(&self.state);
         let done = if state.failed { Err(io::Error::other("failed before")) } else { work(&mut state) };
         state.failed |= done.is_err();
@@ -120,8 +120,8 @@ fn frame(synced: u64, body: &[u8]) -> Vec<u8> {
 }
 
 #[derive(Debug, Default)]
-struct Scan {
-    values: Values,
+struct StoreScan {
+    values: StoredValues,
     end: usize,
     /// Left over from batches that are not whole.
     gaps: Vec<std::ops::Range<usize>>,
@@ -131,8 +131,8 @@ struct Scan {
     synced: usize,
 }
 
-fn scan(bytes: &[u8]) -> Result<Scan, String> {
-    let mut found = Scan::default();
+fn scan(bytes: &[u8]) -> Result<StoreScan, String> {
+    let mut found = StoreScan::default();
     let mut at = 0;
     while at + HEADER_BYTES <= bytes.len() {
         let Some((synced, body)) = whole(&bytes[at..]) else {
@@ -169,7 +169,7 @@ fn whole(bytes: &[u8]) -> Option<(u64, &[u8])> {
     (crc32c::crc32c(body) == word(16)).then_some((synced, body))
 }
 
-fn insert(mut body: &[u8], values: &mut Values) -> Option<()> {
+fn insert(mut body: &[u8], values: &mut StoredValues) -> Option<()> {
     let mut take = || {
         let (len, rest) = body.split_first_chunk::<4>()?;
         let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;

@@ -7,29 +7,29 @@ use weir::clock::Clock;
 use weir::disk::sim::SimDisk;
 
 use super::check::check;
-use super::client::Client;
+use super::client::SimClient;
 use super::clock::SimClock;
-use super::ledger::Ledger;
-use super::plan::Plan;
-use super::process::Process;
-use super::random::Random;
+use super::ledger::SimLedger;
+use super::plan::SimPlan;
+use super::process::SimProcess;
 use super::trace::Trace;
+use weir::random::Random;
 
 /// Rounds in which everything must have come to rest once no more faults happen.
 const SETTLE_ROUNDS: u64 = 4_000;
 
 /// What a seed came to.
 #[derive(Debug)]
-pub struct Report {
+pub struct SeedReport {
     pub trace_hash: u64,
-    pub figures: Figures,
+    pub figures: SimFigures,
     /// What is wrong, and the last events.
     pub failure: Option<(String, String)>,
 }
 
 /// What happened how often.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Figures {
+pub struct SimFigures {
     pub actions: u64,
     pub messages: u64,
     pub acknowledged: u64,
@@ -47,7 +47,7 @@ pub struct Figures {
     pub fallbacks: u64,
 }
 
-impl Figures {
+impl SimFigures {
     pub fn add(&mut self, other: &Self) {
         let Self { actions, messages, acknowledged, power_cuts, kills, starts, starts_cut_short, checks, .. } = other;
         self.actions += actions;
@@ -71,14 +71,14 @@ impl Figures {
 /// Everything of one seed.
 pub struct World {
     pub(super) random: Random,
-    pub(super) plan: Plan,
+    pub(super) plan: SimPlan,
     pub(super) clock: Arc<SimClock>,
     pub(super) disk: SimDisk,
-    pub(super) clients: Vec<Client>,
-    pub(super) ledger: Ledger,
-    pub(super) process: Option<Process>,
+    pub(super) clients: Vec<SimClient>,
+    pub(super) ledger: SimLedger,
+    pub(super) process: Option<SimProcess>,
     pub(super) trace: Trace,
-    pub(super) figures: Figures,
+    pub(super) figures: SimFigures,
     /// Actions that a failed process still does before it is gone.
     pub(super) dying: Option<u64>,
     /// Whether faults are over.
@@ -91,7 +91,7 @@ pub struct World {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, print: bool) -> Report {
+pub fn run(seed: u64, print: bool) -> SeedReport {
     let mut world = World::new(seed, print);
     let result = catch_unwind(AssertUnwindSafe(|| world.live())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -103,7 +103,7 @@ pub fn run(seed: u64, print: bool) -> Report {
     if let Err(what) = &result {
         world.note(format_args!("FAILED {what}"));
     }
-    Report {
+    SeedReport {
         trace_hash: world.trace.hash(),
         figures: world.figures,
         failure: result.err().map(|what| (what, world.trace.last_lines())),
@@ -119,11 +119,11 @@ fn one_of(count: usize, random: &mut Random) -> std::ops::Range<usize> {
 impl World {
     fn new(seed: u64, print: bool) -> Self {
         let mut random = Random::new(seed);
-        let plan = Plan::new(&mut random.fork());
+        let plan = SimPlan::new(&mut random.fork());
         let clock = Arc::new(SimClock::default());
         let now_ms = clock.true_ms();
         let clients = (0..plan.clients)
-            .map(|number| Client::new(number, plan.mqtt.max_inflight, now_ms, &mut random.fork()))
+            .map(|number| SimClient::new(number, plan.mqtt.max_inflight, now_ms, &mut random.fork()))
             .collect();
         Self {
             random,
@@ -131,10 +131,10 @@ impl World {
             clock,
             disk: SimDisk::new(),
             clients,
-            ledger: Ledger::default(),
+            ledger: SimLedger::default(),
             process: None,
             trace: Trace::new(print),
-            figures: Figures::default(),
+            figures: SimFigures::default(),
             dying: None,
             settling: false,
             latest_wall_ms: i64::MIN,
@@ -187,7 +187,7 @@ impl World {
             return self.power_goes();
         }
         if self.dying.is_none()
-            && let Some(why) = self.process.as_ref().and_then(Process::failure)
+            && let Some(why) = self.process.as_ref().and_then(SimProcess::failure)
         {
             let left = self.random.below(8);
             self.note(format_args!("weir fails, {left} actions left: {why}"));
@@ -223,7 +223,7 @@ impl World {
 
     pub(super) fn work_of_client(&mut self, index: usize) -> Result<(), String> {
         let now_ms = self.clock.true_ms();
-        let listens = self.process.as_mut().is_some_and(Process::listens);
+        let listens = self.process.as_mut().is_some_and(SimProcess::listens);
         let client = &mut self.clients[index];
         client.measure(now_ms, &mut self.random);
         if listens && let Some(wire) = client.connect(now_ms) {
@@ -333,7 +333,7 @@ impl World {
         // A clock that was set right; journal time stands still until it has passed what it showed before.
         let behind_ms = (self.latest_wall_ms - self.clock.true_ms()).max(0);
         self.clock.set_wall_offset_ms(behind_ms);
-        self.clients.iter_mut().for_each(Client::stop);
+        self.clients.iter_mut().for_each(SimClient::stop);
         for _ in 0..SETTLE_ROUNDS {
             if self.settle_round()? {
                 return self.check_at_end();
@@ -364,7 +364,7 @@ impl World {
         self.after_action()?;
         let Some(process) = &self.process else { return Ok(false) };
         let is_closed = process.pipeline.status().sizes.open_windows == 0;
-        Ok(is_idle && is_closed && self.clients.iter().all(Client::is_done))
+        Ok(is_idle && is_closed && self.clients.iter().all(SimClient::is_done))
     }
 
     fn check_at_end(&mut self) -> Result<(), String> {

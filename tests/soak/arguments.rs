@@ -3,14 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::kit::wait::now_ms;
+use weir_test_kit::wait::now_ms;
 
 const SHORT_SECONDS: u64 = 20;
 const USAGE: &str = "known are --minutes N, --seconds N, --seed N, --report FILE, --rate N, --keep-running";
 
 /// What to run.
 #[derive(Debug)]
-pub struct Arguments {
+pub struct SoakArguments {
     pub seconds: u64,
     pub seed: u64,
     pub report: Option<PathBuf>,
@@ -20,7 +20,7 @@ pub struct Arguments {
     pub keep_running: bool,
 }
 
-impl Arguments {
+impl SoakArguments {
     /// `None`: nothing is to be run. `cargo test` gives every test program the options of the usual test harness; of
     /// those only a filter matters.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
@@ -57,7 +57,7 @@ impl Arguments {
     }
 }
 
-impl fmt::Display for Arguments {
+impl fmt::Display for SoakArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "--seconds {} --seed {} --rate {}", self.seconds, self.seed, self.rate)?;
         if self.keep_running { write!(f, " --keep-running") } else { Ok(()) }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::device::Sent;
-use crate::kit::http;
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::device::SentTotals;
+use weir_test_kit::http;
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// Everything the fleet was acknowledged is counted once, in this round's windows and altogether.
-pub fn round(weir: &Weir, sent: &[Sent]) {
+pub fn round(weir: &Weir, sent: &[SentTotals]) {
     weir.wait_closed();
     for one in sent {
         windows(weir, one);
@@ -20,7 +20,7 @@ pub fn round(weir: &Weir, sent: &[Sent]) {
 }
 
 /// What devices were counted since they were first seen.
-pub fn totals(weir: &Weir, sent: &[Sent]) {
+pub fn totals(weir: &Weir, sent: &[SentTotals]) {
     wait_for("weir is ready", || http::try_get(weir.http(), "/readyz").filter(|answer| answer.status == 200));
     weir.get("/healthz").ok();
     weir.assert_accounted();
@@ -44,7 +44,7 @@ pub fn totals(weir: &Weir, sent: &[Sent]) {
 }
 
 /// The windows of this round hold each of its readings once.
-fn windows(weir: &Weir, sent: &Sent) {
+fn windows(weir: &Weir, sent: &SentTotals) {
     // A window that has fired is shown once its log's writer has written it.
     let counted = wait_for("the windows are shown", || {
         let windows = weir.list("windows", &format!("&device={}&from={}", sent.device, sent.round_from_ms));

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use crate::kit::mqtt::{Client, PUBACK, PUBCOMP, PUBREC, Version, packet, publish_packet};
-use crate::kit::random::Random;
-use crate::kit::wait::now_ms;
+use weir::random::Random;
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, PUBCOMP, PUBREC, PUBREL, TestClient, acknowledgement, publish_packet};
+use weir_test_kit::wait::now_ms;
 
 /// How a device behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SoakDeviceKind {
     /// QoS 1 with `seq`.
     Numbered,
     /// QoS 1 without `seq`: only MQTT's own identity tells a redelivery.
@@ -27,7 +27,7 @@ pub enum Kind {
 
 /// What a device did so far.
 #[derive(Debug, Clone, Default)]
-pub struct Sent {
+pub struct SentTotals {
     pub device: String,
     /// Valid readings, and the sum of their values.
     pub readings: u64,
@@ -46,20 +46,20 @@ pub struct Sent {
 }
 
 #[derive(Debug)]
-struct Pending {
+struct PendingMessage {
     id: u16,
     payload: String,
     faulty: bool,
 }
 
 /// One device.
-pub struct Device {
-    pub kind: Kind,
-    pub sent: Sent,
+pub struct SoakDevice {
+    pub kind: SoakDeviceKind,
+    pub sent: SentTotals,
     /// Messages acknowledged.
     pub acknowledged: u64,
     random: Random,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<PendingMessage>,
     next_id: u16,
     next_seq: u64,
     topic: String,
@@ -68,16 +68,16 @@ pub struct Device {
 /// How the sending of a burst ended.
 pub enum Burst {
     /// Everything pending is acknowledged.
-    Acknowledged(Client),
+    Acknowledged(TestClient),
     /// The device went away without waiting for acknowledgements.
     Abandoned,
 }
 
-impl Device {
-    pub fn new(kind: Kind, index: usize, random: Random) -> Self {
+impl SoakDevice {
+    pub fn new(kind: SoakDeviceKind, index: usize, random: Random) -> Self {
         let device = format!("{kind:?}-{index}").to_lowercase();
         let topic = format!("devices/{device}/telemetry");
-        let sent = Sent { device, ..Sent::default() };
+        let sent = SentTotals { device, ..SentTotals::default() };
         Self { kind, sent, acknowledged: 0, random, pending: VecDeque::new(), next_id: 1, next_seq: 0, topic }
     }
 
@@ -88,8 +88,8 @@ impl Device {
     /// Messages in a burst. At most 32 in flight: weir remembers the last 64 of a client without `seq`.
     fn burst_len(&mut self) -> u64 {
         match self.kind {
-            Kind::Idle => 1,
-            Kind::Backlog => 2,
+            SoakDeviceKind::Idle => 1,
+            SoakDeviceKind::Backlog => 2,
             _ => 1 + self.random.below(32),
         }
     }
@@ -97,8 +97,8 @@ impl Device {
     /// The pause after a burst of `messages`, for a device that sends `rate` messages per second on average.
     pub fn pause(&mut self, messages: u64, rate: u64) -> Duration {
         match self.kind {
-            Kind::Idle => Duration::from_millis(3_000 + self.random.below(12_000)),
-            Kind::Backlog => Duration::from_millis(2_000 + self.random.below(10_000)),
+            SoakDeviceKind::Idle => Duration::from_millis(3_000 + self.random.below(12_000)),
+            SoakDeviceKind::Backlog => Duration::from_millis(2_000 + self.random.below(10_000)),
             _ => Duration::from_micros(messages * 1_000_000 / rate.max(1)),
         }
     }
@@ -114,20 +114,20 @@ impl Device {
 
     fn make_message(&mut self) {
         // A malformed message does not make a device known, so the first one is good.
-        let faulty = self.kind == Kind::Faulty && self.sent.readings > 0 && self.random.below(5) == 0;
+        let faulty = self.kind == SoakDeviceKind::Faulty && self.sent.readings > 0 && self.random.below(5) == 0;
         self.sent.faulty += u64::from(faulty);
         let payload = if faulty && self.random.below(2) == 0 {
-            format!("{{not json {}", self.random.next())
+            format!("{{not json {}", self.random.next_u64())
         } else if faulty {
-            let (timestamp, unique) = (self.event_time(), self.random.next());
+            let (timestamp, unique) = (self.event_time(), self.random.next_u64());
             format!(r#"{{"metric":"m","value":"text {unique}","timestamp":{timestamp}}}"#)
-        } else if self.kind == Kind::Backlog {
+        } else if self.kind == SoakDeviceKind::Backlog {
             let readings: Vec<String> = (0..1 + self.random.below(100)).map(|_| self.reading()).collect();
             format!("[{}]", readings.join(","))
         } else {
             self.reading()
         };
-        self.pending.push_back(Pending { id: self.next_id, payload, faulty });
+        self.pending.push_back(PendingMessage { id: self.next_id, payload, faulty });
         self.next_id = self.next_id % 65_535 + 1;
     }
 
@@ -144,7 +144,7 @@ impl Device {
         self.sent.sum += value;
         self.sent.round_readings += 1;
         self.sent.round_sum += value;
-        if matches!(self.kind, Kind::Plain | Kind::Faulty) {
+        if matches!(self.kind, SoakDeviceKind::Plain | SoakDeviceKind::Faulty) {
             return format!(r#"{{"metric":"m","value":{value},"timestamp":{timestamp}}}"#);
         }
         let seq = self.next_seq;
@@ -153,11 +153,18 @@ impl Device {
     }
 
     /// Sends what is pending and waits for its acknowledgements; on a new connection everything was sent before.
-    pub fn send(&mut self, mut client: Client, again: bool) -> io::Result<Burst> {
-        let qos = if self.kind == Kind::ExactlyOnce { 2 } else { 1 };
+    pub fn send(&mut self, mut client: TestClient, again: bool) -> io::Result<Burst> {
+        let qos = if self.kind == SoakDeviceKind::ExactlyOnce { 2 } else { 1 };
         let mut bytes = Vec::new();
         for message in &self.pending {
-            bytes.extend(publish_packet(Version::V4, &self.topic, message.payload.as_bytes(), qos, again, message.id));
+            bytes.extend(publish_packet(
+                MqttVersion::V4,
+                &self.topic,
+                message.payload.as_bytes(),
+                qos,
+                again,
+                message.id,
+            ));
             self.sent.faulty_resent += u64::from(again && message.faulty);
         }
         client.send(&bytes)?;
@@ -171,7 +178,7 @@ impl Device {
                 PUBACK => self.acknowledged(answer.id()),
                 PUBREC => {
                     self.acknowledged(answer.id());
-                    client.send(&packet(0x62, &answer.id().to_be_bytes()))?;
+                    client.send(&acknowledgement(PUBREL, answer.id()))?;
                     completions += 1;
                 }
                 PUBCOMP => completions -= 1,

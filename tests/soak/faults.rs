@@ -6,16 +6,17 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::arguments::Arguments;
-use crate::fleet::Fleet;
-use crate::kit::mqtt::{Version, connect_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
+use crate::WEIR;
+use crate::arguments::SoakArguments;
+use crate::fleet::SoakFleet;
 use crate::samples::Sampler;
+use weir::random::Random;
+use weir_test_kit::mqtt::{MqttVersion, connect_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum SoakFault {
     Kill,
     KillTwice,
     Terminate,
@@ -28,16 +29,16 @@ enum Fault {
     Storm,
 }
 
-const ENDING: &[Fault] = &[
-    Fault::Kill,
-    Fault::Kill,
-    Fault::KillTwice,
-    Fault::Terminate,
-    Fault::SyncError,
-    Fault::WriteError,
-    Fault::DamagedState,
+const ENDING: &[SoakFault] = &[
+    SoakFault::Kill,
+    SoakFault::Kill,
+    SoakFault::KillTwice,
+    SoakFault::Terminate,
+    SoakFault::SyncError,
+    SoakFault::WriteError,
+    SoakFault::DamagedState,
 ];
-const HARMLESS: &[Fault] = &[Fault::ClockJump, Fault::SlowDisk, Fault::FullDisk, Fault::Storm];
+const HARMLESS: &[SoakFault] = &[SoakFault::ClockJump, SoakFault::SlowDisk, SoakFault::FullDisk, SoakFault::Storm];
 
 const PAGE_BYTES: usize = 4_096;
 
@@ -59,8 +60,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn new(weir: &mut Weir, arguments: &Arguments, random: Random) -> Self {
-        let mut shim = Shim::new(&weir.path(""));
+    pub fn new(weir: &mut Weir, arguments: &SoakArguments, random: Random) -> Self {
+        let mut shim = Shim::new(WEIR, &weir.path(""));
         for (name, value) in shim.environment() {
             weir.environment(name, value);
         }
@@ -75,7 +76,7 @@ impl Faults {
     }
 
     /// Faults one after the other until `end`; none is left behind.
-    pub fn strike_until(&mut self, end: Instant, weir: &mut Weir, fleet: &Fleet, sampler: &Sampler) {
+    pub fn strike_until(&mut self, end: Instant, weir: &mut Weir, fleet: &SoakFleet, sampler: &Sampler) {
         loop {
             let pause = Duration::from_millis(self.random.below(self.pause.as_millis() as u64));
             let left = end.saturating_duration_since(Instant::now());
@@ -98,29 +99,29 @@ impl Faults {
         self.struck.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     }
 
-    fn strike(&mut self, fault: Fault, weir: &mut Weir) {
+    fn strike(&mut self, fault: SoakFault, weir: &mut Weir) {
         match fault {
-            Fault::Kill => {
+            SoakFault::Kill => {
                 weir.kill();
                 weir.restart();
             }
-            Fault::KillTwice => {
+            SoakFault::KillTwice => {
                 weir.kill();
                 weir.spawn();
                 weir.kill();
                 weir.restart();
             }
-            Fault::Terminate => {
+            SoakFault::Terminate => {
                 weir.terminate();
                 weir.restart();
             }
-            Fault::ClockJump => self.jump(),
-            Fault::SlowDisk => self.slow_disk(),
-            Fault::FullDisk => self.full_disk(),
-            Fault::SyncError => self.fatal(self.journal_syncs, weir),
-            Fault::WriteError => self.fatal(self.writes[0], weir),
-            Fault::DamagedState => self.damage_state(weir),
-            Fault::Storm => storm(weir, &mut self.random),
+            SoakFault::ClockJump => self.jump(),
+            SoakFault::SlowDisk => self.slow_disk(),
+            SoakFault::FullDisk => self.full_disk(),
+            SoakFault::SyncError => self.fatal(self.journal_syncs, weir),
+            SoakFault::WriteError => self.fatal(self.writes[0], weir),
+            SoakFault::DamagedState => self.damage_state(weir),
+            SoakFault::Storm => storm(weir, &mut self.random),
         }
     }
 
@@ -189,7 +190,7 @@ fn storm(weir: &Weir, random: &mut Random) {
     for index in 0..60 {
         let Ok(mut stream) = TcpStream::connect(weir.mqtt()) else { continue };
         let bytes = match index % 3 {
-            0 => connect_packet(Version::V4, &format!("storm-{index}")),
+            0 => connect_packet(MqttVersion::V4, &format!("storm-{index}")),
             1 => random.bytes(40),
             _ => Vec::new(),
         };

@@ -6,43 +6,43 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::device::{Burst, Device, Kind, Sent};
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::wait_for;
+use crate::device::{Burst, SentTotals, SoakDevice, SoakDeviceKind};
+use weir::random::Random;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// How many devices of each kind.
-const MEMBERS: &[(Kind, usize)] = &[
-    (Kind::Numbered, 18),
-    (Kind::Plain, 8),
-    (Kind::ExactlyOnce, 4),
-    (Kind::Faulty, 3),
-    (Kind::Backlog, 3),
-    (Kind::Idle, 6),
+const MEMBERS: &[(SoakDeviceKind, usize)] = &[
+    (SoakDeviceKind::Numbered, 18),
+    (SoakDeviceKind::Plain, 8),
+    (SoakDeviceKind::ExactlyOnce, 4),
+    (SoakDeviceKind::Faulty, 3),
+    (SoakDeviceKind::Backlog, 3),
+    (SoakDeviceKind::Idle, 6),
 ];
 
 /// Pause before another attempt to connect.
 const RECONNECT: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum FleetPhase {
     Send,
     Hold,
     End,
 }
 
-struct State {
-    phase: Phase,
+struct FleetState {
+    phase: FleetPhase,
     address: SocketAddr,
     /// Devices that hold or ended, with what they sent.
-    silent: Vec<Sent>,
+    silent: Vec<SentTotals>,
     round: u64,
     round_from_ms: i64,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct FleetControl {
+    state: Mutex<FleetState>,
     changed: Condvar,
     acknowledged: AtomicU64,
     /// Of one device.
@@ -50,18 +50,27 @@ struct Shared {
 }
 
 /// All devices.
-pub struct Fleet {
-    shared: Arc<Shared>,
+pub struct SoakFleet {
+    shared: Arc<FleetControl>,
     members: Vec<JoinHandle<()>>,
 }
 
-impl Fleet {
+impl SoakFleet {
     /// Starts devices that together send `rate` messages per second.
     pub fn start(weir: &Weir, rate: u64, random: &mut Random) -> Self {
-        let state = State { phase: Phase::Send, address: weir.mqtt(), silent: Vec::new(), round: 0, round_from_ms: 0 };
-        let steady: usize =
-            MEMBERS.iter().filter(|(kind, _)| !matches!(kind, Kind::Backlog | Kind::Idle)).map(|m| m.1).sum();
-        let shared = Arc::new(Shared {
+        let state = FleetState {
+            phase: FleetPhase::Send,
+            address: weir.mqtt(),
+            silent: Vec::new(),
+            round: 0,
+            round_from_ms: 0,
+        };
+        let steady: usize = MEMBERS
+            .iter()
+            .filter(|(kind, _)| !matches!(kind, SoakDeviceKind::Backlog | SoakDeviceKind::Idle))
+            .map(|m| m.1)
+            .sum();
+        let shared = Arc::new(FleetControl {
             state: Mutex::new(state),
             changed: Condvar::new(),
             acknowledged: AtomicU64::new(0),
@@ -70,7 +79,7 @@ impl Fleet {
         let kinds = MEMBERS.iter().flat_map(|&(kind, count)| (0..count).map(move |index| (kind, index)));
         let members = kinds
             .map(|(kind, index)| {
-                let (shared, device) = (shared.clone(), Device::new(kind, index, random.fork()));
+                let (shared, device) = (shared.clone(), SoakDevice::new(kind, index, random.fork()));
                 std::thread::spawn(move || shared.live(device))
             })
             .collect();
@@ -87,15 +96,15 @@ impl Fleet {
     }
 
     /// Waits until every device has been acknowledged what it sent and is silent.
-    pub fn hold(&self) -> Vec<Sent> {
-        self.silence(Phase::Hold)
+    pub fn hold(&self) -> Vec<SentTotals> {
+        self.silence(FleetPhase::Hold)
     }
 
     /// A new round: its readings' event times begin behind those of the last.
-    pub fn go_on(&self, sent: &[Sent]) {
+    pub fn go_on(&self, sent: &[SentTotals]) {
         let newest_ms = sent.iter().map(|one| one.newest_ms).max().unwrap_or(0);
         let mut state = self.shared.lock();
-        state.phase = Phase::Send;
+        state.phase = FleetPhase::Send;
         // The next full second behind everything sent: windows are a second long.
         state.round_from_ms = (newest_ms / 1_000 + 1) * 1_000;
         state.silent.clear();
@@ -104,17 +113,17 @@ impl Fleet {
     }
 
     /// The same for good.
-    pub fn end(&self) -> Vec<Sent> {
-        self.silence(Phase::End)
+    pub fn end(&self) -> Vec<SentTotals> {
+        self.silence(FleetPhase::End)
     }
 
-    fn silence(&self, phase: Phase) -> Vec<Sent> {
+    fn silence(&self, phase: FleetPhase) -> Vec<SentTotals> {
         let mut state = self.shared.lock();
         state.phase = phase;
         self.shared.changed.notify_all();
         drop(state);
         wait_for("every device is acknowledged what it sent", || {
-            let failed = self.members.iter().any(|member| phase != Phase::End && member.is_finished());
+            let failed = self.members.iter().any(|member| phase != FleetPhase::End && member.is_finished());
             assert!(!failed, "a device failed");
             let state = self.shared.lock();
             (state.silent.len() == self.members.len()).then(|| state.silent.clone())
@@ -122,13 +131,13 @@ impl Fleet {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl FleetControl {
+    fn lock(&self) -> MutexGuard<'_, FleetState> {
         self.state.lock().expect("no device panicked")
     }
 
-    fn live(&self, mut device: Device) {
-        let mut connection: Option<Client> = None;
+    fn live(&self, mut device: SoakDevice) {
+        let mut connection: Option<TestClient> = None;
         let (mut again, mut told) = (false, None);
         loop {
             if !device.has_pending() && !self.may_send(&mut device, &mut told) {
@@ -136,7 +145,7 @@ impl Shared {
             }
             let client = match connection.take() {
                 Some(client) => client,
-                None => match Client::try_connect(self.address(), Version::V4, &device.sent.device) {
+                None => match TestClient::try_connect(self.address(), MqttVersion::V4, &device.sent.device) {
                     Ok(client) => client,
                     // weir is down, or was killed just now.
                     Err(_) => {
@@ -168,17 +177,17 @@ impl Shared {
     }
 
     /// Holds while a hold is asked for; `false`: this is the end. `told`: the round at whose end it was silent last.
-    fn may_send(&self, device: &mut Device, told: &mut Option<u64>) -> bool {
+    fn may_send(&self, device: &mut SoakDevice, told: &mut Option<u64>) -> bool {
         let mut state = self.lock();
-        if state.phase == Phase::Send {
+        if state.phase == FleetPhase::Send {
             return true;
         }
-        while state.phase != Phase::Send {
+        while state.phase != FleetPhase::Send {
             if *told != Some(state.round) {
                 *told = Some(state.round);
                 state.silent.push(device.sent.clone());
             }
-            if state.phase == Phase::End {
+            if state.phase == FleetPhase::End {
                 return false;
             }
             state = self.changed.wait(state).expect("no device panicked");
@@ -191,7 +200,7 @@ impl Shared {
     /// Paces the load. A hold ends the pause.
     fn rest(&self, pause: Duration) {
         let state = self.lock();
-        let sending = |state: &mut State| state.phase == Phase::Send;
+        let sending = |state: &mut FleetState| state.phase == FleetPhase::Send;
         drop(self.changed.wait_timeout_while(state, pause, sending).expect("no device panicked"));
     }
 }

@@ -20,20 +20,18 @@ mod faults;
 mod fleet;
 mod samples;
 
-// What the integration tests know of talking to weir; not all of it is needed here.
-#[path = "../it/kit/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "shared with the integration tests")]
-mod kit;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use arguments::Arguments;
+use arguments::SoakArguments;
 use faults::Faults;
-use fleet::Fleet;
-use kit::process::Weir;
-use kit::random::Random;
+use fleet::SoakFleet;
 use samples::Sampler;
+use weir::random::Random;
+use weir_test_kit::process::Program;
+
+/// The program under test.
+const WEIR: Program = weir_test_kit::program!();
 
 /// Small everywhere, so that the steady state is reached within minutes.
 const SETTINGS: &[(&str, &str)] = &[
@@ -58,7 +56,7 @@ const SHORT_ROUND: Duration = Duration::from_secs(8);
 const LONG_ROUND: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+    let arguments = match SoakArguments::parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -72,15 +70,15 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(arguments: &Arguments) {
-    let mut random = Random::seeded(arguments.seed);
-    let mut weir = Weir::prepare(SETTINGS);
+fn run(arguments: &SoakArguments) {
+    let mut random = Random::new(arguments.seed);
+    let mut weir = WEIR.prepare(SETTINGS);
     // Memory that the allocator keeps in arenas of threads that have ended is not memory that weir keeps.
     weir.environment("MALLOC_ARENA_MAX", "2");
     let mut faults = Faults::new(&mut weir, arguments, random.fork());
     weir.restart();
     let sampler = Sampler::start(&weir, arguments.report.as_deref());
-    let fleet = Fleet::start(&weir, arguments.rate, &mut random);
+    let fleet = SoakFleet::start(&weir, arguments.rate, &mut random);
     let (started, length) = (Instant::now(), Duration::from_secs(arguments.seconds));
     let round_length = if arguments.is_long() { LONG_ROUND } else { SHORT_ROUND };
     let mut rounds = 0;

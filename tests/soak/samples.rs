@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::kit::process::Weir;
+use weir_test_kit::process::Weir;
 
 const EVERY: Duration = Duration::from_secs(2);
 const PARTS: usize = 5;
@@ -36,7 +36,7 @@ struct Column {
     amount: u64,
 }
 
-type Sample = [u64; COLUMNS.len()];
+type ResourceSample = [u64; COLUMNS.len()];
 
 /// Samples in a thread of its own.
 pub struct Sampler {
@@ -46,7 +46,7 @@ pub struct Sampler {
 }
 
 /// All samples of a run.
-pub struct Samples(Vec<Sample>);
+pub struct Samples(Vec<ResourceSample>);
 
 impl Sampler {
     /// Begins; each sample becomes a line of `report`.
@@ -91,7 +91,7 @@ impl Sampler {
 }
 
 /// `None` while the process is not there.
-fn sample(pid: i32, data: &Path) -> Option<Sample> {
+fn sample(pid: i32, data: &Path) -> Option<ResourceSample> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());

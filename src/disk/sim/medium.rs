@@ -12,12 +12,12 @@ use crate::sync::lock;
 
 #[derive(Debug, Default)]
 pub(super) struct Medium {
-    state: Mutex<State>,
+    state: Mutex<MediumState>,
     pub(super) changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct MediumState {
     pub(super) boot: u64,
     pub(super) files: Vec<FileState>,
     pub(super) directories: BTreeSet<PathBuf>,
@@ -53,18 +53,18 @@ pub(super) enum NameChange {
 }
 
 impl Medium {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, MediumState> {
         lock(&self.state)
     }
 
     /// The state as seen by handles of `boot`.
-    pub(super) fn state_of(&self, boot: u64) -> io::Result<MutexGuard<'_, State>> {
+    pub(super) fn state_of(&self, boot: u64) -> io::Result<MutexGuard<'_, MediumState>> {
         let state = self.lock();
         if state.boot == boot && !state.is_cut { Ok(state) } else { Err(power_cut()) }
     }
 
     /// Like [`Medium::state_of`], for a call that counts as an operation.
-    pub(super) fn begin(&self, boot: u64) -> io::Result<MutexGuard<'_, State>> {
+    pub(super) fn begin(&self, boot: u64) -> io::Result<MutexGuard<'_, MediumState>> {
         let mut state = self.state_of(boot)?;
         state.operations += 1;
         Ok(state)
@@ -79,7 +79,7 @@ pub(super) fn not_found(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{}: no such file or directory", path.display()))
 }
 
-impl State {
+impl MediumState {
     /// Ends an operation: where the power goes at it, whatever it did is uncertain and its caller sees an error.
     pub(super) fn end<T>(&mut self, value: T) -> io::Result<T> {
         if self.cuts_now() { Err(power_cut()) } else { Ok(value) }

@@ -7,12 +7,12 @@ const UNITS_BYTES: [u64; 2] = [4096, 512];
 
 /// A change of one file's content.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum UnsyncedChange {
     Write(u64, Vec<u8>),
     Resize(u64),
 }
 
-impl Change {
+impl UnsyncedChange {
     pub(super) fn apply(&self, content: &mut Vec<u8>) {
         match self {
             Self::Write(offset, bytes) => put(content, *offset, bytes),
@@ -28,11 +28,11 @@ pub(super) struct FileState {
     pub(super) content: Vec<u8>,
     /// What a power cut cannot take away.
     pub(super) certain: Vec<u8>,
-    pub(super) unsynced: Vec<Change>,
+    pub(super) unsynced: Vec<UnsyncedChange>,
 }
 
 impl FileState {
-    pub(super) fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: UnsyncedChange) {
         change.apply(&mut self.content);
         self.unsynced.push(change);
     }
@@ -51,7 +51,9 @@ impl FileState {
             match (fate, change) {
                 (0, _) => {}
                 (1, change) => change.apply(&mut self.certain),
-                (_, Change::Write(offset, bytes)) => tear(&mut self.certain, offset, &bytes, unit_bytes, choices),
+                (_, UnsyncedChange::Write(offset, bytes)) => {
+                    tear(&mut self.certain, offset, &bytes, unit_bytes, choices)
+                }
                 (_, resize) => {
                     if choices.below(2) == 0 {
                         resize.apply(&mut self.certain);
@@ -70,7 +72,7 @@ impl FileState {
             *byte ^= mask;
         }
         for change in &mut self.unsynced {
-            if let Change::Write(start, bytes) = change
+            if let UnsyncedChange::Write(start, bytes) = change
                 && let Some(byte) = offset.checked_sub(*start as usize).and_then(|at| bytes.get_mut(at))
             {
                 *byte ^= mask;

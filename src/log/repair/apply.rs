@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Cut, Plan, Rewrite};
+use super::{Cut, RepairPlan, Rewrite};
 use crate::disk::{Disk, DiskFile, directory_of};
 use crate::log::LogError;
 use crate::log::segment::HEADER_BYTES;
@@ -13,7 +13,7 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Side files of one place: that many repairs of the same bytes, then it is refused.
 const MAX_SIDE_FILES: u32 = 1000;
 
-impl Plan {
+impl RepairPlan {
     /// Keeps what is cut in files of `side_dir`, named after `log`, and then writes the segments anew. Returns the side
     /// files, one entry per cut.
     pub fn apply(&self, disk: &dyn Disk, log: &str, side_dir: &Path) -> Result<Vec<Option<PathBuf>>, LogError> {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Cut, Plan, Rewrite, missing};
+use super::{Cut, RepairPlan, Rewrite, missing};
 use crate::disk::Disk;
-use crate::log::batch::Header;
+use crate::log::batch::BatchHeader;
 use crate::log::checksum::crc32c;
 use crate::log::inspect::{self, SegmentFile, read_header};
-use crate::log::scan::Scanner;
+use crate::log::scan::SegmentScanner;
 use crate::log::segment::{HEADER_BYTES, SegmentHeader};
 use crate::log::{LogError, Lsn, Records};
 
@@ -19,14 +19,15 @@ struct End {
     batch: Option<Vec<u8>>,
 }
 
-impl Plan {
+impl RepairPlan {
     /// What takes every record at or behind `position` out of the log of `dir`: for results that the journal produces
     /// anew, and differently, since records of it were lost. Where the log begins behind
     /// `position`, it is emptied and goes on from where it begins. A log that cannot be read up to
     /// `position` is left alone: opening it says what is wrong. Writes nothing.
-    pub fn cut_back(disk: &dyn Disk, dir: &Path, position: Lsn) -> Result<Plan, LogError> {
+    pub fn cut_back(disk: &dyn Disk, dir: &Path, position: Lsn) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
-        let mut plan = Plan { dir: dir.to_path_buf(), cuts: Vec::new(), removals: Vec::new(), rewrites: Vec::new() };
+        let mut plan =
+            RepairPlan { dir: dir.to_path_buf(), cuts: Vec::new(), removals: Vec::new(), rewrites: Vec::new() };
         let files = match inspect::list_segments(disk, dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(plan),
             listed => listed.map_err(LogError::io(&name, "list its segments"))?,
@@ -71,7 +72,7 @@ fn find_end(disk: &dyn Disk, file: &SegmentFile, position: Lsn) -> std::io::Resu
     let handle = disk.open_read(&file.path)?;
     let Ok(segment) = read_header(&*handle)? else { return Ok(None) };
     let start = (file.first, HEADER_BYTES as u64);
-    let mut scanner = Scanner::new(Arc::clone(&handle), segment.seed(), start, None, file.bytes);
+    let mut scanner = SegmentScanner::new(Arc::clone(&handle), segment.seed(), start, None, file.bytes);
     loop {
         if scanner.expected() == position {
             return Ok(Some((segment, End { offset: scanner.offset(), batch: None })));
@@ -87,7 +88,7 @@ fn find_end(disk: &dyn Disk, file: &SegmentFile, position: Lsn) -> std::io::Resu
         let mut records = Records::default();
         batch.records().take(count as usize).for_each(|record| records.push(record));
         let body = records.body();
-        let header = Header { count, body_bytes: body.len() as u32, body_crc: crc32c(body), ..header };
+        let header = BatchHeader { count, body_bytes: body.len() as u32, body_crc: crc32c(body), ..header };
         let mut bytes = header.encode(segment.seed()).to_vec();
         bytes.extend_from_slice(body);
         return Ok(Some((segment, End { offset, batch: Some(bytes) })));

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::directory_of;
-use crate::log::batch::{HEADER_BYTES, Header};
+use crate::log::batch::{BatchHeader, HEADER_BYTES};
 use crate::log::inspect::newer;
-use crate::log::scan::{Fault, FaultKind, Scanner};
+use crate::log::scan::{FaultKind, ScanFault, SegmentScanner};
 use crate::log::{LogError, Lsn};
 
 /// Largest part of the file that one hole covers.
@@ -43,7 +43,7 @@ pub(super) struct Gap {
 pub(super) struct Layout {
     pub(super) gaps: Vec<Gap>,
     /// Headers of holes and their offsets.
-    pub(super) holes: Vec<(u64, Header)>,
+    pub(super) holes: Vec<(u64, BatchHeader)>,
     pub(super) bytes: u64,
     pub(super) end: Lsn,
     pub(super) arrival_ms: Option<i64>,
@@ -65,17 +65,17 @@ pub(super) struct Bounds {
 }
 
 /// What a step of the scan found.
-enum Found {
-    Batch(Header),
+enum NextBatch {
+    Batch(BatchHeader),
     End,
-    Fault(Fault),
+    Fault(ScanFault),
 }
 
 /// Lays out a segment. The scanner stands at its first batch and may read what belongs to the segment; `None` where no
 /// batch of it can be read, since its header is lost.
 pub(super) fn lay_out(
     path: &Path,
-    scanner: Option<&mut Scanner>,
+    scanner: Option<&mut SegmentScanner>,
     start: Place,
     bounds: Bounds,
 ) -> Result<Layout, LogError> {
@@ -92,14 +92,14 @@ pub(super) fn lay_out(
     let mut last = None;
     let (fault, proven) = loop {
         match next(scanner, bounds.until).map_err(&io)? {
-            Found::Batch(header) => {
+            NextBatch::Batch(header) => {
                 last = Some(place);
                 scanner.skip(&header);
                 place = Place { offset: scanner.offset(), first: header.end(), arrival_ms: scanner.arrival_ms() };
             }
-            Found::End => break (None, bounds.known_synced),
-            Found::Fault(Fault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
-            Found::Fault(fault) => {
+            NextBatch::End => break (None, bounds.known_synced),
+            NextBatch::Fault(ScanFault { kind: FaultKind::Newer(version), .. }) => return Err(newer(path, version)),
+            NextBatch::Fault(fault) => {
                 let proven = proven_end(scanner, &fault, bounds).map_err(&io)?;
                 if proven.is_none() && bounds.until.is_none() {
                     // An interrupted write that was never synced: the next start cuts it.
@@ -120,24 +120,24 @@ pub(super) fn lay_out(
     Ok(layout)
 }
 
-fn next(scanner: &mut Scanner, until: Option<Lsn>) -> io::Result<Found> {
+fn next(scanner: &mut SegmentScanner, until: Option<Lsn>) -> io::Result<NextBatch> {
     let header = match scanner.header()? {
         Ok(Some(header)) => header,
-        Ok(None) => return Ok(Found::End),
-        Err(fault) => return Ok(Found::Fault(fault)),
+        Ok(None) => return Ok(NextBatch::End),
+        Err(fault) => return Ok(NextBatch::Fault(fault)),
     };
     if until.is_some_and(|until| header.end() > until) {
-        return Ok(Found::Fault(scanner.fault("the segment holds records of the next", FaultKind::Impossible)));
+        return Ok(NextBatch::Fault(scanner.fault("the segment holds records of the next", FaultKind::Impossible)));
     }
     Ok(match scanner.check_body(&header)? {
-        Ok(()) => Found::Batch(header),
-        Err(fault) => Found::Fault(fault),
+        Ok(()) => NextBatch::Batch(header),
+        Err(fault) => NextBatch::Fault(fault),
     })
 }
 
 /// The position below which everything was synced, as far as this file and a checkpoint can tell; `None` where nothing
 /// says that what cannot be read here ever was.
-fn proven_end(scanner: &mut Scanner, fault: &Fault, bounds: Bounds) -> io::Result<Option<Lsn>> {
+fn proven_end(scanner: &mut SegmentScanner, fault: &ScanFault, bounds: Bounds) -> io::Result<Option<Lsn>> {
     let mut end = bounds.known_synced;
     let is_impossible = fault.kind == FaultKind::Impossible;
     scanner.find(fault.offset, |offset, header| {
@@ -150,7 +150,11 @@ fn proven_end(scanner: &mut Scanner, fault: &Fault, bounds: Bounds) -> io::Resul
 }
 
 /// The next batch behind a fault that is whole and leaves room for a hole.
-fn next_sound(scanner: &mut Scanner, place: Place, until: Option<Lsn>) -> io::Result<Option<(u64, Header)>> {
+fn next_sound(
+    scanner: &mut SegmentScanner,
+    place: Place,
+    until: Option<Lsn>,
+) -> io::Result<Option<(u64, BatchHeader)>> {
     let mut from = place.offset + HEADER_BYTES as u64;
     loop {
         let found = scanner.find(from, |_, header| {
@@ -201,7 +205,7 @@ impl Layout {
             let others = pieces_of(bytes, count).saturating_sub(1);
             let bytes = (bytes - others * HEADER_BYTES as u64).min(LARGEST_HOLE_BYTES);
             let count = (count - others).min(u64::from(u32::MAX)) as u32;
-            let header = Header {
+            let header = BatchHeader {
                 first,
                 count,
                 body_bytes: (bytes - HEADER_BYTES as u64) as u32,

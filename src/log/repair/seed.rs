@@ -8,11 +8,11 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::DiskFile;
-use crate::log::batch::{HEADER_BYTES, Header, MAGIC, u32_at, u64_at};
+use crate::log::batch::{BatchHeader, HEADER_BYTES, MAGIC, u32_at, u64_at};
 use crate::log::checksum::{crc32c, crc32c_append};
 use crate::log::inspect::SegmentFile;
 use crate::log::records::holds_exactly;
-use crate::log::scan::Scanner;
+use crate::log::scan::SegmentScanner;
 use crate::log::segment;
 
 /// CRC-32C's polynomial, reflected.
@@ -25,7 +25,7 @@ pub(super) fn recover_salt(file: &SegmentFile, handle: &Arc<dyn DiskFile>) -> io
     if read == header.len() {
         let salt = u64_at(&header, 24);
         let start = (file.first, segment::HEADER_BYTES as u64);
-        let mut scanner = Scanner::new(handle.clone(), seed_of(salt), start, None, file.bytes);
+        let mut scanner = SegmentScanner::new(handle.clone(), seed_of(salt), start, None, file.bytes);
         if scanner.find(start.1, |_, _| true)?.is_some() {
             return Ok(Some(salt));
         }
@@ -41,7 +41,7 @@ fn seed_from_first_batch(file: &SegmentFile, handle: &dyn DiskFile) -> io::Resul
     let at = segment::HEADER_BYTES as u64;
     let Some(bytes) = header_at(handle, at)? else { return Ok(None) };
     let seed = unwind(u32_at(&bytes, HEADER_BYTES - 4), &bytes[..HEADER_BYTES - 4]);
-    let Ok(header) = Header::decode(&bytes, seed) else { return Ok(None) };
+    let Ok(header) = BatchHeader::decode(&bytes, seed) else { return Ok(None) };
     if header.first != file.first || header.is_hole || header.batch_bytes() > file.bytes.saturating_sub(at) {
         return Ok(None);
     }
@@ -52,7 +52,7 @@ fn seed_from_first_batch(file: &SegmentFile, handle: &dyn DiskFile) -> io::Resul
     }
     // Only a second header under the same seed shows that no byte of the first is wrong.
     let next = header_at(handle, at + header.batch_bytes())?;
-    let fits = next.is_some_and(|next| Header::decode(&next, seed).is_ok_and(|next| next.first == header.end()));
+    let fits = next.is_some_and(|next| BatchHeader::decode(&next, seed).is_ok_and(|next| next.first == header.end()));
     Ok(fits.then_some(seed))
 }
 

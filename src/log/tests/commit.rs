@@ -16,7 +16,7 @@ fn what_is_appended_is_read_back_and_survives_a_restart() {
     for sync in [SyncPolicy::EveryCommit, SyncPolicy::OnRequest] {
         let disk = SimDisk::new();
         let (log, recovery) = open(&disk, LogOptions { sync, ..options() }, 0).unwrap();
-        assert_eq!(recovery, Recovery::default());
+        assert_eq!(recovery, RecoverySummary::default());
         append(&log, 0..200);
         assert_eq!(log.durable(), Lsn(200));
         assert_eq!(check_records(&log, 0), 200);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, Clone)]
-enum Step {
+enum CrashStep {
     /// Appends so many records at once.
     Append(u64),
     Sync,
@@ -21,16 +21,16 @@ enum Step {
     Restart,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = CrashStep> {
     prop_oneof![
-        12 => (1_u64..8).prop_map(Step::Append),
-        3 => Just(Step::Sync),
-        2 => (0_u64..3).prop_map(Step::Hold),
-        2 => Just(Step::Unhold),
-        2 => (-50_i64..1000).prop_map(Step::SetClock),
-        1 => (0_u64..100).prop_map(Step::Release),
-        3 => any::<u64>().prop_map(Step::Crash),
-        1 => Just(Step::Restart),
+        12 => (1_u64..8).prop_map(CrashStep::Append),
+        3 => Just(CrashStep::Sync),
+        2 => (0_u64..3).prop_map(CrashStep::Hold),
+        2 => Just(CrashStep::Unhold),
+        2 => (-50_i64..1000).prop_map(CrashStep::SetClock),
+        1 => (0_u64..100).prop_map(CrashStep::Release),
+        3 => any::<u64>().prop_map(CrashStep::Crash),
+        1 => Just(CrashStep::Restart),
     ]
 }
 
@@ -56,23 +56,23 @@ impl History {
         History { options, disk, clock, log, next: 0, ends: BTreeSet::from([0]), held: false, arrival_ms: None }
     }
 
-    fn apply(&mut self, step: Step) {
+    fn apply(&mut self, step: CrashStep) {
         match step {
-            Step::Append(count) => self.append(count),
-            Step::Sync if !self.held => {
+            CrashStep::Append(count) => self.append(count),
+            CrashStep::Sync if !self.held => {
                 assert_eq!(self.log.sync().unwrap(), Lsn(self.next));
                 assert_eq!(self.log.durable(), Lsn(self.next));
             }
-            Step::Sync => {}
-            Step::Hold(count) => {
+            CrashStep::Sync => {}
+            CrashStep::Hold(count) => {
                 self.held = true;
                 self.disk.allow_syncs(Some(count));
             }
-            Step::Unhold => self.unhold(),
-            Step::SetClock(now_ms) => self.clock.set(now_ms),
-            Step::Release(all_but) => self.log.release(Lsn(self.log.durable().0.saturating_sub(all_but))),
-            Step::Crash(seed) => self.crash(seed),
-            Step::Restart => {
+            CrashStep::Unhold => self.unhold(),
+            CrashStep::SetClock(now_ms) => self.clock.set(now_ms),
+            CrashStep::Release(all_but) => self.log.release(Lsn(self.log.durable().0.saturating_sub(all_but))),
+            CrashStep::Crash(seed) => self.crash(seed),
+            CrashStep::Restart => {
                 self.unhold();
                 self.log.close().unwrap();
                 self.reopen(self.next);
@@ -146,7 +146,7 @@ impl History {
     }
 }
 
-fn check_history(sync: SyncPolicy, tail_max_bytes: usize, steps: Vec<Step>) {
+fn check_history(sync: SyncPolicy, tail_max_bytes: usize, steps: Vec<CrashStep>) {
     let mut history = History::new(sync, tail_max_bytes);
     for step in steps {
         history.apply(step);

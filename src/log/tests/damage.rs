@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::batch::Header;
+use crate::log::batch::BatchHeader;
 use crate::log::segment::file_name;
-use crate::log::verify::ProblemKind;
+use crate::log::verify::LogProblemKind;
 
 /// A closed log with records 0..end, each a batch, in segments of about 4 KiB.
 fn closed(end: u64) -> (SimDisk, Vec<SegmentSummary>) {
@@ -52,7 +52,7 @@ fn a_synced_batch_that_decays_is_refused_with_all_that_is_known() {
     }
     let report = verify_dir(&disk, dir()).unwrap();
     assert!(report.is_damaged());
-    assert_eq!((report.problems[0].offset, report.problems[0].kind), (offset, ProblemKind::Damage));
+    assert_eq!((report.problems[0].offset, report.problems[0].kind), (offset, LogProblemKind::Damage));
     assert_eq!(report.segments[0].readable.end, Lsn(12));
 }
 
@@ -63,7 +63,7 @@ fn the_newest_batch_is_cut_unless_a_checkpoint_says_it_was_synced() {
     disk.flip_bit(&path(Lsn(0)), offset + 50, 1).unwrap();
     assert_eq!(damage(&disk, 20).lost_until, Some(Lsn(20)));
     let report = verify_dir(&disk, dir()).unwrap();
-    assert!(!report.is_damaged() && report.problems[0].kind == ProblemKind::TornTail);
+    assert!(!report.is_damaged() && report.problems[0].kind == LogProblemKind::TornTail);
     let (log, recovery) = open(&disk, options(), 19).unwrap();
     assert_eq!((recovery.end, recovery.torn_bytes), (Lsn(19), segments[0].bytes - offset));
     append(&log, 19..30);
@@ -111,7 +111,7 @@ fn what_recovery_finds_after_a_failed_sync_is_certain() {
 #[test]
 fn a_batch_inside_a_torn_payload_proves_nothing() {
     let (disk, log) = filled(options(), 3);
-    let forged = Header {
+    let forged = BatchHeader {
         first: Lsn(90),
         count: 1,
         body_bytes: 0,
@@ -208,7 +208,7 @@ fn a_newer_format_is_refused_by_name() {
     file.write_all_at(&header, 0).unwrap();
     let error = open(&disk, options(), 0).unwrap_err();
     assert!(matches!(error, LogError::NewerFormat { version: 2, supported: 1, .. }), "{error}");
-    assert_eq!(verify_dir(&disk, dir()).unwrap().problems[0].kind, ProblemKind::NewerFormat);
+    assert_eq!(verify_dir(&disk, dir()).unwrap().problems[0].kind, LogProblemKind::NewerFormat);
     let mut reader = DirectoryReader::open(Arc::new(disk), dir()).unwrap();
     assert!(reader.next().unwrap().is_err() && reader.next().is_none());
 }

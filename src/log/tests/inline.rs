@@ -9,17 +9,17 @@ use crate::log::writer::FULL_RETRY;
 
 /// A clock whose monotonic time a test moves too.
 #[derive(Debug, Default)]
-struct ManualClock {
+struct InlineClock {
     monotonic_ms: AtomicU64,
 }
 
-impl ManualClock {
+impl InlineClock {
     fn pass(&self, time: Duration) {
         self.monotonic_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
     }
 }
 
-impl Clock for ManualClock {
+impl Clock for InlineClock {
     fn now_ms(&self) -> i64 {
         77
     }
@@ -31,14 +31,14 @@ impl Clock for ManualClock {
 
 struct Inline {
     disk: SimDisk,
-    clock: Arc<ManualClock>,
+    clock: Arc<InlineClock>,
     log: Log,
 }
 
 fn inline(options: LogOptions) -> Inline {
-    let (disk, clock) = (SimDisk::new(), Arc::new(ManualClock::default()));
+    let (disk, clock) = (SimDisk::new(), Arc::new(InlineClock::default()));
     let (log, recovery) = Log::open_inline(Arc::new(disk.clone()), clock.clone(), options, Lsn(0), Lsn(0)).unwrap();
-    assert_eq!(recovery, Recovery::default());
+    assert_eq!(recovery, RecoverySummary::default());
     Inline { disk, clock, log }
 }
 

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::repair::Plan;
+use crate::log::repair::RepairPlan;
 use crate::log::segment::file_name;
 
 /// One batch of a log that was whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
+struct KnownBatch {
     file: PathBuf,
     offset: u64,
     batch: Seen,
@@ -72,7 +72,7 @@ fn small() -> LogOptions {
 }
 
 /// A closed log of batches with these numbers of records, on a disk of its own.
-fn written(counts: &[u64]) -> (SimDisk, Vec<Known>) {
+fn written(counts: &[u64]) -> (SimDisk, Vec<KnownBatch>) {
     let disk = SimDisk::new();
     let clock = TestClock::at(0);
     let (log, _) = Log::open_inline(Arc::new(disk.clone()), clock.clone(), small(), Lsn(0), Lsn(0)).unwrap();
@@ -92,7 +92,7 @@ fn written(counts: &[u64]) -> (SimDisk, Vec<Known>) {
         while offset < segment.bytes {
             let batch = reader.next_batch().unwrap().unwrap();
             let bytes = content[offset as usize..(offset + batch.disk_bytes()) as usize].to_vec();
-            known.push(Known { file: file.clone(), offset, batch: Seen::of(&batch), bytes });
+            known.push(KnownBatch { file: file.clone(), offset, batch: Seen::of(&batch), bytes });
             offset += batch.disk_bytes();
         }
     }
@@ -132,8 +132,8 @@ fn damage(disk: &SimDisk, accidents: &[Accident]) -> Vec<PathBuf> {
 }
 
 /// The batches that no accident has touched.
-fn undamaged<'a>(disk: &SimDisk, known: &'a [Known], readable: &[PathBuf]) -> Vec<&'a Known> {
-    let is_whole = |batch: &&Known| {
+fn undamaged<'a>(disk: &SimDisk, known: &'a [KnownBatch], readable: &[PathBuf]) -> Vec<&'a KnownBatch> {
+    let is_whole = |batch: &&KnownBatch| {
         let content = read_file(disk, &batch.file).unwrap_or_default();
         let at = batch.offset as usize;
         readable.contains(&batch.file) && content.get(at..at + batch.bytes.len()) == Some(batch.bytes.as_slice())
@@ -146,7 +146,7 @@ fn side_dir() -> PathBuf {
 }
 
 fn repair(disk: &SimDisk, synced: Option<Lsn>) -> Result<(), LogError> {
-    let plan = Plan::new(disk, dir(), synced)?;
+    let plan = RepairPlan::new(disk, dir(), synced)?;
     let cut: Vec<_> = plan
         .cuts()
         .iter()
@@ -175,7 +175,7 @@ fn read_all(disk: &SimDisk) -> Vec<Seen> {
     batches.collect()
 }
 
-fn check_open(disk: &SimDisk, synced: Option<Lsn>) -> Result<Recovery, LogError> {
+fn check_open(disk: &SimDisk, synced: Option<Lsn>) -> Result<RecoverySummary, LogError> {
     let synced = synced.unwrap_or_default();
     let clock = TestClock::at(0);
     let opened = Log::open_inline(Arc::new(disk.clone()), clock, small(), synced, Lsn(0));
@@ -207,7 +207,7 @@ fn check(counts: &[u64], accidents: &[Accident], part: Option<prop::sample::Inde
     let readable = damage(&disk, accidents);
     let whole: Vec<Seen> = undamaged(&disk, &known, &readable).into_iter().map(|known| known.batch.clone()).collect();
     repair(&disk, synced).unwrap();
-    assert!(Plan::new(&disk, dir(), synced).unwrap().is_empty(), "nothing is left to repair");
+    assert!(RepairPlan::new(&disk, dir(), synced).unwrap().is_empty(), "nothing is left to repair");
     assert!(!verify_dir(&disk, dir()).unwrap().is_damaged());
     let found = read_all(&disk);
     for batch in &whole {
@@ -269,7 +269,7 @@ proptest! {
 }
 
 /// A closed log of 60 batches with one record each, and its segment files.
-fn sixty() -> (SimDisk, Vec<Known>, Vec<String>) {
+fn sixty() -> (SimDisk, Vec<KnownBatch>, Vec<String>) {
     let (disk, known) = written(&[1; 60]);
     let files = segment_files(&disk);
     assert!(files.len() > 3, "{files:?}");
@@ -282,7 +282,7 @@ fn a_damaged_segment_header_loses_no_record() {
         let (disk, known, files) = sixty();
         disk.flip_bit(&dir().join(&files[1]), bit / 8, (bit % 8) as u8).unwrap();
         assert!(check_open(&disk, None).is_err());
-        let plan = Plan::new(&disk, dir(), None).unwrap();
+        let plan = RepairPlan::new(&disk, dir(), None).unwrap();
         assert_eq!(plan.cuts().iter().map(|cut| cut.lost()).sum::<u64>(), 0);
         repair(&disk, None).unwrap();
         assert!(read_all(&disk).iter().eq(known.iter().map(|known| &known.batch)), "bit {bit}");
@@ -296,7 +296,7 @@ fn a_plan_changes_nothing_and_says_what_is_lost() {
     let hit = &known[17];
     disk.flip_bit(&hit.file, hit.offset + 50, 3).unwrap();
     let operations = disk.operations();
-    let plan = Plan::new(&disk, dir(), Some(Lsn(60))).unwrap();
+    let plan = RepairPlan::new(&disk, dir(), Some(Lsn(60))).unwrap();
     assert_eq!(disk.operations(), operations);
     let [cut] = plan.cuts() else { panic!("{plan:?}") };
     assert_eq!((cut.first, cut.end, cut.lost(), cut.may_be_more), (Lsn(17), Lsn(18), 1, false));
@@ -398,7 +398,7 @@ fn side_files_are_never_overwritten() {
     ];
     expected.sort();
     assert_eq!(kept, expected);
-    assert!(Plan::new(&disk, dir(), None).unwrap().is_empty());
+    assert!(RepairPlan::new(&disk, dir(), None).unwrap().is_empty());
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn a_newer_format_is_not_repaired() {
     let crc = crate::log::checksum::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
     file.write_all_at(&header, 0).unwrap();
-    assert!(matches!(Plan::new(&disk, dir(), None), Err(LogError::NewerFormat { .. })));
+    assert!(matches!(RepairPlan::new(&disk, dir(), None), Err(LogError::NewerFormat { .. })));
 }
 
 #[test]
@@ -420,10 +420,10 @@ fn a_log_is_cut_back_to_any_position() {
     for position in 0..=60 {
         let counts = [4; 15];
         let (disk, _) = written(&counts);
-        Plan::cut_back(&disk, dir(), Lsn(position)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+        RepairPlan::cut_back(&disk, dir(), Lsn(position)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
         let left: Vec<Vec<u8>> = read_all(&disk).into_iter().flat_map(|batch| batch.records).collect();
         assert!(left.iter().eq((0..position).map(record).collect::<Vec<_>>().iter()), "cut at {position}");
-        assert!(Plan::cut_back(&disk, dir(), Lsn(position)).unwrap().is_empty());
+        assert!(RepairPlan::cut_back(&disk, dir(), Lsn(position)).unwrap().is_empty());
         let (log, recovery) = open(&disk, small(), position).unwrap();
         assert_eq!(recovery.end, Lsn(position));
         append(&log, position..position + 20);
@@ -435,15 +435,15 @@ fn a_log_is_cut_back_to_any_position() {
 fn an_interrupted_cut_leaves_what_lies_before_the_position() {
     let (disk, _) = written(&[4; 15]);
     let before = disk.operations();
-    Plan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+    RepairPlan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
     for operation in 1..=disk.operations() - before {
         let (disk, _) = written(&[4; 15]);
         disk.cut_power_at(Some(operation));
-        let plan = Plan::cut_back(&disk, dir(), Lsn(17)).unwrap();
+        let plan = RepairPlan::cut_back(&disk, dir(), Lsn(17)).unwrap();
         assert!(plan.apply(&disk, "windows", &side_dir()).is_err());
         let disk = disk.crash(operation);
         assert!(check_open(&disk, Some(Lsn(17))).is_ok());
-        Plan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
+        RepairPlan::cut_back(&disk, dir(), Lsn(17)).unwrap().apply(&disk, "windows", &side_dir()).unwrap();
         let (log, recovery) = open(&disk, small(), 17).unwrap();
         assert_eq!((recovery.end, check_records(&log, 0)), (Lsn(17), 17));
     }

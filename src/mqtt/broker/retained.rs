@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::retained_store::RetainedStore;
-use super::slot_store::Mark;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic;
+use crate::state::named_values::Mark;
 
 /// The newest retained message of each topic, within two bounds.
 #[derive(Debug)]

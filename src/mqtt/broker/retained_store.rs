@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::clock::Clock;
 use crate::cursor::ByteCursor;
 use crate::disk::Disk;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
+use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
 /// Where retained messages are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct RetainedStore(SlotStore<Stored>);
+pub struct RetainedStore(NamedValues<StoredRetained>);
 
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
+struct StoredRetained {
     topic: Box<str>,
     payload: Bytes,
     properties: Bytes,
@@ -33,7 +33,7 @@ impl RetainedStore {
     /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
     /// where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        SlotStore::open(data_dir, disk, clock, limit).map(Self)
+        NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
     /// The messages that were stored, once; without those whose time is over, which are removed.
@@ -44,7 +44,7 @@ impl RetainedStore {
         for stored in expired {
             self.remove(&stored.topic);
         }
-        let message = |stored: Stored| Message {
+        let message = |stored: StoredRetained| Message {
             expires: stored.expires_ms.map(|at| timeline.at_wall_ms(at)),
             properties: stored.properties,
             ..Message::new(&stored.topic, stored.payload, stored.qos, true)
@@ -54,7 +54,7 @@ impl RetainedStore {
 
     /// Stores a message a moment later; `expires_ms`: when its time is over, in milliseconds since 1970.
     pub(crate) fn put(&self, message: &Message, expires_ms: Option<i64>) {
-        self.0.put(Stored {
+        self.0.put(StoredRetained {
             topic: message.topic.clone(),
             payload: message.payload.clone(),
             properties: message.properties.clone(),
@@ -84,8 +84,8 @@ impl RetainedStore {
     }
 }
 
-impl Value for Stored {
-    const KIND: Kind = Kind {
+impl NamedValue for StoredRetained {
+    const LABELS: StoreLabels = StoreLabels {
         directory: "retained",
         what: "retained messages",
         moved_aside: names::MQTT_RETAINED_MOVED_ASIDE,

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::slot_store::{Kind, Mark, SlotStore, Value};
 use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
@@ -16,11 +15,12 @@ use crate::mqtt::session::delivery::StoredDelivery;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
 /// Where sessions and wills are kept over restarts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct SessionStore(SlotStore<Encoded>);
+pub struct SessionStore(NamedValues<Encoded>);
 
 /// What a restart finds.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl SessionStore {
     /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
     /// where that does not work either, there is none: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        SlotStore::open(data_dir, disk, clock, limit).map(Self)
+        NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
     /// What was stored, once.
@@ -166,8 +166,8 @@ struct Encoded {
     bytes: Vec<u8>,
 }
 
-impl Value for Encoded {
-    const KIND: Kind = Kind {
+impl NamedValue for Encoded {
+    const LABELS: StoreLabels = StoreLabels {
         directory: "sessions",
         what: "MQTT sessions and wills",
         moved_aside: names::MQTT_SESSIONS_MOVED_ASIDE,

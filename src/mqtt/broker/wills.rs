@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::Broker;
 use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
-use super::slot_store::Mark;
 use crate::log::Lsn;
 use crate::mqtt::session::Session;
 use crate::mqtt::session::will::Will;
+use crate::state::named_values::Mark;
 use crate::sync::lock;
 
 /// The wills that a restart is to find. Its lock is the last to be taken.

@@ -5,11 +5,12 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, Connect, Version, string};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, string};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
-pub const BOTH: [Version; 2] = [Version::V4, Version::V5];
+pub const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
 /// What is kept of the password "secret", which every user has; a test of the users file shows where it comes from.
 pub const SECRET: &str = "$generated-sha256$K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols";
@@ -42,7 +43,7 @@ pub fn write_private(weir: &Weir, name: &str, text: &str) {
 
 /// A weir with [`USERS`], this ACL file and these settings, not yet running.
 pub fn prepare(acl: &str, settings: &[(&str, &str)]) -> Weir {
-    let weir = Weir::prepare(&[]);
+    let weir = WEIR.prepare(&[]);
     write_users(&weir, USERS);
     write_private(&weir, "acl.toml", acl);
     configure(&weir, settings);
@@ -65,15 +66,15 @@ pub fn start(acl: &str, settings: &[(&str, &str)]) -> Weir {
 }
 
 /// A CONNECT of this user; its client identifier is `USER-client`.
-pub fn connect(version: Version, user: &str) -> Connect {
-    let mut connect = Connect::new(version, &format!("{user}-client")).flags(0xc0);
+pub fn connect(version: MqttVersion, user: &str) -> ConnectPacket {
+    let mut connect = ConnectPacket::new(version, &format!("{user}-client")).flags(0xc0);
     connect.rest = [string(user), string("secret")].concat();
     connect
 }
 
 /// A client of this user.
 #[track_caller]
-pub fn client(weir: &Weir, version: Version, user: &str) -> Client {
+pub fn client(weir: &Weir, version: MqttVersion, user: &str) -> TestClient {
     connect(version, user).accepted(weir.mqtt()).0
 }
 

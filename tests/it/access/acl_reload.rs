@@ -4,9 +4,9 @@ use crate::access::acl::{
     BOTH, OWN, SECRET, USERS, audited, client, configure, connect, reload, reload_taken, start, write_private,
     write_users,
 };
-use crate::kit::mqtt::{CONNACK, Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{CONNACK, ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const WIDE: &str = "[roles.own]\npublish = ['a/#', 'b/#']\nsubscribe = ['a/#', 'b/#']";
 const NARROW: &str = "[roles.own]\npublish = ['a/#']\nsubscribe = ['a/#']";
@@ -31,12 +31,12 @@ fn other_rules_hold_at_once() {
         own.subscribe("a/#", 1);
         own.subscribe("b/#", 1);
         let mut site = client(&weir, version, "site");
-        assert_eq!(own.publish_message(&Message::new("b/own", "1", 1)), 0);
+        assert_eq!(own.publish_message(&TestMessage::new("b/own", "1", 1)), 0);
         assert_eq!(own.take_message().topic, "b/own");
         write_private(&weir, "acl.toml", NARROW);
         reload_taken(&weir);
         for topic in ["b/1", "a/1"] {
-            site.publish_message(&Message::new(topic, "x", 1));
+            site.publish_message(&TestMessage::new(topic, "x", 1));
         }
         assert_eq!(own.take_message().topic, "a/1", "the subscription to b/# has ended");
         own.expect_nothing();
@@ -44,15 +44,19 @@ fn other_rules_hold_at_once() {
         assert_eq!(weir.metric("weir_mqtt_subscriptions_denied_total{when=\"reload\"}"), 1.0);
         // The topic that it published on last is judged anew.
         match version {
-            Version::V4 => {
-                own.send_publish(&Message { id: 9, ..Message::new("b/own", "2", 1) });
+            MqttVersion::V4 => {
+                own.send_publish(&TestMessage { id: 9, ..TestMessage::new("b/own", "2", 1) });
                 own.expect_closed(0);
             }
-            Version::V5 => {
-                assert_eq!(own.publish_message(&Message::new("b/own", "2", 1)), 0x87);
+            MqttVersion::V5 => {
+                assert_eq!(own.publish_message(&TestMessage::new("b/own", "2", 1)), 0x87);
                 write_private(&weir, "acl.toml", WIDE);
                 reload_taken(&weir);
-                assert_eq!(own.publish_message(&Message::new("b/own", "3", 1)), 0x10, "allowed, and nobody listens");
+                assert_eq!(
+                    own.publish_message(&TestMessage::new("b/own", "3", 1)),
+                    0x10,
+                    "allowed, and nobody listens"
+                );
             }
         }
     }
@@ -78,14 +82,14 @@ fn a_removed_user_is_disconnected_and_forgotten() {
         assert_eq!(weir.json("/api/v1/status")["mqtt"]["subscriptions"], 0);
         assert!(audited(&weir, "mqtt_disconnected", &["user=own", "not_authorized"]));
         let (_, answer) = kept("own").open(weir.mqtt());
-        assert_eq!((answer.kind, answer.body[1]), (CONNACK, if version == Version::V4 { 4 } else { 0x86 }));
+        assert_eq!((answer.kind, answer.body[1]), (CONNACK, if version == MqttVersion::V4 { 4 } else { 0x86 }));
     }
 }
 
 #[test]
 fn another_password_ends_the_connection_and_keeps_the_session() {
     let weir = start(WIDE, &[]);
-    let (mut own, _) = connect(Version::V5, "own").kept(600).accepted(weir.mqtt());
+    let (mut own, _) = connect(MqttVersion::V5, "own").kept(600).accepted(weir.mqtt());
     own.subscribe("a/#", 1);
     let users: String = USERS.iter().map(|(name, roles)| format!("{name}:{roles}:{SECRET}\n")).collect();
     // The hash of "other".
@@ -93,10 +97,10 @@ fn another_password_ends_the_connection_and_keeps_the_session() {
     write_private(&weir, "users", &users.replace(&format!("own:own:{SECRET}"), &format!("own:own:{other}")));
     reload_taken(&weir);
     own.expect_closed(0x87);
-    client(&weir, Version::V5, "site").publish_message(&Message::new("a/1", "waited", 1));
-    assert_eq!(connect(Version::V5, "own").open(weir.mqtt()).1.body[1], 0x86, "the old password");
-    let mut again = connect(Version::V5, "own").kept(600);
-    again.rest = [crate::kit::mqtt::string("own"), crate::kit::mqtt::string("other")].concat();
+    client(&weir, MqttVersion::V5, "site").publish_message(&TestMessage::new("a/1", "waited", 1));
+    assert_eq!(connect(MqttVersion::V5, "own").open(weir.mqtt()).1.body[1], 0x86, "the old password");
+    let mut again = connect(MqttVersion::V5, "own").kept(600);
+    again.rest = [weir_test_kit::mqtt::string("own"), weir_test_kit::mqtt::string("other")].concat();
     let (mut again, present) = again.accepted(weir.mqtt());
     assert!(present);
     assert_eq!(again.take_message().text(), "waited");
@@ -111,19 +115,19 @@ fn a_session_without_a_connection_loses_what_it_may_no_longer_have() {
         own.subscribe("a/#", 2);
         own.subscribe("b/#", 2);
         let mut site = client(&weir, version, "site");
-        site.publish_message(&Message::new("b/sent", "x", 2));
-        assert_eq!(own.next().topic, "b/sent", "not acknowledged, so it would be sent again");
+        site.publish_message(&TestMessage::new("b/sent", "x", 2));
+        assert_eq!(own.next_message().topic, "b/sent", "not acknowledged, so it would be sent again");
         drop(own);
         wait_connections(&weir, 1.0);
         for topic in ["b/waits", "a/waits"] {
-            site.publish_message(&Message::new(topic, "x", 1));
+            site.publish_message(&TestMessage::new(topic, "x", 1));
         }
         write_private(&weir, "acl.toml", NARROW);
         reload_taken(&weir);
         let (mut own, present) = kept().accepted(weir.mqtt());
         assert!(present);
         assert_eq!(own.take_message().topic, "a/waits");
-        site.publish_message(&Message::new("b/later", "x", 1));
+        site.publish_message(&TestMessage::new("b/later", "x", 1));
         own.expect_nothing();
     }
 }
@@ -131,11 +135,11 @@ fn a_session_without_a_connection_loses_what_it_may_no_longer_have() {
 #[test]
 fn a_will_is_judged_by_the_rules_at_its_time() {
     let weir = start(WIDE, &[]);
-    let mut watcher = client(&weir, Version::V5, "panel");
+    let mut watcher = client(&weir, MqttVersion::V5, "panel");
     watcher.subscribe("#", 1);
     let delayed = |user: &str, topic: &str| {
-        let will = Message { properties: vec![0x18, 0, 0, 0, 5], ..Message::new(topic, user, 1) };
-        connect(Version::V5, user).kept(600).will(&will)
+        let will = TestMessage { properties: vec![0x18, 0, 0, 0, 5], ..TestMessage::new(topic, user, 1) };
+        connect(MqttVersion::V5, user).kept(600).will(&will)
     };
     for (user, topic) in [("own", "b/will"), ("both", "a/will"), ("pump", "devices/pump/will")] {
         drop(delayed(user, topic).accepted(weir.mqtt()));
@@ -156,10 +160,10 @@ fn a_will_is_judged_by_the_rules_at_its_time() {
 #[test]
 fn files_that_cannot_be_used_change_nothing() {
     let weir = start(NARROW, &[]);
-    let mut own = client(&weir, Version::V5, "own");
-    let unchanged = |own: &mut Client| {
-        assert_eq!(own.publish_message(&Message::new("a/x", "x", 1)), 0x10);
-        assert_eq!(own.publish_message(&Message::new("b/x", "x", 1)), 0x87);
+    let mut own = client(&weir, MqttVersion::V5, "own");
+    let unchanged = |own: &mut TestClient| {
+        assert_eq!(own.publish_message(&TestMessage::new("a/x", "x", 1)), 0x10);
+        assert_eq!(own.publish_message(&TestMessage::new("b/x", "x", 1)), 0x87);
     };
     unchanged(&mut own);
     write_private(&weir, "acl.toml", "[roles.own]\npublish = ['b/#', '+x']");
@@ -173,13 +177,13 @@ fn files_that_cannot_be_used_change_nothing() {
     unchanged(&mut own);
     write_private(&weir, "acl.toml", OWN);
     reload_taken(&weir);
-    assert_eq!(own.publish_message(&Message::new("a/x", "x", 1)), 0x87);
+    assert_eq!(own.publish_message(&TestMessage::new("a/x", "x", 1)), 0x87);
 }
 
 #[test]
 fn whether_anonymous_clients_are_welcome_changes_too() {
     let weir = start(NARROW, &[]);
-    let nobody = || Connect::new(Version::V5, "nobody");
+    let nobody = || ConnectPacket::new(MqttVersion::V5, "nobody");
     assert_eq!(nobody().open(weir.mqtt()).1.body[1], 0x87);
     configure(&weir, &[("mqtt.allow_anonymous", "true")]);
     reload_taken(&weir);

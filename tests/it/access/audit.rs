@@ -5,11 +5,12 @@ use std::net::TcpStream;
 
 use rustls::version::TLS13;
 
+use crate::WEIR;
 use crate::access::login::events;
-use crate::kit::certificates::{Authority, connect};
-use crate::kit::mqtt::{Client, Connect, Version, packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::certificates::{CertificateAuthority, connect};
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -33,15 +34,15 @@ fn only_event(weir: &Weir, reason: &str, refusals: f64) -> String {
     found.remove(0)
 }
 
-fn send(weir: &Weir, bytes: &[u8]) -> Client {
-    let mut client = Client::open(weir.mqtt(), Version::V5).expect("a socket");
+fn send(weir: &Weir, bytes: &[u8]) -> TestClient {
+    let mut client = TestClient::open(weir.mqtt(), MqttVersion::V5).expect("a socket");
     client.send(bytes).expect("it is sent");
     client
 }
 
 #[test]
 fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
-    let weir = Weir::start(&[("mqtt.connect_timeout", "'2s'")]);
+    let weir = WEIR.start(&[("mqtt.connect_timeout", "'2s'")]);
     const TIMES: usize = 50;
     for _ in 0..TIMES {
         send(&weir, b"GET / HTTP/1.1\r\n\r\n").until_closed();
@@ -53,7 +54,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
         only_event(&weir, reason, TIMES as f64);
     }
     drop(silent);
-    let enhanced = Connect::new(Version::V5, "ada").property(0x15, b"\0\x05SCRAM");
+    let enhanced = ConnectPacket::new(MqttVersion::V5, "ada").property(0x15, b"\0\x05SCRAM");
     assert_eq!(enhanced.code(weir.mqtt()), 0x8C);
     let event = only_event(&weir, "authentication_method", 1.0);
     assert!(event.contains("client_id=ada"), "{event}");
@@ -65,9 +66,9 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
 
 #[test]
 fn a_failed_handshake_is_told_with_its_reason() {
-    let (authority, stranger) = (Authority::new(), Authority::named("stranger"));
+    let (authority, stranger) = (CertificateAuthority::create(), CertificateAuthority::named("stranger"));
     authority.issue("server", "server", 2099);
-    let weir = Weir::start(&[
+    let weir = WEIR.start(&[
         ("mqtt.tls.listen", "'127.0.0.1:0'"),
         ("mqtt.tls.cert", &authority.toml("server.pem")),
         ("mqtt.tls.key", &authority.toml("server.key")),

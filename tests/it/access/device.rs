@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::access::acl::{BOTH, client, connect, start};
-use crate::kit::http;
-use crate::kit::mqtt::{Client, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use weir_test_kit::http;
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 /// Devices publish on a topic that names none of them; "own" is a gateway.
 const ACL: &str = "[roles.device]\npublish = ['readings', 'devices/%u/telemetry']\n\
@@ -20,8 +20,8 @@ fn reading(device: Option<&str>, value: i32, timestamp: i64) -> String {
 }
 
 #[track_caller]
-fn publish(client: &mut Client, topic: &str, payload: &str) {
-    let reason = client.publish_message(&Message::new(topic, payload, 1));
+fn publish(client: &mut TestClient, topic: &str, payload: &str) {
+    let reason = client.publish_message(&TestMessage::new(topic, payload, 1));
     assert!(matches!(reason, 0 | 0x10), "{reason:#x}");
 }
 
@@ -67,7 +67,7 @@ fn on_a_topic_without_a_device_a_user_is_the_device() {
 #[test]
 fn a_replay_of_the_error_does_not_forget_who_sent_it() {
     let weir = start(ACL, TOPICS);
-    let mut pump = client(&weir, Version::V5, "pump");
+    let mut pump = client(&weir, MqttVersion::V5, "pump");
     publish(&mut pump, "readings", &reading(Some("fan"), 4, window_before(60)));
     let seq = errors(&weir, 1)[0]["seq"].as_u64().expect("a number");
     wait_for("weir takes the replay", || {
@@ -83,11 +83,11 @@ fn a_replay_of_the_error_does_not_forget_who_sent_it() {
 fn a_topic_with_a_device_is_judged_by_the_rules_and_its_payload_by_the_topic() {
     let weir = start("[roles.own]\npublish = ['devices/+/telemetry']", &[]);
     let start_ms = window_before(60);
-    let mut pump = client(&weir, Version::V5, "pump");
+    let mut pump = client(&weir, MqttVersion::V5, "pump");
     publish(&mut pump, "devices/pump/telemetry", &reading(Some("fan"), 4, start_ms));
-    assert_eq!(pump.publish_message(&Message::new("devices/fan/telemetry", "{}", 1)), 0x87);
+    assert_eq!(pump.publish_message(&TestMessage::new("devices/fan/telemetry", "{}", 1)), 0x87);
     // Who may publish on the topics of others may speak for them.
-    let mut own = client(&weir, Version::V5, "own");
+    let mut own = client(&weir, MqttVersion::V5, "own");
     publish(&mut own, "devices/fan/telemetry", &reading(Some("fan"), 1, start_ms));
     let found = errors(&weir, 1);
     assert_eq!((&found[0]["reason"], &found[0]["device_id"]), (&"device_mismatch".into(), &"pump".into()));
@@ -98,7 +98,7 @@ fn a_topic_with_a_device_is_judged_by_the_rules_and_its_payload_by_the_topic() {
 #[test]
 fn a_will_speaks_for_its_own_device_too() {
     let weir = start(ACL, TOPICS);
-    let will = Message::new("readings", &reading(Some("fan"), 1, window_before(60)), 1);
-    drop(connect(Version::V5, "pump").will(&will).accepted(weir.mqtt()));
+    let will = TestMessage::new("readings", &reading(Some("fan"), 1, window_before(60)), 1);
+    drop(connect(MqttVersion::V5, "pump").will(&will).accepted(weir.mqtt()));
     assert_eq!(errors(&weir, 1)[0]["reason"], "device_mismatch");
 }

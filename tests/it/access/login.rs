@@ -5,14 +5,15 @@ use std::process::Stdio;
 
 use rustls::version::TLS13;
 
-use crate::kit::certificates::Authority;
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{DEADLINE, wait_for};
-use crate::mqtt::websocket::Framed;
+use crate::WEIR;
+use weir_test_kit::certificates::CertificateAuthority;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{DEADLINE, wait_for};
+use weir_test_kit::websocket::WebSocketStream;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
-pub const BOTH: [Version; 2] = [Version::V4, Version::V5];
+pub const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
 /// Adds a user with `weir passwd`.
 #[track_caller]
@@ -34,7 +35,7 @@ pub fn add_user(weir: &Weir, name: &str, password: &str, roles: &[&str]) {
 pub fn with_users(users: &[(&str, &str)], settings: &[(&str, &str)]) -> Weir {
     let mut all = vec![("mqtt.auth.users", "'users'")];
     all.extend_from_slice(settings);
-    let weir = Weir::prepare(&all);
+    let weir = WEIR.prepare(&all);
     for (name, password) in users {
         add_user(&weir, name, password, &["bridge"]);
     }
@@ -47,8 +48,8 @@ fn started(users: &[(&str, &str)], settings: &[(&str, &str)]) -> Weir {
     weir
 }
 
-fn login(version: Version, client_id: &str, user: &str, password: &str) -> Connect {
-    Connect::new(version, client_id).user(user).password(password)
+fn login(version: MqttVersion, client_id: &str, user: &str, password: &str) -> ConnectPacket {
+    ConnectPacket::new(version, client_id).user(user).password(password)
 }
 
 /// The lines of the audit log with this event.
@@ -60,7 +61,7 @@ pub fn events(weir: &Weir, event: &str) -> Vec<String> {
 
 /// All at once: refusals of one address come later and later, but not one after the other.
 #[track_caller]
-fn check_codes(weir: &Weir, expected: &[(Connect, u8)]) {
+fn check_codes(weir: &Weir, expected: &[(ConnectPacket, u8)]) {
     std::thread::scope(|scope| {
         let asked: Vec<_> = expected.iter().map(|(connect, _)| scope.spawn(|| connect.code(weir.mqtt()))).collect();
         for (index, (code, (_, expected))) in asked.into_iter().zip(expected).enumerate() {
@@ -70,8 +71,8 @@ fn check_codes(weir: &Weir, expected: &[(Connect, u8)]) {
 }
 
 /// "Bad user name or password" and "not authorized" as the version has them.
-fn codes(version: Version) -> (u8, u8) {
-    if version == Version::V5 { (0x86, 0x87) } else { (4, 5) }
+fn codes(version: MqttVersion) -> (u8, u8) {
+    if version == MqttVersion::V5 { (0x86, 0x87) } else { (4, 5) }
 }
 
 #[test]
@@ -89,12 +90,16 @@ fn users_come_in_with_their_password_and_nobody_else() {
                 (user("nobody", "x"), bad),
                 (user("ada", ""), bad),
                 (user("", "x"), bad),
-                (Connect::new(version, "c").user("ada"), bad),
-                (Connect::new(version, "c"), needed),
+                (ConnectPacket::new(version, "c").user("ada"), bad),
+                (ConnectPacket::new(version, "c"), needed),
             ],
         );
     }
-    assert_eq!(Connect::new(Version::V5, "c").password("x").code(weir.mqtt()), 0x86, "a password without a user");
+    assert_eq!(
+        ConnectPacket::new(MqttVersion::V5, "c").password("x").code(weir.mqtt()),
+        0x86,
+        "a password without a user"
+    );
     let reason = |reason: &str| weir.metric(&format!("{REFUSED}{{reason=\"{reason}\"}}"));
     assert_eq!((reason("bad_credentials"), reason("not_authorized")), (11.0, 2.0));
     let connected = events(&weir, "mqtt_connected");
@@ -148,13 +153,13 @@ fn anonymous_clients_beside_users() {
         let (bad, _) = codes(version);
         let (right, wrong) = (login(version, "c", "ada", "x"), login(version, "c", "ada", "y"));
         let stranger = login(version, "c", "bob", "y");
-        check_codes(&weir, &[(Connect::new(version, "c"), 0), (right, 0), (wrong, bad), (stranger, bad)]);
+        check_codes(&weir, &[(ConnectPacket::new(version, "c"), 0), (right, 0), (wrong, bad), (stranger, bad)]);
     }
 }
 
 #[test]
 fn without_users_no_name_is_believed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         assert_eq!(login(version, "c", "ada", "x").code(weir.mqtt()), 0);
     }
@@ -168,19 +173,19 @@ fn passwords_over_websocket() {
     let stream = || {
         let stream = TcpStream::connect(weir.http()).expect("a socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time limit");
-        Framed::open(stream, 7, "Sec-WebSocket-Protocol: mqtt\r\n").expect("a WebSocket")
+        WebSocketStream::open(stream, 7, "Sec-WebSocket-Protocol: mqtt\r\n").expect("a WebSocket")
     };
     for version in BOTH {
         let (mut client, answer) = login(version, "c", "pump", "secret").open_over(stream());
         assert_eq!(answer.body[1], 0);
         client.ping();
-        let bad = if version == Version::V5 { 0x86 } else { 4 };
+        let bad = if version == MqttVersion::V5 { 0x86 } else { 4 };
         assert_eq!(login(version, "c", "pump", "wrong").open_over(stream()).1.body[1], bad);
     }
 }
 
 fn with_certificates<'a>(
-    authority: &Authority,
+    authority: &CertificateAuthority,
     asked: &'a str,
     values: &'a mut Vec<String>,
 ) -> Vec<(&'a str, &'a str)> {
@@ -197,7 +202,7 @@ fn with_certificates<'a>(
 
 #[test]
 fn certificates_are_users() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("pump", "pump-7", 2099);
     authority.issue("ada", "ada", 2099);
     authority.issue("odd", "a/b", 2099);
@@ -207,16 +212,16 @@ fn certificates_are_users() {
     let stream = |name: Option<&str>| authority.connect(weir.mqtt_tls(), name, &[&TLS13]).expect("a TLS connection");
     for version in BOTH {
         let (bad, needed) = codes(version);
-        let code = |connect: Connect, name| connect.open_over(stream(name)).1.body[1];
-        assert_eq!(code(Connect::new(version, "c"), Some("pump")), 0);
-        assert_eq!(code(Connect::new(version, "c").user("pump-7"), Some("pump")), 0, "the same name");
+        let code = |connect: ConnectPacket, name| connect.open_over(stream(name)).1.body[1];
+        assert_eq!(code(ConnectPacket::new(version, "c"), Some("pump")), 0);
+        assert_eq!(code(ConnectPacket::new(version, "c").user("pump-7"), Some("pump")), 0, "the same name");
         assert_eq!(code(login(version, "c", "pump-7", "any"), Some("pump")), 0, "no password is asked");
         assert_eq!(code(login(version, "c", "ada", "x"), Some("pump")), bad, "another name than the certificate's");
-        assert_eq!(code(Connect::new(version, "c"), Some("ada")), 0);
-        assert_eq!(code(Connect::new(version, "c"), Some("odd")), needed, "no user name");
+        assert_eq!(code(ConnectPacket::new(version, "c"), Some("ada")), 0);
+        assert_eq!(code(ConnectPacket::new(version, "c"), Some("odd")), needed, "no user name");
         assert_eq!(code(login(version, "c", "ada", "x"), Some("odd")), 0, "a password helps");
         assert_eq!(code(login(version, "c", "ada", "x"), None), 0);
-        assert_eq!(code(Connect::new(version, "c"), None), needed);
+        assert_eq!(code(ConnectPacket::new(version, "c"), None), needed);
     }
     let connected = events(&weir, "mqtt_connected");
     let of = |user: &str| connected.iter().find(|line| line.contains(&format!("user={user}"))).expect("an event");
@@ -226,17 +231,17 @@ fn certificates_are_users() {
 
 #[test]
 fn certificates_alone_keep_the_others_out() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("pump", "pump-7", 2099);
     let mut values = Vec::new();
     let settings = with_certificates(&authority, "'optional'", &mut values);
-    let weir = Weir::start(&settings);
+    let weir = WEIR.start(&settings);
     let stream = |name: Option<&str>| authority.connect(weir.mqtt_tls(), name, &[&TLS13]).expect("a TLS connection");
-    let connect = Connect::new(Version::V5, "c");
+    let connect = ConnectPacket::new(MqttVersion::V5, "c");
     assert_eq!(connect.open_over(stream(Some("pump"))).1.body[1], 0);
     assert_eq!(connect.open_over(stream(None)).1.body[1], 0x87);
     assert_eq!(connect.code(weir.mqtt()), 0x87);
-    assert_eq!(login(Version::V5, "c", "pump-7", "x").code(weir.mqtt()), 0x87, "there are no passwords");
+    assert_eq!(login(MqttVersion::V5, "c", "pump-7", "x").code(weir.mqtt()), 0x87, "there are no passwords");
 }
 
 /// Another user's client identifier gives no way to its session.
@@ -251,7 +256,7 @@ fn each_user_has_sessions_of_its_own() {
         assert!(!present);
         ada.subscribe(&topic, 1);
         for _ in 0..20 {
-            for stranger in [login(version, &id, "eve", "e").kept(3_600), Connect::new(version, &id)] {
+            for stranger in [login(version, &id, "eve", "e").kept(3_600), ConnectPacket::new(version, &id)] {
                 let (mut client, present) = stranger.accepted(weir.mqtt());
                 assert!(!present || stranger.packet() == login(version, &id, "eve", "e").kept(3_600).packet());
                 client.ping();
@@ -260,9 +265,9 @@ fn each_user_has_sessions_of_its_own() {
         }
         ada.ping();
         drop(ada);
-        let mut publisher = Client::connect(weir.mqtt(), version, "publisher");
+        let mut publisher = TestClient::connect(weir.mqtt(), version, "publisher");
         // Until weir has noticed that she is gone the message goes to her connection and comes again on the next.
-        publisher.publish_message(&Message::new(&topic, "hers", 1));
+        publisher.publish_message(&TestMessage::new(&topic, "hers", 1));
         let (mut eve, _) = login(version, &id, "eve", "e").kept(3_600).accepted(weir.mqtt());
         eve.expect_nothing();
         let (mut ada, present) = owner.accepted(weir.mqtt());
@@ -274,21 +279,21 @@ fn each_user_has_sessions_of_its_own() {
 #[test]
 fn refusals_come_later_and_later_and_hold_nobody_else_up() {
     let weir = started(&[("ada", "a")], &[]);
-    let wrong = login(Version::V5, "c", "ada", "wrong");
+    let wrong = login(MqttVersion::V5, "c", "ada", "wrong");
     for _ in 0..3 {
         assert_eq!(wrong.code(weir.mqtt()), 0x86);
     }
     // From here on a refusal takes two seconds and more; this many are waiting at once.
     let waiting: Vec<_> = (0..10)
         .map(|_| {
-            let mut client = Client::open(weir.mqtt(), Version::V5).expect("a socket");
+            let mut client = TestClient::open(weir.mqtt(), MqttVersion::V5).expect("a socket");
             client.send(&wrong.packet()).expect("it is sent");
             client
         })
         .collect();
     // Not all ten: the gauge is set once per second, and on a slow machine the first may have its answer by then.
     wait_for("they wait", || (weir.metric_sum("weir_mqtt_refusals_delayed") >= 4.0).then_some(()));
-    let mut good = login(Version::V5, "good", "ada", "a").accepted(weir.mqtt()).0;
+    let mut good = login(MqttVersion::V5, "good", "ada", "a").accepted(weir.mqtt()).0;
     good.ping();
     assert!(weir.metric("weir_mqtt_failing_addresses") == 1.0);
     for mut client in waiting {
@@ -302,10 +307,10 @@ fn refusals_come_later_and_later_and_hold_nobody_else_up() {
 #[test]
 fn a_stop_does_not_wait_for_refusals() {
     let mut weir = started(&[("ada", "a")], &[]);
-    let wrong = login(Version::V4, "c", "ada", "wrong");
+    let wrong = login(MqttVersion::V4, "c", "ada", "wrong");
     let mut waiting = Vec::new();
     for _ in 0..50 {
-        let mut client = Client::open(weir.mqtt(), Version::V4).expect("a socket");
+        let mut client = TestClient::open(weir.mqtt(), MqttVersion::V4).expect("a socket");
         client.send(&wrong.packet()).expect("it is sent");
         waiting.push(client);
     }

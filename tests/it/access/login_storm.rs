@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::access::login::with_users;
-use crate::kit::mqtt::{Connect, Version};
-use crate::kit::process::Weir;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion};
+use weir_test_kit::process::Weir;
 
-fn login(n: usize, password: &str) -> Connect {
-    Connect::new(Version::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)
+fn login(n: usize, password: &str) -> ConnectPacket {
+    ConnectPacket::new(MqttVersion::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)
 }
 
 /// While others guess passwords, a device that is connected is served, and one that comes back gets in.

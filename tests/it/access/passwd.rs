@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use crate::WEIR;
 use crate::access::login::{add_user, with_users};
-use crate::kit::mqtt::{Connect, Version};
-use crate::kit::process::Weir;
-use crate::peers::programs::program;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::program;
 
 const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
 
@@ -73,7 +74,7 @@ fn a_link_stays_one_and_another_file_can_be_named() {
     let other = weir.path("other").display().to_string();
     assert_eq!(passwd(&weir, &["add", "bob", "--generate", "--file", &other], "").0, Some(0));
     assert_eq!(passwd(&weir, &["list", "--file", &other], "").1, "bob\tdevice\n");
-    let nothing = Weir::prepare(&[]);
+    let nothing = WEIR.prepare(&[]);
     let (code, text) = passwd(&nothing, &["list"], "");
     assert!(code == Some(1) && text.contains("set mqtt.auth.users in the config, or use --file"), "{text}");
 }
@@ -123,7 +124,7 @@ fn the_password_is_asked_at_the_terminal() {
         let config = weir.path("config.toml").display().to_string();
         let output = program("python3")
             .arg(script)
-            .args([crate::kit::process::WEIR, &config, "pump"])
+            .args([WEIR.path, &config, "pump"])
             .args(keys)
             .current_dir(weir.path(""))
             .output()
@@ -140,7 +141,7 @@ fn the_password_is_asked_at_the_terminal() {
     assert!(shown.contains("status 1") && shown.contains("interrupted"), "{shown}");
     assert!(shown.contains("echo True"), "the terminal shows what is typed again: {shown}");
     weir.restart();
-    let connect = Connect::new(Version::V4, "c").user("pump").password("secret");
+    let connect = ConnectPacket::new(MqttVersion::V4, "c").user("pump").password("secret");
     assert_eq!(connect.code(weir.mqtt()), 0, "the first answer was kept and the others changed nothing");
 }
 
@@ -148,7 +149,7 @@ fn the_password_is_asked_at_the_terminal() {
 fn without_a_terminal_it_says_so() {
     let weir = with_users(&[], &[]);
     let mut command = program("setsid");
-    command.arg("--wait").arg(crate::kit::process::WEIR).args(["passwd", "add", "a", "--config"]);
+    command.arg("--wait").arg(WEIR.path).args(["passwd", "add", "a", "--config"]);
     let output = command.arg(weir.path("config.toml")).stdin(Stdio::null()).output().expect("it runs");
     assert!(said(&output).contains("use --stdin or --generate"), "{}", said(&output));
     assert_eq!(output.status.code(), Some(1), "no disk has failed");
@@ -196,27 +197,27 @@ fn faults_of_the_users_file_are_told_all_at_once() {
 #[test]
 fn a_listener_that_others_reach_is_never_open_by_accident() {
     let open = [("mqtt.listen", "'0.0.0.0:0'"), ("http.listen", "'[::]:0'")];
-    let weir = Weir::prepare(&[open[0], open[1], ("http.allow_anonymous", "true")]);
+    let weir = WEIR.prepare(&[open[0], open[1], ("http.allow_anonymous", "true")]);
     check_start(&weir, &["mqtt.listen: 0.0.0.0:0 can be reached", "http.listen: [::]:0 can be reached"]);
     let (mqtt, http, open_http) = (open[0], open[1], ("http.allow_anonymous", "true"));
-    let said_so = Weir::start(&[mqtt, http, open_http, ("mqtt.allow_anonymous", "true")]);
+    let said_so = WEIR.start(&[mqtt, http, open_http, ("mqtt.allow_anonymous", "true")]);
     let output = said_so.output();
     assert!(output.contains("WARN") && output.contains("whoever reaches mqtt.listen, http.listen (/mqtt)"), "{output}");
-    assert_eq!(Connect::new(Version::V4, "c").code(([127, 0, 0, 1], said_so.mqtt().port()).into()), 0);
+    assert_eq!(ConnectPacket::new(MqttVersion::V4, "c").code(([127, 0, 0, 1], said_so.mqtt().port()).into()), 0);
     let mut users = with_users(&[("ada", "a")], &[mqtt, http, open_http]);
     users.restart();
     let address = ([127, 0, 0, 1], users.mqtt().port()).into();
-    assert_eq!(Connect::new(Version::V4, "c").code(address), 5);
-    assert_eq!(Connect::new(Version::V4, "c").user("ada").password("a").code(address), 0);
+    assert_eq!(ConnectPacket::new(MqttVersion::V4, "c").code(address), 5);
+    assert_eq!(ConnectPacket::new(MqttVersion::V4, "c").user("ada").password("a").code(address), 0);
     assert!(!users.output().contains("may connect to MQTT without"));
-    let simulated = Weir::prepare(&[("mqtt.auth.users", "'users'"), ("simulator.enabled", "true")]);
+    let simulated = WEIR.prepare(&[("mqtt.auth.users", "'users'"), ("simulator.enabled", "true")]);
     check_start(&simulated, &["simulator.enabled: the simulator connects without credentials"]);
 }
 
 /// The help names no option that would take a password.
 #[test]
 fn help_is_there() {
-    let output = Command::new(crate::kit::process::WEIR).args(["passwd", "add", "--help"]).output().expect("it runs");
+    let output = WEIR.command(&["passwd", "add", "--help"]).output().expect("it runs");
     let text = said(&output);
     assert!(output.status.success() && text.contains("--stdin") && text.contains("--generate"), "{text}");
 }

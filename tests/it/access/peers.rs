@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::access::login::with_users;
-use crate::kit::wait::{wait_for, window_before};
-use crate::peers::programs::{program, python, succeeded};
+use weir_test_kit::programs::{program, python, succeeded};
+use weir_test_kit::wait::{wait_for, window_before};
 
 #[test]
 fn mosquitto_with_a_password() {

@@ -3,14 +3,14 @@
 use std::process::Command;
 
 use crate::access::acl::{BOTH, OWN, USERS, audited, client, connect, start, write_private, write_users};
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
-use crate::peers::programs::{program, python, succeeded};
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{program, python, succeeded};
+use weir_test_kit::wait::wait_for;
 
 /// Sees what clients publish in these tests.
-fn watcher(weir: &Weir) -> Client {
-    let mut watcher = client(weir, Version::V5, "panel");
+fn watcher(weir: &Weir) -> TestClient {
+    let mut watcher = client(weir, MqttVersion::V5, "panel");
     // Not what weir publishes: a window may end at any time.
     watcher.subscribe("devices/#", 2);
     watcher.subscribe("other", 2);
@@ -28,18 +28,18 @@ fn a_device_publishes_on_its_own_topics_alone() {
     for version in BOTH {
         for qos in 0..=2 {
             let mut device = client(&weir, version, "pump");
-            let own = Message::new("devices/pump/telemetry", r#"{"metric":"m","value":1}"#, qos);
+            let own = TestMessage::new("devices/pump/telemetry", r#"{"metric":"m","value":1}"#, qos);
             assert_eq!(device.publish_message(&own), 0);
             assert_eq!(watcher.take_message().topic, "devices/pump/telemetry");
             for topic in ["devices/fan/telemetry", "devices/pump2/telemetry", "devices", "other"] {
                 let mut device = client(&weir, version, "pump");
-                let message = Message::retained(topic, r#"{"metric":"m","value":1}"#, qos);
+                let message = TestMessage::retained(topic, r#"{"metric":"m","value":1}"#, qos);
                 match version {
-                    Version::V4 => {
-                        device.send_publish(&Message { id: 1, ..message });
+                    MqttVersion::V4 => {
+                        device.send_publish(&TestMessage { id: 1, ..message });
                         device.expect_closed(0);
                     }
-                    Version::V5 => {
+                    MqttVersion::V5 => {
                         let expected = if qos == 0 { 0 } else { 0x87 };
                         assert_eq!(device.publish_message(&message), expected, "{topic} at QoS {qos}");
                         assert_eq!(device.publish_message(&own), 0, "the connection goes on");
@@ -67,15 +67,15 @@ fn a_device_publishes_on_its_own_topics_alone() {
 fn denied_publishes_of_3_1_1_may_be_ignored() {
     let weir = start(OWN, &[("mqtt.auth.on_denied_publish", "'ignore'")]);
     let mut watcher = watcher(&weir);
-    let mut device = client(&weir, Version::V4, "pump");
+    let mut device = client(&weir, MqttVersion::V4, "pump");
     for qos in 0..=2 {
-        device.publish_message(&Message::retained("devices/fan/telemetry", "x", qos));
-        device.publish_message(&Message::new("devices/pump/telemetry", r#"{"metric":"m","value":1}"#, qos));
+        device.publish_message(&TestMessage::retained("devices/fan/telemetry", "x", qos));
+        device.publish_message(&TestMessage::new("devices/pump/telemetry", r#"{"metric":"m","value":1}"#, qos));
         assert_eq!(watcher.take_message().topic, "devices/pump/telemetry");
     }
     watcher.expect_nothing();
-    let mut device = client(&weir, Version::V5, "pump");
-    assert_eq!(device.publish_message(&Message::new("devices/fan/telemetry", "x", 1)), 0x87, "5.0 is told");
+    let mut device = client(&weir, MqttVersion::V5, "pump");
+    assert_eq!(device.publish_message(&TestMessage::new("devices/fan/telemetry", "x", 1)), 0x87, "5.0 is told");
     wait_for("all are counted", || (denied(&weir) >= 4.0).then_some(()));
 }
 
@@ -83,11 +83,11 @@ fn denied_publishes_of_3_1_1_may_be_ignored() {
 fn a_topic_alias_does_not_lead_around_the_rules() {
     let weir = start(OWN, &[]);
     let mut watcher = watcher(&weir);
-    let mut device = client(&weir, Version::V5, "pump");
-    let alias = |topic: &str| Message { properties: vec![0x23, 0, 1], ..Message::new(topic, "x", 1) };
+    let mut device = client(&weir, MqttVersion::V5, "pump");
+    let alias = |topic: &str| TestMessage { properties: vec![0x23, 0, 1], ..TestMessage::new(topic, "x", 1) };
     assert_eq!(device.publish_message(&alias("devices/fan/x")), 0x87);
     assert_eq!(device.publish_message(&alias("")), 0x87);
-    assert_eq!(device.publish_message(&Message::new("devices/pump/x", "x", 1)), 0);
+    assert_eq!(device.publish_message(&TestMessage::new("devices/pump/x", "x", 1)), 0);
     assert_eq!(device.publish_message(&alias("")), 0x87);
     assert_eq!(watcher.take_message().topic, "devices/pump/x");
     watcher.expect_nothing();
@@ -96,7 +96,7 @@ fn a_topic_alias_does_not_lead_around_the_rules() {
 #[test]
 fn a_subscription_is_granted_whole_or_not_at_all() {
     let weir = start(OWN, &[]);
-    for (version, refusal) in [(Version::V4, 0x80), (Version::V5, 0x87)] {
+    for (version, refusal) in [(MqttVersion::V4, 0x80), (MqttVersion::V5, 0x87)] {
         let mut device = client(&weir, version, "pump");
         for filter in ["devices/pump/commands/#", "devices/pump/commands/+/now", "$share/g/devices/pump/commands/x"] {
             assert_eq!(device.subscribe_with(filter, 1, &[]), 1, "{filter}");
@@ -117,8 +117,8 @@ fn a_subscription_is_granted_whole_or_not_at_all() {
             assert_eq!(device.subscribe_with(filter, 1, &[]), refusal, "{filter}");
         }
         let mut bridge = client(&weir, version, "site");
-        bridge.publish_message(&Message::new("devices/fan/commands/x", "not yours", 1));
-        bridge.publish_message(&Message::new("devices/pump/commands/y", "yours", 1));
+        bridge.publish_message(&TestMessage::new("devices/fan/commands/x", "not yours", 1));
+        bridge.publish_message(&TestMessage::new("devices/pump/commands/y", "yours", 1));
         assert_eq!(device.take_message().text(), "yours");
         device.expect_nothing();
     }
@@ -136,15 +136,15 @@ fn a_dashboard_reads_and_a_bridge_does_both() {
         }
         let mut bridge = client(&weir, version, "site");
         assert_eq!(bridge.subscribe_with("#", 0, &[]), 0);
-        assert_eq!(bridge.publish_message(&Message::new("any/topic", "x", 1)), 0);
+        assert_eq!(bridge.publish_message(&TestMessage::new("any/topic", "x", 1)), 0);
         let mut panel = client(&weir, version, "panel");
-        let message = Message { id: 1, ..Message::new("devices/panel/telemetry", "x", 1) };
+        let message = TestMessage { id: 1, ..TestMessage::new("devices/panel/telemetry", "x", 1) };
         match version {
-            Version::V4 => {
+            MqttVersion::V4 => {
                 panel.send_publish(&message);
                 panel.expect_closed(0);
             }
-            Version::V5 => assert_eq!(panel.publish_message(&message), 0x87),
+            MqttVersion::V5 => assert_eq!(panel.publish_message(&message), 0x87),
         }
     }
 }
@@ -154,7 +154,7 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
     let acl = "[roles.own]\npublish = ['up/%c/#', 'all/#']\nsubscribe = ['down/%u-%c', 'news/#']\n\
                deny_publish = ['all/secret/#']\ndeny_subscribe = ['news/secret/#']\n[roles.device]\npublish = ['x/%u']";
     let weir = start(acl, &[]);
-    let mut both = client(&weir, Version::V5, "both");
+    let mut both = client(&weir, MqttVersion::V5, "both");
     for (topic, expected) in [
         ("up/both-client/1", 0),
         ("up/other/1", 0x87),
@@ -164,7 +164,7 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
         ("all/secret/1", 0x87),
         ("devices/both/telemetry", 0x87),
     ] {
-        let reason = both.publish_message(&Message::new(topic, "x", 1));
+        let reason = both.publish_message(&TestMessage::new(topic, "x", 1));
         assert_eq!(if reason == 0x10 { 0 } else { reason }, expected, "{topic}");
     }
     for (filter, expected) in [
@@ -180,9 +180,9 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
     }
     // A client identifier that is more than a level, or a wildcard, stands for nothing.
     for client_id in ["both-client/1", "+", "#"] {
-        let mut odd = connect(Version::V5, "both").client_id(client_id).accepted(weir.mqtt()).0;
+        let mut odd = connect(MqttVersion::V5, "both").client_id(client_id).accepted(weir.mqtt()).0;
         for topic in ["up/both-client/1", "up/x", "up"] {
-            assert_eq!(odd.publish_message(&Message::new(topic, "x", 1)), 0x87, "{client_id} on {topic}");
+            assert_eq!(odd.publish_message(&TestMessage::new(topic, "x", 1)), 0x87, "{client_id} on {topic}");
         }
     }
 }
@@ -191,10 +191,10 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
 fn anonymous_clients_have_a_role_too() {
     let acl = format!("{OWN}[roles.anonymous]\npublish = ['open/#']\nsubscribe = ['open/#']");
     let weir = start(&acl, &[("mqtt.allow_anonymous", "true")]);
-    let (mut nobody, _) = Connect::new(Version::V5, "nobody").accepted(weir.mqtt());
+    let (mut nobody, _) = ConnectPacket::new(MqttVersion::V5, "nobody").accepted(weir.mqtt());
     assert_eq!(nobody.subscribe_with("open/#", 0, &[]), 0);
-    assert_eq!(nobody.publish_message(&Message::new("open/x", "x", 1)), 0);
-    assert_eq!(nobody.publish_message(&Message::new("devices/nobody/telemetry", "x", 1)), 0x87);
+    assert_eq!(nobody.publish_message(&TestMessage::new("open/x", "x", 1)), 0);
+    assert_eq!(nobody.publish_message(&TestMessage::new("devices/nobody/telemetry", "x", 1)), 0x87);
     assert_eq!(nobody.subscribe_with("devices/#", 0, &[]), 0x87);
 }
 
@@ -202,8 +202,8 @@ fn anonymous_clients_have_a_role_too() {
 fn a_will_needs_a_rule_too() {
     let weir = start(OWN, &[]);
     let mut watcher = watcher(&weir);
-    for (version, code) in [(Version::V4, 5), (Version::V5, 0x87)] {
-        let will = |topic: &str| connect(version, "pump").will(&Message::new(topic, "gone", 1));
+    for (version, code) in [(MqttVersion::V4, 5), (MqttVersion::V5, 0x87)] {
+        let will = |topic: &str| connect(version, "pump").will(&TestMessage::new(topic, "gone", 1));
         let (mut refused, answer) = will("devices/fan/state").open(weir.mqtt());
         assert_eq!(answer.body[1], code);
         assert_eq!(refused.until_closed(), []);

@@ -7,9 +7,10 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const DEVICES: usize = 4;
 const PER_DEVICE: usize = 60;
@@ -32,11 +33,11 @@ fn device(index: usize) -> String {
 
 /// A weir in which each device has published its readings, one batch of the journal each, and all windows are closed.
 fn filled(settings: &[(&str, &str)]) -> Weir {
-    let weir = Weir::start(settings);
+    let weir = WEIR.start(settings);
     let start = window_before(900);
     for index in 0..DEVICES {
         let id = device(index);
-        let mut client = Client::connect(weir.mqtt(), Version::V5, &id);
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, &id);
         for seq in 0..PER_DEVICE {
             client.telemetry(&id, &reading(start + seq as i64 * 2_000, seq));
         }
@@ -132,7 +133,7 @@ fn check_readings(weir: &mut Weir, lost: usize) {
     assert_eq!((accepted, counted), (DEVICES * PER_DEVICE - lost, DEVICES * PER_DEVICE - lost));
     weir.assert_accounted();
     assert_eq!(weir.get("/healthz").status, 200);
-    let mut client = Client::connect(weir.mqtt(), Version::V5, "new");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "new");
     client.telemetry("new", &reading(window_before(60), 0));
     wait_for("a new reading is in a window", || {
         let windows = weir.list("windows", "&device=new");
@@ -236,7 +237,7 @@ fn damaged_windows_lose_no_reading() {
         assert_eq!(weir.json(&format!("/api/v1/devices/{}", device(index)))["accepted"], PER_DEVICE);
     }
     weir.assert_accounted();
-    let mut client = Client::connect(weir.mqtt(), Version::V5, "new");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "new");
     client.telemetry("new", &reading(window_before(60), 0));
     wait_for("a new window appears", || (weir.list("windows", "&device=new").len() == 1).then_some(()));
 }

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::http::post;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::{WEIR, Weir, write_config};
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::http::post;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::{Weir, write_config};
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 fn run(command: &mut Command) {
     let output = command.output().expect("weir can be started");
@@ -82,8 +84,8 @@ fn lines(path: &Path) -> Vec<String> {
 
 #[test]
 fn a_journal_gives_its_windows_again() {
-    let mut random = Random::announced("replay");
-    let mut weir = Weir::start(&[
+    let mut random = Random::new(announced_seed("replay"));
+    let mut weir = WEIR.start(&[
         ("journal.retention", "'1h'"),
         ("window.idle_timeout", "'500ms'"),
         ("state.checkpoint_interval", "'200ms'"),
@@ -94,8 +96,8 @@ fn a_journal_gives_its_windows_again() {
     for round in 0..3 {
         for device in 0..5 {
             let id = format!("d{device}");
-            let version = if device % 2 == 0 { Version::V4 } else { Version::V5 };
-            let mut client = Client::connect(weir.mqtt(), version, &id);
+            let version = if device % 2 == 0 { MqttVersion::V4 } else { MqttVersion::V5 };
+            let mut client = TestClient::connect(weir.mqtt(), version, &id);
             for _ in 0..60 {
                 // Disordered, late and repeated ones among them.
                 let timestamp = start + round * 20_000 + random.below(40_000) as i64;
@@ -132,7 +134,7 @@ fn a_journal_gives_its_windows_again() {
 }
 
 /// The newest revision of each window of devices that `is_wanted`, without what depends on when it fired.
-fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Value> {
+fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<FiringKey, Value> {
     let mut windows = BTreeMap::new();
     for line in lines {
         let mut window: Value = serde_json::from_str(line).expect("JSON");
@@ -149,7 +151,7 @@ fn newest(lines: &[String], is_wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, V
 fn publish_measured(weir: &Weir, start: i64) {
     for device in 0..3 {
         let id = format!("measured-{device}");
-        let mut client = Client::connect(weir.mqtt(), Version::V5, &id);
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, &id);
         for seq in 0..40 {
             let value = (seq * 37 + device) as f64 / 7.0;
             let timestamp = start + seq * 1_000;
@@ -169,7 +171,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
         ("journal.commit_max_bytes", "'1MiB'"),
         ("state.checkpoint_interval", "'100ms'"),
     ]);
-    let weir = Weir::start(&settings);
+    let weir = WEIR.start(&settings);
     let mut new = common.to_vec();
     new.push(("window.size", "'20s'"));
     let start = window_before(600) / 20_000 * 20_000;
@@ -188,7 +190,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
     let stop = AtomicBool::new(false);
     let replayed = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut client = Client::connect(weir.mqtt(), Version::V5, "noise");
+            let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "noise");
             for seq in 0.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -199,8 +201,8 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
             }
         });
         let replayed = wait_for("the measured windows are closed in the journal, which has several segments", || {
-            let mut command = Command::new(WEIR);
-            command.arg("replay").arg(weir.data()).arg("--out").arg(&out).arg("--config").arg(&config);
+            let mut command = WEIR.command(&["replay"]);
+            command.arg(weir.data()).arg("--out").arg(&out).arg("--config").arg(&config);
             run(&mut command);
             let windows = newest(&lines(&out.join("windows.jsonl")), |device| device.starts_with("measured"));
             let counted: u64 = windows.values().filter_map(|window| window["count"].as_u64()).sum();
@@ -215,7 +217,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
     weir.wait_closed();
     weir.assert_accounted();
 
-    let fresh = Weir::start(&new);
+    let fresh = WEIR.start(&new);
     publish_measured(&fresh, start);
     fresh.wait_closed();
     let expected = newest(&in_order(raw_list(&fresh, "windows", "&revisions=all")), |_| true);
@@ -261,8 +263,8 @@ fn check_case(case: &Path) {
         ],
     );
     let out = directory.path().join("out");
-    let mut command = Command::new(WEIR);
-    command.arg("replay").arg(case.join("events.jsonl")).arg("--out").arg(&out).arg("--config").arg(&config);
+    let mut command = WEIR.command(&["replay"]);
+    command.arg(case.join("events.jsonl")).arg("--out").arg(&out).arg("--config").arg(&config);
     run(&mut command);
 
     let events = magnitudes(&case.join("events.jsonl"), parameters["window_ms"].as_i64().expect("a number"));
@@ -292,16 +294,16 @@ fn check_case(case: &Path) {
     assert_eq!(ours, theirs, "{name}: late readings");
 }
 
-type Key = (String, String, i64);
+type FiringKey = (String, String, i64);
 
-fn key(value: &Value, start: i64) -> Key {
+fn key(value: &Value, start: i64) -> FiringKey {
     let text = |name: &str| value[name].as_str().expect("text").to_owned();
     (text("device_id"), text("metric"), start)
 }
 
 /// The revisions of each window, in their order.
-fn firings(path: &Path) -> BTreeMap<Key, Vec<Value>> {
-    let mut windows: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
+fn firings(path: &Path) -> BTreeMap<FiringKey, Vec<Value>> {
+    let mut windows: BTreeMap<FiringKey, Vec<Value>> = BTreeMap::new();
     for line in lines(path) {
         let window: Value = serde_json::from_str(&line).expect("JSON");
         let revisions = windows.entry(key(&window, window["window_start"].as_i64().expect("a time"))).or_default();
@@ -312,8 +314,8 @@ fn firings(path: &Path) -> BTreeMap<Key, Vec<Value>> {
 }
 
 /// The largest magnitude of all events of each window.
-fn magnitudes(path: &Path, window_ms: i64) -> BTreeMap<Key, f64> {
-    let mut largest: BTreeMap<Key, f64> = BTreeMap::new();
+fn magnitudes(path: &Path, window_ms: i64) -> BTreeMap<FiringKey, f64> {
+    let mut largest: BTreeMap<FiringKey, f64> = BTreeMap::new();
     for line in lines(path) {
         let event: Value = serde_json::from_str(&line).expect("JSON");
         let start = event["timestamp"].as_i64().expect("a time").div_euclid(window_ms) * window_ms;

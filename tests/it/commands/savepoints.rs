@@ -6,15 +6,16 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const FAST: &[(&str, &str)] = &[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'100ms'")];
 
 /// Publishes readings `from..to` of a device, one second apart.
 fn publish(weir: &Weir, device: &str, start: i64, from: i64, to: i64) {
-    let mut client = Client::connect(weir.mqtt(), Version::V4, device);
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, device);
     for seq in from..to {
         let payload = format!(r#"{{"metric":"m","value":{seq},"timestamp":{},"seq":{seq}}}"#, start + seq * 1_000);
         client.telemetry(device, &payload);
@@ -51,7 +52,7 @@ fn device(weir: &Weir, id: &str) -> Value {
 
 #[test]
 fn a_savepoint_goes_on_in_another_directory() {
-    let weir = Weir::start(FAST);
+    let weir = WEIR.start(FAST);
     let start = window_before(300);
     publish(&weir, "a", start, 0, 12);
     weir.wait_closed();
@@ -59,7 +60,7 @@ fn a_savepoint_goes_on_in_another_directory() {
     let before = device(&weir, "a");
     let windows = weir.list("windows", "&revisions=all").len();
 
-    let mut other = Weir::prepare(FAST);
+    let mut other = WEIR.prepare(FAST);
     let said = run(&other, &["savepoint", "restore", file.to_str().expect("UTF-8")]);
     assert!(said.contains("weir goes on after journal record"), "{said}");
     other.restart();
@@ -79,11 +80,11 @@ fn a_savepoint_goes_on_in_another_directory() {
 
 #[test]
 fn it_can_be_taken_where_no_weir_runs() {
-    let mut weir = Weir::start(FAST);
+    let mut weir = WEIR.start(FAST);
     publish(&weir, "a", window_before(300), 0, 12);
     weir.kill();
     let file = create(&weir);
-    let mut other = Weir::prepare(FAST);
+    let mut other = WEIR.prepare(FAST);
     run(&other, &["savepoint", "restore", file.to_str().expect("UTF-8")]);
     other.restart();
     assert_eq!(other.json("/api/v1/devices/a")["accepted"], 12);
@@ -94,7 +95,7 @@ fn it_can_be_taken_where_no_weir_runs() {
 
 #[test]
 fn they_are_listed() {
-    let weir = Weir::start(FAST);
+    let weir = WEIR.start(FAST);
     publish(&weir, "a", window_before(300), 0, 3);
     let file = create(&weir);
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
@@ -116,11 +117,11 @@ fn refused_list(weir: &Weir, name: &str) {
 
 #[test]
 fn what_cannot_be_restored_is_refused() {
-    let weir = Weir::start(FAST);
+    let weir = WEIR.start(FAST);
     publish(&weir, "a", window_before(300), 0, 3);
     let file = create(&weir);
     let good = fs::read(&file).expect("a savepoint");
-    let other = Weir::prepare(FAST);
+    let other = WEIR.prepare(FAST);
     let attempt = |bytes: &[u8], message: &str| {
         let path = other.path("attempt.weir");
         fs::write(&path, bytes).expect("it can be written");
@@ -164,8 +165,8 @@ fn with_freed_journal(count: &mut i64, start: i64) -> Weir {
         ("state.savepoint_interval", "'1s'"),
         ("state.savepoints_kept", "2"),
     ]);
-    let weir = Weir::start(&settings);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "a");
+    let weir = WEIR.start(&settings);
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "a");
     let ballast = "x".repeat(60_000);
     wait_for("the first segment is freed", || {
         let payload = format!(

@@ -2,9 +2,10 @@
 
 use std::process::Output;
 
+use crate::WEIR;
 use crate::access::login::with_users;
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 fn simulate(weir: &Weir, arguments: &[&str]) -> Output {
     let (mqtt, http) = (weir.mqtt().to_string(), format!("http://{}", weir.http()));
@@ -18,7 +19,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn a_troubled_fleet_is_verified() {
-    let weir = Weir::start(&[("window.idle_timeout", "'1s'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
     for qos in ["0", "1", "2"] {
         let arguments = "--verify --devices 20 --messages 200 --interval 20ms --disorder 800ms --clock-skew 30s \
                          --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --fault-share 0.05 \
@@ -33,7 +34,7 @@ fn a_troubled_fleet_is_verified() {
 
 #[test]
 fn a_weir_with_other_rules_does_not_pass() {
-    let weir = Weir::start(&[("window.idle_timeout", "'1s'"), ("validate.metrics.m.max", "0.5")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'1s'"), ("validate.metrics.m.max", "0.5")]);
     // All values are above the limit: every reading is rejected, which the sender did not expect.
     let arguments = ["--verify", "--devices", "1", "--messages", "20", "--interval", "1ms", "--metrics", "m"];
     let output = weir
@@ -48,7 +49,7 @@ fn a_weir_with_other_rules_does_not_pass() {
 
 #[test]
 fn nobody_listening() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let address = weir.mqtt().to_string();
     weir.terminate();
     let output = weir.command(&["simulate", "--address", &address]).output().expect("weir can be started");
@@ -58,7 +59,7 @@ fn nobody_listening() {
 
 #[test]
 fn the_demo_runs_by_itself() {
-    let mut weir = Weir::start(&[
+    let mut weir = WEIR.start(&[
         ("simulator.enabled", "true"),
         ("simulator.interval", "'50ms'"),
         ("window.size", "'1s'"),
@@ -96,7 +97,7 @@ fn a_fleet_with_a_password() {
 
 #[test]
 fn where_to_look_is_said_after_the_fleet_has_connected() {
-    let weir = Weir::start(&[("simulator.enabled", "true"), ("simulator.devices", "3")]);
+    let weir = WEIR.start(&[("simulator.enabled", "true"), ("simulator.devices", "3")]);
     let output = wait_for("it is said", || Some(weir.output()).filter(|output| output.contains("/api/v1/status")));
     let (before, after) = output.split_once("\n  publish   mosquitto_pub").expect("how to publish comes first");
     assert_eq!(before.matches("event=\"mqtt_connected\"").count(), 3, "{output}");

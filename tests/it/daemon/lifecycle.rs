@@ -2,21 +2,21 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::mqtt::{Client, DISCONNECT, Version};
-use crate::kit::process::{WEIR, Weir};
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, TestClient};
+use weir_test_kit::wait::{wait_for, window_before};
 
 fn weir(arguments: &[&str]) -> Output {
     let elsewhere = TempDir::new().expect("a temporary directory");
-    let mut command = Command::new(WEIR);
-    command.args(arguments).current_dir(elsewhere.path()).stdin(Stdio::null());
+    let mut command = WEIR.command(arguments);
+    command.current_dir(elsewhere.path()).stdin(Stdio::null());
     command.output().expect("weir can be started")
 }
 
@@ -26,7 +26,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn a_second_weir_on_the_same_directory_is_refused() {
-    let first = Weir::start(&[]);
+    let first = WEIR.start(&[]);
     let pid = first.pid().as_raw_nonzero();
     let second = first.command(&["run"]).output().expect("weir can be started");
     assert_eq!(second.status.code(), Some(73), "{}", text(&second));
@@ -37,7 +37,7 @@ fn a_second_weir_on_the_same_directory_is_refused() {
 
 #[test]
 fn every_fault_of_a_config_is_told_at_once() {
-    let prepared = Weir::prepare(&[
+    let prepared = WEIR.prepare(&[
         ("mqtt.listen", "'nowhere'"),
         ("window.size", "'5 parsecs'"),
         ("window.sise", "'5s'"),
@@ -56,7 +56,7 @@ fn every_fault_of_a_config_is_told_at_once() {
 
 #[test]
 fn a_good_config_passes_the_check() {
-    let prepared = Weir::prepare(&[]);
+    let prepared = WEIR.prepare(&[]);
     let output = prepared.command(&["check"]).output().expect("weir can be started");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     for shipped in ["config.toml", "systemd/config.toml"] {
@@ -68,7 +68,7 @@ fn a_good_config_passes_the_check() {
 
 #[test]
 fn the_environment_wins_over_the_config() {
-    let mut prepared = Weir::prepare(&[("window.size", "'5s'")]);
+    let mut prepared = WEIR.prepare(&[("window.size", "'5s'")]);
     prepared.environment("WEIR_WINDOW__SIZE", "never");
     let output = prepared.command(&["check"]).output().expect("weir can be started");
     assert_eq!(output.status.code(), Some(78), "{}", text(&output));
@@ -90,8 +90,8 @@ fn wrong_usage_is_told_apart() {
 #[test]
 fn sigterm_takes_a_checkpoint_and_says_goodbye() {
     let settings = [("state.checkpoint_interval", "'1h'"), ("journal.retention", "'1h'")];
-    let mut weir = Weir::start(&settings);
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut weir = WEIR.start(&settings);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     for seq in 0..50 {
         let timestamp = window_before(60) + seq;
         device.telemetry("d", &format!(r#"{{"metric":"m","value":1,"timestamp":{timestamp},"seq":{seq}}}"#));
@@ -110,8 +110,8 @@ fn sigterm_takes_a_checkpoint_and_says_goodbye() {
 
 #[test]
 fn journals_can_be_looked_into() {
-    let mut weir = Weir::start(&[("journal.retention", "'1h'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut weir = WEIR.start(&[("journal.retention", "'1h'")]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", r#"{"metric":"m","value":1,"seq":0}"#);
     weir.terminate();
     let output = weir.command(&["journal", "verify"]).output().expect("weir can be started");
@@ -127,8 +127,8 @@ fn journals_can_be_looked_into() {
 
 #[test]
 fn damage_is_told_and_not_passed_over() {
-    let mut weir = Weir::start(&[("journal.retention", "'1h'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut weir = WEIR.start(&[("journal.retention", "'1h'")]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     for seq in 0..100 {
         device.telemetry("d", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));
     }
@@ -166,7 +166,7 @@ fn systemd_is_kept_informed() {
             heard.iter().any(|line| line.starts_with(message)).then_some(())
         });
     };
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     weir.environment("NOTIFY_SOCKET", path.to_str().expect("a UTF-8 path"));
     weir.environment("WATCHDOG_USEC", "400000");
     weir.restart();
@@ -180,11 +180,11 @@ fn systemd_is_kept_informed() {
 
 #[test]
 fn log_lines_in_every_format() {
-    let mut text = Weir::start(&[("log.format", "'text'")]);
+    let mut text = WEIR.start(&[("log.format", "'text'")]);
     text.terminate();
     assert!(text.output().contains("listening"), "{}", text.output());
 
-    let mut json = Weir::start(&[("log.format", "'json'")]);
+    let mut json = WEIR.start(&[("log.format", "'json'")]);
     json.terminate();
     let output = json.output();
     assert!(output.lines().count() >= 2, "{output}");
@@ -195,7 +195,7 @@ fn log_lines_in_every_format() {
 
     // Where there is no systemd journal, weir says so instead of logging to nowhere.
     if !fs::exists("/run/systemd/journal/socket").unwrap_or(false) {
-        let output = Weir::prepare(&[("log.format", "'journald'")]).command(&["run"]).output().expect("it starts");
+        let output = WEIR.prepare(&[("log.format", "'journald'")]).command(&["run"]).output().expect("it starts");
         assert!(!output.status.success());
         assert!(self::text(&output).contains("journal"), "{}", self::text(&output));
     }
@@ -203,7 +203,7 @@ fn log_lines_in_every_format() {
 
 #[test]
 fn health_for_containers() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let url = format!("http://{}", weir.http());
     for arguments in [&["health", "--url", &url][..], &["health", "--ready", "--url", &url]] {
         let output = weir.command(arguments).output().expect("weir can be started");

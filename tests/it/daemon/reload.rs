@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// Sends SIGHUP and waits until the reload is over; returns what the status says of it.
 fn reload(weir: &Weir) -> Value {
@@ -16,16 +17,16 @@ fn reload(weir: &Weir) -> Value {
 }
 
 fn logs_connections(weir: &Weir, client_id: &str) -> bool {
-    drop(Client::connect(weir.mqtt(), Version::V5, client_id));
+    drop(TestClient::connect(weir.mqtt(), MqttVersion::V5, client_id));
     wait_for("the connection is over", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
     weir.output().lines().any(|line| line.contains("DEBUG") && line.contains(client_id))
 }
 
 #[test]
 fn the_log_level_and_the_rate_limits_change_while_it_runs() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     assert!(!logs_connections(&weir, "quiet"));
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "device");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "device");
     weir.configure(&[("log.level", "'debug'"), ("mqtt.max_messages_per_second", "2")]);
     let outcome = reload(&weir);
     assert_eq!((&outcome["errors"], &outcome["restart_required"]), (&Value::Array(vec![]), &Value::Array(vec![])));
@@ -40,7 +41,7 @@ fn the_log_level_and_the_rate_limits_change_while_it_runs() {
 
 #[test]
 fn what_needs_a_restart_is_refused_by_name_and_the_rest_is_taken() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     weir.configure(&[("log.level", "'debug'"), ("window.size", "'7s'"), ("mqtt.max_connections", "5")]);
     let outcome = reload(&weir);
     assert_eq!(outcome["restart_required"], serde_json::json!(["mqtt.max_connections", "window.size"]));
@@ -55,7 +56,7 @@ fn what_needs_a_restart_is_refused_by_name_and_the_rest_is_taken() {
 
 #[test]
 fn a_bad_file_changes_nothing() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (key, value, wrong) in [
         ("mqtt.max_messages_per_second", "'fast'", "mqtt.max_messages_per_second"),
         ("mqtt.listem", "1", "did you mean mqtt.listen"),

@@ -24,14 +24,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::kit::certificates::Authority;
-use crate::kit::process::WEIR;
+use crate::WEIR;
 use page::{Block, Page, Shown};
 use shell::Shell;
+use weir_test_kit::certificates::CertificateAuthority;
 
 /// The pages with commands, beside those in docs/.
 const PAGES: &[&str] = &["README.md", "CONTRIBUTING.md", "systemd/README.md"];
@@ -107,7 +106,7 @@ impl Etc {
     fn new() -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let etc = Self { directory };
-        let (server, devices) = (Authority::new(), Authority::named("devices"));
+        let (server, devices) = (CertificateAuthority::create(), CertificateAuthority::named("devices"));
         server.issue("server", "box.example", 2099);
         devices.write("crl.pem", &devices.revocation_list(&[], 1, 2099));
         fs::create_dir(etc.path("tls")).expect("a directory");
@@ -137,8 +136,8 @@ impl Etc {
 
     /// Runs weir with the path of a file as its last argument.
     fn weir(&self, arguments: &[&str], file: &str) -> Result<(), String> {
-        let mut command = Command::new(WEIR);
-        command.args(arguments).arg(self.path(file)).current_dir(self.directory.path());
+        let mut command = WEIR.command(arguments);
+        command.arg(self.path(file)).current_dir(self.directory.path());
         let output = command.output().expect("weir can be started");
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.success() { Ok(()) } else { Err(told) }

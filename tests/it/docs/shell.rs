@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::kit::process::WEIR;
+use crate::WEIR;
 
 /// How long one command may take.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -54,7 +54,7 @@ impl Shell {
             command.args(["--noprofile", "--norc"]);
             ports = free_ports();
         }
-        let binaries = Path::new(WEIR).parent().expect("a directory");
+        let binaries = Path::new(WEIR.path).parent().expect("a directory");
         let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
         command.env_clear().env("PATH", path).env("HOME", &home).env("LANG", "C.UTF-8").env("TERM", "dumb");
         command.env("TMPDIR", directory.path());

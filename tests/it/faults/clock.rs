@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::shim::Shim;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::Shim;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const HOUR_MS: i64 = 3_600_000;
 const TEN_YEARS_MS: i64 = 3_652 * 24 * HOUR_MS;
@@ -15,19 +16,19 @@ const OFFSETS_MS: [i64; 6] = [HOUR_MS, 0, -HOUR_MS, TEN_YEARS_MS, 0, -TEN_YEARS_
 
 const DEVICES: u64 = 4;
 
-struct Fleet {
+struct ClockFleet {
     start_ms: i64,
     next_seq: u64,
 }
 
-impl Fleet {
+impl ClockFleet {
     fn publish(&self, weir: &Weir, seq: u64, dup: bool) {
         for device in 0..DEVICES {
-            let mut client = Client::connect(weir.mqtt(), Version::V4, &format!("d{device}"));
+            let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, &format!("d{device}"));
             let timestamp = self.start_ms + seq as i64 * 10;
             let payload = format!(r#"{{"metric":"m","value":{seq},"timestamp":{timestamp},"seq":{seq}}}"#);
             let topic = format!("devices/d{device}/telemetry");
-            let packet = publish_packet(Version::V4, &topic, payload.as_bytes(), 1, dup, seq as u16 + 1);
+            let packet = publish_packet(MqttVersion::V4, &topic, payload.as_bytes(), 1, dup, seq as u16 + 1);
             client.send(&packet).expect("it can be sent");
             client.expect(PUBACK);
         }
@@ -68,19 +69,19 @@ fn arrivals(weir: &Weir) -> Vec<i64> {
 }
 
 fn check(restart: bool) {
-    let mut weir = Weir::prepare(&[
+    let mut weir = WEIR.prepare(&[
         ("state.checkpoint_interval", "'200ms'"),
         ("journal.retention", "'1h'"),
         // Readings keep the true time.
         ("validate.max_age", "'off'"),
         ("validate.max_future", "'off'"),
     ]);
-    let shim = Shim::new(&weir.path(""));
+    let shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }
     weir.restart();
-    let mut fleet = Fleet { start_ms: window_before(60), next_seq: 0 };
+    let mut fleet = ClockFleet { start_ms: window_before(60), next_seq: 0 };
     fleet.send(&weir);
     for (index, offset_ms) in OFFSETS_MS.into_iter().enumerate() {
         if restart && index % 2 == 0 {

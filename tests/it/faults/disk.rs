@@ -3,12 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::faults::load::{Load, Options, assert_counted};
+use crate::WEIR;
+use crate::faults::load::{Load, LoadOptions, assert_counted};
 use crate::faults::small_disk::SmallDisk;
-use crate::kit::mqtt::{Client, Connect, Message, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
-use crate::kit::wait::{wait_for, window_before};
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBACK, TestClient, TestMessage, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
+use weir_test_kit::wait::{wait_for, window_before};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -30,7 +31,7 @@ const QUEUE_BYTES: f64 = 4.0 * 512.0 * 1024.0;
 
 /// Lets the program run under the shim.
 fn under_shim(weir: &mut Weir) -> Shim {
-    let shim = Shim::new(&weir.path(""));
+    let shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }
@@ -51,12 +52,12 @@ fn wait_metric(weir: &Weir, name: &str, holds: impl Fn(f64) -> bool) {
 
 /// A disk that can be made full: a file system of its own where the machine allows that; else one on which writes to the
 /// journal find no space.
-enum Disk {
+enum FillableDisk {
     Small(SmallDisk),
     Shim(Shim, Rule),
 }
 
-impl Disk {
+impl FillableDisk {
     fn under(weir: &mut Weir, mib: u64) -> Self {
         if let Some(disk) = SmallDisk::mount(&weir.path("disk.img"), &weir.data(), mib) {
             println!("full disk: a file system of {mib} MiB");
@@ -105,19 +106,19 @@ fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
     let mut settings = SETTINGS.to_vec();
     // Released segments stay: the journal fills the disk.
     settings.extend([("journal.min_free_disk", "'32MiB'"), ("journal.retention", "'1h'")]);
-    let mut weir = Weir::prepare(&settings);
-    let disk = Disk::under(&mut weir, 128);
+    let mut weir = WEIR.prepare(&settings);
+    let disk = FillableDisk::under(&mut weir, 128);
     disk.fill(48 * MIB);
     weir.restart();
-    let load = Load::start(&weir, Options { devices: 16, in_flight: 50, padding_bytes: 2_000 });
-    if let Disk::Shim(..) = disk {
+    let load = Load::start(&weir, LoadOptions { devices: 16, in_flight: 50, padding_bytes: 2_000 });
+    if let FillableDisk::Shim(..) = disk {
         wait_for("the devices get on", || (load.acknowledged() > 2_000).then_some(()));
         disk.fill_whole();
     }
     wait_metric(&weir, r#"weir_log_disk_full{log="journal"}"#, |full| full > 0.0);
     load.stop();
     assert_full_and_alive(&weir);
-    if let Disk::Small(disk) = &disk {
+    if let FillableDisk::Small(disk) = &disk {
         let left = disk.available_bytes();
         assert!(left > 16 * MIB, "only {left} bytes are left of a reserve of 32 MiB");
     }
@@ -145,10 +146,10 @@ fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
 fn without_any_space(kill: bool) {
     let mut settings = SETTINGS.to_vec();
     settings.push(("journal.retention", "'1h'"));
-    let mut weir = Weir::prepare(&settings);
-    let disk = Disk::under(&mut weir, 96);
+    let mut weir = WEIR.prepare(&settings);
+    let disk = FillableDisk::under(&mut weir, 96);
     weir.restart();
-    let load = Load::start(&weir, Options { devices: 8, in_flight: 50, padding_bytes: 500 });
+    let load = Load::start(&weir, LoadOptions { devices: 8, in_flight: 50, padding_bytes: 500 });
     wait_for("the devices get on", || (load.acknowledged() > 2_000).then_some(()));
     disk.fill_whole();
     wait_metric(&weir, r#"weir_log_disk_full{log="journal"}"#, |full| full > 0.0);
@@ -156,7 +157,7 @@ fn without_any_space(kill: bool) {
     assert_full_and_alive(&weir);
     if kill {
         weir.kill();
-        if let Disk::Small(_) = disk {
+        if let FillableDisk::Small(_) = disk {
             // It cannot even say where it listens.
             let output = weir.command(&["run"]).output().expect("weir can be started");
             assert_eq!(output.status.code(), Some(DISK_FAILED), "{output:?}");
@@ -188,20 +189,20 @@ fn a_kill_on_a_disk_without_any_space_loses_nothing() {
 
 #[test]
 fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
     let syncs = shim.rule(Calls::Sync, "/data/journal/");
     weir.restart();
     shim.delay(syncs, Duration::from_secs(2));
     // One message after the other: each acknowledgement comes after a sync that began after the message was sent.
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "slow");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "slow");
     for seq in 0..3 {
         let begun = shim.begun(syncs);
         client.telemetry("slow", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));
         let done = shim.done(syncs);
         assert!(done > begun, "acknowledged after {done} syncs, where {begun} had begun before it was sent");
     }
-    let load = Load::start(&weir, Options { devices: 20, in_flight: 100, padding_bytes: 4_000 });
+    let load = Load::start(&weir, LoadOptions { devices: 20, in_flight: 100, padding_bytes: 4_000 });
     wait_metric(&weir, "weir_mqtt_backpressure_seconds_total", |seconds| seconds > 0.0);
     wait_for("two syncs under load", || (load.acknowledged() > 200).then_some(()));
     let (begun, resident) = (shim.done(syncs), resident_bytes(&weir));
@@ -224,18 +225,18 @@ fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
 
 /// One message that the disk fails; weir ends without acknowledging it, and the next start has all that was.
 fn ends_when_the_journal_fails(calls: Calls) {
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(calls, "/data/journal/");
     weir.restart();
-    let load = Load::start(&weir, Options { devices: 8, in_flight: 20, padding_bytes: 10 });
+    let load = Load::start(&weir, LoadOptions { devices: 8, in_flight: 20, padding_bytes: 10 });
     wait_for("the devices get on", || (load.acknowledged() > 1_000).then_some(()));
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "last");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "last");
     shim.fail_from_now_on(rule, EIO);
     let start = window_before(60);
     let payload = format!(r#"{{"metric":"m","value":1,"timestamp":{start},"seq":0}}"#);
     // The write may find the connection closed already.
-    let _ = client.send(&publish_packet(Version::V4, "devices/last/telemetry", payload.as_bytes(), 1, false, 1));
+    let _ = client.send(&publish_packet(MqttVersion::V4, "devices/last/telemetry", payload.as_bytes(), 1, false, 1));
     let answers = client.until_closed();
     assert!(answers.iter().all(|packet| packet.kind != PUBACK), "acknowledged after a failed call: {answers:?}");
     assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
@@ -261,18 +262,18 @@ fn a_failed_write_of_the_journal_ends_weir() {
 /// A will that the failed journal does not take is not dropped: the next start publishes it.
 #[test]
 fn a_will_outlives_the_failure_of_the_journal() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(Calls::Write, "/data/journal/");
     weir.restart();
-    let will = Message::new("devices/mortal/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    let (mortal, _) = Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt());
+    let will = TestMessage::new("devices/mortal/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let (mortal, _) = ConnectPacket::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt());
     wait_metric(&weir, "weir_mqtt_wills", |wills| wills == 1.0);
     wait_metric(&weir, "weir_mqtt_sessions_unstored", |unstored| unstored == 0.0);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "last");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "last");
     shim.fail_from_now_on(rule, EIO);
     // The write may find the connection closed already.
-    let _ = client.send(&publish_packet(Version::V4, "devices/last/telemetry", b"{}", 1, false, 1));
+    let _ = client.send(&publish_packet(MqttVersion::V4, "devices/last/telemetry", b"{}", 1, false, 1));
     assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
     drop((mortal, client));
     shim.heal(rule);
@@ -284,11 +285,11 @@ fn a_will_outlives_the_failure_of_the_journal() {
 
 /// The journal has what the results lack: weir ends, and the next start writes them again.
 fn ends_when_results_fail(calls: Calls) {
-    let mut weir = Weir::prepare(SETTINGS);
+    let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(calls, "/data/windows/");
     weir.restart();
-    let load = Load::start(&weir, Options { devices: 8, in_flight: 20, padding_bytes: 10 });
+    let load = Load::start(&weir, LoadOptions { devices: 8, in_flight: 20, padding_bytes: 10 });
     wait_for("the devices get on", || (load.acknowledged() > 1_000).then_some(()));
     shim.fail_from_now_on(rule, EIO);
     assert_eq!(weir.wait_exit().code(), Some(DISK_FAILED));
@@ -315,12 +316,12 @@ fn a_failed_write_of_results_ends_weir() {
 fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
     let mut settings = SETTINGS.to_vec();
     settings.push(("state.savepoint_interval", "'1s'"));
-    let mut weir = Weir::prepare(&settings);
+    let mut weir = WEIR.prepare(&settings);
     let mut shim = under_shim(&mut weir);
     let rule = shim.rule(Calls::Write, "/data/savepoints/");
     shim.fail_from_now_on(rule, ENOSPC);
     weir.restart();
-    let load = Load::start(&weir, Options { devices: 4, in_flight: 20, padding_bytes: 10 });
+    let load = Load::start(&weir, LoadOptions { devices: 4, in_flight: 20, padding_bytes: 10 });
     wait_for("a savepoint fails", || (shim.failed(rule) > 0).then_some(()));
     let before = weir.metric_sum("weir_checkpoints_total");
     wait_metric(&weir, "weir_checkpoints_total", |count| count > before + 1.0);
@@ -338,13 +339,13 @@ fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
 /// journal, durable.
 #[test]
 fn the_door_stays_closed_until_the_start_is_on_disk() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     weir.terminate();
     let mut shim = under_shim(&mut weir);
     let syncs = shim.rule(Calls::Sync, "/data/journal/");
     shim.delay(syncs, Duration::from_secs(2));
     weir.spawn();
-    let client = Client::connect(weir.mqtt(), Version::V5, "early");
+    let client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "early");
     // Nothing but the start has been appended: a sync that is under way would be the start's.
     let (begun, done) = (shim.begun(syncs), shim.done(syncs));
     assert_eq!((begun > 0, begun), (true, done), "served before the journal was synced");

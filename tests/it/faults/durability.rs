@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const CONNECTIONS: u64 = 20;
 const MESSAGES: u64 = 2_000;
@@ -20,14 +22,14 @@ const KILLS: u64 = 4;
 const IN_FLIGHT: usize = 100;
 
 /// What the senders share with the one who kills.
-struct Shared {
+struct SenderControl {
     address: Mutex<SocketAddr>,
     acknowledged: AtomicU64,
 }
 
 /// A device that publishes `MESSAGES` readings, and after a lost connection again what was not acknowledged.
-struct Sender<'a> {
-    shared: &'a Shared,
+struct ResendingSender<'a> {
+    shared: &'a SenderControl,
     device: String,
     start_ms: i64,
     /// Sequence numbers that were sent and not acknowledged, in their order.
@@ -36,13 +38,13 @@ struct Sender<'a> {
     resent: u64,
 }
 
-impl Sender<'_> {
+impl ResendingSender<'_> {
     /// Returns how many messages were sent a second time.
     fn run(mut self) -> u64 {
         while self.next < MESSAGES || !self.pending.is_empty() {
             // The connection ends whenever weir is killed; what is pending then is sent again.
             let address = *self.shared.address.lock().expect("no sender panicked");
-            if let Ok(client) = Client::try_connect(address, Version::V4, &self.device)
+            if let Ok(client) = TestClient::try_connect(address, MqttVersion::V4, &self.device)
                 && self.connection(client).is_ok()
             {
                 break;
@@ -52,7 +54,7 @@ impl Sender<'_> {
         self.resent
     }
 
-    fn connection(&mut self, mut client: Client) -> io::Result<()> {
+    fn connection(&mut self, mut client: TestClient) -> io::Result<()> {
         let again: Vec<u64> = self.pending.iter().copied().collect();
         self.resent += again.len() as u64;
         let mut bytes: Vec<u8> = again.iter().flat_map(|seq| self.packet(*seq, true)).collect();
@@ -75,7 +77,7 @@ impl Sender<'_> {
         }
     }
 
-    fn acknowledged(&mut self, packet: &crate::kit::mqtt::Packet) {
+    fn acknowledged(&mut self, packet: &weir_test_kit::mqtt::ReceivedPacket) {
         assert_eq!(packet.kind, PUBACK, "{packet:?}");
         let seq = self.pending.pop_front().expect("an acknowledgement of something pending");
         assert_eq!(packet.id(), packet_id(seq), "acknowledgements come in the order of publishes");
@@ -86,7 +88,7 @@ impl Sender<'_> {
         let timestamp = self.start_ms + seq as i64 * 10;
         let payload = format!(r#"{{"metric":"m","value":{seq},"timestamp":{timestamp},"seq":{seq}}}"#);
         let topic = format!("devices/{}/telemetry", self.device);
-        publish_packet(Version::V4, &topic, payload.as_bytes(), 1, dup, packet_id(seq))
+        publish_packet(MqttVersion::V4, &topic, payload.as_bytes(), 1, dup, packet_id(seq))
     }
 }
 
@@ -96,10 +98,10 @@ fn packet_id(seq: u64) -> u16 {
 
 #[test]
 fn what_was_acknowledged_survives_kill_nine() {
-    let mut random = Random::announced("kill -9");
+    let mut random = Random::new(announced_seed("kill -9"));
     let settings = [("window.idle_timeout", "'1s'"), ("state.checkpoint_interval", "'300ms'")];
-    let mut weir = Weir::start(&settings);
-    let shared = Shared { address: Mutex::new(weir.mqtt()), acknowledged: AtomicU64::new(0) };
+    let mut weir = WEIR.start(&settings);
+    let shared = SenderControl { address: Mutex::new(weir.mqtt()), acknowledged: AtomicU64::new(0) };
     let start_ms = window_before(60);
     let mut kill_at: Vec<u64> = (0..KILLS).map(|_| random.below(CONNECTIONS * MESSAGES * 9 / 10)).collect();
     kill_at.sort_unstable();
@@ -107,7 +109,8 @@ fn what_was_acknowledged_survives_kill_nine() {
         let senders: Vec<_> = (0..CONNECTIONS)
             .map(|index| {
                 let device = format!("dev-{index}");
-                let sender = Sender { shared: &shared, device, start_ms, pending: VecDeque::new(), next: 0, resent: 0 };
+                let sender =
+                    ResendingSender { shared: &shared, device, start_ms, pending: VecDeque::new(), next: 0, resent: 0 };
                 scope.spawn(move || sender.run())
             })
             .collect();
@@ -143,8 +146,8 @@ fn what_was_acknowledged_survives_kill_nine() {
 
 #[test]
 fn results_are_the_same_after_a_kill() {
-    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     let start = window_before(120);
     for seq in 0..200 {
         let payload = format!(r#"{{"metric":"m","value":{seq},"timestamp":{},"seq":{seq}}}"#, start + seq * 300);
@@ -165,18 +168,18 @@ fn results_are_the_same_after_a_kill() {
 
 #[test]
 fn qos_2_is_taken_once_across_a_kill() {
-    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
     let payload = format!(r#"{{"metric":"m","value":1,"timestamp":{start},"seq":0}}"#);
-    let packet = |dup| publish_packet(Version::V4, "devices/d/telemetry", payload.as_bytes(), 2, dup, 7);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let packet = |dup| publish_packet(MqttVersion::V4, "devices/d/telemetry", payload.as_bytes(), 2, dup, 7);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.send(&packet(false)).expect("it can be sent");
-    assert_eq!(device.expect(crate::kit::mqtt::PUBREC).id(), 7);
+    assert_eq!(device.expect(weir_test_kit::mqtt::PUBREC).id(), 7);
     weir.kill();
     weir.restart();
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.send(&packet(true)).expect("it can be sent");
-    assert_eq!(device.expect(crate::kit::mqtt::PUBREC).id(), 7);
+    assert_eq!(device.expect(weir_test_kit::mqtt::PUBREC).id(), 7);
     weir.wait_closed();
     let device = weir.json("/api/v1/devices/d");
     assert_eq!((&device["accepted"], &device["rejected"]["duplicate"]), (&1.into(), &1.into()), "{device}");
@@ -184,11 +187,11 @@ fn qos_2_is_taken_once_across_a_kill() {
 
 #[test]
 fn changed_settings_have_a_place_in_the_journal() {
-    let mut weir = Weir::start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
+    let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'1h'")]);
     let start = window_before(60);
     let publish = |weir: &Weir, seq: i64| {
         let payload = format!(r#"{{"metric":"m","value":50,"timestamp":{},"seq":{seq}}}"#, start + seq);
-        Client::connect(weir.mqtt(), Version::V4, "d").telemetry("d", &payload);
+        TestClient::connect(weir.mqtt(), MqttVersion::V4, "d").telemetry("d", &payload);
     };
     publish(&weir, 0);
     weir.kill();

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct LoadOptions {
     pub devices: u64,
     /// Unacknowledged messages of one device.
     pub in_flight: usize,
@@ -22,8 +22,8 @@ pub struct Options {
     pub padding_bytes: usize,
 }
 
-struct Shared {
-    options: Options,
+struct LoadControl {
+    options: LoadOptions,
     address: Mutex<SocketAddr>,
     stop: AtomicBool,
     acknowledged: AtomicU64,
@@ -32,13 +32,13 @@ struct Shared {
 
 /// Devices `d0`, `d1`, … in threads; reading number n has value n and sequence number n.
 pub struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<LoadControl>,
     devices: Vec<JoinHandle<u64>>,
 }
 
 impl Load {
-    pub fn start(weir: &Weir, options: Options) -> Self {
-        let shared = Arc::new(Shared {
+    pub fn start(weir: &Weir, options: LoadOptions) -> Self {
+        let shared = Arc::new(LoadControl {
             options,
             address: Mutex::new(weir.mqtt()),
             stop: AtomicBool::new(false),
@@ -46,7 +46,8 @@ impl Load {
             start_ms: window_before(36_000),
         });
         let spawn = |index| {
-            let device = Device { shared: shared.clone(), id: format!("d{index}"), pending: VecDeque::new(), next: 0 };
+            let device =
+                LoadDevice { shared: shared.clone(), id: format!("d{index}"), pending: VecDeque::new(), next: 0 };
             std::thread::spawn(move || device.run())
         };
         let devices = (0..options.devices).map(spawn).collect();
@@ -76,20 +77,20 @@ impl Load {
     }
 }
 
-struct Device {
-    shared: Arc<Shared>,
+struct LoadDevice {
+    shared: Arc<LoadControl>,
     id: String,
     /// Sent and not acknowledged, in their order.
     pending: VecDeque<u64>,
     next: u64,
 }
 
-impl Device {
+impl LoadDevice {
     fn run(mut self) -> u64 {
         let stopped = |device: &Self| device.shared.stop.load(Ordering::Relaxed) && device.pending.is_empty();
         while !stopped(&self) {
             let address = *self.shared.address.lock().expect("no device panicked");
-            let connected = Client::try_connect(address, Version::V4, &self.id);
+            let connected = TestClient::try_connect(address, MqttVersion::V4, &self.id);
             if !connected.is_ok_and(|client| self.connection(client).is_ok()) {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -97,7 +98,7 @@ impl Device {
         self.next
     }
 
-    fn connection(&mut self, mut client: Client) -> io::Result<()> {
+    fn connection(&mut self, mut client: TestClient) -> io::Result<()> {
         let mut bytes: Vec<u8> = self.pending.iter().flat_map(|seq| self.packet(*seq, true)).collect();
         loop {
             while !self.shared.stop.load(Ordering::Relaxed) && self.pending.len() < self.shared.options.in_flight {
@@ -130,7 +131,7 @@ impl Device {
         let payload =
             format!(r#"{{"metric":"m","value":{seq},"timestamp":{timestamp},"seq":{seq},"note":"{padding}"}}"#);
         let topic = format!("devices/{}/telemetry", self.id);
-        publish_packet(Version::V4, &topic, payload.as_bytes(), 1, dup, packet_id(seq))
+        publish_packet(MqttVersion::V4, &topic, payload.as_bytes(), 1, dup, packet_id(seq))
     }
 }
 

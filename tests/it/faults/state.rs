@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::WEIR;
 use crate::faults::load::assert_windows;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::shim::{Calls, EIO, ENOSPC, Shim};
-use crate::kit::wait::{wait_for, window_before};
+use weir::random::Random;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::shim::{Calls, EIO, ENOSPC, Shim};
+use weir_test_kit::wait::{wait_for, window_before};
 
 const DEVICES: u64 = 6;
 
@@ -16,13 +18,13 @@ const DEVICES: u64 = 6;
 const PADDING_BYTES: usize = 60_000;
 
 /// Devices whose readings are all acknowledged, so that every one of them must be counted once, whatever happens later.
-struct Sender {
+struct CountedSender {
     start_ms: i64,
     next_seq: u64,
     padding: String,
 }
 
-impl Sender {
+impl CountedSender {
     fn new() -> Self {
         Self { start_ms: window_before(3_600), next_seq: 0, padding: "x".repeat(PADDING_BYTES) }
     }
@@ -31,7 +33,7 @@ impl Sender {
     fn send(&mut self, weir: &Weir, count: u64) {
         for device in 0..DEVICES {
             let id = format!("d{device}");
-            let mut client = Client::connect(weir.mqtt(), Version::V4, &id);
+            let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, &id);
             for seq in self.next_seq..self.next_seq + count {
                 let (timestamp, padding) = (self.start_ms + seq as i64 * 100, &self.padding);
                 let reading = format!(r#""metric":"m","value":{seq},"timestamp":{timestamp},"seq":{seq}"#);
@@ -65,7 +67,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// How far back the journal of a test reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Journal {
+enum JournalReach {
     /// To its first record: retention keeps it.
     Whole,
     /// Its beginning is freed: only a savepoint and what came after it are left.
@@ -78,7 +80,7 @@ fn checkpoints(weir: &Weir) -> f64 {
 
 /// Waits until a checkpoint begun after now is complete: of two, the second was.
 #[track_caller]
-fn wait_checkpoint(weir: &Weir, sender: &mut Sender) {
+fn wait_checkpoint(weir: &Weir, sender: &mut CountedSender) {
     for _ in 0..2 {
         let before = checkpoints(weir);
         sender.send(weir, 1);
@@ -87,16 +89,16 @@ fn wait_checkpoint(weir: &Weir, sender: &mut Sender) {
 }
 
 /// A weir with readings and checkpoints, and what was sent to it. It has ended in order.
-fn with_state(journal: Journal) -> (Weir, Sender) {
+fn with_state(journal: JournalReach) -> (Weir, CountedSender) {
     let mut settings = SETTINGS.to_vec();
-    if journal == Journal::Whole {
+    if journal == JournalReach::Whole {
         settings.push(("journal.retention", "'1h'"));
     }
-    let mut weir = Weir::start(&settings);
-    let mut sender = Sender::new();
+    let mut weir = WEIR.start(&settings);
+    let mut sender = CountedSender::new();
     sender.send(&weir, 5);
     wait_checkpoint(&weir, &mut sender);
-    if journal == Journal::Freed {
+    if journal == JournalReach::Freed {
         let first = weir.data().join("journal/00000000000000000000.log");
         wait_for("the beginning of the journal is freed", || {
             sender.send(&weir, 2);
@@ -110,7 +112,7 @@ fn with_state(journal: Journal) -> (Weir, Sender) {
 
 /// What becomes of a damaged store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum StoreFate {
     /// It cannot be opened, or what it holds is wrong.
     MovedAside,
     /// It is as if it were new: there is nothing to move. Where the journal is whole nothing is missing either.
@@ -120,7 +122,7 @@ enum Fate {
 }
 
 /// Starts a weir whose store was damaged: it says so, moves it aside or fills it, and counts everything once.
-fn assert_recovers(weir: &mut Weir, sender: &mut Sender, fate: Fate, journal: Journal, what: &str) {
+fn assert_recovers(weir: &mut Weir, sender: &mut CountedSender, fate: StoreFate, journal: JournalReach, what: &str) {
     weir.restart();
     let told = weir.output().contains("the state store cannot be used");
     let metric = weir.metric_sum("weir_state_moved_aside_total");
@@ -131,9 +133,9 @@ fn assert_recovers(weir: &mut Weir, sender: &mut Sender, fate: Fate, journal: Jo
     // An older checkpoint, or none, is nothing to tell of while the journal goes on from it.
     assert!(told || aside == 0, "{what} is not told");
     match fate {
-        Fate::MovedAside => assert_eq!(aside, 1, "{what}"),
-        Fate::Filled => assert_eq!(aside, 0, "{what}"),
-        Fate::Either => {}
+        StoreFate::MovedAside => assert_eq!(aside, 1, "{what}"),
+        StoreFate::Filled => assert_eq!(aside, 0, "{what}"),
+        StoreFate::Either => {}
     }
     sender.send(weir, 3);
     wait_checkpoint(weir, sender);
@@ -160,8 +162,8 @@ fn flip_bits(path: &Path, random: &mut Random) {
 }
 
 /// Does `damage` to a store, once with a whole journal behind it and once with savepoints.
-fn after_damage(fate: Fate, what: &str, damage: impl Fn(&Weir)) {
-    for journal in [Journal::Whole, Journal::Freed] {
+fn after_damage(fate: StoreFate, what: &str, damage: impl Fn(&Weir)) {
+    for journal in [JournalReach::Whole, JournalReach::Freed] {
         let (mut weir, mut sender) = with_state(journal);
         damage(&weir);
         assert_recovers(&mut weir, &mut sender, fate, journal, what);
@@ -170,14 +172,14 @@ fn after_damage(fate: Fate, what: &str, damage: impl Fn(&Weir)) {
 
 #[test]
 fn a_store_with_flipped_bits_is_replaced() {
-    let mut random = Random::announced("flipped bits");
-    let seed = random.next();
-    after_damage(Fate::Either, "flipped bits", |weir| flip_bits(&db(weir), &mut Random::seeded(seed)));
+    let mut random = Random::new(announced_seed("flipped bits"));
+    let seed = random.next_u64();
+    after_damage(StoreFate::Either, "flipped bits", |weir| flip_bits(&db(weir), &mut Random::new(seed)));
 }
 
 #[test]
 fn a_shortened_store_is_replaced() {
-    after_damage(Fate::Either, "a shortened store", |weir| {
+    after_damage(StoreFate::Either, "a shortened store", |weir| {
         let file = fs::File::options().write(true).open(db(weir)).expect("the store's file");
         let len = file.metadata().expect("its length").len();
         file.set_len(len / 3).expect("it can be cut");
@@ -186,7 +188,7 @@ fn a_shortened_store_is_replaced() {
 
 #[test]
 fn a_directory_in_the_place_of_the_file_is_replaced() {
-    after_damage(Fate::MovedAside, "a directory", |weir| {
+    after_damage(StoreFate::MovedAside, "a directory", |weir| {
         fs::remove_file(db(weir)).expect("it can be removed");
         fs::create_dir(db(weir)).expect("a directory");
     });
@@ -194,7 +196,7 @@ fn a_directory_in_the_place_of_the_file_is_replaced() {
 
 #[test]
 fn a_file_in_the_place_of_the_store_is_replaced() {
-    after_damage(Fate::MovedAside, "a file", |weir| {
+    after_damage(StoreFate::MovedAside, "a file", |weir| {
         fs::remove_dir_all(weir.data().join("state")).expect("it can be removed");
         fs::write(weir.data().join("state"), "a file").expect("a file");
     });
@@ -202,7 +204,7 @@ fn a_file_in_the_place_of_the_store_is_replaced() {
 
 #[test]
 fn a_store_that_is_gone_is_made_anew() {
-    after_damage(Fate::Filled, "no store", |weir| {
+    after_damage(StoreFate::Filled, "no store", |weir| {
         fs::remove_dir_all(weir.data().join("state")).expect("it can be removed");
     });
 }
@@ -210,7 +212,7 @@ fn a_store_that_is_gone_is_made_anew() {
 /// The last resort is gone too: weir refuses to count from zero and changes nothing.
 #[test]
 fn without_a_savepoint_a_lost_store_is_refused() {
-    let (weir, _) = with_state(Journal::Freed);
+    let (weir, _) = with_state(JournalReach::Freed);
     for directory in ["state", "savepoints"] {
         fs::remove_dir_all(weir.data().join(directory)).expect("it can be removed");
     }
@@ -221,9 +223,9 @@ fn without_a_savepoint_a_lost_store_is_refused() {
 }
 
 /// A weir under the shim with a rule for the files of its store.
-fn under_shim(calls: Calls) -> (Weir, Shim, crate::kit::shim::Rule) {
-    let mut weir = Weir::prepare(SETTINGS);
-    let mut shim = Shim::new(&weir.path(""));
+fn under_shim(calls: Calls) -> (Weir, Shim, weir_test_kit::shim::Rule) {
+    let mut weir = WEIR.prepare(SETTINGS);
+    let mut shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }
@@ -236,7 +238,7 @@ fn under_shim(calls: Calls) -> (Weir, Shim, crate::kit::shim::Rule) {
 /// time.
 fn goes_on_after_failures(calls: Calls, errno: u64) {
     let (mut weir, shim, rule) = under_shim(calls);
-    let mut sender = Sender::new();
+    let mut sender = CountedSender::new();
     sender.send(&weir, 5);
     wait_checkpoint(&weir, &mut sender);
     shim.fail_from_now_on(rule, errno);
@@ -262,7 +264,7 @@ fn goes_on_after_failures(calls: Calls, errno: u64) {
 #[test]
 fn a_store_that_is_lost_while_weir_runs_is_replaced_by_the_next_start() {
     let (mut weir, shim, rule) = under_shim(Calls::Sync);
-    let mut sender = Sender::new();
+    let mut sender = CountedSender::new();
     sender.send(&weir, 5);
     wait_checkpoint(&weir, &mut sender);
     shim.fail_from_now_on(rule, EIO);

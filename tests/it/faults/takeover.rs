@@ -1,8 +1,8 @@
 //! A client that gives a connection up and sends again on the next while the first is still being read.
 
-use crate::kit::mqtt::{Client, PUBACK, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::window_before;
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, publish_packet};
+use weir_test_kit::wait::window_before;
 
 const DEVICES: u64 = 24;
 const ROUNDS: u64 = 150;
@@ -16,14 +16,14 @@ fn burst(device: u64, round: u64, start_ms: i64, dup: bool) -> Vec<u8> {
         let number = round * BURST + index;
         let timestamp = start_ms + number as i64;
         let payload = format!(r#"{{"metric":"m","value":{number},"timestamp":{timestamp}}}"#);
-        publish_packet(Version::V4, &topic, payload.as_bytes(), 1, dup, number as u16 + 1)
+        publish_packet(MqttVersion::V4, &topic, payload.as_bytes(), 1, dup, number as u16 + 1)
     };
     (0..BURST).flat_map(message).collect()
 }
 
 #[test]
 fn what_is_sent_again_on_a_new_connection_counts_once() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start_ms = window_before(3_600);
     let address = weir.mqtt();
     std::thread::scope(|scope| {
@@ -31,10 +31,10 @@ fn what_is_sent_again_on_a_new_connection_counts_once() {
             scope.spawn(move || {
                 let id = format!("d{device}");
                 for round in 0..ROUNDS {
-                    let mut first = Client::connect(address, Version::V4, &id);
+                    let mut first = TestClient::connect(address, MqttVersion::V4, &id);
                     first.send(&burst(device, round, start_ms, false)).expect("it can be sent");
                     // The first connection is neither closed nor read.
-                    let mut second = Client::connect(address, Version::V4, &id);
+                    let mut second = TestClient::connect(address, MqttVersion::V4, &id);
                     second.send(&burst(device, round, start_ms, true)).expect("it can be sent");
                     for _ in 0..BURST {
                         second.expect(PUBACK);

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{Connect, Message, Version};
-use crate::kit::process::Weir;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::process::Weir;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name)
@@ -48,7 +49,7 @@ fn check_results(weir: &Weir) {
 
 #[test]
 fn a_data_directory() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     copy(&fixture("data"), &weir.data());
     weir.restart();
     assert!(!weir.output().contains("the state is rebuilt"), "the store was not readable");
@@ -58,7 +59,7 @@ fn a_data_directory() {
 
 #[test]
 fn a_journal_alone_gives_the_recorded_results() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     for part in ["journal", "windows", "errors"] {
         copy(&fixture("data").join(part), &weir.data().join(part));
     }
@@ -71,7 +72,7 @@ fn a_journal_alone_gives_the_recorded_results() {
 
 #[test]
 fn a_savepoint() {
-    let mut weir = Weir::prepare(&[]);
+    let mut weir = WEIR.prepare(&[]);
     let savepoints = fs::read_dir(fixture("data/savepoints")).expect("savepoints");
     let file = savepoints.last().expect("one").expect("an entry").path();
     let restored = weir.command(&["savepoint", "restore"]).arg(&file).status().expect("weir can be started");
@@ -83,21 +84,21 @@ fn a_savepoint() {
 /// Sessions as they were stored before wills were: one was away with a message in flight and one waiting.
 #[test]
 fn a_store_of_sessions() {
-    let mut weir = Weir::prepare(&[("mqtt.max_session_expiry", "'off'")]);
+    let mut weir = WEIR.prepare(&[("mqtt.max_session_expiry", "'off'")]);
     copy(&fixture("sessions"), &weir.data().join("sessions"));
     for _ in 0..2 {
         weir.restart();
-        let (probe, _) = Connect::new(Version::V5, "probe").accepted(weir.mqtt());
+        let (probe, _) = ConnectPacket::new(MqttVersion::V5, "probe").accepted(weir.mqtt());
         assert_eq!([weir.metric("weir_mqtt_sessions"), weir.metric("weir_mqtt_wills")], [3.0, 0.0]);
         probe.disconnect();
         weir.terminate();
     }
     weir.restart();
-    let (mut client, present) = Connect::new(Version::V5, "kept").kept(1_000).accepted(weir.mqtt());
+    let (mut client, present) = ConnectPacket::new(MqttVersion::V5, "kept").kept(1_000).accepted(weir.mqtt());
     assert!(present);
     assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["sent", "waits"]);
     client.expect_nothing();
-    let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
-    publisher.publish_message(&Message::new("commands/c", "new", 1));
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
+    publisher.publish_message(&TestMessage::new("commands/c", "new", 1));
     assert_eq!(client.take_message().text(), "new");
 }

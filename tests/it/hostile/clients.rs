@@ -2,18 +2,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, PUBACK, TestClient, connect_packet, packet, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 const CLOSED: &str = "weir_mqtt_connections_closed_total";
 
 /// Sends `bytes` as the first of a connection: it must be closed and counted.
-fn check_first(weir: &Weir, version: Version, what: &str, bytes: &[u8]) {
+fn check_first(weir: &Weir, version: MqttVersion, what: &str, bytes: &[u8]) {
     let before = weir.metric_sum(REFUSED);
-    let mut client = Client::open(weir.mqtt(), version).expect("a connection");
+    let mut client = TestClient::open(weir.mqtt(), version).expect("a connection");
     client.send(bytes).expect("it can be sent");
     client.until_closed();
     wait_for(&format!("{what} is counted"), || (weir.metric_sum(REFUSED) > before).then_some(()));
@@ -21,28 +23,28 @@ fn check_first(weir: &Weir, version: Version, what: &str, bytes: &[u8]) {
 
 /// Sends `bytes` on an accepted connection: it must be closed and counted, with a DISCONNECT of this reason where the
 /// version has one. Returns what was answered instead.
-fn check_later(weir: &Weir, version: Version, what: &str, bytes: &[u8], reason: u8) -> Option<String> {
+fn check_later(weir: &Weir, version: MqttVersion, what: &str, bytes: &[u8], reason: u8) -> Option<String> {
     let before = weir.metric_sum(CLOSED);
-    let mut client = Client::connect(weir.mqtt(), version, "wrong");
+    let mut client = TestClient::connect(weir.mqtt(), version, "wrong");
     // weir may close while the rest of a large packet is on its way.
     let _ = client.send(bytes);
     let packets = client.until_closed();
     wait_for(&format!("{what} is counted"), || (weir.metric_sum(CLOSED) > before).then_some(()));
     let right = match version {
-        Version::V4 => packets.is_empty(),
+        MqttVersion::V4 => packets.is_empty(),
         // A reset connection can lose the DISCONNECT; where it came it must say why.
-        Version::V5 => packets.iter().all(|answer| (answer.kind, answer.reason()) == (DISCONNECT, reason)),
+        MqttVersion::V5 => packets.iter().all(|answer| (answer.kind, answer.reason()) == (DISCONNECT, reason)),
     };
     (!right).then(|| format!("{version:?}, {what}: {packets:x?} instead of reason {reason:x}"))
 }
 
 #[test]
 fn wrong_connections_end_alone() {
-    let weir = Weir::start(&[("mqtt.max_packet_size", "'4KiB'")]);
-    let mut good = Client::connect(weir.mqtt(), Version::V5, "good");
-    let first = |what, bytes: &[u8]| check_first(&weir, Version::V4, what, bytes);
+    let weir = WEIR.start(&[("mqtt.max_packet_size", "'4KiB'")]);
+    let mut good = TestClient::connect(weir.mqtt(), MqttVersion::V5, "good");
+    let first = |what, bytes: &[u8]| check_first(&weir, MqttVersion::V4, what, bytes);
     first("a ping as the first packet", &[0xc0, 0]);
-    first("a publish as the first packet", &publish_packet(Version::V4, "devices/d/telemetry", b"{}", 0, false, 0));
+    first("a publish as the first packet", &publish_packet(MqttVersion::V4, "devices/d/telemetry", b"{}", 0, false, 0));
     first("an HTTP request", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     first("an unknown protocol version", &packet(0x10, b"\0\x04MQTT\x09\x02\0\x3c\0\x01c"));
     first("another protocol's name", &packet(0x10, b"\0\x04HTTP\x04\x02\0\x3c\0\x01c"));
@@ -50,12 +52,12 @@ fn wrong_connections_end_alone() {
     first("a cut CONNECT", &packet(0x10, b"\0\x04MQTT\x04\x02\0"));
     first("a CONNACK", &[0x20, 2, 0, 0]);
     // A weir of its own: on a busy machine an honest CONNECT may take longer than that.
-    let impatient = Weir::start(&[("mqtt.connect_timeout", "'300ms'")]);
-    check_first(&impatient, Version::V4, "nothing within connect_timeout", &[]);
-    let half = &connect_packet(Version::V4, "slow")[..6];
-    check_first(&impatient, Version::V4, "half a CONNECT within connect_timeout", half);
+    let impatient = WEIR.start(&[("mqtt.connect_timeout", "'300ms'")]);
+    check_first(&impatient, MqttVersion::V4, "nothing within connect_timeout", &[]);
+    let half = &connect_packet(MqttVersion::V4, "slow")[..6];
+    check_first(&impatient, MqttVersion::V4, "half a CONNECT within connect_timeout", half);
     let mut wrong = Vec::new();
-    for version in [Version::V4, Version::V5] {
+    for version in [MqttVersion::V4, MqttVersion::V5] {
         let mut later = |what, bytes: &[u8], reason| wrong.extend(check_later(&weir, version, what, bytes, reason));
         later("a second CONNECT", &connect_packet(version, "wrong"), 0x82);
         later(
@@ -73,7 +75,7 @@ fn wrong_connections_end_alone() {
         later("a topic beyond the packet", &packet(0x30, b"\xff\xfft"), 0x81);
         later(
             "a SUBSCRIBE without filters",
-            &packet(0x82, if version == Version::V4 { &[0, 1] } else { &[0, 1, 0] }),
+            &packet(0x82, if version == MqttVersion::V4 { &[0, 1] } else { &[0, 1, 0] }),
             0x81,
         );
     }
@@ -84,17 +86,17 @@ fn wrong_connections_end_alone() {
 
 #[test]
 fn nobody_speaks_for_weir() {
-    let weir = Weir::start(&[("mqtt.sys_interval", "'off'")]);
-    let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
+    let weir = WEIR.start(&[("mqtt.sys_interval", "'off'")]);
+    let mut subscriber = TestClient::connect(weir.mqtt(), MqttVersion::V4, "subscriber");
     subscriber.subscribe("#", 0);
     subscriber.subscribe("weir/#", 0);
     subscriber.subscribe("$SYS/#", 0);
     let mut refused = 0.0;
     for topic in ["weir/windows/d/m", "weir/x", "$SYS/broker/uptime", "$anything"] {
-        for version in [Version::V4, Version::V5] {
-            let mut client = Client::connect(weir.mqtt(), version, "impostor");
+        for version in [MqttVersion::V4, MqttVersion::V5] {
+            let mut client = TestClient::connect(weir.mqtt(), version, "impostor");
             client.send(&publish_packet(version, topic, b"false", 1, false, 1)).expect("it can be sent");
-            if version == Version::V5 {
+            if version == MqttVersion::V5 {
                 let answer = client.read().expect("an answer");
                 assert_eq!((answer.kind, answer.reason()), (PUBACK, 0x87), "{topic}: {answer:?}");
             }
@@ -104,7 +106,7 @@ fn nobody_speaks_for_weir() {
             });
         }
     }
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "honest");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "honest");
     client.publish("plain", "true", 1);
     assert_eq!(subscriber.message(), ("plain".to_owned(), b"true".to_vec()));
 }
@@ -112,14 +114,14 @@ fn nobody_speaks_for_weir() {
 #[test]
 fn garbage_on_ten_thousand_connections() {
     const CONNECTIONS: u64 = 10_000;
-    let mut random = Random::announced("garbage");
-    let weir = Weir::start(&[("mqtt.connect_timeout", "'1s'"), ("window.idle_timeout", "'500ms'")]);
+    let mut random = Random::new(announced_seed("garbage"));
+    let weir = WEIR.start(&[("mqtt.connect_timeout", "'1s'"), ("window.idle_timeout", "'500ms'")]);
     let mqtt = weir.mqtt();
     let done = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
         // A device that must not notice anything.
         let good = scope.spawn(|| {
-            let mut client = Client::connect(mqtt, Version::V4, "good");
+            let mut client = TestClient::connect(mqtt, MqttVersion::V4, "good");
             let start = window_before(60);
             let mut seq = 0;
             while !done.load(Ordering::Relaxed) || seq < 100 {
@@ -153,8 +155,8 @@ fn garbage_on_ten_thousand_connections() {
 
 /// One connection with random bytes: raw, after a good CONNECT, or in a good frame.
 fn attack(address: std::net::SocketAddr, random: &mut Random) {
-    let version = if random.below(2) == 0 { Version::V4 } else { Version::V5 };
-    let Ok(mut client) = Client::open(address, version) else { return };
+    let version = if random.below(2) == 0 { MqttVersion::V4 } else { MqttVersion::V5 };
+    let Ok(mut client) = TestClient::open(address, version) else { return };
     let len = random.below(200) as usize;
     let noise = random.bytes(len);
     let mut bytes = Vec::new();
@@ -166,7 +168,7 @@ fn attack(address: std::net::SocketAddr, random: &mut Random) {
         }
         2 => {
             bytes.extend(connect_packet(version, "attacker"));
-            bytes.extend(packet(random.next() as u8, &noise));
+            bytes.extend(packet(random.next_u64() as u8, &noise));
         }
         _ => {
             bytes.extend(connect_packet(version, "attacker"));

@@ -6,12 +6,12 @@ use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::WEIR;
 use crate::access::login::events;
 use crate::hostile::steady::beside_a_steady_device;
-use crate::kit::http::try_get;
-use crate::kit::mqtt::{Client, PUBACK, Version, connect_packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::http::try_get;
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, connect_packet, publish_packet};
+use weir_test_kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
@@ -27,18 +27,18 @@ fn five_thousand_half_open_connections() {
     const HALF_OPEN: usize = 5_000;
     raise_open_files();
     // Fewer places than there are attackers, who are not ended by time.
-    let weir = Weir::start(&[("mqtt.max_connections", "3000"), ("mqtt.connect_timeout", "'10m'")]);
+    let weir = WEIR.start(&[("mqtt.max_connections", "3000"), ("mqtt.connect_timeout", "'10m'")]);
     beside_a_steady_device(&weir, |steady| {
         let mut open = Vec::new();
         for index in 0..HALF_OPEN {
             // Refused ones are closed by weir: that is not this end's failure.
-            let Ok(mut client) = Client::open(weir.mqtt(), Version::V4) else { continue };
-            let _ = client.send(&connect_packet(Version::V4, "half")[..index % 15]);
+            let Ok(mut client) = TestClient::open(weir.mqtt(), MqttVersion::V4) else { continue };
+            let _ = client.send(&connect_packet(MqttVersion::V4, "half")[..index % 15]);
             open.push(client);
         }
         assert!(open.len() > HALF_OPEN / 2, "the attack was not one");
         steady.goes_on();
-        wait_for("a new client gets in", || Client::try_connect(weir.mqtt(), Version::V5, "new").ok());
+        wait_for("a new client gets in", || TestClient::try_connect(weir.mqtt(), MqttVersion::V5, "new").ok());
         wait_for("those that were too many are counted", || {
             (weir.metric_sum(REFUSED) >= (HALF_OPEN - 3_064) as f64).then_some(())
         });
@@ -52,7 +52,7 @@ fn five_thousand_half_open_connections() {
 #[test]
 fn http_connections_that_ask_nothing() {
     raise_open_files();
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let silence = || {
         let mut silent = TcpStream::connect(weir.http()).ok()?;
         // Those beyond the bound are closed by weir: that is not this end's failure.
@@ -74,20 +74,20 @@ fn http_connections_that_ask_nothing() {
 
 #[test]
 fn byte_at_a_time() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     beside_a_steady_device(&weir, |_| {
         std::thread::scope(|scope| {
             for writer in 0..20 {
                 let weir = &weir;
                 scope.spawn(move || {
-                    let version = if writer % 2 == 0 { Version::V4 } else { Version::V5 };
-                    let mut client = Client::open(weir.mqtt(), version).expect("a connection");
+                    let version = if writer % 2 == 0 { MqttVersion::V4 } else { MqttVersion::V5 };
+                    let mut client = TestClient::open(weir.mqtt(), version).expect("a connection");
                     let mut bytes = connect_packet(version, &format!("slow-{writer}"));
                     bytes.extend(publish_packet(version, "devices/slow/telemetry", b"{}", 1, false, 7));
                     for byte in bytes {
                         client.send(&[byte]).expect("it is sent");
                     }
-                    assert_eq!(client.read().expect("a CONNACK").kind, crate::kit::mqtt::CONNACK);
+                    assert_eq!(client.read().expect("a CONNACK").kind, weir_test_kit::mqtt::CONNACK);
                     assert_eq!(client.expect(PUBACK).id(), 7);
                 });
             }
@@ -98,16 +98,16 @@ fn byte_at_a_time() {
 #[test]
 fn readers_that_never_read() {
     const READERS: usize = 20;
-    let weir = Weir::start(&[("mqtt.max_queued_bytes", "'64KiB'"), ("mqtt.max_queued_messages", "100")]);
+    let weir = WEIR.start(&[("mqtt.max_queued_bytes", "'64KiB'"), ("mqtt.max_queued_messages", "100")]);
     beside_a_steady_device(&weir, |steady| {
-        let readers: Vec<Client> = (0..READERS)
+        let readers: Vec<TestClient> = (0..READERS)
             .map(|index| {
-                let mut client = Client::connect(weir.mqtt(), Version::V4, &format!("reader-{index}"));
+                let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, &format!("reader-{index}"));
                 client.subscribe("flood/#", (index % 3) as u8);
                 client
             })
             .collect();
-        let mut publisher = Client::connect(weir.mqtt(), Version::V4, "publisher");
+        let mut publisher = TestClient::connect(weir.mqtt(), MqttVersion::V4, "publisher");
         let payload = "x".repeat(50_000);
         // Far more than the kernel's buffers of twenty sockets and weir's queues hold.
         for index in 0..400 {
@@ -123,7 +123,7 @@ fn readers_that_never_read() {
 
 #[test]
 fn a_storm_of_take_overs() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     beside_a_steady_device(&weir, |_| {
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -131,8 +131,8 @@ fn a_storm_of_take_overs() {
                     let mut last = None;
                     for _ in 0..100 {
                         // It may be taken over before it has its CONNACK.
-                        if let Ok(mut client) = Client::try_connect(weir.mqtt(), Version::V5, "the one") {
-                            let _ = client.send(&publish_packet(Version::V5, "x", b"y", 1, false, 1));
+                        if let Ok(mut client) = TestClient::try_connect(weir.mqtt(), MqttVersion::V5, "the one") {
+                            let _ = client.send(&publish_packet(MqttVersion::V5, "x", b"y", 1, false, 1));
                             last = Some(client);
                         }
                     }
@@ -148,13 +148,13 @@ fn a_storm_of_take_overs() {
 
 #[test]
 fn a_client_that_is_too_fast_is_slowed_and_loses_nothing() {
-    let weir = Weir::start(&[("mqtt.max_messages_per_second", "200"), ("mqtt.max_bytes_per_second", "'64KiB'")]);
+    let weir = WEIR.start(&[("mqtt.max_messages_per_second", "200"), ("mqtt.max_bytes_per_second", "'64KiB'")]);
     beside_a_steady_device(&weir, |steady| {
-        let mut fast = Client::connect(weir.mqtt(), Version::V4, "fast");
+        let mut fast = TestClient::connect(weir.mqtt(), MqttVersion::V4, "fast");
         let mut bytes = Vec::new();
         for id in 1..=600 {
             let payload = format!(r#"{{"metric":"m","value":1,"seq":{id}}}"#);
-            bytes.extend(publish_packet(Version::V4, "devices/fast/telemetry", payload.as_bytes(), 1, false, id));
+            bytes.extend(publish_packet(MqttVersion::V4, "devices/fast/telemetry", payload.as_bytes(), 1, false, id));
         }
         fast.send(&bytes).expect("it is sent");
         steady.goes_on();
@@ -170,7 +170,7 @@ fn a_client_that_is_too_fast_is_slowed_and_loses_nothing() {
 
 #[test]
 fn connections_that_are_reset_at_any_moment() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     beside_a_steady_device(&weir, |_| {
         for round in 0..200 {
@@ -178,7 +178,7 @@ fn connections_that_are_reset_at_any_moment() {
             let sockets: Vec<TcpStream> = (0..2)
                 .filter_map(|_| {
                     let mut client = TcpStream::connect(weir.mqtt()).ok()?;
-                    let packet = connect_packet(Version::V5, "reset");
+                    let packet = connect_packet(MqttVersion::V5, "reset");
                     let cut = if round % 2 == 0 { packet.len() } else { round % packet.len() };
                     client.write_all(&packet[..cut]).ok()?;
                     Some(client)

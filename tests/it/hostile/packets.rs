@@ -1,13 +1,14 @@
 //! Packets that are cut anywhere, and those that end other brokers, beside a device that must not notice.
 
+use crate::WEIR;
 use crate::hostile::steady::beside_a_steady_device;
-use crate::kit::mqtt::{Client, DISCONNECT, PUBACK, Version, connect_packet, packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, PUBACK, TestClient, connect_packet, packet, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// A valid packet of every type in a version, with as much in it as there can be.
-fn one_of_each(version: Version) -> Vec<(&'static str, Vec<u8>)> {
-    let v5 = version == Version::V5;
+fn one_of_each(version: MqttVersion) -> Vec<(&'static str, Vec<u8>)> {
+    let v5 = version == MqttVersion::V5;
     let with = |body: &[u8], properties: &[u8], rest: &[u8]| {
         let mut all = body.to_vec();
         if v5 {
@@ -52,9 +53,9 @@ fn one_of_each(version: Version) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn every_prefix_of_every_packet() {
-    let weir = Weir::start(&[("mqtt.connect_timeout", "'1s'")]);
+    let weir = WEIR.start(&[("mqtt.connect_timeout", "'1s'")]);
     beside_a_steady_device(&weir, |steady| {
-        for version in [Version::V4, Version::V5] {
+        for version in [MqttVersion::V4, MqttVersion::V5] {
             for (name, whole) in one_of_each(version) {
                 for end in 0..=whole.len() {
                     // The connection ends in the packet.
@@ -73,12 +74,12 @@ fn every_prefix_of_every_packet() {
 }
 
 /// Sends a prefix as the first thing, and after a CONNECT.
-fn prefix(weir: &Weir, version: Version, name: &str, bytes: &[u8]) {
+fn prefix(weir: &Weir, version: MqttVersion, name: &str, bytes: &[u8]) {
     if name == "CONNECT" {
-        let mut client = Client::open(weir.mqtt(), version).expect("a connection");
+        let mut client = TestClient::open(weir.mqtt(), version).expect("a connection");
         let _ = client.send(bytes);
     }
-    let mut client = Client::open(weir.mqtt(), version).expect("a connection");
+    let mut client = TestClient::open(weir.mqtt(), version).expect("a connection");
     let _ = client.send(&connect_packet(version, "cut"));
     // weir may close while it is on its way.
     let _ = client.send(bytes);
@@ -87,11 +88,11 @@ fn prefix(weir: &Weir, version: Version, name: &str, bytes: &[u8]) {
 /// What ends rumqttd 0.20 or makes it deaf, one after the other: docs/decisions.md has the list.
 #[test]
 fn what_ends_other_brokers() {
-    let weir = Weir::start(&[("mqtt.max_connections", "50")]);
+    let weir = WEIR.start(&[("mqtt.max_connections", "50")]);
     beside_a_steady_device(&weir, |steady| {
         // A topic and a filter that begin with a character of several bytes.
-        for version in [Version::V4, Version::V5] {
-            let mut client = Client::connect(weir.mqtt(), version, "unicode");
+        for version in [MqttVersion::V4, MqttVersion::V5] {
+            let mut client = TestClient::connect(weir.mqtt(), version, "unicode");
             client.subscribe("ü/+", 1);
             client.publish("ü/€", "𝄞", 1);
             assert_eq!(client.message(), ("ü/€".to_owned(), "𝄞".as_bytes().to_vec()));
@@ -99,37 +100,38 @@ fn what_ends_other_brokers() {
         steady.goes_on();
         // The only member of a shared group leaves with a message unacknowledged.
         for _ in 0..3 {
-            let mut member = Client::connect(weir.mqtt(), Version::V5, "member");
+            let mut member = TestClient::connect(weir.mqtt(), MqttVersion::V5, "member");
             member.send(&packet(0x82, b"\0\x01\0\0\x0f$share/g/shared\x01")).expect("it is sent");
-            member.expect(crate::kit::mqtt::SUBACK);
-            let mut publisher = Client::connect(weir.mqtt(), Version::V5, "publisher");
+            member.expect(weir_test_kit::mqtt::SUBACK);
+            let mut publisher = TestClient::connect(weir.mqtt(), MqttVersion::V5, "publisher");
             publisher.publish("shared", "x", 1);
             drop(member);
             publisher.publish("shared", "x", 1);
         }
         steady.goes_on();
         // Properties of 5.0 on their way to a client of 3.1.1.
-        let mut old = Client::connect(weir.mqtt(), Version::V4, "old");
+        let mut old = TestClient::connect(weir.mqtt(), MqttVersion::V4, "old");
         old.subscribe("properties", 1);
-        let mut new = Client::connect(weir.mqtt(), Version::V5, "new");
+        let mut new = TestClient::connect(weir.mqtt(), MqttVersion::V5, "new");
         let body = b"\0\x0aproperties\0\x09\x12\x01\x01\x02\0\0\0\x09\x03\0\x01t\x26\0\x01k\0\x01v";
         new.send(&packet(0x32, body)).expect("it is sent");
         new.expect(PUBACK);
         assert_eq!(old.message(), ("properties".to_owned(), Vec::new()));
         // A server that is full: those who come are told, and there is room again afterwards.
-        let crowd: Vec<_> =
-            (0..80).map(|index| Client::try_connect(weir.mqtt(), Version::V5, &format!("crowd-{index}"))).collect();
+        let crowd: Vec<_> = (0..80)
+            .map(|index| TestClient::try_connect(weir.mqtt(), MqttVersion::V5, &format!("crowd-{index}")))
+            .collect();
         assert!(crowd.iter().any(Result::is_err), "it was never full");
         steady.goes_on();
         drop(crowd);
-        wait_for("there is room again", || Client::try_connect(weir.mqtt(), Version::V4, "late").ok());
+        wait_for("there is room again", || TestClient::try_connect(weir.mqtt(), MqttVersion::V4, "late").ok());
         // A keep-alive of 0 is none.
-        let mut patient = Client::open(weir.mqtt(), Version::V4).expect("a connection");
+        let mut patient = TestClient::open(weir.mqtt(), MqttVersion::V4).expect("a connection");
         patient.send(&packet(0x10, b"\0\x04MQTT\x04\x02\0\0\0\x07patient")).expect("it is sent");
         assert_eq!(patient.read().expect("a CONNACK").body, [0, 0]);
         // Packets that only a server sends.
         for bytes in [&[0x20, 2, 0, 0][..], &[0xb0, 2, 0, 1], &[0x90, 3, 0, 1, 0], &[0xd0, 0]] {
-            let mut client = Client::connect(weir.mqtt(), Version::V5, "impostor");
+            let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "impostor");
             client.send(bytes).expect("it is sent");
             assert!(client.until_closed().iter().all(|answer| answer.kind == DISCONNECT));
         }
@@ -139,17 +141,17 @@ fn what_ends_other_brokers() {
 
 #[test]
 fn all_of_a_thousand_retained_messages_arrive() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     beside_a_steady_device(&weir, |_| {
-        let mut publisher = Client::connect(weir.mqtt(), Version::V4, "publisher");
+        let mut publisher = TestClient::connect(weir.mqtt(), MqttVersion::V4, "publisher");
         for index in 0..1_000_u32 {
             let topic = format!("kept/{index}");
-            let mut bytes = publish_packet(Version::V4, &topic, b"x", 1, false, 1);
+            let mut bytes = publish_packet(MqttVersion::V4, &topic, b"x", 1, false, 1);
             bytes[0] |= 1;
             publisher.send(&bytes).expect("it is sent");
             publisher.expect(PUBACK);
         }
-        let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
+        let mut subscriber = TestClient::connect(weir.mqtt(), MqttVersion::V4, "subscriber");
         subscriber.subscribe("kept/#", 1);
         let mut topics: Vec<String> = (0..1_000).map(|_| subscriber.message().0).collect();
         topics.sort();

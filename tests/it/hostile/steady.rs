@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 /// The device while it publishes.
 pub struct Steady<'a> {
@@ -52,7 +52,7 @@ pub fn beside_a_steady_device(weir: &Weir, attack: impl FnOnce(&Steady<'_>)) {
 }
 
 fn publish(address: SocketAddr, done: &AtomicBool, acknowledged: &AtomicU64) -> u64 {
-    let mut client = Client::connect(address, Version::V5, "steady");
+    let mut client = TestClient::connect(address, MqttVersion::V5, "steady");
     let mut seq = 0;
     while !done.load(Ordering::Relaxed) {
         client.telemetry("steady", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#));

@@ -5,10 +5,11 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::kit::http::{self, Response};
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::http::{self, TestResponse};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const FAST: &[(&str, &str)] = &[("window.idle_timeout", "'500ms'"), ("state.checkpoint_interval", "'100ms'")];
 
@@ -29,12 +30,12 @@ fn errors(weir: &Weir, arguments: &[&str]) -> Output {
     output
 }
 
-fn replay(weir: &Weir, seq: u64) -> Response {
+fn replay(weir: &Weir, seq: u64) -> TestResponse {
     post(weir, &format!("/api/v1/errors/{seq}/replay"), "")
 }
 
 /// The answer, once it is not "try again".
-fn post(weir: &Weir, path: &str, json: &str) -> Response {
+fn post(weir: &Weir, path: &str, json: &str) -> TestResponse {
     wait_for("weir takes replays", || {
         let response = http::post(weir.http(), path, json);
         (response.status != 503).then_some(response)
@@ -43,7 +44,7 @@ fn post(weir: &Weir, path: &str, json: &str) -> Response {
 
 /// The answer must be a problem of this status.
 #[track_caller]
-fn refused(response: &Response, status: u16, part: &str) {
+fn refused(response: &TestResponse, status: u16, part: &str) {
     assert_eq!(response.status, status, "{}", response.text());
     assert!(response.json()["detail"].as_str().is_some_and(|detail| detail.contains(part)), "{}", response.text());
 }
@@ -64,9 +65,9 @@ fn counted(weir: &Weir, device: &str) -> (u64, f64) {
 
 #[test]
 fn a_device_that_is_allowed_later() {
-    let mut weir = Weir::start(&with(&[("validate.allowed_devices", "['known']"), ("journal.retention", "'1h'")]));
+    let mut weir = WEIR.start(&with(&[("validate.allowed_devices", "['known']"), ("journal.retention", "'1h'")]));
     let start = window_before(60);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "new");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "new");
     for seq in 0..10 {
         let timestamp = start + seq * 1_000;
         client.telemetry("new", &json!({"metric": "m", "value": 1, "timestamp": timestamp, "seq": seq}).to_string());
@@ -97,7 +98,7 @@ fn a_device_that_is_allowed_later() {
     refused(&replay(&weir, 0), 409, "replayed before");
     refused(&replay(&weir, 99), 404, "there is no error 99");
     // What the device sends again is a duplicate.
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "new");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "new");
     client.telemetry("new", &json!({"metric": "m", "value": 1, "timestamp": start, "seq": 0}).to_string());
     weir.wait_closed();
     assert_eq!(counted(&weir, "new"), (20, 20.0));
@@ -122,9 +123,9 @@ fn a_device_that_is_allowed_later() {
 #[test]
 fn a_replay_that_was_answered_survives_kill_nine() {
     let settings = |max| with(&[("validate.metrics.m.max", max), ("state.checkpoint_interval", "'1h'")]);
-    let mut weir = Weir::start(&settings("1"));
+    let mut weir = WEIR.start(&settings("1"));
     let start = window_before(60);
-    let mut client = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     for seq in 0..5 {
         client.telemetry("d", &json!({"metric": "m", "value": 5, "timestamp": start, "seq": seq}).to_string());
     }
@@ -148,9 +149,9 @@ fn a_replay_that_was_answered_survives_kill_nine() {
 #[test]
 fn of_a_backlog_only_what_was_rejected() {
     let settings = |max| with(&[("validate.metrics.m.max", max)]);
-    let mut weir = Weir::start(&settings("10"));
+    let mut weir = WEIR.start(&settings("10"));
     let start = window_before(60);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     let reading = |seq: i64, value: i64| json!({"metric": "m", "value": value, "timestamp": start + seq, "seq": seq});
     let backlog = json!([reading(0, 1), reading(1, 20), reading(2, 2), 7, reading(3, 30)]).to_string();
     client.telemetry("d", &backlog);
@@ -204,9 +205,9 @@ fn a_cut_payload_needs_the_journal() {
             let more = [("validate.metrics.m.max", max), ("journal.retention", retention)];
             with(&[&small[..], &more[..]].concat())
         };
-        let mut weir = Weir::start(&settings("10"));
+        let mut weir = WEIR.start(&settings("10"));
         let start = window_before(60);
-        let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
         client.telemetry("d", &long(start, 0));
         for seq in 1..80 {
             client.telemetry("d", &long(start, seq));
@@ -241,9 +242,9 @@ fn a_cut_payload_needs_the_journal() {
 #[test]
 fn thousands_at_once() {
     let settings = |max| with(&[("validate.metrics.m.max", max)]);
-    let mut weir = Weir::start(&settings("10"));
+    let mut weir = WEIR.start(&settings("10"));
     let start = window_before(300);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     for message in 0..70_i64 {
         let reading = |at: i64| {
             let seq = message * 50 + at;
@@ -272,7 +273,7 @@ fn thousands_at_once() {
 
 #[test]
 fn nothing_to_replay_and_nobody_to_ask() {
-    let mut weir = Weir::start(FAST);
+    let mut weir = WEIR.start(FAST);
     assert_eq!(text(&errors(&weir, &["replay"]).stdout), "0 errors: 0 replayed, 0 refused\n");
     assert_eq!(text(&errors(&weir, &["list"]).stdout), "");
     let url = format!("http://{}", weir.http());
@@ -289,22 +290,22 @@ fn nothing_to_replay_and_nobody_to_ask() {
 
 #[test]
 fn a_journal_with_replays_gives_the_same_again() {
-    let mut weir = Weir::start(&with(&[("journal.retention", "'1h'"), ("validate.max_future", "'1s'")]));
+    let mut weir = WEIR.start(&with(&[("journal.retention", "'1h'"), ("validate.max_future", "'1s'")]));
     let start = window_before(90);
-    let mut client = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     let mut send = |offset: i64| {
         client.telemetry("d", &json!({"metric": "m", "value": 1, "timestamp": start + offset}).to_string());
     };
     send(0);
     send(80_000);
     send(1);
-    let ahead = crate::kit::wait::now_ms() + 1_600;
+    let ahead = weir_test_kit::wait::now_ms() + 1_600;
     client.telemetry("d", &json!([{"metric": "m", "value": 2, "timestamp": ahead}, 5]).to_string());
     wait_errors(&weir, 3);
     for (seq, reason) in (0..).zip(["late", "timestamp_in_future", "malformed"]) {
         assert_eq!(weir.json(&format!("/api/v1/errors/{seq}"))["reason"], reason);
     }
-    wait_for("the time has come", || (crate::kit::wait::now_ms() > ahead).then_some(()));
+    wait_for("the time has come", || (weir_test_kit::wait::now_ms() > ahead).then_some(()));
     replay(&weir, 0).ok();
     replay(&weir, 1).ok();
     weir.kill();

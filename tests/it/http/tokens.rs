@@ -9,12 +9,13 @@ use std::process::Output;
 use rustix::process::Signal;
 use rustls::version::TLS13;
 
-use crate::kit::certificates::Authority;
-use crate::kit::http;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{DEADLINE, wait_for};
-use crate::peers::programs::{Prometheus, program, succeeded};
+use crate::WEIR;
+use weir_test_kit::certificates::CertificateAuthority;
+use weir_test_kit::http;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{Prometheus, program, succeeded};
+use weir_test_kit::wait::{DEADLINE, wait_for};
 
 /// Relative to the directory of the test, where every command of weir runs.
 const TOKENS: (&str, &str) = ("http.auth.tokens", "'tokens'");
@@ -46,7 +47,7 @@ fn fails(output: &Output, code: i32, part: &str) {
 fn guarded(settings: &[(&str, &str)]) -> (Weir, String, String) {
     let mut all = vec![TOKENS];
     all.extend_from_slice(settings);
-    let mut weir = Weir::prepare(&all);
+    let mut weir = WEIR.prepare(&all);
     let (read, operate) = (add(&weir, "reader", "read"), add(&weir, "operator", "operate"));
     weir.restart();
     (weir, read, operate)
@@ -58,7 +59,7 @@ fn status(weir: &Weir, method: &str, path: &str, token: Option<&str>) -> u16 {
 
 #[test]
 fn the_life_of_a_token_on_the_command_line() {
-    let weir = Weir::prepare(&[TOKENS]);
+    let weir = WEIR.prepare(&[TOKENS]);
     let file = weir.path("tokens");
     fails(&weir_does(&weir, &["check"]), 78, "http.auth.tokens: cannot open tokens: No such file");
     fails(&weir_does(&weir, &["token", "list"]), 78, "cannot open tokens");
@@ -95,7 +96,7 @@ fn the_life_of_a_token_on_the_command_line() {
     fails(&broken, 78, "http.auth.tokens: tokens:1: this is not a token");
     fails(&broken, 78, "http.auth.tokens: tokens:3: the second field is not a role");
     fails(&weir_does(&weir, &["run"]), 78, "tokens:1: this is not a token");
-    let without = Weir::prepare(&[]);
+    let without = WEIR.prepare(&[]);
     fails(&weir_does(&without, &["token", "list"]), 1, "name one with --file");
 }
 
@@ -103,7 +104,7 @@ fn the_life_of_a_token_on_the_command_line() {
 fn an_open_listener_must_ask_for_tokens_or_say_that_it_does_not() {
     let check = |settings: &[(&str, &str)], code, part: &str| {
         // MQTT over WebSocket comes through these listeners too.
-        let weir = Weir::prepare(&[settings, &[("mqtt.allow_anonymous", "true")]].concat());
+        let weir = WEIR.prepare(&[settings, &[("mqtt.allow_anonymous", "true")]].concat());
         fs::write(weir.path("tokens"), "").expect("a file");
         fails(&weir_does(&weir, &["check"]), code, part);
         if code != 0 {
@@ -138,7 +139,7 @@ fn roles_decide_and_everything_is_on_record() {
         "{}",
         refused.text()
     );
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", "not a reading");
     wait_for("the error is there", || (ask("GET", "/api/v1/errors/0", Some(&read)) == 200).then_some(()));
     assert_eq!(ask("POST", "/api/v1/savepoints", Some(&operate)), 201);
@@ -217,7 +218,7 @@ fn tokens_come_and_go_under_a_running_weir() {
 
 #[test]
 fn tokens_are_asked_for_from_a_reload_on() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let ask = |token: Option<&str>| status(&weir, "GET", "/api/v1/status", token);
     let open = stream(weir.http(), "of nobody");
     assert_eq!(ask(None), 200);
@@ -235,7 +236,7 @@ fn tokens_are_asked_for_from_a_reload_on() {
 
 #[test]
 fn tls_asks_for_tokens_too_and_websocket_does_not() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "box", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];
@@ -265,7 +266,7 @@ fn tls_asks_for_tokens_too_and_websocket_does_not() {
     fails(&with(&["errors", "list"]), 0, "");
     fails(&with(&["health", "--ready"]), 0, "ok");
     fails(&weir_does(&weir, &["errors", "list", "--url", &url]), 1, "needs --ca FILE");
-    let stranger = Authority::new();
+    let stranger = CertificateAuthority::create();
     let ca = stranger.path("ca.pem").display().to_string();
     fails(
         &weir_does(&weir, &["errors", "list", "--url", &url, "--ca", &ca]),
@@ -309,7 +310,7 @@ fn commands_take_the_token_and_say_what_is_missing() {
 /// The example of docs/metrics.md, with this test's addresses and files in it.
 #[test]
 fn prometheus_scrapes_with_a_token() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "box", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let tls = [("http.tls.listen", "'127.0.0.1:0'"), ("http.tls.cert", &*cert), ("http.tls.key", &*key)];

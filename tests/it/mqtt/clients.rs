@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use rumqttc::{Event, Incoming, MqttOptions, QoS};
 
-use crate::kit::mqtt::{Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
-use crate::peers::programs::{program, python, succeeded, target};
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{program, python, succeeded, target};
+use weir_test_kit::wait::wait_for;
 
 /// `mosquitto_sub` or `mosquitto_pub` towards weir.
 fn mosquitto(name: &str, weir: &Weir, version: &str, arguments: &[&str]) -> Command {
@@ -22,7 +23,7 @@ fn mosquitto(name: &str, weir: &Weir, version: &str, arguments: &[&str]) -> Comm
 
 #[test]
 fn mosquitto_retained_messages_wills_and_sessions() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in ["mqttv31", "mqttv311", "mqttv5"] {
         let topic = format!("kept/{version}");
         succeeded(&mut mosquitto("mosquitto_pub", &weir, version, &["-t", &topic, "-m", "kept", "-r", "-q", "1"]));
@@ -38,7 +39,7 @@ fn mosquitto_retained_messages_wills_and_sessions() {
         let shown = succeeded(&mut mosquitto("mosquitto_sub", &weir, version, &[&kept[..], &["-C", "1"]].concat()));
         assert_eq!(String::from_utf8_lossy(&shown.stdout), "waited\n");
 
-        let (mut watcher, _) = Connect::new(Version::V5, "watcher").accepted(weir.mqtt());
+        let (mut watcher, _) = ConnectPacket::new(MqttVersion::V5, "watcher").accepted(weir.mqtt());
         watcher.subscribe("will", 1);
         let will = ["-t", "none", "--will-topic", "will", "--will-payload", "gone", "--will-qos", "1", "-i", "mortal"];
         let before = weir.metric("weir_mqtt_connections");
@@ -55,7 +56,7 @@ fn mosquitto_retained_messages_wills_and_sessions() {
 
 #[test]
 fn mosquitto_properties() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let before = weir.metric("weir_mqtt_subscriptions");
     let format = ["-t", "props", "-C", "1", "-q", "1", "-F", "%p|%R|%D|%P|%C|%F"];
     let mut subscriber =
@@ -99,7 +100,7 @@ fn mosquitto_properties() {
 
 #[test]
 fn mqtt_js() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let modules = target().join("test-node");
     assert!(modules.join("node_modules/mqtt").is_dir(), "MQTT.js is missing; run tests/run, which installs it");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/mqttjs_peer.cjs");
@@ -110,20 +111,20 @@ fn mqtt_js() {
 
 #[test]
 fn paho_mqtt_properties_and_expiry() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_properties.py");
     succeeded(Command::new(python()).arg(&script).arg(weir.mqtt().port().to_string()));
 }
 
 #[test]
 fn rumqttc_keeps_its_session() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let options = || {
         let mut options = MqttOptions::new("rumqttc", "127.0.0.1", weir.mqtt().port());
         options.set_clean_session(false).set_keep_alive(Duration::from_secs(30));
         options
     };
-    let mut publisher = Connect::new(Version::V5, "publisher").accepted(weir.mqtt()).0;
+    let mut publisher = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt()).0;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (client, mut events) = rumqttc::AsyncClient::new(options(), 10);
@@ -132,7 +133,7 @@ fn rumqttc_keeps_its_session() {
     });
     wait_for("the connection has ended", || (weir.metric("weir_mqtt_connections") < 1.5).then_some(()));
     for qos in [1, 2] {
-        publisher.publish_message(&Message::new("queue/rumqttc", &qos.to_string(), qos));
+        publisher.publish_message(&TestMessage::new("queue/rumqttc", &qos.to_string(), qos));
     }
     runtime.block_on(async {
         let (_client, mut events) = rumqttc::AsyncClient::new(options(), 10);

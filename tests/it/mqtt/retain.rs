@@ -1,21 +1,22 @@
 //! Retained messages.
 
-use crate::kit::mqtt::{Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
-const BOTH: [Version; 2] = [Version::V4, Version::V5];
+const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
 /// Retained messages that a new subscriber gets, by topic.
 #[track_caller]
 fn retained(weir: &Weir, filter: &str) -> Vec<(String, String)> {
-    let (mut client, _) = Connect::new(Version::V5, "reader").accepted(weir.mqtt());
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "reader").accepted(weir.mqtt());
     client.subscribe(filter, 0);
     client.subscribe("end", 0);
-    client.publish_message(&Message::new("end", "", 0));
+    client.publish_message(&TestMessage::new("end", "", 0));
     let mut found = Vec::new();
     loop {
-        let message = client.next();
+        let message = client.next_message();
         if message.topic == "end" {
             return found;
         }
@@ -31,21 +32,21 @@ fn retained(weir: &Weir, filter: &str) -> Vec<(String, String)> {
 /// 5.0 [MQTT-3.3.1-12], 3.1.1 [MQTT-3.3.1-9]: and not set when it comes later.
 #[test]
 fn the_newest_retained_message_comes_with_a_subscription() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
-        let (mut live, _) = Connect::new(version, "live").accepted(weir.mqtt());
+        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        let (mut live, _) = ConnectPacket::new(version, "live").accepted(weir.mqtt());
         live.subscribe("r/#", 2);
         for qos in 0..=2 {
-            publisher.publish_message(&Message::retained("r/a", "old", qos));
-            publisher.publish_message(&Message::retained("r/a", "new", qos));
-            publisher.publish_message(&Message::new("r/a", "passing", qos));
+            publisher.publish_message(&TestMessage::retained("r/a", "old", qos));
+            publisher.publish_message(&TestMessage::retained("r/a", "new", qos));
+            publisher.publish_message(&TestMessage::new("r/a", "passing", qos));
             for text in ["old", "new", "passing"] {
                 let message = live.take_message();
                 assert_eq!((message.text(), message.retain), (text, false));
             }
             assert_eq!(retained(&weir, "r/+"), [("r/a".into(), "new".into())]);
-            publisher.publish_message(&Message::retained("r/a", "", qos));
+            publisher.publish_message(&TestMessage::retained("r/a", "", qos));
             assert_eq!(live.take_message().text(), "");
             assert_eq!(retained(&weir, "#"), []);
         }
@@ -57,17 +58,17 @@ fn the_newest_retained_message_comes_with_a_subscription() {
 /// 5.0 [MQTT-3.3.1-13]: retain as published keeps the flag.
 #[test]
 fn retain_handling_is_the_subscribers_choice() {
-    let weir = Weir::start(&[]);
-    let (mut publisher, _) = Connect::new(Version::V4, "publisher").accepted(weir.mqtt());
-    publisher.publish_message(&Message::retained("r", "x", 1));
-    let (mut old, _) = Connect::new(Version::V4, "old").accepted(weir.mqtt());
+    let weir = WEIR.start(&[]);
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
+    publisher.publish_message(&TestMessage::retained("r", "x", 1));
+    let (mut old, _) = ConnectPacket::new(MqttVersion::V4, "old").accepted(weir.mqtt());
     for _ in 0..2 {
         old.subscribe("r", 1);
         assert_eq!(old.take_message().text(), "x");
     }
     let expected = [(0x01, true, true), (0x11, true, false), (0x21, false, false)];
     for (options, first, again) in expected {
-        let (mut new, _) = Connect::new(Version::V5, "new").accepted(weir.mqtt());
+        let (mut new, _) = ConnectPacket::new(MqttVersion::V5, "new").accepted(weir.mqtt());
         for comes in [first, again] {
             assert_eq!(new.subscribe_with("r", options, &[]), 1);
             if comes {
@@ -76,24 +77,25 @@ fn retain_handling_is_the_subscribers_choice() {
             new.expect_nothing();
         }
     }
-    let (mut new, _) = Connect::new(Version::V5, "new").accepted(weir.mqtt());
+    let (mut new, _) = ConnectPacket::new(MqttVersion::V5, "new").accepted(weir.mqtt());
     new.subscribe_with("r", 0x28, &[]);
-    publisher.publish_message(&Message::retained("r", "y", 1));
-    publisher.publish_message(&Message::new("r", "z", 1));
+    publisher.publish_message(&TestMessage::retained("r", "y", 1));
+    publisher.publish_message(&TestMessage::new("r", "z", 1));
     assert!(new.take_message().retain && !new.take_message().retain);
 }
 
 /// 5.0 section 4.1, 3.1.1 [MQTT-3.1.2-7]: retained messages belong to no session: they outlive the client, and weir.
 #[test]
 fn retained_messages_survive_restart_and_power_cut() {
-    let mut weir = Weir::start(&[]);
-    let (mut publisher, _) = Connect::new(Version::V5, "publisher").accepted(weir.mqtt());
+    let mut weir = WEIR.start(&[]);
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
     let large = "x".repeat(150_000);
     let properties = vec![0x26, 0, 1, b'k', 0, 1, b'v'];
-    publisher.publish_message(&Message { properties: properties.clone(), ..Message::retained("r/a", "kept", 2) });
-    publisher.publish_message(&Message::retained("r/b", &large, 1));
-    publisher.publish_message(&Message::retained("r/c", "removed", 1));
-    publisher.publish_message(&Message::retained("r/c", "", 1));
+    publisher
+        .publish_message(&TestMessage { properties: properties.clone(), ..TestMessage::retained("r/a", "kept", 2) });
+    publisher.publish_message(&TestMessage::retained("r/b", &large, 1));
+    publisher.publish_message(&TestMessage::retained("r/c", "removed", 1));
+    publisher.publish_message(&TestMessage::retained("r/c", "", 1));
     let expected = [("r/a".to_owned(), "kept".to_owned()), ("r/b".into(), large)];
     weir.terminate();
     for _ in 0..2 {
@@ -102,7 +104,7 @@ fn retained_messages_survive_restart_and_power_cut() {
         weir.kill();
     }
     weir.restart();
-    let (mut client, _) = Connect::new(Version::V5, "reader").accepted(weir.mqtt());
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "reader").accepted(weir.mqtt());
     client.subscribe("r/a", 2);
     let message = client.take_message();
     assert_eq!((message.qos, message.properties), (2, properties));
@@ -110,7 +112,7 @@ fn retained_messages_survive_restart_and_power_cut() {
 
 #[test]
 fn a_damaged_store_is_moved_aside() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     weir.terminate();
     let store = weir.data().join("retained");
     std::fs::remove_dir_all(&store).expect("it was there");
@@ -118,8 +120,8 @@ fn a_damaged_store_is_moved_aside() {
     weir.restart();
     wait_for("the damage is told", || weir.output().contains("retained messages cannot be read").then_some(()));
     assert!((weir.metric("weir_mqtt_retained_moved_aside_total") - 1.0).abs() < f64::EPSILON);
-    let (mut publisher, _) = Connect::new(Version::V4, "publisher").accepted(weir.mqtt());
-    publisher.publish_message(&Message::retained("r", "x", 1));
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
+    publisher.publish_message(&TestMessage::retained("r", "x", 1));
     weir.terminate();
     weir.restart();
     assert_eq!(retained(&weir, "#"), [("r".to_owned(), "x".to_owned())]);
@@ -127,19 +129,19 @@ fn a_damaged_store_is_moved_aside() {
 
 #[test]
 fn retained_messages_are_bounded() {
-    let weir = Weir::start(&[("mqtt.max_retained_messages", "2")]);
-    let (mut publisher, _) = Connect::new(Version::V4, "publisher").accepted(weir.mqtt());
+    let weir = WEIR.start(&[("mqtt.max_retained_messages", "2")]);
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     for topic in ["r/a", "r/b", "r/c"] {
-        publisher.publish_message(&Message::retained(topic, "1", 1));
+        publisher.publish_message(&TestMessage::retained(topic, "1", 1));
     }
-    publisher.publish_message(&Message::retained("r/a", "2", 1));
+    publisher.publish_message(&TestMessage::retained("r/a", "2", 1));
     assert_eq!(retained(&weir, "#"), [("r/a".to_owned(), "2".to_owned()), ("r/b".into(), "1".into())]);
 }
 
 /// 5.0 [MQTT-4.7.2-1], 3.1.1 [MQTT-4.7.2-1]: wildcards in the first level do not match `$` topics.
 #[test]
 fn system_topics_come_like_retained_messages() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     assert_eq!(retained(&weir, "#"), []);
     assert_eq!(retained(&weir, "+/broker/uptime"), []);
     let system = retained(&weir, "$SYS/#");

@@ -1,10 +1,11 @@
 //! Sessions: what outlives a connection, and for how long.
 
-use crate::kit::mqtt::{Connect, Message, PUBREL, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBREL, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
-const BOTH: [Version; 2] = [Version::V4, Version::V5];
+const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
 /// 5.0 [MQTT-3.1.2-4], 3.1.1 [MQTT-3.1.2-6]: a clean start discards the session. 5.0 [MQTT-3.1.2-5], 3.1.1 [MQTT-3.1.2-4]:
 /// without it the session goes on. 5.0 [MQTT-3.1.2-6]: there may be none. 5.0 [MQTT-3.2.2-2], 5.0 [MQTT-3.2.2-3],
@@ -12,29 +13,29 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 /// 5.0 [MQTT-4.5.0-1], 3.1.1 [MQTT-4.5.0-1], 3.1.1 [MQTT-3.1.2-5]: QoS 1 and 2 messages wait for it, at QoS 0 none.
 #[test]
 fn a_kept_session_gets_what_it_missed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
-        let connect = Connect::new(version, "kept").kept(100);
+        let connect = ConnectPacket::new(version, "kept").kept(100);
         let (mut client, present) = connect.accepted(weir.mqtt());
         assert!(!present);
         client.subscribe("t", 2);
         client.disconnect();
-        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
+        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
         for qos in 0..=2 {
-            publisher.publish_message(&Message::new("t", &qos.to_string(), qos));
+            publisher.publish_message(&TestMessage::new("t", &qos.to_string(), qos));
         }
         let (mut client, present) = connect.accepted(weir.mqtt());
         assert!(present);
         assert_eq!([client.take_message(), client.take_message()].map(|message| message.qos), [1, 2]);
         client.expect_nothing();
-        let (mut client, present) = Connect::new(version, "kept").accepted(weir.mqtt());
+        let (mut client, present) = ConnectPacket::new(version, "kept").accepted(weir.mqtt());
         assert!(!present);
-        publisher.publish_message(&Message::new("t", "late", 1));
+        publisher.publish_message(&TestMessage::new("t", "late", 1));
         client.expect_nothing();
         client.disconnect();
         let (_, present) = connect.accepted(weir.mqtt());
         assert!(!present, "a clean session ends with its connection");
-        Connect::new(version, "kept").accepted(weir.mqtt());
+        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -42,20 +43,21 @@ fn a_kept_session_gets_what_it_missed() {
 /// what was sent and not acknowledged.
 #[test]
 fn a_kept_session_outlives_the_process() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let stored = |weir: &Weir| {
         wait_for("sessions are on disk", || (weir.metric("weir_mqtt_sessions_unstored") == 0.0).then_some(()));
     };
-    for (round, version) in [Version::V4, Version::V5, Version::V4, Version::V5].into_iter().enumerate() {
-        let connect = Connect::new(version, "kept").kept(1_000);
+    for (round, version) in [MqttVersion::V4, MqttVersion::V5, MqttVersion::V4, MqttVersion::V5].into_iter().enumerate()
+    {
+        let connect = ConnectPacket::new(version, "kept").kept(1_000);
         let (mut client, _) = connect.accepted(weir.mqtt());
         client.subscribe("commands/+", 2);
-        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
-        publisher.publish_message(&Message::new("commands/a", "sent", 1));
-        let sent = client.next();
+        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        publisher.publish_message(&TestMessage::new("commands/a", "sent", 1));
+        let sent = client.next_message();
         drop(client);
         wait_for("it is away", || (weir.metric("weir_mqtt_connections") == 1.0).then_some(()));
-        publisher.publish_message(&Message::new("commands/b", "waits", 2));
+        publisher.publish_message(&TestMessage::new("commands/b", "waits", 2));
         if round < 2 {
             weir.terminate();
         } else {
@@ -63,8 +65,8 @@ fn a_kept_session_outlives_the_process() {
             weir.kill();
         }
         weir.restart();
-        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
-        publisher.publish_message(&Message::new("commands/c", "after", 1));
+        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        publisher.publish_message(&TestMessage::new("commands/c", "after", 1));
         let (mut client, present) = connect.accepted(weir.mqtt());
         assert!(present, "round {round}");
         let again = client.take_message();
@@ -74,7 +76,7 @@ fn a_kept_session_outlives_the_process() {
         assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["waits", "after"]);
         client.disconnect();
         // Nothing of it is left for the next round.
-        Connect::new(version, "kept").accepted(weir.mqtt());
+        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -85,27 +87,27 @@ fn a_kept_session_outlives_the_process() {
 /// 5.0 [MQTT-4.3.3-3] and is kept until it is acknowledged.
 #[test]
 fn unacknowledged_messages_come_again() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
-        let connect = Connect::new(version, "kept").kept(100);
+        let connect = ConnectPacket::new(version, "kept").kept(100);
         let (mut client, _) = connect.accepted(weir.mqtt());
         client.subscribe("t", 2);
-        let (mut publisher, _) = Connect::new(version, "publisher").accepted(weir.mqtt());
+        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
         for (text, qos) in [("a", 1), ("b", 2), ("c", 2)] {
-            publisher.publish_message(&Message::new("t", text, qos));
+            publisher.publish_message(&TestMessage::new("t", text, qos));
         }
-        let sent = [client.next(), client.next(), client.next()];
+        let sent = [client.next_message(), client.next_message(), client.next_message()];
         assert!(sent[0].id != sent[1].id && sent[1].id != sent[2].id && sent[0].id != sent[2].id, "{sent:?}");
-        client.acknowledge(crate::kit::mqtt::PUBREC, sent[1].id);
+        client.acknowledge(weir_test_kit::mqtt::PUBREC, sent[1].id);
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
         drop(client);
         let (mut client, _) = connect.accepted(weir.mqtt());
-        let again = client.next();
+        let again = client.next_message();
         assert_eq!(client.expect(PUBREL).id(), sent[1].id);
-        let last = client.next();
-        assert_eq!(again, Message { dup: true, ..sent[0].clone() });
-        assert_eq!(last, Message { dup: true, ..sent[2].clone() });
-        Connect::new(version, "kept").accepted(weir.mqtt());
+        let last = client.next_message();
+        assert_eq!(again, TestMessage { dup: true, ..sent[0].clone() });
+        assert_eq!(last, TestMessage { dup: true, ..sent[2].clone() });
+        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -113,51 +115,51 @@ fn unacknowledged_messages_come_again() {
 /// the connection; DISCONNECT may change it.
 #[test]
 fn a_session_ends_after_its_expiry_interval() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let sessions = |count: f64| {
         wait_for("the number of sessions", || {
             ((weir.metric("weir_mqtt_sessions") - count).abs() < f64::EPSILON).then_some(())
         });
     };
-    let (mut client, _) = Connect::new(Version::V5, "c").kept(1).accepted(weir.mqtt());
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
     client.subscribe("t", 1);
     drop(client);
     sessions(1.0);
     sessions(0.0);
-    let (_, present) = Connect::new(Version::V5, "c").kept(1).accepted(weir.mqtt());
+    let (_, present) = ConnectPacket::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
     assert!(!present);
-    let (mut client, _) = Connect::new(Version::V5, "c").kept(1).accepted(weir.mqtt());
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 1, 0]).expect("256 s instead");
     client.until_closed();
-    let (mut client, _) = Connect::new(Version::V5, "other").kept(1).accepted(weir.mqtt());
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "other").kept(1).accepted(weir.mqtt());
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]).expect("0 s instead");
     client.until_closed();
     sessions(1.0);
-    let (_, present) = Connect::new(Version::V5, "c").kept(0).accepted(weir.mqtt());
+    let (_, present) = ConnectPacket::new(MqttVersion::V5, "c").kept(0).accepted(weir.mqtt());
     assert!(present);
     sessions(0.0);
 }
 
 #[test]
 fn no_session_is_kept_longer_than_configured() {
-    let weir = Weir::start(&[("mqtt.max_session_expiry", "'1s'")]);
-    let (client, connack) = Connect::new(Version::V5, "new").kept(u32::MAX).open(weir.mqtt());
+    let weir = WEIR.start(&[("mqtt.max_session_expiry", "'1s'")]);
+    let (client, connack) = ConnectPacket::new(MqttVersion::V5, "new").kept(u32::MAX).open(weir.mqtt());
     assert!(connack.body.windows(5).any(|window| window == [0x11, 0, 0, 0, 1]), "{connack:?}");
-    let (old, _) = Connect::new(Version::V4, "old").kept(0).accepted(weir.mqtt());
+    let (old, _) = ConnectPacket::new(MqttVersion::V4, "old").kept(0).accepted(weir.mqtt());
     drop((client, old));
     wait_for("both sessions end", || (weir.metric("weir_mqtt_sessions") < 0.5).then_some(()));
 }
 
 #[test]
 fn what_waits_for_a_session_is_bounded() {
-    let weir = Weir::start(&[("mqtt.max_queued_messages", "3")]);
-    let connect = Connect::new(Version::V4, "kept").kept(0);
+    let weir = WEIR.start(&[("mqtt.max_queued_messages", "3")]);
+    let connect = ConnectPacket::new(MqttVersion::V4, "kept").kept(0);
     let (mut client, _) = connect.accepted(weir.mqtt());
     client.subscribe("t", 1);
     client.disconnect();
-    let (mut publisher, _) = Connect::new(Version::V4, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     for text in ["1", "2", "3", "4", "5"] {
-        publisher.publish_message(&Message::new("t", text, 1));
+        publisher.publish_message(&TestMessage::new("t", text, 1));
     }
     let (mut client, _) = connect.accepted(weir.mqtt());
     for text in ["1", "2", "3"] {

@@ -1,11 +1,12 @@
 //! What only MQTT 5.0 has: properties, expiry, flow control, aliases, reasons.
 
-use crate::kit::mqtt::{Client, Connect, Message, PUBACK, PUBREC, Version, packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBACK, PUBREC, TestClient, TestMessage, packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
-fn connect(weir: &Weir, id: &str) -> Client {
-    Connect::new(Version::V5, id).accepted(weir.mqtt()).0
+fn connect(weir: &Weir, id: &str) -> TestClient {
+    ConnectPacket::new(MqttVersion::V5, id).accepted(weir.mqtt()).0
 }
 
 fn pair(name: u8, value: u8) -> Vec<u8> {
@@ -16,14 +17,14 @@ fn pair(name: u8, value: u8) -> Vec<u8> {
 /// indicator, 5.0 [MQTT-3.3.2-15] response topic, 5.0 [MQTT-3.3.2-16] correlation data, 5.0 [MQTT-3.3.2-20] content type.
 #[test]
 fn properties_are_forwarded_unaltered() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut client = connect(&weir, "c");
     client.subscribe("t", 2);
-    let (mut old, _) = Connect::new(Version::V4, "old").accepted(weir.mqtt());
+    let (mut old, _) = ConnectPacket::new(MqttVersion::V4, "old").accepted(weir.mqtt());
     old.subscribe("t", 0);
     let known = [1, 1, 8, 0, 1, b'r', 9, 0, 2, 0, 0xff, 3, 0, 1, b'c'];
     let properties = [pair(b'b', b'1'), known.to_vec(), pair(b'a', b'2'), pair(b'b', b'1')].concat();
-    client.publish_message(&Message { properties: properties.clone(), ..Message::new("t", "x", 1) });
+    client.publish_message(&TestMessage { properties: properties.clone(), ..TestMessage::new("t", "x", 1) });
     assert_eq!(client.take_message().properties, properties);
     assert_eq!(old.take_message().text(), "x", "3.1.1 has none");
 }
@@ -31,13 +32,13 @@ fn properties_are_forwarded_unaltered() {
 /// Section 3.3.2.3.2 lets a receiver check what is said to be UTF-8, section 3.1.3.2.3 also for a will.
 #[test]
 fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut client = connect(&weir, "c");
     client.subscribe("devices/#", 2);
-    let message = |qos, payload: &[u8]| Message {
+    let message = |qos, payload: &[u8]| TestMessage {
         properties: vec![1, 1],
         payload: payload.to_vec(),
-        ..Message::new("devices/a/telemetry", "", qos)
+        ..TestMessage::new("devices/a/telemetry", "", qos)
     };
     for (qos, reason) in [(0, 0), (1, 0x99), (2, 0x99)] {
         assert_eq!(client.publish_message(&message(qos, b"\xff")), reason);
@@ -46,7 +47,7 @@ fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
     assert_eq!(client.take_message().text(), "\"\u{e9}\"");
     client.expect_nothing();
     assert_eq!(weir.metric("weir_mqtt_publishes_refused_total{reason=\"payload_format\"}"), 3.0);
-    let will = |payload: &[u8]| Connect::new(Version::V5, "w").will(&message(0, payload)).code(weir.mqtt());
+    let will = |payload: &[u8]| ConnectPacket::new(MqttVersion::V5, "w").will(&message(0, payload)).code(weir.mqtt());
     assert_eq!((will(b"\xff"), will(b"x")), (0x99, 0));
 }
 
@@ -56,7 +57,7 @@ fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
 /// authentication, so that 5.0 [MQTT-3.15.1-1] an AUTH is wrong with flags or without.
 #[test]
 fn properties_against_the_rules_end_the_connection() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let wrong: [(&[u8], u8); 12] = [
         (&[1, 1, 1, 1], 0x82),
         (&[1, 2], 0x82),
@@ -73,7 +74,7 @@ fn properties_against_the_rules_end_the_connection() {
     ];
     for (properties, reason) in wrong {
         let mut client = connect(&weir, "c");
-        client.send_publish(&Message { properties: properties.to_vec(), ..Message::new("t", "x", 0) });
+        client.send_publish(&TestMessage { properties: properties.to_vec(), ..TestMessage::new("t", "x", 0) });
         client.expect_closed(reason);
     }
     for (bytes, reason) in [
@@ -89,12 +90,12 @@ fn properties_against_the_rules_end_the_connection() {
         client.send(&bytes).expect("it can be sent");
         client.expect_closed(reason);
     }
-    let twice = Connect::new(Version::V5, "c").property(0x21, &[0, 5]).property(0x21, &[0, 5]);
-    let none = Connect::new(Version::V5, "c").property(0x21, &[0, 0]);
+    let twice = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 5]).property(0x21, &[0, 5]);
+    let none = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 0]);
     for connect in [twice, none] {
         assert_eq!(connect.open(weir.mqtt()).1.body[1], 0x82);
     }
-    let enhanced = Connect::new(Version::V5, "c").property(0x15, &[0, 1, b'm']);
+    let enhanced = ConnectPacket::new(MqttVersion::V5, "c").property(0x15, &[0, 1, b'm']);
     assert_eq!(enhanced.code(weir.mqtt()), 0x8c);
 }
 
@@ -102,16 +103,16 @@ fn properties_against_the_rules_end_the_connection() {
 /// delivered, whether it waits for a session or is retained.
 #[test]
 fn messages_expire() {
-    let weir = Weir::start(&[]);
-    let kept = Connect::new(Version::V5, "kept").kept(100);
+    let weir = WEIR.start(&[]);
+    let kept = ConnectPacket::new(MqttVersion::V5, "kept").kept(100);
     let (mut subscriber, _) = kept.accepted(weir.mqtt());
     subscriber.subscribe("t/#", 1);
     subscriber.disconnect();
     let mut publisher = connect(&weir, "publisher");
-    let expiring = |text: &str, seconds: u8, retain: bool| Message {
+    let expiring = |text: &str, seconds: u8, retain: bool| TestMessage {
         properties: [vec![2, 0, 0, 0, seconds], pair(b'k', b'v')].concat(),
         retain,
-        ..Message::new(&format!("t/{text}"), text, 1)
+        ..TestMessage::new(&format!("t/{text}"), text, 1)
     };
     publisher.publish_message(&expiring("short", 1, true));
     publisher.publish_message(&expiring("long", 200, true));
@@ -123,8 +124,8 @@ fn messages_expire() {
         assert_eq!(retained, 0);
         let mut again = connect(&weir, "again");
         again.subscribe("t/short", 0);
-        again.publish_message(&Message::new("t/short", "marker", 0));
-        (again.next().text() == "marker").then_some(())
+        again.publish_message(&TestMessage::new("t/short", "marker", 0));
+        (again.next_message().text() == "marker").then_some(())
     });
     let (mut subscriber, _) = kept.accepted(weir.mqtt());
     let message = subscriber.take_message();
@@ -139,24 +140,24 @@ fn messages_expire() {
 /// an acknowledgement makes room. 5.0 [MQTT-3.3.4-7]: a client that breaks weir's own is told.
 #[test]
 fn the_receive_maximum_holds_both_ways() {
-    let weir = Weir::start(&[("mqtt.max_inflight", "20")]);
-    let (mut client, _) = Connect::new(Version::V5, "c").property(0x21, &[0, 2]).accepted(weir.mqtt());
+    let weir = WEIR.start(&[("mqtt.max_inflight", "20")]);
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 2]).accepted(weir.mqtt());
     client.subscribe("t", 1);
     let mut publisher = connect(&weir, "publisher");
     for text in ["1", "2", "3", "4"] {
-        publisher.publish_message(&Message::new("t", text, 1));
+        publisher.publish_message(&TestMessage::new("t", text, 1));
     }
-    let first = client.next();
-    assert_eq!((first.text(), client.next().text()), ("1", "2"));
+    let first = client.next_message();
+    assert_eq!((first.text(), client.next_message().text()), ("1", "2"));
     client.expect_nothing();
     client.acknowledge(PUBACK, first.id);
-    assert_eq!(client.next().text(), "3");
+    assert_eq!(client.next_message().text(), "3");
     client.expect_nothing();
     for id in 1..=20 {
-        publisher.send_publish(&Message { id, ..Message::new("u", "x", 2) });
+        publisher.send_publish(&TestMessage { id, ..TestMessage::new("u", "x", 2) });
         assert_eq!(publisher.expect(PUBREC).id(), id);
     }
-    publisher.send_publish(&Message { id: 21, ..Message::new("u", "x", 2) });
+    publisher.send_publish(&TestMessage { id: 21, ..TestMessage::new("u", "x", 2) });
     publisher.expect_closed(0x93);
 }
 
@@ -164,15 +165,15 @@ fn the_receive_maximum_holds_both_ways() {
 /// 5.0 [MQTT-3.2.2-15]: a packet larger than weir takes ends the connection.
 #[test]
 fn the_maximum_packet_size_holds_both_ways() {
-    let weir = Weir::start(&[("mqtt.max_packet_size", "'2KiB'")]);
-    let (mut client, _) = Connect::new(Version::V5, "c").property(0x27, &[0, 0, 0, 64]).accepted(weir.mqtt());
+    let weir = WEIR.start(&[("mqtt.max_packet_size", "'2KiB'")]);
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x27, &[0, 0, 0, 64]).accepted(weir.mqtt());
     client.subscribe("t", 1);
     let mut publisher = connect(&weir, "publisher");
-    publisher.publish_message(&Message::new("t", &"x".repeat(64), 1));
-    publisher.publish_message(&Message::new("t", "small", 1));
+    publisher.publish_message(&TestMessage::new("t", &"x".repeat(64), 1));
+    publisher.publish_message(&TestMessage::new("t", "small", 1));
     assert_eq!(client.take_message().text(), "small");
     assert!(weir.get("/metrics").ok().text().contains("weir_mqtt_messages_dropped_total{reason=\"too_large\"} 1"));
-    publisher.send_publish(&Message::new("t", &"x".repeat(2_048), 0));
+    publisher.send_publish(&TestMessage::new("t", &"x".repeat(2_048), 0));
     publisher.expect_closed(0x95);
 }
 
@@ -181,22 +182,23 @@ fn the_maximum_packet_size_holds_both_ways() {
 /// none where it allows none.
 #[test]
 fn topic_aliases_work_both_ways() {
-    let weir = Weir::start(&[]);
-    let (mut client, _) = Connect::new(Version::V5, "c").property(0x22, &[0, 1]).accepted(weir.mqtt());
+    let weir = WEIR.start(&[]);
+    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x22, &[0, 1]).accepted(weir.mqtt());
     client.subscribe("a/#", 0);
     let mut plain = connect(&weir, "plain");
     plain.subscribe("a/#", 0);
     let mut publisher = connect(&weir, "publisher");
-    let aliased = |topic: &str, alias: u8| Message { properties: vec![0x23, 0, alias], ..Message::new(topic, "x", 0) };
+    let aliased =
+        |topic: &str, alias: u8| TestMessage { properties: vec![0x23, 0, alias], ..TestMessage::new(topic, "x", 0) };
     for message in [aliased("a/1", 3), aliased("", 3), aliased("a/2", 3), aliased("", 3)] {
         publisher.publish_message(&message);
     }
     for topic in ["a/1", "a/1", "a/2", "a/2"] {
-        let message = plain.next();
+        let message = plain.next_message();
         assert_eq!((message.topic.as_str(), &message.properties[..]), (topic, &[][..]));
     }
     for (topic, properties) in [("a/1", &[0x23, 0, 1][..]), ("", &[0x23, 0, 1]), ("a/2", &[]), ("a/2", &[])] {
-        let message = client.next();
+        let message = client.next_message();
         assert_eq!((message.topic.as_str(), &message.properties[..]), (topic, properties));
     }
     let mut again = connect(&weir, "publisher");
@@ -208,8 +210,8 @@ fn topic_aliases_work_both_ways() {
 /// 5.0 [MQTT-3.2.2-7], 5.0 [MQTT-3.1.4-2]: a refused CONNECT ends the connection. 5.0 [MQTT-3.2.2-6]: without a session.
 #[test]
 fn a_refusal_has_its_reason() {
-    let weir = Weir::start(&[("mqtt.allow_anonymous", "false")]);
-    let asked = Connect::new(Version::V5, "c").property(0x17, &[1]).property(0x19, &[1]).kept(5);
+    let weir = WEIR.start(&[("mqtt.allow_anonymous", "false")]);
+    let asked = ConnectPacket::new(MqttVersion::V5, "c").property(0x17, &[1]).property(0x19, &[1]).kept(5);
     let (mut client, connack) = asked.open(weir.mqtt());
     assert_eq!(connack.body, [0, 0x87, 0]);
     assert_eq!(client.until_closed(), []);
@@ -219,10 +221,11 @@ fn a_refusal_has_its_reason() {
 /// the packet becomes larger than it takes. 5.0 [MQTT-3.1.2-29]: others are not.
 #[test]
 fn a_client_that_asks_is_told_why_in_words() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (wanted, maximum, words) in [(1, 1_000_u32, true), (1, 20, false), (0, 1_000, false)] {
-        let asking =
-            |id: &str| Connect::new(Version::V5, id).property(0x17, &[wanted]).property(0x27, &maximum.to_be_bytes());
+        let asking = |id: &str| {
+            ConnectPacket::new(MqttVersion::V5, id).property(0x17, &[wanted]).property(0x27, &maximum.to_be_bytes())
+        };
         let (mut client, _) = asking("c").accepted(weir.mqtt());
         client.send(&[0x36, 3, 0, 1, b't']).expect("it can be sent");
         let last = client.until_closed().pop().expect("a DISCONNECT");

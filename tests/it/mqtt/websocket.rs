@@ -1,120 +1,17 @@
 //! MQTT over WebSocket from outside.
 
-use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
 use rustls::version::TLS13;
 
-use crate::kit::certificates::Authority;
-use crate::kit::mqtt::{Client, Stream, Version, connect_packet, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::wait::{DEADLINE, wait_for, window_before};
-use crate::peers::programs::{python, succeeded};
-
-/// A client's end of a WebSocket, in frames of at most `frame_bytes`.
-pub struct Framed<S: Read + Write> {
-    stream: BufReader<S>,
-    frame_bytes: usize,
-    /// Payload that was received and not yet read.
-    payload: Vec<u8>,
-}
-
-impl<S: Read + Write> Framed<S> {
-    /// Opens a WebSocket; `extra` are further header lines. Returns the status line where it is refused.
-    pub fn open(stream: S, frame_bytes: usize, extra: &str) -> Result<Self, String> {
-        let mut stream = BufReader::new(stream);
-        let request = format!(
-            "GET /mqtt HTTP/1.1\r\nHost: weir\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
-        );
-        stream.get_mut().write_all(request.as_bytes()).expect("the handshake is sent");
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if stream.read_line(&mut head).expect("an answer") == 0 {
-                break;
-            }
-        }
-        if !head.starts_with("HTTP/1.1 101 ") {
-            return Err(head.lines().next().unwrap_or_default().to_owned());
-        }
-        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-        let subprotocol = |line: &str| line.eq_ignore_ascii_case("sec-websocket-protocol: mqtt");
-        assert!(head.lines().any(subprotocol), "{head}");
-        Ok(Self { stream, frame_bytes, payload: Vec::new() })
-    }
-
-    /// Sends one frame with this first byte.
-    pub fn send(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
-        let mut bytes = vec![first];
-        match payload.len() {
-            length @ 0..=125 => bytes.push(0x80 | length as u8),
-            length @ 126..=65_535 => {
-                bytes.push(0x80 | 126);
-                bytes.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-            length => {
-                bytes.push(0x80 | 127);
-                bytes.extend_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
-        let mask = [1, 2, 3, 4];
-        bytes.extend_from_slice(&mask);
-        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        self.stream.get_mut().write_all(&bytes)
-    }
-
-    /// The next frame: its first byte and its payload.
-    pub fn receive(&mut self) -> io::Result<(u8, Vec<u8>)> {
-        let mut head = [0; 2];
-        self.stream.read_exact(&mut head)?;
-        let length = match head[1] {
-            126 => {
-                let mut bytes = [0; 2];
-                self.stream.read_exact(&mut bytes)?;
-                usize::from(u16::from_be_bytes(bytes))
-            }
-            127 => {
-                let mut bytes = [0; 8];
-                self.stream.read_exact(&mut bytes)?;
-                u64::from_be_bytes(bytes) as usize
-            }
-            short => usize::from(short),
-        };
-        assert!(length < 1 << 20, "weir's frames are small and not masked");
-        let mut payload = vec![0; length];
-        self.stream.read_exact(&mut payload)?;
-        Ok((head[0], payload))
-    }
-}
-
-impl<S: Read + Write> Read for Framed<S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.payload.is_empty() {
-            match self.receive()? {
-                (0x82, payload) => self.payload = payload,
-                (0x88, _) => return Ok(0),
-                other => panic!("weir sent the frame {other:x?}"),
-            }
-        }
-        let count = buffer.len().min(self.payload.len());
-        buffer[..count].copy_from_slice(&self.payload[..count]);
-        self.payload.drain(..count);
-        Ok(count)
-    }
-}
-
-impl<S: Read + Write> Write for Framed<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(self.frame_bytes);
-        self.send(0x82, &bytes[..count])?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.get_mut().flush()
-    }
-}
+use crate::WEIR;
+use weir_test_kit::certificates::CertificateAuthority;
+use weir_test_kit::mqtt::{ClientStream, MqttVersion, TestClient, connect_packet, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{python, succeeded};
+use weir_test_kit::wait::{DEADLINE, wait_for, window_before};
+use weir_test_kit::websocket::WebSocketStream;
 
 const MQTT: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 
@@ -125,8 +22,8 @@ fn socket(weir: &Weir) -> TcpStream {
     stream
 }
 
-fn check_device(weir: &Weir, stream: impl Stream + 'static, version: Version, device: &str) {
-    let mut client = Client::connect_over(stream, version, device).expect("a session");
+fn check_device(weir: &Weir, stream: impl ClientStream + 'static, version: MqttVersion, device: &str) {
+    let mut client = TestClient::connect_over(stream, version, device).expect("a session");
     let start = window_before(60);
     client.subscribe(&format!("weir/windows/{device}/+"), 1);
     client.subscribe("big", 0);
@@ -147,10 +44,10 @@ fn check_device(weir: &Weir, stream: impl Stream + 'static, version: Version, de
 /// 3.1.1 [MQTT-6.0.0-4]: the subprotocol that weir answers with is `mqtt`.
 #[test]
 fn packets_in_frames_of_any_size() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (index, frame_bytes) in [1, 7, 1_000, 1 << 20].into_iter().enumerate() {
-        for version in [Version::V4, Version::V5] {
-            let stream = Framed::open(socket(&weir), frame_bytes, MQTT).expect("it opens");
+        for version in [MqttVersion::V4, MqttVersion::V5] {
+            let stream = WebSocketStream::open(socket(&weir), frame_bytes, MQTT).expect("it opens");
             check_device(&weir, stream, version, &format!("d{index}-{version:?}"));
         }
     }
@@ -159,16 +56,16 @@ fn packets_in_frames_of_any_size() {
 
 #[test]
 fn websocket_over_tls() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "server", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
-    let weir = Weir::start(&[
+    let weir = WEIR.start(&[
         ("http.tls.listen", "'127.0.0.1:0'"),
         ("http.tls.cert", cert.as_str()),
         ("http.tls.key", key.as_str()),
     ]);
     let stream = authority.connect(weir.https(), None, &[&TLS13]).expect("a TLS connection");
-    check_device(&weir, Framed::open(stream, 1_000, MQTT).expect("it opens"), Version::V5, "d");
+    check_device(&weir, WebSocketStream::open(stream, 1_000, MQTT).expect("it opens"), MqttVersion::V5, "d");
     let start = window_before(60).to_string();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     let ca = authority.path("ca.pem").display().to_string();
@@ -178,7 +75,7 @@ fn websocket_over_tls() {
 
 #[test]
 fn paho_over_websocket() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60).to_string();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/paho_peer.py");
     let port = weir.http().port().to_string();
@@ -191,11 +88,11 @@ fn paho_over_websocket() {
 
 #[test]
 fn several_packets_in_one_frame_and_control_frames_between() {
-    let weir = Weir::start(&[]);
-    let mut socket = Framed::open(socket(&weir), 1_000, MQTT).expect("it opens");
-    let mut packets = connect_packet(Version::V4, "d");
+    let weir = WEIR.start(&[]);
+    let mut socket = WebSocketStream::open(socket(&weir), 1_000, MQTT).expect("it opens");
+    let mut packets = connect_packet(MqttVersion::V4, "d");
     for id in 1..=3 {
-        packets.extend(publish_packet(Version::V4, "devices/d/telemetry", b"{}", 1, false, id));
+        packets.extend(publish_packet(MqttVersion::V4, "devices/d/telemetry", b"{}", 1, false, id));
     }
     let (first, second) = packets.split_at(packets.len() - 5);
     socket.send(0x02, first).expect("it is sent");
@@ -221,8 +118,8 @@ fn several_packets_in_one_frame_and_control_frames_between() {
 /// 5.0 [MQTT-6.0.0-1], 3.1.1 [MQTT-6.0.0-1]: frames that are not binary end the connection.
 #[test]
 fn what_is_not_mqtt_is_refused() {
-    let weir = Weir::start(&[("http.websocket_origins", "['https://panel.example']")]);
-    let refused = |extra: &str| Framed::open(socket(&weir), 1, extra).err().unwrap_or_default();
+    let weir = WEIR.start(&[("http.websocket_origins", "['https://panel.example']")]);
+    let refused = |extra: &str| WebSocketStream::open(socket(&weir), 1, extra).err().unwrap_or_default();
     assert_eq!(refused(""), "HTTP/1.1 400 Bad Request", "no subprotocol");
     assert_eq!(refused(&format!("{MQTT}Origin: https://evil.example\r\n")), "HTTP/1.1 403 Forbidden");
     assert_eq!(refused(&format!("{MQTT}Origin: https://panel.example\r\n")), "");
@@ -231,13 +128,17 @@ fn what_is_not_mqtt_is_refused() {
     assert_eq!(rebound, "HTTP/1.1 403 Forbidden", "anybody's name may lead here");
     assert_eq!(weir.get("/mqtt").status, 426);
     for (first, payload, status) in [(0x81, &b"text"[..], 1003_u16), (0x83, b"", 1002), (0xc2, b"", 1002)] {
-        let mut socket = Framed::open(socket(&weir), 1, MQTT).expect("it opens");
+        let mut socket = WebSocketStream::open(socket(&weir), 1, MQTT).expect("it opens");
         socket.send(first, payload).expect("it is sent");
         assert_eq!(socket.receive().expect("why it ends"), (0x88, status.to_be_bytes().to_vec()));
     }
-    let mut silent = Framed::open(socket(&weir), 1, MQTT).expect("it opens");
-    let mut good = Client::connect_over(Framed::open(socket(&weir), 100, MQTT).expect("it opens"), Version::V5, "good")
-        .expect("a session");
+    let mut silent = WebSocketStream::open(socket(&weir), 1, MQTT).expect("it opens");
+    let mut good = TestClient::connect_over(
+        WebSocketStream::open(socket(&weir), 100, MQTT).expect("it opens"),
+        MqttVersion::V5,
+        "good",
+    )
+    .expect("a session");
     good.telemetry("good", r#"{"metric":"m","value":1}"#);
     // Without a CONNECT the connection ends as any other.
     assert!(matches!(silent.receive(), Ok((0x88, _)) | Err(_)));

@@ -2,27 +2,28 @@
 
 use rustix::process::Signal;
 
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use crate::WEIR;
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
-const BOTH: [Version; 2] = [Version::V4, Version::V5];
+const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
-fn watcher(weir: &Weir) -> Client {
-    let (mut watcher, _) = Connect::new(Version::V5, "watcher").accepted(weir.mqtt());
+fn watcher(weir: &Weir) -> TestClient {
+    let (mut watcher, _) = ConnectPacket::new(MqttVersion::V5, "watcher").accepted(weir.mqtt());
     watcher.subscribe_with("will/#", 2, &[]);
     watcher
 }
 
-fn connect(version: Version, text: &str) -> Connect {
-    Connect::new(version, "mortal").will(&Message::new("will/x", text, 1))
+fn connect(version: MqttVersion, text: &str) -> ConnectPacket {
+    ConnectPacket::new(version, "mortal").will(&TestMessage::new("will/x", text, 1))
 }
 
 /// 5.0 [MQTT-3.1.2-7], 5.0 [MQTT-3.1.2-8], 3.1.1 [MQTT-3.1.2-8]: a will is published when the connection ends without
 /// DISCONNECT, however it ends.
 #[test]
 fn every_abnormal_end_publishes_the_will() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     for version in BOTH {
         let (client, _) = connect(version, "lost").accepted(weir.mqtt());
@@ -35,7 +36,7 @@ fn every_abnormal_end_publishes_the_will() {
         assert_eq!(watcher.take_message().text(), "silent");
         drop(client);
         let (client, _) = connect(version, "taken over").accepted(weir.mqtt());
-        let (successor, _) = Connect::new(version, "mortal").accepted(weir.mqtt());
+        let (successor, _) = ConnectPacket::new(version, "mortal").accepted(weir.mqtt());
         assert_eq!(watcher.take_message().text(), "taken over");
         drop((client, successor));
     }
@@ -46,12 +47,12 @@ fn every_abnormal_end_publishes_the_will() {
 /// 0x04 asks for it.
 #[test]
 fn a_client_that_says_goodbye_has_no_will_published() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     for version in BOTH {
         connect(version, "never").accepted(weir.mqtt()).0.disconnect();
     }
-    let (mut client, _) = connect(Version::V5, "asked for").accepted(weir.mqtt());
+    let (mut client, _) = connect(MqttVersion::V5, "asked for").accepted(weir.mqtt());
     client.send(&[0xe0, 1, 4]).expect("it can be sent");
     assert_eq!(watcher.take_message().text(), "asked for");
     watcher.expect_nothing();
@@ -62,16 +63,16 @@ fn a_client_that_says_goodbye_has_no_will_published() {
 /// 5.0 [MQTT-3.1.3-10]: its user properties keep their order. 5.0 [MQTT-3.1.3-11], 3.1.1 [MQTT-3.1.3-10]: its topic is UTF-8.
 #[test]
 fn a_will_is_published_as_it_was_given() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     let forwarded = [1, 1, 0x26, 0, 1, b'a', 0, 1, b'1', 3, 0, 1, b't', 0x26, 0, 1, b'a', 0, 1, b'0'];
     for (retain, qos) in [(false, 0), (true, 1), (true, 2)] {
         let properties = [&[0x18, 0, 0, 0, 0][..], &forwarded].concat();
-        let will = Message { retain, qos, properties, ..Message::new("will/w", "bye", 0) };
-        drop(Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt()));
+        let will = TestMessage { retain, qos, properties, ..TestMessage::new("will/w", "bye", 0) };
+        drop(ConnectPacket::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt()));
         let message = watcher.take_message();
         assert_eq!((message.text(), message.qos, &message.properties[..]), ("bye", qos, &forwarded[..]));
-        let (mut late, _) = Connect::new(Version::V4, "late").accepted(weir.mqtt());
+        let (mut late, _) = ConnectPacket::new(MqttVersion::V4, "late").accepted(weir.mqtt());
         late.subscribe("will/w", 0);
         if retain {
             assert!(late.take_message().retain);
@@ -79,8 +80,8 @@ fn a_will_is_published_as_it_was_given() {
         late.expect_nothing();
     }
     for topic in ["will/#", "a\u{1}"] {
-        let mut client = Client::open(weir.mqtt(), Version::V4).expect("a socket");
-        let refused = Connect::new(Version::V4, "mortal").will(&Message::new(topic, "x", 0));
+        let mut client = TestClient::open(weir.mqtt(), MqttVersion::V4).expect("a socket");
+        let refused = ConnectPacket::new(MqttVersion::V4, "mortal").will(&TestMessage::new(topic, "x", 0));
         client.send(&refused.packet()).expect("it can be sent");
         assert_eq!(client.until_closed(), []);
     }
@@ -90,11 +91,11 @@ fn a_will_is_published_as_it_was_given() {
 /// of the session.
 #[test]
 fn a_will_delay_gives_the_client_time_to_come_back() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let mut watcher = watcher(&weir);
     let delayed = |text: &str, delay: u8, expiry_s: u32| {
-        let will = Message { properties: vec![0x18, 0, 0, 0, delay], ..Message::new("will/x", text, 1) };
-        Connect::new(Version::V5, "mortal").kept(expiry_s).will(&will)
+        let will = TestMessage { properties: vec![0x18, 0, 0, 0, delay], ..TestMessage::new("will/x", text, 1) };
+        ConnectPacket::new(MqttVersion::V5, "mortal").kept(expiry_s).will(&will)
     };
     drop(delayed("back in time", 60, 100).accepted(weir.mqtt()));
     wait_for("the connection has ended", || (weir.metric("weir_mqtt_connections") < 1.5).then_some(()));
@@ -109,27 +110,27 @@ fn a_will_delay_gives_the_client_time_to_come_back() {
     assert_eq!(watcher.take_message().text(), "no session");
     drop(delayed("clean start", 60, 100).accepted(weir.mqtt()));
     wait_for("the connection has ended", || (weir.metric("weir_mqtt_connections") < 1.5).then_some(()));
-    Connect::new(Version::V5, "mortal").accepted(weir.mqtt()).0.disconnect();
+    ConnectPacket::new(MqttVersion::V5, "mortal").accepted(weir.mqtt()).0.disconnect();
     assert_eq!(watcher.take_message().text(), "clean start");
     watcher.expect_nothing();
 }
 
 #[test]
 fn a_will_on_an_ingest_topic_is_a_reading() {
-    let weir = Weir::start(&[]);
-    let will = Message::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    drop(Connect::new(Version::V4, "mortal").will(&will).accepted(weir.mqtt()));
+    let weir = WEIR.start(&[]);
+    let will = TestMessage::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    drop(ConnectPacket::new(MqttVersion::V4, "mortal").will(&will).accepted(weir.mqtt()));
     wait_for("the reading is counted", || (weir.metric("weir_readings_accepted_total") > 0.5).then_some(()));
 }
 
 /// A subscriber whose session outlives weir.
-fn keeper(weir: &Weir) -> (Client, bool) {
-    Connect::new(Version::V5, "keeper").kept(1_000).accepted(weir.mqtt())
+fn keeper(weir: &Weir) -> (TestClient, bool) {
+    ConnectPacket::new(MqttVersion::V5, "keeper").kept(1_000).accepted(weir.mqtt())
 }
 
-fn delayed(client_id: &str, delay: u8) -> Connect {
-    let will = Message { properties: vec![0x18, 0, 0, 0, delay], ..Message::new("will/delayed", client_id, 1) };
-    Connect::new(Version::V5, client_id).kept(1_000).will(&will)
+fn delayed(client_id: &str, delay: u8) -> ConnectPacket {
+    let will = TestMessage { properties: vec![0x18, 0, 0, 0, delay], ..TestMessage::new("will/delayed", client_id, 1) };
+    ConnectPacket::new(MqttVersion::V5, client_id).kept(1_000).will(&will)
 }
 
 /// Waits until this many wills are on disk, and everything else that a restart is to find.
@@ -142,7 +143,7 @@ fn wait_stored(weir: &Weir, wills: f64) {
 /// So many messages below `will/` are retained, and each says that its client is away.
 #[track_caller]
 fn assert_retained(weir: &Weir, count: usize) {
-    let (mut late, _) = Connect::new(Version::V5, "late").accepted(weir.mqtt());
+    let (mut late, _) = ConnectPacket::new(MqttVersion::V5, "late").accepted(weir.mqtt());
     late.subscribe("will/#", 0);
     for _ in 0..count {
         let message = late.take_message();
@@ -154,21 +155,21 @@ fn assert_retained(weir: &Weir, count: usize) {
 /// Whoever was connected when weir was killed has lost its connection: subscribers learn of it after the next start, once.
 #[test]
 fn a_crash_publishes_the_wills_of_those_who_were_connected() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
     client.disconnect();
-    let status = |client_id: &str| Message::retained(&format!("will/{client_id}"), "offline", 1);
+    let status = |client_id: &str| TestMessage::retained(&format!("will/{client_id}"), "offline", 1);
     let mut mortals = Vec::new();
-    for (client_id, version) in [("old", Version::V4), ("new", Version::V5)] {
-        let connect = Connect::new(version, client_id).will(&status(client_id));
+    for (client_id, version) in [("old", MqttVersion::V4), ("new", MqttVersion::V5)] {
+        let connect = ConnectPacket::new(version, client_id).will(&status(client_id));
         let (mut mortal, _) = connect.accepted(weir.mqtt());
-        mortal.publish_message(&Message { payload: b"online".into(), ..status(client_id) });
+        mortal.publish_message(&TestMessage { payload: b"online".into(), ..status(client_id) });
         mortals.push(mortal);
     }
-    mortals.push(Connect::new(Version::V5, "kept").kept(1_000).will(&status("kept")).accepted(weir.mqtt()).0);
+    mortals.push(ConnectPacket::new(MqttVersion::V5, "kept").kept(1_000).will(&status("kept")).accepted(weir.mqtt()).0);
     mortals.push(delayed("waits", 250).accepted(weir.mqtt()).0);
-    let (goodbye, _) = Connect::new(Version::V5, "goodbye").will(&status("goodbye")).accepted(weir.mqtt());
+    let (goodbye, _) = ConnectPacket::new(MqttVersion::V5, "goodbye").will(&status("goodbye")).accepted(weir.mqtt());
     wait_stored(&weir, 5.0);
     goodbye.disconnect();
     wait_stored(&weir, 4.0);
@@ -190,7 +191,7 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
     wait_stored(&weir, 1.0);
     weir.kill();
     weir.restart();
-    let (waits, present) = Connect::new(Version::V5, "waits").kept(1_000).accepted(weir.mqtt());
+    let (waits, present) = ConnectPacket::new(MqttVersion::V5, "waits").kept(1_000).accepted(weir.mqtt());
     assert!(present);
     wait_stored(&weir, 0.0);
     waits.disconnect();
@@ -202,12 +203,12 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
 #[test]
 fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
     const CLIENTS: usize = 300;
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let connect = |index: usize| {
-        let will = Message::retained(&format!("will/{index}"), "offline", 1);
-        Connect::new(Version::V4, &format!("mortal-{index}")).will(&will).accepted(weir.mqtt()).0
+        let will = TestMessage::retained(&format!("will/{index}"), "offline", 1);
+        ConnectPacket::new(MqttVersion::V4, &format!("mortal-{index}")).will(&will).accepted(weir.mqtt()).0
     };
-    let mortals: Vec<Client> = (0..CLIENTS).map(connect).collect();
+    let mortals: Vec<TestClient> = (0..CLIENTS).map(connect).collect();
     wait_stored(&weir, CLIENTS as f64);
     weir.kill();
     drop(mortals);
@@ -218,7 +219,7 @@ fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
 /// A client whose will waits is away for good, whether weir is stopped or killed meanwhile.
 #[test]
 fn a_will_that_waits_outlives_the_process() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
     drop(client);
@@ -234,7 +235,7 @@ fn a_will_that_waits_outlives_the_process() {
             weir.terminate();
         }
         weir.restart();
-        let (client, present) = Connect::new(Version::V5, "back").kept(1_000).accepted(weir.mqtt());
+        let (client, present) = ConnectPacket::new(MqttVersion::V5, "back").kept(1_000).accepted(weir.mqtt());
         assert!(present);
         client.disconnect();
         let (mut client, _) = keeper(&weir);
@@ -249,13 +250,13 @@ fn a_will_that_waits_outlives_the_process() {
 /// When weir stops, it closes connections without a DISCONNECT of theirs [section 3.1.2.5].
 #[test]
 fn a_stop_of_weir_publishes_the_wills() {
-    let mut weir = Weir::start(&[]);
+    let mut weir = WEIR.start(&[]);
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
-    let will = Message::retained("will/x", "offline", 1);
-    let (mut mortal, _) = Connect::new(Version::V5, "mortal").will(&will).accepted(weir.mqtt());
-    let reading = Message::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    let (device, _) = Connect::new(Version::V4, "device").will(&reading).accepted(weir.mqtt());
+    let will = TestMessage::retained("will/x", "offline", 1);
+    let (mut mortal, _) = ConnectPacket::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt());
+    let reading = TestMessage::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let (device, _) = ConnectPacket::new(MqttVersion::V4, "device").will(&reading).accepted(weir.mqtt());
     let (waits, _) = delayed("waits", 250).accepted(weir.mqtt());
     weir.signal(Signal::TERM);
     mortal.expect_closed(0x8b);
@@ -274,13 +275,13 @@ fn a_stop_of_weir_publishes_the_wills() {
 #[test]
 fn wills_are_judged_after_a_crash() {
     let mut weir = crate::access::acl::start(crate::access::acl::OWN, &[]);
-    let reading = Message::new("devices/pump/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    let connect = |user: &str, will: &Message| {
-        let with_will = Connect::new(Version::V5, &format!("{user}-client")).will(will);
+    let reading = TestMessage::new("devices/pump/telemetry", r#"{"metric":"alive","value":0}"#, 1);
+    let connect = |user: &str, will: &TestMessage| {
+        let with_will = ConnectPacket::new(MqttVersion::V5, &format!("{user}-client")).will(will);
         with_will.user(user).password("secret").accepted(weir.mqtt()).0
     };
     let pump = connect("pump", &reading);
-    let fan = connect("fan", &Message::new("devices/fan/telemetry", r#"{"metric":"alive","value":0}"#, 1));
+    let fan = connect("fan", &TestMessage::new("devices/fan/telemetry", r#"{"metric":"alive","value":0}"#, 1));
     wait_stored(&weir, 2.0);
     weir.kill();
     drop((pump, fan));
@@ -295,12 +296,12 @@ fn wills_are_judged_after_a_crash() {
 #[test]
 fn the_state_of_a_bridge_is_published() {
     const STATE: &str = "$SYS/broker/connection/bridge/state";
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut bridge, _) =
-            Connect::new(version, "bridge").will(&Message::retained(STATE, "0", 1)).accepted(weir.mqtt());
-        bridge.publish_message(&Message::retained(STATE, "1", 1));
-        let (mut watcher, _) = Connect::new(version, "watcher").accepted(weir.mqtt());
+            ConnectPacket::new(version, "bridge").will(&TestMessage::retained(STATE, "0", 1)).accepted(weir.mqtt());
+        bridge.publish_message(&TestMessage::retained(STATE, "1", 1));
+        let (mut watcher, _) = ConnectPacket::new(version, "watcher").accepted(weir.mqtt());
         watcher.subscribe("$SYS/broker/connection/+/state", 1);
         let state = watcher.take_message();
         assert_eq!((state.text(), state.retain), ("1", true));

@@ -2,49 +2,20 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::http;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
-
-/// The program, which must be installed.
-#[track_caller]
-pub fn program(name: &str) -> Command {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths).any(|directory| directory.join(name).is_file());
-    assert!(found, "{name} is not installed; run tests/run, which installs what the tests need");
-    Command::new(name)
-}
-
-#[track_caller]
-pub fn succeeded(command: &mut Command) -> Output {
-    let output = command.output().expect("it can be started");
-    let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{shown}", output.status);
-    output
-}
-
-/// Ends a process with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::programs::{Prometheus, program, python, succeeded};
+use weir_test_kit::wait::{wait_for, window_before};
 
 #[test]
 fn mosquitto_clients() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let port = weir.mqtt().port().to_string();
     let start = window_before(60);
     for version in ["mqttv311", "mqttv5"] {
@@ -96,21 +67,9 @@ fn mosquitto_clients() {
     weir.assert_accounted();
 }
 
-/// Where builds go, and what tests/run installs.
-pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
-}
-
-pub fn python() -> PathBuf {
-    let python = target().join("test-venv/bin/python");
-    assert!(python.is_file(), "{} is missing; run tests/run, which installs paho-mqtt there", python.display());
-    python
-}
-
 #[test]
 fn paho_mqtt() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_peer.py");
     let start = window_before(60).to_string();
     for version in ["3.1.1", "5"] {
@@ -125,8 +84,8 @@ fn paho_mqtt() {
 
 #[test]
 fn promtool_finds_the_metrics_clean() {
-    let weir = Weir::start(&[]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let weir = WEIR.start(&[]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     let start = window_before(60);
     for (seq, offset) in [0, 7_000].into_iter().enumerate() {
         let timestamp = start + offset;
@@ -154,8 +113,8 @@ fn promtool_finds_the_metrics_clean() {
 
 #[test]
 fn prometheus_scrapes() {
-    let weir = Weir::start(&[]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let weir = WEIR.start(&[]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", r#"{"metric":"t","value":1}"#);
     let target = weir.http();
     let prometheus = Prometheus::start(&format!(
@@ -163,46 +122,6 @@ fn prometheus_scrapes() {
     ));
     for (query, expected) in [("up", "1"), ("weir_readings_received_total", "1"), ("weir_readings_unaccounted", "0")] {
         prometheus.wait_value(query, expected);
-    }
-}
-
-/// A Prometheus that scrapes every second.
-pub struct Prometheus {
-    address: SocketAddr,
-    _process: Running,
-    _directory: TempDir,
-}
-
-impl Prometheus {
-    /// Starts one with these scrape configs.
-    pub fn start(scrape_configs: &str) -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
-        let config = directory.path().join("prometheus.yml");
-        fs::write(&config, format!("global:\n  scrape_interval: 1s\n{scrape_configs}")).expect("a config file");
-        succeeded(program("promtool").args(["check", "config"]).arg(&config));
-        // Prometheus does not tell which port it took for port 0.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        let process = program("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", directory.path().join("tsdb").display()))
-            .arg(format!("--web.listen-address={free}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it can be started");
-        Self { address: free, _process: Running(process), _directory: directory }
-    }
-
-    /// Waits until the query's first result is this value.
-    #[track_caller]
-    pub fn wait_value(&self, query: &str, expected: &str) {
-        let path = format!("/api/v1/query?query={}", query.replace('{', "%7B").replace('}', "%7D").replace('"', "%22"));
-        wait_for(&format!("Prometheus has {query}"), || {
-            let response = http::try_get(self.address, &path)?;
-            // It answers with text until it is ready.
-            let answer: Value = serde_json::from_slice(&response.body).ok()?;
-            (answer["data"]["result"][0]["value"][1] == expected).then_some(())
-        });
     }
 }
 
@@ -219,7 +138,7 @@ fn unit(directory: &Path) -> PathBuf {
     let installed = "/usr/bin/weir ";
     assert_eq!(text.matches(installed).count(), 2, "ExecStartPre and ExecStart run the installed binary");
     let path = directory.join("weir.service");
-    fs::write(&path, text.replace(installed, &format!("{} ", crate::kit::process::WEIR))).expect("a copy of the unit");
+    fs::write(&path, text.replace(installed, &format!("{} ", WEIR.path))).expect("a copy of the unit");
     path
 }
 

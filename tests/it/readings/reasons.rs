@@ -2,21 +2,22 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{now_ms, wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{now_ms, wait_for, window_before};
 
 /// Publishes each payload on its topic and expects it in the error log with its reason; `field` must be named in the
 /// sentence.
-struct Check<'a> {
+struct ReasonCheck<'a> {
     weir: &'a Weir,
-    client: Client,
+    client: TestClient,
     expected: usize,
 }
 
-impl<'a> Check<'a> {
+impl<'a> ReasonCheck<'a> {
     fn new(weir: &'a Weir) -> Self {
-        Self { weir, client: Client::connect(weir.mqtt(), Version::V4, "checker"), expected: 0 }
+        Self { weir, client: TestClient::connect(weir.mqtt(), MqttVersion::V4, "checker"), expected: 0 }
     }
 
     /// A message that is fine.
@@ -70,8 +71,8 @@ fn with(field: &str, value: Value) -> String {
 
 #[test]
 fn payloads_and_fields() {
-    let weir = Weir::start(&[("validate.metrics.temperature.min", "-40"), ("validate.metrics.temperature.max", "125")]);
-    let mut check = Check::new(&weir);
+    let weir = WEIR.start(&[("validate.metrics.temperature.min", "-40"), ("validate.metrics.temperature.max", "125")]);
+    let mut check = ReasonCheck::new(&weir);
     let deep = format!("{}1{}", "[".repeat(20), "]".repeat(20));
     let many = format!("[{}]", vec!["{\"metric\":\"m\",\"value\":1}"; 1_025].join(","));
     for payload in ["", "{", "21.5", "\"text\"", "null", "[]", "{\"a\":1}}", "not json", deep.as_str()] {
@@ -115,8 +116,8 @@ fn payloads_and_fields() {
 
 #[test]
 fn duplicates_and_late_readings() {
-    let weir = Weir::start(&[("errors.store_duplicates", "true")]);
-    let mut check = Check::new(&weir);
+    let weir = WEIR.start(&[("errors.store_duplicates", "true")]);
+    let mut check = ReasonCheck::new(&weir);
     let start = window_before(120);
     check.accepted("d", &good(start, 0));
     check.rejected("duplicate", TOPIC, &good(start, 0).to_string());
@@ -131,8 +132,8 @@ fn duplicates_and_late_readings() {
 
 #[test]
 fn a_backlog_is_judged_reading_by_reading() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "checker");
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "checker");
     let start = window_before(60);
     let mut wrong = good(start, 1);
     wrong["metric"] = json!("not a name");
@@ -152,9 +153,9 @@ fn a_backlog_is_judged_reading_by_reading() {
 
 #[test]
 fn faults_that_devices_report() {
-    let weir = Weir::start(&[]);
-    let mut check = Check::new(&weir);
-    let mut subscriber = Client::connect(weir.mqtt(), Version::V5, "subscriber");
+    let weir = WEIR.start(&[]);
+    let mut check = ReasonCheck::new(&weir);
+    let mut subscriber = TestClient::connect(weir.mqtt(), MqttVersion::V5, "subscriber");
     subscriber.subscribe("weir/errors/device_error", 1);
     let fault = json!({"error": "E42 sensor open", "timestamp": now_ms(), "seq": 44}).to_string();
     let entry = check.rejected("device_error", "devices/d/errors", &fault);
@@ -168,8 +169,8 @@ fn faults_that_devices_report() {
 
 #[test]
 fn devices_that_are_not_allowed() {
-    let weir = Weir::start(&[("validate.allowed_devices", "['known']")]);
-    let mut check = Check::new(&weir);
+    let weir = WEIR.start(&[("validate.allowed_devices", "['known']")]);
+    let mut check = ReasonCheck::new(&weir);
     check.accepted("known", &good(now_ms(), 0));
     check.rejected("unknown_device", TOPIC, &good(now_ms(), 0).to_string());
     check.done();
@@ -177,8 +178,8 @@ fn devices_that_are_not_allowed() {
 
 #[test]
 fn keys_beyond_the_limits() {
-    let weir = Weir::start(&[("limits.devices", "1"), ("limits.metrics_per_device", "2")]);
-    let mut check = Check::new(&weir);
+    let weir = WEIR.start(&[("limits.devices", "1"), ("limits.metrics_per_device", "2")]);
+    let mut check = ReasonCheck::new(&weir);
     check.accepted("d", &good(now_ms(), 0));
     check.rejected("too_many_devices", "devices/e/telemetry", &good(now_ms(), 0).to_string());
     check.accepted("d", &json!({"metric": "second", "value": 1, "timestamp": now_ms(), "seq": 1}));
@@ -191,11 +192,11 @@ fn keys_beyond_the_limits() {
 
 #[test]
 fn a_payload_that_is_not_text_is_shown_as_base64() {
-    let weir = Weir::start(&[]);
-    let mut client = Client::connect(weir.mqtt(), Version::V4, "checker");
-    let packet = crate::kit::mqtt::publish_packet(Version::V4, TOPIC, &[0xff, 0x00, 0xfe], 1, false, 9);
+    let weir = WEIR.start(&[]);
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "checker");
+    let packet = weir_test_kit::mqtt::publish_packet(MqttVersion::V4, TOPIC, &[0xff, 0x00, 0xfe], 1, false, 9);
     client.send(&packet).expect("it can be sent");
-    assert_eq!(client.expect(crate::kit::mqtt::PUBACK).id(), 9);
+    assert_eq!(client.expect(weir_test_kit::mqtt::PUBACK).id(), 9);
     let entry = wait_for("the error is there", || weir.list("errors", "&reason=malformed").pop());
     assert!(entry.to_string().contains("/wD+"), "{entry}");
     assert_eq!(entry["payload_bytes"], 3);

@@ -11,31 +11,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::kit::mqtt::{self, Client, PUBACK, PUBCOMP, PUBREC, Packet, Version, publish_packet};
-use crate::kit::process::Weir;
-use crate::kit::random::Random;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir::random::Random;
+use weir_test_kit::mqtt::{self, MqttVersion, PUBACK, PUBCOMP, PUBREC, ReceivedPacket, TestClient, publish_packet};
+use weir_test_kit::process::Weir;
+use weir_test_kit::seed::announced_seed;
+use weir_test_kit::wait::{wait_for, window_before};
 
 /// What a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind {
-    version: Version,
+struct SessionCase {
+    version: MqttVersion,
     qos: u8,
     /// Whether the session ends with the connection.
     clean: bool,
 }
 
-fn kinds() -> Vec<Kind> {
+fn kinds() -> Vec<SessionCase> {
     let mut kinds = Vec::new();
-    for version in [Version::V4, Version::V5] {
+    for version in [MqttVersion::V4, MqttVersion::V5] {
         for qos in [1, 2] {
-            kinds.extend([true, false].map(|clean| Kind { version, qos, clean }));
+            kinds.extend([true, false].map(|clean| SessionCase { version, qos, clean }));
         }
     }
     kinds
 }
 
-impl Kind {
+impl SessionCase {
     fn name(&self) -> String {
         let session = if self.clean { "clean" } else { "kept" };
         format!("{:?}-{}-{session}", self.version, self.qos).to_lowercase()
@@ -43,8 +45,8 @@ impl Kind {
 }
 
 /// A device that publishes readings without sequence numbers and resends what was not acknowledged, as MQTT has it.
-struct Device {
-    kind: Kind,
+struct RedeliveringDevice {
+    kind: SessionCase,
     name: String,
     start_ms: i64,
     count: u64,
@@ -58,25 +60,25 @@ struct Device {
 }
 
 /// What the devices share with the one who kills.
-struct Shared {
+struct DeviceControl {
     address: Mutex<SocketAddr>,
     done: AtomicU64,
 }
 
-impl Shared {
+impl DeviceControl {
     fn new(weir: &Weir) -> Self {
         Self { address: Mutex::new(weir.mqtt()), done: AtomicU64::new(0) }
     }
 }
 
-impl Device {
-    fn new(kind: Kind, count: u64, in_flight: usize) -> Self {
+impl RedeliveringDevice {
+    fn new(kind: SessionCase, count: u64, in_flight: usize) -> Self {
         let (name, start_ms) = (kind.name(), window_before(120));
         Self { kind, name, start_ms, count, in_flight, pending: VecDeque::new(), next: 0, resent: 0, cuts: None }
     }
 
     /// Publishes until all is done; returns itself.
-    fn run(mut self, shared: &Shared) -> Self {
+    fn run(mut self, shared: &DeviceControl) -> Self {
         while self.next < self.count || !self.pending.is_empty() {
             let address = *shared.address.lock().expect("no device panicked");
             // The connection ends when weir is killed or it is cut; nobody listens for a moment then.
@@ -89,16 +91,16 @@ impl Device {
         self
     }
 
-    fn connect(&self, address: SocketAddr) -> io::Result<Client> {
+    fn connect(&self, address: SocketAddr) -> io::Result<TestClient> {
         let version = self.kind.version;
         let connect = match self.kind.clean {
             true => mqtt::connect_packet(version, &self.name),
             false => mqtt::resuming_connect_packet(version, &self.name),
         };
-        Client::try_connect_with(address, version, &connect)
+        TestClient::try_connect_with(address, version, &connect)
     }
 
-    fn connection(&mut self, mut client: Client, shared: &Shared) -> io::Result<()> {
+    fn connection(&mut self, mut client: TestClient, shared: &DeviceControl) -> io::Result<()> {
         let mut bytes = self.again();
         loop {
             while self.next < self.count && self.pending.len() < self.in_flight {
@@ -134,12 +136,12 @@ impl Device {
         packets.flatten().collect()
     }
 
-    fn answered(&mut self, packet: &Packet, out: &mut Vec<u8>, shared: &Shared) {
+    fn answered(&mut self, packet: &ReceivedPacket, out: &mut Vec<u8>, shared: &DeviceControl) {
         let at = self.pending.iter().position(|(number, _)| id(*number) == packet.id());
         let at = at.unwrap_or_else(|| panic!("{}: {packet:?} answers nothing", self.name));
         match packet.kind {
             PUBREC => {
-                assert!(packet.reason() < 0x80 || self.kind.version == Version::V4, "{packet:?}");
+                assert!(packet.reason() < 0x80 || self.kind.version == MqttVersion::V4, "{packet:?}");
                 self.pending[at].1 = true;
                 out.extend(mqtt::packet(0x62, &packet.id().to_be_bytes()));
             }
@@ -186,15 +188,15 @@ fn duplicates(weir: &Weir) -> f64 {
 
 #[test]
 fn a_lost_connection_counts_nothing_twice() {
-    let mut random = Random::announced("redelivery after lost connections");
-    let weir = Weir::start(FAST);
-    let shared = Shared::new(&weir);
-    let devices: Vec<Device> = std::thread::scope(|scope| {
+    let mut random = Random::new(announced_seed("redelivery after lost connections"));
+    let weir = WEIR.start(FAST);
+    let shared = DeviceControl::new(&weir);
+    let devices: Vec<RedeliveringDevice> = std::thread::scope(|scope| {
         let devices: Vec<_> = kinds()
             .into_iter()
             .map(|kind| {
                 let cuts = Some(random.fork());
-                let device = Device { cuts, ..Device::new(kind, 2_000, 64) };
+                let device = RedeliveringDevice { cuts, ..RedeliveringDevice::new(kind, 2_000, 64) };
                 let shared = &shared;
                 scope.spawn(move || device.run(shared))
             })
@@ -212,17 +214,17 @@ fn a_lost_connection_counts_nothing_twice() {
 
 /// Kills weir again and again under devices of all kinds.
 fn killed(name: &str, settings: &[(&str, &str)], count: u64, in_flight: usize, kills: u64) {
-    let mut random = Random::announced(name);
-    let mut weir = Weir::start(&with(settings));
-    let shared = Shared::new(&weir);
+    let mut random = Random::new(announced_seed(name));
+    let mut weir = WEIR.start(&with(settings));
+    let shared = DeviceControl::new(&weir);
     let total = count * kinds().len() as u64;
     let mut kill_at: Vec<u64> = (0..kills).map(|_| random.below(total * 9 / 10)).collect();
     kill_at.sort_unstable();
-    let devices: Vec<Device> = std::thread::scope(|scope| {
+    let devices: Vec<RedeliveringDevice> = std::thread::scope(|scope| {
         let devices: Vec<_> = kinds()
             .into_iter()
             .map(|kind| {
-                let device = Device::new(kind, count, in_flight);
+                let device = RedeliveringDevice::new(kind, count, in_flight);
                 let shared = &shared;
                 scope.spawn(move || device.run(shared))
             })
@@ -265,7 +267,7 @@ fn as_many_in_flight_as_weir_allows() {
 /// The messages that come again are in the checkpoint alone: the journal that held them was freed.
 #[test]
 fn what_the_journal_no_longer_has_is_known() {
-    let mut weir = Weir::start(&with(&[
+    let mut weir = WEIR.start(&with(&[
         ("state.checkpoint_interval", "'100ms'"),
         ("mqtt.max_packet_size", "'64KiB'"),
         ("journal.commit_max_bytes", "'512KiB'"),
@@ -273,7 +275,8 @@ fn what_the_journal_no_longer_has_is_known() {
         // A savepoint would keep the journal.
         ("state.savepoint_interval", "'off'"),
     ]));
-    let mut devices: Vec<Device> = kinds().into_iter().map(|kind| Device::new(kind, 64, 64)).collect();
+    let mut devices: Vec<RedeliveringDevice> =
+        kinds().into_iter().map(|kind| RedeliveringDevice::new(kind, 64, 64)).collect();
     for device in &mut devices {
         let mut client = device.connect(weir.mqtt()).expect("it connects");
         for number in 0..64 {
@@ -286,7 +289,7 @@ fn what_the_journal_no_longer_has_is_known() {
         }
         device.next = 64;
     }
-    let mut other = Client::connect(weir.mqtt(), Version::V4, "other");
+    let mut other = TestClient::connect(weir.mqtt(), MqttVersion::V4, "other");
     for seq in 0..80 {
         let filler = "x".repeat(20_000);
         other.telemetry("other", &format!(r#"{{"metric":"m","value":1,"seq":{seq},"comment":"{filler}"}}"#));
@@ -298,8 +301,8 @@ fn what_the_journal_no_longer_has_is_known() {
     });
     weir.kill();
     weir.restart();
-    let shared = Shared::new(&weir);
-    let devices: Vec<Device> = devices.into_iter().map(|device| device.run(&shared)).collect();
+    let shared = DeviceControl::new(&weir);
+    let devices: Vec<RedeliveringDevice> = devices.into_iter().map(|device| device.run(&shared)).collect();
     weir.wait_closed();
     for device in &devices {
         device.assert_counted_once(&weir);
@@ -311,9 +314,10 @@ fn what_the_journal_no_longer_has_is_known() {
 /// A QoS 2 exchange whose middle is lost: the release of a message that weir no longer knows of is answered.
 #[test]
 fn a_release_after_a_restart_is_answered() {
-    let mut weir = Weir::start(FAST);
-    let kinds: Vec<Kind> = kinds().into_iter().filter(|kind| kind.qos == 2).collect();
-    let mut devices: Vec<Device> = kinds.into_iter().map(|kind| Device::new(kind, 10, 10)).collect();
+    let mut weir = WEIR.start(FAST);
+    let kinds: Vec<SessionCase> = kinds().into_iter().filter(|kind| kind.qos == 2).collect();
+    let mut devices: Vec<RedeliveringDevice> =
+        kinds.into_iter().map(|kind| RedeliveringDevice::new(kind, 10, 10)).collect();
     for device in &mut devices {
         let mut client = device.connect(weir.mqtt()).expect("it connects");
         for number in 0..10 {
@@ -345,7 +349,7 @@ fn a_release_after_a_restart_is_answered() {
 fn paho_across_a_kill() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let listen = format!("'{free}'");
-    let mut weir = Weir::start(&with(&[("mqtt.listen", &listen), ("state.checkpoint_interval", "'100ms'")]));
+    let mut weir = WEIR.start(&with(&[("mqtt.listen", &listen), ("state.checkpoint_interval", "'100ms'")]));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/paho_redelivery.py");
     let (start, count) = (window_before(120).to_string(), 1_000_u64);
     let mut clients = Vec::new();
@@ -358,7 +362,7 @@ fn paho_across_a_kill() {
     ] {
         let device = format!("paho-{version}-{qos}-{session}");
         let (port, count) = (free.port().to_string(), count.to_string());
-        let mut child = Command::new(crate::peers::programs::python())
+        let mut child = Command::new(weir_test_kit::programs::python())
             .arg(&script)
             .args([&port, version, qos, session, &device, &start, &count])
             .stdout(Stdio::piped())

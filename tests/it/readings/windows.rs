@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::http::{self, Events};
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
+use crate::WEIR;
+use weir_test_kit::http::{self, EventStream};
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::{wait_for, window_before};
 
 fn reading(timestamp: i64, seq: u64, value: f64) -> String {
     json!({"metric": "temperature", "value": value, "timestamp": timestamp, "seq": seq}).to_string()
@@ -21,12 +22,12 @@ fn windows(weir: &Weir, device: &str, count: usize) -> Vec<Value> {
 
 #[test]
 fn a_window_appears_everywhere() {
-    let weir = Weir::start(&[]);
-    let mut subscriber = Client::connect(weir.mqtt(), Version::V4, "subscriber");
+    let weir = WEIR.start(&[]);
+    let mut subscriber = TestClient::connect(weir.mqtt(), MqttVersion::V4, "subscriber");
     subscriber.subscribe("weir/windows/#", 1);
-    let mut events = Events::open(weir.http(), "/api/v1/stream?windows=1");
+    let mut events = EventStream::open(weir.http(), "/api/v1/stream?windows=1");
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "pump-7");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "pump-7");
     device.telemetry("pump-7", &reading(start + 4_000, 0, 20.5));
     device.telemetry("pump-7", &reading(start, 1, 22.0));
     device.telemetry("pump-7", &reading(start + 4_999, 2, 21.25));
@@ -47,15 +48,15 @@ fn a_window_appears_everywhere() {
     let (topic, payload) = subscriber.message();
     assert_eq!(topic, "weir/windows/pump-7/temperature");
     assert_eq!(serde_json::from_slice::<Value>(&payload).expect("JSON"), shown);
-    assert_eq!(events.next(), ("window".to_owned(), shown));
+    assert_eq!(events.next_event(), ("window".to_owned(), shown));
     weir.assert_accounted();
 }
 
 #[test]
 fn windows_as_csv() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(start, 0, 0.1));
     device.telemetry("d", &reading(start + 7_000, 1, 0.0));
     let seq = windows(&weir, "d", 1)[0]["seq"].clone();
@@ -72,9 +73,9 @@ fn windows_as_csv() {
 
 #[test]
 fn lists_come_in_pages() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(600);
-    let mut device = Client::connect(weir.mqtt(), Version::V5, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "d");
     for seq in 0..26 {
         device.telemetry("d", &reading(start + seq * 5_000, seq as u64, seq as f64));
     }
@@ -103,13 +104,13 @@ fn lists_come_in_pages() {
 
 #[test]
 fn every_payload_form_at_every_qos() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
     let mut ids = Vec::new();
-    for (index, version) in [Version::V4, Version::V5].into_iter().enumerate() {
+    for (index, version) in [MqttVersion::V4, MqttVersion::V5].into_iter().enumerate() {
         for qos in 0..=2 {
             let id = format!("d{index}{qos}");
-            let mut device = Client::connect(weir.mqtt(), version, &id);
+            let mut device = TestClient::connect(weir.mqtt(), version, &id);
             let several = json!({"timestamp": start, "seq": 0, "metrics": {"a": 1, "b": true}});
             let backlog = json!([
                 {"device_id": id, "metric": "a", "value": 2, "timestamp": start as f64 / 1_000.0, "seq": 1},
@@ -132,9 +133,9 @@ fn every_payload_form_at_every_qos() {
 
 #[test]
 fn a_late_reading_corrects_its_window() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(start, 0, 1.0));
     device.telemetry("d", &reading(start + 10_000, 1, 1.0));
     windows(&weir, "d", 1);
@@ -153,17 +154,17 @@ fn a_late_reading_corrects_its_window() {
 
 #[test]
 fn silence_closes_windows() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(window_before(0), 0, 1.0));
     assert_eq!(windows(&weir, "d", 1)[0]["count"], 1);
 }
 
 #[test]
 fn the_same_message_counts_once() {
-    let weir = Weir::start(&[("window.idle_timeout", "'500ms'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let start = window_before(60);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     for _ in 0..3 {
         device.telemetry("d", &reading(start, 0, 1.0));
     }
@@ -177,10 +178,10 @@ fn the_same_message_counts_once() {
 
 #[test]
 fn devices_are_listed() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     let start = window_before(60);
     for id in ["a", "b", "ü-7"] {
-        let mut device = Client::connect(weir.mqtt(), Version::V4, id);
+        let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, id);
         device.telemetry(id, &reading(start, 3, 1.0));
         device.telemetry(id, &reading(start + 7_000, 5, 2.0));
     }
@@ -197,7 +198,7 @@ fn devices_are_listed() {
 
 #[test]
 fn wrong_requests_are_answered_with_problems() {
-    let weir = Weir::start(&[]);
+    let weir = WEIR.start(&[]);
     for (path, status) in [
         ("/api/v1/windows?limit=0", 400),
         ("/api/v1/windows?devise=d", 400),
@@ -217,8 +218,8 @@ fn wrong_requests_are_answered_with_problems() {
 
 #[test]
 fn status_checkpoints_and_metrics_answer() {
-    let weir = Weir::start(&[("state.checkpoint_interval", "'200ms'")]);
-    let mut device = Client::connect(weir.mqtt(), Version::V4, "d");
+    let weir = WEIR.start(&[("state.checkpoint_interval", "'200ms'")]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     device.telemetry("d", &reading(window_before(60), 0, 1.0));
     device.telemetry("d", &reading(window_before(30), 1, 1.0));
     wait_for("a checkpoint is listed", || {

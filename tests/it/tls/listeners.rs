@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 
-use crate::kit::certificates::Authority;
-use crate::kit::mqtt::{Client, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::{wait_for, window_before};
-use crate::peers::programs::{program, python, succeeded};
+use crate::WEIR;
+use weir_test_kit::certificates::CertificateAuthority;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::programs::{program, python, succeeded};
+use weir_test_kit::wait::{wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
-fn start(authority: &Authority, settings: &[(&str, &str)]) -> Weir {
+fn start(authority: &CertificateAuthority, settings: &[(&str, &str)]) -> Weir {
     authority.issue("server", "first", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let mut all = vec![
@@ -28,22 +29,22 @@ fn start(authority: &Authority, settings: &[(&str, &str)]) -> Weir {
         ("http.tls.key", key.as_str()),
     ];
     all.extend_from_slice(settings);
-    Weir::start(&all)
+    WEIR.start(&all)
 }
 
-fn client(authority: &Authority, weir: &Weir, version: Version, id: &str) -> Client {
+fn client(authority: &CertificateAuthority, weir: &Weir, version: MqttVersion, id: &str) -> TestClient {
     let stream = authority.connect(weir.mqtt_tls(), None, &[&TLS12, &TLS13]).expect("a TLS connection");
-    Client::connect_over(stream, version, id).expect("a session")
+    TestClient::connect_over(stream, version, id).expect("a session")
 }
 
 #[test]
 fn mqtt_over_both_versions_of_tls() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let weir = start(&authority, &[]);
     let start = window_before(60);
     for (name, tls) in [("tls12", &TLS12), ("tls13", &TLS13)] {
         let stream = authority.connect(weir.mqtt_tls(), None, &[tls]).expect("a TLS connection");
-        let mut device = Client::connect_over(stream, Version::V5, name).expect("a session");
+        let mut device = TestClient::connect_over(stream, MqttVersion::V5, name).expect("a session");
         device.subscribe(&format!("weir/windows/{name}/+"), 1);
         // More than a TLS record, both ways.
         let readings: Vec<String> = (0..1_000)
@@ -60,11 +61,11 @@ fn mqtt_over_both_versions_of_tls() {
 
 #[test]
 fn large_messages_reach_a_subscriber_behind_tls() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let weir = start(&authority, &[("mqtt.max_queued_bytes", "'4MiB'")]);
-    let mut subscriber = client(&authority, &weir, Version::V4, "subscriber");
+    let mut subscriber = client(&authority, &weir, MqttVersion::V4, "subscriber");
     subscriber.subscribe("big/#", 1);
-    let mut publisher = client(&authority, &weir, Version::V4, "publisher");
+    let mut publisher = client(&authority, &weir, MqttVersion::V4, "publisher");
     let payload = "x".repeat(200_000);
     for n in 0..20 {
         publisher.publish(&format!("big/{n}"), &payload, 1);
@@ -77,7 +78,7 @@ fn large_messages_reach_a_subscriber_behind_tls() {
 
 #[test]
 fn https_serves_the_same_paths() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let weir = start(&authority, &[]);
     let mut stream = authority.connect(weir.https(), None, &[&TLS13]).expect("a TLS connection");
     stream
@@ -98,9 +99,9 @@ fn https_serves_the_same_paths() {
 
 #[test]
 fn certificates_are_replaced_under_open_connections() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let weir = start(&authority, &[]);
-    let mut open = client(&authority, &weir, Version::V4, "open");
+    let mut open = client(&authority, &weir, MqttVersion::V4, "open");
     let shown = || {
         let stream = authority.connect(weir.mqtt_tls(), None, &[&TLS13]).expect("a TLS connection");
         authority.shown(&stream)
@@ -137,7 +138,7 @@ fn certificates_are_replaced_under_open_connections() {
 
 #[test]
 fn a_client_certificate_is_who_one_is() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("pump", "pump-7", 2099);
     let ca = authority.toml("ca.pem");
     let asked = [
@@ -148,27 +149,30 @@ fn a_client_certificate_is_who_one_is() {
     let weir = start(&authority, &asked);
     for tls in [&TLS12, &TLS13] {
         let stream = authority.connect(weir.mqtt_tls(), Some("pump"), &[tls]).expect("a TLS connection");
-        Client::connect_over(stream, Version::V4, "pump-7").expect("no password is asked").ping();
+        TestClient::connect_over(stream, MqttVersion::V4, "pump-7").expect("no password is asked").ping();
         // 1.3 tells the client of the refusal only when it reads.
         let nobody = authority.connect(weir.mqtt_tls(), None, &[tls]);
-        assert!(nobody.and_then(|stream| Client::connect_over(stream, Version::V4, "x")).is_err());
+        assert!(nobody.and_then(|stream| TestClient::connect_over(stream, MqttVersion::V4, "x")).is_err());
     }
-    let stranger = Authority::new();
+    let stranger = CertificateAuthority::create();
     stranger.issue("pump", "pump-7", 2099);
     std::fs::copy(authority.path("ca.pem"), stranger.path("ca.pem")).expect("the stranger trusts the server");
     let forged = stranger.connect(weir.mqtt_tls(), Some("pump"), &[&TLS13]);
-    assert!(forged.and_then(|stream| Client::connect_over(stream, Version::V4, "x")).is_err());
-    assert!(Client::try_connect(weir.mqtt(), Version::V4, "plain").is_err(), "without TLS there is no certificate");
+    assert!(forged.and_then(|stream| TestClient::connect_over(stream, MqttVersion::V4, "x")).is_err());
+    assert!(
+        TestClient::try_connect(weir.mqtt(), MqttVersion::V4, "plain").is_err(),
+        "without TLS there is no certificate"
+    );
 }
 
 #[test]
 fn silent_handshakes_disturb_nobody() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let limits = [("mqtt.connect_timeout", "'2s'"), ("mqtt.tls.max_handshakes", "100")];
     let weir = start(&authority, &limits);
     let done = AtomicBool::new(false);
     // It is inside before the others come: where all places are taken by newcomers, one more is refused for a second.
-    let mut device = client(&authority, &weir, Version::V4, "good");
+    let mut device = client(&authority, &weir, MqttVersion::V4, "good");
     std::thread::scope(|scope| {
         let good = scope.spawn(|| {
             let mut count = 0;
@@ -182,7 +186,7 @@ fn silent_handshakes_disturb_nobody() {
         // There is room for a hundred, and yet an honest client gets in.
         wait_for("a new client is served among them", || {
             let stream = authority.connect(weir.mqtt_tls(), None, &[&TLS13]).ok()?;
-            Client::connect_over(stream, Version::V5, "new").ok()
+            TestClient::connect_over(stream, MqttVersion::V5, "new").ok()
         });
         wait_for("all silent ones are gone", || (weir.metric_sum(REFUSED) >= 1_000.0).then_some(()));
         done.store(true, Ordering::Relaxed);
@@ -196,14 +200,14 @@ fn silent_handshakes_disturb_nobody() {
 
 #[test]
 fn check_finds_what_is_wrong() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("server", "right", 2099);
     authority.issue("other", "other", 2099);
     authority.issue("old", "old", 2021);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let check = |cert: &str, key: &str| {
         let settings = [("mqtt.tls.listen", "'127.0.0.1:8883'"), ("mqtt.tls.cert", cert), ("mqtt.tls.key", key)];
-        let weir = Weir::prepare(&settings);
+        let weir = WEIR.prepare(&settings);
         let output = weir.command(&["check"]).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
@@ -223,7 +227,7 @@ fn check_finds_what_is_wrong() {
 
 #[test]
 fn real_clients_with_tls() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let weir = start(&authority, &[]);
     let ca = authority.path("ca.pem").display().to_string();
     let port = weir.mqtt_tls().port().to_string();

@@ -6,16 +6,17 @@ use rustix::process::Signal;
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
+use crate::WEIR;
 use crate::access::acl::audited;
-use crate::kit::certificates::{self, Authority, Stream};
-use crate::kit::mqtt::{Client, Connect, Message, Version};
-use crate::kit::process::Weir;
-use crate::kit::wait::wait_for;
+use weir_test_kit::certificates::{self, CertificateAuthority, TlsClientStream};
+use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::process::Weir;
+use weir_test_kit::wait::wait_for;
 
 const NO_REPLACEMENT: i32 = 2099;
 
 /// weir with certificates by `authority`, which revokes those in its crl.pem.
-fn settings(authority: &Authority) -> Vec<(&'static str, String)> {
+fn settings(authority: &CertificateAuthority) -> Vec<(&'static str, String)> {
     authority.issue("server", "server", 2099);
     vec![
         ("mqtt.tls.listen", "'127.0.0.1:0'".into()),
@@ -27,14 +28,14 @@ fn settings(authority: &Authority) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn start(authority: &Authority) -> Weir {
+fn start(authority: &CertificateAuthority) -> Weir {
     let settings = settings(authority);
-    Weir::start(&settings.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>())
+    WEIR.start(&settings.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>())
 }
 
 /// 1.3 tells the client of the refusal only when it reads.
-fn session(stream: io::Result<Stream>, id: &str) -> io::Result<Client> {
-    let mut client = Client::connect_over(stream?, Version::V5, id)?;
+fn session(stream: io::Result<TlsClientStream>, id: &str) -> io::Result<TestClient> {
+    let mut client = TestClient::connect_over(stream?, MqttVersion::V5, id)?;
     client.ping();
     Ok(client)
 }
@@ -45,7 +46,7 @@ fn status(weir: &Weir) -> serde_json::Value {
 
 #[test]
 fn a_revoked_client_is_refused_and_others_are_served() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     authority.issue("good", "good", 2099);
     authority.issue("bad", "bad", 2099);
     // It should have been replaced long ago: it holds all the same.
@@ -69,9 +70,9 @@ fn a_revoked_client_is_refused_and_others_are_served() {
 
 #[test]
 fn clients_of_an_authority_without_a_list_are_refused() {
-    let (authority, other) = (Authority::new(), Authority::named("other"));
+    let (authority, other) = (CertificateAuthority::create(), CertificateAuthority::named("other"));
     other.issue("pump", "pump", 2099);
-    let ca = |authority: &Authority| std::fs::read_to_string(authority.path("ca.pem")).expect("a file");
+    let ca = |authority: &CertificateAuthority| std::fs::read_to_string(authority.path("ca.pem")).expect("a file");
     let list = authority.revocation_list(&[], 1, NO_REPLACEMENT);
     authority.write("crl.pem", &list);
     let weir = start(&authority);
@@ -88,7 +89,7 @@ fn clients_of_an_authority_without_a_list_are_refused() {
 
 #[test]
 fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     for name in ["first", "second", "good"] {
         authority.issue(name, name, 2099);
     }
@@ -99,8 +100,8 @@ fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
     session(open(&config), "before").expect("a session");
     let resumed = open(&config).expect("a TLS connection");
     assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed));
-    let gone = Message::new("devices/first/gone", "x", 0);
-    let (mut first, _) = Connect::new(Version::V5, "first").kept(60).will(&gone).open_over(resumed);
+    let gone = TestMessage::new("devices/first/gone", "x", 0);
+    let (mut first, _) = ConnectPacket::new(MqttVersion::V5, "first").kept(60).will(&gone).open_over(resumed);
     let other = |name| session(authority.connect(weir.mqtt_tls(), Some(name), &[&TLS13]), name).expect("a session");
     let (mut second, mut good) = (other("second"), other("good"));
     // By itself, when the file changes.
@@ -131,13 +132,13 @@ fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
 
 #[test]
 fn check_looks_at_the_lists() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::create();
     let settings = settings(&authority);
     let check = |change: &[(&'static str, &str)]| {
         let mut all: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(&[("mqtt.tls.listen", "'127.0.0.1:8883'")]);
         all.extend_from_slice(change);
-        let output = Weir::prepare(&all).command(&["check"]).output().expect("it runs");
+        let output = WEIR.prepare(&all).command(&["check"]).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     authority.write("crl.pem", &authority.revocation_list(&[], 1, NO_REPLACEMENT));
@@ -148,7 +149,7 @@ fn check_looks_at_the_lists() {
     authority.write("crl.pem", &authority.revocation_list(&[], 1, 2021));
     let (code, said) = check(&[]);
     assert!(code == Some(0) && said.contains("warning: mqtt.tls: ") && said.contains("2021-12-31"), "{code:?}: {said}");
-    authority.write("crl.pem", &Authority::new().revocation_list(&[], 1, NO_REPLACEMENT));
+    authority.write("crl.pem", &CertificateAuthority::create().revocation_list(&[], 1, NO_REPLACEMENT));
     let (code, said) = check(&[]);
     assert!(code == Some(78) && said.contains("was not signed by the authority of this name"), "{code:?}: {said}");
 }

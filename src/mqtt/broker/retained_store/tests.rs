@@ -4,10 +4,10 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::disk::RealDisk;
 
-const DIRECTORY: &str = Stored::KIND.directory;
+const DIRECTORY: &str = StoredRetained::LABELS.directory;
 
-fn stored(topic: &str, payload: &[u8]) -> Stored {
-    Stored {
+fn stored(topic: &str, payload: &[u8]) -> StoredRetained {
+    StoredRetained {
         topic: topic.into(),
         payload: Bytes::copy_from_slice(payload),
         properties: Bytes::from_static(&[1, 1]),
@@ -19,13 +19,13 @@ fn stored(topic: &str, payload: &[u8]) -> Stored {
 #[test]
 fn messages_read_back() {
     let all = [
-        Stored { expires_ms: Some(5), ..stored("a/ü", b"x") },
-        Stored { qos: 2, properties: Bytes::new(), ..stored("b", b"") },
+        StoredRetained { expires_ms: Some(5), ..stored("a/ü", b"x") },
+        StoredRetained { qos: 2, properties: Bytes::new(), ..stored("b", b"") },
     ];
     for message in all {
-        assert_eq!(Stored::decode(&message.encode()), Some(message));
+        assert_eq!(StoredRetained::decode(&message.encode()), Some(message));
     }
-    assert_eq!(Stored::decode(&stored("a", b"x").encode()[..12]), None);
+    assert_eq!(StoredRetained::decode(&stored("a", b"x").encode()[..12]), None);
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn sent(attached: &Attached) -> Vec<Sent> {
 /// The thread of the life before still has its store open: another process would find what is on disk.
 fn copied(from: &Path) -> tempfile::TempDir {
     let to = tempfile::TempDir::new().unwrap();
-    let name = Encoded::KIND.directory;
+    let name = Encoded::LABELS.directory;
     std::fs::create_dir(to.path().join(name)).unwrap();
     for entry in std::fs::read_dir(from.join(name)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
     {

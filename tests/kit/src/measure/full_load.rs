@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use tokio::task::JoinSet;
 
-use super::client::{Client, connect_packet};
-use super::reading::{METRICS, Reading, now_ms};
+use super::client::{LoadClient, connect_packet};
+use super::reading::{BenchReading, METRICS, now_ms};
 
 /// What became of one device.
-pub struct Device {
+pub struct LoadedDevice {
     pub name: String,
     /// Its readings 0 to this, exclusive, are acknowledged.
     pub acknowledged: u64,
@@ -29,7 +29,7 @@ pub struct FullLoad {
 
 impl FullLoad {
     /// Returns when every device is acknowledged all its messages, or has lost its connection. Names begin with `name`.
-    pub async fn run(self, address: SocketAddr, name: &str) -> Vec<Device> {
+    pub async fn run(self, address: SocketAddr, name: &str) -> Vec<LoadedDevice> {
         let mut devices = JoinSet::new();
         for index in 0..self.devices {
             devices.spawn(self.device(address, format!("{name}-{index:05}")));
@@ -37,14 +37,14 @@ impl FullLoad {
         devices.join_all().await
     }
 
-    async fn device(self, address: SocketAddr, name: String) -> Device {
+    async fn device(self, address: SocketAddr, name: String) -> LoadedDevice {
         let mut acknowledged = 0;
         let outcome = self.publish(address, &name, &mut acknowledged).await;
-        Device { name, acknowledged, outcome }
+        LoadedDevice { name, acknowledged, outcome }
     }
 
     async fn publish(self, address: SocketAddr, device: &str, acknowledged: &mut u64) -> io::Result<()> {
-        let mut client = Client::connect(address, &connect_packet(device, None)).await?;
+        let mut client = LoadClient::connect(address, &connect_packet(device, None)).await?;
         let (mut payload, mut time_ms) = (String::new(), 0);
         let write = |seq: u64, packet_id, out: &mut Vec<u8>| {
             let metric = METRICS[seq as usize % METRICS.len()];
@@ -52,7 +52,7 @@ impl FullLoad {
             if out.is_empty() {
                 time_ms = now_ms();
             }
-            Reading { device, metric, seq, time_ms, named: true }.publish(packet_id, &mut payload, out);
+            BenchReading { device, metric, seq, time_ms, named: true }.publish(packet_id, &mut payload, out);
         };
         client.publish_all(self.messages, self.in_flight, acknowledged, write).await
     }

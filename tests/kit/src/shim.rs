@@ -8,6 +8,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::process::Program;
+use crate::repository;
+
 const MAGIC: u64 = 0x314d_4948_5352_4957;
 const RULES: u64 = 8;
 const PATH_BYTES: usize = 64;
@@ -45,12 +48,12 @@ pub struct Rule {
 
 impl Shim {
     /// Builds the library where that was not done yet, and makes a control file in `directory`.
-    pub fn new(directory: &Path) -> Self {
+    pub fn new(program: Program, directory: &Path) -> Self {
         let path = directory.join("shim-control");
         let control = File::options().create(true).truncate(true).read(true).write(true).open(&path);
         let control = control.expect("a control file");
         control.set_len(RULES_AT + RULES * RULE_BYTES).expect("room for the rules");
-        let shim = Self { library: library(), path, control, rules: 0 };
+        let shim = Self { library: library(program.scratch), path, control, rules: 0 };
         shim.set(0, MAGIC);
         shim
     }
@@ -134,13 +137,13 @@ impl Rule {
 }
 
 /// The library, built once per process. Built beside its place and renamed, since other test programs may do the same.
-fn library() -> PathBuf {
+fn library(scratch: &str) -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let directory = Path::new(scratch);
         let library = directory.join("libweir_shim.so");
         let unfinished = directory.join(format!("libweir_shim.{}.so", std::process::id()));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shim/shim.c");
+        let source = repository().join("tests/fixtures/shim/shim.c");
         let mut compiler = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".to_owned()));
         compiler.args(["-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&unfinished).arg(source).arg("-ldl");
         let output = compiler.output().expect("a C compiler: Rust links with it");

@@ -4,45 +4,52 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::message::{Message, Packet};
-use super::{
-    CONNACK, DISCONNECT, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBACK, UNSUBACK, Version, connect_packet,
-    packet, publish_packet, string, variable_integer,
+use super::message::TestMessage;
+use super::packet::{
+    ReceivedPacket, acknowledgement, packet, publish_packet, put_bytes, put_properties, subscribe_packet,
 };
-use crate::kit::wait::DEADLINE;
+use super::{
+    CONNACK, DISCONNECT, MqttVersion, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBACK, UNSUBACK,
+    connect_packet,
+};
+use crate::wait::DEADLINE;
 
 /// What a client speaks over: a socket, or something over one, with time limits.
-pub trait Stream: Read + Write + Send {}
+pub trait ClientStream: Read + Write + Send {}
 
-impl<S: Read + Write + Send> Stream for S {}
+impl<S: Read + Write + Send> ClientStream for S {}
 
 /// A connected client.
-pub struct Client {
-    pub version: Version,
-    stream: Box<dyn Stream>,
+pub struct TestClient {
+    pub version: MqttVersion,
+    stream: Box<dyn ClientStream>,
     received: Vec<u8>,
     /// Publishes that came while something else was waited for.
-    publishes: VecDeque<Packet>,
+    publishes: VecDeque<ReceivedPacket>,
     next_id: u16,
 }
 
-impl Client {
+impl TestClient {
     /// Connects; the CONNECT must be accepted.
-    pub fn connect(address: SocketAddr, version: Version, client_id: &str) -> Self {
+    pub fn connect(address: SocketAddr, version: MqttVersion, client_id: &str) -> Self {
         Self::try_connect(address, version, client_id).expect("the connection is accepted")
     }
 
-    pub fn try_connect(address: SocketAddr, version: Version, client_id: &str) -> io::Result<Self> {
+    pub fn try_connect(address: SocketAddr, version: MqttVersion, client_id: &str) -> io::Result<Self> {
         Self::try_connect_with(address, version, &connect_packet(version, client_id))
     }
 
     /// Connects with this CONNECT.
-    pub fn try_connect_with(address: SocketAddr, version: Version, connect: &[u8]) -> io::Result<Self> {
+    pub fn try_connect_with(address: SocketAddr, version: MqttVersion, connect: &[u8]) -> io::Result<Self> {
         Self::open(address, version)?.begin(connect)
     }
 
     /// Connects over a stream that is open.
-    pub fn connect_over(stream: impl Stream + 'static, version: Version, client_id: &str) -> io::Result<Self> {
+    pub fn connect_over(
+        stream: impl ClientStream + 'static,
+        version: MqttVersion,
+        client_id: &str,
+    ) -> io::Result<Self> {
         Self::over(stream, version).begin(&connect_packet(version, client_id))
     }
 
@@ -57,7 +64,7 @@ impl Client {
     }
 
     /// A socket on which nothing was sent yet.
-    pub fn open(address: SocketAddr, version: Version) -> io::Result<Self> {
+    pub fn open(address: SocketAddr, version: MqttVersion) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
@@ -66,7 +73,7 @@ impl Client {
     }
 
     /// A stream on which nothing was sent yet.
-    pub fn over(stream: impl Stream + 'static, version: Version) -> Self {
+    pub fn over(stream: impl ClientStream + 'static, version: MqttVersion) -> Self {
         Self { version, stream: Box::new(stream), received: Vec::new(), publishes: VecDeque::new(), next_id: 1 }
     }
 
@@ -76,7 +83,7 @@ impl Client {
     }
 
     /// The next packet.
-    pub fn read(&mut self) -> io::Result<Packet> {
+    pub fn read(&mut self) -> io::Result<ReceivedPacket> {
         loop {
             if let Some(packet) = self.take() {
                 return Ok(packet);
@@ -95,21 +102,13 @@ impl Client {
     }
 
     /// A packet that was received already.
-    pub fn take(&mut self) -> Option<Packet> {
-        let first = *self.received.first()?;
-        let (len, used) = variable_integer(&self.received[1..])?;
-        let end = 1 + used + len;
-        if self.received.len() < end {
-            return None;
-        }
-        let body = self.received[1 + used..end].to_vec();
-        self.received.drain(..end);
-        Some(Packet { kind: first >> 4, flags: first & 15, body })
+    pub fn take(&mut self) -> Option<ReceivedPacket> {
+        ReceivedPacket::take(&mut self.received)
     }
 
     /// The next packet of this kind. Publishes before it are kept, anything else is an error.
     #[track_caller]
-    pub fn expect(&mut self, kind: u8) -> Packet {
+    pub fn expect(&mut self, kind: u8) -> ReceivedPacket {
         if kind == PUBLISH
             && let Some(packet) = self.publishes.pop_front()
         {
@@ -141,7 +140,7 @@ impl Client {
         }
         let answer = self.expect(if qos == 1 { PUBACK } else { PUBREC });
         assert_eq!(answer.id(), id);
-        let reason = if self.version == Version::V5 { answer.reason() } else { 0 };
+        let reason = if self.version == MqttVersion::V5 { answer.reason() } else { 0 };
         if qos == 2 && reason < 0x80 {
             self.acknowledge(PUBREL, id);
             assert_eq!(self.expect(PUBCOMP).id(), id);
@@ -158,30 +157,15 @@ impl Client {
 
     #[track_caller]
     pub fn subscribe(&mut self, filter: &str, qos: u8) {
-        let id = self.id();
-        let mut body = id.to_be_bytes().to_vec();
-        if self.version == Version::V5 {
-            body.push(0);
-        }
-        body.extend(string(filter));
-        body.push(qos);
-        self.send(&packet(0x82, &body)).expect("the subscription can be sent");
-        let answer = self.expect(SUBACK);
-        assert_eq!((answer.id(), answer.body.last()), (id, Some(&qos)));
+        assert_eq!(self.subscribe_with(filter, qos, &[]), qos, "the code of the SUBACK");
     }
 
     /// Subscribes to one filter with these options and encoded properties; the answer's code.
     #[track_caller]
     pub fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
         let id = self.id();
-        let mut body = id.to_be_bytes().to_vec();
-        if self.version == Version::V5 {
-            body.push(u8::try_from(properties.len()).expect("few properties"));
-            body.extend_from_slice(properties);
-        }
-        body.extend(string(filter));
-        body.push(options);
-        self.send(&packet(0x82, &body)).expect("the subscription can be sent");
+        let packet = subscribe_packet(self.version, id, [filter], options, properties);
+        self.send(&packet).expect("the subscription can be sent");
         let answer = self.expect(SUBACK);
         assert_eq!(answer.id(), id);
         answer.body.last().copied().expect("a code")
@@ -192,10 +176,10 @@ impl Client {
     pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
         let id = self.id();
         let mut body = id.to_be_bytes().to_vec();
-        if self.version == Version::V5 {
-            body.push(0);
+        put_properties(self.version, &[], &mut body);
+        for filter in filters {
+            put_bytes(filter.as_bytes(), &mut body);
         }
-        body.extend(filters.iter().flat_map(|filter| string(filter)));
         self.send(&packet(0xa2, &body)).expect("it can be sent");
         let answer = self.expect(UNSUBACK);
         assert_eq!(answer.id(), id);
@@ -204,8 +188,8 @@ impl Client {
 
     /// Publishes and waits for everything that the QoS asks for; the first acknowledgement's reason code.
     #[track_caller]
-    pub fn publish_message(&mut self, message: &Message) -> u8 {
-        let message = Message { id: self.id(), ..message.clone() };
+    pub fn publish_message(&mut self, message: &TestMessage) -> u8 {
+        let message = TestMessage { id: self.id(), ..message.clone() };
         self.send(&message.packet(self.version)).expect("the publish can be sent");
         if message.qos == 0 {
             self.ping(); // it has been taken
@@ -213,7 +197,7 @@ impl Client {
         }
         let answer = self.expect(if message.qos == 1 { PUBACK } else { PUBREC });
         assert_eq!(answer.id(), message.id);
-        let reason = if self.version == Version::V5 { answer.reason() } else { 0 };
+        let reason = if self.version == MqttVersion::V5 { answer.reason() } else { 0 };
         if message.qos == 2 && reason < 0x80 {
             self.acknowledge(PUBREL, message.id);
             assert_eq!(self.expect(PUBCOMP).id(), message.id);
@@ -224,21 +208,20 @@ impl Client {
     /// Sends a PUBACK, PUBREC, PUBREL or PUBCOMP.
     #[track_caller]
     pub fn acknowledge(&mut self, kind: u8, id: u16) {
-        let first = kind << 4 | if kind == PUBREL { 2 } else { 0 };
-        self.send(&packet(first, &id.to_be_bytes())).expect("the acknowledgement can be sent");
+        self.send(&acknowledgement(kind, id)).expect("the acknowledgement can be sent");
     }
 
     /// The next PUBLISH, not acknowledged.
     #[track_caller]
-    pub fn next(&mut self) -> Message {
+    pub fn next_message(&mut self) -> TestMessage {
         let packet = self.expect(PUBLISH);
-        Message::read(&packet, self.version)
+        TestMessage::read(&packet, self.version)
     }
 
     /// The next PUBLISH, acknowledged.
     #[track_caller]
-    pub fn take_message(&mut self) -> Message {
-        let message = self.next();
+    pub fn take_message(&mut self) -> TestMessage {
+        let message = self.next_message();
         match message.qos {
             0 => {}
             1 => self.acknowledge(PUBACK, message.id),
@@ -270,8 +253,8 @@ impl Client {
     pub fn expect_closed(&mut self, reason: u8) {
         let packets = self.until_closed();
         match self.version {
-            Version::V4 => assert_eq!(packets, []),
-            Version::V5 => {
+            MqttVersion::V4 => assert_eq!(packets, []),
+            MqttVersion::V5 => {
                 assert_eq!(packets.len(), 1, "{packets:?}");
                 assert_eq!((packets[0].kind, packets[0].reason()), (DISCONNECT, reason));
             }
@@ -281,7 +264,7 @@ impl Client {
     /// Topic and payload of the next PUBLISH, acknowledged.
     #[track_caller]
     pub fn message(&mut self) -> (String, Vec<u8>) {
-        let Message { topic, payload, .. } = self.take_message();
+        let TestMessage { topic, payload, .. } = self.take_message();
         (topic, payload)
     }
 
@@ -294,14 +277,14 @@ impl Client {
 
     /// Publishes a message while its last packets stay with the test.
     #[track_caller]
-    pub fn send_publish(&mut self, message: &Message) {
+    pub fn send_publish(&mut self, message: &TestMessage) {
         let bytes = message.packet(self.version);
         self.send(&bytes).expect("the publish can be sent");
     }
 
     /// Reads until the connection ends; returns the packets before its end.
     #[track_caller]
-    pub fn until_closed(&mut self) -> Vec<Packet> {
+    pub fn until_closed(&mut self) -> Vec<ReceivedPacket> {
         let mut packets = Vec::new();
         loop {
             match self.read() {

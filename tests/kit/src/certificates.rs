@@ -18,19 +18,19 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::kit::wait::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// A client's end of a TLS connection.
-pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub type TlsClientStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// An authority with a directory for what it issues.
-pub struct Authority {
+pub struct CertificateAuthority {
     directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Authority {
-    pub fn new() -> Self {
+impl CertificateAuthority {
+    pub fn create() -> Self {
         Self::named("test authority")
     }
 
@@ -109,7 +109,7 @@ impl Authority {
         address: SocketAddr,
         client: Option<&str>,
         versions: &[&'static SupportedProtocolVersion],
-    ) -> io::Result<Stream> {
+    ) -> io::Result<TlsClientStream> {
         connect(address, &self.client(client, versions))
     }
 
@@ -132,7 +132,7 @@ impl Authority {
     }
 
     /// The subject of the certificate that a listener shows.
-    pub fn shown(&self, stream: &Stream) -> String {
+    pub fn shown(&self, stream: &TlsClientStream) -> String {
         let chain = stream.conn.peer_certificates().expect("the handshake is over");
         // The common name is the only text of the subject, and stands in it as it is.
         let der = chain[0].to_vec();
@@ -141,7 +141,7 @@ impl Authority {
 }
 
 /// Opens a TLS connection to localhost.
-pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Stream> {
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsClientStream> {
     let name = ServerName::try_from("localhost").expect("a name");
     let mut session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
     let mut socket = TcpStream::connect(address)?;

@@ -5,18 +5,18 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::kit::wait::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// An answer.
 #[derive(Debug)]
-pub struct Response {
+pub struct TestResponse {
     pub status: u16,
     /// Lower-case names.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Response {
+impl TestResponse {
     /// The answer, which must be 200.
     #[track_caller]
     pub fn ok(self) -> Self {
@@ -40,18 +40,18 @@ impl Response {
 }
 
 #[track_caller]
-pub fn get(address: SocketAddr, path: &str) -> Response {
+pub fn get(address: SocketAddr, path: &str) -> TestResponse {
     get_as(address, path, "*/*")
 }
 
 #[track_caller]
-pub fn get_as(address: SocketAddr, path: &str, accept: &str) -> Response {
+pub fn get_as(address: SocketAddr, path: &str, accept: &str) -> TestResponse {
     request(address, path, accept).unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }
 
 /// Sends JSON.
 #[track_caller]
-pub fn post(address: SocketAddr, path: &str, json: &str) -> Response {
+pub fn post(address: SocketAddr, path: &str, json: &str) -> TestResponse {
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{json}",
@@ -62,7 +62,7 @@ pub fn post(address: SocketAddr, path: &str, json: &str) -> Response {
 
 /// A request without a body, with a bearer token or without.
 #[track_caller]
-pub fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> Response {
+pub fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> TestResponse {
     let head = bearer_head(address, method, path, token);
     answer_to(address, &head).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
@@ -74,22 +74,22 @@ pub fn bearer_head(address: SocketAddr, method: &str, path: &str, token: Option<
 }
 
 /// `None` where there is no whole answer.
-pub fn try_get(address: SocketAddr, path: &str) -> Option<Response> {
+pub fn try_get(address: SocketAddr, path: &str) -> Option<TestResponse> {
     request(address, path, "*/*").ok()
 }
 
-fn request(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<Response> {
+fn request(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<TestResponse> {
     read_answer(send(address, path, accept, "close")?)
 }
 
-fn answer_to(address: SocketAddr, request: &str) -> std::io::Result<Response> {
+fn answer_to(address: SocketAddr, request: &str) -> std::io::Result<TestResponse> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.write_all(request.as_bytes())?;
     read_answer(BufReader::new(stream))
 }
 
-fn read_answer(mut reader: BufReader<TcpStream>) -> std::io::Result<Response> {
+fn read_answer(mut reader: BufReader<TcpStream>) -> std::io::Result<TestResponse> {
     let (status, headers) = read_head(&mut reader)?;
     let mut body = Vec::new();
     if headers.iter().any(|(name, value)| name == "transfer-encoding" && value.contains("chunked")) {
@@ -99,7 +99,7 @@ fn read_answer(mut reader: BufReader<TcpStream>) -> std::io::Result<Response> {
     } else {
         reader.read_to_end(&mut body)?;
     }
-    Ok(Response { status, headers, body })
+    Ok(TestResponse { status, headers, body })
 }
 
 fn send(address: SocketAddr, path: &str, accept: &str, connection: &str) -> std::io::Result<BufReader<TcpStream>> {
@@ -141,12 +141,12 @@ fn read_chunk(reader: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
 }
 
 /// An open stream of server-sent events.
-pub struct Events {
+pub struct EventStream {
     reader: BufReader<TcpStream>,
     text: String,
 }
 
-impl Events {
+impl EventStream {
     pub fn open(address: SocketAddr, path: &str) -> Self {
         let mut reader = send(address, path, "text/event-stream", "keep-alive").expect("the stream opens");
         let (status, headers) = read_head(&mut reader).expect("the stream answers");
@@ -156,7 +156,7 @@ impl Events {
     }
 
     /// The next event's name and data.
-    pub fn next(&mut self) -> (String, Value) {
+    pub fn next_event(&mut self) -> (String, Value) {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

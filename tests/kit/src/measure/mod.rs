@@ -1,11 +1,11 @@
-//! What the benches share: a weir process of their own, clients, loads, and how figures are told.
+//! What the benches share: many clients at once, loads, and figures for people.
 
 pub mod client;
 pub mod full_load;
 pub mod paced;
+pub mod process;
 pub mod reading;
 pub mod round_trip;
-pub mod server;
 pub mod times;
 
 use std::time::Duration;
@@ -13,9 +13,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Numbers on the command line of a bench.
-pub struct Arguments(std::vec::IntoIter<u64>);
+pub struct BenchArguments(std::vec::IntoIter<u64>);
 
-impl Arguments {
+impl BenchArguments {
     /// `None` unless `cargo bench` started this program: `cargo test --benches` does not pass --bench, and nothing is
     /// measured then.
     pub fn read() -> Option<Self> {

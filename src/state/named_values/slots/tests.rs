@@ -3,15 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mqtt::broker::slot_store::Kind;
+use crate::state::named_values::StoreLabels;
 use crate::state::testing::MemoryStore;
 
 /// A name, a NUL, and bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Named(String, Vec<u8>);
 
-impl Value for Named {
-    const KIND: Kind = Kind { directory: "named", what: "named values", moved_aside: "", failures: "" };
+impl NamedValue for Named {
+    const LABELS: StoreLabels = StoreLabels { directory: "named", what: "named values", moved_aside: "", failures: "" };
     fn name(&self) -> &str {
         &self.0
     }

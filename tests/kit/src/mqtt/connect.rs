@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 
-use super::client::{Client, Stream};
-use super::message::{Message, Packet};
-use super::{CONNACK, Version, packet, string};
+use super::client::{ClientStream, TestClient};
+use super::message::TestMessage;
+use super::packet::{ReceivedPacket, packet, put_bytes, put_properties, string};
+use super::{CONNACK, MqttVersion};
 
 /// A CONNECT to be sent: clean, keep-alive 60 s, unless said otherwise.
 #[derive(Debug, Clone)]
-pub struct Connect {
-    version: Version,
+pub struct ConnectPacket {
+    version: MqttVersion,
     client_id: String,
     flags: u8,
     keep_alive: u16,
@@ -19,8 +20,8 @@ pub struct Connect {
     pub rest: Vec<u8>,
 }
 
-impl Connect {
-    pub fn new(version: Version, client_id: &str) -> Self {
+impl ConnectPacket {
+    pub fn new(version: MqttVersion, client_id: &str) -> Self {
         let (client_id, properties) = (client_id.into(), Vec::new());
         Self { version, client_id, flags: 2, keep_alive: 60, properties, will: None, rest: Vec::new() }
     }
@@ -34,8 +35,8 @@ impl Connect {
     /// Session expiry interval of 5.0.
     pub fn expiry(self, expiry_s: u32) -> Self {
         match self.version {
-            Version::V4 => self,
-            Version::V5 => self.property(0x11, &expiry_s.to_be_bytes()),
+            MqttVersion::V4 => self,
+            MqttVersion::V5 => self.property(0x11, &expiry_s.to_be_bytes()),
         }
     }
 
@@ -60,7 +61,7 @@ impl Connect {
         self
     }
 
-    pub fn will(mut self, message: &Message) -> Self {
+    pub fn will(mut self, message: &TestMessage) -> Self {
         self.flags |= 4 | message.qos << 3 | u8::from(message.retain) << 5;
         self.will = Some((message.properties.clone(), message.topic.clone(), message.payload.clone()));
         self
@@ -82,21 +83,14 @@ impl Connect {
 
     pub fn packet(&self) -> Vec<u8> {
         let mut body = string("MQTT");
-        body.extend_from_slice(&[if self.version == Version::V4 { 4 } else { 5 }, self.flags]);
+        body.extend_from_slice(&[if self.version == MqttVersion::V4 { 4 } else { 5 }, self.flags]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
-        let put_properties = |properties: &[u8], body: &mut Vec<u8>| {
-            if self.version == Version::V5 {
-                body.push(u8::try_from(properties.len()).expect("few properties"));
-                body.extend_from_slice(properties);
-            }
-        };
-        put_properties(&self.properties, &mut body);
-        body.extend(string(&self.client_id));
+        put_properties(self.version, &self.properties, &mut body);
+        put_bytes(self.client_id.as_bytes(), &mut body);
         if let Some((properties, topic, payload)) = &self.will {
-            put_properties(properties, &mut body);
-            body.extend(string(topic));
-            body.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-            body.extend_from_slice(payload);
+            put_properties(self.version, properties, &mut body);
+            put_bytes(topic.as_bytes(), &mut body);
+            put_bytes(payload, &mut body);
         }
         body.extend_from_slice(&self.rest);
         packet(0x10, &body)
@@ -104,8 +98,8 @@ impl Connect {
 
     /// Connects; returns the CONNACK too, whatever it says.
     #[track_caller]
-    pub fn open(&self, address: SocketAddr) -> (Client, Packet) {
-        let mut client = Client::open(address, self.version).expect("a socket");
+    pub fn open(&self, address: SocketAddr) -> (TestClient, ReceivedPacket) {
+        let mut client = TestClient::open(address, self.version).expect("a socket");
         client.send(&self.packet()).expect("the CONNECT can be sent");
         let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
         assert_eq!(answer.kind, CONNACK, "{answer:?}");
@@ -114,8 +108,8 @@ impl Connect {
 
     /// Connects over a stream that is open; returns the CONNACK too, whatever it says.
     #[track_caller]
-    pub fn open_over(&self, stream: impl Stream + 'static) -> (Client, Packet) {
-        let mut client = Client::over(stream, self.version);
+    pub fn open_over(&self, stream: impl ClientStream + 'static) -> (TestClient, ReceivedPacket) {
+        let mut client = TestClient::over(stream, self.version);
         client.send(&self.packet()).expect("the CONNECT can be sent");
         let answer = client.read().unwrap_or_else(|error| panic!("waiting for CONNACK: {error}"));
         assert_eq!(answer.kind, CONNACK, "{answer:?}");
@@ -134,7 +128,7 @@ impl Connect {
 
     /// Connects; says whether the session was present. The CONNECT must be accepted.
     #[track_caller]
-    pub fn accepted(&self, address: SocketAddr) -> (Client, bool) {
+    pub fn accepted(&self, address: SocketAddr) -> (TestClient, bool) {
         let (client, answer) = self.open(address);
         assert_eq!(answer.body[1], 0, "{answer:?}");
         (client, answer.body[0] == 1)

@@ -14,7 +14,7 @@ impl Times {
         Self(times)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 

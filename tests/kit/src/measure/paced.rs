@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::client::Client;
-use super::reading::{Reading, now_ms};
+use super::client::LoadClient;
+use super::reading::{BenchReading, now_ms};
 use super::times::Times;
 
 /// What each connection does.
 #[derive(Clone, Copy)]
-pub struct Pace {
+pub struct SteadyLoad {
     /// Devices that publish over one connection, in turn.
     pub devices: u64,
     /// Metrics of one device, in turn.
@@ -26,16 +26,16 @@ pub struct Pace {
 }
 
 /// What came of it.
-pub struct Paced {
+pub struct SteadyLoadOutcome {
     /// From writing a PUBLISH to reading its PUBACK.
     pub times: Times,
     /// Connections that ended before their time.
     pub lost: usize,
 }
 
-impl Pace {
+impl SteadyLoad {
     /// Connections take turns: the publishes of all are spread evenly.
-    pub async fn run(self, clients: Vec<Client>) -> Paced {
+    pub async fn run(self, clients: Vec<LoadClient>) -> SteadyLoadOutcome {
         let (mut connections, count, start) = (JoinSet::new(), clients.len() as u32, Instant::now());
         for (index, client) in clients.into_iter().enumerate() {
             let begin = start + self.between() * index as u32 / count;
@@ -46,7 +46,7 @@ impl Pace {
             times.extend(connection);
             lost += usize::from(outcome.is_err());
         }
-        Paced { times: Times::of(times), lost }
+        SteadyLoadOutcome { times: Times::of(times), lost }
     }
 
     /// Between two publishes of one connection.
@@ -56,7 +56,7 @@ impl Pace {
 
     async fn connection(
         self,
-        client: Client,
+        client: LoadClient,
         index: u64,
         begin: Instant,
         end: Instant,
@@ -68,7 +68,7 @@ impl Pace {
 
     async fn publish(
         self,
-        mut client: Client,
+        mut client: LoadClient,
         index: u64,
         begin: Instant,
         end: Instant,
@@ -82,7 +82,7 @@ impl Pace {
             let metric = self.metrics[seq as usize % self.metrics.len()];
             let device = format!("paced-{device:06}");
             out.clear();
-            let reading = Reading { device: &device, metric, seq, time_ms: now_ms(), named: self.named };
+            let reading = BenchReading { device: &device, metric, seq, time_ms: now_ms(), named: self.named };
             reading.publish(1, &mut payload, &mut out);
             times.push(client.publish(&out).await?);
             next += self.between();

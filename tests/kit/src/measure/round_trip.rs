@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::client::PUBACK_BYTES;
-use super::reading::{METRICS, Reading, now_ms};
+use super::reading::{BenchReading, METRICS, now_ms};
 
 /// How long it waits for weir.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ impl<'a> RoundTrips<'a> {
     pub fn publish(&mut self) -> io::Result<Duration> {
         self.out.clear();
         let reading =
-            Reading { device: self.device, metric: METRICS[0], seq: self.seq, time_ms: now_ms(), named: true };
+            BenchReading { device: self.device, metric: METRICS[0], seq: self.seq, time_ms: now_ms(), named: true };
         reading.publish(1, &mut self.payload, &mut self.out);
         self.seq += 1;
         let started = Instant::now();

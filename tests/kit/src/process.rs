@@ -4,16 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::http::{self, Response};
-use crate::kit::wait::wait_for;
-
-/// The program under test.
-pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+use crate::http::{self, TestResponse};
+use crate::wait::{wait_closely, wait_for};
 
 /// What every test wants unless it says otherwise.
 const BASE: &[(&str, &str)] = &[
@@ -37,26 +35,50 @@ pub fn write_config(path: &Path, settings: &[(&str, &str)]) {
     fs::write(path, text).expect("a config file can be written");
 }
 
-/// A running weir, or its data directory between two runs.
-pub struct Weir {
-    directory: TempDir,
-    environment: Vec<(String, String)>,
-    child: Option<Child>,
-    mqtt: SocketAddr,
-    http: SocketAddr,
-    mqtt_tls: Option<SocketAddr>,
-    https: Option<SocketAddr>,
+/// The weir that cargo built beside a test binary or bench; made by [`program!`](crate::program).
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// Path of the executable.
+    pub path: &'static str,
+    /// Directory of the build for files that tests make.
+    pub scratch: &'static str,
 }
 
-impl Weir {
+/// The [`Program`] for the target that calls this. Cargo names the executable only to integration tests and benches,
+/// not to the crates that they use.
+#[macro_export]
+macro_rules! program {
+    () => {
+        $crate::process::Program { path: env!("CARGO_BIN_EXE_weir"), scratch: env!("CARGO_TARGET_TMPDIR") }
+    };
+}
+
+impl Program {
+    /// A command with these arguments.
+    pub fn command(self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.path);
+        command.args(arguments);
+        command
+    }
+
     /// A directory with a config, nothing running.
-    pub fn prepare(settings: &[(&str, &str)]) -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
+    pub fn prepare(self, settings: &[(&str, &str)]) -> Weir {
+        self.prepare_in(TempDir::new().expect("a temporary directory"), settings)
+    }
+
+    /// The same on the disk of the build directory: the disk for temporary files is often memory.
+    pub fn prepare_on_disk(self, settings: &[(&str, &str)]) -> Weir {
+        self.prepare_in(TempDir::new_in(self.scratch).expect("a temporary directory"), settings)
+    }
+
+    fn prepare_in(self, directory: TempDir, settings: &[(&str, &str)]) -> Weir {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let weir = Self {
+        let weir = Weir {
+            program: self,
             directory,
             environment: Vec::new(),
             child: None,
+            started: Instant::now(),
             mqtt: nowhere,
             http: nowhere,
             mqtt_tls: None,
@@ -66,6 +88,35 @@ impl Weir {
         weir
     }
 
+    /// Starts weir with these settings and waits until it is ready.
+    pub fn start(self, settings: &[(&str, &str)]) -> Weir {
+        let mut weir = self.prepare(settings);
+        weir.restart();
+        weir
+    }
+
+    /// Starts weir with its defaults on the disk of the build directory and waits until it is ready.
+    pub fn start_on_disk(self) -> Weir {
+        let mut weir = self.prepare_on_disk(&[]);
+        weir.restart();
+        weir
+    }
+}
+
+/// A running weir, or its data directory between two runs.
+pub struct Weir {
+    program: Program,
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+    started: Instant,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    mqtt_tls: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+}
+
+impl Weir {
     /// Writes the config for the next start.
     pub fn configure(&self, settings: &[(&str, &str)]) {
         let data = format!("'{}'", self.data().display());
@@ -73,13 +124,6 @@ impl Weir {
         all.push(("node.data_dir", &data));
         all.extend_from_slice(settings);
         write_config(&self.path("config.toml"), &all);
-    }
-
-    /// Starts weir with these settings and waits until it is ready.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
-        let mut weir = Self::prepare(settings);
-        weir.restart();
-        weir
     }
 
     /// Sets an environment variable of later starts.
@@ -90,16 +134,14 @@ impl Weir {
     /// Starts weir on the same directory and waits until it is ready. Its ports are new.
     pub fn restart(&mut self) {
         self.spawn();
-        wait_for("/readyz answers 200", || {
-            self.assert_running();
-            http::try_get(self.http, "/readyz").filter(|response| response.status == 200)
-        });
+        self.wait_until("weir is ready", Self::is_ready);
     }
 
     /// Starts weir and waits until it listens.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let log = fs::File::options().create(true).append(true).open(self.path("output.log")).expect("a log file");
+        self.started = Instant::now();
         let child = self
             .command(&["run"])
             .stdout(log.try_clone().expect("a second handle"))
@@ -109,7 +151,7 @@ impl Weir {
             .expect("weir can be started");
         let pid = u64::from(child.id());
         self.child = Some(child);
-        let addresses = wait_for("addresses.json names this process", || {
+        let addresses = wait_closely("addresses.json names this process", || {
             self.assert_running();
             let text = fs::read_to_string(self.data().join("addresses.json")).ok()?;
             let addresses: Value = serde_json::from_str(&text).ok()?;
@@ -122,11 +164,36 @@ impl Weir {
 
     /// `weir ARGUMENTS --config …` with this directory's config.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(WEIR);
-        command.args(arguments).arg("--config").arg(self.path("config.toml"));
+        let mut command = self.program.command(arguments);
+        command.arg("--config").arg(self.path("config.toml"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.directory.path());
         command
+    }
+
+    /// Whether everything found at start is processed.
+    pub fn is_ready(&self) -> bool {
+        http::try_get(self.http, "/readyz").is_some_and(|response| response.status == 200)
+    }
+
+    /// Time since the process was started.
+    pub fn running(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Looks every millisecond until `condition` gives a value; panics where weir ends.
+    #[track_caller]
+    pub fn watch<T>(&mut self, what: &str, mut condition: impl FnMut(&Self) -> Option<T>) -> T {
+        wait_closely(what, || {
+            self.assert_running();
+            condition(self)
+        })
+    }
+
+    /// Looks every millisecond until `condition` holds; panics where weir ends.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        self.watch(what, |weir| condition(weir).then_some(()));
     }
 
     fn assert_running(&mut self) {
@@ -199,7 +266,7 @@ impl Weir {
     }
 
     #[track_caller]
-    pub fn get(&self, path: &str) -> Response {
+    pub fn get(&self, path: &str) -> TestResponse {
         http::get(self.http, path)
     }
 

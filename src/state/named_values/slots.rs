@@ -1,45 +1,60 @@
 //! Values of any size in the slots of a key-value store.
 //!
-//! sled keeps well only what is written under the same keys again and again, so keys are slot numbers, values at most
-//! [`MAX_VALUE_BYTES`], batches small. A value takes as many slots as it needs; a changed one is written to free slots
-//! before the old ones are emptied, so whatever a crash leaves has the old value or the new one, whole.
+//! sled's files stay small only where the same keys are written again and again. Keys are therefore slot numbers, and a
+//! slot is emptied, never deleted. A slot holds at most [`MAX_VALUE_BYTES`]; a larger value takes as many slots as it
+//! needs, one part in each. Each part carries a checksum, the version of its value and the number of parts:
+//!
+//! ```text
+//! crc32c u32 of all after it  version u64  part u32  parts u32  bytes
+//! ```
+//! Integers are little-endian. Versions grow by one per write, so of two values of one name the newer is known.
+//!
+//! A changed value is written to free slots before the slots of the old one are emptied. So whatever a crash leaves, of
+//! each name the old value or the new one is there, whole.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Value;
+use super::NamedValue;
 use crate::cursor::ByteCursor;
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 
-/// Checksum, version, part and number of parts before each slot's share of a value.
+/// Bytes of checksum, version, part and number of parts in front of the value's bytes.
 const HEADER_BYTES: usize = 4 + 8 + 4 + 4;
 const PART_BYTES: usize = MAX_VALUE_BYTES - HEADER_BYTES;
 
-/// What was found of one version of a value: slot and bytes of each part.
-type Parts = Vec<Option<(u32, Vec<u8>)>>;
+/// The parts of one version of a value: slot and bytes of each part that was found.
+type FoundParts = Vec<Option<(u32, Vec<u8>)>>;
 
 /// The slots of an opened store.
 #[derive(Debug)]
 pub(super) struct Slots {
     store: Box<dyn KeyValue>,
+    /// Slots of each value, by its name.
     used: HashMap<Box<str>, Vec<u32>>,
+    /// Slots that hold nothing, or nothing whole.
     free: Vec<u32>,
-    /// Slots from here on were never written.
+    /// First slot that was never written.
     end: u32,
+    /// Version of the value that was written last.
     version: u64,
 }
 
-/// A store that was read.
+/// The slots of a store, and the values that they held when it was opened.
 #[derive(Debug)]
-pub(super) struct Opened<V> {
+pub(super) struct LoadedSlots<V> {
     pub slots: Slots,
     pub loaded: Vec<V>,
 }
 
 impl Slots {
-    /// Reads all slots. Parts that belong to no whole value are free: a crash came before the rest, or after it.
-    pub fn load<V: Value>(store: Box<dyn KeyValue>) -> Result<Opened<V>, StateError> {
-        let mut parts: BTreeMap<u64, Parts> = BTreeMap::new();
+    /// Reads all slots. Slots whose parts make no whole value become free: a crash came before the other parts were
+    /// written, or after some were emptied.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the slots of superseded values cannot be emptied.
+    pub fn load<V: NamedValue>(store: Box<dyn KeyValue>) -> Result<LoadedSlots<V>, StateError> {
+        let mut parts: BTreeMap<u64, FoundParts> = BTreeMap::new();
         let mut slots = Self { store, used: HashMap::new(), free: Vec::new(), end: 0, version: 0 };
         let mut damaged = 0;
         while let Some(value) = slots.store.get(&slots.end.to_be_bytes())? {
@@ -59,11 +74,11 @@ impl Slots {
             }
         }
         if damaged > 0 {
-            tracing::warn!(slots = damaged, "{} with a wrong checksum were left out", V::KIND.what);
+            tracing::warn!(slots = damaged, "{} with a wrong checksum were left out", V::LABELS.what);
         }
         let mut stale = Vec::new();
         let mut loaded: BTreeMap<Box<str>, V> = BTreeMap::new();
-        // By version: a later value of a name takes the earlier one's place.
+        // In the order of versions: of two values of one name the newer stays.
         for parts in parts.into_values() {
             let numbers: Vec<u32> = parts.iter().flatten().map(|(slot, _)| *slot).collect();
             let whole = numbers.len() == parts.len();
@@ -77,18 +92,21 @@ impl Slots {
                 None => stale.extend(numbers),
             }
         }
-        // Emptied now, or an old value could come back once the newer one is removed.
+        // Emptied at once, or an old value would come back when the newer one is removed.
         let mut batch = Vec::new();
         for slot in stale {
             slots.add(&mut batch, slot, Vec::new())?;
             slots.free.push(slot);
         }
         slots.put(&mut batch)?;
-        Ok(Opened { slots, loaded: loaded.into_values().collect() })
+        Ok(LoadedSlots { slots, loaded: loaded.into_values().collect() })
     }
 
-    /// Writes or (`None`) removes the values of these names and syncs.
-    pub fn write<V: Value>(&mut self, changes: Vec<(Box<str>, Option<V>)>) -> Result<(), StateError> {
+    /// Writes the values of these names, removes those whose value is `None`, and syncs.
+    ///
+    /// # Errors
+    /// A write or the sync failed. What of the changes is on disk is then known only by loading the store again.
+    pub fn write<V: NamedValue>(&mut self, changes: Vec<(Box<str>, Option<V>)>) -> Result<(), StateError> {
         let mut batch = Vec::with_capacity(MAX_BATCH_OPERATIONS);
         for (name, value) in changes {
             let mut slots = Vec::new();
@@ -136,7 +154,7 @@ impl Slots {
     }
 }
 
-struct Part<'a> {
+struct SlotPart<'a> {
     version: u64,
     index: usize,
     count: usize,
@@ -154,16 +172,16 @@ fn part(version: u64, index: usize, count: usize, data: &[u8]) -> Vec<u8> {
     value
 }
 
-fn read_part(value: &[u8]) -> Option<Part<'_>> {
+fn read_part(value: &[u8]) -> Option<SlotPart<'_>> {
     let mut fields = ByteCursor::new(value);
     let checksum = fields.u32()?;
     if crc32c::crc32c(fields.rest()) != checksum {
         return None;
     }
     let (version, index, count) = (fields.u64()?, fields.u32()? as usize, fields.u32()? as usize);
-    // No value is as large.
+    // A count beyond it is damage: no value is larger than a gigabyte.
     const MOST_PARTS: usize = (1 << 30) / PART_BYTES + 2;
-    (index < count && count <= MOST_PARTS).then_some(Part { version, index, count, data: fields.rest() })
+    (index < count && count <= MOST_PARTS).then_some(SlotPart { version, index, count, data: fields.rest() })
 }
 
 #[cfg(test)]

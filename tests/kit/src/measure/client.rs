@@ -4,69 +4,27 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use rumqttc::mqttbytes::{self, v4};
-use rumqttc::v5::mqttbytes::v5;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-pub const CONNACK: u8 = 2;
-pub const PUBLISH: u8 = 3;
-pub const PUBACK: u8 = 4;
-pub const SUBACK: u8 = 9;
+use crate::mqtt::{CONNACK, ConnectPacket, MqttVersion, PUBACK, ReceivedPacket};
 
 /// A PUBACK of MQTT 3.1.1 is four bytes long.
 pub const PUBACK_BYTES: usize = 4;
 
-/// Seconds; nothing here is silent for longer.
-const KEEP_ALIVE: u16 = 60;
 /// Publishes written at once at most: about what fits into one segment of a loopback connection.
 const BURST: u64 = 256;
 /// Received bytes that a client has room for at first.
 const RECEIVE_BYTES: usize = 512;
 
 /// A CONNECT of 3.1.1 with a clean session.
-pub fn connect_packet(client_id: &str, login: Option<(&str, &str)>) -> BytesMut {
-    let mut connect = v4::Connect::new(client_id);
-    connect.keep_alive = KEEP_ALIVE;
-    if let Some((user, password)) = login {
-        connect.set_login(user, password);
-    }
-    let mut packet = BytesMut::new();
-    connect.write(&mut packet).expect("a CONNECT that can be written");
-    packet
-}
-
-/// A CONNECT of 5.0 with a clean start.
-pub fn connect_packet_v5(client_id: &str) -> BytesMut {
-    let client_id = client_id.to_owned();
-    let connect = v5::Connect { keep_alive: KEEP_ALIVE, client_id, clean_start: true, properties: None };
-    let mut packet = BytesMut::new();
-    connect.write(&None, &None, &mut packet).expect("a CONNECT that can be written");
-    packet
-}
-
-/// A packet as it came.
-#[derive(Debug)]
-pub struct Packet {
-    first: u8,
-    body: Bytes,
-}
-
-impl Packet {
-    pub fn kind(&self) -> u8 {
-        self.first >> 4
-    }
-
-    pub fn is_retained(&self) -> bool {
-        self.first & 1 > 0
-    }
-
-    /// Packet identifier of a PUBLISH; `None` at QoS 0.
-    pub fn publish_id(&self) -> Option<u16> {
-        let topic_end = 2 + usize::from((&self.body[..2]).get_u16());
-        (self.first >> 1 & 3 > 0).then(|| (&self.body[topic_end..]).get_u16())
+pub fn connect_packet(client_id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
+    let connect = ConnectPacket::new(MqttVersion::V4, client_id);
+    match login {
+        Some((user, password)) => connect.user(user).password(password).packet(),
+        None => connect.packet(),
     }
 }
 
@@ -74,17 +32,17 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "weir closed the connection")
 }
 
-fn unexpected(packet: &Packet) -> io::Error {
+fn unexpected(packet: &ReceivedPacket) -> io::Error {
     io::Error::other(format!("unexpected {packet:?}"))
 }
 
 /// A connected client.
-pub struct Client {
+pub struct LoadClient {
     stream: TcpStream,
     received: BytesMut,
 }
 
-impl Client {
+impl LoadClient {
     /// Connects; the CONNECT must be accepted.
     pub async fn connect(address: SocketAddr, packet: &[u8]) -> io::Result<Self> {
         let (client, code) = Self::open(address, packet).await?;
@@ -98,7 +56,7 @@ impl Client {
         let mut client = Self { stream, received: BytesMut::with_capacity(RECEIVE_BYTES) };
         client.send(packet).await?;
         let answer = client.packet().await?;
-        if answer.kind() == CONNACK { Ok((client, answer.body[1])) } else { Err(unexpected(&answer)) }
+        if answer.kind == CONNACK { Ok((client, answer.body[1])) } else { Err(unexpected(&answer)) }
     }
 
     pub async fn send(&mut self, packets: &[u8]) -> io::Result<()> {
@@ -106,7 +64,7 @@ impl Client {
     }
 
     /// The next packet.
-    pub async fn packet(&mut self) -> io::Result<Packet> {
+    pub async fn packet(&mut self) -> io::Result<ReceivedPacket> {
         loop {
             if let Some(packet) = self.received_packet() {
                 return Ok(packet);
@@ -118,13 +76,10 @@ impl Client {
     }
 
     /// A packet that has come already.
-    pub fn received_packet(&mut self) -> Option<Packet> {
-        let header = mqttbytes::check(self.received.iter(), usize::MAX).ok()?;
-        let mut body = self.received.split_to(header.frame_length()).freeze();
-        let first = body.get_u8();
-        // The remaining length ends with the first byte below 128.
-        while body.get_u8() >= 128 {}
-        Some(Packet { first, body })
+    pub fn received_packet(&mut self) -> Option<ReceivedPacket> {
+        let (packet, len) = ReceivedPacket::first_of(&self.received)?;
+        self.received.advance(len);
+        Some(packet)
     }
 
     /// Sends one PUBLISH of QoS 1; how long until its PUBACK was read.
@@ -132,7 +87,7 @@ impl Client {
         let started = Instant::now();
         self.send(packet).await?;
         let answer = self.packet().await?;
-        if answer.kind() == PUBACK { Ok(started.elapsed()) } else { Err(unexpected(&answer)) }
+        if answer.kind == PUBACK { Ok(started.elapsed()) } else { Err(unexpected(&answer)) }
     }
 
     /// Publishes `messages` at QoS 1 with at most `in_flight` unacknowledged; `write` appends the one with this number
@@ -170,13 +125,13 @@ impl Client {
 }
 
 /// Opens connections, `together` at a time; all CONNECTs must be accepted.
-pub async fn connect_all(address: SocketAddr, packets: Vec<BytesMut>, together: usize) -> Vec<Client> {
+pub async fn connect_all(address: SocketAddr, packets: Vec<Vec<u8>>, together: usize) -> Vec<LoadClient> {
     let (mut open, mut opening, mut packets) = (Vec::new(), JoinSet::new(), packets.into_iter());
     loop {
         while opening.len() < together
             && let Some(packet) = packets.next()
         {
-            opening.spawn(async move { Client::connect(address, &packet).await });
+            opening.spawn(async move { LoadClient::connect(address, &packet).await });
         }
         let Some(client) = opening.join_next().await else { return open };
         open.push(client.expect("a client does not panic").expect("a connection"));

@@ -1,0 +1,92 @@
+//! Programs of other projects. `tests/run` installs them.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http;
+use crate::repository;
+use crate::wait::wait_for;
+
+/// The program, which must be installed.
+#[track_caller]
+pub fn program(name: &str) -> Command {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).any(|directory| directory.join(name).is_file());
+    assert!(found, "{name} is not installed; run tests/run, which installs what the tests need");
+    Command::new(name)
+}
+
+#[track_caller]
+pub fn succeeded(command: &mut Command) -> Output {
+    let output = command.output().expect("it can be started");
+    let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{shown}", output.status);
+    output
+}
+
+/// Ends a process with the test.
+struct ChildProcess(Child);
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where builds go, and what tests/run installs.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+pub fn python() -> PathBuf {
+    let python = target().join("test-venv/bin/python");
+    assert!(python.is_file(), "{} is missing; run tests/run, which installs paho-mqtt there", python.display());
+    python
+}
+
+/// A Prometheus that scrapes every second.
+pub struct Prometheus {
+    address: SocketAddr,
+    _process: ChildProcess,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one with these scrape configs.
+    pub fn start(scrape_configs: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let config = directory.path().join("prometheus.yml");
+        fs::write(&config, format!("global:\n  scrape_interval: 1s\n{scrape_configs}")).expect("a config file");
+        succeeded(program("promtool").args(["check", "config"]).arg(&config));
+        // Prometheus does not tell which port it took for port 0.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let process = program("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("tsdb").display()))
+            .arg(format!("--web.listen-address={free}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it can be started");
+        Self { address: free, _process: ChildProcess(process), _directory: directory }
+    }
+
+    /// Waits until the query's first result is this value.
+    #[track_caller]
+    pub fn wait_value(&self, query: &str, expected: &str) {
+        let path = format!("/api/v1/query?query={}", query.replace('{', "%7B").replace('}', "%7D").replace('"', "%22"));
+        wait_for(&format!("Prometheus has {query}"), || {
+            let response = http::try_get(self.address, &path)?;
+            // It answers with text until it is ready.
+            let answer: Value = serde_json::from_slice(&response.body).ok()?;
+            (answer["data"]["result"][0]["value"][1] == expected).then_some(())
+        });
+    }
+}
