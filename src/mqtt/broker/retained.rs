@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::retained_store::RetainedStore;
 use crate::mqtt::session::message::Message;
+use crate::mqtt::session::retained_cursor::RetainedCursor;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic;
 use crate::state::named_values::Mark;
@@ -110,23 +111,23 @@ impl Retained {
     }
 
     /// All messages that there are up to now.
-    pub fn due(&self) -> Due {
-        Due { after: Box::default(), until: self.changes }
+    pub fn due(&self) -> RetainedCursor {
+        RetainedCursor { after: Box::default(), until: self.changes }
     }
 
     /// The messages on topics that match `filter`, by topic, that are due, without those whose time is over; with a look at
     /// no more than `most` topics (at least one).
-    pub fn matching(&self, filter: &str, due: &Due, most: usize, now: Instant) -> Part {
+    pub fn matching(&self, filter: &str, due: &RetainedCursor, most: usize, now: Instant) -> RetainedPage {
         let is_due = |retained: &&RetainedMessage| retained.change <= due.until && !retained.message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
             let retained = self.messages.get(filter).filter(is_due);
             let messages = retained.map(|retained| Arc::clone(&retained.message)).into_iter().collect();
-            return Part { messages, looked_at: 1, rest: None };
+            return RetainedPage { messages, looked_at: 1, rest: None };
         };
         // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
         let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
         let from = if due.after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(&*due.after) };
-        let mut part = Part { messages: Vec::new(), looked_at: 0, rest: None };
+        let mut part = RetainedPage { messages: Vec::new(), looked_at: 0, rest: None };
         let range = self.messages.range::<str, _>((from, Bound::Unbounded));
         for (name, retained) in range.take_while(|(name, _)| name.starts_with(prefix)) {
             part.looked_at += 1;
@@ -134,7 +135,7 @@ impl Retained {
                 part.messages.push(Arc::clone(&retained.message));
             }
             if part.looked_at >= most {
-                part.rest = Some(Due { after: name.clone(), until: due.until });
+                part.rest = Some(RetainedCursor { after: name.clone(), until: due.until });
                 break;
             }
         }
@@ -142,31 +143,14 @@ impl Retained {
     }
 }
 
-/// Which retained messages a subscription still gets. What is retained later comes to it as any message does, and must not
-/// come twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Due {
-    /// Those on topics behind this one; empty: from the first on.
-    after: Box<str>,
-    /// Those that came with this change or an earlier one.
-    until: u64,
-}
-
-impl Due {
-    /// All up to a later moment are due.
-    pub fn extend_to(&mut self, later: &Due) {
-        self.until = later.until;
-    }
-}
-
 /// What one look at the retained messages found.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct RetainedPage {
     pub messages: Vec<Arc<Message>>,
     /// Topics that were compared with the filter.
     pub looked_at: usize,
     /// What is due behind the last of them, where there may be more.
-    pub rest: Option<Due>,
+    pub rest: Option<RetainedCursor>,
 }
 
 #[cfg(test)]

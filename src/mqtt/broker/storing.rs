@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Broker;
-use super::session_store::{SessionStore, StoredSession};
+use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
+use crate::mqtt::session::stored::StoredSession;
 use crate::mqtt::session::{Session, SessionState};
 use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::sync::lock;

@@ -3,6 +3,8 @@
 pub(super) mod delivery;
 pub(super) mod message;
 pub(super) mod packet_ids;
+pub(super) mod retained_cursor;
+pub(super) mod stored;
 pub(super) mod timeline;
 pub(super) mod will;
 
@@ -17,8 +19,6 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::ProtocolVersion;
-use super::broker::retained::Due;
-use super::broker::session_store::{Owner, StoredSession};
 use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
@@ -26,6 +26,8 @@ use crate::sync::lock;
 use delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
 use message::Message;
 use packet_ids::PacketIds;
+use retained_cursor::RetainedCursor;
+use stored::{Owner, StoredSession};
 use will::Will;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
@@ -99,7 +101,7 @@ pub(crate) struct SessionState {
     /// Levels of all of them.
     pub levels: usize,
     /// Those of them whose retained messages are still to be queued.
-    pub retained_due: BTreeMap<Box<str>, Due>,
+    pub retained_due: BTreeMap<Box<str>, RetainedCursor>,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
@@ -386,7 +388,7 @@ impl Session {
     }
 
     /// The retained messages of a new subscription are to be queued.
-    pub fn await_retained(&self, state: &mut SessionState, filter: &str, due: Due) {
+    pub fn await_retained(&self, state: &mut SessionState, filter: &str, due: RetainedCursor) {
         state.retained_due.insert(filter.into(), due);
         self.awaits_retained.store(true, Ordering::Release);
     }

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{Owner, WILL};
+use super::WILL;
 use crate::access::Proof;
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_u64};
 use crate::mqtt::session::message::Message;
+use crate::mqtt::session::stored::Owner;
 use crate::mqtt::session::will::Will;
 use crate::tls::CertificateId;
 

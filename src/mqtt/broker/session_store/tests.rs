@@ -8,14 +8,18 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::{Identity, Login, Proof};
 use crate::clock::SystemClock;
 use crate::config::MqttConfig;
 use crate::disk::RealDisk;
+use crate::log::Lsn;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::{Attach, Attached, Broker};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::packet_ids::PacketIds;
+use crate::mqtt::session::stored::SESSION;
 use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
+use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::mqtt::wire::frame;
 
 /// A broker, its store in a directory, and the clock of both.
