@@ -8,6 +8,8 @@ use super::traffic::{ReceivedCounts, Traffic};
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::delivery::Written;
 use crate::mqtt::wire::close::CloseReason;
+use crate::mqtt::wire::refusal::RefusalReason;
+
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
@@ -79,13 +81,13 @@ impl MqttMeters {
     }
 
     /// A connection ended before or at its CONNECT.
-    pub fn refused(&self, reason: &'static str) {
-        counter!(names::MQTT_CONNECTIONS_REFUSED, "reason" => reason).increment(1);
+    pub fn refused(&self, reason: RefusalReason) {
+        counter!(names::MQTT_CONNECTIONS_REFUSED, "reason" => reason.as_str()).increment(1);
     }
 
     /// An accepted connection ended.
     pub fn closed(&self, close: CloseReason) {
-        counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.label()).increment(1);
+        counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.as_str()).increment(1);
         if close == CloseReason::TopicName {
             counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "invalid_topic").increment(1);
         }

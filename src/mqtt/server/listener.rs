@@ -22,6 +22,7 @@ use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::journal_appender::IngestJournal;
+use crate::mqtt::wire::refusal::RefusalReason;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
@@ -276,10 +277,10 @@ async fn serve_tls(
         }
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
-            admission.broker_context().meters.refused("tls_handshake");
+            admission.broker_context().meters.refused(RefusalReason::TlsHandshake);
             if !error.is_departure() {
                 let peer = Peer::at(address.ip());
-                admission.broker_context().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
+                admission.broker_context().note_refusal(&peer.who(), RefusalReason::TlsHandshake, &error.to_string());
             }
             if matches!(error, HandshakeError::Full) {
                 admission.broker_context().meters.limit("tls_handshakes");

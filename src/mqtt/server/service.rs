@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::handshake::{self, Refusal, Welcome};
+use super::handshake::{self, ConnectRefusal, Welcome};
 use super::login;
 use super::peer::Peer;
 use crate::access::Login;
@@ -26,6 +26,8 @@ use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::{CloseReason, WillEnd};
 use crate::mqtt::wire::codec::Connect;
+use crate::mqtt::wire::refusal::RefusalReason;
+
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
@@ -36,7 +38,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the first packet of a connection was.
-pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
+pub(crate) type First = Result<(Connect, Vec<u8>), ConnectRefusal>;
 
 /// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
@@ -48,10 +50,10 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
 ) -> Option<First> {
     let first = handshake::read_connect(stream, shared.config.max_packet_size_bytes);
     tokio::select! {
-        () = cancel.cancelled() => shared.refuse(&peer.who(), "shutting_down"),
+        () = cancel.cancelled() => shared.refuse(&peer.who(), RefusalReason::ShuttingDown),
         read = timeout_at(deadline, first) => match read {
             Ok(connected) => return Some(connected),
-            Err(_) => shared.refuse(&peer.who(), "connect_timeout"),
+            Err(_) => shared.refuse(&peer.who(), RefusalReason::ConnectTimeout),
         },
     }
     None
@@ -96,7 +98,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let entered = tokio::select! {
         entered = enter(first, peer, &shared) => entered,
         () = cancel.cancelled() => {
-            shared.refuse(&peer.who(), "shutting_down");
+            shared.refuse(&peer.who(), RefusalReason::ShuttingDown);
             return None;
         }
     };
@@ -109,7 +111,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Welcome, Vec<u8>), Refusal> {
+async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Welcome, Vec<u8>), ConnectRefusal> {
     let (connect, rest) = first.inspect_err(|refusal| shared.note_refusal(&peer.who(), refusal.reason, ""))?;
     let login = login::authenticate(&connect, peer, &shared.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
@@ -118,7 +120,7 @@ async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Wel
     let welcome =
         handshake::welcome(connect, login, &policy, &shared.broker, &shared.config).inspect_err(|refusal| {
             let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
-            audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason);
+            audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason.as_str());
         })?;
     if welcome.login.version != shared.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.
@@ -127,9 +129,9 @@ async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Wel
     Ok((welcome, rest))
 }
 
-async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &BrokerContext, refusal: Refusal) {
+async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &BrokerContext, refusal: ConnectRefusal) {
     shared.meters.refused(refusal.reason);
-    tracing::debug!(reason = refusal.reason, "connection refused");
+    tracing::debug!(reason = refusal.reason.as_str(), "connection refused");
     if !refusal.reply.is_empty() {
         finish(stream, &refusal.reply).await;
     }
@@ -185,8 +187,8 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
     let Open { connection, shared, login, attached, client_id, will } = *open;
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     shared.meters.closed(close);
-    audit::record(AuditEvent::MqttDisconnected, &who, "", close.label());
-    tracing::debug!(%client_id, reason = close.label(), "connection closed");
+    audit::record(AuditEvent::MqttDisconnected, &who, "", close.as_str());
+    tracing::debug!(%client_id, reason = close.as_str(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
     let will = match close.will() {
         WillEnd::Published => will,

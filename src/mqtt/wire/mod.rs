@@ -7,4 +7,5 @@ pub(super) mod codec;
 pub(super) mod fields;
 pub(super) mod frame;
 pub(super) mod properties;
+pub(super) mod refusal;
 pub(super) mod topic;
