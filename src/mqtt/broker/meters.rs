@@ -94,13 +94,13 @@ impl MqttMeters {
     }
 
     /// A limit refused something.
-    pub fn limit(&self, limit: &'static str) {
-        counter!(names::LIMITS_HIT, "limit" => limit).increment(1);
+    pub fn limit(&self, limit: MqttLimit) {
+        counter!(names::LIMITS_HIT, "limit" => limit.as_str()).increment(1);
     }
 
     /// A client that sent too fast was made to wait.
-    pub fn throttled(&self, limit: &'static str) {
-        counter!(names::MQTT_THROTTLED, "limit" => limit).increment(1);
+    pub fn throttled(&self, limit: LimitedRate) {
+        counter!(names::MQTT_THROTTLED, "limit" => limit.as_str()).increment(1);
     }
 
     /// What one read brought.
@@ -126,6 +126,68 @@ impl MqttMeters {
         add(&self.dropped_too_large, written.too_large);
         add(&self.dropped_expired, written.expired);
         self.traffic.delivered(written);
+    }
+}
+
+/// A rate of `mqtt.rates` that a client may exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitedRate {
+    /// Messages per second.
+    Messages,
+    /// Bytes per second.
+    Bytes,
+}
+
+impl LimitedRate {
+    /// Label `limit` in the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LimitedRate::Messages => "messages",
+            LimitedRate::Bytes => "bytes",
+        }
+    }
+}
+
+/// A limit of MQTT that may refuse something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MqttLimit {
+    /// Accepting a socket failed, mostly for want of file descriptors.
+    Accept,
+    /// TLS handshakes at the same time.
+    TlsHandshakes,
+    /// `mqtt.max_connections`.
+    Connections,
+    /// `mqtt.max_connections_per_address`.
+    ConnectionsPerAddress,
+    /// Published wills that the store still holds.
+    Wills,
+    /// Sessions, of which there are at most `mqtt.max_connections`.
+    Sessions,
+    /// Number and bytes of retained messages.
+    Retained,
+    /// `mqtt.max_topic_levels`.
+    TopicLevels,
+    /// Subscriptions of one session or of all sessions.
+    Subscriptions,
+    /// Size of a record of the journal.
+    JournalRecord,
+}
+
+impl MqttLimit {
+    /// Label `limit` in the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MqttLimit::Accept => "mqtt_accept",
+            MqttLimit::TlsHandshakes => "tls_handshakes",
+            MqttLimit::Connections => "mqtt_connections",
+            MqttLimit::ConnectionsPerAddress => "mqtt_connections_per_address",
+            MqttLimit::Wills => "mqtt_wills",
+            MqttLimit::Sessions => "mqtt_sessions",
+            MqttLimit::Retained => "mqtt_retained",
+            MqttLimit::TopicLevels => "mqtt_topic_levels",
+            MqttLimit::Subscriptions => "mqtt_subscriptions",
+            MqttLimit::JournalRecord => "journal_record",
+        }
     }
 }
 

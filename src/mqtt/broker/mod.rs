@@ -29,7 +29,7 @@ use super::session::timeline::Timeline;
 use crate::config::MqttConfig;
 use crate::state::named_values::Mark;
 use crate::sync::{self, lock};
-use meters::MqttMeters;
+use meters::{MqttLimit, MqttMeters};
 use retained::Retained;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
@@ -133,7 +133,7 @@ impl Broker {
         let mut retained = lock(&self.retained);
         for message in stored {
             if !retained.set(&Arc::new(message)) {
-                self.meters.limit("mqtt_retained");
+                self.meters.limit(MqttLimit::Retained);
             }
         }
         retained.keep_in(store, self.timeline.clone());
@@ -206,7 +206,7 @@ impl Broker {
     /// queues were looked at.
     pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
         if message.retain && !lock(&self.retained).set(message) {
-            self.meters.limit("mqtt_retained");
+            self.meters.limit(MqttLimit::Retained);
         }
         self.pass_on(message)
     }

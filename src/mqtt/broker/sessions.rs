@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::meters::MqttLimit;
 use crate::access::{Login, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::Delivery;
@@ -155,7 +156,7 @@ impl Broker {
         if sessions.by_client.len() >= self.max_connections
             && let Some((_, oldest)) = sessions.offline.pop_first()
         {
-            self.meters.limit("mqtt_sessions");
+            self.meters.limit(MqttLimit::Sessions);
             self.discard(sessions, &oldest);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::meters::MqttLimit;
 use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
 use crate::access::{Permissions, Policy};
@@ -41,7 +42,7 @@ impl Broker {
             });
             let room = sessions.by_client.len() < self.max_connections;
             if !room {
-                self.meters.limit("mqtt_sessions");
+                self.meters.limit(MqttLimit::Sessions);
             }
             let login = stored.owner.to_login();
             let identity = policy.renew(&login.identity, &login.proof);

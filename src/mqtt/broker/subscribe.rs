@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
+use super::meters::MqttLimit;
 use super::subscriptions::Subscriber;
 use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
@@ -21,7 +22,7 @@ impl Broker {
     pub(crate) fn allows_levels(&self, topic: &str) -> bool {
         let allowed = topic::levels(topic) <= self.max_topic_levels;
         if !allowed {
-            self.meters.limit("mqtt_topic_levels");
+            self.meters.limit(MqttLimit::TopicLevels);
         }
         allowed
     }
@@ -86,7 +87,7 @@ impl Broker {
             || subscriptions.len() >= MAX_SUBSCRIPTIONS
             || subscriptions.levels() + levels > MAX_LEVELS;
         if new && full {
-            self.meters.limit("mqtt_subscriptions");
+            self.meters.limit(MqttLimit::Subscriptions);
             return Err(SubscribeOutcome::QuotaExceeded);
         }
         if new {

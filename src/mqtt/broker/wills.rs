@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Broker;
+use super::meters::MqttLimit;
 use super::session_store::SessionStore;
 use super::sessions::{Sessions, Timer};
 use crate::log::Lsn;
@@ -167,7 +168,7 @@ impl Broker {
             let Some(published) = wills.published.pop_front() else { return };
             let is_over = left >= self.max_connections;
             if is_over {
-                self.meters.limit("mqtt_wills");
+                self.meters.limit(MqttLimit::Wills);
             }
             if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
                 wills.remove(published.number, store);

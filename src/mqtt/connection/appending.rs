@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, FALLBACK, Step};
 use crate::log::{AppendError, Records};
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::wire::close::CloseReason;
 
 /// Publishes that the journal had no room for.
@@ -69,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(AppendError::Closed) => return Err(CloseReason::Journal),
                 Err(AppendError::TooLarge { .. }) => {
                     // The configuration is refused where that can happen.
-                    self.shared.meters.limit("journal_record");
+                    self.shared.meters.limit(MqttLimit::JournalRecord);
                     return Err(CloseReason::Quota);
                 }
             }

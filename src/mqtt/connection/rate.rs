@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::RatesConfig;
+use crate::mqtt::broker::meters::LimitedRate;
 use crate::mqtt::wire::frame;
 use crate::sync::lock;
 
@@ -87,8 +88,8 @@ pub(crate) struct Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub until: Instant,
-    /// Which rate it is for.
-    pub limit: &'static str,
+    /// The rate that the client exceeded.
+    pub limit: LimitedRate,
     /// Whether it has only begun.
     pub begins: bool,
 }
@@ -144,7 +145,7 @@ impl Pace {
         let (messages, bytes) = (self.messages.as_ref().and_then(resumes), self.bytes.as_ref().and_then(resumes));
         let until = messages.max(bytes);
         self.paused = until.is_some();
-        let limit = if messages == until { "messages" } else { "bytes" };
+        let limit = if messages == until { LimitedRate::Messages } else { LimitedRate::Bytes };
         until.map(|until| Wait { until, limit, begins: !paused })
     }
 
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!((pace.messages(start), pace.bytes(start), pace.wait(start)), (100, usize::MAX, None));
         pace.took_messages(100, start);
         let wait = pace.wait(start).expect("it is empty");
-        assert_eq!(wait, Wait { until: start + SHORTEST_PAUSE, limit: "messages", begins: true });
+        assert_eq!(wait, Wait { until: start + SHORTEST_PAUSE, limit: LimitedRate::Messages, begins: true });
         let between = pace.wait(start + SHORTEST_PAUSE / 2).expect("a message could come, but some are waited for");
         assert!(between == Wait { begins: false, ..wait } && pace.is_paused());
         assert_eq!((pace.messages(wait.until), pace.wait(wait.until)), (10, None));
@@ -204,7 +205,7 @@ mod tests {
         pace.took_messages(10, start);
         pace.took_bytes(5_000, start);
         let wait = pace.wait(start).expect("both are empty");
-        assert!(wait.until > start + Duration::from_secs(3) && wait.limit == "bytes", "{wait:?}");
+        assert!(wait.until > start + Duration::from_secs(3) && wait.limit == LimitedRate::Bytes, "{wait:?}");
     }
 
     #[test]

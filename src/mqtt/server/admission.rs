@@ -16,6 +16,7 @@ use crate::access::Policy;
 use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
 use crate::config::RatesConfig;
 use crate::log::Lsn;
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::broker::SessionStore;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::wire::refusal::RefusalReason;
@@ -135,8 +136,8 @@ impl AdmissionControl {
             self.0.shared.refuse(&AuditActor { address, ..AuditActor::default() }, refused.refusal());
             match refused {
                 AdmissionError::Closed => {}
-                AdmissionError::Full => self.0.shared.meters.limit("mqtt_connections"),
-                AdmissionError::Address => self.0.shared.meters.limit("mqtt_connections_per_address"),
+                AdmissionError::Full => self.0.shared.meters.limit(MqttLimit::Connections),
+                AdmissionError::Address => self.0.shared.meters.limit(MqttLimit::ConnectionsPerAddress),
             }
         })
     }

@@ -18,6 +18,7 @@ use crate::admission;
 use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::system;
 use crate::mqtt::connection::broker_context::BrokerContext;
@@ -216,7 +217,7 @@ async fn accept_all(listener: Listener, admission: &AdmissionControl) {
             Err(error) => {
                 // Out of file descriptors, mostly: it stays so until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
-                admission.broker_context().meters.limit("mqtt_accept");
+                admission.broker_context().meters.limit(MqttLimit::Accept);
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -283,7 +284,7 @@ async fn serve_tls(
                 admission.broker_context().note_refusal(&peer.who(), RefusalReason::TlsHandshake, &error.to_string());
             }
             if matches!(error, HandshakeError::Full) {
-                admission.broker_context().meters.limit("tls_handshakes");
+                admission.broker_context().meters.limit(MqttLimit::TlsHandshakes);
             }
         }
         None => {}
