@@ -39,7 +39,7 @@ use crate::log::Lsn;
 use appending::Blocked;
 use broker_context::BrokerContext;
 use protocol::Protocol;
-use rate::Pace;
+use rate::ClientRate;
 use scratch::Scratch;
 
 /// Reads in one poll before other connections get their turn.
@@ -96,7 +96,7 @@ pub(crate) struct Connection<S> {
     /// Whether the stream may hold back what was written to it, as TLS does.
     unflushed: bool,
     /// Where the client's rate is limited.
-    pace: Option<Box<Pace>>,
+    pace: Option<Box<ClientRate>>,
     /// Of the rates that `pace` follows.
     rates_version: u64,
     /// The waker that is registered with the session.
@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let now = start.shared.now();
         let rates_version = start.shared.rates.version();
         Self {
-            pace: Pace::new(&start.shared.rates, now),
+            pace: ClientRate::new(&start.shared.rates, now),
             rates_version,
             unflushed: false,
             stream: start.stream,
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let version = self.shared.rates.version();
         if version != self.rates_version {
             self.rates_version = version;
-            self.pace = Pace::new(&self.shared.rates, self.shared.now());
+            self.pace = ClientRate::new(&self.shared.rates, self.shared.now());
         }
         let Some(pace) = &mut self.pace else { return Step::Ready };
         let now = self.shared.now();

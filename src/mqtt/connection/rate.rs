@@ -47,12 +47,12 @@ impl RateLimits {
 /// One bucket. It is described by the moment up to which what came is paid for: a client that is ahead has paid into the
 /// future.
 #[derive(Debug)]
-struct Bucket {
+struct RateBucket {
     per_second: u64,
     paid_until: Instant,
 }
 
-impl Bucket {
+impl RateBucket {
     fn full(per_second: u64, now: Instant) -> Self {
         Self { per_second, paid_until: now.checked_sub(BURST).unwrap_or(now) }
     }
@@ -78,15 +78,15 @@ impl Bucket {
 
 /// A client's buckets.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    messages: Option<Bucket>,
-    bytes: Option<Bucket>,
+pub(crate) struct ClientRate {
+    messages: Option<RateBucket>,
+    bytes: Option<RateBucket>,
     paused: bool,
 }
 
 /// The socket is not to be read for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub(crate) struct RateWait {
     pub until: Instant,
     /// The rate that the client exceeded.
     pub limit: LimitedRate,
@@ -94,12 +94,12 @@ pub(crate) struct Wait {
     pub begins: bool,
 }
 
-impl Pace {
+impl ClientRate {
     /// Full buckets; `None` where no rate is limited.
     pub fn new(limits: &RateLimits, now: Instant) -> Option<Box<Self>> {
         let rates = limits.get();
-        let messages = rates.messages_per_second.map(|rate| Bucket::full(u64::from(rate), now));
-        let bytes = rates.bytes_per_second.map(|rate| Bucket::full(rate, now));
+        let messages = rates.messages_per_second.map(|rate| RateBucket::full(u64::from(rate), now));
+        let bytes = rates.bytes_per_second.map(|rate| RateBucket::full(rate, now));
         let limited = messages.is_some() || bytes.is_some();
         limited.then(|| Box::new(Self { messages, bytes, paused: false }))
     }
@@ -137,16 +137,16 @@ impl Pace {
     }
 
     /// Whether the socket is not to be read now. A pause ends where there is enough for some messages, not for one.
-    pub fn wait(&mut self, now: Instant) -> Option<Wait> {
+    pub fn wait(&mut self, now: Instant) -> Option<RateWait> {
         let paused = self.paused;
-        let resumes = |bucket: &Bucket| {
+        let resumes = |bucket: &RateBucket| {
             Some(bucket.resumes()).filter(|at| if paused { *at > now } else { bucket.budget(now) == 0 })
         };
         let (messages, bytes) = (self.messages.as_ref().and_then(resumes), self.bytes.as_ref().and_then(resumes));
         let until = messages.max(bytes);
         self.paused = until.is_some();
         let limit = if messages == until { LimitedRate::Messages } else { LimitedRate::Bytes };
-        until.map(|until| Wait { until, limit, begins: !paused })
+        until.map(|until| RateWait { until, limit, begins: !paused })
     }
 
     /// Whether the client is made to wait.
@@ -159,9 +159,9 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> Pace {
+    fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> ClientRate {
         let rates = RatesConfig { messages_per_second: messages, bytes_per_second: bytes };
-        *Pace::new(&RateLimits::new(rates), now).expect("limited")
+        *ClientRate::new(&RateLimits::new(rates), now).expect("limited")
     }
 
     #[test]
@@ -171,9 +171,9 @@ mod tests {
         assert_eq!((pace.messages(start), pace.bytes(start), pace.wait(start)), (100, usize::MAX, None));
         pace.took_messages(100, start);
         let wait = pace.wait(start).expect("it is empty");
-        assert_eq!(wait, Wait { until: start + SHORTEST_PAUSE, limit: LimitedRate::Messages, begins: true });
+        assert_eq!(wait, RateWait { until: start + SHORTEST_PAUSE, limit: LimitedRate::Messages, begins: true });
         let between = pace.wait(start + SHORTEST_PAUSE / 2).expect("a message could come, but some are waited for");
-        assert!(between == Wait { begins: false, ..wait } && pace.is_paused());
+        assert!(between == RateWait { begins: false, ..wait } && pace.is_paused());
         assert_eq!((pace.messages(wait.until), pace.wait(wait.until)), (10, None));
         assert!(!pace.is_paused());
         assert_eq!(pace.messages(start + Duration::from_secs(100)), 100, "silence saves a second's worth at most");
@@ -211,9 +211,9 @@ mod tests {
     #[test]
     fn rates_change_while_connections_are_open() {
         let limits = RateLimits::new(RatesConfig::default());
-        assert!(Pace::new(&limits, Instant::now()).is_none());
+        assert!(ClientRate::new(&limits, Instant::now()).is_none());
         let before = limits.version();
         limits.set(RatesConfig { messages_per_second: Some(1), bytes_per_second: None });
-        assert!(limits.version() > before && Pace::new(&limits, Instant::now()).is_some());
+        assert!(limits.version() > before && ClientRate::new(&limits, Instant::now()).is_some());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::protocol::ProtocolEvent;
-use super::rate::Pace;
+use super::rate::ClientRate;
 use super::scratch::{READ_BYTES, Scratch};
 use super::session_context::SessionContext;
 use super::{Connection, MAX_TOUCHED, Step};
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let limited = self.pace.is_some();
         let (allowed, mut counted) = (self.pace.as_ref().map_or(usize::MAX, |pace| pace.messages(now)), 0);
         while self.blocked.is_none() && counted < allowed && self.touched < MAX_TOUCHED {
-            let counts = limited && bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
+            let counts = limited && bytes.get(taken).is_some_and(|first| ClientRate::counts(first >> 4));
             match self.take_packet(waker, now, &bytes[taken..], records, out) {
                 Ok(0) => break,
                 Ok(count) => {
