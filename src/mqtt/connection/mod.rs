@@ -36,7 +36,7 @@ use super::wire::close::CloseReason;
 use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
-use appending::Blocked;
+use appending::BlockedAppend;
 use broker_context::BrokerContext;
 use protocol::Protocol;
 use rate::ClientRate;
@@ -54,7 +54,7 @@ const FALLBACK: Duration = Duration::from_millis(20);
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
 /// What a connection begins with.
-pub(crate) struct Start<S> {
+pub(crate) struct ConnectionOptions<S> {
     pub stream: S,
     pub shared: Arc<BrokerContext>,
     pub session: Arc<Session>,
@@ -88,7 +88,7 @@ pub(crate) struct Connection<S> {
     partial: Vec<u8>,
     /// Whether `partial` is to be looked at before the socket is read.
     unread: bool,
-    blocked: Option<Blocked>,
+    blocked: Option<BlockedAppend>,
     /// Subscriptions and queues that were looked at in this poll.
     touched: usize,
     /// Output that the socket did not take.
@@ -109,7 +109,7 @@ pub(crate) struct Connection<S> {
 
 /// What a step of the poll loop says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum PollStep {
     /// Go on.
     Ready,
     /// Something will wake the connection.
@@ -117,7 +117,7 @@ enum Step {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(start: Start<S>) -> Self {
+    pub fn new(start: ConnectionOptions<S>) -> Self {
         let now = start.shared.now();
         let rates_version = start.shared.rates.version();
         Self {
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.touched >= MAX_TOUCHED {
                 break;
             }
-            if self.send_due(context, scratch)? == Step::Waiting {
+            if self.send_due(context, scratch)? == PollStep::Waiting {
                 return Ok(());
             }
             // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             {
                 context.waker().wake_by_ref();
             }
-            if self.poll_room(context)? == Step::Waiting {
+            if self.poll_room(context)? == PollStep::Waiting {
                 return Ok(());
             }
             if self.protocol.is_full() {
@@ -202,11 +202,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.watch_acks(context)?;
                 return Ok(());
             }
-            if self.poll_pace(context) == Step::Waiting {
+            if self.poll_pace(context) == PollStep::Waiting {
                 self.watch_acks(context)?;
                 return Ok(());
             }
-            if self.read(context, scratch)? == Step::Waiting {
+            if self.read(context, scratch)? == PollStep::Waiting {
                 self.watch_acks(context)?;
                 return Ok(());
             }
@@ -226,13 +226,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Whether the client's rate allows to read on.
-    fn poll_pace(&mut self, context: &mut Context<'_>) -> Step {
+    fn poll_pace(&mut self, context: &mut Context<'_>) -> PollStep {
         let version = self.shared.rates.version();
         if version != self.rates_version {
             self.rates_version = version;
             self.pace = ClientRate::new(&self.shared.rates, self.shared.now());
         }
-        let Some(pace) = &mut self.pace else { return Step::Ready };
+        let Some(pace) = &mut self.pace else { return PollStep::Ready };
         let now = self.shared.now();
         let was_paused = pace.is_paused();
         let Some(wait) = pace.wait(now) else {
@@ -240,13 +240,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // The client was not heard because weir did not listen.
                 self.protocol.heard(now);
             }
-            return Step::Ready;
+            return PollStep::Ready;
         };
         if wait.begins {
             self.shared.meters.throttled(wait.limit);
         }
         self.wake_after(context, wait.until.saturating_duration_since(now));
-        Step::Waiting
+        PollStep::Waiting
     }
 
     fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {

@@ -10,7 +10,7 @@ use super::protocol::ProtocolEvent;
 use super::rate::ClientRate;
 use super::scratch::{READ_BYTES, Scratch};
 use super::session_context::SessionContext;
-use super::{Connection, MAX_TOUCHED, Step};
+use super::{Connection, MAX_TOUCHED, PollStep};
 use crate::log::Records;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame::{self, Next};
@@ -25,11 +25,11 @@ const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once and takes what came.
-    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
+    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<PollStep, CloseReason> {
         if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
             let bytes = std::mem::take(&mut self.partial);
             self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
-            return Ok(Step::Ready);
+            return Ok(PollStep::Ready);
         }
         if self.partial.len() >= LARGE_PARTIAL_BYTES {
             return self.read_large(context, scratch);
@@ -41,16 +41,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut buffer = ReadBuf::new(&mut read[kept..end]);
         let count = match self.poll_read(context, &mut buffer)? {
             Poll::Ready(count) => count,
-            Poll::Pending => return Ok(Step::Waiting),
+            Poll::Pending => return Ok(PollStep::Waiting),
         };
         self.empty_partial();
         self.take(context.waker(), &read[..kept + count], records, out)?;
-        Ok(Step::Ready)
+        Ok(PollStep::Ready)
     }
 
     /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
     /// claims to send takes no memory.
-    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
+    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<PollStep, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
         let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
@@ -68,12 +68,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 } else {
                     self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
                 }
-                Ok(Step::Ready)
+                Ok(PollStep::Ready)
             }
             Poll::Pending => {
                 bytes.truncate(kept);
                 self.partial = bytes;
-                Ok(Step::Waiting)
+                Ok(PollStep::Waiting)
             }
         }
     }

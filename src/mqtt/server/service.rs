@@ -21,7 +21,7 @@ use crate::mqtt::broker::Attached;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::protocol::{Protocol, ProtocolOptions};
 use crate::mqtt::connection::publish_decision::{PublishDecision, decide_publish};
-use crate::mqtt::connection::{Connection, Start};
+use crate::mqtt::connection::{Connection, ConnectionOptions};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::{CloseReason, WillEnd};
@@ -159,7 +159,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         max_inflight: shared.config.max_inflight,
         received_until: attached.received_until,
     };
-    let connection = Connection::new(Start {
+    let connection = Connection::new(ConnectionOptions {
         stream,
         shared: Arc::clone(&shared),
         session: Arc::clone(&attached.session),
