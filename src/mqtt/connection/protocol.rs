@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::acks::Acks;
 use super::keep_alive::KeepAlive;
 use super::protocol_context::ProtocolContext;
-use super::topic_cache::{Refused, TopicCache};
+use super::topic_cache::{PublishRefusal, TopicCache};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;
@@ -44,7 +44,7 @@ pub(crate) enum ProtocolEvent<'a> {
     /// Nothing.
     None,
     /// Pass this publish on to subscribers.
-    Forward(Forward<'a>),
+    ForwardedPublish(ForwardedPublish<'a>),
     /// PUBACK, PUBREC or PUBCOMP for a message sent to the client.
     Acknowledged { kind: u8, packet_id: u16, reason: u8 },
     /// PUBREL: forget a QoS 2 publish and answer PUBCOMP.
@@ -57,7 +57,7 @@ pub(crate) enum ProtocolEvent<'a> {
 
 /// A publish for subscribers.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Forward<'a> {
+pub(crate) struct ForwardedPublish<'a> {
     pub topic: &'a str,
     pub payload: &'a [u8],
     pub properties: PublishProperties<'a>,
@@ -289,7 +289,7 @@ impl Protocol {
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
         }
-        Ok(ProtocolEvent::Forward(Forward {
+        Ok(ProtocolEvent::ForwardedPublish(ForwardedPublish {
             topic: self.topic.topic(),
             payload: publish.payload,
             properties,
@@ -378,16 +378,16 @@ impl Protocol {
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
     /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<ProtocolEvent<'static>, CloseReason> {
+    fn refuse(&mut self, publish: Publish<'_>, refused: PublishRefusal) -> Result<ProtocolEvent<'static>, CloseReason> {
         match refused {
-            Refused::Reserved => self.received.refused += 1,
-            Refused::Denied(_) => self.received.denied += 1,
+            PublishRefusal::Reserved => self.received.refused += 1,
+            PublishRefusal::Denied(_) => self.received.denied += 1,
         }
         let reason = match (self.version, refused) {
             (ProtocolVersion::V5, _) => NOT_AUTHORIZED,
-            (ProtocolVersion::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
-            (ProtocolVersion::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
-            (ProtocolVersion::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
+            (ProtocolVersion::V4, PublishRefusal::Reserved) if self.topic.topic().starts_with('$') => 0,
+            (ProtocolVersion::V4, PublishRefusal::Denied(OnDeniedPublish::Ignore)) => 0,
+            (ProtocolVersion::V4, PublishRefusal::Reserved | PublishRefusal::Denied(OnDeniedPublish::Disconnect)) => {
                 return Err(CloseReason::NotAuthorized);
             }
         };

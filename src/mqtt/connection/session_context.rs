@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::broker_context::BrokerContext;
-use super::protocol::{Forward, ProtocolEvent};
+use super::protocol::{ForwardedPublish, ProtocolEvent};
 use super::protocol_context::ProtocolContext;
 use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
@@ -64,7 +64,7 @@ impl SessionContext<'_> {
     ) -> Result<usize, CloseReason> {
         match event {
             ProtocolEvent::None => Ok(0),
-            ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
+            ProtocolEvent::ForwardedPublish(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
             ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
                 if self.session.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
@@ -107,7 +107,7 @@ impl SessionContext<'_> {
         }
     }
 
-    fn message(&self, forward: &Forward<'_>) -> Arc<Message> {
+    fn message(&self, forward: &ForwardedPublish<'_>) -> Arc<Message> {
         let life = forward.properties.expiry_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
         Arc::new(Message {
             topic: forward.topic.into(),
