@@ -43,11 +43,11 @@ pub(crate) struct JournalAppender {
     meters: Arc<MqttMeters>,
     /// Whether `pause` has a beginning: the only thing looked at while there is room.
     paused: AtomicBool,
-    pause: Mutex<Pause>,
+    pause: Mutex<JournalPause>,
 }
 
 #[derive(Debug, Default)]
-struct Pause {
+struct JournalPause {
     /// Since when appends have been refused.
     since: Option<Instant>,
     /// Up to when the pause is in the metric.
@@ -135,7 +135,7 @@ impl JournalAppender {
         }
     }
 
-    fn count(&self, pause: &mut Pause, now: Instant) {
+    fn count(&self, pause: &mut JournalPause, now: Instant) {
         let Some(counted_until) = pause.counted_until else { return };
         pause.remainder += now.saturating_duration_since(counted_until);
         pause.counted_until = Some(now);

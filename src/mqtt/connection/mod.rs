@@ -16,7 +16,7 @@ mod protocol_context;
 pub(super) mod publish_decision;
 mod rate;
 mod reading;
-mod scratch;
+mod thread_buffers;
 mod sending;
 mod session_context;
 mod topic_cache;
@@ -40,7 +40,7 @@ use appending::BlockedAppend;
 use broker_context::BrokerContext;
 use protocol::Protocol;
 use rate::ClientRate;
-use scratch::Scratch;
+use thread_buffers::ThreadBuffers;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Works until the connection ends.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
         let asked = self.session.is_asked();
-        scratch::with(|scratch| match self.advance(context, scratch) {
+        thread_buffers::with(|buffers| match self.advance(context, buffers) {
             Ok(()) => {
                 if asked {
                     self.session.looked();
@@ -161,22 +161,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Err(close) => {
                 // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
-                self.unsent.extend_from_slice(&scratch.out);
-                scratch.out.clear();
+                self.unsent.extend_from_slice(&buffers.out);
+                buffers.out.clear();
                 frame::put_disconnect(close, self.protocol.version(), self.explain_within, &mut self.unsent);
                 Poll::Ready(close)
             }
         })
     }
 
-    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), CloseReason> {
+    fn advance(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<(), CloseReason> {
         self.touched = 0;
         self.register(context.waker());
         if self.session.owner() != self.id {
             return Err(self.session.lost(self.id));
         }
         if self.cancelled.as_mut().poll(context).is_ready() {
-            self.write_acks(&mut scratch.out);
+            self.write_acks(&mut buffers.out);
             return Err(CloseReason::ShuttingDown);
         }
         self.poll_timer(context)?;
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.touched >= MAX_TOUCHED {
                 break;
             }
-            if self.send_due(context, scratch)? == PollStep::Waiting {
+            if self.send_due(context, buffers)? == PollStep::Waiting {
                 return Ok(());
             }
             // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
@@ -206,14 +206,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.watch_acks(context)?;
                 return Ok(());
             }
-            if self.read(context, scratch)? == PollStep::Waiting {
+            if self.read(context, buffers)? == PollStep::Waiting {
                 self.watch_acks(context)?;
                 return Ok(());
             }
         }
         // The buffer is the thread's: answers to the last read wait with the connection.
-        self.unsent.extend_from_slice(&scratch.out);
-        scratch.out.clear();
+        self.unsent.extend_from_slice(&buffers.out);
+        buffers.out.clear();
         context.waker().wake_by_ref();
         Ok(())
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::protocol::ProtocolEvent;
 use super::rate::ClientRate;
-use super::scratch::{READ_BYTES, Scratch};
+use super::buffers::{READ_BYTES, ThreadBuffers};
 use super::session_context::SessionContext;
 use super::{Connection, MAX_TOUCHED, PollStep};
 use crate::log::Records;
@@ -25,16 +25,16 @@ const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once and takes what came.
-    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<PollStep, CloseReason> {
+    pub(super) fn read(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
         if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
             let bytes = std::mem::take(&mut self.partial);
-            self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+            self.take(context.waker(), &bytes, &mut buffers.records, &mut buffers.out)?;
             return Ok(PollStep::Ready);
         }
         if self.partial.len() >= LARGE_PARTIAL_BYTES {
-            return self.read_large(context, scratch);
+            return self.read_large(context, buffers);
         }
-        let Scratch { read, records, out } = scratch;
+        let ThreadBuffers { read, records, out } = buffers;
         let kept = self.partial.len();
         read[..kept].copy_from_slice(&self.partial);
         let end = READ_BYTES.min(kept.saturating_add(self.readable_bytes()));
@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
     /// claims to send takes no memory.
-    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<PollStep, CloseReason> {
+    fn read_large(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
         let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
@@ -66,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.partial = bytes;
                     self.protocol.heard(self.shared.now());
                 } else {
-                    self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+                    self.take(context.waker(), &bytes, &mut buffers.records, &mut buffers.out)?;
                 }
                 Ok(PollStep::Ready)
             }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::scratch::{OUTPUT_BYTES, Scratch};
+use super::buffers::{OUTPUT_BYTES, ThreadBuffers};
 use super::{Connection, PollStep};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;
@@ -13,20 +13,20 @@ use crate::mqtt::wire::close::CloseReason;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
-    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<PollStep, CloseReason> {
+    pub(super) fn send_due(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
         loop {
             if self.poll_unsent(context)? == PollStep::Waiting {
                 // Nothing is added to what waits: input, its answers and deliveries wait with it.
-                self.unsent.extend_from_slice(&scratch.out);
-                scratch.out.clear();
+                self.unsent.extend_from_slice(&buffers.out);
+                buffers.out.clear();
                 return Ok(PollStep::Waiting);
             }
-            self.write_acks(&mut scratch.out);
-            let more = self.deliver(&mut scratch.out);
-            if scratch.out.is_empty() {
+            self.write_acks(&mut buffers.out);
+            let more = self.deliver(&mut buffers.out);
+            if buffers.out.is_empty() {
                 return Ok(PollStep::Ready);
             }
-            self.send(context, &mut scratch.out)?;
+            self.send(context, &mut buffers.out)?;
             if self.unsent.is_empty() && !more {
                 return self.poll_flush(context);
             }
