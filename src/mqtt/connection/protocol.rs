@@ -44,7 +44,7 @@ pub(crate) enum ProtocolEvent<'a> {
     /// Nothing.
     None,
     /// Pass this publish on to subscribers.
-    ForwardedPublish(ForwardedPublish<'a>),
+    Forward(ForwardedPublish<'a>),
     /// PUBACK, PUBREC or PUBCOMP for a message sent to the client.
     Acknowledged { kind: u8, packet_id: u16, reason: u8 },
     /// PUBREL: forget a QoS 2 publish and answer PUBCOMP.
@@ -289,7 +289,7 @@ impl Protocol {
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
         }
-        Ok(ProtocolEvent::ForwardedPublish(ForwardedPublish {
+        Ok(ProtocolEvent::Forward(ForwardedPublish {
             topic: self.topic.topic(),
             payload: publish.payload,
             properties,

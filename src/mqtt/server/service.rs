@@ -199,7 +199,7 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
         }
     };
     let will = shared.broker.detach(&attached.session, attached.connection, expiry_s, will);
-    attached.session.looked();
+    attached.session.answer_look();
     if let Some(will) = will {
         publish_will(&shared, &will, Instant::now() + WILL_PATIENCE).await;
     }

@@ -80,7 +80,7 @@ pub(crate) struct Session {
     /// Whether retained messages are still to be queued for subscriptions.
     awaits_retained: AtomicBool,
     /// Whether a new connection waits for the owner to look at its socket.
-    asked: AtomicBool,
+    look_requested: AtomicBool,
     /// Told when the owner has looked, and when it has ended.
     looked: Notify,
     state: Mutex<SessionState>,
@@ -167,10 +167,23 @@ impl Session {
             received_until: Lsn(0),
             waker: None,
         };
-        let [outbound, lasting, changed, awaits_retained, asked] = [const { AtomicBool::new(false) }; 5];
+        let [outbound, lasting, changed, awaits_retained, look_requested] = [const { AtomicBool::new(false) }; 5];
         let (owner, state) = (AtomicU64::new(id), Mutex::new(state));
         let looked = Notify::new();
-        Self { id, user, client_id, owner, outbound, lasting, changed, awaits_retained, asked, looked, state, totals }
+        Self {
+            id,
+            user,
+            client_id,
+            owner,
+            outbound,
+            lasting,
+            changed,
+            awaits_retained,
+            look_requested,
+            looked,
+            state,
+            totals,
+        }
     }
 
     /// A session without a connection that goes on from where it was stored: `exactly`, or a crash came between. What it
@@ -321,7 +334,7 @@ impl Session {
             if !self.is_connected() {
                 return;
             }
-            self.asked.store(true, Ordering::Release);
+            self.look_requested.store(true, Ordering::Release);
             state.waker.clone()
         };
         if let Some(waker) = waker {
@@ -331,14 +344,15 @@ impl Session {
         let _ = timeout(SETTLE, looked).await;
     }
 
-    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Session::looked`] answers.
+    /// Takes the request of a new connection that the owner look at its socket, if there is one. [`Session::answer_look`]
+    /// answers it.
     #[inline]
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
+    pub fn take_look_request(&self) -> bool {
+        self.look_requested.load(Ordering::Acquire) && self.look_requested.swap(false, Ordering::AcqRel)
     }
 
-    /// The owner has looked, or has ended.
-    pub fn looked(&self) {
+    /// Answers the requests to look: the owner has read its socket, or has ended.
+    pub fn answer_look(&self) {
         self.looked.notify_waiters();
     }
 

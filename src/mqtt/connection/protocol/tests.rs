@@ -96,7 +96,7 @@ impl Case {
             let event = self.protocol.on_frame(&frame, &self.context, &mut self.records, &mut self.out)?;
             match event {
                 ProtocolEvent::None => {}
-                ProtocolEvent::ForwardedPublish(forward) => {
+                ProtocolEvent::Forward(forward) => {
                     let payload = String::from_utf8_lossy(forward.payload);
                     self.events.push(format!("forward {} {} {payload}", forward.topic, forward.qos));
                 }
