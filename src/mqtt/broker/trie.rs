@@ -12,7 +12,7 @@ pub(crate) struct Trie<V> {
 
 #[derive(Debug)]
 struct Node<V> {
-    /// Next levels by name. The names come from the network: std's keyed hash.
+    /// NextFrame levels by name. The names come from the network: std's keyed hash.
     children: HashMap<Box<str>, Node<V>>,
     /// The next level is `+`.
     any: Option<Box<Node<V>>>,

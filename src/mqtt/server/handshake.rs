@@ -16,7 +16,7 @@ use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
-use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::frame::{self, NextFrame};
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -88,8 +88,8 @@ pub(crate) async fn read_connect(
             return Err(ConnectRefusal::silent(RefusalReason::NotConnect)); // [MQTT-3.1.0-1]
         }
         match frame::next(&bytes, max_packet_bytes) {
-            Ok(Next::Partial(_)) => {}
-            Ok(Next::Frame(frame)) => {
+            Ok(NextFrame::Partial(_)) => {}
+            Ok(NextFrame::Frame(frame)) => {
                 let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
                 let rest = bytes[frame.bytes.len()..].to_vec();
                 bytes.zeroize(); // there was a password in it
@@ -241,7 +241,7 @@ mod tests {
     use crate::mqtt::testing::{self, client};
 
     fn connect(bytes: &[u8]) -> Connect {
-        let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
+        let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
         codec::decode_connect(&frame).unwrap()
     }
 

@@ -115,7 +115,7 @@ pub(crate) struct Written {
     pub more: bool,
 }
 
-/// Outgoing messages of one session. Packet ids follow a sequence, so `inflight` is in sending order and an id is
+/// OutgoingPublish messages of one session. Packet ids follow a sequence, so `inflight` is in sending order and an id is
 /// found by subtraction.
 #[derive(Debug)]
 pub(crate) struct Delivery {

@@ -447,7 +447,7 @@ mod tests {
 
     fn frame(bytes: &[u8]) -> Frame<'_> {
         match frame::next(bytes, usize::MAX) {
-            Ok(frame::Next::Frame(frame)) => frame,
+            Ok(frame::NextFrame::Frame(frame)) => frame,
             other => panic!("{other:?}"),
         }
     }
