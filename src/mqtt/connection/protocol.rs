@@ -20,7 +20,7 @@ use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, Subscribe};
 use crate::mqtt::wire::frame::{self, Frame, PublishPacket};
-use crate::mqtt::wire::properties::{Carrier, PublishProperties};
+use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 
 /// Topic aliases that a client may set, announced in CONNACK.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
@@ -258,7 +258,7 @@ impl Protocol {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
-            PublishProperties::parse(publish.properties, Carrier::Publish)?
+            PublishProperties::parse(publish.properties, PropertyCarrier::Publish)?
         };
         self.select_topic(&publish, properties.alias, context)?;
         if publish.qos > 0 {

@@ -17,7 +17,7 @@ use rumqttd::protocol::{
 use super::close::CloseReason;
 use super::fields::{self, take_field, take_u16};
 use super::frame::Frame;
-use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
+use super::properties::{self, ConnectProperties, PropertyCarrier, PublishProperties};
 use super::topic;
 use crate::access::Password;
 use crate::mqtt::ProtocolVersion;
@@ -163,7 +163,7 @@ fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), CloseR
 }
 
 fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, CloseReason> {
-    let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
+    let properties = PublishProperties::parse(take_properties(body, version)?, PropertyCarrier::Will)?;
     let topic = take_plain_text(body)?;
     if topic.is_empty() {
         return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
@@ -295,7 +295,7 @@ pub(crate) fn decode_unsubscribe(
 ) -> Result<(u16, Vec<String>), CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
-    properties::check(properties, Carrier::Unsubscribe)?;
+    properties::check(properties, PropertyCarrier::Unsubscribe)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         filters.push(take_filter(&mut body)?);

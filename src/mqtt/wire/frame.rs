@@ -7,7 +7,7 @@ use super::close::CloseReason;
 use super::fields::{
     put_variable_length, take_field, take_properties, take_u16, variable_length, variable_length_bytes,
 };
-use super::properties::{self, Carrier};
+use super::properties::{self, PropertyCarrier};
 use crate::mqtt::ProtocolVersion;
 
 pub(crate) const CONNECT: u8 = 1;
@@ -136,7 +136,7 @@ pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(
             if !rest.is_empty() {
                 return Err(CloseReason::Malformed);
             }
-            properties::check(properties, Carrier::Ack)?;
+            properties::check(properties, PropertyCarrier::Ack)?;
             *reason
         }
     };
