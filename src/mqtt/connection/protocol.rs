@@ -18,7 +18,7 @@ use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::traffic::ReceivedCounts;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, Subscribe};
+use crate::mqtt::wire::codec::{self, SubscribePacket};
 use crate::mqtt::wire::frame::{self, Frame, PublishPacket};
 use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 
@@ -50,7 +50,7 @@ pub(crate) enum ProtocolEvent<'a> {
     /// PUBREL: forget a QoS 2 publish and answer PUBCOMP.
     Release { packet_id: u16 },
     /// SUBSCRIBE.
-    Subscribe(Subscribe),
+    Subscribe(SubscribePacket),
     /// UNSUBSCRIBE.
     Unsubscribe { packet_id: u16, filters: Vec<String> },
 }

@@ -24,7 +24,7 @@ use crate::mqtt::ProtocolVersion;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectPacket {
     pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
     pub is_3_1: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Connect {
     pub topic_alias_maximum: u16,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
-    pub will: Option<Will>,
+    pub will: Option<ConnectWill>,
     /// Who the client says it is.
     pub user_name: Option<String>,
     /// Its proof.
@@ -54,7 +54,7 @@ pub(crate) struct Connect {
 
 /// A will message.
 #[derive(Debug, Clone)]
-pub(crate) struct Will {
+pub(crate) struct ConnectWill {
     /// Not yet checked.
     pub topic: Bytes,
     pub payload: Bytes,
@@ -64,7 +64,7 @@ pub(crate) struct Will {
     pub properties: Vec<u8>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
-    /// Will delay interval in seconds.
+    /// ConnectWill delay interval in seconds.
     pub delay_s: u32,
     /// Whether the payload is of the format that is said.
     pub is_formatted: bool,
@@ -82,7 +82,7 @@ pub(crate) enum ConnectError {
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
-pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError> {
+pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectPacket, ConnectError> {
     let mut body = frame.body;
     let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
     let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
@@ -107,7 +107,7 @@ const WILL_RETAIN: u8 = 0b10_0000;
 const PASSWORD: u8 = 0b100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
-fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<Connect, CloseReason> {
+fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<ConnectPacket, CloseReason> {
     let (flags, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
     body = rest;
     if !is_3_1 {
@@ -134,7 +134,7 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
         }
         ProtocolVersion::V5 => properties.session_expiry_s,
     };
-    Ok(Connect {
+    Ok(ConnectPacket {
         version,
         is_3_1,
         client_id,
@@ -162,14 +162,14 @@ fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), CloseR
     if reserved || will || password { Err(CloseReason::Malformed) } else { Ok(()) }
 }
 
-fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, CloseReason> {
+fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<ConnectWill, CloseReason> {
     let properties = PublishProperties::parse(take_properties(body, version)?, PropertyCarrier::Will)?;
     let topic = take_plain_text(body)?;
     if topic.is_empty() {
         return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
     }
     let payload = take_field(body)?;
-    Ok(Will {
+    Ok(ConnectWill {
         topic: Bytes::copy_from_slice(topic.as_bytes()),
         payload: Bytes::copy_from_slice(payload),
         qos: (flags >> 3 & 0b11).min(2),
@@ -217,13 +217,13 @@ pub(crate) enum RetainHandling {
 
 /// A SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Subscribe {
+pub(crate) struct SubscribePacket {
     pub packet_id: u16,
     pub filters: Vec<Filter>,
 }
 
 /// Reads a SUBSCRIBE.
-pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<Subscribe, CloseReason> {
+pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<SubscribePacket, CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     let identifier = properties::subscription_identifier(properties)?;
@@ -242,7 +242,7 @@ pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> R
         filters.push(filter);
     }
     // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
-    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(SubscribePacket { packet_id, filters }) }
 }
 
 fn with_options(
@@ -331,7 +331,7 @@ pub(crate) fn decode_disconnect(
 
 /// What weir tells a client that it accepts.
 #[derive(Debug, Clone)]
-pub(crate) struct Accepted {
+pub(crate) struct ConnackOptions {
     pub session_present: bool,
     /// Receive maximum of weir.
     pub receive_maximum: u16,
@@ -348,7 +348,11 @@ pub(crate) struct Accepted {
 }
 
 /// Appends the CONNACK of an accepted connection.
-pub(crate) fn put_connack(accepted: &Accepted, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+pub(crate) fn put_connack(
+    accepted: &ConnackOptions,
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
     let connack = ConnAck { session_present: accepted.session_present, code: ConnectReturnCode::Success };
     let properties = ConnAckProperties {
         receive_max: Some(accepted.receive_maximum),
