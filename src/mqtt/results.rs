@@ -67,7 +67,7 @@ mod tests {
     use crate::mqtt::broker::{Attach, Attached};
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
-    use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+    use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
     use crate::results::follow::ResultFollower;
     use crate::results::log::{ResultLogs, ResultPositions};
     use crate::results::testing::{append_errors, append_windows, result_logs};
@@ -89,7 +89,7 @@ mod tests {
         }
 
         fn subscribe(&self, filter: &str) {
-            let filter = Filter {
+            let filter = Subscription {
                 filter: filter.into(),
                 qos: 1,
                 no_local: false,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::trie::Trie;
 use crate::mqtt::session::Session;
 use crate::mqtt::session::delivery::Grant;
-use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::mqtt::wire::codec::{RetainHandling, Subscription};
 use crate::mqtt::wire::topic;
 
 /// One subscription of a session.
@@ -21,7 +21,7 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(session: &Arc<Session>, filter: &Filter) -> Self {
+    pub fn new(session: &Arc<Session>, filter: &Subscription) -> Self {
         Self {
             session: Arc::clone(session),
             qos: filter.qos,
@@ -32,8 +32,8 @@ impl Subscriber {
     }
 
     /// The SUBSCRIBE that made it, without its wish for retained messages.
-    pub fn to_filter(&self, filter: &str) -> Filter {
-        Filter {
+    pub fn to_subscription(&self, filter: &str) -> Subscription {
+        Subscription {
             filter: filter.to_owned(),
             qos: self.qos,
             no_local: self.no_local,

@@ -10,7 +10,7 @@ use crate::access::{Access, Policy};
 use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
-use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
 use crate::mqtt::{ProtocolVersion, StreamServer};
 
 /// A client all of whose packets are there already, one to a read.
@@ -74,7 +74,7 @@ async fn polls(subscriptions: usize) -> usize {
     );
     let subscriber = shared.broker.attach(&attaching("subscriber")).unwrap();
     for group in 0..subscriptions {
-        let filter = Filter {
+        let filter = Subscription {
             filter: format!("$share/{group}/t"),
             qos: 0,
             no_local: false,

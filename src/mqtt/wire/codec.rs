@@ -194,7 +194,7 @@ fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, CloseReason> {
 
 /// One filter of a SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Filter {
+pub(crate) struct Subscription {
     pub filter: String,
     pub qos: u8,
     pub no_local: bool,
@@ -219,7 +219,7 @@ pub(crate) enum RetainHandling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SubscribePacket {
     pub packet_id: u16,
-    pub filters: Vec<Filter>,
+    pub filters: Vec<Subscription>,
 }
 
 /// Reads a SUBSCRIBE.
@@ -250,7 +250,7 @@ fn with_options(
     options: u8,
     version: ProtocolVersion,
     identifier: Option<u32>,
-) -> Result<Filter, CloseReason> {
+) -> Result<Subscription, CloseReason> {
     // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
     let reserved = if version == ProtocolVersion::V5 { 0b1100_0000 } else { 0b1111_1100 };
     let retain = match options >> 4 & 0b11 {
@@ -263,7 +263,7 @@ fn with_options(
         return Err(CloseReason::Malformed);
     }
     let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
-    Ok(Filter { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
+    Ok(Subscription { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
 }
 
 /// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].

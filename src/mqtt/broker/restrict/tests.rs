@@ -10,7 +10,7 @@ use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
 use crate::mqtt::wire::frame;
 use crate::tls::CertificateId;
 
@@ -52,7 +52,7 @@ impl Case {
     }
 
     fn subscribe(&self, to: &Attached, filter: &str) -> SubscribeOutcome {
-        let filter = Filter {
+        let filter = Subscription {
             filter: filter.into(),
             qos: 2,
             no_local: false,

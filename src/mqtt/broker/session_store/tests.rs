@@ -19,7 +19,7 @@ use crate::mqtt::session::message::Message;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::session::stored::SESSION;
 use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
-use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::mqtt::wire::codec::{RetainHandling, Subscription};
 use crate::mqtt::wire::frame;
 
 /// A broker, its store in a directory, and the clock of both.
@@ -55,7 +55,7 @@ impl Life {
     }
 
     fn subscribe(&self, to: &Attached, filter: &str, qos: u8) {
-        let filter = Filter {
+        let filter = Subscription {
             filter: filter.into(),
             qos,
             no_local: false,
