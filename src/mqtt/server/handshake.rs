@@ -63,7 +63,7 @@ impl ConnectRefusal {
 
 /// A connection that begins.
 #[derive(Debug)]
-pub(crate) struct Welcome {
+pub(crate) struct AcceptedConnect {
     pub connect: ConnectPacket,
     pub login: Login,
     pub attached: Attached,
@@ -123,7 +123,7 @@ pub(crate) fn welcome(
     policy: &Policy,
     broker: &Broker,
     config: &MqttConfig,
-) -> Result<Welcome, ConnectRefusal> {
+) -> Result<AcceptedConnect, ConnectRefusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
@@ -159,7 +159,7 @@ pub(crate) fn welcome(
         return Err(ConnectRefusal::silent(reason));
     }
     let will = will.map(|will| broker.take_will(will, &attached.session));
-    Ok(Welcome { connect, login, attached, will, reply })
+    Ok(AcceptedConnect { connect, login, attached, will, reply })
 }
 
 /// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
@@ -245,7 +245,7 @@ mod tests {
         codec::decode_connect(&frame).unwrap()
     }
 
-    fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<Welcome, ConnectRefusal> {
+    fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<AcceptedConnect, ConnectRefusal> {
         let broker = Broker::new(config, Arc::default(), Timeline::default());
         welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
     }

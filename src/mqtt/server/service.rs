@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::handshake::{self, ConnectRefusal, Welcome};
+use super::handshake::{self, AcceptedConnect, ConnectRefusal};
 use super::login;
 use super::peer::Peer;
 use crate::access::Login;
@@ -38,7 +38,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the first packet of a connection was.
-pub(crate) type First = Result<(ConnectPacket, Vec<u8>), ConnectRefusal>;
+pub(crate) type FirstPacket = Result<(ConnectPacket, Vec<u8>), ConnectRefusal>;
 
 /// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
@@ -47,7 +47,7 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     shared: &BrokerContext,
     deadline: Instant,
     cancel: &CancellationToken,
-) -> Option<First> {
+) -> Option<FirstPacket> {
     let first = handshake::read_connect(stream, shared.config.max_packet_size_bytes);
     tokio::select! {
         () = cancel.cancelled() => shared.refuse(&peer.who(), RefusalReason::ShuttingDown),
@@ -66,7 +66,7 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
-    first: First,
+    first: FirstPacket,
 ) -> impl Future<Output = ()> {
     let opening = Box::pin(open(stream, peer, shared, cancel, first));
     async {
@@ -77,7 +77,7 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// An open connection, and what is needed when it ends.
-struct Open<S> {
+struct OpenConnection<S> {
     connection: Connection<S>,
     shared: Arc<BrokerContext>,
     login: Login,
@@ -92,8 +92,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
-    first: First,
-) -> Option<Box<Open<S>>> {
+    first: FirstPacket,
+) -> Option<Box<OpenConnection<S>>> {
     let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
         entered = enter(first, peer, &shared) => entered,
@@ -111,7 +111,11 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Welcome, Vec<u8>), ConnectRefusal> {
+async fn enter(
+    first: FirstPacket,
+    peer: &Peer,
+    shared: &BrokerContext,
+) -> Result<(AcceptedConnect, Vec<u8>), ConnectRefusal> {
     let (connect, rest) = first.inspect_err(|refusal| shared.note_refusal(&peer.who(), refusal.reason, ""))?;
     let login = login::authenticate(&connect, peer, &shared.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
@@ -141,10 +145,10 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
-    welcome: Welcome,
+    welcome: AcceptedConnect,
     rest: Vec<u8>,
-) -> Open<S> {
-    let Welcome { connect, login, attached, will, reply } = welcome;
+) -> OpenConnection<S> {
+    let AcceptedConnect { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     audit::record(AuditEvent::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
@@ -172,10 +176,10 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         reply,
         cancel,
     });
-    Open { connection, shared, login, attached, client_id, will }
+    OpenConnection { connection, shared, login, attached, client_id, will }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<OpenConnection<S>>) {
     let close = poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(CloseReason::Defect))
     })
@@ -183,8 +187,8 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
     Box::pin(end(open, close)).await;
 }
 
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: CloseReason) {
-    let Open { connection, shared, login, attached, client_id, will } = *open;
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<OpenConnection<S>>, close: CloseReason) {
+    let OpenConnection { connection, shared, login, attached, client_id, will } = *open;
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     shared.meters.closed(close);
     audit::record(AuditEvent::MqttDisconnected, &who, "", close.as_str());
