@@ -6,7 +6,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use super::traffic::{ReceivedCounts, Traffic};
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::session::delivery::Written;
+use crate::mqtt::session::delivery::WriteOutcome;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::refusal::RefusalReason;
 
@@ -119,7 +119,7 @@ impl MqttMeters {
     }
 
     /// What one delivery did.
-    pub fn written(&self, written: &Written) {
+    pub fn written(&self, written: &WriteOutcome) {
         for (counter, count) in self.delivered.iter().zip(written.sent) {
             add(counter, count);
         }

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::session::Totals;
-use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
+use super::session::SessionTotals;
+use super::session::delivery::{DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::MqttConfig;
@@ -85,7 +85,7 @@ pub struct Broker {
     session_store: OnceLock<SessionStore>,
     /// What the last round of storing changed in it.
     last_round: Mutex<Mark>,
-    totals: Arc<Totals>,
+    totals: Arc<SessionTotals>,
     queue_limits: QueueLimits,
     max_connections: usize,
     max_inflight: u16,
@@ -238,7 +238,7 @@ impl Broker {
         message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
         for (session, grant) in found {
-            if session.offer(message, grant, now) == Some(Offer::Full) {
+            if session.offer(message, grant, now) == Some(OfferOutcome::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
@@ -253,8 +253,8 @@ impl Broker {
         let members = self.read_subscriptions().turn(share);
         let count = members.len();
         for member in members {
-            let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.session.offer(message, grant, now) == Some(Offer::Queued) {
+            let grant = DeliveryGrant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
+            if member.session.offer(message, grant, now) == Some(OfferOutcome::Queued) {
                 return count;
             }
         }
@@ -263,9 +263,9 @@ impl Broker {
     }
 
     /// What a session that ended leaves to the other members of its shared subscriptions.
-    fn return_shared(&self, returned: Vec<Returned>) {
+    fn return_shared(&self, returned: Vec<ReturnedMessage>) {
         let now = self.timeline.now();
-        for Returned { share, message } in returned {
+        for ReturnedMessage { share, message } in returned {
             if !message.is_expired(now) {
                 self.pass_to_share(&share, &message, now);
             }

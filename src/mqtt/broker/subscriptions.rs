@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::trie::Trie;
 use crate::mqtt::session::Session;
-use crate::mqtt::session::delivery::Grant;
+use crate::mqtt::session::delivery::DeliveryGrant;
 use crate::mqtt::wire::codec::{RetainHandling, Subscription};
 use crate::mqtt::wire::topic;
 
@@ -44,8 +44,8 @@ impl Subscriber {
     }
 
     /// How this subscription wants a message of this QoS and RETAIN flag.
-    pub fn grant(&self, qos: u8, retain: bool) -> Grant {
-        Grant {
+    pub fn grant(&self, qos: u8, retain: bool) -> DeliveryGrant {
+        DeliveryGrant {
             qos: self.qos.min(qos),
             retain: retain && self.retain_as_published,
             identifiers: self.identifier.into_iter().collect(),
@@ -174,8 +174,8 @@ impl Subscriptions {
         retain: bool,
         publisher: u64,
         touched: &mut usize,
-    ) -> Vec<(Arc<Session>, Grant)> {
-        let mut found: Vec<(&Subscriber, Grant)> = Vec::new();
+    ) -> Vec<(Arc<Session>, DeliveryGrant)> {
+        let mut found: Vec<(&Subscriber, DeliveryGrant)> = Vec::new();
         *touched += self.plain.for_each_match(topic, &mut |id, subscriber| {
             if !(subscriber.no_local && id == publisher) {
                 found.push((subscriber, subscriber.grant(qos, retain)));

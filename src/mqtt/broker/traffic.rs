@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mqtt::session::delivery::Written;
+use crate::mqtt::session::delivery::WriteOutcome;
 
 /// Counts since the start. Added to once per read and once per write, not per packet.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Traffic {
     }
 
     /// What one delivery did.
-    pub fn delivered(&self, written: &Written) {
+    pub fn delivered(&self, written: &WriteOutcome) {
         let sent = written.sent.iter().sum();
         add(&self.publishes_sent, sent);
         add(&self.packets_sent, sent);

@@ -11,7 +11,7 @@ use super::protocol_context::ProtocolContext;
 use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::session::message::{Held, Message};
+use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, SubscribeOutcome, Subscription};
@@ -117,7 +117,7 @@ impl SessionContext<'_> {
             retain: forward.retain,
             publisher: self.session.id,
             expires: life.map(|life| self.shared.now() + life),
-            held: Held::default(),
+            held: HeldBytes::default(),
         })
     }
 }

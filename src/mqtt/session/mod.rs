@@ -23,11 +23,11 @@ use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 use crate::sync::lock;
-use delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
+use delivery::{Delivery, DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage, WithdrawnMessages, WriteOutcome};
 use message::Message;
 use packet_ids::PacketIds;
 use retained_cursor::RetainedCursor;
-use stored::{Owner, StoredSession};
+use stored::{SessionOwner, StoredSession};
 use will::Will;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
@@ -44,7 +44,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Messages in all sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Totals {
+pub(crate) struct SessionTotals {
     pub messages: AtomicUsize,
     pub bytes: AtomicUsize,
     /// Messages that wait or are unacknowledged, once for each session.
@@ -53,7 +53,7 @@ pub(crate) struct Totals {
     pub held_bytes: Arc<AtomicUsize>,
 }
 
-impl Totals {
+impl SessionTotals {
     /// What sessions hold, in bytes.
     pub fn held_bytes(&self) -> usize {
         /// Bytes of a message's place in a session, about.
@@ -84,7 +84,7 @@ pub(crate) struct Session {
     /// Told when the owner has looked, and when it has ended.
     looked: Notify,
     state: Mutex<SessionState>,
-    totals: Arc<Totals>,
+    totals: Arc<SessionTotals>,
 }
 
 /// Part of a [`Session`] that its lock guards.
@@ -146,7 +146,7 @@ impl Session {
         permissions: Permissions,
         client_id: Arc<str>,
         delivery: Delivery,
-        totals: Arc<Totals>,
+        totals: Arc<SessionTotals>,
     ) -> Self {
         let user = login.identity.user.clone();
         let state = SessionState {
@@ -194,7 +194,7 @@ impl Session {
         exactly: bool,
         permissions: Permissions,
         limits: QueueLimits,
-        totals: Arc<Totals>,
+        totals: Arc<SessionTotals>,
     ) -> Self {
         let delivery = Delivery::new(limits, 0);
         let login = stored.owner.to_login();
@@ -247,7 +247,7 @@ impl Session {
         // for known after it, that one would be lost.
         let received = if stopped_at.is_some() { state.received.iter().collect() } else { Vec::new() };
         Some(StoredSession {
-            owner: Owner::of(&self.client_id, &state.login),
+            owner: SessionOwner::of(&self.client_id, &state.login),
             expiry_s: state.expiry_s,
             disconnected_ms: state.disconnected_ms,
             subscriptions: Vec::new(),
@@ -276,7 +276,7 @@ impl Session {
 
     /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it. Returns what a
     /// discarded session leaves to the other members of its shared subscriptions.
-    pub fn hand_over(&self, state: &mut SessionState, owner: ConnectionId) -> Vec<Returned> {
+    pub fn hand_over(&self, state: &mut SessionState, owner: ConnectionId) -> Vec<ReturnedMessage> {
         self.owner.store(owner, Ordering::Release);
         self.touch();
         if let Some(waker) = state.waker.take() {
@@ -316,7 +316,7 @@ impl Session {
     }
 
     /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
-    pub fn withdraw(&self, state: &mut SessionState) -> Withdrawn {
+    pub fn withdraw(&self, state: &mut SessionState) -> WithdrawnMessages {
         let online = state.offline.is_none();
         self.count_change(state, |state| {
             let SessionState { delivery, permissions, .. } = state;
@@ -380,7 +380,7 @@ impl Session {
 
     /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
     /// connection, or the session is gone).
-    pub fn offer(&self, message: &Arc<Message>, grant: Grant, now: Instant) -> Option<Offer> {
+    pub fn offer(&self, message: &Arc<Message>, grant: DeliveryGrant, now: Instant) -> Option<OfferOutcome> {
         let mut state = lock(&self.state);
         match self.owner() {
             DISCARDED => return None,
@@ -388,10 +388,10 @@ impl Session {
             _ => {}
         }
         if state.delivery.is_out_of_room(self.totals.held_bytes()) {
-            return Some(Offer::Full);
+            return Some(OfferOutcome::Full);
         }
         let offer = self.count_change(&mut state, |state| state.delivery.offer(message, grant, now));
-        if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
+        if offer == OfferOutcome::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
             let waker = state.waker.clone();
             drop(state);
             if let Some(waker) = waker {
@@ -418,7 +418,7 @@ impl Session {
         &self,
         state: &mut SessionState,
         messages: &[Arc<Message>],
-        grant: impl Fn(&Message) -> Grant,
+        grant: impl Fn(&Message) -> DeliveryGrant,
     ) {
         let offer = |state: &mut SessionState| {
             for message in messages {
@@ -445,7 +445,7 @@ impl Session {
         max_bytes: usize,
         now: impl FnOnce() -> Instant,
         out: &mut Vec<u8>,
-    ) -> Option<Written> {
+    ) -> Option<WriteOutcome> {
         // The flag falls before the queue is looked at: what is offered from now on raises it again and wakes.
         if !self.outbound.load(Ordering::Acquire) || !self.outbound.swap(false, Ordering::AcqRel) {
             return None;
@@ -519,8 +519,8 @@ mod tests {
     use super::*;
     use crate::mqtt::testing::{CountingWaker, anonymous, policy};
 
-    fn session() -> (Session, Arc<Totals>) {
-        let totals = Arc::new(Totals::default());
+    fn session() -> (Session, Arc<SessionTotals>) {
+        let totals = Arc::new(SessionTotals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, total_bytes: usize::MAX };
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
@@ -532,11 +532,11 @@ mod tests {
         Arc::new(Message::new("t", "xy".into(), 1, false))
     }
 
-    fn offer(session: &Session, qos: u8) -> Option<Offer> {
-        session.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
+    fn offer(session: &Session, qos: u8) -> Option<OfferOutcome> {
+        session.offer(&message(), DeliveryGrant { qos, ..DeliveryGrant::default() }, Instant::now())
     }
 
-    fn waiting(totals: &Totals) -> (usize, usize) {
+    fn waiting(totals: &SessionTotals) -> (usize, usize) {
         (totals.messages.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
     }
 
@@ -602,6 +602,6 @@ mod tests {
         let (session, _) = session();
         session.hand_over(&mut session.any(), 0);
         assert_eq!(offer(&session, 0), None);
-        assert_eq!(offer(&session, 1), Some(Offer::Queued));
+        assert_eq!(offer(&session, 1), Some(OfferOutcome::Queued));
     }
 }

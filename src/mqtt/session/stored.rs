@@ -15,7 +15,7 @@ pub(in crate::mqtt) const SESSION: u8 = 1;
 /// A session as it is kept.
 #[derive(Debug)]
 pub(crate) struct StoredSession {
-    pub owner: Owner,
+    pub owner: SessionOwner,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it had one.
@@ -31,7 +31,7 @@ pub(crate) struct StoredSession {
 
 /// Whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct SessionOwner {
     /// `None`: clients without credentials.
     pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
@@ -39,7 +39,7 @@ pub(crate) struct Owner {
     pub certified: bool,
 }
 
-impl Owner {
+impl SessionOwner {
     /// The owner of a session whose client came in so.
     pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
         let certified = matches!(login.proof, Proof::Certificate(_));
@@ -60,7 +60,7 @@ impl Owner {
 impl StoredSession {
     /// Encodes the session. Moments are stored as wall clock times of `timeline`.
     pub fn encode(&self, timeline: &Timeline) -> Vec<u8> {
-        let Owner { user, client_id, certified } = &self.owner;
+        let SessionOwner { user, client_id, certified } = &self.owner;
         let mut out = vec![SESSION, u8::from(user.is_some()), u8::from(*certified)];
         put_bytes(user.as_deref().unwrap_or_default().as_bytes(), &mut out);
         put_bytes(client_id.as_bytes(), &mut out);
@@ -92,7 +92,7 @@ impl StoredSession {
         }
         let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);
         let user = Some(reader.str()?.into()).filter(|_| named);
-        let owner = Owner { user, client_id: reader.str()?.into(), certified };
+        let owner = SessionOwner { user, client_id: reader.str()?.into(), certified };
         let expiry_s = reader.u32()?;
         let offline = reader.u8()? == 1;
         let disconnected_ms = Some(reader.i64()?).filter(|_| offline);
