@@ -64,7 +64,7 @@ mod tests {
     use crate::config::MqttConfig;
     use crate::log::Lsn;
     use crate::mqtt::ProtocolVersion;
-    use crate::mqtt::broker::{Attach, Attached};
+    use crate::mqtt::broker::{AttachRequest, AttachedSession};
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{Sent, attaching, packets};
     use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
@@ -76,13 +76,13 @@ mod tests {
         broker: Arc<Broker>,
         results: Arc<ResultLogs>,
         follower: ResultFollower,
-        subscriber: Attached,
+        subscriber: AttachedSession,
     }
 
     impl PublisherCase {
         fn new() -> Self {
             let broker = Arc::new(Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default()));
-            let attach = Attach { expiry_s: 0, ..attaching("s") };
+            let attach = AttachRequest { expiry_s: 0, ..attaching("s") };
             let subscriber = broker.attach(&attach).unwrap();
             let results = result_logs();
             Self { broker, follower: ResultFollower::new(results.clone()), results, subscriber }

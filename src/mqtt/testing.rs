@@ -13,7 +13,7 @@ use rumqttd::protocol::{
 };
 
 use super::ProtocolVersion;
-use super::broker::Attach;
+use super::broker::AttachRequest;
 use super::connection::journal_appender::IngestJournal;
 use super::session::message::Message;
 use super::session::will::Will;
@@ -36,9 +36,9 @@ pub(crate) fn anonymous() -> Login {
 }
 
 /// A client without credentials that connects.
-pub(crate) fn attaching(client_id: &str) -> Attach<'_> {
+pub(crate) fn attaching(client_id: &str) -> AttachRequest<'_> {
     static LOGIN: LazyLock<Login> = LazyLock::new(anonymous);
-    Attach { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
+    AttachRequest { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
 }
 
 /// A will of such a client, on the topic `gone`.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::traffic::{ReceivedCounts, Traffic};
+use super::traffic::{ReceivedCounts, TrafficCounters};
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::delivery::WriteOutcome;
 use crate::mqtt::wire::close::CloseReason;
@@ -26,8 +26,8 @@ pub(crate) struct MqttMeters {
     pub subscriptions_withdrawn: Counter,
     delivered: [Counter; 3],
     /// The numbers of `$SYS`.
-    pub traffic: Traffic,
-    pub dropped_queue_full: Dropped,
+    pub traffic: TrafficCounters,
+    pub dropped_queue_full: DropCounter,
     dropped_too_large: Counter,
     dropped_expired: Counter,
     pub dropped_will: Counter,
@@ -61,8 +61,8 @@ impl Default for MqttMeters {
             subscriptions_denied: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "subscribe"),
             subscriptions_withdrawn: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "reload"),
             delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
-            traffic: Traffic::default(),
-            dropped_queue_full: Dropped { counter: dropped("queue_full"), count: AtomicU64::new(0) },
+            traffic: TrafficCounters::default(),
+            dropped_queue_full: DropCounter { counter: dropped("queue_full"), count: AtomicU64::new(0) },
             dropped_expired: dropped("expired"),
             dropped_too_large: dropped("too_large"),
             dropped_will: dropped("will_not_journaled"),
@@ -192,12 +192,12 @@ impl MqttLimit {
 }
 
 /// Counts what subscribers missed, for the metrics and for `$SYS`, which reads it back.
-pub(crate) struct Dropped {
+pub(crate) struct DropCounter {
     counter: Counter,
     count: AtomicU64,
 }
 
-impl Dropped {
+impl DropCounter {
     pub fn increment(&self, count: u64) {
         self.counter.increment(count);
         self.count.fetch_add(count, Ordering::Relaxed);

@@ -30,11 +30,11 @@ use crate::config::MqttConfig;
 use crate::state::named_values::Mark;
 use crate::sync::{self, lock};
 use meters::{MqttLimit, MqttMeters};
-use retained::Retained;
+use retained::RetainedMessages;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
-pub(crate) use sessions::{Attach, Attached};
+pub(crate) use sessions::{AttachRequest, AttachedSession};
 use subscriptions::Subscriptions;
 use wills::Wills;
 
@@ -77,9 +77,9 @@ pub struct Broker {
     subscriptions: RwLock<Subscriptions>,
     /// Grows with each change of `subscriptions`.
     version: AtomicU64,
-    retained: Mutex<Retained>,
+    retained: Mutex<RetainedMessages>,
     /// The newest `$SYS` messages, which come with a subscription like retained ones.
-    system: Mutex<Retained>,
+    system: Mutex<RetainedMessages>,
     wills: Mutex<Wills>,
     /// Where sessions and wills are kept over a restart.
     session_store: OnceLock<SessionStore>,
@@ -109,8 +109,8 @@ impl Broker {
             sessions: Mutex::default(),
             subscriptions: RwLock::default(),
             version: AtomicU64::new(1),
-            retained: Mutex::new(Retained::new(config.max_retained_messages, config.max_retained_bytes)),
-            system: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
+            retained: Mutex::new(RetainedMessages::new(config.max_retained_messages, config.max_retained_bytes)),
+            system: Mutex::new(RetainedMessages::new(usize::MAX, usize::MAX)),
             wills: Mutex::default(),
             session_store: OnceLock::new(),
             last_round: Mutex::default(),

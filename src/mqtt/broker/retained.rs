@@ -14,7 +14,7 @@ use crate::state::named_values::Mark;
 
 /// The newest retained message of each topic, within two bounds.
 #[derive(Debug)]
-pub(crate) struct Retained {
+pub(crate) struct RetainedMessages {
     messages: BTreeMap<Box<str>, RetainedMessage>,
     /// Number of the change that came last.
     changes: u64,
@@ -33,7 +33,7 @@ struct RetainedMessage {
     change: u64,
 }
 
-impl Retained {
+impl RetainedMessages {
     pub fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self { messages: BTreeMap::new(), changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
     }
@@ -164,7 +164,7 @@ mod tests {
         Arc::new(Message::new(topic, payload.into(), 1, true))
     }
 
-    fn matching(retained: &Retained, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
+    fn matching(retained: &RetainedMessages, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
         let (mut found, mut rest) = (Vec::new(), Some(retained.due()));
         while let Some(due) = rest {
             let part = retained.matching(filter, &due, most, now);
@@ -175,7 +175,7 @@ mod tests {
         found
     }
 
-    fn check(retained: &Retained, filter: &str, expected: &[&str]) {
+    fn check(retained: &RetainedMessages, filter: &str, expected: &[&str]) {
         for most in [1, 2, 100] {
             let found = matching(retained, filter, most, Instant::now());
             let topics: Vec<_> = found.iter().map(|message| message.topic.to_string()).collect();
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn filters_find_their_messages() {
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         for topic in ["a", "a/b", "a/b/c", "ab", "$SYS/x", "b"] {
             assert!(retained.set(&message(topic, b"x")));
         }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_removes() {
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         retained.set(&message("a", b"12345"));
         retained.set(&message("a", b"1"));
         assert_eq!((retained.len(), retained.bytes), (1, message("a", b"1").bytes()));
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_bounds_hold_and_known_topics_still_change() {
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         for index in 0..MAX_MESSAGES {
             assert!(retained.set(&message(&format!("t/{index}"), b"x")));
         }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn messages_go_when_their_time_is_over() {
         let now = Instant::now();
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         let expires = Some(now + std::time::Duration::from_secs(1));
         retained.set(&Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
         retained.set(&message("b", b"x"));

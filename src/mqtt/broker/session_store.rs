@@ -21,7 +21,7 @@ pub struct SessionStore(NamedValues<Encoded>);
 
 /// What a restart finds.
 #[derive(Debug, Default)]
-pub(crate) struct Restored {
+pub(crate) struct RestoredSessions {
     pub sessions: Vec<StoredSession>,
     /// Wills whose clients did not take them back, by number.
     pub wills: Vec<Will>,
@@ -40,8 +40,8 @@ impl SessionStore {
     }
 
     /// What was stored, once.
-    pub(crate) fn load(&self, timeline: &Timeline) -> Restored {
-        let mut restored = Restored::default();
+    pub(crate) fn load(&self, timeline: &Timeline) -> RestoredSessions {
+        let mut restored = RestoredSessions::default();
         for Encoded { name, bytes } in self.0.load() {
             let decoded = match bytes.first() {
                 Some(&WILL) => stored_will::decode(&bytes).map(|will| restored.wills.push(will)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Broker;
 use super::meters::MqttLimit;
 use super::session_store::SessionStore;
-use super::sessions::{Sessions, Timer};
+use super::sessions::{SessionTimer, Sessions};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::stored::StoredSession;
@@ -88,7 +88,7 @@ impl Broker {
         if let Some(at) = expires {
             let key = (at, sessions.number());
             state.expires = Some(key);
-            sessions.timers.insert(key, Timer::Session(Arc::clone(&session)));
+            sessions.timers.insert(key, SessionTimer::Session(Arc::clone(&session)));
         }
         drop(state);
         self.tell_of(&session, withdrawal);

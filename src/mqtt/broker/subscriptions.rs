@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::trie::Trie;
+use super::trie::SubscriptionTrie;
 use crate::mqtt::session::Session;
 use crate::mqtt::session::delivery::DeliveryGrant;
 use crate::mqtt::wire::codec::{RetainHandling, Subscription};
@@ -56,7 +56,7 @@ impl Subscriber {
 
 /// The members of one shared subscription. Never empty.
 #[derive(Debug)]
-struct Group {
+struct ShareGroup {
     number: u64,
     members: Vec<Subscriber>,
     /// Messages given out: whose turn it is.
@@ -66,10 +66,10 @@ struct Group {
 /// All subscriptions. Bounded by the broker.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    plain: Trie<Subscriber>,
+    plain: SubscriptionTrie<Subscriber>,
     /// Shared subscriptions by their filter, which names their group.
-    shared: Trie<Arc<str>>,
-    groups: HashMap<Arc<str>, Group>,
+    shared: SubscriptionTrie<Arc<str>>,
+    groups: HashMap<Arc<str>, ShareGroup>,
     members: usize,
     /// Levels of all filters.
     levels: usize,
@@ -115,7 +115,7 @@ impl Subscriptions {
         let name: Arc<str> = filter.into();
         self.last_group += 1;
         self.shared.insert(inner, self.last_group, Arc::clone(&name));
-        let group = Group { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
+        let group = ShareGroup { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
         self.groups.insert(name, group);
         self.members += 1;
         self.levels += topic::levels(filter);

@@ -14,16 +14,16 @@ fn broker(max_connections: usize) -> Broker {
     Broker::new(&config, Arc::default(), Timeline::default())
 }
 
-fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
-    broker.attach(&Attach { clean, ..attaching(client_id) })
+fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<AttachedSession, TooManyConnections> {
+    broker.attach(&AttachRequest { clean, ..attaching(client_id) })
 }
 
-fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
+fn subscribe(broker: &Broker, to: &AttachedSession, filter: &str, qos: u8) -> SubscribeOutcome {
     subscribe_with(broker, to, &options(filter, qos))
 }
 
 /// With the retained messages that come with it, as far as there is room for them.
-fn subscribe_with(broker: &Broker, to: &Attached, filter: &Subscription) -> SubscribeOutcome {
+fn subscribe_with(broker: &Broker, to: &AttachedSession, filter: &Subscription) -> SubscribeOutcome {
     let outcome = broker.subscribe(&to.session, to.connection, filter);
     while to.session.awaits_retained() && broker.queue_retained(&to.session, to.connection) {}
     outcome
@@ -40,7 +40,7 @@ fn options(filter: &str, qos: u8) -> Subscription {
     }
 }
 
-fn received(attached: &Attached) -> Vec<(String, u8, bool)> {
+fn received(attached: &AttachedSession) -> Vec<(String, u8, bool)> {
     let mut out = Vec::new();
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
     let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
@@ -155,7 +155,7 @@ fn what_is_retained_after_a_subscribe_comes_once() {
         broker.publish(topic, "new".into(), 1, true);
     }
     while broker.queue_retained(&one.session, one.connection) {}
-    let topics = |attached: &Attached| -> Vec<_> {
+    let topics = |attached: &AttachedSession| -> Vec<_> {
         received(attached).into_iter().map(|(topic, _, retain)| (topic, retain)).collect()
     };
     assert_eq!(topics(&one), [("a/2".into(), false), ("a/3".into(), false), ("a/1".into(), true)]);
@@ -382,7 +382,7 @@ fn a_take_over_publishes_a_will_unless_it_can_wait() {
 #[test]
 fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
     let broker = broker(10);
-    let ending = Attach { receive_maximum: 1, expiry_s: 0, ..attaching("one") };
+    let ending = AttachRequest { receive_maximum: 1, expiry_s: 0, ..attaching("one") };
     let old = broker.attach(&ending).unwrap();
     subscribe(&broker, &old, "a", 1);
     let new = attach(&broker, "one", false).unwrap();

@@ -6,7 +6,7 @@ use crate::mqtt::session::delivery::WriteOutcome;
 
 /// Counts since the start. Added to once per read and once per write, not per packet.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct TrafficCounters {
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
     packets_received: AtomicU64,
@@ -41,7 +41,7 @@ pub(crate) struct ReceivedCounts {
 
 /// The counts at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct TrafficCounts {
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub packets_received: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Counts {
     pub publishes_dropped: u64,
 }
 
-impl Traffic {
+impl TrafficCounters {
     /// Bytes were read.
     pub fn read(&self, bytes: usize) {
         add(&self.bytes_received, bytes as u64);
@@ -84,9 +84,9 @@ impl Traffic {
     }
 
     /// The counts now.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> TrafficCounts {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
+        TrafficCounts {
             bytes_received: get(&self.bytes_received),
             bytes_sent: get(&self.bytes_sent),
             packets_received: get(&self.packets_received),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Broker;
 use super::meters::MqttLimit;
 use super::session_store::SessionStore;
-use super::sessions::{Sessions, Timer};
+use super::sessions::{SessionTimer, Sessions};
 use crate::log::Lsn;
 use crate::mqtt::session::Session;
 use crate::mqtt::session::will::Will;
@@ -25,8 +25,8 @@ pub(super) struct Wills {
     unstored: BTreeMap<u64, Arc<Will>>,
     /// Numbers of those that it has: no more than sessions, due wills and `published` together.
     stored: BTreeSet<u64>,
-    /// Published, oldest first; the store has them until what came of them is on disk.
-    published: VecDeque<Published>,
+    /// Published wills, oldest first; the store has them until what came of them is on disk.
+    published: VecDeque<PublishedWill>,
     /// Taken back since the last round; the store has them until the next.
     discarded: Vec<u64>,
     last_number: u64,
@@ -34,7 +34,7 @@ pub(super) struct Wills {
 
 /// A will that was published.
 #[derive(Debug)]
-struct Published {
+struct PublishedWill {
     number: u64,
     /// The journal has it once it is durable to here.
     journal: Lsn,
@@ -104,7 +104,7 @@ impl Broker {
         let retained = if will.message.retain { lock(&self.retained).mark() } else { None };
         let mut wills = lock(&self.wills);
         if wills.stored.contains(&will.number) {
-            wills.published.push_back(Published { number: will.number, journal, retained, queued: false });
+            wills.published.push_back(PublishedWill { number: will.number, journal, retained, queued: false });
         } else {
             wills.unstored.remove(&will.number);
         }
@@ -150,7 +150,7 @@ impl Broker {
         }
         let key = (at, sessions.number());
         state.will = Some((will, key));
-        sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
+        sessions.timers.insert(key, SessionTimer::Will(Arc::clone(session)));
         None
     }
 
@@ -173,7 +173,7 @@ impl Broker {
             if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
                 wills.remove(published.number, store);
             } else {
-                wills.published.push_back(Published { queued: true, ..published });
+                wills.published.push_back(PublishedWill { queued: true, ..published });
             }
         }
     }

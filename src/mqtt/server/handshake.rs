@@ -10,7 +10,7 @@ use zeroize::Zeroize as _;
 use crate::access::{Login, Policy};
 use crate::config::MqttConfig;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::broker::{AttachRequest, AttachedSession, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
@@ -66,7 +66,7 @@ impl ConnectRefusal {
 pub(crate) struct AcceptedConnect {
     pub connect: ConnectPacket,
     pub login: Login,
-    pub attached: Attached,
+    pub attached: AttachedSession,
     pub will: Option<Arc<Will>>,
     /// The CONNACK.
     pub reply: Vec<u8>,
@@ -128,7 +128,7 @@ pub(crate) fn welcome(
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
     let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy, broker)).transpose()?;
-    let attach = Attach {
+    let attach = AttachRequest {
         login: &login,
         policy,
         client_id: &connect.client_id,
@@ -230,7 +230,7 @@ fn check_will(
 }
 
 /// The client identifier as the journal and log lines have it.
-pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
+pub(crate) fn shared_client_id(attached: &AttachedSession) -> Arc<str> {
     Arc::clone(&attached.session.client_id)
 }
 

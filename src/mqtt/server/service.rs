@@ -17,7 +17,7 @@ use super::peer::Peer;
 use crate::access::Login;
 use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
-use crate::mqtt::broker::Attached;
+use crate::mqtt::broker::AttachedSession;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::protocol::{Protocol, ProtocolOptions};
 use crate::mqtt::connection::publish_decision::{PublishDecision, decide_publish};
@@ -81,7 +81,7 @@ struct OpenConnection<S> {
     connection: Connection<S>,
     shared: Arc<BrokerContext>,
     login: Login,
-    attached: Attached,
+    attached: AttachedSession,
     client_id: Arc<str>,
     will: Option<Arc<Will>>,
 }

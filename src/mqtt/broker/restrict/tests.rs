@@ -1,6 +1,6 @@
 //! What becomes of sessions when the rules change.
 
-use super::super::{Attach, Attached};
+use super::super::{AttachRequest, AttachedSession};
 use super::*;
 use crate::access::{Acl, Login, Proof, StoredPassword, Users};
 use crate::config::MqttConfig;
@@ -46,12 +46,12 @@ impl Case {
         Self { broker, login, policy }
     }
 
-    fn attach(&self, client_id: &str, clean: bool) -> Attached {
-        let attach = Attach { login: &self.login, policy: &self.policy, clean, ..attaching(client_id) };
+    fn attach(&self, client_id: &str, clean: bool) -> AttachedSession {
+        let attach = AttachRequest { login: &self.login, policy: &self.policy, clean, ..attaching(client_id) };
         self.broker.attach(&attach).unwrap()
     }
 
-    fn subscribe(&self, to: &Attached, filter: &str) -> SubscribeOutcome {
+    fn subscribe(&self, to: &AttachedSession, filter: &str) -> SubscribeOutcome {
         let filter = Subscription {
             filter: filter.into(),
             qos: 2,
@@ -76,14 +76,14 @@ impl Case {
     }
 
     /// Ends the connection, and connects once more.
-    fn again(&self, attached: &Attached) -> Attached {
+    fn again(&self, attached: &AttachedSession) -> AttachedSession {
         self.broker.detach(&attached.session, attached.connection, 60, None);
         self.attach(&attached.session.client_id, false)
     }
 }
 
 /// Topics of what is sent now.
-fn received(attached: &Attached) -> Vec<String> {
+fn received(attached: &AttachedSession) -> Vec<String> {
     let mut out = Vec::new();
     let now = std::time::Instant::now;
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);

@@ -14,7 +14,7 @@ use crate::config::MqttConfig;
 use crate::disk::RealDisk;
 use crate::log::Lsn;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::broker::{AttachRequest, AttachedSession, Broker};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::session::stored::SESSION;
@@ -42,8 +42,8 @@ impl Life {
         Self { broker, clock }
     }
 
-    fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> Attached {
-        self.broker.attach(&Attach { clean, expiry_s, ..attaching(client_id) }).unwrap()
+    fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> AttachedSession {
+        self.broker.attach(&AttachRequest { clean, expiry_s, ..attaching(client_id) }).unwrap()
     }
 
     /// A round of storing, until it is on disk; the journal is durable up to `durable`.
@@ -54,7 +54,7 @@ impl Life {
         }
     }
 
-    fn subscribe(&self, to: &Attached, filter: &str, qos: u8) {
+    fn subscribe(&self, to: &AttachedSession, filter: &str, qos: u8) {
         let filter = Subscription {
             filter: filter.into(),
             qos,
@@ -67,7 +67,7 @@ impl Life {
     }
 }
 
-fn sent(attached: &Attached) -> Vec<Sent> {
+fn sent(attached: &AttachedSession) -> Vec<Sent> {
     let mut out = Vec::new();
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
     packets(&out, ProtocolVersion::V4)
