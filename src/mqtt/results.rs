@@ -66,8 +66,8 @@ mod tests {
     use crate::mqtt::ProtocolVersion;
     use crate::mqtt::broker::{AttachRequest, AttachedSession};
     use crate::mqtt::session::timeline::Timeline;
-    use crate::mqtt::testing::{Sent, attaching, packets};
-    use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
+    use crate::mqtt::testing::{SentPacket, attaching, packets};
+    use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
     use crate::results::follow::ResultFollower;
     use crate::results::log::{ResultLogs, ResultPositions};
     use crate::results::testing::{append_errors, append_windows, result_logs};
@@ -89,7 +89,7 @@ mod tests {
         }
 
         fn subscribe(&self, filter: &str) {
-            let filter = Subscription {
+            let filter = TopicSubscription {
                 filter: filter.into(),
                 qos: 1,
                 no_local: false,
@@ -119,7 +119,7 @@ mod tests {
             let mut out = Vec::new();
             session.write(connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
             let messages = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
-                Sent::Publish { topic, qos, payload, retain: false, .. } => {
+                SentPacket::Publish { topic, qos, payload, retain: false, .. } => {
                     let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
                     (topic, qos, json["seq"].as_u64().unwrap())
                 }

@@ -14,7 +14,7 @@ use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::stored::StoredSession;
 use crate::mqtt::session::{Session, SessionState};
-use crate::mqtt::wire::codec::{RetainHandling, Subscription};
+use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::sync::lock;
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
@@ -169,7 +169,7 @@ impl Broker {
             let find = |filter: &str| {
                 let due = state.retained_due.contains_key(filter);
                 let retain = if due { RetainHandling::Always } else { RetainHandling::Never };
-                Some(Subscription { retain, ..subscriptions.find(filter, session.id)?.to_subscription(filter) })
+                Some(TopicSubscription { retain, ..subscriptions.find(filter, session.id)?.to_subscription(filter) })
             };
             stored.subscriptions = state.filters.iter().filter_map(|filter| find(filter)).collect();
         }

@@ -7,7 +7,7 @@ use super::Broker;
 use super::meters::MqttLimit;
 use super::subscriptions::Subscriber;
 use crate::mqtt::session::{ConnectionId, Session, SessionState};
-use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::topic;
 
 /// Levels of all filters of one session at most, so that deep ones do not make it costly: each level takes some 150 bytes.
@@ -33,7 +33,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         connection: ConnectionId,
-        filter: &Subscription,
+        filter: &TopicSubscription,
     ) -> SubscribeOutcome {
         if !self.allows_levels(&filter.filter) {
             return SubscribeOutcome::QuotaExceeded;
@@ -51,7 +51,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         connection: ConnectionId,
-        filter: &Subscription,
+        filter: &TopicSubscription,
     ) -> Result<(), SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
         let mut state = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
@@ -77,7 +77,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         state: &mut SessionState,
-        filter: &Subscription,
+        filter: &TopicSubscription,
     ) -> Result<bool, SubscribeOutcome> {
         let new = !state.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();

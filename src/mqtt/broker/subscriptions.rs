@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::trie::SubscriptionTrie;
 use crate::mqtt::session::Session;
 use crate::mqtt::session::delivery::DeliveryGrant;
-use crate::mqtt::wire::codec::{RetainHandling, Subscription};
+use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::mqtt::wire::topic;
 
 /// One subscription of a session.
@@ -21,7 +21,7 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(session: &Arc<Session>, filter: &Subscription) -> Self {
+    pub fn new(session: &Arc<Session>, filter: &TopicSubscription) -> Self {
         Self {
             session: Arc::clone(session),
             qos: filter.qos,
@@ -32,8 +32,8 @@ impl Subscriber {
     }
 
     /// The SUBSCRIBE that made it, without its wish for retained messages.
-    pub fn to_subscription(&self, filter: &str) -> Subscription {
-        Subscription {
+    pub fn to_subscription(&self, filter: &str) -> TopicSubscription {
+        TopicSubscription {
             filter: filter.to_owned(),
             qos: self.qos,
             no_local: self.no_local,

@@ -6,8 +6,8 @@ use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
-use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, Subscription};
+use crate::mqtt::testing::{self, SentPacket, SteppedClock, attaching, packets};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 
 fn broker(max_connections: usize) -> Broker {
     let config = MqttConfig { max_connections, max_queued_messages: 2, ..MqttConfig::default() };
@@ -23,14 +23,14 @@ fn subscribe(broker: &Broker, to: &AttachedSession, filter: &str, qos: u8) -> Su
 }
 
 /// With the retained messages that come with it, as far as there is room for them.
-fn subscribe_with(broker: &Broker, to: &AttachedSession, filter: &Subscription) -> SubscribeOutcome {
+fn subscribe_with(broker: &Broker, to: &AttachedSession, filter: &TopicSubscription) -> SubscribeOutcome {
     let outcome = broker.subscribe(&to.session, to.connection, filter);
     while to.session.awaits_retained() && broker.queue_retained(&to.session, to.connection) {}
     outcome
 }
 
-fn options(filter: &str, qos: u8) -> Subscription {
-    Subscription {
+fn options(filter: &str, qos: u8) -> TopicSubscription {
+    TopicSubscription {
         filter: filter.into(),
         qos,
         no_local: false,
@@ -44,7 +44,7 @@ fn received(attached: &AttachedSession) -> Vec<(String, u8, bool)> {
     let mut out = Vec::new();
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
     let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
-        Sent::Publish { topic, qos, retain, .. } => (topic, qos, retain),
+        SentPacket::Publish { topic, qos, retain, .. } => (topic, qos, retain),
         other => panic!("{other:?}"),
     });
     publishes.collect()
@@ -106,12 +106,13 @@ fn retained_messages_come_with_the_subscription() {
     let one = attach(&broker, "one", true).unwrap();
     subscribe(&broker, &one, "a/#", 0);
     assert_eq!(received(&one), [("a/1".into(), 0, true)]);
-    let new_only = Subscription { retain: RetainHandling::New, ..options("a/#", 1) };
+    let new_only = TopicSubscription { retain: RetainHandling::New, ..options("a/#", 1) };
     subscribe_with(&broker, &one, &new_only);
     assert_eq!(received(&one), [], "the subscription is not new");
     broker.publish("a/1", "y".into(), 1, true);
     assert_eq!(received(&one), [("a/1".into(), 1, false)], "live messages lose the flag");
-    let as_published = Subscription { retain_as_published: true, retain: RetainHandling::Never, ..options("a/#", 1) };
+    let as_published =
+        TopicSubscription { retain_as_published: true, retain: RetainHandling::Never, ..options("a/#", 1) };
     subscribe_with(&broker, &one, &as_published);
     broker.publish("a/1", "z".into(), 1, true);
     assert_eq!(received(&one), [("a/1".into(), 1, true)]);
@@ -209,7 +210,7 @@ fn an_unsubscribe_ends_what_is_still_to_come() {
 fn no_local_spares_the_publisher() {
     let broker = broker(10);
     let one = attach(&broker, "one", true).unwrap();
-    broker.subscribe(&one.session, one.connection, &Subscription { no_local: true, ..options("a", 1) });
+    broker.subscribe(&one.session, one.connection, &TopicSubscription { no_local: true, ..options("a", 1) });
     let own = Message { publisher: one.session.id, ..Message::new("a", "x".into(), 1, false) };
     broker.deliver(&Arc::new(own));
     broker.publish("a", "x".into(), 1, false);
@@ -305,8 +306,8 @@ fn the_version_tells_of_changes() {
 }
 
 /// A broker whose time the test moves.
-fn timed(config: MqttConfig) -> (Broker, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::default());
+fn timed(config: MqttConfig) -> (Broker, Arc<SteppedClock>) {
+    let clock = Arc::new(SteppedClock::default());
     (Broker::new(&config, Arc::default(), Timeline::new(clock.clone())), clock)
 }
 
@@ -429,7 +430,7 @@ fn identifiers_of_all_matching_subscriptions_are_sent() {
     let broker = broker(10);
     let one = attach(&broker, "one", true).unwrap();
     for (filter, identifier) in [("a/+", 7), ("a/#", 8)] {
-        let filter = Subscription { identifier: Some(identifier), ..options(filter, 1) };
+        let filter = TopicSubscription { identifier: Some(identifier), ..options(filter, 1) };
         broker.subscribe(&one.session, one.connection, &filter);
     }
     let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0, &mut 0);

@@ -19,7 +19,7 @@ use crate::mqtt::broker::traffic::ReceivedCounts;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::codec::{self, SubscribePacket};
-use crate::mqtt::wire::frame::{self, Frame, PublishPacket};
+use crate::mqtt::wire::frame::{self, Frame, IncomingPublish};
 use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 
 /// Topic aliases that a client may set, announced in CONNACK.
@@ -191,7 +191,7 @@ impl Protocol {
     ) -> Result<ProtocolEvent<'a>, CloseReason> {
         self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
-            let publish = PublishPacket::parse(frame.flags, frame.body, self.version)?;
+            let publish = IncomingPublish::parse(frame.flags, frame.body, self.version)?;
             return self.on_publish(publish, context, records);
         }
         self.on_other(frame, out)
@@ -251,7 +251,7 @@ impl Protocol {
     #[inline]
     fn on_publish<'a>(
         &'a mut self,
-        publish: PublishPacket<'a>,
+        publish: IncomingPublish<'a>,
         context: &impl ProtocolContext,
         records: &mut Records,
     ) -> Result<ProtocolEvent<'a>, CloseReason> {
@@ -299,7 +299,7 @@ impl Protocol {
     }
 
     #[inline]
-    fn journal(&mut self, publish: &PublishPacket<'_>, records: &mut Records) {
+    fn journal(&mut self, publish: &IncomingPublish<'_>, records: &mut Records) {
         self.received.ingest_bytes += publish.payload.len() as u64;
         let publish = record::PublishRecord {
             client_id: &self.client_id,
@@ -319,7 +319,7 @@ impl Protocol {
     #[inline]
     fn select_topic(
         &mut self,
-        publish: &PublishPacket<'_>,
+        publish: &IncomingPublish<'_>,
         alias: Option<u16>,
         context: &impl ProtocolContext,
     ) -> Result<(), CloseReason> {
@@ -380,7 +380,7 @@ impl Protocol {
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
     fn refuse(
         &mut self,
-        publish: PublishPacket<'_>,
+        publish: IncomingPublish<'_>,
         refused: PublishRefusal,
     ) -> Result<ProtocolEvent<'static>, CloseReason> {
         match refused {
@@ -400,7 +400,7 @@ impl Protocol {
     }
 
     /// Acknowledges a publish that goes nowhere.
-    fn answer(&mut self, publish: &PublishPacket<'_>, reason: u8) {
+    fn answer(&mut self, publish: &IncomingPublish<'_>, reason: u8) {
         match publish.qos {
             0 => {}
             1 => self.acks.push(frame::PUBACK, publish.packet_id, reason),

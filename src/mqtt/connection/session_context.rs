@@ -14,7 +14,7 @@ use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, SubscribeOutcome, Subscription};
+use crate::mqtt::wire::codec::{self, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::frame;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
@@ -91,7 +91,7 @@ impl SessionContext<'_> {
         }
     }
 
-    fn subscribe(&self, filter: &Subscription) -> SubscribeOutcome {
+    fn subscribe(&self, filter: &TopicSubscription) -> SubscribeOutcome {
         let outcome = self.shared.broker.subscribe(self.session, self.id, filter);
         if outcome == SubscribeOutcome::NotAuthorized {
             audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");

@@ -15,7 +15,7 @@ use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectError, ConnectPacket};
+use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectError, ConnectRequest};
 use crate::mqtt::wire::frame::{self, NextFrame};
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic;
@@ -64,7 +64,7 @@ impl ConnectRefusal {
 /// A connection that begins.
 #[derive(Debug)]
 pub(crate) struct AcceptedConnect {
-    pub connect: ConnectPacket,
+    pub connect: ConnectRequest,
     pub login: Login,
     pub attached: AttachedSession,
     pub will: Option<Arc<Will>>,
@@ -77,7 +77,7 @@ pub(crate) struct AcceptedConnect {
 pub(crate) async fn read_connect(
     stream: &mut (impl AsyncRead + Unpin),
     max_packet_bytes: usize,
-) -> Result<(ConnectPacket, Vec<u8>), ConnectRefusal> {
+) -> Result<(ConnectRequest, Vec<u8>), ConnectRefusal> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         match stream.read_buf(&mut bytes).await {
@@ -118,7 +118,7 @@ fn refuse_packet(error: ConnectError) -> ConnectRefusal {
 
 /// Checks the CONNECT of a client that was let in and gives it a session.
 pub(crate) fn welcome(
-    mut connect: ConnectPacket,
+    mut connect: ConnectRequest,
     login: Login,
     policy: &Policy,
     broker: &Broker,
@@ -164,7 +164,7 @@ pub(crate) fn welcome(
 
 /// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
 /// way to. Without keep-alive it stays without.
-fn limit_keep_alive(connect: &mut ConnectPacket, config: &MqttConfig) -> Option<u16> {
+fn limit_keep_alive(connect: &mut ConnectRequest, config: &MqttConfig) -> Option<u16> {
     let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
     if connect.version == ProtocolVersion::V4 || connect.keep_alive_s <= max {
         return None;
@@ -174,7 +174,7 @@ fn limit_keep_alive(connect: &mut ConnectPacket, config: &MqttConfig) -> Option<
 }
 
 /// Checks the client identifier; makes one up where the client left it to weir, and returns it.
-fn identify(connect: &mut ConnectPacket) -> Result<Option<String>, ConnectRefusal> {
+fn identify(connect: &mut ConnectRequest) -> Result<Option<String>, ConnectRefusal> {
     let invalid = || ConnectRefusal::answered(RefusalReason::ClientId, connect.version, Some(2), 0x85);
     if connect.client_id.is_empty() {
         // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
@@ -200,7 +200,7 @@ fn new_client_id() -> String {
 
 fn check_will(
     will: codec::ConnectWill,
-    connect: &ConnectPacket,
+    connect: &ConnectRequest,
     login: &Login,
     policy: &Policy,
     broker: &Broker,
@@ -240,7 +240,7 @@ mod tests {
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{self, client};
 
-    fn connect(bytes: &[u8]) -> ConnectPacket {
+    fn connect(bytes: &[u8]) -> ConnectRequest {
         let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
         codec::decode_connect(&frame).unwrap()
     }

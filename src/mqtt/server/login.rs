@@ -3,14 +3,14 @@
 use super::handshake::ConnectRefusal;
 use super::peer::Peer;
 use crate::access::{Access, ClientCredentials, Login, LoginError};
-use crate::mqtt::wire::codec::ConnectPacket;
+use crate::mqtt::wire::codec::ConnectRequest;
 use crate::mqtt::wire::refusal::RefusalReason;
 
 use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
 pub(crate) async fn authenticate(
-    connect: &ConnectPacket,
+    connect: &ConnectRequest,
     peer: &Peer,
     access: &Access,
 ) -> Result<Login, ConnectRefusal> {

@@ -7,7 +7,7 @@ use super::timeline::Timeline;
 use crate::access::{Identity, Login, Proof};
 use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
 use crate::log::Lsn;
-use crate::mqtt::wire::codec::{RetainHandling, Subscription};
+use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 
 /// First byte of a session: the version of its encoding. Those of sessions are below 128.
 pub(in crate::mqtt) const SESSION: u8 = 1;
@@ -20,7 +20,7 @@ pub(crate) struct StoredSession {
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it had one.
     pub disconnected_ms: Option<i64>,
-    pub subscriptions: Vec<Subscription>,
+    pub subscriptions: Vec<TopicSubscription>,
     pub delivery: StoredDelivery,
     /// Packet ids of QoS 2 publishes that the client has not released.
     pub received: Vec<u16>,
@@ -114,7 +114,7 @@ const RETAIN_AS_PUBLISHED: u8 = 8;
 /// Its retained messages were not all queued.
 const RETAINED_DUE: u8 = 16;
 
-fn put_filter(filter: &Subscription, out: &mut Vec<u8>) {
+fn put_filter(filter: &TopicSubscription, out: &mut Vec<u8>) {
     put_bytes(filter.filter.as_bytes(), out);
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     let retained_due = filter.retain == RetainHandling::Always;
@@ -128,7 +128,7 @@ fn put_filter(filter: &Subscription, out: &mut Vec<u8>) {
     put_u64(filter.identifier.map_or(0, u64::from), out);
 }
 
-fn filter(reader: &mut FieldReader<'_>) -> Result<Subscription, Invalid> {
+fn filter(reader: &mut FieldReader<'_>) -> Result<TopicSubscription, Invalid> {
     let filter = reader.str()?.to_owned();
     let flags = reader.u8()?;
     let identifier = Some(reader.u32()?).filter(|identifier| *identifier > 0);
@@ -136,7 +136,7 @@ fn filter(reader: &mut FieldReader<'_>) -> Result<Subscription, Invalid> {
     if qos > 2 {
         return Err("a QoS that does not exist");
     }
-    Ok(Subscription {
+    Ok(TopicSubscription {
         filter,
         qos,
         no_local: flags & NO_LOCAL > 0,

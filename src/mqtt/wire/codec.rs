@@ -24,7 +24,7 @@ use crate::mqtt::ProtocolVersion;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectPacket {
+pub(crate) struct ConnectRequest {
     pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
     pub is_3_1: bool,
@@ -82,7 +82,7 @@ pub(crate) enum ConnectError {
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
-pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectPacket, ConnectError> {
+pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectRequest, ConnectError> {
     let mut body = frame.body;
     let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
     let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
@@ -107,7 +107,7 @@ const WILL_RETAIN: u8 = 0b10_0000;
 const PASSWORD: u8 = 0b100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
-fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<ConnectPacket, CloseReason> {
+fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<ConnectRequest, CloseReason> {
     let (flags, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
     body = rest;
     if !is_3_1 {
@@ -134,7 +134,7 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
         }
         ProtocolVersion::V5 => properties.session_expiry_s,
     };
-    Ok(ConnectPacket {
+    Ok(ConnectRequest {
         version,
         is_3_1,
         client_id,
@@ -194,13 +194,13 @@ fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, CloseReason> {
 
 /// One filter of a SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Subscription {
+pub(crate) struct TopicSubscription {
     pub filter: String,
     pub qos: u8,
     pub no_local: bool,
     pub retain_as_published: bool,
     pub retain: RetainHandling,
-    /// Subscription identifier of the SUBSCRIBE.
+    /// TopicSubscription identifier of the SUBSCRIBE.
     pub identifier: Option<u32>,
 }
 
@@ -219,7 +219,7 @@ pub(crate) enum RetainHandling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SubscribePacket {
     pub packet_id: u16,
-    pub filters: Vec<Subscription>,
+    pub filters: Vec<TopicSubscription>,
 }
 
 /// Reads a SUBSCRIBE.
@@ -250,7 +250,7 @@ fn with_options(
     options: u8,
     version: ProtocolVersion,
     identifier: Option<u32>,
-) -> Result<Subscription, CloseReason> {
+) -> Result<TopicSubscription, CloseReason> {
     // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
     let reserved = if version == ProtocolVersion::V5 { 0b1100_0000 } else { 0b1111_1100 };
     let retain = match options >> 4 & 0b11 {
@@ -263,7 +263,7 @@ fn with_options(
         return Err(CloseReason::Malformed);
     }
     let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
-    Ok(Subscription { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
+    Ok(TopicSubscription { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
 }
 
 /// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].

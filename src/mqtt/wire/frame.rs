@@ -77,7 +77,7 @@ pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<NextFrame<'_
 
 /// A PUBLISH as it stands in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PublishPacket<'a> {
+pub(crate) struct IncomingPublish<'a> {
     pub dup: bool,
     /// 0, 1 or 2.
     pub qos: u8,
@@ -91,7 +91,7 @@ pub(crate) struct PublishPacket<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> PublishPacket<'a> {
+impl<'a> IncomingPublish<'a> {
     /// Reads a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are only cut out.
     #[inline]
     pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, CloseReason> {
@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(bytes.len(), outgoing.packet_bytes(version));
         let Ok(NextFrame::Frame(frame)) = next(&bytes, usize::MAX) else { panic!("no frame in {bytes:?}") };
         assert_eq!((frame.kind, frame.bytes.len()), (PUBLISH, bytes.len()));
-        let parsed = PublishPacket::parse(frame.flags, frame.body, version).unwrap();
-        let expected = PublishPacket {
+        let parsed = IncomingPublish::parse(frame.flags, frame.body, version).unwrap();
+        let expected = IncomingPublish {
             dup: outgoing.dup,
             qos: outgoing.qos,
             retain: outgoing.retain,
@@ -320,15 +320,19 @@ mod tests {
     #[test]
     fn forbidden_publish_headers_are_refused() {
         let body = [0, 1, b'a', 0, 0];
-        assert_eq!(PublishPacket::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
+        assert_eq!(IncomingPublish::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
         assert_eq!(
-            PublishPacket::parse(0b1000, &body, ProtocolVersion::V4),
+            IncomingPublish::parse(0b1000, &body, ProtocolVersion::V4),
             Err(CloseReason::Malformed),
             "DUP at QoS 0"
         );
-        assert_eq!(PublishPacket::parse(0b0010, &body, ProtocolVersion::V4), Err(CloseReason::Protocol), "packet id 0");
         assert_eq!(
-            PublishPacket::parse(0b0010, &body[..4], ProtocolVersion::V4),
+            IncomingPublish::parse(0b0010, &body, ProtocolVersion::V4),
+            Err(CloseReason::Protocol),
+            "packet id 0"
+        );
+        assert_eq!(
+            IncomingPublish::parse(0b0010, &body[..4], ProtocolVersion::V4),
             Err(CloseReason::Malformed),
             "cut short"
         );
@@ -387,7 +391,7 @@ mod tests {
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(NextFrame::Frame(frame)) = next(&bytes, 1 << 20) {
                 for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
-                    let _ = PublishPacket::parse(frame.flags, frame.body, version);
+                    let _ = IncomingPublish::parse(frame.flags, frame.body, version);
                     let _ = parse_ack(&frame, version);
                 }
             }

@@ -1,7 +1,7 @@
 //! Queue, window, packet identifiers and the bytes that are sent.
 
 use super::*;
-use crate::mqtt::testing::{Sent, packets};
+use crate::mqtt::testing::{SentPacket, packets};
 use proptest::prelude::*;
 
 const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100, total_bytes: usize::MAX };
@@ -15,14 +15,14 @@ fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8) -> OfferOutcome {
     delivery.offer(&message(payload), grant, Instant::now())
 }
 
-fn sent(delivery: &mut Delivery) -> Vec<Sent> {
+fn sent(delivery: &mut Delivery) -> Vec<SentPacket> {
     let mut out = Vec::new();
     delivery.write(ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now(), &mut out);
     packets(&out, ProtocolVersion::V4)
 }
 
-fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
-    Sent::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
+fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> SentPacket {
+    SentPacket::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_resumed_session_sends_again_what_is_unacknowledged() {
     delivery.resume(10);
     let expected = [
         publish(1, true, 1, b"a"),
-        Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 },
+        SentPacket::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 },
         publish(3, true, 2, b"c"),
         publish(4, false, 1, b"d"),
     ];
@@ -265,7 +265,7 @@ proptest! {
                 0 | 1 => {
                     offer(&mut delivery, b"x", 1);
                     for packet in sent(&mut delivery) {
-                        let Sent::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
+                        let SentPacket::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
                         prop_assert!(!open.contains(&packet_id));
                         open.push(packet_id);
                     }
@@ -280,12 +280,12 @@ proptest! {
                     let again: Vec<_> = sent(&mut delivery)
                         .iter()
                         .filter_map(|packet| match packet {
-                            Sent::Publish { packet_id, dup: true, .. } => Some(*packet_id),
-                            Sent::Publish { packet_id, .. } => {
+                            SentPacket::Publish { packet_id, dup: true, .. } => Some(*packet_id),
+                            SentPacket::Publish { packet_id, .. } => {
                                 open.push(*packet_id);
                                 None
                             }
-                            Sent::Ack { .. } | Sent::Other(_) => None,
+                            SentPacket::Ack { .. } | SentPacket::Other(_) => None,
                         })
                         .collect();
                     prop_assert_eq!(&again[..], &open[..again.len()]);
@@ -309,7 +309,7 @@ fn offer_on(delivery: &mut Delivery, topic: &str, qos: u8, retained: bool) {
 /// Packet identifiers of what is sent now.
 fn sent_ids(delivery: &mut Delivery) -> Vec<u16> {
     let id = |sent| match sent {
-        Sent::Publish { packet_id, .. } | Sent::Ack { packet_id, .. } => packet_id,
+        SentPacket::Publish { packet_id, .. } | SentPacket::Ack { packet_id, .. } => packet_id,
         other => panic!("{other:?}"),
     };
     sent(delivery).into_iter().map(id).collect()
