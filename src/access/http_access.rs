@@ -1,4 +1,9 @@
-//! Who may use the HTTP API: the tokens in use, and what they say about a request.
+//! Access to the HTTP API: which requests are served, and when open streams end.
+//!
+//! Reading the token from a request and answering a refusal is the work of `http`.
+
+mod policy;
+mod refusal;
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,175 +11,27 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::secret_file;
-use super::tokens::{ApiToken, TokenList, TokenRole, TokensError};
+use super::tokens::TokenRole;
 use crate::clock::Clock;
-use crate::config::{HttpConfig, MetricsAccess};
 
-/// Time between two looks at the clock, which may be set, while something waits for a token to expire.
+pub use policy::{Caller, HttpPolicy};
+pub use refusal::HttpRefusal;
+
+/// Longest time between two comparisons of a token's expiry with the clock. Somebody may set the clock in between.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// What is asked of requests. Made from the configuration and the file that it names; takes effect when it is handed to
-/// [`HttpAccess`].
-#[derive(Debug, Clone, Default)]
-pub struct HttpPolicy {
-    tokens: Option<TokenList>,
-    anonymous: bool,
-    open_metrics: bool,
-}
-
-impl HttpPolicy {
-    /// Reads the tokens file, where there is one.
-    ///
-    /// # Errors
-    /// It cannot be read, or has faults.
-    pub fn load(config: &HttpConfig) -> Result<Self, TokensError> {
-        Ok(Self {
-            tokens: config.auth.tokens.as_deref().map(TokenList::load).transpose()?,
-            anonymous: config.allows_anonymous(),
-            open_metrics: config.auth.metrics == MetricsAccess::Open,
-        })
-    }
-
-    /// What should be looked at, although weir does as it is told.
-    pub fn warnings(&self, config: &HttpConfig) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for (key, address) in config.exposed() {
-            if self.anonymous {
-                warnings.push(format!(
-                    "{key}: whoever reaches {address} may use the HTTP API and needs no token (http.allow_anonymous)"
-                ));
-            } else if key == "http.listen" {
-                warnings
-                    .push(format!("{key}: tokens reach {address} unencrypted; use http.tls.listen for other machines"));
-            }
-        }
-        if let (Some(path), Some(tokens)) = (&config.auth.tokens, &self.tokens) {
-            if tokens.tokens().is_empty() && !self.anonymous {
-                let path = path.display();
-                warnings
-                    .push(format!("{path}: there are no tokens: nobody can use the API; `weir token add` makes one"));
-            }
-            warnings.extend(secret_file::open_to_all(path));
-        }
-        warnings
-    }
-
-    /// Whether `/metrics` and `/metrics/devices` are for everybody.
-    pub fn open_metrics(&self) -> bool {
-        self.open_metrics
-    }
-
-    /// Decides about a request that needs `needed` and came with this secret.
-    ///
-    /// # Errors
-    /// Why it may not be served.
-    pub fn judge(&self, secret: Option<&str>, needed: TokenRole, now_ms: i64) -> Result<Caller, HttpRefusal> {
-        let (Some(secret), Some(tokens)) = (secret, &self.tokens) else {
-            return if self.anonymous { Ok(Caller::default()) } else { Err(HttpRefusal::Missing) };
-        };
-        let token = tokens.find(secret).ok_or(HttpRefusal::Invalid)?;
-        if token.is_expired(now_ms) {
-            return Err(HttpRefusal::Expired(token.name.clone()));
-        }
-        if token.role < needed {
-            return Err(HttpRefusal::Scope { name: token.name.clone(), role: token.role, needed });
-        }
-        Ok(Caller { token: Some(token.clone()) })
-    }
-
-    /// Whether what was let in before, for `needed`, would be let in now.
-    fn still_allows(&self, caller: &Caller, needed: TokenRole, now_ms: i64) -> bool {
-        match (&caller.token, &self.tokens) {
-            (Some(token), Some(tokens)) => tokens.holds(token, needed) && !token.is_expired(now_ms),
-            (Some(_), None) | (None, _) => self.anonymous,
-        }
-    }
-}
-
-/// Who sent a request that may be served.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Caller {
-    token: Option<ApiToken>,
-}
-
-impl Caller {
-    /// The name of its token; `None`: it came without.
-    pub fn name(&self) -> Option<&str> {
-        self.token.as_ref().map(|token| &*token.name)
-    }
-}
-
-/// Why a request is not served. Displays as a sentence for its sender, without the secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HttpRefusal {
-    /// It has no token.
-    #[error("this needs a token: send \"Authorization: Bearer TOKEN\" with one that `weir token add` made")]
-    Missing,
-    /// It says twice who it is.
-    #[error("there is more than one Authorization header; send one")]
-    Repeated,
-    /// Its token is not known.
-    #[error("this token is not one of weir's; it may have been removed. `weir token add` makes another")]
-    Invalid,
-    /// Its token was good once.
-    #[error("the token {0} has expired; `weir token add` makes another")]
-    Expired(Arc<str>),
-    /// Its token does not allow this.
-    #[error("the token {name} has the role {}, and this needs {}", role.name(), needed.name())]
-    Scope {
-        /// The token's name.
-        name: Arc<str>,
-        /// Its role.
-        role: TokenRole,
-        /// The role that allows it.
-        needed: TokenRole,
-    },
-}
-
-impl HttpRefusal {
-    /// Label in metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            HttpRefusal::Missing => "missing",
-            HttpRefusal::Repeated => "repeated",
-            HttpRefusal::Invalid => "invalid",
-            HttpRefusal::Expired(_) => "expired",
-            HttpRefusal::Scope { .. } => "scope",
-        }
-    }
-
-    /// The name of the token, where it is known.
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            HttpRefusal::Expired(name) | HttpRefusal::Scope { name, .. } => Some(name),
-            HttpRefusal::Missing | HttpRefusal::Repeated | HttpRefusal::Invalid => None,
-        }
-    }
-
-    /// The error code of RFC 6750 section 3.1; none where no token was sent.
-    pub fn code(&self) -> Option<&'static str> {
-        match self {
-            HttpRefusal::Missing => None,
-            HttpRefusal::Repeated => Some("invalid_request"),
-            HttpRefusal::Invalid | HttpRefusal::Expired(_) => Some("invalid_token"),
-            HttpRefusal::Scope { .. } => Some("insufficient_scope"),
-        }
-    }
-}
-
-/// What `/api/v1/status` says about it.
+/// What `/api/v1/status` shows of the access to the HTTP API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct HttpAccessStatus {
     /// Whether requests need a token.
     pub token_required: bool,
-    /// Tokens in the file; `null` where there is none.
+    /// Number of tokens in the file; `null`: no file is configured.
     pub tokens: Option<usize>,
-    /// Whether metrics need one too.
+    /// Whether `/metrics` and `/metrics/devices` need a token.
     pub metrics_token_required: bool,
 }
 
-/// The policy in use, shared by all requests.
+/// The access policy in use, shared by all requests.
 pub struct HttpAccess {
     policy: watch::Sender<Arc<HttpPolicy>>,
     clock: Arc<dyn Clock>,
@@ -187,12 +44,12 @@ impl fmt::Debug for HttpAccess {
 }
 
 impl HttpAccess {
-    /// Begins with this policy.
+    /// Starts with `policy`.
     pub fn new(policy: HttpPolicy, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self { policy: watch::Sender::new(Arc::new(policy)), clock })
     }
 
-    /// From now on this policy holds, for what is open too: [`HttpAccess::ended`].
+    /// Uses `policy` from now on. Open streams end if it does not allow them, see [`HttpAccess::ended`].
     pub fn replace(&self, policy: HttpPolicy) {
         self.policy.send_replace(Arc::new(policy));
     }
@@ -202,15 +59,15 @@ impl HttpAccess {
         self.policy.borrow().clone()
     }
 
-    /// [`HttpPolicy::judge`] by the policy and the time of now.
+    /// Decides about a request by the policy in use and the current time, see [`HttpPolicy::judge`].
     ///
     /// # Errors
-    /// Why the request may not be served.
+    /// The token is missing, unknown or expired, or its role does not allow the request.
     pub fn judge(&self, secret: Option<&str>, needed: TokenRole) -> Result<Caller, HttpRefusal> {
         self.policy().judge(secret, needed, self.clock.now_ms())
     }
 
-    /// What the status page shows.
+    /// The access to the HTTP API, for the status page.
     pub fn status(&self) -> HttpAccessStatus {
         let policy = self.policy();
         HttpAccessStatus {
@@ -220,8 +77,8 @@ impl HttpAccess {
         }
     }
 
-    /// Returns when `caller` may no longer do what needs `needed`: its token was removed, lost the role or expired, or
-    /// tokens are asked for now. For what stays open.
+    /// Completes when `caller` may no longer send requests that need the role `needed`: its token was removed, lost the role
+    /// or expired, or requests without a token are no longer allowed. For streams that stay open after their request.
     pub async fn ended(self: Arc<Self>, caller: Caller, needed: TokenRole) {
         let mut policies = self.policy.subscribe();
         loop {
@@ -239,6 +96,7 @@ impl HttpAccess {
     }
 }
 
+/// Sleeps until the policy should be asked again; for ever without a time of expiry.
 async fn sleep(left: Option<Duration>) {
     match left {
         Some(left) => tokio::time::sleep(left.min(LONGEST_SLEEP)).await,

@@ -1,4 +1,8 @@
-//! From what a client says about itself to who it is.
+//! The login of an MQTT client: from the credentials of its CONNECT to an identity, or to a refusal.
+//!
+//! Two rules protect against guessing. A refusal takes the same time for an unknown user as for a wrong password, so its
+//! duration does not tell which names exist. And refusals of one address come later and later, while a right password is
+//! accepted at once.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,50 +10,52 @@ use std::time::Instant;
 
 use metrics::counter;
 
-use super::hashing::Busy;
-use super::password::{Password, StoredPassword};
-use super::policy::{Policy, Proof};
-use super::refusals::ReportDecision;
+use super::early_refusals::ReportDecision;
+use super::hash_pool::Busy;
+use super::identity::{Identity, Login, Proof};
+use super::password::Password;
+use super::policy::Policy;
+use super::service::Access;
+use super::stored_password::StoredPassword;
 use super::users::User;
-use super::{Access, Identity, Login};
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
 use crate::tls::CertificateId;
 
-/// What a client says about itself.
+/// The credentials that a client presents.
 #[derive(Debug, Clone, Default)]
 pub struct ClientCredentials<'a> {
-    /// For the audit log.
+    /// Client identifier, for the audit log only.
     pub client_id: &'a str,
-    /// The user that its certificate stands for; the listener has verified the certificate.
+    /// The user that the client's certificate names. The listener has verified the certificate.
     pub certificate_user: Option<&'a Arc<str>>,
-    /// That certificate.
+    /// The id of that certificate.
     pub certificate: Option<CertificateId>,
-    /// The user that it says it is.
+    /// The user name of the CONNECT.
     pub user: Option<&'a str>,
-    /// Its proof of that.
+    /// The password of the CONNECT.
     pub password: Option<&'a Password>,
-    /// Where it comes from.
+    /// Address of the client.
     pub address: Option<IpAddr>,
 }
 
-/// Why a client is not let in.
+/// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
-    /// Unknown user, wrong password, no password, or another user than the certificate's.
+    /// The user is unknown, the password is wrong or missing, or the certificate names another user.
     #[error("bad user name or password")]
     BadCredentials,
-    /// Without credentials where some are needed.
+    /// Credentials are required and the client has none, or its certificate is revoked.
     #[error("credentials are needed")]
     NotAuthorized,
-    /// Too many wait to be checked: it may try again.
+    /// Too many passwords wait to be checked. The client may try again.
     #[error("too many clients wait to be checked")]
     Busy,
 }
 
 impl LoginError {
     /// Label in metrics and audit events.
-    pub fn label(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             LoginError::BadCredentials => "bad_credentials",
             LoginError::NotAuthorized => "not_authorized",
@@ -65,39 +71,40 @@ impl From<Busy> for LoginError {
 }
 
 impl Access {
-    /// Decides about a client. A refusal is written to the audit log, and comes the later the more clients of the same
-    /// address failed before.
+    /// Checks the credentials of a client. A refusal is written to the audit log, and its answer is delayed: the more
+    /// logins from the same address failed before, the longer.
     ///
     /// # Errors
-    /// Why it is not let in.
+    /// The credentials are wrong or missing, or too many passwords wait to be checked.
     pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
-        let denied = match self.judge(credentials).await {
+        let refused = match self.judge(credentials).await {
             Ok(login) => return Ok(login),
-            Err(denied) => denied,
+            Err(refused) => refused,
         };
         let now = Instant::now();
-        // weir's own shortage is no fault of the client.
-        if denied == LoginError::Busy {
-            audit::record(AuditEvent::MqttRefused, &credentials.who(), "", denied.label());
-            return Err(denied);
+        // The overload is weir's, not a failure of this client: it is neither counted against its address nor delayed.
+        if refused == LoginError::Busy {
+            audit::record(AuditEvent::MqttRefused, &credentials.actor(), "", refused.as_str());
+            return Err(refused);
         }
         let failure = self.failures.add(credentials.address, now);
         if let Some(repeated) = failure.report {
             let detail = match repeated {
-                0 => denied.label().to_owned(),
-                repeated => format!("{}; {}", denied.label(), repeated_text(repeated)),
+                0 => refused.as_str().to_owned(),
+                repeated => format!("{}; {}", refused.as_str(), repeated_text(repeated)),
             };
-            audit::record(AuditEvent::MqttRefused, &credentials.who(), "", &detail);
+            audit::record(AuditEvent::MqttRefused, &credentials.actor(), "", &detail);
         }
-        if let Some(ticket) = self.failures.wait(now) {
-            // Where another needs the place, the answer comes early.
-            let _ = tokio::time::timeout(failure.delay, ticket.evicted()).await;
+        if let Some(permit) = self.failures.wait(now) {
+            // An eviction ends the delay early: another refused client needs the place.
+            let _ = tokio::time::timeout(failure.delay, permit.evicted()).await;
         }
-        Err(denied)
+        Err(refused)
     }
 
     async fn judge(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
-        // Before the policy: where it is replaced in between, the login only seems older than it is.
+        // The version is read before the policy. If the policy is replaced in between, the login carries a version that is
+        // too old, and is judged again; the other order could leave a login of the old policy unjudged.
         let version = self.version();
         let policy = self.policy();
         let (identity, proof) = match (credentials.certificate_user, credentials.user, credentials.password) {
@@ -106,14 +113,14 @@ impl Access {
             (Some(certified), ..) => {
                 let proof = Proof::Certificate(credentials.certificate);
                 let identity = Identity { user: Some(Arc::clone(certified)), ..Identity::default() };
-                // The list may have come after the handshake.
+                // The handshake has checked the revocation lists, but newer lists may have been loaded since.
                 (policy.renew(&identity, &proof).ok_or(LoginError::NotAuthorized)?, proof)
             }
             (None, Some(user), password) if policy.users.is_some() => {
                 let password = password.ok_or(LoginError::BadCredentials)?;
                 self.check(&policy, user, password, credentials.address).await?
             }
-            // There is nothing to check a user name against, so it is not believed.
+            // Without a users file a user name cannot be checked. The client is anonymous then, whatever its name.
             (None, Some(_), _) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
             (None, None, None) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
         };
@@ -136,8 +143,10 @@ impl Access {
         Ok((identity, Proof::Password(password.clone())))
     }
 
-    /// Whether this is the user's password. For a user that there is not, and for a wrong secret in the place of a generated
-    /// one, it takes as long as for a wrong password: how long a refusal takes tells nobody which names there are.
+    /// Whether `password` is the user's password.
+    ///
+    /// An unknown user (`known` is `None`) and a user with a generated secret are checked against a decoy hash: a refusal
+    /// takes as long as for a wrong password of a user with an Argon2 hash, so its duration does not tell which users exist.
     async fn is_right(
         &self,
         policy: &Policy,
@@ -153,8 +162,8 @@ impl Access {
             counter!(names::MQTT_PASSWORDS_CHECKED, "how" => "generated").increment(1);
             return Ok(true);
         }
-        let tag = self.remembered.tag(user, password, stored);
-        if let Some(right) = tag.and_then(|tag| self.remembered.find(user, &tag)) {
+        let tag = self.password_cache.tag(user, password, stored);
+        if let Some(right) = tag.and_then(|tag| self.password_cache.find(user, &tag)) {
             counter!(names::MQTT_PASSWORDS_CHECKED, "how" => "remembered").increment(1);
             return Ok(right);
         }
@@ -162,21 +171,21 @@ impl Access {
             Some(StoredPassword::Argon2(hash)) => Some(hash),
             Some(StoredPassword::Generated(_)) | None => policy.users.as_ref().and_then(|users| users.decoy()),
         };
-        // No user of the file has a password that is costly to check.
+        // Without an Argon2 hash in the users file all checks are fast, and no decoy is needed.
         let Some(hash) = hash else { return Ok(false) };
         let suspect = self.failures.is_suspect(address, Instant::now());
-        let right = self.hashing.verify(hash.clone(), password.clone(), suspect).await?;
+        let right = self.hash_pool.verify(hash.clone(), password.clone(), suspect).await?;
         if let Some(tag) = tag {
-            self.remembered.keep(user, tag, right);
+            self.password_cache.insert(user, tag, right);
         }
         Ok(right)
     }
 
-    /// Writes the refusal of a client that did not get as far as [`Access::log_in`] to the audit log: once a minute for
-    /// each address and reason. `reason` is its label in metrics, `explanation` what more is known or nothing.
-    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
-        let repeated = match self.refusals.note(who.address, reason, Instant::now()) {
-            ReportDecision::Tell(repeated) => repeated,
+    /// Writes the refusal of a client that did not get as far as [`Access::log_in`] to the audit log: at most once a
+    /// minute for each address and reason. `reason` is the label in metrics; `explanation` adds details, or is empty.
+    pub fn note_refusal(&self, actor: &AuditActor<'_>, reason: &'static str, explanation: &str) {
+        let repeated = match self.early_refusals.note(actor.address, reason, Instant::now()) {
+            ReportDecision::Report(repeated) => repeated,
             ReportDecision::Later => return,
             ReportDecision::Full => return audit::suppress(AuditEvent::MqttRefused),
         };
@@ -187,29 +196,26 @@ impl Access {
         if repeated > 0 {
             detail = format!("{detail}; {}", repeated_text(repeated));
         }
-        audit::record(AuditEvent::MqttRefused, who, "", &detail);
+        audit::record(AuditEvent::MqttRefused, actor, "", &detail);
     }
 
-    /// Sets the gauges, forgets what is over and reports what was left over; called once per second.
+    /// Sets the gauges of logins, forgets addresses without recent failures, and reports refusals that were counted and
+    /// not reported. Called once per second.
     pub fn tidy(&self) {
-        self.hashing.measure();
+        self.hash_pool.measure();
         let now = Instant::now();
         let failures = self.failures.tidy(now).into_iter().map(|(address, repeated)| (address, "", repeated));
-        for (address, reason, repeated) in failures.chain(self.refusals.tidy(now)) {
-            let who = AuditActor { address: Some(address), ..AuditActor::default() };
+        for (address, reason, repeated) in failures.chain(self.early_refusals.tidy(now)) {
+            let actor = AuditActor { address: Some(address), ..AuditActor::default() };
             let separator = if reason.is_empty() { "" } else { "; " };
-            audit::record(
-                AuditEvent::MqttRefused,
-                &who,
-                "",
-                &format!("{reason}{separator}{}", repeated_text(repeated)),
-            );
+            let detail = format!("{reason}{separator}{}", repeated_text(repeated));
+            audit::record(AuditEvent::MqttRefused, &actor, "", &detail);
         }
     }
 }
 
 impl ClientCredentials<'_> {
-    fn who(&self) -> AuditActor<'_> {
+    fn actor(&self) -> AuditActor<'_> {
         let user = self.user.or(self.certificate_user.map(|user| &**user));
         AuditActor { client_id: Some(self.client_id), user, address: self.address }
     }

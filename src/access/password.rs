@@ -1,55 +1,43 @@
-//! Passwords, and what is kept to recognise them.
+//! A password as a client presents it: secret bytes that are not printed, and wiped from memory when they are dropped.
 
 use std::fmt;
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use ring::digest;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom as _;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-/// Memory of one hash at most, in KiB: a hash in the file that asks for more would starve the box at each login.
-const MAX_MEMORY_KIB: u32 = 256 * 1024;
-/// Passes over the memory at most.
-const MAX_PASSES: u32 = 16;
-/// Lanes at most; they are computed one after the other.
-const MAX_LANES: u32 = 16;
-/// Bytes of a new salt.
-const SALT_BYTES: usize = 16;
-/// Bytes of salts and hashes that are read.
-const SALT_RANGE: std::ops::RangeInclusive<usize> = 8..=64;
-const HASH_RANGE: std::ops::RangeInclusive<usize> = 16..=64;
 /// Bytes of a generated secret: 192 bits.
 const SECRET_BYTES: usize = 24;
 
-const ARGON2: &str = "$argon2id$v=19$";
-const GENERATED: &str = "$generated-sha256$";
-
-/// What a client proves itself with. It is not shown, and wiped when it is dropped.
+/// The password of a client. `Debug` does not print it, and it is wiped from memory when it is dropped.
 #[derive(Clone)]
 pub struct Password(Zeroizing<Vec<u8>>);
 
+/// The operating system gives no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random bytes")]
+pub struct RandomError;
+
 impl Password {
-    /// A password of these bytes; MQTT allows any.
+    /// A password of these bytes. MQTT allows any bytes.
     pub fn new(bytes: &[u8]) -> Self {
         Self(Zeroizing::new(bytes.to_vec()))
     }
 
-    /// The bytes.
+    /// The bytes of the password.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// 192 random bits as 32 characters of A-Z a-z 0-9 - _.
+    /// A new secret: 192 random bits as 32 characters of A-Z a-z 0-9 - _.
     ///
     /// # Errors
-    /// The system gives no random bytes.
-    pub fn generate() -> Result<Self, HashError> {
+    /// The operating system gives no random bytes.
+    pub fn generate() -> Result<Self, RandomError> {
         let secret = Zeroizing::new(random::<SECRET_BYTES>()?);
-        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&secret[..]);
-        Ok(Self(Zeroizing::new(text.into_bytes())))
+        Ok(Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(&secret[..]).into_bytes())))
     }
 }
 
@@ -59,281 +47,18 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Why a password could not be hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HashError {
-    /// Not enough memory for Argon2.
-    #[error("there is not enough memory to hash a password")]
-    Memory,
-    /// No random bytes.
-    #[error("the system gives no random bytes")]
-    Random,
-    /// What argon2 refuses: a password over 4 GiB.
-    #[error("this password cannot be hashed")]
-    Input,
-}
-
-/// The memory that Argon2 works in, kept between hashes.
-#[derive(Default)]
-pub struct HashMemory(Vec<Block>);
-
-impl HashMemory {
-    fn blocks(&mut self, count: usize) -> Result<&mut [Block], HashError> {
-        if self.0.len() < count {
-            self.0.try_reserve_exact(count - self.0.len()).map_err(|_| HashError::Memory)?;
-            self.0.resize(count, Block::new());
-        }
-        self.0.get_mut(..count).ok_or(HashError::Memory)
-    }
-}
-
-impl fmt::Debug for HashMemory {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("HashMemory").field("blocks", &self.0.len()).finish()
-    }
-}
-
-/// What the users file keeps of a password. It is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub enum StoredPassword {
-    /// A hash that is costly to compute, for passwords that people choose.
-    Argon2(Argon2Hash),
-    /// SHA-256 of a secret that weir made: nobody can go through 2^192 of them.
-    Generated(GeneratedHash),
-}
-
-/// SHA-256 of a secret that weir made.
-#[derive(Clone, PartialEq, Eq)]
-pub struct GeneratedHash([u8; digest::SHA256_OUTPUT_LEN]);
-
-impl fmt::Debug for StoredPassword {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            StoredPassword::Argon2(_) => "Argon2(…)",
-            StoredPassword::Generated(_) => "Generated(…)",
-        })
-    }
-}
-
-/// An Argon2id hash with everything that it was computed from but the password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Argon2Hash {
-    params: Params,
-    salt: Box<[u8]>,
-    hash: Box<[u8]>,
-}
-
-impl StoredPassword {
-    /// Hashes with Argon2id, 19 MiB and two passes: what OWASP asks for at least.
-    ///
-    /// # Errors
-    /// No memory or no random bytes.
-    pub fn hash(password: &Password) -> Result<Self, HashError> {
-        let salt = random::<SALT_BYTES>()?;
-        let mut hash = [0; Params::DEFAULT_OUTPUT_LEN];
-        let params = Params::new(Params::DEFAULT_M_COST, Params::DEFAULT_T_COST, 1, Some(hash.len()));
-        let params = params.map_err(|_| HashError::Input)?;
-        let unfinished = Argon2Hash { params, salt: salt.into(), hash: hash.into() };
-        unfinished.compute(password, &mut HashMemory::default(), &mut hash)?;
-        Ok(StoredPassword::Argon2(Argon2Hash { hash: hash.into(), ..unfinished }))
-    }
-
-    /// What is kept of a secret that [`Password::generate`] made; unsafe for any other.
-    pub fn of_generated(secret: &Password) -> Self {
-        StoredPassword::Generated(GeneratedHash(sha256(secret)))
-    }
-
-    /// Reads a hash as the users file has it.
-    ///
-    /// # Errors
-    /// What is wrong with it. It does not quote the hash.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        if let Some(rest) = text.strip_prefix(ARGON2) {
-            return Argon2Hash::parse(rest).map(StoredPassword::Argon2);
-        }
-        if let Some(rest) = text.strip_prefix(GENERATED) {
-            let hash = BASE64.decode(rest).ok().and_then(|hash| hash.try_into().ok());
-            let hash = hash.map(|hash| StoredPassword::Generated(GeneratedHash(hash)));
-            return hash.ok_or("the hash of a generated secret is not 32 bytes in base64 without =");
-        }
-        Err(if text.starts_with("$argon2") {
-            "it is not Argon2id, version 19"
-        } else {
-            "it is no hash that weir knows"
-        })
-    }
-
-    /// The hash as the users file has it.
-    pub fn to_text(&self) -> String {
-        match self {
-            StoredPassword::Argon2(Argon2Hash { params, salt, hash }) => format!(
-                "{ARGON2}m={},t={},p={}${}${}",
-                params.m_cost(),
-                params.t_cost(),
-                params.p_cost(),
-                BASE64.encode(salt),
-                BASE64.encode(hash)
-            ),
-            StoredPassword::Generated(hash) => format!("{GENERATED}{}", BASE64.encode(hash.0)),
-        }
-    }
-}
-
-impl GeneratedHash {
-    /// Whether this is the secret. The time that it takes says nothing about the hash.
-    pub fn verify(&self, secret: &Password) -> bool {
-        equal(&sha256(secret), &self.0)
-    }
-}
-
-impl Argon2Hash {
-    /// Whether this is the password. The time that it takes says nothing about the hash.
-    ///
-    /// # Errors
-    /// There is no memory for Argon2.
-    pub fn verify(&self, password: &Password, memory: &mut HashMemory) -> Result<bool, HashError> {
-        let mut computed = vec![0; self.hash.len()];
-        self.compute(password, memory, &mut computed)?;
-        Ok(equal(&computed, &self.hash))
-    }
-
-    /// A hash that no password has, as costly as this one.
-    pub fn unmatchable(&self) -> Self {
-        Self { hash: vec![0; self.hash.len()].into(), ..self.clone() }
-    }
-
-    /// What computing it takes: memory times passes.
-    pub fn cost(&self) -> u64 {
-        u64::from(self.params.m_cost()) * u64::from(self.params.t_cost())
-    }
-
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let mut parts = text.split('$');
-        let (Some(params), Some(salt), Some(hash), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err("it does not have the parts $argon2id$v=19$m=…,t=…,p=…$SALT$HASH");
-        };
-        let decode = |text: &str, range: &std::ops::RangeInclusive<usize>| {
-            BASE64.decode(text).ok().filter(|bytes| range.contains(&bytes.len())).map(Vec::into_boxed_slice)
-        };
-        let salt = decode(salt, &SALT_RANGE).ok_or("its salt is not 8 to 64 bytes in base64 without =")?;
-        let hash = decode(hash, &HASH_RANGE).ok_or("its hash is not 16 to 64 bytes in base64 without =")?;
-        let params = parse_params(params, hash.len())
-            .ok_or("its parameters are not m=…,t=…,p=… with at most m=262144, t=16 and p=16")?;
-        Ok(Self { params, salt, hash })
-    }
-
-    fn compute(&self, password: &Password, memory: &mut HashMemory, out: &mut [u8]) -> Result<(), HashError> {
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
-        let blocks = memory.blocks(self.params.block_count())?;
-        argon2
-            .hash_password_into_with_memory(password.as_bytes(), &self.salt, out, blocks)
-            .map_err(|_| HashError::Input)
-    }
-}
-
-fn parse_params(text: &str, hash_bytes: usize) -> Option<Params> {
-    let mut parts = text.split(',');
-    let mut next = |name: &str, max: u32| {
-        let number = parts.next()?.strip_prefix(name)?.parse::<u32>().ok()?;
-        (number <= max).then_some(number)
-    };
-    let (memory, passes, lanes) = (next("m=", MAX_MEMORY_KIB)?, next("t=", MAX_PASSES)?, next("p=", MAX_LANES)?);
-    if parts.next().is_some() {
-        return None;
-    }
-    Params::new(memory, passes, lanes, Some(hash_bytes)).ok()
-}
-
-fn sha256(secret: &Password) -> [u8; digest::SHA256_OUTPUT_LEN] {
-    let mut hash = [0; digest::SHA256_OUTPUT_LEN];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
-    hash
-}
-
-/// Compares without telling by its time where they differ.
+/// Whether the bytes are equal, compared in constant time: the duration of an ordinary comparison tells at which byte a
+/// guess is wrong, and thus allows to guess a secret byte by byte.
 pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-pub(super) fn random<const N: usize>() -> Result<[u8; N], HashError> {
+/// Random bytes from the operating system.
+///
+/// # Errors
+/// The operating system gives none.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], RandomError> {
     let mut bytes = [0; N];
-    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| HashError::Random)?;
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| RandomError)?;
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn password(text: &str) -> Password {
-        Password::new(text.as_bytes())
-    }
-
-    fn verify(stored: &StoredPassword, text: &str) -> bool {
-        match stored {
-            StoredPassword::Argon2(hash) => hash.verify(&password(text), &mut HashMemory::default()).expect("memory"),
-            StoredPassword::Generated(hash) => hash.verify(&password(text)),
-        }
-    }
-
-    #[test]
-    fn a_hash_recognises_its_password_and_no_other() {
-        let stored = StoredPassword::hash(&password("correct horse")).expect("a hash");
-        let again = StoredPassword::parse(&stored.to_text()).expect("it reads back");
-        assert!(stored == again && verify(&again, "correct horse") && !verify(&again, "correct horsf"));
-        assert!(stored != StoredPassword::hash(&password("correct horse")).expect("a hash"), "salts differ");
-        let StoredPassword::Argon2(hash) = again else { panic!("not Argon2") };
-        assert!(!verify(&StoredPassword::Argon2(hash.unmatchable()), "correct horse"));
-    }
-
-    /// Of the reference implementation's own tests: version 19, t=2, m=2^8, p=1, "password", "somesalt".
-    #[test]
-    fn hashes_of_other_programs_are_understood() {
-        let text = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
-        let stored = StoredPassword::parse(text).expect("a hash");
-        assert!(verify(&stored, "password") && !verify(&stored, "Password"));
-        assert_eq!(stored.to_text(), text);
-    }
-
-    #[test]
-    fn generated_secrets_are_long_and_read_back() {
-        let secret = Password::generate().expect("random bytes");
-        assert_eq!(secret.as_bytes().len(), 32);
-        let text = StoredPassword::of_generated(&secret).to_text();
-        let stored = StoredPassword::parse(&text).expect("it reads back");
-        assert!(verify(&stored, std::str::from_utf8(secret.as_bytes()).expect("text")) && !verify(&stored, "x"));
-        assert_ne!(secret.as_bytes(), Password::generate().expect("random bytes").as_bytes());
-    }
-
-    #[test]
-    fn nothing_secret_is_shown() {
-        let stored = StoredPassword::hash(&password("open sesame")).expect("a hash");
-        let shown = format!("{:?} {stored:?} {:?}", password("open sesame"), HashMemory::default());
-        assert_eq!(shown, "Password(…) Argon2(…) HashMemory { blocks: 0 }");
-    }
-
-    #[test]
-    fn what_is_no_hash_is_refused_without_being_quoted() {
-        let (salt, hash) = ("c29tZXNhbHQ", "nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4");
-        for bad in [
-            String::new(),
-            "hunter2".into(),
-            "$2b$10$abcdefghijklmnopqrstuv".into(),
-            format!("$argon2i$v=19$m=256,t=2,p=1${salt}${hash}"),
-            format!("$argon2id$v=16$m=256,t=2,p=1${salt}${hash}"),
-            format!("$argon2id$v=19$m=256,t=2${salt}${hash}"),
-            format!("$argon2id$v=19$m=256,t=2,p=1,data=AA${salt}${hash}"),
-            format!("$argon2id$v=19$m=262145,t=2,p=1${salt}${hash}"),
-            format!("$argon2id$v=19$m=256,t=17,p=1${salt}${hash}"),
-            format!("$argon2id$v=19$m=4,t=2,p=1${salt}${hash}"),
-            format!("$argon2id$v=19$m=256,t=2,p=1$c2${hash}"),
-            format!("$argon2id$v=19$m=256,t=2,p=1${salt}$AAAA"),
-            format!("$argon2id$v=19$m=256,t=2,p=1${salt}${hash}$"),
-            "$generated-sha256$AAAA".into(),
-        ] {
-            let wrong = StoredPassword::parse(&bad).expect_err(&bad);
-            assert!(!wrong.contains(hash) && !wrong.contains("hunter2"), "{wrong}");
-        }
-    }
 }

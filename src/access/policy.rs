@@ -1,45 +1,34 @@
-//! Who is let in, as the files say at present.
+//! The access policy: users, roles and settings that decide about logins, read from the files of the configuration.
+//!
+//! A policy is a value. It is loaded completely, or refused with all its faults, and then replaces the previous one (see
+//! [`super::Access`]). Open connections are judged anew with [`Policy::renew`].
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::acl::{Acl, Permissions};
 use super::identity::Identity;
-use super::password::StoredPassword;
+use super::identity::Proof;
 use super::secret_file;
-use super::users::{Users, default_roles};
+use super::users::{ANONYMOUS_ROLE, Users, default_roles};
 use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish};
-use crate::tls::{CertificateId, RevokedCertificates};
+use crate::tls::RevokedCertificates;
 
-/// The role of clients without credentials.
-pub const ANONYMOUS_ROLE: &str = "anonymous";
-
-/// How a client showed who it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Proof {
-    /// Not at all: it is anonymous.
-    #[default]
-    None,
-    /// With the password that this is kept of.
-    Password(StoredPassword),
-    /// With a certificate that the listener has verified; `None`: with one before weir was started again.
-    Certificate(Option<CertificateId>),
-}
-
-/// Everything that decides who is let in. It is made whole and then replaces the one before.
+/// Everything that decides about logins and permissions.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// The users; `None`: there is no users file.
+    /// The users file; `None`: none is configured.
     pub users: Option<Users>,
-    /// Whether clients may come without credentials.
+    /// Whether clients may connect without credentials.
     pub allow_anonymous: bool,
-    /// The roles.
+    /// The roles with their rules.
     pub acl: Acl,
-    /// What becomes of a denied publish of a 3.1.1 client.
+    /// What happens to a denied publish of an MQTT 3.1.1 client.
     pub on_denied_publish: OnDeniedPublish,
-    /// Client certificates that are no longer taken. [`super::Access`] keeps them: they come with the listener's files.
+    /// Client certificates that are refused. They come from the files of the TLS listener, so [`Policy::load`] leaves them
+    /// empty, and [`super::Access`] carries them over from policy to policy.
     pub revoked: RevokedCertificates,
-    /// What a person should look at, such as a file that everybody may read.
+    /// Warnings for the operator, such as a file that every user of the machine may read.
     pub warnings: Vec<String>,
 }
 
@@ -47,7 +36,7 @@ impl Policy {
     /// Reads the files that the configuration names. It changes nothing, and may be called at any time.
     ///
     /// # Errors
-    /// Everything that is wrong with the files, with line and what was expected.
+    /// A file cannot be read or has faults. The error holds all faults of all files, each with its line.
     pub fn load(config: &Config) -> Result<Self, ConfigErrors> {
         let auth = &config.mqtt.auth;
         let (allow_anonymous, on_denied_publish) = (config.mqtt.allows_anonymous(), auth.on_denied_publish);
@@ -73,23 +62,23 @@ impl Policy {
                 }
                 Err(found) => faults.extend(found),
             }
-            policy.warnings.extend(secret_file::open_to_all(path));
+            policy.warnings.extend(secret_file::world_readable(path));
         }
         if faults.is_empty() { Ok(policy) } else { Err(ConfigErrors(faults)) }
     }
 
-    /// Without files: everybody comes in, or nobody without a certificate.
+    /// A policy without files: every client may connect, or only clients with a certificate.
     pub fn without_users(allow_anonymous: bool) -> Self {
         Self { allow_anonymous, ..Self::default() }
     }
 
-    /// What a client of this identity may do.
+    /// The permissions of a client with this identity.
     pub fn permissions(&self, identity: &Identity, client_id: Arc<str>) -> Permissions {
         self.acl.permissions(identity, client_id, self.on_denied_publish)
     }
 
-    /// The user of a session whose client showed what no longer holds, if it may come back with something else: another
-    /// password or certificate.
+    /// The identity of a stored session whose client cannot log in with its old proof any more, but may return with another
+    /// password or certificate. `None`: the user is gone, and with it the session.
     pub fn identity_of(&self, user: &Arc<str>, proof: &Proof) -> Option<Identity> {
         if matches!(proof, Proof::Certificate(_)) {
             return Some(self.certified(user));
@@ -98,8 +87,8 @@ impl Policy {
         Some(Identity { user: Some(Arc::clone(name)), roles: Arc::clone(&user.roles) })
     }
 
-    /// What an open connection is under this policy. `None`: it would not be let in any more, since its user is gone, has
-    /// another password, its certificate was revoked, or anonymous clients are no longer welcome.
+    /// The identity of an open connection under this policy. `None`: the client could not log in any more, because its user
+    /// is gone or has another password, its certificate is revoked, or anonymous clients are not allowed.
     pub fn renew(&self, identity: &Identity, proof: &Proof) -> Option<Identity> {
         match (&identity.user, proof) {
             (None, _) => self.anonymous(),
@@ -116,12 +105,13 @@ impl Policy {
         }
     }
 
-    /// A client without credentials; `None`: it is not let in.
+    /// The identity of a client without credentials; `None`: such clients are not allowed.
     pub fn anonymous(&self) -> Option<Identity> {
         self.allow_anonymous.then(|| Identity { user: None, roles: Arc::new([ANONYMOUS_ROLE.into()]) })
     }
 
-    /// The user that a certificate stands for. The users file may say its roles.
+    /// The identity of a user that a certificate names. The users file may give it roles; a user that is not in the file
+    /// has the default role.
     pub fn certified(&self, user: &Arc<str>) -> Identity {
         let known = self.users.as_ref().and_then(|users| users.get(user));
         let roles = known.map_or_else(default_roles, |(_, user)| Arc::clone(&user.roles));
@@ -129,7 +119,7 @@ impl Policy {
     }
 }
 
-/// A role that nothing says anything about allows nothing: that is never meant.
+/// Faults of users with a role that does not exist. Such a role would allow nothing, which is never intended.
 fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<ConfigFault> {
     let expected = || {
         let names: Vec<&str> = acl.role_names().collect();
@@ -139,7 +129,7 @@ fn unknown_roles(path: &Path, users: &Users, acl: &Acl) -> Vec<ConfigFault> {
     for (name, user) in users.iter() {
         for role in user.roles.iter().filter(|role| !acl.has_role(role)) {
             let problem =
-                ConfigProblem::new(format!("user {name:?} has the role {role:?}, which there is not"), expected());
+                ConfigProblem::new(format!("user {name:?} has the role {role:?}, which does not exist"), expected());
             let origin = ConfigOrigin::Line(path.display().to_string(), user.line);
             faults.push(ConfigFault { origin, key: String::new(), problem });
         }
@@ -154,8 +144,10 @@ fn load_users(path: &Path) -> Result<Users, Vec<ConfigFault>> {
         Ok(text) => Users::parse(&name, &text),
         Err(error) => {
             let wrong = format!("the users file cannot be read: {error}");
-            let problem =
-                ConfigProblem::new(wrong, "a file that weir passwd wrote and weir's user may read (mqtt.auth.users)");
+            let problem = ConfigProblem::new(
+                wrong,
+                "a file that weir passwd wrote and that weir's user may read (mqtt.auth.users)",
+            );
             Err(vec![ConfigFault { origin: ConfigOrigin::File(name), key: String::new(), problem }])
         }
     }
@@ -166,8 +158,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::{Access, ClientCredentials, LoginError};
+    use super::super::{Access, ClientCredentials, LoginError, StoredPassword};
     use super::*;
+    use crate::tls::CertificateId;
 
     const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
     const OTHER: &str = "$argon2id$v=19$m=256,t=2,p=1$b3RoZXJzYWx0$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -201,14 +194,14 @@ mod tests {
         check_renewed(&same, Some("pump"), &Proof::Certificate(None), Some(&["device"]));
         check_renewed(&same, Some("ada"), &Proof::Certificate(None), Some(&["a", "b"]));
         check_renewed(&same, None, &Proof::None, None);
-        // A session that is all that is left of a client.
+        // A stored session has no proof.
         check_renewed(&same, Some("ada"), &Proof::None, Some(&["a", "b"]));
         check_renewed(&policy("", true), Some("ada"), &Proof::None, None);
         check_renewed(&policy("", true), None, &Proof::None, Some(&["anonymous"]));
     }
 
     #[test]
-    fn a_revoked_certificate_holds_no_longer_and_its_user_remains() {
+    fn a_revoked_certificate_is_refused_and_its_user_remains() {
         let [shown, other] = [b"1", b"2"].map(|serial| CertificateId::new(b"issuer", serial));
         let access = Access::new(policy("", false));
         access.revoke([shown].into_iter().collect());
@@ -251,11 +244,11 @@ mod tests {
         let named = |name: &std::path::Path, line| format!("{}:{line}", name.display());
         fs::write(&acl, "[roles.x]\n").expect("a file");
         let faults = load().expect_err("no role y");
-        assert!(faults[0].to_string().contains("\"y\", which there is not; expected"), "{faults:?}");
+        assert!(faults[0].to_string().contains("\"y\", which does not exist; expected"), "{faults:?}");
         assert_eq!(places(faults), [named(&users, 2)]);
         fs::write(&acl, "[roles.x]\n[roles.y]\n").expect("a file");
         assert!(load().is_ok_and(|policy| policy.acl.has_role("y")));
-        // Where the rules cannot be read, nothing is said of the roles that they may have.
+        // Without readable rules it is unknown which roles exist, so no role is reported as missing.
         fs::write(&acl, "[roles.x]\nwrong = 1\n").expect("a file");
         assert_eq!(places(load().expect_err("a wrong key")), [named(&acl, 2)]);
         fs::write(&acl, [0xff]).expect("a file");
@@ -274,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_or_all_that_is_wrong_is_told() {
+    fn files_are_read_or_all_faults_are_reported() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("users");
         let mut config = Config::default();

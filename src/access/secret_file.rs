@@ -1,8 +1,8 @@
-//! Files that hold users and tokens: read whole, and replaced so that a power cut leaves the old or the new content and
-//! nobody else may read them.
+//! Files of users and tokens: reads them whole, and replaces them durably without opening them to other users.
 //!
-//! Unlike weir's data they belong to the person who runs weir, and commands change them beside a running weir: hence a
-//! lock against a second command, and owner, group and mode that stay what they were made.
+//! These files belong to the person who runs weir, unlike the data directory, and commands change them while weir runs.
+//! Hence a replacement locks out a second command and keeps owner, group and mode of the file. After a power cut the file
+//! has either its old or its new content. What the files mean is not known here: see `users` and `tokens`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -13,42 +13,41 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::disk::directory_of;
 
-/// Larger files are refused: two hundred thousand users are less.
+/// Larger files are refused. A users file with the largest number of users is smaller.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Mode of a new file: its owner reads and writes.
+/// Mode of a new file: only its owner may read and write it.
 const PRIVATE: u32 = 0o600;
 
-/// Puts the call and the path in front of the system's words, and keeps the kind.
+/// Adds the failed call and the path to an error, and keeps its kind.
 fn named<'a>(call: &'static str, path: &'a Path) -> impl Fn(io::Error) -> io::Error + 'a {
     move |error| io::Error::new(error.kind(), format!("cannot {call} {}: {error}", path.display()))
 }
 
-/// The whole text of the file.
+/// Reads the whole text of a file.
 ///
 /// # Errors
-/// It cannot be read, has more than 64 MiB, or is not UTF-8. The error names the path and never what the file holds.
+/// The file cannot be read, has more than 64 MiB, or is not UTF-8. The error names the path and quotes nothing of the file.
 pub fn read(path: &Path) -> io::Result<String> {
     let file = File::open(path).map_err(named("open", path))?;
     let mut bytes = Vec::new();
-    // Not by the length that the file system tells: a pipe or a growing file has another.
+    // The limit is on the bytes that are read: the length in the metadata is wrong for a pipe and for a growing file.
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(named("read", path))?;
     let wrong = |wrong: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {wrong}", path.display()));
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(wrong(format!("it has more than {MAX_BYTES} bytes, which no such file has")));
+        return Err(wrong(format!("it has more than {MAX_BYTES} bytes, more than any users or tokens file")));
     }
     String::from_utf8(bytes).map_err(|error| wrong(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to())))
 }
 
-/// What is to be said where everybody on the machine may read the file.
-pub fn open_to_all(path: &Path) -> Option<String> {
+/// The warning about a file that every user of the machine may read; `None`: not everybody may.
+pub fn world_readable(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     let path = path.display();
     (mode & 0o004 != 0).then(|| format!("{path}: every user of this machine may read this file; chmod 640 or 600"))
 }
 
-/// A file that is being changed. Another command that wants to change a file of the same directory waits until this is
-/// dropped.
+/// A file that is being changed. Other commands that change a file of the same directory wait until this is dropped.
 #[derive(Debug)]
 pub struct SecretFileEdit {
     path: PathBuf,
@@ -56,10 +55,11 @@ pub struct SecretFileEdit {
 }
 
 impl SecretFileEdit {
-    /// Locks `path`, which need not exist, for changing. A link is followed: what it points to will be replaced.
+    /// Locks the file at `path`, which need not exist, for a change. A symbolic link is followed: its target will be
+    /// replaced. The lock is on the directory, because a lock on the file itself would end with its replacement.
     ///
     /// # Errors
-    /// Its directory does not exist or cannot be locked.
+    /// The directory does not exist or cannot be locked.
     pub fn lock(path: &Path) -> io::Result<Self> {
         let path = match fs::canonicalize(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
@@ -72,10 +72,10 @@ impl SecretFileEdit {
         Ok(Self { path, directory })
     }
 
-    /// The file's text; `None` where there is no file.
+    /// Reads the text of the file; `None`: there is no file.
     ///
     /// # Errors
-    /// As [`read`].
+    /// The file cannot be read, is too large, or is not UTF-8, see [`read`].
     pub fn read(&self) -> io::Result<Option<String>> {
         match read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -83,11 +83,12 @@ impl SecretFileEdit {
         }
     }
 
-    /// Replaces the file, durably. A new one is for its owner alone (0600); one that was there keeps its owner, its
-    /// group, and of its mode what it lets these two do.
+    /// Replaces the file, durably: the new content is written to a temporary file and synced before it is renamed, and the
+    /// directory is synced afterwards. A new file is readable by its owner only (0600). An existing file keeps its owner and
+    /// group and what its mode allows these two; what the mode allowed all others is dropped.
     ///
     /// # Errors
-    /// A call of the file system fails; the file is then as it was.
+    /// A call of the file system fails. The file then has its old content.
     pub fn replace(&self, text: &str) -> io::Result<()> {
         let mut name = self.path.file_name().map(std::ffi::OsStr::to_os_string).unwrap_or_default();
         name.push(".tmp");
@@ -97,7 +98,7 @@ impl SecretFileEdit {
             self.directory.sync_all().map_err(named("sync the directory of", &self.path))
         });
         if written.is_err() {
-            // What failed is what matters; the next attempt removes it too.
+            // The first error is the one to report. A temporary file that stays behind is removed by the next attempt.
             let _ = fs::remove_file(&temporary);
         }
         written
@@ -117,7 +118,7 @@ impl SecretFileEdit {
                 fchown(&file, Some(before.uid()), Some(before.gid()))
                     .map_err(named("keep the owner of", &self.path))?;
             }
-            // Only now: a mode for a group would let the wrong one in before.
+            // After the change of the group: before it, the mode would admit the wrong group.
             let mode = PRIVATE | before.permissions().mode() & 0o060;
             file.set_permissions(fs::Permissions::from_mode(mode)).map_err(named("keep the mode of", &self.path))?;
         }
@@ -145,7 +146,7 @@ mod tests {
         assert_eq!(SecretFileEdit::lock(&path).unwrap().read().unwrap(), None);
         replace(&path, "one\n");
         assert_eq!((read(&path).unwrap().as_str(), mode(&path)), ("one\n", 0o600));
-        assert_eq!(open_to_all(&path), None);
+        assert_eq!(world_readable(&path), None);
     }
 
     #[test]
@@ -155,7 +156,7 @@ mod tests {
         for (before, after) in [(0o640, 0o640), (0o644, 0o640), (0o666, 0o660), (0o400, 0o600)] {
             fs::write(&path, "old").unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
-            assert_eq!(open_to_all(&path).is_some(), before & 0o004 != 0);
+            assert_eq!(world_readable(&path).is_some(), before & 0o004 != 0);
             replace(&path, "new");
             assert_eq!((read(&path).unwrap().as_str(), mode(&path)), ("new", after));
             fs::remove_file(&path).unwrap();

@@ -1,54 +1,60 @@
-//! The users file: one line per user, `name:roles:hash`.
+//! The users file: one line per user, `NAME:ROLES:HASH`.
+//!
+//! The file is read here and written by `weir passwd`. Whether its roles exist is checked with the ACL file, see `policy`.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::password::{Argon2Hash, StoredPassword};
+use super::stored_password::{Argon2Hash, StoredPassword};
 use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
 
-/// Longest user name in bytes: a device id is no longer.
+/// Longest user name in bytes: the limit of a device id, because a device's user name is its device id.
 pub const MAX_USER_BYTES: usize = 128;
-/// Users at most: a file with more is a slip of the pen on an edge box.
+/// Largest number of users. A longer file is taken for a mistake.
 const MAX_USERS: usize = 200_000;
-/// Roles of one user at most.
+/// Largest number of roles of one user.
 const MAX_ROLES: usize = 32;
-/// The role of a user without one, and of clients with a certificate whose name is not in the file.
+/// Role of users that the file gives no role, and of certificate users that are not in the file.
 pub const DEFAULT_ROLE: &str = "device";
+/// Role of clients without credentials.
+pub const ANONYMOUS_ROLE: &str = "anonymous";
 
-/// What is asked of a user name.
+/// The allowed form of a user name, for messages.
 pub const USER_FORM: &str = "1 to 128 bytes without :, /, +, #, control characters, and white space at either end";
-/// What is asked of a role's name.
+/// The allowed form of a role name, for messages.
 pub const ROLE_FORM: &str = "1 to 64 characters of A-Z a-z 0-9 . _ -";
 
-/// Whether a user may have this name: it is one level of a topic, and stands in a line of the users file.
+/// Whether `name` is allowed as a user name. A user name is one level of a topic and one field of the users file, so it
+/// cannot hold their separators or wildcards.
 pub fn is_user(name: &str) -> bool {
     let forbidden = |c: char| c.is_control() || matches!(c, ':' | '/' | '+' | '#');
     let length = (1..=MAX_USER_BYTES).contains(&name.len());
     length && !name.chars().any(forbidden) && name.trim() == name
 }
 
-/// Whether a role may have this name.
+/// Whether `name` is allowed as a role name.
 pub fn is_role(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// A user of the file.
+/// One user of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Names of its roles, in the order of the file; at least one.
+    /// Names of the user's roles, in the order of the file; at least one.
     pub roles: Arc<[Box<str>]>,
-    /// What its password is recognised by.
+    /// The hash of the user's password.
     pub password: StoredPassword,
-    /// Where it stands, counted from 1.
+    /// Line of the file, counted from 1.
     pub line: usize,
 }
 
-/// All users.
+/// The users of a file.
 #[derive(Clone, Default)]
 pub struct Users {
     by_name: HashMap<Arc<str>, User>,
+    /// See [`Users::decoy`].
     decoy: Option<Argon2Hash>,
 }
 
@@ -59,10 +65,11 @@ impl fmt::Debug for Users {
 }
 
 impl Users {
-    /// Reads the text of a users file. Empty lines and those that begin with `#` say nothing.
+    /// Reads the text of a users file. Empty lines and lines that begin with `#` are skipped. `file_name` is used in
+    /// faults.
     ///
     /// # Errors
-    /// Everything that is wrong with it; nothing quotes a hash.
+    /// The text has faults. The error holds all of them, and none quotes a hash.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
         let mut users = Self::default();
         let mut faults = Vec::new();
@@ -87,7 +94,8 @@ impl Users {
         Ok(users)
     }
 
-    /// A hash that no password has, as costly as the costliest of the file; `None`: none is costly.
+    /// A hash that no password is known to have, as slow to check as the slowest of the file. It is checked for unknown
+    /// users, so that the duration does not tell which users exist. `None`: the file has no Argon2 hash.
     pub(super) fn decoy(&self) -> Option<&Argon2Hash> {
         self.decoy.as_ref()
     }
@@ -97,7 +105,7 @@ impl Users {
             if is_comment(line) {
                 return Ok(());
             }
-            return Err(ConfigProblem::new("this is no user", "NAME:ROLES:HASH, as weir passwd writes it"));
+            return Err(ConfigProblem::new("this is not a user", "NAME:ROLES:HASH, as weir passwd writes it"));
         };
         if !is_user(name) {
             return Err(ConfigProblem::new(format!("{name:?} cannot be a user name"), USER_FORM));
@@ -114,7 +122,7 @@ impl Users {
             ConfigProblem::new(format!("the password of user {name:?}: {wrong}"), "a hash as weir passwd writes it")
         })?;
         if let Some(earlier) = self.by_name.get(name) {
-            let wrong = format!("user {name:?} stands in line {} already", earlier.line);
+            let wrong = format!("user {name:?} is already in line {}", earlier.line);
             return Err(ConfigProblem::new(wrong, "each user once"));
         }
         if self.by_name.len() >= MAX_USERS {
@@ -124,34 +132,34 @@ impl Users {
         Ok(())
     }
 
-    /// The user of that name, with the name as it is kept.
+    /// The user of that name, and the shared copy of the name.
     pub fn get(&self, name: &str) -> Option<(&Arc<str>, &User)> {
         self.by_name.get_key_value(name)
     }
 
-    /// All users in no order.
+    /// All users, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &User)> {
         self.by_name.iter()
     }
 
-    /// How many there are.
+    /// Number of users.
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no users.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 }
 
-/// Whether a line says nothing.
+/// Whether a line is empty or a comment.
 fn is_comment(line: &str) -> bool {
     let line = line.trim();
     line.is_empty() || line.starts_with('#')
 }
 
-/// A user's name and what follows it; `None` where the line is about no user.
+/// Splits a line into the user's name and the rest. `None`: the line is empty, a comment, or has no `:`.
 pub fn split_line(line: &str) -> Option<(&str, &str)> {
     if is_comment(line) { None } else { line.split_once(':') }
 }
@@ -175,7 +183,7 @@ fn parse_roles(text: &str) -> Result<Arc<[Box<str>]>, String> {
     Ok(roles.into())
 }
 
-/// Of users that the file names without a role, or that it does not name.
+/// The roles of users that the file gives none.
 pub(super) fn default_roles() -> Arc<[Box<str>]> {
     Arc::new([DEFAULT_ROLE.into()])
 }
@@ -203,14 +211,14 @@ mod tests {
         assert_eq!(roles(&users, "pump 7"), ["device"]);
         assert_eq!(roles(&users, "ß"), ["a"]);
         assert_eq!(users.get("ada").map(|(_, user)| user.line), Some(3));
-        assert_eq!(users.decoy().map(Argon2Hash::cost), Some(1_024), "as costly as the costliest");
+        assert_eq!(users.decoy().map(Argon2Hash::cost), Some(1_024), "as slow as the slowest");
         let generated = Users::parse("users", &format!("a::{GENERATED}")).expect("users");
         assert!(generated.decoy().is_none());
         assert!(Users::parse("users", "").expect("no users").is_empty());
     }
 
     #[test]
-    fn all_faults_are_told_with_their_lines_and_without_hashes() {
+    fn all_faults_are_reported_with_their_lines_and_without_hashes() {
         let long = "x".repeat(MAX_USER_BYTES + 1);
         let text = format!(
             "a::{HASH}\nsecret\na/b::{HASH}\n::{HASH}\n{long}::{HASH}\nc:{HASH}\nd:bad role:{HASH}\ne:r,:{HASH}\n\
@@ -219,7 +227,7 @@ mod tests {
         let faults: Vec<String> =
             Users::parse("users", &text).expect_err("faults").iter().map(ToString::to_string).collect();
         let starts = [
-            "users:2: this is no user; expected NAME:ROLES:HASH",
+            "users:2: this is not a user; expected NAME:ROLES:HASH",
             "users:3: \"a/b\" cannot be a user name; expected 1 to 128 bytes",
             "users:4: \"\" cannot be a user name",
             "users:5: \"xxx",
@@ -227,7 +235,7 @@ mod tests {
             "users:7: user \"d\": \"bad role\" cannot be a role; expected 1 to 64 characters",
             "users:8: user \"e\": \"\" cannot be a role",
             "users:9: the password of user \"f\": it is no hash that weir knows; expected a hash as weir passwd",
-            "users:10: user \"a\" stands in line 1 already; expected each user once",
+            "users:10: user \"a\" is already in line 1; expected each user once",
         ];
         assert_eq!(faults.len(), starts.len(), "{faults:#?}");
         for (fault, start) in faults.iter().zip(starts) {

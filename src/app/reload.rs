@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration and every file that it names are read again. Either all of it can be used and takes effect
-//! together, or nothing changes.
+//! SIGHUP: weir reads the configuration and every file that it names again. If all of it is valid, it takes effect
+//! together; otherwise nothing changes.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::{self, Config, ConfigChange, LoadedConfig};
-use weir::http::source::Reload;
+use weir::http::process_status::ReloadStatus;
 use weir::mqtt::AdmissionControl;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;
@@ -21,38 +21,38 @@ use weir::telemetry::names;
 
 use super::notify;
 
-/// Makes a prepared change take effect; cannot fail.
+/// Makes a prepared change take effect. It cannot fail.
 pub type Apply = Box<dyn FnOnce() + Send>;
 
-/// A part of weir that takes another configuration while it runs.
+/// A part of weir that can take another configuration while it runs.
 pub trait Reloadable: Send + Sync {
-    /// Reads the files it needs, and changes nothing yet.
+    /// Reads and checks the files that `config` names for this part. Nothing changes before the returned function is called.
     ///
     /// # Errors
-    /// Everything that is wrong with them, each with its file.
+    /// One sentence for each fault, with its file or key.
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>>;
 }
 
-/// How the last reload ended; shared with the status page.
+/// Result of the last reload, shared with the status page.
 #[derive(Debug, Clone, Default)]
-pub struct LastReload(Arc<Mutex<Reload>>);
+pub struct LastReload(Arc<Mutex<ReloadStatus>>);
 
 impl LastReload {
-    fn lock(&self) -> MutexGuard<'_, Reload> {
+    fn lock(&self) -> MutexGuard<'_, ReloadStatus> {
         lock(&self.0)
     }
 
-    /// As it is now.
-    pub fn get(&self) -> Reload {
+    /// A copy of the result.
+    pub fn get(&self) -> ReloadStatus {
         self.lock().clone()
     }
 }
 
-/// Reads the configuration again.
+/// Reloads the configuration of all reloadable parts.
 pub struct Reloader {
-    /// `None`: the defaults and the environment.
+    /// The configuration file; `None` when weir runs on the defaults and the environment.
     path: Option<PathBuf>,
-    /// The settings in force.
+    /// The configuration in use.
     running: Config,
     parts: Vec<Box<dyn Reloadable>>,
     pipeline: Pipeline,
@@ -60,14 +60,14 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// `running` was read from `path` and is in force in all of `parts`.
+    /// A reloader of `parts`, which all use the configuration `running` that was read from `path`.
     pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Reloadable>>, pipeline: Pipeline) -> Self {
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(0.0);
         Self { path, running, parts, pipeline, outcome: LastReload::default() }
     }
 
-    /// How the last reload ended, from now on.
+    /// A shared view of the result of the last reload.
     pub fn outcome(&self) -> LastReload {
         self.outcome.clone()
     }
@@ -87,13 +87,13 @@ impl Reloader {
         }
     }
 
-    /// What this process reads the configuration from, for people.
+    /// Name of the configuration's source, for people.
     fn source(&self) -> String {
         self.path.as_ref().map_or_else(|| "environment".into(), |path| path.display().to_string())
     }
 
     fn reload(&mut self) {
-        // Before recovery is over READY would be a lie.
+        // systemd wants READY=1 after a reload. During recovery weir is not ready, so it reports no reload either.
         let ready = self.pipeline.status().caught_up;
         if ready && let Ok(now) = NotifyState::monotonic_usec_now() {
             notify::send(&[NotifyState::Reloading, now]);
@@ -107,7 +107,7 @@ impl Reloader {
         }
     }
 
-    /// The changes that took effect, and those that need a restart.
+    /// Returns the changes that took effect, and the changes that need a restart.
     fn try_reload(&mut self) -> Result<(Vec<ConfigChange>, Vec<ConfigChange>), Vec<String>> {
         let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
             .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
@@ -149,7 +149,7 @@ impl Reloader {
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
         let now_ms = SystemClock.now_ms();
         gauge!(names::CONFIG_RELOAD_SUCCESS_TIMESTAMP).set(now_ms as f64 / 1_000.0);
-        *self.outcome.lock() = Reload {
+        *self.outcome.lock() = ReloadStatus {
             last: Some(now_ms),
             errors: Vec::new(),
             restart_required: left.iter().map(|change| change.key).collect(),

@@ -1,13 +1,15 @@
-//! What HTTP asks of the assembled process.
+//! Health and status of the running process, for the HTTP API; and the hint on where to look, which is printed at start.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weir::client::reachable;
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
-use weir::http::source::{Check, Door, Recovered, Reload, Source};
+use weir::http::process_status::{HealthCheck, MqttStatus, ProcessStatus, RecoveryStatus, ReloadStatus};
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
@@ -15,14 +17,14 @@ use weir::pipeline::handle::Pipeline;
 use super::reload::LastReload;
 use super::storage;
 
-/// A checkpoint is overdue after this many intervals, and not before [`OVERDUE_AT_LEAST`].
+/// A checkpoint is overdue after this many checkpoint intervals, but not before [`OVERDUE_AT_LEAST`].
 const OVERDUE_INTERVALS: u32 = 6;
 const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
 
-/// Records that the pipeline may be behind and still count as caught up: more than group commits in flight.
+/// Journal records that the pipeline may be behind and still be ready. Group commits in flight alone are far fewer.
 const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
 
-/// The parts that health and status are read from.
+/// Reads health and status from the parts of the process.
 pub struct AppStatus {
     pipeline: Pipeline,
     journal: Log,
@@ -36,10 +38,10 @@ pub struct AppStatus {
     started_ms: i64,
 }
 
-/// What health and status are read from.
+/// Parts whose health and status are reported.
 pub struct StatusResources<'a> {
     pub pipeline: &'a Pipeline,
-    /// Journal, windows, errors.
+    /// The journal, the windows log and the errors log.
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
 }
@@ -62,17 +64,17 @@ impl AppStatus {
         }
     }
 
-    fn log_failure(&self) -> Check {
+    fn log_failure(&self) -> HealthCheck {
         let failure = std::iter::once(&self.journal).chain(&self.outputs).find_map(|log| log.stats().failure);
         check("logs", failure.is_none(), failure.unwrap_or_else(|| "writing".into()))
     }
 
-    fn pipeline_alive(&self) -> Check {
+    fn pipeline_alive(&self) -> HealthCheck {
         let failure = self.pipeline.status().failure;
         check("pipeline", failure.is_none(), failure.unwrap_or_else(|| "running".into()))
     }
 
-    fn replay_agrees(&self) -> Check {
+    fn replay_agrees(&self) -> HealthCheck {
         let mismatches = self.pipeline.status().replay_mismatches;
         let message = match mismatches {
             0 => "agrees with the stored results".to_owned(),
@@ -83,7 +85,7 @@ impl AppStatus {
         check("replay", mismatches == 0, message)
     }
 
-    fn caught_up(&self) -> Check {
+    fn caught_up(&self) -> HealthCheck {
         let status = self.pipeline.status();
         let backlog = self.journal.durable().0.saturating_sub(status.position);
         if !status.caught_up {
@@ -92,7 +94,7 @@ impl AppStatus {
         check("backlog", backlog <= CAUGHT_UP_BACKLOG, format!("{backlog} records"))
     }
 
-    fn journal_writable(&self) -> Check {
+    fn journal_writable(&self) -> HealthCheck {
         let stats = self.journal.stats();
         let message = match (&stats.failure, stats.disk_full) {
             (Some(failure), _) => failure.clone(),
@@ -104,7 +106,7 @@ impl AppStatus {
         check("journal", stats.failure.is_none() && !stats.disk_full, message)
     }
 
-    fn checkpoint_recent(&self) -> Check {
+    fn checkpoint_recent(&self) -> HealthCheck {
         let status = self.pipeline.status();
         let since = status.checkpoint_completed_ms.unwrap_or(self.started_ms);
         let age = Duration::from_millis(u64::try_from(SystemClock.now_ms() - since).unwrap_or(0));
@@ -119,22 +121,22 @@ impl AppStatus {
     }
 }
 
-fn check(name: &'static str, ok: bool, message: String) -> Check {
-    Check { name, ok, message }
+fn check(name: &'static str, ok: bool, message: String) -> HealthCheck {
+    HealthCheck { name, ok, message }
 }
 
-impl Source for AppStatus {
-    fn liveness(&self) -> Vec<Check> {
+impl ProcessStatus for AppStatus {
+    fn liveness(&self) -> Vec<HealthCheck> {
         vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees()]
     }
 
-    fn readiness(&self) -> Vec<Check> {
+    fn readiness(&self) -> Vec<HealthCheck> {
         vec![self.caught_up(), self.journal_writable(), self.pipeline_alive(), self.checkpoint_recent()]
     }
 
-    fn door(&self) -> Door {
+    fn mqtt(&self) -> MqttStatus {
         let stats = self.broker.stats();
-        Door {
+        MqttStatus {
             connections: stats.connections,
             sessions: stats.sessions,
             subscriptions: stats.subscriptions,
@@ -147,14 +149,14 @@ impl Source for AppStatus {
         }
     }
 
-    fn reload(&self) -> Reload {
+    fn reload(&self) -> ReloadStatus {
         self.reloaded.get()
     }
 
-    fn recovered(&self) -> Option<Recovered> {
+    fn recovered(&self) -> Option<RecoveryStatus> {
         let status = self.pipeline.status();
         let seconds = status.caught_up_at?.saturating_duration_since(self.started).as_secs_f64();
-        Some(Recovered { seconds, records: status.replayed_records })
+        Some(RecoveryStatus { seconds, records: status.replayed_records })
     }
 
     fn disk_available_bytes(&self) -> Option<u64> {
@@ -167,9 +169,10 @@ impl Source for AppStatus {
     }
 }
 
-/// The first thing a new user needs. `tokens`: the HTTP API asks for one.
-pub fn print_where_to_look(mqtt: std::net::SocketAddr, http: std::net::SocketAddr, tokens: bool, data_dir: &Path) {
-    // In a variable, so that the lines can be copied as they are and no history keeps the token.
+/// Prints commands that show a new user the running weir. `tokens`: the HTTP API asks for a token.
+pub fn print_where_to_look(mqtt: SocketAddr, http: SocketAddr, tokens: bool, data_dir: &Path) {
+    let http = reachable(http);
+    // The token stands in a variable: the lines can be copied as they are, and no shell history keeps the token.
     let with = if tokens { "-H \"Authorization: Bearer $WEIR_TOKEN\" " } else { "" };
     println!(
         "\n  publish   mosquitto_pub -p {mqtt_port} -t devices/pump-7/telemetry -q 1 \\\n              \

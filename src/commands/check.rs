@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use weir::access::Policy;
 use weir::access::http_access::HttpPolicy;
 use weir::clock::{Clock as _, SystemClock};
-use weir::config::{Config, ConfigErrors};
-use weir::tls::{self, CheckReport};
+use weir::config::{CheckReport, Config, ConfigErrors};
+use weir::tls;
 
 use crate::app::access::open_listeners;
 use crate::app::http_access;

@@ -1,11 +1,11 @@
-//! `weir token add`, `remove` and `list`.
+//! `weir token add`, `remove` and `list`: changes the tokens file of the HTTP API.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use weir::access::tokens::{self, ApiToken, TokenList};
 use weir::clock::{Clock as _, SystemClock};
@@ -20,10 +20,10 @@ pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> 
         TokenCommand::Add { name, role, expires, file } => {
             let path = path(file, config)?;
             let expires_ms = expires.map(expiry_ms).transpose()?;
-            let (token, secret) = ApiToken::create(name, *role, expires_ms).map_err(|wrong| anyhow!(wrong))?;
+            let (token, secret) = ApiToken::create(name, *role, expires_ms)?;
             tokens::add(&path, &token)?;
             let until = token.expiry().map(|expiry| format!(" until {expiry}")).unwrap_or_default();
-            eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.name());
+            eprintln!("{name} may {}{until}. This is its token, shown now and never again:", role.as_str());
             writeln!(out, "{secret}")?;
             remind(&path, config);
         }
@@ -46,16 +46,16 @@ fn path(file: &TokensFile, config: &Config) -> anyhow::Result<PathBuf> {
     named.context("there is no tokens file: name one with --file, or in the config as http.auth.tokens")
 }
 
-/// In whole seconds, as the file has it.
+/// The time of expiry in Unix milliseconds, in whole seconds as the file stores it.
 fn expiry_ms(after: Duration) -> anyhow::Result<i64> {
     let after_ms = i64::try_from(after.as_millis()).ok();
     let expires_ms = after_ms.and_then(|ms| SystemClock.now_ms().checked_add(ms));
-    // A century is far from where times end.
+    // A century is far below the end of the range of times.
     let expires_ms = expires_ms.filter(|_| after.as_secs() <= 36_500 * 86_400);
     Ok(expires_ms.context("--expires is too long; leave it out for a token that does not expire")? / 1_000 * 1_000)
 }
 
-/// What else it takes for the change to have an effect.
+/// Prints what else is needed before the change takes effect.
 fn remind(path: &Path, config: &Config) {
     if config.http.auth.tokens.as_deref() == Some(path) {
         eprintln!("A running weir takes it on SIGHUP (systemctl reload weir).");
@@ -76,7 +76,7 @@ fn list(tokens: &TokenList, path: &Path, out: &mut impl Write) -> anyhow::Result
             Some(expiry) if token.is_expired(now_ms) => format!("{expiry} (expired)"),
             Some(expiry) => expiry,
         };
-        writeln!(out, "{:<24} {:<8} {expires}", token.name, token.role.name())?;
+        writeln!(out, "{:<24} {:<8} {expires}", token.name, token.role.as_str())?;
     }
     Ok(())
 }

@@ -78,3 +78,12 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// Result of checking the configuration's files, for `weir check`.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// Faults, one sentence each: weir would not start, or no client could use a listener.
+    pub faults: Vec<String>,
+    /// Warnings, one sentence each: weir works, but a person should look at this.
+    pub warnings: Vec<String>,
+}

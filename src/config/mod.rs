@@ -18,7 +18,7 @@ mod value;
 pub use crate::telemetry::logging::LogFormat;
 pub use changes::{ConfigChange, LoadedConfig};
 pub use duration::{DurationError, parse_duration};
-pub use fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
+pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,

@@ -1,6 +1,7 @@
 //! Applies journal batches to the operator's state.
 
 use crate::core::batch::BatchContext;
+use crate::core::codec::DecodeError;
 use crate::core::decode::DecodedMessage;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
@@ -87,7 +88,7 @@ impl Operator {
     }
 
     /// Records from here on are processed under the settings that `json` holds. What came before them is finished first.
-    fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), &'static str> {
+    fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), DecodeError> {
         let settings = Settings::from_json(json)?;
         if !self.settings.is_fixed && settings != self.settings.current {
             self.end_batch(out);

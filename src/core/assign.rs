@@ -7,7 +7,8 @@ use crate::core::ingest::{Checked, first_failure};
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
-use crate::core::validate::{self, ReadingProblem};
+use crate::core::problem::ReadingProblem;
+use crate::core::validate;
 use crate::core::window::{Series, Window, bounds, is_late};
 
 impl Operator {

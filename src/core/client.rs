@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
 
@@ -95,32 +95,32 @@ impl RememberedClient {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
         let mut client = Self::new(reader.str()?, group);
         client.last_position = reader.u64()?;
         client.period_ms = reader.i64()?;
         client.counts = [reader.u32()?, reader.u32()?];
         let len = reader.count()?;
         if len > MAX_REMEMBERED {
-            return Err("a client's messages");
+            return Err(DecodeError::Content("a client's messages"));
         }
         for _ in 0..len {
-            client.recent.push_back(reader.word()?);
+            client.recent.push_back(reader.u64_le()?);
         }
         Ok(client)
     }
 
     /// Reads the stored form of group format 1: a ring of at most [`REMEMBERED`], and where it goes on.
-    pub fn decode_ring(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, Invalid> {
+    pub fn decode_ring(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
         let mut client = Self::new(reader.str()?, group);
         client.last_position = reader.u64()?;
         let next = reader.count()?;
         let len = reader.count()?;
         if len > REMEMBERED || next != len % REMEMBERED && len < REMEMBERED || next >= REMEMBERED {
-            return Err("a client's ring");
+            return Err(DecodeError::Content("a client's ring"));
         }
         for _ in 0..len {
-            client.recent.push_back(reader.word()?);
+            client.recent.push_back(reader.u64_le()?);
         }
         if len == REMEMBERED {
             client.recent.rotate_left(next);

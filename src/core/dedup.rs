@@ -1,6 +1,6 @@
 //! Which sequence numbers were seen: of a device's messages, and of errors that were replayed.
 
-use crate::core::codec::{FieldReader, Invalid, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_u64};
 
 /// Largest number of ranges of a device's set; beyond it the two lowest merge.
 pub(super) const MAX_RANGES: usize = 256;
@@ -123,19 +123,19 @@ impl<const MAX: usize> SequenceSet<MAX> {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let mut set = Self::default();
         let mut from: u64 = 0;
         for index in 0..reader.count()? {
             let low = from.checked_add(reader.u64()?).ok_or("sequence range")?;
             let high = low.checked_add(reader.u64()?).ok_or("sequence range")?;
             if index > 0 && low - from < 2 {
-                return Err("sequence ranges that touch");
+                return Err(DecodeError::Content("sequence ranges that touch"));
             }
             set.lower.extend(set.top.replace((low, high)));
             from = high;
         }
-        if set.lower.len() >= MAX { Err("too many sequence ranges") } else { Ok(set) }
+        if set.lower.len() >= MAX { Err(DecodeError::Content("too many sequence ranges")) } else { Ok(set) }
     }
 }
 

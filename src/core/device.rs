@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_u64, put_words};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
 use crate::core::watermark::NONE_MS;
@@ -188,7 +188,7 @@ impl Device {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
         let mut device = Self::new(reader.str()?.into(), group);
         [
             device.watermark_ms,
@@ -202,8 +202,8 @@ impl Device {
         device.sequences = SequenceSet::decode(reader)?;
         device.boot = match reader.u8()? {
             0 => None,
-            1 => Some(reader.word()?),
-            _ => return Err("boot"),
+            1 => Some(reader.u64_le()?),
+            _ => return Err(DecodeError::Content("boot")),
         };
         device.accepted = reader.u64()?;
         for _ in 0..reader.count()? {
@@ -218,7 +218,7 @@ impl Device {
         let ordered =
             device.rejected.is_sorted_by(|a, b| a.0 < b.0) && device.series.is_sorted_by(|a, b| a.metric < b.metric);
         if !ordered {
-            return Err("a device's lists out of order");
+            return Err(DecodeError::Content("a device's lists out of order"));
         }
         let open = device.windows().filter(|(_, _, window)| window.is_open());
         device.first_end_ms = open.map(|(_, _, window)| window.end_ms).min().unwrap_or(NEVER_MS);

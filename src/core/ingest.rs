@@ -10,11 +10,12 @@ use crate::core::group::key_group;
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
+use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::SeqOwner;
 use crate::core::topic::TopicKind;
-use crate::core::validate::{self, ReadingProblem};
+use crate::core::validate;
 use crate::defects::{self, Defect};
 
 /// What the checks of an element found that its readings share.

@@ -1,24 +1,26 @@
 //! What leaves the operator: window results and error entries, their stored form and their JSON.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_f64, put_i64, put_u64};
-use crate::core::decode::MalformedMessage;
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::reason::Reason;
 use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
+
+mod json;
 
 /// Bytes of a payload that an error entry keeps.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
 
 const WINDOW_FORMAT: u8 = 1;
-const ERROR_FORMAT: u8 = 1;
-/// [`ERROR_FORMAT`] with the origin of a replayed reading behind it.
-const REPLAYED_ERROR_FORMAT: u8 = 2;
-/// [`ERROR_FORMAT`] with the client's own device behind it, whether there is an origin, and the origin.
-const OWN_DEVICE_ERROR_FORMAT: u8 = 3;
-/// Bit of an origin's flags: the message as a whole was rejected.
-const ORIGIN_WHOLE: u8 = 1;
+/// Format of errors: flags say which optional fields follow and which part of the message was rejected.
+const ERROR_FORMAT: u8 = 4;
+const ERROR_WHOLE_MESSAGE: u8 = 1;
+const ERROR_OWN_DEVICE: u8 = 2;
+const ERROR_OF_REPLAY: u8 = 4;
+/// Older formats, which are read and no longer written. They have no flags.
+const ERROR_FORMAT_1: u8 = 1;
+/// [`ERROR_FORMAT_1`] with the origin of a replayed reading behind it.
+const ERROR_FORMAT_2: u8 = 2;
+/// [`ERROR_FORMAT_1`] with the client's own device behind it, whether there is an origin, and the origin.
+const ERROR_FORMAT_3: u8 = 3;
 
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,9 +77,9 @@ impl<'a> WindowResult<'a> {
         Self::read(&mut reader).map_err(InvalidOutput)
     }
 
-    fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
+    fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         if reader.u8()? != WINDOW_FORMAT {
-            return Err("unknown format of a window");
+            return Err(DecodeError::Content("unknown format of a window"));
         }
         let (device_id, metric) = (reader.str()?, reader.str()?);
         let window_start_ms = reader.i64()?;
@@ -100,27 +102,6 @@ impl<'a> WindowResult<'a> {
         reader.end()?;
         Ok(window)
     }
-
-    /// Appends the JSON object that the API, MQTT and files show. Floats are in the shortest form that reads back to
-    /// the same value; what is not finite is `null`.
-    pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
-        let mut object = JsonObject::new(out);
-        object.integer("seq", seq);
-        object.string("device_id", self.device_id);
-        object.string("metric", self.metric);
-        object.integer("window_start", self.window_start_ms);
-        object.integer("window_end", self.window_end_ms);
-        object.integer("revision", self.revision);
-        object.integer("count", self.count);
-        object.float("sum", self.sum);
-        object.float("mean", self.mean);
-        object.float("min", self.min);
-        object.float("max", self.max);
-        object.float("first", self.first);
-        object.float("last", self.last);
-        object.float("stddev", self.stddev);
-        object.end();
-    }
 }
 
 /// One entry of the error log.
@@ -134,6 +115,8 @@ pub struct ErrorEntry<'a> {
     pub arrival_ms: i64,
     /// Why.
     pub reason: Reason,
+    /// Which part of the message was rejected.
+    pub part: RejectedPart,
     /// A sentence that a person can act on.
     pub message: &'a str,
     /// Device, where it is known.
@@ -154,6 +137,15 @@ pub struct ErrorEntry<'a> {
     pub origin: Option<ReplayOrigin>,
 }
 
+/// The part of a message that an error rejects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectedPart {
+    /// The message as a whole: it could not be decoded, so that it has no readings.
+    Message,
+    /// One reading, or one fault that a device reported.
+    Reading,
+}
+
 /// The error whose replay was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayOrigin {
@@ -161,19 +153,9 @@ pub struct ReplayOrigin {
     pub replay_of: u64,
     /// When the message first arrived, Unix milliseconds.
     pub first_arrival_ms: i64,
-    /// Whether the replay was rejected as a whole message.
-    pub whole: bool,
 }
 
 impl<'a> ErrorEntry<'a> {
-    /// Whether the message as a whole was rejected, and no reading of it for itself.
-    pub fn is_of_whole_message(&self) -> bool {
-        match self.origin {
-            Some(origin) => origin.whole,
-            None => self.reason == Reason::Malformed && self.index == 0 && MalformedMessage::wrote(self.message),
-        }
-    }
-
     /// Whether the message's `seq` was not remembered at the rejection: without a device that may send there is no
     /// state to remember it in. A replay that is rejected is taken for remembered: which readings of its message were
     /// counted meanwhile cannot be told.
@@ -194,7 +176,7 @@ impl<'a> ErrorEntry<'a> {
     {
         ReplayRecord {
             position: self.journal_position,
-            whole: self.is_of_whole_message(),
+            whole: self.part == RejectedPart::Message,
             arrival_ms: self.first_arrival_ms(),
             client_id: self.client_id,
             topic: self.topic,
@@ -211,11 +193,13 @@ impl<'a> ErrorEntry<'a> {
 
     /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(match (self.own_device, self.origin) {
-            (Some(_), _) => OWN_DEVICE_ERROR_FORMAT,
-            (None, Some(_)) => REPLAYED_ERROR_FORMAT,
-            (None, None) => ERROR_FORMAT,
-        });
+        let flags = [
+            (self.part == RejectedPart::Message, ERROR_WHOLE_MESSAGE),
+            (self.own_device.is_some(), ERROR_OWN_DEVICE),
+            (self.origin.is_some(), ERROR_OF_REPLAY),
+        ];
+        let flags = flags.into_iter().filter(|(holds, _)| *holds).fold(0, |all, (_, flag)| all | flag);
+        out.extend_from_slice(&[ERROR_FORMAT, flags]);
         put_u64(self.journal_position, out);
         put_u64(u64::from(self.index), out);
         put_i64(self.arrival_ms, out);
@@ -233,12 +217,10 @@ impl<'a> ErrorEntry<'a> {
         put_u64(self.payload_bytes, out);
         if let Some(device) = self.own_device {
             put_bytes(device.as_bytes(), out);
-            out.push(u8::from(self.origin.is_some()));
         }
-        if let Some(ReplayOrigin { replay_of, first_arrival_ms, whole }) = self.origin {
+        if let Some(ReplayOrigin { replay_of, first_arrival_ms }) = self.origin {
             put_u64(replay_of, out);
             put_i64(first_arrival_ms, out);
-            out.push(if whole { ORIGIN_WHOLE } else { 0 });
         }
     }
 
@@ -248,16 +230,62 @@ impl<'a> ErrorEntry<'a> {
         Self::read(&mut reader).map_err(InvalidOutput)
     }
 
-    fn read(reader: &mut FieldReader<'a>) -> Result<Self, Invalid> {
-        let format = reader.u8()?;
-        if !(ERROR_FORMAT..=OWN_DEVICE_ERROR_FORMAT).contains(&format) {
-            return Err("unknown format of an error");
+    fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        let entry = match reader.u8()? {
+            ERROR_FORMAT => Self::read_flagged(reader)?,
+            format @ (ERROR_FORMAT_1 | ERROR_FORMAT_2 | ERROR_FORMAT_3) => Self::read_older(format, reader)?,
+            _ => return Err(DecodeError::Content("unknown format of an error")),
+        };
+        reader.end()?;
+        Ok(entry)
+    }
+
+    fn read_flagged(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        let flags = reader.u8()?;
+        if flags & !(ERROR_WHOLE_MESSAGE | ERROR_OWN_DEVICE | ERROR_OF_REPLAY) != 0 {
+            return Err(DecodeError::Content("unknown flags of an error"));
         }
-        let mut entry = Self {
+        let mut entry = Self::read_common(reader)?;
+        if flags & ERROR_WHOLE_MESSAGE != 0 {
+            entry.part = RejectedPart::Message;
+        }
+        if flags & ERROR_OWN_DEVICE != 0 {
+            entry.own_device = Some(reader.str()?);
+        }
+        if flags & ERROR_OF_REPLAY != 0 {
+            entry.origin = Some(ReplayOrigin { replay_of: reader.u64()?, first_arrival_ms: reader.i64()? });
+        }
+        Ok(entry)
+    }
+
+    /// Formats 1 to 3 say which part was rejected only where the error is of a replay; else the sentence tells.
+    fn read_older(format: u8, reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        let mut entry = Self::read_common(reader)?;
+        let mut replayed = format == ERROR_FORMAT_2;
+        if format == ERROR_FORMAT_3 {
+            entry.own_device = Some(reader.str()?);
+            replayed = read_flag(reader).ok_or("an optional origin")?;
+        }
+        let whole = if replayed {
+            entry.origin = Some(ReplayOrigin { replay_of: reader.u64()?, first_arrival_ms: reader.i64()? });
+            read_flag(reader).ok_or("the origin of a replay")?
+        } else {
+            entry.reason == Reason::Malformed && entry.index == 0 && is_of_whole_message(entry.message)
+        };
+        if whole {
+            entry.part = RejectedPart::Message;
+        }
+        Ok(entry)
+    }
+
+    /// The fields that all formats have. The rest is set to what most errors have.
+    fn read_common(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
             journal_position: reader.u64()?,
             index: reader.u32()?,
             arrival_ms: reader.i64()?,
             reason: Reason::from_code(reader.u8()?).ok_or("unknown reason")?,
+            part: RejectedPart::Reading,
             message: reader.str()?,
             device_id: read_name(reader)?,
             metric: read_name(reader)?,
@@ -267,66 +295,37 @@ impl<'a> ErrorEntry<'a> {
             payload: reader.bytes()?,
             payload_bytes: reader.u64()?,
             origin: None,
-        };
-        let mut replayed = format == REPLAYED_ERROR_FORMAT;
-        if format == OWN_DEVICE_ERROR_FORMAT {
-            entry.own_device = Some(reader.str()?);
-            replayed = match reader.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err("an optional origin"),
-            };
-        }
-        if replayed {
-            entry.origin = Some(read_origin(reader)?);
-        }
-        reader.end()?;
-        Ok(entry)
-    }
-
-    /// Appends the JSON object that the API, MQTT and files show. The payload is `payload` where it is UTF-8, else
-    /// `payload_base64`; `device_id` and `metric` are `null` where they are not known; `replay_of` and
-    /// `first_arrival_time` are there where a replay was rejected.
-    pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
-        let mut object = JsonObject::new(out);
-        object.integer("seq", seq);
-        object.integer("journal_position", self.journal_position);
-        object.integer("index", self.index);
-        object.integer("arrival_time", self.arrival_ms);
-        object.string("reason", self.reason.as_str());
-        object.string("message", self.message);
-        object.optional_string("device_id", self.device_id);
-        object.optional_string("metric", self.metric);
-        object.string("client_id", self.client_id);
-        object.string("topic", self.topic);
-        match std::str::from_utf8(self.payload) {
-            Ok(text) => object.string("payload", text),
-            Err(_) => object.string("payload_base64", &BASE64.encode(self.payload)),
-        }
-        object.integer("payload_bytes", self.payload_bytes);
-        if let Some(origin) = self.origin {
-            object.integer("replay_of", origin.replay_of);
-            object.integer("first_arrival_time", origin.first_arrival_ms);
-        }
-        object.end();
+        })
     }
 }
 
-fn read_origin(reader: &mut FieldReader<'_>) -> Result<ReplayOrigin, Invalid> {
-    let (replay_of, first_arrival_ms) = (reader.u64()?, reader.i64()?);
-    let whole = match reader.u8()? {
-        0 => false,
-        ORIGIN_WHOLE => true,
-        _ => return Err("the origin of a replay"),
-    };
-    Ok(ReplayOrigin { replay_of, first_arrival_ms, whole })
+/// Whether two stored errors say the same, whatever format each is in. A replay of the journal compares the errors that it
+/// produces with those in the errors log, and an earlier version may have written these.
+pub fn is_same_error(stored: &[u8], computed: &[u8]) -> bool {
+    stored == computed
+        || stored.first() != computed.first()
+            && ErrorEntry::decode(stored).is_ok_and(|stored| ErrorEntry::decode(computed) == Ok(stored))
 }
 
-fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, Invalid> {
+/// Whether a `malformed` sentence concerns a whole message. These beginnings of sentences are part of formats 1 to 3.
+fn is_of_whole_message(sentence: &str) -> bool {
+    sentence.starts_with("the payload is ") || sentence.starts_with("the message has more than ")
+}
+
+/// A byte that is 0 or 1.
+fn read_flag(reader: &mut FieldReader<'_>) -> Option<bool> {
+    match reader.u8() {
+        Ok(0) => Some(false),
+        Ok(1) => Some(true),
+        _ => None,
+    }
+}
+
+fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, DecodeError> {
     match reader.u8()? {
         0 => Ok(None),
         1 => reader.str().map(Some),
-        _ => Err("an optional name"),
+        _ => Err(DecodeError::Content("an optional name")),
     }
 }
 
@@ -341,62 +340,10 @@ pub(super) fn kept_payload(payload: &[u8]) -> &[u8] {
     }
 }
 
-/// Writes a JSON object field by field.
-struct JsonObject<'o> {
-    out: &'o mut Vec<u8>,
-    next: u8,
-}
-
-impl<'o> JsonObject<'o> {
-    fn new(out: &'o mut Vec<u8>) -> Self {
-        Self { out, next: b'{' }
-    }
-
-    fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(&[self.next, b'"']);
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-        self.next = b',';
-    }
-
-    fn value(&mut self, value: &impl serde::Serialize) {
-        // Writing numbers and strings into a vector cannot fail; were it ever to, the field would be `null`.
-        let before = self.out.len();
-        if serde_json::to_writer(&mut *self.out, value).is_err() {
-            self.out.truncate(before);
-            self.out.extend_from_slice(b"null");
-        }
-    }
-
-    fn integer(&mut self, key: &str, integer: impl serde::Serialize) {
-        self.key(key);
-        self.value(&integer);
-    }
-
-    fn float(&mut self, key: &str, float: f64) {
-        self.key(key);
-        self.value(&float);
-    }
-
-    fn string(&mut self, key: &str, string: &str) {
-        self.key(key);
-        self.value(&string);
-    }
-
-    fn optional_string(&mut self, key: &str, string: Option<&str>) {
-        self.key(key);
-        self.value(&string);
-    }
-
-    fn end(self) {
-        self.out.push(b'}');
-    }
-}
-
 /// A record of the windows or errors log that no writer of this format produced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a stored result of this format: {0}")]
-pub struct InvalidOutput(pub &'static str);
+pub struct InvalidOutput(#[from] pub DecodeError);
 
 /// Takes the operator's effects in order.
 pub trait Collector {
@@ -407,161 +354,4 @@ pub trait Collector {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn window() -> WindowResult<'static> {
-        WindowResult {
-            device_id: "gärät \"3\"",
-            metric: "temperature",
-            window_start_ms: -5000,
-            window_end_ms: 0,
-            revision: 2,
-            supersedes: Some(0),
-            count: 3,
-            sum: 0.1 + 0.2,
-            mean: 21.0,
-            min: -0.0,
-            max: 1e300,
-            first: f64::INFINITY,
-            last: 5e-324,
-            stddev: f64::NAN,
-        }
-    }
-
-    fn entry(payload: &[u8]) -> ErrorEntry<'_> {
-        ErrorEntry {
-            journal_position: 7,
-            index: 1,
-            arrival_ms: 1_732_098_765_123,
-            reason: Reason::InvalidMetric,
-            message: "no",
-            device_id: Some("d"),
-            metric: None,
-            client_id: "c",
-            topic: "t",
-            own_device: None,
-            payload,
-            payload_bytes: 9,
-            origin: None,
-        }
-    }
-
-    fn replayed(payload: &[u8]) -> ErrorEntry<'_> {
-        let origin = ReplayOrigin { replay_of: 300, first_arrival_ms: -1, whole: true };
-        ErrorEntry { origin: Some(origin), ..entry(payload) }
-    }
-
-    fn window_json(window: &WindowResult<'_>) -> String {
-        let mut json = Vec::new();
-        window.write_json(17, &mut json);
-        String::from_utf8(json).unwrap()
-    }
-
-    #[test]
-    fn windows_as_json() {
-        assert_eq!(
-            window_json(&window()),
-            r#"{"seq":17,"device_id":"gärät \"3\"","metric":"temperature","window_start":-5000,"window_end":0,"#
-                .to_owned()
-                + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
-                + r#""last":5e-324,"stddev":null}"#
-        );
-    }
-
-    #[test]
-    fn errors_as_json() {
-        let check = |payload: &[u8], expected: &str| {
-            let mut json = Vec::new();
-            entry(payload).write_json(5, &mut json);
-            let start =
-                r#"{"seq":5,"journal_position":7,"index":1,"arrival_time":1732098765123,"reason":"invalid_metric","#
-                    .to_owned()
-                    + r#""message":"no","device_id":"d","metric":null,"client_id":"c","topic":"t","#;
-            assert_eq!(String::from_utf8(json).unwrap(), start + expected + r#","payload_bytes":9}"#);
-        };
-        check(b"{\"a\"}", r#""payload":"{\"a\"}""#);
-        check(b"\xff\x00", r#""payload_base64":"/wA=""#);
-        let mut json = Vec::new();
-        replayed(b"x").write_json(5, &mut json);
-        let end = r#","payload":"x","payload_bytes":9,"replay_of":300,"first_arrival_time":-1}"#;
-        assert!(String::from_utf8(json).unwrap().ends_with(end));
-    }
-
-    /// Formats 1 to 3 as released: a change here is a new format.
-    #[test]
-    fn the_bytes_of_an_error() {
-        let mut bytes = Vec::new();
-        entry(b"p").encode(&mut bytes);
-        let expected = b"\x01\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
-        assert_eq!(bytes, expected);
-        bytes.clear();
-        replayed(b"p").encode(&mut bytes);
-        assert_eq!(bytes, [b"\x02", &expected[1..], b"\xac\x02\x01\x01"].concat());
-        for (entry, end) in [(entry(b"p"), &b"\x01o\x00"[..]), (replayed(b"p"), b"\x01o\x01\xac\x02\x01\x01")] {
-            bytes.clear();
-            ErrorEntry { own_device: Some("o"), ..entry }.encode(&mut bytes);
-            assert_eq!(bytes, [b"\x03", &expected[1..], end].concat());
-        }
-    }
-
-    #[test]
-    fn what_is_known_of_the_first_arrival() {
-        let arrival_ms = entry(b"").arrival_ms;
-        assert_eq!((entry(b"").first_arrival_ms(), replayed(b"").first_arrival_ms()), (arrival_ms, -1));
-        assert!(!entry(b"").is_of_whole_message() && replayed(b"").is_of_whole_message());
-        assert!(!entry(b"").is_unseen());
-        assert!(ErrorEntry { device_id: None, ..entry(b"") }.is_unseen());
-        assert!(ErrorEntry { reason: Reason::UnknownDevice, ..entry(b"") }.is_unseen());
-    }
-
-    #[test]
-    fn stored_forms_read_back() {
-        let mut bytes = Vec::new();
-        window().encode(&mut bytes);
-        let decoded = WindowResult::decode(&bytes).unwrap();
-        assert_eq!(window_json(&decoded), window_json(&window()));
-        assert_eq!(decoded.supersedes, Some(0));
-        assert_eq!(decoded.stddev.to_bits(), f64::NAN.to_bits());
-        for len in 0..bytes.len() {
-            assert!(WindowResult::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
-        }
-        let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
-        for entry in [entry(b"\xff"), replayed(b"\xff"), own(entry(b"")), own(replayed(b""))] {
-            bytes.clear();
-            entry.encode(&mut bytes);
-            assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));
-            for len in 0..bytes.len() {
-                assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn payloads_are_cut_between_characters() {
-        let check = |payload: &[u8], kept: usize| assert_eq!(kept_payload(payload).len(), kept);
-        check(&[b'x'; 4096], 4096);
-        check(&[b'x'; 5000], 4096);
-        check("x".repeat(4095).as_bytes(), 4095);
-        check(["x".repeat(4095), "éé".into()].concat().as_bytes(), 4095);
-        check(["x".repeat(4093), "😀x".into()].concat().as_bytes(), 4093);
-        check(&[0xff; 5000], 4096);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_handled(bytes: Vec<u8>) {
-            let _ = WindowResult::decode(&bytes);
-            let _ = ErrorEntry::decode(&bytes);
-        }
-
-        #[test]
-        fn floats_read_back(float in any::<f64>().prop_filter("finite", |f| f.is_finite())) {
-            let json = window_json(&WindowResult { sum: float, ..window() });
-            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(value["sum"].as_f64().unwrap().to_bits(), float.to_bits());
-        }
-    }
-}
+mod tests;

@@ -20,10 +20,8 @@
 
 use thiserror::Error;
 
+use crate::core::codec::{DecodeError, FieldReader, put_str_u16};
 use crate::core::settings::Settings;
-use crate::cursor::ByteCursor;
-
-const CUT_SHORT: &str = "cut short";
 
 const KIND_PUBLISH: u8 = 1;
 const KIND_TICK: u8 = 2;
@@ -146,7 +144,7 @@ pub struct InvalidRecord {
     /// Its index in the batch.
     pub index: usize,
     /// What does not fit.
-    pub what: &'static str,
+    pub what: DecodeError,
 }
 
 /// Appends the encoding of `publish` to `out`. `same_origin`: client, topic and own device equal those of the publish
@@ -170,10 +168,10 @@ pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut 
         out.extend_from_slice(&publish.packet_id.to_le_bytes());
     }
     if !same_origin {
-        put_string(publish.client_id, out);
-        put_string(publish.topic, out);
+        put_str_u16(publish.client_id, out);
+        put_str_u16(publish.topic, out);
         if let Some(device) = publish.own_device {
-            put_string(device, out);
+            put_str_u16(device, out);
         }
     }
     out.extend_from_slice(publish.payload);
@@ -197,10 +195,10 @@ pub fn encode_replay(replay: &ReplayRecord<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&[KIND_REPLAY, whole | own_device]);
     out.extend_from_slice(&replay.position.to_le_bytes());
     out.extend_from_slice(&replay.arrival_ms.to_le_bytes());
-    put_string(replay.client_id, out);
-    put_string(replay.topic, out);
+    put_str_u16(replay.client_id, out);
+    put_str_u16(replay.topic, out);
     if let Some(device) = replay.own_device {
-        put_string(device, out);
+        put_str_u16(device, out);
     }
     out.extend_from_slice(&(replay.items.count() as u16).to_le_bytes());
     out.extend_from_slice(replay.items.0);
@@ -211,13 +209,6 @@ pub fn encode_replay(replay: &ReplayRecord<'_>, out: &mut Vec<u8>) {
 pub fn encode_settings(settings: &Settings, out: &mut Vec<u8>) {
     out.push(KIND_SETTINGS);
     out.extend_from_slice(&settings.to_json());
-}
-
-/// MQTT strings are at most 65,535 bytes long [MQTT-1.5.4]; longer ones never reach a record.
-fn put_string(text: &str, out: &mut Vec<u8>) {
-    debug_assert!(text.len() <= usize::from(u16::MAX));
-    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
 }
 
 /// Decodes the records of one batch in order.
@@ -247,25 +238,25 @@ impl<'a> RecordDecoder<'a> {
             Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
             Some((&KIND_REPLAY, rest)) => replay(rest).map_err(invalid),
             Some((&KIND_SETTINGS, json)) => Ok(Record::Settings(json)),
-            Some(_) => Err(invalid("unknown kind")),
-            None => Err(invalid("empty")),
+            Some(_) => Err(invalid(DecodeError::Content("unknown kind"))),
+            None => Err(invalid(DecodeError::Content("empty"))),
         }
     }
 
-    fn publish(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, &'static str> {
-        let mut fields = ByteCursor::new(bytes);
-        let flags = fields.u8().ok_or("no flags")?;
+    fn publish(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, DecodeError> {
+        let mut reader = FieldReader::new(bytes);
+        let flags = reader.u8()?;
         let qos = flags & FLAG_QOS;
         let same_origin = flags & FLAG_SAME_ORIGIN != 0;
         let has_own_device = flags & FLAG_OWN_DEVICE != 0;
         let known = FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN | FLAG_OWN_DEVICE;
         if qos > 2 || flags & !known != 0 || same_origin && has_own_device {
-            return Err("unknown flags");
+            return Err(DecodeError::Content("unknown flags"));
         }
-        let packet_id = if qos > 0 { fields.u16().ok_or(CUT_SHORT)? } else { 0 };
+        let packet_id = if qos > 0 { reader.u16_le()? } else { 0 };
         if !same_origin {
-            let (client_id, topic) = (take_string(&mut fields)?, take_string(&mut fields)?);
-            let own_device = if has_own_device { Some(take_string(&mut fields)?) } else { None };
+            let (client_id, topic) = (reader.str_u16()?, reader.str_u16()?);
+            let own_device = if has_own_device { Some(reader.str_u16()?) } else { None };
             self.origin = Some(PublishOrigin { client_id, topic, own_device });
         }
         let origin = self.origin.ok_or("no publish before it to share client and topic with")?;
@@ -277,39 +268,32 @@ impl<'a> RecordDecoder<'a> {
             qos,
             dup: flags & FLAG_DUP != 0,
             retain: flags & FLAG_RETAIN != 0,
-            payload: fields.rest(),
+            payload: reader.rest(),
         };
         Ok(Record::Publish(publish, same_origin))
     }
 }
 
-fn replay(bytes: &[u8]) -> Result<Record<'_>, &'static str> {
-    let mut fields = ByteCursor::new(bytes);
-    let flags = fields.u8().ok_or("no flags")?;
+fn replay(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
+    let mut reader = FieldReader::new(bytes);
+    let flags = reader.u8()?;
     if flags & !(REPLAY_WHOLE | REPLAY_OWN_DEVICE) != 0 {
-        return Err("unknown flags");
+        return Err(DecodeError::Content("unknown flags"));
     }
-    let position = fields.u64().ok_or(CUT_SHORT)?;
-    let arrival_ms = fields.i64().ok_or(CUT_SHORT)?;
-    let (client_id, topic) = (take_string(&mut fields)?, take_string(&mut fields)?);
-    let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(take_string(&mut fields)?) } else { None };
-    let count = usize::from(fields.u16().ok_or(CUT_SHORT)?);
-    let items = fields.slice(count * ITEM_BYTES).ok_or(CUT_SHORT)?;
-    let payload = fields.rest();
+    let (position, arrival_ms) = (reader.u64_le()?, reader.i64_le()?);
+    let (client_id, topic) = (reader.str_u16()?, reader.str_u16()?);
+    let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(reader.str_u16()?) } else { None };
+    let count = usize::from(reader.u16_le()?);
+    let items = reader.take(count * ITEM_BYTES)?;
+    let payload = reader.rest();
     if items.as_chunks::<ITEM_BYTES>().0.iter().any(|[flags, ..]| flags & !ITEM_UNSEEN != 0) {
-        return Err("unknown flags");
+        return Err(DecodeError::Content("unknown flags"));
     }
     let (items, whole) = (ReplayItems(items), flags & REPLAY_WHOLE != 0);
     if whole && !(count == 1 && items.iter().all(|item| item.index == 0)) {
-        return Err("an index of a whole message");
+        return Err(DecodeError::Content("an index of a whole message"));
     }
     Ok(Record::Replay(ReplayRecord { position, whole, arrival_ms, client_id, topic, own_device, items, payload }))
-}
-
-fn take_string<'a>(fields: &mut ByteCursor<'a>) -> Result<&'a str, &'static str> {
-    let len = usize::from(fields.u16().ok_or(CUT_SHORT)?);
-    let text = fields.slice(len).ok_or(CUT_SHORT)?;
-    std::str::from_utf8(text).map_err(|_| "a string that is not UTF-8")
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use crate::core::device::Slot;
 use crate::core::ingest::ElementTime;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
+use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::record::{PublishRecord, ReplayItem, ReplayRecord};
 use crate::core::replayed::{ReplayOrigins, SeqOwner, WantedError, WantedReadings};
-use crate::core::validate::ReadingProblem;
 
 impl Operator {
     /// From here on a replay counts only if `origins` say that its reading was rejected. To be called before the first

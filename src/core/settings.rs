@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::codec::DecodeError;
+
 /// Unit of numeric timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -97,9 +99,10 @@ impl Settings {
     }
 
     /// Reads the stored form. The error says what does not fit.
-    pub fn from_json(json: &[u8]) -> Result<Self, &'static str> {
-        let settings: Self = serde_json::from_slice(json).map_err(|_| "settings that cannot be read")?;
-        if settings.window_ms < 1 { Err("a window size below 1 ms") } else { Ok(settings) }
+    pub fn from_json(json: &[u8]) -> Result<Self, DecodeError> {
+        let settings: Self =
+            serde_json::from_slice(json).map_err(|_| DecodeError::Content("settings that cannot be read"))?;
+        if settings.window_ms < 1 { Err(DecodeError::Content("a window size below 1 ms")) } else { Ok(settings) }
     }
 }
 

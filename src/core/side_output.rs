@@ -4,9 +4,10 @@ use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, ReplayOrigin, kept_payload};
+use crate::core::output::{Collector, ErrorEntry, RejectedPart, ReplayOrigin, kept_payload};
+use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
-use crate::core::validate::{self, ReadingProblem};
+use crate::core::validate;
 
 impl Operator {
     /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
@@ -71,6 +72,7 @@ impl Operator {
             index: index.unwrap_or(0),
             arrival_ms: origin.arrival_ms,
             reason,
+            part: if index.is_some() { RejectedPart::Reading } else { RejectedPart::Message },
             message: &self.work.sentence,
             device_id,
             metric,
@@ -79,11 +81,9 @@ impl Operator {
             own_device: origin.publish.own_device,
             payload: kept_payload(origin.publish.payload),
             payload_bytes: origin.publish.payload.len() as u64,
-            origin: origin.replay.map(|wanted| ReplayOrigin {
-                replay_of: wanted.error_seq(index),
-                first_arrival_ms: wanted.arrival_ms,
-                whole: index.is_none(),
-            }),
+            origin: origin
+                .replay
+                .map(|wanted| ReplayOrigin { replay_of: wanted.error_seq(index), first_arrival_ms: wanted.arrival_ms }),
         };
         out.error(self.next_seq.error, &entry);
         self.note_rejected(origin.lsn, index, reason, self.next_seq.error);

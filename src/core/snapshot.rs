@@ -10,7 +10,7 @@
 use std::hint::black_box;
 
 use crate::core::client::RememberedClient;
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
 use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
@@ -30,8 +30,19 @@ const GROUP_WITH_RINGS: u8 = 1;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the stored state is not of this format: {0}")]
-pub struct RestoreError(pub String);
+pub enum RestoreError {
+    /// The header is not of a known format.
+    #[error("the stored state is not of this format: {0} in the header")]
+    Header(DecodeError),
+    /// A key group is not of a known format, or contradicts the others.
+    #[error("the stored state is not of this format: {what} in key group {group}")]
+    Group {
+        /// The key group.
+        group: u16,
+        /// What does not fit.
+        what: DecodeError,
+    },
+}
 
 impl Operator {
     /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
@@ -135,21 +146,19 @@ impl Operator {
     /// # Errors
     /// Bytes of another format, or that contradict each other.
     pub fn restore<'a>(header: &[u8], groups: impl Iterator<Item = (u16, &'a [u8])>) -> Result<Self, RestoreError> {
-        let mut operator = Self::decode_header(header).map_err(|what| RestoreError(format!("{what} in the header")))?;
+        let mut operator = Self::decode_header(header).map_err(RestoreError::Header)?;
         for (group, bytes) in groups {
-            operator
-                .restore_group(group, bytes)
-                .map_err(|what| RestoreError(format!("{what} in key group {group}")))?;
+            operator.restore_group(group, bytes).map_err(|what| RestoreError::Group { group, what })?;
         }
         operator.rebuild_indexes();
         Ok(operator)
     }
 
-    fn decode_header(header: &[u8]) -> Result<Self, Invalid> {
+    fn decode_header(header: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = FieldReader::new(header);
         let format = reader.u8()?;
         if ![HEADER_WITHOUT_REPLAYS, HEADER_FORMAT].contains(&format) {
-            return Err("unknown format");
+            return Err(DecodeError::Content("unknown format"));
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
         operator.totals = decode_totals(&mut reader)?;
@@ -174,15 +183,15 @@ impl Operator {
         Ok(operator)
     }
 
-    fn restore_group(&mut self, group: u16, bytes: &[u8]) -> Result<(), Invalid> {
+    fn restore_group(&mut self, group: u16, bytes: &[u8]) -> Result<(), DecodeError> {
         let members = Groups::contains(group).then(|| self.groups.get(group)).ok_or("no such group")?;
         if !members.devices.is_empty() || !members.clients.is_empty() {
-            return Err("a second blob");
+            return Err(DecodeError::Content("a second blob"));
         }
         let mut reader = FieldReader::new(bytes);
         let format = reader.u8()?;
         if ![GROUP_WITH_RINGS, GROUP_FORMAT].contains(&format) {
-            return Err("unknown format");
+            return Err(DecodeError::Content("unknown format"));
         }
         for _ in 0..reader.count()? {
             let mut device = Device::decode(&mut reader, group)?;
@@ -190,7 +199,7 @@ impl Operator {
                 series.metric = self.series.metric_names.share(&series.metric);
             }
             if key_group(&device.id) != group || self.devices.find(&device.id).is_some() {
-                return Err("a device that does not belong there");
+                return Err(DecodeError::Content("a device that does not belong there"));
             }
             self.series.count += device.series.len();
             self.series.windows += device.windows().count();
@@ -203,7 +212,7 @@ impl Operator {
                 _ => RememberedClient::decode(&mut reader, group)?,
             };
             if key_group(&client.id) != group || self.clients.find(&client.id).is_some() {
-                return Err("a client that does not belong there");
+                return Err(DecodeError::Content("a client that does not belong there"));
             }
             self.insert_client(client);
         }
@@ -243,7 +252,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_totals(reader: &mut FieldReader<'_>) -> Result<Totals, Invalid> {
+fn decode_totals(reader: &mut FieldReader<'_>) -> Result<Totals, DecodeError> {
     let mut totals = Totals {
         messages: reader.u64()?,
         received: reader.u64()?,
@@ -256,7 +265,7 @@ fn decode_totals(reader: &mut FieldReader<'_>) -> Result<Totals, Invalid> {
         ..Totals::default()
     };
     if reader.u64()? != Reason::COUNT as u64 {
-        return Err("another number of reasons");
+        return Err(DecodeError::Content("another number of reasons"));
     }
     for count in &mut totals.rejected {
         *count = reader.u64()?;

@@ -1,12 +1,11 @@
-//! What makes a reading invalid, and the sentence that says so.
+//! The checks that a reading must pass, in the form in which settings state them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 
 use crate::core::json::{JsonNumber, JsonToken};
-use crate::core::reason::Reason;
+use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
-use crate::core::timestamp::{self, Rfc3339, Span};
+use crate::core::timestamp;
 use crate::core::topic::Topics;
 
 /// Longest device id in bytes.
@@ -22,20 +21,6 @@ pub(super) struct ValidationRules {
     allowed: HashSet<Box<str>>,
     ranges: Vec<ValueRange>,
     range_of: BTreeMap<Box<str>, u32>,
-}
-
-/// The values that a metric may have.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct ValueRange {
-    min: Option<f64>,
-    max: Option<f64>,
-}
-
-impl ValueRange {
-    #[inline]
-    fn admits(&self, value: f64) -> bool {
-        self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
-    }
 }
 
 impl ValidationRules {
@@ -65,218 +50,6 @@ impl ValidationRules {
     pub fn check_range<'m>(&self, range: Option<u32>, value: f64) -> Result<(), ReadingProblem<'m>> {
         let Some(range) = range.and_then(|index| self.ranges.get(index as usize)) else { return Ok(()) };
         if range.admits(value) { Ok(()) } else { Err(ReadingProblem::OutOfRange { value, range: *range }) }
-    }
-}
-
-/// Why a reading is rejected.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum ReadingProblem<'m> {
-    /// An element of an array that is not an object.
-    NotAnObject(&'static str),
-    /// A replay of a reading that its message does not have.
-    NoSuchReading(u32),
-    /// `metrics` without entries.
-    EmptyMetrics,
-    /// `metrics` beside `metric` or `value`.
-    TwoForms,
-    /// A field that is not there.
-    Missing(&'static str),
-    /// A field of another type.
-    WrongType { field: &'static str, found: &'static str, wanted: &'static str },
-    /// A number that binary64 cannot hold.
-    NotFinite(&'m str),
-    /// A value as string.
-    NumericString(&'m str),
-    /// A device id that is not allowed to be one.
-    InvalidDeviceId(&'m str),
-    /// Topic and payload name different devices.
-    DeviceMismatch { topic: &'m str, payload: &'m str },
-    /// The client may speak for one device alone, and the payload names another.
-    NotOwnDevice { own: &'m str, payload: &'m str },
-    /// A metric name that is not allowed to be one.
-    InvalidMetric(&'m str),
-    /// A value outside the metric's range.
-    OutOfRange { value: f64, range: ValueRange },
-    /// A number that is no time.
-    InvalidTimestamp(&'m str),
-    /// An event time too far ahead.
-    InFuture { time_ms: i64, arrival_ms: i64 },
-    /// An event time too far behind.
-    TooOld { time_ms: i64, arrival_ms: i64 },
-    /// Not in the allow-list.
-    UnknownDevice(&'m str),
-    /// Its sequence number was counted.
-    DuplicateSequence(u64),
-    /// Its MQTT message was counted.
-    DuplicateMessage(u16),
-    /// No room for the device.
-    TooManyDevices(usize),
-    /// No room for the metric.
-    TooManyMetrics(usize),
-    /// Its window is closed.
-    Late { time_ms: i64, end_ms: i64, watermark_ms: i64 },
-    /// The device reported a fault; `None`: without an `error` field.
-    Fault(Option<&'m str>),
-}
-
-impl ReadingProblem<'_> {
-    /// The reason under which it is counted.
-    pub fn reason(&self) -> Reason {
-        match self {
-            ReadingProblem::NotAnObject(_)
-            | ReadingProblem::NoSuchReading(_)
-            | ReadingProblem::EmptyMetrics
-            | ReadingProblem::TwoForms => Reason::Malformed,
-            ReadingProblem::Missing(_) => Reason::MissingField,
-            ReadingProblem::WrongType { .. } | ReadingProblem::NotFinite(_) | ReadingProblem::NumericString(_) => {
-                Reason::WrongType
-            }
-            ReadingProblem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
-            ReadingProblem::DeviceMismatch { .. } | ReadingProblem::NotOwnDevice { .. } => Reason::DeviceMismatch,
-            ReadingProblem::InvalidMetric(_) => Reason::InvalidMetric,
-            ReadingProblem::OutOfRange { .. } => Reason::ValueOutOfRange,
-            ReadingProblem::InvalidTimestamp(_) => Reason::TimestampInvalid,
-            ReadingProblem::InFuture { .. } => Reason::TimestampInFuture,
-            ReadingProblem::TooOld { .. } => Reason::TimestampTooOld,
-            ReadingProblem::UnknownDevice(_) => Reason::UnknownDevice,
-            ReadingProblem::DuplicateSequence(_) | ReadingProblem::DuplicateMessage(_) => Reason::Duplicate,
-            ReadingProblem::TooManyDevices(_) => Reason::TooManyDevices,
-            ReadingProblem::TooManyMetrics(_) => Reason::TooManyMetrics,
-            ReadingProblem::Late { .. } => Reason::Late,
-            ReadingProblem::Fault(_) => Reason::DeviceError,
-        }
-    }
-}
-
-impl fmt::Display for ReadingProblem<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            ReadingProblem::NotAnObject(found) => {
-                write!(f, "an element of the array is {found}; send objects with readings")
-            }
-            ReadingProblem::NoSuchReading(index) => {
-                write!(f, "the replay is of reading {index}, which the message does not have")
-            }
-            ReadingProblem::EmptyMetrics => {
-                f.write_str("`metrics` is empty; give it at least one metric with its value")
-            }
-            ReadingProblem::TwoForms => {
-                f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
-            }
-            ReadingProblem::Missing(field) => write!(f, "the field `{field}` is missing"),
-            ReadingProblem::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
-            ReadingProblem::NotFinite(text) => {
-                write!(f, "the value {} is beyond what a 64-bit float can hold", Excerpt(text))
-            }
-            ReadingProblem::NumericString(text) => write!(
-                f,
-                "the value is the string {:?}; send a number, or set ingest.numeric_strings if it is one",
-                Excerpt(text)
-            ),
-            ReadingProblem::InvalidDeviceId(id) => write!(
-                f,
-                "{:?} is no device id: 1 to 128 bytes without control characters, `/`, `+`, `#`, and without white \
-                 space at either end",
-                Excerpt(id)
-            ),
-            ReadingProblem::DeviceMismatch { topic, payload } => write!(
-                f,
-                "the topic names device {:?}, the payload {:?}; leave `device_id` out or make them equal",
-                Excerpt(topic),
-                Excerpt(payload)
-            ),
-            ReadingProblem::NotOwnDevice { own, payload } => write!(
-                f,
-                "the client may speak for device {:?} alone, the payload names {:?}; if it is a gateway, give its user a \
-                 role with any_device",
-                Excerpt(own),
-                Excerpt(payload)
-            ),
-            ReadingProblem::InvalidMetric(metric) => {
-                write!(f, "{:?} is no metric name: 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))
-            }
-            ReadingProblem::OutOfRange { value, range } => write_out_of_range(f, value, range),
-            ReadingProblem::InvalidTimestamp(text) => write!(
-                f,
-                "the timestamp {} is no time in the years -9999 to 9999: send Unix time or RFC 3339 with a zone",
-                Excerpt(text)
-            ),
-            ReadingProblem::InFuture { time_ms, arrival_ms } => write!(
-                f,
-                "event time {} is {} after arrival, more than validate.max_future allows; check the device's clock",
-                Rfc3339(time_ms),
-                Span(time_ms.saturating_sub(arrival_ms))
-            ),
-            ReadingProblem::TooOld { time_ms, arrival_ms } => write!(
-                f,
-                "event time {} is {} before arrival, more than validate.max_age allows; check the device's clock",
-                Rfc3339(time_ms),
-                Span(arrival_ms.saturating_sub(time_ms))
-            ),
-            ReadingProblem::UnknownDevice(id) => {
-                write!(f, "device {:?} is not in validate.allowed_devices; add it if it may send", Excerpt(id))
-            }
-            ReadingProblem::DuplicateSequence(seq) => {
-                write!(f, "sequence number {seq} was counted before; if the device restarted, let it send a new `boot`")
-            }
-            ReadingProblem::DuplicateMessage(packet_id) => {
-                write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
-            }
-            ReadingProblem::TooManyDevices(limit) => write!(
-                f,
-                "this would be a device beyond limits.devices = {limit}; raise it, or look for ids made up by a defect"
-            ),
-            ReadingProblem::TooManyMetrics(limit) => {
-                write!(f, "this would be a metric beyond limits.metrics_per_device = {limit} of its device; raise it")
-            }
-            ReadingProblem::Late { time_ms, end_ms, watermark_ms } => write!(
-                f,
-                "event time {} came after its window, which ended at {}, was closed for good: the watermark is at {}; \
-                 raise window.allowed_lateness if such readings must count",
-                Rfc3339(time_ms),
-                Rfc3339(end_ms),
-                Rfc3339(watermark_ms)
-            ),
-            ReadingProblem::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
-            ReadingProblem::Fault(None) => f.write_str("the device reported a fault"),
-        }
-    }
-}
-
-fn write_out_of_range(f: &mut fmt::Formatter<'_>, value: f64, range: ValueRange) -> fmt::Result {
-    write!(f, "the value {value} is outside the configured range of the metric (")?;
-    match range {
-        ValueRange { min: Some(min), max: Some(max) } => write!(f, "{min} to {max}")?,
-        ValueRange { min: Some(min), max: None } => write!(f, "at least {min}")?,
-        ValueRange { min: None, max: Some(max) } => write!(f, "at most {max}")?,
-        ValueRange { min: None, max: None } => f.write_str("any")?,
-    }
-    f.write_str("); check the sensor, or validate.metrics")
-}
-
-/// Prints the first part of a text that came from outside.
-struct Excerpt<'a>(&'a str);
-
-impl Excerpt<'_> {
-    const CHARS: usize = 200;
-
-    fn split(&self) -> (&str, &str) {
-        let end = self.0.char_indices().nth(Self::CHARS).map_or(self.0.len(), |(at, _)| at);
-        (self.0.get(..end).unwrap_or_default(), if end < self.0.len() { "…" } else { "" })
-    }
-}
-
-impl fmt::Display for Excerpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, more) = self.split();
-        write!(f, "{text}{more}")
-    }
-}
-
-impl fmt::Debug for Excerpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, more) = self.split();
-        write!(f, "{text:?}{more}")
     }
 }
 
@@ -421,6 +194,7 @@ pub(super) fn event_time<'m>(
 mod tests {
     use super::*;
     use crate::core::json::JsonScanner;
+    use crate::core::reason::Reason;
     use crate::core::settings::MetricRange;
 
     fn token(text: &str) -> JsonToken<'_> {
@@ -550,26 +324,5 @@ mod tests {
         check("b", -1e300, true);
         check("b", 0.1, false);
         check("c", 1e300, true);
-    }
-
-    #[test]
-    fn messages_say_what_to_do() {
-        let check = |problem: ReadingProblem<'_>, expected: &str| assert_eq!(problem.to_string(), expected);
-        check(
-            ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
-            "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
-             check the device's clock",
-        );
-        check(
-            ReadingProblem::OutOfRange { value: 140.0, range: ValueRange { min: Some(-40.0), max: Some(125.0) } },
-            "the value 140 is outside the configured range of the metric (-40 to 125); check the sensor, or \
-             validate.metrics",
-        );
-        check(ReadingProblem::Missing("metric"), "the field `metric` is missing");
-        check(
-            ReadingProblem::WrongType { field: "value", found: "null", wanted: "a number" },
-            "`value` is null; send a number",
-        );
-        assert!(ReadingProblem::Fault(Some(&"x".repeat(10_000))).to_string().len() < 300);
     }
 }

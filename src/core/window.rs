@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::aggregate::Aggregate;
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64, put_words};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::output::WindowResult;
 
 /// Start and end of the window of `size_ms` that holds `time_ms`; aligned to the epoch, also before it.
@@ -78,7 +78,7 @@ impl Window {
         put_words(floats.map(f64::to_bits), out);
     }
 
-    fn decode(reader: &mut FieldReader<'_>) -> Result<Self, Invalid> {
+    fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let start_ms = reader.i64()?;
         let end_ms = start_ms.wrapping_add(reader.u64()? as i64);
         let firings = reader.u32()?;
@@ -89,7 +89,7 @@ impl Window {
         let last_ms = start_ms.wrapping_add(reader.u64()? as i64);
         let floats = reader.words()?.map(f64::from_bits);
         if count == 0 || end_ms <= start_ms {
-            return Err("an empty window");
+            return Err(DecodeError::Content("an empty window"));
         }
         let aggregate =
             Aggregate::from_parts(count, floats, [first_ms, last_ms], scales).ok_or("the scales of a window")?;
@@ -162,7 +162,7 @@ impl Series {
     }
 
     /// Reads the stored form.
-    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let metric = reader.str()?.into();
         let count = reader.count()?;
         let mut windows = Vec::with_capacity(count.min(16));
@@ -170,7 +170,7 @@ impl Series {
             windows.push(Window::decode(reader)?);
         }
         if windows.windows(2).any(|pair| matches!(pair, [a, b] if a.start_ms >= b.start_ms)) {
-            return Err("windows out of order");
+            return Err(DecodeError::Content("windows out of order"));
         }
         Ok(Self { metric, range: None, windows })
     }

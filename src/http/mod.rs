@@ -1,30 +1,30 @@
-//! HTTP: API, health, metrics, live stream.
+//! HTTP: the API, health, metrics, event streams and MQTT over WebSocket. docs/http-api.md is the reference.
 //!
-//! Reads views, puts stored errors into the journal again, and never slows the pipeline: every request is bounded in time, records scanned and bytes, and every
-//! kind of waiting has a bound beyond which the answer is 503. docs/http-api.md is the reference.
+//! The API reads what other parts publish, and puts stored errors into the journal again. It never slows the pipeline:
+//! every request is bounded in time, in records read and in bytes, and where a bound is reached the answer is 503.
+//!
+//! Imports go one way: `handlers` use the state, `router` uses the handlers, `server` uses the router. Reading the output
+//! logs is not done here but in `results`.
 
 mod auth;
-mod checkpoints;
-mod device_metrics;
-mod devices;
-mod health;
-
-mod metrics;
+mod claims;
+mod connections;
+mod exposition;
+mod handlers;
+mod limits;
 mod parameters;
 pub mod problem;
-mod replay;
-mod results;
+pub mod process_status;
+mod rates;
 mod router;
-mod savepoints;
+mod scans;
 mod server;
-pub mod source;
 mod state;
-mod status;
-mod stream;
+mod transport;
 mod websocket;
 
-pub use server::{BindError, Server};
-pub use state::{Parts, State};
+pub use server::{BindError, HttpServer};
+pub use state::{ApiState, HttpResources};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Paths, and what holds for all of them: counting, time limits, and errors as problem JSON.
+//! The paths of the HTTP API, and the rules for all of them: access, counting, time limits, and errors as problem JSON.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -11,18 +11,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
 
-use crate::http::problem::Problem;
-use crate::http::state::State;
-use crate::http::{
-    auth, checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream, websocket,
+use crate::http::handlers::{
+    checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream,
 };
+use crate::http::limits::MAX_BODY_BYTES;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
+use crate::http::{auth, websocket};
 use crate::telemetry::names;
 
-/// Time until a request has an answer (a stream: its beginning).
+/// Time until a request has its answer; for a stream, until the answer begins.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// Bodies of requests.
-pub(super) const MAX_BODY_BYTES: u64 = 64 << 10;
 
+/// The answer to `GET /`.
 const INDEX: &str = concat!(
     "weir ",
     env!("CARGO_PKG_VERSION"),
@@ -45,7 +46,7 @@ const INDEX: &str = concat!(
 );
 
 /// All routes.
-pub(super) fn router(state: State) -> Router {
+pub(super) fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(async || INDEX))
         .route("/healthz", get(health::healthz))
@@ -54,7 +55,7 @@ pub(super) fn router(state: State) -> Router {
         .route("/metrics/devices", get(device_metrics::page))
         .route("/api/v1/status", get(status::page))
         .route("/api/v1/devices", get(devices::list))
-        .route("/api/v1/devices/{id}", get(devices::detail))
+        .route("/api/v1/devices/{id}", get(devices::one))
         .route("/api/v1/windows", get(results::windows))
         .route("/api/v1/errors", get(results::errors))
         .route("/api/v1/errors/replay", post(replay::bulk))
@@ -70,20 +71,17 @@ pub(super) fn router(state: State) -> Router {
         .with_state(state)
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is nothing at {:?}; GET / lists the paths", uri.path()))
+async fn not_found(uri: Uri) -> ApiProblem {
+    ApiProblem::not_found(format!("there is nothing at {:?}; GET / lists the paths", uri.path()))
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Problem {
-    Problem {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        detail: format!("{method} is not possible at {:?}; the Allow header lists what is", uri.path()),
-        retry_after_seconds: None,
-    }
+async fn not_allowed(method: Method, uri: Uri) -> ApiProblem {
+    let detail = format!("{method} is not possible at {:?}; the Allow header lists what is", uri.path());
+    ApiProblem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// Counts each request by route and status. Routes, not paths: labels must not grow with what clients make up.
-async fn guard(extract::State(state): extract::State<State>, mut request: Request, next: Next) -> Response {
+/// Counts each request by route and status. The label is the route, not the path: clients make up any number of paths.
+async fn guard(extract::State(state): extract::State<ApiState>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let response = match admit(&state, &mut request) {
         Ok(()) => answer(request, next).await,
@@ -94,31 +92,30 @@ async fn guard(extract::State(state): extract::State<State>, mut request: Reques
     response
 }
 
-/// Lets a request pass that may be sent, or answers it.
-fn admit(state: &State, request: &mut Request) -> Result<(), Box<Response>> {
+/// Lets a request pass if it may be served, or answers it.
+fn admit(state: &ApiState, request: &mut Request) -> Result<(), Box<Response>> {
     if !request.method().is_safe() && is_cross_site(request) {
         let detail = "another site's page asks for this through a browser, which is not allowed";
         auth::record_refusal(request, "cross_site", None, detail);
-        let problem = Problem { status: StatusCode::FORBIDDEN, detail: detail.into(), retry_after_seconds: None };
-        return Err(Box::new(problem.into_response()));
+        return Err(Box::new(ApiProblem::new(StatusCode::FORBIDDEN, detail).into_response()));
     }
-    auth::admit(&state.parts.access, request)?;
+    auth::admit(&state.resources.access, request)?;
     match body_bytes(request) {
         Some(length) if length > MAX_BODY_BYTES => {
             let detail = format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}");
-            let problem = Problem { status: StatusCode::PAYLOAD_TOO_LARGE, detail, retry_after_seconds: None };
-            Err(Box::new(problem.into_response()))
+            Err(Box::new(ApiProblem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()))
         }
         _ => Ok(()),
     }
 }
 
-/// The length that the request tells of its body.
+/// The length of the body as the request states it.
 fn body_bytes(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether a page of another origin sends the request: browsers say so, and other clients do not pretend to be one.
+/// Whether a page of another origin sends the request. Browsers say so in a header; other clients have no reason to send
+/// these headers.
 fn is_cross_site(request: &Request) -> bool {
     let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
     match text("sec-fetch-site") {
@@ -130,7 +127,8 @@ fn is_cross_site(request: &Request) -> bool {
     }
 }
 
-/// A panic ends its request, not the connection's other requests; it is a defect, and answered and logged as one.
+/// Runs the handler within the time limit. A panic is a defect: it is logged, answered with 500, and ends its request
+/// alone.
 async fn answer(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let answered = tokio::time::timeout(ANSWER_TIME, AssertUnwindSafe(next.run(request)).catch_unwind());
@@ -138,8 +136,10 @@ async fn answer(request: Request, next: Next) -> Response {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {
             tracing::error!(path, "a request panicked");
-            Problem::internal().into_response()
+            ApiProblem::internal().into_response()
         }
-        Err(_) => Problem::unavailable("no answer within the time limit; try again, or ask for less").into_response(),
+        Err(_) => {
+            ApiProblem::unavailable("no answer within the time limit; try again, or ask for less").into_response()
+        }
     }
 }

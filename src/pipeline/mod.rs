@@ -12,3 +12,5 @@ pub mod run;
 pub mod savepoints;
 mod sink;
 pub mod start;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::core::output::{Collector, ErrorEntry, WindowResult};
+use crate::core::output::{Collector, ErrorEntry, WindowResult, is_same_error};
 use crate::defects::{self, Defect};
 use crate::log::{AppendError, Log, Lsn, Reader, Records};
 
@@ -18,6 +18,8 @@ const APPEND_BYTES: usize = 512 * 1024;
 struct OutputLog {
     name: &'static str,
     log: Log,
+    /// Whether a stored result and a computed one are the same.
+    is_same: fn(&[u8], &[u8]) -> bool,
     position: u64,
     /// What the log held at start from `position` on; gone once the replay has passed it.
     held: Option<StoredResults>,
@@ -73,7 +75,7 @@ impl StoredResults {
 }
 
 impl OutputLog {
-    fn new(name: &'static str, log: Log, position: u64) -> Self {
+    fn new(name: &'static str, log: Log, position: u64, is_same: fn(&[u8], &[u8]) -> bool) -> Self {
         let end = log.readable().0;
         let held = (end > position && !defects::is(Defect::AppendReplayedResults)).then(|| StoredResults {
             reader: log.reader(Lsn(position)),
@@ -83,7 +85,7 @@ impl OutputLog {
             kept_from: log.stats().first.0,
             end,
         });
-        Self { name, log, position, held, pending: VecDeque::new(), scratch: Vec::new(), mismatches: 0 }
+        Self { name, log, is_same, position, held, pending: VecDeque::new(), scratch: Vec::new(), mismatches: 0 }
     }
 
     fn take(&mut self, seq: u64, encode: impl FnOnce(&mut Vec<u8>)) {
@@ -97,7 +99,8 @@ impl OutputLog {
                 encode(&mut self.scratch);
                 let stored = held.take(seq).transpose();
                 // Where the stored result is lost there is nothing to compare with.
-                if let Some(stored) = stored.filter(|stored| stored.as_deref() != Ok(self.scratch.as_slice())) {
+                let is_same = |stored: &[u8]| (self.is_same)(stored, &self.scratch);
+                if let Some(stored) = stored.filter(|stored| !stored.as_deref().is_ok_and(is_same)) {
                     self.mismatches += 1;
                     if self.mismatches <= MAX_REPORTED {
                         let stored = stored.map_or_else(|wrong| wrong, |bytes| bytes.escape_ascii().to_string());
@@ -144,8 +147,8 @@ impl OutputLogs {
     /// again.
     pub fn new(windows: Log, windows_position: u64, errors: Log, errors_position: u64) -> Self {
         Self {
-            windows: OutputLog::new("windows", windows, windows_position),
-            errors: OutputLog::new("errors", errors, errors_position),
+            windows: OutputLog::new("windows", windows, windows_position, <[u8]>::eq),
+            errors: OutputLog::new("errors", errors, errors_position, is_same_error),
         }
     }
 
@@ -201,6 +204,8 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::core::output::RejectedPart::{Message, Reading};
+    use crate::core::reason::Reason;
     use crate::disk::Disk;
     use crate::disk::sim::SimDisk;
     use crate::log::repair::RepairPlan;
@@ -245,7 +250,7 @@ mod tests {
 
     fn mismatches(from: u64, wrong: Option<u64>) -> u64 {
         let log = with_hole();
-        let mut output = OutputLog::new("windows", log, from);
+        let mut output = OutputLog::new("windows", log, from, <[u8]>::eq);
         for seq in from..12 {
             let value = if wrong == Some(seq) { 99 } else { seq as u8 };
             output.take(seq, |out| out.extend_from_slice(&[value; 20]));
@@ -266,5 +271,33 @@ mod tests {
                 assert_eq!(mismatches(from, Some(wrong)), u64::from(![4, 5].contains(&wrong)), "{wrong} differs");
             }
         }
+    }
+
+    /// An error at journal position 7 with this sentence, as the errors log held it before format 4.
+    fn older_error(sentence: &[u8]) -> Vec<u8> {
+        let head = [1, 7, 0, 2, Reason::Malformed as u8, sentence.len() as u8];
+        [&head, sentence, b"\x00\x00\x01c\x01t\x01p\x01"].concat()
+    }
+
+    #[test]
+    fn errors_of_an_earlier_version_are_no_mismatches() {
+        let log = open(&SimDisk::new());
+        let sentences = ["the payload is a number", "an element of the array is null"];
+        let mut records = Records::default();
+        sentences.iter().for_each(|sentence| records.push(&older_error(sentence.as_bytes())));
+        log.append_wait(&records).unwrap();
+        log.sync().unwrap();
+        let mismatches = |sentences: [&str; 2]| {
+            let mut output = OutputLog::new("errors", log.clone(), 0, is_same_error);
+            for (seq, (message, part)) in (0..).zip(sentences.into_iter().zip([Message, Reading])) {
+                let stored = older_error(message.as_bytes());
+                let entry = ErrorEntry { message, part, ..ErrorEntry::decode(&stored).unwrap() };
+                output.take(seq, |out| entry.encode(out));
+            }
+            assert!(output.pending.is_empty());
+            output.mismatches
+        };
+        assert_eq!(mismatches(sentences), 0);
+        assert_eq!(mismatches(["the payload is null", sentences[1]]), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::SystemClock;
-use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
 use crate::core::reason::Reason;
 use crate::disk::sim::SimDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
@@ -71,6 +71,7 @@ pub(crate) fn append_errors(results: &ResultLogs, messages: &[&str]) {
             index: 0,
             arrival_ms: 2,
             reason: Reason::Late,
+            part: RejectedPart::Reading,
             message,
             device_id: None,
             metric: None,

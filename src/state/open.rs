@@ -5,7 +5,7 @@
 //! panic and time-out all come back as a [`StateError`], which [`StateError::is_damage`] classifies.
 //!
 //! This module does not decide what follows a failed open. Checkpoints: [`crate::state::recovery`]. Retained messages,
-//! sessions and wills: [`crate::state::named_values`].
+//! sessions and wills: `state::named_values`.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,26 +1,29 @@
-//! What is written in certificates: whose they are, and for how long.
+//! Reads certificates: subject and validity of a chain, and the user that a client certificate names.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Longest user name taken from a certificate: a device id is no longer.
+/// weir warns about a certificate that ends within this many days. Most issuers renew 30 days before the end.
+pub const WARN_BEFORE_DAYS: i64 = 30;
+
+/// Longest user name taken from a certificate, in bytes: the limit of a device id.
 const MAX_USER_BYTES: usize = 128;
 
-/// What a chain says about itself.
+/// Subject and validity of a certificate chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateFacts {
-    /// Of the first certificate.
+    /// Subject of the first certificate, which is the listener's own.
     pub subject: String,
-    /// When the last of them begins, Unix seconds.
+    /// Begin of the time in which all certificates of the chain are valid, Unix seconds.
     pub not_before_s: i64,
-    /// When the first of them ends, Unix seconds.
+    /// End of the time in which all certificates of the chain are valid, Unix seconds.
     pub not_after_s: i64,
 }
 
 impl CertificateFacts {
-    /// Why they cannot be used at this time.
+    /// Says why the chain is not valid at this time; `None`: it is valid.
     pub fn wrong_at(&self, now_ms: i64) -> Option<String> {
         let day = |seconds: i64| jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".into(), |at| at.to_string());
         if now_ms / 1_000 > self.not_after_s {
@@ -32,36 +35,51 @@ impl CertificateFacts {
         }
     }
 
-    /// Whole days left; negative once it has expired.
+    /// Whole days until the chain expires; negative after that.
     pub fn days_left(&self, now_ms: i64) -> i64 {
         (self.not_after_s - now_ms / 1_000).div_euclid(86_400)
     }
 }
 
-/// What is wrong with a chain.
+/// Why a certificate chain is refused. Positions count from 1.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ChainError {
-    /// Not a certificate; its number from 1 and why.
-    Unreadable(usize, String),
-    /// Did not sign the one before; its number from 1 and whose it is.
-    Order(usize, String),
+    /// The entry at `position` is not a certificate.
+    Unreadable {
+        /// Place in the chain.
+        position: usize,
+        /// Error of the parser.
+        wrong: String,
+    },
+    /// The certificate at `position` did not sign the one before it.
+    Order {
+        /// Place in the chain.
+        position: usize,
+        /// Subject of the certificate at `position`.
+        subject: String,
+    },
 }
 
-/// Reads a chain, the listener's certificate first, and checks that each is signed by the next.
+/// Reads a chain, the listener's certificate first.
+///
+/// # Errors
+/// The chain is empty, an entry is not a certificate, or a certificate is not signed by the next one.
 pub(super) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<CertificateFacts, ChainError> {
     let mut parsed = Vec::with_capacity(chain.len());
     for (index, der) in chain.iter().enumerate() {
-        let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|e| ChainError::Unreadable(index + 1, e.to_string()))?;
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|error| ChainError::Unreadable { position: index + 1, wrong: error.to_string() })?;
         parsed.push(certificate);
     }
     for (index, pair) in parsed.windows(2).enumerate() {
         let [signed, signer] = pair else { continue };
         if !is_signed_by(signed, signer) {
-            return Err(ChainError::Order(index + 2, signer.subject().to_string()));
+            return Err(ChainError::Order { position: index + 2, subject: signer.subject().to_string() });
         }
     }
-    let Some(first) = parsed.first() else { return Err(ChainError::Unreadable(1, "there is none".into())) };
+    let Some(first) = parsed.first() else {
+        return Err(ChainError::Unreadable { position: 1, wrong: "the chain is empty".into() });
+    };
     let times = || parsed.iter().map(|certificate| certificate.validity());
     Ok(CertificateFacts {
         subject: first.subject().to_string(),
@@ -75,15 +93,18 @@ fn is_signed_by(signed: &X509Certificate<'_>, signer: &X509Certificate<'_>) -> b
         return false;
     }
     match signed.verify_signature(Some(signer.public_key())) {
-        // Of an algorithm that cannot be checked here only the names tell.
+        // A signature of an algorithm that cannot be checked here counts as good: the names match, and this check only
+        // helps to find files in the wrong order. Clients verify the chain themselves.
         Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => true,
         Err(_) => false,
     }
 }
 
-/// The user that a client certificate stands for: its common name; without one its first DNS name, then its first
-/// e-mail address or URI. `None` where there is none that can be a user name: 1 to 128 bytes without control
-/// characters, `/`, `+` and `#`, which would reach beyond the user's own topics.
+/// The user that a client certificate names.
+///
+/// The name is the common name; without a common name the first DNS name, else the first e-mail address or URI. `None`:
+/// the certificate has none of these, or the name is not usable as a user name (1 to 128 bytes, no control characters, no
+/// white space at either end, no `/`, `+` or `#`, which would reach topics of other users).
 pub fn client_user(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let common_name = certificate.subject().iter_common_name().next();

@@ -1,4 +1,4 @@
-//! TLS as a client: for weir's own commands towards its HTTP API.
+//! TLS on the client side, for weir's commands and simulator when they call an HTTP API.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use rustls::{ClientConfig, RootCertStore};
 use super::error::TlsError;
 use super::load::certificates;
 
-/// A client that trusts the authorities in the PEM file `ca`, and nobody else.
+/// A client configuration that trusts only the authorities in the PEM file `ca`, not those of the operating system.
 ///
 /// # Errors
-/// The file cannot be read or holds no such certificates.
+/// The file cannot be read, or holds no certificate of an authority.
 pub fn trusting(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     let wrong = |error: rustls::Error| TlsError::ClientCa { path: ca.to_owned(), wrong: error.to_string() };
     let mut roots = RootCertStore::empty();

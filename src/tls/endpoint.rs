@@ -1,32 +1,39 @@
-//! One TLS listener's certificate over its life, and the handshakes that use it.
+//! The certificate of one TLS listener: loaded at start, watched, replaced while connections stay open.
+//!
+//! A reload has two steps. [`TlsEndpoint::prepare`] reads and checks the files and changes nothing, and
+//! [`TlsEndpoint::replace`] cannot fail. So a reload of several listeners either takes effect in all of them or in none.
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{counter, gauge};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::WARN_BEFORE_DAYS;
-use super::certificate::CertificateFacts;
+use super::certificate::{CertificateFacts, WARN_BEFORE_DAYS};
+use super::check::{overdue, readable_key};
+use super::crl::CrlFacts;
 use super::error::TlsError;
-use super::load::{FileStamps, LoadedTls, load, open_key, overdue, stamp};
-use super::refused::telling;
-use super::revocation::{CrlFacts, RevokedCertificates};
+use super::file_stamps::{FileStamps, file_stamps};
+use super::handshake::{HandshakeError, handshake};
+use super::load::{LoadedTls, load};
+use super::revoked::RevokedCertificates;
+use super::status::{CertificateStatus, CrlStatus};
 use crate::admission::PendingConnections;
 use crate::clock::Clock;
 use crate::config::TlsFiles;
 use crate::sync::{self, lock};
 use crate::telemetry::names;
 
-/// Between two lines about the same certificate.
+/// Time between two log lines about the same certificate or list.
 const REMINDER_MS: i64 = 86_400_000;
 
-/// The certificate of one listener. New connections use the newest one that could be loaded; open ones keep theirs.
+/// The certificate of one listener. New connections use the newest certificate that could be loaded; open connections
+/// keep theirs.
+///
+/// Lock order: `state` before `current`. [`TlsEndpoint::replace`] changes both while it holds `state`; handshakes only take
+/// `current`, and never wait for a file to be read.
 pub struct TlsEndpoint {
     listener: &'static str,
     protocols: &'static [&'static [u8]],
@@ -39,53 +46,20 @@ pub struct TlsEndpoint {
 struct EndpointState {
     files: TlsFiles,
     facts: CertificateFacts,
-    lists: Option<CrlFacts>,
+    crls: Option<CrlFacts>,
     loaded_ms: i64,
     error: Option<String>,
-    /// The files as they were when they were last looked into.
+    /// Stamps of the files when they were last read.
     tried: FileStamps,
-    /// The files as the last look found them.
+    /// Stamps of the files at the last call of [`TlsEndpoint::watch`].
     seen: FileStamps,
+    /// Time of the last log line about the certificate's end.
     reminded_ms: i64,
-    /// As `reminded_ms`, about the revocation lists.
-    lists_reminded_ms: i64,
+    /// Time of the last log line about overdue revocation lists.
+    crl_reminded_ms: i64,
 }
 
-/// What `/api/v1/status` says about a certificate. Times are Unix milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct CertificateStatus {
-    /// `mqtt` or `http`.
-    pub listener: &'static str,
-    /// Whose the certificate in use is.
-    pub subject: String,
-    /// Since when it is valid.
-    pub not_before: i64,
-    /// Until when it is valid: the earliest end in its chain.
-    pub not_after: i64,
-    /// Whole days until then; negative afterwards.
-    pub days_left: i64,
-    /// When it was loaded.
-    pub loaded: i64,
-    /// Why the files as they are now could not be loaded; `null` while the certificate in use is the one in the files.
-    pub error: Option<String>,
-    /// The revocation lists of client certificates; `null`: none are used.
-    pub client_crl: Option<CrlStatus>,
-}
-
-/// What `/api/v1/status` says about revocation lists. Times are Unix milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct CrlStatus {
-    /// How many lists are used.
-    pub lists: usize,
-    /// Certificates that they revoke.
-    pub revoked: usize,
-    /// When the first of them is to be replaced.
-    pub next_update: i64,
-    /// Whether it should have been by now; it is used all the same.
-    pub overdue: bool,
-}
-
-/// A certificate that could be loaded and is not yet in use.
+/// A certificate that was loaded and checked, and is not in use yet.
 pub struct PreparedCertificate {
     files: TlsFiles,
     found: FileStamps,
@@ -94,64 +68,25 @@ pub struct PreparedCertificate {
 
 impl std::fmt::Debug for PreparedCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ready").field("subject", &self.loaded.facts.subject).finish_non_exhaustive()
-    }
-}
-
-/// Why a handshake did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum HandshakeError {
-    /// It took too long.
-    #[error("the TLS handshake took too long")]
-    Timeout,
-    /// Too many at once.
-    #[error("too many TLS handshakes at once")]
-    Full,
-    /// The peer left, or does not speak TLS, or trusts another authority.
-    #[error("the TLS handshake failed: {error}{}", of(certificate.as_deref()))]
-    Failed {
-        /// What happened.
-        error: io::Error,
-        /// The subject of the client's certificate, where that was refused. Nobody has verified it.
-        certificate: Option<String>,
-    },
-}
-
-fn of(certificate: Option<&str>) -> String {
-    certificate.map(|subject| format!("; the certificate is that of {subject}")).unwrap_or_default()
-}
-
-impl HandshakeError {
-    /// Label in metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            HandshakeError::Timeout => "timeout",
-            HandshakeError::Full => "too_many",
-            HandshakeError::Failed { .. } => "failed",
-        }
-    }
-
-    /// Whether the peer left without a word about TLS, as those do that only look whether somebody listens.
-    pub fn is_departure(&self) -> bool {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        matches!(self, HandshakeError::Failed { error, .. }
-            if matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe))
+        f.debug_struct("PreparedCertificate").field("subject", &self.loaded.facts.subject).finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for TlsEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("TlsEndpoint").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
 impl TlsEndpoint {
-    /// Loads the files of the listener called `listener`, which has at most `max_handshakes` in progress. `protocols`
-    /// are ALPN's names; none: any are taken. A certificate outside its time is used all the same, and said loudly: at
-    /// start there is no other, and a box whose clock lost the time must still be reachable.
+    /// Loads the files of the listener named `listener`, which runs at most `max_handshakes` handshakes at once.
+    /// `protocols` are ALPN names; with none, any protocol of the client is accepted.
+    ///
+    /// A certificate that has expired or is not valid yet is used, with an error in the log: at start there is no other,
+    /// and a box whose clock lost the time must still be reachable.
     ///
     /// # Errors
-    /// The files cannot be used.
+    /// A file cannot be read, or the files do not belong together.
     pub fn load(
         listener: &'static str,
         files: &TlsFiles,
@@ -159,22 +94,23 @@ impl TlsEndpoint {
         max_handshakes: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TlsError> {
-        let found = stamp(files);
-        let LoadedTls { config, facts, lists } = load(files, protocols)?;
-        if let Some(warning) = open_key(files) {
+        // Before the files are read: a change in between is then found by the next look.
+        let found = file_stamps(files);
+        let LoadedTls { config, facts, crls } = load(files, protocols)?;
+        if let Some(warning) = readable_key(files) {
             tracing::warn!(listener, "{warning}");
         }
         let now_ms = clock.now_ms();
         let state = EndpointState {
             files: files.clone(),
             facts,
-            lists,
+            crls,
             loaded_ms: now_ms,
             error: None,
             tried: found.clone(),
             seen: found,
             reminded_ms: 0,
-            lists_reminded_ms: 0,
+            crl_reminded_ms: 0,
         };
         let endpoint = Self {
             listener,
@@ -194,35 +130,36 @@ impl TlsEndpoint {
     }
 
     fn announce(&self, state: &EndpointState) {
-        let EndpointState { facts, lists, files, .. } = state;
+        let EndpointState { facts, crls, files, .. } = state;
         gauge!(names::TLS_EXPIRY, "listener" => self.listener).set(facts.not_after_s as f64);
         gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(0.0);
         let days = facts.days_left(self.clock.now_ms());
         tracing::info!(listener = self.listener, subject = %facts.subject, days_left = days, "certificate loaded");
-        if let Some(CrlFacts { lists, revoked, warnings, .. }) = lists {
+        if let Some(CrlFacts { lists, revoked, warnings, .. }) = crls {
             let (file, revoked) = (files.client_crl.display(), revoked.len());
             tracing::info!(listener = self.listener, lists, revoked, "revocation lists loaded");
             warnings.iter().for_each(|warning| tracing::warn!(listener = self.listener, %file, "{warning}"));
         }
-        self.announce_lists(lists.as_ref());
+        self.announce_crls(crls.as_ref());
     }
 
-    fn announce_lists(&self, lists: Option<&CrlFacts>) {
+    fn announce_crls(&self, crls: Option<&CrlFacts>) {
         let listener = self.listener;
-        // None any more is as good as one that holds for ever.
-        let next_update = lists.map_or(f64::INFINITY, |lists| lists.next_update_s as f64);
+        // Without lists nothing becomes overdue: infinity keeps alerts on this gauge silent.
+        let next_update = crls.map_or(f64::INFINITY, |crls| crls.next_update_s as f64);
         gauge!(names::TLS_CRL_NEXT_UPDATE, "listener" => listener).set(next_update);
-        let revoked = lists.map_or(0, |lists| lists.revoked.len());
+        let revoked = crls.map_or(0, |crls| crls.revoked.len());
         gauge!(names::TLS_CRL_REVOKED, "listener" => listener).set(revoked as f64);
     }
 
+    /// Logs, once a day, that the certificate or a list is about to end or has ended.
     fn remind(&self, state: &mut EndpointState) {
         let now_ms = self.clock.now_ms();
         let listener = self.listener;
-        if let Some(wrong) = state.lists.as_ref().and_then(|lists| overdue(lists, now_ms))
-            && now_ms - state.lists_reminded_ms >= REMINDER_MS
+        if let Some(wrong) = state.crls.as_ref().and_then(|crls| overdue(crls, now_ms))
+            && now_ms - state.crl_reminded_ms >= REMINDER_MS
         {
-            state.lists_reminded_ms = now_ms;
+            state.crl_reminded_ms = now_ms;
             tracing::warn!(listener, file = %state.files.client_crl.display(), "{wrong}");
         }
         let days = state.facts.days_left(now_ms);
@@ -238,12 +175,14 @@ impl TlsEndpoint {
         }
     }
 
-    /// Loads these files, which may be others than before, without using them yet. Reads files: not for the event loop.
+    /// Loads and checks `files`, which may have other paths than before, without using them yet. It reads files, so it
+    /// must not run on the event loop.
     ///
     /// # Errors
-    /// They cannot be used, or their certificate is outside its time; the one in use stays, and the status says why.
+    /// The files cannot be used, or the certificate is outside its validity, unlike at start: here the certificate in use
+    /// is the better one. It stays in use, and the status shows the error.
     pub fn prepare(&self, files: &TlsFiles) -> Result<PreparedCertificate, TlsError> {
-        let found = stamp(files);
+        let found = file_stamps(files);
         let loaded = load(files, self.protocols).and_then(|loaded| match loaded.facts.wrong_at(self.clock.now_ms()) {
             Some(wrong) => Err(TlsError::Time { path: files.cert.clone(), wrong }),
             None => Ok(loaded),
@@ -258,31 +197,34 @@ impl TlsEndpoint {
                 state.error = Some(error.to_string());
                 counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "failed").increment(1);
                 gauge!(names::TLS_RELOAD_FAILED, "listener" => self.listener).set(1.0);
-                tracing::error!(listener = self.listener, "{error}; what was loaded before stays in use");
+                tracing::error!(listener = self.listener, "{error}; the files loaded before stay in use");
                 Err(error)
             }
         }
     }
 
-    /// New connections use this certificate from now on, and are judged by these authorities and revocation lists.
-    pub fn take(&self, ready: PreparedCertificate) {
-        let PreparedCertificate { files, found, loaded: LoadedTls { config, facts, lists } } = ready;
+    /// Uses `prepared` for new connections: its certificate, its authorities and its revocation lists.
+    pub fn replace(&self, prepared: PreparedCertificate) {
+        let PreparedCertificate { files, found, loaded: LoadedTls { config, facts, crls } } = prepared;
         let mut state = self.lock();
         *sync::write(&self.current) = config;
         (state.tried, state.seen) = (found.clone(), found);
-        (state.files, state.facts, state.lists) = (files, facts, lists);
+        (state.files, state.facts, state.crls) = (files, facts, crls);
         (state.loaded_ms, state.error) = (self.clock.now_ms(), None);
-        (state.reminded_ms, state.lists_reminded_ms) = (0, 0);
+        (state.reminded_ms, state.crl_reminded_ms) = (0, 0);
         counter!(names::TLS_RELOADS, "listener" => self.listener, "result" => "loaded").increment(1);
         self.announce(&state);
         self.remind(&mut state);
     }
 
-    /// Looks whether the files have changed and, once two looks found them alike, reads them again: a certificate and
-    /// its key are replaced one after the other. Returns whether others are in use now. Reads files: not for the event loop.
+    /// Looks whether the files have changed, and loads them if so. Returns whether new files are in use. It reads files, so
+    /// it must not run on the event loop.
+    ///
+    /// Files are loaded once two calls in a row found the same change, because tools replace a certificate and its key one
+    /// after the other.
     pub fn watch(&self) -> bool {
         let files = self.lock().files.clone();
-        let found = stamp(&files);
+        let found = file_stamps(&files);
         let changed = {
             let mut state = self.lock();
             self.remind(&mut state);
@@ -290,25 +232,25 @@ impl TlsEndpoint {
             state.seen.clone_from(&found);
             still && found != state.tried
         };
-        // Whatever is wrong was logged and stands in the status.
-        let ready = if changed { self.prepare(&files).ok() } else { None };
-        ready.map(|ready| self.take(ready)).is_some()
+        // `prepare` logs an error and keeps it for the status.
+        let prepared = if changed { self.prepare(&files).ok() } else { None };
+        prepared.map(|prepared| self.replace(prepared)).is_some()
     }
 
     /// The client certificates that the lists in use revoke.
     pub fn revoked(&self) -> RevokedCertificates {
-        self.lock().lists.as_ref().map(|lists| lists.revoked.clone()).unwrap_or_default()
+        self.lock().crls.as_ref().map(|crls| crls.revoked.clone()).unwrap_or_default()
     }
 
-    /// The certificate in use.
+    /// The certificate and lists in use, for the status page.
     pub fn status(&self) -> CertificateStatus {
         let state = self.lock();
         let now_ms = self.clock.now_ms();
-        let lists = state.lists.as_ref().map(|lists| CrlStatus {
-            lists: lists.lists,
-            revoked: lists.revoked.len(),
-            next_update: lists.next_update_s.saturating_mul(1_000),
-            overdue: lists.is_overdue(now_ms),
+        let client_crl = state.crls.as_ref().map(|crls| CrlStatus {
+            lists: crls.lists,
+            revoked: crls.revoked.len(),
+            next_update: crls.next_update_s.saturating_mul(1_000),
+            overdue: crls.is_overdue(now_ms),
         });
         CertificateStatus {
             listener: self.listener,
@@ -318,47 +260,30 @@ impl TlsEndpoint {
             days_left: state.facts.days_left(now_ms),
             loaded: state.loaded_ms,
             error: state.error.clone(),
-            client_crl: lists,
+            client_crl,
         }
     }
 
-    /// Handshakes in progress.
+    /// Number of handshakes in progress.
     pub fn handshakes(&self) -> usize {
         self.handshakes.len()
     }
 
-    /// Shakes hands with a peer that has just connected, within `patience`. Counts how it ends.
+    /// Runs the handshake of a peer that has just connected, within `limit`, and counts its result.
     ///
     /// # Errors
-    /// It takes too long, fails, or is given up because too many others are in progress.
+    /// The handshake fails, takes too long, or gives way to other handshakes because too many are in progress.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Box<TlsStream<S>>, HandshakeError> {
-        // Boxed, as what comes out of it: a connection's task, which is as large as the largest that it does, outlives it.
-        let accepted = Box::pin(self.shake(stream, patience)).await.map(Box::new);
-        let result = accepted.as_ref().map_or_else(HandshakeError::label, |_| "ok");
+        let config = Arc::clone(&sync::read(&self.current));
+        // Both the future and the stream are boxed. A connection's task is as large as its largest state, and it outlives
+        // the handshake: unboxed, every idle connection would keep the memory that only its handshake needed.
+        let accepted = Box::pin(handshake(config, &self.handshakes, stream, limit)).await.map(Box::new);
+        let result = accepted.as_ref().map_or_else(HandshakeError::as_str, |_| "ok");
         counter!(names::TLS_HANDSHAKES, "listener" => self.listener, "result" => result).increment(1);
         accepted
-    }
-
-    async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        stream: S,
-        patience: Duration,
-    ) -> Result<TlsStream<S>, HandshakeError> {
-        let ticket = self.handshakes.admit(Instant::now()).ok_or(HandshakeError::Full)?;
-        let config = Arc::clone(&sync::read(&self.current));
-        let shake = telling(TlsAcceptor::from(config).accept(stream));
-        tokio::select! {
-            accepted = timeout(patience, shake) => match accepted {
-                Ok(accepted) => {
-                    accepted.map_err(|(error, certificate)| HandshakeError::Failed { error, certificate })
-                }
-                Err(_) => Err(HandshakeError::Timeout),
-            },
-            () = ticket.evicted() => Err(HandshakeError::Full),
-        }
     }
 }

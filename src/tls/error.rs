@@ -1,4 +1,4 @@
-//! What can be wrong with certificates and keys.
+//! Errors of TLS files, as sentences for the person who maintains them.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,34 +11,34 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A file has no certificate, or something that is none.
+    /// A file holds no certificate, or an entry that is not a certificate.
     #[error("{}: {wrong}; expected PEM with \"-----BEGIN CERTIFICATE-----\"", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with its contents.
         wrong: String,
     },
-    /// A file has no private key.
+    /// A file holds no private key.
     #[error("{}: {wrong}; expected a PEM private key without a passphrase (PKCS #8, PKCS #1 or SEC 1)", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with its contents.
         wrong: String,
     },
-    /// The key belongs to another certificate.
+    /// The private key does not belong to the listener's certificate.
     #[error("{}: this is not the key of the first certificate in {}", key.display(), cert.display())]
     KeyMismatch {
-        /// File of the certificate.
+        /// The certificate file.
         cert: PathBuf,
-        /// File of the key.
+        /// The key file.
         key: PathBuf,
     },
-    /// A certificate did not sign the one before it.
+    /// The chain is not in order: a certificate did not sign the one before it.
     #[error(
         "{}: certificate {position} ({subject}) did not sign the one before it; the listener's own comes first, \
          then the one that signed it, and so on",
@@ -47,17 +47,17 @@ pub enum TlsError {
     Chain {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Place of the wrong certificate in the file, from 1.
         position: usize,
-        /// Whose it is.
+        /// Subject of the wrong certificate.
         subject: String,
     },
-    /// The clock is outside the certificate's time.
+    /// The certificate has expired or is not valid yet.
     #[error("{}: the certificate {wrong}; renew it, or check this machine's clock", path.display())]
     Time {
         /// The file.
         path: PathBuf,
-        /// In which way.
+        /// Which of the two, and since or until when.
         wrong: String,
     },
     /// The authorities of client certificates cannot be used.
@@ -65,7 +65,7 @@ pub enum TlsError {
     ClientCa {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with its contents.
         wrong: String,
     },
     /// The revocation lists of client certificates cannot be used.
@@ -76,15 +76,15 @@ pub enum TlsError {
     ClientCrl {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with its contents.
         wrong: String,
     },
-    /// What else rustls refuses.
+    /// rustls refuses the files for another reason.
     #[error("{}: cannot be used: {wrong}", path.display())]
     Refused {
         /// The certificate file.
         path: PathBuf,
-        /// What rustls says.
+        /// Error of rustls.
         wrong: String,
     },
 }

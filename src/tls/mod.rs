@@ -1,22 +1,30 @@
-//! TLS: certificates that are loaded, checked, watched and replaced while connections go on; handshakes with bounds.
+//! TLS for weir's listeners and commands.
+//!
+//! This part loads and checks certificates, keys and revocation lists, replaces them while connections stay open, and runs
+//! handshakes within limits. It decides who a client certificate names ([`client_user`]), but not what that user may do
+//! (see `access`), and it does not decide when files are read (see `app`).
 
 mod certificate;
+mod check;
 mod client;
+mod crl;
 mod endpoint;
 mod error;
+mod file_stamps;
+mod handshake;
 mod load;
-mod refused;
-mod revocation;
+mod recording_verifier;
+mod revoked;
+mod status;
 
-pub use certificate::client_user;
+pub use certificate::{WARN_BEFORE_DAYS, client_user};
+pub use check::check;
 pub use client::trusting;
-pub use endpoint::{CertificateStatus, CrlStatus, HandshakeError, TlsEndpoint};
+pub use endpoint::{PreparedCertificate, TlsEndpoint};
 pub use error::TlsError;
-pub use load::{CheckReport, check};
-pub use revocation::{CertificateId, RevokedCertificates};
-
-/// A certificate that ends sooner than this is warned about: most are replaced a month before.
-pub const WARN_BEFORE_DAYS: i64 = 30;
+pub use handshake::HandshakeError;
+pub use revoked::{CertificateId, RevokedCertificates};
+pub use status::{CertificateStatus, CrlStatus};
 
 #[cfg(test)]
 mod tests;

@@ -20,9 +20,9 @@ const NOW_MS: i64 = 1_767_225_600_000;
 const DAY_MS: i64 = 86_400_000;
 
 #[derive(Debug)]
-struct Fixed(AtomicI64);
+struct FixedClock(AtomicI64);
 
-impl Clock for Fixed {
+impl Clock for FixedClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -66,8 +66,8 @@ fn files(directory: &Path, cert: &str, key: &str) -> TlsFiles {
     files
 }
 
-fn endpoint(files: &TlsFiles) -> (Arc<TlsEndpoint>, Arc<Fixed>) {
-    let clock = Arc::new(Fixed(AtomicI64::new(NOW_MS)));
+fn endpoint(files: &TlsFiles) -> (Arc<TlsEndpoint>, Arc<FixedClock>) {
+    let clock = Arc::new(FixedClock(AtomicI64::new(NOW_MS)));
     (TlsEndpoint::load("mqtt", files, &[], 10, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
 }
 
@@ -133,7 +133,7 @@ fn a_good_reload_replaces_and_a_bad_one_changes_nothing() {
     let (cert, key) = leaf(Some("first"), &ca, (2027, 1, 1));
     let in_use = files(directory.path(), &cert, &key);
     let (endpoint, clock) = endpoint(&in_use);
-    let reload = || endpoint.prepare(&in_use).map(|ready| endpoint.take(ready));
+    let reload = || endpoint.prepare(&in_use).map(|ready| endpoint.replace(ready));
     assert_eq!((endpoint.status().subject.as_str(), endpoint.status().days_left), ("CN=first", 365));
     fs::write(directory.path().join("cert.pem"), "broken").unwrap();
     assert!(reload().is_err());
@@ -199,7 +199,7 @@ async fn handshakes_have_a_time_limit_and_fail_alone() {
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(matches!(
         endpoint.accept(server, Duration::from_secs(5)).await,
-        Err(HandshakeError::Failed { certificate: None, .. })
+        Err(HandshakeError::Failed { refused_subject: None, .. })
     ));
     assert_eq!(endpoint.handshakes(), 0);
 }

@@ -1,4 +1,4 @@
-//! The ACL file: roles with their rules.
+//! Reads the ACL file: roles with their rules, as TOML.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,26 +6,27 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::pattern::AclPattern;
-use super::{Acl, AclRole};
-use crate::access::users::ROLE_FORM as ROLE_NAME_FORM;
-use crate::access::{ANONYMOUS_ROLE, is_role, secret_file};
+use super::role::AclRole;
+use super::roles::Acl;
+use crate::access::secret_file;
+use crate::access::users::{ANONYMOUS_ROLE, ROLE_FORM as ROLE_NAME_FORM, is_role};
 use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
 
-/// Larger files are refused: a role has a few hundred bytes.
+/// Larger files are refused. A role has a few hundred bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// Roles of a file at most.
+/// Largest number of roles in a file.
 const MAX_ROLES: usize = 256;
-/// Patterns of one list at most: each topic that a client changes to is compared with them.
+/// Largest number of patterns in one list. Every topic that a client changes to is compared with all of them.
 const MAX_PATTERNS: usize = 256;
 
 const ROLE_FORM: &str = "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe or any_device below";
 const LIST_FORM: &str = "a list of topic patterns such as [\"devices/%u/#\"]";
 
 impl Acl {
-    /// The built-in roles and those of the file.
+    /// Reads the file at `path`, and adds its roles to the built-in ones.
     ///
     /// # Errors
-    /// It cannot be read, or has faults.
+    /// The file cannot be read, or has faults.
     pub fn load(path: &Path) -> Result<Self, Vec<ConfigFault>> {
         let file = path.display().to_string();
         let unusable = |wrong: String, expected: &str| {
@@ -44,10 +45,11 @@ impl Acl {
         }
     }
 
-    /// The built-in roles and those of `text`, which replace built-in ones of the same name. `file` is only named in faults.
+    /// Reads the roles of `text` and adds them to the built-in ones. A role of the text replaces a built-in role of the same
+    /// name. `file` is used in faults.
     ///
     /// # Errors
-    /// All faults of the text, in its order.
+    /// The text has faults. The error holds all of them, in the order of the text.
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigFault>> {
         let mut reader = AclReader { file, text, acl: Acl::default(), faults: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -109,13 +111,14 @@ impl AclReader<'_> {
                     let read = self.role(&key, role, table);
                     self.acl.roles.insert(role.into(), Arc::new(read));
                 }
-                None => self.fault(at, &key, ConfigProblem::new("this is a role, not a key", ROLE_FORM)),
+                None => self.fault(at, &key, ConfigProblem::new("this is a role and needs a table", ROLE_FORM)),
             }
         }
     }
 
     fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> AclRole {
-        // Where the file is silent about it, a built-in role still speaks for whom it spoke.
+        // A file that replaces a built-in role without any_device keeps the role's value: readings of a bridge would
+        // otherwise be rejected without a word in the file about devices.
         let any_device = self.acl.roles.get(name).is_some_and(|role| role.any_device);
         let mut role = AclRole { any_device, ..AclRole::default() };
         for (name, value) in table {
@@ -127,18 +130,19 @@ impl AclReader<'_> {
                 "deny_subscribe" => role.subscribe.deny = self.patterns(at, &key, value.get_ref()),
                 "any_device" => match value.get_ref().as_bool() {
                     Some(any_device) => role.any_device = any_device,
-                    None => self.fault(at, &key, ConfigProblem::new("it is not a switch", "true or false")),
+                    None => self.fault(at, &key, ConfigProblem::new("it is not a boolean", "true or false")),
                 },
                 _ => self.fault(at, &key, ConfigProblem::new("there is no such key", ROLE_FORM)),
             }
         }
         if name == ANONYMOUS_ROLE && !role.any_device {
-            self.note_nameless(key, table);
+            self.require_any_device(key, table);
         }
         role
     }
 
-    fn note_nameless(&mut self, key: &str, table: &DeTable<'_>) {
+    /// Notes a fault about an anonymous role without any_device: its clients have no user name that could be a device.
+    fn require_any_device(&mut self, key: &str, table: &DeTable<'_>) {
         let at = table.keys().find(|name| name.get_ref() == "any_device").map_or(0, |name| name.span().start);
         let problem =
             ConfigProblem::new("clients without a user name have no device of their own", "true, or no such key");
@@ -212,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_with_its_place() {
+    fn every_fault_is_reported_with_its_line() {
         faults(
             "[roles.a]\npublish = ['x/#/y', 1]\nsubscribed = []\n[roles.'b c']\nsubscribe = 'x'\nany_device = 1\n[other]\n",
             &[
@@ -221,19 +225,19 @@ mod tests {
                 "acl.toml:3: roles.a.subscribed: there is no such key; expected [roles.NAME] with",
                 "acl.toml:4: roles.b c: \"b c\" cannot be the name of a role; expected",
                 "acl.toml:5: roles.b c.subscribe: it is not a list; expected",
-                "acl.toml:6: roles.b c.any_device: it is not a switch; expected true or false",
+                "acl.toml:6: roles.b c.any_device: it is not a boolean; expected true or false",
                 "acl.toml:7: other: there is no such section; expected [roles.NAME]",
             ],
         );
         faults("[roles.a]\npublish = ['weir/x']", &["acl.toml:2: roles.a.publish: a pattern reaches below weir/"]);
         faults("roles = 1", &["acl.toml:1: roles: there is no such section"]);
-        faults("[roles]\na = 1", &["acl.toml:2: roles.a: this is a role, not a key"]);
+        faults("[roles]\na = 1", &["acl.toml:2: roles.a: this is a role and needs a table"]);
         faults("[roles.a\n", &["acl.toml:1: "]);
         faults("[roles.anonymous]\nany_device = false", &["acl.toml:2: roles.anonymous.any_device: clients without"]);
     }
 
     #[test]
-    fn what_a_file_may_hold_is_bounded() {
+    fn the_contents_of_a_file_are_bounded() {
         let list = |count: usize| format!("[roles.a]\npublish = [{}]", "'x',".repeat(count));
         assert!(Acl::parse("acl.toml", &list(MAX_PATTERNS)).is_ok());
         faults(&list(MAX_PATTERNS + 1), &["acl.toml:2: roles.a.publish: there are 257 patterns; expected at most 256"]);

@@ -1,13 +1,39 @@
-//! Topic patterns of access rules: MQTT topic filters in which `%u` and `%c` stand for the client.
+//! Topic patterns of access rules: MQTT topic filters in which `%u` stands for the client's user name and `%c` for its
+//! client identifier.
+//!
+//! Two questions are asked. For what is allowed: does the pattern cover every topic of a filter? For what is denied: does it
+//! overlap any topic of the filter? Where a name is missing or cannot stand in a level, both are answered so that the client
+//! may do less.
 
 use std::str::Split;
 
-/// Longest pattern in bytes.
+/// Longest pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 1_024;
-/// Levels of a pattern at most.
+/// Largest number of levels of a pattern.
 const MAX_PATTERN_LEVELS: usize = 64;
 
-/// A topic filter with places for the client's user name and identifier.
+/// Why a text is not a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PatternError {
+    #[error("it is empty")]
+    Empty,
+    #[error("it has more than {MAX_PATTERN_BYTES} bytes")]
+    TooLong,
+    #[error("it holds a control character")]
+    ControlCharacter,
+    #[error("a shared subscription is judged by its filter; leave out $share and the group")]
+    Shared,
+    #[error("it has {count} levels, more than {MAX_PATTERN_LEVELS}")]
+    TooManyLevels { count: usize },
+    #[error("a # is not the last level")]
+    RestNotLast,
+    #[error("the wildcard in {level:?} is not a whole level")]
+    PartialWildcard { level: String },
+    #[error("the % in {level:?} is not %u, %c or %%")]
+    Placeholder { level: String },
+}
+
+/// A topic filter with placeholders for the client's user name and client identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AclPattern {
     levels: Box<[Level]>,
@@ -19,7 +45,7 @@ enum Level {
     Any,
     /// `#`
     Rest,
-    /// Anything else; no parts: the empty level.
+    /// Any other level; no parts: the empty level.
     Text(Box<[LevelPart]>),
 }
 
@@ -32,23 +58,23 @@ enum LevelPart {
     ClientId,
 }
 
-/// Whose topics a pattern means.
+/// The client whose names stand in for the placeholders.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Subject<'a> {
+pub(super) struct PatternClient<'a> {
     pub user: Option<&'a str>,
     pub client_id: &'a str,
 }
 
-/// A level of a pattern for one client.
-enum Resolved {
-    /// Whether it is the level that was asked about.
+/// Result of comparing a level of a pattern, for one client, with a level of a filter.
+enum LevelMatch {
+    /// Whether the levels are the same.
     Compared(bool),
-    /// A place in it has no value for this client.
+    /// The client has no usable value for a placeholder of the level.
     Unknown,
 }
 
 impl Level {
-    /// The name, if it is the same for every client.
+    /// The text of the level, if it has no placeholder.
     fn literal(&self) -> Option<&str> {
         match self {
             Self::Text(parts) => match &**parts {
@@ -61,42 +87,45 @@ impl Level {
 }
 
 impl AclPattern {
-    /// Reads a pattern. The error says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// The text is not a topic filter, is too long, or has a `%` that is not `%u`, `%c` or `%%`.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text.is_empty() {
-            return Err("it is empty".into());
+            return Err(PatternError::Empty);
         }
         if text.len() > MAX_PATTERN_BYTES {
-            return Err(format!("it has more than {MAX_PATTERN_BYTES} bytes"));
+            return Err(PatternError::TooLong);
         }
         if text.chars().any(char::is_control) {
-            return Err("it holds a control character".into());
+            return Err(PatternError::ControlCharacter);
         }
         if text == "$share" || text.starts_with("$share/") {
-            return Err("a shared subscription is judged by the filter behind its group".into());
+            return Err(PatternError::Shared);
         }
         let count = text.split('/').count();
         if count > MAX_PATTERN_LEVELS {
-            return Err(format!("it has {count} levels, more than {MAX_PATTERN_LEVELS}"));
+            return Err(PatternError::TooManyLevels { count });
         }
         let levels = text.split('/').enumerate().map(|(index, level)| match level {
             "+" => Ok(Level::Any),
             "#" if index + 1 == count => Ok(Level::Rest),
-            "#" => Err("a # is not the last level".to_owned()),
-            _ if level.contains(['+', '#']) => Err(format!("the wildcard in {level:?} is not a whole level")),
+            "#" => Err(PatternError::RestNotLast),
+            _ if level.contains(['+', '#']) => Err(PatternError::PartialWildcard { level: level.to_owned() }),
             _ => parts(level).map(Level::Text),
         });
         Ok(Self { levels: levels.collect::<Result<_, _>>()? })
     }
 
-    /// Whether it names topics that only weir publishes on.
+    /// Whether the pattern matches topics that only weir publishes on.
     pub fn is_reserved(&self) -> bool {
         match &*self.levels {
             [system, broker, connection, _, state]
                 if [system, broker, connection, state].map(Level::literal)
                     == [Some("$SYS"), Some("broker"), Some("connection"), Some("state")] =>
             {
-                false // where bridges say whether they are connected
+                false // Bridges publish there whether they are connected.
             }
             [Level::Text(first), ..] if begins_with_dollar(first) => true,
             [Level::Text(first), _, ..] => matches!(&**first, [LevelPart::Literal(text)] if &**text == "weir"),
@@ -104,10 +133,10 @@ impl AclPattern {
         }
     }
 
-    /// Whether every topic that `filter` matches is meant. A topic name is a filter that matches itself. Where a place
-    /// has no value for this client, nothing is meant.
-    pub fn covers(&self, filter: &str, of: &Subject<'_>) -> bool {
-        // Every topic has a level, so both match all that `#` matches.
+    /// Whether the pattern matches every topic that `filter` matches. A topic name is a filter that matches itself. A
+    /// placeholder without a usable value for this client matches nothing.
+    pub fn covers(&self, filter: &str, of: &PatternClient<'_>) -> bool {
+        // Every topic has at least one level, so `+/#` matches everything that `#` matches.
         if filter == "#" && matches!(*self.levels, [Level::Any, Level::Rest]) {
             return true;
         }
@@ -119,7 +148,7 @@ impl AclPattern {
                 // Leading wildcards do not match topics that begin with `$` [MQTT-4.7.2-1].
                 (Level::Any, Some(found)) => !(index == 0 && is_dollar(found)),
                 (Level::Text(parts), Some(found)) => {
-                    matches!(resolve(parts, index, found, of), Resolved::Compared(true))
+                    matches!(resolve(parts, index, found, of), LevelMatch::Compared(true))
                 }
             };
             if !covered {
@@ -129,9 +158,9 @@ impl AclPattern {
         levels.next().is_none()
     }
 
-    /// Whether some topic that `filter` matches is meant. Where a place has no value for this client, its level may be
-    /// any: this is asked for what is denied, and a client must not get out of that by its name.
-    pub fn overlaps(&self, filter: &str, of: &Subject<'_>) -> bool {
+    /// Whether the pattern matches any topic that `filter` matches. A placeholder without a usable value for this client
+    /// matches every level: the question is asked for denials, and a client must not escape a denial by choosing an odd name.
+    pub fn overlaps(&self, filter: &str, of: &PatternClient<'_>) -> bool {
         let mut levels = filter.split('/');
         for (index, level) in self.levels.iter().enumerate() {
             let possible = match (level, levels.next()) {
@@ -142,8 +171,8 @@ impl AclPattern {
                 (Level::Any, Some(found)) => !(index == 0 && is_dollar(found)),
                 (Level::Text(parts), Some("+")) => !(index == 0 && begins_with_dollar(parts)),
                 (Level::Text(parts), Some(found)) => match resolve(parts, index, found, of) {
-                    Resolved::Compared(same) => same,
-                    Resolved::Unknown => !(index == 0 && is_dollar(found)),
+                    LevelMatch::Compared(same) => same,
+                    LevelMatch::Unknown => !(index == 0 && is_dollar(found)),
                 },
             };
             if !possible {
@@ -162,12 +191,13 @@ fn is_dollar(level: &str) -> bool {
     level.starts_with('$')
 }
 
-/// A place at the beginning is never filled with `$`, see [`usable`].
+/// Whether a first level begins with `$`. A placeholder at the beginning never does, see [`is_usable`].
 fn begins_with_dollar(parts: &[LevelPart]) -> bool {
     matches!(parts, [LevelPart::Literal(text), ..] if is_dollar(text))
 }
 
-fn parts(level: &str) -> Result<Box<[LevelPart]>, String> {
+/// Splits a level into literal text and placeholders.
+fn parts(level: &str) -> Result<Box<[LevelPart]>, PatternError> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = level.chars();
@@ -180,7 +210,7 @@ fn parts(level: &str) -> Result<Box<[LevelPart]>, String> {
                     literal.push('%');
                     continue;
                 }
-                _ => return Err(format!("a % in {level:?} stands for nothing")),
+                _ => return Err(PatternError::Placeholder { level: level.to_owned() }),
             },
             other => {
                 literal.push(other);
@@ -198,28 +228,28 @@ fn parts(level: &str) -> Result<Box<[LevelPart]>, String> {
     Ok(parts.into())
 }
 
-/// Compares the level with this index to one of a topic or filter; a wildcard there is never the same.
-fn resolve(parts: &[LevelPart], index: usize, found: &str, of: &Subject<'_>) -> Resolved {
+/// Compares the level `index` of a pattern with a level of a topic or filter. A wildcard there is never the same.
+fn resolve(parts: &[LevelPart], index: usize, found: &str, of: &PatternClient<'_>) -> LevelMatch {
     let mut rest = Some(found);
     for (place, part) in parts.iter().enumerate() {
         let text = match part {
             LevelPart::Literal(text) => text,
             LevelPart::User | LevelPart::ClientId => {
                 let value = if *part == LevelPart::User { of.user } else { Some(of.client_id) };
-                let Some(value) = value.filter(|value| usable(value, index + place == 0)) else {
-                    return Resolved::Unknown;
+                let Some(value) = value.filter(|value| is_usable(value, index + place == 0)) else {
+                    return LevelMatch::Unknown;
                 };
                 value
             }
         };
         rest = rest.and_then(|rest| rest.strip_prefix(text));
     }
-    Resolved::Compared(rest == Some(""))
+    LevelMatch::Compared(rest == Some(""))
 }
 
-/// Whether a value can stand in a level: it must neither be more than one nor a wildcard, and where the topic begins with
-/// it, it must not lead to `$SYS`.
-fn usable(value: &str, first: bool) -> bool {
+/// Whether a client's name can stand in a level: it must be neither several levels nor a wildcard, and at the beginning of a
+/// topic it must not begin with `$`, or a client could name itself `$SYS`.
+fn is_usable(value: &str, first: bool) -> bool {
     let is_other_topic = first && is_dollar(value);
     !value.is_empty() && !value.contains(['/', '+', '#']) && !is_other_topic
 }
@@ -230,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    const PUMP: Subject<'_> = Subject { user: Some("pump"), client_id: "c-1" };
+    const PUMP: PatternClient<'_> = PatternClient { user: Some("pump"), client_id: "c-1" };
 
     #[track_caller]
     fn covers(pattern: &str, filter: &str, expected: bool) {
@@ -245,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_are_meant() {
+    fn topics_that_are_covered() {
         covers("devices/%u/#", "devices/pump/telemetry", true);
         covers("devices/%u/#", "devices/pump", true);
         covers("devices/%u/#", "devices/pump-2/telemetry", false);
@@ -277,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_denied_is_found_in_wider_filters() {
+    fn denied_topics_are_found_in_wider_filters() {
         overlaps("devices/secret/#", "devices/#", true);
         overlaps("devices/secret/#", "devices/+", true);
         overlaps("devices/secret/#", "devices/+/telemetry", true);
@@ -291,24 +321,24 @@ mod tests {
     }
 
     #[test]
-    fn a_place_without_a_value_allows_nothing_and_denies_whatever_it_could_be() {
+    fn a_placeholder_without_a_value_allows_nothing_and_denies_everything_it_could_be() {
         let pattern = AclPattern::parse("devices/%u/#").unwrap();
         for user in [None, Some(""), Some("a/b"), Some("+"), Some("#"), Some("x+")] {
-            let of = Subject { user, client_id: "c" };
+            let of = PatternClient { user, client_id: "c" };
             for topic in ["devices/x", "devices/", "devices/a/b", "devices/+/x", "devices/#", "devices", "x"] {
                 assert!(!pattern.covers(topic, &of), "{topic} for {user:?}");
                 assert_eq!(pattern.overlaps(topic, &of), topic.starts_with("devices/"), "{topic} for {user:?}");
             }
         }
         let first = AclPattern::parse("%c/#").unwrap();
-        let of = Subject { user: None, client_id: "$SYS" };
+        let of = PatternClient { user: None, client_id: "$SYS" };
         assert!(!first.covers("$SYS/broker/uptime", &of) && !first.overlaps("$SYS/x", &of));
         let inner = AclPattern::parse("a/%c").unwrap();
         assert!(inner.covers("a/$SYS", &of));
     }
 
     #[test]
-    fn what_is_no_pattern() {
+    fn texts_that_are_no_patterns() {
         for wrong in ["", "a/#/b", "a+", "b#/c", "a/%", "a/%x", "a\u{0}", "$share/g/a", "$share"] {
             assert!(AclPattern::parse(wrong).is_err(), "{wrong:?}");
         }
@@ -331,7 +361,7 @@ mod tests {
         }
     }
 
-    /// Whether `filter` matches `topic`, by its words: one level for `+`, any number for `#`.
+    /// Whether `filter` matches `topic`, by the words of MQTT: one level for `+`, any number of levels for `#`.
     fn matches(filter: &[&str], topic: &[&str], first: bool) -> bool {
         match (filter, topic) {
             (["#"], _) => !(first && topic.first().is_some_and(|level| is_dollar(level))),
@@ -342,8 +372,8 @@ mod tests {
         }
     }
 
-    /// Every topic of up to four levels; the empty name, which is no topic, counts as one. The filters below have at most three and use fewer names, so that what one of
-    /// them matches and another does not is among these.
+    /// Every topic of up to four levels, with the empty name as a topic. The filters below have at most three levels and use
+    /// fewer names, so wherever two of them differ, they differ on one of these topics.
     fn universe() -> Vec<Vec<&'static str>> {
         let names = ["a", "b", "", "$s", "other"];
         let mut all: Vec<Vec<&str>> = vec![vec![]];
@@ -374,14 +404,14 @@ mod tests {
         fn covering_and_overlapping_are_what_the_topics_say(pattern in filter(), filter in filter()) {
             let (wide, narrow): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), filter.split('/').collect());
             let parsed = AclPattern::parse(&pattern).unwrap();
-            let of = Subject { user: None, client_id: "" };
+            let of = PatternClient { user: None, client_id: "" };
             let (mut all, mut some) = (true, false);
             for topic in universe().iter().filter(|topic| matches(&narrow, topic, true)) {
-                let meant = matches(&wide, topic, true);
-                all &= meant;
-                some |= meant;
-                prop_assert_eq!(parsed.covers(&topic.join("/"), &of), meant, "{:?}", topic);
-                prop_assert_eq!(parsed.overlaps(&topic.join("/"), &of), meant, "{:?}", topic);
+                let matched = matches(&wide, topic, true);
+                all &= matched;
+                some |= matched;
+                prop_assert_eq!(parsed.covers(&topic.join("/"), &of), matched, "{:?}", topic);
+                prop_assert_eq!(parsed.overlaps(&topic.join("/"), &of), matched, "{:?}", topic);
             }
             prop_assert_eq!(parsed.covers(&filter, &of), all, "{} covers {}", pattern, filter);
             prop_assert_eq!(parsed.overlaps(&filter, &of), some, "{} overlaps {}", pattern, filter);

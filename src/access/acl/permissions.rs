@@ -1,11 +1,12 @@
-//! What one client may do.
+//! The permissions of one client.
 
 use std::sync::Arc;
 
-use super::{AclRole, Subject, TopicRules};
+use super::pattern::PatternClient;
+use super::role::{AclRole, TopicRules};
 use crate::config::OnDeniedPublish;
 
-/// What one client may do: its roles, and who it is.
+/// The permissions of one client: its roles, and the names that stand in for `%u` and `%c` in their patterns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permissions {
     roles: Box<[Arc<AclRole>]>,
@@ -24,42 +25,43 @@ impl Permissions {
         Self { roles, user, client_id, on_denied_publish }
     }
 
-    /// Whether it may publish on `topic`.
+    /// Whether the client may publish on `topic`.
     pub fn may_publish(&self, topic: &str) -> bool {
-        TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.subject())
+        TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.client())
     }
 
-    /// Whether it may have every message that `filter` matches. A shared subscription is judged by the filter behind its
-    /// group; a topic name is a filter too.
+    /// Whether the client may receive every message that `filter` matches. Of a shared subscription, pass the filter without
+    /// `$share` and the group. A topic name is a filter too.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.subject())
+        TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.client())
     }
 
-    /// Whether readings that it publishes may be of any device that they name; else they are of the device with its
-    /// user name.
+    /// Whether readings that the client publishes may be of any device that they name. Otherwise they are of the device with
+    /// the client's user name.
     pub fn speaks_for_any_device(&self) -> bool {
         self.roles.iter().any(|role| role.any_device)
     }
 
-    /// Its user name.
+    /// User name of the client; `None`: the client is anonymous.
     pub fn user(&self) -> Option<&Arc<str>> {
         self.user.as_ref()
     }
 
-    /// What becomes of its denied publishes if it speaks 3.1.1.
+    /// What happens to denied publishes of the client if it speaks MQTT 3.1.1.
     pub fn on_denied_publish(&self) -> OnDeniedPublish {
         self.on_denied_publish
     }
 
-    fn subject(&self) -> Subject<'_> {
-        Subject { user: self.user.as_deref(), client_id: &self.client_id }
+    fn client(&self) -> PatternClient<'_> {
+        PatternClient { user: self.user.as_deref(), client_id: &self.client_id }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Acl, Identity};
+    use super::super::Acl;
     use super::*;
+    use crate::access::Identity;
 
     fn permissions(acl: &Acl, user: Option<&str>, roles: &[&str]) -> Permissions {
         let roles = roles.iter().map(|role| (*role).into()).collect();

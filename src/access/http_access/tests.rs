@@ -1,17 +1,19 @@
-//! Whom a policy lets in, and what it warns about.
+//! Which requests a policy accepts, and what it warns about.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
 use crate::access::tokens;
+use crate::access::tokens::ApiToken;
 use crate::clock::SystemClock;
+use crate::config::HttpConfig;
 
-/// A time of day that a test sets.
+/// A clock whose time of day a test sets.
 #[derive(Debug, Default)]
-struct Set(AtomicI64);
+struct SetClock(AtomicI64);
 
-impl Clock for Set {
+impl Clock for SetClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::SeqCst)
     }
@@ -43,7 +45,7 @@ fn roles_expiry_and_what_is_no_token() {
     let policy = HttpPolicy::load(&config(&path, None)).unwrap();
     let judge = |secret: Option<&str>, needed, now_ms| {
         let caller = policy.judge(secret, needed, now_ms);
-        caller.map(|caller| caller.name().map(str::to_owned)).map_err(|refusal| refusal.label())
+        caller.map(|caller| caller.name().map(str::to_owned)).map_err(|refusal| refusal.as_str())
     };
     assert_eq!(judge(Some(&reader), TokenRole::Read, 0), Ok(Some("reader".into())));
     assert_eq!(judge(Some(&reader), TokenRole::Operate, 0), Err("scope"));
@@ -57,7 +59,7 @@ fn roles_expiry_and_what_is_no_token() {
 #[test]
 fn anonymous_requests_where_they_are_allowed() {
     let open = HttpPolicy::load(&HttpConfig::default()).unwrap();
-    // Somebody's proxy may send credentials of its own: without tokens nobody looks at them.
+    // A proxy may send credentials of its own: without a tokens file they are ignored.
     for secret in [None, Some("anything")] {
         assert_eq!(open.judge(secret, TokenRole::Operate, 0), Ok(Caller::default()));
     }
@@ -68,7 +70,7 @@ fn anonymous_requests_where_they_are_allowed() {
     assert_eq!(both.judge(None, TokenRole::Operate, 0), Ok(Caller::default()));
     assert_eq!(both.judge(Some("weir_guess"), TokenRole::Read, 0), Err(HttpRefusal::Invalid));
     assert_eq!(both.judge(Some(&reader), TokenRole::Read, 0).unwrap().name(), Some("reader"));
-    assert_eq!(both.judge(Some(&reader), TokenRole::Operate, 0).unwrap_err().label(), "scope");
+    assert_eq!(both.judge(Some(&reader), TokenRole::Operate, 0).unwrap_err().as_str(), "scope");
 }
 
 #[test]
@@ -117,7 +119,7 @@ async fn what_is_open_ends_with_its_token() {
     let stays = add(&path, "stays", TokenRole::Operate, None);
     let goes = add(&path, "goes", TokenRole::Read, None);
     let brief = add(&path, "brief", TokenRole::Read, Some(1_000));
-    let clock = Arc::new(Set::default());
+    let clock = Arc::new(SetClock::default());
     let access = HttpAccess::new(HttpPolicy::load(&config(&path, None)).unwrap(), clock.clone());
     let open = |secret: &str| {
         let caller = access.judge(Some(secret), TokenRole::Read).unwrap();

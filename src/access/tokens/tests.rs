@@ -1,5 +1,7 @@
 //! Tokens files: what is in them, what is wrong with them, and how they change.
 
+use std::path::Path;
+
 use super::*;
 
 const HEX: &str = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef";
@@ -56,9 +58,9 @@ fn every_fault_is_told_with_its_line_and_without_what_the_line_holds() {
         &text,
         &[
             "tokens:2: this is not a token; expected NAME:ROLE:SHA256 or NAME:ROLE:SHA256:EXPIRY as `weir token add` writes it",
-            "tokens:4: there is a token a above",
+            "tokens:4: the token a is defined above already",
             "tokens:5: the second field is not a role; expected read or operate",
-            "tokens:6: this is the secret of a above; expected one of its own",
+            "tokens:6: this is the secret of the token a above; expected another secret",
             "tokens:7: the third field is not a SHA-256; expected 64 hexadecimal digits",
             "tokens:8: the first field is not a name; expected 1 to 64 of A-Z a-z 0-9 . _ -",
             "tokens:9: the fourth field is not a time; expected RFC 3339 such as 2027-01-31T12:00:00Z, or no such field",
@@ -75,7 +77,7 @@ fn every_fault_is_told_with_its_line_and_without_what_the_line_holds() {
 fn nothing_that_is_shown_holds_a_digest() {
     let list = parse(&format!("a:read:{HEX}")).unwrap();
     assert!(!format!("{list:?}").contains("0123"));
-    assert_eq!(format!("{:?}", list.tokens()[0]), "Token { name: \"a\", role: Read, .. }");
+    assert_eq!(format!("{:?}", list.tokens()[0]), "ApiToken { name: \"a\", role: Read, .. }");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use super::*;
 use crate::access::tokens::{self, ApiToken, TokenRole};
 
-/// A site that asks for tokens, with one of each kind.
+/// An API that asks for tokens, with one of each kind.
 struct Guarded {
-    site: Site,
+    api: TestApi,
     config: Config,
     read: String,
     operate: String,
@@ -28,15 +28,15 @@ impl Guarded {
         let mut config = Config::default();
         config.http.auth.tokens = Some(path);
         set(&mut config.http);
-        Self { site: Site::with(Held::default(), config.clone()), config, read, operate, expired, directory }
+        Self { api: TestApi::with(config.clone()), config, read, operate, expired, directory }
     }
 
-    async fn ask(&self, method: &str, path: &str, authorization: &[&str]) -> Answer {
+    async fn ask(&self, method: &str, path: &str, authorization: &[&str]) -> ApiAnswer {
         let mut request = Request::builder().method(method).uri(path);
         for value in authorization {
             request = request.header("authorization", *value);
         }
-        self.site.ask(request.body(Body::empty()).expect("a request")).await
+        self.api.ask(request.body(Body::empty()).expect("a request")).await
     }
 
     /// Status and challenge.
@@ -47,7 +47,7 @@ impl Guarded {
     }
 
     fn reload(&self) {
-        self.site.access.replace(HttpPolicy::load(&self.config.http).expect("a policy"));
+        self.api.access.replace(HttpPolicy::load(&self.config.http).expect("a policy"));
     }
 }
 
@@ -147,7 +147,7 @@ async fn the_status_says_what_is_asked() {
     let status = guarded.ask("GET", "/api/v1/status", &[&bearer(&guarded.read)]).await;
     let expected = serde_json::json!({"token_required": true, "tokens": 3, "metrics_token_required": true});
     assert_eq!(status.json()["http_access"], expected);
-    let open = Site::new().get("/api/v1/status").await.json();
+    let open = TestApi::new().get("/api/v1/status").await.json();
     let expected = serde_json::json!({"token_required": false, "tokens": null, "metrics_token_required": false});
     assert_eq!(open["http_access"], expected);
 }
@@ -168,7 +168,7 @@ async fn a_stream_ends_with_its_token() {
     let open = async |secret: &str| {
         let request = Request::get("/api/v1/stream").header("authorization", bearer(secret));
         let request = request.body(Body::empty()).expect("a request");
-        let service = TowerToHyperService::new(router(guarded.site.state.clone()));
+        let service = TowerToHyperService::new(router(guarded.api.state.clone()));
         let response = service.call(request).await.expect("infallible");
         assert_eq!(response.status(), 200);
         response.into_body()
@@ -182,6 +182,6 @@ async fn a_stream_ends_with_its_token() {
     assert!(ended.expect("an end").to_bytes().is_empty());
     assert_eq!(guarded.ask("GET", "/", &[&bearer(&guarded.read)]).await.status, 401);
     assert!(!operates.is_finished());
-    guarded.site.state.closing.cancel();
+    guarded.api.state.closing.cancel();
     operates.await.expect("no panic").expect("an end");
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// The sequence numbers of an answer and its cursor.
 #[track_caller]
-fn page(answer: &Answer, name: &str) -> (Vec<u64>, Option<String>) {
+fn page(answer: &ApiAnswer, name: &str) -> (Vec<u64>, Option<String>) {
     assert_eq!(answer.status, 200, "{answer:?}");
     let json = answer.json();
     let items = json[name].as_array().expect("a list");
@@ -12,15 +12,15 @@ fn page(answer: &Answer, name: &str) -> (Vec<u64>, Option<String>) {
     (seqs, json["next_cursor"].as_str().map(str::to_owned))
 }
 
-async fn seqs(site: &Site, name: &str, query: &str) -> Vec<u64> {
-    page(&site.get(&format!("/api/v1/{name}?{query}")).await, name).0
+async fn seqs(api: &TestApi, name: &str, query: &str) -> Vec<u64> {
+    page(&api.get(&format!("/api/v1/{name}?{query}")).await, name).0
 }
 
 /// All pages of a list.
-async fn all(site: &Site, name: &str, query: &str) -> Vec<u64> {
-    let (mut seqs, mut cursor) = page(&site.get(&format!("/api/v1/{name}?{query}")).await, name);
+async fn all(api: &TestApi, name: &str, query: &str) -> Vec<u64> {
+    let (mut seqs, mut cursor) = page(&api.get(&format!("/api/v1/{name}?{query}")).await, name);
     while let Some(next) = cursor {
-        let (more, after) = page(&site.get(&format!("/api/v1/{name}?{query}&cursor={next}")).await, name);
+        let (more, after) = page(&api.get(&format!("/api/v1/{name}?{query}&cursor={next}")).await, name);
         seqs.extend(more);
         cursor = after;
     }
@@ -29,43 +29,43 @@ async fn all(site: &Site, name: &str, query: &str) -> Vec<u64> {
 
 #[tokio::test]
 async fn an_empty_log_is_an_empty_list() {
-    let site = Site::new();
+    let api = TestApi::new();
     for path in ["/api/v1/windows", "/api/v1/windows?order=desc"] {
-        assert_eq!(site.get(path).await.body, "{\"windows\":[],\"next_cursor\":null}");
+        assert_eq!(api.get(path).await.body, "{\"windows\":[],\"next_cursor\":null}");
     }
-    assert_eq!(site.get("/api/v1/errors").await.body, "{\"errors\":[],\"next_cursor\":null}");
+    assert_eq!(api.get("/api/v1/errors").await.body, "{\"errors\":[],\"next_cursor\":null}");
 }
 
 #[tokio::test]
 async fn a_window_is_shown_as_everywhere() {
-    let site = Site::new();
-    site.add_windows([window("a", 5_000)]);
+    let api = TestApi::new();
+    api.add_windows([window("a", 5_000)]);
     let mut expected = Vec::new();
     window("a", 5_000).write_json(0, &mut expected);
     let expected = String::from_utf8(expected).expect("UTF-8");
-    let answer = site.get("/api/v1/windows").await;
+    let answer = api.get("/api/v1/windows").await;
     assert_eq!(answer.body, format!("{{\"windows\":[{expected}],\"next_cursor\":null}}"));
     assert_eq!(answer.header("content-type"), "application/json");
 }
 
 #[tokio::test]
 async fn the_newest_revision_stands_for_a_window() {
-    let site = Site::new();
+    let api = TestApi::new();
     let corrected = |revision, supersedes| WindowResult { revision, supersedes, ..window("a", 0) };
-    site.add_windows([window("a", 0), window("b", 0), corrected(1, Some(0))]);
-    assert_eq!(seqs(&site, "windows", "").await, [1, 2]);
+    api.add_windows([window("a", 0), window("b", 0), corrected(1, Some(0))]);
+    assert_eq!(seqs(&api, "windows", "").await, [1, 2]);
     // What comes later changes what is newest, also for records that were indexed already.
-    site.add_windows([corrected(2, Some(2))]);
-    assert_eq!(seqs(&site, "windows", "").await, [1, 3]);
-    assert_eq!(seqs(&site, "windows", "order=desc").await, [3, 1]);
-    assert_eq!(seqs(&site, "windows", "revisions=all").await, [0, 1, 2, 3]);
+    api.add_windows([corrected(2, Some(2))]);
+    assert_eq!(seqs(&api, "windows", "").await, [1, 3]);
+    assert_eq!(seqs(&api, "windows", "order=desc").await, [3, 1]);
+    assert_eq!(seqs(&api, "windows", "revisions=all").await, [0, 1, 2, 3]);
 }
 
 #[tokio::test]
 async fn windows_are_selected_by_device_metric_and_time() {
-    let site = Site::new();
+    let api = TestApi::new();
     let humid = WindowResult { metric: "humidity", ..window("a", 10_000) };
-    site.add_windows([window("a", 0), window("b", 5_000), humid, window("a", 15_000)]);
+    api.add_windows([window("a", 0), window("b", 5_000), humid, window("a", 15_000)]);
     for (query, expected) in [
         ("device=a", vec![0, 2, 3]),
         ("metric=humidity", vec![2]),
@@ -77,35 +77,35 @@ async fn windows_are_selected_by_device_metric_and_time() {
         ("limit=2", vec![0, 1]),
         ("limit=2&order=desc", vec![3, 2]),
     ] {
-        assert_eq!(seqs(&site, "windows", query).await, expected, "{query}");
+        assert_eq!(seqs(&api, "windows", query).await, expected, "{query}");
     }
 }
 
 #[tokio::test]
 async fn pages_hold_everything_once_in_both_orders() {
-    let site = Site::new();
+    let api = TestApi::new();
     let count = 9_000u64;
     let ids: Vec<String> = (0..count).map(|seq| format!("device-{}", seq % 3)).collect();
-    site.add_windows(ids.iter().zip(0i64..).map(|(id, at)| window(id, at * 10)));
+    api.add_windows(ids.iter().zip(0i64..).map(|(id, at)| window(id, at * 10)));
     let forwards: Vec<u64> = (0..count).collect();
     let backwards: Vec<u64> = forwards.iter().rev().copied().collect();
-    assert_eq!(all(&site, "windows", "limit=777").await, forwards);
-    assert_eq!(all(&site, "windows", "limit=777&order=desc").await, backwards);
+    assert_eq!(all(&api, "windows", "limit=777").await, forwards);
+    assert_eq!(all(&api, "windows", "limit=777&order=desc").await, backwards);
     let third: Vec<u64> = (0..count).filter(|seq| seq % 3 == 1).collect();
-    assert_eq!(all(&site, "windows", "limit=1000&device=device-1").await, third);
+    assert_eq!(all(&api, "windows", "limit=1000&device=device-1").await, third);
     // Only the second block of the index has these times.
     let middle: Vec<u64> = (5_000..5_010).collect();
-    assert_eq!(all(&site, "windows", "limit=4&from=50000&to=50100").await, middle);
+    assert_eq!(all(&api, "windows", "limit=4&from=50000&to=50100").await, middle);
     let middle: Vec<u64> = middle.into_iter().rev().collect();
-    assert_eq!(all(&site, "windows", "limit=4&from=50000&to=50100&order=desc").await, middle);
+    assert_eq!(all(&api, "windows", "limit=4&from=50000&to=50100&order=desc").await, middle);
 }
 
 #[tokio::test]
 async fn windows_as_csv() {
-    let site = Site::new();
-    site.add_windows([window("a,b", 0), window("c", 5_000)]);
+    let api = TestApi::new();
+    api.add_windows([window("a,b", 0), window("c", 5_000)]);
     let csv = |path: &str| Request::get(path).header("accept", "text/csv").body(Body::empty()).expect("a request");
-    let answer = site.ask(csv("/api/v1/windows?limit=1")).await;
+    let answer = api.ask(csv("/api/v1/windows?limit=1")).await;
     assert_eq!(answer.header("content-type"), "text/csv; charset=utf-8; header=present");
     let lines: Vec<&str> = answer.body.split("\r\n").collect();
     assert_eq!(
@@ -117,14 +117,14 @@ async fn windows_as_csv() {
         ]
     );
     let next = answer.header("x-next-cursor");
-    let answer = site.ask(csv(&format!("/api/v1/windows?limit=1&cursor={next}"))).await;
+    let answer = api.ask(csv(&format!("/api/v1/windows?limit=1&cursor={next}"))).await;
     assert!(answer.body.contains("\r\n1,c,"), "{answer:?}");
 }
 
 #[tokio::test]
 async fn errors_are_selected_by_reason_device_and_arrival() {
-    let site = Site::new();
-    site.add_errors([
+    let api = TestApi::new();
+    api.add_errors([
         error(Some("a"), Reason::Late, 100),
         error(None, Reason::Malformed, 200),
         error(Some("b"), Reason::Late, 300),
@@ -138,18 +138,18 @@ async fn errors_are_selected_by_reason_device_and_arrival() {
         ("device=a", vec![0, 3]),
         ("from=200&to=300", vec![1]),
     ] {
-        assert_eq!(seqs(&site, "errors", query).await, expected, "{query}");
+        assert_eq!(seqs(&api, "errors", query).await, expected, "{query}");
     }
-    assert_eq!(all(&site, "errors", "limit=1&order=desc").await, [3, 2, 1, 0]);
-    let shown = site.get("/api/v1/errors?reason=malformed").await.json();
+    assert_eq!(all(&api, "errors", "limit=1&order=desc").await, [3, 2, 1, 0]);
+    let shown = api.get("/api/v1/errors?reason=malformed").await.json();
     assert_eq!(shown["errors"][0]["reason"], "malformed");
 }
 
 #[tokio::test]
 async fn wrong_parameters_say_what_is_right() {
-    let site = Site::new();
-    site.add_windows([window("a", 0), window("a", 5_000)]);
-    let (_, cursor) = page(&site.get("/api/v1/windows?limit=1").await, "windows");
+    let api = TestApi::new();
+    api.add_windows([window("a", 0), window("a", 5_000)]);
+    let (_, cursor) = page(&api.get("/api/v1/windows?limit=1").await, "windows");
     let cursor = cursor.expect("a second page");
     for (path, part) in [
         ("/api/v1/windows?devise=a", "known are device, metric"),
@@ -162,37 +162,37 @@ async fn wrong_parameters_say_what_is_right() {
         ("/api/v1/errors?reason=lat", "malformed, missing_field"),
         ("/api/v1/errors?metric=t", "known are reason"),
     ] {
-        site.get(path).await.is_problem(400, part);
+        api.get(path).await.is_problem(400, part);
     }
 }
 
 #[tokio::test]
 async fn a_cursor_lies_behind_the_last_record_when_nothing_follows() {
-    let site = Site::new();
-    site.add_windows([window("a", 0), window("a", 5_000)]);
-    assert_eq!(page(&site.get("/api/v1/windows?limit=2").await, "windows"), (vec![0, 1], None));
-    assert_eq!(page(&site.get("/api/v1/windows?limit=2&order=desc").await, "windows"), (vec![1, 0], None));
+    let api = TestApi::new();
+    api.add_windows([window("a", 0), window("a", 5_000)]);
+    assert_eq!(page(&api.get("/api/v1/windows?limit=2").await, "windows"), (vec![0, 1], None));
+    assert_eq!(page(&api.get("/api/v1/windows?limit=2&order=desc").await, "windows"), (vec![1, 0], None));
 }
 
 #[tokio::test]
 async fn scans_beyond_the_bound_are_asked_to_come_back() {
-    let site = Site::new();
-    let permits = site.state.scans.clone().acquire_many_owned(3).await.expect("open");
-    let answer = site.get("/api/v1/errors").await;
+    let api = TestApi::new();
+    let permits = api.state.scans.clone().acquire_many_owned(3).await.expect("open");
+    let answer = api.get("/api/v1/errors").await;
     answer.is_problem(503, "try again");
     assert_eq!(answer.header("retry-after"), "1");
     drop(permits);
-    assert_eq!(site.get("/api/v1/errors").await.status, 200);
+    assert_eq!(api.get("/api/v1/errors").await.status, 200);
 }
 
 #[tokio::test]
 async fn the_index_is_built_in_steps() {
-    let site = Site::new();
-    site.add_windows((0..300).map(|at| window("a", at)));
+    let api = TestApi::new();
+    api.add_windows((0..300).map(|at| window("a", at)));
     let mut steps = 0;
-    while !site.follower.results().windows.index(100).expect("a readable log") {
+    while !api.follower.results().windows.index(100).expect("a readable log") {
         steps += 1;
     }
     assert_eq!(steps, 2);
-    assert_eq!(seqs(&site, "windows", "limit=1&order=desc").await, [299]);
+    assert_eq!(seqs(&api, "windows", "limit=1&order=desc").await, [299]);
 }

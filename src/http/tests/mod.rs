@@ -1,28 +1,27 @@
-//! The paths, asked through the router over real logs; the parts beside are made up.
+//! Requests through the router, over real logs and a real pipeline handle. Only health and the clock are made up.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use futures_util::future::{self, BoxFuture};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::process_status::{HealthCheck, MqttStatus, ProcessStatus, RecoveryStatus};
 use super::router::router;
-use super::source::{Check, Door, Queries, Recovered, Source};
-use super::{Parts, State};
+use super::{ApiState, HttpResources};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::output::{ErrorEntry, WindowResult};
-use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
 use crate::core::reason::Reason;
+use crate::core::record::{self, PublishRecord};
 use crate::disk::RealDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
-use crate::pipeline::handle::SavepointRefused;
-use crate::pipeline::handle::{CheckpointInfo, PipelineStatus, Unavailable};
+use crate::pipeline::handle::CheckpointInfo;
+use crate::pipeline::testing::TestPipeline;
 use crate::results::feed::EventFeed;
 use crate::results::follow::ResultFollower;
 use crate::results::log::ResultLogs;
@@ -37,13 +36,13 @@ mod replay;
 mod served;
 mod streams;
 
-/// The time of every test.
-const NOW_MS: i64 = 1_000_000_000;
+/// The time of every test; a window begins.
+const NOW_MS: i64 = 1_732_098_765_000;
 
 #[derive(Debug)]
-struct Noon;
+struct FixedClock;
 
-impl Clock for Noon {
+impl Clock for FixedClock {
     fn now_ms(&self) -> i64 {
         NOW_MS
     }
@@ -53,122 +52,63 @@ impl Clock for Noon {
     }
 }
 
-/// A source whose readiness a test sets.
+/// A process whose failing check a test sets.
 #[derive(Default)]
-struct Made {
+struct FakeProcess {
     failed: Mutex<Option<&'static str>>,
 }
 
-impl Made {
-    fn checks(&self) -> Vec<Check> {
+impl FakeProcess {
+    fn checks(&self) -> Vec<HealthCheck> {
         let failed = *self.failed.lock().unwrap();
+        assert_ne!(failed, Some("defect"), "a panic that a test asked for");
         ["journal", "pipeline"]
-            .map(|name| Check { name, ok: failed != Some(name), message: format!("the {name} was looked at") })
+            .map(|name| HealthCheck { name, ok: failed != Some(name), message: format!("the {name} was looked at") })
             .into()
     }
 }
 
-impl Source for Made {
-    fn liveness(&self) -> Vec<Check> {
+impl ProcessStatus for FakeProcess {
+    fn liveness(&self) -> Vec<HealthCheck> {
         self.checks()
     }
-    fn readiness(&self) -> Vec<Check> {
+    fn readiness(&self) -> Vec<HealthCheck> {
         self.checks()
     }
-    fn door(&self) -> Door {
-        Door { connections: 3, ..Door::default() }
+    fn mqtt(&self) -> MqttStatus {
+        MqttStatus { connections: 3, ..MqttStatus::default() }
     }
-    fn recovered(&self) -> Option<Recovered> {
-        Some(Recovered { seconds: 0.25, records: 17 })
+    fn recovered(&self) -> Option<RecoveryStatus> {
+        Some(RecoveryStatus { seconds: 0.25, records: 17 })
     }
     fn disk_available_bytes(&self) -> Option<u64> {
         Some(1 << 30)
     }
 }
 
-/// A pipeline that holds these devices.
-#[derive(Default)]
-struct Held {
-    devices: Vec<DeviceDetail>,
-    windows: Vec<LastWindow>,
-    checkpoints: Vec<CheckpointInfo>,
-    status: Mutex<PipelineStatus>,
-    replayed: Mutex<Vec<u64>>,
-    /// A question about this error is answered with "busy".
-    busy_with: Mutex<Option<u64>>,
-    /// What the next request for a savepoint gets.
-    savepoint: Mutex<Option<SavepointInfo>>,
-}
-
-impl Queries for Held {
-    fn devices(&self, after: Option<String>, limit: usize) -> BoxFuture<'_, Result<Vec<DeviceSummary>, Unavailable>> {
-        let summaries = self.devices.iter().map(|device| device.summary.clone());
-        let found = summaries.filter(|device| after.as_ref().is_none_or(|after| device.device_id > *after));
-        Box::pin(future::ready(Ok(found.take(limit).collect())))
-    }
-    fn device(&self, device_id: String) -> BoxFuture<'_, Result<Option<DeviceDetail>, Unavailable>> {
-        assert_ne!(device_id, "defect", "a panic that a test asked for");
-        if device_id == "busy" {
-            return Box::pin(future::ready(Err(Unavailable("its queue is full"))));
-        }
-        let found = self.devices.iter().find(|device| device.summary.device_id == device_id).cloned();
-        Box::pin(future::ready(Ok(found)))
-    }
-    fn last_windows(
-        &self,
-        since_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<LastWindow>, usize), Unavailable>> {
-        let fresh: Vec<_> = self.windows.iter().filter(|window| window.window_end_ms > since_ms).cloned().collect();
-        let dropped = fresh.len().saturating_sub(limit);
-        Box::pin(future::ready(Ok((fresh.into_iter().take(limit).collect(), dropped))))
-    }
-    fn are_replayed(&self, error_seqs: Vec<u64>) -> BoxFuture<'_, Result<Vec<bool>, Unavailable>> {
-        if self.busy_with.lock().unwrap().is_some_and(|busy| error_seqs.contains(&busy)) {
-            return Box::pin(future::ready(Err(Unavailable("its queue is full"))));
-        }
-        let replayed = self.replayed.lock().unwrap();
-        Box::pin(future::ready(Ok(error_seqs.iter().map(|seq| replayed.contains(seq)).collect())))
-    }
-    fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        self.checkpoints.clone()
-    }
-    fn savepoint(&self) -> BoxFuture<'_, Result<SavepointInfo, SavepointRefused>> {
-        let written = self.savepoint.lock().unwrap().take();
-        let refused = || SavepointRefused::Failed("the disk is full".into());
-        Box::pin(future::ready(written.ok_or_else(refused)))
-    }
-    fn savepoints(&self) -> Vec<SavepointInfo> {
-        self.savepoint.lock().unwrap().iter().cloned().collect()
-    }
-    fn status(&self) -> PipelineStatus {
-        self.status.lock().unwrap().clone()
-    }
-}
-
 /// A server's state over fresh logs.
-struct Site {
-    state: State,
+struct TestApi {
+    state: ApiState,
     windows: Log,
     errors: Log,
     journal: Log,
     follower: ResultFollower,
     feed: Arc<EventFeed>,
-    source: Arc<Made>,
-    held: Arc<Held>,
+    process: Arc<FakeProcess>,
+    pipeline: TestPipeline,
     access: Arc<HttpAccess>,
     _dir: tempfile::TempDir,
 }
 
 /// An answer, whole.
 #[derive(Debug)]
-struct Answer {
+struct ApiAnswer {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
 }
 
-impl Answer {
+impl ApiAnswer {
     #[track_caller]
     fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
@@ -205,47 +145,47 @@ fn open_log(dir: &std::path::Path, name: &'static str) -> Log {
         min_free_bytes: 0,
         retention: Retention::default(),
     };
-    Log::open(Arc::new(RealDisk), Arc::new(Noon), options, Lsn(0)).expect("a fresh log").0
+    Log::open(Arc::new(RealDisk), Arc::new(FixedClock), options, Lsn(0)).expect("a fresh log").0
 }
 
-impl Site {
+impl TestApi {
     fn new() -> Self {
-        Self::with(Held::default(), Config::default())
+        Self::with(Config::default())
     }
 
-    fn with(held: Held, config: Config) -> Self {
+    fn with(config: Config) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (windows, errors) = (open_log(dir.path(), "windows"), open_log(dir.path(), "errors"));
-        let (source, held) = (Arc::new(Made::default()), Arc::new(held));
+        let (process, pipeline) = (Arc::new(FakeProcess::default()), TestPipeline::new());
         let follower = ResultFollower::new(ResultLogs::new(windows.clone(), errors.clone()));
         let feed = EventFeed::new(follower.clone());
         let journal = open_log(dir.path(), "journal");
-        let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(Noon));
-        let state = State::new(Parts {
+        let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(FixedClock));
+        let state = ApiState::new(HttpResources {
             config: Arc::new(config),
-            pipeline: held.clone(),
+            pipeline: pipeline.handle.clone(),
             journal: journal.clone(),
             results: follower.results().clone(),
             feed: feed.clone(),
-            source: source.clone(),
+            process: process.clone(),
             metrics: recorder::install(),
-            admission: None,
+            mqtt_admission: None,
             access: access.clone(),
             certificates: Vec::new(),
-            clock: Arc::new(Noon),
+            clock: Arc::new(FixedClock),
         });
-        Self { state, windows, errors, journal, follower, feed, source, held, access, _dir: dir }
+        Self { state, windows, errors, journal, follower, feed, process, pipeline, access, _dir: dir }
     }
 
-    async fn ask(&self, request: Request<Body>) -> Answer {
+    async fn ask(&self, request: Request<Body>) -> ApiAnswer {
         let response = TowerToHyperService::new(router(self.state.clone())).call(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         let body = String::from_utf8(body.to_vec()).expect("UTF-8");
-        Answer { status: parts.status, headers: parts.headers, body }
+        ApiAnswer { status: parts.status, headers: parts.headers, body }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> ApiAnswer {
         self.ask(Request::get(path).body(Body::empty()).expect("a request")).await
     }
 
@@ -256,6 +196,21 @@ impl Site {
     fn add_errors<'a>(&self, errors: impl IntoIterator<Item = ErrorEntry<'a>>) {
         append(&self.errors, errors.into_iter().map(|entry| move |out: &mut Vec<u8>| entry.encode(out)));
     }
+}
+
+/// A QoS 1 publish. `same_origin`: client and topic are those of the publish before.
+fn publish(client_id: &str, topic: &str, payload: &[u8], same_origin: bool) -> Vec<u8> {
+    let publish =
+        PublishRecord { client_id, topic, own_device: None, packet_id: 1, qos: 1, dup: false, retain: false, payload };
+    let mut bytes = Vec::new();
+    record::encode_publish(&publish, same_origin, &mut bytes);
+    bytes
+}
+
+/// The journal record of one reading of `device`.
+fn reading(device: &str, metric: &str, value: f64, timestamp: i64, seq: u64) -> Vec<u8> {
+    let payload = format!(r#"{{"metric":"{metric}","value":{value},"timestamp":{timestamp},"seq":{seq}}}"#);
+    publish("client", &format!("devices/{device}/telemetry"), payload.as_bytes(), false)
 }
 
 /// Appends in batches of 100 and waits until all can be read.
@@ -303,6 +258,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         index: 0,
         arrival_ms,
         reason,
+        part: RejectedPart::Reading,
         message: "the value is above 125",
         device_id: device,
         metric: None,

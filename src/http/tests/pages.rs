@@ -31,18 +31,17 @@ fn is_clean(page: &str) {
 
 #[tokio::test]
 async fn weirs_own_metrics() {
-    let site = Site::new();
-    {
-        let mut status = site.held.status.lock().unwrap();
+    let api = TestApi::new();
+    api.pipeline.update(|status| {
         status.totals.received = 12;
         status.totals.in_windows = 10;
         status.totals.rejected[Reason::Late as usize] = 2;
         status.totals.windows_corrected = 4;
         status.sizes.open_windows = 3;
         status.checkpoint_failures = 1;
-    }
-    site.get("/nowhere").await;
-    let answer = site.get("/metrics").await;
+    });
+    api.get("/nowhere").await;
+    let answer = api.get("/metrics").await;
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     is_clean(&answer.body);
     let lines: BTreeSet<&str> = answer.body.lines().collect();
@@ -74,37 +73,34 @@ async fn weirs_own_metrics() {
     }
 }
 
-fn last(device: &str, end_ms: i64) -> LastWindow {
-    LastWindow {
-        device_id: device.into(),
-        metric: "t".into(),
-        seq: 0,
-        json: b"{}".to_vec(),
-        window_end_ms: end_ms,
-        count: 2,
-        mean: 1.5,
-        min: f64::NEG_INFINITY,
-        max: 2.0,
-        last: 2.0,
-    }
-}
-
 #[tokio::test]
 async fn last_windows_as_gauges() {
-    let windows = vec![last("a\"b\\c", NOW_MS), last("stale", NOW_MS - 300_000), last("x", NOW_MS), last("y", NOW_MS)];
     let mut config = Config::default();
     config.http.metrics_max_series = 2;
-    let site = Site::with(Held { windows, ..Held::default() }, config);
-    let page = site.get("/metrics/devices").await.body;
+    let api = TestApi::with(config);
+    let fill = |device, start_ms| {
+        let values = [reading(device, "t", 1.0, start_ms, 0), reading(device, "t", 2.0, start_ms, 1)];
+        api.pipeline.apply(start_ms, &values);
+    };
+    fill("stale", NOW_MS - 305_000);
+    for device in ["a\"b\\c", "x", "y"] {
+        fill(device, NOW_MS - 5_000);
+    }
+    // Readings of a minute later close all these windows.
+    let later = NOW_MS + 55_000;
+    for device in ["stale", "a\"b\\c", "x", "y"] {
+        api.pipeline.apply(later, &[reading(device, "t", 3.0, later, 2)]);
+    }
+    let page = api.get("/metrics/devices").await.body;
     is_clean(&page);
     let lines: BTreeSet<&str> = page.lines().collect();
     for line in [
         "weir_window_mean{device=\"a\\\"b\\\\c\",metric=\"t\"} 1.5",
-        "weir_window_min{device=\"x\",metric=\"t\"} -Inf",
+        "weir_window_min{device=\"x\",metric=\"t\"} 1.0",
         "weir_window_max{device=\"x\",metric=\"t\"} 2.0",
         "weir_window_last{device=\"x\",metric=\"t\"} 2.0",
         "weir_window_readings{device=\"x\",metric=\"t\"} 2.0",
-        "weir_window_end_seconds{device=\"x\",metric=\"t\"} 1000000.0",
+        "weir_window_end_seconds{device=\"x\",metric=\"t\"} 1732098765.0",
         "weir_series_dropped 1",
     ] {
         assert!(lines.contains(line), "{line} is not in\n{page}");

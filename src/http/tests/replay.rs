@@ -1,19 +1,27 @@
 //! Stored errors are put into the journal again.
 
 use super::*;
-use crate::core::record::{self, PublishRecord, Record, RecordDecoder};
+use crate::core::record::{Record, RecordDecoder, ReplayItems};
 
 /// Errors with their indexes, and the payload of their message.
 type Replayed = (Vec<(u64, u32)>, Vec<u8>);
 
-impl Site {
-    /// A site whose pipeline has caught up, with these errors.
+impl TestApi {
+    /// An API whose pipeline has caught up, with these errors.
     fn with_errors<'a>(errors: impl IntoIterator<Item = ErrorEntry<'a>>) -> Self {
-        let site = Site::new();
-        site.held.status.lock().unwrap().caught_up = true;
-        site.add_errors(errors);
-        site.journal_record(record::encode_resumed);
-        site
+        let api = TestApi::new();
+        api.pipeline.update(|status| status.caught_up = true);
+        api.add_errors(errors);
+        api.journal_record(record::encode_resumed);
+        api
+    }
+
+    /// The pipeline has processed a replay of this error.
+    fn replayed(&self, seq: u64) {
+        let (entry, mut items, mut replay) = (late(), Vec::new(), Vec::new());
+        entry.replay_item(seq).encode(&mut items);
+        record::encode_replay(&entry.replay(entry.payload, ReplayItems(&items)), &mut replay);
+        self.pipeline.apply(NOW_MS, &[replay]);
     }
 
     fn journal_record(&self, encode: impl FnOnce(&mut Vec<u8>)) {
@@ -23,7 +31,7 @@ impl Site {
         self.journal.sync().expect("a disk");
     }
 
-    async fn post(&self, path: &str, body: &'static str) -> Answer {
+    async fn post(&self, path: &str, body: &'static str) -> ApiAnswer {
         let request = Request::post(path).header("content-type", "application/json").body(Body::from(body));
         self.ask(request.expect("a request")).await
     }
@@ -49,7 +57,7 @@ fn late() -> ErrorEntry<'static> {
     error(Some("a"), Reason::Late, 100)
 }
 
-fn outcomes(answer: &Answer) -> Vec<(u64, String)> {
+fn outcomes(answer: &ApiAnswer) -> Vec<(u64, String)> {
     let json = answer.json();
     let results = json["results"].as_array().unwrap_or_else(|| panic!("{answer:?}")).clone();
     let outcome = |one: &serde_json::Value| (one["seq"].as_u64().unwrap(), one["outcome"].as_str().unwrap().to_owned());
@@ -58,37 +66,37 @@ fn outcomes(answer: &Answer) -> Vec<(u64, String)> {
 
 #[tokio::test]
 async fn one_error_by_its_number() {
-    let site = Site::with_errors([late(), late()]);
+    let api = TestApi::with_errors([late(), late()]);
     let mut expected = Vec::new();
     late().write_json(1, &mut expected);
-    let answer = site.get("/api/v1/errors/1").await;
+    let answer = api.get("/api/v1/errors/1").await;
     assert_eq!((answer.status.as_u16(), answer.body.as_bytes()), (200, expected.as_slice()));
-    site.get("/api/v1/errors/2").await.is_problem(404, "there is no error 2");
-    site.get("/api/v1/errors/x").await.is_problem(404, "not the number of an error");
-    site.get("/api/v1/errors/1?a=1").await.is_problem(400, "takes none");
+    api.get("/api/v1/errors/2").await.is_problem(404, "there is no error 2");
+    api.get("/api/v1/errors/x").await.is_problem(404, "not the number of an error");
+    api.get("/api/v1/errors/1?a=1").await.is_problem(400, "takes none");
 }
 
 #[tokio::test]
 async fn a_replay_is_in_the_journal_when_it_is_answered() {
-    let site = Site::with_errors([late(), ErrorEntry { index: 3, ..late() }]);
-    let answer = site.post("/api/v1/errors/1/replay", "").await;
+    let api = TestApi::with_errors([late(), ErrorEntry { index: 3, ..late() }]);
+    let answer = api.post("/api/v1/errors/1/replay", "").await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, r#"{"seq":1,"journal_position":1}"#));
-    assert_eq!(site.journal.durable(), Lsn(2));
-    assert_eq!(site.replays(), [(vec![(1, 3)], b"{}".to_vec())]);
+    assert_eq!(api.journal.durable(), Lsn(2));
+    assert_eq!(api.replays(), [(vec![(1, 3)], b"{}".to_vec())]);
     // The pipeline has not processed it: it does not know of it yet, but this server does.
-    site.post("/api/v1/errors/1/replay", "").await.is_problem(409, "being replayed by another request");
-    site.held.replayed.lock().unwrap().push(1);
-    site.held.status.lock().unwrap().position = 2;
-    site.post("/api/v1/errors/1/replay", "").await.is_problem(409, "replayed before");
-    assert_eq!(site.replays().len(), 1);
+    api.post("/api/v1/errors/1/replay", "").await.is_problem(409, "being replayed by another request");
+    api.replayed(1);
+    api.pipeline.update(|status| status.position = 2);
+    api.post("/api/v1/errors/1/replay", "").await.is_problem(409, "replayed before");
+    assert_eq!(api.replays().len(), 1);
 }
 
 #[tokio::test]
 async fn what_cannot_be_replayed_is_told() {
     let cut = ErrorEntry { payload_bytes: 5_000, ..late() };
     let errors = [error(None, Reason::DeviceError, 1), error(None, Reason::Duplicate, 2), cut];
-    let site = Site::with_errors(errors);
-    site.held.replayed.lock().unwrap().push(7);
+    let api = TestApi::with_errors(errors);
+    api.replayed(7);
     for (seq, status, part) in [
         (0, 409, "a fault that the device reported"),
         (1, 409, "counted already"),
@@ -96,27 +104,14 @@ async fn what_cannot_be_replayed_is_told() {
         (3, 404, "there is no error 3"),
         (7, 409, "replayed before"),
     ] {
-        site.post(&format!("/api/v1/errors/{seq}/replay"), "").await.is_problem(status, part);
+        api.post(&format!("/api/v1/errors/{seq}/replay"), "").await.is_problem(status, part);
     }
-    site.post("/api/v1/errors/x/replay", "").await.is_problem(404, "not the number of an error");
-    let answer = site.post("/api/v1/errors/replay", r#"{"seqs":[7,3,2,1,0,0]}"#).await;
+    api.post("/api/v1/errors/x/replay", "").await.is_problem(404, "not the number of an error");
+    let answer = api.post("/api/v1/errors/replay", r#"{"seqs":[7,3,2,1,0,0]}"#).await;
     let names = ["device_error", "duplicate", "payload_cut", "unknown", "already_replayed"];
     assert_eq!(outcomes(&answer), [0, 1, 2, 3, 7].into_iter().zip(names.map(str::to_owned)).collect::<Vec<_>>());
     assert_eq!((&answer.json()["replayed"], &answer.json()["refused"]), (&0.into(), &5.into()));
-    assert!(site.replays().is_empty());
-}
-
-fn publish<'a>(client_id: &'a str, payload: &'a [u8]) -> PublishRecord<'a> {
-    PublishRecord {
-        client_id,
-        topic: "devices/a/telemetry",
-        own_device: None,
-        packet_id: 1,
-        qos: 1,
-        dup: false,
-        retain: false,
-        payload,
-    }
+    assert!(api.replays().is_empty());
 }
 
 #[tokio::test]
@@ -129,18 +124,18 @@ async fn a_cut_payload_is_taken_from_the_journal() {
         payload_bytes: 9_000,
         ..late()
     };
-    let site =
-        Site::with_errors([cut(2, "client"), cut(2, "other"), cut(1, "client"), cut(0, "client"), cut(9, "client")]);
+    let api =
+        TestApi::with_errors([cut(2, "client"), cut(2, "other"), cut(1, "client"), cut(0, "client"), cut(9, "client")]);
     let mut records = Records::default();
-    records.push_with(|out| record::encode_publish(&publish("client", b"short"), false, out));
+    records.push(&publish("client", "devices/a/telemetry", b"short", false));
     // It shares client and topic with the one before.
-    records.push_with(|out| record::encode_publish(&publish("client", &payload), true, out));
-    site.journal.append_wait(&records).expect("an open log");
-    site.journal.sync().expect("a disk");
-    let answer = site.post("/api/v1/errors/replay", r#"{"seqs":[0,1,2,3,4]}"#).await;
+    records.push(&publish("client", "devices/a/telemetry", &payload, true));
+    api.journal.append_wait(&records).expect("an open log");
+    api.journal.sync().expect("a disk");
+    let answer = api.post("/api/v1/errors/replay", r#"{"seqs":[0,1,2,3,4]}"#).await;
     let names: Vec<String> = outcomes(&answer).into_iter().map(|(_, outcome)| outcome).collect();
     assert_eq!(names, ["replayed", "payload_cut", "payload_cut", "payload_cut", "payload_cut"]);
-    assert_eq!(site.replays(), [(vec![(0, 0)], payload)]);
+    assert_eq!(api.replays(), [(vec![(0, 0)], payload)]);
 }
 
 #[tokio::test]
@@ -153,16 +148,16 @@ async fn a_thousand_at_a_time() {
         payload_bytes: 1_000,
         ..late()
     });
-    let site = Site::with_errors(errors);
+    let api = TestApi::with_errors(errors);
     let list = |count: usize| (0..count).map(|seq| seq.to_string()).collect::<Vec<_>>().join(",");
     let body: &'static str = format!("{{\"seqs\":[{}]}}", list(1_000)).leak();
     // More than the journal's queue takes at once in these tests may be refused for now: then those are tried again.
-    let answer = site.post("/api/v1/errors/replay", body).await;
+    let answer = api.post("/api/v1/errors/replay", body).await;
     let done = outcomes(&answer);
     assert_eq!(done.len(), 1_000);
     assert!(done.iter().all(|(_, outcome)| outcome == "replayed"), "{:?}", answer.json()["results"][0]);
     // Errors of one message are replayed as one.
-    let replays = site.replays();
+    let replays = api.replays();
     assert_eq!(replays.len(), 334);
     let order: Vec<(u64, u32)> = replays.into_iter().flat_map(|(errors, _)| errors).collect();
     assert_eq!(order, (0..1_000).map(|seq| (seq, seq as u32 % 3)).collect::<Vec<_>>());
@@ -170,24 +165,24 @@ async fn a_thousand_at_a_time() {
         assert_eq!(result["journal_position"], 1 + seq / 3, "{result}");
     }
     let body: &'static str = format!("{{\"seqs\":[{}]}}", list(1_001)).leak();
-    site.post("/api/v1/errors/replay", body).await.is_problem(400, "give 1 to 1000");
+    api.post("/api/v1/errors/replay", body).await.is_problem(400, "give 1 to 1000");
 }
 
 #[tokio::test]
 async fn two_at_once_replay_once() {
-    let site = Site::with_errors((0..200).map(|journal_position| ErrorEntry { journal_position, ..late() }));
+    let api = TestApi::with_errors((0..200).map(|journal_position| ErrorEntry { journal_position, ..late() }));
     let body: &'static str =
         format!("{{\"seqs\":[{}]}}", (0..200).map(|seq| seq.to_string()).collect::<Vec<_>>().join(",")).leak();
-    let post = || site.post("/api/v1/errors/replay", body);
+    let post = || api.post("/api/v1/errors/replay", body);
     let (first, second) = tokio::join!(post(), post());
     let replayed = [&first, &second].map(|answer| answer.json()["replayed"].as_u64().unwrap());
     assert_eq!(replayed.iter().sum::<u64>(), 200, "{first:?} {second:?}");
-    assert_eq!(site.replays().len(), 200);
+    assert_eq!(api.replays().len(), 200);
 }
 
 #[tokio::test]
 async fn bodies_and_pages_of_other_sites() {
-    let site = Site::with_errors([late()]);
+    let api = TestApi::with_errors([late()]);
     for (body, part) in [
         ("", "not of the form"),
         ("{}", "missing field"),
@@ -196,55 +191,56 @@ async fn bodies_and_pages_of_other_sites() {
         (r#"{"seqs":[-1]}"#, "not of the form"),
         (r#"{"seqs":[1],"reason":"late"}"#, "unknown field"),
     ] {
-        site.post("/api/v1/errors/replay", body).await.is_problem(400, part);
+        api.post("/api/v1/errors/replay", body).await.is_problem(400, part);
     }
-    site.post("/api/v1/errors/0/replay", "{}").await.is_problem(400, "takes no body");
+    api.post("/api/v1/errors/0/replay", "{}").await.is_problem(400, "takes no body");
     let form = |name: &'static str, value: &'static str, body: &'static str| {
         Request::post("/api/v1/errors/0/replay").header(name, value).body(Body::from(body)).expect("a request")
     };
     for kind in ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"] {
-        site.ask(form("content-type", kind, "")).await.is_problem(415, "application/json");
+        api.ask(form("content-type", kind, "")).await.is_problem(415, "application/json");
     }
-    site.ask(form("origin", "https://example.org", "")).await.is_problem(403, "another site");
-    site.ask(form("sec-fetch-site", "cross-site", "")).await.is_problem(403, "another site");
+    api.ask(form("origin", "https://example.org", "")).await.is_problem(403, "another site");
+    api.ask(form("sec-fetch-site", "cross-site", "")).await.is_problem(403, "another site");
     let long = Request::post("/api/v1/errors/replay").header("content-type", "application/json");
     let long = long.body(Body::from(" ".repeat(70 << 10))).expect("a request");
-    site.ask(long).await.is_problem(413, "65536 bytes");
-    assert!(site.replays().is_empty());
+    api.ask(long).await.is_problem(413, "65536 bytes");
+    assert!(api.replays().is_empty());
     let plain = Request::post("/api/v1/errors/0/replay").body(Body::empty()).expect("a request");
-    assert_eq!(site.ask(plain).await.status, 200);
-    site.get("/api/v1/errors/0/replay").await.is_problem(405, "GET");
+    assert_eq!(api.ask(plain).await.status, 200);
+    api.get("/api/v1/errors/0/replay").await.is_problem(405, "GET");
 }
 
 #[tokio::test]
 async fn a_pipeline_that_does_not_answer_gives_the_claim_back() {
-    let site = Site::with_errors([late(), late()]);
-    *site.held.busy_with.lock().unwrap() = Some(1);
-    let answer = site.post("/api/v1/errors/1/replay", "").await;
-    answer.is_problem(503, "its queue is full");
+    let api = TestApi::with_errors([late(), late()]);
+    let busy = api.pipeline.busy();
+    let answer = api.post("/api/v1/errors/1/replay", "").await;
+    answer.is_problem(503, "too many questions wait");
     assert_eq!(answer.header("retry-after"), "1");
-    *site.held.busy_with.lock().unwrap() = None;
-    assert_eq!(site.post("/api/v1/errors/1/replay", "").await.status, 200);
-    site.held.status.lock().unwrap().caught_up = false;
-    site.post("/api/v1/errors/0/replay", "").await.is_problem(503, "still being processed");
+    drop(busy);
+    api.pipeline.answers().await;
+    assert_eq!(api.post("/api/v1/errors/1/replay", "").await.status, 200);
+    api.pipeline.update(|status| status.caught_up = false);
+    api.post("/api/v1/errors/0/replay", "").await.is_problem(503, "still being processed");
 }
 
 #[tokio::test]
 async fn before_the_door_opens_nothing_is_replayed() {
-    let site = Site::new();
-    site.held.status.lock().unwrap().caught_up = true;
-    site.add_errors([late()]);
-    site.post("/api/v1/errors/0/replay", "").await.is_problem(503, "just starting");
-    site.journal_record(record::encode_resumed);
-    assert_eq!(site.post("/api/v1/errors/0/replay", "").await.status, 200);
+    let api = TestApi::new();
+    api.pipeline.update(|status| status.caught_up = true);
+    api.add_errors([late()]);
+    api.post("/api/v1/errors/0/replay", "").await.is_problem(503, "just starting");
+    api.journal_record(record::encode_resumed);
+    assert_eq!(api.post("/api/v1/errors/0/replay", "").await.status, 200);
 }
 
 #[tokio::test]
 async fn a_journal_that_takes_nothing() {
-    let site = Site::with_errors([late(), late()]);
-    site.journal.close().expect("a disk");
-    let answer = site.post("/api/v1/errors/0/replay", "").await;
+    let api = TestApi::with_errors([late(), late()]);
+    api.journal.close().expect("a disk");
+    let answer = api.post("/api/v1/errors/0/replay", "").await;
     answer.is_problem(503, "no room");
     assert_eq!(answer.header("retry-after"), "1");
-    site.post("/api/v1/errors/replay", r#"{"seqs":[0,1]}"#).await.is_problem(503, "no room");
+    api.post("/api/v1/errors/replay", r#"{"seqs":[0,1]}"#).await.is_problem(503, "no room");
 }

@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::http::Server;
+use crate::http::HttpServer;
 
-async fn served(site: &Site) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+async fn served(api: &TestApi) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let mut config = Config::default().http;
     config.listen = "127.0.0.1:0".parse().expect("an address");
-    let server = Server::bind(&config, site.state.clone()).await.expect("a free port");
+    let server = HttpServer::bind(&config, api.state.clone()).await.expect("a free port");
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     assert_ne!(address.port(), 0);
     let run = tokio::spawn(server.run(cancel.clone()));
@@ -34,8 +34,8 @@ async fn read_to_end(mut stream: TcpStream) -> String {
 
 #[tokio::test]
 async fn requests_and_garbage() {
-    let site = Site::new();
-    let (address, cancel, run) = served(&site).await;
+    let api = TestApi::new();
+    let (address, cancel, run) = served(&api).await;
     let garbage = send(address, "\u{0}\u{1}what\r\n\r\n").await;
     assert!(read_to_end(garbage).await.starts_with("HTTP/1.1 400 "));
     let text = read_to_end(send(address, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
@@ -47,8 +47,8 @@ async fn requests_and_garbage() {
 
 #[tokio::test]
 async fn shutdown_ends_idle_connections_and_streams() {
-    let site = Site::new();
-    let (address, cancel, run) = served(&site).await;
+    let api = TestApi::new();
+    let (address, cancel, run) = served(&api).await;
     let mut idle = send(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut stream = send(address, "GET /api/v1/stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut head = [0; 12];
@@ -64,11 +64,11 @@ async fn shutdown_ends_idle_connections_and_streams() {
 
 #[tokio::test]
 async fn a_taken_port_is_named() {
-    let site = Site::new();
-    let (address, cancel, run) = served(&site).await;
+    let api = TestApi::new();
+    let (address, cancel, run) = served(&api).await;
     let mut config = Config::default().http;
     config.listen = address;
-    let error = Server::bind(&config, site.state.clone()).await.expect_err("the port is taken").to_string();
+    let error = HttpServer::bind(&config, api.state.clone()).await.expect_err("the port is taken").to_string();
     assert!(error.contains(&address.to_string()) && error.contains("another weir"), "{error}");
     cancel.cancel();
     run.await.expect("no panic");

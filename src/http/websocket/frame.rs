@@ -1,16 +1,16 @@
-//! Frames as a client sends them, RFC 6455 section 5.
+//! WebSocket frames: headers of a client's frames, and of weir's (RFC 6455, section 5).
 
 /// Longest header: two bytes, the longest length, the mask.
 pub(super) const MAX_HEADER_BYTES: usize = 14;
 /// Longest payload of a control frame, section 5.5.
 pub(super) const MAX_CONTROL_BYTES: usize = 125;
-/// Longest frame. Nothing of a frame is kept, MQTT's packets have their own limit, and a frame may hold many: this only
-/// bounds what one may claim.
+/// Longest frame. A frame is never kept whole, and MQTT's packets have a limit of their own, so this only bounds the length
+/// that a header may state.
 pub(super) const MAX_FRAME_BYTES: u64 = 64 << 20;
 
-/// What a frame is for.
+/// The purpose of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     /// Part of the stream of MQTT packets.
     Data,
     Close,
@@ -20,9 +20,9 @@ pub(super) enum Kind {
 
 /// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub kind: Kind,
-    /// Bytes that follow.
+pub(super) struct FrameHeader {
+    pub kind: FrameKind,
+    /// Bytes of the payload, which follows the header.
     pub payload_bytes: u64,
     pub mask: [u8; 4],
     /// Bytes of the header itself.
@@ -31,48 +31,48 @@ pub(super) struct Header {
     pub continues: bool,
 }
 
-/// Why a frame is refused, as the status codes of section 7.4.1.
+/// Why a frame is refused; each reason has a status code of section 7.4.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum FrameError {
     Protocol,
     /// Text: MQTT is binary [MQTT-6.0.0-1].
     NotBinary,
     TooLarge,
 }
 
-impl Refused {
+impl FrameError {
     pub fn status(self) -> u16 {
         match self {
-            Refused::Protocol => 1002,
-            Refused::NotBinary => 1003,
-            Refused::TooLarge => 1009,
+            FrameError::Protocol => 1002,
+            FrameError::NotBinary => 1003,
+            FrameError::TooLarge => 1009,
         }
     }
 }
 
 /// Reads a header from the beginning of `bytes`; `None` where more is needed. `in_message`: whether a message has begun
 /// and not ended.
-pub(super) fn header(bytes: &[u8], in_message: bool) -> Result<Option<Header>, Refused> {
+pub(super) fn header(bytes: &[u8], in_message: bool) -> Result<Option<FrameHeader>, FrameError> {
     let &[first, second, ref rest @ ..] = bytes else {
         return Ok(None);
     };
     let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
     // Reserved bits belong to extensions, of which there are none; a client's frames are masked (section 5.1).
     if first & 0x70 != 0 || second & 0x80 == 0 {
-        return Err(Refused::Protocol);
+        return Err(FrameError::Protocol);
     }
     let kind = match opcode {
-        0 if in_message => Kind::Data,
-        2 if !in_message => Kind::Data,
-        1 if !in_message => return Err(Refused::NotBinary),
-        8 => Kind::Close,
-        9 => Kind::Ping,
-        10 => Kind::Pong,
-        _ => return Err(Refused::Protocol),
+        0 if in_message => FrameKind::Data,
+        2 if !in_message => FrameKind::Data,
+        1 if !in_message => return Err(FrameError::NotBinary),
+        8 => FrameKind::Close,
+        9 => FrameKind::Ping,
+        10 => FrameKind::Pong,
+        _ => return Err(FrameError::Protocol),
     };
     let short = second & 0x7f;
-    if kind != Kind::Data && (!fin || usize::from(short) > MAX_CONTROL_BYTES) {
-        return Err(Refused::Protocol);
+    if kind != FrameKind::Data && (!fin || usize::from(short) > MAX_CONTROL_BYTES) {
+        return Err(FrameError::Protocol);
     }
     let (length_bytes, payload_bytes) = match (short, rest) {
         (126, &[a, b, ..]) => (2, u64::from(u16::from_be_bytes([a, b]))),
@@ -81,11 +81,11 @@ pub(super) fn header(bytes: &[u8], in_message: bool) -> Result<Option<Header>, R
         (short, _) => (0, u64::from(short)),
     };
     if payload_bytes > MAX_FRAME_BYTES {
-        return Err(Refused::TooLarge);
+        return Err(FrameError::TooLarge);
     }
     let Some(&[a, b, c, d]) = rest.get(length_bytes..length_bytes + 4) else { return Ok(None) };
-    let continues = if kind == Kind::Data { !fin } else { in_message };
-    Ok(Some(Header { kind, payload_bytes, mask: [a, b, c, d], bytes: 2 + length_bytes + 4, continues }))
+    let continues = if kind == FrameKind::Data { !fin } else { in_message };
+    Ok(Some(FrameHeader { kind, payload_bytes, mask: [a, b, c, d], bytes: 2 + length_bytes + 4, continues }))
 }
 
 /// Takes the mask off `bytes`, which begin `offset` bytes into the frame's payload.
@@ -103,7 +103,7 @@ pub(super) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: u64) {
     }
 }
 
-/// Appends the header of a frame of weir's: whole, not masked.
+/// Appends the header of a frame that weir sends: not fragmented, not masked.
 pub(super) fn put_header(opcode: u8, payload_bytes: usize, out: &mut Vec<u8>) {
     out.push(0x80 | opcode);
     match payload_bytes {

@@ -9,19 +9,19 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::digest;
 
-use crate::http::problem::Problem;
+use crate::http::problem::ApiProblem;
 
 /// The subprotocol of MQTT [MQTT-6.0.0-3].
 const PROTOCOL: &str = "mqtt";
-/// Section 1.3: what is put behind the key.
+/// The text that section 1.3 appends to the key.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-fn refused(status: StatusCode, detail: &str) -> Problem {
-    Problem { status, detail: detail.to_owned(), retry_after_seconds: None }
+fn refused(status: StatusCode, detail: &str) -> ApiProblem {
+    ApiProblem::new(status, detail)
 }
 
-/// The answer that opens a WebSocket. Pages of other origins than the server's own need to be among `origins`: a browser
-/// would let any page on the web speak MQTT from inside the user's network.
+/// The answer that opens a WebSocket, or the one that refuses it. A page of another origin than the server's own must be
+/// listed in `origins`: otherwise any page on the web could speak MQTT from a browser inside the user's network.
 pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response, Box<Response>> {
     let asks = has_token(headers, header::CONNECTION.as_str(), "upgrade")
         && has_token(headers, header::UPGRADE.as_str(), "websocket");
@@ -63,13 +63,13 @@ pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response
     Ok(response)
 }
 
-/// Section 4.2.2: shows that the server understood.
+/// The value of Sec-WebSocket-Accept, which proves that the server understood the handshake (section 4.2.2).
 pub(super) fn accept(key: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID.as_bytes()].concat());
     BASE64_STANDARD.encode(digest)
 }
 
-/// Whether a header's lists have this word.
+/// Whether the comma-separated values of a header contain `token`.
 fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
@@ -84,8 +84,9 @@ fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     is_own || origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin))
 }
 
-/// Whether nobody else can make this host lead here. Whoever has a domain can make a name in it lead to any address, after
-/// the browser has loaded a page of his from there; the page is then of the same origin. With https the certificate tells.
+/// Whether nobody else can make this host name point here (DNS rebinding). The owner of a domain can point a name in it to any
+/// address after the browser has loaded a page from there; the page then has the same origin. Addresses and `localhost`
+/// cannot be pointed elsewhere, and with https the certificate rules it out.
 fn is_fixed(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -14,26 +14,26 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use self::stream::WebSocket;
-use crate::http::problem::Problem;
-use crate::http::server::{Timed, Transport};
-use crate::http::state::State;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
+use crate::http::transport::{HttpTransport, TimedStream};
 use crate::mqtt::{AdmissionControl, ConnectionPermit, Peer};
 
-/// Answers the handshake and hands the connection to the MQTT door.
-pub(super) async fn open(extract::State(state): extract::State<State>, mut request: Request) -> Response {
-    let origins = &state.parts.config.http.websocket_origins;
+/// Answers the handshake and hands the connection to the MQTT server.
+pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut request: Request) -> Response {
+    let origins = &state.resources.config.http.websocket_origins;
     let answer = match handshake::answer(request.headers(), origins) {
         Ok(answer) => answer,
         Err(refused) => return *refused,
     };
-    let Some(admission) = state.parts.admission.clone() else {
-        return Problem::unavailable("this server has no MQTT door").into_response();
+    let Some(admission) = state.resources.mqtt_admission.clone() else {
+        return ApiProblem::unavailable("MQTT is not served here").into_response();
     };
     let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
     admission.opened().await;
     let permit = match admission.admit(address) {
         Ok(permit) => permit,
-        Err(refused) => return Problem::unavailable(refused.to_string()).into_response(),
+        Err(refused) => return ApiProblem::unavailable(refused.to_string()).into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let peer = address.map(Peer::at).unwrap_or_default();
@@ -44,10 +44,10 @@ pub(super) async fn open(extract::State(state): extract::State<State>, mut reque
 async fn serve(upgrade: OnUpgrade, admission: &AdmissionControl, peer: Peer, permit: ConnectionPermit) {
     // The client may be gone before it has the answer.
     let Some(Ok(upgraded)) = admission.prepare(&permit, upgrade).await else { return };
-    match parts::<TcpStream>(upgraded) {
+    match into_websocket::<TcpStream>(upgraded) {
         Ok(stream) => admission.serve(stream, peer, permit).await,
         Err(upgraded) => {
-            if let Ok(stream) = parts::<Box<TlsStream<TcpStream>>>(upgraded) {
+            if let Ok(stream) = into_websocket::<Box<TlsStream<TcpStream>>>(upgraded) {
                 admission.serve(stream, peer, permit).await;
             }
         }
@@ -55,8 +55,8 @@ async fn serve(upgrade: OnUpgrade, admission: &AdmissionControl, peer: Peer, per
 }
 
 /// The socket itself, without the time limits of HTTP: MQTT has its own.
-fn parts<S: Transport>(upgraded: Upgraded) -> Result<WebSocket<S>, Upgraded> {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Timed<S>>>()?;
+fn into_websocket<S: HttpTransport>(upgraded: Upgraded) -> Result<WebSocket<S>, Upgraded> {
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TimedStream<S>>>()?;
     Ok(WebSocket::new(io.into_inner().into_inner(), read_buf.to_vec()))
 }
 

@@ -1,5 +1,5 @@
-//! A WebSocket as the stream of bytes that MQTT runs over: packets may end anywhere in frames and frames anywhere in
-//! packets [MQTT-6.0.0-2].
+//! A WebSocket as the stream of bytes that MQTT runs over. Packets may end anywhere in frames, and frames anywhere in packets
+//! [MQTT-6.0.0-2].
 
 use std::io;
 use std::pin::Pin;
@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{self, Header, Kind, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, Refused};
+use super::frame::{self, FrameError, FrameHeader, FrameKind, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 
-/// Bytes read ahead: a frame's header and, mostly, its packet.
+/// Bytes read ahead: the header of a frame and, in most cases, its packet.
 const READ_BYTES: usize = 1_024;
 /// Payload of one frame sent at most.
 const WRITE_BYTES: usize = 16 * 1_024;
-/// While so much waits to be sent, pings are not answered: the client does not read.
+/// While this many bytes wait to be sent, pings are not answered: the client does not read.
 const PONG_BYTES: usize = 32 * 1_024;
 
 /// Frames taken in one poll before other connections get their turn.
@@ -22,30 +22,30 @@ const MAX_FRAMES: usize = 64;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PONG: u8 = 10;
-/// Status of a close that is no error.
+/// Status code of a close without an error.
 const NORMAL: u16 = 1000;
 
 /// The server's end of an open WebSocket.
 pub(super) struct WebSocket<S> {
     stream: S,
-    /// Read and not yet looked at.
+    /// Bytes read and not yet parsed.
     input: Vec<u8>,
-    /// The frame whose payload is being read, and how much of it was.
-    current: Option<(Header, u64)>,
+    /// The frame whose payload is being read, and the bytes read of it.
+    current: Option<(FrameHeader, u64)>,
     /// Whether a message has begun and not ended.
     in_message: bool,
     /// Payload of a control frame so far.
     control: Vec<u8>,
-    /// Frames that the stream has not taken.
+    /// Frames that the stream has not taken yet.
     output: Vec<u8>,
-    /// The client said goodbye, or its stream ended.
+    /// Whether the client sent a close frame, or its stream ended.
     ended: bool,
-    /// weir said goodbye.
+    /// Whether weir sent a close frame.
     closed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// `input`: what was read behind the handshake.
+    /// A WebSocket after its handshake. `input` holds the bytes that were read behind it.
     pub fn new(stream: S, input: Vec<u8>) -> Self {
         Self {
             stream,
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             }
         };
         if sent == self.output.len() {
-            // A burst is not remembered by an idle connection.
+            // An idle connection does not keep the memory of a burst.
             self.output = Vec::new();
         } else {
             self.output.drain(..sent);
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         result
     }
 
-    fn say_goodbye(&mut self, status: u16) {
+    fn send_close(&mut self, status: u16) {
         if !self.closed {
             self.closed = true;
             frame::put_header(CLOSE, 2, &mut self.output);
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Sends what a frame called for. What the stream does not take now goes with the next write.
+    /// Sends the answer to a frame. Bytes that the stream does not take now go with the next write.
     fn answer(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if let Poll::Ready(sent) = self.poll_output(context) {
             sent?;
@@ -106,15 +106,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Ok(())
     }
 
-    fn refuse(&mut self, context: &mut Context<'_>, refused: Refused) -> io::Error {
-        self.say_goodbye(refused.status());
+    fn refuse(&mut self, context: &mut Context<'_>, refused: FrameError) -> io::Error {
+        self.send_close(refused.status());
         self.ended = true;
         // The connection ends whether or not the client hears why.
         let _ = self.answer(context);
         io::Error::new(io::ErrorKind::InvalidData, "a WebSocket frame that is not allowed")
     }
 
-    /// Reads more input; `false` at the stream's end.
+    /// Reads more input. Returns `false` at the end of the stream.
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut space = [0; READ_BYTES];
         let mut buffer = ReadBuf::new(&mut space);
@@ -123,12 +123,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Poll::Ready(Ok(!buffer.filled().is_empty()))
     }
 
-    /// Gives `buffer` what there is of the payload of a data frame.
+    /// Copies the available part of a data frame's payload into `buffer`.
     fn poll_payload(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-        (header, done): (Header, u64),
+        (header, done): (FrameHeader, u64),
     ) -> Poll<io::Result<()>> {
         let left = usize::try_from(header.payload_bytes - done).unwrap_or(usize::MAX);
         let before = buffer.filled().len();
@@ -151,35 +151,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes a control frame whose payload is complete.
-    fn take_control(&mut self, context: &mut Context<'_>, kind: Kind) -> io::Result<()> {
+    /// Handles a control frame whose payload is complete.
+    fn take_control(&mut self, context: &mut Context<'_>, kind: FrameKind) -> io::Result<()> {
         let payload = std::mem::take(&mut self.control);
         match kind {
-            Kind::Ping if !self.closed && self.output.len() < PONG_BYTES => {
+            FrameKind::Ping if !self.closed && self.output.len() < PONG_BYTES => {
                 frame::put_header(PONG, payload.len(), &mut self.output);
                 self.output.extend_from_slice(&payload);
                 self.answer(context)
             }
-            Kind::Close => {
+            FrameKind::Close => {
                 // Section 5.5.1: the answer carries the status that was sent.
                 let status = payload.first_chunk().map_or(NORMAL, |status| u16::from_be_bytes(*status));
-                self.say_goodbye(if (1000..5000).contains(&status) { status } else { NORMAL });
+                self.send_close(if (1000..5000).contains(&status) { status } else { NORMAL });
                 self.ended = true;
                 self.answer(context)
             }
-            Kind::Data | Kind::Ping | Kind::Pong => Ok(()),
+            FrameKind::Data | FrameKind::Ping | FrameKind::Pong => Ok(()),
         }
     }
 
-    /// Takes the beginning of a frame from the input, and the whole of it if it is a control frame. `false` where more
-    /// input is needed.
+    /// Takes the header of a frame from the input; of a control frame, all of it. Returns `false` where more input is needed.
     fn take_frame(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
         let header = match frame::header(&self.input, self.in_message) {
             Ok(Some(header)) => header,
             Ok(None) => return Ok(false),
             Err(refused) => return Err(self.refuse(context, refused)),
         };
-        if header.kind == Kind::Data {
+        if header.kind == FrameKind::Data {
             self.in_message = header.continues;
             self.input.drain(..header.bytes);
             self.current = (header.payload_bytes > 0).then_some((header, 0));
@@ -226,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         let count = bytes.len().min(WRITE_BYTES);
         frame::put_header(BINARY, count, &mut socket.output);
         socket.output.extend_from_slice(&bytes[..count]);
-        // What the stream does not take now is taken by the next write or flush.
+        // The next write or flush sends what the stream does not take now.
         if let Poll::Ready(sent) = socket.poll_output(context) {
             sent?;
         }
@@ -241,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
-        socket.say_goodbye(NORMAL);
+        socket.send_close(NORMAL);
         ready!(socket.poll_output(context))?;
         Pin::new(&mut socket.stream).poll_shutdown(context)
     }

@@ -2,7 +2,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-use super::frame::{self, Kind, MAX_FRAME_BYTES, Refused};
+use super::frame::{self, FrameError, FrameKind, MAX_FRAME_BYTES};
 use super::handshake;
 use super::stream::WebSocket;
 
@@ -88,24 +88,24 @@ fn headers_are_read_and_checked() {
     for length in [0, 1, 125, 126, 65_535, 65_536] {
         let bytes = client_frame(0x82, &vec![0; length]);
         let header = frame::header(&bytes, false).expect("allowed").expect("complete");
-        assert_eq!((header.kind, header.payload_bytes), (Kind::Data, length as u64));
+        assert_eq!((header.kind, header.payload_bytes), (FrameKind::Data, length as u64));
         assert_eq!(header.bytes + length, bytes.len());
         for cut in 0..header.bytes {
             assert_eq!(frame::header(&bytes[..cut], false), Ok(None), "{cut} bytes of {length}");
         }
     }
     let refused = |first: u8, second: u8, in_message| frame::header(&[first, second, 0, 0, 0, 0], in_message);
-    assert_eq!(refused(0x82, 0, false), Err(Refused::Protocol), "not masked");
-    assert_eq!(refused(0xc2, 0x80, false), Err(Refused::Protocol), "a reserved bit");
-    assert_eq!(refused(0x81, 0x80, false), Err(Refused::NotBinary), "text [MQTT-6.0.0-1]");
-    assert_eq!(refused(0x80, 0x80, false), Err(Refused::Protocol), "nothing to continue");
-    assert_eq!(refused(0x82, 0x80, true), Err(Refused::Protocol), "the message has not ended");
-    assert_eq!(refused(0x83, 0x80, false), Err(Refused::Protocol), "a reserved opcode");
-    assert_eq!(refused(0x09, 0x80, false), Err(Refused::Protocol), "half a ping");
-    assert_eq!(refused(0x89, 0xfe, false), Err(Refused::Protocol), "a long ping");
+    assert_eq!(refused(0x82, 0, false), Err(FrameError::Protocol), "not masked");
+    assert_eq!(refused(0xc2, 0x80, false), Err(FrameError::Protocol), "a reserved bit");
+    assert_eq!(refused(0x81, 0x80, false), Err(FrameError::NotBinary), "text [MQTT-6.0.0-1]");
+    assert_eq!(refused(0x80, 0x80, false), Err(FrameError::Protocol), "nothing to continue");
+    assert_eq!(refused(0x82, 0x80, true), Err(FrameError::Protocol), "the message has not ended");
+    assert_eq!(refused(0x83, 0x80, false), Err(FrameError::Protocol), "a reserved opcode");
+    assert_eq!(refused(0x09, 0x80, false), Err(FrameError::Protocol), "half a ping");
+    assert_eq!(refused(0x89, 0xfe, false), Err(FrameError::Protocol), "a long ping");
     let mut endless = vec![0x82, 0xff];
     endless.extend_from_slice(&(MAX_FRAME_BYTES + 1).to_be_bytes());
-    assert_eq!(frame::header(&endless, false), Err(Refused::TooLarge));
+    assert_eq!(frame::header(&endless, false), Err(FrameError::TooLarge));
 }
 
 fn pair() -> (DuplexStream, WebSocket<DuplexStream>) {

@@ -1,4 +1,6 @@
-//! Sessions on disk: those that outlive their connection outlive weir's process too, and so does every will.
+//! Sessions and wills on disk. A session that outlives its connection outlives a restart too, and so does every will.
+//!
+//! This module knows their stored form. Which sessions are stored, and when, is decided in `broker::storing`.
 
 mod stored_will;
 
@@ -15,31 +17,31 @@ use crate::mqtt::session::will::Will;
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
-/// Where sessions and wills are kept over restarts. Clones share it.
+/// The store that keeps sessions and wills over restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SessionStore(NamedValues<Encoded>);
 
-/// What a restart finds.
+/// The sessions and wills that a start finds in the store.
 #[derive(Debug, Default)]
 pub(crate) struct RestoredSessions {
     pub sessions: Vec<StoredSession>,
-    /// Wills whose clients did not take them back, by number.
+    /// Wills that were neither published nor cancelled, in the order of their numbers.
     pub wills: Vec<Will>,
 }
 
-/// The name of a session in the store; neither part has a NUL in it [MQTT-1.5.4-2].
+/// Name of a session in the store. Neither part contains a NUL [MQTT-1.5.4-2], so names are unambiguous.
 fn name(user: Option<&str>, client_id: &str) -> String {
     format!("{}\0{client_id}", user.unwrap_or_default())
 }
 
 impl SessionStore {
-    /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
-    /// where that does not work either, there is none: weir goes on without.
+    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that cannot be used is moved
+    /// aside, logged and counted, and a new one is begun. Where that fails too the result is `None`: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
         NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// What was stored, once.
+    /// Takes the sessions and wills that the open found. A second call returns none.
     pub(crate) fn load(&self, timeline: &Timeline) -> RestoredSessions {
         let mut restored = RestoredSessions::default();
         for Encoded { name, bytes } in self.0.load() {
@@ -79,36 +81,36 @@ impl SessionStore {
         self.0.remove(&will_name(number));
     }
 
-    /// Sessions and wills that wait to be written.
+    /// Number of sessions and wills that wait to be written.
     pub(crate) fn unwritten(&self) -> usize {
         self.0.unwritten()
     }
 
-    /// What was changed up to now.
+    /// All changes made so far, to ask [`SessionStore::is_written`] about later.
     pub(crate) fn mark(&self) -> Mark {
         self.0.mark()
     }
 
-    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    /// Whether all changes up to `mark` are on disk, or will never get there since the store failed.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Returns when everything up to now is on disk, or after 5 s.
+    /// Waits until all changes made so far are on disk, at most 5 s.
     pub(crate) fn sync(&self) {
         self.0.sync();
     }
 }
 
-/// First byte of a will: 128 and the version of its encoding.
+/// First byte of a stored will: 128 plus the version of its encoding.
 const WILL: u8 = 128 + 1;
 
-/// What wills are found by. The names of sessions have a NUL in them.
+/// Name of a will in the store. It cannot be the name of a session: that contains a NUL.
 fn will_name(number: u64) -> Box<str> {
     number.to_string().into()
 }
 
-/// The name and the bytes of a session or will.
+/// The name and the stored form of a session or will.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Encoded {
     name: Box<str>,

@@ -279,7 +279,7 @@ async fn serve_tls(
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
             admission.broker_context().meters.refused(RefusalReason::TlsHandshake);
-            if !error.is_departure() {
+            if !error.is_disconnect() {
                 let peer = Peer::at(address.ip());
                 admission.broker_context().note_refusal(&peer.who(), RefusalReason::TlsHandshake, &error.to_string());
             }

@@ -5,48 +5,48 @@ use std::sync::Arc;
 use super::delivery::StoredDelivery;
 use super::timeline::Timeline;
 use crate::access::{Identity, Login, Proof};
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::log::Lsn;
 use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 
-/// First byte of a session: the version of its encoding. Those of sessions are below 128.
+/// First byte of a stored session: the version of its encoding, below 128.
 pub(in crate::mqtt) const SESSION: u8 = 1;
 
-/// A session as it is kept.
+/// A session as it is stored.
 #[derive(Debug)]
 pub(crate) struct StoredSession {
     pub owner: SessionOwner,
-    /// Seconds that it outlives its connection.
+    /// Seconds that the session outlives its connection.
     pub expiry_s: u32,
-    /// When it lost its connection, in milliseconds since 1970; `None`: it had one.
+    /// Time at which the session lost its connection, Unix milliseconds; `None` while it had one.
     pub disconnected_ms: Option<i64>,
     pub subscriptions: Vec<TopicSubscription>,
     pub delivery: StoredDelivery,
-    /// Packet ids of QoS 2 publishes that the client has not released.
+    /// Packet identifiers of QoS 2 publishes that the client has not released.
     pub received: Vec<u16>,
-    /// Where the journal ended when weir stopped in an orderly way with the session like this; `None`: weir went on, and
-    /// packet identifiers may have been used since.
+    /// End of the journal when weir stopped in an orderly way with the session in this state. `None` where weir went on
+    /// after this was stored: packet identifiers may have been used since, and must not be trusted.
     pub stopped_at: Option<Lsn>,
 }
 
-/// Whose session it is.
+/// The client that a session or will belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SessionOwner {
-    /// `None`: clients without credentials.
+    /// Name of the user; `None` for a client without credentials.
     pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
-    /// Whether a certificate showed who the client is: its user need not be in the users file.
+    /// Whether a certificate identified the client: its user need not be in the users file.
     pub certified: bool,
 }
 
 impl SessionOwner {
-    /// The owner of a session whose client came in so.
+    /// The owner of the session of a client that logged in like this.
     pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
         let certified = matches!(login.proof, Proof::Certificate(_));
         Self { user: login.identity.user.clone(), client_id: Arc::clone(client_id), certified }
     }
 
-    /// Who it was; its roles are for the policy to say. What a password was is not stored.
+    /// The login of the owner, without roles, which the current policy assigns, and without a password, which is not stored.
     pub fn to_login(&self) -> Login {
         let identity = Identity { user: self.user.clone(), ..Identity::default() };
         Login {
@@ -85,10 +85,10 @@ impl StoredSession {
     ///
     /// # Errors
     /// The bytes are not an encoded session of this version.
-    pub fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, Invalid> {
+    pub fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, DecodeError> {
         let mut reader = FieldReader::new(bytes);
         if reader.u8()? != SESSION {
-            return Err("it is of another version of weir");
+            return Err(DecodeError::Content("it is of another version of weir"));
         }
         let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);
         let user = Some(reader.str()?.into()).filter(|_| named);
@@ -99,7 +99,8 @@ impl StoredSession {
         let orderly = reader.u8()? == 1;
         let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
         let count = reader.count()?;
-        let id = |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| "a packet id beyond 16 bits");
+        let id =
+            |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| DecodeError::IntegerTooLarge(16));
         let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
         let count = reader.count()?;
         let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
@@ -111,7 +112,7 @@ impl StoredSession {
 
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;
-/// Its retained messages were not all queued.
+/// Flag of a subscription: its retained messages were not all queued.
 const RETAINED_DUE: u8 = 16;
 
 fn put_filter(filter: &TopicSubscription, out: &mut Vec<u8>) {
@@ -128,20 +129,20 @@ fn put_filter(filter: &TopicSubscription, out: &mut Vec<u8>) {
     put_u64(filter.identifier.map_or(0, u64::from), out);
 }
 
-fn filter(reader: &mut FieldReader<'_>) -> Result<TopicSubscription, Invalid> {
+fn filter(reader: &mut FieldReader<'_>) -> Result<TopicSubscription, DecodeError> {
     let filter = reader.str()?.to_owned();
     let flags = reader.u8()?;
     let identifier = Some(reader.u32()?).filter(|identifier| *identifier > 0);
     let qos = flags & 3;
     if qos > 2 {
-        return Err("a QoS that does not exist");
+        return Err(DecodeError::Content("a QoS that does not exist"));
     }
     Ok(TopicSubscription {
         filter,
         qos,
         no_local: flags & NO_LOCAL > 0,
         retain_as_published: flags & RETAIN_AS_PUBLISHED > 0,
-        // Retained messages came with the subscribe, or are to come yet.
+        // Retained messages were sent with the SUBSCRIBE, unless the flag says that some are still due.
         retain: if flags & RETAINED_DUE > 0 { RetainHandling::Always } else { RetainHandling::Never },
         identifier,
     })

@@ -200,7 +200,7 @@ pub(crate) struct TopicSubscription {
     pub no_local: bool,
     pub retain_as_published: bool,
     pub retain: RetainHandling,
-    /// TopicSubscription identifier of the SUBSCRIBE.
+    /// Subscription identifier of the SUBSCRIBE.
     pub identifier: Option<u32>,
 }
 

@@ -66,7 +66,7 @@ impl PropertyCarrier {
                 id,
                 WILL_DELAY | PAYLOAD_FORMAT | MESSAGE_EXPIRY | CONTENT_TYPE | RESPONSE_TOPIC | CORRELATION_DATA
             ),
-            // TopicSubscription identifiers not: only a server sends those [MQTT-3.3.4-6].
+            // Subscription identifiers not: only a server sends those [MQTT-3.3.4-6].
             PropertyCarrier::Publish => matches!(
                 id,
                 PAYLOAD_FORMAT | MESSAGE_EXPIRY | TOPIC_ALIAS | RESPONSE_TOPIC | CORRELATION_DATA | CONTENT_TYPE
@@ -313,7 +313,7 @@ pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
     Ok(expiry)
 }
 
-/// TopicSubscription identifier of a SUBSCRIBE.
+/// Subscription identifier of a SUBSCRIBE.
 pub(crate) fn subscription_identifier(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
     let mut identifier = None;
     walk(bytes, PropertyCarrier::Subscribe, |id, value, _| {

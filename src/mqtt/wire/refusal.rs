@@ -63,7 +63,7 @@ impl RefusalReason {
             RefusalReason::ProtocolVersion => "protocol_version",
             RefusalReason::ProtocolError => "protocol_error",
             RefusalReason::AuthenticationMethod => "authentication_method",
-            RefusalReason::Login(error) => error.label(),
+            RefusalReason::Login(error) => error.as_str(),
             RefusalReason::ClientId => "client_id",
             RefusalReason::WillTopic => "will_topic",
             RefusalReason::WillDenied => "will_denied",

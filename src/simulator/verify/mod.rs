@@ -299,7 +299,7 @@ async fn fetch(client: &HttpClient, path: &str) -> Result<bytes::Bytes, VerifyEr
     if response.status == 200 {
         return Ok(response.body);
     }
-    if let Some(refused) = client.refused(&response) {
+    if let Some(refused) = client.access_refusal(&response) {
         return Err(VerifyError::Refused(refused));
     }
     let body = String::from_utf8_lossy(&response.body).chars().take(200).collect();

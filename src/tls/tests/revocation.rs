@@ -170,6 +170,6 @@ fn a_new_list_is_taken_and_a_bad_one_is_not() {
     assert_eq!(endpoint.status().error, None);
     assert!(endpoint.revoked().contains(&id(&first)) && endpoint.revoked().contains(&id(&second)));
     let without = TlsFiles { client_crl: Default::default(), ..files };
-    endpoint.take(endpoint.prepare(&without).unwrap());
+    endpoint.replace(endpoint.prepare(&without).unwrap());
     assert!(endpoint.revoked().is_empty() && endpoint.status().client_crl.is_none());
 }

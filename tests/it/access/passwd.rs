@@ -177,9 +177,9 @@ fn faults_of_the_users_file_are_told_all_at_once() {
     check_start(
         &weir,
         &[
-            "users:2: this is no user; expected NAME:ROLES:HASH",
+            "users:2: this is not a user; expected NAME:ROLES:HASH",
             "users:3: the password of user \"c\": it is no hash that weir knows",
-            "users:4: user \"a\" stands in line 1 already",
+            "users:4: user \"a\" is already in line 1",
         ],
     );
     let (code, text) = passwd(&weir, &["add", "d", "--generate"], "");

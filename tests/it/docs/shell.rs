@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Begins the line that the shell prints behind each command.
 const MARK: &str = "--- the command ended:";
 /// The ports that the pages use.
-const PORTS: [&str; 2] = ["1883", "8080"];
+const PORTS: [&str; 3] = ["1883", "8080", "8883"];
 
 /// What a command printed, on both outputs.
 pub struct Printed {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use weir::core::output::{ErrorEntry, RejectedPart};
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
@@ -68,6 +69,45 @@ fn a_journal_alone_gives_the_recorded_results() {
     check_state(&weir);
     check_results(&weir);
     assert!(weir.metric("weir_recovery_replayed_records") > 20.0);
+}
+
+/// The records of a log's only segment: 64 bytes of header, then batches of 48 bytes of header and a body of records, each
+/// behind its length as LEB128.
+fn records(segment: &[u8]) -> Vec<&[u8]> {
+    let mut records = Vec::new();
+    let mut rest = &segment[64..];
+    while let Some(length) = rest.get(12..16) {
+        let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
+        let (batch, behind) = rest.split_at(48 + length);
+        let mut body = &batch[48..];
+        while !body.is_empty() {
+            let digits = 1 + body.iter().position(|byte| byte & 0x80 == 0).expect("the end of a length");
+            let length = body[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+            records.push(&body[digits..digits + length]);
+            body = &body[digits + length..];
+        }
+        rest = behind;
+    }
+    records
+}
+
+/// Before format 4 only the sentence of an error said that a message as a whole was rejected.
+#[test]
+fn errors_without_a_code_are_of_a_reading_or_of_a_message() {
+    let segment = fs::read(fixture("data/errors/00000000000000000000.log")).expect("a segment");
+    let errors: Vec<_> = records(&segment).into_iter().map(|record| (record[0], ErrorEntry::decode(record))).collect();
+    let parts = errors.iter().map(|(format, entry)| {
+        let entry = entry.as_ref().expect("an error of an older format");
+        (*format, entry.reason.as_str(), entry.part)
+    });
+    let expected = [
+        (1, "wrong_type", RejectedPart::Reading),
+        (1, "value_out_of_range", RejectedPart::Reading),
+        (1, "device_error", RejectedPart::Reading),
+        (1, "malformed", RejectedPart::Message),
+        (2, "value_out_of_range", RejectedPart::Reading),
+    ];
+    assert_eq!(parts.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn certificates_are_replaced_under_open_connections() {
         wait_for("the failure is shown", || weir.json("/api/v1/status")["tls"][0]["error"].as_str().map(str::to_owned));
     assert!(error.contains("server.pem: it has no certificate"), "{error}");
     wait_for("the metric says so", || (weir.metric_sum("weir_tls_certificate_reload_failed") >= 1.0).then_some(()));
-    assert!(weir.output().contains("what was loaded before stays in use"), "{}", weir.output());
+    assert!(weir.output().contains("the files loaded before stay in use"), "{}", weir.output());
     assert!(shown().contains("third"));
     // An expired one neither.
     authority.issue("server", "expired", 2021);

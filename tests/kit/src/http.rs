@@ -141,12 +141,12 @@ fn read_chunk(reader: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
 }
 
 /// An open stream of server-sent events.
-pub struct EventStream {
+pub struct EventReader {
     reader: BufReader<TcpStream>,
     text: String,
 }
 
-impl EventStream {
+impl EventReader {
     pub fn open(address: SocketAddr, path: &str) -> Self {
         let mut reader = send(address, path, "text/event-stream", "keep-alive").expect("the stream opens");
         let (status, headers) = read_head(&mut reader).expect("the stream answers");

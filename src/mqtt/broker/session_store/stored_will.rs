@@ -1,10 +1,10 @@
-//! The bytes of a will in the store of sessions.
+//! The stored form of a will.
 
 use bytes::Bytes;
 
 use super::WILL;
 use crate::access::Proof;
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_u64};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::stored::SessionOwner;
 use crate::mqtt::session::will::Will;
@@ -33,21 +33,21 @@ pub(super) fn encode(will: &Will) -> Vec<u8> {
     put_bytes(&message.properties, &mut out);
     put_bytes(&message.payload, &mut out);
     match will.login.proof {
-        // It may be revoked by the time that the will is due.
+        // The certificate may be revoked by the time that the will is due.
         Proof::Certificate(Some(certificate)) => put_bytes(&certificate.to_bytes(), &mut out),
         _ => put_bytes(&[], &mut out),
     }
     out
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Will, Invalid> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Will, DecodeError> {
     let mut reader = FieldReader::new(bytes);
     if reader.u8()? != WILL {
-        return Err("it is no will");
+        return Err(DecodeError::Content("it is no will"));
     }
     let (flags, qos) = (reader.u8()?, reader.u8()?);
     if qos > 2 {
-        return Err("a QoS that does not exist");
+        return Err(DecodeError::Content("a QoS that does not exist"));
     }
     let (number, delay_s, expiry_s) = (reader.u64()?, reader.u32()?, reader.u32()?);
     let (user, client_id, topic) = (reader.str()?, reader.str()?, reader.str()?);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Delivery, DeliveryGrant, InFlight, QueueLimits, QueuedMessage};
-use crate::core::codec::{FieldReader, Invalid, put_bytes, put_i64, put_u64};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::timeline::Timeline;
 
@@ -97,12 +97,12 @@ impl StoredDelivery {
     }
 
     /// Reads what [`StoredDelivery::encode`] wrote.
-    pub fn decode(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Self, Invalid> {
+    pub fn decode(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Self, DecodeError> {
         let first = reader.u64()?;
         let stages = reader.count()?;
         // Packet ids are all different.
         if stages >= usize::from(u16::MAX) {
-            return Err("more in flight than there are packet ids");
+            return Err(DecodeError::Content("more in flight than there are packet ids"));
         }
         let mut inflight = Vec::with_capacity(stages);
         for _ in 0..stages {
@@ -110,7 +110,7 @@ impl StoredDelivery {
                 ACKNOWLEDGED => None,
                 RELEASED => Some(InFlight::Released),
                 PUBLISHED => Some(InFlight::Published(queued(reader, timeline)?)),
-                _ => return Err("an unknown stage of a delivery"),
+                _ => return Err(DecodeError::Content("an unknown stage of a delivery")),
             });
         }
         let count = reader.count()?;
@@ -149,10 +149,10 @@ fn put_queued(queued: &QueuedMessage, timeline: &Timeline, out: &mut Vec<u8>) {
     }
 }
 
-fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<QueuedMessage, Invalid> {
+fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<QueuedMessage, DecodeError> {
     let (flags, qos) = (reader.u8()?, reader.u8()?);
     if !(1..=2).contains(&qos) {
-        return Err("a QoS that is not kept");
+        return Err(DecodeError::Content("a QoS that is not kept"));
     }
     let identifiers = reader.count()?;
     let identifiers = (0..identifiers).map(|_| reader.u32()).collect::<Result<_, _>>()?;

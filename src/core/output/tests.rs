@@ -1,0 +1,216 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn window() -> WindowResult<'static> {
+    WindowResult {
+        device_id: "gärät \"3\"",
+        metric: "temperature",
+        window_start_ms: -5000,
+        window_end_ms: 0,
+        revision: 2,
+        supersedes: Some(0),
+        count: 3,
+        sum: 0.1 + 0.2,
+        mean: 21.0,
+        min: -0.0,
+        max: 1e300,
+        first: f64::INFINITY,
+        last: 5e-324,
+        stddev: f64::NAN,
+    }
+}
+
+fn entry(payload: &[u8]) -> ErrorEntry<'_> {
+    ErrorEntry {
+        journal_position: 7,
+        index: 1,
+        arrival_ms: 1_732_098_765_123,
+        reason: Reason::InvalidMetric,
+        part: RejectedPart::Reading,
+        message: "no",
+        device_id: Some("d"),
+        metric: None,
+        client_id: "c",
+        topic: "t",
+        own_device: None,
+        payload,
+        payload_bytes: 9,
+        origin: None,
+    }
+}
+
+fn replayed(payload: &[u8]) -> ErrorEntry<'_> {
+    let origin = ReplayOrigin { replay_of: 300, first_arrival_ms: -1 };
+    ErrorEntry { part: RejectedPart::Message, origin: Some(origin), ..entry(payload) }
+}
+
+fn window_json(window: &WindowResult<'_>) -> String {
+    let mut json = Vec::new();
+    window.write_json(17, &mut json);
+    String::from_utf8(json).unwrap()
+}
+
+#[test]
+fn windows_as_json() {
+    assert_eq!(
+        window_json(&window()),
+        r#"{"seq":17,"device_id":"gärät \"3\"","metric":"temperature","window_start":-5000,"window_end":0,"#.to_owned()
+            + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
+            + r#""last":5e-324,"stddev":null}"#
+    );
+}
+
+#[test]
+fn errors_as_json() {
+    let check = |payload: &[u8], expected: &str| {
+        let mut json = Vec::new();
+        entry(payload).write_json(5, &mut json);
+        let start = r#"{"seq":5,"journal_position":7,"index":1,"arrival_time":1732098765123,"reason":"invalid_metric","#
+            .to_owned()
+            + r#""message":"no","device_id":"d","metric":null,"client_id":"c","topic":"t","#;
+        assert_eq!(String::from_utf8(json).unwrap(), start + expected + r#","payload_bytes":9}"#);
+    };
+    check(b"{\"a\"}", r#""payload":"{\"a\"}""#);
+    check(b"\xff\x00", r#""payload_base64":"/wA=""#);
+    let mut json = Vec::new();
+    replayed(b"x").write_json(5, &mut json);
+    let end = r#","payload":"x","payload_bytes":9,"replay_of":300,"first_arrival_time":-1}"#;
+    assert!(String::from_utf8(json).unwrap().ends_with(end));
+}
+
+/// Bytes of [`entry`] behind what each format begins with.
+const ENTRY: &[u8] = b"\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
+
+/// Format 4 as released: a change here is a new format.
+#[test]
+fn the_bytes_of_an_error() {
+    let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
+    let whole = ErrorEntry { part: RejectedPart::Message, ..entry(b"p") };
+    let check = |entry: ErrorEntry<'_>, flags: u8, end: &[u8]| {
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        assert_eq!(bytes, [&[4, flags], ENTRY, end].concat());
+    };
+    check(entry(b"p"), 0, b"");
+    check(whole, 1, b"");
+    check(own(entry(b"p")), 2, b"\x01o");
+    check(replayed(b"p"), 5, b"\xac\x02\x01");
+    check(own(replayed(b"p")), 7, b"\x01o\xac\x02\x01");
+    assert!(ErrorEntry::decode(&[&[4, 8], ENTRY].concat()).is_err(), "a flag that format 4 does not have");
+}
+
+/// Formats 1 to 3 as released, and the entry that each stands for.
+fn older_forms() -> Vec<(Vec<u8>, ErrorEntry<'static>)> {
+    let form = |format: u8, end: &[u8]| [&[format], ENTRY, end].concat();
+    let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
+    let replayed_reading = ErrorEntry { part: RejectedPart::Reading, ..replayed(b"p") };
+    vec![
+        (form(1, b""), entry(b"p")),
+        (form(2, b"\xac\x02\x01\x01"), replayed(b"p")),
+        (form(2, b"\xac\x02\x01\x00"), replayed_reading),
+        (form(3, b"\x01o\x00"), own(entry(b"p"))),
+        (form(3, b"\x01o\x01\xac\x02\x01\x01"), own(replayed(b"p"))),
+    ]
+}
+
+#[test]
+fn older_formats_are_read() {
+    for (bytes, entry) in older_forms() {
+        assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));
+        for len in 0..bytes.len() {
+            assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+    }
+}
+
+/// In formats 1 to 3 the sentence alone says that a message as a whole was rejected.
+#[test]
+fn in_older_formats_the_sentence_tells_the_part() {
+    let check = |reason: Reason, index: u8, sentence: &str, expected: RejectedPart| {
+        let mut bytes = vec![1, 7, index, 2, reason as u8];
+        put_bytes(sentence.as_bytes(), &mut bytes);
+        bytes.extend_from_slice(b"\x00\x00\x01c\x01t\x01p\x01");
+        assert_eq!(ErrorEntry::decode(&bytes).unwrap().part, expected, "{sentence}");
+    };
+    check(Reason::Malformed, 0, "the payload is not UTF-8 at byte 0; send JSON text", RejectedPart::Message);
+    check(Reason::Malformed, 0, "the payload is an array without readings", RejectedPart::Message);
+    check(Reason::Malformed, 0, "the message has more than 4 readings (ingest.max", RejectedPart::Message);
+    check(Reason::Malformed, 0, "an element of the array is a number; send objects", RejectedPart::Reading);
+    check(Reason::Malformed, 1, "the payload is not valid JSON at byte 3: expected", RejectedPart::Reading);
+    check(Reason::DeviceError, 0, "the payload is not what I expected", RejectedPart::Reading);
+}
+
+#[test]
+fn errors_of_older_formats_are_compared_by_content() {
+    for (stored, entry) in older_forms() {
+        let computed = |entry: ErrorEntry<'_>| {
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            bytes
+        };
+        assert!(is_same_error(&stored, &computed(entry)));
+        assert!(!is_same_error(&stored, &computed(ErrorEntry { message: "other", ..entry })));
+        let part = if entry.part == RejectedPart::Message { RejectedPart::Reading } else { RejectedPart::Message };
+        assert!(!is_same_error(&stored, &computed(ErrorEntry { part, ..entry })));
+        assert!(!is_same_error(b"", &computed(entry)));
+        assert!(!is_same_error(&stored[..stored.len() - 1], &computed(entry)));
+    }
+}
+
+#[test]
+fn what_is_known_of_the_first_arrival() {
+    let arrival_ms = entry(b"").arrival_ms;
+    assert_eq!((entry(b"").first_arrival_ms(), replayed(b"").first_arrival_ms()), (arrival_ms, -1));
+    assert!(!entry(b"").is_unseen());
+    assert!(ErrorEntry { device_id: None, ..entry(b"") }.is_unseen());
+    assert!(ErrorEntry { reason: Reason::UnknownDevice, ..entry(b"") }.is_unseen());
+}
+
+#[test]
+fn stored_forms_read_back() {
+    let mut bytes = Vec::new();
+    window().encode(&mut bytes);
+    let decoded = WindowResult::decode(&bytes).unwrap();
+    assert_eq!(window_json(&decoded), window_json(&window()));
+    assert_eq!(decoded.supersedes, Some(0));
+    assert_eq!(decoded.stddev.to_bits(), f64::NAN.to_bits());
+    for len in 0..bytes.len() {
+        assert!(WindowResult::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+    }
+    let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
+    for entry in [entry(b"\xff"), replayed(b"\xff"), own(entry(b"")), own(replayed(b""))] {
+        bytes.clear();
+        entry.encode(&mut bytes);
+        assert_eq!(ErrorEntry::decode(&bytes), Ok(entry));
+        for len in 0..bytes.len() {
+            assert!(ErrorEntry::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+    }
+}
+
+#[test]
+fn payloads_are_cut_between_characters() {
+    let check = |payload: &[u8], kept: usize| assert_eq!(kept_payload(payload).len(), kept);
+    check(&[b'x'; 4096], 4096);
+    check(&[b'x'; 5000], 4096);
+    check("x".repeat(4095).as_bytes(), 4095);
+    check(["x".repeat(4095), "éé".into()].concat().as_bytes(), 4095);
+    check(["x".repeat(4093), "😀x".into()].concat().as_bytes(), 4093);
+    check(&[0xff; 5000], 4096);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_handled(bytes: Vec<u8>) {
+        let _ = WindowResult::decode(&bytes);
+        let _ = ErrorEntry::decode(&bytes);
+    }
+
+    #[test]
+    fn floats_read_back(float in any::<f64>().prop_filter("finite", |f| f.is_finite())) {
+        let json = window_json(&WindowResult { sum: float, ..window() });
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(value["sum"].as_f64().unwrap().to_bits(), float.to_bits());
+    }
+}

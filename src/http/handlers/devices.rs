@@ -1,0 +1,112 @@
+//! `/api/v1/devices` and `/api/v1/devices/{id}`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{self, Path};
+use axum::http::Uri;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::http::parameters::{self, Parameters};
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
+
+/// Body of the list.
+#[derive(Serialize)]
+pub(in crate::http) struct DeviceList {
+    devices: Vec<DeviceBody>,
+    next_cursor: Option<String>,
+}
+
+/// Body of one device.
+#[derive(Serialize)]
+pub(in crate::http) struct DeviceDetailBody {
+    #[serde(flatten)]
+    device: DeviceBody,
+    sequence_ranges: Vec<(u64, u64)>,
+    metrics: Vec<MetricBody>,
+}
+
+/// A metric of a device with its last closed window.
+#[derive(Serialize)]
+struct MetricBody {
+    metric: String,
+    last_window: Option<Box<RawValue>>,
+}
+
+/// The part of a device that lists show. Times are Unix milliseconds.
+#[derive(Serialize)]
+struct DeviceBody {
+    device_id: String,
+    last_seen: i64,
+    watermark: Option<i64>,
+    clock_offset_ms: Option<i64>,
+    accepted: u64,
+    rejected: BTreeMap<&'static str, u64>,
+    sequence_missing: u64,
+    metric_count: usize,
+}
+
+impl From<DeviceSummary> for DeviceBody {
+    fn from(device: DeviceSummary) -> Self {
+        Self {
+            device_id: device.device_id,
+            last_seen: device.last_seen_ms,
+            watermark: device.watermark_ms,
+            clock_offset_ms: device.clock_offset_ms,
+            accepted: device.accepted,
+            rejected: device.rejected.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
+            sequence_missing: device.sequence_missing,
+            metric_count: device.metrics,
+        }
+    }
+}
+
+pub(in crate::http) async fn list(
+    extract::State(state): extract::State<ApiState>,
+    uri: Uri,
+) -> Result<Json<DeviceList>, ApiProblem> {
+    let parameters = Parameters::read(&uri, &["limit", "cursor"])?;
+    let limit = parameters.limit()?;
+    let after = parameters.get("cursor").map(parameters::decode_cursor).transpose()?;
+    // One device more than the limit tells whether there is a next page.
+    let mut found = state.resources.pipeline.devices(after, limit + 1).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next_cursor = found.last().filter(|_| more).map(|last| parameters::encode_cursor(&last.device_id));
+    let devices = found.into_iter().map(DeviceBody::from).collect();
+    Ok(Json(DeviceList { devices, next_cursor }))
+}
+
+pub(in crate::http) async fn one(
+    extract::State(state): extract::State<ApiState>,
+    Path(device_id): Path<String>,
+    uri: Uri,
+) -> Result<Json<DeviceDetailBody>, ApiProblem> {
+    Parameters::read(&uri, &[])?;
+    match state.resources.pipeline.device(device_id.clone()).await? {
+        Some(device) => Ok(Json(detail(device)?)),
+        None => Err(ApiProblem::not_found(format!(
+            "there is no device {device_id:?}; /api/v1/devices lists those that weir knows"
+        ))),
+    }
+}
+
+fn detail(device: DeviceDetail) -> Result<DeviceDetailBody, ApiProblem> {
+    let last_window = |window: LastWindow| {
+        // Core encodes a window; the same bytes are in lists, streams and MQTT.
+        let json = String::from_utf8(window.json).map_err(|_| ApiProblem::internal())?;
+        RawValue::from_string(json).map_err(|_| ApiProblem::internal())
+    };
+    let series = device
+        .series
+        .into_iter()
+        .map(|(metric, last)| Ok(MetricBody { metric, last_window: last.map(last_window).transpose()? }));
+    Ok(DeviceDetailBody {
+        metrics: series.collect::<Result<_, ApiProblem>>()?,
+        device: device.summary.into(),
+        sequence_ranges: device.sequence_ranges,
+    })
+}

@@ -1,0 +1,12 @@
+//! Handlers: one module for each group of paths. They depend on the state; nothing of the state depends on them.
+
+pub(super) mod checkpoints;
+pub(super) mod device_metrics;
+pub(super) mod devices;
+pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod replay;
+pub(super) mod results;
+pub(super) mod savepoints;
+pub(super) mod status;
+pub(super) mod stream;

@@ -1,0 +1,81 @@
+//! `/api/v1/errors` and `/api/v1/errors/{seq}`.
+
+use axum::extract::{self, Path};
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use super::list::{self, JsonItems};
+use crate::core::output::ErrorEntry;
+use crate::core::reason::Reason;
+use crate::http::parameters::Parameters;
+use crate::http::problem::ApiProblem;
+use crate::http::scans::run_scan;
+use crate::http::state::ApiState;
+use crate::results::lookup::FoundError;
+use crate::results::scan::{ResultQuery, ScanError};
+
+const PARAMETERS: &[&str] = &["reason", "device", "from", "to", "limit", "cursor", "order"];
+
+/// Reads the number of an error in a path.
+///
+/// # Errors
+/// The text is not a number.
+pub(in crate::http) fn error_seq(text: &str) -> Result<u64, ApiProblem> {
+    text.parse().map_err(|_| {
+        let detail = format!("{text:?} is not the number of an error; /api/v1/errors lists them with their seq");
+        ApiProblem::not_found(detail)
+    })
+}
+
+/// Shows one error.
+pub(in crate::http) async fn detail(
+    extract::State(state): extract::State<ApiState>,
+    Path(seq): Path<String>,
+    uri: Uri,
+) -> Result<Response, ApiProblem> {
+    Parameters::read(&uri, &[])?;
+    let seq = error_seq(&seq)?;
+    let results = state.resources.results.clone();
+    let found = run_scan(&state, move || Ok(results.error_lookup().find(seq)?)).await?;
+    let stored = match found {
+        FoundError::Stored(stored) => stored,
+        FoundError::Unknown => {
+            return Err(ApiProblem::not_found(format!("there is no error {seq}; /api/v1/errors lists them")));
+        }
+        FoundError::Freed(first) => {
+            let detail = format!("error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them");
+            return Err(ApiProblem::gone(detail));
+        }
+        FoundError::CutOut => {
+            let detail = format!("error {seq} was cut out of the errors log when it was repaired");
+            return Err(ApiProblem::gone(detail));
+        }
+    };
+    let entry = ErrorEntry::decode(&stored).map_err(|error| ScanError::Record(seq, error))?;
+    let mut body = Vec::new();
+    entry.write_json(seq, &mut body);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Lists errors.
+pub(in crate::http) async fn list(
+    extract::State(state): extract::State<ApiState>,
+    uri: Uri,
+) -> Result<Response, ApiProblem> {
+    let parameters = Parameters::read(&uri, PARAMETERS)?;
+    let query = ResultQuery {
+        reason: parameters.get("reason").map(reason).transpose()?,
+        device: parameters.get("device").map(str::to_owned),
+        ..list::query(&parameters)?
+    };
+    let (items, cursor) = list::run(&state, |logs| &logs.errors, query, JsonItems::default()).await?;
+    let body = items.into_body("errors", cursor.as_deref());
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn reason(name: &str) -> Result<Reason, ApiProblem> {
+    Reason::from_name(name).ok_or_else(|| {
+        let known: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        ApiProblem::bad_request(format!("there is no reason {name:?}; give one of {}", known.join(", ")))
+    })
+}

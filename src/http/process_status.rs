@@ -1,0 +1,79 @@
+//! Health and numbers that only the assembled process knows, as a trait: HTTP does not depend on the assembly.
+
+use serde::Serialize;
+
+/// The outcome of one health check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    /// Short name, such as `journal`.
+    pub name: &'static str,
+    /// Whether the check passed.
+    pub ok: bool,
+    /// What was found. Where the check failed, also what to do.
+    pub message: String,
+}
+
+/// Numbers of the MQTT server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MqttStatus {
+    /// Open network connections.
+    pub connections: usize,
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Subscriptions of all sessions.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Messages that wait for subscribers.
+    pub queued_messages: usize,
+    /// Bytes of the messages that wait for subscribers.
+    pub queued_bytes: usize,
+    /// Memory of messages that wait or are not acknowledged, in bytes.
+    pub session_bytes: usize,
+    /// Wills that would be found after a restart.
+    pub wills: usize,
+    /// Sessions and wills that changed and are not on disk yet.
+    pub unstored_sessions: usize,
+}
+
+/// How the last reload of the configuration (SIGHUP) ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReloadStatus {
+    /// Time of the reload, Unix milliseconds; `None` before the first.
+    pub last: Option<i64>,
+    /// Why nothing changed; empty where the reload took effect.
+    pub errors: Vec<String>,
+    /// Keys whose values in the file differ from those in force and need a restart.
+    pub restart_required: Vec<&'static str>,
+}
+
+/// What recovery at start took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RecoveryStatus {
+    /// Time from start until the records found at start were processed.
+    pub seconds: f64,
+    /// Journal records processed again.
+    pub records: u64,
+}
+
+/// Answers of the assembled process. Methods answer from memory: they are called on the server's threads.
+pub trait ProcessStatus: Send + Sync {
+    /// Checks of `/healthz`: whether the process can do its work at all.
+    fn liveness(&self) -> Vec<HealthCheck>;
+    /// Checks of `/readyz`: state restored, journal writable, pipeline caught up, checkpoint not overdue.
+    fn readiness(&self) -> Vec<HealthCheck>;
+    /// Numbers of the MQTT server.
+    fn mqtt(&self) -> MqttStatus;
+    /// How the last reload ended.
+    fn reload(&self) -> ReloadStatus {
+        ReloadStatus::default()
+    }
+    /// What recovery took; `None` until it is over.
+    fn recovered(&self) -> Option<RecoveryStatus>;
+    /// Bytes available on the file system of the data directory; `None` where it cannot be told.
+    fn disk_available_bytes(&self) -> Option<u64>;
+    /// Bytes of the state store on disk; `None` where it cannot be told.
+    fn state_disk_bytes(&self) -> Option<u64> {
+        None
+    }
+}
