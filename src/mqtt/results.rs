@@ -64,10 +64,10 @@ mod tests {
     use crate::config::MqttConfig;
     use crate::log::Lsn;
     use crate::mqtt::ProtocolVersion;
-    use crate::mqtt::broker::{Attach, Attached};
+    use crate::mqtt::broker::{AttachRequest, AttachedSession};
     use crate::mqtt::session::timeline::Timeline;
-    use crate::mqtt::testing::{Sent, attaching, packets};
-    use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+    use crate::mqtt::testing::{SentPacket, attaching, packets};
+    use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
     use crate::results::follow::ResultFollower;
     use crate::results::log::{ResultLogs, ResultPositions};
     use crate::results::testing::{append_errors, append_windows, result_logs};
@@ -76,20 +76,20 @@ mod tests {
         broker: Arc<Broker>,
         results: Arc<ResultLogs>,
         follower: ResultFollower,
-        subscriber: Attached,
+        subscriber: AttachedSession,
     }
 
     impl PublisherCase {
         fn new() -> Self {
             let broker = Arc::new(Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default()));
-            let attach = Attach { expiry_s: 0, ..attaching("s") };
+            let attach = AttachRequest { expiry_s: 0, ..attaching("s") };
             let subscriber = broker.attach(&attach).unwrap();
             let results = result_logs();
             Self { broker, follower: ResultFollower::new(results.clone()), results, subscriber }
         }
 
         fn subscribe(&self, filter: &str) {
-            let filter = Filter {
+            let filter = TopicSubscription {
                 filter: filter.into(),
                 qos: 1,
                 no_local: false,
@@ -119,7 +119,7 @@ mod tests {
             let mut out = Vec::new();
             session.write(connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
             let messages = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
-                Sent::Publish { topic, qos, payload, retain: false, .. } => {
+                SentPacket::Publish { topic, qos, payload, retain: false, .. } => {
                     let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
                     (topic, qos, json["seq"].as_u64().unwrap())
                 }

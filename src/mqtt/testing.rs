@@ -13,11 +13,11 @@ use rumqttd::protocol::{
 };
 
 use super::ProtocolVersion;
-use super::broker::Attach;
+use super::broker::AttachRequest;
 use super::connection::journal_appender::IngestJournal;
 use super::session::message::Message;
 use super::session::will::Will;
-use super::wire::frame::{self, Next, Outgoing, Publish};
+use super::wire::frame::{self, IncomingPublish, NextFrame, OutgoingPublish};
 use crate::access::{Login, Policy};
 use crate::clock::Clock;
 use crate::core::record::{self, Record, RecordDecoder};
@@ -36,9 +36,9 @@ pub(crate) fn anonymous() -> Login {
 }
 
 /// A client without credentials that connects.
-pub(crate) fn attaching(client_id: &str) -> Attach<'_> {
+pub(crate) fn attaching(client_id: &str) -> AttachRequest<'_> {
     static LOGIN: LazyLock<Login> = LazyLock::new(anonymous);
-    Attach { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
+    AttachRequest { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
 }
 
 /// A will of such a client, on the topic `gone`.
@@ -49,18 +49,18 @@ pub(crate) fn will(client_id: &str, delay_s: u32) -> Will {
 
 /// Builds packets as a client sends them.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct PacketBuilder {
     version: ProtocolVersion,
     keep_alive: u16,
     kept: bool,
     will: Option<LastWill>,
 }
 
-pub(crate) fn client(version: ProtocolVersion) -> Client {
-    Client { version, keep_alive: 0, kept: false, will: None }
+pub(crate) fn client(version: ProtocolVersion) -> PacketBuilder {
+    PacketBuilder { version, keep_alive: 0, kept: false, will: None }
 }
 
-impl Client {
+impl PacketBuilder {
     pub fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive = seconds;
         self
@@ -115,10 +115,18 @@ impl Client {
     }
 
     pub fn publish(&self, topic: &str, qos: u8, packet_id: u16, payload: &[u8]) -> Vec<u8> {
-        self.publish_with(Outgoing { dup: false, qos, retain: false, packet_id, topic, properties: &[], payload })
+        self.publish_with(OutgoingPublish {
+            dup: false,
+            qos,
+            retain: false,
+            packet_id,
+            topic,
+            properties: &[],
+            payload,
+        })
     }
 
-    pub fn publish_with(&self, outgoing: Outgoing<'_>) -> Vec<u8> {
+    pub fn publish_with(&self, outgoing: OutgoingPublish<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         outgoing.encode(self.version, &mut out);
         out
@@ -143,21 +151,21 @@ impl Client {
 
 /// A packet that weir sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Sent {
+pub(crate) enum SentPacket {
     Publish { packet_id: u16, dup: bool, qos: u8, retain: bool, topic: String, payload: Vec<u8> },
     Ack { kind: u8, packet_id: u16, reason: u8 },
     Other(Vec<u8>),
 }
 
 /// The packets in `bytes`, which must be whole.
-pub(crate) fn packets(mut bytes: &[u8], version: ProtocolVersion) -> Vec<Sent> {
+pub(crate) fn packets(mut bytes: &[u8], version: ProtocolVersion) -> Vec<SentPacket> {
     let mut sent = Vec::new();
     while !bytes.is_empty() {
-        let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("not a packet: {bytes:?}") };
+        let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("not a packet: {bytes:?}") };
         sent.push(match frame.kind {
             frame::PUBLISH => {
-                let publish = Publish::parse(frame.flags, frame.body, version).unwrap();
-                Sent::Publish {
+                let publish = IncomingPublish::parse(frame.flags, frame.body, version).unwrap();
+                SentPacket::Publish {
                     packet_id: publish.packet_id,
                     dup: publish.dup,
                     qos: publish.qos,
@@ -168,9 +176,9 @@ pub(crate) fn packets(mut bytes: &[u8], version: ProtocolVersion) -> Vec<Sent> {
             }
             frame::PUBACK | frame::PUBREC | frame::PUBREL | frame::PUBCOMP => {
                 let (packet_id, reason) = frame::parse_ack(&frame, version).unwrap();
-                Sent::Ack { kind: frame.kind, packet_id, reason }
+                SentPacket::Ack { kind: frame.kind, packet_id, reason }
             }
-            _ => Sent::Other(frame.bytes.to_vec()),
+            _ => SentPacket::Other(frame.bytes.to_vec()),
         });
         bytes = &bytes[frame.bytes.len()..];
     }
@@ -179,10 +187,10 @@ pub(crate) fn packets(mut bytes: &[u8], version: ProtocolVersion) -> Vec<Sent> {
 
 /// A journal in memory: the test says when it syncs and when it has room.
 #[derive(Debug, Default)]
-pub(crate) struct TestJournal(Mutex<Contents>);
+pub(crate) struct TestJournal(Mutex<JournalContents>);
 
 #[derive(Debug, Default)]
-struct Contents {
+struct JournalContents {
     /// Records as text, see [`describe`].
     records: Vec<String>,
     durable: u64,
@@ -279,15 +287,15 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
 
 /// A clock that the test moves.
 #[derive(Debug, Default)]
-pub(crate) struct ManualClock(AtomicU64);
+pub(crate) struct SteppedClock(AtomicU64);
 
-impl ManualClock {
+impl SteppedClock {
     pub fn advance(&self, ms: u64) {
         self.0.fetch_add(ms, Ordering::Relaxed);
     }
 }
 
-impl Clock for ManualClock {
+impl Clock for SteppedClock {
     fn now_ms(&self) -> i64 {
         1_700_000_000_000 + self.0.load(Ordering::Relaxed) as i64
     }

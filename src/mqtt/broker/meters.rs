@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::traffic::Traffic;
+use super::traffic::{ReceivedCounts, TrafficCounters};
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::connection::protocol::Received;
-use crate::mqtt::session::delivery::Written;
+use crate::mqtt::session::delivery::WriteOutcome;
 use crate::mqtt::wire::close::CloseReason;
+use crate::mqtt::wire::refusal::RefusalReason;
+
 use crate::telemetry::names;
 
 /// All of them. Build it after the recorder is installed.
@@ -25,8 +26,8 @@ pub(crate) struct MqttMeters {
     pub subscriptions_withdrawn: Counter,
     delivered: [Counter; 3],
     /// The numbers of `$SYS`.
-    pub traffic: Traffic,
-    pub dropped_queue_full: Dropped,
+    pub traffic: TrafficCounters,
+    pub dropped_queue_full: DropCounter,
     dropped_too_large: Counter,
     dropped_expired: Counter,
     pub dropped_will: Counter,
@@ -60,8 +61,8 @@ impl Default for MqttMeters {
             subscriptions_denied: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "subscribe"),
             subscriptions_withdrawn: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "reload"),
             delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
-            traffic: Traffic::default(),
-            dropped_queue_full: Dropped { counter: dropped("queue_full"), count: AtomicU64::new(0) },
+            traffic: TrafficCounters::default(),
+            dropped_queue_full: DropCounter { counter: dropped("queue_full"), count: AtomicU64::new(0) },
             dropped_expired: dropped("expired"),
             dropped_too_large: dropped("too_large"),
             dropped_will: dropped("will_not_journaled"),
@@ -80,30 +81,30 @@ impl MqttMeters {
     }
 
     /// A connection ended before or at its CONNECT.
-    pub fn refused(&self, reason: &'static str) {
-        counter!(names::MQTT_CONNECTIONS_REFUSED, "reason" => reason).increment(1);
+    pub fn refused(&self, reason: RefusalReason) {
+        counter!(names::MQTT_CONNECTIONS_REFUSED, "reason" => reason.as_str()).increment(1);
     }
 
     /// An accepted connection ended.
     pub fn closed(&self, close: CloseReason) {
-        counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.label()).increment(1);
+        counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.as_str()).increment(1);
         if close == CloseReason::TopicName {
             counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "invalid_topic").increment(1);
         }
     }
 
     /// A limit refused something.
-    pub fn limit(&self, limit: &'static str) {
-        counter!(names::LIMITS_HIT, "limit" => limit).increment(1);
+    pub fn limit(&self, limit: MqttLimit) {
+        counter!(names::LIMITS_HIT, "limit" => limit.as_str()).increment(1);
     }
 
     /// A client that sent too fast was made to wait.
-    pub fn throttled(&self, limit: &'static str) {
-        counter!(names::MQTT_THROTTLED, "limit" => limit).increment(1);
+    pub fn throttled(&self, limit: LimitedRate) {
+        counter!(names::MQTT_THROTTLED, "limit" => limit.as_str()).increment(1);
     }
 
     /// What one read brought.
-    pub fn received(&self, received: &Received) {
+    pub fn received(&self, received: &ReceivedCounts) {
         for (counters, counts) in [(&self.ingest, &received.ingest), (&self.other, &received.other)] {
             for (counter, count) in counters.iter().zip(counts) {
                 add(counter, *count);
@@ -118,7 +119,7 @@ impl MqttMeters {
     }
 
     /// What one delivery did.
-    pub fn written(&self, written: &Written) {
+    pub fn written(&self, written: &WriteOutcome) {
         for (counter, count) in self.delivered.iter().zip(written.sent) {
             add(counter, count);
         }
@@ -128,13 +129,75 @@ impl MqttMeters {
     }
 }
 
+/// A rate of `mqtt.rates` that a client may exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitedRate {
+    /// Messages per second.
+    Messages,
+    /// Bytes per second.
+    Bytes,
+}
+
+impl LimitedRate {
+    /// Label `limit` in the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LimitedRate::Messages => "messages",
+            LimitedRate::Bytes => "bytes",
+        }
+    }
+}
+
+/// A limit of MQTT that may refuse something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MqttLimit {
+    /// Accepting a socket failed, mostly for want of file descriptors.
+    Accept,
+    /// TLS handshakes at the same time.
+    TlsHandshakes,
+    /// `mqtt.max_connections`.
+    Connections,
+    /// `mqtt.max_connections_per_address`.
+    ConnectionsPerAddress,
+    /// Published wills that the store still holds.
+    Wills,
+    /// Sessions, of which there are at most `mqtt.max_connections`.
+    Sessions,
+    /// Number and bytes of retained messages.
+    Retained,
+    /// `mqtt.max_topic_levels`.
+    TopicLevels,
+    /// Subscriptions of one session or of all sessions.
+    Subscriptions,
+    /// Size of a record of the journal.
+    JournalRecord,
+}
+
+impl MqttLimit {
+    /// Label `limit` in the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MqttLimit::Accept => "mqtt_accept",
+            MqttLimit::TlsHandshakes => "tls_handshakes",
+            MqttLimit::Connections => "mqtt_connections",
+            MqttLimit::ConnectionsPerAddress => "mqtt_connections_per_address",
+            MqttLimit::Wills => "mqtt_wills",
+            MqttLimit::Sessions => "mqtt_sessions",
+            MqttLimit::Retained => "mqtt_retained",
+            MqttLimit::TopicLevels => "mqtt_topic_levels",
+            MqttLimit::Subscriptions => "mqtt_subscriptions",
+            MqttLimit::JournalRecord => "journal_record",
+        }
+    }
+}
+
 /// Counts what subscribers missed, for the metrics and for `$SYS`, which reads it back.
-pub(crate) struct Dropped {
+pub(crate) struct DropCounter {
     counter: Counter,
     count: AtomicU64,
 }
 
-impl Dropped {
+impl DropCounter {
     pub fn increment(&self, count: u64) {
         self.counter.increment(count);
         self.count.fetch_add(count, Ordering::Relaxed);

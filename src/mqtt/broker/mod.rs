@@ -11,7 +11,7 @@ mod storing;
 mod subscribe;
 mod subscriptions;
 pub(super) mod system;
-mod traffic;
+pub(super) mod traffic;
 mod trie;
 mod wills;
 
@@ -22,19 +22,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::session::Totals;
-use super::session::delivery::{Grant, Offer, QueueLimits, Returned};
+use super::session::SessionTotals;
+use super::session::delivery::{DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::MqttConfig;
 use crate::state::named_values::Mark;
 use crate::sync::{self, lock};
-use meters::MqttMeters;
-use retained::Retained;
+use meters::{MqttLimit, MqttMeters};
+use retained::RetainedMessages;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
-pub(crate) use sessions::{Attach, Attached};
+pub(crate) use sessions::{AttachRequest, AttachedSession};
 use subscriptions::Subscriptions;
 use wills::Wills;
 
@@ -77,15 +77,15 @@ pub struct Broker {
     subscriptions: RwLock<Subscriptions>,
     /// Grows with each change of `subscriptions`.
     version: AtomicU64,
-    retained: Mutex<Retained>,
+    retained: Mutex<RetainedMessages>,
     /// The newest `$SYS` messages, which come with a subscription like retained ones.
-    system: Mutex<Retained>,
+    system: Mutex<RetainedMessages>,
     wills: Mutex<Wills>,
     /// Where sessions and wills are kept over a restart.
     session_store: OnceLock<SessionStore>,
     /// What the last round of storing changed in it.
     last_round: Mutex<Mark>,
-    totals: Arc<Totals>,
+    totals: Arc<SessionTotals>,
     queue_limits: QueueLimits,
     max_connections: usize,
     max_inflight: u16,
@@ -109,8 +109,8 @@ impl Broker {
             sessions: Mutex::default(),
             subscriptions: RwLock::default(),
             version: AtomicU64::new(1),
-            retained: Mutex::new(Retained::new(config.max_retained_messages, config.max_retained_bytes)),
-            system: Mutex::new(Retained::new(usize::MAX, usize::MAX)),
+            retained: Mutex::new(RetainedMessages::new(config.max_retained_messages, config.max_retained_bytes)),
+            system: Mutex::new(RetainedMessages::new(usize::MAX, usize::MAX)),
             wills: Mutex::default(),
             session_store: OnceLock::new(),
             last_round: Mutex::default(),
@@ -133,7 +133,7 @@ impl Broker {
         let mut retained = lock(&self.retained);
         for message in stored {
             if !retained.set(&Arc::new(message)) {
-                self.meters.limit("mqtt_retained");
+                self.meters.limit(MqttLimit::Retained);
             }
         }
         retained.keep_in(store, self.timeline.clone());
@@ -206,7 +206,7 @@ impl Broker {
     /// queues were looked at.
     pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
         if message.retain && !lock(&self.retained).set(message) {
-            self.meters.limit("mqtt_retained");
+            self.meters.limit(MqttLimit::Retained);
         }
         self.pass_on(message)
     }
@@ -238,7 +238,7 @@ impl Broker {
         message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
         for (session, grant) in found {
-            if session.offer(message, grant, now) == Some(Offer::Full) {
+            if session.offer(message, grant, now) == Some(OfferOutcome::Full) {
                 self.meters.dropped_queue_full.increment(1);
             }
         }
@@ -253,8 +253,8 @@ impl Broker {
         let members = self.read_subscriptions().turn(share);
         let count = members.len();
         for member in members {
-            let grant = Grant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.session.offer(message, grant, now) == Some(Offer::Queued) {
+            let grant = DeliveryGrant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
+            if member.session.offer(message, grant, now) == Some(OfferOutcome::Queued) {
                 return count;
             }
         }
@@ -263,9 +263,9 @@ impl Broker {
     }
 
     /// What a session that ended leaves to the other members of its shared subscriptions.
-    fn return_shared(&self, returned: Vec<Returned>) {
+    fn return_shared(&self, returned: Vec<ReturnedMessage>) {
         let now = self.timeline.now();
-        for Returned { share, message } in returned {
+        for ReturnedMessage { share, message } in returned {
             if !message.is_expired(now) {
                 self.pass_to_share(&share, &message, now);
             }

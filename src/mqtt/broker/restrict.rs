@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use crate::access::{Login, Permissions, Policy};
-use crate::mqtt::session::delivery::Returned;
+use crate::mqtt::session::delivery::ReturnedMessage;
 use crate::mqtt::session::{DISCARDED, Session, SessionState};
 use crate::mqtt::wire::topic;
 use crate::sync::lock;
@@ -15,7 +15,7 @@ use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 #[derive(Debug, Default)]
 pub(super) struct Withdrawal {
     filters: Vec<Box<str>>,
-    returned: Vec<Returned>,
+    returned: Vec<ReturnedMessage>,
 }
 
 impl Broker {

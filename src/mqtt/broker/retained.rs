@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use super::retained_store::RetainedStore;
 use crate::mqtt::session::message::Message;
+use crate::mqtt::session::retained_cursor::RetainedCursor;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic;
 use crate::state::named_values::Mark;
 
 /// The newest retained message of each topic, within two bounds.
 #[derive(Debug)]
-pub(crate) struct Retained {
+pub(crate) struct RetainedMessages {
     messages: BTreeMap<Box<str>, RetainedMessage>,
     /// Number of the change that came last.
     changes: u64,
@@ -32,7 +33,7 @@ struct RetainedMessage {
     change: u64,
 }
 
-impl Retained {
+impl RetainedMessages {
     pub fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self { messages: BTreeMap::new(), changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
     }
@@ -110,23 +111,23 @@ impl Retained {
     }
 
     /// All messages that there are up to now.
-    pub fn due(&self) -> Due {
-        Due { after: Box::default(), until: self.changes }
+    pub fn due(&self) -> RetainedCursor {
+        RetainedCursor { after: Box::default(), until: self.changes }
     }
 
     /// The messages on topics that match `filter`, by topic, that are due, without those whose time is over; with a look at
     /// no more than `most` topics (at least one).
-    pub fn matching(&self, filter: &str, due: &Due, most: usize, now: Instant) -> Part {
+    pub fn matching(&self, filter: &str, due: &RetainedCursor, most: usize, now: Instant) -> RetainedPage {
         let is_due = |retained: &&RetainedMessage| retained.change <= due.until && !retained.message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
             let retained = self.messages.get(filter).filter(is_due);
             let messages = retained.map(|retained| Arc::clone(&retained.message)).into_iter().collect();
-            return Part { messages, looked_at: 1, rest: None };
+            return RetainedPage { messages, looked_at: 1, rest: None };
         };
         // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
         let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
         let from = if due.after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(&*due.after) };
-        let mut part = Part { messages: Vec::new(), looked_at: 0, rest: None };
+        let mut part = RetainedPage { messages: Vec::new(), looked_at: 0, rest: None };
         let range = self.messages.range::<str, _>((from, Bound::Unbounded));
         for (name, retained) in range.take_while(|(name, _)| name.starts_with(prefix)) {
             part.looked_at += 1;
@@ -134,7 +135,7 @@ impl Retained {
                 part.messages.push(Arc::clone(&retained.message));
             }
             if part.looked_at >= most {
-                part.rest = Some(Due { after: name.clone(), until: due.until });
+                part.rest = Some(RetainedCursor { after: name.clone(), until: due.until });
                 break;
             }
         }
@@ -142,31 +143,14 @@ impl Retained {
     }
 }
 
-/// Which retained messages a subscription still gets. What is retained later comes to it as any message does, and must not
-/// come twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Due {
-    /// Those on topics behind this one; empty: from the first on.
-    after: Box<str>,
-    /// Those that came with this change or an earlier one.
-    until: u64,
-}
-
-impl Due {
-    /// All up to a later moment are due.
-    pub fn extend_to(&mut self, later: &Due) {
-        self.until = later.until;
-    }
-}
-
 /// What one look at the retained messages found.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct RetainedPage {
     pub messages: Vec<Arc<Message>>,
     /// Topics that were compared with the filter.
     pub looked_at: usize,
     /// What is due behind the last of them, where there may be more.
-    pub rest: Option<Due>,
+    pub rest: Option<RetainedCursor>,
 }
 
 #[cfg(test)]
@@ -180,7 +164,7 @@ mod tests {
         Arc::new(Message::new(topic, payload.into(), 1, true))
     }
 
-    fn matching(retained: &Retained, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
+    fn matching(retained: &RetainedMessages, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
         let (mut found, mut rest) = (Vec::new(), Some(retained.due()));
         while let Some(due) = rest {
             let part = retained.matching(filter, &due, most, now);
@@ -191,7 +175,7 @@ mod tests {
         found
     }
 
-    fn check(retained: &Retained, filter: &str, expected: &[&str]) {
+    fn check(retained: &RetainedMessages, filter: &str, expected: &[&str]) {
         for most in [1, 2, 100] {
             let found = matching(retained, filter, most, Instant::now());
             let topics: Vec<_> = found.iter().map(|message| message.topic.to_string()).collect();
@@ -201,7 +185,7 @@ mod tests {
 
     #[test]
     fn filters_find_their_messages() {
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         for topic in ["a", "a/b", "a/b/c", "ab", "$SYS/x", "b"] {
             assert!(retained.set(&message(topic, b"x")));
         }
@@ -216,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_removes() {
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         retained.set(&message("a", b"12345"));
         retained.set(&message("a", b"1"));
         assert_eq!((retained.len(), retained.bytes), (1, message("a", b"1").bytes()));
@@ -226,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_bounds_hold_and_known_topics_still_change() {
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         for index in 0..MAX_MESSAGES {
             assert!(retained.set(&message(&format!("t/{index}"), b"x")));
         }
@@ -241,7 +225,7 @@ mod tests {
     #[test]
     fn messages_go_when_their_time_is_over() {
         let now = Instant::now();
-        let mut retained = Retained::new(MAX_MESSAGES, MAX_BYTES);
+        let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         let expires = Some(now + std::time::Duration::from_secs(1));
         retained.set(&Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
         retained.set(&message("b", b"x"));

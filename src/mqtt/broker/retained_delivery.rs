@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::Broker;
-use crate::mqtt::session::delivery::Grant;
+use crate::mqtt::session::delivery::DeliveryGrant;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::sync::lock;
@@ -40,7 +40,7 @@ impl Broker {
                 None => {}
             }
             queued |= !messages.is_empty();
-            let grant = |message: &Message| Grant { retain: true, ..subscriber.grant(message.qos, true) };
+            let grant = |message: &Message| DeliveryGrant { retain: true, ..subscriber.grant(message.qos, true) };
             session.offer_retained(&mut state, &messages, grant);
         }
         session.note_retained_due(&state);

@@ -8,15 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Identity, Login, Proof};
 use crate::clock::Clock;
-use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
+use crate::core::codec::{FieldReader, put_bytes};
 use crate::disk::Disk;
-use crate::log::Lsn;
-use crate::mqtt::session::delivery::StoredDelivery;
+use crate::mqtt::session::stored::StoredSession;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
@@ -26,62 +23,13 @@ pub struct SessionStore(NamedValues<Encoded>);
 
 /// The sessions and wills that a start finds in the store.
 #[derive(Debug, Default)]
-pub(crate) struct Restored {
+pub(crate) struct RestoredSessions {
     pub sessions: Vec<StoredSession>,
     /// Wills that were neither published nor cancelled, in the order of their numbers.
     pub wills: Vec<Will>,
 }
 
-/// A session as it is stored.
-#[derive(Debug)]
-pub(crate) struct StoredSession {
-    pub owner: Owner,
-    /// Seconds that the session outlives its connection.
-    pub expiry_s: u32,
-    /// Time at which the session lost its connection, Unix milliseconds; `None` while it had one.
-    pub disconnected_ms: Option<i64>,
-    pub subscriptions: Vec<Filter>,
-    pub delivery: StoredDelivery,
-    /// Packet identifiers of QoS 2 publishes that the client has not released.
-    pub received: Vec<u16>,
-    /// End of the journal when weir stopped in an orderly way with the session in this state. `None` where weir went on
-    /// after this was stored: packet identifiers may have been used since, and must not be trusted.
-    pub stopped_at: Option<Lsn>,
-}
-
-/// The client that a session or will belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// Name of the user; `None` for a client without credentials.
-    pub user: Option<Arc<str>>,
-    pub client_id: Arc<str>,
-    /// Whether a certificate identified the client: its user need not be in the users file.
-    pub certified: bool,
-}
-
-impl Owner {
-    /// The owner of the session of a client that logged in like this.
-    pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
-        let certified = matches!(login.proof, Proof::Certificate(_));
-        Self { user: login.identity.user.clone(), client_id: Arc::clone(client_id), certified }
-    }
-
-    /// The login of the owner, without roles, which the current policy assigns, and without a password, which is not stored.
-    pub fn to_login(&self) -> Login {
-        let identity = Identity { user: self.user.clone(), ..Identity::default() };
-        Login {
-            identity,
-            proof: if self.certified { Proof::Certificate(None) } else { Proof::None },
-            ..Login::default()
-        }
-    }
-
-    /// Name of the session in the store. Neither part contains a NUL [MQTT-1.5.4-2], so names are unambiguous.
-    fn name(&self) -> String {
-        name(self.user.as_deref(), &self.client_id)
-    }
-}
-
+/// Name of a session in the store. Neither part contains a NUL [MQTT-1.5.4-2], so names are unambiguous.
 fn name(user: Option<&str>, client_id: &str) -> String {
     format!("{}\0{client_id}", user.unwrap_or_default())
 }
@@ -94,8 +42,8 @@ impl SessionStore {
     }
 
     /// Takes the sessions and wills that the open found. A second call returns none.
-    pub(crate) fn load(&self, timeline: &Timeline) -> Restored {
-        let mut restored = Restored::default();
+    pub(crate) fn load(&self, timeline: &Timeline) -> RestoredSessions {
+        let mut restored = RestoredSessions::default();
         for Encoded { name, bytes } in self.0.load() {
             let decoded = match bytes.first() {
                 Some(&WILL) => stored_will::decode(&bytes).map(|will| restored.wills.push(will)),
@@ -112,7 +60,10 @@ impl SessionStore {
 
     /// Stores a session a moment later.
     pub(crate) fn put(&self, session: &StoredSession, timeline: &Timeline) {
-        self.0.put(Encoded { name: session.owner.name().into(), bytes: session.encode(timeline) });
+        self.0.put(Encoded {
+            name: name(session.owner.user.as_deref(), &session.owner.client_id).into(),
+            bytes: session.encode(timeline),
+        });
     }
 
     /// Removes a client's session a moment later.
@@ -151,8 +102,6 @@ impl SessionStore {
     }
 }
 
-/// First byte of a stored session: the version of its encoding, below 128.
-const SESSION: u8 = 1;
 /// First byte of a stored will: 128 plus the version of its encoding.
 const WILL: u8 = 128 + 1;
 
@@ -192,92 +141,6 @@ impl NamedValue for Encoded {
         let name = reader.str().ok()?.into();
         Some(Self { name, bytes: reader.bytes().ok()?.to_vec() })
     }
-}
-
-impl StoredSession {
-    fn encode(&self, timeline: &Timeline) -> Vec<u8> {
-        let Owner { user, client_id, certified } = &self.owner;
-        let mut out = vec![SESSION, u8::from(user.is_some()), u8::from(*certified)];
-        put_bytes(user.as_deref().unwrap_or_default().as_bytes(), &mut out);
-        put_bytes(client_id.as_bytes(), &mut out);
-        put_u64(u64::from(self.expiry_s), &mut out);
-        out.push(u8::from(self.disconnected_ms.is_some()));
-        put_i64(self.disconnected_ms.unwrap_or(0), &mut out);
-        out.push(u8::from(self.stopped_at.is_some()));
-        put_u64(self.stopped_at.map_or(0, |position| position.0), &mut out);
-        put_u64(self.received.len() as u64, &mut out);
-        for id in &self.received {
-            put_u64(u64::from(*id), &mut out);
-        }
-        put_u64(self.subscriptions.len() as u64, &mut out);
-        for filter in &self.subscriptions {
-            put_filter(filter, &mut out);
-        }
-        self.delivery.encode(timeline, &mut out);
-        out
-    }
-
-    fn decode(bytes: &[u8], timeline: &Timeline) -> Result<Self, DecodeError> {
-        let mut reader = FieldReader::new(bytes);
-        if reader.u8()? != SESSION {
-            return Err(DecodeError::Content("it is of another version of weir"));
-        }
-        let (named, certified) = (reader.u8()? == 1, reader.u8()? == 1);
-        let user = Some(reader.str()?.into()).filter(|_| named);
-        let owner = Owner { user, client_id: reader.str()?.into(), certified };
-        let expiry_s = reader.u32()?;
-        let offline = reader.u8()? == 1;
-        let disconnected_ms = Some(reader.i64()?).filter(|_| offline);
-        let orderly = reader.u8()? == 1;
-        let stopped_at = Some(Lsn(reader.u64()?)).filter(|_| orderly);
-        let count = reader.count()?;
-        let id =
-            |reader: &mut FieldReader<'_>| u16::try_from(reader.u32()?).map_err(|_| DecodeError::IntegerTooLarge(16));
-        let received = (0..count).map(|_| id(&mut reader)).collect::<Result<_, _>>()?;
-        let count = reader.count()?;
-        let subscriptions = (0..count).map(|_| filter(&mut reader)).collect::<Result<_, _>>()?;
-        let delivery = StoredDelivery::decode(&mut reader, timeline)?;
-        reader.end()?;
-        Ok(Self { owner, expiry_s, disconnected_ms, subscriptions, delivery, received, stopped_at })
-    }
-}
-
-const NO_LOCAL: u8 = 4;
-const RETAIN_AS_PUBLISHED: u8 = 8;
-/// Flag of a subscription: its retained messages were not all queued.
-const RETAINED_DUE: u8 = 16;
-
-fn put_filter(filter: &Filter, out: &mut Vec<u8>) {
-    put_bytes(filter.filter.as_bytes(), out);
-    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    let retained_due = filter.retain == RetainHandling::Always;
-    out.push(
-        filter.qos
-            | flag(filter.no_local, NO_LOCAL)
-            | flag(filter.retain_as_published, RETAIN_AS_PUBLISHED)
-            | flag(retained_due, RETAINED_DUE),
-    );
-    // Identifiers are 1 or more [section 3.8.2.1.2].
-    put_u64(filter.identifier.map_or(0, u64::from), out);
-}
-
-fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, DecodeError> {
-    let filter = reader.str()?.to_owned();
-    let flags = reader.u8()?;
-    let identifier = Some(reader.u32()?).filter(|identifier| *identifier > 0);
-    let qos = flags & 3;
-    if qos > 2 {
-        return Err(DecodeError::Content("a QoS that does not exist"));
-    }
-    Ok(Filter {
-        filter,
-        qos,
-        no_local: flags & NO_LOCAL > 0,
-        retain_as_published: flags & RETAIN_AS_PUBLISHED > 0,
-        // Retained messages were sent with the SUBSCRIBE, unless the flag says that some are still due.
-        retain: if flags & RETAINED_DUE > 0 { RetainHandling::Always } else { RetainHandling::Never },
-        identifier,
-    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::meters::MqttLimit;
 use crate::access::{Login, Policy};
 use crate::log::Lsn;
 use crate::mqtt::session::delivery::Delivery;
@@ -23,7 +24,7 @@ pub(super) struct Sessions {
     /// Sessions without a connection in the order in which they lost it.
     pub(super) offline: BTreeMap<u64, Arc<Session>>,
     /// What is due when: at most two entries per session without a connection.
-    pub(super) timers: BTreeMap<(Instant, u64), Timer>,
+    pub(super) timers: BTreeMap<(Instant, u64), SessionTimer>,
     /// Wills that are due.
     pub(super) wills: Vec<Arc<Will>>,
     pub(super) online: usize,
@@ -35,7 +36,7 @@ pub(super) struct Sessions {
 }
 
 #[derive(Debug)]
-pub(super) enum Timer {
+pub(super) enum SessionTimer {
     /// The session ends.
     Session(Arc<Session>),
     /// The session's will is published.
@@ -51,7 +52,7 @@ impl Sessions {
 
 /// What a connection asks for when it begins.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attach<'a> {
+pub(crate) struct AttachRequest<'a> {
     /// Who the client is.
     pub login: &'a Login,
     /// What says what it may do.
@@ -67,7 +68,7 @@ pub(crate) struct Attach<'a> {
 
 /// A session given to a connection.
 #[derive(Debug)]
-pub(crate) struct Attached {
+pub(crate) struct AttachedSession {
     pub session: Arc<Session>,
     pub connection: ConnectionId,
     pub session_present: bool,
@@ -92,7 +93,7 @@ impl Broker {
 
     /// Gives a session to a new connection: the client's existing one (taken from the connection that has it), or a
     /// new one. At the bound of sessions the one that has been without a connection for longest is discarded.
-    pub(crate) fn attach(&self, attach: &Attach<'_>) -> Result<Attached, TooManyConnections> {
+    pub(crate) fn attach(&self, attach: &AttachRequest<'_>) -> Result<AttachedSession, TooManyConnections> {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
         let client_id: Arc<str> = attach.client_id.into();
@@ -133,7 +134,7 @@ impl Broker {
                     self.forget_stored(&session);
                 }
                 self.tell_of(&session, withdrawal);
-                Ok(Attached { session, connection, session_present: true, received_until })
+                Ok(AttachedSession { session, connection, session_present: true, received_until })
             }
             existing => {
                 if let Some(session) = existing {
@@ -145,7 +146,7 @@ impl Broker {
                 let session = Arc::new(Session::new(connection, login, permissions, client_id, delivery, totals));
                 session.set_expiry(&mut session.any(), attach.expiry_s);
                 sessions.by_client.insert(key, Arc::clone(&session));
-                Ok(Attached { session, connection, session_present: false, received_until: Lsn(0) })
+                Ok(AttachedSession { session, connection, session_present: false, received_until: Lsn(0) })
             }
         }
     }
@@ -155,7 +156,7 @@ impl Broker {
         if sessions.by_client.len() >= self.max_connections
             && let Some((_, oldest)) = sessions.offline.pop_first()
         {
-            self.meters.limit("mqtt_sessions");
+            self.meters.limit(MqttLimit::Sessions);
             self.discard(sessions, &oldest);
         }
     }
@@ -215,13 +216,13 @@ impl Broker {
             } else {
                 let key = (at, sessions.number());
                 state.will = Some((will, key));
-                sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
+                sessions.timers.insert(key, SessionTimer::Will(Arc::clone(session)));
             }
         }
         if let Some(expiry) = expiry {
             let key = (now + expiry, sessions.number());
             state.expires = Some(key);
-            sessions.timers.insert(key, Timer::Session(Arc::clone(session)));
+            sessions.timers.insert(key, SessionTimer::Session(Arc::clone(session)));
         }
         drop(state);
         sessions.offline.insert(place, Arc::clone(session));
@@ -274,11 +275,11 @@ impl Broker {
             && entry.key().0 <= now
         {
             match entry.remove() {
-                Timer::Session(session) => {
+                SessionTimer::Session(session) => {
                     sessions.expired += 1;
                     self.discard(&mut sessions, &session);
                 }
-                Timer::Will(session) => {
+                SessionTimer::Will(session) => {
                     let will = session.any().will.take();
                     sessions.wills.extend(will.map(|(will, _)| self.due_now(will)));
                 }

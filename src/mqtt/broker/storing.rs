@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Broker;
-use super::session_store::{SessionStore, StoredSession};
-use super::sessions::{Sessions, Timer};
+use super::meters::MqttLimit;
+use super::session_store::SessionStore;
+use super::sessions::{SessionTimer, Sessions};
 use crate::access::{Permissions, Policy};
 use crate::log::Lsn;
+use crate::mqtt::session::stored::StoredSession;
 use crate::mqtt::session::{Session, SessionState};
-use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::sync::lock;
 
 /// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
@@ -40,7 +42,7 @@ impl Broker {
             });
             let room = sessions.by_client.len() < self.max_connections;
             if !room {
-                self.meters.limit("mqtt_sessions");
+                self.meters.limit(MqttLimit::Sessions);
             }
             let login = stored.owner.to_login();
             let identity = policy.renew(&login.identity, &login.proof);
@@ -86,7 +88,7 @@ impl Broker {
         if let Some(at) = expires {
             let key = (at, sessions.number());
             state.expires = Some(key);
-            sessions.timers.insert(key, Timer::Session(Arc::clone(&session)));
+            sessions.timers.insert(key, SessionTimer::Session(Arc::clone(&session)));
         }
         drop(state);
         self.tell_of(&session, withdrawal);
@@ -167,7 +169,7 @@ impl Broker {
             let find = |filter: &str| {
                 let due = state.retained_due.contains_key(filter);
                 let retain = if due { RetainHandling::Always } else { RetainHandling::Never };
-                Some(Filter { retain, ..subscriptions.find(filter, session.id)?.to_filter(filter) })
+                Some(TopicSubscription { retain, ..subscriptions.find(filter, session.id)?.to_subscription(filter) })
             };
             stored.subscriptions = state.filters.iter().filter_map(|filter| find(filter)).collect();
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
+use super::meters::MqttLimit;
 use super::subscriptions::Subscriber;
 use crate::mqtt::session::{ConnectionId, Session, SessionState};
-use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::topic;
 
 /// Levels of all filters of one session at most, so that deep ones do not make it costly: each level takes some 150 bytes.
@@ -21,7 +22,7 @@ impl Broker {
     pub(crate) fn allows_levels(&self, topic: &str) -> bool {
         let allowed = topic::levels(topic) <= self.max_topic_levels;
         if !allowed {
-            self.meters.limit("mqtt_topic_levels");
+            self.meters.limit(MqttLimit::TopicLevels);
         }
         allowed
     }
@@ -32,7 +33,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         connection: ConnectionId,
-        filter: &Filter,
+        filter: &TopicSubscription,
     ) -> SubscribeOutcome {
         if !self.allows_levels(&filter.filter) {
             return SubscribeOutcome::QuotaExceeded;
@@ -50,7 +51,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         connection: ConnectionId,
-        filter: &Filter,
+        filter: &TopicSubscription,
     ) -> Result<(), SubscribeOutcome> {
         // The session stays locked: a connection that just lost it must not leave a subscription behind.
         let mut state = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
@@ -76,7 +77,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         state: &mut SessionState,
-        filter: &Filter,
+        filter: &TopicSubscription,
     ) -> Result<bool, SubscribeOutcome> {
         let new = !state.filters.contains(filter.filter.as_str());
         let mut subscriptions = self.write_subscriptions();
@@ -86,7 +87,7 @@ impl Broker {
             || subscriptions.len() >= MAX_SUBSCRIPTIONS
             || subscriptions.levels() + levels > MAX_LEVELS;
         if new && full {
-            self.meters.limit("mqtt_subscriptions");
+            self.meters.limit(MqttLimit::Subscriptions);
             return Err(SubscribeOutcome::QuotaExceeded);
         }
         if new {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::trie::Trie;
+use super::trie::SubscriptionTrie;
 use crate::mqtt::session::Session;
-use crate::mqtt::session::delivery::Grant;
-use crate::mqtt::wire::codec::{Filter, RetainHandling};
+use crate::mqtt::session::delivery::DeliveryGrant;
+use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::mqtt::wire::topic;
 
 /// One subscription of a session.
@@ -21,7 +21,7 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(session: &Arc<Session>, filter: &Filter) -> Self {
+    pub fn new(session: &Arc<Session>, filter: &TopicSubscription) -> Self {
         Self {
             session: Arc::clone(session),
             qos: filter.qos,
@@ -32,8 +32,8 @@ impl Subscriber {
     }
 
     /// The SUBSCRIBE that made it, without its wish for retained messages.
-    pub fn to_filter(&self, filter: &str) -> Filter {
-        Filter {
+    pub fn to_subscription(&self, filter: &str) -> TopicSubscription {
+        TopicSubscription {
             filter: filter.to_owned(),
             qos: self.qos,
             no_local: self.no_local,
@@ -44,8 +44,8 @@ impl Subscriber {
     }
 
     /// How this subscription wants a message of this QoS and RETAIN flag.
-    pub fn grant(&self, qos: u8, retain: bool) -> Grant {
-        Grant {
+    pub fn grant(&self, qos: u8, retain: bool) -> DeliveryGrant {
+        DeliveryGrant {
             qos: self.qos.min(qos),
             retain: retain && self.retain_as_published,
             identifiers: self.identifier.into_iter().collect(),
@@ -56,7 +56,7 @@ impl Subscriber {
 
 /// The members of one shared subscription. Never empty.
 #[derive(Debug)]
-struct Group {
+struct ShareGroup {
     number: u64,
     members: Vec<Subscriber>,
     /// Messages given out: whose turn it is.
@@ -66,10 +66,10 @@ struct Group {
 /// All subscriptions. Bounded by the broker.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    plain: Trie<Subscriber>,
+    plain: SubscriptionTrie<Subscriber>,
     /// Shared subscriptions by their filter, which names their group.
-    shared: Trie<Arc<str>>,
-    groups: HashMap<Arc<str>, Group>,
+    shared: SubscriptionTrie<Arc<str>>,
+    groups: HashMap<Arc<str>, ShareGroup>,
     members: usize,
     /// Levels of all filters.
     levels: usize,
@@ -115,7 +115,7 @@ impl Subscriptions {
         let name: Arc<str> = filter.into();
         self.last_group += 1;
         self.shared.insert(inner, self.last_group, Arc::clone(&name));
-        let group = Group { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
+        let group = ShareGroup { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
         self.groups.insert(name, group);
         self.members += 1;
         self.levels += topic::levels(filter);
@@ -174,8 +174,8 @@ impl Subscriptions {
         retain: bool,
         publisher: u64,
         touched: &mut usize,
-    ) -> Vec<(Arc<Session>, Grant)> {
-        let mut found: Vec<(&Subscriber, Grant)> = Vec::new();
+    ) -> Vec<(Arc<Session>, DeliveryGrant)> {
+        let mut found: Vec<(&Subscriber, DeliveryGrant)> = Vec::new();
         *touched += self.plain.for_each_match(topic, &mut |id, subscriber| {
             if !(subscriber.no_local && id == publisher) {
                 found.push((subscriber, subscriber.grant(qos, retain)));

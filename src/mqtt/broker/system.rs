@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::BrokerStats;
-use super::traffic::Counts;
+use super::traffic::TrafficCounts;
 
 /// Topics and values.
 pub(crate) fn messages(
     stats: &BrokerStats,
-    counts: &Counts,
+    counts: &TrafficCounts,
     dropped: u64,
     uptime: Duration,
 ) -> Vec<(&'static str, String)> {
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn the_names_are_mosquittos() {
         let stats = BrokerStats { connections: 1, sessions: 3, retained: 2, ..BrokerStats::default() };
-        let counts = Counts { publishes_dropped: 2, ..Counts::default() };
+        let counts = TrafficCounts { publishes_dropped: 2, ..TrafficCounts::default() };
         let messages = messages(&stats, &counts, 3, Duration::from_secs(61));
         let value = |name: &str| messages.iter().find(|(topic, _)| *topic == name).map(|(_, value)| value.as_str());
         assert_eq!(value("$SYS/broker/uptime"), Some("61 seconds"));

@@ -6,31 +6,31 @@ use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::testing::{self, ManualClock, Sent, attaching, packets};
-use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::testing::{self, SentPacket, SteppedClock, attaching, packets};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 
 fn broker(max_connections: usize) -> Broker {
     let config = MqttConfig { max_connections, max_queued_messages: 2, ..MqttConfig::default() };
     Broker::new(&config, Arc::default(), Timeline::default())
 }
 
-fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<Attached, TooManyConnections> {
-    broker.attach(&Attach { clean, ..attaching(client_id) })
+fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<AttachedSession, TooManyConnections> {
+    broker.attach(&AttachRequest { clean, ..attaching(client_id) })
 }
 
-fn subscribe(broker: &Broker, to: &Attached, filter: &str, qos: u8) -> SubscribeOutcome {
+fn subscribe(broker: &Broker, to: &AttachedSession, filter: &str, qos: u8) -> SubscribeOutcome {
     subscribe_with(broker, to, &options(filter, qos))
 }
 
 /// With the retained messages that come with it, as far as there is room for them.
-fn subscribe_with(broker: &Broker, to: &Attached, filter: &Filter) -> SubscribeOutcome {
+fn subscribe_with(broker: &Broker, to: &AttachedSession, filter: &TopicSubscription) -> SubscribeOutcome {
     let outcome = broker.subscribe(&to.session, to.connection, filter);
     while to.session.awaits_retained() && broker.queue_retained(&to.session, to.connection) {}
     outcome
 }
 
-fn options(filter: &str, qos: u8) -> Filter {
-    Filter {
+fn options(filter: &str, qos: u8) -> TopicSubscription {
+    TopicSubscription {
         filter: filter.into(),
         qos,
         no_local: false,
@@ -40,11 +40,11 @@ fn options(filter: &str, qos: u8) -> Filter {
     }
 }
 
-fn received(attached: &Attached) -> Vec<(String, u8, bool)> {
+fn received(attached: &AttachedSession) -> Vec<(String, u8, bool)> {
     let mut out = Vec::new();
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
     let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
-        Sent::Publish { topic, qos, retain, .. } => (topic, qos, retain),
+        SentPacket::Publish { topic, qos, retain, .. } => (topic, qos, retain),
         other => panic!("{other:?}"),
     });
     publishes.collect()
@@ -106,12 +106,13 @@ fn retained_messages_come_with_the_subscription() {
     let one = attach(&broker, "one", true).unwrap();
     subscribe(&broker, &one, "a/#", 0);
     assert_eq!(received(&one), [("a/1".into(), 0, true)]);
-    let new_only = Filter { retain: RetainHandling::New, ..options("a/#", 1) };
+    let new_only = TopicSubscription { retain: RetainHandling::New, ..options("a/#", 1) };
     subscribe_with(&broker, &one, &new_only);
     assert_eq!(received(&one), [], "the subscription is not new");
     broker.publish("a/1", "y".into(), 1, true);
     assert_eq!(received(&one), [("a/1".into(), 1, false)], "live messages lose the flag");
-    let as_published = Filter { retain_as_published: true, retain: RetainHandling::Never, ..options("a/#", 1) };
+    let as_published =
+        TopicSubscription { retain_as_published: true, retain: RetainHandling::Never, ..options("a/#", 1) };
     subscribe_with(&broker, &one, &as_published);
     broker.publish("a/1", "z".into(), 1, true);
     assert_eq!(received(&one), [("a/1".into(), 1, true)]);
@@ -155,7 +156,7 @@ fn what_is_retained_after_a_subscribe_comes_once() {
         broker.publish(topic, "new".into(), 1, true);
     }
     while broker.queue_retained(&one.session, one.connection) {}
-    let topics = |attached: &Attached| -> Vec<_> {
+    let topics = |attached: &AttachedSession| -> Vec<_> {
         received(attached).into_iter().map(|(topic, _, retain)| (topic, retain)).collect()
     };
     assert_eq!(topics(&one), [("a/2".into(), false), ("a/3".into(), false), ("a/1".into(), true)]);
@@ -209,7 +210,7 @@ fn an_unsubscribe_ends_what_is_still_to_come() {
 fn no_local_spares_the_publisher() {
     let broker = broker(10);
     let one = attach(&broker, "one", true).unwrap();
-    broker.subscribe(&one.session, one.connection, &Filter { no_local: true, ..options("a", 1) });
+    broker.subscribe(&one.session, one.connection, &TopicSubscription { no_local: true, ..options("a", 1) });
     let own = Message { publisher: one.session.id, ..Message::new("a", "x".into(), 1, false) };
     broker.deliver(&Arc::new(own));
     broker.publish("a", "x".into(), 1, false);
@@ -305,8 +306,8 @@ fn the_version_tells_of_changes() {
 }
 
 /// A broker whose time the test moves.
-fn timed(config: MqttConfig) -> (Broker, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::default());
+fn timed(config: MqttConfig) -> (Broker, Arc<SteppedClock>) {
+    let clock = Arc::new(SteppedClock::default());
     (Broker::new(&config, Arc::default(), Timeline::new(clock.clone())), clock)
 }
 
@@ -382,7 +383,7 @@ fn a_take_over_publishes_a_will_unless_it_can_wait() {
 #[test]
 fn a_session_that_ends_with_its_connection_ends_at_a_take_over() {
     let broker = broker(10);
-    let ending = Attach { receive_maximum: 1, expiry_s: 0, ..attaching("one") };
+    let ending = AttachRequest { receive_maximum: 1, expiry_s: 0, ..attaching("one") };
     let old = broker.attach(&ending).unwrap();
     subscribe(&broker, &old, "a", 1);
     let new = attach(&broker, "one", false).unwrap();
@@ -429,7 +430,7 @@ fn identifiers_of_all_matching_subscriptions_are_sent() {
     let broker = broker(10);
     let one = attach(&broker, "one", true).unwrap();
     for (filter, identifier) in [("a/+", 7), ("a/#", 8)] {
-        let filter = Filter { identifier: Some(identifier), ..options(filter, 1) };
+        let filter = TopicSubscription { identifier: Some(identifier), ..options(filter, 1) };
         broker.subscribe(&one.session, one.connection, &filter);
     }
     let mut found = broker.read_subscriptions().matching("a/b", 2, false, 0, &mut 0);

@@ -2,12 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mqtt::connection::protocol::Received;
-use crate::mqtt::session::delivery::Written;
+use crate::mqtt::session::delivery::WriteOutcome;
 
 /// Counts since the start. Added to once per read and once per write, not per packet.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct TrafficCounters {
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
     packets_received: AtomicU64,
@@ -17,9 +16,32 @@ pub(crate) struct Traffic {
     publishes_dropped: AtomicU64,
 }
 
+/// Packets and publishes that one connection received since these counts were last taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReceivedCounts {
+    /// Publishes on ingest topics by QoS.
+    pub ingest: [u64; 3],
+    /// Other publishes by QoS.
+    pub other: [u64; 3],
+    /// Payload bytes of publishes on ingest topics.
+    pub ingest_bytes: u64,
+    /// QoS 2 publishes that were taken before.
+    pub repeated: u64,
+    /// Publishes on reserved topics.
+    pub refused: u64,
+    /// Publishes that the access rules deny.
+    pub denied: u64,
+    /// Publishes that say their payload is UTF-8, which it is not.
+    pub misformatted: u64,
+    /// Packets of all types.
+    pub packets: u64,
+    /// Answers other than acknowledgements of publishes.
+    pub answers: u64,
+}
+
 /// The counts at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct TrafficCounts {
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub packets_received: u64,
@@ -30,7 +52,7 @@ pub(crate) struct Counts {
     pub publishes_dropped: u64,
 }
 
-impl Traffic {
+impl TrafficCounters {
     /// Bytes were read.
     pub fn read(&self, bytes: usize) {
         add(&self.bytes_received, bytes as u64);
@@ -47,14 +69,14 @@ impl Traffic {
     }
 
     /// What one read brought.
-    pub fn received(&self, received: &Received) {
+    pub fn received(&self, received: &ReceivedCounts) {
         add(&self.packets_received, received.packets);
         add(&self.packets_sent, received.answers);
         add(&self.publishes_received, received.ingest.iter().chain(&received.other).sum());
     }
 
     /// What one delivery did.
-    pub fn delivered(&self, written: &Written) {
+    pub fn delivered(&self, written: &WriteOutcome) {
         let sent = written.sent.iter().sum();
         add(&self.publishes_sent, sent);
         add(&self.packets_sent, sent);
@@ -62,9 +84,9 @@ impl Traffic {
     }
 
     /// The counts now.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> TrafficCounts {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
+        TrafficCounts {
             bytes_received: get(&self.bytes_received),
             bytes_sent: get(&self.bytes_sent),
             packets_received: get(&self.packets_received),

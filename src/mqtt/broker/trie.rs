@@ -5,36 +5,36 @@ use std::str::Split;
 
 /// Subscriptions by filter and key. Depth is bounded by [`crate::mqtt::wire::topic::MAX_LEVELS`], size by the broker.
 #[derive(Debug)]
-pub(crate) struct Trie<V> {
-    root: Node<V>,
+pub(crate) struct SubscriptionTrie<V> {
+    root: TrieNode<V>,
     len: usize,
 }
 
 #[derive(Debug)]
-struct Node<V> {
-    /// Next levels by name. The names come from the network: std's keyed hash.
-    children: HashMap<Box<str>, Node<V>>,
+struct TrieNode<V> {
+    /// NextFrame levels by name. The names come from the network: std's keyed hash.
+    children: HashMap<Box<str>, TrieNode<V>>,
     /// The next level is `+`.
-    any: Option<Box<Node<V>>>,
+    any: Option<Box<TrieNode<V>>>,
     /// Filters that end here.
     exact: BTreeMap<u64, V>,
     /// Filters that end here with `#`.
     rest: BTreeMap<u64, V>,
 }
 
-impl<V> Default for Node<V> {
+impl<V> Default for TrieNode<V> {
     fn default() -> Self {
         Self { children: HashMap::new(), any: None, exact: BTreeMap::new(), rest: BTreeMap::new() }
     }
 }
 
-impl<V> Default for Trie<V> {
+impl<V> Default for SubscriptionTrie<V> {
     fn default() -> Self {
-        Self { root: Node::default(), len: 0 }
+        Self { root: TrieNode::default(), len: 0 }
     }
 }
 
-impl<V> Trie<V> {
+impl<V> SubscriptionTrie<V> {
     /// Number of subscriptions.
     pub fn len(&self) -> usize {
         self.len
@@ -96,7 +96,7 @@ impl<V> Trie<V> {
     }
 }
 
-impl<V> Node<V> {
+impl<V> TrieNode<V> {
     fn remove(&mut self, levels: &mut Split<'_, char>, key: u64) -> Option<V> {
         match levels.next() {
             None => self.exact.remove(&key),
@@ -184,7 +184,7 @@ mod tests {
         proptest::collection::vec(level(), 1..5).prop_map(|levels| levels.join("/"))
     }
 
-    fn matching(trie: &Trie<()>, topic: &str) -> Vec<u64> {
+    fn matching(trie: &SubscriptionTrie<()>, topic: &str) -> Vec<u64> {
         let mut keys = Vec::new();
         trie.for_each_match(topic, &mut |key, ()| keys.push(key));
         keys.sort_unstable();
@@ -197,7 +197,7 @@ mod tests {
             steps in proptest::collection::vec((any::<bool>(), filter(), 0_u64..4), 0..30),
             topics in proptest::collection::vec(name(), 1..8),
         ) {
-            let mut trie = Trie::default();
+            let mut trie = SubscriptionTrie::default();
             let mut model: Vec<(String, u64)> = Vec::new();
             for (insert, filter, key) in steps {
                 let known = model.contains(&(filter.clone(), key));
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_prefix_without_possible_subscribers_is_told() {
         let check = |filter: &str, expected| {
-            let mut trie = Trie::default();
+            let mut trie = SubscriptionTrie::default();
             trie.insert(filter, 1, ());
             assert_eq!(trie.may_match_below("weir/windows/"), expected, "{filter}");
         };

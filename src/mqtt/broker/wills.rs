@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Broker;
+use super::meters::MqttLimit;
 use super::session_store::SessionStore;
-use super::sessions::{Sessions, Timer};
+use super::sessions::{SessionTimer, Sessions};
 use crate::log::Lsn;
 use crate::mqtt::session::Session;
 use crate::mqtt::session::will::Will;
@@ -24,8 +25,8 @@ pub(super) struct Wills {
     unstored: BTreeMap<u64, Arc<Will>>,
     /// Numbers of those that it has: no more than sessions, due wills and `published` together.
     stored: BTreeSet<u64>,
-    /// Published, oldest first; the store has them until what came of them is on disk.
-    published: VecDeque<Published>,
+    /// Published wills, oldest first; the store has them until what came of them is on disk.
+    published: VecDeque<PublishedWill>,
     /// Taken back since the last round; the store has them until the next.
     discarded: Vec<u64>,
     last_number: u64,
@@ -33,7 +34,7 @@ pub(super) struct Wills {
 
 /// A will that was published.
 #[derive(Debug)]
-struct Published {
+struct PublishedWill {
     number: u64,
     /// The journal has it once it is durable to here.
     journal: Lsn,
@@ -103,7 +104,7 @@ impl Broker {
         let retained = if will.message.retain { lock(&self.retained).mark() } else { None };
         let mut wills = lock(&self.wills);
         if wills.stored.contains(&will.number) {
-            wills.published.push_back(Published { number: will.number, journal, retained, queued: false });
+            wills.published.push_back(PublishedWill { number: will.number, journal, retained, queued: false });
         } else {
             wills.unstored.remove(&will.number);
         }
@@ -149,7 +150,7 @@ impl Broker {
         }
         let key = (at, sessions.number());
         state.will = Some((will, key));
-        sessions.timers.insert(key, Timer::Will(Arc::clone(session)));
+        sessions.timers.insert(key, SessionTimer::Will(Arc::clone(session)));
         None
     }
 
@@ -167,12 +168,12 @@ impl Broker {
             let Some(published) = wills.published.pop_front() else { return };
             let is_over = left >= self.max_connections;
             if is_over {
-                self.meters.limit("mqtt_wills");
+                self.meters.limit(MqttLimit::Wills);
             }
             if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
                 wills.remove(published.number, store);
             } else {
-                wills.published.push_back(Published { queued: true, ..published });
+                wills.published.push_back(PublishedWill { queued: true, ..published });
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::mqtt::wire::frame;
 const KEPT_ENTRIES: usize = 1_024;
 
 #[derive(Debug, Clone, Copy)]
-struct Ack {
+struct PendingAck {
     packet_id: u16,
     kind: u8,
     reason: u8,
@@ -19,7 +19,7 @@ struct Ack {
 
 /// Acknowledgements of one append: they may leave once the journal is durable up to `until`.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct AckRun {
     until: Lsn,
     count: usize,
     read_at: Instant,
@@ -30,8 +30,8 @@ struct Run {
 /// read its socket while there are `max_inflight` or more.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    entries: VecDeque<Ack>,
-    runs: VecDeque<Run>,
+    entries: VecDeque<PendingAck>,
+    runs: VecDeque<AckRun>,
     unsealed: usize,
     /// PUBACKs among `entries`.
     pubacks: usize,
@@ -42,7 +42,7 @@ impl Acks {
     /// Adds the acknowledgement of a publish that was just read; [`Acks::seal`] says what it waits for.
     #[inline]
     pub fn push(&mut self, kind: u8, packet_id: u16, reason: u8) {
-        self.entries.push_back(Ack { packet_id, kind, reason });
+        self.entries.push_back(PendingAck { packet_id, kind, reason });
         self.unsealed += 1;
         self.pubacks += usize::from(kind == frame::PUBACK);
     }
@@ -54,7 +54,7 @@ impl Acks {
             self.last = self.last.max(until);
         }
         if self.unsealed > 0 {
-            self.runs.push_back(Run { until: self.last, count: self.unsealed, read_at });
+            self.runs.push_back(AckRun { until: self.last, count: self.unsealed, read_at });
             self.unsealed = 0;
         }
         self.last

@@ -5,36 +5,37 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, FALLBACK, Step};
+use super::{Connection, FALLBACK, PollStep};
 use crate::log::{AppendError, Records};
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::wire::close::CloseReason;
 
 /// Publishes that the journal had no room for.
 #[derive(Debug)]
-pub(super) struct Blocked {
+pub(super) struct BlockedAppend {
     pub records: Records,
     pub since: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Appends what the journal had no room for.
-    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
+    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<PollStep, CloseReason> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
-            let Some(Blocked { records, since }) = self.blocked.take() else { return Ok(Step::Ready) };
+            let Some(BlockedAppend { records, since }) = self.blocked.take() else { return Ok(PollStep::Ready) };
             self.append(context.waker(), records, Some(since), since)?;
             if self.blocked.is_none() {
                 // The client was not heard because weir did not listen.
                 self.protocol.heard(self.shared.now());
-                return Ok(Step::Ready);
+                return Ok(PollStep::Ready);
             }
             if self.shared.journal.poll_room(context).is_pending() {
-                return Ok(Step::Waiting);
+                return Ok(PollStep::Waiting);
             }
         }
         // There is room, but not enough for these records.
         self.wake_after(context, FALLBACK);
-        Ok(Step::Waiting)
+        Ok(PollStep::Waiting)
     }
 
     /// Appends `records` (read at `read_at`), or keeps them where the journal is full. Returns them emptied if they
@@ -63,13 +64,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Err(AppendError::Full) => {
-                    self.blocked = Some(Blocked { records, since: waiting_since.unwrap_or(read_at) });
+                    self.blocked = Some(BlockedAppend { records, since: waiting_since.unwrap_or(read_at) });
                     return Ok(Records::default());
                 }
                 Err(AppendError::Closed) => return Err(CloseReason::Journal),
                 Err(AppendError::TooLarge { .. }) => {
                     // The configuration is refused where that can happen.
-                    self.shared.meters.limit("journal_record");
+                    self.shared.meters.limit(MqttLimit::JournalRecord);
                     return Err(CloseReason::Quota);
                 }
             }

@@ -11,6 +11,7 @@ use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::meters::MqttMeters;
 use crate::mqtt::session::timeline::Timeline;
+use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic::IngestTopics;
 use crate::telemetry::audit::AuditActor;
 
@@ -58,16 +59,16 @@ impl BrokerContext {
     }
 
     /// A connection ends before there was a CONNECT to judge: it is counted, and told in the audit log.
-    pub fn refuse(&self, who: &AuditActor<'_>, reason: &'static str) {
+    pub fn refuse(&self, who: &AuditActor<'_>, reason: RefusalReason) {
         self.meters.refused(reason);
         self.note_refusal(who, reason, "");
     }
 
     /// Tells of a refusal in the audit log, unless the client left by itself or weir stops. `explanation` is what more is
     /// known, or nothing.
-    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: &'static str, explanation: &str) {
-        if !matches!(reason, "connection_lost" | "shutting_down") {
-            self.access.note_refusal(who, reason, explanation);
+    pub fn note_refusal(&self, who: &AuditActor<'_>, reason: RefusalReason, explanation: &str) {
+        if !reason.is_departure() {
+            self.access.note_refusal(who, reason.as_str(), explanation);
         }
     }
 

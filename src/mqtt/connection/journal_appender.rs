@@ -43,11 +43,11 @@ pub(crate) struct JournalAppender {
     meters: Arc<MqttMeters>,
     /// Whether `pause` has a beginning: the only thing looked at while there is room.
     paused: AtomicBool,
-    pause: Mutex<Pause>,
+    pause: Mutex<JournalPause>,
 }
 
 #[derive(Debug, Default)]
-struct Pause {
+struct JournalPause {
     /// Since when appends have been refused.
     since: Option<Instant>,
     /// Up to when the pause is in the metric.
@@ -135,7 +135,7 @@ impl JournalAppender {
         }
     }
 
-    fn count(&self, pause: &mut Pause, now: Instant) {
+    fn count(&self, pause: &mut JournalPause, now: Instant) {
         let Some(counted_until) = pause.counted_until else { return };
         pause.remainder += now.saturating_duration_since(counted_until);
         pause.counted_until = Some(now);
@@ -166,13 +166,13 @@ mod tests {
         records
     }
 
-    struct Case {
+    struct AppenderCase {
         journal: Arc<TestJournal>,
         appender: JournalAppender,
         start: Instant,
     }
 
-    impl Case {
+    impl AppenderCase {
         fn new() -> Self {
             let journal = TestJournal::eager();
             let appender = JournalAppender::new(Arc::clone(&journal) as Arc<dyn IngestJournal>, Arc::default());
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_long_pause_ends_with_one_resumed_record() {
-        let case = Case::new();
+        let case = AppenderCase::new();
         case.append(b"1", None, 0).unwrap();
         case.journal.set_full(true);
         assert_eq!(case.append(b"2", None, 100), Err(AppendError::Full));
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_short_pause_is_no_silence() {
-        let case = Case::new();
+        let case = AppenderCase::new();
         case.journal.set_full(true);
         assert_eq!(case.append(b"1", None, 0), Err(AppendError::Full));
         case.journal.set_full(false);
@@ -216,14 +216,14 @@ mod tests {
 
     #[test]
     fn a_connection_that_waited_long_resumes_though_others_had_room() {
-        let case = Case::new();
+        let case = AppenderCase::new();
         case.append(b"1", Some(0), 5_000).unwrap();
         assert_eq!(case.journal.records(), ["resumed", "c t 0/0 1"]);
     }
 
     #[test]
     fn a_pause_is_measured_while_it_lasts() {
-        let case = Case::new();
+        let case = AppenderCase::new();
         case.journal.set_full(true);
         assert_eq!(case.append(b"1", None, 0), Err(AppendError::Full));
         case.appender.count_pause(case.at(1_700));

@@ -12,12 +12,13 @@ pub(super) mod broker_context;
 pub(super) mod journal_appender;
 mod keep_alive;
 pub(super) mod protocol;
+mod protocol_context;
 pub(super) mod publish_decision;
 mod rate;
 mod reading;
-mod scratch;
 mod sending;
 mod session_context;
+mod thread_buffers;
 mod topic_cache;
 
 use std::future::Future;
@@ -35,11 +36,11 @@ use super::wire::close::CloseReason;
 use super::wire::frame;
 use crate::access::Login;
 use crate::log::Lsn;
-use appending::Blocked;
+use appending::BlockedAppend;
 use broker_context::BrokerContext;
 use protocol::Protocol;
-use rate::Pace;
-use scratch::Scratch;
+use rate::ClientRate;
+use thread_buffers::ThreadBuffers;
 
 /// Reads in one poll before other connections get their turn.
 const MAX_READS: usize = 8;
@@ -53,7 +54,7 @@ const FALLBACK: Duration = Duration::from_millis(20);
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
 /// What a connection begins with.
-pub(crate) struct Start<S> {
+pub(crate) struct ConnectionOptions<S> {
     pub stream: S,
     pub shared: Arc<BrokerContext>,
     pub session: Arc<Session>,
@@ -87,7 +88,7 @@ pub(crate) struct Connection<S> {
     partial: Vec<u8>,
     /// Whether `partial` is to be looked at before the socket is read.
     unread: bool,
-    blocked: Option<Blocked>,
+    blocked: Option<BlockedAppend>,
     /// Subscriptions and queues that were looked at in this poll.
     touched: usize,
     /// Output that the socket did not take.
@@ -95,7 +96,7 @@ pub(crate) struct Connection<S> {
     /// Whether the stream may hold back what was written to it, as TLS does.
     unflushed: bool,
     /// Where the client's rate is limited.
-    pace: Option<Box<Pace>>,
+    pace: Option<Box<ClientRate>>,
     /// Of the rates that `pace` follows.
     rates_version: u64,
     /// The waker that is registered with the session.
@@ -108,7 +109,7 @@ pub(crate) struct Connection<S> {
 
 /// What a step of the poll loop says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum PollStep {
     /// Go on.
     Ready,
     /// Something will wake the connection.
@@ -116,11 +117,11 @@ enum Step {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub fn new(start: Start<S>) -> Self {
+    pub fn new(start: ConnectionOptions<S>) -> Self {
         let now = start.shared.now();
         let rates_version = start.shared.rates.version();
         Self {
-            pace: Pace::new(&start.shared.rates, now),
+            pace: ClientRate::new(&start.shared.rates, now),
             rates_version,
             unflushed: false,
             stream: start.stream,
@@ -150,32 +151,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Works until the connection ends.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
-        let asked = self.session.is_asked();
-        scratch::with(|scratch| match self.advance(context, scratch) {
+        let look_requested = self.session.take_look_request();
+        thread_buffers::with(|buffers| match self.advance(context, buffers) {
             Ok(()) => {
-                if asked {
-                    self.session.looked();
+                if look_requested {
+                    self.session.answer_look();
                 }
                 Poll::Pending
             }
             Err(close) => {
                 // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
-                self.unsent.extend_from_slice(&scratch.out);
-                scratch.out.clear();
+                self.unsent.extend_from_slice(&buffers.out);
+                buffers.out.clear();
                 frame::put_disconnect(close, self.protocol.version(), self.explain_within, &mut self.unsent);
                 Poll::Ready(close)
             }
         })
     }
 
-    fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), CloseReason> {
+    fn advance(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<(), CloseReason> {
         self.touched = 0;
         self.register(context.waker());
         if self.session.owner() != self.id {
             return Err(self.session.lost(self.id));
         }
         if self.cancelled.as_mut().poll(context).is_ready() {
-            self.write_acks(&mut scratch.out);
+            self.write_acks(&mut buffers.out);
             return Err(CloseReason::ShuttingDown);
         }
         self.poll_timer(context)?;
@@ -184,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.touched >= MAX_TOUCHED {
                 break;
             }
-            if self.send_due(context, scratch)? == Step::Waiting {
+            if self.send_due(context, buffers)? == PollStep::Waiting {
                 return Ok(());
             }
             // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
@@ -193,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             {
                 context.waker().wake_by_ref();
             }
-            if self.poll_room(context)? == Step::Waiting {
+            if self.poll_room(context)? == PollStep::Waiting {
                 return Ok(());
             }
             if self.protocol.is_full() {
@@ -201,18 +202,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.watch_acks(context)?;
                 return Ok(());
             }
-            if self.poll_pace(context) == Step::Waiting {
+            if self.poll_pace(context) == PollStep::Waiting {
                 self.watch_acks(context)?;
                 return Ok(());
             }
-            if self.read(context, scratch)? == Step::Waiting {
+            if self.read(context, buffers)? == PollStep::Waiting {
                 self.watch_acks(context)?;
                 return Ok(());
             }
         }
         // The buffer is the thread's: answers to the last read wait with the connection.
-        self.unsent.extend_from_slice(&scratch.out);
-        scratch.out.clear();
+        self.unsent.extend_from_slice(&buffers.out);
+        buffers.out.clear();
         context.waker().wake_by_ref();
         Ok(())
     }
@@ -225,13 +226,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Whether the client's rate allows to read on.
-    fn poll_pace(&mut self, context: &mut Context<'_>) -> Step {
+    fn poll_pace(&mut self, context: &mut Context<'_>) -> PollStep {
         let version = self.shared.rates.version();
         if version != self.rates_version {
             self.rates_version = version;
-            self.pace = Pace::new(&self.shared.rates, self.shared.now());
+            self.pace = ClientRate::new(&self.shared.rates, self.shared.now());
         }
-        let Some(pace) = &mut self.pace else { return Step::Ready };
+        let Some(pace) = &mut self.pace else { return PollStep::Ready };
         let now = self.shared.now();
         let was_paused = pace.is_paused();
         let Some(wait) = pace.wait(now) else {
@@ -239,13 +240,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // The client was not heard because weir did not listen.
                 self.protocol.heard(now);
             }
-            return Step::Ready;
+            return PollStep::Ready;
         };
         if wait.begins {
             self.shared.meters.throttled(wait.limit);
         }
         self.wake_after(context, wait.until.saturating_duration_since(now));
-        Step::Waiting
+        PollStep::Waiting
     }
 
     fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {

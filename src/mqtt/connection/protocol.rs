@@ -8,18 +8,19 @@ use std::time::Instant;
 
 use super::acks::Acks;
 use super::keep_alive::KeepAlive;
-use super::publish_decision::PublishDecision;
-use super::topic_cache::{Refused, TopicCache};
+use super::protocol_context::ProtocolContext;
+use super::topic_cache::{PublishRefusal, TopicCache};
 use crate::access::MAX_USER_BYTES;
 use crate::config::OnDeniedPublish;
 use crate::core::record;
 use crate::log::{Lsn, Records};
 use crate::mqtt::ProtocolVersion;
+use crate::mqtt::broker::traffic::ReceivedCounts;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, Subscribe};
-use crate::mqtt::wire::frame::{self, Frame, Publish};
-use crate::mqtt::wire::properties::{Carrier, PublishProperties};
+use crate::mqtt::wire::codec::{self, SubscribePacket};
+use crate::mqtt::wire::frame::{self, Frame, IncomingPublish};
+use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 
 /// Topic aliases that a client may set, announced in CONNACK.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
@@ -37,72 +38,31 @@ const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 /// Reason code 0x10 of MQTT 5.0.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
-/// Questions of a [`Protocol`] about everything outside of it: topics, access rules, subscriptions, its session.
-pub(crate) trait ProtocolContext {
-    /// Whether publishes on `topic` are journaled.
-    fn is_ingest(&self, topic: &str) -> bool;
-    /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
-    fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason>;
-    /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
-    fn note_denied(&self, topic: &str);
-    /// Whether `topic` has as many levels as it may.
-    fn allows_levels(&self, topic: &str) -> bool;
-    /// Changes whenever an answer of `has_subscribers` or `decide_publish` may change.
-    fn subscriptions_version(&self) -> u64;
-    /// Whether a message on `topic` has a subscriber.
-    fn has_subscribers(&self, topic: &str) -> bool;
-    /// Whether a QoS 2 publish with this packet id was taken before and not released.
-    fn holds(&self, packet_id: u16) -> bool;
-}
-
 /// Work that a packet asks for and that the connection carries out.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ProtocolEvent<'a> {
     /// Nothing.
     None,
     /// Pass this publish on to subscribers.
-    Forward(Forward<'a>),
+    Forward(ForwardedPublish<'a>),
     /// PUBACK, PUBREC or PUBCOMP for a message sent to the client.
     Acknowledged { kind: u8, packet_id: u16, reason: u8 },
     /// PUBREL: forget a QoS 2 publish and answer PUBCOMP.
     Release { packet_id: u16 },
     /// SUBSCRIBE.
-    Subscribe(Subscribe),
+    Subscribe(SubscribePacket),
     /// UNSUBSCRIBE.
     Unsubscribe { packet_id: u16, filters: Vec<String> },
 }
 
 /// A publish for subscribers.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Forward<'a> {
+pub(crate) struct ForwardedPublish<'a> {
     pub topic: &'a str,
     pub payload: &'a [u8],
     pub properties: PublishProperties<'a>,
     pub qos: u8,
     pub retain: bool,
-}
-
-/// What was received since the numbers were last taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Received {
-    /// Publishes on ingest topics by QoS.
-    pub ingest: [u64; 3],
-    /// Other publishes by QoS.
-    pub other: [u64; 3],
-    /// Payload bytes of publishes on ingest topics.
-    pub ingest_bytes: u64,
-    /// QoS 2 publishes that were taken before.
-    pub repeated: u64,
-    /// Publishes on reserved topics.
-    pub refused: u64,
-    /// Publishes that the access rules deny.
-    pub denied: u64,
-    /// Publishes that say their payload is UTF-8, which it is not.
-    pub misformatted: u64,
-    /// Packets of all types.
-    pub packets: u64,
-    /// Answers other than acknowledgements of publishes.
-    pub answers: u64,
 }
 
 /// Options of a new [`Protocol`].
@@ -138,7 +98,7 @@ pub(crate) struct Protocol {
     fresh: PacketIds,
     /// QoS 2 publishes of this connection that the client has not released.
     unreleased: usize,
-    received: Received,
+    received: ReceivedCounts,
 }
 
 impl Protocol {
@@ -158,7 +118,7 @@ impl Protocol {
             acks,
             fresh: PacketIds::default(),
             unreleased: 0,
-            received: Received::default(),
+            received: ReceivedCounts::default(),
         }
     }
 
@@ -192,7 +152,7 @@ impl Protocol {
     }
 
     /// Takes the numbers of what was received.
-    pub fn take_received(&mut self) -> Received {
+    pub fn take_received(&mut self) -> ReceivedCounts {
         std::mem::take(&mut self.received)
     }
 
@@ -231,7 +191,7 @@ impl Protocol {
     ) -> Result<ProtocolEvent<'a>, CloseReason> {
         self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
-            let publish = Publish::parse(frame.flags, frame.body, self.version)?;
+            let publish = IncomingPublish::parse(frame.flags, frame.body, self.version)?;
             return self.on_publish(publish, context, records);
         }
         self.on_other(frame, out)
@@ -291,14 +251,14 @@ impl Protocol {
     #[inline]
     fn on_publish<'a>(
         &'a mut self,
-        publish: Publish<'a>,
+        publish: IncomingPublish<'a>,
         context: &impl ProtocolContext,
         records: &mut Records,
     ) -> Result<ProtocolEvent<'a>, CloseReason> {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
-            PublishProperties::parse(publish.properties, Carrier::Publish)?
+            PublishProperties::parse(publish.properties, PropertyCarrier::Publish)?
         };
         self.select_topic(&publish, properties.alias, context)?;
         if publish.qos > 0 {
@@ -329,7 +289,7 @@ impl Protocol {
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
         }
-        Ok(ProtocolEvent::Forward(Forward {
+        Ok(ProtocolEvent::Forward(ForwardedPublish {
             topic: self.topic.topic(),
             payload: publish.payload,
             properties,
@@ -339,7 +299,7 @@ impl Protocol {
     }
 
     #[inline]
-    fn journal(&mut self, publish: &Publish<'_>, records: &mut Records) {
+    fn journal(&mut self, publish: &IncomingPublish<'_>, records: &mut Records) {
         self.received.ingest_bytes += publish.payload.len() as u64;
         let publish = record::PublishRecord {
             client_id: &self.client_id,
@@ -359,7 +319,7 @@ impl Protocol {
     #[inline]
     fn select_topic(
         &mut self,
-        publish: &Publish<'_>,
+        publish: &IncomingPublish<'_>,
         alias: Option<u16>,
         context: &impl ProtocolContext,
     ) -> Result<(), CloseReason> {
@@ -418,16 +378,20 @@ impl Protocol {
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
     /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>, refused: Refused) -> Result<ProtocolEvent<'static>, CloseReason> {
+    fn refuse(
+        &mut self,
+        publish: IncomingPublish<'_>,
+        refused: PublishRefusal,
+    ) -> Result<ProtocolEvent<'static>, CloseReason> {
         match refused {
-            Refused::Reserved => self.received.refused += 1,
-            Refused::Denied(_) => self.received.denied += 1,
+            PublishRefusal::Reserved => self.received.refused += 1,
+            PublishRefusal::Denied(_) => self.received.denied += 1,
         }
         let reason = match (self.version, refused) {
             (ProtocolVersion::V5, _) => NOT_AUTHORIZED,
-            (ProtocolVersion::V4, Refused::Reserved) if self.topic.topic().starts_with('$') => 0,
-            (ProtocolVersion::V4, Refused::Denied(OnDeniedPublish::Ignore)) => 0,
-            (ProtocolVersion::V4, Refused::Reserved | Refused::Denied(OnDeniedPublish::Disconnect)) => {
+            (ProtocolVersion::V4, PublishRefusal::Reserved) if self.topic.topic().starts_with('$') => 0,
+            (ProtocolVersion::V4, PublishRefusal::Denied(OnDeniedPublish::Ignore)) => 0,
+            (ProtocolVersion::V4, PublishRefusal::Reserved | PublishRefusal::Denied(OnDeniedPublish::Disconnect)) => {
                 return Err(CloseReason::NotAuthorized);
             }
         };
@@ -436,7 +400,7 @@ impl Protocol {
     }
 
     /// Acknowledges a publish that goes nowhere.
-    fn answer(&mut self, publish: &Publish<'_>, reason: u8) {
+    fn answer(&mut self, publish: &IncomingPublish<'_>, reason: u8) {
         match publish.qos {
             0 => {}
             1 => self.acks.push(frame::PUBACK, publish.packet_id, reason),

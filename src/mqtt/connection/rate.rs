@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::RatesConfig;
+use crate::mqtt::broker::meters::LimitedRate;
 use crate::mqtt::wire::frame;
 use crate::sync::lock;
 use crate::token_bucket::TokenBucket;
@@ -44,7 +45,7 @@ impl RateLimits {
 
 /// A client's buckets.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ClientRate {
     messages: Option<TokenBucket>,
     bytes: Option<TokenBucket>,
     paused: bool,
@@ -52,15 +53,15 @@ pub(crate) struct Pace {
 
 /// The socket is not to be read for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub(crate) struct RateWait {
     pub until: Instant,
-    /// Which rate it is for.
-    pub limit: &'static str,
+    /// The rate that the client exceeded.
+    pub limit: LimitedRate,
     /// Whether it has only begun.
     pub begins: bool,
 }
 
-impl Pace {
+impl ClientRate {
     /// Full buckets; `None` where no rate is limited.
     pub fn new(limits: &RateLimits, now: Instant) -> Option<Box<Self>> {
         let rates = limits.get();
@@ -103,7 +104,7 @@ impl Pace {
     }
 
     /// Whether the socket is not to be read now. A pause ends where there is enough for some messages, not for one.
-    pub fn wait(&mut self, now: Instant) -> Option<Wait> {
+    pub fn wait(&mut self, now: Instant) -> Option<RateWait> {
         let paused = self.paused;
         let resumes = |bucket: &TokenBucket| {
             Some(bucket.refilled(SHORTEST_PAUSE)).filter(|at| if paused { *at > now } else { bucket.tokens(now) == 0 })
@@ -111,8 +112,8 @@ impl Pace {
         let (messages, bytes) = (self.messages.as_ref().and_then(resumes), self.bytes.as_ref().and_then(resumes));
         let until = messages.max(bytes);
         self.paused = until.is_some();
-        let limit = if messages == until { "messages" } else { "bytes" };
-        until.map(|until| Wait { until, limit, begins: !paused })
+        let limit = if messages == until { LimitedRate::Messages } else { LimitedRate::Bytes };
+        until.map(|until| RateWait { until, limit, begins: !paused })
     }
 
     /// Whether the client is made to wait.
@@ -125,9 +126,9 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> Pace {
+    fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> ClientRate {
         let rates = RatesConfig { messages_per_second: messages, bytes_per_second: bytes };
-        *Pace::new(&RateLimits::new(rates), now).expect("limited")
+        *ClientRate::new(&RateLimits::new(rates), now).expect("limited")
     }
 
     #[test]
@@ -137,9 +138,9 @@ mod tests {
         assert_eq!((pace.messages(start), pace.bytes(start), pace.wait(start)), (100, usize::MAX, None));
         pace.took_messages(100, start);
         let wait = pace.wait(start).expect("it is empty");
-        assert_eq!(wait, Wait { until: start + SHORTEST_PAUSE, limit: "messages", begins: true });
+        assert_eq!(wait, RateWait { until: start + SHORTEST_PAUSE, limit: LimitedRate::Messages, begins: true });
         let between = pace.wait(start + SHORTEST_PAUSE / 2).expect("a message could come, but some are waited for");
-        assert!(between == Wait { begins: false, ..wait } && pace.is_paused());
+        assert!(between == RateWait { begins: false, ..wait } && pace.is_paused());
         assert_eq!((pace.messages(wait.until), pace.wait(wait.until)), (10, None));
         assert!(!pace.is_paused());
         assert_eq!(pace.messages(start + Duration::from_secs(100)), 100, "silence saves a second's worth at most");
@@ -171,15 +172,15 @@ mod tests {
         pace.took_messages(10, start);
         pace.took_bytes(5_000, start);
         let wait = pace.wait(start).expect("both are empty");
-        assert!(wait.until > start + Duration::from_secs(3) && wait.limit == "bytes", "{wait:?}");
+        assert!(wait.until > start + Duration::from_secs(3) && wait.limit == LimitedRate::Bytes, "{wait:?}");
     }
 
     #[test]
     fn rates_change_while_connections_are_open() {
         let limits = RateLimits::new(RatesConfig::default());
-        assert!(Pace::new(&limits, Instant::now()).is_none());
+        assert!(ClientRate::new(&limits, Instant::now()).is_none());
         let before = limits.version();
         limits.set(RatesConfig { messages_per_second: Some(1), bytes_per_second: None });
-        assert!(limits.version() > before && Pace::new(&limits, Instant::now()).is_some());
+        assert!(limits.version() > before && ClientRate::new(&limits, Instant::now()).is_some());
     }
 }

@@ -7,13 +7,13 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::protocol::ProtocolEvent;
-use super::rate::Pace;
-use super::scratch::{READ_BYTES, Scratch};
+use super::rate::ClientRate;
 use super::session_context::SessionContext;
-use super::{Connection, MAX_TOUCHED, Step};
+use super::thread_buffers::{READ_BYTES, ThreadBuffers};
+use super::{Connection, MAX_TOUCHED, PollStep};
 use crate::log::Records;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::frame::{self, NextFrame};
 
 /// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
 /// records larger than the packets they came in.
@@ -25,37 +25,41 @@ const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once and takes what came.
-    pub(super) fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
+    pub(super) fn read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &mut ThreadBuffers,
+    ) -> Result<PollStep, CloseReason> {
         if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
             let bytes = std::mem::take(&mut self.partial);
-            self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
-            return Ok(Step::Ready);
+            self.take(context.waker(), &bytes, &mut buffers.records, &mut buffers.out)?;
+            return Ok(PollStep::Ready);
         }
         if self.partial.len() >= LARGE_PARTIAL_BYTES {
-            return self.read_large(context, scratch);
+            return self.read_large(context, buffers);
         }
-        let Scratch { read, records, out } = scratch;
+        let ThreadBuffers { read, records, out } = buffers;
         let kept = self.partial.len();
         read[..kept].copy_from_slice(&self.partial);
         let end = READ_BYTES.min(kept.saturating_add(self.readable_bytes()));
         let mut buffer = ReadBuf::new(&mut read[kept..end]);
         let count = match self.poll_read(context, &mut buffer)? {
             Poll::Ready(count) => count,
-            Poll::Pending => return Ok(Step::Waiting),
+            Poll::Pending => return Ok(PollStep::Waiting),
         };
         self.empty_partial();
         self.take(context.waker(), &read[..kept + count], records, out)?;
-        Ok(Step::Ready)
+        Ok(PollStep::Ready)
     }
 
     /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
     /// claims to send takes no memory.
-    fn read_large(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
+    fn read_large(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
         let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
-            Next::Partial(Some(total)) => total,
-            Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
+            NextFrame::Partial(Some(total)) => total,
+            NextFrame::Partial(None) | NextFrame::Frame(_) => kept + READ_BYTES,
         };
         bytes.resize(total.min(kept * 2).min(kept.saturating_add(self.readable_bytes())), 0);
         let mut buffer = ReadBuf::new(&mut bytes[kept..]);
@@ -66,14 +70,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.partial = bytes;
                     self.protocol.heard(self.shared.now());
                 } else {
-                    self.take(context.waker(), &bytes, &mut scratch.records, &mut scratch.out)?;
+                    self.take(context.waker(), &bytes, &mut buffers.records, &mut buffers.out)?;
                 }
-                Ok(Step::Ready)
+                Ok(PollStep::Ready)
             }
             Poll::Pending => {
                 bytes.truncate(kept);
                 self.partial = bytes;
-                Ok(Step::Waiting)
+                Ok(PollStep::Waiting)
             }
         }
     }
@@ -123,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let limited = self.pace.is_some();
         let (allowed, mut counted) = (self.pace.as_ref().map_or(usize::MAX, |pace| pace.messages(now)), 0);
         while self.blocked.is_none() && counted < allowed && self.touched < MAX_TOUCHED {
-            let counts = limited && bytes.get(taken).is_some_and(|first| Pace::counts(first >> 4));
+            let counts = limited && bytes.get(taken).is_some_and(|first| ClientRate::counts(first >> 4));
             match self.take_packet(waker, now, &bytes[taken..], records, out) {
                 Ok(0) => break,
                 Ok(count) => {
@@ -160,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         out: &mut Vec<u8>,
     ) -> Result<usize, CloseReason> {
         let config = &self.shared.config;
-        let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
+        let NextFrame::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
         // The journal takes at least the largest packet at once, so it takes this many bytes together.
         let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
         if !records.is_empty() && records.bytes() + frame.bytes.len() + self.protocol.record_overhead() > append_bytes {

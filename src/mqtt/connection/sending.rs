@@ -5,28 +5,32 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::scratch::{OUTPUT_BYTES, Scratch};
-use super::{Connection, Step};
+use super::thread_buffers::{OUTPUT_BYTES, ThreadBuffers};
+use super::{Connection, PollStep};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;
 use crate::mqtt::wire::close::CloseReason;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
-    pub(super) fn send_due(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Result<Step, CloseReason> {
+    pub(super) fn send_due(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &mut ThreadBuffers,
+    ) -> Result<PollStep, CloseReason> {
         loop {
-            if self.poll_unsent(context)? == Step::Waiting {
+            if self.poll_unsent(context)? == PollStep::Waiting {
                 // Nothing is added to what waits: input, its answers and deliveries wait with it.
-                self.unsent.extend_from_slice(&scratch.out);
-                scratch.out.clear();
-                return Ok(Step::Waiting);
+                self.unsent.extend_from_slice(&buffers.out);
+                buffers.out.clear();
+                return Ok(PollStep::Waiting);
             }
-            self.write_acks(&mut scratch.out);
-            let more = self.deliver(&mut scratch.out);
-            if scratch.out.is_empty() {
-                return Ok(Step::Ready);
+            self.write_acks(&mut buffers.out);
+            let more = self.deliver(&mut buffers.out);
+            if buffers.out.is_empty() {
+                return Ok(PollStep::Ready);
             }
-            self.send(context, &mut scratch.out)?;
+            self.send(context, &mut buffers.out)?;
             if self.unsent.is_empty() && !more {
                 return self.poll_flush(context);
             }
@@ -56,21 +60,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         written.more
     }
 
-    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Result<PollStep, CloseReason> {
         let mut sent = 0;
         let step = loop {
             if sent == self.unsent.len() {
-                break Step::Ready;
+                break PollStep::Ready;
             }
             match Pin::new(&mut self.stream).poll_write(context, &self.unsent[sent..]) {
-                Poll::Pending => break Step::Waiting,
+                Poll::Pending => break PollStep::Waiting,
                 Poll::Ready(Ok(0) | Err(_)) => return Err(CloseReason::Lost),
                 Poll::Ready(Ok(count)) => sent += count,
             }
         };
         self.unflushed |= sent > 0;
         self.shared.meters.traffic.sent(sent);
-        if step == Step::Ready {
+        if step == PollStep::Ready {
             self.unsent = Vec::new();
             return self.poll_flush(context);
         }
@@ -78,15 +82,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(step)
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<Step, CloseReason> {
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<PollStep, CloseReason> {
         if !self.unflushed {
-            return Ok(Step::Ready);
+            return Ok(PollStep::Ready);
         }
         match Pin::new(&mut self.stream).poll_flush(context) {
-            Poll::Pending => Ok(Step::Waiting),
+            Poll::Pending => Ok(PollStep::Waiting),
             Poll::Ready(Ok(())) => {
                 self.unflushed = false;
-                Ok(Step::Ready)
+                Ok(PollStep::Ready)
             }
             Poll::Ready(Err(_)) => Err(CloseReason::Lost),
         }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::broker_context::BrokerContext;
-use super::protocol::{Forward, ProtocolContext, ProtocolEvent};
+use super::protocol::{ForwardedPublish, ProtocolEvent};
+use super::protocol_context::ProtocolContext;
 use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::session::message::{Held, Message};
+use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, Filter, SubscribeOutcome};
+use crate::mqtt::wire::codec::{self, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::frame;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
@@ -90,7 +91,7 @@ impl SessionContext<'_> {
         }
     }
 
-    fn subscribe(&self, filter: &Filter) -> SubscribeOutcome {
+    fn subscribe(&self, filter: &TopicSubscription) -> SubscribeOutcome {
         let outcome = self.shared.broker.subscribe(self.session, self.id, filter);
         if outcome == SubscribeOutcome::NotAuthorized {
             audit::record(AuditEvent::SubscribeDenied, &self.who(), &filter.filter, "");
@@ -106,7 +107,7 @@ impl SessionContext<'_> {
         }
     }
 
-    fn message(&self, forward: &Forward<'_>) -> Arc<Message> {
+    fn message(&self, forward: &ForwardedPublish<'_>) -> Arc<Message> {
         let life = forward.properties.expiry_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
         Arc::new(Message {
             topic: forward.topic.into(),
@@ -116,7 +117,7 @@ impl SessionContext<'_> {
             retain: forward.retain,
             publisher: self.session.id,
             expires: life.map(|life| self.shared.now() + life),
-            held: Held::default(),
+            held: HeldBytes::default(),
         })
     }
 }

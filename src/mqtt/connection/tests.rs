@@ -9,8 +9,8 @@ use super::*;
 use crate::access::{Access, Policy};
 use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
-use crate::mqtt::testing::{Sent, TestJournal, attaching, client, packets};
-use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::testing::{SentPacket, TestJournal, attaching, client, packets};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::{ProtocolVersion, StreamServer};
 
 /// A client all of whose packets are there already, one to a read.
@@ -57,7 +57,7 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
         BrokerContext::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
     StreamServer(Arc::new(shared)).serve(&mut stream, CancellationToken::new()).await;
     let answers = packets(&stream.written, ProtocolVersion::V4);
-    let pings = answers.iter().filter(|answer| matches!(answer, Sent::Other(bytes) if bytes == &[0xd0, 0]));
+    let pings = answers.iter().filter(|answer| matches!(answer, SentPacket::Other(bytes) if bytes == &[0xd0, 0]));
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
 }
 
@@ -74,7 +74,7 @@ async fn polls(subscriptions: usize) -> usize {
     );
     let subscriber = shared.broker.attach(&attaching("subscriber")).unwrap();
     for group in 0..subscriptions {
-        let filter = Filter {
+        let filter = TopicSubscription {
             filter: format!("$share/{group}/t"),
             qos: 0,
             no_local: false,

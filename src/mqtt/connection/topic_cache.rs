@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::protocol::ProtocolContext;
+use super::protocol_context::ProtocolContext;
 use super::publish_decision::PublishDecision;
 use crate::config::OnDeniedPublish;
 use crate::mqtt::wire::close::CloseReason;
@@ -10,7 +10,7 @@ use crate::mqtt::wire::topic;
 
 /// Why publishes on a topic are not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum PublishRefusal {
     /// Only weir publishes there.
     Reserved,
     /// The access rules deny it; what becomes of it under 3.1.1.
@@ -28,7 +28,7 @@ pub(crate) struct TopicCache {
     /// Whether publishes there are journaled.
     pub ingest: bool,
     /// Why this client may not publish there.
-    pub refused: Option<Refused>,
+    pub refused: Option<PublishRefusal>,
     /// The only device that it may speak for there.
     pub own_device: Option<Arc<str>>,
     /// Whether there is a subscriber.
@@ -71,14 +71,14 @@ impl TopicCache {
 
     fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), CloseReason> {
         let (refused, own_device) = if topic::is_reserved(&self.topic) {
-            (Some(Refused::Reserved), None)
+            (Some(PublishRefusal::Reserved), None)
         } else {
             match context.decide_publish(&self.topic)? {
                 PublishDecision::Allowed { own_device } => (None, own_device),
-                PublishDecision::Denied(action) => (Some(Refused::Denied(action)), None),
+                PublishDecision::Denied(action) => (Some(PublishRefusal::Denied(action)), None),
             }
         };
-        if matches!(refused, Some(Refused::Denied(_))) && refused != self.refused {
+        if matches!(refused, Some(PublishRefusal::Denied(_))) && refused != self.refused {
             context.note_denied(&self.topic);
         }
         if own_device != self.own_device {

@@ -17,7 +17,10 @@ use crate::admission::{AddressLimits, AddressPermit, PendingConnections, Pending
 use crate::config::RatesConfig;
 use crate::log::Lsn;
 use crate::mqtt::broker::SessionStore;
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::connection::broker_context::BrokerContext;
+use crate::mqtt::wire::refusal::RefusalReason;
+
 use crate::telemetry::audit::AuditActor;
 use crate::tls::RevokedCertificates;
 
@@ -77,12 +80,11 @@ pub enum AdmissionError {
 }
 
 impl AdmissionError {
-    /// Label in metrics.
-    pub fn label(self) -> &'static str {
+    fn refusal(self) -> RefusalReason {
         match self {
-            AdmissionError::Closed => "shutting_down",
-            AdmissionError::Full => "max_connections",
-            AdmissionError::Address => "max_connections_per_address",
+            AdmissionError::Closed => RefusalReason::ShuttingDown,
+            AdmissionError::Full => RefusalReason::MaxConnections,
+            AdmissionError::Address => RefusalReason::MaxConnectionsPerAddress,
         }
     }
 }
@@ -131,11 +133,11 @@ impl AdmissionControl {
     /// A bound is reached, or the door is closed.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, AdmissionError> {
         self.try_admit(address).inspect_err(|refused| {
-            self.0.shared.refuse(&AuditActor { address, ..AuditActor::default() }, refused.label());
+            self.0.shared.refuse(&AuditActor { address, ..AuditActor::default() }, refused.refusal());
             match refused {
                 AdmissionError::Closed => {}
-                AdmissionError::Full => self.0.shared.meters.limit("mqtt_connections"),
-                AdmissionError::Address => self.0.shared.meters.limit("mqtt_connections_per_address"),
+                AdmissionError::Full => self.0.shared.meters.limit(MqttLimit::Connections),
+                AdmissionError::Address => self.0.shared.meters.limit(MqttLimit::ConnectionsPerAddress),
             }
         })
     }
@@ -202,10 +204,10 @@ impl AdmissionControl {
         let reason = tokio::select! {
             done = tokio::time::timeout_at(permit.deadline.into(), work) => match done {
                 Ok(done) => return Some(done),
-                Err(_) => "connect_timeout",
+                Err(_) => RefusalReason::ConnectTimeout,
             },
-            () = self.0.cancel.cancelled() => "shutting_down",
-            () = permit.pending.evicted() => "too_many_waiting",
+            () = self.0.cancel.cancelled() => RefusalReason::ShuttingDown,
+            () = permit.pending.evicted() => RefusalReason::TooManyWaiting,
         };
         self.0.shared.refuse(&AuditActor { address: permit.address, ..AuditActor::default() }, reason);
         None
@@ -218,7 +220,7 @@ impl AdmissionControl {
         let shared = Arc::clone(&self.0.shared);
         let first = tokio::select! {
             first = service::first_packet(&mut stream, &peer, &shared, deadline.into(), &self.0.cancel) => first,
-            () = pending.evicted() => return shared.refuse(&peer.who(), "too_many_waiting"),
+            () = pending.evicted() => return shared.refuse(&peer.who(), RefusalReason::TooManyWaiting),
         };
         drop(pending);
         if let Some(first) = first {

@@ -10,13 +10,14 @@ use zeroize::Zeroize as _;
 use crate::access::{Login, Policy};
 use crate::config::MqttConfig;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::broker::{AttachRequest, AttachedSession, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
-use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectError, ConnectRequest};
+use crate::mqtt::wire::frame::{self, NextFrame};
+use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
@@ -25,20 +26,20 @@ const MAX_CLIENT_ID_BYTES: usize = 256;
 
 /// A connection that ends at its CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// Label in the metric.
-    pub reason: &'static str,
+pub(crate) struct ConnectRefusal {
+    /// Why the connection is refused.
+    pub reason: RefusalReason,
     /// What is sent before the socket is closed.
     pub reply: Vec<u8>,
 }
 
-impl Refusal {
-    fn silent(reason: &'static str) -> Self {
+impl ConnectRefusal {
+    fn silent(reason: RefusalReason) -> Self {
         Self { reason, reply: Vec::new() }
     }
 
     /// With the CONNACK of the client's version; `None` where 3.1.1 has no return code and just closes.
-    pub fn answered(reason: &'static str, version: ProtocolVersion, v4: Option<u8>, v5: u8) -> Self {
+    pub fn answered(reason: RefusalReason, version: ProtocolVersion, v4: Option<u8>, v5: u8) -> Self {
         let mut reply = Vec::new();
         match (version, v4) {
             (ProtocolVersion::V5, _) => codec::put_refusal(v5, version, &mut reply),
@@ -50,16 +51,7 @@ impl Refusal {
 
     /// With a Reason String in a CONNACK of 5.0, unless that becomes longer than this [MQTT-3.2.2-19].
     pub fn explained(mut self, explain_within: Option<usize>) -> Self {
-        let text = match self.reason {
-            "authentication_method" => "enhanced authentication is not offered",
-            "client_id" => "the client identifier is longer than 256 bytes",
-            "max_connections" => "as many clients are connected as mqtt.max_connections allows",
-            "will_payload_format" => "the payload of the will is said to be UTF-8, which it is not",
-            "will_topic" => {
-                "the topic of the will is no topic name, has more levels than mqtt.max_topic_levels, or is weir's own"
-            }
-            _ => return self,
-        };
+        let Some(text) = self.reason.text() else { return self };
         if let (Some(max), &[_, 3, flags, code, 0]) = (explain_within, &self.reply[..])
             && let Some(packet) = frame::explained(frame::CONNACK, &[flags, code], text, max)
         {
@@ -71,10 +63,10 @@ impl Refusal {
 
 /// A connection that begins.
 #[derive(Debug)]
-pub(crate) struct Welcome {
-    pub connect: Connect,
+pub(crate) struct AcceptedConnect {
+    pub connect: ConnectRequest,
     pub login: Login,
-    pub attached: Attached,
+    pub attached: AttachedSession,
     pub will: Option<Arc<Will>>,
     /// The CONNACK.
     pub reply: Vec<u8>,
@@ -85,54 +77,58 @@ pub(crate) struct Welcome {
 pub(crate) async fn read_connect(
     stream: &mut (impl AsyncRead + Unpin),
     max_packet_bytes: usize,
-) -> Result<(Connect, Vec<u8>), Refusal> {
+) -> Result<(ConnectRequest, Vec<u8>), ConnectRefusal> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         match stream.read_buf(&mut bytes).await {
-            Ok(0) | Err(_) => return Err(Refusal::silent("connection_lost")),
+            Ok(0) | Err(_) => return Err(ConnectRefusal::silent(RefusalReason::ConnectionLost)),
             Ok(_) => {}
         }
         if bytes[0] >> 4 != frame::CONNECT {
-            return Err(Refusal::silent("not_connect")); // [MQTT-3.1.0-1]
+            return Err(ConnectRefusal::silent(RefusalReason::NotConnect)); // [MQTT-3.1.0-1]
         }
         match frame::next(&bytes, max_packet_bytes) {
-            Ok(Next::Partial(_)) => {}
-            Ok(Next::Frame(frame)) => {
+            Ok(NextFrame::Partial(_)) => {}
+            Ok(NextFrame::Frame(frame)) => {
                 let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
                 let rest = bytes[frame.bytes.len()..].to_vec();
                 bytes.zeroize(); // there was a password in it
                 return Ok((connect, rest));
             }
             // The version is not known yet.
-            Err(CloseReason::PacketTooLarge) => return Err(Refusal::silent("packet_too_large")),
-            Err(_) => return Err(Refusal::silent("malformed")),
+            Err(CloseReason::PacketTooLarge) => return Err(ConnectRefusal::silent(RefusalReason::PacketTooLarge)),
+            Err(_) => return Err(ConnectRefusal::silent(RefusalReason::Malformed)),
         }
     }
 }
 
-fn refuse_packet(error: ConnectError) -> Refusal {
+fn refuse_packet(error: ConnectError) -> ConnectRefusal {
     match error {
-        ConnectError::Malformed => Refusal::silent("malformed"),
+        ConnectError::Malformed => ConnectRefusal::silent(RefusalReason::Malformed),
         // In the form that clients of every level can read [MQTT-3.1.2-2].
-        ConnectError::Level => Refusal::answered("protocol_version", ProtocolVersion::V4, Some(1), 0x84),
-        ConnectError::Invalid(_, CloseReason::Malformed) => Refusal::silent("malformed"),
-        ConnectError::Invalid(version, _) => Refusal::answered("protocol_error", version, None, 0x82),
+        ConnectError::Level => {
+            ConnectRefusal::answered(RefusalReason::ProtocolVersion, ProtocolVersion::V4, Some(1), 0x84)
+        }
+        ConnectError::Invalid(_, CloseReason::Malformed) => ConnectRefusal::silent(RefusalReason::Malformed),
+        ConnectError::Invalid(version, _) => {
+            ConnectRefusal::answered(RefusalReason::ProtocolError, version, None, 0x82)
+        }
     }
 }
 
 /// Checks the CONNECT of a client that was let in and gives it a session.
 pub(crate) fn welcome(
-    mut connect: Connect,
+    mut connect: ConnectRequest,
     login: Login,
     policy: &Policy,
     broker: &Broker,
     config: &MqttConfig,
-) -> Result<Welcome, Refusal> {
+) -> Result<AcceptedConnect, ConnectRefusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
     let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy, broker)).transpose()?;
-    let attach = Attach {
+    let attach = AttachRequest {
         login: &login,
         policy,
         client_id: &connect.client_id,
@@ -140,10 +136,12 @@ pub(crate) fn welcome(
         receive_maximum: connect.receive_maximum,
         expiry_s: connect.session_expiry_s,
     };
-    let attached = broker.attach(&attach).map_err(|_| Refusal::answered("max_connections", version, Some(3), 0x97))?;
+    let attached = broker
+        .attach(&attach)
+        .map_err(|_| ConnectRefusal::answered(RefusalReason::MaxConnections, version, Some(3), 0x97))?;
     attached.session.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
-    let accepted = Accepted {
+    let accepted = ConnackOptions {
         session_present: attached.session_present && !connect.is_3_1, // 3.1 has no such flag
         receive_maximum: config.max_inflight,
         max_packet_bytes: config.max_packet_size_bytes,
@@ -155,18 +153,18 @@ pub(crate) fn welcome(
     let mut reply = Vec::new();
     let answered = codec::put_connack(&accepted, version, &mut reply);
     // What a client does not take must not be sent [MQTT-3.1.2-24]; without its CONNACK it cannot go on.
-    let reason = if reply.len() > connect.max_packet_bytes { Some("packet_too_large") } else { None };
-    if let Some(reason) = answered.err().map(|_| "defect").or(reason) {
+    let reason = if reply.len() > connect.max_packet_bytes { Some(RefusalReason::PacketTooLarge) } else { None };
+    if let Some(reason) = answered.err().map(|_| RefusalReason::Defect).or(reason) {
         broker.detach(&attached.session, attached.connection, 0, None);
-        return Err(Refusal::silent(reason));
+        return Err(ConnectRefusal::silent(reason));
     }
     let will = will.map(|will| broker.take_will(will, &attached.session));
-    Ok(Welcome { connect, login, attached, will, reply })
+    Ok(AcceptedConnect { connect, login, attached, will, reply })
 }
 
 /// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
 /// way to. Without keep-alive it stays without.
-fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
+fn limit_keep_alive(connect: &mut ConnectRequest, config: &MqttConfig) -> Option<u16> {
     let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
     if connect.version == ProtocolVersion::V4 || connect.keep_alive_s <= max {
         return None;
@@ -176,8 +174,8 @@ fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
 }
 
 /// Checks the client identifier; makes one up where the client left it to weir, and returns it.
-fn identify(connect: &mut Connect) -> Result<Option<String>, Refusal> {
-    let invalid = || Refusal::answered("client_id", connect.version, Some(2), 0x85);
+fn identify(connect: &mut ConnectRequest) -> Result<Option<String>, ConnectRefusal> {
+    let invalid = || ConnectRefusal::answered(RefusalReason::ClientId, connect.version, Some(2), 0x85);
     if connect.client_id.is_empty() {
         // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
         if connect.version == ProtocolVersion::V4 && (!connect.clean || connect.is_3_1) {
@@ -201,29 +199,29 @@ fn new_client_id() -> String {
 }
 
 fn check_will(
-    will: codec::Will,
-    connect: &Connect,
+    will: codec::ConnectWill,
+    connect: &ConnectRequest,
     login: &Login,
     policy: &Policy,
     broker: &Broker,
-) -> Result<Will, Refusal> {
+) -> Result<Will, ConnectRefusal> {
     let version = connect.version;
     let name = topic::valid_name(&will.topic).filter(|name| topic::is_shallow(name) && broker.allows_levels(name));
     let Some(name) = name else {
-        return Err(Refusal::answered("will_topic", version, None, 0x90));
+        return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, None, 0x90));
     };
     if topic::is_reserved(name) {
-        return Err(Refusal::answered("will_topic", version, Some(5), 0x87));
+        return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, Some(5), 0x87));
     }
     let client_id: Arc<str> = connect.client_id.as_str().into();
     if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
         let user = login.identity.user.as_deref();
         let who = AuditActor { client_id: Some(&client_id), user, address: login.address };
         audit::record(AuditEvent::WillDenied, &who, name, "refused at its CONNECT");
-        return Err(Refusal::answered("will_denied", version, Some(5), 0x87));
+        return Err(ConnectRefusal::answered(RefusalReason::WillDenied, version, Some(5), 0x87));
     }
     if !will.is_formatted {
-        return Err(Refusal::answered("will_payload_format", version, None, 0x99)); // [section 3.1.3.2.3]
+        return Err(ConnectRefusal::answered(RefusalReason::WillPayloadFormat, version, None, 0x99)); // [section 3.1.3.2.3]
     }
     let message =
         Message { properties: will.properties.into(), ..Message::new(name, will.payload, will.qos, will.retain) };
@@ -232,7 +230,7 @@ fn check_will(
 }
 
 /// The client identifier as the journal and log lines have it.
-pub(crate) fn shared_client_id(attached: &Attached) -> Arc<str> {
+pub(crate) fn shared_client_id(attached: &AttachedSession) -> Arc<str> {
     Arc::clone(&attached.session.client_id)
 }
 
@@ -242,17 +240,17 @@ mod tests {
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{self, client};
 
-    fn connect(bytes: &[u8]) -> Connect {
-        let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
+    fn connect(bytes: &[u8]) -> ConnectRequest {
+        let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
         codec::decode_connect(&frame).unwrap()
     }
 
-    fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<Welcome, Refusal> {
+    fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<AcceptedConnect, ConnectRefusal> {
         let broker = Broker::new(config, Arc::default(), Timeline::default());
         welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
     }
 
-    fn check_refused(bytes: &[u8], config: &MqttConfig, reason: &str, reply: &[u8]) {
+    fn check_refused(bytes: &[u8], config: &MqttConfig, reason: RefusalReason, reply: &[u8]) {
         let refusal = try_welcome(bytes, config).unwrap_err();
         assert_eq!((refusal.reason, &refusal.reply[..]), (reason, reply));
     }
@@ -275,9 +273,19 @@ mod tests {
         assert!(id.starts_with("auto-"));
         assert!(v5.reply.windows(id.len()).any(|window| window == id.as_bytes()), "the client is told");
         assert!(try_welcome(&client(ProtocolVersion::V4).connect(""), &config).is_ok());
-        check_refused(&client(ProtocolVersion::V4).kept().connect(""), &config, "client_id", &[0x20, 2, 0, 2]);
+        check_refused(
+            &client(ProtocolVersion::V4).kept().connect(""),
+            &config,
+            RefusalReason::ClientId,
+            &[0x20, 2, 0, 2],
+        );
         let long = "x".repeat(MAX_CLIENT_ID_BYTES + 1);
-        check_refused(&client(ProtocolVersion::V5).connect(&long), &config, "client_id", &[0x20, 3, 0, 0x85, 0]);
+        check_refused(
+            &client(ProtocolVersion::V5).connect(&long),
+            &config,
+            RefusalReason::ClientId,
+            &[0x20, 3, 0, 0x85, 0],
+        );
     }
 
     #[test]
@@ -297,13 +305,23 @@ mod tests {
     #[test]
     fn a_full_server_says_so() {
         let config = MqttConfig { max_connections: 0, ..MqttConfig::default() };
-        check_refused(&client(ProtocolVersion::V4).connect("c"), &config, "max_connections", &[0x20, 2, 0, 3]);
-        check_refused(&client(ProtocolVersion::V5).connect("c"), &config, "max_connections", &[0x20, 3, 0, 0x97, 0]);
+        check_refused(
+            &client(ProtocolVersion::V4).connect("c"),
+            &config,
+            RefusalReason::MaxConnections,
+            &[0x20, 2, 0, 3],
+        );
+        check_refused(
+            &client(ProtocolVersion::V5).connect("c"),
+            &config,
+            RefusalReason::MaxConnections,
+            &[0x20, 3, 0, 0x97, 0],
+        );
     }
 
     #[test]
     fn a_refusal_is_explained_where_the_client_takes_it() {
-        let refusal = || Refusal::answered("client_id", ProtocolVersion::V5, Some(2), 0x85);
+        let refusal = || ConnectRefusal::answered(RefusalReason::ClientId, ProtocolVersion::V5, Some(2), 0x85);
         let text = b"the client identifier is longer than 256 bytes";
         let explained = refusal().explained(Some(100)).reply;
         assert_eq!(explained[..2], [0x20, text.len() as u8 + 6]);
@@ -311,7 +329,7 @@ mod tests {
         assert_eq!(&explained[8..], text);
         assert_eq!(refusal().explained(Some(explained.len() - 1)), refusal());
         assert_eq!(refusal().explained(None), refusal());
-        let v4 = Refusal::answered("client_id", ProtocolVersion::V4, Some(2), 0x85);
+        let v4 = ConnectRefusal::answered(RefusalReason::ClientId, ProtocolVersion::V4, Some(2), 0x85);
         assert_eq!(v4.clone().explained(Some(100)), v4);
     }
 
@@ -319,13 +337,13 @@ mod tests {
     fn wills_are_checked() {
         let config = MqttConfig::default();
         let will = |version, topic| client(version).will(topic, b"x", 0).connect("c");
-        check_refused(&will(ProtocolVersion::V5, "a/#"), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(ProtocolVersion::V5, "a/#"), &config, RefusalReason::WillTopic, &[0x20, 3, 0, 0x90, 0]);
         let deep = "/".repeat(201);
-        check_refused(&will(ProtocolVersion::V5, &deep), &config, "will_topic", &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(ProtocolVersion::V5, &deep), &config, RefusalReason::WillTopic, &[0x20, 3, 0, 0x90, 0]);
         let flat = MqttConfig { max_topic_levels: 2, ..MqttConfig::default() };
-        check_refused(&will(ProtocolVersion::V5, "a/b/c"), &flat, "will_topic", &[0x20, 3, 0, 0x90, 0]);
-        check_refused(&will(ProtocolVersion::V5, "weir/x"), &config, "will_topic", &[0x20, 3, 0, 0x87, 0]);
-        check_refused(&will(ProtocolVersion::V4, "$SYS/x"), &config, "will_topic", &[0x20, 2, 0, 5]);
+        check_refused(&will(ProtocolVersion::V5, "a/b/c"), &flat, RefusalReason::WillTopic, &[0x20, 3, 0, 0x90, 0]);
+        check_refused(&will(ProtocolVersion::V5, "weir/x"), &config, RefusalReason::WillTopic, &[0x20, 3, 0, 0x87, 0]);
+        check_refused(&will(ProtocolVersion::V4, "$SYS/x"), &config, RefusalReason::WillTopic, &[0x20, 2, 0, 5]);
         assert!(try_welcome(&will(ProtocolVersion::V4, "gone/c"), &config).unwrap().will.is_some());
     }
 
@@ -336,7 +354,7 @@ mod tests {
             [&[0x10, body.len() as u8][..], &body].concat()
         };
         let config = MqttConfig::default();
-        check_refused(&connect(0xFF), &config, "will_payload_format", &[0x20, 3, 0, 0x99, 0]);
+        check_refused(&connect(0xFF), &config, RefusalReason::WillPayloadFormat, &[0x20, 3, 0, 0x99, 0]);
         assert!(try_welcome(&connect(b'x'), &config).unwrap().will.is_some());
     }
 

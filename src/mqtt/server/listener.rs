@@ -19,9 +19,11 @@ use crate::clock::SystemClock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::broker::system;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::journal_appender::IngestJournal;
+use crate::mqtt::wire::refusal::RefusalReason;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
 /// Waits between failing accepts: from the first to the last, doubling.
@@ -215,7 +217,7 @@ async fn accept_all(listener: Listener, admission: &AdmissionControl) {
             Err(error) => {
                 // Out of file descriptors, mostly: it stays so until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
-                admission.broker_context().meters.limit("mqtt_accept");
+                admission.broker_context().meters.limit(MqttLimit::Accept);
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -276,13 +278,13 @@ async fn serve_tls(
         }
         Some(Err(error)) => {
             tracing::debug!(%address, "{error}");
-            admission.broker_context().meters.refused("tls_handshake");
+            admission.broker_context().meters.refused(RefusalReason::TlsHandshake);
             if !error.is_disconnect() {
                 let peer = Peer::at(address.ip());
-                admission.broker_context().note_refusal(&peer.who(), "tls_handshake", &error.to_string());
+                admission.broker_context().note_refusal(&peer.who(), RefusalReason::TlsHandshake, &error.to_string());
             }
             if matches!(error, HandshakeError::Full) {
-                admission.broker_context().meters.limit("tls_handshakes");
+                admission.broker_context().meters.limit(MqttLimit::TlsHandshakes);
             }
         }
         None => {}

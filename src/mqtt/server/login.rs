@@ -1,18 +1,24 @@
 //! What a CONNECT says about its client, put to [`Access`].
 
-use super::handshake::Refusal;
+use super::handshake::ConnectRefusal;
 use super::peer::Peer;
 use crate::access::{Access, ClientCredentials, Login, LoginError};
-use crate::mqtt::wire::codec::Connect;
+use crate::mqtt::wire::codec::ConnectRequest;
+use crate::mqtt::wire::refusal::RefusalReason;
+
 use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
-pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, Refusal> {
+pub(crate) async fn authenticate(
+    connect: &ConnectRequest,
+    peer: &Peer,
+    access: &Access,
+) -> Result<Login, ConnectRefusal> {
     let version = connect.version;
     if connect.enhanced_auth {
         let who = AuditActor { client_id: Some(&connect.client_id), ..peer.who() };
-        access.note_refusal(&who, "authentication_method", "");
-        return Err(Refusal::answered("authentication_method", version, Some(5), 0x8C));
+        access.note_refusal(&who, RefusalReason::AuthenticationMethod.as_str(), "");
+        return Err(ConnectRefusal::answered(RefusalReason::AuthenticationMethod, version, Some(5), 0x8C));
     }
     let credentials = ClientCredentials {
         client_id: &connect.client_id,
@@ -28,6 +34,6 @@ pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access
             LoginError::NotAuthorized => (5, 0x87),
             LoginError::Busy => (3, 0x89),
         };
-        Refusal::answered(denied.as_str(), version, Some(v4), v5)
+        ConnectRefusal::answered(RefusalReason::Login(denied), version, Some(v4), v5)
     })
 }

@@ -11,21 +11,23 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::handshake::{self, Refusal, Welcome};
+use super::handshake::{self, AcceptedConnect, ConnectRefusal};
 use super::login;
 use super::peer::Peer;
 use crate::access::Login;
 use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
-use crate::mqtt::broker::Attached;
+use crate::mqtt::broker::AttachedSession;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::protocol::{Protocol, ProtocolOptions};
 use crate::mqtt::connection::publish_decision::{PublishDecision, decide_publish};
-use crate::mqtt::connection::{Connection, Start};
+use crate::mqtt::connection::{Connection, ConnectionOptions};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::{CloseReason, WillEnd};
-use crate::mqtt::wire::codec::Connect;
+use crate::mqtt::wire::codec::ConnectRequest;
+use crate::mqtt::wire::refusal::RefusalReason;
+
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
@@ -36,7 +38,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the first packet of a connection was.
-pub(crate) type First = Result<(Connect, Vec<u8>), Refusal>;
+pub(crate) type FirstPacket = Result<(ConnectRequest, Vec<u8>), ConnectRefusal>;
 
 /// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
@@ -45,13 +47,13 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     shared: &BrokerContext,
     deadline: Instant,
     cancel: &CancellationToken,
-) -> Option<First> {
+) -> Option<FirstPacket> {
     let first = handshake::read_connect(stream, shared.config.max_packet_size_bytes);
     tokio::select! {
-        () = cancel.cancelled() => shared.refuse(&peer.who(), "shutting_down"),
+        () = cancel.cancelled() => shared.refuse(&peer.who(), RefusalReason::ShuttingDown),
         read = timeout_at(deadline, first) => match read {
             Ok(connected) => return Some(connected),
-            Err(_) => shared.refuse(&peer.who(), "connect_timeout"),
+            Err(_) => shared.refuse(&peer.who(), RefusalReason::ConnectTimeout),
         },
     }
     None
@@ -64,7 +66,7 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
-    first: First,
+    first: FirstPacket,
 ) -> impl Future<Output = ()> {
     let opening = Box::pin(open(stream, peer, shared, cancel, first));
     async {
@@ -75,11 +77,11 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// An open connection, and what is needed when it ends.
-struct Open<S> {
+struct OpenConnection<S> {
     connection: Connection<S>,
     shared: Arc<BrokerContext>,
     login: Login,
-    attached: Attached,
+    attached: AttachedSession,
     client_id: Arc<str>,
     will: Option<Arc<Will>>,
 }
@@ -90,13 +92,13 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
-    first: First,
-) -> Option<Box<Open<S>>> {
+    first: FirstPacket,
+) -> Option<Box<OpenConnection<S>>> {
     let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
         entered = enter(first, peer, &shared) => entered,
         () = cancel.cancelled() => {
-            shared.refuse(&peer.who(), "shutting_down");
+            shared.refuse(&peer.who(), RefusalReason::ShuttingDown);
             return None;
         }
     };
@@ -109,7 +111,11 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Welcome, Vec<u8>), Refusal> {
+async fn enter(
+    first: FirstPacket,
+    peer: &Peer,
+    shared: &BrokerContext,
+) -> Result<(AcceptedConnect, Vec<u8>), ConnectRefusal> {
     let (connect, rest) = first.inspect_err(|refusal| shared.note_refusal(&peer.who(), refusal.reason, ""))?;
     let login = login::authenticate(&connect, peer, &shared.access).await?;
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
@@ -118,7 +124,7 @@ async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Wel
     let welcome =
         handshake::welcome(connect, login, &policy, &shared.broker, &shared.config).inspect_err(|refusal| {
             let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
-            audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason);
+            audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason.as_str());
         })?;
     if welcome.login.version != shared.access.version() {
         // All sessions were judged anew, perhaps before this one was among them.
@@ -127,9 +133,9 @@ async fn enter(first: First, peer: &Peer, shared: &BrokerContext) -> Result<(Wel
     Ok((welcome, rest))
 }
 
-async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &BrokerContext, refusal: Refusal) {
+async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &BrokerContext, refusal: ConnectRefusal) {
     shared.meters.refused(refusal.reason);
-    tracing::debug!(reason = refusal.reason, "connection refused");
+    tracing::debug!(reason = refusal.reason.as_str(), "connection refused");
     if !refusal.reply.is_empty() {
         finish(stream, &refusal.reply).await;
     }
@@ -139,10 +145,10 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
-    welcome: Welcome,
+    welcome: AcceptedConnect,
     rest: Vec<u8>,
-) -> Open<S> {
-    let Welcome { connect, login, attached, will, reply } = welcome;
+) -> OpenConnection<S> {
+    let AcceptedConnect { connect, login, attached, will, reply } = welcome;
     let client_id = handshake::shared_client_id(&attached);
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     audit::record(AuditEvent::MqttConnected, &who, connect.version.name(), &login.identity.roles.join(","));
@@ -157,7 +163,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         max_inflight: shared.config.max_inflight,
         received_until: attached.received_until,
     };
-    let connection = Connection::new(Start {
+    let connection = Connection::new(ConnectionOptions {
         stream,
         shared: Arc::clone(&shared),
         session: Arc::clone(&attached.session),
@@ -170,10 +176,10 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         reply,
         cancel,
     });
-    Open { connection, shared, login, attached, client_id, will }
+    OpenConnection { connection, shared, login, attached, client_id, will }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<OpenConnection<S>>) {
     let close = poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| open.connection.poll(context))).unwrap_or(Poll::Ready(CloseReason::Defect))
     })
@@ -181,12 +187,12 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut open: Box<Open<S>>) {
     Box::pin(end(open, close)).await;
 }
 
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: CloseReason) {
-    let Open { connection, shared, login, attached, client_id, will } = *open;
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<OpenConnection<S>>, close: CloseReason) {
+    let OpenConnection { connection, shared, login, attached, client_id, will } = *open;
     let who = AuditActor { client_id: Some(&client_id), user: login.identity.user.as_deref(), address: login.address };
     shared.meters.closed(close);
-    audit::record(AuditEvent::MqttDisconnected, &who, "", close.label());
-    tracing::debug!(%client_id, reason = close.label(), "connection closed");
+    audit::record(AuditEvent::MqttDisconnected, &who, "", close.as_str());
+    tracing::debug!(%client_id, reason = close.as_str(), "connection closed");
     let (stream, unsent, expiry_s) = connection.into_parts();
     let will = match close.will() {
         WillEnd::Published => will,
@@ -197,7 +203,7 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
         }
     };
     let will = shared.broker.detach(&attached.session, attached.connection, expiry_s, will);
-    attached.session.looked();
+    attached.session.answer_look();
     if let Some(will) = will {
         publish_will(&shared, &will, Instant::now() + WILL_PATIENCE).await;
     }

@@ -12,8 +12,8 @@ use super::message::Message;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame;
-use aliases::{Aliases, MAX_ALIASES};
-use encode::{Target, put};
+use aliases::{MAX_ALIASES, OutgoingAliases};
+use encode::{PacketTarget, put};
 pub(crate) use stored::StoredDelivery;
 
 /// Bounds of one session's queue.
@@ -31,7 +31,7 @@ const MAX_AHEAD: usize = 1_024;
 
 /// How a subscriber is to get a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Grant {
+pub(crate) struct DeliveryGrant {
     pub qos: u8,
     /// The RETAIN flag to send.
     pub retain: bool,
@@ -42,36 +42,36 @@ pub(crate) struct Grant {
 }
 
 #[derive(Debug, Clone)]
-struct Queued {
+struct QueuedMessage {
     message: Arc<Message>,
-    grant: Grant,
+    grant: DeliveryGrant,
     /// Whether it counts in the bounds.
     counted: bool,
 }
 
 /// A message of a shared subscription that its subscriber can no longer take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Returned {
+pub(crate) struct ReturnedMessage {
     pub share: Arc<str>,
     pub message: Arc<Message>,
 }
 
 /// What was taken from a session because its client may not have it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Withdrawn {
+pub(crate) struct WithdrawnMessages {
     /// How many messages.
     pub messages: u64,
     /// Those of shared subscriptions that others can have.
-    pub returned: Vec<Returned>,
+    pub returned: Vec<ReturnedMessage>,
     /// Whether such messages are left, since the connection was sent them.
     pub left: bool,
 }
 
-impl Withdrawn {
-    fn take(&mut self, queued: &Queued, returns: bool) {
+impl WithdrawnMessages {
+    fn take(&mut self, queued: &QueuedMessage, returns: bool) {
         self.messages += 1;
         if let Some(share) = queued.grant.share.clone().filter(|_| returns) {
-            self.returned.push(Returned { share, message: Arc::clone(&queued.message) });
+            self.returned.push(ReturnedMessage { share, message: Arc::clone(&queued.message) });
         }
     }
 }
@@ -79,7 +79,7 @@ impl Withdrawn {
 #[derive(Debug, Clone)]
 enum InFlight {
     /// PUBLISH sent; awaits PUBACK (QoS 1) or PUBREC (QoS 2).
-    Published(Queued),
+    Published(QueuedMessage),
     /// PUBREL sent; awaits PUBCOMP.
     Released,
 }
@@ -95,7 +95,7 @@ impl InFlight {
 
 /// What became of an offered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Offer {
+pub(crate) enum OfferOutcome {
     /// It waits to be sent.
     Queued,
     /// The queue is at its bound: this subscriber misses it.
@@ -104,7 +104,7 @@ pub(crate) enum Offer {
 
 /// What [`Delivery::write`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Written {
+pub(crate) struct WriteOutcome {
     /// PUBLISH packets by QoS.
     pub sent: [u64; 3],
     /// Messages dropped because the client takes no packets that large.
@@ -115,11 +115,11 @@ pub(crate) struct Written {
     pub more: bool,
 }
 
-/// Outgoing messages of one session. Packet ids follow a sequence, so `inflight` is in sending order and an id is
+/// OutgoingPublish messages of one session. Packet ids follow a sequence, so `inflight` is in sending order and an id is
 /// found by subtraction.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    queue: VecDeque<Queued>,
+    queue: VecDeque<QueuedMessage>,
     counted_messages: usize,
     queued_bytes: usize,
     /// Nothing in `queue` expires before.
@@ -137,7 +137,7 @@ pub(crate) struct Delivery {
     /// Entries below `sent` that are not `None`.
     sent_open: usize,
     window: usize,
-    aliases: Aliases,
+    aliases: OutgoingAliases,
     limits: QueueLimits,
 }
 
@@ -156,7 +156,7 @@ impl Delivery {
             sent: 0,
             sent_open: 0,
             window: usize::from(window),
-            aliases: Aliases::default(),
+            aliases: OutgoingAliases::default(),
             limits,
         }
     }
@@ -192,28 +192,28 @@ impl Delivery {
     }
 
     /// Queues a message. Where the queue is full, what expired by `now` makes room.
-    pub fn offer(&mut self, message: &Arc<Message>, grant: Grant, now: Instant) -> Offer {
+    pub fn offer(&mut self, message: &Arc<Message>, grant: DeliveryGrant, now: Instant) -> OfferOutcome {
         if self.is_full(message) {
             self.drop_expired(now);
             if self.is_full(message) {
-                return Offer::Full;
+                return OfferOutcome::Full;
             }
         }
         self.counted_messages += 1;
         self.queued_bytes += message.bytes();
         self.push(message, grant, true);
-        Offer::Queued
+        OfferOutcome::Queued
     }
 
     /// Queues a retained message because of a subscribe. It shares what the retained store holds; whoever calls this sees
     /// to it that they do not become many.
-    pub fn offer_retained(&mut self, message: &Arc<Message>, grant: Grant) {
+    pub fn offer_retained(&mut self, message: &Arc<Message>, grant: DeliveryGrant) {
         self.push(message, grant, false);
     }
 
-    fn push(&mut self, message: &Arc<Message>, grant: Grant, counted: bool) {
+    fn push(&mut self, message: &Arc<Message>, grant: DeliveryGrant, counted: bool) {
         self.next_expiry = [self.next_expiry, message.expires].into_iter().flatten().min();
-        self.queue.push_back(Queued { message: Arc::clone(message), grant, counted });
+        self.queue.push_back(QueuedMessage { message: Arc::clone(message), grant, counted });
     }
 
     fn is_full(&self, message: &Message) -> bool {
@@ -242,7 +242,7 @@ impl Delivery {
         self.window = usize::from(window);
         self.sent = 0;
         self.sent_open = 0;
-        self.aliases = Aliases::default(); // they end with the connection [MQTT-3.3.2-7]
+        self.aliases = OutgoingAliases::default(); // they end with the connection [MQTT-3.3.2-7]
     }
 
     /// The client of this connection takes so many topic aliases.
@@ -252,22 +252,22 @@ impl Delivery {
 
     /// Takes out what shared subscriptions gave to this session and another subscriber can have: what was not sent, and
     /// what was sent at QoS 1 [section 4.8.2]. What was sent at QoS 2 is this client's alone [MQTT-4.8.2-5].
-    pub fn take_shared(&mut self) -> Vec<Returned> {
+    pub fn take_shared(&mut self) -> Vec<ReturnedMessage> {
         let sent = self.inflight.iter().flatten().filter_map(|stage| match stage {
             InFlight::Published(queued) if queued.grant.qos == 1 => Some(queued),
             _ => None,
         });
         let returned = sent.chain(&self.queue).filter_map(|queued| {
             let share = queued.grant.share.clone()?;
-            Some(Returned { share, message: Arc::clone(&queued.message) })
+            Some(ReturnedMessage { share, message: Arc::clone(&queued.message) })
         });
         returned.collect()
     }
 
     /// Takes away the messages on topics that are not `allowed`. What a connection was sent stays until it is
     /// acknowledged: the window of its client counts on that.
-    pub fn withdraw(&mut self, online: bool, allowed: impl Fn(&str) -> bool) -> Withdrawn {
-        let mut withdrawn = Withdrawn::default();
+    pub fn withdraw(&mut self, online: bool, allowed: impl Fn(&str) -> bool) -> WithdrawnMessages {
+        let mut withdrawn = WithdrawnMessages::default();
         let from = if online { self.sent } else { 0 };
         for index in from..self.inflight.len() {
             let Some(InFlight::Published(queued)) = &self.inflight[index] else { continue };
@@ -310,9 +310,9 @@ impl Delivery {
         max_bytes: usize,
         now: Instant,
         out: &mut Vec<u8>,
-    ) -> Written {
-        let to = Target { version, max_packet_bytes, now };
-        let mut written = Written::default();
+    ) -> WriteOutcome {
+        let to = PacketTarget { version, max_packet_bytes, now };
+        let mut written = WriteOutcome::default();
         while self.sent < self.inflight.len() && self.sent_open < self.window {
             if out.len() >= max_bytes {
                 written.more = true;
@@ -342,7 +342,7 @@ impl Delivery {
             && self.inflight.len() < span
     }
 
-    fn pop(&mut self) -> Option<Queued> {
+    fn pop(&mut self) -> Option<QueuedMessage> {
         let queued = self.queue.pop_front()?;
         if queued.counted {
             self.counted_messages -= 1;
@@ -351,7 +351,7 @@ impl Delivery {
         Some(queued)
     }
 
-    fn send(&mut self, queued: Queued, to: &Target, written: &mut Written, out: &mut Vec<u8>) {
+    fn send(&mut self, queued: QueuedMessage, to: &PacketTarget, written: &mut WriteOutcome, out: &mut Vec<u8>) {
         let qos = queued.grant.qos;
         if queued.message.is_expired(to.now) {
             written.expired += 1;
@@ -383,7 +383,7 @@ impl Delivery {
         }
     }
 
-    fn resend(&mut self, to: &Target, written: &mut Written, out: &mut Vec<u8>) {
+    fn resend(&mut self, to: &PacketTarget, written: &mut WriteOutcome, out: &mut Vec<u8>) {
         let index = self.sent;
         let packet_id = self.packet_id(index);
         self.sent += 1;

@@ -21,44 +21,44 @@ pub(crate) struct Message {
     /// From then on it is delivered to nobody further [MQTT-3.3.2-5].
     pub expires: Option<Instant>,
     /// Counts it while sessions hold it.
-    pub held: Held,
+    pub held: HeldBytes,
 }
 
 /// The bytes of a message in a sum over all messages that sessions hold: once however many hold it, until the last one
 /// lets go. A copy of the message is another one, which nobody holds yet.
 #[derive(Debug, Default)]
-pub(crate) struct Held(OnceLock<Counted>);
+pub(crate) struct HeldBytes(OnceLock<CountedBytes>);
 
 #[derive(Debug)]
-struct Counted {
+struct CountedBytes {
     total: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Drop for Counted {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-impl Clone for Held {
+impl Clone for HeldBytes {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for Held {
+impl PartialEq for HeldBytes {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Held {}
+impl Eq for HeldBytes {}
 
 impl Message {
     /// A message of weir's own.
     pub fn new(topic: &str, payload: Bytes, qos: u8, retain: bool) -> Self {
-        let (topic, properties, held) = (topic.into(), Bytes::new(), Held::default());
+        let (topic, properties, held) = (topic.into(), Bytes::new(), HeldBytes::default());
         Self { topic, payload, properties, qos, retain, publisher: 0, expires: None, held }
     }
 
@@ -67,7 +67,7 @@ impl Message {
         self.held.0.get_or_init(|| {
             let bytes = self.bytes();
             total.fetch_add(bytes, Ordering::Relaxed);
-            Counted { total: Arc::clone(total), bytes }
+            CountedBytes { total: Arc::clone(total), bytes }
         });
     }
 

@@ -3,6 +3,8 @@
 pub(super) mod delivery;
 pub(super) mod message;
 pub(super) mod packet_ids;
+pub(super) mod retained_cursor;
+pub(super) mod stored;
 pub(super) mod timeline;
 pub(super) mod will;
 
@@ -17,15 +19,15 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::ProtocolVersion;
-use super::broker::retained::Due;
-use super::broker::session_store::{Owner, StoredSession};
 use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 use crate::sync::lock;
-use delivery::{Delivery, Grant, Offer, QueueLimits, Returned, Withdrawn, Written};
+use delivery::{Delivery, DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage, WithdrawnMessages, WriteOutcome};
 use message::Message;
 use packet_ids::PacketIds;
+use retained_cursor::RetainedCursor;
+use stored::{SessionOwner, StoredSession};
 use will::Will;
 
 /// Number of a connection; each accepted CONNECT gets the next one. 0: none.
@@ -42,7 +44,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Messages in all sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Totals {
+pub(crate) struct SessionTotals {
     pub messages: AtomicUsize,
     pub bytes: AtomicUsize,
     /// Messages that wait or are unacknowledged, once for each session.
@@ -51,7 +53,7 @@ pub(crate) struct Totals {
     pub held_bytes: Arc<AtomicUsize>,
 }
 
-impl Totals {
+impl SessionTotals {
     /// What sessions hold, in bytes.
     pub fn held_bytes(&self) -> usize {
         /// Bytes of a message's place in a session, about.
@@ -78,11 +80,11 @@ pub(crate) struct Session {
     /// Whether retained messages are still to be queued for subscriptions.
     awaits_retained: AtomicBool,
     /// Whether a new connection waits for the owner to look at its socket.
-    asked: AtomicBool,
+    look_requested: AtomicBool,
     /// Told when the owner has looked, and when it has ended.
     looked: Notify,
     state: Mutex<SessionState>,
-    totals: Arc<Totals>,
+    totals: Arc<SessionTotals>,
 }
 
 /// Part of a [`Session`] that its lock guards.
@@ -99,7 +101,7 @@ pub(crate) struct SessionState {
     /// Levels of all of them.
     pub levels: usize,
     /// Those of them whose retained messages are still to be queued.
-    pub retained_due: BTreeMap<Box<str>, Due>,
+    pub retained_due: BTreeMap<Box<str>, RetainedCursor>,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
     /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
@@ -144,7 +146,7 @@ impl Session {
         permissions: Permissions,
         client_id: Arc<str>,
         delivery: Delivery,
-        totals: Arc<Totals>,
+        totals: Arc<SessionTotals>,
     ) -> Self {
         let user = login.identity.user.clone();
         let state = SessionState {
@@ -165,10 +167,23 @@ impl Session {
             received_until: Lsn(0),
             waker: None,
         };
-        let [outbound, lasting, changed, awaits_retained, asked] = [const { AtomicBool::new(false) }; 5];
+        let [outbound, lasting, changed, awaits_retained, look_requested] = [const { AtomicBool::new(false) }; 5];
         let (owner, state) = (AtomicU64::new(id), Mutex::new(state));
         let looked = Notify::new();
-        Self { id, user, client_id, owner, outbound, lasting, changed, awaits_retained, asked, looked, state, totals }
+        Self {
+            id,
+            user,
+            client_id,
+            owner,
+            outbound,
+            lasting,
+            changed,
+            awaits_retained,
+            look_requested,
+            looked,
+            state,
+            totals,
+        }
     }
 
     /// A session without a connection that goes on from where it was stored: `exactly`, or a crash came between. What it
@@ -179,7 +194,7 @@ impl Session {
         exactly: bool,
         permissions: Permissions,
         limits: QueueLimits,
-        totals: Arc<Totals>,
+        totals: Arc<SessionTotals>,
     ) -> Self {
         let delivery = Delivery::new(limits, 0);
         let login = stored.owner.to_login();
@@ -232,7 +247,7 @@ impl Session {
         // for known after it, that one would be lost.
         let received = if stopped_at.is_some() { state.received.iter().collect() } else { Vec::new() };
         Some(StoredSession {
-            owner: Owner::of(&self.client_id, &state.login),
+            owner: SessionOwner::of(&self.client_id, &state.login),
             expiry_s: state.expiry_s,
             disconnected_ms: state.disconnected_ms,
             subscriptions: Vec::new(),
@@ -261,7 +276,7 @@ impl Session {
 
     /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it. Returns what a
     /// discarded session leaves to the other members of its shared subscriptions.
-    pub fn hand_over(&self, state: &mut SessionState, owner: ConnectionId) -> Vec<Returned> {
+    pub fn hand_over(&self, state: &mut SessionState, owner: ConnectionId) -> Vec<ReturnedMessage> {
         self.owner.store(owner, Ordering::Release);
         self.touch();
         if let Some(waker) = state.waker.take() {
@@ -301,7 +316,7 @@ impl Session {
     }
 
     /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
-    pub fn withdraw(&self, state: &mut SessionState) -> Withdrawn {
+    pub fn withdraw(&self, state: &mut SessionState) -> WithdrawnMessages {
         let online = state.offline.is_none();
         self.count_change(state, |state| {
             let SessionState { delivery, permissions, .. } = state;
@@ -319,7 +334,7 @@ impl Session {
             if !self.is_connected() {
                 return;
             }
-            self.asked.store(true, Ordering::Release);
+            self.look_requested.store(true, Ordering::Release);
             state.waker.clone()
         };
         if let Some(waker) = waker {
@@ -329,14 +344,15 @@ impl Session {
         let _ = timeout(SETTLE, looked).await;
     }
 
-    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Session::looked`] answers.
+    /// Takes the request of a new connection that the owner look at its socket, if there is one. [`Session::answer_look`]
+    /// answers it.
     #[inline]
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
+    pub fn take_look_request(&self) -> bool {
+        self.look_requested.load(Ordering::Acquire) && self.look_requested.swap(false, Ordering::AcqRel)
     }
 
-    /// The owner has looked, or has ended.
-    pub fn looked(&self) {
+    /// Answers the requests to look: the owner has read its socket, or has ended.
+    pub fn answer_look(&self) {
         self.looked.notify_waiters();
     }
 
@@ -364,7 +380,7 @@ impl Session {
 
     /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
     /// connection, or the session is gone).
-    pub fn offer(&self, message: &Arc<Message>, grant: Grant, now: Instant) -> Option<Offer> {
+    pub fn offer(&self, message: &Arc<Message>, grant: DeliveryGrant, now: Instant) -> Option<OfferOutcome> {
         let mut state = lock(&self.state);
         match self.owner() {
             DISCARDED => return None,
@@ -372,10 +388,10 @@ impl Session {
             _ => {}
         }
         if state.delivery.is_out_of_room(self.totals.held_bytes()) {
-            return Some(Offer::Full);
+            return Some(OfferOutcome::Full);
         }
         let offer = self.count_change(&mut state, |state| state.delivery.offer(message, grant, now));
-        if offer == Offer::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
+        if offer == OfferOutcome::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
             let waker = state.waker.clone();
             drop(state);
             if let Some(waker) = waker {
@@ -386,7 +402,7 @@ impl Session {
     }
 
     /// The retained messages of a new subscription are to be queued.
-    pub fn await_retained(&self, state: &mut SessionState, filter: &str, due: Due) {
+    pub fn await_retained(&self, state: &mut SessionState, filter: &str, due: RetainedCursor) {
         state.retained_due.insert(filter.into(), due);
         self.awaits_retained.store(true, Ordering::Release);
     }
@@ -402,7 +418,7 @@ impl Session {
         &self,
         state: &mut SessionState,
         messages: &[Arc<Message>],
-        grant: impl Fn(&Message) -> Grant,
+        grant: impl Fn(&Message) -> DeliveryGrant,
     ) {
         let offer = |state: &mut SessionState| {
             for message in messages {
@@ -429,7 +445,7 @@ impl Session {
         max_bytes: usize,
         now: impl FnOnce() -> Instant,
         out: &mut Vec<u8>,
-    ) -> Option<Written> {
+    ) -> Option<WriteOutcome> {
         // The flag falls before the queue is looked at: what is offered from now on raises it again and wakes.
         if !self.outbound.load(Ordering::Acquire) || !self.outbound.swap(false, Ordering::AcqRel) {
             return None;
@@ -503,8 +519,8 @@ mod tests {
     use super::*;
     use crate::mqtt::testing::{CountingWaker, anonymous, policy};
 
-    fn session() -> (Session, Arc<Totals>) {
-        let totals = Arc::new(Totals::default());
+    fn session() -> (Session, Arc<SessionTotals>) {
+        let totals = Arc::new(SessionTotals::default());
         let limits = QueueLimits { messages: 2, bytes: 1_000, total_bytes: usize::MAX };
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
@@ -516,11 +532,11 @@ mod tests {
         Arc::new(Message::new("t", "xy".into(), 1, false))
     }
 
-    fn offer(session: &Session, qos: u8) -> Option<Offer> {
-        session.offer(&message(), Grant { qos, ..Grant::default() }, Instant::now())
+    fn offer(session: &Session, qos: u8) -> Option<OfferOutcome> {
+        session.offer(&message(), DeliveryGrant { qos, ..DeliveryGrant::default() }, Instant::now())
     }
 
-    fn waiting(totals: &Totals) -> (usize, usize) {
+    fn waiting(totals: &SessionTotals) -> (usize, usize) {
         (totals.messages.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
     }
 
@@ -586,6 +602,6 @@ mod tests {
         let (session, _) = session();
         session.hand_over(&mut session.any(), 0);
         assert_eq!(offer(&session, 0), None);
-        assert_eq!(offer(&session, 1), Some(Offer::Queued));
+        assert_eq!(offer(&session, 1), Some(OfferOutcome::Queued));
     }
 }

@@ -60,7 +60,7 @@ impl CloseReason {
     }
 
     /// Label `reason` in metrics and log lines.
-    pub fn label(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             CloseReason::Normal => "disconnect",
             CloseReason::NormalWithWill => "disconnect_with_will",
@@ -96,7 +96,7 @@ impl CloseReason {
             CloseReason::ShuttingDown => "weir stops",
             CloseReason::Journal => "weir cannot store anything any more",
             CloseReason::Defect => "a defect of weir, see its log",
-            _ => self.label(),
+            _ => self.as_str(),
         }
     }
 

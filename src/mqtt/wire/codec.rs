@@ -15,15 +15,16 @@ use rumqttd::protocol::{
 };
 
 use super::close::CloseReason;
-use super::frame::{self, Frame, take_field, take_u16};
-use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
+use super::fields::{self, take_field, take_u16};
+use super::frame::Frame;
+use super::properties::{self, ConnectProperties, PropertyCarrier, PublishProperties};
 use super::topic;
 use crate::access::Password;
 use crate::mqtt::ProtocolVersion;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectRequest {
     pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
     pub is_3_1: bool,
@@ -40,7 +41,7 @@ pub(crate) struct Connect {
     pub topic_alias_maximum: u16,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
-    pub will: Option<Will>,
+    pub will: Option<ConnectWill>,
     /// Who the client says it is.
     pub user_name: Option<String>,
     /// Its proof.
@@ -53,7 +54,7 @@ pub(crate) struct Connect {
 
 /// A will message.
 #[derive(Debug, Clone)]
-pub(crate) struct Will {
+pub(crate) struct ConnectWill {
     /// Not yet checked.
     pub topic: Bytes,
     pub payload: Bytes,
@@ -63,7 +64,7 @@ pub(crate) struct Will {
     pub properties: Vec<u8>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
-    /// Will delay interval in seconds.
+    /// ConnectWill delay interval in seconds.
     pub delay_s: u32,
     /// Whether the payload is of the format that is said.
     pub is_formatted: bool,
@@ -81,7 +82,7 @@ pub(crate) enum ConnectError {
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
-pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError> {
+pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectRequest, ConnectError> {
     let mut body = frame.body;
     let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
     let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
@@ -106,7 +107,7 @@ const WILL_RETAIN: u8 = 0b10_0000;
 const PASSWORD: u8 = 0b100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
-fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<Connect, CloseReason> {
+fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<ConnectRequest, CloseReason> {
     let (flags, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
     body = rest;
     if !is_3_1 {
@@ -133,7 +134,7 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
         }
         ProtocolVersion::V5 => properties.session_expiry_s,
     };
-    Ok(Connect {
+    Ok(ConnectRequest {
         version,
         is_3_1,
         client_id,
@@ -161,14 +162,14 @@ fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), CloseR
     if reserved || will || password { Err(CloseReason::Malformed) } else { Ok(()) }
 }
 
-fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, CloseReason> {
-    let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
+fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<ConnectWill, CloseReason> {
+    let properties = PublishProperties::parse(take_properties(body, version)?, PropertyCarrier::Will)?;
     let topic = take_plain_text(body)?;
     if topic.is_empty() {
         return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
     }
     let payload = take_field(body)?;
-    Ok(Will {
+    Ok(ConnectWill {
         topic: Bytes::copy_from_slice(topic.as_bytes()),
         payload: Bytes::copy_from_slice(payload),
         qos: (flags >> 3 & 0b11).min(2),
@@ -183,7 +184,7 @@ fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Wi
 fn take_properties<'a>(body: &mut &'a [u8], version: ProtocolVersion) -> Result<&'a [u8], CloseReason> {
     match version {
         ProtocolVersion::V4 => Ok(&[]),
-        ProtocolVersion::V5 => frame::take_properties(body),
+        ProtocolVersion::V5 => fields::take_properties(body),
     }
 }
 
@@ -193,7 +194,7 @@ fn take_plain_text<'a>(body: &mut &'a [u8]) -> Result<&'a str, CloseReason> {
 
 /// One filter of a SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Filter {
+pub(crate) struct TopicSubscription {
     pub filter: String,
     pub qos: u8,
     pub no_local: bool,
@@ -216,13 +217,13 @@ pub(crate) enum RetainHandling {
 
 /// A SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Subscribe {
+pub(crate) struct SubscribePacket {
     pub packet_id: u16,
-    pub filters: Vec<Filter>,
+    pub filters: Vec<TopicSubscription>,
 }
 
 /// Reads a SUBSCRIBE.
-pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<Subscribe, CloseReason> {
+pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<SubscribePacket, CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     let identifier = properties::subscription_identifier(properties)?;
@@ -241,7 +242,7 @@ pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> R
         filters.push(filter);
     }
     // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
-    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(SubscribePacket { packet_id, filters }) }
 }
 
 fn with_options(
@@ -249,7 +250,7 @@ fn with_options(
     options: u8,
     version: ProtocolVersion,
     identifier: Option<u32>,
-) -> Result<Filter, CloseReason> {
+) -> Result<TopicSubscription, CloseReason> {
     // [MQTT-3.8.3-5] of 5.0, [MQTT-3-8.3-4] of 3.1.1
     let reserved = if version == ProtocolVersion::V5 { 0b1100_0000 } else { 0b1111_1100 };
     let retain = match options >> 4 & 0b11 {
@@ -262,7 +263,7 @@ fn with_options(
         return Err(CloseReason::Malformed);
     }
     let (no_local, retain_as_published) = (options & 0b100 > 0, options & 0b1000 > 0);
-    Ok(Filter { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
+    Ok(TopicSubscription { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
 }
 
 /// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
@@ -294,7 +295,7 @@ pub(crate) fn decode_unsubscribe(
 ) -> Result<(u16, Vec<String>), CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
-    properties::check(properties, Carrier::Unsubscribe)?;
+    properties::check(properties, PropertyCarrier::Unsubscribe)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         filters.push(take_filter(&mut body)?);
@@ -321,7 +322,7 @@ pub(crate) fn decode_disconnect(
     if rest.is_empty() {
         return Ok((close, None));
     }
-    let properties = frame::take_properties(&mut rest)?;
+    let properties = fields::take_properties(&mut rest)?;
     if !rest.is_empty() {
         return Err(CloseReason::Malformed);
     }
@@ -330,7 +331,7 @@ pub(crate) fn decode_disconnect(
 
 /// What weir tells a client that it accepts.
 #[derive(Debug, Clone)]
-pub(crate) struct Accepted {
+pub(crate) struct ConnackOptions {
     pub session_present: bool,
     /// Receive maximum of weir.
     pub receive_maximum: u16,
@@ -347,7 +348,11 @@ pub(crate) struct Accepted {
 }
 
 /// Appends the CONNACK of an accepted connection.
-pub(crate) fn put_connack(accepted: &Accepted, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+pub(crate) fn put_connack(
+    accepted: &ConnackOptions,
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
     let connack = ConnAck { session_present: accepted.session_present, code: ConnectReturnCode::Success };
     let properties = ConnAckProperties {
         receive_max: Some(accepted.receive_maximum),
@@ -441,11 +446,12 @@ fn encode(packet: Packet, version: ProtocolVersion, out: &mut Vec<u8>) -> Result
 mod tests {
     use super::*;
     use crate::mqtt::testing::client;
+    use crate::mqtt::wire::frame;
     use proptest::prelude::*;
 
     fn frame(bytes: &[u8]) -> Frame<'_> {
         match frame::next(bytes, usize::MAX) {
-            Ok(frame::Next::Frame(frame)) => frame,
+            Ok(frame::NextFrame::Frame(frame)) => frame,
             other => panic!("{other:?}"),
         }
     }
@@ -576,7 +582,7 @@ mod tests {
                 let body = frame(&whole).body;
                 for len in 0..body.len() {
                     let mut cut = vec![whole[0]];
-                    frame::put_variable_length(len, &mut cut);
+                    crate::mqtt::wire::fields::put_variable_length(len, &mut cut);
                     cut.extend_from_slice(&body[..len]);
                     let frame = frame(&cut);
                     let failed = match frame.kind {

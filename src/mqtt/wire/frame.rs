@@ -4,7 +4,10 @@
 //! every other packet goes through [`super::codec`].
 
 use super::close::CloseReason;
-use super::properties::{self, Carrier};
+use super::fields::{
+    put_variable_length, take_field, take_properties, take_u16, variable_length, variable_length_bytes,
+};
+use super::properties::{self, PropertyCarrier};
 use crate::mqtt::ProtocolVersion;
 
 pub(crate) const CONNECT: u8 = 1;
@@ -50,7 +53,7 @@ impl Frame<'_> {
 
 /// What stands at the beginning of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next<'a> {
+pub(crate) enum NextFrame<'a> {
     /// A whole packet.
     Frame(Frame<'a>),
     /// The beginning of a packet; its total length where the fixed header is complete.
@@ -60,71 +63,21 @@ pub(crate) enum Next<'a> {
 /// Splits the next packet off `bytes`. A packet longer than `max_packet_bytes` is refused as soon as its fixed header
 /// is there, before anything of it is buffered.
 #[inline]
-pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, CloseReason> {
-    let [first, lengths @ ..] = bytes else { return Ok(Next::Partial(None)) };
-    let Some((remaining, length_bytes)) = variable_length(lengths)? else { return Ok(Next::Partial(None)) };
+pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<NextFrame<'_>, CloseReason> {
+    let [first, lengths @ ..] = bytes else { return Ok(NextFrame::Partial(None)) };
+    let Some((remaining, length_bytes)) = variable_length(lengths)? else { return Ok(NextFrame::Partial(None)) };
     let header = 1 + length_bytes;
     let total = header + remaining;
     if total > max_packet_bytes {
         return Err(CloseReason::PacketTooLarge);
     }
-    let Some(frame) = bytes.get(..total) else { return Ok(Next::Partial(Some(total))) };
-    Ok(Next::Frame(Frame { kind: first >> 4, flags: first & 0x0F, bytes: frame, body: &frame[header..] }))
-}
-
-/// A variable byte integer (MQTT 5.0 section 1.5.5) and the bytes it takes; `None` where it is cut short.
-#[inline]
-pub(crate) fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, CloseReason> {
-    let mut value = 0;
-    for (index, &byte) in bytes.iter().take(4).enumerate() {
-        value |= usize::from(byte & 0x7F) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Ok(Some((value, index + 1)));
-        }
-    }
-    if bytes.len() < 4 { Ok(None) } else { Err(CloseReason::Malformed) }
-}
-
-/// Appends a variable byte integer; `value` is below 268,435,456.
-pub(crate) fn put_variable_length(mut value: usize, out: &mut Vec<u8>) {
-    debug_assert!(value < 1 << 28);
-    while value >= 0x80 {
-        out.push((value & 0x7F) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Bytes of a variable byte integer.
-pub(crate) fn variable_length_bytes(value: usize) -> usize {
-    match value {
-        0..0x80 => 1,
-        0x80..0x4000 => 2,
-        0x4000..0x20_0000 => 3,
-        _ => 4,
-    }
-}
-
-/// Splits a length-prefixed string or binary field off the front of `bytes`.
-#[inline]
-pub(crate) fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
-    let len = usize::from(take_u16(bytes)?);
-    let (field, rest) = bytes.split_at_checked(len).ok_or(CloseReason::Malformed)?;
-    *bytes = rest;
-    Ok(field)
-}
-
-/// Splits a big-endian integer off the front of `bytes`.
-#[inline]
-pub(crate) fn take_u16(bytes: &mut &[u8]) -> Result<u16, CloseReason> {
-    let (head, rest) = bytes.split_first_chunk::<2>().ok_or(CloseReason::Malformed)?;
-    *bytes = rest;
-    Ok(u16::from_be_bytes(*head))
+    let Some(frame) = bytes.get(..total) else { return Ok(NextFrame::Partial(Some(total))) };
+    Ok(NextFrame::Frame(Frame { kind: first >> 4, flags: first & 0x0F, bytes: frame, body: &frame[header..] }))
 }
 
 /// A PUBLISH as it stands in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Publish<'a> {
+pub(crate) struct IncomingPublish<'a> {
     pub dup: bool,
     /// 0, 1 or 2.
     pub qos: u8,
@@ -138,7 +91,7 @@ pub(crate) struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> Publish<'a> {
+impl<'a> IncomingPublish<'a> {
     /// Reads a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are only cut out.
     #[inline]
     pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, CloseReason> {
@@ -159,14 +112,6 @@ impl<'a> Publish<'a> {
         };
         Ok(Self { dup, qos, retain: flags & 1 != 0, topic, packet_id, properties, payload: body })
     }
-}
-
-/// Splits properties with their length off the front of `bytes`.
-pub(crate) fn take_properties<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
-    let (len, len_bytes) = variable_length(bytes)?.ok_or(CloseReason::Malformed)?;
-    let (properties, rest) = bytes[len_bytes..].split_at_checked(len).ok_or(CloseReason::Malformed)?;
-    *bytes = rest;
-    Ok(properties)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: packet id and reason code (0 where it is left out). Their properties say
@@ -191,7 +136,7 @@ pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(
             if !rest.is_empty() {
                 return Err(CloseReason::Malformed);
             }
-            properties::check(properties, Carrier::Ack)?;
+            properties::check(properties, PropertyCarrier::Ack)?;
             *reason
         }
     };
@@ -211,7 +156,7 @@ fn knows_reason(kind: u8, reason: u8) -> bool {
 
 /// A PUBLISH to send.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outgoing<'a> {
+pub(crate) struct OutgoingPublish<'a> {
     pub dup: bool,
     pub qos: u8,
     pub retain: bool,
@@ -222,7 +167,7 @@ pub(crate) struct Outgoing<'a> {
     pub payload: &'a [u8],
 }
 
-impl Outgoing<'_> {
+impl OutgoingPublish<'_> {
     fn remaining(&self, version: ProtocolVersion) -> usize {
         let packet_id = if self.qos > 0 { 2 } else { 0 };
         let properties = match version {
@@ -306,18 +251,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn outgoing<'a>(qos: u8, properties: &'a [u8], payload: &'a [u8]) -> Outgoing<'a> {
-        Outgoing { dup: qos > 0, qos, retain: true, packet_id: 7, topic: "a/b", properties, payload }
+    fn outgoing<'a>(qos: u8, properties: &'a [u8], payload: &'a [u8]) -> OutgoingPublish<'a> {
+        OutgoingPublish { dup: qos > 0, qos, retain: true, packet_id: 7, topic: "a/b", properties, payload }
     }
 
-    fn check_round_trip(version: ProtocolVersion, outgoing: Outgoing<'_>) {
+    fn check_round_trip(version: ProtocolVersion, outgoing: OutgoingPublish<'_>) {
         let mut bytes = Vec::new();
         outgoing.encode(version, &mut bytes);
         assert_eq!(bytes.len(), outgoing.packet_bytes(version));
-        let Ok(Next::Frame(frame)) = next(&bytes, usize::MAX) else { panic!("no frame in {bytes:?}") };
+        let Ok(NextFrame::Frame(frame)) = next(&bytes, usize::MAX) else { panic!("no frame in {bytes:?}") };
         assert_eq!((frame.kind, frame.bytes.len()), (PUBLISH, bytes.len()));
-        let parsed = Publish::parse(frame.flags, frame.body, version).unwrap();
-        let expected = Publish {
+        let parsed = IncomingPublish::parse(frame.flags, frame.body, version).unwrap();
+        let expected = IncomingPublish {
             dup: outgoing.dup,
             qos: outgoing.qos,
             retain: outgoing.retain,
@@ -328,7 +273,7 @@ mod tests {
         };
         assert_eq!(parsed, expected);
         for len in 0..bytes.len() {
-            assert!(matches!(next(&bytes[..len], usize::MAX), Ok(Next::Partial(_))), "prefix of {len} bytes");
+            assert!(matches!(next(&bytes[..len], usize::MAX), Ok(NextFrame::Partial(_))), "prefix of {len} bytes");
         }
     }
 
@@ -369,16 +314,28 @@ mod tests {
         let mut header = vec![PUBLISH << 4];
         put_variable_length(1_000, &mut header);
         assert_eq!(next(&header, 1_002), Err(CloseReason::PacketTooLarge));
-        assert_eq!(next(&header, 1_003), Ok(Next::Partial(Some(1_003))));
+        assert_eq!(next(&header, 1_003), Ok(NextFrame::Partial(Some(1_003))));
     }
 
     #[test]
     fn forbidden_publish_headers_are_refused() {
         let body = [0, 1, b'a', 0, 0];
-        assert_eq!(Publish::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
-        assert_eq!(Publish::parse(0b1000, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "DUP at QoS 0");
-        assert_eq!(Publish::parse(0b0010, &body, ProtocolVersion::V4), Err(CloseReason::Protocol), "packet id 0");
-        assert_eq!(Publish::parse(0b0010, &body[..4], ProtocolVersion::V4), Err(CloseReason::Malformed), "cut short");
+        assert_eq!(IncomingPublish::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
+        assert_eq!(
+            IncomingPublish::parse(0b1000, &body, ProtocolVersion::V4),
+            Err(CloseReason::Malformed),
+            "DUP at QoS 0"
+        );
+        assert_eq!(
+            IncomingPublish::parse(0b0010, &body, ProtocolVersion::V4),
+            Err(CloseReason::Protocol),
+            "packet id 0"
+        );
+        assert_eq!(
+            IncomingPublish::parse(0b0010, &body[..4], ProtocolVersion::V4),
+            Err(CloseReason::Malformed),
+            "cut short"
+        );
     }
 
     #[test]
@@ -390,7 +347,7 @@ mod tests {
             {
                 let mut bytes = Vec::new();
                 put_ack(kind, 300, reason, version, &mut bytes);
-                let Ok(Next::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
+                let Ok(NextFrame::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
                 assert_eq!(frame.kind, kind);
                 assert_eq!(parse_ack(&frame, version), Ok((300, reason)));
             }
@@ -432,9 +389,9 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(Next::Frame(frame)) = next(&bytes, 1 << 20) {
+            if let Ok(NextFrame::Frame(frame)) = next(&bytes, 1 << 20) {
                 for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
-                    let _ = Publish::parse(frame.flags, frame.body, version);
+                    let _ = IncomingPublish::parse(frame.flags, frame.body, version);
                     let _ = parse_ack(&frame, version);
                 }
             }

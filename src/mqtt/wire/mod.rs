@@ -4,6 +4,8 @@
 
 pub(super) mod close;
 pub(super) mod codec;
+pub(super) mod fields;
 pub(super) mod frame;
 pub(super) mod properties;
+pub(super) mod refusal;
 pub(super) mod topic;

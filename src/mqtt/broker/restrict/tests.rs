@@ -1,6 +1,6 @@
 //! What becomes of sessions when the rules change.
 
-use super::super::{Attach, Attached};
+use super::super::{AttachRequest, AttachedSession};
 use super::*;
 use crate::access::{Acl, Login, Proof, StoredPassword, Users};
 use crate::config::MqttConfig;
@@ -8,9 +8,9 @@ use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::testing::{CountingWaker, Sent, attaching, packets};
+use crate::mqtt::testing::{CountingWaker, SentPacket, attaching, packets};
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{Filter, RetainHandling, SubscribeOutcome};
+use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::frame;
 use crate::tls::CertificateId;
 
@@ -30,13 +30,13 @@ fn pump(hash: &str) -> String {
 }
 
 /// A broker with one client, the user "pump".
-struct Case {
+struct RestrictCase {
     broker: Broker,
     login: Login,
     policy: Policy,
 }
 
-impl Case {
+impl RestrictCase {
     fn new(acl: &str) -> Self {
         let broker = Broker::new(&MqttConfig::default(), Arc::default(), Timeline::default());
         let policy = policy(&pump(SECRET), acl);
@@ -46,13 +46,13 @@ impl Case {
         Self { broker, login, policy }
     }
 
-    fn attach(&self, client_id: &str, clean: bool) -> Attached {
-        let attach = Attach { login: &self.login, policy: &self.policy, clean, ..attaching(client_id) };
+    fn attach(&self, client_id: &str, clean: bool) -> AttachedSession {
+        let attach = AttachRequest { login: &self.login, policy: &self.policy, clean, ..attaching(client_id) };
         self.broker.attach(&attach).unwrap()
     }
 
-    fn subscribe(&self, to: &Attached, filter: &str) -> SubscribeOutcome {
-        let filter = Filter {
+    fn subscribe(&self, to: &AttachedSession, filter: &str) -> SubscribeOutcome {
+        let filter = TopicSubscription {
             filter: filter.into(),
             qos: 2,
             no_local: false,
@@ -76,19 +76,19 @@ impl Case {
     }
 
     /// Ends the connection, and connects once more.
-    fn again(&self, attached: &Attached) -> Attached {
+    fn again(&self, attached: &AttachedSession) -> AttachedSession {
         self.broker.detach(&attached.session, attached.connection, 60, None);
         self.attach(&attached.session.client_id, false)
     }
 }
 
 /// Topics of what is sent now.
-fn received(attached: &Attached) -> Vec<String> {
+fn received(attached: &AttachedSession) -> Vec<String> {
     let mut out = Vec::new();
     let now = std::time::Instant::now;
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);
     let publishes = packets(&out, ProtocolVersion::V4).into_iter().map(|packet| match packet {
-        Sent::Publish { topic, .. } => topic,
+        SentPacket::Publish { topic, .. } => topic,
         other => panic!("{other:?}"),
     });
     publishes.collect()
@@ -96,7 +96,7 @@ fn received(attached: &Attached) -> Vec<String> {
 
 #[test]
 fn a_subscription_needs_a_rule() {
-    let case = Case::new(READ_OWN);
+    let case = RestrictCase::new(READ_OWN);
     let one = case.attach("c", true);
     for filter in ["#", "devices/#", "devices/fan/x", "$share/g/devices/+/x", "$SYS/#"] {
         assert_eq!(case.subscribe(&one, filter), SubscribeOutcome::NotAuthorized, "{filter}");
@@ -109,7 +109,7 @@ fn a_subscription_needs_a_rule() {
 
 #[test]
 fn subscriptions_that_are_no_longer_allowed_end_with_what_waits_for_them() {
-    let mut case = Case::new(READ_ALL);
+    let mut case = RestrictCase::new(READ_ALL);
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
     for attached in [&online, &offline] {
         case.subscribe(attached, "devices/+/x");
@@ -132,7 +132,7 @@ fn subscriptions_that_are_no_longer_allowed_end_with_what_waits_for_them() {
 
 #[test]
 fn what_was_sent_is_not_sent_again() {
-    let mut case = Case::new(READ_ALL);
+    let mut case = RestrictCase::new(READ_ALL);
     let one = case.attach("c", true);
     case.subscribe(&one, "devices/#");
     for topic in ["devices/fan/1", "devices/pump/2", "devices/fan/3"] {
@@ -148,13 +148,13 @@ fn what_was_sent_is_not_sent_again() {
     again.session.write(again.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, now, &mut out);
     let resent = packets(&out, ProtocolVersion::V4);
     assert_eq!(resent.len(), 2, "{resent:?}");
-    assert!(matches!(&resent[0], Sent::Publish { topic, .. } if topic == "devices/pump/2"));
-    assert!(matches!(&resent[1], Sent::Ack { kind: frame::PUBREL, packet_id: 3, .. }));
+    assert!(matches!(&resent[0], SentPacket::Publish { topic, .. } if topic == "devices/pump/2"));
+    assert!(matches!(&resent[1], SentPacket::Ack { kind: frame::PUBREL, packet_id: 3, .. }));
 }
 
 #[test]
 fn shared_messages_go_to_those_who_may_have_them() {
-    let mut case = Case::new(READ_ALL);
+    let mut case = RestrictCase::new(READ_ALL);
     let one = case.attach("c", true);
     case.subscribe(&one, "$share/g/devices/#");
     for topic in ["devices/fan/1", "devices/pump/2"] {
@@ -169,7 +169,7 @@ fn shared_messages_go_to_those_who_may_have_them() {
 
 #[test]
 fn a_removed_user_is_disconnected_and_its_sessions_end() {
-    let mut case = Case::new(READ_OWN);
+    let mut case = RestrictCase::new(READ_OWN);
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
     case.subscribe(&online, "devices/pump/x");
     case.subscribe(&offline, "devices/pump/x");
@@ -188,7 +188,7 @@ fn a_removed_user_is_disconnected_and_its_sessions_end() {
 
 #[test]
 fn another_password_ends_connections_and_not_sessions() {
-    let mut case = Case::new(READ_ALL);
+    let mut case = RestrictCase::new(READ_ALL);
     let (online, offline) = (case.attach("online", true), case.attach("offline", true));
     for attached in [&online, &offline] {
         case.subscribe(attached, "devices/#");
@@ -209,7 +209,7 @@ fn another_password_ends_connections_and_not_sessions() {
 
 #[test]
 fn the_client_of_a_revoked_certificate_is_disconnected_and_may_come_back_with_another() {
-    let mut case = Case::new(READ_OWN);
+    let mut case = RestrictCase::new(READ_OWN);
     let [shown, other] = [b"1", b"2"].map(|serial| CertificateId::new(b"issuer", serial));
     case.login.proof = Proof::Certificate(Some(shown));
     case.login.identity.user = Some("fan".into());
@@ -248,7 +248,7 @@ fn anonymous_clients_that_are_no_longer_welcome_end() {
 
 #[test]
 fn a_take_over_between_is_a_take_over() {
-    let mut case = Case::new(READ_OWN);
+    let mut case = RestrictCase::new(READ_OWN);
     let old = case.attach("c", true);
     case.restrict(&pump(OTHER), READ_OWN);
     let new = case.attach("c", false);
@@ -260,7 +260,7 @@ fn a_take_over_between_is_a_take_over() {
 
 #[test]
 fn a_client_that_got_in_by_the_rules_before_is_judged_by_the_new_ones() {
-    let case = Case::new(READ_ALL);
+    let case = RestrictCase::new(READ_ALL);
     let one = case.attach("c", true);
     case.subscribe(&one, "#");
     case.broker.judge(&one.session, &policy(&pump(SECRET), READ_OWN));
@@ -271,7 +271,7 @@ fn a_client_that_got_in_by_the_rules_before_is_judged_by_the_new_ones() {
 
 #[test]
 fn a_session_that_is_resumed_under_other_roles_loses_what_it_had() {
-    let mut case = Case::new(READ_ALL);
+    let mut case = RestrictCase::new(READ_ALL);
     let one = case.attach("c", true);
     case.subscribe(&one, "#");
     case.broker.detach(&one.session, one.connection, 60, None);
@@ -284,7 +284,7 @@ fn a_session_that_is_resumed_under_other_roles_loses_what_it_had() {
 
 #[test]
 fn the_will_of_a_removed_user_comes_out_with_its_session() {
-    let mut case = Case::new(READ_OWN);
+    let mut case = RestrictCase::new(READ_OWN);
     let one = case.attach("c", true);
     let message = Message::new("devices/pump/gone", "x".into(), 0, false);
     let login = case.login.clone();

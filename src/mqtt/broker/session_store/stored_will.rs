@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{Owner, WILL};
+use super::WILL;
 use crate::access::Proof;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_u64};
 use crate::mqtt::session::message::Message;
+use crate::mqtt::session::stored::SessionOwner;
 use crate::mqtt::session::will::Will;
 use crate::tls::CertificateId;
 
@@ -15,7 +16,7 @@ const RETAIN: u8 = 4;
 const EXPIRES: u8 = 8;
 
 pub(super) fn encode(will: &Will) -> Vec<u8> {
-    let Owner { user, client_id, certified } = &Owner::of(&will.client_id, &will.login);
+    let SessionOwner { user, client_id, certified } = &SessionOwner::of(&will.client_id, &will.login);
     let message = &will.message;
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     let flags = flag(user.is_some(), NAMED)
@@ -55,7 +56,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Will, DecodeError> {
     let certificate = reader.bytes()?;
     reader.end()?;
     let user = (flags & NAMED > 0).then(|| user.into());
-    let owner = Owner { user, client_id: client_id.into(), certified: flags & CERTIFIED > 0 };
+    let owner = SessionOwner { user, client_id: client_id.into(), certified: flags & CERTIFIED > 0 };
     let mut login = owner.to_login();
     if !certificate.is_empty() {
         let certificate = certificate.try_into().map_err(|_| "a certificate that is none")?;

@@ -8,29 +8,33 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::{Identity, Login, Proof};
 use crate::clock::SystemClock;
 use crate::config::MqttConfig;
 use crate::disk::RealDisk;
+use crate::log::Lsn;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::broker::{Attach, Attached, Broker};
+use crate::mqtt::broker::{AttachRequest, AttachedSession, Broker};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::packet_ids::PacketIds;
-use crate::mqtt::testing::{ManualClock, Sent, attaching, packets, policy};
+use crate::mqtt::session::stored::SESSION;
+use crate::mqtt::testing::{SentPacket, SteppedClock, attaching, packets, policy};
+use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::mqtt::wire::frame;
 
 /// A broker, its store in a directory, and the clock of both.
 struct Life {
     broker: Broker,
-    clock: Arc<ManualClock>,
+    clock: Arc<SteppedClock>,
 }
 
 impl Life {
     /// Starts with the store in `directory`.
-    fn begin(directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
+    fn begin(directory: &Path, clock: Arc<SteppedClock>, journal_end: Lsn) -> Self {
         Self::begin_with(&MqttConfig::default(), directory, clock, journal_end)
     }
 
-    fn begin_with(config: &MqttConfig, directory: &Path, clock: Arc<ManualClock>, journal_end: Lsn) -> Self {
+    fn begin_with(config: &MqttConfig, directory: &Path, clock: Arc<SteppedClock>, journal_end: Lsn) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
         let broker = Broker::new(config, Arc::default(), Timeline::new(clock.clone()));
@@ -38,8 +42,8 @@ impl Life {
         Self { broker, clock }
     }
 
-    fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> Attached {
-        self.broker.attach(&Attach { clean, expiry_s, ..attaching(client_id) }).unwrap()
+    fn attach(&self, client_id: &str, clean: bool, expiry_s: u32) -> AttachedSession {
+        self.broker.attach(&AttachRequest { clean, expiry_s, ..attaching(client_id) }).unwrap()
     }
 
     /// Stores what changed and waits until it is on disk. The journal is durable up to `durable`.
@@ -50,8 +54,8 @@ impl Life {
         }
     }
 
-    fn subscribe(&self, to: &Attached, filter: &str, qos: u8) {
-        let filter = Filter {
+    fn subscribe(&self, to: &AttachedSession, filter: &str, qos: u8) {
+        let filter = TopicSubscription {
             filter: filter.into(),
             qos,
             no_local: false,
@@ -63,7 +67,7 @@ impl Life {
     }
 }
 
-fn sent(attached: &Attached) -> Vec<Sent> {
+fn sent(attached: &AttachedSession) -> Vec<SentPacket> {
     let mut out = Vec::new();
     attached.session.write(attached.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now, &mut out);
     packets(&out, ProtocolVersion::V4)
@@ -82,8 +86,8 @@ fn copied(from: &Path) -> tempfile::TempDir {
     to
 }
 
-fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
-    Sent::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
+fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> SentPacket {
+    SentPacket::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn a_session_goes_on_after_a_restart() {
     let one = life.attach("one", false, 60);
     assert!(one.session_present && one.session.holds(one.connection, 9));
     let again = sent(&one);
-    let released = Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
+    let released = SentPacket::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
     assert_eq!(again[..2], [publish(1, true, 1, b"a"), released]);
     assert_eq!(again[2..4], [publish(3, true, 2, b"c"), publish(4, false, 1, b"d")]);
     assert_eq!(again.len(), 5, "the shared subscription goes on");
@@ -193,7 +197,7 @@ fn packet_identifiers_are_known_only_after_an_orderly_stop() {
         assert_eq!((one.session_present, one.session.holds(one.connection, 9)), (true, exactly));
         let again = sent(&one);
         if exactly {
-            let released = Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
+            let released = SentPacket::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
             assert_eq!(again, [publish(1, true, 1, b"a"), released, publish(3, false, 1, b"c")]);
         } else {
             // The identifiers are new to the client; messages that it has received are not sent again.
@@ -228,8 +232,8 @@ fn messages_expire_by_the_clock_on_the_wall() {
     let now = Timeline::new(life.clock.clone()).now();
     let mut out = Vec::new();
     one.session.write(one.connection, ProtocolVersion::V4, usize::MAX, usize::MAX, || now, &mut out);
-    let payloads: Vec<Sent> = packets(&out, ProtocolVersion::V4);
-    assert!(matches!(&payloads[..], [Sent::Publish { payload, .. }] if payload == b"long"), "{payloads:?}");
+    let payloads: Vec<SentPacket> = packets(&out, ProtocolVersion::V4);
+    assert!(matches!(&payloads[..], [SentPacket::Publish { payload, .. }] if payload == b"long"), "{payloads:?}");
 }
 
 proptest! {

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::mqtt::testing::{Client, Sent, client, describe, packets};
-use crate::mqtt::wire::frame::{Next, Outgoing};
+use crate::mqtt::connection::publish_decision::PublishDecision;
+use crate::mqtt::testing::{PacketBuilder, SentPacket, client, describe, packets};
+use crate::mqtt::wire::frame::{NextFrame, OutgoingPublish};
 use crate::mqtt::wire::topic;
 
 const TOPIC: &str = "devices/a/telemetry";
@@ -49,9 +50,9 @@ impl ProtocolContext for Stub {
 }
 
 /// A protocol, its context, and everything that came out of it.
-struct Case {
+struct ProtocolCase {
     version: ProtocolVersion,
-    client: Client,
+    client: PacketBuilder,
     protocol: Protocol,
     context: Stub,
     records: Records,
@@ -60,7 +61,7 @@ struct Case {
     now: Instant,
 }
 
-impl Case {
+impl ProtocolCase {
     fn new(version: ProtocolVersion) -> Self {
         Self::with(version, 10)
     }
@@ -90,7 +91,7 @@ impl Case {
 
     /// Feeds packets; the first that ends the connection says why.
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
-        while let Next::Frame(frame) = frame::next(bytes, 100_000)? {
+        while let NextFrame::Frame(frame) = frame::next(bytes, 100_000)? {
             bytes = &bytes[frame.bytes.len()..];
             let event = self.protocol.on_frame(&frame, &self.context, &mut self.records, &mut self.out)?;
             match event {
@@ -112,7 +113,7 @@ impl Case {
 
     fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), CloseReason> {
         let payload = payload.as_bytes();
-        let outgoing = Outgoing { dup: false, qos: 0, retain: false, packet_id: 0, topic, properties, payload };
+        let outgoing = OutgoingPublish { dup: false, qos: 0, retain: false, packet_id: 0, topic, properties, payload };
         let bytes = self.client.publish_with(outgoing);
         self.feed(&bytes)
     }
@@ -130,7 +131,7 @@ impl Case {
     fn acks(&mut self, durable: u64) -> Vec<(u8, u16, u8)> {
         self.protocol.write_acks(Lsn(durable), &mut self.out);
         let acks = packets(&self.out, self.version).into_iter().map(|packet| match packet {
-            Sent::Ack { kind, packet_id, reason } => (kind, packet_id, reason),
+            SentPacket::Ack { kind, packet_id, reason } => (kind, packet_id, reason),
             other => panic!("{other:?}"),
         });
         let acks = acks.collect();
@@ -144,7 +145,7 @@ const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::V4, ProtocolVersion::V5];
 #[test]
 fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
     for version in BOTH {
-        let mut case = Case::new(version);
+        let mut case = ProtocolCase::new(version);
         case.publish(TOPIC, 1, 1, "x").unwrap();
         case.publish(TOPIC, 0, 0, "y").unwrap();
         case.publish(TOPIC, 2, 2, "z").unwrap();
@@ -163,7 +164,7 @@ fn publishes_on_ingest_topics_are_journaled_and_acknowledged_once_durable() {
 
 #[test]
 fn an_origin_is_named_once_per_append_and_topic() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     for topic in [TOPIC, TOPIC, "other", TOPIC, "devices/b/telemetry"] {
         case.publish(topic, 0, 0, "x").unwrap();
     }
@@ -182,7 +183,7 @@ fn an_origin_is_named_once_per_append_and_topic() {
 
 #[test]
 fn acknowledgements_keep_the_order_of_the_publishes() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     case.publish(TOPIC, 1, 5, "x").unwrap();
     case.append(Some(1));
     case.publish("other", 1, 6, "x").unwrap();
@@ -197,7 +198,7 @@ fn acknowledgements_keep_the_order_of_the_publishes() {
 #[test]
 fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
     for version in BOTH {
-        let mut case = Case::new(version);
+        let mut case = ProtocolCase::new(version);
         case.context.subscriptions = vec!["#"];
         case.publish(TOPIC, 2, 9, "x").unwrap();
         case.publish(TOPIC, 2, 9, "x").unwrap();
@@ -218,7 +219,7 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
 /// same, and must not be acknowledged and lost.
 #[test]
 fn a_release_before_the_append_frees_its_identifier() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     for payload in ["x", "y"] {
         case.publish(TOPIC, 2, 9, payload).unwrap();
         let release = case.client.ack(frame::PUBREL, 9);
@@ -231,7 +232,7 @@ fn a_release_before_the_append_frees_its_identifier() {
 
 #[test]
 fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     case.protocol.appended(Some(Lsn(7)), case.now);
     case.context.held.insert(9);
     case.publish(TOPIC, 2, 9, "x").unwrap();
@@ -243,7 +244,7 @@ fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before(
 
 #[test]
 fn subscribers_are_looked_up_when_they_change() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     case.publish(TOPIC, 0, 0, "1").unwrap();
     case.context.subscriptions = vec!["devices/#"];
     case.publish(TOPIC, 0, 0, "2").unwrap();
@@ -255,9 +256,16 @@ fn subscribers_are_looked_up_when_they_change() {
 
 #[test]
 fn a_retained_publish_reaches_the_broker_without_subscribers() {
-    let mut case = Case::new(ProtocolVersion::V4);
-    let outgoing =
-        Outgoing { dup: false, qos: 0, retain: true, packet_id: 0, topic: "state", properties: &[], payload: b"on" };
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
+    let outgoing = OutgoingPublish {
+        dup: false,
+        qos: 0,
+        retain: true,
+        packet_id: 0,
+        topic: "state",
+        properties: &[],
+        payload: b"on",
+    };
     let bytes = case.client.publish_with(outgoing);
     case.feed(&bytes).unwrap();
     assert_eq!(case.events, ["forward state 0 on"]);
@@ -266,7 +274,7 @@ fn a_retained_publish_reaches_the_broker_without_subscribers() {
 #[test]
 fn reserved_topics_are_refused_by_the_means_of_the_version() {
     for topic in ["weir/windows/a/b", "$SYS/x"] {
-        let mut case = Case::new(ProtocolVersion::V5);
+        let mut case = ProtocolCase::new(ProtocolVersion::V5);
         for qos in 0..=2 {
             case.publish(topic, qos, u16::from(qos), "x").unwrap();
         }
@@ -275,7 +283,7 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
         assert_eq!(case.protocol.take_received().refused, 3);
     }
     for qos in 0..=2 {
-        let mut case = Case::new(ProtocolVersion::V4);
+        let mut case = ProtocolCase::new(ProtocolVersion::V4);
         assert_eq!(case.publish("weir/windows/a/b", qos, u16::from(qos), "x"), Err(CloseReason::NotAuthorized));
         case.publish("$SYS/x", qos, u16::from(qos), "x").unwrap();
         assert_eq!((case.protocol.take_received().refused, &case.events[..]), (2, &[][..]), "dropped");
@@ -285,7 +293,7 @@ fn reserved_topics_are_refused_by_the_means_of_the_version() {
 #[test]
 fn denied_publishes_are_refused_by_the_means_of_the_version() {
     let denied = |version, action| {
-        let mut case = Case::new(version);
+        let mut case = ProtocolCase::new(version);
         case.context.decisions = vec![(TOPIC, PublishDecision::Denied(action))];
         case.context.subscriptions = vec!["#"];
         case
@@ -312,10 +320,10 @@ fn denied_publishes_are_refused_by_the_means_of_the_version() {
 
 #[test]
 fn a_payload_that_is_not_of_its_format_goes_nowhere() {
-    let mut case = Case::new(ProtocolVersion::V5);
+    let mut case = ProtocolCase::new(ProtocolVersion::V5);
     case.context.subscriptions = vec!["#"];
     let mut publish = |topic, qos: u8, packet_id, properties: &[u8], payload: &[u8]| {
-        let outgoing = Outgoing { dup: false, qos, retain: true, packet_id, topic, properties, payload };
+        let outgoing = OutgoingPublish { dup: false, qos, retain: true, packet_id, topic, properties, payload };
         let bytes = case.client.publish_with(outgoing);
         case.feed(&bytes).unwrap();
     };
@@ -337,7 +345,7 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
 
 #[test]
 fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
-    let mut case = Case::new(ProtocolVersion::V5);
+    let mut case = ProtocolCase::new(ProtocolVersion::V5);
     case.publish(TOPIC, 0, 0, "1").unwrap();
     case.context.decisions = vec![(TOPIC, PublishDecision::Denied(OnDeniedPublish::Disconnect))];
     case.context.changes = 1;
@@ -354,19 +362,19 @@ fn another_answer_of_the_access_rules_holds_from_the_next_publish() {
 fn bad_topic_names_end_the_connection() {
     for version in BOTH {
         for topic in ["a/+", "#"] {
-            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::TopicName), "{topic:?}");
+            assert_eq!(ProtocolCase::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::TopicName), "{topic:?}");
         }
         for topic in ["", "a\0b", "a\u{1}"] {
-            assert_eq!(Case::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::Malformed));
+            assert_eq!(ProtocolCase::new(version).publish(topic, 0, 0, "x"), Err(CloseReason::Malformed));
         }
         let not_utf8 = [0x30, 4, 0, 2, 0xFF, 0xFE];
-        assert_eq!(Case::new(ProtocolVersion::V4).feed(&not_utf8), Err(CloseReason::Malformed));
+        assert_eq!(ProtocolCase::new(ProtocolVersion::V4).feed(&not_utf8), Err(CloseReason::Malformed));
     }
 }
 
 #[test]
 fn topic_aliases_stand_for_topics() {
-    let mut case = Case::new(ProtocolVersion::V5);
+    let mut case = ProtocolCase::new(ProtocolVersion::V5);
     case.publish_with_properties(TOPIC, &[0x23, 0, 3], "1").unwrap();
     case.publish_with_properties("", &[0x23, 0, 3], "2").unwrap();
     case.publish_with_properties("devices/b/telemetry", &[0x23, 0, 3], "3").unwrap();
@@ -381,7 +389,7 @@ fn topic_aliases_stand_for_topics() {
         ]
     );
     let refused = |properties: &[u8], close| {
-        assert_eq!(Case::new(ProtocolVersion::V5).publish_with_properties("", properties, "x"), Err(close));
+        assert_eq!(ProtocolCase::new(ProtocolVersion::V5).publish_with_properties("", properties, "x"), Err(close));
     };
     refused(&[0x23, 0, 0], CloseReason::TopicAlias);
     refused(&[0x23, 0, 11], CloseReason::TopicAlias);
@@ -391,7 +399,7 @@ fn topic_aliases_stand_for_topics() {
 
 #[test]
 fn topics_behind_aliases_are_bounded() {
-    let mut case = Case::new(ProtocolVersion::V5);
+    let mut case = ProtocolCase::new(ProtocolVersion::V5);
     let long = "x".repeat(60_000);
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
     case.publish_with_properties(&long, &[0x23, 0, 1], "").unwrap();
@@ -400,11 +408,11 @@ fn topics_behind_aliases_are_bounded() {
 
 #[test]
 fn the_receive_maximum_is_held_as_each_version_knows_it() {
-    let mut case = Case::with(ProtocolVersion::V5, 2);
+    let mut case = ProtocolCase::with(ProtocolVersion::V5, 2);
     case.publish(TOPIC, 1, 1, "x").unwrap();
     case.publish(TOPIC, 2, 2, "x").unwrap();
     assert_eq!(case.publish(TOPIC, 1, 3, "x"), Err(CloseReason::ReceiveMaximum));
-    let mut case = Case::with(ProtocolVersion::V5, 1);
+    let mut case = ProtocolCase::with(ProtocolVersion::V5, 1);
     case.publish(TOPIC, 2, 1, "x").unwrap();
     case.append(Some(1));
     assert_eq!(case.acks(1).len(), 1);
@@ -412,7 +420,7 @@ fn the_receive_maximum_is_held_as_each_version_knows_it() {
     let release = case.client.ack(frame::PUBREL, 1);
     case.feed(&release).unwrap();
     case.publish(TOPIC, 1, 2, "x").unwrap();
-    let mut case = Case::with(ProtocolVersion::V4, 2);
+    let mut case = ProtocolCase::with(ProtocolVersion::V4, 2);
     for id in 1..=5 {
         case.publish(TOPIC, 1, id, "x").unwrap();
     }
@@ -424,7 +432,7 @@ fn the_receive_maximum_is_held_as_each_version_knows_it() {
 
 #[test]
 fn a_3_1_1_client_that_never_releases_is_ended() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     for id in 1..=MAX_UNRELEASED as u16 {
         case.publish("other", 2, id, "").unwrap();
     }
@@ -433,7 +441,7 @@ fn a_3_1_1_client_that_never_releases_is_ended() {
 
 #[test]
 fn pings_are_answered() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     case.feed(&[0xC0, 0]).unwrap();
     assert_eq!(case.out, [0xD0, 0]);
     assert_eq!(case.feed(&[0xC1, 0]), Err(CloseReason::Malformed));
@@ -442,7 +450,7 @@ fn pings_are_answered() {
 #[test]
 fn packets_that_a_client_may_not_send_end_the_connection() {
     for version in BOTH {
-        let check = |bytes: &[u8], close| assert_eq!(Case::new(version).feed(bytes), Err(close), "{bytes:?}");
+        let check = |bytes: &[u8], close| assert_eq!(ProtocolCase::new(version).feed(bytes), Err(close), "{bytes:?}");
         check(&client(version).connect("again"), CloseReason::Protocol);
         check(&[0x20, 2, 0, 0], CloseReason::Protocol); // CONNACK
         check(&[0x90, 3, 0, 1, 0], CloseReason::Protocol); // SUBACK
@@ -461,7 +469,7 @@ fn packets_that_a_client_may_not_send_end_the_connection() {
 
 #[test]
 fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
-    let mut case = Case::new(ProtocolVersion::V5);
+    let mut case = ProtocolCase::new(ProtocolVersion::V5);
     assert_eq!(case.feed(&[0xE0, 0]), Err(CloseReason::Normal));
     assert_eq!(case.feed(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]), Err(CloseReason::Protocol), "it was 0");
     case.protocol.expiry_s = 5;
@@ -471,7 +479,7 @@ fn a_disconnect_ends_the_connection_and_may_change_the_expiry() {
 
 #[test]
 fn acks_of_the_client_are_handed_on() {
-    let mut case = Case::new(ProtocolVersion::V4);
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
     for kind in [frame::PUBACK, frame::PUBREC, frame::PUBCOMP] {
         let bytes = case.client.ack(kind, 3);
         case.feed(&bytes).unwrap();
@@ -511,7 +519,7 @@ fn a_packet_in_pieces_is_waited_for() {
     for version in BOTH {
         for packet in client_packets(version) {
             for len in 0..packet.len() {
-                let mut case = Case::new(version);
+                let mut case = ProtocolCase::new(version);
                 assert_eq!(case.feed(&packet[..len]), Ok(()), "{len} bytes of {packet:?}");
                 assert!(case.out.is_empty() && case.records.is_empty() && case.events.is_empty());
             }
@@ -523,12 +531,12 @@ fn a_packet_in_pieces_is_waited_for() {
 fn a_packet_cut_short_by_its_own_length_never_panics() {
     for version in BOTH {
         for packet in client_packets(version) {
-            let Ok(Next::Frame(frame)) = frame::next(&packet, usize::MAX) else { panic!("not whole") };
+            let Ok(NextFrame::Frame(frame)) = frame::next(&packet, usize::MAX) else { panic!("not whole") };
             for len in 0..frame.body.len() {
                 let mut cut = vec![packet[0]];
-                frame::put_variable_length(len, &mut cut);
+                crate::mqtt::wire::fields::put_variable_length(len, &mut cut);
                 cut.extend_from_slice(&frame.body[..len]);
-                let mut case = Case::new(version);
+                let mut case = ProtocolCase::new(version);
                 let ended = case.feed(&cut);
                 assert_ne!(ended, Err(CloseReason::Defect), "{version:?} {cut:?}");
             }
@@ -544,7 +552,7 @@ proptest! {
         v5 in any::<bool>(),
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
-        let mut case = Case::new(if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V4 });
+        let mut case = ProtocolCase::new(if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V4 });
         let _ = case.feed(&bytes);
         case.append(Some(1));
     }
@@ -560,6 +568,6 @@ proptest! {
         let mut packet = client_packets(version).swap_remove(which);
         let at = at.index(packet.len());
         packet[at] = byte;
-        let _ = Case::new(version).feed(&packet);
+        let _ = ProtocolCase::new(version).feed(&packet);
     }
 }

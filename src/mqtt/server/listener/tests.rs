@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use super::*;
 use crate::access::Policy;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
+use crate::mqtt::testing::{PacketBuilder, SentPacket, TestJournal, client, packets};
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::frame::{self, Next, Outgoing};
+use crate::mqtt::wire::frame::{self, NextFrame, OutgoingPublish};
 use crate::random::Random;
 
 const TOPIC: &str = "devices/a/telemetry";
@@ -18,7 +18,7 @@ const TOPIC: &str = "devices/a/telemetry";
 const PATIENCE: Duration = Duration::from_secs(20);
 const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::V4, ProtocolVersion::V5];
 
-struct Running {
+struct RunningServer {
     journal: Arc<TestJournal>,
     address: SocketAddr,
     broker: Arc<Broker>,
@@ -30,7 +30,7 @@ fn access() -> Arc<Access> {
     Arc::new(Access::new(Policy::without_users(true)))
 }
 
-async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> Running {
+async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) -> RunningServer {
     let mut config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
     change(&mut config);
     let server = MqttServer::bind_to(
@@ -43,36 +43,36 @@ async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) 
     .unwrap();
     let (address, broker, cancel) = (server.local_addr(), server.broker(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
-    Running { journal, address, broker, cancel, task }
+    RunningServer { journal, address, broker, cancel, task }
 }
 
-async fn eager() -> Running {
+async fn eager() -> RunningServer {
     start(TestJournal::eager(), |_| {}).await
 }
 
 /// A client's end of a socket.
-struct Peer {
+struct TestPeer {
     version: ProtocolVersion,
     stream: TcpStream,
     read: Vec<u8>,
 }
 
-impl Running {
-    async fn socket(&self, version: ProtocolVersion) -> Peer {
-        Peer { version, stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
+impl RunningServer {
+    async fn socket(&self, version: ProtocolVersion) -> TestPeer {
+        TestPeer { version, stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
     }
 
     /// Connects with a clean session.
-    async fn connect(&self, version: ProtocolVersion, client_id: &str) -> Peer {
+    async fn connect(&self, version: ProtocolVersion, client_id: &str) -> TestPeer {
         self.connect_as(client(version), version, client_id).await.0
     }
 
     /// Connects; also whether the session was present.
-    async fn connect_as(&self, client: Client, version: ProtocolVersion, client_id: &str) -> (Peer, bool) {
+    async fn connect_as(&self, client: PacketBuilder, version: ProtocolVersion, client_id: &str) -> (TestPeer, bool) {
         let mut peer = self.socket(version).await;
         peer.send(&client.connect(client_id)).await;
         match peer.receive().await {
-            Some(Sent::Other(connack)) if connack[0] == 0x20 && connack[3] == 0 => (peer, connack[2] == 1),
+            Some(SentPacket::Other(connack)) if connack[0] == 0x20 && connack[3] == 0 => (peer, connack[2] == 1),
             other => panic!("{other:?}"),
         }
     }
@@ -82,7 +82,7 @@ impl Running {
         self.until(|running| running.broker.stats().connections == 0).await;
     }
 
-    async fn until(&self, holds: impl Fn(&Running) -> bool) {
+    async fn until(&self, holds: impl Fn(&RunningServer) -> bool) {
         let turn = async {
             while !holds(self) {
                 tokio::task::yield_now().await;
@@ -92,8 +92,8 @@ impl Running {
     }
 }
 
-impl Peer {
-    fn client(&self) -> Client {
+impl TestPeer {
+    fn client(&self) -> PacketBuilder {
         client(self.version)
     }
 
@@ -109,13 +109,13 @@ impl Peer {
     async fn subscribe(&mut self, filters: &[(&str, u8)]) {
         let bytes = self.client().subscribe(1, filters);
         self.send(&bytes).await;
-        assert!(matches!(self.receive().await, Some(Sent::Other(suback)) if suback[0] == 0x90));
+        assert!(matches!(self.receive().await, Some(SentPacket::Other(suback)) if suback[0] == 0x90));
     }
 
     /// The next packet; `None` at the end of the stream.
-    async fn receive(&mut self) -> Option<Sent> {
+    async fn receive(&mut self) -> Option<SentPacket> {
         loop {
-            if let Ok(Next::Frame(frame)) = frame::next(&self.read, usize::MAX) {
+            if let Ok(NextFrame::Frame(frame)) = frame::next(&self.read, usize::MAX) {
                 let packet = packets(frame.bytes, self.version).pop();
                 let len = frame.bytes.len();
                 self.read.drain(..len);
@@ -129,18 +129,18 @@ impl Peer {
     }
 
     async fn expect_ack(&mut self, kind: u8, packet_id: u16) {
-        assert_eq!(self.receive().await, Some(Sent::Ack { kind, packet_id, reason: 0 }));
+        assert_eq!(self.receive().await, Some(SentPacket::Ack { kind, packet_id, reason: 0 }));
     }
 
     /// All that was sent before has been taken: the answer to a PINGREQ says so.
     async fn expect_pong(&mut self) {
         self.send(&[0xC0, 0]).await;
-        assert_eq!(self.receive().await, Some(Sent::Other(vec![0xD0, 0])));
+        assert_eq!(self.receive().await, Some(SentPacket::Other(vec![0xD0, 0])));
     }
 
     async fn expect_message(&mut self, topic: &str, payload: &str) -> (u8, u16, bool, bool) {
         match self.receive().await {
-            Some(Sent::Publish { packet_id, dup, qos, retain, topic: name, payload: bytes }) => {
+            Some(SentPacket::Publish { packet_id, dup, qos, retain, topic: name, payload: bytes }) => {
                 assert_eq!((name.as_str(), &bytes[..]), (topic, payload.as_bytes()));
                 (qos, packet_id, dup, retain)
             }
@@ -152,7 +152,7 @@ impl Peer {
     async fn expect_close(&mut self, close: CloseReason) {
         if self.version == ProtocolVersion::V5 {
             let code = close.code().unwrap();
-            assert_eq!(self.receive().await, Some(Sent::Other(vec![0xE0, 1, code])), "{close:?}");
+            assert_eq!(self.receive().await, Some(SentPacket::Other(vec![0xE0, 1, code])), "{close:?}");
         }
         assert_eq!(self.receive().await, None);
     }
@@ -172,7 +172,7 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
         running.journal.sync();
         peer.expect_ack(frame::PUBACK, 1).await;
         let reason = if version == ProtocolVersion::V5 { 0x10 } else { 0 }; // no matching subscribers
-        assert_eq!(peer.receive().await, Some(Sent::Ack { kind: frame::PUBACK, packet_id: 2, reason }));
+        assert_eq!(peer.receive().await, Some(SentPacket::Ack { kind: frame::PUBACK, packet_id: 2, reason }));
         peer.expect_ack(frame::PUBREC, 3).await;
     }
 }
@@ -203,7 +203,7 @@ async fn messages_reach_subscribers_of_both_versions_at_the_lower_qos() {
     new.subscribe(&[("a/+", 2)]).await;
     let mut sender = running.connect(ProtocolVersion::V5, "sender").await;
     let properties = [0x03, 0, 1, b't', 0x23, 0, 1];
-    let publish = Outgoing {
+    let publish = OutgoingPublish {
         dup: false,
         qos: 2,
         retain: false,
@@ -249,7 +249,7 @@ async fn subscriptions_end() {
     peer.subscribe(&[("a", 0)]).await;
     let bytes = peer.client().unsubscribe(2, &["a", "b"]);
     peer.send(&bytes).await;
-    assert_eq!(peer.receive().await, Some(Sent::Other(vec![0xB0, 5, 0, 2, 0, 0, 0x11])));
+    assert_eq!(peer.receive().await, Some(SentPacket::Other(vec![0xB0, 5, 0, 2, 0, 0, 0x11])));
     peer.publish("a", 0, 0, "x").await;
     peer.expect_pong().await;
 }
@@ -258,14 +258,21 @@ async fn subscriptions_end() {
 async fn retained_messages_come_with_the_subscription() {
     let running = eager().await;
     let mut peer = running.connect(ProtocolVersion::V4, "c").await;
-    let outgoing =
-        Outgoing { dup: false, qos: 1, retain: true, packet_id: 1, topic: "state", properties: &[], payload: b"on" };
+    let outgoing = OutgoingPublish {
+        dup: false,
+        qos: 1,
+        retain: true,
+        packet_id: 1,
+        topic: "state",
+        properties: &[],
+        payload: b"on",
+    };
     let bytes = peer.client().publish_with(outgoing);
     peer.send(&bytes).await;
     peer.expect_ack(frame::PUBACK, 1).await;
     let bytes = peer.client().subscribe(1, &[("#", 1)]);
     peer.send(&bytes).await;
-    assert_eq!(peer.receive().await, Some(Sent::Other(vec![0x90, 3, 0, 1, 1])));
+    assert_eq!(peer.receive().await, Some(SentPacket::Other(vec![0x90, 3, 0, 1, 1])));
     assert_eq!(peer.expect_message("state", "on").await, (1, 1, false, true));
 }
 
@@ -338,8 +345,15 @@ async fn a_qos_2_publish_counts_once_across_connections() {
     drop(peer);
     running.until_idle().await;
     let (mut peer, _) = running.connect_as(kept, ProtocolVersion::V5, "kept").await;
-    let again =
-        Outgoing { dup: true, qos: 2, retain: false, packet_id: 7, topic: TOPIC, properties: &[], payload: b"x" };
+    let again = OutgoingPublish {
+        dup: true,
+        qos: 2,
+        retain: false,
+        packet_id: 7,
+        topic: TOPIC,
+        properties: &[],
+        payload: b"x",
+    };
     let bytes = peer.client().publish_with(again);
     peer.send(&bytes).await;
     peer.expect_pong().await; // no PUBREC: the append of the first connection is not synced
@@ -368,8 +382,8 @@ async fn a_full_journal_stops_reading_and_goes_on() {
     running.journal.set_full(false);
     peer.expect_ack(frame::PUBACK, 1).await;
     let answers = [peer.receive().await, peer.receive().await];
-    let ack = Some(Sent::Ack { kind: frame::PUBACK, packet_id: 2, reason: 0 });
-    assert!(answers.contains(&ack) && answers.contains(&Some(Sent::Other(vec![0xD0, 0]))), "{answers:?}");
+    let ack = Some(SentPacket::Ack { kind: frame::PUBACK, packet_id: 2, reason: 0 });
+    assert!(answers.contains(&ack) && answers.contains(&Some(SentPacket::Other(vec![0xD0, 0]))), "{answers:?}");
     assert_eq!(running.journal.records(), ["c devices/a/telemetry 1/1 1", "c devices/a/telemetry 1/2 2"]);
 }
 
@@ -459,7 +473,7 @@ async fn bad_beginnings_are_closed() {
     }
     let mut peer = running.socket(ProtocolVersion::V4).await;
     peer.send(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 3, 2, 0, 0, 0, 0]).await;
-    assert_eq!(peer.receive().await, Some(Sent::Other(vec![0x20, 2, 0, 1])));
+    assert_eq!(peer.receive().await, Some(SentPacket::Other(vec![0x20, 2, 0, 1])));
     assert_eq!(peer.receive().await, None);
 }
 
@@ -472,7 +486,7 @@ async fn a_full_server_refuses_and_recovers() {
     {
         let mut peer = running.socket(version).await;
         peer.send(&client(version).connect("second")).await;
-        assert_eq!(peer.receive().await, Some(Sent::Other(expected)));
+        assert_eq!(peer.receive().await, Some(SentPacket::Other(expected)));
         assert_eq!(peer.receive().await, None);
     }
     drop(first);

@@ -7,7 +7,7 @@ const MAX_ALIAS_TOPIC_BYTES: usize = 1_024;
 
 /// Topics that this connection's client knows by an alias [section 3.3.2.3.4].
 #[derive(Debug, Default)]
-pub(super) struct Aliases {
+pub(super) struct OutgoingAliases {
     pub max: usize,
     /// The topic of alias 1 and so on.
     pub topics: Vec<Box<str>>,
@@ -15,7 +15,7 @@ pub(super) struct Aliases {
 
 /// How a topic is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Alias {
+pub(super) enum OutgoingAlias {
     None,
     /// With the topic, which it stands for from then on.
     New(u16),
@@ -23,17 +23,17 @@ pub(super) enum Alias {
     Known(u16),
 }
 
-impl Aliases {
-    pub fn of(&self, topic: &str) -> Alias {
+impl OutgoingAliases {
+    pub fn of(&self, topic: &str) -> OutgoingAlias {
         if self.max == 0 {
-            return Alias::None;
+            return OutgoingAlias::None;
         }
         match self.topics.iter().position(|known| **known == *topic) {
-            Some(index) => Alias::Known(index as u16 + 1),
+            Some(index) => OutgoingAlias::Known(index as u16 + 1),
             None if self.topics.len() < self.max && topic.len() <= MAX_ALIAS_TOPIC_BYTES => {
-                Alias::New(self.topics.len() as u16 + 1)
+                OutgoingAlias::New(self.topics.len() as u16 + 1)
             }
-            None => Alias::None,
+            None => OutgoingAlias::None,
         }
     }
 }

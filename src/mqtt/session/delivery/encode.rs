@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::Queued;
-use super::aliases::{Alias, Aliases};
+use super::QueuedMessage;
+use super::aliases::{OutgoingAlias, OutgoingAliases};
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::wire::frame::Outgoing;
+use crate::mqtt::wire::frame::OutgoingPublish;
 use crate::mqtt::wire::properties;
 
 /// Where packets go.
-pub(super) struct Target {
+pub(super) struct PacketTarget {
     pub version: ProtocolVersion,
     /// Largest packet that the client takes.
     pub max_packet_bytes: usize,
@@ -18,31 +18,31 @@ pub(super) struct Target {
 
 /// Appends the PUBLISH; `false` if the client does not take packets that large [MQTT-3.1.2-24].
 pub(super) fn put(
-    queued: &Queued,
+    queued: &QueuedMessage,
     packet_id: u16,
     dup: bool,
-    to: &Target,
-    aliases: &mut Aliases,
+    to: &PacketTarget,
+    aliases: &mut OutgoingAliases,
     out: &mut Vec<u8>,
 ) -> bool {
-    let Queued { message, grant, .. } = queued;
+    let QueuedMessage { message, grant, .. } = queued;
     let alias = aliases.of(&message.topic);
     let own = to.version == ProtocolVersion::V5
-        && (message.expires.is_some() || !grant.identifiers.is_empty() || alias != Alias::None);
+        && (message.expires.is_some() || !grant.identifiers.is_empty() || alias != OutgoingAlias::None);
     let mut properties = Vec::new();
     if own {
-        if let Alias::New(number) | Alias::Known(number) = alias {
+        if let OutgoingAlias::New(number) | OutgoingAlias::Known(number) = alias {
             properties::put_alias(number, &mut properties);
         }
         properties::put_delivery(message.expires, to.now, &grant.identifiers, &mut properties);
         properties.extend_from_slice(&message.properties);
     }
-    let outgoing = Outgoing {
+    let outgoing = OutgoingPublish {
         dup,
         qos: grant.qos,
         retain: grant.retain,
         packet_id,
-        topic: if matches!(alias, Alias::Known(_)) { "" } else { &message.topic },
+        topic: if matches!(alias, OutgoingAlias::Known(_)) { "" } else { &message.topic },
         properties: if own { &properties } else { &message.properties },
         payload: &message.payload,
     };
@@ -50,7 +50,7 @@ pub(super) fn put(
         return false;
     }
     outgoing.encode(to.version, out);
-    if let Alias::New(_) = alias {
+    if let OutgoingAlias::New(_) = alias {
         aliases.topics.push(message.topic.clone());
     }
     true

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Delivery, Grant, InFlight, QueueLimits, Queued};
+use super::{Delivery, DeliveryGrant, InFlight, QueueLimits, QueuedMessage};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
-use crate::mqtt::session::message::{Held, Message};
+use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::timeline::Timeline;
 
 /// Messages that wait, in the order in which they are sent, and those that the client has not acknowledged.
@@ -15,7 +15,7 @@ use crate::mqtt::session::timeline::Timeline;
 pub(crate) struct StoredDelivery {
     first: u64,
     inflight: Vec<Option<InFlight>>,
-    queue: Vec<Queued>,
+    queue: Vec<QueuedMessage>,
 }
 
 impl Delivery {
@@ -52,10 +52,10 @@ impl StoredDelivery {
     /// under one of them would be taken for an old one. What was in flight is sent once more, as new.
     pub fn after_a_crash(mut self) -> Self {
         let published = self.inflight.drain(..).filter_map(|stage| match stage {
-            Some(InFlight::Published(queued)) => Some(Queued { counted: false, ..queued }),
+            Some(InFlight::Published(queued)) => Some(QueuedMessage { counted: false, ..queued }),
             Some(InFlight::Released) | None => None,
         });
-        let mut queue: Vec<Queued> = published.collect();
+        let mut queue: Vec<QueuedMessage> = published.collect();
         queue.append(&mut self.queue);
         Self { first: self.first + PASSED_OVER, inflight: Vec::new(), queue }
     }
@@ -124,8 +124,8 @@ const RETAIN: u8 = 2;
 const SHARED: u8 = 4;
 const EXPIRES: u8 = 8;
 
-fn put_queued(queued: &Queued, timeline: &Timeline, out: &mut Vec<u8>) {
-    let Queued { message, grant, counted } = queued;
+fn put_queued(queued: &QueuedMessage, timeline: &Timeline, out: &mut Vec<u8>) {
+    let QueuedMessage { message, grant, counted } = queued;
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     out.push(
         flag(*counted, COUNTED)
@@ -149,7 +149,7 @@ fn put_queued(queued: &Queued, timeline: &Timeline, out: &mut Vec<u8>) {
     }
 }
 
-fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Queued, DecodeError> {
+fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<QueuedMessage, DecodeError> {
     let (flags, qos) = (reader.u8()?, reader.u8()?);
     if !(1..=2).contains(&qos) {
         return Err(DecodeError::Content("a QoS that is not kept"));
@@ -161,8 +161,8 @@ fn queued(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Queued, D
     let topic = reader.str()?.into();
     let properties = Bytes::copy_from_slice(reader.bytes()?);
     let payload = Bytes::copy_from_slice(reader.bytes()?);
-    let held = Held::default();
+    let held = HeldBytes::default();
     let message = Message { topic, payload, properties, qos, retain: false, publisher: 0, expires, held };
-    let grant = Grant { qos, retain: flags & RETAIN > 0, identifiers, share };
-    Ok(Queued { message: Arc::new(message), grant, counted: flags & COUNTED > 0 })
+    let grant = DeliveryGrant { qos, retain: flags & RETAIN > 0, identifiers, share };
+    Ok(QueuedMessage { message: Arc::new(message), grant, counted: flags & COUNTED > 0 })
 }

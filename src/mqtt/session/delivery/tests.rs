@@ -1,7 +1,7 @@
 //! Queue, window, packet identifiers and the bytes that are sent.
 
 use super::*;
-use crate::mqtt::testing::{Sent, packets};
+use crate::mqtt::testing::{SentPacket, packets};
 use proptest::prelude::*;
 
 const LIMITS: QueueLimits = QueueLimits { messages: 3, bytes: 100, total_bytes: usize::MAX };
@@ -10,26 +10,26 @@ fn message(payload: &[u8]) -> Arc<Message> {
     Arc::new(Message::new("t", payload.to_vec().into(), 2, false))
 }
 
-fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8) -> Offer {
-    let grant = Grant { qos, ..Grant::default() };
+fn offer(delivery: &mut Delivery, payload: &[u8], qos: u8) -> OfferOutcome {
+    let grant = DeliveryGrant { qos, ..DeliveryGrant::default() };
     delivery.offer(&message(payload), grant, Instant::now())
 }
 
-fn sent(delivery: &mut Delivery) -> Vec<Sent> {
+fn sent(delivery: &mut Delivery) -> Vec<SentPacket> {
     let mut out = Vec::new();
     delivery.write(ProtocolVersion::V4, usize::MAX, usize::MAX, Instant::now(), &mut out);
     packets(&out, ProtocolVersion::V4)
 }
 
-fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> Sent {
-    Sent::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
+fn publish(packet_id: u16, dup: bool, qos: u8, payload: &[u8]) -> SentPacket {
+    SentPacket::Publish { packet_id, dup, qos, retain: false, topic: "t".into(), payload: payload.to_vec() }
 }
 
 #[test]
 fn the_window_bounds_what_is_unacknowledged() {
     let mut delivery = Delivery::new(LIMITS, 2);
     for payload in [b"a", b"b", b"c"] {
-        assert_eq!(offer(&mut delivery, payload, 1), Offer::Queued);
+        assert_eq!(offer(&mut delivery, payload, 1), OfferOutcome::Queued);
     }
     assert_eq!(sent(&mut delivery), [publish(1, false, 1, b"a"), publish(2, false, 1, b"b")]);
     assert_eq!(sent(&mut delivery), []);
@@ -81,15 +81,15 @@ fn qos_0_needs_no_window_but_keeps_its_place() {
 #[test]
 fn the_queue_is_bounded_by_count_and_bytes() {
     let mut delivery = Delivery::new(LIMITS, 1);
-    assert_eq!(offer(&mut delivery, &[0; 99], 1), Offer::Queued);
-    assert_eq!(offer(&mut delivery, b"x", 1), Offer::Full, "bytes");
+    assert_eq!(offer(&mut delivery, &[0; 99], 1), OfferOutcome::Queued);
+    assert_eq!(offer(&mut delivery, b"x", 1), OfferOutcome::Full, "bytes");
     sent(&mut delivery);
     for _ in 0..3 {
-        assert_eq!(offer(&mut delivery, b"x", 1), Offer::Queued);
+        assert_eq!(offer(&mut delivery, b"x", 1), OfferOutcome::Queued);
     }
-    assert_eq!(offer(&mut delivery, b"x", 1), Offer::Full, "count");
+    assert_eq!(offer(&mut delivery, b"x", 1), OfferOutcome::Full, "count");
     for _ in 0..2 {
-        delivery.offer_retained(&message(b"x"), Grant { qos: 1, ..Grant::default() });
+        delivery.offer_retained(&message(b"x"), DeliveryGrant { qos: 1, ..DeliveryGrant::default() });
     }
     assert_eq!((delivery.queued(), delivery.queued_bytes()), (5, 6));
 }
@@ -103,11 +103,11 @@ fn a_full_queue_is_searched_once_something_in_it_has_expired() {
         |seconds| Arc::new(Message { expires: Some(at(seconds)), ..Message::new("t", "x".into(), 1, false) });
     let mut delivery = Delivery::new(LIMITS, 10);
     for seconds in [9, 5, 7] {
-        delivery.offer(&expiring(seconds), Grant::default(), now);
+        delivery.offer(&expiring(seconds), DeliveryGrant::default(), now);
     }
     assert_eq!(delivery.next_expiry, Some(at(5)));
-    assert_eq!(delivery.offer(&expiring(20), Grant::default(), at(4)), Offer::Full);
-    assert_eq!(delivery.offer(&expiring(20), Grant::default(), at(5)), Offer::Queued);
+    assert_eq!(delivery.offer(&expiring(20), DeliveryGrant::default(), at(4)), OfferOutcome::Full);
+    assert_eq!(delivery.offer(&expiring(20), DeliveryGrant::default(), at(5)), OfferOutcome::Queued);
     assert_eq!((delivery.next_expiry, delivery.queued()), (Some(at(7)), 3));
 }
 
@@ -141,7 +141,7 @@ fn a_resumed_session_sends_again_what_is_unacknowledged() {
     delivery.resume(10);
     let expected = [
         publish(1, true, 1, b"a"),
-        Sent::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 },
+        SentPacket::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 },
         publish(3, true, 2, b"c"),
         publish(4, false, 1, b"d"),
     ];
@@ -170,15 +170,15 @@ fn expired_messages_are_not_sent_and_make_room() {
     let now = Instant::now();
     let second = std::time::Duration::from_secs(1);
     let expiring = Arc::new(Message { expires: Some(now + second), ..Message::new("t", "x".into(), 1, false) });
-    let grant = Grant { qos: 1, ..Grant::default() };
+    let grant = DeliveryGrant { qos: 1, ..DeliveryGrant::default() };
     let mut delivery = Delivery::new(LIMITS, 10);
     for _ in 0..3 {
-        assert_eq!(delivery.offer(&expiring, grant.clone(), now), Offer::Queued);
+        assert_eq!(delivery.offer(&expiring, grant.clone(), now), OfferOutcome::Queued);
     }
-    assert_eq!(delivery.offer(&expiring, grant.clone(), now), Offer::Full);
-    assert_eq!(delivery.offer(&message(b"y"), grant.clone(), now + second), Offer::Queued);
+    assert_eq!(delivery.offer(&expiring, grant.clone(), now), OfferOutcome::Full);
+    assert_eq!(delivery.offer(&message(b"y"), grant.clone(), now + second), OfferOutcome::Queued);
     assert_eq!((delivery.queued(), delivery.queued_bytes()), (1, 2));
-    assert_eq!(delivery.offer(&expiring, grant, now), Offer::Queued);
+    assert_eq!(delivery.offer(&expiring, grant, now), OfferOutcome::Queued);
     let mut out = Vec::new();
     let written = delivery.write(ProtocolVersion::V5, usize::MAX, usize::MAX, now + second, &mut out);
     assert_eq!((written.sent, written.expired), ([0, 1, 0], 1));
@@ -189,7 +189,7 @@ fn identifiers_and_the_rest_of_the_life_stand_before_what_is_forwarded() {
     let now = Instant::now();
     let expires = Some(now + std::time::Duration::from_secs(5));
     let message = Message { expires, properties: vec![1, 1].into(), ..Message::new("t", "x".into(), 0, false) };
-    let grant = Grant { identifiers: vec![7, 8], ..Grant::default() };
+    let grant = DeliveryGrant { identifiers: vec![7, 8], ..DeliveryGrant::default() };
     let mut delivery = Delivery::new(LIMITS, 1);
     delivery.offer(&Arc::new(message), grant, now);
     let mut out = Vec::new();
@@ -203,7 +203,7 @@ fn topics_are_named_once_where_the_client_takes_aliases() {
     delivery.allow_aliases(1);
     let sent = |delivery: &mut Delivery, topic: &str| {
         let message = Arc::new(Message::new(topic, "x".into(), 0, false));
-        delivery.offer(&message, Grant::default(), Instant::now());
+        delivery.offer(&message, DeliveryGrant::default(), Instant::now());
         let mut out = Vec::new();
         delivery.write(ProtocolVersion::V5, usize::MAX, usize::MAX, Instant::now(), &mut out);
         out
@@ -220,7 +220,7 @@ fn what_a_shared_subscription_gave_can_be_taken_back() {
     let mut delivery = Delivery::new(LIMITS, 2);
     let share: Arc<str> = "$share/g/t".into();
     for (payload, qos, share) in [(b"a", 1, Some(&share)), (b"b", 2, Some(&share)), (b"c", 1, Some(&share))] {
-        let grant = Grant { qos, share: share.cloned(), ..Grant::default() };
+        let grant = DeliveryGrant { qos, share: share.cloned(), ..DeliveryGrant::default() };
         delivery.offer(&message(payload), grant, Instant::now());
     }
     sent(&mut delivery);
@@ -265,7 +265,7 @@ proptest! {
                 0 | 1 => {
                     offer(&mut delivery, b"x", 1);
                     for packet in sent(&mut delivery) {
-                        let Sent::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
+                        let SentPacket::Publish { packet_id, .. } = packet else { panic!("{packet:?}") };
                         prop_assert!(!open.contains(&packet_id));
                         open.push(packet_id);
                     }
@@ -280,12 +280,12 @@ proptest! {
                     let again: Vec<_> = sent(&mut delivery)
                         .iter()
                         .filter_map(|packet| match packet {
-                            Sent::Publish { packet_id, dup: true, .. } => Some(*packet_id),
-                            Sent::Publish { packet_id, .. } => {
+                            SentPacket::Publish { packet_id, dup: true, .. } => Some(*packet_id),
+                            SentPacket::Publish { packet_id, .. } => {
                                 open.push(*packet_id);
                                 None
                             }
-                            Sent::Ack { .. } | Sent::Other(_) => None,
+                            SentPacket::Ack { .. } | SentPacket::Other(_) => None,
                         })
                         .collect();
                     prop_assert_eq!(&again[..], &open[..again.len()]);
@@ -299,17 +299,17 @@ proptest! {
 
 fn offer_on(delivery: &mut Delivery, topic: &str, qos: u8, retained: bool) {
     let message = Arc::new(Message::new(topic, b"x".as_slice().into(), 2, false));
-    let grant = Grant { qos, share: Some("g".into()), ..Grant::default() };
+    let grant = DeliveryGrant { qos, share: Some("g".into()), ..DeliveryGrant::default() };
     match retained {
         true => delivery.offer_retained(&message, grant),
-        false => assert_eq!(delivery.offer(&message, grant, Instant::now()), Offer::Queued),
+        false => assert_eq!(delivery.offer(&message, grant, Instant::now()), OfferOutcome::Queued),
     }
 }
 
 /// Packet identifiers of what is sent now.
 fn sent_ids(delivery: &mut Delivery) -> Vec<u16> {
     let id = |sent| match sent {
-        Sent::Publish { packet_id, .. } | Sent::Ack { packet_id, .. } => packet_id,
+        SentPacket::Publish { packet_id, .. } | SentPacket::Ack { packet_id, .. } => packet_id,
         other => panic!("{other:?}"),
     };
     sent(delivery).into_iter().map(id).collect()

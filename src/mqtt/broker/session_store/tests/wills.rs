@@ -9,13 +9,13 @@ const DAY_S: u32 = 86_400;
 
 impl Life {
     /// Connects with a will.
-    fn mortal(&self, client_id: &str, clean: bool, expiry_s: u32, delay_s: u32) -> (Attached, Arc<Will>) {
+    fn mortal(&self, client_id: &str, clean: bool, expiry_s: u32, delay_s: u32) -> (AttachedSession, Arc<Will>) {
         let attached = self.attach(client_id, clean, expiry_s);
         let will = self.broker.take_will(testing::will(client_id, delay_s), &attached.session);
         (attached, will)
     }
 
-    fn lose(&self, (attached, will): (Attached, Arc<Will>), expiry_s: u32) -> Option<Arc<Will>> {
+    fn lose(&self, (attached, will): (AttachedSession, Arc<Will>), expiry_s: u32) -> Option<Arc<Will>> {
         self.broker.detach(&attached.session, attached.connection, expiry_s, Some(will))
     }
 

@@ -11,7 +11,7 @@ pub(crate) const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// What one poll works with.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct ThreadBuffers {
     /// Always [`READ_BYTES`] long once used.
     pub read: Vec<u8>,
     /// Publishes to append; empty between polls.
@@ -21,16 +21,16 @@ pub(crate) struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<ThreadBuffers> = RefCell::default();
 }
 
 /// Runs `work` with the buffers of this thread, emptied.
-pub(crate) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.read.resize(READ_BYTES, 0);
+pub(crate) fn with<T>(work: impl FnOnce(&mut ThreadBuffers) -> T) -> T {
+    SCRATCH.with_borrow_mut(|buffers| {
+        buffers.read.resize(READ_BYTES, 0);
         // A panic may have left something behind.
-        scratch.records.clear();
-        scratch.out.clear();
-        work(scratch)
+        buffers.records.clear();
+        buffers.out.clear();
+        work(buffers)
     })
 }
