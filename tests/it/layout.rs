@@ -11,7 +11,7 @@ use source::{SourceFile, repository_path, sources};
 
 /// The parts from the bottom up. A part uses itself and parts on lines before its own.
 const ORDER: &[&[&str]] = &[
-    &["cursor", "defects", "random", "sync"],
+    &["cursor", "defects", "random", "sync", "token_bucket"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -31,7 +31,7 @@ const ORDER: &[&[&str]] = &[
 
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
-    ("config/mod.rs", "reads the config file, which is no data of weir's"),
+    ("config/load.rs", "reads the config file, which is no data of weir's"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
     ("tls/check.rs", "looks at the permissions of key files"),
     ("tls/file_stamps.rs", "looks whether certificate files have changed"),
@@ -177,6 +177,14 @@ fn core_is_pure() {
 fn results_are_not_http() {
     let offences = lines_with(&["axum", "hyper", "http"], |source| source.part() == "results");
     assert_none("results knows nothing of HTTP", &offences);
+}
+
+#[test]
+fn http_state_knows_no_handler() {
+    let users = ["http/handlers/", "http/mod.rs", "http/router.rs"];
+    let may_use = |path: &str| users.iter().any(|user| path.starts_with(user));
+    let offences = lines_with(&["handlers::"], |source| source.part() == "http" && !may_use(&source.path));
+    assert_none("in http only the router uses handlers", &offences);
 }
 
 #[test]

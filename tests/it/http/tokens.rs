@@ -88,7 +88,7 @@ fn the_life_of_a_token_on_the_command_line() {
         fails(&weir_does(&weir, &["token", "remove", name]), 0, &format!("removed {name}"));
     }
     fails(&weir_does(&weir, &["token", "list"]), 0, "no tokens in tokens");
-    fails(&weir_does(&weir, &["check"]), 0, "warning: tokens: there are no tokens: nobody can use the API");
+    fails(&weir_does(&weir, &["check"]), 0, "warning: tokens: there are no tokens, so nobody can use the API");
     let other = ["token", "add", "panel", "--role", "read", "--file", "other"];
     fails(&weir_does(&weir, &other), 0, "does not name other in http.auth.tokens");
     fs::write(&file, "panel:read\n\nx:admin:00\n").expect("a file");
@@ -115,7 +115,7 @@ fn an_open_listener_must_ask_for_tokens_or_say_that_it_does_not() {
     check(&[open], 78, "http.listen: 0.0.0.0:8080 can be reached from other machines and requests need no token");
     check(&[open, ("http.allow_anonymous", "'auto'")], 78, "config.toml:");
     check(&[("http.allow_anonymous", "false")], 78, "nobody could use the API");
-    let said = "warning: http.listen: whoever reaches 0.0.0.0:8080 may use the HTTP API and needs no token";
+    let said = "warning: http.listen: whoever reaches 0.0.0.0:8080 may use the HTTP API without a token";
     check(&[open, ("http.allow_anonymous", "true")], 0, said);
     check(&[open, TOKENS], 0, "warning: http.listen: tokens reach 0.0.0.0:8080 unencrypted");
 }
