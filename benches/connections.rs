@@ -15,7 +15,7 @@ use weir_test_kit::measure::reading::METRICS;
 use weir_test_kit::measure::times::{Times, ms, per_second};
 use weir_test_kit::measure::{BenchArguments, megabytes, run};
 use weir_test_kit::mqtt::{
-    self, MqttVersion, PUBACK, PUBLISH, PublishPacket, SUBACK, TestMessage, acknowledgement, subscribe_packet,
+    self, MqttVersion, PUBACK, PUBLISH, SUBACK, TestMessage, TestPublish, acknowledgement, subscribe_packet,
 };
 use weir_test_kit::process::{Program, Weir};
 
@@ -97,8 +97,7 @@ async fn retained(weir: &mut Weir) {
     let write = |number: u64, packet_id, out: &mut Vec<u8>| {
         let topic = format!("plant/{number}/state");
         let payload = br#"{"state":"on","since":1732098765}"#;
-        let publish =
-            PublishPacket { topic: &topic, payload, qos: 1, retain: true, id: packet_id, ..Default::default() };
+        let publish = TestPublish { topic: &topic, payload, qos: 1, retain: true, id: packet_id, ..Default::default() };
         publish.write(MqttVersion::V4, out);
     };
     let (started, mut acknowledged) = (Instant::now(), 0);

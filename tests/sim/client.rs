@@ -7,7 +7,7 @@ use super::device::{Element, SimDevice};
 use super::ledger::{MessageId, SimLedger, SimMessage};
 use super::wire::Wire;
 use weir::random::Random;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBREL, acknowledgement, publish_packet};
+use weir_test_kit::mqtt::{MqttVersion, PUBREL, TestConnect, acknowledgement, publish_packet};
 
 /// A session that is kept outlives its connection for an hour of the simulated clock.
 const SESSION_EXPIRY_S: u32 = 3_600;
@@ -121,7 +121,7 @@ impl SimClient {
             _ => return None,
         }
         let wire = Wire::default();
-        let connect = ConnectPacket::new(self.version, &self.name).keep_alive(0);
+        let connect = TestConnect::new(self.version, &self.name).keep_alive(0);
         wire.send(&if self.clean { connect } else { connect.kept(SESSION_EXPIRY_S) }.packet());
         self.link = SimLink::Connecting(wire.clone());
         self.incoming.clear();

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, string};
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, string};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -66,8 +66,8 @@ pub fn start(acl: &str, settings: &[(&str, &str)]) -> Weir {
 }
 
 /// A CONNECT of this user; its client identifier is `USER-client`.
-pub fn connect(version: MqttVersion, user: &str) -> ConnectPacket {
-    let mut connect = ConnectPacket::new(version, &format!("{user}-client")).flags(0xc0);
+pub fn connect(version: MqttVersion, user: &str) -> TestConnect {
+    let mut connect = TestConnect::new(version, &format!("{user}-client")).flags(0xc0);
     connect.rest = [string(user), string("secret")].concat();
     connect
 }

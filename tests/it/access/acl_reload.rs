@@ -4,7 +4,7 @@ use crate::access::acl::{
     BOTH, OWN, SECRET, USERS, audited, client, configure, connect, reload, reload_taken, start, write_private,
     write_users,
 };
-use weir_test_kit::mqtt::{CONNACK, ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::mqtt::{CONNACK, MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -183,7 +183,7 @@ fn files_that_cannot_be_used_change_nothing() {
 #[test]
 fn whether_anonymous_clients_are_welcome_changes_too() {
     let weir = start(NARROW, &[]);
-    let nobody = || ConnectPacket::new(MqttVersion::V5, "nobody");
+    let nobody = || TestConnect::new(MqttVersion::V5, "nobody");
     assert_eq!(nobody().open(weir.mqtt()).1.body[1], 0x87);
     configure(&weir, &[("mqtt.allow_anonymous", "true")]);
     reload_taken(&weir);

@@ -8,7 +8,7 @@ use rustls::version::TLS13;
 use crate::WEIR;
 use crate::access::login::events;
 use weir_test_kit::certificates::{CertificateAuthority, connect};
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, packet};
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -54,7 +54,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
         only_event(&weir, reason, TIMES as f64);
     }
     drop(silent);
-    let enhanced = ConnectPacket::new(MqttVersion::V5, "ada").property(0x15, b"\0\x05SCRAM");
+    let enhanced = TestConnect::new(MqttVersion::V5, "ada").property(0x15, b"\0\x05SCRAM");
     assert_eq!(enhanced.code(weir.mqtt()), 0x8C);
     let event = only_event(&weir, "authentication_method", 1.0);
     assert!(event.contains("client_id=ada"), "{event}");

@@ -7,7 +7,7 @@ use rustls::version::TLS13;
 
 use crate::WEIR;
 use weir_test_kit::certificates::CertificateAuthority;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{DEADLINE, wait_for};
 use weir_test_kit::websocket::WebSocketStream;
@@ -48,8 +48,8 @@ fn started(users: &[(&str, &str)], settings: &[(&str, &str)]) -> Weir {
     weir
 }
 
-fn login(version: MqttVersion, client_id: &str, user: &str, password: &str) -> ConnectPacket {
-    ConnectPacket::new(version, client_id).user(user).password(password)
+fn login(version: MqttVersion, client_id: &str, user: &str, password: &str) -> TestConnect {
+    TestConnect::new(version, client_id).user(user).password(password)
 }
 
 /// The lines of the audit log with this event.
@@ -61,7 +61,7 @@ pub fn events(weir: &Weir, event: &str) -> Vec<String> {
 
 /// Connects all clients at once: delays of refusals grow per address, but run side by side.
 #[track_caller]
-fn check_codes(weir: &Weir, expected: &[(ConnectPacket, u8)]) {
+fn check_codes(weir: &Weir, expected: &[(TestConnect, u8)]) {
     std::thread::scope(|scope| {
         let asked: Vec<_> = expected.iter().map(|(connect, _)| scope.spawn(|| connect.code(weir.mqtt()))).collect();
         for (index, (code, (_, expected))) in asked.into_iter().zip(expected).enumerate() {
@@ -90,13 +90,13 @@ fn users_come_in_with_their_password_and_nobody_else() {
                 (user("nobody", "x"), bad),
                 (user("ada", ""), bad),
                 (user("", "x"), bad),
-                (ConnectPacket::new(version, "c").user("ada"), bad),
-                (ConnectPacket::new(version, "c"), needed),
+                (TestConnect::new(version, "c").user("ada"), bad),
+                (TestConnect::new(version, "c"), needed),
             ],
         );
     }
     assert_eq!(
-        ConnectPacket::new(MqttVersion::V5, "c").password("x").code(weir.mqtt()),
+        TestConnect::new(MqttVersion::V5, "c").password("x").code(weir.mqtt()),
         0x86,
         "a password without a user"
     );
@@ -153,7 +153,7 @@ fn anonymous_clients_beside_users() {
         let (bad, _) = codes(version);
         let (right, wrong) = (login(version, "c", "ada", "x"), login(version, "c", "ada", "y"));
         let stranger = login(version, "c", "bob", "y");
-        check_codes(&weir, &[(ConnectPacket::new(version, "c"), 0), (right, 0), (wrong, bad), (stranger, bad)]);
+        check_codes(&weir, &[(TestConnect::new(version, "c"), 0), (right, 0), (wrong, bad), (stranger, bad)]);
     }
 }
 
@@ -212,16 +212,16 @@ fn certificates_are_users() {
     let stream = |name: Option<&str>| authority.connect(weir.mqtt_tls(), name, &[&TLS13]).expect("a TLS connection");
     for version in BOTH {
         let (bad, needed) = codes(version);
-        let code = |connect: ConnectPacket, name| connect.open_over(stream(name)).1.body[1];
-        assert_eq!(code(ConnectPacket::new(version, "c"), Some("pump")), 0);
-        assert_eq!(code(ConnectPacket::new(version, "c").user("pump-7"), Some("pump")), 0, "the same name");
+        let code = |connect: TestConnect, name| connect.open_over(stream(name)).1.body[1];
+        assert_eq!(code(TestConnect::new(version, "c"), Some("pump")), 0);
+        assert_eq!(code(TestConnect::new(version, "c").user("pump-7"), Some("pump")), 0, "the same name");
         assert_eq!(code(login(version, "c", "pump-7", "any"), Some("pump")), 0, "no password is asked");
         assert_eq!(code(login(version, "c", "ada", "x"), Some("pump")), bad, "another name than the certificate's");
-        assert_eq!(code(ConnectPacket::new(version, "c"), Some("ada")), 0);
-        assert_eq!(code(ConnectPacket::new(version, "c"), Some("odd")), needed, "no user name");
+        assert_eq!(code(TestConnect::new(version, "c"), Some("ada")), 0);
+        assert_eq!(code(TestConnect::new(version, "c"), Some("odd")), needed, "no user name");
         assert_eq!(code(login(version, "c", "ada", "x"), Some("odd")), 0, "a password helps");
         assert_eq!(code(login(version, "c", "ada", "x"), None), 0);
-        assert_eq!(code(ConnectPacket::new(version, "c"), None), needed);
+        assert_eq!(code(TestConnect::new(version, "c"), None), needed);
     }
     let connected = events(&weir, "mqtt_connected");
     let of = |user: &str| connected.iter().find(|line| line.contains(&format!("user={user}"))).expect("an event");
@@ -237,7 +237,7 @@ fn certificates_alone_keep_the_others_out() {
     let settings = with_certificates(&authority, "'optional'", &mut values);
     let weir = WEIR.start(&settings);
     let stream = |name: Option<&str>| authority.connect(weir.mqtt_tls(), name, &[&TLS13]).expect("a TLS connection");
-    let connect = ConnectPacket::new(MqttVersion::V5, "c");
+    let connect = TestConnect::new(MqttVersion::V5, "c");
     assert_eq!(connect.open_over(stream(Some("pump"))).1.body[1], 0);
     assert_eq!(connect.open_over(stream(None)).1.body[1], 0x87);
     assert_eq!(connect.code(weir.mqtt()), 0x87);
@@ -256,7 +256,7 @@ fn each_user_has_sessions_of_its_own() {
         assert!(!present);
         ada.subscribe(&topic, 1);
         for _ in 0..20 {
-            for stranger in [login(version, &id, "eve", "e").kept(3_600), ConnectPacket::new(version, &id)] {
+            for stranger in [login(version, &id, "eve", "e").kept(3_600), TestConnect::new(version, &id)] {
                 let (mut client, present) = stranger.accepted(weir.mqtt());
                 assert!(!present || stranger.packet() == login(version, &id, "eve", "e").kept(3_600).packet());
                 client.ping();

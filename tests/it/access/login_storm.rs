@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::access::login::with_users;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect};
 use weir_test_kit::process::Weir;
 
-fn login(n: usize, password: &str) -> ConnectPacket {
-    ConnectPacket::new(MqttVersion::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)
+fn login(n: usize, password: &str) -> TestConnect {
+    TestConnect::new(MqttVersion::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)
 }
 
 /// While other clients guess passwords, a connected device is served and a returning device is accepted.

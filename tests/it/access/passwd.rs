@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 
 use crate::WEIR;
 use crate::access::login::{add_user, with_users};
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect};
 use weir_test_kit::process::Weir;
 use weir_test_kit::programs::program;
 
@@ -141,7 +141,7 @@ fn the_password_is_asked_at_the_terminal() {
     assert!(shown.contains("status 1") && shown.contains("interrupted"), "{shown}");
     assert!(shown.contains("echo True"), "the terminal shows what is typed again: {shown}");
     weir.restart();
-    let connect = ConnectPacket::new(MqttVersion::V4, "c").user("pump").password("secret");
+    let connect = TestConnect::new(MqttVersion::V4, "c").user("pump").password("secret");
     assert_eq!(connect.code(weir.mqtt()), 0, "the first answer was kept and the others changed nothing");
 }
 
@@ -203,12 +203,12 @@ fn a_listener_that_others_reach_is_never_open_by_accident() {
     let said_so = WEIR.start(&[mqtt, http, open_http, ("mqtt.allow_anonymous", "true")]);
     let output = said_so.output();
     assert!(output.contains("WARN") && output.contains("whoever reaches mqtt.listen, http.listen (/mqtt)"), "{output}");
-    assert_eq!(ConnectPacket::new(MqttVersion::V4, "c").code(([127, 0, 0, 1], said_so.mqtt().port()).into()), 0);
+    assert_eq!(TestConnect::new(MqttVersion::V4, "c").code(([127, 0, 0, 1], said_so.mqtt().port()).into()), 0);
     let mut users = with_users(&[("ada", "a")], &[mqtt, http, open_http]);
     users.restart();
     let address = ([127, 0, 0, 1], users.mqtt().port()).into();
-    assert_eq!(ConnectPacket::new(MqttVersion::V4, "c").code(address), 5);
-    assert_eq!(ConnectPacket::new(MqttVersion::V4, "c").user("ada").password("a").code(address), 0);
+    assert_eq!(TestConnect::new(MqttVersion::V4, "c").code(address), 5);
+    assert_eq!(TestConnect::new(MqttVersion::V4, "c").user("ada").password("a").code(address), 0);
     assert!(!users.output().contains("may connect to MQTT without"));
     let simulated = WEIR.prepare(&[("mqtt.auth.users", "'users'"), ("simulator.enabled", "true")]);
     check_start(&simulated, &["simulator.enabled: the simulator connects without credentials"]);

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::access::acl::{BOTH, OWN, USERS, audited, client, connect, start, write_private, write_users};
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::programs::{program, python, succeeded};
 use weir_test_kit::wait::wait_for;
@@ -191,7 +191,7 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
 fn anonymous_clients_have_a_role_too() {
     let acl = format!("{OWN}[roles.anonymous]\npublish = ['open/#']\nsubscribe = ['open/#']");
     let weir = start(&acl, &[("mqtt.allow_anonymous", "true")]);
-    let (mut nobody, _) = ConnectPacket::new(MqttVersion::V5, "nobody").accepted(weir.mqtt());
+    let (mut nobody, _) = TestConnect::new(MqttVersion::V5, "nobody").accepted(weir.mqtt());
     assert_eq!(nobody.subscribe_with("open/#", 0, &[]), 0);
     assert_eq!(nobody.publish_message(&TestMessage::new("open/x", "x", 1)), 0);
     assert_eq!(nobody.publish_message(&TestMessage::new("devices/nobody/telemetry", "x", 1)), 0x87);

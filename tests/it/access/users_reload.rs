@@ -5,12 +5,12 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::access::login::{add_user, with_users};
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
-fn login(user: &str, password: &str) -> ConnectPacket {
-    ConnectPacket::new(MqttVersion::V5, user).user(user).password(password)
+fn login(user: &str, password: &str) -> TestConnect {
+    TestConnect::new(MqttVersion::V5, user).user(user).password(password)
 }
 
 /// Reloads and waits for the outcome; returns whether the reload took effect.
@@ -61,7 +61,7 @@ fn no_reload_opens_a_listener_by_accident() {
     let mut weir = with_users(&[("ada", "a")], &[("mqtt.listen", "'0.0.0.0:0'")]);
     weir.restart();
     let address = ([127, 0, 0, 1], weir.mqtt().port()).into();
-    let nobody = ConnectPacket::new(MqttVersion::V5, "c");
+    let nobody = TestConnect::new(MqttVersion::V5, "c");
     weir.configure(&[]);
     assert!(!reload(&weir), "no users, and a listener on loopback that would need a restart");
     assert!(weir.output().contains("clients would need no credentials on listeners that other machines reach"));

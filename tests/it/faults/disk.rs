@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::WEIR;
 use crate::faults::load::{Load, LoadOptions, assert_counted};
 use crate::faults::small_disk::SmallDisk;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBACK, TestClient, TestMessage, publish_packet};
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, TestConnect, TestMessage, publish_packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::shim::{Calls, EIO, ENOSPC, Rule, Shim};
 use weir_test_kit::wait::{wait_for, window_before};
@@ -268,7 +268,7 @@ fn a_will_outlives_the_failure_of_the_journal() {
     let rule = shim.rule(Calls::Write, "/data/journal/");
     weir.restart();
     let will = TestMessage::new("devices/mortal/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    let (mortal, _) = ConnectPacket::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt());
+    let (mortal, _) = TestConnect::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt());
     wait_metric(&weir, "weir_mqtt_wills", |wills| wills == 1.0);
     wait_metric(&weir, "weir_mqtt_sessions_unstored", |unstored| unstored == 0.0);
     let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "last");

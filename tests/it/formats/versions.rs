@@ -7,7 +7,7 @@ use serde_json::Value;
 use weir::core::output::{ErrorEntry, RejectedPart};
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -128,17 +128,17 @@ fn a_store_of_sessions() {
     copy(&fixture("sessions"), &weir.data().join("sessions"));
     for _ in 0..2 {
         weir.restart();
-        let (probe, _) = ConnectPacket::new(MqttVersion::V5, "probe").accepted(weir.mqtt());
+        let (probe, _) = TestConnect::new(MqttVersion::V5, "probe").accepted(weir.mqtt());
         assert_eq!([weir.metric("weir_mqtt_sessions"), weir.metric("weir_mqtt_wills")], [3.0, 0.0]);
         probe.disconnect();
         weir.terminate();
     }
     weir.restart();
-    let (mut client, present) = ConnectPacket::new(MqttVersion::V5, "kept").kept(1_000).accepted(weir.mqtt());
+    let (mut client, present) = TestConnect::new(MqttVersion::V5, "kept").kept(1_000).accepted(weir.mqtt());
     assert!(present);
     assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["sent", "waits"]);
     client.expect_nothing();
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&TestMessage::new("commands/c", "new", 1));
     assert_eq!(client.take_message().text(), "new");
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::imports::Import;
 use super::source::SourceFile;
 
-/// The folder of a file below `src/`. A file `a.rs` beside a folder `a/` belongs to that folder.
+/// The folder of a file below `src/`. A file `a.rs` beside a folder `a/` belongs to that folder, unless the folder holds
+/// only tests.
 pub fn folder(sources: &[SourceFile], file: usize) -> String {
     let module = &sources[file].module;
-    let has_children =
-        sources.iter().any(|other| other.module.len() > module.len() && other.module.starts_with(module));
+    let is_child = |other: &SourceFile| other.module.len() > module.len() && other.module.starts_with(module);
+    let has_children = sources.iter().any(|other| !other.product().is_empty() && is_child(other));
     let length = if has_children { module.len() } else { module.len().saturating_sub(1) };
     module[..length].join("/")
 }

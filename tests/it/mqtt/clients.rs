@@ -8,7 +8,7 @@ use std::time::Duration;
 use rumqttc::{Event, Incoming, MqttOptions, QoS};
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::programs::{program, python, succeeded, target};
 use weir_test_kit::wait::wait_for;
@@ -39,7 +39,7 @@ fn mosquitto_retained_messages_wills_and_sessions() {
         let shown = succeeded(&mut mosquitto("mosquitto_sub", &weir, version, &[&kept[..], &["-C", "1"]].concat()));
         assert_eq!(String::from_utf8_lossy(&shown.stdout), "waited\n");
 
-        let (mut watcher, _) = ConnectPacket::new(MqttVersion::V5, "watcher").accepted(weir.mqtt());
+        let (mut watcher, _) = TestConnect::new(MqttVersion::V5, "watcher").accepted(weir.mqtt());
         watcher.subscribe("will", 1);
         let will = ["-t", "none", "--will-topic", "will", "--will-payload", "gone", "--will-qos", "1", "-i", "mortal"];
         let before = weir.metric("weir_mqtt_connections");
@@ -124,7 +124,7 @@ fn rumqttc_keeps_its_session() {
         options.set_clean_session(false).set_keep_alive(Duration::from_secs(30));
         options
     };
-    let mut publisher = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt()).0;
+    let mut publisher = TestConnect::new(MqttVersion::V5, "publisher").accepted(weir.mqtt()).0;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (client, mut events) = rumqttc::AsyncClient::new(options(), 10);

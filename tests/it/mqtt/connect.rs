@@ -2,7 +2,7 @@
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{
-    ConnectPacket, MqttVersion, PUBCOMP, SUBACK, TestClient, TestMessage, UNSUBACK, packet, string,
+    MqttVersion, PUBCOMP, SUBACK, TestClient, TestConnect, TestMessage, UNSUBACK, packet, string,
 };
 use weir_test_kit::process::Weir;
 
@@ -27,8 +27,8 @@ fn the_first_packet_is_connect_and_no_other() {
         assert_eq!(answer(&weir, first), [[0_u8; 0]; 0], "{first:?}");
     }
     for version in BOTH {
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
-        client.send(&ConnectPacket::new(version, "c").packet()).expect("it can be sent");
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
+        client.send(&TestConnect::new(version, "c").packet()).expect("it can be sent");
         client.expect_closed(0x82);
     }
 }
@@ -64,16 +64,16 @@ fn reserved_and_contradicting_flags_are_malformed() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
         for flags in [0b1, 0b1000, 0b1_0000, 0b10_0000] {
-            let connect = ConnectPacket::new(version, "c").flags(flags).packet();
+            let connect = TestConnect::new(version, "c").flags(flags).packet();
             assert_eq!(answer(&weir, &connect), [[0_u8; 0]; 0], "{version:?} {flags:#b}");
         }
-        let will = ConnectPacket::new(version, "c").will(&TestMessage::new("w", "x", 1)).flags(0b1_1000).packet();
+        let will = TestConnect::new(version, "c").will(&TestMessage::new("w", "x", 1)).flags(0b1_1000).packet();
         assert_eq!(answer(&weir, &will), [[0_u8; 0]; 0]);
-        let mut connect = ConnectPacket::new(version, "c").packet();
+        let mut connect = TestConnect::new(version, "c").packet();
         connect[0] |= 1;
         assert_eq!(answer(&weir, &connect), [[0_u8; 0]; 0]);
     }
-    let mut password = ConnectPacket::new(MqttVersion::V4, "c").flags(0b100_0000);
+    let mut password = TestConnect::new(MqttVersion::V4, "c").flags(0b100_0000);
     password.rest = string("secret");
     assert_eq!(answer(&weir, &password.packet()), [[0_u8; 0]; 0]);
 }
@@ -88,7 +88,7 @@ fn fields_stand_where_flags_announce_them() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
         let connect = |flags: u8, rest: &[u8]| {
-            let mut connect = ConnectPacket::new(version, "c").flags(flags);
+            let mut connect = TestConnect::new(version, "c").flags(flags);
             connect.rest = rest.to_vec();
             connect
         };
@@ -103,7 +103,7 @@ fn fields_stand_where_flags_announce_them() {
             assert_eq!(answer(&weir, &connect(flags, rest).packet()), [[0_u8; 0]; 0], "{version:?} {flags:#x}");
         }
         let body_end = if version == MqttVersion::V4 { 10 } else { 11 };
-        let whole = ConnectPacket::new(version, "c").packet();
+        let whole = TestConnect::new(version, "c").packet();
         assert_eq!(answer(&weir, &packet(0x10, &whole[2..2 + body_end])), [[0_u8; 0]; 0], "no client identifier");
         connect(0x80, &[0, 0]).accepted(weir.mqtt());
         connect(0xc0, &[0, 1, b'u', 0, 2, 0, 0xff]).accepted(weir.mqtt());
@@ -120,12 +120,12 @@ fn client_identifiers_are_text_up_to_256_bytes() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
         for id in ["0123456789abcdefghijklm", "pümpe/7 #+", &"x".repeat(256), "\u{1f600}"] {
-            ConnectPacket::new(version, id).accepted(weir.mqtt());
+            TestConnect::new(version, id).accepted(weir.mqtt());
         }
-        let refused = ConnectPacket::new(version, &"x".repeat(257)).code(weir.mqtt());
+        let refused = TestConnect::new(version, &"x".repeat(257)).code(weir.mqtt());
         assert_eq!(refused, if version == MqttVersion::V4 { 2 } else { 0x85 });
-        assert_eq!(answer(&weir, &ConnectPacket::new(version, "a\0b").packet()), [[0_u8; 0]; 0]);
-        let mut surrogate = ConnectPacket::new(version, "xyz").packet();
+        assert_eq!(answer(&weir, &TestConnect::new(version, "a\0b").packet()), [[0_u8; 0]; 0]);
+        let mut surrogate = TestConnect::new(version, "xyz").packet();
         let end = surrogate.len();
         surrogate[end - 3..].copy_from_slice(b"\xed\xa0\x80");
         assert_eq!(answer(&weir, &surrogate), [[0_u8; 0]; 0]);
@@ -137,7 +137,7 @@ fn client_identifiers_are_text_up_to_256_bytes() {
 #[test]
 fn an_empty_client_identifier_is_assigned() {
     let weir = WEIR.start(&[]);
-    let assigned = |connect: &ConnectPacket| {
+    let assigned = |connect: &TestConnect| {
         let (client, connack) = connect.open(weir.mqtt());
         let body = &connack.body;
         let at =
@@ -145,13 +145,13 @@ fn an_empty_client_identifier_is_assigned() {
         let id = body[at + 3..at + 3 + usize::from(body[at + 2])].to_vec();
         (client, String::from_utf8(id).expect("text"))
     };
-    let (_one, first) = assigned(&ConnectPacket::new(MqttVersion::V5, ""));
-    let (_two, second) = assigned(&ConnectPacket::new(MqttVersion::V5, "").kept(100));
+    let (_one, first) = assigned(&TestConnect::new(MqttVersion::V5, ""));
+    let (_two, second) = assigned(&TestConnect::new(MqttVersion::V5, "").kept(100));
     assert_ne!(first, second);
-    let (_, present) = ConnectPacket::new(MqttVersion::V5, &second).kept(100).accepted(weir.mqtt());
+    let (_, present) = TestConnect::new(MqttVersion::V5, &second).kept(100).accepted(weir.mqtt());
     assert!(present, "the client can come back to its session");
-    ConnectPacket::new(MqttVersion::V4, "").accepted(weir.mqtt());
-    let (mut refused, connack) = ConnectPacket::new(MqttVersion::V4, "").kept(0).open(weir.mqtt());
+    TestConnect::new(MqttVersion::V4, "").accepted(weir.mqtt());
+    let (mut refused, connack) = TestConnect::new(MqttVersion::V4, "").kept(0).open(weir.mqtt());
     assert_eq!(connack.body, [0, 2]);
     assert_eq!(refused.until_closed(), []);
 }
@@ -163,14 +163,14 @@ fn an_empty_client_identifier_is_assigned() {
 #[test]
 fn the_connack_tells_the_limits() {
     let weir = WEIR.start(&[("mqtt.max_keep_alive", "'30s'"), ("mqtt.max_inflight", "50")]);
-    let (_, connack) = ConnectPacket::new(MqttVersion::V5, "c").keep_alive(300).open(weir.mqtt());
+    let (_, connack) = TestConnect::new(MqttVersion::V5, "c").keep_alive(300).open(weir.mqtt());
     assert_eq!(connack.body[..2], [0, 0]);
     let has = |property: &[u8]| connack.body.windows(property.len()).any(|window| window == property);
     assert!(has(&[0x13, 0, 30]) && has(&[0x21, 0, 50]) && has(&[0x22, 0, 10]), "{connack:?}");
     assert!(!has(&[0x15, 0]), "{connack:?}");
-    let (_, connack) = ConnectPacket::new(MqttVersion::V4, "d").keep_alive(300).open(weir.mqtt());
+    let (_, connack) = TestConnect::new(MqttVersion::V4, "d").keep_alive(300).open(weir.mqtt());
     assert_eq!(connack.body, [0, 0]);
-    let small = ConnectPacket::new(MqttVersion::V5, "e").property(0x27, &[0, 0, 0, 10]).packet();
+    let small = TestConnect::new(MqttVersion::V5, "e").property(0x27, &[0, 0, 0, 10]).packet();
     assert_eq!(answer(&weir, &small), [[0_u8; 0]; 0]);
 }
 
@@ -181,7 +181,7 @@ fn the_connack_tells_the_limits() {
 fn silence_ends_a_connection_with_keep_alive() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut client, connack) = ConnectPacket::new(version, "c").keep_alive(1).open(weir.mqtt());
+        let (mut client, connack) = TestConnect::new(version, "c").keep_alive(1).open(weir.mqtt());
         assert!(!connack.body.contains(&0x13), "another keep-alive: {connack:?}");
         client.ping();
         client.expect_closed(0x8d);
@@ -194,15 +194,15 @@ fn silence_ends_a_connection_with_keep_alive() {
 fn disconnect_is_the_end() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
         client.subscribe("t", 0);
         client.send(&[0xe0, 0, 0x30, 3, 0, 1, b't', 0xc0, 0]).expect("it can be sent");
         assert_eq!(client.until_closed(), []);
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
         client.send(&[0xe1, 0]).expect("it can be sent");
         client.expect_closed(0x81);
     }
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").accepted(weir.mqtt());
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 9]).expect("it can be sent");
     client.expect_closed(0x82);
 }
@@ -213,8 +213,8 @@ fn the_newer_connection_takes_over() {
     let weir = WEIR.start(&[]);
     for old in BOTH {
         for new in BOTH {
-            let (mut first, _) = ConnectPacket::new(old, "same").accepted(weir.mqtt());
-            let (mut second, _) = ConnectPacket::new(new, "same").accepted(weir.mqtt());
+            let (mut first, _) = TestConnect::new(old, "same").accepted(weir.mqtt());
+            let (mut second, _) = TestConnect::new(new, "same").accepted(weir.mqtt());
             first.expect_closed(0x8e);
             second.ping();
         }
@@ -226,16 +226,16 @@ fn the_newer_connection_takes_over() {
 #[test]
 fn packets_may_follow_a_connect_at_once() {
     let weir = WEIR.start(&[]);
-    let (mut watcher, _) = ConnectPacket::new(MqttVersion::V4, "watcher").accepted(weir.mqtt());
+    let (mut watcher, _) = TestConnect::new(MqttVersion::V4, "watcher").accepted(weir.mqtt());
     watcher.subscribe("t", 0);
     let publish = weir_test_kit::mqtt::publish_packet(MqttVersion::V4, "t", b"early", 0, false, 0);
     let mut refused = TestClient::open(weir.mqtt(), MqttVersion::V4).expect("a socket");
-    let connect = ConnectPacket::new(MqttVersion::V4, "").kept(0).packet();
+    let connect = TestConnect::new(MqttVersion::V4, "").kept(0).packet();
     refused.send(&[connect, publish.clone()].concat()).expect("it can be sent");
     assert_eq!(refused.until_closed().len(), 1);
     watcher.expect_nothing();
     let mut client = TestClient::open(weir.mqtt(), MqttVersion::V4).expect("a socket");
-    client.send(&[ConnectPacket::new(MqttVersion::V4, "c").packet(), publish].concat()).expect("it can be sent");
+    client.send(&[TestConnect::new(MqttVersion::V4, "c").packet(), publish].concat()).expect("it can be sent");
     assert_eq!(watcher.next_message().payload, b"early");
 }
 

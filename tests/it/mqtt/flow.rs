@@ -2,7 +2,7 @@
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{
-    ConnectPacket, DISCONNECT, MqttVersion, PINGRESP, PUBACK, PUBCOMP, PUBREC, PUBREL, SUBACK, TestClient, TestMessage,
+    DISCONNECT, MqttVersion, PINGRESP, PUBACK, PUBCOMP, PUBREC, PUBREL, SUBACK, TestClient, TestConnect, TestMessage,
     packet,
 };
 use weir_test_kit::process::Weir;
@@ -11,7 +11,7 @@ use weir_test_kit::wait::wait_for;
 const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
 fn connect(weir: &Weir, version: MqttVersion, id: &str) -> TestClient {
-    ConnectPacket::new(version, id).accepted(weir.mqtt()).0
+    TestConnect::new(version, id).accepted(weir.mqtt()).0
 }
 
 /// A PUBACK or PUBREC of 5.0 that refuses.
@@ -64,7 +64,7 @@ fn a_refused_qos_2_publish_leaves_its_identifier_free() {
 #[test]
 fn what_a_client_refuses_does_not_come_again() {
     let weir = WEIR.start(&[]);
-    let kept = ConnectPacket::new(MqttVersion::V5, "kept").kept(100).property(0x21, &[0, 2]);
+    let kept = TestConnect::new(MqttVersion::V5, "kept").kept(100).property(0x21, &[0, 2]);
     let (mut client, _) = kept.accepted(weir.mqtt());
     client.subscribe("t", 2);
     let mut publisher = connect(&weir, MqttVersion::V5, "publisher");
@@ -89,7 +89,7 @@ fn what_a_client_refuses_does_not_come_again() {
 #[test]
 fn expiry_does_not_break_a_flow_that_has_begun() {
     let weir = WEIR.start(&[]);
-    let kept = ConnectPacket::new(MqttVersion::V5, "kept").kept(100);
+    let kept = TestConnect::new(MqttVersion::V5, "kept").kept(100);
     let (mut client, _) = kept.accepted(weir.mqtt());
     client.subscribe("t", 2);
     let mut publisher = connect(&weir, MqttVersion::V5, "publisher");
@@ -122,7 +122,7 @@ fn expiry_does_not_break_a_flow_that_has_begun() {
 fn deliveries_outlive_their_subscription() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let connect = ConnectPacket::new(version, "kept").kept(100);
+        let connect = TestConnect::new(version, "kept").kept(100);
         let (mut client, _) = connect.accepted(weir.mqtt());
         client.subscribe("t", 2);
         for (text, qos) in [("a", 1), ("b", 2)] {
@@ -136,7 +136,7 @@ fn deliveries_outlive_their_subscription() {
             assert_eq!(client.take_message(), TestMessage { dup: true, ..message });
         }
         client.expect_nothing();
-        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
+        TestConnect::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -144,7 +144,7 @@ fn deliveries_outlive_their_subscription() {
 #[test]
 fn a_full_receive_maximum_holds_up_publishes_alone() {
     let weir = WEIR.start(&[]);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 1]).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").property(0x21, &[0, 1]).accepted(weir.mqtt());
     client.subscribe("t", 2);
     let mut publisher = connect(&weir, MqttVersion::V5, "publisher");
     for text in ["a", "b"] {
@@ -169,7 +169,7 @@ fn a_full_receive_maximum_holds_up_publishes_alone() {
 #[test]
 fn a_member_that_comes_back_gets_the_rest_of_its_delivery() {
     let weir = WEIR.start(&[]);
-    let kept = ConnectPacket::new(MqttVersion::V5, "first").kept(100);
+    let kept = TestConnect::new(MqttVersion::V5, "first").kept(100);
     let (mut first, _) = kept.accepted(weir.mqtt());
     first.subscribe_with("$share/g/t", 2, &[]);
     let mut publisher = connect(&weir, MqttVersion::V5, "publisher");
@@ -194,10 +194,10 @@ fn a_member_that_comes_back_gets_the_rest_of_its_delivery() {
 fn a_session_does_not_end_while_its_client_is_connected() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut client, _) = ConnectPacket::new(version, "c").expiry(1).accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").expiry(1).accepted(weir.mqtt());
         client.subscribe("t", 1);
         // One that began later and lost its connection has ended: more time than the interval has passed.
-        let (other, _) = ConnectPacket::new(MqttVersion::V5, "other").expiry(1).accepted(weir.mqtt());
+        let (other, _) = TestConnect::new(MqttVersion::V5, "other").expiry(1).accepted(weir.mqtt());
         drop(other);
         wait_for("the other session has ended", || (weir.metric("weir_mqtt_sessions") == 1.0).then_some(()));
         client.publish_message(&TestMessage::new("t", "x", 1));
@@ -212,7 +212,7 @@ fn a_session_does_not_end_while_its_client_is_connected() {
 #[test]
 fn weirs_disconnect_is_the_last_packet() {
     let mut weir = WEIR.start(&[]);
-    let small = |id: &str| ConnectPacket::new(MqttVersion::V5, id).property(0x27, &[0, 0, 0, 20]).kept(100);
+    let small = |id: &str| TestConnect::new(MqttVersion::V5, id).property(0x27, &[0, 0, 0, 20]).kept(100);
     let mut clients = [small("a").accepted(weir.mqtt()).0, connect(&weir, MqttVersion::V5, "b")];
     weir.terminate();
     for client in &mut clients {

@@ -1,7 +1,7 @@
 //! PUBLISH and its acknowledgements, both ways.
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBACK, PUBCOMP, PUBREC, PUBREL, TestMessage, packet};
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, PUBCOMP, PUBREC, PUBREL, TestConnect, TestMessage, packet};
 
 const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
@@ -15,8 +15,8 @@ fn each_qos_is_delivered_to_both_versions() {
     let weir = WEIR.start(&[]);
     for from in BOTH {
         for to in BOTH {
-            let (mut publisher, _) = ConnectPacket::new(from, "publisher").accepted(weir.mqtt());
-            let (mut subscriber, _) = ConnectPacket::new(to, "subscriber").accepted(weir.mqtt());
+            let (mut publisher, _) = TestConnect::new(from, "publisher").accepted(weir.mqtt());
+            let (mut subscriber, _) = TestConnect::new(to, "subscriber").accepted(weir.mqtt());
             for granted in 0..=2 {
                 subscriber.subscribe("a/+", granted);
                 for qos in 0..=2 {
@@ -55,7 +55,7 @@ fn packets_against_the_rules_end_the_connection() {
             (packet(0x60, &[0, 1]), 0x81),
         ];
         for (bytes, reason) in wrong {
-            let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+            let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
             client.send(&bytes).expect("it can be sent");
             client.expect_closed(reason);
         }
@@ -69,14 +69,14 @@ fn packets_against_the_rules_end_the_connection() {
 fn a_repeated_qos_2_publish_is_passed_on_once() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut subscriber, _) = ConnectPacket::new(version, "subscriber").accepted(weir.mqtt());
+        let (mut subscriber, _) = TestConnect::new(version, "subscriber").accepted(weir.mqtt());
         subscriber.subscribe("t", 0);
-        let (mut publisher, _) = ConnectPacket::new(version, "publisher").kept(60).accepted(weir.mqtt());
+        let (mut publisher, _) = TestConnect::new(version, "publisher").kept(60).accepted(weir.mqtt());
         let message = TestMessage { id: 9, ..TestMessage::new("t", "once", 2) };
         publisher.send_publish(&message);
         assert_eq!(publisher.expect(PUBREC).id(), 9);
         drop(publisher);
-        let (mut publisher, present) = ConnectPacket::new(version, "publisher").kept(60).accepted(weir.mqtt());
+        let (mut publisher, present) = TestConnect::new(version, "publisher").kept(60).accepted(weir.mqtt());
         assert!(present);
         publisher.send_publish(&TestMessage { dup: true, ..message.clone() });
         assert_eq!(publisher.expect(PUBREC).id(), 9);
@@ -104,9 +104,9 @@ fn order_is_kept() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
         for qos in [1, 2] {
-            let (mut subscriber, _) = ConnectPacket::new(version, "subscriber").accepted(weir.mqtt());
+            let (mut subscriber, _) = TestConnect::new(version, "subscriber").accepted(weir.mqtt());
             subscriber.subscribe("t", qos);
-            let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+            let (mut publisher, _) = TestConnect::new(version, "publisher").accepted(weir.mqtt());
             for id in 1..=300 {
                 publisher.send_publish(&TestMessage { id, ..TestMessage::new("t", &id.to_string(), qos) });
             }
@@ -130,13 +130,13 @@ fn order_is_kept() {
 #[test]
 fn publishes_without_subscribers_and_without_permission_are_answered() {
     let weir = WEIR.start(&[]);
-    let (mut new, _) = ConnectPacket::new(MqttVersion::V5, "new").accepted(weir.mqtt());
+    let (mut new, _) = TestConnect::new(MqttVersion::V5, "new").accepted(weir.mqtt());
     assert_eq!(new.publish("nobody", "x", 1), 0x10);
     assert_eq!(new.publish("devices/d/telemetry", "{}", 1), 0, "weir itself listens");
     new.subscribe("nobody", 0);
     assert_eq!(new.publish("nobody", "x", 1), 0);
     assert_eq!((new.publish("weir/x", "x", 1), new.publish("$SYS/x", "x", 2)), (0x87, 0x87));
-    let (mut old, _) = ConnectPacket::new(MqttVersion::V4, "old").accepted(weir.mqtt());
+    let (mut old, _) = TestConnect::new(MqttVersion::V4, "old").accepted(weir.mqtt());
     old.publish("nobody", "x", 2);
     old.publish("$SYS/broker/uptime", "x", 1);
     old.send_publish(&TestMessage { id: 1, ..TestMessage::new("weir/x", "x", 1) });
@@ -150,13 +150,13 @@ fn acknowledgements_must_fit() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
         for (qos, wrong) in [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)] {
-            let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+            let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
             for kind in [PUBACK, PUBCOMP] {
                 client.acknowledge(kind, 77);
             }
             client.subscribe("t", qos);
             client.publish_message(&TestMessage::new("t", "x", 0));
-            let (mut other, _) = ConnectPacket::new(version, "other").accepted(weir.mqtt());
+            let (mut other, _) = TestConnect::new(version, "other").accepted(weir.mqtt());
             other.publish_message(&TestMessage::new("t", "x", qos));
             assert_eq!(client.next_message().qos, 0);
             let id = client.next_message().id;

@@ -1,7 +1,7 @@
 //! Retained messages.
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -10,7 +10,7 @@ const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 /// Retained messages that a new subscriber gets, by topic.
 #[track_caller]
 fn retained(weir: &Weir, filter: &str) -> Vec<(String, String)> {
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "reader").accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "reader").accepted(weir.mqtt());
     client.subscribe(filter, 0);
     client.subscribe("end", 0);
     client.publish_message(&TestMessage::new("end", "", 0));
@@ -34,8 +34,8 @@ fn retained(weir: &Weir, filter: &str) -> Vec<(String, String)> {
 fn the_newest_retained_message_comes_with_a_subscription() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
-        let (mut live, _) = ConnectPacket::new(version, "live").accepted(weir.mqtt());
+        let (mut publisher, _) = TestConnect::new(version, "publisher").accepted(weir.mqtt());
+        let (mut live, _) = TestConnect::new(version, "live").accepted(weir.mqtt());
         live.subscribe("r/#", 2);
         for qos in 0..=2 {
             publisher.publish_message(&TestMessage::retained("r/a", "old", qos));
@@ -59,16 +59,16 @@ fn the_newest_retained_message_comes_with_a_subscription() {
 #[test]
 fn retain_handling_is_the_subscribers_choice() {
     let weir = WEIR.start(&[]);
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&TestMessage::retained("r", "x", 1));
-    let (mut old, _) = ConnectPacket::new(MqttVersion::V4, "old").accepted(weir.mqtt());
+    let (mut old, _) = TestConnect::new(MqttVersion::V4, "old").accepted(weir.mqtt());
     for _ in 0..2 {
         old.subscribe("r", 1);
         assert_eq!(old.take_message().text(), "x");
     }
     let expected = [(0x01, true, true), (0x11, true, false), (0x21, false, false)];
     for (options, first, again) in expected {
-        let (mut new, _) = ConnectPacket::new(MqttVersion::V5, "new").accepted(weir.mqtt());
+        let (mut new, _) = TestConnect::new(MqttVersion::V5, "new").accepted(weir.mqtt());
         for comes in [first, again] {
             assert_eq!(new.subscribe_with("r", options, &[]), 1);
             if comes {
@@ -77,7 +77,7 @@ fn retain_handling_is_the_subscribers_choice() {
             new.expect_nothing();
         }
     }
-    let (mut new, _) = ConnectPacket::new(MqttVersion::V5, "new").accepted(weir.mqtt());
+    let (mut new, _) = TestConnect::new(MqttVersion::V5, "new").accepted(weir.mqtt());
     new.subscribe_with("r", 0x28, &[]);
     publisher.publish_message(&TestMessage::retained("r", "y", 1));
     publisher.publish_message(&TestMessage::new("r", "z", 1));
@@ -88,7 +88,7 @@ fn retain_handling_is_the_subscribers_choice() {
 #[test]
 fn retained_messages_survive_restart_and_power_cut() {
     let mut weir = WEIR.start(&[]);
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
     let large = "x".repeat(150_000);
     let properties = vec![0x26, 0, 1, b'k', 0, 1, b'v'];
     publisher
@@ -104,7 +104,7 @@ fn retained_messages_survive_restart_and_power_cut() {
         weir.kill();
     }
     weir.restart();
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "reader").accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "reader").accepted(weir.mqtt());
     client.subscribe("r/a", 2);
     let message = client.take_message();
     assert_eq!((message.qos, message.properties), (2, properties));
@@ -120,7 +120,7 @@ fn a_damaged_store_is_moved_aside() {
     weir.restart();
     wait_for("the damage is told", || weir.output().contains("retained messages cannot be read").then_some(()));
     assert!((weir.metric("weir_mqtt_retained_moved_aside_total") - 1.0).abs() < f64::EPSILON);
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&TestMessage::retained("r", "x", 1));
     weir.terminate();
     weir.restart();
@@ -130,7 +130,7 @@ fn a_damaged_store_is_moved_aside() {
 #[test]
 fn retained_messages_are_bounded() {
     let weir = WEIR.start(&[("mqtt.max_retained_messages", "2")]);
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     for topic in ["r/a", "r/b", "r/c"] {
         publisher.publish_message(&TestMessage::retained(topic, "1", 1));
     }

@@ -1,7 +1,7 @@
 //! Sessions: what outlives a connection, and for how long.
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBREL, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, PUBREL, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -15,12 +15,12 @@ const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 fn a_kept_session_gets_what_it_missed() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let connect = ConnectPacket::new(version, "kept").kept(100);
+        let connect = TestConnect::new(version, "kept").kept(100);
         let (mut client, present) = connect.accepted(weir.mqtt());
         assert!(!present);
         client.subscribe("t", 2);
         client.disconnect();
-        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        let (mut publisher, _) = TestConnect::new(version, "publisher").accepted(weir.mqtt());
         for qos in 0..=2 {
             publisher.publish_message(&TestMessage::new("t", &qos.to_string(), qos));
         }
@@ -28,14 +28,14 @@ fn a_kept_session_gets_what_it_missed() {
         assert!(present);
         assert_eq!([client.take_message(), client.take_message()].map(|message| message.qos), [1, 2]);
         client.expect_nothing();
-        let (mut client, present) = ConnectPacket::new(version, "kept").accepted(weir.mqtt());
+        let (mut client, present) = TestConnect::new(version, "kept").accepted(weir.mqtt());
         assert!(!present);
         publisher.publish_message(&TestMessage::new("t", "late", 1));
         client.expect_nothing();
         client.disconnect();
         let (_, present) = connect.accepted(weir.mqtt());
         assert!(!present, "a clean session ends with its connection");
-        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
+        TestConnect::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -49,10 +49,10 @@ fn a_kept_session_outlives_the_process() {
     };
     for (round, version) in [MqttVersion::V4, MqttVersion::V5, MqttVersion::V4, MqttVersion::V5].into_iter().enumerate()
     {
-        let connect = ConnectPacket::new(version, "kept").kept(1_000);
+        let connect = TestConnect::new(version, "kept").kept(1_000);
         let (mut client, _) = connect.accepted(weir.mqtt());
         client.subscribe("commands/+", 2);
-        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        let (mut publisher, _) = TestConnect::new(version, "publisher").accepted(weir.mqtt());
         publisher.publish_message(&TestMessage::new("commands/a", "sent", 1));
         let sent = client.next_message();
         drop(client);
@@ -65,7 +65,7 @@ fn a_kept_session_outlives_the_process() {
             weir.kill();
         }
         weir.restart();
-        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        let (mut publisher, _) = TestConnect::new(version, "publisher").accepted(weir.mqtt());
         publisher.publish_message(&TestMessage::new("commands/c", "after", 1));
         let (mut client, present) = connect.accepted(weir.mqtt());
         assert!(present, "round {round}");
@@ -76,7 +76,7 @@ fn a_kept_session_outlives_the_process() {
         assert_eq!([client.take_message(), client.take_message()].map(|m| m.text().to_owned()), ["waits", "after"]);
         client.disconnect();
         // Nothing of it is left for the next round.
-        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
+        TestConnect::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -89,10 +89,10 @@ fn a_kept_session_outlives_the_process() {
 fn unacknowledged_messages_come_again() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let connect = ConnectPacket::new(version, "kept").kept(100);
+        let connect = TestConnect::new(version, "kept").kept(100);
         let (mut client, _) = connect.accepted(weir.mqtt());
         client.subscribe("t", 2);
-        let (mut publisher, _) = ConnectPacket::new(version, "publisher").accepted(weir.mqtt());
+        let (mut publisher, _) = TestConnect::new(version, "publisher").accepted(weir.mqtt());
         for (text, qos) in [("a", 1), ("b", 2), ("c", 2)] {
             publisher.publish_message(&TestMessage::new("t", text, qos));
         }
@@ -107,7 +107,7 @@ fn unacknowledged_messages_come_again() {
         let last = client.next_message();
         assert_eq!(again, TestMessage { dup: true, ..sent[0].clone() });
         assert_eq!(last, TestMessage { dup: true, ..sent[2].clone() });
-        ConnectPacket::new(version, "kept").accepted(weir.mqtt());
+        TestConnect::new(version, "kept").accepted(weir.mqtt());
     }
 }
 
@@ -121,21 +121,21 @@ fn a_session_ends_after_its_expiry_interval() {
             ((weir.metric("weir_mqtt_sessions") - count).abs() < f64::EPSILON).then_some(())
         });
     };
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
     client.subscribe("t", 1);
     drop(client);
     sessions(1.0);
     sessions(0.0);
-    let (_, present) = ConnectPacket::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
+    let (_, present) = TestConnect::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
     assert!(!present);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").kept(1).accepted(weir.mqtt());
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 1, 0]).expect("256 s instead");
     client.until_closed();
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "other").kept(1).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "other").kept(1).accepted(weir.mqtt());
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]).expect("0 s instead");
     client.until_closed();
     sessions(1.0);
-    let (_, present) = ConnectPacket::new(MqttVersion::V5, "c").kept(0).accepted(weir.mqtt());
+    let (_, present) = TestConnect::new(MqttVersion::V5, "c").kept(0).accepted(weir.mqtt());
     assert!(present);
     sessions(0.0);
 }
@@ -143,9 +143,9 @@ fn a_session_ends_after_its_expiry_interval() {
 #[test]
 fn no_session_is_kept_longer_than_configured() {
     let weir = WEIR.start(&[("mqtt.max_session_expiry", "'1s'")]);
-    let (client, connack) = ConnectPacket::new(MqttVersion::V5, "new").kept(u32::MAX).open(weir.mqtt());
+    let (client, connack) = TestConnect::new(MqttVersion::V5, "new").kept(u32::MAX).open(weir.mqtt());
     assert!(connack.body.windows(5).any(|window| window == [0x11, 0, 0, 0, 1]), "{connack:?}");
-    let (old, _) = ConnectPacket::new(MqttVersion::V4, "old").kept(0).accepted(weir.mqtt());
+    let (old, _) = TestConnect::new(MqttVersion::V4, "old").kept(0).accepted(weir.mqtt());
     drop((client, old));
     wait_for("both sessions end", || (weir.metric("weir_mqtt_sessions") < 0.5).then_some(()));
 }
@@ -153,11 +153,11 @@ fn no_session_is_kept_longer_than_configured() {
 #[test]
 fn what_waits_for_a_session_is_bounded() {
     let weir = WEIR.start(&[("mqtt.max_queued_messages", "3")]);
-    let connect = ConnectPacket::new(MqttVersion::V4, "kept").kept(0);
+    let connect = TestConnect::new(MqttVersion::V4, "kept").kept(0);
     let (mut client, _) = connect.accepted(weir.mqtt());
     client.subscribe("t", 1);
     client.disconnect();
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     for text in ["1", "2", "3", "4", "5"] {
         publisher.publish_message(&TestMessage::new("t", text, 1));
     }

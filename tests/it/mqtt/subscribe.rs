@@ -1,7 +1,7 @@
 //! SUBSCRIBE, UNSUBSCRIBE, filters, overlapping and shared subscriptions.
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestMessage, packet};
+use weir_test_kit::mqtt::{MqttVersion, TestConnect, TestMessage, packet};
 
 const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
@@ -43,11 +43,11 @@ fn packets_against_the_rules_end_the_connection() {
             wrong.push(packet(0x82, &body(&[0, 1, b't', 0x30])));
         }
         for bytes in wrong {
-            let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+            let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
             client.send(&bytes).expect("it can be sent");
             client.expect_closed(0x81);
         }
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
         let mut zero = filter;
         zero[1] = 0;
         client.send(&packet(0x82, &zero)).expect("it can be sent");
@@ -63,7 +63,7 @@ fn packets_against_the_rules_end_the_connection() {
 fn each_filter_has_its_code() {
     let weir = WEIR.start(&[("mqtt.max_topic_levels", "4")]);
     for (version, failure) in [(MqttVersion::V4, 0x80), (MqttVersion::V5, 0x97)] {
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
         let mut body = if version == MqttVersion::V4 { vec![0x12, 0x34] } else { vec![0x12, 0x34, 0] };
         let filters = [("a", 0), ("+/b", 1), ("#", 2), ("a/b/c/d/e", 1), ("a/+/+/+/#", 1), ("////", 0), ("+", 2)];
         for (filter, qos) in filters {
@@ -85,7 +85,7 @@ fn each_filter_has_its_code() {
 fn subscriptions_are_replaced_and_ended() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
         client.subscribe("a/b", 0);
         client.subscribe("a/b", 1);
         client.publish_message(&TestMessage::new("a/b", "x", 1));
@@ -105,7 +105,7 @@ fn subscriptions_are_replaced_and_ended() {
 fn overlapping_subscriptions_get_one_copy() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
-        let (mut client, _) = ConnectPacket::new(version, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(version, "c").accepted(weir.mqtt());
         for (filter, qos, identifier) in [("a/+", 0, 1), ("a/#", 2, 300), ("A/b", 2, 5), ("a/b", 1, 0)] {
             let properties = if identifier == 300 { vec![0x0b, 0xac, 0x02] } else { vec![0x0b, identifier as u8] };
             client.subscribe_with(filter, qos, if identifier == 0 { &[] } else { &properties });
@@ -126,10 +126,10 @@ fn overlapping_subscriptions_get_one_copy() {
 #[test]
 fn no_local_spares_the_publisher() {
     let weir = WEIR.start(&[]);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").accepted(weir.mqtt());
     client.subscribe_with("t", 0x05, &[]);
     client.publish_message(&TestMessage::new("t", "own", 1));
-    let (mut other, _) = ConnectPacket::new(MqttVersion::V4, "other").accepted(weir.mqtt());
+    let (mut other, _) = TestConnect::new(MqttVersion::V4, "other").accepted(weir.mqtt());
     other.publish_message(&TestMessage::new("t", "other", 1));
     assert_eq!(client.take_message().text(), "other");
     client.expect_nothing();
@@ -142,23 +142,23 @@ fn shared_subscriptions_divide_the_messages() {
     let weir = WEIR.start(&[]);
     for (filter, options) in [("$share/g", 0), ("$share/g/", 0), ("$share//t", 0), ("$share/+/t", 0), ("$share/g/t", 4)]
     {
-        let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").accepted(weir.mqtt());
+        let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").accepted(weir.mqtt());
         let body = [&[0, 1, 0][..], &weir_test_kit::mqtt::string(filter), &[options]].concat();
         client.send(&packet(0x82, &body)).expect("it can be sent");
         client.expect_closed(0x82);
     }
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&TestMessage::retained("s/r", "retained", 1));
     let mut members: Vec<_> = [(MqttVersion::V4, 0), (MqttVersion::V5, 1), (MqttVersion::V5, 2)]
         .iter()
         .enumerate()
         .map(|(index, (version, qos))| {
-            let (mut member, _) = ConnectPacket::new(*version, &format!("member-{index}")).accepted(weir.mqtt());
+            let (mut member, _) = TestConnect::new(*version, &format!("member-{index}")).accepted(weir.mqtt());
             assert_eq!(member.subscribe_with("$share/g/s/#", *qos, &[]), *qos);
             (member, *qos)
         })
         .collect();
-    let (mut outside, _) = ConnectPacket::new(MqttVersion::V5, "outside").accepted(weir.mqtt());
+    let (mut outside, _) = TestConnect::new(MqttVersion::V5, "outside").accepted(weir.mqtt());
     outside.subscribe_with("s/+", 0x21, &[]);
     for number in 0..30 {
         publisher.publish_message(&TestMessage::new("s/t", &number.to_string(), 2));
@@ -184,8 +184,8 @@ fn shared_subscriptions_divide_the_messages() {
 #[test]
 fn a_member_that_goes_leaves_its_messages_to_the_others() {
     let weir = WEIR.start(&[]);
-    let (mut publisher, _) = ConnectPacket::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
-    let (mut first, _) = ConnectPacket::new(MqttVersion::V5, "first").accepted(weir.mqtt());
+    let (mut publisher, _) = TestConnect::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
+    let (mut first, _) = TestConnect::new(MqttVersion::V5, "first").accepted(weir.mqtt());
     first.subscribe_with("$share/g/t", 2, &[]);
     for (text, qos) in [("refused", 1), ("unacknowledged", 1), ("under way", 2)] {
         publisher.publish_message(&TestMessage::new("t", text, qos));
@@ -193,7 +193,7 @@ fn a_member_that_goes_leaves_its_messages_to_the_others() {
     let refused = first.next_message();
     first.send(&[0x40, 3, 0, refused.id as u8, 0x80]).expect("it can be sent");
     assert_eq!((first.next_message().text(), first.next_message().text()), ("unacknowledged", "under way"));
-    let (mut second, _) = ConnectPacket::new(MqttVersion::V5, "second").accepted(weir.mqtt());
+    let (mut second, _) = TestConnect::new(MqttVersion::V5, "second").accepted(weir.mqtt());
     second.subscribe_with("$share/g/t", 2, &[]);
     second.expect_nothing();
     first.disconnect();
@@ -204,7 +204,7 @@ fn a_member_that_goes_leaves_its_messages_to_the_others() {
 #[test]
 fn ten_thousand_subscriptions_of_one_client_are_ordinary() {
     let weir = WEIR.start(&[]);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").accepted(weir.mqtt());
     for first in (0..10_000).step_by(500) {
         let mut body = vec![0, 1, 0];
         for number in first..first + 500 {

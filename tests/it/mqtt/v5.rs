@@ -1,12 +1,12 @@
 //! What only MQTT 5.0 has: properties, expiry, flow control, aliases, reasons.
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBACK, PUBREC, TestClient, TestMessage, packet};
+use weir_test_kit::mqtt::{MqttVersion, PUBACK, PUBREC, TestClient, TestConnect, TestMessage, packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
 fn connect(weir: &Weir, id: &str) -> TestClient {
-    ConnectPacket::new(MqttVersion::V5, id).accepted(weir.mqtt()).0
+    TestConnect::new(MqttVersion::V5, id).accepted(weir.mqtt()).0
 }
 
 fn pair(name: u8, value: u8) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn properties_are_forwarded_unaltered() {
     let weir = WEIR.start(&[]);
     let mut client = connect(&weir, "c");
     client.subscribe("t", 2);
-    let (mut old, _) = ConnectPacket::new(MqttVersion::V4, "old").accepted(weir.mqtt());
+    let (mut old, _) = TestConnect::new(MqttVersion::V4, "old").accepted(weir.mqtt());
     old.subscribe("t", 0);
     let known = [1, 1, 8, 0, 1, b'r', 9, 0, 2, 0, 0xff, 3, 0, 1, b'c'];
     let properties = [pair(b'b', b'1'), known.to_vec(), pair(b'a', b'2'), pair(b'b', b'1')].concat();
@@ -47,7 +47,7 @@ fn a_payload_that_is_not_the_text_it_is_said_to_be_is_refused() {
     assert_eq!(client.take_message().text(), "\"\u{e9}\"");
     client.expect_nothing();
     assert_eq!(weir.metric("weir_mqtt_publishes_refused_total{reason=\"payload_format\"}"), 3.0);
-    let will = |payload: &[u8]| ConnectPacket::new(MqttVersion::V5, "w").will(&message(0, payload)).code(weir.mqtt());
+    let will = |payload: &[u8]| TestConnect::new(MqttVersion::V5, "w").will(&message(0, payload)).code(weir.mqtt());
     assert_eq!((will(b"\xff"), will(b"x")), (0x99, 0));
 }
 
@@ -90,12 +90,12 @@ fn properties_against_the_rules_end_the_connection() {
         client.send(&bytes).expect("it can be sent");
         client.expect_closed(reason);
     }
-    let twice = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 5]).property(0x21, &[0, 5]);
-    let none = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 0]);
+    let twice = TestConnect::new(MqttVersion::V5, "c").property(0x21, &[0, 5]).property(0x21, &[0, 5]);
+    let none = TestConnect::new(MqttVersion::V5, "c").property(0x21, &[0, 0]);
     for connect in [twice, none] {
         assert_eq!(connect.open(weir.mqtt()).1.body[1], 0x82);
     }
-    let enhanced = ConnectPacket::new(MqttVersion::V5, "c").property(0x15, &[0, 1, b'm']);
+    let enhanced = TestConnect::new(MqttVersion::V5, "c").property(0x15, &[0, 1, b'm']);
     assert_eq!(enhanced.code(weir.mqtt()), 0x8c);
 }
 
@@ -104,7 +104,7 @@ fn properties_against_the_rules_end_the_connection() {
 #[test]
 fn messages_expire() {
     let weir = WEIR.start(&[]);
-    let kept = ConnectPacket::new(MqttVersion::V5, "kept").kept(100);
+    let kept = TestConnect::new(MqttVersion::V5, "kept").kept(100);
     let (mut subscriber, _) = kept.accepted(weir.mqtt());
     subscriber.subscribe("t/#", 1);
     subscriber.disconnect();
@@ -141,7 +141,7 @@ fn messages_expire() {
 #[test]
 fn the_receive_maximum_holds_both_ways() {
     let weir = WEIR.start(&[("mqtt.max_inflight", "20")]);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x21, &[0, 2]).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").property(0x21, &[0, 2]).accepted(weir.mqtt());
     client.subscribe("t", 1);
     let mut publisher = connect(&weir, "publisher");
     for text in ["1", "2", "3", "4"] {
@@ -166,7 +166,7 @@ fn the_receive_maximum_holds_both_ways() {
 #[test]
 fn the_maximum_packet_size_holds_both_ways() {
     let weir = WEIR.start(&[("mqtt.max_packet_size", "'2KiB'")]);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x27, &[0, 0, 0, 64]).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").property(0x27, &[0, 0, 0, 64]).accepted(weir.mqtt());
     client.subscribe("t", 1);
     let mut publisher = connect(&weir, "publisher");
     publisher.publish_message(&TestMessage::new("t", &"x".repeat(64), 1));
@@ -183,7 +183,7 @@ fn the_maximum_packet_size_holds_both_ways() {
 #[test]
 fn topic_aliases_work_both_ways() {
     let weir = WEIR.start(&[]);
-    let (mut client, _) = ConnectPacket::new(MqttVersion::V5, "c").property(0x22, &[0, 1]).accepted(weir.mqtt());
+    let (mut client, _) = TestConnect::new(MqttVersion::V5, "c").property(0x22, &[0, 1]).accepted(weir.mqtt());
     client.subscribe("a/#", 0);
     let mut plain = connect(&weir, "plain");
     plain.subscribe("a/#", 0);
@@ -211,7 +211,7 @@ fn topic_aliases_work_both_ways() {
 #[test]
 fn a_refusal_has_its_reason() {
     let weir = WEIR.start(&[("mqtt.allow_anonymous", "false")]);
-    let asked = ConnectPacket::new(MqttVersion::V5, "c").property(0x17, &[1]).property(0x19, &[1]).kept(5);
+    let asked = TestConnect::new(MqttVersion::V5, "c").property(0x17, &[1]).property(0x19, &[1]).kept(5);
     let (mut client, connack) = asked.open(weir.mqtt());
     assert_eq!(connack.body, [0, 0x87, 0]);
     assert_eq!(client.until_closed(), []);
@@ -224,7 +224,7 @@ fn a_client_that_asks_is_told_why_in_words() {
     let weir = WEIR.start(&[]);
     for (wanted, maximum, words) in [(1, 1_000_u32, true), (1, 20, false), (0, 1_000, false)] {
         let asking = |id: &str| {
-            ConnectPacket::new(MqttVersion::V5, id).property(0x17, &[wanted]).property(0x27, &maximum.to_be_bytes())
+            TestConnect::new(MqttVersion::V5, id).property(0x17, &[wanted]).property(0x27, &maximum.to_be_bytes())
         };
         let (mut client, _) = asking("c").accepted(weir.mqtt());
         client.send(&[0x36, 3, 0, 1, b't']).expect("it can be sent");

@@ -3,20 +3,20 @@
 use rustix::process::Signal;
 
 use crate::WEIR;
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
 const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
 fn watcher(weir: &Weir) -> TestClient {
-    let (mut watcher, _) = ConnectPacket::new(MqttVersion::V5, "watcher").accepted(weir.mqtt());
+    let (mut watcher, _) = TestConnect::new(MqttVersion::V5, "watcher").accepted(weir.mqtt());
     watcher.subscribe_with("will/#", 2, &[]);
     watcher
 }
 
-fn connect(version: MqttVersion, text: &str) -> ConnectPacket {
-    ConnectPacket::new(version, "mortal").will(&TestMessage::new("will/x", text, 1))
+fn connect(version: MqttVersion, text: &str) -> TestConnect {
+    TestConnect::new(version, "mortal").will(&TestMessage::new("will/x", text, 1))
 }
 
 /// 5.0 [MQTT-3.1.2-7], 5.0 [MQTT-3.1.2-8], 3.1.1 [MQTT-3.1.2-8]: a will is published when the connection ends without
@@ -36,7 +36,7 @@ fn every_abnormal_end_publishes_the_will() {
         assert_eq!(watcher.take_message().text(), "silent");
         drop(client);
         let (client, _) = connect(version, "taken over").accepted(weir.mqtt());
-        let (successor, _) = ConnectPacket::new(version, "mortal").accepted(weir.mqtt());
+        let (successor, _) = TestConnect::new(version, "mortal").accepted(weir.mqtt());
         assert_eq!(watcher.take_message().text(), "taken over");
         drop((client, successor));
     }
@@ -69,10 +69,10 @@ fn a_will_is_published_as_it_was_given() {
     for (retain, qos) in [(false, 0), (true, 1), (true, 2)] {
         let properties = [&[0x18, 0, 0, 0, 0][..], &forwarded].concat();
         let will = TestMessage { retain, qos, properties, ..TestMessage::new("will/w", "bye", 0) };
-        drop(ConnectPacket::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt()));
+        drop(TestConnect::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt()));
         let message = watcher.take_message();
         assert_eq!((message.text(), message.qos, &message.properties[..]), ("bye", qos, &forwarded[..]));
-        let (mut late, _) = ConnectPacket::new(MqttVersion::V4, "late").accepted(weir.mqtt());
+        let (mut late, _) = TestConnect::new(MqttVersion::V4, "late").accepted(weir.mqtt());
         late.subscribe("will/w", 0);
         if retain {
             assert!(late.take_message().retain);
@@ -81,7 +81,7 @@ fn a_will_is_published_as_it_was_given() {
     }
     for topic in ["will/#", "a\u{1}"] {
         let mut client = TestClient::open(weir.mqtt(), MqttVersion::V4).expect("a socket");
-        let refused = ConnectPacket::new(MqttVersion::V4, "mortal").will(&TestMessage::new(topic, "x", 0));
+        let refused = TestConnect::new(MqttVersion::V4, "mortal").will(&TestMessage::new(topic, "x", 0));
         client.send(&refused.packet()).expect("it can be sent");
         assert_eq!(client.until_closed(), []);
     }
@@ -95,7 +95,7 @@ fn a_will_delay_gives_the_client_time_to_come_back() {
     let mut watcher = watcher(&weir);
     let delayed = |text: &str, delay: u8, expiry_s: u32| {
         let will = TestMessage { properties: vec![0x18, 0, 0, 0, delay], ..TestMessage::new("will/x", text, 1) };
-        ConnectPacket::new(MqttVersion::V5, "mortal").kept(expiry_s).will(&will)
+        TestConnect::new(MqttVersion::V5, "mortal").kept(expiry_s).will(&will)
     };
     drop(delayed("back in time", 60, 100).accepted(weir.mqtt()));
     wait_for("the connection has ended", || (weir.metric("weir_mqtt_connections") < 1.5).then_some(()));
@@ -110,7 +110,7 @@ fn a_will_delay_gives_the_client_time_to_come_back() {
     assert_eq!(watcher.take_message().text(), "no session");
     drop(delayed("clean start", 60, 100).accepted(weir.mqtt()));
     wait_for("the connection has ended", || (weir.metric("weir_mqtt_connections") < 1.5).then_some(()));
-    ConnectPacket::new(MqttVersion::V5, "mortal").accepted(weir.mqtt()).0.disconnect();
+    TestConnect::new(MqttVersion::V5, "mortal").accepted(weir.mqtt()).0.disconnect();
     assert_eq!(watcher.take_message().text(), "clean start");
     watcher.expect_nothing();
 }
@@ -119,18 +119,18 @@ fn a_will_delay_gives_the_client_time_to_come_back() {
 fn a_will_on_an_ingest_topic_is_a_reading() {
     let weir = WEIR.start(&[]);
     let will = TestMessage::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    drop(ConnectPacket::new(MqttVersion::V4, "mortal").will(&will).accepted(weir.mqtt()));
+    drop(TestConnect::new(MqttVersion::V4, "mortal").will(&will).accepted(weir.mqtt()));
     wait_for("the reading is counted", || (weir.metric("weir_readings_accepted_total") > 0.5).then_some(()));
 }
 
 /// A subscriber whose session outlives weir.
 fn keeper(weir: &Weir) -> (TestClient, bool) {
-    ConnectPacket::new(MqttVersion::V5, "keeper").kept(1_000).accepted(weir.mqtt())
+    TestConnect::new(MqttVersion::V5, "keeper").kept(1_000).accepted(weir.mqtt())
 }
 
-fn delayed(client_id: &str, delay: u8) -> ConnectPacket {
+fn delayed(client_id: &str, delay: u8) -> TestConnect {
     let will = TestMessage { properties: vec![0x18, 0, 0, 0, delay], ..TestMessage::new("will/delayed", client_id, 1) };
-    ConnectPacket::new(MqttVersion::V5, client_id).kept(1_000).will(&will)
+    TestConnect::new(MqttVersion::V5, client_id).kept(1_000).will(&will)
 }
 
 /// Waits until this many wills, and all changed sessions, are on disk.
@@ -143,7 +143,7 @@ fn wait_stored(weir: &Weir, wills: f64) {
 /// Checks the number of retained messages below `will/`; each must say that its client is away.
 #[track_caller]
 fn assert_retained(weir: &Weir, count: usize) {
-    let (mut late, _) = ConnectPacket::new(MqttVersion::V5, "late").accepted(weir.mqtt());
+    let (mut late, _) = TestConnect::new(MqttVersion::V5, "late").accepted(weir.mqtt());
     late.subscribe("will/#", 0);
     for _ in 0..count {
         let message = late.take_message();
@@ -162,14 +162,14 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
     let status = |client_id: &str| TestMessage::retained(&format!("will/{client_id}"), "offline", 1);
     let mut mortals = Vec::new();
     for (client_id, version) in [("old", MqttVersion::V4), ("new", MqttVersion::V5)] {
-        let connect = ConnectPacket::new(version, client_id).will(&status(client_id));
+        let connect = TestConnect::new(version, client_id).will(&status(client_id));
         let (mut mortal, _) = connect.accepted(weir.mqtt());
         mortal.publish_message(&TestMessage { payload: b"online".into(), ..status(client_id) });
         mortals.push(mortal);
     }
-    mortals.push(ConnectPacket::new(MqttVersion::V5, "kept").kept(1_000).will(&status("kept")).accepted(weir.mqtt()).0);
+    mortals.push(TestConnect::new(MqttVersion::V5, "kept").kept(1_000).will(&status("kept")).accepted(weir.mqtt()).0);
     mortals.push(delayed("waits", 250).accepted(weir.mqtt()).0);
-    let (goodbye, _) = ConnectPacket::new(MqttVersion::V5, "goodbye").will(&status("goodbye")).accepted(weir.mqtt());
+    let (goodbye, _) = TestConnect::new(MqttVersion::V5, "goodbye").will(&status("goodbye")).accepted(weir.mqtt());
     wait_stored(&weir, 5.0);
     goodbye.disconnect();
     wait_stored(&weir, 4.0);
@@ -191,7 +191,7 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
     wait_stored(&weir, 1.0);
     weir.kill();
     weir.restart();
-    let (waits, present) = ConnectPacket::new(MqttVersion::V5, "waits").kept(1_000).accepted(weir.mqtt());
+    let (waits, present) = TestConnect::new(MqttVersion::V5, "waits").kept(1_000).accepted(weir.mqtt());
     assert!(present);
     wait_stored(&weir, 0.0);
     waits.disconnect();
@@ -206,7 +206,7 @@ fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
     let mut weir = WEIR.start(&[]);
     let connect = |index: usize| {
         let will = TestMessage::retained(&format!("will/{index}"), "offline", 1);
-        ConnectPacket::new(MqttVersion::V4, &format!("mortal-{index}")).will(&will).accepted(weir.mqtt()).0
+        TestConnect::new(MqttVersion::V4, &format!("mortal-{index}")).will(&will).accepted(weir.mqtt()).0
     };
     let mortals: Vec<TestClient> = (0..CLIENTS).map(connect).collect();
     wait_stored(&weir, CLIENTS as f64);
@@ -235,7 +235,7 @@ fn a_will_that_waits_outlives_the_process() {
             weir.terminate();
         }
         weir.restart();
-        let (client, present) = ConnectPacket::new(MqttVersion::V5, "back").kept(1_000).accepted(weir.mqtt());
+        let (client, present) = TestConnect::new(MqttVersion::V5, "back").kept(1_000).accepted(weir.mqtt());
         assert!(present);
         client.disconnect();
         let (mut client, _) = keeper(&weir);
@@ -254,9 +254,9 @@ fn a_stop_of_weir_publishes_the_wills() {
     let (mut client, _) = keeper(&weir);
     client.subscribe("will/#", 1);
     let will = TestMessage::retained("will/x", "offline", 1);
-    let (mut mortal, _) = ConnectPacket::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt());
+    let (mut mortal, _) = TestConnect::new(MqttVersion::V5, "mortal").will(&will).accepted(weir.mqtt());
     let reading = TestMessage::new("devices/d/telemetry", r#"{"metric":"alive","value":0}"#, 1);
-    let (device, _) = ConnectPacket::new(MqttVersion::V4, "device").will(&reading).accepted(weir.mqtt());
+    let (device, _) = TestConnect::new(MqttVersion::V4, "device").will(&reading).accepted(weir.mqtt());
     let (waits, _) = delayed("waits", 250).accepted(weir.mqtt());
     weir.signal(Signal::TERM);
     mortal.expect_closed(0x8b);
@@ -277,7 +277,7 @@ fn wills_are_judged_after_a_crash() {
     let mut weir = crate::access::acl::start(crate::access::acl::OWN, &[]);
     let reading = TestMessage::new("devices/pump/telemetry", r#"{"metric":"alive","value":0}"#, 1);
     let connect = |user: &str, will: &TestMessage| {
-        let with_will = ConnectPacket::new(MqttVersion::V5, &format!("{user}-client")).will(will);
+        let with_will = TestConnect::new(MqttVersion::V5, &format!("{user}-client")).will(will);
         with_will.user(user).password("secret").accepted(weir.mqtt()).0
     };
     let pump = connect("pump", &reading);
@@ -299,9 +299,9 @@ fn the_state_of_a_bridge_is_published() {
     let weir = WEIR.start(&[]);
     for version in BOTH {
         let (mut bridge, _) =
-            ConnectPacket::new(version, "bridge").will(&TestMessage::retained(STATE, "0", 1)).accepted(weir.mqtt());
+            TestConnect::new(version, "bridge").will(&TestMessage::retained(STATE, "0", 1)).accepted(weir.mqtt());
         bridge.publish_message(&TestMessage::retained(STATE, "1", 1));
-        let (mut watcher, _) = ConnectPacket::new(version, "watcher").accepted(weir.mqtt());
+        let (mut watcher, _) = TestConnect::new(version, "watcher").accepted(weir.mqtt());
         watcher.subscribe("$SYS/broker/connection/+/state", 1);
         let state = watcher.take_message();
         assert_eq!((state.text(), state.retain), ("1", true));

@@ -9,7 +9,7 @@ use rustls::version::{TLS12, TLS13};
 use crate::WEIR;
 use crate::access::acl::audited;
 use weir_test_kit::certificates::{self, CertificateAuthority, TlsClientStream};
-use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, TestClient, TestMessage};
+use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
@@ -101,7 +101,7 @@ fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
     let resumed = open(&config).expect("a TLS connection");
     assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed));
     let gone = TestMessage::new("devices/first/gone", "x", 0);
-    let (mut first, _) = ConnectPacket::new(MqttVersion::V5, "first").kept(60).will(&gone).open_over(resumed);
+    let (mut first, _) = TestConnect::new(MqttVersion::V5, "first").kept(60).will(&gone).open_over(resumed);
     let other = |name| session(authority.connect(weir.mqtt_tls(), Some(name), &[&TLS13]), name).expect("a session");
     let (mut second, mut good) = (other("second"), other("good"));
     // weir reloads a changed list without a signal.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::mqtt::{CONNACK, ConnectPacket, MqttVersion, PUBACK, ReceivedPacket};
+use crate::mqtt::{CONNACK, MqttVersion, PUBACK, ReceivedPacket, TestConnect};
 
 /// A PUBACK of MQTT 3.1.1 is four bytes long.
 pub const PUBACK_BYTES: usize = 4;
@@ -21,7 +21,7 @@ const RECEIVE_BYTES: usize = 512;
 
 /// A CONNECT of 3.1.1 with a clean session.
 pub fn connect_packet(client_id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
-    let connect = ConnectPacket::new(MqttVersion::V4, client_id);
+    let connect = TestConnect::new(MqttVersion::V4, client_id);
     match login {
         Some((user, password)) => connect.user(user).password(password).packet(),
         None => connect.packet(),

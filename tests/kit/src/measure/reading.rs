@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::mqtt::{MqttVersion, PublishPacket};
+use crate::mqtt::{MqttVersion, TestPublish};
 
 /// The metrics of one device, in turn.
 pub const METRICS: [&str; 3] = ["temperature", "humidity", "pressure"];
@@ -46,6 +46,6 @@ impl BenchReading<'_> {
         rest.expect("writing to a String does not fail");
         let (topic, payload) = scratch.split_at(topic_end);
         let payload = payload.as_bytes();
-        PublishPacket { topic, payload, qos: 1, id: packet_id, ..PublishPacket::default() }.write(MqttVersion::V4, out);
+        TestPublish { topic, payload, qos: 1, id: packet_id, ..TestPublish::default() }.write(MqttVersion::V4, out);
     }
 }

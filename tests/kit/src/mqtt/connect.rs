@@ -9,7 +9,7 @@ use super::{CONNACK, MqttVersion};
 
 /// A CONNECT to be sent. By default the session is clean and the keep-alive 60 s.
 #[derive(Debug, Clone)]
-pub struct ConnectPacket {
+pub struct TestConnect {
     version: MqttVersion,
     client_id: String,
     flags: u8,
@@ -20,7 +20,7 @@ pub struct ConnectPacket {
     pub rest: Vec<u8>,
 }
 
-impl ConnectPacket {
+impl TestConnect {
     pub fn new(version: MqttVersion, client_id: &str) -> Self {
         let (client_id, properties) = (client_id.into(), Vec::new());
         Self { version, client_id, flags: 2, keep_alive: 60, properties, will: None, rest: Vec::new() }

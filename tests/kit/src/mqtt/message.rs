@@ -1,7 +1,7 @@
 //! Messages to be sent, or as received.
 
 use super::MqttVersion;
-use super::packet::{PublishPacket, ReceivedPacket, variable_integer};
+use super::packet::{ReceivedPacket, TestPublish, variable_integer};
 
 /// The fields of a PUBLISH.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl TestMessage {
     pub fn packet(&self, version: MqttVersion) -> Vec<u8> {
         let Self { dup, qos, retain, id, ref topic, ref payload, ref properties } = *self;
         let mut bytes = Vec::new();
-        PublishPacket { topic, payload, qos, dup, retain, id, properties }.write(version, &mut bytes);
+        TestPublish { topic, payload, qos, dup, retain, id, properties }.write(version, &mut bytes);
         bytes
     }
 

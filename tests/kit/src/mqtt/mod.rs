@@ -6,9 +6,9 @@ mod message;
 mod packet;
 
 pub use client::{ClientStream, TestClient};
-pub use connect::ConnectPacket;
+pub use connect::TestConnect;
 pub use message::TestMessage;
-pub use packet::{PublishPacket, ReceivedPacket, acknowledgement, packet, publish_packet, string, subscribe_packet};
+pub use packet::{ReceivedPacket, TestPublish, acknowledgement, packet, publish_packet, string, subscribe_packet};
 
 /// Protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ pub const DISCONNECT: u8 = 14;
 
 /// A CONNECT with a clean session and a keep-alive of 60 s.
 pub fn connect_packet(version: MqttVersion, client_id: &str) -> Vec<u8> {
-    ConnectPacket::new(version, client_id).packet()
+    TestConnect::new(version, client_id).packet()
 }
 
 /// A CONNECT that resumes the session of the client, which outlives the connection by an hour.
 pub fn resuming_connect_packet(version: MqttVersion, client_id: &str) -> Vec<u8> {
-    ConnectPacket::new(version, client_id).kept(3_600).packet()
+    TestConnect::new(version, client_id).kept(3_600).packet()
 }

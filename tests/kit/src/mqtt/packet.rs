@@ -59,7 +59,7 @@ pub(super) fn put_properties(version: MqttVersion, properties: &[u8], out: &mut 
 
 /// A PUBLISH to be sent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PublishPacket<'a> {
+pub struct TestPublish<'a> {
     pub topic: &'a str,
     pub payload: &'a [u8],
     pub qos: u8,
@@ -71,7 +71,7 @@ pub struct PublishPacket<'a> {
     pub properties: &'a [u8],
 }
 
-impl PublishPacket<'_> {
+impl TestPublish<'_> {
     /// Appends the packet. The benches send millions: nothing is allocated but room in `out`.
     pub fn write(&self, version: MqttVersion, out: &mut Vec<u8>) {
         let Self { topic, payload, qos, dup, retain, id, properties } = *self;
@@ -91,7 +91,7 @@ impl PublishPacket<'_> {
 /// A PUBLISH; `id` is left out for QoS 0.
 pub fn publish_packet(version: MqttVersion, topic: &str, payload: &[u8], qos: u8, dup: bool, id: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
-    PublishPacket { topic, payload, qos, dup, id, ..PublishPacket::default() }.write(version, &mut bytes);
+    TestPublish { topic, payload, qos, dup, id, ..TestPublish::default() }.write(version, &mut bytes);
     bytes
 }
 
