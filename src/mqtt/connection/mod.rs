@@ -16,9 +16,9 @@ mod protocol_context;
 pub(super) mod publish_decision;
 mod rate;
 mod reading;
-mod thread_buffers;
 mod sending;
 mod session_context;
+mod thread_buffers;
 mod topic_cache;
 
 use std::future::Future;

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::buffers::{READ_BYTES, ThreadBuffers};
 use super::protocol::ProtocolEvent;
 use super::rate::ClientRate;
-use super::buffers::{READ_BYTES, ThreadBuffers};
 use super::session_context::SessionContext;
 use super::{Connection, MAX_TOUCHED, PollStep};
 use crate::log::Records;
@@ -25,7 +25,11 @@ const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once and takes what came.
-    pub(super) fn read(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
+    pub(super) fn read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &mut ThreadBuffers,
+    ) -> Result<PollStep, CloseReason> {
         if std::mem::take(&mut self.unread) && !self.partial.is_empty() {
             let bytes = std::mem::take(&mut self.partial);
             self.take(context.waker(), &bytes, &mut buffers.records, &mut buffers.out)?;

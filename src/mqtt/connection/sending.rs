@@ -13,7 +13,11 @@ use crate::mqtt::wire::close::CloseReason;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
-    pub(super) fn send_due(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
+    pub(super) fn send_due(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &mut ThreadBuffers,
+    ) -> Result<PollStep, CloseReason> {
         loop {
             if self.poll_unsent(context)? == PollStep::Waiting {
                 // Nothing is added to what waits: input, its answers and deliveries wait with it.

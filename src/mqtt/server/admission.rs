@@ -16,8 +16,8 @@ use crate::access::Policy;
 use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
 use crate::config::RatesConfig;
 use crate::log::Lsn;
-use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::broker::SessionStore;
+use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::wire::refusal::RefusalReason;
 
