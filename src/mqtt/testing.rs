@@ -17,7 +17,7 @@ use super::broker::Attach;
 use super::connection::journal_appender::IngestJournal;
 use super::session::message::Message;
 use super::session::will::Will;
-use super::wire::frame::{self, Next, Outgoing, Publish};
+use super::wire::frame::{self, NextFrame, OutgoingPublish, PublishPacket};
 use crate::access::{Login, Policy};
 use crate::clock::Clock;
 use crate::core::record::{self, Record, RecordDecoder};
@@ -115,10 +115,18 @@ impl Client {
     }
 
     pub fn publish(&self, topic: &str, qos: u8, packet_id: u16, payload: &[u8]) -> Vec<u8> {
-        self.publish_with(Outgoing { dup: false, qos, retain: false, packet_id, topic, properties: &[], payload })
+        self.publish_with(OutgoingPublish {
+            dup: false,
+            qos,
+            retain: false,
+            packet_id,
+            topic,
+            properties: &[],
+            payload,
+        })
     }
 
-    pub fn publish_with(&self, outgoing: Outgoing<'_>) -> Vec<u8> {
+    pub fn publish_with(&self, outgoing: OutgoingPublish<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         outgoing.encode(self.version, &mut out);
         out
@@ -153,10 +161,10 @@ pub(crate) enum Sent {
 pub(crate) fn packets(mut bytes: &[u8], version: ProtocolVersion) -> Vec<Sent> {
     let mut sent = Vec::new();
     while !bytes.is_empty() {
-        let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("not a packet: {bytes:?}") };
+        let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("not a packet: {bytes:?}") };
         sent.push(match frame.kind {
             frame::PUBLISH => {
-                let publish = Publish::parse(frame.flags, frame.body, version).unwrap();
+                let publish = PublishPacket::parse(frame.flags, frame.body, version).unwrap();
                 Sent::Publish {
                     packet_id: publish.packet_id,
                     dup: publish.dup,

@@ -151,11 +151,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Works until the connection ends.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
-        let asked = self.session.is_asked();
+        let look_requested = self.session.take_look_request();
         thread_buffers::with(|buffers| match self.advance(context, buffers) {
             Ok(()) => {
-                if asked {
-                    self.session.looked();
+                if look_requested {
+                    self.session.answer_look();
                 }
                 Poll::Pending
             }

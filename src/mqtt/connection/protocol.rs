@@ -18,9 +18,9 @@ use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::traffic::ReceivedCounts;
 use crate::mqtt::session::packet_ids::PacketIds;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, Subscribe};
-use crate::mqtt::wire::frame::{self, Frame, Publish};
-use crate::mqtt::wire::properties::{Carrier, PublishProperties};
+use crate::mqtt::wire::codec::{self, SubscribePacket};
+use crate::mqtt::wire::frame::{self, Frame, PublishPacket};
+use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 
 /// Topic aliases that a client may set, announced in CONNACK.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
@@ -44,13 +44,13 @@ pub(crate) enum ProtocolEvent<'a> {
     /// Nothing.
     None,
     /// Pass this publish on to subscribers.
-    ForwardedPublish(ForwardedPublish<'a>),
+    Forward(ForwardedPublish<'a>),
     /// PUBACK, PUBREC or PUBCOMP for a message sent to the client.
     Acknowledged { kind: u8, packet_id: u16, reason: u8 },
     /// PUBREL: forget a QoS 2 publish and answer PUBCOMP.
     Release { packet_id: u16 },
     /// SUBSCRIBE.
-    Subscribe(Subscribe),
+    Subscribe(SubscribePacket),
     /// UNSUBSCRIBE.
     Unsubscribe { packet_id: u16, filters: Vec<String> },
 }
@@ -191,7 +191,7 @@ impl Protocol {
     ) -> Result<ProtocolEvent<'a>, CloseReason> {
         self.received.packets += 1;
         if frame.kind == frame::PUBLISH {
-            let publish = Publish::parse(frame.flags, frame.body, self.version)?;
+            let publish = PublishPacket::parse(frame.flags, frame.body, self.version)?;
             return self.on_publish(publish, context, records);
         }
         self.on_other(frame, out)
@@ -251,14 +251,14 @@ impl Protocol {
     #[inline]
     fn on_publish<'a>(
         &'a mut self,
-        publish: Publish<'a>,
+        publish: PublishPacket<'a>,
         context: &impl ProtocolContext,
         records: &mut Records,
     ) -> Result<ProtocolEvent<'a>, CloseReason> {
         let properties = if publish.properties.is_empty() {
             PublishProperties::default()
         } else {
-            PublishProperties::parse(publish.properties, Carrier::Publish)?
+            PublishProperties::parse(publish.properties, PropertyCarrier::Publish)?
         };
         self.select_topic(&publish, properties.alias, context)?;
         if publish.qos > 0 {
@@ -289,7 +289,7 @@ impl Protocol {
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
         }
-        Ok(ProtocolEvent::ForwardedPublish(ForwardedPublish {
+        Ok(ProtocolEvent::Forward(ForwardedPublish {
             topic: self.topic.topic(),
             payload: publish.payload,
             properties,
@@ -299,7 +299,7 @@ impl Protocol {
     }
 
     #[inline]
-    fn journal(&mut self, publish: &Publish<'_>, records: &mut Records) {
+    fn journal(&mut self, publish: &PublishPacket<'_>, records: &mut Records) {
         self.received.ingest_bytes += publish.payload.len() as u64;
         let publish = record::PublishRecord {
             client_id: &self.client_id,
@@ -319,7 +319,7 @@ impl Protocol {
     #[inline]
     fn select_topic(
         &mut self,
-        publish: &Publish<'_>,
+        publish: &PublishPacket<'_>,
         alias: Option<u16>,
         context: &impl ProtocolContext,
     ) -> Result<(), CloseReason> {
@@ -378,7 +378,11 @@ impl Protocol {
     /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
     /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
     /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
-    fn refuse(&mut self, publish: Publish<'_>, refused: PublishRefusal) -> Result<ProtocolEvent<'static>, CloseReason> {
+    fn refuse(
+        &mut self,
+        publish: PublishPacket<'_>,
+        refused: PublishRefusal,
+    ) -> Result<ProtocolEvent<'static>, CloseReason> {
         match refused {
             PublishRefusal::Reserved => self.received.refused += 1,
             PublishRefusal::Denied(_) => self.received.denied += 1,
@@ -396,7 +400,7 @@ impl Protocol {
     }
 
     /// Acknowledges a publish that goes nowhere.
-    fn answer(&mut self, publish: &Publish<'_>, reason: u8) {
+    fn answer(&mut self, publish: &PublishPacket<'_>, reason: u8) {
         match publish.qos {
             0 => {}
             1 => self.acks.push(frame::PUBACK, publish.packet_id, reason),

@@ -10,10 +10,11 @@ use super::buffers::{READ_BYTES, ThreadBuffers};
 use super::protocol::ProtocolEvent;
 use super::rate::ClientRate;
 use super::session_context::SessionContext;
+use super::thread_buffers::{READ_BYTES, ThreadBuffers};
 use super::{Connection, MAX_TOUCHED, PollStep};
 use crate::log::Records;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::frame::{self, NextFrame};
 
 /// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
 /// records larger than the packets they came in.
@@ -58,8 +59,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
         let total = match frame::next(&bytes, self.shared.config.max_packet_size_bytes)? {
-            Next::Partial(Some(total)) => total,
-            Next::Partial(None) | Next::Frame(_) => kept + READ_BYTES,
+            NextFrame::Partial(Some(total)) => total,
+            NextFrame::Partial(None) | NextFrame::Frame(_) => kept + READ_BYTES,
         };
         bytes.resize(total.min(kept * 2).min(kept.saturating_add(self.readable_bytes())), 0);
         let mut buffer = ReadBuf::new(&mut bytes[kept..]);
@@ -164,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         out: &mut Vec<u8>,
     ) -> Result<usize, CloseReason> {
         let config = &self.shared.config;
-        let Next::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
+        let NextFrame::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
         // The journal takes at least the largest packet at once, so it takes this many bytes together.
         let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
         if !records.is_empty() && records.bytes() + frame.bytes.len() + self.protocol.record_overhead() > append_bytes {

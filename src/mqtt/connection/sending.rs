@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::buffers::{OUTPUT_BYTES, ThreadBuffers};
+use super::thread_buffers::{OUTPUT_BYTES, ThreadBuffers};
 use super::{Connection, PollStep};
 use crate::defects::{self, Defect};
 use crate::log::Lsn;

@@ -64,7 +64,7 @@ impl SessionContext<'_> {
     ) -> Result<usize, CloseReason> {
         match event {
             ProtocolEvent::None => Ok(0),
-            ProtocolEvent::ForwardedPublish(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
+            ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
             ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
                 if self.session.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);

@@ -15,8 +15,8 @@ use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, Accepted, Connect, ConnectError};
-use crate::mqtt::wire::frame::{self, Next};
+use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectError, ConnectPacket};
+use crate::mqtt::wire::frame::{self, NextFrame};
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -64,7 +64,7 @@ impl ConnectRefusal {
 /// A connection that begins.
 #[derive(Debug)]
 pub(crate) struct Welcome {
-    pub connect: Connect,
+    pub connect: ConnectPacket,
     pub login: Login,
     pub attached: Attached,
     pub will: Option<Arc<Will>>,
@@ -77,7 +77,7 @@ pub(crate) struct Welcome {
 pub(crate) async fn read_connect(
     stream: &mut (impl AsyncRead + Unpin),
     max_packet_bytes: usize,
-) -> Result<(Connect, Vec<u8>), ConnectRefusal> {
+) -> Result<(ConnectPacket, Vec<u8>), ConnectRefusal> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         match stream.read_buf(&mut bytes).await {
@@ -88,8 +88,8 @@ pub(crate) async fn read_connect(
             return Err(ConnectRefusal::silent(RefusalReason::NotConnect)); // [MQTT-3.1.0-1]
         }
         match frame::next(&bytes, max_packet_bytes) {
-            Ok(Next::Partial(_)) => {}
-            Ok(Next::Frame(frame)) => {
+            Ok(NextFrame::Partial(_)) => {}
+            Ok(NextFrame::Frame(frame)) => {
                 let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
                 let rest = bytes[frame.bytes.len()..].to_vec();
                 bytes.zeroize(); // there was a password in it
@@ -118,7 +118,7 @@ fn refuse_packet(error: ConnectError) -> ConnectRefusal {
 
 /// Checks the CONNECT of a client that was let in and gives it a session.
 pub(crate) fn welcome(
-    mut connect: Connect,
+    mut connect: ConnectPacket,
     login: Login,
     policy: &Policy,
     broker: &Broker,
@@ -141,7 +141,7 @@ pub(crate) fn welcome(
         .map_err(|_| ConnectRefusal::answered(RefusalReason::MaxConnections, version, Some(3), 0x97))?;
     attached.session.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
-    let accepted = Accepted {
+    let accepted = ConnackOptions {
         session_present: attached.session_present && !connect.is_3_1, // 3.1 has no such flag
         receive_maximum: config.max_inflight,
         max_packet_bytes: config.max_packet_size_bytes,
@@ -164,7 +164,7 @@ pub(crate) fn welcome(
 
 /// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
 /// way to. Without keep-alive it stays without.
-fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
+fn limit_keep_alive(connect: &mut ConnectPacket, config: &MqttConfig) -> Option<u16> {
     let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
     if connect.version == ProtocolVersion::V4 || connect.keep_alive_s <= max {
         return None;
@@ -174,7 +174,7 @@ fn limit_keep_alive(connect: &mut Connect, config: &MqttConfig) -> Option<u16> {
 }
 
 /// Checks the client identifier; makes one up where the client left it to weir, and returns it.
-fn identify(connect: &mut Connect) -> Result<Option<String>, ConnectRefusal> {
+fn identify(connect: &mut ConnectPacket) -> Result<Option<String>, ConnectRefusal> {
     let invalid = || ConnectRefusal::answered(RefusalReason::ClientId, connect.version, Some(2), 0x85);
     if connect.client_id.is_empty() {
         // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
@@ -199,8 +199,8 @@ fn new_client_id() -> String {
 }
 
 fn check_will(
-    will: codec::Will,
-    connect: &Connect,
+    will: codec::ConnectWill,
+    connect: &ConnectPacket,
     login: &Login,
     policy: &Policy,
     broker: &Broker,
@@ -240,8 +240,8 @@ mod tests {
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{self, client};
 
-    fn connect(bytes: &[u8]) -> Connect {
-        let Ok(Next::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
+    fn connect(bytes: &[u8]) -> ConnectPacket {
+        let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
         codec::decode_connect(&frame).unwrap()
     }
 

@@ -3,13 +3,17 @@
 use super::handshake::ConnectRefusal;
 use super::peer::Peer;
 use crate::access::{Access, ClientCredentials, Login, LoginError};
-use crate::mqtt::wire::codec::Connect;
+use crate::mqtt::wire::codec::ConnectPacket;
 use crate::mqtt::wire::refusal::RefusalReason;
 
 use crate::telemetry::audit::AuditActor;
 
 /// Whether the client may connect, and who it is.
-pub(crate) async fn authenticate(connect: &Connect, peer: &Peer, access: &Access) -> Result<Login, ConnectRefusal> {
+pub(crate) async fn authenticate(
+    connect: &ConnectPacket,
+    peer: &Peer,
+    access: &Access,
+) -> Result<Login, ConnectRefusal> {
     let version = connect.version;
     if connect.enhanced_auth {
         let who = AuditActor { client_id: Some(&connect.client_id), ..peer.who() };

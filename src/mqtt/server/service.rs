@@ -25,7 +25,7 @@ use crate::mqtt::connection::{Connection, ConnectionOptions};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::{CloseReason, WillEnd};
-use crate::mqtt::wire::codec::Connect;
+use crate::mqtt::wire::codec::ConnectPacket;
 use crate::mqtt::wire::refusal::RefusalReason;
 
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -38,7 +38,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the first packet of a connection was.
-pub(crate) type First = Result<(Connect, Vec<u8>), ConnectRefusal>;
+pub(crate) type First = Result<(ConnectPacket, Vec<u8>), ConnectRefusal>;
 
 /// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
@@ -199,7 +199,7 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<Open<S>>, close: Close
         }
     };
     let will = shared.broker.detach(&attached.session, attached.connection, expiry_s, will);
-    attached.session.looked();
+    attached.session.answer_look();
     if let Some(will) = will {
         publish_will(&shared, &will, Instant::now() + WILL_PATIENCE).await;
     }

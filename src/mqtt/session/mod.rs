@@ -83,8 +83,8 @@ pub(crate) struct Session {
     /// Whether retained messages of new subscriptions are still to be queued.
     awaits_retained: AtomicBool,
     /// Whether a new connection of the same client waits for the owner to read its socket once more.
-    asked: AtomicBool,
-    /// Notified when the owner has read its socket after `asked`, and when the owner has ended.
+    look_requested: AtomicBool,
+    /// Notified when the owner has read its socket after `look_requested`, and when the owner has ended.
     looked: Notify,
     state: Mutex<SessionState>,
     totals: Arc<Totals>,
@@ -171,10 +171,23 @@ impl Session {
             received_until: Lsn(0),
             waker: None,
         };
-        let [outbound, lasting, changed, awaits_retained, asked] = [const { AtomicBool::new(false) }; 5];
+        let [outbound, lasting, changed, awaits_retained, look_requested] = [const { AtomicBool::new(false) }; 5];
         let (owner, state) = (AtomicU64::new(id), Mutex::new(state));
         let looked = Notify::new();
-        Self { id, user, client_id, owner, outbound, lasting, changed, awaits_retained, asked, looked, state, totals }
+        Self {
+            id,
+            user,
+            client_id,
+            owner,
+            outbound,
+            lasting,
+            changed,
+            awaits_retained,
+            look_requested,
+            looked,
+            state,
+            totals,
+        }
     }
 
     /// Makes a session without a connection from its stored form. `exactly` says that the stored form is the last state (an
@@ -325,7 +338,7 @@ impl Session {
             if !self.is_connected() {
                 return;
             }
-            self.asked.store(true, Ordering::Release);
+            self.look_requested.store(true, Ordering::Release);
             state.waker.clone()
         };
         if let Some(waker) = waker {
@@ -335,14 +348,15 @@ impl Session {
         let _ = timeout(SETTLE, looked).await;
     }
 
-    /// Whether a new connection waits for the owner to look at its socket. Once asked, [`Session::looked`] answers.
+    /// Takes the request of a new connection that the owner look at its socket, if there is one. [`Session::answer_look`]
+    /// answers it.
     #[inline]
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel)
+    pub fn take_look_request(&self) -> bool {
+        self.look_requested.load(Ordering::Acquire) && self.look_requested.swap(false, Ordering::AcqRel)
     }
 
     /// Tells waiting connections that the owner has read its socket, or has ended.
-    pub fn looked(&self) {
+    pub fn answer_look(&self) {
         self.looked.notify_waiters();
     }
 

@@ -17,14 +17,14 @@ use rumqttd::protocol::{
 use super::close::CloseReason;
 use super::fields::{self, take_field, take_u16};
 use super::frame::Frame;
-use super::properties::{self, Carrier, ConnectProperties, PublishProperties};
+use super::properties::{self, ConnectProperties, PropertyCarrier, PublishProperties};
 use super::topic;
 use crate::access::Password;
 use crate::mqtt::ProtocolVersion;
 
 /// A CONNECT.
 #[derive(Debug, Clone)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectPacket {
     pub version: ProtocolVersion,
     /// Whether the client speaks MQTT 3.1. Such a client is served as 3.1.1, except that it may not leave the client identifier
     /// empty.
@@ -42,7 +42,7 @@ pub(crate) struct Connect {
     pub topic_alias_maximum: u16,
     /// Maximum Packet Size of the client, in bytes.
     pub max_packet_bytes: usize,
-    pub will: Option<Will>,
+    pub will: Option<ConnectWill>,
     /// User name of the CONNECT.
     pub user_name: Option<String>,
     /// Password of the CONNECT.
@@ -55,7 +55,7 @@ pub(crate) struct Connect {
 
 /// A will message.
 #[derive(Debug, Clone)]
-pub(crate) struct Will {
+pub(crate) struct ConnectWill {
     /// Topic name, not checked yet.
     pub topic: Bytes,
     pub payload: Bytes,
@@ -65,7 +65,7 @@ pub(crate) struct Will {
     pub properties: Vec<u8>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
-    /// Will delay interval in seconds.
+    /// ConnectWill delay interval in seconds.
     pub delay_s: u32,
     /// Whether the payload is UTF-8 where its payload format indicator says so.
     pub is_formatted: bool,
@@ -83,7 +83,7 @@ pub(crate) enum ConnectError {
 }
 
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
-pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<Connect, ConnectError> {
+pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectPacket, ConnectError> {
     let mut body = frame.body;
     let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
     let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
@@ -108,7 +108,7 @@ const WILL_RETAIN: u8 = 0b10_0000;
 const PASSWORD: u8 = 0b100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
-fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<Connect, CloseReason> {
+fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Result<ConnectPacket, CloseReason> {
     let (flags, rest) = body.split_first().ok_or(CloseReason::Malformed)?;
     body = rest;
     if !is_3_1 {
@@ -135,7 +135,7 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
         }
         ProtocolVersion::V5 => properties.session_expiry_s,
     };
-    Ok(Connect {
+    Ok(ConnectPacket {
         version,
         is_3_1,
         client_id,
@@ -163,14 +163,14 @@ fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<(), CloseR
     if reserved || will || password { Err(CloseReason::Malformed) } else { Ok(()) }
 }
 
-fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Will, CloseReason> {
-    let properties = PublishProperties::parse(take_properties(body, version)?, Carrier::Will)?;
+fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<ConnectWill, CloseReason> {
+    let properties = PublishProperties::parse(take_properties(body, version)?, PropertyCarrier::Will)?;
     let topic = take_plain_text(body)?;
     if topic.is_empty() {
         return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
     }
     let payload = take_field(body)?;
-    Ok(Will {
+    Ok(ConnectWill {
         topic: Bytes::copy_from_slice(topic.as_bytes()),
         payload: Bytes::copy_from_slice(payload),
         qos: (flags >> 3 & 0b11).min(2),
@@ -218,13 +218,13 @@ pub(crate) enum RetainHandling {
 
 /// A SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Subscribe {
+pub(crate) struct SubscribePacket {
     pub packet_id: u16,
     pub filters: Vec<Filter>,
 }
 
 /// Reads a SUBSCRIBE.
-pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<Subscribe, CloseReason> {
+pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> Result<SubscribePacket, CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
     let identifier = properties::subscription_identifier(properties)?;
@@ -243,7 +243,7 @@ pub(crate) fn decode_subscribe(frame: &Frame<'_>, version: ProtocolVersion) -> R
         filters.push(filter);
     }
     // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1: at least one filter.
-    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(Subscribe { packet_id, filters }) }
+    if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok(SubscribePacket { packet_id, filters }) }
 }
 
 fn with_options(
@@ -296,7 +296,7 @@ pub(crate) fn decode_unsubscribe(
 ) -> Result<(u16, Vec<String>), CloseReason> {
     let mut body = frame.body;
     let (packet_id, properties) = take_head(frame, &mut body, version)?;
-    properties::check(properties, Carrier::Unsubscribe)?;
+    properties::check(properties, PropertyCarrier::Unsubscribe)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         filters.push(take_filter(&mut body)?);
@@ -332,7 +332,7 @@ pub(crate) fn decode_disconnect(
 
 /// Contents of the CONNACK of an accepted connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Accepted {
+pub(crate) struct ConnackOptions {
     pub session_present: bool,
     /// Receive maximum that weir announces.
     pub receive_maximum: u16,
@@ -349,7 +349,11 @@ pub(crate) struct Accepted {
 }
 
 /// Appends the CONNACK of an accepted connection.
-pub(crate) fn put_connack(accepted: &Accepted, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+pub(crate) fn put_connack(
+    accepted: &ConnackOptions,
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
     let connack = ConnAck { session_present: accepted.session_present, code: ConnectReturnCode::Success };
     let properties = ConnAckProperties {
         receive_max: Some(accepted.receive_maximum),
@@ -448,7 +452,7 @@ mod tests {
 
     fn frame(bytes: &[u8]) -> Frame<'_> {
         match frame::next(bytes, usize::MAX) {
-            Ok(frame::Next::Frame(frame)) => frame,
+            Ok(frame::NextFrame::Frame(frame)) => frame,
             other => panic!("{other:?}"),
         }
     }

@@ -7,7 +7,7 @@ use super::close::CloseReason;
 use super::fields::{
     put_variable_length, take_field, take_properties, take_u16, variable_length, variable_length_bytes,
 };
-use super::properties::{self, Carrier};
+use super::properties::{self, PropertyCarrier};
 use crate::mqtt::ProtocolVersion;
 
 pub(crate) const CONNECT: u8 = 1;
@@ -53,7 +53,7 @@ impl Frame<'_> {
 
 /// The packet at the beginning of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next<'a> {
+pub(crate) enum NextFrame<'a> {
     /// A whole packet.
     Frame(Frame<'a>),
     /// An incomplete packet, with its total length where the fixed header is complete.
@@ -63,21 +63,21 @@ pub(crate) enum Next<'a> {
 /// Finds the packet at the beginning of `bytes`. A packet longer than `max_packet_bytes` is refused as soon as its fixed
 /// header is complete, before its body is buffered.
 #[inline]
-pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<Next<'_>, CloseReason> {
-    let [first, lengths @ ..] = bytes else { return Ok(Next::Partial(None)) };
-    let Some((remaining, length_bytes)) = variable_length(lengths)? else { return Ok(Next::Partial(None)) };
+pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<NextFrame<'_>, CloseReason> {
+    let [first, lengths @ ..] = bytes else { return Ok(NextFrame::Partial(None)) };
+    let Some((remaining, length_bytes)) = variable_length(lengths)? else { return Ok(NextFrame::Partial(None)) };
     let header = 1 + length_bytes;
     let total = header + remaining;
     if total > max_packet_bytes {
         return Err(CloseReason::PacketTooLarge);
     }
-    let Some(frame) = bytes.get(..total) else { return Ok(Next::Partial(Some(total))) };
-    Ok(Next::Frame(Frame { kind: first >> 4, flags: first & 0x0F, bytes: frame, body: &frame[header..] }))
+    let Some(frame) = bytes.get(..total) else { return Ok(NextFrame::Partial(Some(total))) };
+    Ok(NextFrame::Frame(Frame { kind: first >> 4, flags: first & 0x0F, bytes: frame, body: &frame[header..] }))
 }
 
 /// A PUBLISH as it stands in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Publish<'a> {
+pub(crate) struct PublishPacket<'a> {
     pub dup: bool,
     /// QoS: 0, 1 or 2.
     pub qos: u8,
@@ -91,7 +91,7 @@ pub(crate) struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> Publish<'a> {
+impl<'a> PublishPacket<'a> {
     /// Decodes a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are located, not checked.
     #[inline]
     pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, CloseReason> {
@@ -136,7 +136,7 @@ pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(
             if !rest.is_empty() {
                 return Err(CloseReason::Malformed);
             }
-            properties::check(properties, Carrier::Ack)?;
+            properties::check(properties, PropertyCarrier::Ack)?;
             *reason
         }
     };
@@ -156,7 +156,7 @@ fn knows_reason(kind: u8, reason: u8) -> bool {
 
 /// A PUBLISH to send.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outgoing<'a> {
+pub(crate) struct OutgoingPublish<'a> {
     pub dup: bool,
     pub qos: u8,
     pub retain: bool,
@@ -167,7 +167,7 @@ pub(crate) struct Outgoing<'a> {
     pub payload: &'a [u8],
 }
 
-impl Outgoing<'_> {
+impl OutgoingPublish<'_> {
     fn remaining(&self, version: ProtocolVersion) -> usize {
         let packet_id = if self.qos > 0 { 2 } else { 0 };
         let properties = match version {
@@ -251,18 +251,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn outgoing<'a>(qos: u8, properties: &'a [u8], payload: &'a [u8]) -> Outgoing<'a> {
-        Outgoing { dup: qos > 0, qos, retain: true, packet_id: 7, topic: "a/b", properties, payload }
+    fn outgoing<'a>(qos: u8, properties: &'a [u8], payload: &'a [u8]) -> OutgoingPublish<'a> {
+        OutgoingPublish { dup: qos > 0, qos, retain: true, packet_id: 7, topic: "a/b", properties, payload }
     }
 
-    fn check_round_trip(version: ProtocolVersion, outgoing: Outgoing<'_>) {
+    fn check_round_trip(version: ProtocolVersion, outgoing: OutgoingPublish<'_>) {
         let mut bytes = Vec::new();
         outgoing.encode(version, &mut bytes);
         assert_eq!(bytes.len(), outgoing.packet_bytes(version));
-        let Ok(Next::Frame(frame)) = next(&bytes, usize::MAX) else { panic!("no frame in {bytes:?}") };
+        let Ok(NextFrame::Frame(frame)) = next(&bytes, usize::MAX) else { panic!("no frame in {bytes:?}") };
         assert_eq!((frame.kind, frame.bytes.len()), (PUBLISH, bytes.len()));
-        let parsed = Publish::parse(frame.flags, frame.body, version).unwrap();
-        let expected = Publish {
+        let parsed = PublishPacket::parse(frame.flags, frame.body, version).unwrap();
+        let expected = PublishPacket {
             dup: outgoing.dup,
             qos: outgoing.qos,
             retain: outgoing.retain,
@@ -273,7 +273,7 @@ mod tests {
         };
         assert_eq!(parsed, expected);
         for len in 0..bytes.len() {
-            assert!(matches!(next(&bytes[..len], usize::MAX), Ok(Next::Partial(_))), "prefix of {len} bytes");
+            assert!(matches!(next(&bytes[..len], usize::MAX), Ok(NextFrame::Partial(_))), "prefix of {len} bytes");
         }
     }
 
@@ -314,16 +314,24 @@ mod tests {
         let mut header = vec![PUBLISH << 4];
         put_variable_length(1_000, &mut header);
         assert_eq!(next(&header, 1_002), Err(CloseReason::PacketTooLarge));
-        assert_eq!(next(&header, 1_003), Ok(Next::Partial(Some(1_003))));
+        assert_eq!(next(&header, 1_003), Ok(NextFrame::Partial(Some(1_003))));
     }
 
     #[test]
     fn forbidden_publish_headers_are_refused() {
         let body = [0, 1, b'a', 0, 0];
-        assert_eq!(Publish::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
-        assert_eq!(Publish::parse(0b1000, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "DUP at QoS 0");
-        assert_eq!(Publish::parse(0b0010, &body, ProtocolVersion::V4), Err(CloseReason::Protocol), "packet id 0");
-        assert_eq!(Publish::parse(0b0010, &body[..4], ProtocolVersion::V4), Err(CloseReason::Malformed), "cut short");
+        assert_eq!(PublishPacket::parse(0b0110, &body, ProtocolVersion::V4), Err(CloseReason::Malformed), "QoS 3");
+        assert_eq!(
+            PublishPacket::parse(0b1000, &body, ProtocolVersion::V4),
+            Err(CloseReason::Malformed),
+            "DUP at QoS 0"
+        );
+        assert_eq!(PublishPacket::parse(0b0010, &body, ProtocolVersion::V4), Err(CloseReason::Protocol), "packet id 0");
+        assert_eq!(
+            PublishPacket::parse(0b0010, &body[..4], ProtocolVersion::V4),
+            Err(CloseReason::Malformed),
+            "cut short"
+        );
     }
 
     #[test]
@@ -335,7 +343,7 @@ mod tests {
             {
                 let mut bytes = Vec::new();
                 put_ack(kind, 300, reason, version, &mut bytes);
-                let Ok(Next::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
+                let Ok(NextFrame::Frame(frame)) = next(&bytes, 100) else { panic!("no frame") };
                 assert_eq!(frame.kind, kind);
                 assert_eq!(parse_ack(&frame, version), Ok((300, reason)));
             }
@@ -377,9 +385,9 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(Next::Frame(frame)) = next(&bytes, 1 << 20) {
+            if let Ok(NextFrame::Frame(frame)) = next(&bytes, 1 << 20) {
                 for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
-                    let _ = Publish::parse(frame.flags, frame.body, version);
+                    let _ = PublishPacket::parse(frame.flags, frame.body, version);
                     let _ = parse_ack(&frame, version);
                 }
             }

@@ -37,7 +37,7 @@ const SHARED_AVAILABLE: u8 = 0x2A;
 
 /// Packets that carry properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carrier {
+pub(crate) enum PropertyCarrier {
     Connect,
     Will,
     Publish,
@@ -48,10 +48,10 @@ pub(crate) enum Carrier {
     Disconnect,
 }
 
-impl Carrier {
+impl PropertyCarrier {
     fn allows(self, id: u8) -> bool {
         match self {
-            Carrier::Connect => matches!(
+            PropertyCarrier::Connect => matches!(
                 id,
                 SESSION_EXPIRY
                     | RECEIVE_MAXIMUM
@@ -62,20 +62,20 @@ impl Carrier {
                     | AUTHENTICATION_METHOD
                     | AUTHENTICATION_DATA
             ),
-            Carrier::Will => matches!(
+            PropertyCarrier::Will => matches!(
                 id,
                 WILL_DELAY | PAYLOAD_FORMAT | MESSAGE_EXPIRY | CONTENT_TYPE | RESPONSE_TOPIC | CORRELATION_DATA
             ),
             // A client must not send subscription identifiers [MQTT-3.3.4-6].
-            Carrier::Publish => matches!(
+            PropertyCarrier::Publish => matches!(
                 id,
                 PAYLOAD_FORMAT | MESSAGE_EXPIRY | TOPIC_ALIAS | RESPONSE_TOPIC | CORRELATION_DATA | CONTENT_TYPE
             ),
-            Carrier::Ack => id == REASON_STRING,
-            Carrier::Subscribe => id == SUBSCRIPTION_IDENTIFIER,
-            Carrier::Unsubscribe => false,
+            PropertyCarrier::Ack => id == REASON_STRING,
+            PropertyCarrier::Subscribe => id == SUBSCRIPTION_IDENTIFIER,
+            PropertyCarrier::Unsubscribe => false,
             // Some clients send the Server Reference, which only a server should. It is accepted and not used.
-            Carrier::Disconnect => matches!(id, SESSION_EXPIRY | REASON_STRING | SERVER_REFERENCE),
+            PropertyCarrier::Disconnect => matches!(id, SESSION_EXPIRY | REASON_STRING | SERVER_REFERENCE),
         }
     }
 
@@ -83,7 +83,7 @@ impl Carrier {
     /// listed properties can stand between packet identifier and filters.
     fn misplaced(self) -> CloseReason {
         match self {
-            Carrier::Subscribe | Carrier::Unsubscribe => CloseReason::Malformed,
+            PropertyCarrier::Subscribe | PropertyCarrier::Unsubscribe => CloseReason::Malformed,
             _ => CloseReason::Protocol,
         }
     }
@@ -91,7 +91,7 @@ impl Carrier {
 
 /// A property's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Value<'a> {
+enum PropertyValue<'a> {
     Number(u32),
     Bytes(&'a [u8]),
     Pair,
@@ -104,8 +104,8 @@ enum Value<'a> {
 /// The bytes are malformed, a property is repeated, or it belongs to another packet. Malformed bytes take precedence.
 fn walk<'a>(
     bytes: &'a [u8],
-    carrier: Carrier,
-    mut each: impl FnMut(u8, Value<'a>, (usize, usize)) -> Result<(), CloseReason>,
+    carrier: PropertyCarrier,
+    mut each: impl FnMut(u8, PropertyValue<'a>, (usize, usize)) -> Result<(), CloseReason>,
 ) -> Result<(), CloseReason> {
     let mut seen = 0_u64;
     let mut wrong = None;
@@ -127,7 +127,7 @@ fn walk<'a>(
     wrong.map_or(Ok(()), Err)
 }
 
-fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, CloseReason> {
+fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<PropertyValue<'a>, CloseReason> {
     match id {
         PAYLOAD_FORMAT
         | REQUEST_PROBLEM_INFORMATION
@@ -137,26 +137,28 @@ fn take_value<'a>(id: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, CloseReason>
         | WILDCARD_AVAILABLE
         | IDENTIFIERS_AVAILABLE
         | SHARED_AVAILABLE => match take_number(rest, 1)? {
-            flag @ 0..=1 => Ok(Value::Number(flag)),
+            flag @ 0..=1 => Ok(PropertyValue::Number(flag)),
             _ => Err(CloseReason::Protocol),
         },
         SERVER_KEEP_ALIVE | RECEIVE_MAXIMUM | TOPIC_ALIAS_MAXIMUM | TOPIC_ALIAS => {
-            take_number(rest, 2).map(Value::Number)
+            take_number(rest, 2).map(PropertyValue::Number)
         }
-        MESSAGE_EXPIRY | SESSION_EXPIRY | WILL_DELAY | MAXIMUM_PACKET_SIZE => take_number(rest, 4).map(Value::Number),
+        MESSAGE_EXPIRY | SESSION_EXPIRY | WILL_DELAY | MAXIMUM_PACKET_SIZE => {
+            take_number(rest, 4).map(PropertyValue::Number)
+        }
         SUBSCRIPTION_IDENTIFIER => take_identifier(rest),
-        CORRELATION_DATA | AUTHENTICATION_DATA => take_field(rest).map(Value::Bytes),
+        CORRELATION_DATA | AUTHENTICATION_DATA => take_field(rest).map(PropertyValue::Bytes),
         CONTENT_TYPE
         | RESPONSE_TOPIC
         | ASSIGNED_CLIENT_IDENTIFIER
         | AUTHENTICATION_METHOD
         | RESPONSE_INFORMATION
         | SERVER_REFERENCE
-        | REASON_STRING => take_text(rest).map(Value::Bytes),
+        | REASON_STRING => take_text(rest).map(PropertyValue::Bytes),
         USER_PROPERTY => {
             take_text(rest)?;
             take_text(rest)?;
-            Ok(Value::Pair)
+            Ok(PropertyValue::Pair)
         }
         _ => Err(CloseReason::Malformed), // unknown: its length is too [section 2.2.2.2]
     }
@@ -169,13 +171,13 @@ fn take_number(rest: &mut &[u8], len: usize) -> Result<u32, CloseReason> {
 }
 
 /// 1 to 268,435,455 [section 3.8.2.1.2], in as few bytes as it needs [MQTT-1.5.5-1].
-fn take_identifier<'a>(rest: &mut &'a [u8]) -> Result<Value<'a>, CloseReason> {
+fn take_identifier<'a>(rest: &mut &'a [u8]) -> Result<PropertyValue<'a>, CloseReason> {
     let (value, len) = variable_length(rest)?.ok_or(CloseReason::Malformed)?;
     if value == 0 || len != variable_length_bytes(value) {
         return Err(CloseReason::Malformed);
     }
     *rest = &rest[len..];
-    Ok(Value::Number(value as u32))
+    Ok(PropertyValue::Number(value as u32))
 }
 
 fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
@@ -184,7 +186,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
 }
 
 /// Checks properties that weir does not use.
-pub(crate) fn check(bytes: &[u8], carrier: Carrier) -> Result<(), CloseReason> {
+pub(crate) fn check(bytes: &[u8], carrier: PropertyCarrier) -> Result<(), CloseReason> {
     walk(bytes, carrier, |_, _, _| Ok(()))
 }
 
@@ -209,25 +211,25 @@ impl<'a> PublishProperties<'a> {
     ///
     /// # Errors
     /// The bytes are malformed, or a property is repeated or may not be sent by a client (a protocol error).
-    pub fn parse(bytes: &'a [u8], carrier: Carrier) -> Result<Self, CloseReason> {
+    pub fn parse(bytes: &'a [u8], carrier: PropertyCarrier) -> Result<Self, CloseReason> {
         let mut parsed = Self { bytes, ..Self::default() };
         walk(bytes, carrier, |id, value, place| {
             match (id, value) {
-                (TOPIC_ALIAS, Value::Number(alias)) => {
+                (TOPIC_ALIAS, PropertyValue::Number(alias)) => {
                     parsed.alias = Some(alias as u16);
                     parsed.left_out[0] = place;
                 }
-                (MESSAGE_EXPIRY, Value::Number(seconds)) => {
+                (MESSAGE_EXPIRY, PropertyValue::Number(seconds)) => {
                     parsed.expiry_s = Some(seconds);
                     parsed.left_out[1] = place;
                 }
-                (WILL_DELAY, Value::Number(seconds)) => {
+                (WILL_DELAY, PropertyValue::Number(seconds)) => {
                     parsed.delay_s = seconds;
                     parsed.left_out[2] = place;
                 }
-                (PAYLOAD_FORMAT, Value::Number(format)) => parsed.is_text = format == 1,
+                (PAYLOAD_FORMAT, PropertyValue::Number(format)) => parsed.is_text = format == 1,
                 // [MQTT-3.3.2-14]
-                (RESPONSE_TOPIC, Value::Bytes(name)) if name.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
+                (RESPONSE_TOPIC, PropertyValue::Bytes(name)) if name.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
                     return Err(CloseReason::Protocol);
                 }
                 _ => {}
@@ -288,17 +290,17 @@ impl ConnectProperties {
             explain: false,
         };
         let mut auth_data = false;
-        walk(bytes, Carrier::Connect, |id, value, _| {
+        walk(bytes, PropertyCarrier::Connect, |id, value, _| {
             match (id, value) {
-                (SESSION_EXPIRY, Value::Number(seconds)) => parsed.session_expiry_s = seconds,
+                (SESSION_EXPIRY, PropertyValue::Number(seconds)) => parsed.session_expiry_s = seconds,
                 // A maximum of 0 is a protocol error [section 3.1.2.11.3 and 3.1.2.11.4].
-                (RECEIVE_MAXIMUM | MAXIMUM_PACKET_SIZE, Value::Number(0)) => return Err(CloseReason::Protocol),
-                (RECEIVE_MAXIMUM, Value::Number(count)) => parsed.receive_maximum = count as u16,
-                (MAXIMUM_PACKET_SIZE, Value::Number(bytes)) => parsed.maximum_packet_bytes = bytes,
-                (TOPIC_ALIAS_MAXIMUM, Value::Number(count)) => parsed.topic_alias_maximum = count as u16,
+                (RECEIVE_MAXIMUM | MAXIMUM_PACKET_SIZE, PropertyValue::Number(0)) => return Err(CloseReason::Protocol),
+                (RECEIVE_MAXIMUM, PropertyValue::Number(count)) => parsed.receive_maximum = count as u16,
+                (MAXIMUM_PACKET_SIZE, PropertyValue::Number(bytes)) => parsed.maximum_packet_bytes = bytes,
+                (TOPIC_ALIAS_MAXIMUM, PropertyValue::Number(count)) => parsed.topic_alias_maximum = count as u16,
                 (AUTHENTICATION_METHOD, _) => parsed.enhanced_auth = true,
                 (AUTHENTICATION_DATA, _) => auth_data = true,
-                (REQUEST_PROBLEM_INFORMATION, Value::Number(wanted)) => parsed.explain = wanted == 1,
+                (REQUEST_PROBLEM_INFORMATION, PropertyValue::Number(wanted)) => parsed.explain = wanted == 1,
                 _ => {}
             }
             Ok(())
@@ -311,8 +313,8 @@ impl ConnectProperties {
 /// Session expiry interval of a DISCONNECT, in seconds.
 pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
     let mut expiry = None;
-    walk(bytes, Carrier::Disconnect, |id, value, _| {
-        if let (SESSION_EXPIRY, Value::Number(seconds)) = (id, value) {
+    walk(bytes, PropertyCarrier::Disconnect, |id, value, _| {
+        if let (SESSION_EXPIRY, PropertyValue::Number(seconds)) = (id, value) {
             expiry = Some(seconds);
         }
         Ok(())
@@ -323,8 +325,8 @@ pub(crate) fn session_expiry(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
 /// Subscription identifier of a SUBSCRIBE.
 pub(crate) fn subscription_identifier(bytes: &[u8]) -> Result<Option<u32>, CloseReason> {
     let mut identifier = None;
-    walk(bytes, Carrier::Subscribe, |id, value, _| {
-        if let (SUBSCRIPTION_IDENTIFIER, Value::Number(number)) = (id, value) {
+    walk(bytes, PropertyCarrier::Subscribe, |id, value, _| {
+        if let (SUBSCRIPTION_IDENTIFIER, PropertyValue::Number(number)) = (id, value) {
             identifier = Some(number);
         }
         Ok(())
@@ -371,7 +373,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(bytes: &[u8]) -> Result<PublishProperties<'_>, CloseReason> {
-        PublishProperties::parse(bytes, Carrier::Publish)
+        PublishProperties::parse(bytes, PropertyCarrier::Publish)
     }
 
     fn check_publish(bytes: &[u8], alias: Option<u16>, expiry_s: Option<u32>, forwarded: &[u8]) {
@@ -421,7 +423,7 @@ mod tests {
     #[test]
     fn a_wills_delay_is_not_forwarded() {
         let bytes = [0x18, 0, 0, 0, 7, 1, 1];
-        let will = PublishProperties::parse(&bytes, Carrier::Will).unwrap();
+        let will = PublishProperties::parse(&bytes, PropertyCarrier::Will).unwrap();
         assert_eq!((will.delay_s, will.to_forwarded()), (7, vec![1, 1]));
     }
 

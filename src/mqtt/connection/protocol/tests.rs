@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::mqtt::connection::publish_decision::PublishDecision;
 use crate::mqtt::testing::{Client, Sent, client, describe, packets};
-use crate::mqtt::wire::frame::{Next, Outgoing};
+use crate::mqtt::wire::frame::{NextFrame, OutgoingPublish};
 use crate::mqtt::wire::topic;
 
 const TOPIC: &str = "devices/a/telemetry";
@@ -91,12 +91,12 @@ impl Case {
 
     /// Feeds packets; the first that ends the connection says why.
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
-        while let Next::Frame(frame) = frame::next(bytes, 100_000)? {
+        while let NextFrame::Frame(frame) = frame::next(bytes, 100_000)? {
             bytes = &bytes[frame.bytes.len()..];
             let event = self.protocol.on_frame(&frame, &self.context, &mut self.records, &mut self.out)?;
             match event {
                 ProtocolEvent::None => {}
-                ProtocolEvent::ForwardedPublish(forward) => {
+                ProtocolEvent::Forward(forward) => {
                     let payload = String::from_utf8_lossy(forward.payload);
                     self.events.push(format!("forward {} {} {payload}", forward.topic, forward.qos));
                 }
@@ -113,7 +113,7 @@ impl Case {
 
     fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), CloseReason> {
         let payload = payload.as_bytes();
-        let outgoing = Outgoing { dup: false, qos: 0, retain: false, packet_id: 0, topic, properties, payload };
+        let outgoing = OutgoingPublish { dup: false, qos: 0, retain: false, packet_id: 0, topic, properties, payload };
         let bytes = self.client.publish_with(outgoing);
         self.feed(&bytes)
     }
@@ -257,8 +257,15 @@ fn subscribers_are_looked_up_when_they_change() {
 #[test]
 fn a_retained_publish_reaches_the_broker_without_subscribers() {
     let mut case = Case::new(ProtocolVersion::V4);
-    let outgoing =
-        Outgoing { dup: false, qos: 0, retain: true, packet_id: 0, topic: "state", properties: &[], payload: b"on" };
+    let outgoing = OutgoingPublish {
+        dup: false,
+        qos: 0,
+        retain: true,
+        packet_id: 0,
+        topic: "state",
+        properties: &[],
+        payload: b"on",
+    };
     let bytes = case.client.publish_with(outgoing);
     case.feed(&bytes).unwrap();
     assert_eq!(case.events, ["forward state 0 on"]);
@@ -316,7 +323,7 @@ fn a_payload_that_is_not_of_its_format_goes_nowhere() {
     let mut case = Case::new(ProtocolVersion::V5);
     case.context.subscriptions = vec!["#"];
     let mut publish = |topic, qos: u8, packet_id, properties: &[u8], payload: &[u8]| {
-        let outgoing = Outgoing { dup: false, qos, retain: true, packet_id, topic, properties, payload };
+        let outgoing = OutgoingPublish { dup: false, qos, retain: true, packet_id, topic, properties, payload };
         let bytes = case.client.publish_with(outgoing);
         case.feed(&bytes).unwrap();
     };
@@ -524,7 +531,7 @@ fn a_packet_in_pieces_is_waited_for() {
 fn a_packet_cut_short_by_its_own_length_never_panics() {
     for version in BOTH {
         for packet in client_packets(version) {
-            let Ok(Next::Frame(frame)) = frame::next(&packet, usize::MAX) else { panic!("not whole") };
+            let Ok(NextFrame::Frame(frame)) = frame::next(&packet, usize::MAX) else { panic!("not whole") };
             for len in 0..frame.body.len() {
                 let mut cut = vec![packet[0]];
                 crate::mqtt::wire::fields::put_variable_length(len, &mut cut);

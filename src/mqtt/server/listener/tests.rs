@@ -10,7 +10,7 @@ use crate::access::Policy;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::testing::{Client, Sent, TestJournal, client, packets};
 use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::frame::{self, Next, Outgoing};
+use crate::mqtt::wire::frame::{self, NextFrame, OutgoingPublish};
 use crate::random::Random;
 
 const TOPIC: &str = "devices/a/telemetry";
@@ -115,7 +115,7 @@ impl Peer {
     /// The next packet; `None` at the end of the stream.
     async fn receive(&mut self) -> Option<Sent> {
         loop {
-            if let Ok(Next::Frame(frame)) = frame::next(&self.read, usize::MAX) {
+            if let Ok(NextFrame::Frame(frame)) = frame::next(&self.read, usize::MAX) {
                 let packet = packets(frame.bytes, self.version).pop();
                 let len = frame.bytes.len();
                 self.read.drain(..len);
@@ -203,7 +203,7 @@ async fn messages_reach_subscribers_of_both_versions_at_the_lower_qos() {
     new.subscribe(&[("a/+", 2)]).await;
     let mut sender = running.connect(ProtocolVersion::V5, "sender").await;
     let properties = [0x03, 0, 1, b't', 0x23, 0, 1];
-    let publish = Outgoing {
+    let publish = OutgoingPublish {
         dup: false,
         qos: 2,
         retain: false,
@@ -258,8 +258,15 @@ async fn subscriptions_end() {
 async fn retained_messages_come_with_the_subscription() {
     let running = eager().await;
     let mut peer = running.connect(ProtocolVersion::V4, "c").await;
-    let outgoing =
-        Outgoing { dup: false, qos: 1, retain: true, packet_id: 1, topic: "state", properties: &[], payload: b"on" };
+    let outgoing = OutgoingPublish {
+        dup: false,
+        qos: 1,
+        retain: true,
+        packet_id: 1,
+        topic: "state",
+        properties: &[],
+        payload: b"on",
+    };
     let bytes = peer.client().publish_with(outgoing);
     peer.send(&bytes).await;
     peer.expect_ack(frame::PUBACK, 1).await;
@@ -338,8 +345,15 @@ async fn a_qos_2_publish_counts_once_across_connections() {
     drop(peer);
     running.until_idle().await;
     let (mut peer, _) = running.connect_as(kept, ProtocolVersion::V5, "kept").await;
-    let again =
-        Outgoing { dup: true, qos: 2, retain: false, packet_id: 7, topic: TOPIC, properties: &[], payload: b"x" };
+    let again = OutgoingPublish {
+        dup: true,
+        qos: 2,
+        retain: false,
+        packet_id: 7,
+        topic: TOPIC,
+        properties: &[],
+        payload: b"x",
+    };
     let bytes = peer.client().publish_with(again);
     peer.send(&bytes).await;
     peer.expect_pong().await; // no PUBREC: the append of the first connection is not synced

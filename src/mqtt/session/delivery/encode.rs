@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Queued;
 use super::aliases::{Alias, Aliases};
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::wire::frame::Outgoing;
+use crate::mqtt::wire::frame::OutgoingPublish;
 use crate::mqtt::wire::properties;
 
 /// Receiver of packets: protocol version and limits of the client.
@@ -37,7 +37,7 @@ pub(super) fn put(
         properties::put_delivery(message.expires, to.now, &grant.identifiers, &mut properties);
         properties.extend_from_slice(&message.properties);
     }
-    let outgoing = Outgoing {
+    let outgoing = OutgoingPublish {
         dup,
         qos: grant.qos,
         retain: grant.retain,
