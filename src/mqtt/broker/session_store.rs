@@ -1,4 +1,5 @@
-//! Sessions on disk: those that outlive their connection outlive weir's process too, and so does every will.
+//! Sessions and wills on disk: names, encoding, and loading at a start. Writing is `state::named_values`'s; when to store
+//! what is decided in `storing` and `wills`.
 
 mod stored_will;
 
@@ -15,31 +16,31 @@ use crate::mqtt::session::will::Will;
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
-/// Where sessions and wills are kept over restarts. Clones share it.
+/// Store of sessions and wills, which survives restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SessionStore(NamedValues<Encoded>);
 
-/// What a restart finds.
+/// Sessions and wills that a start finds in the store.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
     pub sessions: Vec<StoredSession>,
-    /// Wills whose clients did not take them back, by number.
+    /// Wills that were not discarded, by number.
     pub wills: Vec<Will>,
 }
 
-/// The name of a session in the store; neither part has a NUL in it [MQTT-1.5.4-2].
+/// Name of a session in the store: user and client identifier, separated by NUL. Neither contains one [MQTT-1.5.4-2].
 fn name(user: Option<&str>, client_id: &str) -> String {
     format!("{}\0{client_id}", user.unwrap_or_default())
 }
 
 impl SessionStore {
-    /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
-    /// where that does not work either, there is none: weir goes on without.
+    /// Opens the store below `data_dir`. A store that cannot be used is moved aside, logged and counted, and a new one is begun.
+    /// Where that fails too, weir runs without a store.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
         NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// What was stored, once.
+    /// Loads the stored sessions and wills; to be called once.
     pub(crate) fn load(&self, timeline: &Timeline) -> Restored {
         let mut restored = Restored::default();
         for Encoded { name, bytes } in self.0.load() {
@@ -56,7 +57,7 @@ impl SessionStore {
         restored
     }
 
-    /// Stores a session a moment later.
+    /// Queues a session for storing.
     pub(crate) fn put(&self, session: &StoredSession, timeline: &Timeline) {
         self.0.put(Encoded {
             name: name(session.owner.user.as_deref(), &session.owner.client_id).into(),
@@ -64,37 +65,37 @@ impl SessionStore {
         });
     }
 
-    /// Removes a client's session a moment later.
+    /// Queues the removal of a client's session.
     pub(crate) fn remove(&self, user: Option<&str>, client_id: &str) {
         self.0.remove(&name(user, client_id));
     }
 
-    /// Stores a will a moment later.
+    /// Queues a will for storing.
     pub(crate) fn put_will(&self, will: &Will) {
         self.0.put(Encoded { name: will_name(will.number), bytes: stored_will::encode(will) });
     }
 
-    /// Removes a will a moment later.
+    /// Queues the removal of a will.
     pub(crate) fn remove_will(&self, number: u64) {
         self.0.remove(&will_name(number));
     }
 
-    /// Sessions and wills that wait to be written.
+    /// Number of sessions and wills that are queued and not written yet.
     pub(crate) fn unwritten(&self) -> usize {
         self.0.unwritten()
     }
 
-    /// What was changed up to now.
+    /// Position of the newest queued change.
     pub(crate) fn mark(&self) -> Mark {
         self.0.mark()
     }
 
-    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    /// Whether all changes up to `mark` are on disk, or have failed for good.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Returns when everything up to now is on disk, or after 5 s.
+    /// Waits until all queued changes are on disk, at most 5 s.
     pub(crate) fn sync(&self) {
         self.0.sync();
     }
@@ -103,12 +104,12 @@ impl SessionStore {
 /// First byte of a will: 128 and the version of its encoding.
 const WILL: u8 = 128 + 1;
 
-/// What wills are found by. The names of sessions have a NUL in them.
+/// Beginning of the names of wills. A session's name contains NUL, so the two cannot collide.
 fn will_name(number: u64) -> Box<str> {
     number.to_string().into()
 }
 
-/// The name and the bytes of a session or will.
+/// Name and encoded bytes of a session or will.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Encoded {
     name: Box<str>,
