@@ -104,7 +104,7 @@ impl SessionStore {
 /// First byte of a will: 128 and the version of its encoding.
 const WILL: u8 = 128 + 1;
 
-/// Beginning of the names of wills. A session's name contains NUL, so the two cannot collide.
+/// Name of a will in the store. A session's name contains a NUL and a will's does not, so the two cannot collide.
 fn will_name(number: u64) -> Box<str> {
     number.to_string().into()
 }
