@@ -1,4 +1,4 @@
-//! Handles of the door's metrics, looked up once: the hot path adds to them once per read.
+//! Metrics of MQTT. The handles are looked up once; the hot path adds to them once per read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use crate::mqtt::wire::refusal::RefusalReason;
 
 use crate::telemetry::names;
 
-/// All of them. Build it after the recorder is installed.
+/// Handles of the MQTT metrics. They must be made after the metrics recorder is installed.
 pub(crate) struct MqttMeters {
     opened: [Counter; 2],
     ingest: [Counter; 3],
@@ -25,7 +25,7 @@ pub(crate) struct MqttMeters {
     pub subscriptions_denied: Counter,
     pub subscriptions_withdrawn: Counter,
     delivered: [Counter; 3],
-    /// The numbers of `$SYS`.
+    /// Counts for `$SYS`.
     pub traffic: TrafficCounters,
     pub dropped_queue_full: DropCounter,
     dropped_too_large: Counter,
@@ -75,17 +75,17 @@ impl Default for MqttMeters {
 }
 
 impl MqttMeters {
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub fn opened(&self, version: ProtocolVersion) {
         self.opened[usize::from(version == ProtocolVersion::V5)].increment(1);
     }
 
-    /// A connection ended before or at its CONNECT.
+    /// Counts a connection that was refused at or before its CONNECT.
     pub fn refused(&self, reason: RefusalReason) {
         counter!(names::MQTT_CONNECTIONS_REFUSED, "reason" => reason.as_str()).increment(1);
     }
 
-    /// An accepted connection ended.
+    /// Counts the end of an accepted connection.
     pub fn closed(&self, close: CloseReason) {
         counter!(names::MQTT_CONNECTIONS_CLOSED, "reason" => close.as_str()).increment(1);
         if close == CloseReason::TopicName {
@@ -93,17 +93,17 @@ impl MqttMeters {
         }
     }
 
-    /// A limit refused something.
+    /// Counts a refusal by a limit.
     pub fn limit(&self, limit: MqttLimit) {
         counter!(names::LIMITS_HIT, "limit" => limit.as_str()).increment(1);
     }
 
-    /// A client that sent too fast was made to wait.
+    /// Counts a client that exceeded a rate and has to wait.
     pub fn throttled(&self, limit: LimitedRate) {
         counter!(names::MQTT_THROTTLED, "limit" => limit.as_str()).increment(1);
     }
 
-    /// What one read brought.
+    /// Counts the packets of one read.
     pub fn received(&self, received: &ReceivedCounts) {
         for (counters, counts) in [(&self.ingest, &received.ingest), (&self.other, &received.other)] {
             for (counter, count) in counters.iter().zip(counts) {
@@ -118,7 +118,7 @@ impl MqttMeters {
         self.traffic.received(received);
     }
 
-    /// What one delivery did.
+    /// Counts the packets of one delivery.
     pub fn written(&self, written: &WriteOutcome) {
         for (counter, count) in self.delivered.iter().zip(written.sent) {
             add(counter, count);
@@ -191,7 +191,7 @@ impl MqttLimit {
     }
 }
 
-/// Counts what subscribers missed, for the metrics and for `$SYS`, which reads it back.
+/// Counts messages that subscribers missed, for the metrics and for `$SYS`.
 pub(crate) struct DropCounter {
     counter: Counter,
     count: AtomicU64,
@@ -208,7 +208,7 @@ impl DropCounter {
     }
 }
 
-/// Most counts are 0 in most reads: an atomic addition is saved.
+/// Adds a count. Most counts are 0 in most reads, so the atomic addition is skipped for them.
 fn add(counter: &Counter, count: u64) {
     if count > 0 {
         counter.increment(count);

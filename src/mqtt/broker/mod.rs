@@ -1,4 +1,7 @@
-//! Subscriptions, retained messages and sessions without a connection.
+//! The broker: subscriptions, retained messages, wills, and sessions with or without a connection.
+//!
+//! Everything that one connection does to others goes through the [`Broker`]. Bytes on a socket are `connection`'s; how
+//! a session queues and sends is `session`'s.
 
 pub(super) mod meters;
 mod restrict;
@@ -47,43 +50,43 @@ pub struct BrokerStats {
     pub sessions: usize,
     /// Subscriptions of all sessions.
     pub subscriptions: usize,
-    /// Shared subscriptions among them.
+    /// Memberships in shared subscriptions.
     pub shared_subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
-    /// Their bytes.
+    /// Bytes of the retained messages.
     pub retained_bytes: usize,
-    /// The most connections there were.
+    /// Largest number of connections since the start.
     pub most_connections: usize,
-    /// Sessions that ended because their time was over.
+    /// Sessions that expired since the start.
     pub sessions_expired: usize,
     /// Messages waiting for subscribers.
     pub queued_messages: usize,
-    /// Their bytes.
+    /// Bytes of the messages that wait for subscribers.
     pub queued_bytes: usize,
-    /// Bytes of all messages that wait or are unacknowledged, and of their places in sessions.
+    /// Memory of all queued and unacknowledged messages, in bytes.
     pub held_bytes: usize,
-    /// Wills that a restart is to find: of connected clients, waiting for their delay, or published just now.
+    /// Wills that a restart would find: of connected clients, waiting for their delay, or just published.
     pub wills: usize,
     /// Sessions and wills that changed and are not on disk yet.
     pub unstored_sessions: usize,
 }
 
-/// What all connections share. Locks are taken in the order sessions, one session, subscriptions, retained messages,
-/// wills, and held briefly.
+/// State that all connections share. Locks are taken in this order: sessions, one session, subscriptions, retained
+/// messages, wills. None is held across I/O.
 #[derive(Debug)]
 pub struct Broker {
     sessions: Mutex<Sessions>,
     subscriptions: RwLock<Subscriptions>,
-    /// Grows with each change of `subscriptions`.
+    /// Version of `subscriptions`: grows with each change.
     version: AtomicU64,
     retained: Mutex<RetainedMessages>,
-    /// The newest `$SYS` messages, which come with a subscription like retained ones.
+    /// Newest `$SYS` messages. A new subscription gets them like retained messages.
     system: Mutex<RetainedMessages>,
     wills: Mutex<Wills>,
-    /// Where sessions and wills are kept over a restart.
+    /// Store of sessions and wills; unset until [`Broker::keep_sessions`].
     session_store: OnceLock<SessionStore>,
-    /// What the last round of storing changed in it.
+    /// Position in the store after the last round.
     last_round: Mutex<Mark>,
     totals: Arc<SessionTotals>,
     queue_limits: QueueLimits,
@@ -94,7 +97,7 @@ pub struct Broker {
     max_session_expiry: Option<Duration>,
     meters: Arc<MqttMeters>,
     timeline: Timeline,
-    /// Told when a timer is set that may be earlier than all others, and when a will is due.
+    /// Notified when a timer is set that may be the earliest, and when a will is due.
     timers_changed: Notify,
 }
 
@@ -127,7 +130,7 @@ impl Broker {
         }
     }
 
-    /// Goes on with the retained messages that `store` has, and keeps them there from now on.
+    /// Restores the retained messages of `store`, and stores changes there from now on.
     pub fn keep_retained(&self, store: RetainedStore) {
         let stored = store.load(&self.timeline);
         let mut retained = lock(&self.retained);
@@ -139,7 +142,7 @@ impl Broker {
         retained.keep_in(store, self.timeline.clone());
     }
 
-    /// Retained messages that changed are in their store when this returns, within its time limit.
+    /// Waits until all changed retained messages are stored, within the time limit of the store.
     pub fn sync_retained(&self) {
         let store = lock(&self.retained).store();
         if let Some(store) = store {
@@ -152,7 +155,7 @@ impl Broker {
         self.read_subscriptions().any_below(prefix)
     }
 
-    /// Delivers a message of weir's own to all matching subscribers; never blocks.
+    /// Delivers a message of weir to all matching subscribers. Never waits for a subscriber.
     pub fn publish(&self, topic: &str, payload: Bytes, qos: u8, retain: bool) {
         self.deliver(&Arc::new(Message::new(topic, payload, qos, retain)));
     }
@@ -171,7 +174,7 @@ impl Broker {
             let retained = lock(&self.retained);
             (retained.len(), retained.bytes())
         };
-        // Before what is not stored: whoever sees a will and then nothing that is not stored knows that it is stored.
+        // Read before the unstored ones: a reader that sees a will and then nothing unstored knows that the will is stored.
         let wills = lock(&self.wills).len();
         BrokerStats {
             connections,
@@ -190,7 +193,7 @@ impl Broker {
         }
     }
 
-    /// Grows with each change of the subscriptions: what [`Broker::has_subscribers`] said holds while it stays.
+    /// Version of the subscriptions. An answer of [`Broker::has_subscribers`] holds until the version changes.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -201,9 +204,9 @@ impl Broker {
         self.read_subscriptions().any(topic)
     }
 
-    /// Stores a retained message and queues the message for each matching subscriber once, and once for each matching
-    /// shared subscription. Never blocks: a full queue misses it, counted. Returns how many subscriptions and
-    /// queues were looked at.
+    /// Sets the retained message if RETAIN is set, and queues the message once for each matching subscriber and once for each
+    /// matching shared subscription. Never waits: a full queue misses the message, which is counted. Returns how many
+    /// subscriptions and queues were examined.
     pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
         if message.retain && !lock(&self.retained).set(message) {
             self.meters.limit(MqttLimit::Retained);
@@ -211,13 +214,13 @@ impl Broker {
         self.pass_on(message)
     }
 
-    /// Forgets retained messages whose time is over.
+    /// Removes expired retained messages.
     pub(crate) fn expire_retained(&self) {
         let now = self.timeline.now();
         lock(&self.retained).expire(now);
     }
 
-    /// Keeps a `$SYS` message for later subscribers and passes it on to those there are.
+    /// Keeps a `$SYS` message for later subscribers and delivers it to the present ones.
     pub(crate) fn publish_system(&self, topic: &str, value: String) {
         let message = Arc::new(Message::new(topic, value.into(), 0, true));
         lock(&self.system).set(&message);
@@ -248,7 +251,8 @@ impl Broker {
         touched
     }
 
-    /// One member gets the message: the first in turn that has room. Returns how many there are.
+    /// Delivers a message to one member of a shared subscription: the first in turn with room in its queue. Returns the number
+    /// of members.
     fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) -> usize {
         let members = self.read_subscriptions().turn(share);
         let count = members.len();
@@ -262,7 +266,7 @@ impl Broker {
         count
     }
 
-    /// What a session that ended leaves to the other members of its shared subscriptions.
+    /// Delivers the messages that an ended session returns to other members of its shared subscriptions.
     fn return_shared(&self, returned: Vec<ReturnedMessage>) {
         let now = self.timeline.now();
         for ReturnedMessage { share, message } in returned {

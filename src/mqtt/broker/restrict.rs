@@ -1,4 +1,4 @@
-//! Sessions under other access rules than those they began with.
+//! Changed access rules, applied to existing sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use crate::mqtt::wire::topic;
 use crate::sync::lock;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
-/// What a session lost, to be told of once it is no longer locked.
+/// Subscriptions and messages that a session lost, for the audit log once the session is unlocked.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawal {
     filters: Vec<Box<str>>,
@@ -19,19 +19,19 @@ pub(super) struct Withdrawal {
 }
 
 impl Broker {
-    /// Judges all sessions by `policy`, with or without a connection. Who may not be here any longer is disconnected,
-    /// and its session ends if its user is gone. The others lose the subscriptions that they may no longer have, with the
-    /// messages waiting for them. When this returns, every further publish is judged by `policy` too.
+    /// Applies `policy` to all sessions, with or without a connection. A client that may no longer log in is disconnected, and its
+    /// session ends if its user is gone. Other sessions lose forbidden subscriptions and the messages queued for them. When this
+    /// returns, every further publish is judged by `policy` too.
     pub(crate) fn restrict(&self, policy: &Policy) {
         let sessions: Vec<_> = lock(&self.sessions).by_client.values().map(Arc::clone).collect();
         for session in &sessions {
             self.judge(session, policy);
         }
-        // What connections know of their topics is old, whether or not a subscription went.
+        // The new version makes connections ask again about the topics that they cached.
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Judges one session, see [`Broker::restrict`].
+    /// Applies `policy` to one session, see [`Broker::restrict`].
     pub(crate) fn judge(&self, session: &Arc<Session>, policy: &Policy) {
         let mut sessions = lock(&self.sessions);
         let mut state = session.any();
@@ -43,7 +43,7 @@ impl Broker {
             Some(identity) => identity,
             None => {
                 session.revoke(&mut state);
-                // With another password or certificate it is the same user: what waits for it is still its own.
+                // With another password or certificate the user is the same, so its queued messages stay.
                 let Login { identity, proof, .. } = &state.login;
                 match identity.user.as_ref().and_then(|user| policy.identity_of(user, proof)) {
                     Some(identity) => identity,
@@ -67,10 +67,10 @@ impl Broker {
         self.tell_of(session, withdrawal);
     }
 
-    /// From now on the session's client may do this; the session loses what it may no longer have.
+    /// Sets the permissions of a session's client and removes forbidden subscriptions and messages.
     pub(super) fn permit(&self, session: &Session, state: &mut SessionState, permissions: Permissions) -> Withdrawal {
         let are_same = state.permissions == permissions;
-        // Also where they are the same: the roles of the policy before need not be kept.
+        // Set also where nothing differs, so that the previous policy's roles can be freed.
         state.permissions = permissions;
         if are_same && !state.holds_denied {
             return Withdrawal::default();
@@ -93,7 +93,7 @@ impl Broker {
         Withdrawal { filters, returned: withdrawn.returned }
     }
 
-    /// Passes on what others can have, and says what the session lost.
+    /// Delivers returned messages to other members of shared subscriptions, and reports the losses in the audit log.
     pub(super) fn tell_of(&self, session: &Session, withdrawal: Withdrawal) {
         self.return_shared(withdrawal.returned);
         if withdrawal.filters.is_empty() {

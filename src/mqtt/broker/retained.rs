@@ -1,4 +1,4 @@
-//! Retained messages, MQTT 5.0 section 3.3.1.3.
+//! Retained messages in memory, MQTT 5.0 section 3.3.1.3. The copy on disk is `retained_store`'s.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,14 +12,14 @@ use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic;
 use crate::state::named_values::Mark;
 
-/// The newest retained message of each topic, within two bounds.
+/// The retained message of each topic, bounded by number and by bytes.
 #[derive(Debug)]
 pub(crate) struct RetainedMessages {
     messages: BTreeMap<Box<str>, RetainedMessage>,
-    /// Number of the change that came last.
+    /// Number of the newest change.
     changes: u64,
     bytes: usize,
-    /// Messages that expire.
+    /// Number of messages with an expiry.
     expiring: usize,
     max_messages: usize,
     max_bytes: usize,
@@ -29,7 +29,7 @@ pub(crate) struct RetainedMessages {
 #[derive(Debug)]
 struct RetainedMessage {
     message: Arc<Message>,
-    /// Number of the change that it came with.
+    /// Number of the change that set the message.
     change: u64,
 }
 
@@ -38,23 +38,23 @@ impl RetainedMessages {
         Self { messages: BTreeMap::new(), changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
     }
 
-    /// From now on changes go to `store` too.
+    /// Also sends changes to `store` from now on.
     pub fn keep_in(&mut self, store: RetainedStore, timeline: Timeline) {
         self.kept_in = Some((store, timeline));
     }
 
-    /// Where changes go.
+    /// Store of the changes; `None` without one.
     pub fn store(&self) -> Option<RetainedStore> {
         self.kept_in.as_ref().map(|(store, _)| store.clone())
     }
 
-    /// What its store has changed up to now; `None` where there is none.
+    /// Position of the newest change in the store; `None` without a store.
     pub fn mark(&self) -> Option<Mark> {
         self.kept_in.as_ref().map(|(store, _)| store.mark())
     }
 
-    /// Keeps `message` as its topic's retained one; an empty payload removes it [MQTT-3.3.1-6]. `false`: a bound is
-    /// reached, and the topic keeps what it had.
+    /// Sets the retained message of a topic. An empty payload removes it [MQTT-3.3.1-6]. Returns `false` where a bound is
+    /// reached: the topic keeps its previous message.
     pub fn set(&mut self, message: &Arc<Message>) -> bool {
         if message.payload.is_empty() {
             self.remove(&message.topic);
@@ -68,7 +68,8 @@ impl RetainedMessages {
         self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
         self.expiring += usize::from(message.expires.is_some());
         self.bytes = bytes;
-        // A copy, which shares the payload: sessions count what they hold of the other for as long as that lives.
+        // A clone, which shares the payload but has an account of its own: sessions count the bytes of the original only
+        // while they hold it.
         let copy = Arc::new(Message::clone(message));
         self.changes += 1;
         self.messages.insert(message.topic.clone(), RetainedMessage { message: copy, change: self.changes });
@@ -87,7 +88,7 @@ impl RetainedMessages {
         }
     }
 
-    /// Forgets messages whose time is over; returns how many.
+    /// Removes expired messages; returns how many.
     pub fn expire(&mut self, now: Instant) -> usize {
         if self.expiring == 0 {
             return 0;
@@ -105,18 +106,18 @@ impl RetainedMessages {
         self.messages.len()
     }
 
-    /// Their bytes.
+    /// Bytes of all messages.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// All messages that there are up to now.
+    /// A cursor over all present messages.
     pub fn due(&self) -> RetainedCursor {
         RetainedCursor { after: Box::default(), until: self.changes }
     }
 
-    /// The messages on topics that match `filter`, by topic, that are due, without those whose time is over; with a look at
-    /// no more than `most` topics (at least one).
+    /// Messages of `due` on topics that match `filter`, in the order of topics, without expired ones. Compares at most `most`
+    /// topics (at least one).
     pub fn matching(&self, filter: &str, due: &RetainedCursor, most: usize, now: Instant) -> RetainedPage {
         let is_due = |retained: &&RetainedMessage| retained.change <= due.until && !retained.message.is_expired(now);
         let Some(wildcard) = filter.find(['+', '#']) else {
@@ -124,7 +125,7 @@ impl RetainedMessages {
             let messages = retained.map(|retained| Arc::clone(&retained.message)).into_iter().collect();
             return RetainedPage { messages, looked_at: 1, rest: None };
         };
-        // "a/#" matches "a" too, so the slash before the wildcard is not part of the common beginning.
+        // "a/#" matches "a" too, so the slash before the wildcard does not belong to the common prefix.
         let prefix = filter[..wildcard].strip_suffix('/').unwrap_or(&filter[..wildcard]);
         let from = if due.after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(&*due.after) };
         let mut part = RetainedPage { messages: Vec::new(), looked_at: 0, rest: None };
@@ -143,13 +144,13 @@ impl RetainedMessages {
     }
 }
 
-/// What one look at the retained messages found.
+/// Result of one step through the retained messages.
 #[derive(Debug)]
 pub(crate) struct RetainedPage {
     pub messages: Vec<Arc<Message>>,
-    /// Topics that were compared with the filter.
+    /// Number of topics that were compared with the filter.
     pub looked_at: usize,
-    /// What is due behind the last of them, where there may be more.
+    /// Cursor after the last compared topic; `None` when there are no more.
     pub rest: Option<RetainedCursor>,
 }
 

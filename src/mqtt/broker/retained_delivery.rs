@@ -1,8 +1,8 @@
-//! Retained messages on their way to new subscriptions: some at a time, as fast as the client takes them.
+//! Delivery of retained messages to new subscriptions: some at a time, as fast as the client takes them.
 //!
-//! A wildcard has to be compared with every retained topic, and one packet may hold tens of thousands of them: done at
-//! once, other clients would wait for it, and each subscriber that does not read would take a place in a queue for every
-//! message there is.
+//! A wildcard filter has to be compared with every retained topic, and one SUBSCRIBE may hold thousands of filters. Done at
+//! once, this would hold up other clients, and a subscriber that does not read would fill its queue with every retained
+//! message.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::mqtt::session::message::Message;
 use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::sync::lock;
 
-/// Retained topics that are compared with filters in one turn: some ten microseconds.
+/// Retained topics that are compared with filters in one turn: tens of microseconds.
 pub(super) const TOPICS_PER_TURN: usize = 256;
-/// While so many messages wait for the client, no further retained ones are queued.
+/// Queued messages of a client from which on no further retained messages are queued.
 pub(super) const MAX_WAITING: usize = 256;
 
 impl Broker {
-    /// Queues some of the retained messages that subscriptions of this session await. Whether there is more to do at
-    /// once: something to send, or to look for.
+    /// Queues some of the retained messages for new subscriptions of a session. Returns whether there is more to do at once: to
+    /// send, or to search.
     pub(crate) fn queue_retained(&self, session: &Session, connection: ConnectionId) -> bool {
         let Some(mut state) = session.own(connection) else { return false };
         let (now, mut left) = (self.timeline.now(), TOPICS_PER_TURN);
@@ -35,7 +35,7 @@ impl Broker {
             let mut messages = part.messages;
             match part.rest {
                 Some(rest) => drop(state.retained_due.insert(filter, rest)),
-                // The numbers of weir itself are a few dozen.
+                // `$SYS` has a few dozen messages, so they are not counted.
                 None if filter.starts_with("$SYS") => messages.extend(self.system_messages(&filter)),
                 None => {}
             }
@@ -52,13 +52,13 @@ impl Broker {
         system.matching(filter, &system.due(), usize::MAX, self.timeline.now()).messages
     }
 
-    /// The retained messages of a new subscription are to be queued: those that there are.
+    /// Remembers that all present retained messages are to be queued for a new subscription.
     pub(super) fn await_retained(&self, session: &Session, state: &mut SessionState, filter: &str) {
         session.await_retained(state, filter, lock(&self.retained).due());
     }
 
-    /// The client comes back before all that were due were queued: what was retained while it was away, and was not queued
-    /// for it at QoS 0, is due too.
+    /// Extends the pending deliveries of a session whose client connects again: messages that were retained in its absence, and
+    /// that were not queued because they are QoS 0, are to be queued too.
     pub(super) fn await_retained_anew(&self, state: &mut SessionState) {
         if !state.retained_due.is_empty() {
             let due = lock(&self.retained).due();

@@ -1,4 +1,4 @@
-//! Retained messages on disk. What a retained message means, and when it is sent, is decided in `broker::retained`.
+//! Retained messages on disk: their encoding, and loading at a start. Writing is `state::named_values`'s.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::mqtt::session::timeline::Timeline;
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
-/// The store that keeps retained messages over restarts. Clones share it.
+/// Store of retained messages, which survives restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RetainedStore(NamedValues<StoredRetained>);
 
-/// A retained message as it is stored.
+/// A retained message in its stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct StoredRetained {
     topic: Box<str>,
     payload: Bytes,
     properties: Bytes,
     qos: u8,
-    /// Time at which the message expires, Unix milliseconds.
+    /// Unix time in milliseconds at which the message expires; `None`: it does not.
     expires_ms: Option<i64>,
 }
 
 impl RetainedStore {
-    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that cannot be used is moved
-    /// aside, logged and counted, and a new one is begun. Where that fails too the result is `None`: weir goes on without.
+    /// Opens the store below `data_dir`. A store that cannot be used is moved aside, logged and counted, and a new one is begun.
+    /// Where that fails too, weir runs without a store.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
         NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// Takes the messages that the open found. Messages that have expired meanwhile are removed. A second call returns none.
+    /// Loads the stored messages; to be called once. Expired messages are removed from the store.
     pub(crate) fn load(&self, timeline: &Timeline) -> Vec<Message> {
         let now_ms = timeline.wall_ms(timeline.now());
         let (expired, alive): (Vec<_>, Vec<_>) =
@@ -52,7 +52,7 @@ impl RetainedStore {
         alive.into_iter().map(message).collect()
     }
 
-    /// Stores a message a moment later. It expires at `expires_ms`, Unix milliseconds.
+    /// Queues a message for storing. `expires_ms` is the Unix time of its expiry in milliseconds.
     pub(crate) fn put(&self, message: &Message, expires_ms: Option<i64>) {
         self.0.put(StoredRetained {
             topic: message.topic.clone(),
@@ -63,22 +63,22 @@ impl RetainedStore {
         });
     }
 
-    /// Removes a topic's message a moment later.
+    /// Queues the removal of a topic's message.
     pub(crate) fn remove(&self, topic: &str) {
         self.0.remove(topic);
     }
 
-    /// All changes made so far, to ask [`RetainedStore::is_written`] about later.
+    /// Position of the newest queued change.
     pub(crate) fn mark(&self) -> Mark {
         self.0.mark()
     }
 
-    /// Whether all changes up to `mark` are on disk, or will never get there since the store failed.
+    /// Whether all changes up to `mark` are on disk, or have failed for good.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Waits until all changes made so far are on disk, at most 5 s.
+    /// Waits until all queued changes are on disk, at most 5 s.
     pub fn sync(&self) {
         self.0.sync();
     }

@@ -1,6 +1,5 @@
-//! Sessions and wills on disk. A session that outlives its connection outlives a restart too, and so does every will.
-//!
-//! This module knows their stored form. Which sessions are stored, and when, is decided in `broker::storing`.
+//! Sessions and wills on disk: names, encoding, and loading at a start. Writing is `state::named_values`'s; when to store
+//! what is decided in `storing` and `wills`.
 
 mod stored_will;
 
@@ -17,31 +16,31 @@ use crate::mqtt::session::will::Will;
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
-/// The store that keeps sessions and wills over restarts. Clones share it.
+/// Store of sessions and wills, which survives restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SessionStore(NamedValues<Encoded>);
 
-/// The sessions and wills that a start finds in the store.
+/// Sessions and wills that a start finds in the store.
 #[derive(Debug, Default)]
 pub(crate) struct RestoredSessions {
     pub sessions: Vec<StoredSession>,
-    /// Wills that were neither published nor cancelled, in the order of their numbers.
+    /// Wills that were not discarded, by number.
     pub wills: Vec<Will>,
 }
 
-/// Name of a session in the store. Neither part contains a NUL [MQTT-1.5.4-2], so names are unambiguous.
+/// Name of a session in the store: user and client identifier, separated by NUL. Neither contains one [MQTT-1.5.4-2].
 fn name(user: Option<&str>, client_id: &str) -> String {
     format!("{}\0{client_id}", user.unwrap_or_default())
 }
 
 impl SessionStore {
-    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that cannot be used is moved
-    /// aside, logged and counted, and a new one is begun. Where that fails too the result is `None`: weir goes on without.
+    /// Opens the store below `data_dir`. A store that cannot be used is moved aside, logged and counted, and a new one is begun.
+    /// Where that fails too, weir runs without a store.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
         NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// Takes the sessions and wills that the open found. A second call returns none.
+    /// Loads the stored sessions and wills; to be called once.
     pub(crate) fn load(&self, timeline: &Timeline) -> RestoredSessions {
         let mut restored = RestoredSessions::default();
         for Encoded { name, bytes } in self.0.load() {
@@ -58,7 +57,7 @@ impl SessionStore {
         restored
     }
 
-    /// Stores a session a moment later.
+    /// Queues a session for storing.
     pub(crate) fn put(&self, session: &StoredSession, timeline: &Timeline) {
         self.0.put(Encoded {
             name: name(session.owner.user.as_deref(), &session.owner.client_id).into(),
@@ -66,37 +65,37 @@ impl SessionStore {
         });
     }
 
-    /// Removes a client's session a moment later.
+    /// Queues the removal of a client's session.
     pub(crate) fn remove(&self, user: Option<&str>, client_id: &str) {
         self.0.remove(&name(user, client_id));
     }
 
-    /// Stores a will a moment later.
+    /// Queues a will for storing.
     pub(crate) fn put_will(&self, will: &Will) {
         self.0.put(Encoded { name: will_name(will.number), bytes: stored_will::encode(will) });
     }
 
-    /// Removes a will a moment later.
+    /// Queues the removal of a will.
     pub(crate) fn remove_will(&self, number: u64) {
         self.0.remove(&will_name(number));
     }
 
-    /// Number of sessions and wills that wait to be written.
+    /// Number of sessions and wills that are queued and not written yet.
     pub(crate) fn unwritten(&self) -> usize {
         self.0.unwritten()
     }
 
-    /// All changes made so far, to ask [`SessionStore::is_written`] about later.
+    /// Position of the newest queued change.
     pub(crate) fn mark(&self) -> Mark {
         self.0.mark()
     }
 
-    /// Whether all changes up to `mark` are on disk, or will never get there since the store failed.
+    /// Whether all changes up to `mark` are on disk, or have failed for good.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Waits until all changes made so far are on disk, at most 5 s.
+    /// Waits until all queued changes are on disk, at most 5 s.
     pub(crate) fn sync(&self) {
         self.0.sync();
     }
@@ -105,12 +104,12 @@ impl SessionStore {
 /// First byte of a stored will: 128 plus the version of its encoding.
 const WILL: u8 = 128 + 1;
 
-/// Name of a will in the store. It cannot be the name of a session: that contains a NUL.
+/// Name of a will in the store. A session's name contains a NUL and a will's does not, so the two cannot collide.
 fn will_name(number: u64) -> Box<str> {
     number.to_string().into()
 }
 
-/// The name and the stored form of a session or will.
+/// Name and encoded bytes of a session or will.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Encoded {
     name: Box<str>,

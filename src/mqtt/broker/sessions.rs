@@ -1,4 +1,4 @@
-//! Who has which session: attach, take-over, detach, and what ends in time.
+//! Sessions and their connections: attach, take-over, detach, expiry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::mqtt::session::will::Will;
 use crate::mqtt::session::{ConnectionId, DISCARDED, Session, SessionState};
 use crate::sync::lock;
 
-/// User and client identifier. Each user has sessions of its own: with another's client identifier a client neither
-/// disturbs nor resumes the other's. Those without a user name are one user.
+/// User and client identifier. Each user has sessions of its own: a client that uses the client identifier of another user
+/// neither disturbs nor resumes that user's session. All clients without a user name count as one user.
 type SessionKey = (Option<Arc<str>>, Arc<str>);
 
 #[derive(Debug, Default)]
@@ -23,14 +23,14 @@ pub(super) struct Sessions {
     pub(super) by_client: HashMap<SessionKey, Arc<Session>>,
     /// Sessions without a connection in the order in which they lost it.
     pub(super) offline: BTreeMap<u64, Arc<Session>>,
-    /// What is due when: at most two entries per session without a connection.
+    /// Timers by time: at most two per session without a connection.
     pub(super) timers: BTreeMap<(Instant, u64), SessionTimer>,
     /// Wills that are due.
     pub(super) wills: Vec<Arc<Will>>,
     pub(super) online: usize,
-    /// The most that were online.
+    /// Largest number of connected sessions since the start.
     pub(super) most_online: usize,
-    /// Ended because their time was over.
+    /// Number of sessions that expired since the start.
     pub(super) expired: usize,
     last_number: u64,
 }
@@ -50,19 +50,19 @@ impl Sessions {
     }
 }
 
-/// What a connection asks for when it begins.
+/// Request of a new connection for a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttachRequest<'a> {
     /// Who the client is.
     pub login: &'a Login,
-    /// What says what it may do.
+    /// Access policy in force.
     pub policy: &'a Policy,
     pub client_id: &'a str,
     /// Whether an existing session is discarded.
     pub clean: bool,
     /// Receive maximum of the client.
     pub receive_maximum: u16,
-    /// Seconds that the session is to outlive this connection.
+    /// Seconds that the session shall outlive this connection.
     pub expiry_s: u32,
 }
 
@@ -76,13 +76,13 @@ pub(crate) struct AttachedSession {
     pub received_until: Lsn,
 }
 
-/// `max_connections` are connected.
+/// Error: as many sessions are connected as `mqtt.max_connections` allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyConnections;
 
 impl Broker {
-    /// Before a client's new connection is attached: lets the one that it has, if any, take what is there for it. A
-    /// DISCONNECT that lies unread would leave the client with a will and a session that it has ended.
+    /// Lets the existing connection of a client process everything that the client has sent. Called before a new connection of
+    /// the client is attached: an unread DISCONNECT would otherwise leave the client with a will and a session that it has ended.
     pub(crate) async fn settle(&self, user: Option<&Arc<str>>, client_id: &str) {
         let key = (user.cloned(), client_id.into());
         let existing = lock(&self.sessions).by_client.get(&key).cloned();
@@ -91,8 +91,11 @@ impl Broker {
         }
     }
 
-    /// Gives a session to a new connection: the client's existing one (taken from the connection that has it), or a
-    /// new one. At the bound of sessions the one that has been without a connection for longest is discarded.
+    /// Gives a session to a new connection: the client's existing session, which is taken from the connection that owns it, or
+    /// a new one. At the bound of sessions, the session that has been without a connection for longest is discarded.
+    ///
+    /// # Errors
+    /// As many sessions are connected as `mqtt.max_connections` allows, and the client has none of them.
     pub(crate) fn attach(&self, attach: &AttachRequest<'_>) -> Result<AttachedSession, TooManyConnections> {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
@@ -152,7 +155,7 @@ impl Broker {
     }
 
     pub(super) fn make_room(&self, sessions: &mut Sessions) {
-        // Connected sessions are fewer than `max_connections`, so one without a connection is found if any is needed.
+        // Fewer than `max_connections` sessions are connected, so at the bound at least one has no connection.
         if sessions.by_client.len() >= self.max_connections
             && let Some((_, oldest)) = sessions.offline.pop_first()
         {
@@ -161,7 +164,8 @@ impl Broker {
         }
     }
 
-    /// How long a session is kept whose client wants this many seconds (`u32::MAX`: for ever); `None`: for ever.
+    /// Session expiry for a client that asks for `wanted_s` seconds (`u32::MAX`: no expiry), within
+    /// `mqtt.max_session_expiry`; `None`: no expiry.
     pub(crate) fn session_expiry(&self, wanted_s: u32) -> Option<Duration> {
         let wanted = (wanted_s < u32::MAX).then(|| Duration::from_secs(u64::from(wanted_s)));
         match (wanted, self.max_session_expiry) {
@@ -170,8 +174,8 @@ impl Broker {
         }
     }
 
-    /// The connection ended. The session outlives it by `expiry_s`. Returns the will if it is to be published now; one
-    /// that has to wait comes from [`Broker::due`] later, unless the client is back before.
+    /// Ends the connection of a session, which outlives it by `expiry_s`. Returns the will if it is to be published now. A will
+    /// with a delay comes from [`Broker::due`] later, unless the client connects again before.
     pub(crate) fn detach(
         &self,
         session: &Arc<Session>,
@@ -182,8 +186,8 @@ impl Broker {
         let mut sessions = lock(&self.sessions);
         match session.owner() {
             owner if owner == connection || session.is_revoked(connection) => {}
-            // Taken over: the session belongs to a newer connection, which also counts for this one. A will that can
-            // wait is not due, for the client is back [MQTT-3.1.4-3], unless its session ended with a clean start.
+            // A newer connection took the session over and is counted in place of this one. A will with a delay is discarded,
+            // since the client is back [MQTT-3.1.4-3], unless a clean start ended the session.
             DISCARDED => return will.map(|will| self.due_now(will)),
             _ => match will {
                 Some(will) if will.delay_s > 0 => {
@@ -230,7 +234,7 @@ impl Broker {
         due_now
     }
 
-    /// Forgets the session's timers; returns a will that waited.
+    /// Removes the timers of a session; returns the will that waited for its delay.
     fn stop_timers(sessions: &mut Sessions, state: &mut SessionState) -> Option<Arc<Will>> {
         if let Some(key) = state.expires.take() {
             sessions.timers.remove(&key);
@@ -246,7 +250,7 @@ impl Broker {
         if let Some(place) = state.offline.take() {
             sessions.offline.remove(&place);
         }
-        // The session has ended, so its will waits no longer [MQTT-3.1.2-8].
+        // With the session the delay of its will ends [MQTT-3.1.2-8].
         if let Some(will) = Self::stop_timers(sessions, &mut state) {
             sessions.wills.push(self.due_now(will));
             self.timers_changed.notify_one();
@@ -267,7 +271,7 @@ impl Broker {
         self.return_shared(returned);
     }
 
-    /// Ends the sessions whose time is over; returns the wills that are due, and when to look again.
+    /// Ends expired sessions. Returns the wills that are due, and the time of the next timer.
     pub(crate) fn due(&self) -> (Vec<Arc<Will>>, Option<Instant>) {
         let now = self.timeline.now();
         let mut sessions = lock(&self.sessions);
@@ -289,7 +293,7 @@ impl Broker {
         (std::mem::take(&mut sessions.wills), next)
     }
 
-    /// Completes when [`Broker::due`] is to be called earlier than it said.
+    /// Completes when [`Broker::due`] must be called earlier than it said.
     pub(crate) async fn timers_changed(&self) {
         self.timers_changed.notified().await;
     }

@@ -1,7 +1,7 @@
-//! Sessions over a restart: what changed is stored about once a second, with the wills of connected clients.
+//! Sessions across a restart: changed sessions and wills are stored in rounds, about once a second.
 //!
-//! Between a change and its storing a crash forgets the change: a message that was queued or acknowledged in that second
-//! is missing or comes again. An orderly stop stores everything, packet identifiers too, which no older copy can tell.
+//! A crash forgets the changes since the last round: a message that was queued in that second is missing, one that was
+//! acknowledged comes again. An orderly stop stores everything, packet identifiers included.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,23 +17,23 @@ use crate::mqtt::session::{Session, SessionState};
 use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::sync::lock;
 
-/// Bytes of one session that are stored per second at most, on average: a long queue that always changes is stored
-/// less often.
+/// Largest average rate at which one session is stored, in bytes per second: a long queue that always changes is stored less
+/// often.
 const SESSION_BYTES_PER_SECOND: usize = 64 * 1024;
-/// Bytes of wills, and then of sessions, that are stored in one round; the others follow in the next.
+/// Bound of one round: bytes of wills, and again of sessions. The rest follows in the next round.
 const ROUND_BYTES: usize = 4 * 1024 * 1024;
 
 impl Broker {
-    /// Goes on with the sessions that `store` has, as far as `policy` allows, and with the wills, and keeps them there from
-    /// now on. `journal_end`: where the journal ended before this start.
+    /// Restores the sessions and wills of `store` that `policy` allows, and stores changes there from now on. `journal_end` is
+    /// the end of the journal before this start.
     pub(crate) fn keep_sessions(&self, store: SessionStore, journal_end: Lsn, policy: &Policy) {
         let loaded = store.load(&self.timeline);
-        // Without a store `discard` would have nothing to forget.
+        // Set first: `discard` removes sessions from the store.
         let store = self.session_store.get_or_init(|| store);
         let (now, mut restored) = (self.timeline.now(), 0);
         let mut sessions = lock(&self.sessions);
         for mut stored in loaded.sessions {
-            // Each start adds to the journal: what a later run that crashed left in the store is older than its end.
+            // Each start appends to the journal. So a position that equals its end proves that no run came in between.
             let exactly = stored.stopped_at == Some(journal_end);
             let disconnected_ms = stored.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
             let expires = self.session_expiry(stored.expiry_s).map(|life| {
@@ -76,13 +76,13 @@ impl Broker {
         let session = Arc::new(Session::restored(number, stored, exactly, permissions.clone(), limits, totals));
         let mut state = session.any();
         for filter in &subscriptions {
-            // A bound that is lower now has the rest of them missing; it is counted.
+            // Where a bound is lower than before, the remaining subscriptions are dropped and counted.
             if self.insert_into(&session, &mut state, filter).is_ok() && filter.retain == RetainHandling::Always {
                 self.await_retained(&session, &mut state, &filter.filter);
             }
         }
         state.offline = Some(number);
-        // The rules may be others than when it was stored.
+        // The access rules may have changed since the session was stored.
         state.holds_denied = true;
         let withdrawal = self.permit(&session, &mut state, permissions);
         if let Some(at) = expires {
@@ -96,11 +96,11 @@ impl Broker {
         sessions.offline.insert(number, session);
     }
 
-    /// Stores wills and sessions that changed, as many as a round may. The journal is durable up to `durable`.
+    /// Stores changed wills and sessions: one round. The journal is durable up to `durable`.
     pub(crate) fn store_sessions(&self, durable: Lsn) {
         let Some(store) = self.session_store.get() else { return };
         let mut last_round = lock(&self.last_round);
-        // A slow disk gets the next round when it is done with this one.
+        // A slow disk gets the next round after it has written this one.
         if !store.is_written(*last_round) {
             return;
         }
@@ -116,7 +116,7 @@ impl Broker {
             if bytes > ROUND_BYTES {
                 return;
             }
-            // Locked until the store has it: the end of a session removes it there, and must come later.
+            // The session stays locked until the store has it: its end removes it from the store and must come later.
             let mut state = session.any();
             let waits = state.stored.is_some_and(|(at, bytes)| {
                 now.saturating_duration_since(at) < Duration::from_secs((bytes / SESSION_BYTES_PER_SECOND) as u64)
@@ -129,12 +129,11 @@ impl Broker {
         }
     }
 
-    /// Weir stops, no client is connected, retained messages are stored as far as they can be, and the journal ends at
-    /// `stopped_at`, durable: every session and every will that is not published is in the store as it is when this
-    /// returns, within its time limit.
+    /// Stores every session and every unpublished will at an orderly stop, within the time limit of the store. At this point
+    /// no client is connected, retained messages are stored, and the journal is durable up to its end, `stopped_at`.
     pub fn sync_sessions(&self, stopped_at: Lsn) {
         let Some(store) = self.session_store.get() else { return };
-        // A round that has begun ends first: it would store over this what it found before.
+        // Waits for a round that has begun: it would overwrite the final state with an older one.
         let mut last_round = lock(&self.last_round);
         self.remove_wills(store, stopped_at);
         for session in self.sessions_where(Session::is_lasting) {
@@ -154,7 +153,7 @@ impl Broker {
         lock(&self.sessions).by_client.values().filter(|session| wanted(session)).map(Arc::clone).collect()
     }
 
-    /// Stores one session; returns its bytes, about.
+    /// Stores one session; returns its estimated size in bytes.
     fn store_session(
         &self,
         store: &SessionStore,
@@ -179,14 +178,14 @@ impl Broker {
         bytes
     }
 
-    /// Sessions and wills that changed and are not on disk yet; 0 where none are kept.
+    /// Number of sessions and wills whose changes are not on disk yet; 0 without a store.
     pub(super) fn unstored_sessions(&self) -> usize {
         let Some(store) = self.session_store.get() else { return 0 };
         let sessions = lock(&self.sessions).by_client.values().filter(|session| session.is_to_store()).count();
         sessions + lock(&self.wills).unstored() + store.unwritten()
     }
 
-    /// The session has ended, or ends with its connection from now on.
+    /// Removes a session from the store: it has ended, or no longer outlives its connection.
     pub(super) fn forget_stored(&self, session: &Session) {
         if let Some(store) = self.session_store.get() {
             store.remove(session.user.as_deref(), &session.client_id);

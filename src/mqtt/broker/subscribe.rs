@@ -1,4 +1,4 @@
-//! What sessions subscribe to.
+//! SUBSCRIBE and UNSUBSCRIBE of a session: limits, access rules, retained messages.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,15 +10,15 @@ use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::topic;
 
-/// Levels of all filters of one session at most, so that deep ones do not make it costly: each level takes some 150 bytes.
+/// Largest sum of the levels of one session's filters. It bounds memory: each level takes about 150 bytes.
 pub(super) const MAX_SESSION_LEVELS: usize = 100_000;
-/// Levels of all filters at most.
+/// Largest sum of the levels of all filters.
 const MAX_LEVELS: usize = 1_500_000;
-/// Subscriptions of all sessions at most.
+/// Largest number of subscriptions of all sessions.
 const MAX_SUBSCRIPTIONS: usize = 200_000;
 
 impl Broker {
-    /// Whether a topic or filter has as many levels as it may; one with more is counted.
+    /// Whether a topic or filter is within `mqtt.max_topic_levels`. One that is not is counted.
     pub(crate) fn allows_levels(&self, topic: &str) -> bool {
         let allowed = topic::levels(topic) <= self.max_topic_levels;
         if !allowed {
@@ -27,8 +27,7 @@ impl Broker {
         allowed
     }
 
-    /// Subscribes the session to one filter. The retained messages that come with it are queued by
-    /// [`Broker::queue_retained`].
+    /// Subscribes the session to one filter. [`Broker::queue_retained`] queues the retained messages later.
     pub(crate) fn subscribe(
         &self,
         session: &Arc<Session>,
@@ -53,7 +52,7 @@ impl Broker {
         connection: ConnectionId,
         filter: &TopicSubscription,
     ) -> Result<(), SubscribeOutcome> {
-        // The session stays locked: a connection that just lost it must not leave a subscription behind.
+        // The session stays locked: a connection that loses the session meanwhile must not leave a subscription behind.
         let mut state = session.own(connection).ok_or(SubscribeOutcome::QuotaExceeded)?;
         if !state.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
             self.meters.subscriptions_denied.increment(1);
@@ -65,14 +64,14 @@ impl Broker {
             RetainHandling::New => new,
             RetainHandling::Never => false,
         };
-        // Not to shared subscriptions [section 3.8.4].
+        // Shared subscriptions get no retained messages [section 3.8.4].
         if send && !topic::is_shared(&filter.filter) {
             self.await_retained(session, &mut state, &filter.filter);
         }
         Ok(())
     }
 
-    /// Adds a subscription to a locked session; whether it is new.
+    /// Adds a subscription to a locked session. Returns whether it is new.
     pub(super) fn insert_into(
         &self,
         session: &Arc<Session>,
@@ -100,7 +99,7 @@ impl Broker {
         Ok(new)
     }
 
-    /// Ends one subscription; whether there was one.
+    /// Ends a subscription. Returns whether it existed.
     pub(crate) fn unsubscribe(&self, session: &Session, connection: ConnectionId, filter: &str) -> bool {
         let Some(mut state) = session.own(connection) else { return false };
         let existed = state.filters.remove(filter);

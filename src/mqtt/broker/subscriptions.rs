@@ -1,4 +1,4 @@
-//! Who subscribed to what: plain and shared subscriptions.
+//! Ordinary and shared subscriptions, and the subscribers that a message goes to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Subscriber {
         }
     }
 
-    /// The SUBSCRIBE that made it, without its wish for retained messages.
+    /// The filter and options of the SUBSCRIBE, without its retain handling.
     pub fn to_subscription(&self, filter: &str) -> TopicSubscription {
         TopicSubscription {
             filter: filter.to_owned(),
@@ -43,7 +43,7 @@ impl Subscriber {
         }
     }
 
-    /// How this subscription wants a message of this QoS and RETAIN flag.
+    /// How a message with this QoS and RETAIN flag is sent for this subscription.
     pub fn grant(&self, qos: u8, retain: bool) -> DeliveryGrant {
         DeliveryGrant {
             qos: self.qos.min(qos),
@@ -59,7 +59,7 @@ impl Subscriber {
 struct ShareGroup {
     number: u64,
     members: Vec<Subscriber>,
-    /// Messages given out: whose turn it is.
+    /// Number of messages delivered: decides which member is next.
     turn: AtomicUsize,
 }
 
@@ -87,7 +87,7 @@ impl Subscriptions {
         self.levels
     }
 
-    /// Number of memberships in shared subscriptions among them.
+    /// Number of memberships in shared subscriptions.
     pub fn shared_len(&self) -> usize {
         self.members
     }
@@ -164,9 +164,9 @@ impl Subscriptions {
             || self.shared.len() > 0 && self.shared.may_match_below(prefix)
     }
 
-    /// Whom a message goes to outside of shared subscriptions, once each: at the highest QoS that the overlapping
-    /// subscriptions grant, with the identifiers of them all [MQTT-3.3.4-2], [MQTT-3.3.4-4]. `publisher`: the session
-    /// that published it, which a subscription may leave out. Adds to `touched` what was looked at for it.
+    /// Subscribers of a message outside of shared subscriptions, each once: at the highest QoS that its overlapping
+    /// subscriptions grant, with the identifiers of all of them [MQTT-3.3.4-2], [MQTT-3.3.4-4]. `publisher` is the session that
+    /// published the message, which a No Local subscription leaves out. Adds the number of examined nodes to `touched`.
     pub fn matching(
         &self,
         topic: &str,
@@ -195,7 +195,7 @@ impl Subscriptions {
         found.into_iter().map(|(subscriber, grant)| (Arc::clone(&subscriber.session), grant)).collect()
     }
 
-    /// The shared subscriptions that a message on `topic` goes to. Adds to `touched` what was looked at for it.
+    /// Shared subscriptions that match `topic`. Adds the number of examined nodes to `touched`.
     pub fn shares(&self, topic: &str, touched: &mut usize) -> Vec<Arc<str>> {
         let mut found = Vec::new();
         if self.members > 0 {
@@ -205,8 +205,8 @@ impl Subscriptions {
         found
     }
 
-    /// The members of a shared subscription in the order in which a message is offered to them: those with a connection
-    /// in turn, then the others.
+    /// Members of a shared subscription in the order in which a message is offered to them: connected members in turn, then the
+    /// others.
     pub fn turn(&self, share: &str) -> Vec<Subscriber> {
         let Some(group) = self.groups.get(share) else { return Vec::new() };
         let turn = group.turn.fetch_add(1, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! What went over the wire since the start, for `$SYS`: metrics are write-only.
+//! Traffic counts since the start, for `$SYS`. The metrics recorder cannot be read back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mqtt::session::delivery::WriteOutcome;
 
-/// Counts since the start. Added to once per read and once per write, not per packet.
+/// Traffic counts since the start. They are added to once per read and once per write, not per packet.
 #[derive(Debug, Default)]
 pub(crate) struct TrafficCounters {
     bytes_received: AtomicU64,
@@ -25,21 +25,21 @@ pub(crate) struct ReceivedCounts {
     pub other: [u64; 3],
     /// Payload bytes of publishes on ingest topics.
     pub ingest_bytes: u64,
-    /// QoS 2 publishes that were taken before.
+    /// Repeated QoS 2 publishes.
     pub repeated: u64,
     /// Publishes on reserved topics.
     pub refused: u64,
     /// Publishes that the access rules deny.
     pub denied: u64,
-    /// Publishes that say their payload is UTF-8, which it is not.
+    /// Publishes whose payload format indicator says UTF-8 and whose payload is not UTF-8.
     pub misformatted: u64,
     /// Packets of all types.
     pub packets: u64,
-    /// Answers other than acknowledgements of publishes.
+    /// Packets that answer the client, other than acknowledgements of publishes.
     pub answers: u64,
 }
 
-/// The counts at one moment.
+/// A copy of the counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TrafficCounts {
     pub bytes_received: u64,
@@ -48,34 +48,34 @@ pub(crate) struct TrafficCounts {
     pub packets_sent: u64,
     pub publishes_received: u64,
     pub publishes_sent: u64,
-    /// Those that a subscriber missed because they were too large or too old.
+    /// Messages that subscribers missed because they were too large or had expired.
     pub publishes_dropped: u64,
 }
 
 impl TrafficCounters {
-    /// Bytes were read.
+    /// Counts bytes that were read.
     pub fn read(&self, bytes: usize) {
         add(&self.bytes_received, bytes as u64);
     }
 
-    /// Bytes were written.
+    /// Counts bytes that were written.
     pub fn sent(&self, bytes: usize) {
         add(&self.bytes_sent, bytes as u64);
     }
 
-    /// PUBACK and PUBREC packets were written.
+    /// Counts PUBACK and PUBREC packets that were written.
     pub fn acknowledged(&self, count: usize) {
         add(&self.packets_sent, count as u64);
     }
 
-    /// What one read brought.
+    /// Counts the packets of one read.
     pub fn received(&self, received: &ReceivedCounts) {
         add(&self.packets_received, received.packets);
         add(&self.packets_sent, received.answers);
         add(&self.publishes_received, received.ingest.iter().chain(&received.other).sum());
     }
 
-    /// What one delivery did.
+    /// Counts the packets of one delivery.
     pub fn delivered(&self, written: &WriteOutcome) {
         let sent = written.sent.iter().sum();
         add(&self.publishes_sent, sent);
@@ -83,7 +83,7 @@ impl TrafficCounters {
         add(&self.publishes_dropped, written.too_large + written.expired);
     }
 
-    /// The counts now.
+    /// Copies the counts.
     pub fn counts(&self) -> TrafficCounts {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         TrafficCounts {

@@ -12,13 +12,13 @@ pub(crate) struct SubscriptionTrie<V> {
 
 #[derive(Debug)]
 struct TrieNode<V> {
-    /// NextFrame levels by name. The names come from the network: std's keyed hash.
+    /// Next levels by name. The names come from the network: std's keyed hash.
     children: HashMap<Box<str>, TrieNode<V>>,
-    /// The next level is `+`.
+    /// Node of the wildcard `+`.
     any: Option<Box<TrieNode<V>>>,
-    /// Filters that end here.
+    /// Subscriptions whose filter ends at this node.
     exact: BTreeMap<u64, V>,
-    /// Filters that end here with `#`.
+    /// Subscriptions whose filter ends after this node with `#`.
     rest: BTreeMap<u64, V>,
 }
 
@@ -70,15 +70,15 @@ impl<V> SubscriptionTrie<V> {
         }
     }
 
-    /// Removes the subscription of `key` to exactly this filter, and the nodes that only it needed.
+    /// Removes the subscription of `key` to exactly this filter, and the nodes that no other filter needs.
     pub fn remove(&mut self, filter: &str, key: u64) -> Option<V> {
         let removed = self.root.remove(&mut filter.split('/'), key);
         self.len -= usize::from(removed.is_some());
         removed
     }
 
-    /// Calls `each` for every subscription that matches `topic`; one key may come several times. Returns how many nodes
-    /// were looked at: with many wildcards they are many more than the matches.
+    /// Calls `each` for every subscription that matches `topic`; one key may come several times. Returns the number of examined
+    /// nodes: with many wildcards it is much larger than the number of matches.
     pub fn for_each_match<'a>(&'a self, topic: &str, each: &mut impl FnMut(u64, &'a V)) -> usize {
         // Wildcards in the first level do not match topics that begin with `$` [MQTT-4.7.2-1].
         if topic.starts_with('$') {
@@ -124,7 +124,7 @@ impl<V> TrieNode<V> {
         self.children.is_empty() && self.any.is_none() && self.exact.is_empty() && self.rest.is_empty()
     }
 
-    /// `topic`: the levels that are left; `None` after the last one. The recursion is as deep as the longest filter.
+    /// `topic` is the rest of the topic, `None` after its last level. The recursion is as deep as the longest filter.
     fn matching<'a>(&'a self, topic: Option<&str>, each: &mut impl FnMut(u64, &'a V)) -> usize {
         for (key, value) in &self.rest {
             each(*key, value);

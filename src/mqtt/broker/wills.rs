@@ -1,9 +1,9 @@
-//! Wills over a restart.
+//! Wills across a restart: which wills are stored, and when a stored will is removed.
 //!
-//! A will is in the store from about a second after its CONNECT until about a second after its client took it back, or
-//! until what came of it is on disk: the journal's record, the retained message, the sessions that it waits in. So a crash
-//! may have it published twice, and loses none that was stored. What the store has when weir ends is due after the next
-//! start: MQTT 5.0 section 3.1.2.5 lets a server defer wills, not forget them.
+//! A will is stored about a second after its CONNECT. It is removed about a second after its client sent DISCONNECT, or,
+//! once published, when its effects are on disk: the record in the journal, the retained message, the sessions whose queues
+//! hold it. So a crash may publish a will twice and never loses a stored one. The wills in the store when weir ends are
+//! published after the next start: MQTT 5.0 section 3.1.2.5 lets a server defer wills, not forget them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use crate::mqtt::session::will::Will;
 use crate::state::named_values::Mark;
 use crate::sync::lock;
 
-/// The wills that a restart is to find. Its lock is the last to be taken.
+/// State of the stored wills. Its lock is the last in the broker's lock order.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
-    /// Those that the store does not have yet, or not as they are now, by number: no more than sessions and due wills.
+    /// Wills that are not stored in their present form, by number. At most as many as sessions and due wills.
     unstored: BTreeMap<u64, Arc<Will>>,
-    /// Numbers of those that it has: no more than sessions, due wills and `published` together.
+    /// Numbers of the wills in the store. At most as many as sessions, due wills and `published` together.
     stored: BTreeSet<u64>,
-    /// Published wills, oldest first; the store has them until what came of them is on disk.
+    /// Published wills whose effects are not on disk yet, oldest first.
     published: VecDeque<PublishedWill>,
-    /// Taken back since the last round; the store has them until the next.
+    /// Numbers of wills that were discarded since the last round. The next round removes them from the store.
     discarded: Vec<u64>,
     last_number: u64,
 }
 
-/// A will that was published.
+/// A published will that is still in the store.
 #[derive(Debug)]
 struct PublishedWill {
     number: u64,
-    /// The journal has it once it is durable to here.
+    /// Journal position that must be durable; 0 where the will is not journaled.
     journal: Lsn,
-    /// Where it is retained: the store of retained messages has it once it is written to here.
+    /// Position that the store of retained messages must have written; `None` where the will is not retained.
     retained: Option<Mark>,
-    /// Whether a round has stored the sessions that it waits in.
+    /// Whether a round has stored the sessions whose queues hold the will.
     queued: bool,
 }
 
@@ -49,7 +49,7 @@ impl Wills {
         self.stored.len() + self.unstored.keys().filter(|number| !self.stored.contains(number)).count()
     }
 
-    /// Those of which the store does not know what became of them.
+    /// Number of wills whose outcome is not stored yet.
     pub(super) fn unstored(&self) -> usize {
         self.unstored.len() + self.discarded.len()
     }
@@ -63,8 +63,7 @@ impl Wills {
 }
 
 impl Broker {
-    /// Takes the will of the client that `session` has been attached for: a crash from about a second later on does not
-    /// lose it.
+    /// Registers the will of the client of `session`. The next round stores it, about a second later.
     pub(crate) fn take_will(&self, mut will: Will, session: &Session) -> Arc<Will> {
         will.message.publisher = session.id;
         let mut wills = lock(&self.wills);
@@ -77,7 +76,7 @@ impl Broker {
         will
     }
 
-    /// The will is not to be published any more.
+    /// Discards a will: it is not published.
     pub(crate) fn discard_will(&self, will: &Will) {
         let mut wills = lock(&self.wills);
         wills.unstored.remove(&will.number);
@@ -86,7 +85,7 @@ impl Broker {
         }
     }
 
-    /// The will is due. A restart is to find it due as well, though its client may have a session again by then.
+    /// Marks a will as due, also for a restart: the client may have a session again by then, which must not delay the will.
     pub(super) fn due_now(&self, will: Arc<Will>) -> Arc<Will> {
         if will.delay_s == 0 {
             return will;
@@ -99,7 +98,7 @@ impl Broker {
         will
     }
 
-    /// The will was published. `journal`: where the journal ends that has it; 0 where it does not go there.
+    /// Notes that a will was published. `journal` is the journal position after its record, 0 where it is not journaled.
     pub(crate) fn will_published(&self, will: &Will, journal: Lsn) {
         let retained = if will.message.retain { lock(&self.retained).mark() } else { None };
         let mut wills = lock(&self.wills);
@@ -110,8 +109,8 @@ impl Broker {
         }
     }
 
-    /// Goes on with wills that were not taken back before weir ended, in the order of their numbers: those of the sessions
-    /// that were restored wait as long as they may, the others are due.
+    /// Restores the stored wills, in the order of their numbers. A will whose session was restored waits for the rest of its
+    /// delay; the others are due at once.
     pub(super) fn restore_wills(&self, sessions: &mut Sessions, stored: Vec<Will>) {
         {
             let mut wills = lock(&self.wills);
@@ -122,7 +121,7 @@ impl Broker {
         let mut due = Vec::new();
         for will in stored.into_iter().rev() {
             let key = (will.login.identity.user.clone(), Arc::clone(&will.client_id));
-            // Of one client only the newest can be its last connection's: those before are no longer held back by it.
+            // Only the newest will of a client belongs to its last connection; earlier ones are due.
             let waits_for = sessions.by_client.get(&key).filter(|_| seen.insert(key)).cloned();
             due.extend(match waits_for {
                 Some(session) => self.restore_will(sessions, &session, will),
@@ -137,7 +136,7 @@ impl Broker {
         sessions.wills.extend(due);
     }
 
-    /// Returns the will if it is due.
+    /// Restores the will of a restored session; returns the will if it is due.
     fn restore_will(&self, sessions: &mut Sessions, session: &Arc<Session>, mut will: Will) -> Option<Arc<Will>> {
         will.message.publisher = session.id;
         let will = Arc::new(will);
@@ -154,8 +153,8 @@ impl Broker {
         None
     }
 
-    /// Removes wills that were taken back, and published ones where what came of them is on disk: with the journal up to
-    /// `durable`, and with what the round before this one stored.
+    /// Removes from the store the discarded wills, and the published wills whose effects are on disk: the journal is durable up to
+    /// `durable`, and the previous round stored the sessions.
     pub(super) fn remove_wills(&self, store: &SessionStore, durable: Lsn) {
         let retained_store = lock(&self.retained).store();
         let is_retained =
@@ -178,11 +177,12 @@ impl Broker {
         }
     }
 
-    /// Stores wills that the store does not have, no more than about `max_bytes`.
+    /// Stores wills that are not in the store, about `max_bytes` at most.
     pub(super) fn store_wills(&self, store: &SessionStore, max_bytes: usize) {
         let mut bytes = 0;
         while bytes <= max_bytes {
-            // Locked anew for each one, since connections wait; and until the store has it, since a removal comes later.
+            // The lock is released between wills, since connections wait for it, and held until the store has the will, so that
+            // a removal cannot come first.
             let mut wills = lock(&self.wills);
             let Some((number, will)) = wills.unstored.pop_first() else { return };
             store.put_will(&will);

@@ -23,7 +23,7 @@ pub(crate) enum PublishRefusal {
 pub(crate) struct TopicCache {
     /// Empty before the first publish; no publish has an empty topic.
     topic: String,
-    /// ProtocolVersion of subscriptions and access rules that `subscribers`, `refused` and `own_device` hold for.
+    /// Version of subscriptions and access rules that `subscribers`, `refused` and `own_device` hold for.
     version: Option<u64>,
     /// Whether publishes there are journaled.
     pub ingest: bool,

@@ -1,4 +1,5 @@
-//! What one session is to receive: the queue, the window of unacknowledged messages, packet identifiers. Pure.
+//! Deliveries to one session: the queue, the window of unacknowledged messages, packet identifiers. Pure: no lock, no
+//! clock, no socket.
 
 mod aliases;
 mod encode;
@@ -20,24 +21,24 @@ pub(crate) use stored::StoredDelivery;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
     pub messages: usize,
-    /// Bytes that wait, and as many that are unacknowledged.
+    /// Bound of the queued bytes. The same bound holds for the unacknowledged bytes.
     pub bytes: usize,
-    /// What all sessions may hold together.
+    /// Bound of the memory of all sessions' messages together, in bytes.
     pub total_bytes: usize,
 }
 
-/// Numbers that the sequence of packet ids may run ahead of the oldest unacknowledged one, beyond the window.
+/// How far packet identifiers may run ahead of the oldest unacknowledged one, beyond the window.
 const MAX_AHEAD: usize = 1_024;
 
-/// How a subscriber is to get a message.
+/// How a message is sent to one subscriber.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DeliveryGrant {
     pub qos: u8,
-    /// The RETAIN flag to send.
+    /// RETAIN flag of the packet.
     pub retain: bool,
-    /// Identifiers of all subscriptions that matched; none without allocation.
+    /// Subscription identifiers of all subscriptions that matched. An empty list does not allocate.
     pub identifiers: Vec<u32>,
-    /// The shared subscription that chose this subscriber.
+    /// Shared subscription that chose this subscriber; `None` for an ordinary one.
     pub share: Option<Arc<str>>,
 }
 
@@ -45,25 +46,25 @@ pub(crate) struct DeliveryGrant {
 struct QueuedMessage {
     message: Arc<Message>,
     grant: DeliveryGrant,
-    /// Whether it counts in the bounds.
+    /// Whether the message counts in the bounds of the queue. Retained messages of a new subscription do not.
     counted: bool,
 }
 
-/// A message of a shared subscription that its subscriber can no longer take.
+/// A message of a shared subscription whose subscriber can no longer take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReturnedMessage {
     pub share: Arc<str>,
     pub message: Arc<Message>,
 }
 
-/// What was taken from a session because its client may not have it.
+/// Messages that were removed from a session because its client may no longer receive them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct WithdrawnMessages {
-    /// How many messages.
+    /// Number of messages that were removed.
     pub messages: u64,
-    /// Those of shared subscriptions that others can have.
+    /// Removed messages that other members of their shared subscriptions can take.
     pub returned: Vec<ReturnedMessage>,
-    /// Whether such messages are left, since the connection was sent them.
+    /// Whether forbidden messages are left: the connection was sent them, and their acknowledgements are awaited.
     pub left: bool,
 }
 
@@ -93,48 +94,48 @@ impl InFlight {
     }
 }
 
-/// What became of an offered message.
+/// Outcome of offering a message to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OfferOutcome {
-    /// It waits to be sent.
+    /// The message waits to be sent.
     Queued,
-    /// The queue is at its bound: this subscriber misses it.
+    /// The queue is at its bound: this subscriber misses the message.
     Full,
 }
 
-/// What [`Delivery::write`] did.
+/// Counts of one [`Delivery::write`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct WriteOutcome {
-    /// PUBLISH packets by QoS.
+    /// PUBLISH packets sent, by QoS.
     pub sent: [u64; 3],
-    /// Messages dropped because the client takes no packets that large.
+    /// Messages dropped because they exceed the client's Maximum Packet Size.
     pub too_large: u64,
-    /// Messages dropped because their time was over.
+    /// Messages dropped because their message expiry interval had passed.
     pub expired: u64,
-    /// Whether it stopped at `max_bytes` with more to send.
+    /// Whether there is more to send: the output reached `max_bytes`.
     pub more: bool,
 }
 
-/// OutgoingPublish messages of one session. Packet ids follow a sequence, so `inflight` is in sending order and an id is
-/// found by subtraction.
+/// Outgoing messages of one session. Packet identifiers follow a sequence, so `inflight` is in the order of sending, and the
+/// entry of an identifier is found by subtraction.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     queue: VecDeque<QueuedMessage>,
     counted_messages: usize,
     queued_bytes: usize,
-    /// Nothing in `queue` expires before.
+    /// Time before which no message of `queue` expires; `None` where none can expire.
     next_expiry: Option<Instant>,
-    /// `None`: acknowledged out of order.
+    /// Unacknowledged messages in the order of sending; `None` where a later message was acknowledged first.
     inflight: VecDeque<Option<InFlight>>,
-    /// Sequence number of `inflight[0]`; packet id = sequence number % 65,535 + 1.
+    /// Sequence number of `inflight[0]`. The packet identifier is the sequence number modulo 65,535, plus 1.
     first: u64,
     /// Entries of `inflight` that are not `None`.
     unacknowledged: usize,
-    /// Bytes of the messages among them.
+    /// Bytes of the unacknowledged messages.
     inflight_bytes: usize,
-    /// `inflight` below this index was sent on this connection.
+    /// Entries of `inflight` below this index were sent on the present connection.
     sent: usize,
-    /// Entries below `sent` that are not `None`.
+    /// Entries of `inflight` below `sent` that are not `None`.
     sent_open: usize,
     window: usize,
     aliases: OutgoingAliases,
@@ -142,7 +143,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// `window`: unacknowledged messages at most.
+    /// Makes an empty delivery. `window` is the largest number of unacknowledged messages.
     pub fn new(limits: QueueLimits, window: u16) -> Self {
         Self {
             queue: VecDeque::new(),
@@ -161,22 +162,22 @@ impl Delivery {
         }
     }
 
-    /// Messages that wait to be sent.
+    /// Number of messages that wait to be sent.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Their bytes.
+    /// Bytes of the messages that wait to be sent.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    /// Messages that the session holds, queued and unacknowledged.
+    /// Number of messages that are queued or unacknowledged.
     pub fn held(&self) -> usize {
         self.queue.len() + self.unacknowledged
     }
 
-    /// All of them.
+    /// All messages that are queued or unacknowledged.
     pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         let published = self.inflight.iter().flatten().filter_map(|stage| match stage {
             InFlight::Published(queued) => Some(queued),
@@ -185,13 +186,14 @@ impl Delivery {
         published.chain(&self.queue).map(|queued| &queued.message)
     }
 
-    /// Whether all sessions together hold so much that this one gets no more: clients that keep up go on first.
+    /// Whether this session gets no further message because all sessions together, which hold `held_bytes`, are at their bound.
+    /// A session that holds no message still gets messages until twice the bound: clients that keep up are served first.
     pub fn is_out_of_room(&self, held_bytes: usize) -> bool {
         let limit = self.limits.total_bytes;
         held_bytes >= limit && (self.held() > 0 || held_bytes >= limit.saturating_mul(2))
     }
 
-    /// Queues a message. Where the queue is full, what expired by `now` makes room.
+    /// Queues a message. In a full queue, messages that expired by `now` are dropped first.
     pub fn offer(&mut self, message: &Arc<Message>, grant: DeliveryGrant, now: Instant) -> OfferOutcome {
         if self.is_full(message) {
             self.drop_expired(now);
@@ -205,8 +207,8 @@ impl Delivery {
         OfferOutcome::Queued
     }
 
-    /// Queues a retained message because of a subscribe. It shares what the retained store holds; whoever calls this sees
-    /// to it that they do not become many.
+    /// Queues a retained message for a new subscription, outside the bounds of the queue. The message is shared with the
+    /// retained messages, so it takes little memory; the caller limits how many are queued at a time.
     pub fn offer_retained(&mut self, message: &Arc<Message>, grant: DeliveryGrant) {
         self.push(message, grant, false);
     }
@@ -220,7 +222,7 @@ impl Delivery {
         self.counted_messages >= self.limits.messages || self.queued_bytes + message.bytes() > self.limits.bytes
     }
 
-    /// A queue that stays full is not searched for each message that it misses: only once something in it has expired.
+    /// Drops expired messages. `next_expiry` keeps a queue that stays full from being searched for each missed message.
     #[cold]
     fn drop_expired(&mut self, now: Instant) {
         if self.next_expiry.is_none_or(|at| at > now) {
@@ -237,7 +239,7 @@ impl Delivery {
         self.next_expiry = self.queue.iter().filter_map(|queued| queued.message.expires).min();
     }
 
-    /// The session continues on a new connection: what is unacknowledged is sent again [MQTT-4.4.0-1].
+    /// Continues the session on a new connection: unacknowledged messages are sent again [MQTT-4.4.0-1].
     pub fn resume(&mut self, window: u16) {
         self.window = usize::from(window);
         self.sent = 0;
@@ -245,13 +247,13 @@ impl Delivery {
         self.aliases = OutgoingAliases::default(); // they end with the connection [MQTT-3.3.2-7]
     }
 
-    /// The client of this connection takes so many topic aliases.
+    /// Sets how many topic aliases the client of the present connection takes.
     pub fn allow_aliases(&mut self, max: u16) {
         self.aliases.max = usize::from(max.min(MAX_ALIASES));
     }
 
-    /// Takes out what shared subscriptions gave to this session and another subscriber can have: what was not sent, and
-    /// what was sent at QoS 1 [section 4.8.2]. What was sent at QoS 2 is this client's alone [MQTT-4.8.2-5].
+    /// Removes and returns the messages of shared subscriptions that another member can take: those not sent, and those sent at
+    /// QoS 1 [section 4.8.2]. A message sent at QoS 2 may not go to another client [MQTT-4.8.2-5].
     pub fn take_shared(&mut self) -> Vec<ReturnedMessage> {
         let sent = self.inflight.iter().flatten().filter_map(|stage| match stage {
             InFlight::Published(queued) if queued.grant.qos == 1 => Some(queued),
@@ -264,8 +266,8 @@ impl Delivery {
         returned.collect()
     }
 
-    /// Takes away the messages on topics that are not `allowed`. What a connection was sent stays until it is
-    /// acknowledged: the window of its client counts on that.
+    /// Removes the messages on topics that are not `allowed`. Messages that were sent to an open connection stay until they are
+    /// acknowledged, because the client counts them in its receive maximum.
     pub fn withdraw(&mut self, online: bool, allowed: impl Fn(&str) -> bool) -> WithdrawnMessages {
         let mut withdrawn = WithdrawnMessages::default();
         let from = if online { self.sent } else { 0 };
@@ -297,12 +299,12 @@ impl Delivery {
         withdrawn
     }
 
-    /// Forgets everything: the session is discarded.
+    /// Forgets all messages, for a session that is discarded.
     pub fn clear(&mut self) {
         *self = Self::new(self.limits, 0);
     }
 
-    /// Appends packets until `out` holds `max_bytes` or the window is full.
+    /// Appends packets to `out` until it holds `max_bytes` or the window is full.
     pub fn write(
         &mut self,
         version: ProtocolVersion,
@@ -374,7 +376,8 @@ impl Delivery {
         }
     }
 
-    /// A message that is not sent takes its number all the same: what a client sees of the sequence tells what it missed.
+    /// A message that is dropped here takes a packet identifier all the same: a gap in the identifiers shows the client that it
+    /// missed a message.
     fn skip(&mut self, qos: u8) {
         if qos > 0 {
             self.inflight.push_back(None);
@@ -436,8 +439,11 @@ impl Delivery {
         }
     }
 
-    /// A PUBACK, PUBREC or PUBCOMP of the client. Returns whether a PUBREL answers it. One that does not belong to the
-    /// message's QoS or stage is a protocol error; one for an unknown packet id is none, for it may be old.
+    /// Takes a PUBACK, PUBREC or PUBCOMP of the client. Returns whether a PUBREL answers it. An acknowledgement with an unknown
+    /// packet identifier is passed over: it may belong to an earlier connection.
+    ///
+    /// # Errors
+    /// The acknowledgement does not fit the QoS or the stage of its message: a protocol error.
     pub fn acknowledge(&mut self, kind: u8, packet_id: u16, reason: u8) -> Result<bool, CloseReason> {
         let refused = reason >= 0x80;
         let Some(index) = self.index(packet_id) else { return Ok(kind == frame::PUBREC && !refused) };

@@ -1,4 +1,4 @@
-//! A message as all of its subscribers share it.
+//! A message on its way to subscribers, and the account of the bytes that sessions hold.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,26 +6,26 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-/// A message on its way to subscribers; all of them share it.
+/// A message on its way to subscribers. All of its subscribers share one copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub topic: Box<str>,
     pub payload: Bytes,
-    /// Encoded properties of 5.0, without topic alias and message expiry interval.
+    /// Encoded MQTT 5.0 properties, without topic alias and message expiry interval: both differ by subscriber.
     pub properties: Bytes,
     pub qos: u8,
-    /// The RETAIN flag as it was published.
+    /// RETAIN flag of the publish.
     pub retain: bool,
-    /// Session that published it; 0: weir.
+    /// Number of the session that published the message; 0 for weir.
     pub publisher: u64,
-    /// From then on it is delivered to nobody further [MQTT-3.3.2-5].
+    /// Time from which the message is delivered to no further subscriber [MQTT-3.3.2-5]; `None`: it does not expire.
     pub expires: Option<Instant>,
-    /// Counts it while sessions hold it.
+    /// Counts the bytes of the message while a session holds it.
     pub held: HeldBytes,
 }
 
-/// The bytes of a message in a sum over all messages that sessions hold: once however many hold it, until the last one
-/// lets go. A copy of the message is another one, which nobody holds yet.
+/// Adds the bytes of a message to a sum when the first session holds the message, and subtracts them when the last one
+/// drops it. A clone counts nothing until [`Message::count_in`].
 #[derive(Debug, Default)]
 pub(crate) struct HeldBytes(OnceLock<CountedBytes>);
 
@@ -56,13 +56,13 @@ impl PartialEq for HeldBytes {
 impl Eq for HeldBytes {}
 
 impl Message {
-    /// A message of weir's own.
+    /// Makes a message that weir publishes: no properties, no expiry.
     pub fn new(topic: &str, payload: Bytes, qos: u8, retain: bool) -> Self {
         let (topic, properties, held) = (topic.into(), Bytes::new(), HeldBytes::default());
         Self { topic, payload, properties, qos, retain, publisher: 0, expires: None, held }
     }
 
-    /// Sessions may hold it from now on: it counts in `total` until it is dropped.
+    /// Counts the message in `total` until it is dropped.
     pub fn count_in(&self, total: &Arc<AtomicUsize>) {
         self.held.0.get_or_init(|| {
             let bytes = self.bytes();
@@ -71,12 +71,12 @@ impl Message {
         });
     }
 
-    /// Whether its time is over.
+    /// Whether the message has expired.
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// What it counts for in bounds of bytes.
+    /// Bytes that the message counts for in bounds of queues.
     pub fn bytes(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()
     }

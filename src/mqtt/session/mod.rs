@@ -30,58 +30,61 @@ use retained_cursor::RetainedCursor;
 use stored::{SessionOwner, StoredSession};
 use will::Will;
 
-/// Number of a connection; each accepted CONNECT gets the next one. 0: none.
+/// Number of a connection. Each accepted CONNECT gets the next number; 0 stands for no connection.
 pub(crate) type ConnectionId = u64;
 
-/// The session was discarded: no connection has this number.
+/// Owner of a session that was discarded. No connection has this number.
 pub(crate) const DISCARDED: ConnectionId = u64::MAX;
 
-/// Bit of an owner: its client may be here no longer; the connection with the number below it is to end.
+/// Bit in a session's owner: access rules took the session from its connection, and that connection must end. The lower bits
+/// are the connection's number.
 const REVOKED: ConnectionId = 1 << 63;
 
-/// How long a new connection waits for the one before it to look at its socket; it does so when it is next polled.
+/// Longest wait of a new connection for the previous connection of the same client to read what its socket still holds.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Messages in all sessions.
+/// Sums over all sessions, for the global bound and the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct SessionTotals {
     pub messages: AtomicUsize,
     pub bytes: AtomicUsize,
-    /// Messages that wait or are unacknowledged, once for each session.
+    /// Messages that are queued or unacknowledged. A message counts once in each session that holds it.
     pub held: AtomicUsize,
-    /// Bytes of these messages, each once.
+    /// Bytes of the queued and unacknowledged messages. A message counts once, however many sessions hold it.
     pub held_bytes: Arc<AtomicUsize>,
 }
 
 impl SessionTotals {
-    /// What sessions hold, in bytes.
+    /// Memory of all queued and unacknowledged messages, in bytes.
     pub fn held_bytes(&self) -> usize {
-        /// Bytes of a message's place in a session, about.
+        /// Estimated memory of one entry in a session's queue, without the message.
         const PLACE_BYTES: usize = 128;
         self.held_bytes.load(Ordering::Relaxed) + PLACE_BYTES * self.held.load(Ordering::Relaxed)
     }
 }
 
-/// A session of a client, with or without a connection. The broker and the connection that owns it share it.
+/// A session of a client, with or without a connection. The broker and the connection that owns the session share it.
+///
+/// The atomic fields let a connection find out without locking that nothing is to be done for its session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Number of the session; never 0.
+    /// Number of the session, never 0. It is the number of the connection that began the session.
     pub id: u64,
-    /// Whose it is; `None`: of clients without credentials.
+    /// User that the session belongs to; `None` for clients without credentials. Users do not share sessions.
     pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
     owner: AtomicU64,
-    /// Whether there may be something to deliver: the connection looks without locking.
+    /// Whether the queue may hold messages to send.
     outbound: AtomicBool,
-    /// Whether it outlives its connection.
+    /// Whether the session outlives its connection (session expiry above 0).
     lasting: AtomicBool,
-    /// Whether something changed since it was stored.
+    /// Whether the session changed since it was last stored.
     changed: AtomicBool,
-    /// Whether retained messages are still to be queued for subscriptions.
+    /// Whether retained messages of new subscriptions are still to be queued.
     awaits_retained: AtomicBool,
-    /// Whether a new connection waits for the owner to look at its socket.
+    /// Whether a new connection of the same client waits for the owner to read its socket once more.
     look_requested: AtomicBool,
-    /// Told when the owner has looked, and when it has ended.
+    /// Notified when the owner has read its socket after `look_requested`, and when the owner has ended.
     looked: Notify,
     state: Mutex<SessionState>,
     totals: Arc<SessionTotals>,
@@ -90,46 +93,47 @@ pub(crate) struct Session {
 /// Part of a [`Session`] that its lock guards.
 #[derive(Debug)]
 pub(crate) struct SessionState {
-    /// Who its client is, as it was found at the last look.
+    /// Login of the client, as the newest access policy judged it.
     pub login: Login,
-    /// What its client may do.
+    /// Topics that the client may publish and subscribe to.
     pub permissions: Permissions,
-    /// Whether messages that it may no longer have could be sent to it once more.
+    /// Whether unacknowledged messages are left that the client may no longer receive. They would be sent again on a new
+    /// connection.
     pub holds_denied: bool,
-    /// Filters this session subscribed to.
+    /// Topic filters of the session's subscriptions.
     pub filters: BTreeSet<Box<str>>,
-    /// Levels of all of them.
+    /// Sum of the topic levels of all filters.
     pub levels: usize,
-    /// Those of them whose retained messages are still to be queued.
+    /// Filters whose retained messages are still to be queued, with the place where that goes on.
     pub retained_due: BTreeMap<Box<str>, RetainedCursor>,
-    /// Seconds that it outlives its connection.
+    /// Seconds that the session outlives its connection; `u32::MAX` for ever.
     pub expiry_s: u32,
-    /// When it lost its connection, in milliseconds since 1970; `None`: it has one.
+    /// Unix time in milliseconds at which the session lost its connection; `None` while it has one.
     pub disconnected_ms: Option<i64>,
-    /// Its place among the sessions without a connection.
+    /// Number of the session in the order in which sessions lost their connection; `None` while it has one.
     pub offline: Option<u64>,
-    /// When it ends if no connection comes, as the broker's timers know it.
+    /// Key of the broker's timer that ends the session if no connection comes.
     pub expires: Option<(Instant, u64)>,
-    /// A will that waits for its delay, and until when, as the broker's timers know it.
+    /// Will that waits for its delay, with the key of the broker's timer that publishes it.
     pub will: Option<(Arc<Will>, (Instant, u64))>,
-    /// When it was last stored, and its bytes then.
+    /// Time of the last store, and the size of the stored session in bytes.
     pub stored: Option<(Instant, usize)>,
     delivery: Delivery,
-    /// QoS 2 publishes taken and not yet released by the client.
+    /// Packet identifiers of QoS 2 publishes that were received and that the client has not released.
     received: PacketIds,
-    /// Journal position that all of `received` are below.
+    /// Journal position below which all publishes of `received` stand.
     received_until: Lsn,
     waker: Option<Waker>,
 }
 
 impl SessionState {
-    /// Messages that wait to be sent.
+    /// Number of messages that wait to be sent.
     pub fn queued(&self) -> usize {
         self.delivery.queued()
     }
 
-    /// Whether no new connection can continue it: its time has passed, or it ends with the connection that has it and
-    /// that the new one replaces.
+    /// Whether no new connection can continue the session: it has expired, or its expiry is 0 and the connection that owns it
+    /// is being replaced.
     pub fn is_over(&self, now: Instant) -> bool {
         match self.offline {
             Some(_) => self.expires.is_some_and(|(at, _)| at <= now),
@@ -139,7 +143,7 @@ impl SessionState {
 }
 
 impl Session {
-    /// The session of the connection with the number `id`, which becomes its own.
+    /// Makes a new session, owned by the connection with the number `id`.
     pub fn new(
         id: u64,
         login: Login,
@@ -186,8 +190,8 @@ impl Session {
         }
     }
 
-    /// A session without a connection that goes on from where it was stored: `exactly`, or a crash came between. What it
-    /// may no longer have is for the caller to take away.
+    /// Makes a session without a connection from its stored form. `exactly` says that the stored form is the last state (an
+    /// orderly stop); otherwise a crash came between. The caller removes messages that the client may no longer receive.
     pub fn restored(
         id: u64,
         stored: StoredSession,
@@ -214,37 +218,37 @@ impl Session {
         session
     }
 
-    /// The session outlives its connection by so many seconds.
+    /// Sets how many seconds the session outlives its connection.
     pub fn set_expiry(&self, state: &mut SessionState, expiry_s: u32) {
         state.expiry_s = expiry_s;
         self.lasting.store(expiry_s > 0, Ordering::Release);
         self.touch();
     }
 
-    /// Whether it outlives its connection.
+    /// Whether the session outlives its connection.
     pub fn is_lasting(&self) -> bool {
         self.lasting.load(Ordering::Acquire)
     }
 
-    /// Something changed that a restart is not to lose.
+    /// Marks the session as changed, so that it is stored again.
     pub fn touch(&self) {
         self.changed.store(true, Ordering::Release);
     }
 
-    /// Whether it outlives its connection and changed since it was stored.
+    /// Whether the session outlives its connection and changed since it was last stored.
     pub fn is_to_store(&self) -> bool {
         self.changed.load(Ordering::Acquire) && self.is_lasting()
     }
 
-    /// What a restart is to find of it, without its subscriptions; `None`: nothing. `stopped_at`: weir stops in an
-    /// orderly way and the journal ends there, so that nothing changes any more.
+    /// The form in which the session is stored, without its subscriptions; `None` where a restart must find nothing. At an
+    /// orderly stop `stopped_at` is the end of the journal: nothing changes after that.
     pub fn to_stored(&self, state: &SessionState, stopped_at: Option<Lsn>) -> Option<StoredSession> {
         if self.owner() == DISCARDED || !self.is_lasting() {
             return None;
         }
         self.changed.store(false, Ordering::Release);
-        // Where weir goes on, the client may release an identifier and use it for another publish before a crash: taken
-        // for known after it, that one would be lost.
+        // While weir runs, the client may release an identifier and use it again before a crash. After the crash the second
+        // publish would look like a repetition of the first and be lost. So identifiers are stored at an orderly stop only.
         let received = if stopped_at.is_some() { state.received.iter().collect() } else { Vec::new() };
         Some(StoredSession {
             owner: SessionOwner::of(&self.client_id, &state.login),
@@ -257,25 +261,25 @@ impl Session {
         })
     }
 
-    /// The connection that owns the session now.
+    /// Number of the connection that owns the session; 0 for none.
     #[inline]
     pub fn owner(&self) -> ConnectionId {
         self.owner.load(Ordering::Acquire)
     }
 
-    /// Locks the session for `connection`; `None` if the session is no longer its own.
+    /// Locks the session for `connection`; `None` if another connection owns it.
     pub fn own(&self, connection: ConnectionId) -> Option<MutexGuard<'_, SessionState>> {
         let state = lock(&self.state);
         (self.owner() == connection).then_some(state)
     }
 
-    /// Locks the session whoever owns it.
+    /// Locks the session without looking at its owner.
     pub fn any(&self) -> MutexGuard<'_, SessionState> {
         lock(&self.state)
     }
 
-    /// Gives the session to another owner (or none, or [`DISCARDED`]) and wakes the one that had it. Returns what a
-    /// discarded session leaves to the other members of its shared subscriptions.
+    /// Gives the session to `owner` (a connection, 0 for none, or [`DISCARDED`]) and wakes the previous owner. A discarded
+    /// session returns the messages that other members of its shared subscriptions can take.
     pub fn hand_over(&self, state: &mut SessionState, owner: ConnectionId) -> Vec<ReturnedMessage> {
         self.owner.store(owner, Ordering::Release);
         self.touch();
@@ -292,13 +296,13 @@ impl Session {
         })
     }
 
-    /// Whether a connection has it now.
+    /// Whether a connection owns the session.
     pub fn is_connected(&self) -> bool {
         let owner = self.owner();
         owner != 0 && owner & REVOKED == 0
     }
 
-    /// Takes the session from the connection that has it, if one has, since its client may be here no longer.
+    /// Takes the session from its connection, if it has one: the access rules no longer let the client in.
     pub fn revoke(&self, state: &mut SessionState) {
         if self.is_connected() {
             self.hand_over(state, self.owner() | REVOKED);
@@ -310,12 +314,12 @@ impl Session {
         self.owner() == connection | REVOKED
     }
 
-    /// Why this connection, which lost its session, ends.
+    /// The reason with which `connection`, which no longer owns the session, ends.
     pub fn lost(&self, connection: ConnectionId) -> CloseReason {
         if self.is_revoked(connection) { CloseReason::NotAuthorized } else { CloseReason::TakenOver }
     }
 
-    /// Takes away the messages that the client may not have, see [`Delivery::withdraw`].
+    /// Removes the messages that the client may no longer receive, see [`Delivery::withdraw`].
     pub fn withdraw(&self, state: &mut SessionState) -> WithdrawnMessages {
         let online = state.offline.is_none();
         self.count_change(state, |state| {
@@ -324,8 +328,8 @@ impl Session {
         })
     }
 
-    /// Completes when the connection that has the session, if one has, has taken what its client sent on it until now,
-    /// or has ended.
+    /// Completes when the connection that owns the session has processed everything that its client sent so far, or has
+    /// ended; at once where no connection owns it.
     pub async fn settle(&self) {
         let mut looked = pin!(self.looked.notified());
         looked.as_mut().enable();
@@ -340,7 +344,7 @@ impl Session {
         if let Some(waker) = waker {
             waker.wake();
         }
-        // Without an answer the new connection goes on: it takes the session over as it is.
+        // Without an answer within the limit the new connection takes the session over as it is.
         let _ = timeout(SETTLE, looked).await;
     }
 
@@ -351,35 +355,36 @@ impl Session {
         self.look_requested.load(Ordering::Acquire) && self.look_requested.swap(false, Ordering::AcqRel)
     }
 
-    /// Answers the requests to look: the owner has read its socket, or has ended.
+    /// Tells waiting connections that the owner has read its socket, or has ended.
     pub fn answer_look(&self) {
         self.looked.notify_waiters();
     }
 
-    /// The session continues on a new connection with this window. Returns the position that the QoS 2 publishes it
-    /// holds are below: a repeated one may be acknowledged once the journal has passed it.
+    /// Continues the session on a new connection whose client takes `window` unacknowledged messages. Returns the journal
+    /// position below which the session's unreleased QoS 2 publishes stand: once the journal is durable up to there, a repetition
+    /// of such a publish may be acknowledged.
     pub fn resume(&self, state: &mut SessionState, window: u16) -> Lsn {
         state.delivery.resume(window);
         self.outbound.store(true, Ordering::Release);
         state.received_until
     }
 
-    /// The client of this connection takes so many topic aliases.
+    /// Sets how many topic aliases the client of `connection` takes.
     pub fn allow_aliases(&self, connection: ConnectionId, max: u16) {
         if let Some(mut state) = self.own(connection) {
             state.delivery.allow_aliases(max);
         }
     }
 
-    /// Whom to wake when there is something to deliver or the session is taken over.
+    /// Sets the waker that is woken when a message is queued or the session gets another owner.
     pub fn register(&self, connection: ConnectionId, waker: &Waker) {
         if let Some(mut state) = self.own(connection) {
             state.waker = Some(waker.clone());
         }
     }
 
-    /// Queues a message for the session and wakes its connection. `None`: it is not for this session (QoS 0 without a
-    /// connection, or the session is gone).
+    /// Queues a message for the session and wakes its connection. `None` where the message is not for this session: QoS 0
+    /// without a connection, or a discarded session.
     pub fn offer(&self, message: &Arc<Message>, grant: DeliveryGrant, now: Instant) -> Option<OfferOutcome> {
         let mut state = lock(&self.state);
         match self.owner() {
@@ -401,19 +406,19 @@ impl Session {
         Some(offer)
     }
 
-    /// The retained messages of a new subscription are to be queued.
+    /// Remembers that the retained messages of a new subscription are to be queued.
     pub fn await_retained(&self, state: &mut SessionState, filter: &str, due: RetainedCursor) {
         state.retained_due.insert(filter.into(), due);
         self.awaits_retained.store(true, Ordering::Release);
     }
 
-    /// Whether retained messages are still to be queued for subscriptions: the connection looks without locking.
+    /// Whether retained messages of subscriptions are still to be queued. Does not lock.
     #[inline]
     pub fn awaits_retained(&self) -> bool {
         self.awaits_retained.load(Ordering::Acquire)
     }
 
-    /// Queues retained messages for a subscription. The caller is the connection, which sends next.
+    /// Queues retained messages for a subscription. Wakes nobody: the caller is the session's connection, which sends next.
     pub fn offer_retained(
         &self,
         state: &mut SessionState,
@@ -431,12 +436,12 @@ impl Session {
         }
     }
 
-    /// Some of the retained messages that are due were queued: whether there are more.
+    /// Updates [`Session::awaits_retained`] after some retained messages were queued.
     pub fn note_retained_due(&self, state: &SessionState) {
         self.awaits_retained.store(!state.retained_due.is_empty(), Ordering::Release);
     }
 
-    /// Appends what there is to deliver, see [`Delivery::write`].
+    /// Appends packets for the client to `out`, see [`Delivery::write`]. `None` where there is nothing to deliver.
     pub fn write(
         &self,
         connection: ConnectionId,
@@ -446,7 +451,7 @@ impl Session {
         now: impl FnOnce() -> Instant,
         out: &mut Vec<u8>,
     ) -> Option<WriteOutcome> {
-        // The flag falls before the queue is looked at: what is offered from now on raises it again and wakes.
+        // The flag is cleared before the queue is read: a message that is queued afterwards sets it again and wakes.
         if !self.outbound.load(Ordering::Acquire) || !self.outbound.swap(false, Ordering::AcqRel) {
             return None;
         }
@@ -459,7 +464,10 @@ impl Session {
         Some(written)
     }
 
-    /// A PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`].
+    /// Takes a PUBACK, PUBREC or PUBCOMP of the client, see [`Delivery::acknowledge`]. Returns whether a PUBREL answers it.
+    ///
+    /// # Errors
+    /// The packet does not fit the QoS or the stage of the message: a protocol error.
     pub fn acknowledge(
         &self,
         connection: ConnectionId,
@@ -473,13 +481,13 @@ impl Session {
         answer
     }
 
-    /// Whether a QoS 2 publish with this id was taken and not released.
+    /// Whether a QoS 2 publish with this packet identifier was received and not released.
     pub fn holds(&self, connection: ConnectionId, packet_id: u16) -> bool {
         self.own(connection).is_some_and(|state| state.received.contains(packet_id))
     }
 
-    /// Remembers QoS 2 publishes that the journal has taken below `until`. A connection that lost its session in the
-    /// meantime must not: the client may have used the ids again.
+    /// Remembers the identifiers of QoS 2 publishes that stand in the journal below `until`. Does nothing where `connection` no
+    /// longer owns the session: on the new connection the client may use these identifiers again.
     pub fn hold(&self, connection: ConnectionId, packet_ids: &mut PacketIds, until: Lsn) {
         match self.own(connection) {
             Some(mut state) => {
@@ -492,7 +500,7 @@ impl Session {
         }
     }
 
-    /// PUBREL: forgets the id; `false` if it was not held.
+    /// Forgets an identifier at its PUBREL; `false` if it was not held.
     pub fn release(&self, connection: ConnectionId, packet_id: u16) -> bool {
         self.own(connection).is_some_and(|mut state| state.received.remove(packet_id))
     }
@@ -506,7 +514,7 @@ impl Session {
         let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held];
         for (total, (after, before)) in totals.into_iter().zip(after.into_iter().zip(before)) {
             if after != before {
-                // Wrapping arithmetic: adding the two's complement of a decrease is the decrease.
+                // Wrapping arithmetic: adding the two's complement of a decrease subtracts it.
                 total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
             }
         }

@@ -1,19 +1,19 @@
 //! A set of packet identifiers.
 
-/// Packet ids in order. A client's ids are nearly consecutive, so inserting is nearly always a push; the type bounds it
-/// at 65,535 entries of two bytes.
+/// Packet identifiers in ascending order. The identifiers of a client are nearly consecutive, so an insertion is nearly
+/// always a push. The set has at most 65,535 entries of two bytes.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct PacketIds {
     ids: Vec<u16>,
 }
 
 impl PacketIds {
-    /// Whether it has `id`.
+    /// Whether the set has `id`.
     pub fn contains(&self, id: u16) -> bool {
         self.ids.binary_search(&id).is_ok()
     }
 
-    /// Adds `id`; `false` if it was there.
+    /// Adds `id`; `false` if the set had it.
     pub fn insert(&mut self, id: u16) -> bool {
         match self.ids.binary_search(&id) {
             Ok(_) => false,
@@ -24,7 +24,7 @@ impl PacketIds {
         }
     }
 
-    /// Removes `id`; `false` if it was not there.
+    /// Removes `id`; `false` if the set did not have it.
     pub fn remove(&mut self, id: u16) -> bool {
         match self.ids.binary_search(&id) {
             Ok(index) => {
@@ -35,17 +35,17 @@ impl PacketIds {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// All ids in order.
+    /// All identifiers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.ids.iter().copied()
     }
 
-    /// Takes all ids out.
+    /// Removes and returns all identifiers.
     pub fn drain(&mut self) -> impl Iterator<Item = u16> + '_ {
         self.ids.drain(..)
     }

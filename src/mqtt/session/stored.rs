@@ -9,44 +9,44 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::log::Lsn;
 use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 
-/// First byte of a stored session: the version of its encoding, below 128.
+/// First byte of a stored session: the version of its encoding. Versions of sessions are below 128, those of wills above.
 pub(in crate::mqtt) const SESSION: u8 = 1;
 
-/// A session as it is stored.
+/// A session in its stored form.
 #[derive(Debug)]
 pub(crate) struct StoredSession {
     pub owner: SessionOwner,
     /// Seconds that the session outlives its connection.
     pub expiry_s: u32,
-    /// Time at which the session lost its connection, Unix milliseconds; `None` while it had one.
+    /// Unix time in milliseconds at which the session lost its connection; `None` if it had one when it was stored.
     pub disconnected_ms: Option<i64>,
     pub subscriptions: Vec<TopicSubscription>,
     pub delivery: StoredDelivery,
     /// Packet identifiers of QoS 2 publishes that the client has not released.
     pub received: Vec<u16>,
-    /// End of the journal when weir stopped in an orderly way with the session in this state. `None` where weir went on
-    /// after this was stored: packet identifiers may have been used since, and must not be trusted.
+    /// End of the journal at an orderly stop; `None` where the session was stored while weir ran, so that packet identifiers
+    /// may have been used since.
     pub stopped_at: Option<Lsn>,
 }
 
-/// The client that a session or will belongs to.
+/// Client that a stored session belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SessionOwner {
-    /// Name of the user; `None` for a client without credentials.
+    /// User of the client; `None` for a client without credentials.
     pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
-    /// Whether a certificate identified the client: its user need not be in the users file.
+    /// Whether a client certificate proved the user. Such a user need not be in the users file.
     pub certified: bool,
 }
 
 impl SessionOwner {
-    /// The owner of the session of a client that logged in like this.
+    /// The owner of the session of a client with this login.
     pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
         let certified = matches!(login.proof, Proof::Certificate(_));
         Self { user: login.identity.user.clone(), client_id: Arc::clone(client_id), certified }
     }
 
-    /// The login of the owner, without roles, which the current policy assigns, and without a password, which is not stored.
+    /// Identity of the client. The access policy adds its roles; passwords are not stored.
     pub fn to_login(&self) -> Login {
         let identity = Identity { user: self.user.clone(), ..Identity::default() };
         Login {
@@ -58,7 +58,7 @@ impl SessionOwner {
 }
 
 impl StoredSession {
-    /// Encodes the session. Moments are stored as wall clock times of `timeline`.
+    /// Encodes the session. Instants are stored as Unix times of `timeline`.
     pub fn encode(&self, timeline: &Timeline) -> Vec<u8> {
         let SessionOwner { user, client_id, certified } = &self.owner;
         let mut out = vec![SESSION, u8::from(user.is_some()), u8::from(*certified)];
@@ -112,7 +112,7 @@ impl StoredSession {
 
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;
-/// Flag of a subscription: its retained messages were not all queued.
+/// Flag of a subscription whose retained messages were not all queued.
 const RETAINED_DUE: u8 = 16;
 
 fn put_filter(filter: &TopicSubscription, out: &mut Vec<u8>) {
@@ -142,7 +142,7 @@ fn filter(reader: &mut FieldReader<'_>) -> Result<TopicSubscription, DecodeError
         qos,
         no_local: flags & NO_LOCAL > 0,
         retain_as_published: flags & RETAIN_AS_PUBLISHED > 0,
-        // Retained messages were sent with the SUBSCRIBE, unless the flag says that some are still due.
+        // Retained messages were sent at the subscribe, or are still to be sent.
         retain: if flags & RETAINED_DUE > 0 { RetainHandling::Always } else { RetainHandling::Never },
         identifier,
     })

@@ -1,11 +1,11 @@
-//! The clock of the door on the scale of tokio's timers.
+//! The clock of the MQTT broker, as [`Instant`]s, which tokio's timers take.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, SystemClock};
 
-/// A monotonic clock and the moment that it counts from.
+/// A monotonic clock that the broker's deadlines are measured with. In the simulation it follows the simulated clock.
 #[derive(Debug, Clone)]
 pub(crate) struct Timeline {
     clock: Arc<dyn Clock>,
@@ -24,13 +24,13 @@ impl Timeline {
         Self { origin: now.checked_sub(clock.monotonic()).unwrap_or(now), clock }
     }
 
-    /// Now, for deadlines and intervals.
+    /// Current time, for deadlines and intervals.
     #[inline]
     pub fn now(&self) -> Instant {
         self.origin + self.clock.monotonic()
     }
 
-    /// Wall clock time of a moment, in milliseconds since 1970.
+    /// Unix time of an instant, in milliseconds.
     pub fn wall_ms(&self, at: Instant) -> i64 {
         let now = self.now();
         let ahead = at.saturating_duration_since(now).as_millis() as i64;
@@ -38,7 +38,7 @@ impl Timeline {
         self.clock.now_ms().saturating_add(ahead).saturating_sub(behind)
     }
 
-    /// The moment of a wall clock time; one that has passed is now.
+    /// Instant of a Unix time in milliseconds; the current instant for a time that has passed.
     pub fn at_wall_ms(&self, wall_ms: i64) -> Instant {
         let ahead = wall_ms.saturating_sub(self.clock.now_ms()).max(0);
         self.now() + Duration::from_millis(ahead.unsigned_abs())

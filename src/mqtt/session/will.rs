@@ -1,23 +1,24 @@
-//! Wills: what is published for a client that went away without a word.
+//! Will messages: published for a client whose connection ends without a DISCONNECT.
 
 use std::sync::Arc;
 
 use super::message::Message;
 use crate::access::Login;
 
-/// A checked will of a connection.
+/// The will of a connection, checked at its CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Will {
-    /// What the broker knows it by, over restarts too: a later one's is higher. 0: the broker has not taken it.
+    /// Number of the will, also across restarts; later wills have higher numbers. 0: not registered with the broker yet.
     pub number: u64,
-    /// The client that left it.
+    /// Client that the will belongs to.
     pub client_id: Arc<str>,
-    /// Who that is: the will is judged once more when it is published.
+    /// Login of the client. The access rules are asked again when the will is published.
     pub login: Login,
-    /// What is published; it expires only counted from then on.
+    /// Message to publish. Its expiry counts from the moment of publishing.
     pub message: Message,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
-    /// How long after the end of the connection it is published, unless the session ends before, in seconds.
+    /// Will delay interval in seconds: the will is published that long after the end of the connection, or when the session
+    /// ends, whichever comes first.
     pub delay_s: u32,
 }

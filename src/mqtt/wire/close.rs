@@ -5,13 +5,13 @@
 pub(crate) enum CloseReason {
     /// The client sent DISCONNECT; its will is discarded.
     Normal,
-    /// The client sent DISCONNECT 0x04: it goes, and its will is to be published.
+    /// The client sent DISCONNECT 0x04: its will is published.
     NormalWithWill,
     /// The socket ended or failed.
     Lost,
     /// Bytes that are no MQTT packet.
     Malformed,
-    /// A packet without a body that claims one: nothing behind it can be taken for a packet, and nothing is answered.
+    /// A packet without a body that claims one. The bytes after it cannot be trusted to be packets; nothing is answered.
     Unframed,
     /// A packet that the standard forbids at this point.
     Protocol,
@@ -81,7 +81,7 @@ impl CloseReason {
         }
     }
 
-    /// What a client that asks for it is told in words (Reason String, section 3.14.2.2.3).
+    /// Reason String for a client that asks for problem information (section 3.14.2.2.3).
     pub fn text(self) -> &'static str {
         match self {
             CloseReason::Malformed => "the packet cannot be read, or a name in it is not well formed",
@@ -100,8 +100,8 @@ impl CloseReason {
         }
     }
 
-    /// What becomes of the will [MQTT-3.1.2-8], [MQTT-3.14.4-3]. Where the journal failed weir ends, and the will is
-    /// deferred to the next start as after a crash [section 3.1.2.5].
+    /// Fate of the will [MQTT-3.1.2-8], [MQTT-3.14.4-3]. When the journal has failed, weir ends, and the next start publishes the
+    /// will as after a crash [section 3.1.2.5].
     pub fn will(self) -> WillEnd {
         match self {
             CloseReason::Normal => WillEnd::Discarded,
@@ -114,11 +114,11 @@ impl CloseReason {
 /// What the end of a connection does to its will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WillEnd {
-    /// It is published, after its delay.
+    /// The will is published after its delay.
     Published,
-    /// Nobody gets it.
+    /// The will is discarded.
     Discarded,
-    /// The next start publishes it, after its delay.
+    /// The next start of weir publishes the will after its delay.
     Deferred,
 }
 

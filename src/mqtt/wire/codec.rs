@@ -1,8 +1,8 @@
 //! CONNECT, SUBSCRIBE, UNSUBSCRIBE and DISCONNECT in; CONNACK, SUBACK and UNSUBACK out.
 //!
-//! What comes in is read here to the letter of the standard: rumqttd's codecs take repeated and misplaced properties,
-//! reserved bits and bytes behind a packet's end for granted. What goes out is written by them, guarded: a panic in one is
-//! this connection's end and nobody else's.
+//! Incoming packets are decoded here, to the letter of the standard: rumqttd's codecs accept repeated and misplaced
+//! properties, reserved bits, and bytes after the end of a packet. Outgoing packets are encoded by rumqttd's codecs. A panic
+//! of a codec is caught and ends this connection only.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -26,58 +26,59 @@ use crate::mqtt::ProtocolVersion;
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectRequest {
     pub version: ProtocolVersion,
-    /// Whether the client speaks MQTT 3.1, which is served as 3.1.1 but knows no empty client identifier.
+    /// Whether the client speaks MQTT 3.1. Such a client is served as 3.1.1, except that it may not leave the client identifier
+    /// empty.
     pub is_3_1: bool,
     pub client_id: String,
     /// Clean session of 3.1.1, clean start of 5.0.
     pub clean: bool,
-    /// Seconds; 0: off.
+    /// Keep-alive in seconds; 0: no keep-alive.
     pub keep_alive_s: u16,
-    /// How long the session outlives the connection, in seconds; `u32::MAX`: for ever.
+    /// Session expiry interval in seconds; `u32::MAX`: the session never expires.
     pub session_expiry_s: u32,
-    /// Unacknowledged publishes that the client takes.
+    /// Receive maximum of the client: unacknowledged QoS 1 and 2 publishes that it takes.
     pub receive_maximum: u16,
-    /// Topic aliases that the client takes.
+    /// Topic Alias Maximum of the client; 0: it takes none.
     pub topic_alias_maximum: u16,
-    /// Largest packet that the client takes.
+    /// Maximum Packet Size of the client, in bytes.
     pub max_packet_bytes: usize,
     pub will: Option<ConnectWill>,
-    /// Who the client says it is.
+    /// User name of the CONNECT.
     pub user_name: Option<String>,
-    /// Its proof.
+    /// Password of the CONNECT.
     pub password: Option<Password>,
     /// Whether the client asks for enhanced authentication, MQTT 5.0 section 4.12.
     pub enhanced_auth: bool,
-    /// Where the client asks for problem information, the largest packet that may carry it.
+    /// Largest packet that may carry a Reason String, in bytes; `None` where the client does not ask for problem information.
     pub explain_within: Option<usize>,
 }
 
 /// A will message.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectWill {
-    /// Not yet checked.
+    /// Topic name, not checked yet.
     pub topic: Bytes,
     pub payload: Bytes,
     pub qos: u8,
     pub retain: bool,
-    /// Properties for subscribers, encoded.
+    /// Encoded properties that are forwarded to subscribers.
     pub properties: Vec<u8>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
     /// ConnectWill delay interval in seconds.
     pub delay_s: u32,
-    /// Whether the payload is of the format that is said.
+    /// Whether the payload is UTF-8 where its payload format indicator says so.
     pub is_formatted: bool,
 }
 
 /// Why a CONNECT cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectError {
-    /// Not a CONNECT of any version.
+    /// The bytes are not a CONNECT of any version.
     Malformed,
-    /// A protocol level that weir does not speak.
+    /// weir does not speak this protocol level.
     Level,
-    /// A known version, but the packet breaks its rules.
+    /// The version is known, and the packet breaks one of its rules.
     Invalid(ProtocolVersion, CloseReason),
 }
 
@@ -93,7 +94,7 @@ pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectRequest, Connec
         (b"MQTT" | b"MQIsdp", _) => return Err(ConnectError::Level),
         _ => return Err(ConnectError::Malformed),
     };
-    // 3.1 had flags in the header of every packet, and nothing that its reserved bits must be.
+    // MQTT 3.1 gives every packet header flags and does not say which values its reserved bits must have.
     if frame.flags != 0 && !is_3_1 {
         return Err(ConnectError::Invalid(version, CloseReason::Malformed));
     }
@@ -124,7 +125,7 @@ fn read_connect(mut body: &[u8], version: ProtocolVersion, is_3_1: bool) -> Resu
     }
     let clean = flags & CLEAN > 0;
     let session_expiry_s = match version {
-        // 3.1.1 keeps a session without the clean flag for ever; 5.0 says how long, and not at all by default.
+        // A 3.1.1 session without the clean flag never expires. A 5.0 session expires at its end unless the client says otherwise.
         ProtocolVersion::V4 => {
             if clean {
                 0
@@ -207,11 +208,11 @@ pub(crate) struct TopicSubscription {
 /// When retained messages are sent, MQTT 5.0 section 3.8.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetainHandling {
-    /// At each subscribe.
+    /// At each SUBSCRIBE.
     Always,
-    /// When the subscription is new.
+    /// Only at a SUBSCRIBE that makes a new subscription.
     New,
-    /// Not.
+    /// Never.
     Never,
 }
 
@@ -266,7 +267,7 @@ fn with_options(
     Ok(TopicSubscription { filter, qos: options & 0b11, no_local, retain_as_published, retain, identifier })
 }
 
-/// Packet id and properties of a SUBSCRIBE or UNSUBSCRIBE; [MQTT-3.8.1-1], [MQTT-3.10.1-1].
+/// Decodes packet identifier and properties of a SUBSCRIBE or UNSUBSCRIBE [MQTT-3.8.1-1], [MQTT-3.10.1-1].
 fn take_head<'a>(
     frame: &Frame<'a>,
     body: &mut &'a [u8],
@@ -304,7 +305,7 @@ pub(crate) fn decode_unsubscribe(
     if filters.is_empty() { Err(CloseReason::Malformed) } else { Ok((packet_id, filters)) }
 }
 
-/// Reads a DISCONNECT: why the client goes, and the session expiry it sets instead of its CONNECT's.
+/// Decodes a DISCONNECT: its reason, and the session expiry interval that replaces the one of the CONNECT.
 pub(crate) fn decode_disconnect(
     frame: &Frame<'_>,
     version: ProtocolVersion,
@@ -329,21 +330,21 @@ pub(crate) fn decode_disconnect(
     Ok((close, properties::session_expiry(properties)?))
 }
 
-/// What weir tells a client that it accepts.
+/// Contents of the CONNACK of an accepted connection.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnackOptions {
     pub session_present: bool,
-    /// Receive maximum of weir.
+    /// Receive maximum that weir announces.
     pub receive_maximum: u16,
-    /// Largest packet that weir takes.
+    /// Maximum Packet Size that weir announces, in bytes.
     pub max_packet_bytes: usize,
-    /// Topic aliases that weir remembers.
+    /// Topic Alias Maximum that weir announces.
     pub topic_alias_maximum: u16,
-    /// The client identifier, if weir made it up.
+    /// Client identifier that weir assigned; `None` where the client has its own.
     pub assigned_client_id: Option<String>,
-    /// The keep-alive, if weir wants a shorter one.
+    /// Server Keep Alive in seconds; `None` where the keep-alive of the client holds.
     pub keep_alive_s: Option<u16>,
-    /// How long the session is kept, if that is not as long as the client wants.
+    /// Session expiry interval in seconds; `None` where the client's holds.
     pub session_expiry_s: Option<u32>,
 }
 
@@ -385,7 +386,7 @@ pub(crate) enum SubscribeOutcome {
 }
 
 impl SubscribeOutcome {
-    /// 3.1.1 knows one failure only.
+    /// Return code of 3.1.1, which has one code for every failure.
     fn reason(self, version: ProtocolVersion) -> SubscribeReasonCode {
         match (version, self) {
             (_, SubscribeOutcome::Granted(0)) => SubscribeReasonCode::QoS0,

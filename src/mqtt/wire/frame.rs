@@ -1,7 +1,7 @@
 //! Frames on the wire: the fixed header, PUBLISH parsed in place, and the packets of two to five bytes.
 //!
-//! PUBLISH and its acknowledgements are what weir does all day, so they are read and written here without copies;
-//! every other packet goes through [`super::codec`].
+//! PUBLISH and its acknowledgements are the hot path: they are decoded and encoded here without copies. Every other packet
+//! goes through [`super::codec`].
 
 use super::close::CloseReason;
 use super::fields::{
@@ -35,13 +35,13 @@ pub(crate) struct Frame<'a> {
     pub flags: u8,
     /// The whole packet, fixed header included.
     pub bytes: &'a [u8],
-    /// What follows the fixed header.
+    /// Bytes after the fixed header.
     pub body: &'a [u8],
 }
 
 impl Frame<'_> {
-    /// Without the DUP flag, which MQTT 3.1 clients set when they repeat a PUBREL, SUBSCRIBE or UNSUBSCRIBE; later
-    /// versions have that bit reserved.
+    /// The packet without its DUP flag. MQTT 3.1 clients set it when they repeat a PUBREL, SUBSCRIBE or UNSUBSCRIBE; in later
+    /// versions the bit is reserved.
     pub fn without_repetition(self) -> Self {
         const DUP: u8 = 0b1000;
         match self.kind {
@@ -51,17 +51,17 @@ impl Frame<'_> {
     }
 }
 
-/// What stands at the beginning of a buffer.
+/// The packet at the beginning of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NextFrame<'a> {
     /// A whole packet.
     Frame(Frame<'a>),
-    /// The beginning of a packet; its total length where the fixed header is complete.
+    /// An incomplete packet, with its total length where the fixed header is complete.
     Partial(Option<usize>),
 }
 
-/// Splits the next packet off `bytes`. A packet longer than `max_packet_bytes` is refused as soon as its fixed header
-/// is there, before anything of it is buffered.
+/// Finds the packet at the beginning of `bytes`. A packet longer than `max_packet_bytes` is refused as soon as its fixed
+/// header is complete, before its body is buffered.
 #[inline]
 pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<NextFrame<'_>, CloseReason> {
     let [first, lengths @ ..] = bytes else { return Ok(NextFrame::Partial(None)) };
@@ -79,20 +79,20 @@ pub(crate) fn next(bytes: &[u8], max_packet_bytes: usize) -> Result<NextFrame<'_
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IncomingPublish<'a> {
     pub dup: bool,
-    /// 0, 1 or 2.
+    /// QoS: 0, 1 or 2.
     pub qos: u8,
     pub retain: bool,
-    /// Topic name, not yet checked; empty where a topic alias stands for it.
+    /// Topic name, not checked yet; empty where a topic alias stands for it.
     pub topic: &'a [u8],
-    /// 0 for QoS 0.
+    /// Packet identifier; 0 for QoS 0.
     pub packet_id: u16,
-    /// Properties without their length, not yet checked; empty in 3.1.1.
+    /// Properties without their length, not checked yet; empty in 3.1.1.
     pub properties: &'a [u8],
     pub payload: &'a [u8],
 }
 
 impl<'a> IncomingPublish<'a> {
-    /// Reads a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are only cut out.
+    /// Decodes a PUBLISH, MQTT 5.0 section 3.3. Topic and properties are located, not checked.
     #[inline]
     pub fn parse(flags: u8, mut body: &'a [u8], version: ProtocolVersion) -> Result<Self, CloseReason> {
         let qos = flags >> 1 & 0b11;
@@ -114,8 +114,8 @@ impl<'a> IncomingPublish<'a> {
     }
 }
 
-/// PUBACK, PUBREC, PUBREL or PUBCOMP: packet id and reason code (0 where it is left out). Their properties say
-/// nothing that weir uses, and are only checked.
+/// Decodes a PUBACK, PUBREC, PUBREL or PUBCOMP: packet identifier and reason code (0 where it is left out). Properties are
+/// checked and not used.
 pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(u16, u8), CloseReason> {
     let expected_flags = if frame.kind == PUBREL { 0b0010 } else { 0 };
     if frame.flags != expected_flags {
@@ -143,8 +143,8 @@ pub(crate) fn parse_ack(frame: &Frame<'_>, version: ProtocolVersion) -> Result<(
     if knows_reason(frame.kind, reason) { Ok((packet_id, reason)) } else { Err(CloseReason::Protocol) }
 }
 
-/// Reason codes of the acknowledgements, MQTT 5.0 sections 3.4.2.1, 3.5.2.1, 3.6.2.1 and 3.7.2.1. What a PUBREL says is
-/// of no consequence.
+/// Whether a reason code exists for this acknowledgement, MQTT 5.0 sections 3.4.2.1, 3.5.2.1, 3.6.2.1 and 3.7.2.1. A PUBREL may
+/// also carry the failure codes of a PUBREC, since weir does not use its code.
 fn knows_reason(kind: u8, reason: u8) -> bool {
     const FAILURES: [u8; 7] = [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
     match kind {
@@ -177,7 +177,7 @@ impl OutgoingPublish<'_> {
         2 + self.topic.len() + packet_id + properties + self.payload.len()
     }
 
-    /// Bytes of the whole packet.
+    /// Length of the whole packet in bytes.
     pub fn packet_bytes(&self, version: ProtocolVersion) -> usize {
         let remaining = self.remaining(version);
         1 + variable_length_bytes(remaining) + remaining
@@ -218,8 +218,8 @@ pub(crate) fn put_pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xD0, 0]);
 }
 
-/// Appends the DISCONNECT that tells a 5.0 client why; 3.1.1 has none from server to client. `explain_within`: with a
-/// Reason String unless the packet becomes longer than this [MQTT-3.14.2-3].
+/// Appends the DISCONNECT that tells a 5.0 client the reason; 3.1.1 has no DISCONNECT from server to client. With
+/// `explain_within` it carries a Reason String, unless the packet becomes longer than that many bytes [MQTT-3.14.2-3].
 pub(crate) fn put_disconnect(
     close: CloseReason,
     version: ProtocolVersion,
@@ -234,7 +234,7 @@ pub(crate) fn put_disconnect(
     }
 }
 
-/// A packet of 5.0 with a Reason String as its only property; `None` if the client does not take it.
+/// Encodes a 5.0 packet whose only property is a Reason String; `None` where it exceeds `max` bytes.
 pub(crate) fn explained(kind: u8, head: &[u8], text: &str, max_packet_bytes: usize) -> Option<Vec<u8>> {
     let mut properties = Vec::new();
     properties::put_reason_string(text, &mut properties);

@@ -1,5 +1,5 @@
-//! Properties of MQTT 5.0 (section 2.2.2.2): which packet may carry which, once or more often, and of what type. What
-//! a PUBLISH or a will carries for subscribers is kept as bytes.
+//! Properties of MQTT 5.0 (section 2.2.2.2): which packet may carry which property, how often, and of which type. Properties
+//! that a PUBLISH or a will carries for subscribers stay encoded.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ const WILDCARD_AVAILABLE: u8 = 0x28;
 const IDENTIFIERS_AVAILABLE: u8 = 0x29;
 const SHARED_AVAILABLE: u8 = 0x2A;
 
-/// Where properties stand.
+/// Packets that carry properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PropertyCarrier {
     Connect,
@@ -66,7 +66,7 @@ impl PropertyCarrier {
                 id,
                 WILL_DELAY | PAYLOAD_FORMAT | MESSAGE_EXPIRY | CONTENT_TYPE | RESPONSE_TOPIC | CORRELATION_DATA
             ),
-            // Subscription identifiers not: only a server sends those [MQTT-3.3.4-6].
+            // A client must not send subscription identifiers [MQTT-3.3.4-6].
             PropertyCarrier::Publish => matches!(
                 id,
                 PAYLOAD_FORMAT | MESSAGE_EXPIRY | TOPIC_ALIAS | RESPONSE_TOPIC | CORRELATION_DATA | CONTENT_TYPE
@@ -74,13 +74,13 @@ impl PropertyCarrier {
             PropertyCarrier::Ack => id == REASON_STRING,
             PropertyCarrier::Subscribe => id == SUBSCRIPTION_IDENTIFIER,
             PropertyCarrier::Unsubscribe => false,
-            // A server's redirection among them, which clients were seen to send: it says nothing here.
+            // Some clients send the Server Reference, which only a server should. It is accepted and not used.
             PropertyCarrier::Disconnect => matches!(id, SESSION_EXPIRY | REASON_STRING | SERVER_REFERENCE),
         }
     }
 
-    /// A property that belongs to another packet. In a SUBSCRIBE or UNSUBSCRIBE it makes the packet malformed: nothing
-    /// but what is listed there can stand between packet id and filters.
+    /// The error for a property that belongs to another packet. A SUBSCRIBE or UNSUBSCRIBE is then malformed, because only the
+    /// listed properties can stand between packet identifier and filters.
     fn misplaced(self) -> CloseReason {
         match self {
             PropertyCarrier::Subscribe | PropertyCarrier::Unsubscribe => CloseReason::Malformed,
@@ -97,8 +97,11 @@ enum PropertyValue<'a> {
     Pair,
 }
 
-/// Calls `each` with identifier, value, and where the property begins and ends, for every property in `bytes`. Types,
-/// repetition and place are checked; bytes that are no properties weigh more than properties out of place.
+/// Calls `each` with identifier, value, start and end for every property in `bytes`. Types, repetition and the packet are
+/// checked.
+///
+/// # Errors
+/// The bytes are malformed, a property is repeated, or it belongs to another packet. Malformed bytes take precedence.
 fn walk<'a>(
     bytes: &'a [u8],
     carrier: PropertyCarrier,
@@ -182,12 +185,12 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], CloseReason> {
     if topic::text(text).is_some() { Ok(text) } else { Err(CloseReason::Malformed) }
 }
 
-/// Checks properties that say nothing weir uses.
+/// Checks properties that weir does not use.
 pub(crate) fn check(bytes: &[u8], carrier: PropertyCarrier) -> Result<(), CloseReason> {
     walk(bytes, carrier, |_, _, _| Ok(()))
 }
 
-/// What a PUBLISH's or a will's properties say.
+/// Decoded properties of a PUBLISH or a will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PublishProperties<'a> {
     /// Topic alias.
@@ -196,15 +199,18 @@ pub(crate) struct PublishProperties<'a> {
     pub expiry_s: Option<u32>,
     /// Will delay interval in seconds.
     pub delay_s: u32,
-    /// Whether the payload is said to be UTF-8 (payload format indicator 1).
+    /// Whether the payload format indicator is 1 (UTF-8).
     pub is_text: bool,
     bytes: &'a [u8],
-    /// Where in `bytes` stands what subscribers do not get as it came: alias, expiry interval, will delay.
+    /// Byte ranges that are not forwarded unchanged: topic alias, message expiry interval, will delay interval.
     left_out: [(usize, usize); 3],
 }
 
 impl<'a> PublishProperties<'a> {
-    /// Checks the encoded properties. A property that a client may not send, or twice, is a protocol error.
+    /// Decodes and checks the encoded properties.
+    ///
+    /// # Errors
+    /// The bytes are malformed, or a property is repeated or may not be sent by a client (a protocol error).
     pub fn parse(bytes: &'a [u8], carrier: PropertyCarrier) -> Result<Self, CloseReason> {
         let mut parsed = Self { bytes, ..Self::default() };
         walk(bytes, carrier, |id, value, place| {
@@ -233,12 +239,12 @@ impl<'a> PublishProperties<'a> {
         Ok(parsed)
     }
 
-    /// Whether the payload is of the format that is said [section 3.3.2.3.2].
+    /// Whether the payload is UTF-8 where its payload format indicator says so [section 3.3.2.3.2].
     pub fn allow(&self, payload: &[u8]) -> bool {
         !self.is_text || std::str::from_utf8(payload).is_ok()
     }
 
-    /// What subscribers are sent unaltered and in this order [MQTT-3.3.2-17], [MQTT-3.3.2-18].
+    /// Encoded properties that are forwarded unaltered and in their order [MQTT-3.3.2-17], [MQTT-3.3.2-18].
     pub fn to_forwarded(self) -> Vec<u8> {
         let mut left_out = self.left_out;
         left_out.sort_unstable();
@@ -255,22 +261,25 @@ impl<'a> PublishProperties<'a> {
     }
 }
 
-/// What a CONNECT's properties say; what is absent has the standard's default.
+/// Decoded properties of a CONNECT. An absent property has the default of the standard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectProperties {
     pub session_expiry_s: u32,
     pub receive_maximum: u16,
     pub maximum_packet_bytes: u32,
     pub topic_alias_maximum: u16,
-    /// Whether an authentication method is named.
+    /// Whether the client names an authentication method.
     pub enhanced_auth: bool,
-    /// Whether problem information is asked for in so many words. Absent, the standard takes it as wanted; such clients
-    /// get the reason code alone, which is all that most of them look at.
+    /// Whether Request Problem Information is present and 1. The standard's default is 1 too, but clients that leave it out get
+    /// the reason code alone: most of them look at nothing else.
     pub explain: bool,
 }
 
 impl ConnectProperties {
-    /// Checks and reads them.
+    /// Decodes and checks the encoded properties.
+    ///
+    /// # Errors
+    /// The bytes are malformed, or a property is repeated, out of its range, or belongs to another packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, CloseReason> {
         let mut parsed = Self {
             session_expiry_s: 0,
@@ -296,7 +305,7 @@ impl ConnectProperties {
             }
             Ok(())
         })?;
-        // Data for no method [section 3.1.2.11.10].
+        // Authentication data without a method is a protocol error [section 3.1.2.11.10].
         if auth_data && !parsed.enhanced_auth { Err(CloseReason::Protocol) } else { Ok(parsed) }
     }
 }
@@ -339,8 +348,8 @@ pub(crate) fn put_alias(alias: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&alias.to_be_bytes());
 }
 
-/// Appends what a PUBLISH to one subscriber says beside what it forwards: the rest of the message's life, and the
-/// identifiers of the subscriptions that it matched.
+/// Appends the properties of a PUBLISH that differ by subscriber: the rest of the message expiry interval, and the
+/// identifiers of the matching subscriptions.
 pub(crate) fn put_delivery(expires: Option<Instant>, now: Instant, identifiers: &[u32], out: &mut Vec<u8>) {
     if let Some(expires) = expires {
         out.push(MESSAGE_EXPIRY);
@@ -352,7 +361,7 @@ pub(crate) fn put_delivery(expires: Option<Instant>, now: Instant, identifiers: 
     }
 }
 
-/// The rest of a message's life in whole seconds, rounded up: what has not expired has at least one [MQTT-3.3.2-6].
+/// Rest of the message expiry interval in seconds, rounded up: an unexpired message has at least 1 [MQTT-3.3.2-6].
 fn remaining_s(expires: Instant, now: Instant) -> u32 {
     let left = expires.saturating_duration_since(now) + Duration::from_millis(999);
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX)

@@ -1,4 +1,4 @@
-//! Why a connection ends at its CONNECT or before it. A connection that was accepted ends for a
+//! Reasons for which a connection ends at its CONNECT or before it. An accepted connection ends for a
 //! [`CloseReason`](super::close::CloseReason).
 
 use crate::access::LoginError;
@@ -12,7 +12,7 @@ pub(crate) enum RefusalReason {
     ShuttingDown,
     /// No complete CONNECT came within `mqtt.connect_timeout`.
     ConnectTimeout,
-    /// The place of a connection without a CONNECT was needed for a newer one.
+    /// The connection had not sent its CONNECT, and a newer connection needed its place.
     TooManyWaiting,
     /// `mqtt.max_connections` is reached.
     MaxConnections,
@@ -77,7 +77,7 @@ impl RefusalReason {
         matches!(self, RefusalReason::ConnectionLost | RefusalReason::ShuttingDown)
     }
 
-    /// Text for a client that asks for an explanation (Reason String, section 3.2.2.3.9); `None`: the reason code says
+    /// Reason String for a client that asks for problem information (section 3.2.2.3.9); `None` where the reason code says
     /// enough.
     pub fn text(self) -> Option<&'static str> {
         match self {

@@ -14,8 +14,8 @@ pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
-/// As [`text`], without control characters and non-characters: the standard lets a receiver refuse these [section
-/// 1.5.4], and in names they serve nobody.
+/// Decodes a UTF-8 string as [`text`] does, and refuses control characters and non-characters, as section 1.5.4 permits:
+/// they have no use in names.
 pub(crate) fn plain_text(bytes: &[u8]) -> Option<&str> {
     let plain =
         |c: char| !c.is_control() && !matches!(u32::from(c), 0xFDD0..=0xFDEF) && u32::from(c) & 0xFFFE != 0xFFFE;
@@ -27,7 +27,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['+', '#'])
 }
 
-/// Whether a name has no more levels than any filter: nobody could subscribe to it otherwise.
+/// Whether a topic name has no more levels than a filter may have. Nobody could subscribe to a deeper name.
 pub(crate) fn is_shallow(name: &str) -> bool {
     levels(name) <= MAX_LEVELS
 }
@@ -67,25 +67,26 @@ pub(crate) fn is_shared(filter: &str) -> bool {
     filter.starts_with(SHARED)
 }
 
-/// Group and filter of a shared subscription; `None`: it is none, or the group is empty or has a wildcard
+/// Group and filter of a shared subscription; `None` for an ordinary filter, and where the group is empty or has a wildcard
 /// [MQTT-4.8.2-1], [MQTT-4.8.2-2].
 pub(crate) fn split_shared(filter: &str) -> Option<(&str, &str)> {
     let (group, filter) = filter.strip_prefix(SHARED)?.split_once('/')?;
     (!group.is_empty() && !group.contains(['+', '#']) && !filter.is_empty()).then_some((group, filter))
 }
 
-/// What a subscription to `filter` delivers messages of: for a shared one the filter behind its group.
+/// Filter whose messages a subscription to `filter` gets: for a shared subscription the part after the group.
 pub(crate) fn delivered_by(filter: &str) -> &str {
     split_shared(filter).map_or(filter, |(_, inner)| inner)
 }
 
-/// Whether only weir publishes there: below `weir/`, and names that begin with `$` (section 4.7.2) but for one.
+/// Whether only weir may publish on `topic`: topics below `weir/`, and those that begin with `$` (section 4.7.2) except the
+/// state of bridges.
 pub(crate) fn is_reserved(topic: &str) -> bool {
     topic.starts_with("weir/") || (topic.starts_with('$') && !is_bridge_state(topic))
 }
 
-/// Whether `topic` is `$SYS/broker/connection/NAME/state`. There a bridge from mosquitto says whether it is connected,
-/// in its will too: as it comes configured, it could not connect otherwise.
+/// Whether `topic` is `$SYS/broker/connection/NAME/state`. A mosquitto bridge publishes its state there by default, also as its
+/// will: it could not connect if the topic were refused.
 fn is_bridge_state(topic: &str) -> bool {
     let name = topic.strip_prefix("$SYS/broker/connection/").and_then(|rest| rest.strip_suffix("/state"));
     name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
@@ -127,7 +128,7 @@ impl IngestTopics {
         self.patterns.iter().any(|pattern| matches(pattern, topic))
     }
 
-    /// Whether the pattern of each reading that comes in on `topic` has a place for its device.
+    /// Whether every ingest pattern that matches `topic` names the device.
     pub fn name_device(&self, topic: &str) -> bool {
         self.patterns.iter().filter(|pattern| matches(pattern, topic)).all(|pattern| pattern.contains('+'))
     }

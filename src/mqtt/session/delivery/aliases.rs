@@ -1,25 +1,25 @@
-//! Topic aliases that weir sets towards one client.
+//! Topic aliases that weir sets for one client [section 3.3.2.3.4].
 
-/// Topic aliases that weir sets at most, whatever the client allows.
+/// Largest number of topic aliases that weir sets, even if the client allows more.
 pub(super) const MAX_ALIASES: u16 = 16;
-/// Longer topics get none.
+/// Longest topic that gets an alias, in bytes: it bounds the memory of a connection.
 const MAX_ALIAS_TOPIC_BYTES: usize = 1_024;
 
-/// Topics that this connection's client knows by an alias [section 3.3.2.3.4].
+/// Topics for which an alias was sent on this connection.
 #[derive(Debug, Default)]
 pub(super) struct OutgoingAliases {
     pub max: usize,
-    /// The topic of alias 1 and so on.
+    /// Topic of alias 1, alias 2, and so on.
     pub topics: Vec<Box<str>>,
 }
 
-/// How a topic is sent.
+/// How the topic of a PUBLISH is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutgoingAlias {
     None,
-    /// With the topic, which it stands for from then on.
+    /// The alias together with the topic: sets the alias.
     New(u16),
-    /// In the place of the topic.
+    /// The alias in place of the topic.
     Known(u16),
 }
 

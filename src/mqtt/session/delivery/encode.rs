@@ -1,4 +1,4 @@
-//! The PUBLISH packet in which one subscriber gets a message.
+//! The PUBLISH packet that carries a message to one subscriber.
 
 use std::time::Instant;
 
@@ -8,15 +8,15 @@ use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::frame::OutgoingPublish;
 use crate::mqtt::wire::properties;
 
-/// Where packets go.
+/// Receiver of packets: protocol version and limits of the client.
 pub(super) struct PacketTarget {
     pub version: ProtocolVersion,
-    /// Largest packet that the client takes.
+    /// Maximum Packet Size of the client, in bytes.
     pub max_packet_bytes: usize,
     pub now: Instant,
 }
 
-/// Appends the PUBLISH; `false` if the client does not take packets that large [MQTT-3.1.2-24].
+/// Appends the PUBLISH; `false` where it exceeds the client's Maximum Packet Size [MQTT-3.1.2-24].
 pub(super) fn put(
     queued: &QueuedMessage,
     packet_id: u16,

@@ -1,4 +1,4 @@
-//! What one session is to receive, as it is kept over a restart.
+//! The stored form of a session's deliveries.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::timeline::Timeline;
 
-/// Messages that wait, in the order in which they are sent, and those that the client has not acknowledged.
+/// Queued messages in the order of sending, and unacknowledged messages.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoredDelivery {
     first: u64,
@@ -19,7 +19,8 @@ pub(crate) struct StoredDelivery {
 }
 
 impl Delivery {
-    /// A copy that shares the messages. QoS 0 waits for no connection, so it is left out.
+    /// Makes the stored form, which shares the messages. QoS 0 messages are not kept for an absent client, so they are left
+    /// out.
     pub fn to_stored(&self) -> StoredDelivery {
         StoredDelivery {
             first: self.first,
@@ -28,7 +29,7 @@ impl Delivery {
         }
     }
 
-    /// What was stored, for a session without a connection.
+    /// Restores the deliveries of a session without a connection.
     pub fn from_stored(stored: StoredDelivery, limits: QueueLimits) -> Self {
         let mut delivery = Self {
             first: stored.first,
@@ -43,13 +44,13 @@ impl Delivery {
     }
 }
 
-/// Packet identifiers that are passed over after a crash: as many messages would have to be sent to one client between
-/// two rounds of storing for one to be used that the client still holds.
+/// Packet identifiers that are skipped after a crash. The client may hold an identifier that was used after the last store;
+/// with this many skipped, a collision needs more than this many messages to one client between two stores.
 const PASSED_OVER: u64 = 1 << 15;
 
 impl StoredDelivery {
-    /// What is left of it when a crash came later: which identifiers the client holds is not known, and a new message
-    /// under one of them would be taken for an old one. What was in flight is sent once more, as new.
+    /// Adapts the stored form after a crash. It is not known which identifiers the client holds, and a new message under one of
+    /// them would look like a repetition. So unacknowledged messages are queued again as new ones.
     pub fn after_a_crash(mut self) -> Self {
         let published = self.inflight.drain(..).filter_map(|stage| match stage {
             Some(InFlight::Published(queued)) => Some(QueuedMessage { counted: false, ..queued }),
@@ -66,7 +67,7 @@ const RELEASED: u8 = 1;
 const PUBLISHED: u8 = 2;
 
 impl StoredDelivery {
-    /// Bytes that it takes on disk, about.
+    /// Estimated size on disk, in bytes.
     pub fn bytes(&self) -> usize {
         let published = self.inflight.iter().flatten().filter_map(|stage| match stage {
             InFlight::Published(queued) => Some(queued),
@@ -76,7 +77,7 @@ impl StoredDelivery {
         messages + self.inflight.len()
     }
 
-    /// Appends its bytes.
+    /// Appends the encoded form to a buffer.
     pub fn encode(&self, timeline: &Timeline, out: &mut Vec<u8>) {
         put_u64(self.first, out);
         put_u64(self.inflight.len() as u64, out);
@@ -96,11 +97,11 @@ impl StoredDelivery {
         }
     }
 
-    /// Reads what [`StoredDelivery::encode`] wrote.
+    /// Decodes the bytes that [`StoredDelivery::encode`] wrote.
     pub fn decode(reader: &mut FieldReader<'_>, timeline: &Timeline) -> Result<Self, DecodeError> {
         let first = reader.u64()?;
         let stages = reader.count()?;
-        // Packet ids are all different.
+        // A client has one message per packet identifier, so there are no more than identifiers.
         if stages >= usize::from(u16::MAX) {
             return Err(DecodeError::Content("more in flight than there are packet ids"));
         }
