@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffers::{READ_BYTES, ThreadBuffers};
 use super::protocol::ProtocolEvent;
 use super::rate::ClientRate;
 use super::session_context::SessionContext;
