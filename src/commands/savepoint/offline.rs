@@ -82,7 +82,8 @@ fn check_empty(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
     Err(CannotCreate(refusal).into())
 }
 
-/// Copies the savepoint into the data directory: the state store may be lost later, and the journal does not reach back.
+/// Copies the savepoint into the data directory: the state store may be lost later, and the journal does not reach
+/// back.
 fn keep_copy(disk: &dyn Disk, file: &Path, directory: &Path, info: &SavepointInfo) -> anyhow::Result<()> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let path = directory.join(savepoint::file_name(info.replay_from));
