@@ -10,7 +10,7 @@ use crate::core::group::GroupBlob;
 use crate::defects::{self, Defect};
 use crate::log::{Log, Lsn};
 use crate::pipeline::error::{CheckpointError, SavepointFailure};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply, WrittenSavepoint};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointAnswer, SavepointReply};
 use crate::pipeline::savepoints::SavepointManager;
 use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::manifest::Positions;
@@ -157,7 +157,7 @@ impl CheckpointWriter {
 }
 
 /// Answers requests. A requester that went away needs no answer.
-fn answer(replies: Vec<SavepointReply>, written: &WrittenSavepoint) {
+fn answer(replies: Vec<SavepointReply>, written: &SavepointAnswer) {
     for reply in replies {
         let _ = reply.send(written.clone());
     }

@@ -41,10 +41,10 @@ pub enum SavepointRefused {
 }
 
 /// Sends the answer to a request for a savepoint.
-pub(super) type SavepointReply = oneshot::Sender<WrittenSavepoint>;
+pub(super) type SavepointReply = oneshot::Sender<SavepointAnswer>;
 
 /// The savepoint that was asked for, or why it was not written.
-pub type WrittenSavepoint = Result<SavepointInfo, Arc<SavepointFailure>>;
+pub type SavepointAnswer = Result<SavepointInfo, Arc<SavepointFailure>>;
 
 /// One completed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -195,7 +195,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Unavailable`] where the pipeline has stopped or too many requests wait.
-    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<WrittenSavepoint>, Unavailable> {
+    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<SavepointAnswer>, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.shared.savepoint_requests.try_send(sender).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => Unavailable("too many savepoints are asked for; ask again in a moment"),

@@ -1,4 +1,4 @@
-//! Against serde_json, and by cases.
+//! Compares the scanner with serde_json, and checks single cases.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn scan(text: &str) -> Result<JsonToken<'_>, JsonSyntaxError> {
     Ok(token)
 }
 
-/// Accepts and rejects what `serde_json` does, and reads scalars to the same values.
+/// Compares with `serde_json`: both accept or reject the text, and scalars have the same values.
 fn agrees_with_serde_json(text: &str) {
     let ours = scan(text);
     let theirs: Result<serde_json::Value, _> = serde_json::from_str(text);
@@ -22,7 +22,7 @@ fn agrees_with_serde_json(text: &str) {
         }
         (Ok(JsonToken::Text(string)), Ok(value)) => assert_eq!(Some(string.as_ref()), value.as_str(), "{text}"),
         (Ok(_), Ok(_)) | (Err(_), Err(_)) => {}
-        // What serde_json calls out of range is JSON all the same: the check of the value says so.
+        // Numbers that serde_json calls out of range are JSON all the same. The check of the value rejects them.
         (Ok(_), Err(error)) if error.to_string().contains("out of range") => {}
         (Err(syntax), Ok(_)) if syntax.what.contains("deeper") => {}
         _ => panic!("{text:?}: {ours:?} but {theirs:?}"),

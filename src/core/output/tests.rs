@@ -79,10 +79,10 @@ fn errors_as_json() {
     assert!(String::from_utf8(json).unwrap().ends_with(end));
 }
 
-/// Bytes of [`entry`] behind what each format begins with.
+/// The bytes of [`entry`] that follow the format byte and the flags.
 const ENTRY: &[u8] = b"\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
 
-/// Format 4 as released: a change here is a new format.
+/// The bytes of format 4. They must not change: another form is a new format.
 #[test]
 fn the_bytes_of_an_error() {
     let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
@@ -100,7 +100,7 @@ fn the_bytes_of_an_error() {
     assert!(ErrorEntry::decode(&[&[4, 8], ENTRY].concat()).is_err(), "a flag that format 4 does not have");
 }
 
-/// Formats 1 to 3 as released, and the entry that each stands for.
+/// The bytes of formats 1 to 3, and the entry that each stands for.
 fn older_forms() -> Vec<(Vec<u8>, ErrorEntry<'static>)> {
     let form = |format: u8, end: &[u8]| [&[format], ENTRY, end].concat();
     let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };

@@ -1,4 +1,5 @@
-//! What Apache Flink made of recorded events, in tests/fixtures/flink; its README says how to compare.
+//! Compares weir with Apache Flink: recorded events and Flink's results are in tests/fixtures/flink, whose README states
+//! the rules of comparison.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ fn key(window: &Value) -> GoldenKey {
     (text("device_id"), text("metric"), window["window_start"].as_i64().unwrap())
 }
 
-/// Revisions of each window in order.
+/// All revisions of each window, in order.
 fn by_key(windows: impl Iterator<Item = Value>) -> BTreeMap<GoldenKey, Vec<Value>> {
     let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for window in windows {
@@ -50,7 +51,7 @@ fn by_key(windows: impl Iterator<Item = Value>) -> BTreeMap<GoldenKey, Vec<Value
     map
 }
 
-/// Within `tolerance` of the exact value, or where terms cancel, of the largest magnitude among them.
+/// Compares within `tolerance` of the exact value or, where terms cancel each other, of the largest magnitude among them.
 fn close(actual: &Value, exact: &Value, largest: f64, tolerance: f64) -> bool {
     let (actual, exact) = (actual.as_f64().unwrap(), exact.as_f64().unwrap());
     (actual - exact).abs() <= tolerance * exact.abs().max(if exact.abs() < largest { largest } else { 0.0 })

@@ -1,4 +1,4 @@
-//! Silence closes windows; being down does not count as silence.
+//! Silence closes windows. Time in which weir is down is no silence.
 
 use super::{Input, OperatorHarness, T0, reading};
 use crate::core::settings::{Settings, WatermarkScope};
@@ -85,7 +85,7 @@ fn due_windows_fire_in_order_across_devices() {
 fn a_talking_device_is_not_idle() {
     let mut bench = OperatorHarness::new(Settings::default());
     bench.check(T0, &[a(0, 1.0), b(0, 1.0)], &[]);
-    // Even what is rejected shows that it is alive.
+    // A rejected message shows as well that its device is alive.
     bench.check(T0 + 9_000, &[Input::telemetry("a", "{}")], &["missing_field a/- 0"]);
     bench.check(T0 + 10_000, &[Input::Tick], &["b/m@0#0=1.0"]);
     bench.check(T0 + 19_000, &[Input::Tick], &["a/m@0#0=1.0"]);
@@ -100,7 +100,7 @@ fn an_older_window_can_be_due_sooner() {
     bench.check(T0 + 20_000, &[Input::Tick], &[]);
     bench.check(T0 + 30_000, &[a(start - 60_000, 2.0)], &[]);
     let older = format!("a/m@{}#0=2.0", start - 60_000);
-    // Due when the newest event time plus silence passes the end of the older window by the bound.
+    // Due when newest event time plus silence is ahead of the end of the older window by the bound.
     bench.check(T0 + 30_000 + 88_999, &[Input::Tick], &[]);
     bench.check(T0 + 30_000 + 89_000, &[Input::Tick], &[&older]);
 }

@@ -17,10 +17,10 @@ use crate::core::output::{Collector, ErrorEntry, WindowResult};
 use crate::core::record::{self, PublishRecord, Record, RecordDecoder, ReplayItems, ReplayRecord};
 use crate::core::settings::Settings;
 
-/// Arrival time at which the tests begin; on a window boundary.
+/// Arrival time at which the tests begin. It is on a window boundary.
 const T0: i64 = 1_732_098_765_000;
 
-/// One effect, with everything that an observer could see of it.
+/// One effect, with everything that an observer can see of it.
 #[derive(Debug, Clone, PartialEq)]
 enum Effect {
     Window { seq: u64, supersedes: Option<u64>, json: serde_json::Value },
@@ -109,7 +109,7 @@ impl Input {
     }
 }
 
-/// An operator under test with the position of its journal.
+/// An operator under test, and the journal position of its next record.
 struct OperatorHarness {
     operator: Operator,
     lsn: u64,
@@ -121,7 +121,7 @@ impl OperatorHarness {
         Self { operator: Operator::new(settings), lsn: 0, effects: Effects::default() }
     }
 
-    /// Applies one batch; its effects.
+    /// Applies one batch; returns its effects.
     fn apply(&mut self, arrival_ms: i64, inputs: &[Input]) -> Vec<Effect> {
         let records: Vec<_> = (0..inputs.len())
             .map(|index| inputs[index].encode(index.checked_sub(1).map(|before| &inputs[before])))
@@ -160,7 +160,7 @@ impl OperatorHarness {
     }
 }
 
-/// An effect in short: `device/metric@start#revision=sum` or `reason device/metric index`; times relative to [`T0`].
+/// An effect in short: `device/metric@start#revision=sum` or `reason device/metric index`, with times relative to [`T0`].
 fn brief(effect: &Effect) -> String {
     match effect {
         Effect::Window { json, .. } => format!(
@@ -183,7 +183,7 @@ fn reading(offset_ms: i64, value: f64) -> String {
     format!(r#"{{"metric":"m","value":{value},"timestamp":{}}}"#, T0 + offset_ms)
 }
 
-/// The same with a sequence number.
+/// The payload of one reading of metric `m`, with a sequence number.
 fn numbered(seq: u64, offset_ms: i64, value: f64) -> String {
     format!(r#"{{"metric":"m","value":{value},"timestamp":{},"seq":{seq}}}"#, T0 + offset_ms)
 }

@@ -1,5 +1,5 @@
 //! A slow model of the operator that is meant to be obviously right: it keeps every reading, looks at every device in
-//! every batch, and knows no JSON.
+//! every batch, and reads no JSON.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -36,7 +36,7 @@ pub(super) enum ModelRecord {
     Replay(usize),
 }
 
-/// An error as it was stored.
+/// An error in the errors log.
 #[derive(Debug, Clone)]
 struct ModelError {
     message: ModelMessage,
@@ -44,16 +44,16 @@ struct ModelError {
     position: u64,
     first_arrival_ms: i64,
     unseen: bool,
-    /// Number of its message and element: what was rejected together for want of a device.
+    /// Number of its message and of its element. Readings without a device are rejected together as one element.
     element: (u64, usize),
 }
 
-/// What a message is processed as.
+/// How a message is delivered.
 #[derive(Debug, Clone, Copy)]
 struct ModelDelivery {
-    /// When it first arrived.
+    /// When the message first arrived.
     first_arrival_ms: i64,
-    /// Error, index of the reading, whether its `seq` was not remembered, message and element.
+    /// Of a replay: the error, the index of its reading, whether its `seq` was not remembered, message and element.
     replay: Option<(u64, u32, bool, (u64, usize))>,
 }
 
@@ -122,7 +122,7 @@ impl ModelRecord {
 
 #[derive(Debug, Default)]
 struct ModelWindow {
-    /// Time and value in journal order.
+    /// Times and values in journal order.
     readings: Vec<(i64, i32)>,
     firings: u32,
     touched: bool,
@@ -138,7 +138,7 @@ struct ModelDevice {
     seqs: BTreeSet<u64>,
     boot: Option<u8>,
     metrics: BTreeSet<&'static str>,
-    /// By end and metric, never dropped.
+    /// Windows by end and metric. None is ever dropped.
     windows: BTreeMap<(i64, &'static str), ModelWindow>,
 }
 
@@ -148,7 +148,8 @@ impl ModelDevice {
     }
 }
 
-/// What a client published, when its present period began, and how many messages it and the one before have.
+/// Messages that a client published, when its present period began, and the numbers of messages in this period and the
+/// one before.
 #[derive(Debug, Default)]
 struct ModelClient {
     messages: VecDeque<(u16, String)>,
@@ -160,7 +161,7 @@ struct ModelClient {
 pub(super) struct Model {
     settings: Settings,
     devices: BTreeMap<&'static str, ModelDevice>,
-    /// Position of the last message, and packet id and payload of recent ones.
+    /// Clients by id, each with the position of its last message.
     clients: BTreeMap<&'static str, (u64, ModelClient)>,
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
@@ -174,7 +175,7 @@ pub(super) struct Model {
     effects: Vec<String>,
     stored: Vec<ModelError>,
     replayed: BTreeSet<u64>,
-    /// Messages and elements of which a reading was replayed and not found to be counted already.
+    /// Messages and elements of which a reading was replayed and found not to be counted already.
     resumed: BTreeSet<(u64, usize)>,
 }
 
@@ -200,7 +201,7 @@ impl Model {
         }
     }
 
-    /// The inputs that the next batch stands for.
+    /// Inputs of the operator for the next batch.
     pub fn inputs(&self, records: &[ModelRecord]) -> Vec<Input> {
         records.iter().map(|record| record.input(&self.stored)).collect()
     }
@@ -209,7 +210,7 @@ impl Model {
         self.settings.watermark == WatermarkScope::Global
     }
 
-    /// Applies a batch; its effects as in [`super::properties::line`].
+    /// Applies a batch; returns its effects as [`super::properties::line`] prints them.
     pub fn apply(&mut self, arrival_ms: i64, records: &[ModelRecord]) -> Vec<String> {
         let before_ms = self.now_ms.unwrap_or(arrival_ms);
         self.now_ms = Some(arrival_ms);
@@ -436,7 +437,7 @@ impl Model {
             }
         }
         let unseen = delivery.replay.is_none() && !self.devices.contains_key(element.device);
-        // A replay's rejection is an error of its own, that no other is rejected together with.
+        // The rejection of a replay is an error of its own: no other reading is rejected together with it.
         let origin = (self.lsn, number);
         if let Some((_, _, _, origin)) = delivery.replay
             && !duplicate
@@ -493,14 +494,14 @@ impl Model {
     }
 }
 
-/// What [`Model::fire`] may choose by.
+/// Properties of a window by which [`Model::fire`] may choose.
 struct Candidate {
     end_ms: i64,
     firings: u32,
     touched: bool,
 }
 
-/// The `seq` of a replayed reading is not looked at where it was remembered for the same message.
+/// Deduplicates a replayed reading. Its `seq` does not count where it was remembered for the same message.
 fn deduplicate_replayed(
     device: &mut ModelDevice,
     element: &ModelElement,
@@ -536,7 +537,7 @@ fn deduplicate(device: &mut ModelDevice, element: &ModelElement, time_ms: i64, v
     if device.seqs.insert(seq) {
         return false;
     }
-    // The arrival time of a redelivery says nothing about a restart.
+    // The arrival time of a redelivered message does not tell a restart.
     if newer && (element.time_ms.is_some() || !dup) {
         device.seqs = [seq].into();
         return false;

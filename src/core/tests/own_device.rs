@@ -65,7 +65,7 @@ fn a_replay_gives_no_other_answer() {
     bench.check(T0, &[other], &["device_mismatch a/m 0"]);
     let replay = bench.replay(0);
     bench.check(T0, &[replay], &["device_mismatch a/m 0"]);
-    // Nor does the replay of the replay's error.
+    // A replay of the replay's error does not either.
     let replay = bench.replay(1);
     bench.check(T0, &[replay], &["device_mismatch a/m 0"]);
 }

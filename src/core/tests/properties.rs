@@ -1,4 +1,4 @@
-//! The operator does what the model does, whatever comes.
+//! The operator has the same effects as the model, for random batches.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::model::{Model, ModelElement, ModelMessage, ModelRecord};
 use super::{Effect, Input, OperatorHarness, T0};
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
-/// An effect as the model prints it.
+/// An effect, as the model prints it.
 pub(super) fn line(effect: &Effect) -> String {
     let text = |json: &serde_json::Value, key: &str| json[key].as_str().unwrap_or("-").to_owned();
     match effect {
@@ -69,7 +69,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
         })
 }
 
-/// Times relative to the arrival, for now.
+/// Random batches. Their times are relative to the arrival.
 fn element() -> impl Strategy<Value = ModelElement> {
     let metrics = prop::sample::subsequence(vec!["m", "n", "o"], 1..=3);
     (
@@ -98,7 +98,7 @@ fn record() -> impl Strategy<Value = ModelRecord> {
     prop_oneof![20 => message, 2 => Just(ModelRecord::Tick), 1 => Just(ModelRecord::Resumed), 4 => replay]
 }
 
-/// Batches with absolute times. Now and then a message comes again, as MQTT redelivers it.
+/// Batches with absolute times. Some messages come again, as MQTT redelivers them.
 pub(super) fn batches() -> impl Strategy<Value = Batches> {
     let step = prop_oneof![3 => 0i64..10, 6 => 0i64..1_500, 1 => 0i64..15_000];
     let batch = (step, prop::collection::vec((record(), prop::option::weighted(0.15, 0usize..8)), 0..5));
@@ -138,7 +138,7 @@ fn redelivery(record: &ModelRecord) -> ModelRecord {
     record
 }
 
-/// The batches as the operator gets them: what a replay stands for depends on what was rejected before.
+/// Inputs of the operator. The content of a replay depends on the errors before it, which the model knows.
 pub(super) fn inputs(settings: &Settings, batches: &Batches) -> Vec<(i64, Vec<Input>)> {
     let mut model = Model::new(settings.clone());
     let encoded = batches.iter().map(|(arrival_ms, records)| {

@@ -21,7 +21,7 @@ fn check_input(input: Input, effects: &[&str]) {
     OperatorHarness::new(settings()).check(T0, &[input], effects);
 }
 
-/// The same for a payload on the telemetry topic of device `a`.
+/// Applies one message on the telemetry topic of device `a` and expects these effects.
 fn check(payload: &str, effects: &[&str]) {
     check_input(Input::telemetry("a", payload), effects);
 }
@@ -139,7 +139,7 @@ fn a_fault_says_what_the_device_said() {
 
 #[test]
 fn the_first_failure_decides() {
-    // Each payload has all the later failures too.
+    // Each payload fails all later checks too.
     check(r#"{"metric":" ","value":"x","timestamp":"x","device_id":"+"}"#, &["wrong_type a/- 0"]);
     check(r#"{"metric":" ","value":500,"timestamp":"x","device_id":"+"}"#, &["invalid_device_id a/- 0"]);
     check(r#"{"metric":" ","value":500,"timestamp":"x","device_id":"x"}"#, &["device_mismatch a/- 0"]);
@@ -202,10 +202,10 @@ fn newer_event_time_or_another_boot_means_restart() {
 fn rejected_readings_use_up_their_sequence_numbers() {
     let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..settings() });
     let a = |payload: String| Input::telemetry("a", payload);
-    // Late: its redelivery is a duplicate.
+    // The reading is late: when it is redelivered, it is a duplicate.
     bench.check(T0, &[a(numbered(1, 60_000, 1.0)), a(numbered(2, 0, 1.0))], &["late a/m 0"]);
     bench.check(T0, &[a(numbered(2, 0, 1.0))], &["duplicate a/m 0"]);
-    // A failure that is checked first stays the reason, and a rejected time never tells a restart.
+    // The failure that is checked first stays the reason, and a rejected time does not tell a restart.
     let future = |seq| a(numbered(seq, 400_000, 1.0));
     bench.check(T0, &[future(3), future(3)], &["timestamp_in_future a/m 0"; 2]);
     bench.check(T0, &[a(numbered(3, 10_000, 1.0))], &["duplicate a/m 0"]);
@@ -242,10 +242,10 @@ fn mqtt_identity_stands_in_for_sequence_numbers() {
     bench.check(T0, &[publish(7, 1, one).again()], &["duplicate a/m 0"]);
     bench.check(T0, &[publish(8, 1, one).again(), publish(8, 1, one).again()], &["duplicate a/m 0"]);
     bench.check(T0, &[publish(7, 2, two), publish(7, 2, two).again()], &["duplicate a/m 0", "duplicate a/m 1"]);
-    // With a sequence number, MQTT's identity does not matter.
+    // With a sequence number, MQTT redelivery does not count.
     let numbered = numbered(1, 0, 1.0);
     bench.check(T0, &[publish(9, 1, &numbered).again()], &[]);
-    // QoS 0 has no identity.
+    // Messages of QoS 0 are not redelivered.
     bench.check(T0, &[publish(0, 0, one).again(), publish(0, 0, one).again()], &[]);
     assert_eq!(bench.operator.sizes().clients, 1);
 }

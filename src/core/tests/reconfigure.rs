@@ -1,4 +1,4 @@
-//! Going on under other settings.
+//! Continuing under other settings.
 
 use super::{Input, OperatorHarness, T0, reading};
 use crate::core::operator::Operator;

@@ -1,4 +1,4 @@
-//! Stored errors are processed again.
+//! Replays of stored errors.
 
 use super::{Effect, Effects, Input, OperatorHarness, T0, numbered, reading};
 use crate::core::operator::Operator;
@@ -16,13 +16,13 @@ impl OperatorHarness {
         assert_eq!(self.effects.0, []);
     }
 
-    /// Windows in short, once everything is closed.
+    /// Windows in short, after all are closed.
     pub(super) fn closed(mut self) -> Vec<String> {
         self.operator.close_all(&mut self.effects);
         self.effects.0.iter().map(super::brief).collect()
     }
 
-    /// (replays, ignored, received, in windows).
+    /// Counts: replays, ignored replays, readings received, readings in windows.
     fn counts(&self) -> [u64; 4] {
         let totals = self.operator.totals();
         [totals.replays, totals.replays_ignored, totals.received, totals.in_windows]
@@ -39,7 +39,7 @@ fn a_rejected_reading_counts_once_the_reason_is_gone() {
     assert_eq!(bench.counts(), [1, 1, 2, 1], "the second time it is passed over");
     bench.check(T0 + 2000, &[replay], &[]);
     assert_eq!(bench.operator.are_replayed(&[0, 1]), [true, false]);
-    // Its number is remembered now.
+    // The sequence number is remembered now.
     bench.check(T0 + 3000, &[Input::telemetry("b", numbered(1, 0, 7.0)).again()], &[]);
     assert_eq!(bench.counts(), [1, 2, 3, 1]);
     assert_eq!(bench.closed(), ["b/m@0#0=7.0"]);
@@ -56,7 +56,8 @@ fn a_redelivery_that_was_counted_meanwhile_is_a_duplicate() {
     bench.reconfigure(settings());
     bench.check(T0, &[messages[0].clone().again()], &[]);
     let replays = [0, 1, 2].map(|seq| bench.replay(seq));
-    // One reading was counted from the redelivery; the other message was not redelivered, and both its readings count.
+    // Of the first message one reading was counted from the redelivery. The other message was not redelivered, and both
+    // its readings count.
     bench.check(T0, &replays, &["duplicate b/m 0"]);
     assert_eq!(bench.closed(), ["b/m@0#0=7.0", "b/x@0#0=1.0", "b/y@0#0=2.0"]);
 
@@ -99,7 +100,7 @@ fn of_an_array_only_the_rejected_reading_is_processed() {
     let replays = [0, 1, 2].map(|seq| bench.replay(seq));
     bench.check(T0, &replays, &["malformed -/- 1", "value_out_of_range a/m 3"]);
     assert_eq!(bench.counts(), [3, 0, 5 + 3, 3]);
-    // The errors of replays are errors like others.
+    // Errors of replays can be replayed like others.
     bench.reconfigure(limited(25.0));
     let replays = [3, 4].map(|seq| bench.replay(seq));
     bench.check(T0, &replays, &["malformed -/- 1"]);
@@ -117,7 +118,7 @@ fn a_whole_message_is_processed_whole() {
     bench.reconfigure(settings(3));
     let replay = bench.replay(1);
     bench.check(T0, &[replay], &["malformed -/- 0"]);
-    // That is one reading now, whatever the limit: the others were counted.
+    // One reading remains, whatever the limit: the others were counted.
     bench.reconfigure(settings(1));
     let replay = bench.replay(2);
     bench.check(T0, &[replay], &["malformed -/- 0"]);
@@ -134,7 +135,7 @@ fn an_error_says_what_it_is_a_replay_of() {
         let shown = ["replay_of", "first_arrival_time", "arrival_time", "journal_position"].map(|key| &json[key]);
         assert_eq!(shown, [seq as i64, T0, T0 + later, seq as i64 + 1].map(serde_json::Value::from).each_ref());
     }
-    // Without a time of its own it has the time of its first arrival.
+    // Without a time of its own the reading has the time of its first arrival.
     bench.reconfigure(allow(&["b"]));
     let replay = bench.replay(2);
     bench.check(T0 + 20_000, &[replay], &[]);
@@ -189,7 +190,7 @@ fn what_follows_in_a_batch_is_not_touched() {
     let inputs = [Input::telemetry("a", reading(0, 1.0)), Input::telemetry("a", reading(1, 2.0))];
     records.push(inputs[0].encode(None));
     records.push(bench.replay(0).encode(None));
-    // It shares client and topic with the publish before the replay.
+    // The publish shares client and topic with the publish before the replay.
     records.push(inputs[1].encode(Some(&inputs[0])));
     let records = records.iter().map(Vec::as_slice);
     bench.operator.apply(1, T0, records, &mut bench.effects).unwrap();
@@ -200,7 +201,7 @@ fn what_follows_in_a_batch_is_not_touched() {
     assert_eq!(bench.closed(), ["a/m@0#0=3.0"]);
 }
 
-/// A replay of an error that there need not be.
+/// A replay of an error that need not exist.
 fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
     let (mut item, mut bytes) = (Vec::new(), Vec::new());
     ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
@@ -296,13 +297,13 @@ fn under_other_settings_a_reading_is_not_counted_twice() {
     assert_eq!(bench.counts(), [2, 1, 4, 1]);
     assert_eq!(bench.closed(), ["b/m@0#0=7.0"]);
 
-    // Allowed from the start: nothing of it was rejected, nothing is replayed.
+    // Allowed from the start: no reading was rejected, and none is replayed.
     let (windows, counts) = recompute(allow(&["a", "b"]), &batches, 0);
     assert_eq!((windows, counts), (vec!["malformed a/- 0".into(), "b/m@0#0=7.0".into()], [0, 3, 2, 1]));
-    // Never allowed: rejected as often as it was replayed, under numbers of its own.
+    // Never allowed: rejected as often as it was replayed, under new numbers.
     let (errors, counts) = recompute(allow(&["c"]), &batches, 0);
     assert_eq!((errors.len(), counts), (4, [2, 1, 4, 0]));
-    // The journal does not reach back to it: it is in the replay alone.
+    // The journal no longer has the message: only the replay has it.
     let (windows, counts) = recompute(allow(&["a", "b"]), &batches, 1);
     assert_eq!((windows, counts), (vec!["b/m@0#0=7.0".into()], [1, 2, 1, 1]));
 }
@@ -311,7 +312,7 @@ fn under_other_settings_a_reading_is_not_counted_twice() {
 fn readings_of_one_message_are_replayed_as_one() {
     let bench = || {
         let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..allow(&["a"]) });
-        // A backlog, newest first: one by one the first would close the windows of the others.
+        // A backlog, newest reading first. Replayed one by one, the first would close the windows of the others.
         let several = format!(r#"{{"timestamp":{},"seq":3,"metrics":{{"m":4,"n":5}}}}"#, T0 - 40_000);
         let array = format!("[{},{},{several}]", numbered(1, 0, 1.0), numbered(2, -20_000, 2.0));
         assert_eq!(bench.apply(T0, &[Input::telemetry("b", array)]).len(), 4);
@@ -328,7 +329,7 @@ fn readings_of_one_message_are_replayed_as_one() {
     let mut one_by_one = bench();
     let replays = [0, 1, 2, 3].map(|seq| one_by_one.replay(seq));
     one_by_one.check(T0, &replays, &["late b/m 1", "late b/m 2", "late b/n 3"]);
-    // What was replayed before is left out.
+    // Errors that were replayed before are left out.
     let mut rest = bench();
     let replays = [rest.replay(2), rest.replay_together(&[3, 2, 2])];
     rest.check(T0, &replays, &[]);

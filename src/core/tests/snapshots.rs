@@ -1,4 +1,4 @@
-//! A snapshot in the middle, restored and continued, gives what an operator that never stopped gives.
+//! An operator that is restored from a snapshot in mid-course continues as one that never stopped.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::core::group::{GroupBlob, KEY_GROUPS};
 use crate::core::operator::Operator;
 use crate::core::settings::Settings;
 
-/// What a checkpoint store holds: the newest blob of every group.
+/// The content of a checkpoint store: the newest blob of every group.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct SnapshotStore {
     header: Vec<u8>,
@@ -37,7 +37,7 @@ impl SnapshotStore {
     }
 }
 
-/// All of the state: a snapshot of every group.
+/// The whole state: a snapshot of every group.
 fn whole(operator: &mut Operator) -> SnapshotStore {
     operator.snapshot_failed();
     let mut store = SnapshotStore::default();
@@ -46,8 +46,8 @@ fn whole(operator: &mut Operator) -> SnapshotStore {
     store
 }
 
-/// Takes snapshots at the given batches while going on, one group per batch at most, then restores the last complete one
-/// and continues from where it was begun.
+/// Takes snapshots at the given batches while it continues, at most one group per batch. Then restores the last complete
+/// snapshot and continues from the batch at which it began.
 fn check(settings: Settings, batches: &Batches, at: &[usize]) {
     let batches = inputs(&settings, batches);
     let mut bench = OperatorHarness::new(settings);

@@ -1,4 +1,4 @@
-//! Lifetime of devices, sizes, and questions about the state.
+//! Lifetime of devices, sizes of the state, and questions about it.
 
 use super::{Input, OperatorHarness, T0, numbered, reading};
 use crate::core::reason::Reason;
