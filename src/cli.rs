@@ -1,4 +1,5 @@
-//! The command line.
+//! The command line: commands, options and their help texts. `main` dispatches to `app` and `commands`, which do the
+//! work.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,27 +27,27 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
-    /// Run the appliance: MQTT broker, pipeline, HTTP, and the simulator where the config has it on.
+    /// Run the appliance: MQTT broker, pipeline, HTTP API, and the simulator if the configuration enables it.
     Run,
-    /// Read the configuration and print every fault in it.
+    /// Check the configuration and the files it names, and print every fault.
     Check,
     /// Run a fleet of simulated devices against an MQTT broker.
     Simulate(Box<simulator::SimulateArguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
     Replay(ReplayArguments),
-    /// Look into a journal, and repair it.
+    /// Inspect and repair a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
     /// List or replay stored errors of a running weir.
     #[command(subcommand)]
     Errors(ErrorsCommand),
-    /// Copies of the whole state, each in one file.
+    /// Create, list and restore savepoints: copies of the whole state, one file each.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
-    /// Users that may connect over MQTT, in the file mqtt.auth.users.
+    /// Manage the users that may connect over MQTT, in the file mqtt.auth.users.
     #[command(subcommand)]
     Passwd(PasswdCommand),
-    /// Tokens for the HTTP API. A running weir reads the file again on SIGHUP (`systemctl reload weir`).
+    /// Manage tokens for the HTTP API. A running weir reads the file again on SIGHUP (`systemctl reload weir`).
     #[command(subcommand)]
     Token(TokenCommand),
     /// Ask a running weir whether it is healthy; for container health checks.
@@ -55,43 +56,46 @@ pub enum CliCommand {
 
 #[derive(Debug, Args)]
 pub struct ReplayArguments {
-    /// A file with one message per line, or a data directory (or its journal directory).
+    /// A file with one message per line, or a data directory, or a journal directory.
     ///
-    /// In a file each line is one message as a device would publish it; its arrival time is the newest event time in
-    /// it and idleness is off, unless the line has a field "arrival" (Unix milliseconds). The end of the file closes
-    /// all windows. A journal is replayed with the arrival times it holds.
+    /// Each line of a file is one message as a device would publish it. Its arrival time is the field "arrival" (Unix
+    /// milliseconds). A line without this field arrives at its newest event time, and a file without this field is
+    /// processed without idle timeouts. The end of the file closes all windows. A journal is replayed with the arrival
+    /// times it holds.
     #[arg(value_name = "FILE.jsonl|DATA_DIR")]
     pub input: PathBuf,
-    /// Directory for windows.jsonl and errors.jsonl.
+    /// Directory to write windows.jsonl and errors.jsonl to.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
-    /// Read everything and report batches, records and damage. Exit code 65 where there is damage.
+    /// Read a data directory's logs and report batches, records and damage. The exit code is 65 if there is damage.
     Verify {
-        /// Data directory, or one log's directory; default: the config's data directory.
+        /// Data directory, or the directory of one log [default: node.data_dir of the config].
         directory: Option<PathBuf>,
     },
-    /// Cut damage out of the logs: what cannot be read is lost, what can be read stays, and weir starts again. Without
-    /// --yes it only says what it would do, with exit code 65 while there is damage. The bytes that it cuts out are kept
-    /// in the directory `damaged`.
+    /// Cut damaged bytes out of the logs, so that weir can start again.
+    ///
+    /// Records that cannot be read are lost; all other records stay. The damaged bytes are kept in the directory
+    /// `damaged`. Without --yes nothing is changed: the command prints its plan, and the exit code is 65 if there is
+    /// damage.
     Repair {
-        /// Data directory, or one log's directory; default: the config's data directory.
+        /// Data directory, or the directory of one log [default: node.data_dir of the config].
         directory: Option<PathBuf>,
-        /// Do it.
+        /// Change the logs.
         #[arg(long)]
         yes: bool,
     },
     /// Print the records as JSON lines.
     Dump {
-        /// Data directory, or its journal directory; default: the config's data directory.
+        /// Data directory, or journal directory [default: node.data_dir of the config].
         directory: Option<PathBuf>,
         /// Position of the first record to print.
         #[arg(long, default_value_t = 0, value_name = "LSN")]
         from: u64,
-        /// Most records to print.
+        /// Print at most this many records.
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
@@ -101,15 +105,15 @@ pub enum JournalCommand {
 pub enum ErrorsCommand {
     /// Print stored errors as JSON lines.
     List(ErrorsArguments),
-    /// Process stored errors again, each once, under the settings of now.
+    /// Process stored errors again, each once, with the current settings.
     ///
-    /// What is rejected again becomes a new error. Errors that come while this runs are not replayed.
+    /// A reading that is rejected again becomes a new error. Errors that are stored while this runs are not replayed.
     Replay(ErrorsArguments),
 }
 
 #[derive(Debug, Args)]
 pub struct ErrorsArguments {
-    /// Only errors of this reason, such as unknown_device.
+    /// Only errors with this reason, such as unknown_device.
     #[arg(long)]
     pub reason: Option<String>,
     /// Only errors of this device.
@@ -121,10 +125,10 @@ pub struct ErrorsArguments {
     /// Only errors that arrived before this time.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub to: Option<String>,
-    /// Most errors to list or replay, oldest first.
+    /// List or replay at most this many errors, oldest first.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// Base URL of the HTTP listener; default: the config's http.listen.
+    /// Base URL of the HTTP API [default: http.listen of the config].
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     #[command(flatten)]
@@ -133,41 +137,41 @@ pub struct ErrorsArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum SavepointCommand {
-    /// Write one now, and print its path. Works beside a running weir and without one.
+    /// Write a savepoint and print its path. Works with a running weir and without one.
     Create {
-        /// Base URL of a running weir; default: the one that runs on the config's data directory, if one does.
+        /// Base URL of a running weir [default: the weir that runs on node.data_dir of the config, if there is one].
         #[arg(long, value_name = "URL")]
         url: Option<String>,
         #[command(flatten)]
         api: ApiArguments,
     },
-    /// Show the savepoints of a data directory, newest first. Exit code 65 where one cannot be used.
+    /// List the savepoints of a data directory, newest first. The exit code is 65 if one cannot be used.
     List {
-        /// Data directory; default: the config's.
+        /// Data directory [default: node.data_dir of the config].
         directory: Option<PathBuf>,
     },
-    /// Make the config's data directory, which must be empty, one that goes on from a savepoint.
+    /// Restore a savepoint into the data directory of the config, which must be empty.
     Restore {
-        /// The savepoint.
+        /// The savepoint's file.
         file: PathBuf,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum PasswdCommand {
-    /// Add a user, or give one a new password. The password is asked at the terminal.
+    /// Add a user, or change a user's password. weir asks for the password at the terminal.
     Add(PasswdAddArguments),
     /// Remove a user.
     Remove {
-        /// The user.
+        /// Name of the user.
         name: String,
-        /// Users file; default: the config's mqtt.auth.users.
+        /// Users file [default: mqtt.auth.users of the config].
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Show users and their roles.
+    /// List users and their roles.
     List {
-        /// Users file; default: the config's mqtt.auth.users.
+        /// Users file [default: mqtt.auth.users of the config].
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
@@ -175,29 +179,29 @@ pub enum PasswdCommand {
 
 #[derive(Debug, Args)]
 pub struct PasswdAddArguments {
-    /// The user: one level of a topic, for a device its id.
+    /// Name of the user: one level of a topic. A device's user name is its device id.
     pub name: String,
-    /// A role of the user; may be given several times. Without one: what the user had, else device.
+    /// A role of the user; may be given several times [default: the user's present roles, or device for a new user].
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<String>,
-    /// Read the password from the first line of the standard input.
+    /// Read the password from the first line of standard input.
     #[arg(long, conflicts_with = "generate")]
     pub stdin: bool,
-    /// Make a random secret of 192 bits and print it, this once. weir checks such secrets thousands of times faster than
-    /// passwords, which matters where many devices connect at once.
+    /// Generate a random secret of 192 bits and print it; it is not shown again. weir checks such a secret thousands of
+    /// times faster than a password, which matters when many devices connect at once.
     #[arg(long)]
     pub generate: bool,
-    /// Users file; default: the config's mqtt.auth.users.
+    /// Users file [default: mqtt.auth.users of the config].
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct HealthArguments {
-    /// Base URL of the HTTP listener; default: the config's http.listen.
+    /// Base URL of the HTTP API [default: http.listen of the config].
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// Ask /readyz instead of /healthz.
+    /// Ask /readyz (ready to serve) instead of /healthz (running).
     #[arg(long)]
     pub ready: bool,
     #[command(flatten)]
@@ -206,14 +210,15 @@ pub struct HealthArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print its secret, which is stored nowhere.
+    /// Create a token and print its secret. The secret is not stored and cannot be shown again.
     Add {
-        /// Who it is for: the name in weir's log.
+        /// Name of the token, which weir's log shows.
         name: String,
-        /// What it allows: read (everything that changes nothing) or operate (savepoints and replays too).
+        /// Requests that the token allows: read (requests that change nothing), or operate (savepoints and replays
+        /// too).
         #[arg(long, value_parser = parse_role, value_name = "read|operate")]
         role: TokenRole,
-        /// Time after which it is worth nothing, such as 90d.
+        /// Time after which the token expires, such as 90d [default: never].
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires: Option<Duration>,
         #[command(flatten)]
@@ -221,12 +226,12 @@ pub enum TokenCommand {
     },
     /// Remove a token.
     Remove {
-        /// Its name.
+        /// Name of the token.
         name: String,
         #[command(flatten)]
         file: TokensFile,
     },
-    /// Show names, roles and expiries.
+    /// List names, roles and expiry times.
     List {
         #[command(flatten)]
         file: TokensFile,
@@ -235,7 +240,7 @@ pub enum TokenCommand {
 
 #[derive(Debug, Args)]
 pub struct TokensFile {
-    /// The tokens file; default: the config's http.auth.tokens.
+    /// Tokens file [default: http.auth.tokens of the config].
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 }

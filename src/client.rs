@@ -1,4 +1,5 @@
-//! A client of weir's HTTP API: GET and POST over TCP or TLS, one connection per request, bounded in time and bytes.
+//! The client of weir's HTTP API for commands and the simulator: GET and POST over TCP or TLS, one connection per
+//! request, bounded in time and bytes.
 
 mod arguments;
 
@@ -11,6 +12,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,31 +23,31 @@ use crate::tls::{TlsError, trusting};
 
 pub use arguments::ApiArguments;
 
-/// Time for one request.
+/// Longest time of one request, from the connection to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest body taken.
+/// Largest body of an answer.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
-/// Why the HTTP API cannot be asked at all.
+/// Why a client cannot be built from the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// It is not a URL.
+    /// The text is not a URL.
     #[error("{0} is not a URL of the form http://HOST:PORT or https://HOST:PORT")]
     Url(String),
-    /// Whom to trust is not said.
+    /// An https:// URL without --ca.
     #[error(
-        "{0} needs --ca FILE: a PEM file with the authorities to trust, such as /etc/ssl/certs/ca-certificates.crt"
+        "{0} needs --ca FILE: a PEM file with the certificate authorities to trust, such as /etc/ssl/certs/ca-certificates.crt"
     )]
     NoCa(String),
-    /// The authorities cannot be used.
+    /// The file of certificate authorities cannot be used.
     #[error(transparent)]
     Ca(#[from] TlsError),
-    /// The token cannot be used. Says where it comes from and not what it is.
+    /// The token cannot be used. The sentence names the source of the token and never the token itself.
     #[error("{0}")]
     Token(String),
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The connection could not be opened.
@@ -56,15 +58,15 @@ pub enum HttpError {
         /// The failure.
         source: std::io::Error,
     },
-    /// There is no TLS there, or a certificate that is not trusted.
-    #[error("no TLS connection to {base}: {source}; --ca names the authorities to trust")]
+    /// The server does not speak TLS, or its certificate is not trusted.
+    #[error("no TLS connection to {base}: {source}; --ca names the certificate authorities to trust")]
     Untrusted {
         /// Scheme, host and port.
         base: String,
         /// The failure.
         source: std::io::Error,
     },
-    /// The connection ended or what came is not HTTP.
+    /// The connection ended early, or the answer is not HTTP.
     #[error("no valid answer from {base}{path}: {source}")]
     Broken {
         /// Scheme, host and port.
@@ -74,7 +76,7 @@ pub enum HttpError {
         /// The failure.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It took too long.
+    /// There was no whole answer in time.
     #[error("no answer from {base}{path} within 30 s")]
     TooSlow {
         /// Scheme, host and port.
@@ -84,7 +86,7 @@ pub enum HttpError {
     },
 }
 
-/// An answer, whatever its status.
+/// An answer with any status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// Status code.
@@ -93,7 +95,22 @@ pub struct HttpResponse {
     pub body: Bytes,
 }
 
-/// Whether an `http://` or `https://` URL without a path has TLS, and its host and port.
+/// The part of a problem document [RFC 9457] that people read.
+#[derive(Default, Deserialize)]
+struct ProblemDetail {
+    detail: Option<String>,
+}
+
+impl HttpResponse {
+    /// The reason that weir gives in a problem document.
+    pub fn detail(&self) -> String {
+        let problem: ProblemDetail = serde_json::from_slice(&self.body).unwrap_or_default();
+        problem.detail.unwrap_or_else(|| "no reason given; is it a weir?".to_owned())
+    }
+}
+
+/// Splits an `http://` or `https://` URL without a path: whether it has TLS, and its host and port. `None` for any
+/// other text.
 pub fn split(url: &str) -> Option<(bool, &str)> {
     let (secure, rest) = match url.strip_prefix("https://") {
         Some(rest) => (true, rest),
@@ -105,8 +122,8 @@ pub fn split(url: &str) -> Option<(bool, &str)> {
     plain.then_some((secure, authority))
 }
 
-/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses (`0.0.0.0`,
-/// `[::]`) is reached through the loopback address of the same family.
+/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses
+/// (`0.0.0.0`, `[::]`) is reached through the loopback address of the same family.
 pub fn reachable(bound: SocketAddr) -> SocketAddr {
     match bound {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
@@ -115,7 +132,7 @@ pub fn reachable(bound: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The base URL that was named on the command line, else that of the configured HTTP listener on this machine.
+/// The base URL `named` on the command line, else the URL of the HTTP listener of `config` on this machine.
 pub fn base_url(named: Option<&str>, config: &Config) -> String {
     named.map_or_else(|| format!("http://{}", reachable(config.http.listen)), str::to_owned)
 }
@@ -133,7 +150,7 @@ pub fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// weir's HTTP API at one address, as one caller.
+/// A client of the HTTP API at one address, with the token of one caller.
 #[derive(Clone)]
 pub struct HttpClient {
     base: String,
@@ -144,15 +161,15 @@ pub struct HttpClient {
 
 impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
 impl HttpClient {
-    /// A client of the API at `url`, with what the command line says about how to reach it.
+    /// A client of the API at `url`. Opens no connection yet.
     ///
     /// # Errors
-    /// [`ClientError`]. Nothing is asked yet.
+    /// [`ClientError`] when the URL, the authorities or the token cannot be used.
     pub fn new(url: &str, arguments: &ApiArguments) -> Result<Self, ClientError> {
         let wrong = || ClientError::Url(url.to_owned());
         let (secure, authority) = split(url).ok_or_else(wrong)?;
@@ -179,7 +196,7 @@ impl HttpClient {
         &self.base
     }
 
-    /// Asks for `path`, which may have a query.
+    /// Sends a GET request for `path`, which may have a query.
     ///
     /// # Errors
     /// [`HttpError`] when there is no whole answer within 30 seconds. A status other than 200 is an answer.
@@ -187,7 +204,7 @@ impl HttpClient {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
-    /// Sends a JSON body, or an empty one.
+    /// Sends a POST request with a JSON body, or with an empty one.
     ///
     /// # Errors
     /// As [`HttpClient::get`].
@@ -195,8 +212,8 @@ impl HttpClient {
         self.request(Method::POST, path, json).await
     }
 
-    /// What to say where the answer is that this caller may not ask that.
-    pub fn refused(&self, response: &HttpResponse) -> Option<String> {
+    /// The sentence for a caller whom weir refused access: why, and which option helps. `None` for other answers.
+    pub fn access_refusal(&self, response: &HttpResponse) -> Option<String> {
         let hint = match (response.status, &self.authorization) {
             (401, None) => "give a token with --token-file FILE or in the variable WEIR_TOKEN",
             (401, Some(_)) => {
@@ -205,9 +222,7 @@ impl HttpClient {
             (403, _) => "give a token that may do this with --token-file FILE or in the variable WEIR_TOKEN",
             _ => return None,
         };
-        let problem: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
-        let detail = problem["detail"].as_str().unwrap_or("no reason given");
-        Some(format!("{}: {}: {detail}. Here: {hint}", self.base, response.status))
+        Some(format!("{}: {}: {}. Here: {hint}", self.base, response.status, response.detail()))
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
@@ -261,7 +276,7 @@ impl HttpClient {
             Ok(HttpResponse { status, body })
         };
         tokio::pin!(answer);
-        // The connection makes progress only while it is polled; it may end before the last of the body was taken.
+        // The connection makes progress only while it is polled. It may end before the answer is read to its end.
         tokio::select! {
             response = &mut answer => response,
             _ = connection => answer.await,

@@ -1,4 +1,5 @@
-//! weir's command line: parses, loads the configuration, runs one command, and turns its result into an exit code.
+//! The binary: parses the command line, loads the configuration, runs one command, and turns its result into an exit
+//! code.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Where the terminal is gone there is nobody to tell.
+            // A terminal that is gone cannot show the message.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
         }
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The file that was named, else ./config.toml where it exists.
+/// The file named on the command line, else ./config.toml if it exists.
 fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
     named.or_else(|| Path::new("config.toml").is_file().then(|| PathBuf::from("config.toml")))
 }

@@ -1,4 +1,4 @@
-//! Who may connect: the files are read at start, and by `weir check`.
+//! Users, roles and client certificates of MQTT: loaded at start and on every reload.
 
 use std::sync::Arc;
 
@@ -8,7 +8,10 @@ use weir::mqtt::AdmissionControl;
 
 use super::reload::{Apply, Reloadable};
 
-/// Reads what the configuration names, and says what a person should look at.
+/// Loads the files that the configuration names, and logs warnings about them.
+///
+/// # Errors
+/// All faults of the files.
 pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
     let policy = Policy::load(config)?;
     for warning in policy.warnings.iter().cloned().chain(open_listeners(config)) {
@@ -17,7 +20,7 @@ pub fn load(config: &Config) -> Result<Arc<Access>, ConfigErrors> {
     Ok(Arc::new(Access::new(policy)))
 }
 
-/// Takes the files of another configuration while weir runs.
+/// Replaces the access policy of the MQTT listeners while weir runs.
 pub struct ReloadableAccess(pub AdmissionControl);
 
 impl Reloadable for ReloadableAccess {
@@ -36,7 +39,8 @@ impl Reloadable for ReloadableAccess {
     }
 }
 
-/// The listeners stay where they are, so the check of the file by itself is not enough.
+/// Refuses a configuration that would open the bound listeners to clients without credentials by accident. A reload
+/// does not move listeners, so the check of the configuration by itself is not enough.
 fn stays_closed(config: &Config) -> Result<(), Vec<String>> {
     if config.mqtt.allow_anonymous.is_none() && open_listeners(config).is_some() {
         let wrong = "clients would need no credentials on listeners that other machines reach; expected mqtt.auth.users, \
@@ -61,7 +65,7 @@ pub fn open_listeners(config: &Config) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What is listened on changes only with a restart, so a file that is right for other listeners may be wrong for
+    /// Listeners change only with a restart, so a configuration that is right for other listeners may be wrong for
     /// these.
     #[test]
     fn a_reload_lets_nobody_in_by_accident() {

@@ -1,4 +1,4 @@
-//! Who may use the HTTP API: loaded at start, and again on SIGHUP.
+//! Tokens of the HTTP API: loaded at start and on every reload.
 
 use std::sync::Arc;
 
@@ -9,7 +9,10 @@ use weir::config::{Config, HttpConfig};
 
 use super::reload::{Apply, Reloadable};
 
-/// Loads what is asked of requests, and says what should be looked at.
+/// Loads the tokens, and logs warnings about them.
+///
+/// # Errors
+/// [`TokensError`] when the tokens file cannot be read or holds faults.
 pub fn load(config: &HttpConfig, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
     let policy = HttpPolicy::load(config)?;
     warn(&policy, config);
@@ -30,7 +33,8 @@ pub fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> 
 impl Reloadable for Arc<HttpAccess> {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let config = config.http.clone();
-        // The file may have closed the listener, which takes a restart, and no longer have tokens, which would not.
+        // The new configuration may move the listener to loopback, which takes a restart, and drop the tokens, which
+        // would take effect at once: the listener that is bound would be open.
         let open = config.open_by_accident().map(|(key, address)| {
             format!(
                 "{key}: other machines reach {address} until a restart, and requests would need no token; restart weir"

@@ -1,6 +1,9 @@
-//! `weir run`: builds the parts in order, watches over them, and takes them down in order.
+//! `weir run`: opens the data directory, builds all parts and binds their listeners (`start`), waits for a signal or a
+//! failure (`shutdown`), and stops the parts in order. What the parts do is not decided here; files of configuration
+//! and access that may change while weir runs are prepared and applied by `reload`.
 
 pub mod access;
+pub mod addresses;
 pub mod http_access;
 mod mqtt;
 mod notify;
@@ -34,23 +37,27 @@ use weir::results::follow::ResultFollower;
 use weir::simulator::FleetProgress;
 use weir::telemetry;
 
+use addresses::BoundAddresses;
 use shutdown::{FailureReporter, StopCause, StopSignals};
-use start::{Bootstrap, BoundAddresses, start};
+use start::{Bootstrap, start};
 use storage::Storage;
 
 /// Time for the whole of an orderly shutdown; systemd's TimeoutStopSec is longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Part of it that the last checkpoint may take.
+/// Longest time of the last checkpoint, within the orderly shutdown.
 pub const CHECKPOINT_LIMIT: Duration = Duration::from_secs(12);
 
-/// Pause between two looks at what is under way at a start.
+/// Time between two checks of the progress of a start.
 const RECOVERY_POLL: Duration = Duration::from_millis(5);
 
-/// How long the word on where to look waits for the simulator's devices to connect.
-const FLEET_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the simulated devices before the hint on where to look is printed.
+const FLEET_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the appliance until a signal or a failure.
+///
+/// # Errors
+/// A part cannot be built, fails while weir runs, or does not stop in time.
 pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let filter = telemetry::logging::init(&config.log.level, config.log.format)?;
@@ -65,17 +72,18 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let basis = Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
-    let result = runtime.block_on(serve(basis, storage));
-    // Tasks that hang must not keep the process from ending.
+    let bootstrap =
+        Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let result = runtime.block_on(serve(bootstrap, storage));
+    // A task that hangs must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// The parts that run, in the order in which they are stopped.
+/// The running parts, in the order in which they are stopped.
 struct RunningApp {
     addresses: BoundAddresses,
-    /// What the built-in simulator's devices do.
+    /// Progress of the built-in simulator's devices.
     fleet: Arc<FleetProgress>,
     mqtt: CancellationToken,
     mqtt_tasks: TaskTracker,
@@ -91,11 +99,11 @@ struct RunningApp {
     http_tasks: TaskTracker,
 }
 
-async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
-    let (config, started) = (basis.config.clone(), basis.started);
+async fn serve(bootstrap: Bootstrap, storage: Storage) -> anyhow::Result<()> {
+    let (config, started) = (bootstrap.config.clone(), bootstrap.started);
     let (failures, mut failed) = FailureReporter::new();
     let signals = StopSignals::listen()?;
-    let running = start(basis, storage, &failures).await?;
+    let running = start(bootstrap, storage, &failures).await?;
     let cause = {
         let mut end = std::pin::pin!(signals.wait(&mut failed));
         tokio::select! {
@@ -119,7 +127,8 @@ async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until the journal found at start is processed, then says where to look, and keeps waiting.
+/// Waits until the journal found at start is processed, reports readiness, and prints where to look if a person
+/// watches.
 async fn announce(config: &Config, running: &RunningApp, started: Instant) {
     while !running.pipeline.status().caught_up {
         tokio::time::sleep(RECOVERY_POLL).await;
@@ -135,7 +144,7 @@ async fn announce(config: &Config, running: &RunningApp, started: Instant) {
     }
 }
 
-/// Waits until the simulator's devices are connected: the lines about that would push away what is said next.
+/// Waits until the simulator's devices are connected: their log lines would scroll the hint away.
 async fn fleet_connected(config: &Config, fleet: &FleetProgress) {
     let devices = if config.simulator.enabled { config.simulator.devices as u64 } else { 0 };
     let connected = async {
@@ -143,12 +152,14 @@ async fn fleet_connected(config: &Config, fleet: &FleetProgress) {
             tokio::time::sleep(RECOVERY_POLL).await;
         }
     };
-    // Those that cannot connect are told of by other lines.
-    let _ = tokio::time::timeout(FLEET_PATIENCE, connected).await;
+    // Devices that cannot connect are reported in the log.
+    let _ = tokio::time::timeout(FLEET_CONNECT_LIMIT, connected).await;
 }
 
 impl RunningApp {
-    /// Stops accepting → closes sessions → syncs the journal → drains the pipeline → takes a checkpoint → stops HTTP.
+    /// Stops the parts from the input to the output: MQTT, whose tasks store sessions and retained messages; the
+    /// journal, which is synced; the pipeline, which processes the rest and takes a checkpoint; HTTP; and last the
+    /// logs.
     async fn stop(self, failed: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<()> {
         self.mqtt.cancel();
         self.mqtt_tasks.close();

@@ -1,4 +1,5 @@
-//! What goes in and out by MQTT: the door opens once what it kept is back, and puts it away when it closes.
+//! Start and end of MQTT: restores sessions and retained messages, then serves clients, and stores both at the end.
+//! Also runs the built-in simulator.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,15 +19,18 @@ use weir::mqtt::broker::SessionStore;
 use weir::mqtt::{AdmissionControl, MqttServer};
 use weir::simulator;
 
-/// How long the stores of retained messages and of sessions may take to open and load.
+/// Longest time to open and load the stores of retained messages and of sessions.
 const RESTORE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Pause between two looks at how far the journal is synced; it is done when the stores are open, as a rule.
+/// Time between two checks whether the journal is synced. The sync usually ends before the stores are open.
 const SYNC_POLL: Duration = Duration::from_millis(1);
 
-/// Nothing was heard while weir was down, and the settings may be others: the journal says so before the first publish,
-/// then the door opens. On a full disk it stays closed until there is space.
-pub async fn open(
+/// Serves MQTT until `cancel`.
+///
+/// The first records of this run say that weir was down and which settings apply; they stand in the journal before the
+/// first publish. On a full disk no client is served until there is space. `publish_results` is called once, before the
+/// first client is served.
+pub async fn serve(
     server: MqttServer,
     journal: Log,
     config: Arc<Config>,
@@ -47,21 +51,22 @@ pub async fn open(
     }
     let broker = server.broker();
     restore(server.admission(), broker.clone(), config, journal_end).await;
-    // What is restored as exact holds for the end that the journal had. Once clients are served no crash may find that end
-    // again, so this start has to be on disk by now; on a full disk that takes until there is space.
+    // Sessions whose packet identifiers are exact were stored for the journal's end at the last stop. Once clients are
+    // served, no crash may leave a journal with that same end, or outdated identifiers would be taken for exact. So the
+    // records of this start must be on disk first; on a full disk this waits for space.
     while begun.as_ref().is_ok_and(|end| journal.durable() < *end) {
         if cancel.run_until_cancelled(tokio::time::sleep(SYNC_POLL)).await.is_none() {
             return;
         }
     }
-    // Sessions that are not restored yet would miss them.
+    // Not earlier: sessions that are not restored yet would miss the results.
     publish_results();
     server.run(cancel).await;
     store(broker, journal).await;
 }
 
-/// Retained messages and sessions, beside everything else that starts: devices may connect before, and are served once
-/// this is done.
+/// Restores retained messages and sessions while the other parts start. Devices that connect meanwhile are served
+/// afterwards.
 async fn restore(admission: AdmissionControl, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
     let data_dir = config.node.data_dir.clone();
     let retained = tokio::task::spawn_blocking(move || {
@@ -84,7 +89,8 @@ async fn restore(admission: AdmissionControl, broker: Arc<Broker>, config: Arc<C
 async fn store(broker: Arc<Broker>, journal: Log) {
     let storing = move || {
         broker.sync_retained();
-        // Without it the journal would end elsewhere at the next start, which is safe and forgets packet identifiers.
+        // Sessions are stored for the journal's end. If the sync fails they are not stored: the next start then forgets
+        // packet identifiers, which is safe.
         if let Ok(stopped_at) = journal.sync() {
             broker.sync_sessions(stopped_at);
         }
@@ -94,7 +100,8 @@ async fn store(broker: Arc<Broker>, journal: Log) {
     }
 }
 
-/// The built-in fleet goes through the same door as real devices. If it fails, devices are not affected.
+/// Runs the built-in simulator, whose devices connect over TCP like real ones. If it fails, real devices are not
+/// affected.
 pub async fn simulate(
     config: Arc<Config>,
     port: u16,

@@ -1,4 +1,4 @@
-//! What systemd is told: readiness, status, and that the pipeline is alive.
+//! Messages to systemd: readiness, status line and watchdog.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use tokio_util::sync::CancellationToken;
 
 use weir::pipeline::handle::Pipeline;
 
-/// How often the status line changes.
+/// Longest time between two updates of the status line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sends states to the service manager; without one this does nothing.
+/// Sends states to the service manager. Does nothing when there is no service manager.
 pub fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 
-/// Feeds the watchdog while the pipeline's loop turns, and keeps the status line current.
+/// Feeds the watchdog while the pipeline makes progress, and updates the status line, until `cancel`.
 pub async fn run(pipeline: Pipeline, cancel: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
-    // Twice within the period, as sd_watchdog_enabled(3) advises.
+    // Half the period, as sd_watchdog_enabled(3) advises.
     let interval = watchdog.map_or(STATUS_INTERVAL, |period| (period / 2).min(STATUS_INTERVAL));
     let mut timer = tokio::time::interval(interval);
     let mut last_turns = None;
@@ -32,7 +32,7 @@ pub async fn run(pipeline: Pipeline, cancel: CancellationToken) {
         if alive {
             send(&[NotifyState::Watchdog, NotifyState::Status(&status_line(&pipeline))]);
         } else if !stalled {
-            tracing::warn!(?interval, "the pipeline has not turned since the last watchdog message; sending none");
+            tracing::warn!(?interval, "the pipeline makes no progress: no watchdog message is sent until it does");
         }
         stalled = !alive;
     }

@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration and every file that it names are read again. Either all of it can be used and takes effect
-//! together, or nothing changes.
+//! SIGHUP: weir reads the configuration and every file that it names again. If all of it is valid, it takes effect
+//! together; otherwise nothing changes.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,19 +21,20 @@ use weir::telemetry::names;
 
 use super::notify;
 
-/// Makes a prepared change take effect; cannot fail.
+/// Makes a prepared change take effect. It cannot fail.
 pub type Apply = Box<dyn FnOnce() + Send>;
 
-/// A part of weir that takes another configuration while it runs.
+/// A part of weir that can take another configuration while it runs.
 pub trait Reloadable: Send + Sync {
-    /// Reads the files it needs, and changes nothing yet.
+    /// Reads and checks the files that `config` names for this part. Nothing changes before the returned function is
+    /// called.
     ///
     /// # Errors
-    /// Everything that is wrong with them, each with its file.
+    /// One sentence for each fault, with its file or key.
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>>;
 }
 
-/// How the last reload ended; shared with the status page.
+/// Result of the last reload, shared with the status page.
 #[derive(Debug, Clone, Default)]
 pub struct LastReload(Arc<Mutex<ReloadStatus>>);
 
@@ -42,17 +43,17 @@ impl LastReload {
         lock(&self.0)
     }
 
-    /// As it is now.
+    /// A copy of the result.
     pub fn get(&self) -> ReloadStatus {
         self.lock().clone()
     }
 }
 
-/// Reads the configuration again.
+/// Reloads the configuration of all reloadable parts.
 pub struct Reloader {
-    /// `None`: the defaults and the environment.
+    /// The configuration file; `None` when weir runs on the defaults and the environment.
     path: Option<PathBuf>,
-    /// The settings in force.
+    /// The configuration in use.
     running: Config,
     parts: Vec<Box<dyn Reloadable>>,
     pipeline: Pipeline,
@@ -60,14 +61,14 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// `running` was read from `path` and is in force in all of `parts`.
+    /// A reloader of `parts`, which all use the configuration `running` that was read from `path`.
     pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Reloadable>>, pipeline: Pipeline) -> Self {
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(0.0);
         Self { path, running, parts, pipeline, outcome: LastReload::default() }
     }
 
-    /// How the last reload ended, from now on.
+    /// A shared view of the result of the last reload.
     pub fn outcome(&self) -> LastReload {
         self.outcome.clone()
     }
@@ -87,13 +88,13 @@ impl Reloader {
         }
     }
 
-    /// What this process reads the configuration from, for people.
+    /// Name of the configuration's source, for people.
     fn source(&self) -> String {
         self.path.as_ref().map_or_else(|| "environment".into(), |path| path.display().to_string())
     }
 
     fn reload(&mut self) {
-        // Before recovery is over READY would be a lie.
+        // systemd wants READY=1 after a reload. During recovery weir is not ready, so it reports no reload either.
         let ready = self.pipeline.status().caught_up;
         if ready && let Ok(now) = NotifyState::monotonic_usec_now() {
             notify::send(&[NotifyState::Reloading, now]);
@@ -107,7 +108,7 @@ impl Reloader {
         }
     }
 
-    /// The changes that took effect, and those that need a restart.
+    /// Returns the changes that took effect, and the changes that need a restart.
     fn try_reload(&mut self) -> Result<(Vec<ConfigChange>, Vec<ConfigChange>), Vec<String>> {
         let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
             .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;

@@ -1,15 +1,15 @@
-//! What the process asks of the operating system before it starts.
+//! Limits of the operating system that are raised at start.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors besides connections: logs, sled, listeners, HTTP.
+/// File descriptors for logs, the state store, listeners and HTTP, in addition to MQTT connections.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// Raises the soft limit of open files to the hard one, and says so where that is too few for `max_connections`.
+/// Raises the soft limit of open files to the hard limit, and warns if that is too low for `max_connections`.
 pub fn raise_open_files(max_connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // systemd's LimitNOFILE sets both, and its system call filter may forbid the call.
+    // systemd's LimitNOFILE sets both limits, and the unit's system call filter may forbid setrlimit.
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {

@@ -1,4 +1,4 @@
-//! What ends the process: a signal, or a part that cannot go on.
+//! Causes to end the process: a signal, or the failure of a part.
 
 use std::panic::AssertUnwindSafe;
 
@@ -8,37 +8,40 @@ use tokio::sync::mpsc;
 
 use crate::exit;
 
-/// Failures that wait to be looked at; one is enough to end the process.
+/// Largest number of failures in the queue. One is enough to end the process.
 const MAX_FAILURES: usize = 16;
 
 /// Why the process ends.
 #[derive(Debug)]
 pub enum StopCause {
-    /// SIGTERM or SIGINT.
+    /// The signal SIGTERM or SIGINT, by name.
     Signal(&'static str),
-    /// A part failed.
+    /// A part cannot continue.
     Failure(anyhow::Error),
 }
 
-/// Reports that a part cannot go on. Clones report to the same place.
+/// Reports failures of parts. Clones report to the same receiver.
 #[derive(Debug, Clone)]
 pub struct FailureReporter {
     sender: mpsc::Sender<anyhow::Error>,
 }
 
 impl FailureReporter {
-    /// The reporting end and the one that is listened to.
+    /// A reporter and the receiver of its failures.
     pub fn new() -> (Self, mpsc::Receiver<anyhow::Error>) {
         let (sender, receiver) = mpsc::channel(MAX_FAILURES);
         (Self { sender }, receiver)
     }
 
-    /// Reports a failure. Beyond the first few nothing is added: the process is ending.
+    /// Reports a failure. A failure is dropped when the queue is full: the process is ending already.
     pub fn report(&self, error: anyhow::Error) {
         let _ = self.sender.try_send(error);
     }
 
     /// Starts a thread whose error or panic ends the process.
+    ///
+    /// # Errors
+    /// The operating system cannot start a thread.
     pub fn spawn(
         &self,
         name: &'static str,
@@ -55,7 +58,8 @@ impl FailureReporter {
     }
 }
 
-/// Signals that end weir in an orderly way. Before these exist they end it at once, so they come before anything is served.
+/// Signals that stop weir in an orderly way. Without these handlers a signal ends the process at once, so they are
+/// installed before anything is served.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -63,12 +67,15 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// From now on SIGTERM and SIGINT wait to be looked at.
+    /// Installs handlers for SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    /// The operating system refuses a handler.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the first cause to end.
+    /// Waits for the first cause to stop.
     pub async fn wait(mut self, failures: &mut mpsc::Receiver<anyhow::Error>) -> StopCause {
         tokio::select! {
             _ = self.terminate.recv() => StopCause::Signal("SIGTERM"),
@@ -78,12 +85,18 @@ impl StopSignals {
     }
 }
 
-/// SIGHUPs from now on; they no longer end the process.
+/// Installs a handler for SIGHUP, which otherwise ends the process.
+///
+/// # Errors
+/// The operating system refuses the handler.
 pub fn hangups() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// From now on a signal ends the process at once, which is safe: recovery is the tested path.
+/// Makes a further SIGTERM or SIGINT end the process at once. This is safe: the next start recovers from the journal.
+///
+/// # Errors
+/// The operating system refuses a handler.
 pub fn exit_on_second_signal() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

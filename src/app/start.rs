@@ -1,20 +1,18 @@
-//! From storage to a running process: everything is built and bound first, then set going.
+//! Builds all parts over the opened storage, binds the listeners, and then starts threads and tasks: a part that cannot
+//! be built ends the start before any client is served.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
-use weir::disk::{RealDisk, replace_file};
 use weir::http;
 use weir::log::{Log, LogError};
 use weir::mqtt;
@@ -29,38 +27,30 @@ use weir::simulator::FleetProgress;
 use weir::telemetry::logging::LogFilter;
 
 use super::access::ReloadableAccess;
+use super::addresses::BoundAddresses;
 use super::reload::{self, Reloader};
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
 use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, tls};
 
-/// What everything else is built on.
+/// Input of the start: configuration, telemetry and the time of the start.
 pub struct Bootstrap {
     pub config: Arc<Config>,
-    /// Where it was read from.
+    /// The configuration file; `None` when weir runs on the defaults.
     pub path: Option<PathBuf>,
     pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
     pub started: Instant,
 }
 
-/// Where the listeners are bound.
-#[derive(Debug, Clone, Copy)]
-pub struct BoundAddresses {
-    pub mqtt: SocketAddr,
-    pub mqtt_tls: Option<SocketAddr>,
-    pub http: SocketAddr,
-    pub http_tls: Option<SocketAddr>,
-}
-
-/// The three logs.
+/// Handles of the three logs.
 #[derive(Clone)]
 struct OpenLogs {
     journal: Log,
     windows: Log,
     errors: Log,
-    /// Where results go on that are not published yet.
+    /// Positions of the first window and the first error that are not published yet.
     results_from: ResultPositions,
 }
 
@@ -76,7 +66,7 @@ impl OpenLogs {
     }
 }
 
-/// Everything, bound and not yet going.
+/// All parts, with bound listeners, before their threads and tasks start.
 struct AssembledApp {
     config: Arc<Config>,
     logs: OpenLogs,
@@ -90,17 +80,21 @@ struct AssembledApp {
     hangups: Signal,
 }
 
-/// Builds everything in order, binds the listeners, and sets it going.
-pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
-    let started = basis.started;
-    let built = build(basis, storage, failures).await?;
+/// Builds all parts in order, binds the listeners, and starts threads and tasks.
+///
+/// # Errors
+/// A file, a listener or a thread that a part needs is not available.
+pub async fn start(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
+    let started = bootstrap.started;
+    let built = build(bootstrap, storage, failures).await?;
     let addresses = BoundAddresses {
+        pid: std::process::id(),
         mqtt: built.mqtt.local_addr(),
         mqtt_tls: built.mqtt.tls_addr(),
         http: built.http.local_addr(),
         http_tls: built.http.tls_addr(),
     };
-    write_addresses(&built.config, addresses)?;
+    addresses.write(&built.config.node.data_dir)?;
     let secure = |address: Option<SocketAddr>| address.map(tracing::field::display);
     tracing::info!(
         mqtt = %addresses.mqtt,
@@ -113,9 +107,9 @@ pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporte
     launch(built, addresses, failures)
 }
 
-async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
+async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
-    let Bootstrap { config, path, filter, prometheus, started } = basis;
+    let Bootstrap { config, path, filter, prometheus, started } = bootstrap;
     let logs = OpenLogs::of(&storage, failures);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
@@ -185,7 +179,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     };
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(super::mqtt::open(
+    mqtt_tasks.spawn(super::mqtt::serve(
         built.mqtt,
         logs.journal.clone(),
         config.clone(),
@@ -217,18 +211,4 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         http,
         http_tasks,
     })
-}
-
-/// For scripts and tests that chose port 0.
-fn write_addresses(config: &Config, addresses: BoundAddresses) -> anyhow::Result<()> {
-    let path = config.node.data_dir.join("addresses.json");
-    let text = json!({
-        "pid": std::process::id(),
-        "mqtt": addresses.mqtt.to_string(),
-        "mqtt_tls": addresses.mqtt_tls.map(|address| address.to_string()),
-        "http": addresses.http.to_string(),
-        "http_tls": addresses.http_tls.map(|address| address.to_string()),
-    })
-    .to_string();
-    replace_file(&RealDisk, &path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,9 +1,12 @@
-//! What HTTP asks of the assembled process.
+//! Health and status of the running process, for the HTTP API; and the hint on where to look, which is printed at
+//! start.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weir::client::reachable;
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
@@ -15,14 +18,14 @@ use weir::pipeline::handle::Pipeline;
 use super::reload::LastReload;
 use super::storage;
 
-/// A checkpoint is overdue after this many intervals, and not before [`OVERDUE_AT_LEAST`].
+/// A checkpoint is overdue after this many checkpoint intervals, but not before [`OVERDUE_AT_LEAST`].
 const OVERDUE_INTERVALS: u32 = 6;
 const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
 
-/// Records that the pipeline may be behind and still count as caught up: more than group commits in flight.
+/// Journal records that the pipeline may be behind and still be ready. Group commits in flight alone are far fewer.
 const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
 
-/// The parts that health and status are read from.
+/// Reads health and status from the parts of the process.
 pub struct AppStatus {
     pipeline: Pipeline,
     journal: Log,
@@ -36,10 +39,10 @@ pub struct AppStatus {
     started_ms: i64,
 }
 
-/// What health and status are read from.
+/// Parts whose health and status are reported.
 pub struct StatusResources<'a> {
     pub pipeline: &'a Pipeline,
-    /// Journal, windows, errors.
+    /// The journal, the windows log and the errors log.
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
 }
@@ -167,9 +170,10 @@ impl ProcessStatus for AppStatus {
     }
 }
 
-/// The first thing a new user needs. `tokens`: the HTTP API asks for one.
-pub fn print_where_to_look(mqtt: std::net::SocketAddr, http: std::net::SocketAddr, tokens: bool, data_dir: &Path) {
-    // In a variable, so that the lines can be copied as they are and no history keeps the token.
+/// Prints commands that show a new user the running weir. `tokens`: the HTTP API asks for a token.
+pub fn print_where_to_look(mqtt: SocketAddr, http: SocketAddr, tokens: bool, data_dir: &Path) {
+    let http = reachable(http);
+    // The token stands in a variable: the lines can be copied as they are, and no shell history keeps the token.
     let with = if tokens { "-H \"Authorization: Bearer $WEIR_TOKEN\" " } else { "" };
     println!(
         "\n  publish   mosquitto_pub -p {mqtt_port} -t devices/pump-7/telemetry -q 1 \\\n              \

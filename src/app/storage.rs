@@ -1,4 +1,5 @@
-//! Opens what is on disk, in the order in which the parts depend on one another.
+//! Opens the state store and the three logs of a data directory, in the order in which they depend on one another: the
+//! checkpoint says up to where the logs are known to be synced.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,16 +22,16 @@ use weir::state::recovery::{self, Fallback, RecoveredState, RecoveryOptions};
 use weir::state::savepoint;
 use weir::telemetry::names;
 
-/// Bytes of new batches that wait for their writer, in batches of the largest size.
+/// Size of the queue before a log's writer, in batches of the largest size.
 const QUEUE_BATCHES: usize = 4;
 
-/// A savepoint is written at the latest when so many segments of the journal are kept for the last one.
+/// A savepoint is written early when the journal holds this many segments only because the last savepoint needs them.
 const SAVEPOINT_SEGMENTS: u64 = 4;
 
-/// Largest batch of an output log, and what readers of its tail find in memory.
+/// Largest batch of an output log, and size of the tail that readers find in memory.
 const OUTPUT_COMMIT_BYTES: usize = 1024 * 1024;
 
-/// Everything durable, opened and recovered.
+/// State store and logs of a data directory, opened and recovered.
 pub struct Storage {
     pub journal: Log,
     pub windows: Log,
@@ -39,7 +40,10 @@ pub struct Storage {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Opens state and logs below the data directory.
+/// Opens state store and logs of the data directory.
+///
+/// # Errors
+/// A log or the state cannot be read or is damaged.
 pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let RecoveredState { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
@@ -60,7 +64,7 @@ pub fn open(config: &Config) -> anyhow::Result<Storage> {
 }
 
 impl Storage {
-    /// The pipeline over all of it.
+    /// The resources of a pipeline over this storage.
     pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> PipelineResources {
         PipelineResources {
             recovered_end: self.journal.durable(),
@@ -84,7 +88,7 @@ pub fn state_directory(config: &Config) -> PathBuf {
     config.node.data_dir.join("state")
 }
 
-/// Options of journal, windows log and errors log.
+/// Options of the journal, the windows log and the errors log.
 pub fn log_options(config: &Config) -> [LogOptions; 3] {
     [
         journal_options(config),
@@ -93,7 +97,10 @@ pub fn log_options(config: &Config) -> [LogOptions; 3] {
     ]
 }
 
-/// Opens or creates a log, which is known to be synced up to a position and begins with record `first` if it is new.
+/// Opens a log that is known to be synced up to `known_synced`, or creates it with `first` as its first position.
+///
+/// # Errors
+/// The log cannot be read or created, or is damaged.
 pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<Log> {
     Ok(open_recovered(options, known_synced, first)?.0)
 }
@@ -106,8 +113,9 @@ fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow:
     Ok((log, recovery))
 }
 
-/// Takes results out of their log that the journal no longer produces, since records behind the checkpoint were lost:
-/// sequence numbers are positions, so all results since then are computed again. What goes is kept in side files.
+/// Cuts an output log back to the checkpoint after journal records behind the checkpoint were lost. Sequence numbers of
+/// results are positions in this log, so all results since the checkpoint are computed again without the lost records.
+/// The bytes that are cut out are kept in side files.
 fn cut_back(options: &LogOptions, position: Lsn, config: &Config) -> anyhow::Result<()> {
     let plan = RepairPlan::cut_back(&RealDisk, &options.dir, position)?;
     if !plan.is_empty() {
@@ -141,8 +149,8 @@ fn journal_options(config: &Config) -> LogOptions {
     }
 }
 
-/// Output logs may go on into half of the reserve, so that what the journal acknowledged can still be processed and
-/// checkpointed when sockets are no longer read.
+/// Output logs may use half of the disk reserve: records that the journal has acknowledged can still be processed and
+/// checkpointed when the journal takes no new ones.
 fn output_options(name: &'static str, output: &OutputConfig, config: &Config) -> LogOptions {
     LogOptions {
         name,
@@ -192,7 +200,7 @@ fn open_state(config: &Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> an
     Ok(recovered)
 }
 
-/// When and where savepoints are written.
+/// Directory, interval and number of savepoints.
 fn savepoint_policy(config: &Config) -> SavepointPolicy {
     SavepointPolicy {
         directory: config.node.data_dir.join(savepoint::DIRECTORY),

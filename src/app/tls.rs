@@ -1,4 +1,4 @@
-//! The certificates of the listeners: loaded at start and whenever their files change.
+//! Certificates of the TLS listeners: loaded at start, on a reload, and whenever their files change.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,15 +13,16 @@ use weir::tls::{TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Reloadable};
 
-/// Between two looks at the files. They are read again once two looks in a row found the same change.
+/// Time between two checks of the files. They are loaded again when two checks in a row find the same change: a file
+/// that is being written changes in between.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-/// HTTPS connections that are not yet open; HTTP has few clients.
+/// Largest number of TLS handshakes under way on the HTTPS listener. HTTP has few clients.
 const MAX_HTTP_HANDSHAKES: usize = 128;
 
-/// A listener that is on, with its certificate.
+/// The address and the certificate of a TLS listener; `None` when the listener is off.
 type SecureListener = Option<(SocketAddr, Arc<TlsEndpoint>)>;
 
-/// The certificates in use.
+/// The certificates of the listeners that are on.
 #[derive(Clone)]
 pub struct Certificates {
     pub mqtt: SecureListener,
@@ -29,24 +30,27 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Loads those of the listeners that are on.
+    /// Loads the certificates of the listeners that are on.
+    ///
+    /// # Errors
+    /// [`TlsError`] when a file cannot be read or used.
     pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
         let load =
             |name, files, protocols, handshakes| TlsEndpoint::load(name, files, protocols, handshakes, clock.clone());
         let (mqtt, http) = (&config.mqtt.tls, &config.http.tls);
-        // Devices name protocols of their own or none: all are taken.
+        // Devices name an ALPN protocol of their own or none: every protocol is accepted.
         let secure_mqtt = |address| Ok((address, load("mqtt", &mqtt.files, &[], mqtt.max_handshakes)?));
         let secure_http = |address| Ok((address, load("http", &http.files, &[b"http/1.1"], MAX_HTTP_HANDSHAKES)?));
         Ok(Self { mqtt: mqtt.listen.map(secure_mqtt).transpose()?, http: http.listen.map(secure_http).transpose()? })
     }
 
-    /// All of them.
+    /// The certificates of all TLS listeners.
     pub fn all(&self) -> Vec<Arc<TlsEndpoint>> {
         [&self.mqtt, &self.http].into_iter().flatten().map(|(_, endpoint)| endpoint.clone()).collect()
     }
 }
 
-/// Takes the files of another configuration, and those that changed, while weir runs.
+/// Loads certificates again while weir runs: when their files change, and when a reload names other files.
 #[derive(Clone)]
 pub struct Renewal {
     pub certificates: Certificates,
@@ -62,13 +66,13 @@ impl Renewal {
         }
         while cancel.run_until_cancelled(tokio::time::sleep(WATCH_INTERVAL)).await.is_some() {
             let renewal = self.clone();
-            if tokio::task::spawn_blocking(move || renewal.look()).await.is_err() {
-                tracing::error!("looking at the certificates panicked; please report this defect");
+            if tokio::task::spawn_blocking(move || renewal.load_changed()).await.is_err() {
+                tracing::error!("the check of the certificates panicked; please report this defect");
             }
         }
     }
 
-    fn look(&self) {
+    fn load_changed(&self) {
         let changed = self.certificates.all().iter().filter(|endpoint| endpoint.watch()).count();
         if changed > 0 {
             self.end_revoked();
@@ -77,7 +81,8 @@ impl Renewal {
 
     fn end_revoked(&self) {
         if let Some((_, endpoint)) = &self.certificates.mqtt {
-            // A reload and a look at the files may cross: what is in use last counts.
+            // A reload and a check of the files may run at the same time. The loop ends when the revocation list that
+            // was handed over is still the list in use.
             loop {
                 let revoked = endpoint.revoked();
                 self.admission.set_revoked(revoked.clone());

@@ -1,4 +1,4 @@
-//! What the command line says about how to reach the HTTP API.
+//! Command line options about reaching the HTTP API: token and trusted authorities.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,17 @@ use hyper::header::HeaderValue;
 use super::ClientError;
 use crate::access::secret_file;
 
-/// The token, where no file is named. An argument would show it to everybody on the machine.
+/// Environment variable that holds the token when --token-file is not given. There is no option for the token itself:
+/// every user of the machine sees the arguments of a process.
 const VARIABLE: &str = "WEIR_TOKEN";
 
-/// How a command reaches the HTTP API.
+/// Options of every command that asks the HTTP API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ApiArguments {
-    /// File that holds the token for the HTTP API, made by `weir token add`; without it the variable WEIR_TOKEN
+    /// File with the token for the HTTP API, as `weir token add` printed it [default: the variable WEIR_TOKEN]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// PEM file with the authorities to trust, for https://
+    /// PEM file with the certificate authorities to trust, for https://
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
@@ -31,7 +32,7 @@ impl ApiArguments {
                     secret_file::read(path).map_err(|error| ClientError::Token(format!("--token-file: {error}")))?;
                 (path.display().to_string(), text)
             }
-            // Empty is how some tools say that there is none.
+            // Some tools pass an empty variable for none.
             None => match std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
                 Some(text) => (VARIABLE.to_owned(), text.to_string_lossy().into_owned()),
                 None => return Ok(None),

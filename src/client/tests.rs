@@ -112,7 +112,7 @@ fn who_is_not_let_in_is_told_what_is_missing() {
         (&known, 200, None),
         (&known, 503, None),
     ] {
-        let said = client.refused(&answer(status));
+        let said = client.access_refusal(&answer(status));
         assert_eq!(said.is_some(), part.is_some(), "{said:?}");
         let (said, part) = (said.unwrap_or_default(), part.unwrap_or_default());
         assert!(said.contains(part) && (said.is_empty() || said.contains("why")), "{said}");

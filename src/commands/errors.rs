@@ -1,25 +1,31 @@
-//! `weir errors list` and `weir errors replay`: the errors log of a running weir.
+//! `weir errors list` and `weir errors replay`, over the HTTP API of a running weir.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use serde_json::{Value, json};
+use anyhow::{anyhow, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use weir::client::{HttpClient, HttpResponse, base_url, percent_encoded};
+use weir::client::{HttpClient, base_url, percent_encoded};
 use weir::config::Config;
 
 use crate::cli::{ErrorsArguments, ErrorsCommand};
 
 /// Errors of one page, and of one request to replay them.
 const PAGE: u64 = 1_000;
-/// How often a request is made that is answered with "try again", one second apart.
+/// Attempts of a request that weir answers with "try again".
 const ATTEMPTS: usize = 60;
+/// Time between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs one of the commands.
+/// Runs `weir errors list` or `weir errors replay`.
+///
+/// # Errors
+/// weir cannot be reached, refuses a request, or has no room in its journal.
 pub fn run(command: &ErrorsCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let (ErrorsCommand::List(arguments) | ErrorsCommand::Replay(arguments)) = command;
     let client = HttpClient::new(&base_url(arguments.url.as_deref(), config), &arguments.api)?;
@@ -39,54 +45,79 @@ fn filters(arguments: &ErrorsArguments) -> String {
     given.map(|(name, value)| format!("&{name}={}", percent_encoded(value))).collect()
 }
 
-/// The errors asked for.
+/// A page of the errors log. The errors themselves are printed as they came.
+#[derive(Deserialize)]
+struct ErrorsPage {
+    errors: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+/// Body of a request to replay errors.
+#[derive(Serialize)]
+struct ReplayErrorsRequest {
+    seqs: Vec<u64>,
+}
+
+/// The answer to a request to replay errors.
+#[derive(Deserialize)]
+struct ReplayErrorsAnswer {
+    results: Vec<ReplayErrorResult>,
+}
+
+#[derive(Deserialize)]
+struct ReplayErrorResult {
+    seq: u64,
+    outcome: String,
+    detail: Option<String>,
+}
+
+/// Reads the errors that the filters select, page by page.
 struct ErrorPages<'a> {
     client: &'a HttpClient,
     filters: String,
-    /// How many more of them at most.
+    /// Errors that may still be read under --limit.
     left: u64,
 }
 
 impl ErrorPages<'_> {
-    /// The next page, and where the one after it begins.
+    /// The next page, and the cursor of the page after it.
     async fn page(&mut self, cursor: Option<&str>) -> anyhow::Result<(Vec<Value>, Option<String>)> {
         let limit = PAGE.min(self.left).max(1);
         let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let path = format!("/api/v1/errors?limit={limit}{}{cursor}", self.filters);
-        let mut page = ask(self.client, &path, None).await?;
-        let Some(Value::Array(mut errors)) = page.get_mut("errors").map(Value::take) else {
-            bail!("{}{path} is not a list of errors; is it a weir of this version?", self.client.base());
-        };
+        let ErrorsPage { mut errors, next_cursor } = ask(self.client, &path, None).await?;
         errors.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= errors.len() as u64;
-        let next = page["next_cursor"].as_str().filter(|_| self.left > 0).map(str::to_owned);
-        Ok((errors, next))
+        Ok((errors, next_cursor.filter(|_| self.left > 0)))
     }
 }
 
-/// Asks until the answer is not "try again".
-async fn ask(client: &HttpClient, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+/// Sends a request, again and again while weir answers "try again" (503), and reads the answer.
+async fn ask<T: DeserializeOwned>(
+    client: &HttpClient,
+    path: &str,
+    body: Option<&ReplayErrorsRequest>,
+) -> anyhow::Result<T> {
+    let base = client.base();
     let mut attempt = 1;
     loop {
         let answered = match body {
             None => client.get(path).await,
-            Some(body) => client.post(path, body.to_string().into()).await,
+            Some(body) => client.post(path, serde_json::to_vec(body)?.into()).await,
         };
-        // Without its source: that nobody answers is no failure of a disk, which the exit code would say.
+        // Without its source: the exit code would call an I/O error of the network a disk error.
         let response = answered.map_err(|error| anyhow!("{error}"))?;
-        if let Some(refused) = client.refused(&response) {
-            bail!("{refused}");
+        if let Some(refusal) = client.access_refusal(&response) {
+            bail!("{refusal}");
         }
-        let HttpResponse { status, body: answer } = response;
-        let base = client.base();
-        let answer: Value = serde_json::from_slice(&answer)
-            .with_context(|| format!("{base}{path} answered {status} without JSON; is it a weir?"))?;
-        match status {
-            200 => return Ok(answer),
-            503 if attempt < ATTEMPTS => tokio::time::sleep(PAUSE).await,
-            _ => {
-                bail!("{base}{path}: {status}: {}", answer["detail"].as_str().unwrap_or("no reason given"))
+        match response.status {
+            200 => {
+                return serde_json::from_slice(&response.body).map_err(|error| {
+                    anyhow!("{base}{path} answered in an unknown form ({error}); is it a weir of this version?")
+                });
             }
+            503 if attempt < ATTEMPTS => tokio::time::sleep(PAUSE).await,
+            status => bail!("{base}{path}: {status}: {}", response.detail()),
         }
         attempt += 1;
     }
@@ -108,12 +139,12 @@ async fn list(mut errors: ErrorPages<'_>) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// What came of the errors so far.
+/// Results of a replay so far.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ReplayProgress {
     found: u64,
     replayed: u64,
-    /// By what the answers call it, with the last sentence about it.
+    /// Number of errors that were not replayed and the latest detail, by outcome.
     refused: BTreeMap<String, (u64, String)>,
 }
 
@@ -126,23 +157,20 @@ impl ReplayProgress {
         format!("replayed {}, refused {}, of {} errors so far", self.replayed, self.refused(), self.found)
     }
 
-    /// Takes one answer; the errors in it that are to be tried again.
-    fn take(&mut self, answer: &Value) -> anyhow::Result<Vec<u64>> {
-        let results =
-            answer["results"].as_array().context("the answer has no results; is it a weir of this version?")?;
+    /// Counts the results of one answer. Returns the errors to be tried again.
+    fn take(&mut self, answer: ReplayErrorsAnswer) -> Vec<u64> {
         let mut again = Vec::new();
-        for result in results {
-            match (result["outcome"].as_str(), result["seq"].as_u64()) {
-                (Some("replayed"), _) => self.replayed += 1,
-                (Some("busy" | "disk_full"), Some(seq)) => again.push(seq),
-                (outcome, _) => {
-                    let entry = self.refused.entry(outcome.unwrap_or("unknown").to_owned()).or_default();
-                    entry.0 += 1;
-                    entry.1 = result["detail"].as_str().unwrap_or_default().to_owned();
+        for ReplayErrorResult { seq, outcome, detail } in answer.results {
+            match outcome.as_str() {
+                "replayed" => self.replayed += 1,
+                "busy" | "disk_full" => again.push(seq),
+                _ => {
+                    let entry = self.refused.entry(outcome).or_default();
+                    *entry = (entry.0 + 1, detail.unwrap_or_default());
                 }
             }
         }
-        Ok(again)
+        again
     }
 
     fn summary(&self) -> String {
@@ -160,15 +188,16 @@ async fn replay(mut errors: ErrorPages<'_>) -> anyhow::Result<()> {
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
-    // Said also where it could not be finished: what was replayed is.
+    // The summary comes after a failure too: errors replayed before it stay replayed.
     print!("{}", progress.summary());
     done
 }
 
 async fn replay_all(errors: &mut ErrorPages<'_>, progress: &mut ReplayProgress) -> anyhow::Result<()> {
-    // What is rejected again while this runs comes behind the newest error of now.
-    let newest = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None).await?;
-    let newest = newest["errors"][0]["seq"].as_u64();
+    // A replayed reading that is rejected again becomes a new error, behind this one. It must not be replayed once
+    // more.
+    let newest: ErrorsPage = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None).await?;
+    let newest = newest.errors.first().and_then(|error| error["seq"].as_u64());
     let mut cursor = None;
     while errors.left > 0 {
         let (page, next) = errors.page(cursor.as_deref()).await?;
@@ -190,8 +219,8 @@ async fn replay_all(errors: &mut ErrorPages<'_>, progress: &mut ReplayProgress) 
 
 async fn replay_page(client: &HttpClient, mut seqs: Vec<u64>, progress: &mut ReplayProgress) -> anyhow::Result<()> {
     for _ in 0..ATTEMPTS {
-        let answer = ask(client, "/api/v1/errors/replay", Some(&json!({ "seqs": seqs }))).await?;
-        seqs = progress.take(&answer)?;
+        let request = ReplayErrorsRequest { seqs };
+        seqs = progress.take(ask(client, "/api/v1/errors/replay", Some(&request)).await?);
         if seqs.is_empty() {
             return Ok(());
         }
@@ -200,7 +229,7 @@ async fn replay_page(client: &HttpClient, mut seqs: Vec<u64>, progress: &mut Rep
     bail!("the journal has had no room for {} errors; look at /readyz and try again", seqs.len())
 }
 
-/// On a terminal one line that changes, else a line per page.
+/// Shows the progress on standard error: one changing line on a terminal, else one line per page.
 fn show(progress: &ReplayProgress) {
     if std::io::stderr().is_terminal() {
         eprint!("\r{}", progress.line());
@@ -233,16 +262,16 @@ mod tests {
 
     #[test]
     fn outcomes_are_counted() {
-        let answer = json!({"results": [
+        let answer = br#"{"results": [
             {"seq": 1, "outcome": "replayed", "journal_position": 7},
             {"seq": 2, "outcome": "busy", "detail": "later"},
             {"seq": 3, "outcome": "already_replayed", "detail": "once"},
-            {"seq": 4, "outcome": "disk_full", "detail": "later"},
-        ]});
+            {"seq": 4, "outcome": "disk_full", "detail": "later"}
+        ]}"#;
         let mut progress = ReplayProgress { found: 4, ..ReplayProgress::default() };
-        assert_eq!(progress.take(&answer).expect("results"), [2, 4]);
+        assert_eq!(progress.take(serde_json::from_slice(answer).expect("results")), [2, 4]);
         assert_eq!(progress.line(), "replayed 1, refused 1, of 4 errors so far");
         assert_eq!(progress.summary(), "4 errors: 1 replayed, 1 refused\n  already_replayed 1: once\n");
-        assert!(progress.take(&json!({})).is_err());
+        assert!(serde_json::from_str::<ReplayErrorsAnswer>("{}").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `weir health`: asks a running weir, for container health checks.
+//! `weir health`: asks a running weir for its health, for the health checks of containers.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,10 @@ use weir::config::Config;
 
 use crate::cli::HealthArguments;
 
-/// Exit code 0 when the answer is 200; otherwise 1, with the failed checks on standard error.
+/// Returns exit code 0 when weir is healthy, else 1 with the failed checks on standard error.
+///
+/// # Errors
+/// The URL, the token or the certificate authorities cannot be used.
 pub fn run(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let url = base_url(arguments.url.as_deref(), config);
     let client = HttpClient::new(&url, &arguments.api)?;

@@ -1,6 +1,8 @@
-//! The commands besides `run`.
+//! All commands except `run`, one file or folder each. Each has a function `run` that prints to standard output and
+//! returns the exit code.
 
 pub mod check;
+mod dump;
 pub mod errors;
 pub mod health;
 pub mod journal;

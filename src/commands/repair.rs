@@ -1,4 +1,5 @@
-//! `weir journal repair`.
+//! `weir journal repair`: cuts damaged bytes out of the logs of a data directory, and reports which records, devices
+//! and results that affects.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -25,12 +26,12 @@ use super::journal::Soundness;
 
 /// The logs of a data directory.
 const LOGS: [&str; 3] = ["journal", "windows", "errors"];
-/// Where the damaged bytes are kept.
+/// Directory below the data directory in which the damaged bytes are kept.
 const SIDE_DIRECTORY: &str = "damaged";
-/// Names that are shown of what may be affected.
+/// Largest number of devices and of topics that are shown.
 const MAX_NAMES: usize = 20;
 
-/// What is to be repaired.
+/// The logs to repair.
 struct RepairTarget {
     data_dir: Option<PathBuf>,
     /// Name and directory of each log.
@@ -46,17 +47,20 @@ impl RepairTarget {
             return RepairTarget { data_dir: Some(directory.to_owned()), logs, side_dir };
         }
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // One log of a data directory, or a copy that stands alone.
+        // `directory` is one log: of a data directory, which has a lock file, or a copy elsewhere.
         let parent = directory.parent().filter(|parent| LOGS.contains(&name.as_str()) && parent.join("lock").is_file());
         RepairTarget { data_dir: parent.map(Path::to_owned), logs: vec![(name, directory.to_owned())], side_dir }
     }
 }
 
-/// Says what damage is cut out, and does it where `yes`.
+/// Reports the damage that is to be cut out, and cuts it out if `yes`.
+///
+/// # Errors
+/// A running weir holds the data directory, a file cannot be read or written, or `out` fails.
 pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl Write) -> anyhow::Result<Soundness> {
     let absolute = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
     let target = RepairTarget::of(&absolute);
-    // A running weir writes what would be repaired.
+    // A running weir writes to the logs.
     let _lock = target.data_dir.as_deref().map(DirectoryLock::acquire).transpose()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let known = match &target.data_dir {
@@ -72,13 +76,14 @@ pub fn repair(directory: &Path, yes: bool, settings: &Settings, out: &mut impl W
     Ok(if damaged && !yes { Soundness::Damaged } else { Soundness::Sound })
 }
 
-/// Up to where the logs are known to have been synced.
+/// Positions up to which the logs are known to have been synced.
 #[derive(Clone, Copy)]
 enum SyncedPositions {
-    /// By the checkpoint that the next start goes on from: everything from there on must be in the journal.
+    /// Positions of the checkpoint that the next start continues from. The journal must hold everything after them.
     Checkpoint(Positions),
-    /// By a savepoint. What it needs may have been freed since.
+    /// Positions of a savepoint. Segments behind them may have been freed since.
     Savepoint(Positions),
+    /// There is no readable checkpoint or savepoint.
     Nothing,
 }
 
@@ -98,19 +103,19 @@ impl SyncedPositions {
             if let Ok(info) = info
                 && let Ok(checkpoint) = savepoint::read(&**disk, &path)
             {
-                writeln!(out, "How far the logs went at least is taken from {}.", info.file)?;
+                writeln!(out, "The least extent of the logs is taken from {}.", info.file)?;
                 return Ok(SyncedPositions::Savepoint(checkpoint.manifest.positions));
             }
         }
         writeln!(
             out,
-            "There is no checkpoint to tell how far the logs went: records missing at the very end of one do not show, and \
-             it is cut at the end of what can be read."
+            "There is no checkpoint to tell how far the logs reached: records missing at the very end of a log do not show, \
+             and a log is cut at the end of its readable part."
         )?;
         Ok(SyncedPositions::Nothing)
     }
 
-    /// The position of one log.
+    /// The position up to which `log` is known to have been synced.
     fn position(self, log: &str, disk: &Arc<dyn Disk>, directory: &Path) -> Option<Lsn> {
         let (SyncedPositions::Checkpoint(positions) | SyncedPositions::Savepoint(positions)) = self else {
             return None;
@@ -136,7 +141,7 @@ struct RepairReport<'a, W> {
 }
 
 impl<W: Write> RepairReport<'_, W> {
-    /// Repairs one log, or says what would be done; whether it is damaged.
+    /// Repairs one log, or reports the repair. Returns whether the log is damaged.
     fn log(&mut self, name: &str, directory: &Path, known: SyncedPositions) -> anyhow::Result<bool> {
         let synced = known.position(name, &self.disk, directory);
         let plan = RepairPlan::new(&*self.disk, directory, synced)?;
@@ -144,7 +149,7 @@ impl<W: Write> RepairReport<'_, W> {
             return Ok(false);
         }
         writeln!(self.out, "{}", directory.display())?;
-        // Looked at before anything is changed.
+        // The damaged bytes are read before they are cut out.
         let affected: Vec<AffectedNames> =
             plan.cuts().iter().map(|cut| AffectedNames::of(cut, name, &*self.disk, self.settings)).collect();
         let kept = if self.yes { plan.apply(&*self.disk, name, &self.target.side_dir)? } else { Vec::new() };
@@ -187,7 +192,7 @@ impl<W: Write> RepairReport<'_, W> {
         Ok(())
     }
 
-    /// What the lost journal records mean for the results.
+    /// Reports the effect of the lost journal records on windows.
     fn reach(&mut self, plan: &RepairPlan, known: SyncedPositions) -> anyhow::Result<()> {
         let SyncedPositions::Checkpoint(Positions { replay_from: synced, .. }) = known else { return Ok(()) };
         let lost = |from: u64, to: u64| -> u64 {
@@ -216,12 +221,12 @@ impl<W: Write> RepairReport<'_, W> {
             (false, _) => writeln!(self.out, "There is nothing to repair.")?,
             (true, false) => writeln!(
                 self.out,
-                "Nothing was changed. Copy the data directory away, then do it with `weir journal repair {directory} --yes`"
+                "Nothing was changed. Copy the data directory away, then repair it with `weir journal repair {directory} --yes`"
             )?,
             (true, true) => writeln!(
                 self.out,
-                "Repaired. `weir journal verify {directory}` shows what is there now; then start weir, and look at the disk: it \
-                 returned other bytes than were written"
+                "Repaired. Check with `weir journal verify {directory}`, then start weir. Check the disk too: it returned other \
+                 bytes than were written"
             )?,
         }
         Ok(())
@@ -238,7 +243,7 @@ fn between(after_ms: Option<i64>, before_ms: Option<i64>) -> String {
     }
 }
 
-/// Names that damaged bytes still show. What they do not show may be affected too.
+/// Devices and topics whose names the damaged bytes still show. Others may be affected too.
 #[derive(Default)]
 struct AffectedNames {
     devices: BTreeSet<String>,
@@ -274,7 +279,7 @@ impl AffectedNames {
         }
     }
 
-    /// Lets the core find out whose readings they are.
+    /// Adds topics and devices of journal records. The operator decides which devices the readings belong to.
     fn publishes(&mut self, records: RecordIter<'_>, settings: &Settings, arrival_ms: i64) {
         let mut decoder = RecordDecoder::default();
         let mut sound = Vec::new();
@@ -305,13 +310,13 @@ impl AffectedNames {
             }
         }
         if self.devices.is_empty() && self.topics.is_empty() && log == "journal" {
-            writeln!(out, "    whose readings they were does not show")?;
+            writeln!(out, "    the devices of the lost readings are not known")?;
         }
         Ok(())
     }
 }
 
-/// A payload that is damaged itself is rejected under its device's name.
+/// A damaged payload is rejected as an error of its device.
 impl Collector for AffectedNames {
     fn window(&mut self, _seq: u64, _window: &WindowResult<'_>) {}
 

@@ -1,4 +1,5 @@
-//! `weir replay`: the same core over recorded input.
+//! `weir replay`: processes recorded messages with the operator that a running weir uses, and writes windows and errors
+//! to files.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -22,17 +23,17 @@ use weir::telemetry;
 use crate::cli::ReplayArguments;
 use crate::commands::journal::journal_directory;
 
-/// Topic under which the lines of a file are processed: it names no device, so every line must.
+/// Topic of the lines of a file. It names no device, so every line must name its own.
 const FILE_TOPIC: &str = "replay";
 
 /// Names of the files that are written.
 const WINDOWS_FILE: &str = "windows.jsonl";
 const ERRORS_FILE: &str = "errors.jsonl";
 
-/// Longest line of a file, in bytes: beyond any MQTT packet.
+/// Longest line of a file, as long as the longest MQTT packet.
 const MAX_LINE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// What a replay came to.
+/// Counts of a finished replay.
 #[derive(Debug, Default)]
 struct ReplaySummary {
     messages: u64,
@@ -66,7 +67,7 @@ impl ReplayOutput {
         })
     }
 
-    /// Ends the files; reports the first write that failed.
+    /// Writes what is buffered and returns the counts, or the first write error.
     fn finish(mut self, operator: &Operator) -> anyhow::Result<ReplaySummary> {
         if let Some(error) = self.failure {
             return Err(error).context("cannot write the results");
@@ -102,7 +103,10 @@ impl Collector for ReplayOutput {
     }
 }
 
-/// Runs `weir replay` and prints what came of it.
+/// Runs `weir replay` and prints its counts.
+///
+/// # Errors
+/// The input cannot be read, or the results cannot be written.
 pub fn run(arguments: &ReplayArguments, config: &Config) -> anyhow::Result<ExitCode> {
     telemetry::logging::init(&config.log.level, config.log.format)?;
     let ReplayArguments { input, out } = arguments;
@@ -130,8 +134,8 @@ fn journal(directory: &Path) -> anyhow::Result<DirectoryReader> {
     DirectoryReader::open(Arc::new(RealDisk), directory).with_context(|| format!("cannot read {}", directory.display()))
 }
 
-/// Looks through the journal once for replays of errors: under other settings than it was first processed with their
-/// readings may not be rejected, and must not count twice.
+/// Reads the journal for replays of errors. With other settings than at first, a reading may not be rejected this time;
+/// its replay, later in the journal, must then not count it a second time.
 fn origins(directory: &Path) -> anyhow::Result<ReplayOrigins> {
     let mut origins = ReplayOrigins::default();
     for batch in journal(directory)? {
@@ -175,7 +179,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut ReplayOutput) -> any
     let mut operator = Operator::new(Settings {
         telemetry_topics: vec![FILE_TOPIC.into()],
         error_topics: Vec::new(),
-        // Without arrival times the only clock is event time, which says nothing about silence.
+        // Without arrival times the only clock is event time, which does not advance while a device is silent.
         idle_timeout_ms: None,
         device_ttl_ms: None,
         ..settings.clone()

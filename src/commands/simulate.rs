@@ -1,4 +1,4 @@
-//! `weir simulate`: a run with a progress line, and its verdict.
+//! `weir simulate`: runs a fleet, shows its progress, and prints its result.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -20,15 +20,15 @@ use weir::telemetry;
 
 use crate::exit;
 
-/// Time between two progress lines on a terminal, and elsewhere.
+/// Time between two progress lines: on a terminal, and elsewhere.
 const PROGRESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// How a run of `weir simulate` ended.
+/// Result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimulationResult {
-    /// What was sent.
+    /// Counts of the messages that were sent.
     pub report: FleetReport,
-    /// What came out, with `--verify`.
+    /// Result of the verification; `None` without --verify.
     pub verification: Option<Verification>,
 }
 
@@ -56,6 +56,9 @@ impl fmt::Display for SimulationResult {
 }
 
 /// Runs `weir simulate` and prints its result.
+///
+/// # Errors
+/// An option cannot be used, or the devices cannot connect. A failed verification is an exit code.
 pub fn run(arguments: SimulateArguments, config: &Config) -> anyhow::Result<ExitCode> {
     telemetry::logging::init(&config.log.level, config.log.format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -64,14 +67,14 @@ pub fn run(arguments: SimulateArguments, config: &Config) -> anyhow::Result<Exit
     Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
 }
 
-/// Runs the fleet that the arguments and the config describe, until its length is reached or the process is
-/// interrupted; shows progress on standard error; verifies where that is asked for.
+/// Runs the fleet that arguments and configuration describe, until its length is reached or the process is interrupted.
+/// Shows progress on standard error, and verifies the results if --verify is given.
 ///
 /// # Errors
 /// [`SimulatorError`] when the run could not begin. A failed verification is a [`SimulationResult`].
 async fn simulate(arguments: SimulateArguments, config: &Config) -> Result<SimulationResult, SimulatorError> {
     let options = arguments.options(config, SystemClock.now_ms())?;
-    // Before the run: nobody wants to learn after an hour that the token is missing.
+    // Before the run: a missing token must not show after an hour.
     let client = arguments.verify.then(|| HttpClient::new(&arguments.http_url(config), &arguments.api)).transpose()?;
     let expectations = Expectations::new(config, &options);
     let (devices, address) = (options.devices, options.address);
@@ -105,7 +108,7 @@ async fn simulate(arguments: SimulateArguments, config: &Config) -> Result<Simul
     Ok(SimulationResult { report, verification })
 }
 
-/// Shows a line now and then, for ever.
+/// Shows a progress line at an interval, forever.
 async fn show(progress: &FleetProgress, devices: usize) -> Infallible {
     let terminal = std::io::stderr().is_terminal();
     let mut ticks = interval(if terminal { PROGRESS.0 } else { PROGRESS.1 });
@@ -125,7 +128,7 @@ async fn show(progress: &FleetProgress, devices: usize) -> Infallible {
 }
 
 async fn interrupted() {
-    // Without a signal handler the process ends at once, which is what the user wanted.
+    // Without a signal handler Ctrl-C ends the process at once, which is fine too.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -1,4 +1,4 @@
-//! `weir token add`, `remove` and `list`.
+//! `weir token add`, `remove` and `list`: changes the tokens file of the HTTP API.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,10 @@ use weir::config::Config;
 
 use crate::cli::{TokenCommand, TokensFile};
 
-/// Runs one of the commands.
+/// Runs `weir token add`, `remove` or `list`.
+///
+/// # Errors
+/// The tokens file is not named, cannot be read or written, or does not allow the change.
 pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
@@ -46,16 +49,16 @@ fn path(file: &TokensFile, config: &Config) -> anyhow::Result<PathBuf> {
     named.context("there is no tokens file: name one with --file, or in the config as http.auth.tokens")
 }
 
-/// In whole seconds, as the file has it.
+/// The time of expiry in Unix milliseconds, in whole seconds as the file stores it.
 fn expiry_ms(after: Duration) -> anyhow::Result<i64> {
     let after_ms = i64::try_from(after.as_millis()).ok();
     let expires_ms = after_ms.and_then(|ms| SystemClock.now_ms().checked_add(ms));
-    // A century is far from where times end.
+    // A century is far below the end of the range of times.
     let expires_ms = expires_ms.filter(|_| after.as_secs() <= 36_500 * 86_400);
     Ok(expires_ms.context("--expires is too long; leave it out for a token that does not expire")? / 1_000 * 1_000)
 }
 
-/// What else it takes for the change to have an effect.
+/// Prints what else is needed before the change takes effect.
 fn remind(path: &Path, config: &Config) {
     if config.http.auth.tokens.as_deref() == Some(path) {
         eprintln!("A running weir takes it on SIGHUP (systemctl reload weir).");

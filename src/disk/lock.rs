@@ -1,4 +1,7 @@
-//! One process per data directory.
+//! The lock that allows one process per data directory.
+//!
+//! It is an advisory `flock` on the file `lock`. The kernel releases it when the process ends in any way, so a crash
+//! leaves nothing to clean up. The process id in the file is for people; it decides nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -10,32 +13,35 @@ use thiserror::Error;
 /// The lock on a data directory could not be taken.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// Another process holds it.
+    /// Another process holds the lock.
     #[error("another weir is running on {directory}, pid {pid}: stop it, or give this one another node.data_dir")]
     Held {
         /// The data directory.
         directory: String,
-        /// What the holder wrote into the lock file.
+        /// Process id of the holder, as it stands in the lock file.
         pid: String,
     },
-    /// The lock file cannot be made.
+    /// The lock file cannot be created, locked or written.
     #[error("cannot lock the data directory {directory}: {source}")]
     Io {
         /// The data directory.
         directory: String,
-        /// The operating system's words.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Held until dropped, or until the process ends in whatever way.
+/// The lock on a data directory, held until this value is dropped or the process ends in any way.
 #[derive(Debug)]
 pub struct DirectoryLock {
     _file: File,
 }
 
 impl DirectoryLock {
-    /// Creates `directory` where needed and locks the file `lock` in it.
+    /// Creates `directory` where needed and locks the file `lock` in it. Does not wait.
+    ///
+    /// # Errors
+    /// Another process holds the lock, or the file system refused a call.
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
         let name = directory.display().to_string();
         let failed = |source| LockError::Io { directory: name.clone(), source };

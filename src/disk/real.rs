@@ -1,4 +1,4 @@
-//! The operating system's file system.
+//! [`RealDisk`]: the operating system's file system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Disk, DiskEntry, DiskFile};
 
-/// The real file system.
+/// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
@@ -18,7 +18,7 @@ struct RealFile {
     path: PathBuf,
 }
 
-/// Puts the call and the path in front of the operating system's words and keeps the kind, which callers branch on.
+/// Puts the call and the path in front of the operating system's text and keeps the kind, which callers branch on.
 fn named<'a>(call: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> io::Error + 'a {
     move |error| io::Error::new(error.kind(), format!("{call} {}: {error}", path.display()))
 }
@@ -77,11 +77,11 @@ impl Disk for RealDisk {
         for entry in fs::read_dir(dir).map_err(named("list", dir))? {
             let entry = entry.map_err(named("list", dir))?;
             let metadata = match entry.metadata() {
-                // Removed since the directory was read: no longer an entry.
+                // The entry was removed after the directory was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(named("list", dir))?,
             };
-            // weir writes only UTF-8 names, so a name that is not cannot be one it looks for.
+            // weir writes only UTF-8 names; a name that is not UTF-8 cannot be one of its files.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_dir = metadata.is_dir();
             entries.push(DiskEntry { name, len: if is_dir { 0 } else { metadata.len() }, is_dir });

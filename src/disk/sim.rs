@@ -1,12 +1,16 @@
-//! An in-memory disk for tests and simulation: it forgets, reorders and tears what was not synced.
+//! [`SimDisk`]: a disk in memory for tests and simulation. At a power cut it loses, reorders and tears unsynced writes.
 //!
 //! The model is harsher than most file systems, never kinder:
-//! - a write reaches the medium when its file is synced; at a power cut each page or sector of each unsynced write is
-//!   kept, lost or cut at a byte on its own, in any order, and what lies before a kept one reads as zeros;
-//! - a created, renamed or removed name is certain when its directory is synced; before, each such change is kept or
-//!   lost on its own;
-//! - a failed sync drops what it was to write for good, although the file goes on to read it back (as Linux does);
-//! - new directories are certain at once.
+//! - A write reaches the medium when its file is synced. At a power cut each page or sector of each unsynced write is
+//!   kept, lost or cut at a byte, independently of the others and in any order. Bytes in front of a kept page that were
+//!   never written read as zeros.
+//! - A created, renamed or removed name is certain once its directory is synced. Before, each such change is kept or lost
+//!   independently of the others.
+//! - A failed sync drops the writes that it should have made certain, for good, although reads go on to return them: Linux
+//!   behaves like that.
+//! - New directories are certain at once.
+//!
+//! `medium` holds names and files, `tear` decides what a power cut leaves of a write.
 
 mod medium;
 mod tear;
@@ -23,8 +27,8 @@ use super::{Disk, DiskEntry, DiskFile, directory_of};
 use crate::random::Random;
 use crate::sync::wait;
 
-/// A handle on a simulated disk. Clones share it. After [`SimDisk::crash`] the handle and all files opened through it
-/// answer with errors: the machine they ran on lost its power.
+/// A handle on a simulated disk. Clones share the disk. After [`SimDisk::crash`] the handle and all files opened through it
+/// return errors: the machine that they belong to lost its power.
 #[derive(Debug, Clone)]
 pub struct SimDisk {
     medium: Arc<Medium>,
@@ -38,14 +42,14 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// An empty disk without a limit.
+    /// An empty disk of unlimited capacity.
     pub fn new() -> Self {
         Self { medium: Arc::new(Medium::default()), boot: 0 }
     }
 
-    /// Cuts the power: `seed` decides what survives of the unsynced writes and names. Returns the disk as the next
-    /// boot finds it; handles from before, this one included, fail from now on. Injected faults are forgotten, the
-    /// capacity stays.
+    /// Cuts the power; `seed` decides what survives of the unsynced writes and names. Returns the disk as the next
+    /// boot finds it. Earlier handles, this one included, fail from then on. Injected faults are cleared, the capacity
+    /// stays.
     #[must_use = "the disk after the power cut is a new handle"]
     pub fn crash(&self, seed: u64) -> SimDisk {
         let mut state = self.medium.lock();
@@ -56,49 +60,49 @@ impl SimDisk {
         SimDisk { medium: Arc::clone(&self.medium), boot }
     }
 
-    /// Lets the power go at the `nth` operation from now, 1 is the next: what it does may be kept, lost or torn, and
-    /// it and everything after it fails until [`SimDisk::crash`]. Operations are the calls that change something or
-    /// make it certain. `None` takes the order back.
+    /// Cuts the power at the `nth` operation from now; 1 is the next. The effect of that operation may be kept, lost or
+    /// torn; the operation and everything after it fail until [`SimDisk::crash`]. Operations are the calls that change
+    /// something or make it certain. `None` cancels the cut.
     pub fn cut_power_at(&self, nth: Option<u64>) {
         let mut state = self.medium.lock();
         state.cut_at = nth.map(|nth| state.operations + nth);
     }
 
-    /// Whether the power is gone.
+    /// Whether the power was cut.
     pub fn is_cut(&self) -> bool {
         let state = self.medium.lock();
         state.is_cut || state.boot != self.boot
     }
 
-    /// Operations so far, see [`SimDisk::cut_power_at`].
+    /// Number of operations so far, as counted by [`SimDisk::cut_power_at`].
     pub fn operations(&self) -> u64 {
         self.medium.lock().operations
     }
 
-    /// Lets the disk hold at most this many bytes in all files; a write beyond stores what fits and fails.
+    /// Limits the bytes in all files together; a write beyond the limit stores what fits and fails.
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         self.medium.lock().capacity_bytes = capacity_bytes;
     }
 
-    /// Lets the `nth` sync from now fail; 1 is the next.
+    /// Makes the `nth` sync of a file from now fail; 1 is the next.
     pub fn fail_sync(&self, nth: u64) {
         let mut state = self.medium.lock();
         state.failing_sync = Some(state.syncs + nth);
     }
 
-    /// Lets the `nth` sync of a directory from now fail; 1 is the next. What it was to make certain stays uncertain.
+    /// Makes the `nth` sync of a directory from now fail; 1 is the next. The changes of names stay uncertain.
     pub fn fail_dir_sync(&self, nth: u64) {
         let mut state = self.medium.lock();
         state.failing_dir_sync = Some(state.dir_syncs + nth);
     }
 
-    /// Lets the `nth` write from now fail, with half of its bytes written; 1 is the next.
+    /// Makes the `nth` write from now fail with half of its bytes written; 1 is the next.
     pub fn fail_write(&self, nth: u64) {
         let mut state = self.medium.lock();
         state.failing_write = Some(state.writes + nth);
     }
 
-    /// Takes back the orders of [`SimDisk::fail_sync`], [`SimDisk::fail_dir_sync`] and [`SimDisk::fail_write`].
+    /// Cancels [`SimDisk::fail_sync`], [`SimDisk::fail_dir_sync`] and [`SimDisk::fail_write`].
     pub fn fail_nothing(&self) {
         let mut state = self.medium.lock();
         state.failing_sync = None;
@@ -106,7 +110,7 @@ impl SimDisk {
         state.failing_write = None;
     }
 
-    /// Syncs of files so far, failed ones included.
+    /// Number of syncs of files so far, failed ones included.
     pub fn syncs(&self) -> u64 {
         self.medium.lock().syncs
     }
@@ -116,8 +120,8 @@ impl SimDisk {
         self.medium.lock().read_bytes
     }
 
-    /// Lets so many more syncs of files go on and holds the others: a test can then arrange what happens during one.
-    /// `None` lets all go on.
+    /// Lets `count` more syncs of files proceed and holds the ones after them, so that a test can arrange what happens
+    /// during a sync. `None` lets all proceed.
     pub fn allow_syncs(&self, count: Option<u64>) {
         self.medium.lock().allowed_syncs = count;
         self.medium.changed.notify_all();
@@ -141,7 +145,7 @@ impl SimDisk {
         Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no byte {offset}", path.display())))
     }
 
-    /// Bytes of a file that no power cut can take away; 0 where it can take the name.
+    /// Number of bytes of a file that no power cut can take away; 0 where it can take the name away.
     pub fn certain_bytes(&self, path: &Path) -> u64 {
         self.medium.lock().certain_file(path).map_or(0, |file| file.certain.len() as u64)
     }
@@ -191,7 +195,7 @@ impl SimFile {
         self.medium.begin(self.boot)
     }
 
-    /// Waits while syncs are held.
+    /// Waits as long as syncs are held.
     fn enter_sync(&self) -> io::Result<MutexGuard<'_, MediumState>> {
         let mut state = self.medium.begin(self.boot)?;
         state.held_syncs += 1;

@@ -1,8 +1,9 @@
 //! A batch: the unit of group commit and of framing.
 //!
-//! Its header carries a checksum of its own, seeded with the segment's salt, and the checksum of the body. So the
-//! chain of headers can be followed without reading bodies, and bytes that a client put into a payload, or that an
-//! older file left on the medium, cannot pass for a header.
+//! The header carries a checksum of its own, seeded with the segment's salt, and the checksum of the body. So the chain of
+//! headers can be followed without reading bodies, and neither bytes that a client put into a payload nor blocks of an
+//! older file can pass for a header. This module knows the bytes of one batch; where a batch may stand, and what a bad one
+//! means, is decided in `scan` and `inspect`.
 
 use std::fmt;
 
@@ -12,25 +13,30 @@ use crate::defects::{self, Defect};
 
 /// Newest format version of segments and batches.
 pub(super) const FORMAT_VERSION: u16 = 1;
-/// Bytes in front of a batch's body.
+/// Bytes of a batch's header.
 pub(super) const HEADER_BYTES: usize = 48;
 /// First bytes of every batch.
 pub(super) const MAGIC: [u8; 4] = *b"WBAT";
 
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
-/// Flag: the records are lost, and the body is padding.
+/// Flag of a hole: the records are lost, and the body is padding.
 const FLAG_HOLE: u16 = 1;
 
 /// The header of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchHeader {
+    /// Position of the first record.
     pub(super) first: Lsn,
+    /// Number of records.
     pub(super) count: u32,
     pub(super) body_bytes: u32,
+    /// Time given to the batch when it was written, Unix milliseconds.
     pub(super) arrival_ms: i64,
+    /// The log was synced below this position when the batch was written.
     pub(super) synced_below: Lsn,
     pub(super) body_crc: u32,
-    /// The records are lost: `weir journal repair` put this in their place. The body is padding that nobody reads.
+    /// Whether the records are lost: `weir journal repair` put a hole in their place. The body is padding that nobody
+    /// reads.
     pub(super) is_hole: bool,
 }
 
@@ -54,7 +60,7 @@ impl BatchHeader {
         HEADER_BYTES as u64 + u64::from(self.body_bytes)
     }
 
-    /// Bytes of it that mean something: a hole's padding does not.
+    /// Bytes of the batch that are read: of a hole the header alone.
     pub(super) fn readable_bytes(&self) -> u64 {
         if self.is_hole { HEADER_BYTES as u64 } else { self.batch_bytes() }
     }
@@ -117,7 +123,7 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(value)
 }
 
-/// One batch as read back.
+/// One batch of records with its header.
 pub struct Batch {
     header: BatchHeader,
     /// Header and body, as on disk; of a hole the header alone.
@@ -141,29 +147,29 @@ impl Batch {
         Batch { header, bytes }
     }
 
-    /// `bytes` are the header's and the body's; of a hole the header's alone.
+    /// A batch from its header and its bytes: those of header and body, of a hole those of the header alone.
     pub(super) fn new(header: BatchHeader, bytes: Vec<u8>) -> Batch {
         debug_assert_eq!(bytes.len() as u64, header.readable_bytes());
         Batch { header, bytes }
     }
 
-    /// Position of its first record.
+    /// Position of the first record.
     pub fn first(&self) -> Lsn {
         self.header.first
     }
 
-    /// One past its last record.
+    /// One past the last record.
     pub fn end(&self) -> Lsn {
         self.header.end()
     }
 
-    /// Whether its records are lost: `weir journal repair` puts a hole in the place of what cannot be read, so that
-    /// positions stay as they were.
+    /// Whether the records are lost: `weir journal repair` puts a hole in the place of records that cannot be read, so
+    /// that positions stay as they were.
     pub fn is_hole(&self) -> bool {
         self.header.is_hole
     }
 
-    /// Number of records; in a hole, of those that are lost.
+    /// Number of records; in a hole the number of lost records.
     pub fn count(&self) -> u32 {
         self.header.count
     }
@@ -178,17 +184,17 @@ impl Batch {
         self.header.synced_below
     }
 
-    /// Its records in order; a hole yields none.
+    /// The records in order; a hole yields none.
     pub fn records(&self) -> RecordIter<'_> {
         RecordIter::new(self.bytes.get(HEADER_BYTES..).unwrap_or_default())
     }
 
-    /// Bytes on disk.
+    /// Bytes of the batch on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.header.batch_bytes()
     }
 
-    /// Memory that the batch holds.
+    /// Bytes of memory that the batch holds.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + size_of::<Batch>()
     }

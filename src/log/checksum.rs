@@ -1,11 +1,11 @@
-//! CRC-32C (Castagnoli, polynomial 0x1EDC6F41, reflected): the one checksum of the log's formats.
+//! CRC-32C (Castagnoli, polynomial 0x1EDC6F41, reflected): the only checksum in the formats of the log.
 
 /// Checksum of `bytes`.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     ::crc32c::crc32c(bytes)
 }
 
-/// Checksum of what gave `crc` followed by `bytes`.
+/// Checksum of the bytes whose checksum is `crc`, followed by `bytes`.
 pub(super) fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     ::crc32c::crc32c_append(crc, bytes)
 }

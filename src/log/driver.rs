@@ -1,4 +1,7 @@
-//! What drives the writer: a thread of its own, or those who call.
+//! Runs the writer: on a thread of its own, or inside the calls of the log's users.
+//!
+//! The writer itself never waits, so that the same code runs in the simulation, where one thread does everything and time
+//! is a number. All waiting is here.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,12 +14,12 @@ use super::shared::LogState;
 use super::writer::{LogWriter, NextWork};
 use crate::sync::{lock, wait, wait_timeout};
 
-/// Keeps the writer going as long as a handle of the log lives.
+/// Runs the writer as long as a handle of the log lives.
 #[derive(Debug)]
 pub(super) enum Driver {
-    /// The thread does a unit of work after the other and waits between them. Dropping this closes the log.
+    /// A thread does one unit of work after the other and waits between them. Dropping this closes the log.
     Thread { shared: Arc<LogState>, thread: Mutex<Option<JoinHandle<()>>> },
-    /// Nothing happens but in [`Driver::step`] and in calls that need progress. Dropping this leaves what waits
+    /// Work is done only in [`Driver::step`] and in calls that need progress. Dropping this leaves records that wait
     /// unwritten, as a crash does.
     Inline { shared: Arc<LogState>, writer: Box<Mutex<LogWriter>> },
 }
@@ -37,7 +40,7 @@ impl Driver {
         matches!(self, Driver::Inline { .. })
     }
 
-    /// Does one unit of an inline writer's work; `false`: there is none now, or a thread does it.
+    /// Does one unit of an inline writer's work. `false` where there is none, or where a thread does the work.
     pub(super) fn step(&self) -> bool {
         let Driver::Inline { shared, writer } = self else { return false };
         let mut writer = lock(writer);
@@ -51,8 +54,8 @@ impl Driver {
         }
     }
 
-    /// Gives the writer the time to get on, and `None` where it cannot without help: only inline, where waiting would
-    /// be for ever.
+    /// Lets the writer make progress: waits for its thread, or does one unit of its work. `None` where an inline writer has
+    /// nothing to do: waiting for it would never end.
     pub(super) fn progress<'a>(&'a self, queue: MutexGuard<'a, CommitQueue>) -> Option<MutexGuard<'a, CommitQueue>> {
         match self {
             Driver::Thread { shared, .. } => Some(wait_for_progress(shared, queue)),
@@ -63,7 +66,7 @@ impl Driver {
         }
     }
 
-    /// Lets the writer write what waits and end, and waits for that.
+    /// Lets the writer write the records that wait and end, and waits for its end.
     pub(super) fn close(&self) {
         let (Driver::Thread { shared, .. } | Driver::Inline { shared, .. }) = self;
         let mut queue = lock(&shared.queue);
@@ -77,14 +80,15 @@ impl Driver {
             Driver::Thread { thread, .. } => {
                 let thread = lock(thread).take();
                 match thread {
-                    // A waker or callback that owns the last handle runs on the writer itself, which ends on its own.
+                    // A waker or callback that owns the last handle runs on the writer's thread, which cannot join itself;
+                    // it ends on its own.
                     Some(thread) if thread.thread().id() == std::thread::current().id() => {}
-                    // A panic of the writer is recorded as the log's failure.
+                    // A panic of the writer is already recorded as the log's failure.
                     Some(thread) => drop(thread.join()),
                     None => wait_for_end(shared),
                 }
             }
-            // A closing log either gets on or fails: it never waits.
+            // A closing log makes progress or fails; it never waits, so this ends.
             Driver::Inline { .. } => while self.step() {},
         }
     }
@@ -114,7 +118,7 @@ fn wait_for_end(shared: &LogState) {
     }
 }
 
-/// The writer on its thread.
+/// The writer on its thread. Dropping it tells those who wait when the thread ends by a panic.
 struct RunningWriter(LogWriter);
 
 impl RunningWriter {
@@ -153,7 +157,7 @@ fn wait_for_work<'a>(
 }
 
 impl Drop for RunningWriter {
-    /// Tells those who wait when the writer ends by a panic.
+    /// A panic of the writer is a failure of the log: nobody may wait for a thread that is gone.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.shared().fail(&WriterError::Panicked);

@@ -1,4 +1,4 @@
-//! What can go wrong, in words that a person can act on.
+//! The errors of a log. Each text says what a person can do about it.
 
 use std::fmt;
 use std::io;
@@ -14,16 +14,16 @@ pub enum LogError {
     Io {
         /// Name of the log, or its directory where it has no name.
         log: String,
-        /// What was being done.
+        /// The call, in words that follow "cannot".
         action: &'static str,
         /// The file system's error.
         #[source]
         source: io::Error,
     },
-    /// Records that were synced cannot be read back.
+    /// Records that were synced are gone or cannot be read.
     #[error("{0}")]
     Damaged(Box<Damage>),
-    /// A file of a format that this version does not know.
+    /// A file has a format version that this program does not know.
     #[error(
         "{} has format version {version}, and this weir reads up to {supported}: a newer weir wrote it; start that one",
         file.display()
@@ -36,7 +36,7 @@ pub enum LogError {
         /// The newest version this program knows.
         supported: u16,
     },
-    /// A running weir freed a segment before it was read.
+    /// A running weir freed a segment before this reader came to it.
     #[error(
         "{} was freed by the running weir while the log was read: journal.retention keeps segments longer; then try again",
         file.display()
@@ -45,7 +45,7 @@ pub enum LogError {
         /// The segment's file.
         file: PathBuf,
     },
-    /// The disk is full and records wait to be written: they are written once there is space.
+    /// The disk is full. Records that wait are written once there is space.
     #[error("the {log} log waits for disk space: free some on the file system of {}", dir.display())]
     DiskFull {
         /// Name of the log.
@@ -53,12 +53,12 @@ pub enum LogError {
         /// Its directory.
         dir: PathBuf,
     },
-    /// An earlier write or sync failed. Only a restart, which recovers what is on disk, goes on from here.
+    /// An earlier write or sync failed. Only a restart, which recovers what is on disk, goes on from there.
     #[error("the {log} log stopped: {reason}; restart weir to recover what is on disk")]
     Failed {
         /// Name of the log.
         log: &'static str,
-        /// The failure.
+        /// The text of the failure.
         reason: String,
     },
     /// The log was closed.
@@ -70,7 +70,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// For `map_err` on a call of the file system.
+    /// Makes the conversion for `map_err` on a call of the file system.
     pub(super) fn io(log: &str, action: &'static str) -> impl Fn(io::Error) -> LogError + use<> {
         let log = log.to_owned();
         move |source| LogError::Io { log: log.clone(), action, source }
@@ -101,15 +101,15 @@ impl From<Damage> for LogError {
 /// Synced records that are gone or unreadable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// File, or directory where a whole file is missing.
+    /// The damaged file, or the directory where a whole file is missing.
     pub file: PathBuf,
-    /// Byte offset of the first thing that is wrong.
+    /// Byte offset of the first damaged byte.
     pub offset: u64,
     /// The record that should begin there.
     pub expected: Lsn,
     /// What is wrong.
     pub what: String,
-    /// What proves that it was once whole and synced.
+    /// What proves that these records were once whole and synced.
     pub proof: String,
     /// One past the last record known to be lost, where that is known.
     pub lost_until: Option<Lsn>,
@@ -137,18 +137,18 @@ impl fmt::Display for Damage {
 /// Why an append was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The queue or the disk is full: wait with [`super::Log::poll_room`].
+    /// The queue or the disk is full. [`super::Log::poll_room`] waits for room.
     #[error("no room")]
     Full,
-    /// The records are larger than a batch may be: they never fit.
+    /// The records are larger than a batch may be, so they never fit.
     #[error("{bytes} bytes in one append, and a batch holds at most {limit}")]
     TooLarge {
         /// Encoded bytes of the records.
         bytes: usize,
-        /// `commit_max_bytes`.
+        /// Largest body of a batch, `commit_max_bytes`.
         limit: usize,
     },
-    /// A write or sync failed, or the log was closed; nothing more is taken.
+    /// A write or sync failed, or the log was closed. No further append is taken.
     #[error("the log is closed")]
     Closed,
 }

@@ -1,4 +1,7 @@
-//! The open log as its users see it.
+//! [`Log`]: the open log as its users see it.
+//!
+//! It takes appends into the queue, wakes the writer, and waits for its progress. It does not write: the writer does,
+//! driven by the driver.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +19,11 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::lock;
 
+/// Upper bound of [`LogOptions::commit_max_bytes`]: a batch stores the length of its body in 32 bits.
 const MAX_COMMIT_BYTES: usize = 1 << 30;
 
-/// A log open for appending and reading. Clones share it; when the last goes, it is closed as by [`Log::close`].
+/// A log that is open for appending and reading. Clones share it; when the last one is dropped, the log is closed as by
+/// [`Log::close`].
 ///
 /// [`Log::append`], [`Log::poll_room`], the positions and [`Log::stats`] never wait for the disk and may be called from
 /// async tasks. [`Log::append_wait`], [`Log::sync`] and [`Log::close`] wait.
@@ -35,8 +40,11 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens or creates the log and recovers it. `known_synced`: a position that a checkpoint says was synced; an
-    /// end below it is damage. Spawns the writer thread.
+    /// Opens or creates the log, recovers it and spawns the writer thread. `known_synced` is a position that a checkpoint
+    /// says was synced: a log that ends below it is damaged.
+    ///
+    /// # Errors
+    /// The log is damaged or of a newer format, the file system refused a call, or the thread cannot be started.
     pub fn open(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -48,6 +56,9 @@ impl Log {
 
     /// Like [`Log::open`], but a log whose directory is empty begins with record `first`. For a log that the journal
     /// can rebuild and whose older records are known to be gone.
+    ///
+    /// # Errors
+    /// The same as for [`Log::open`].
     pub fn open_at(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -64,8 +75,11 @@ impl Log {
 
     /// Like [`Log::open_at`], but without a thread: the writer works in [`Log::step`], and in [`Log::append_wait`],
     /// [`Log::sync`] and [`Log::close`], which fail with "full" rather than wait for disk space. When the last handle
-    /// goes, what waits is not written, as in a crash. Wakers and callbacks run inside these calls and must not call
-    /// them.
+    /// is dropped, records that wait are not written, as in a crash. Wakers and callbacks run inside these calls and must
+    /// not call them.
+    ///
+    /// # Errors
+    /// The same as for [`Log::open`].
     pub fn open_inline(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -79,14 +93,18 @@ impl Log {
     }
 
     /// Does one unit of the writer's work on a log that was opened with [`Log::open_inline`], without ever waiting.
-    /// `false`: there is nothing to do now (idle, waiting for disk space, failed, ended, or a thread does the work).
+    /// Returns `false` where there is nothing to do: the log is idle, waits for disk space, failed or ended, or a thread
+    /// does the work.
     pub fn step(&self) -> bool {
         self.driver.step()
     }
 
     /// Queues records for the next group commit and returns the position after the last of them. Where `waker` is
-    /// given, it is woken when that position is durable (or the log failed). Records without any queue nothing and
-    /// wake nobody.
+    /// given, it is woken when that position is durable or the log has failed. An append of no records queues nothing and
+    /// wakes nobody.
+    ///
+    /// # Errors
+    /// The queue or the disk is full, the records are larger than a batch, or the log takes nothing more.
     pub fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
         let mut queue = lock(&self.shared.queue);
         let end = queue.append(records, waker)?;
@@ -94,8 +112,11 @@ impl Log {
         Ok(end)
     }
 
-    /// Like [`Log::append`], but waits for room, as long as the disk is full. An inline log makes room, and is `Full`
-    /// where the disk has none.
+    /// Like [`Log::append`], but waits for room, however long the disk is full. On an inline log it writes to make room,
+    /// and returns `Full` where the disk has none.
+    ///
+    /// # Errors
+    /// The records are larger than a batch, or the log takes nothing more; on an inline log also a full disk.
     pub fn append_wait(&self, records: &Records) -> Result<Lsn, AppendError> {
         let mut queue = lock(&self.shared.queue);
         loop {
@@ -110,8 +131,8 @@ impl Log {
         }
     }
 
-    /// Ready when an append may succeed or the log has failed: then try again. Pending registers the task until room
-    /// returns.
+    /// Ready when an append may succeed, or when the log takes nothing more: then try again. Otherwise the task is
+    /// registered and woken when there is room.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut queue = lock(&self.shared.queue);
         if queue.has_room() || queue.is_closed() {
@@ -128,7 +149,10 @@ impl Log {
         self.shared.durable()
     }
 
-    /// Waits until everything appended so far is synced; returns that position. Fails rather than wait for a full disk.
+    /// Waits until everything appended so far is synced; returns that position.
+    ///
+    /// # Errors
+    /// The log failed or was closed, or the disk is full: this call does not wait for space.
     pub fn sync(&self) -> Result<Lsn, LogError> {
         let mut queue = lock(&self.shared.queue);
         let end = queue.next;
@@ -148,18 +172,18 @@ impl Log {
         }
     }
 
-    /// A reader that starts at `from` (or at the oldest record kept).
+    /// A reader that starts at `from`, or at the oldest record kept where that is later.
     pub fn reader(&self, from: Lsn) -> Reader {
         Reader::new(Arc::clone(&self.shared), from)
     }
 
-    /// Everything below this position can be read (durable, or written for [`super::SyncPolicy::OnRequest`]).
+    /// Everything below this position can be read. It is durable, or, for [`super::SyncPolicy::OnRequest`], written.
     pub fn readable(&self) -> Lsn {
         self.shared.readable()
     }
 
-    /// Wakes `waker` each time the readable position moves, and when the log fails, for the log's life. For
-    /// the few tasks that live as long as the log: a waker cannot be taken back.
+    /// Wakes `waker` each time the readable position moves, and when the log fails, as long as the log lives. For the few
+    /// tasks that live as long as the log: a waker cannot be removed.
     pub fn watch(&self, waker: Waker) {
         let mut watchers = lock(&self.shared.watchers);
         if !watchers.iter().any(|known| known.will_wake(&waker)) {
@@ -167,8 +191,8 @@ impl Log {
         }
     }
 
-    /// Calls `callback` with the reason once the log has failed, at once if it has. It runs on the writer's thread, or
-    /// on this one.
+    /// Calls `callback` with the reason when the log fails, or at once if it has failed. The callback runs on the writer's
+    /// thread, or on the caller's.
     pub fn on_failure(&self, callback: Box<dyn FnOnce(String) + Send>) {
         let queue = lock(&self.shared.queue);
         match queue.failure.clone() {
@@ -180,8 +204,8 @@ impl Log {
         }
     }
 
-    /// A completed checkpoint no longer needs records below `position`; retention may free their segments. Also the
-    /// moment at which age is looked at.
+    /// Says that no checkpoint needs the records below `position`: retention may free their segments. Retention also
+    /// checks the age of segments at this call.
     pub fn release(&self, position: Lsn) {
         let mut queue = lock(&self.shared.queue);
         queue.released = queue.released.max(position);
@@ -189,7 +213,7 @@ impl Log {
         self.wake_writer(&mut queue);
     }
 
-    /// Segment files, oldest first. To read one, take a reader from its first record to its end.
+    /// The segment files, oldest first. A reader from the first record of a segment to its end reads that segment.
     pub fn segments(&self) -> Vec<SegmentSummary> {
         lock(&self.shared.segments).list.iter().map(super::segment::Segment::summary).collect()
     }
@@ -210,14 +234,18 @@ impl Log {
         }
     }
 
-    /// Stops taking appends, writes and syncs what waits, ends the writer thread. Readers go on reading.
+    /// Stops taking appends, writes and syncs the records that wait, and ends the writer thread. Readers go on reading.
+    ///
+    /// # Errors
+    /// The log failed, before or while it was closed: records may be unwritten.
     pub fn close(&self) -> Result<(), LogError> {
         self.driver.close();
         let queue = lock(&self.shared.queue);
         if queue.failure.is_some() { Err(self.shared.closed_error(&queue)) } else { Ok(()) }
     }
 
-    /// One notification per wait: more would be system calls for nothing.
+    /// Notifies the writer's thread if it waits. Once per wait: each further notification would be a system call without
+    /// effect.
     fn wake_writer(&self, queue: &mut CommitQueue) {
         if std::mem::take(&mut queue.writer_waits) {
             self.shared.work.notify_one();
@@ -225,7 +253,7 @@ impl Log {
     }
 }
 
-/// Recovers a log and makes its writer, which is not yet driven.
+/// Recovers a log and makes its writer, which nothing drives yet.
 fn recover(
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,

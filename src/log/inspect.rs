@@ -1,4 +1,16 @@
-//! What the files of a log say: for recovery, and for reading without opening.
+//! Lists and judges the segment files of a log: for recovery, verification and repair.
+//!
+//! The central question is whether bytes that cannot be read are a torn tail or damage. A torn tail is what an interrupted
+//! write leaves at the end of the log; it was never acknowledged, and recovery cuts it. Damage is the loss of records that
+//! were synced; weir refuses to start. "A later good record exists" does not tell the two apart, since the pages of one
+//! unsynced write may reach the disk in any order. What tells them apart is proof that the bytes were once synced:
+//!
+//! - a later segment, since a segment is synced before the next one is created;
+//! - a later batch whose header says that the log was synced behind this place when the header was made;
+//! - a checkpoint that says so;
+//! - a header whose checksum holds and whose content is impossible: no interrupted write leaves that.
+//!
+//! This module changes no file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,12 +26,14 @@ use crate::disk::{Disk, DiskFile};
 /// One segment file of a directory.
 #[derive(Debug, Clone)]
 pub(super) struct SegmentFile {
+    /// First record, from the file's name.
     pub(super) first: Lsn,
     pub(super) path: PathBuf,
+    /// Length of the file.
     pub(super) bytes: u64,
 }
 
-/// The segment files of a directory, oldest first. Other files are not the log's and are left alone.
+/// The segment files of a directory, oldest first. Files with other names do not belong to the log and are left alone.
 pub(super) fn list_segments(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<SegmentFile>> {
     let entries = disk.list(dir)?;
     let files = entries.into_iter().filter(|entry| !entry.is_dir).filter_map(|entry| {
@@ -29,7 +43,7 @@ pub(super) fn list_segments(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Segme
     Ok(files.collect())
 }
 
-/// Reads the header of a segment file.
+/// Reads the header of a segment file. The outer error is the file system's.
 pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Result<SegmentHeader, SegmentFault>> {
     let mut bytes = [0; HEADER_BYTES];
     if file.read_at(&mut bytes, 0)? < HEADER_BYTES {
@@ -38,7 +52,8 @@ pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Result<SegmentHeade
     Ok(SegmentHeader::decode(&bytes))
 }
 
-/// A segment is created with its header alone, so a file that holds no more was never used.
+/// Whether a file is a segment whose creation was interrupted, if its header cannot be read: a segment is created with its
+/// header alone, so a file that holds no more was never used.
 pub(super) fn is_unfinished(file: &SegmentFile) -> bool {
     file.bytes <= HEADER_BYTES as u64
 }
@@ -58,7 +73,7 @@ pub(super) fn newer(file: &Path, version: u16) -> LogError {
     LogError::NewerFormat { file: file.to_path_buf(), version, supported: FORMAT_VERSION }
 }
 
-/// Compares a segment with the file before it. `None`: they fit.
+/// Compares a segment's header with its file name and with the file before it; `None` where they agree.
 pub(super) fn check_link(file: &SegmentFile, header: &SegmentHeader, before: Option<&SegmentFile>) -> Option<Damage> {
     let damage = |what: String, expected| Damage {
         file: file.path.clone(),
@@ -90,15 +105,18 @@ pub(super) fn check_link(file: &SegmentFile, header: &SegmentHeader, before: Opt
     }
 }
 
-/// What a fault at the end of a scan means.
+/// What a fault that ended a scan means.
 pub(super) enum FaultClass {
-    /// An interrupted write of something that was never synced.
+    /// An interrupted write that was never synced: a torn tail.
     Torn,
+    /// Synced records are lost.
     Damage(Damage),
+    /// A batch of this format version, which this program does not know.
     Newer(u16),
 }
 
-/// Tells a torn tail from damage. `successor`: the next segment begins there; `known_synced`: a checkpoint's position.
+/// Tells a torn tail from damage. `proof` is a later batch whose header proves that this place was synced, `successor` the
+/// first record of the next segment, `known_synced` a position that a checkpoint says was synced.
 pub(super) fn classify(
     path: &Path,
     fault: &ScanFault,
@@ -127,7 +145,7 @@ pub(super) fn classify(
     FaultClass::Damage(Damage { file: path.to_path_buf(), offset, expected, what: what.to_owned(), proof, lost_until })
 }
 
-/// A segment that ends before its successor begins, although every batch in it is whole.
+/// The fault of a segment that does not end where its successor begins, although every batch in it is whole.
 pub(super) fn short_of(segment: &Segment, successor: Option<Lsn>) -> Option<ScanFault> {
     let successor = successor.filter(|next| *next != segment.end)?;
     let what = if successor > segment.end { "the segment ends" } else { "the segment holds records of the next" };

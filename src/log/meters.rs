@@ -1,4 +1,4 @@
-//! The log's metrics, looked up once.
+//! The metrics of one log. They are looked up once, when the log is opened.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::telemetry::names;
 
-/// Counters of one log. Its gauges are set from [`super::LogStats`] by whoever serves the metrics.
+/// Counters of one log. The gauges of a log are set from [`super::LogStats`] when the metrics are scraped.
 pub(super) struct LogMeters {
     records: Counter,
     batches: Counter,

@@ -1,4 +1,4 @@
-//! Settings of a log, and the figures it reports.
+//! The settings of a log, and the figures that it reports.
 
 use std::path::PathBuf;
 
@@ -9,20 +9,20 @@ use super::Lsn;
 pub enum SyncPolicy {
     /// Each group commit is one write and one sync; readers see records only once they are synced (the journal).
     EveryCommit,
-    /// Group commits are written at once and synced by [`super::Log::sync`] and before a segment is closed; readers
-    /// see what is written. For logs that the journal can rebuild.
+    /// Group commits are written at once, and synced by [`super::Log::sync`] and before a segment is closed. Readers see
+    /// records once they are written. For logs that the journal can rebuild.
     OnRequest,
 }
 
 /// How long a segment is kept once it lies behind the released position. The active segment is never freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Keep {
-    /// Not at all: freed as soon as it is released.
+    /// Not at all: a segment is freed as soon as it is released.
     #[default]
     Released,
-    /// Until its newest batch is older than this many milliseconds.
+    /// Until the newest batch of the segment is older than this many milliseconds.
     ForAge(i64),
-    /// For ever, or until [`Retention::max_bytes`] asks for its space.
+    /// Until [`Retention::max_bytes`] needs the space; for ever where that is `None`.
     UpToBytes,
 }
 
@@ -31,8 +31,8 @@ pub enum Keep {
 pub struct Retention {
     /// How long released segments stay.
     pub keep: Keep,
-    /// While the log is larger than this many bytes its oldest released segments are freed whatever their age.
-    /// Segments that are not released stay.
+    /// Size of the log in bytes above which its oldest released segments are freed, whatever their age. Segments that
+    /// are not released stay.
     pub max_bytes: Option<u64>,
 }
 
@@ -43,35 +43,36 @@ pub struct LogOptions {
     pub name: &'static str,
     /// Directory of the segment files.
     pub dir: PathBuf,
-    /// A segment is closed once it holds at least this many bytes.
+    /// Bytes from which on a segment is closed and the next one begun.
     pub segment_bytes: u64,
-    /// Largest body of one batch; also the bound of one append. At most 1 GiB.
+    /// Largest body of one batch, and so of one append. At most 1 GiB.
     pub commit_max_bytes: usize,
-    /// Bound of bytes that wait for the writer or are being written; appends beyond it are refused with `Full`.
-    /// Less than `commit_max_bytes` counts as `commit_max_bytes`; twice that or more keeps the writer busy.
+    /// Most bytes that wait for the writer or are being written; appends beyond are refused with `Full`. A value below
+    /// `commit_max_bytes` counts as `commit_max_bytes`. Twice that or more keeps the writer busy: one batch fills while
+    /// the other is written.
     pub queue_max_bytes: usize,
-    /// Bytes of the newest batches kept in memory for readers; 0: readers always use the files.
+    /// Most bytes of the newest batches that are kept in memory for readers; 0: readers always use the files.
     pub tail_max_bytes: usize,
     /// When records are synced.
     pub sync: SyncPolicy,
-    /// Appends are refused with `Full` while the file system has less than this; 0: not looked at. What was taken
-    /// before is still written, into this reserve.
+    /// Free bytes of the file system below which appends are refused with `Full`; 0: free space is not checked. Records
+    /// that were taken before are still written, into this reserve.
     pub min_free_bytes: u64,
-    /// What is kept behind the released position.
+    /// Which segments below the released position are kept.
     pub retention: Retention,
 }
 
-/// What recovery found.
+/// What the recovery of a log found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecoverySummary {
-    /// First record still in the log.
+    /// Oldest record that is still in the log.
     pub first: Lsn,
-    /// One past the last record; synced.
+    /// One past the last record. Everything below is synced.
     pub end: Lsn,
-    /// Bytes of a torn tail that were cut.
+    /// Bytes of a torn tail that recovery cut.
     pub torn_bytes: u64,
-    /// One past the last lost record that a hole stands for, where that lies behind the position that was known to be
-    /// synced: what was made of these records before they were lost cannot be made again.
+    /// One past the last record that a hole stands for, if that lies behind the position that was known to be synced.
+    /// Results that were computed from these records before they were lost cannot be computed again.
     pub lost_until: Option<Lsn>,
     /// Arrival time of the newest batch ever written, Unix milliseconds.
     pub last_arrival_ms: Option<i64>,
@@ -82,7 +83,7 @@ pub struct RecoverySummary {
 pub struct LogStats {
     /// Oldest record kept.
     pub first: Lsn,
-    /// One past the newest record handed to the writer.
+    /// One past the newest record that was appended.
     pub appended: Lsn,
     /// One past the newest synced record.
     pub durable: Lsn,
@@ -90,25 +91,25 @@ pub struct LogStats {
     pub disk_bytes: u64,
     /// Segment files.
     pub segments: usize,
-    /// Bytes waiting for the writer or being written.
+    /// Bytes that wait for the writer or are being written.
     pub queued_bytes: usize,
     /// Whether appends are refused because the disk is full or nearly full.
     pub disk_full: bool,
-    /// The failure that closed the log.
+    /// Text of the failure that stopped the log; `None` while it works.
     pub failure: Option<String>,
 }
 
-/// One segment file.
+/// One segment file as far as it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentSummary {
-    /// First record.
+    /// First record of the segment.
     pub first: Lsn,
     /// One past the last readable record.
     pub end: Lsn,
-    /// Bytes of the file that are readable.
+    /// Readable bytes of the file.
     pub bytes: u64,
-    /// Arrival time of its first batch, Unix milliseconds; `None` while it is empty.
+    /// Arrival time of the first batch, Unix milliseconds; `None` while the segment is empty.
     pub first_arrival_ms: Option<i64>,
-    /// Arrival time of its last batch, Unix milliseconds; `None` while it is empty.
+    /// Arrival time of the last batch, Unix milliseconds; `None` while the segment is empty.
     pub last_arrival_ms: Option<i64>,
 }

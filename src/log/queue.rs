@@ -1,4 +1,7 @@
-//! What waits for the writer.
+//! The queue of a log: records that wait for the writer, and the tasks that wait for room.
+//!
+//! Appends are packed into batches as they come, so the writer takes a batch that is ready to be written. The queue
+//! bounds the bytes that wait; it does not write, and it does not decide when.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -7,14 +10,14 @@ use super::batch::HEADER_BYTES;
 use super::wakers::WakerSet;
 use super::{AppendError, LogOptions, Lsn, Records};
 
-/// Tasks that may wait for room; one more is told to try again at once, which is slow and not wrong.
+/// Most tasks that wait for room. A further one is told to try again at once: it then spins, which is slow and not wrong.
 const MAX_ROOM_WAITERS: usize = 65_536;
-/// Buffers kept for reuse.
+/// Most buffers that are kept for reuse.
 const MAX_SPARE_BUFFERS: usize = 2;
-/// A buffer of this capacity is always worth keeping.
+/// Capacity up to which a buffer is always kept for reuse.
 const SMALL_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Records that will be one batch. Space for the batch's header is reserved in front, so that header and body are
+/// Records that will be one batch. The buffer begins with space for the batch's header, so that header and body are
 /// written with one call and without a copy.
 #[derive(Debug, Default)]
 pub(super) struct PendingBatch {
@@ -29,7 +32,7 @@ impl PendingBatch {
     }
 }
 
-/// State shared by those who append and the writer, under one lock.
+/// The state that appending tasks and the writer share, under one lock.
 #[derive(Debug)]
 pub(super) struct CommitQueue {
     pending: VecDeque<PendingBatch>,
@@ -37,30 +40,33 @@ pub(super) struct CommitQueue {
     waiting_bytes: usize,
     max_waiting_bytes: usize,
     max_batch_bytes: usize,
-    /// One past the newest record taken.
+    /// One past the newest record that was taken.
     pub(super) next: Lsn,
+    /// Buffers for reuse.
     spare: Vec<Vec<u8>>,
-    /// Size of recent batches: falls slowly, rises at once.
+    /// Size of recent batches: rises at once, falls slowly. New buffers are made for it.
     usual_batch_bytes: usize,
+    /// Tasks that wait for room.
     room: WakerSet,
-    /// Threads that wait for progress.
+    /// Number of threads that wait for progress.
     pub(super) waiting_threads: usize,
-    /// The writer waits for work.
+    /// Whether the writer's thread waits for work and must be notified.
     pub(super) writer_waits: bool,
-    /// Everything below shall be synced.
+    /// Someone asked for a sync of everything below.
     pub(super) sync_below: Lsn,
-    /// Records below are not needed by their reader.
+    /// No checkpoint needs the records below.
     pub(super) released: Lsn,
-    /// Segments may have become free.
+    /// Whether to look for segments that can be freed.
     pub(super) retention_due: bool,
-    /// The file system has less than the reserve.
+    /// Whether the file system has less free space than the reserve.
     pub(super) low_space: bool,
-    /// A write found no space and waits.
+    /// Whether a batch found no disk space and waits.
     pub(super) stalled: bool,
-    /// No more appends; the writer ends once it has written what waits.
+    /// Whether the log is being closed: no more appends are taken, and the writer ends once the queue is written.
     pub(super) closing: bool,
-    /// The writer has ended.
+    /// Whether the writer has ended.
     pub(super) ended: bool,
+    /// Text of the failure that stopped the log.
     pub(super) failure: Option<String>,
 }
 
@@ -88,7 +94,7 @@ impl CommitQueue {
         }
     }
 
-    /// Whether nothing is taken any more.
+    /// Whether no append is taken any more.
     pub(super) fn is_closed(&self) -> bool {
         self.closing || self.failure.is_some()
     }
@@ -101,7 +107,8 @@ impl CommitQueue {
         self.waiting_bytes
     }
 
-    /// Takes records and the task to wake when they are durable. An append is never split over batches.
+    /// Takes records, and the task to wake when they are durable. Returns the position after the last of them. An append
+    /// is never split over batches.
     pub(super) fn append(&mut self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError> {
         let bytes = records.bytes();
         if self.is_closed() {
@@ -146,7 +153,7 @@ impl CommitQueue {
         self.pending.pop_front()
     }
 
-    /// A batch was written: its room is free, its buffer may be reused.
+    /// Gives the room of a written batch back, and takes a buffer for reuse.
     pub(super) fn written(&mut self, body_bytes: usize, reusable: Option<Vec<u8>>) {
         self.waiting_bytes = self.waiting_bytes.saturating_sub(body_bytes);
         self.usual_batch_bytes = body_bytes.max(self.usual_batch_bytes - self.usual_batch_bytes / 8);
@@ -157,12 +164,12 @@ impl CommitQueue {
         self.spare.truncate(MAX_SPARE_BUFFERS);
     }
 
-    /// Whether buffers lie about that an idle log need not hold.
+    /// Whether the queue holds buffers that an idle log does not need.
     pub(super) fn has_spare(&self) -> bool {
         !self.spare.is_empty()
     }
 
-    /// Frees what an idle log need not hold.
+    /// Frees the memory that an idle log does not need.
     pub(super) fn trim(&mut self) {
         self.spare = Vec::new();
         self.usual_batch_bytes = 0;
@@ -171,14 +178,14 @@ impl CommitQueue {
         }
     }
 
-    /// Whether any append that is not too large for a batch would be taken. Asking for less than that would let a
-    /// task with a large append spin between "full" and "there is room".
+    /// Whether every append that is not too large for a batch would be taken. A weaker condition would let a task with a
+    /// large append spin between "full" and "there is room".
     pub(super) fn has_room(&self) -> bool {
         !self.disk_full()
             && (self.waiting_bytes == 0 || self.waiting_bytes + self.max_batch_bytes <= self.max_waiting_bytes)
     }
 
-    /// Registers a task to wake when there is room; `false`: too many wait already.
+    /// Registers a task to wake when there is room; `false` where too many wait already.
     pub(super) fn wait_for_room(&mut self, waker: &Waker) -> bool {
         if self.room.len() >= MAX_ROOM_WAITERS {
             return false;
@@ -187,12 +194,12 @@ impl CommitQueue {
         true
     }
 
-    /// The tasks to wake because there is room now, or because there never will be.
+    /// Takes the tasks to wake because there is room, or because there never will be.
     pub(super) fn take_room_waiters(&mut self) -> WakerSet {
         if self.has_room() || self.is_closed() { std::mem::take(&mut self.room) } else { WakerSet::default() }
     }
 
-    /// Drops what waits; returns the tasks that wait for it.
+    /// Drops all records that wait and returns the tasks that wait for them or for room.
     pub(super) fn abandon(&mut self) -> WakerSet {
         let mut wakers = std::mem::take(&mut self.room);
         for pending in self.pending.drain(..) {

@@ -1,4 +1,7 @@
-//! Cursors on an open log.
+//! [`Reader`]: a cursor on an open log.
+//!
+//! Readers are independent of the writer: they wait for nothing and hold nothing up. A reader that falls behind the tail
+//! in memory reads the segment files; one that falls behind retention misses records and counts them.
 
 use std::io;
 use std::sync::Arc;
@@ -10,23 +13,26 @@ use super::shared::LogState;
 use super::{Batch, Damage, LogError, Lsn};
 use crate::sync::lock;
 
-/// A cursor on a log: follows the tail from memory and falls back to the segment files.
+/// A cursor on an open log. It follows the newest batches from memory and falls back to the segment files.
 ///
-/// It reads from the files in large pieces and checks every batch; it holds memory only while it does so.
+/// It reads the files in large pieces and checks every batch. It holds memory for that only while it reads files.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<LogState>,
+    /// Position of the next record to be read.
     position: Lsn,
+    /// Number of records that retention freed before they were read.
     skipped: u64,
+    /// The segment file that is being read; `None` while the reader follows the tail in memory.
     file: Option<SegmentCursor>,
 }
 
-/// The segment file that a reader is in.
+/// A reader's place in a segment file.
 #[derive(Debug)]
 struct SegmentCursor {
     first: Lsn,
     scanner: SegmentScanner,
-    /// Offset that was last noted in the segment's index.
+    /// Byte offset that was last noted in the segment's index.
     noted: u64,
 }
 
@@ -35,9 +41,12 @@ impl Reader {
         Reader { shared, position: from, skipped: 0, file: None }
     }
 
-    /// The next readable batch, or `None` when it has caught up. The first batch may begin before the asked position:
-    /// skip records below it. Where retention has freed the position, it goes on with the oldest record kept and
-    /// counts what it missed in [`Reader::skipped`].
+    /// The next readable batch; `None` when the reader has caught up. The first batch may begin before the position that
+    /// was asked for: the caller skips the records below it. Where retention has freed the position, the reader goes on
+    /// with the oldest record kept and counts the records it missed in [`Reader::skipped`].
+    ///
+    /// # Errors
+    /// A segment file cannot be read, or is damaged. A later call tries again.
     pub fn next_batch(&mut self) -> Result<Option<Arc<Batch>>, LogError> {
         if self.position >= self.shared.readable() {
             return Ok(None);
@@ -59,12 +68,12 @@ impl Reader {
         self.position
     }
 
-    /// Records that retention freed before this reader came to them.
+    /// Number of records that retention freed before this reader came to them.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// Moves to another position; `skipped` stays.
+    /// Moves to another position; [`Reader::skipped`] stays.
     pub fn seek(&mut self, position: Lsn) {
         self.position = position;
         self.file = None;
@@ -95,7 +104,7 @@ impl Reader {
         }
     }
 
-    /// The open file was read to the end that was known when it was opened: it has grown, or another follows.
+    /// Goes on behind the end that the open file had when it was opened: the file has grown, or another one follows.
     fn go_on(&mut self, mut file: SegmentCursor) -> Result<SegmentCursor, LogError> {
         let (first, expected) = (file.first, file.scanner.expected());
         let grown_to = lock(&self.shared.segments)
@@ -112,7 +121,7 @@ impl Reader {
         }
     }
 
-    /// Opens the segment of the position, or the oldest one if that was freed, at the batch that holds it.
+    /// Opens the segment that holds the position, or the oldest one where that was freed, at the batch that holds it.
     fn open(&mut self) -> Result<SegmentCursor, LogError> {
         let mut missing = None;
         loop {
@@ -130,7 +139,8 @@ impl Reader {
             drop(segments);
             match self.open_file(found) {
                 Ok(file) => return self.seek_in(file),
-                // Freed between the look and the open: then it is no longer in the list, unless it is really gone.
+                // Retention may have freed the file between the look and the open. Then the second look finds another
+                // segment; if it finds the same one, the file is really missing.
                 Err(error) if missing == Some(found.0) => return Err(error),
                 Err(_) => missing = Some(found.0),
             }
@@ -157,7 +167,7 @@ impl Reader {
         }
     }
 
-    /// Remembers where batches begin, so that later seeks are short. The scanner stands behind `batch`.
+    /// Notes in the segment's index where `batch` begins, so that later seeks are short. The scanner stands behind it.
     fn note(&self, file: &mut SegmentCursor, batch: &Batch) {
         let offset = file.scanner.offset() - batch.disk_bytes();
         if offset >= file.noted + index_interval_bytes() {
@@ -166,7 +176,7 @@ impl Reader {
         }
     }
 
-    /// The same for the batch at which the scanner stands.
+    /// Notes in the segment's index where the batch begins at which the scanner stands.
     fn note_offset(&self, file: &mut SegmentCursor, batch_first: Lsn) {
         let offset = file.scanner.offset();
         if offset >= file.noted + index_interval_bytes() {

@@ -1,10 +1,11 @@
-//! The body of a batch: records, each behind its length as an unsigned LEB128 varint.
+//! The body of a batch: records, each preceded by its length as an unsigned LEB128 varint.
 
-/// Bytes reserved for the length of a record whose size is not known before it is written.
+/// Bytes that are reserved for the length of a record whose size is not known before it is written.
 const RESERVED_LENGTH_BYTES: usize = 2;
+/// First length that does not fit into the reserved bytes.
 const RESERVED_LENGTH_LIMIT: usize = 1 << 14;
 
-/// Records to append together: they land in one batch, in order.
+/// Records that are appended together: they stay in order and in one batch.
 #[derive(Debug, Default, Clone)]
 pub struct Records {
     body: Vec<u8>,
@@ -12,7 +13,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// Adds one record whose bytes `write` appends to the buffer; it must not touch what is in the buffer already.
+    /// Adds one record whose bytes `write` appends to the buffer. `write` must not change bytes that are in the buffer
+    /// already.
     #[inline]
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let length_at = self.body.len();
@@ -22,7 +24,7 @@ impl Records {
         debug_assert!(self.body.len() >= start, "the record's writer cut the buffer");
         let length = self.body.len().saturating_sub(start);
         if length < RESERVED_LENGTH_LIMIT {
-            // Two bytes even where one would do: moving the record costs more than the byte.
+            // Two bytes even where one would do: moving the record would cost more than the byte.
             self.body[length_at] = (length & 0x7F) as u8 | 0x80;
             self.body[length_at + 1] = (length >> 7) as u8;
         } else {
@@ -46,17 +48,17 @@ impl Records {
         self.count
     }
 
-    /// Encoded bytes.
+    /// Length of the encoded records in bytes.
     pub fn bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Empties it and keeps the allocation.
+    /// Removes all records and keeps the allocation.
     pub fn clear(&mut self) {
         self.body.clear();
         self.count = 0;
@@ -88,7 +90,7 @@ fn put_length(mut length: usize, out: &mut Vec<u8>) {
     out.push(length as u8);
 }
 
-/// Takes a varint of any width up to five bytes, minimal or not.
+/// Takes a length off the front: a varint of up to five bytes, of minimal width or not.
 #[inline]
 fn take_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     match bytes {
@@ -110,8 +112,8 @@ fn take_long_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     None
 }
 
-/// The records of a batch in order. Ends at the first one that does not fit its body, which in a batch that was read
-/// from a log cannot be: the body was checked.
+/// The records of a batch in order. The iteration ends at the first record that does not fit the body; in a batch that was
+/// read from a log there is none, since the body was checked.
 #[derive(Debug, Clone)]
 pub struct RecordIter<'a> {
     rest: &'a [u8],
@@ -135,7 +137,7 @@ impl<'a> Iterator for RecordIter<'a> {
     }
 }
 
-/// Whether `body` is exactly `count` records.
+/// Whether `body` consists of exactly `count` records.
 pub(super) fn holds_exactly(body: &[u8], count: u32) -> bool {
     let mut records = RecordIter::new(body);
     let mut found = 0_u64;

@@ -1,4 +1,22 @@
-//! Opening a log: checks what is there, cuts a torn tail, refuses damage, and makes certain what it found.
+//! Recovery: opens the files of a log, cuts a torn tail, refuses damage, and makes certain that all it keeps is synced.
+//!
+//! # Steps
+//!
+//! 1. List and open the segments. Each header must fit the file's name and the segment before it: a missing or shortened
+//!    file is found without reading it.
+//! 2. Check every batch from the segment that holds `known_synced`, the position of the last checkpoint, to the end.
+//!    Segments before it are taken on the word of their successor's header; they were checked when they were last read, and
+//!    are checked again when they are next read.
+//! 3. At the first batch that cannot be read, decide between torn tail and damage (`inspect`). A torn tail is cut off.
+//!    Damage ends the start with a message that names file, offset, loss and proof; no byte is changed.
+//! 4. Write the part of the last segment that may never have been synced once more, and sync file and directory. Only then
+//!    does the log count what it found as durable. A process that crashed after a write and before its sync leaves pages
+//!    that read well and are on no disk.
+//!
+//! A log that ends below `known_synced` is damaged, whatever its last bytes look like.
+//!
+//! Recovery does not decide whether a checkpoint can do without records that retention freed, and it repairs nothing:
+//! that is done on request only (`repair`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,22 +35,25 @@ use super::{LogOptions, Lsn};
 use crate::defects::{self, Defect};
 use crate::disk::{Disk, DiskFile, directory_of, is_full};
 
-/// Largest piece in which recovery writes again.
+/// Bytes that recovery writes again at once.
 const REWRITE_BYTES: usize = 1024 * 1024;
 
-/// What recovery leaves for the writer: everything in it is synced.
+/// A recovered log, ready for the writer. Everything in it is synced.
 #[derive(Debug)]
 pub(super) struct RecoveredLog {
     pub(super) segments: VecDeque<Segment>,
     pub(super) active: ActiveSegment,
+    /// One past the last record.
     pub(super) end: Lsn,
+    /// Arrival time of the newest batch ever written.
     pub(super) arrival_ms: Option<i64>,
+    /// Bytes of the torn tail that was cut.
     pub(super) torn_bytes: u64,
-    /// One past the last record that a hole stands for, in what was checked.
+    /// One past the last record that a hole stands for, in the segments that were checked.
     pub(super) lost_until: Option<Lsn>,
 }
 
-/// Recovers the log of `options.dir`. `first`: where an empty log begins.
+/// Recovers the log in `options.dir`. A log whose directory is empty begins with record `first`.
 pub(super) fn recover(
     disk: &dyn Disk,
     options: &LogOptions,
@@ -47,7 +68,7 @@ pub(super) fn recover(
         return begin(disk, options, known_synced, first);
     };
     if known_synced < oldest.first {
-        // The checkpoint lies before what is kept. Whether its reader can do without the rest is for it to say.
+        // Retention freed records behind the checkpoint. Whether the log's user can do without them is for the user to say.
         tracing::debug!(log = options.name, %known_synced, first = %oldest.first, "the log begins after the checkpoint");
     }
     LogRecovery { disk, options, known_synced, files }.run()
@@ -76,12 +97,13 @@ fn nothing_left(dir: &Path, first: Lsn, known_synced: Lsn) -> Damage {
     }
 }
 
-/// A segment file with its header; the header is `None` for a last segment whose creation was interrupted.
+/// A segment file that recovery found. Its header is `None` for a last segment whose creation was interrupted.
 struct FoundSegment {
     file: Arc<dyn DiskFile>,
     header: Option<SegmentHeader>,
 }
 
+/// One recovery.
 struct LogRecovery<'a> {
     disk: &'a dyn Disk,
     options: &'a LogOptions,
@@ -93,14 +115,14 @@ impl LogRecovery<'_> {
     fn run(&self) -> Result<RecoveredLog, LogError> {
         let opened = self.open_all()?;
         let mut segments = VecDeque::with_capacity(opened.len());
-        // What lies in segments wholly below the checkpoint was checked before, and is checked again when it is read.
+        // Segments wholly below the checkpoint were checked before, and are checked again when they are read.
         let checked_from = self.files.partition_point(|file| file.first <= self.known_synced).saturating_sub(1);
         let (mut torn_bytes, mut lost_until) = (0, None);
         for (index, open) in opened.iter().enumerate() {
             let Some(header) = open.header else { continue };
             match opened.get(index + 1).and_then(|next| next.header) {
                 Some(next) if index < checked_from => segments.push_back(self.unread(index, open, &header, &next)?),
-                // Without a successor's word for its end and its newest arrival time it is read.
+                // Only a successor's header tells the end and the newest arrival time of a segment without reading it.
                 _ => {
                     let (segment, torn, lost) = self.check(index, open, &header)?;
                     segments.push_back(segment);
@@ -134,7 +156,7 @@ impl LogRecovery<'_> {
         Ok(opened)
     }
 
-    /// A closed segment whose records are taken on the word of its successor.
+    /// A closed segment whose end and newest arrival time are taken from its successor's header.
     fn unread(
         &self,
         index: usize,
@@ -153,7 +175,8 @@ impl LogRecovery<'_> {
         Ok(segment)
     }
 
-    /// Checks every batch of a segment; returns the bytes of a torn tail, which is cut, and the end of the last hole.
+    /// Checks every batch of a segment and cuts a torn tail. Returns the segment, the bytes that were cut, and one past the
+    /// last record that a hole stands for.
     fn check(
         &self,
         index: usize,
@@ -191,8 +214,9 @@ impl LogRecovery<'_> {
         Ok(bytes)
     }
 
-    /// Writes what may never have been synced once more. After a failed sync an operating system may hold pages that
-    /// it takes for written and that are not on the disk: they read well, and a sync alone would not save them.
+    /// Writes the end of the segment, which may never have been synced, once more. After a failed sync the operating system
+    /// may hold pages that it takes for written and that are not on the disk: they read well, and a sync alone would not
+    /// write them.
     fn write_again(
         &self,
         open: &FoundSegment,
@@ -204,7 +228,7 @@ impl LogRecovery<'_> {
             None => 0,
             Some(synced) => self.offset_of(open, header, segment, synced.max(self.known_synced))?,
         };
-        // So may the cut of a torn tail: a start whose sync failed made it.
+        // The cut of a torn tail is repeated for the same reason: an earlier start whose sync failed may have made it.
         if !defects::is(Defect::KeepTornTail) {
             open.file.set_len(segment.bytes).map_err(self.io("cut a torn tail"))?;
         }
@@ -215,7 +239,7 @@ impl LogRecovery<'_> {
             let piece = rest.min(buffer.len());
             let read = open.file.read_at(&mut buffer[..piece], offset).map_err(self.io("read a segment"))?;
             match open.file.write_all_at(&buffer[..read], offset) {
-                // Some file systems need space to overwrite. Then the sync that follows must do.
+                // Some file systems need free space to overwrite. On a full one the sync that follows must do.
                 Err(error) if is_full(&error) => break,
                 written => written.map_err(self.io("write what it found once more"))?,
             }
@@ -227,7 +251,7 @@ impl LogRecovery<'_> {
         Ok(())
     }
 
-    /// Where the batch that holds `position` begins; the end of the segment where none does.
+    /// Byte offset of the batch that holds `position`; the end of the segment where none does.
     fn offset_of(
         &self,
         open: &FoundSegment,
@@ -283,7 +307,7 @@ impl LogRecovery<'_> {
         Ok(RecoveredLog { segments, active, end, arrival_ms, torn_bytes, lost_until: None })
     }
 
-    /// Finishes the creation of the last segment.
+    /// Creates the last segment again, whose creation was interrupted.
     fn create_again(
         &self,
         file: &SegmentFile,

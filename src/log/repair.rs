@@ -1,8 +1,12 @@
-//! Cutting damage out of a log's files, on request only: what cannot be read becomes a hole, and positions stay.
+//! Cuts damage out of a log's files, on request only (`weir journal repair`). Records that cannot be read become a hole, so
+//! all other records keep their positions.
 //!
-//! A [`RepairPlan`] says what would be done and changes nothing. Applying it keeps the damaged bytes in side files first; then
-//! each segment that changes is written anew beside the old one, synced and renamed, oldest first. A crash leaves
-//! segments that are as they were or as they will be, and a new plan finishes. The log must not be open.
+//! A [`RepairPlan`] says what would be done and changes nothing. Applying it first copies the damaged bytes to side files;
+//! then each segment that changes is written anew beside the old one, synced and renamed, oldest first. A crash leaves
+//! each segment as it was or as it will be, and a new plan completes the repair. The log must not be open.
+//!
+//! `layout` decides what of one segment stays, `seed` recovers the checksum seed of a segment whose header is lost,
+//! `salvage` guesses what was in the damaged bytes, `cut_back` removes the end of a log, and `apply` writes.
 
 mod apply;
 mod cut_back;
@@ -23,38 +27,39 @@ use super::{LogError, Lsn};
 use crate::disk::{Disk, DiskFile};
 use layout::{Bounds, Gap, Layout, Place, lay_out};
 
-/// One stretch of a file that is cut out.
+/// A range of a file that is cut out, and the records that are lost with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// The segment file.
     pub file: PathBuf,
     /// Byte offset of the first damaged byte.
     pub offset: u64,
-    /// One past the last byte that goes; not more than the file has.
+    /// One past the last byte that is cut out; at most the length of the file.
     pub end_offset: u64,
     /// What is wrong.
     pub what: String,
     /// First record that is lost.
     pub first: Lsn,
-    /// One past the last record that is lost; `first` where none is known to be.
+    /// One past the last record that is lost; equal to `first` where no record is known to be lost.
     pub end: Lsn,
-    /// More records may have been lost than are known, since nothing says how far the log went.
+    /// Whether more records may be lost than are known, since nothing says how far the log went.
     pub may_be_more: bool,
-    /// Arrival time of the newest batch before, Unix milliseconds: what is lost came no earlier.
+    /// Arrival time of the newest batch before the cut, Unix milliseconds: the lost records arrived no earlier.
     pub after_ms: Option<i64>,
-    /// Arrival time of a batch behind, or of the last one lost, Unix milliseconds: what is lost came no later.
+    /// Arrival time of a batch behind the cut or of the last lost batch, Unix milliseconds: the lost records arrived no
+    /// later.
     pub before_ms: Option<i64>,
-    /// Segment that it is in.
+    /// First record of the segment that the cut is in.
     segment: Lsn,
 }
 
 impl Cut {
-    /// Records that are lost, as far as is known.
+    /// Number of records that are known to be lost.
     pub fn lost(&self) -> u64 {
         self.end.0 - self.first.0
     }
 
-    /// File name under which the damaged bytes are kept; `None` where there are none: a file is missing or too short.
+    /// Name of the file that keeps the damaged bytes; `None` where there are none, since a file is missing or too short.
     pub fn side_file(&self, log: &str) -> Option<String> {
         let stem = segment::file_name(self.segment);
         let stem = stem.trim_end_matches(".log");
@@ -66,14 +71,14 @@ impl Cut {
 #[derive(Debug)]
 struct Rewrite {
     path: PathBuf,
-    /// Where the sound batches are copied from, at the offsets at which they stay.
+    /// The file from which the sound batches are copied; they keep their offsets.
     source: Option<Arc<dyn DiskFile>>,
     header: SegmentHeader,
-    /// Headers of holes and their offsets.
+    /// Offsets and headers of the holes.
     holes: Vec<(u64, BatchHeader)>,
-    /// A batch to write behind what is copied, and its offset.
+    /// Offset and bytes of a batch that is written behind the copied ones.
     end: Option<(u64, Vec<u8>)>,
-    /// What is not copied: offset and end.
+    /// Begin and end of the ranges that are not copied.
     left_out: Vec<(u64, u64)>,
     bytes: u64,
 }
@@ -83,14 +88,17 @@ struct Rewrite {
 pub struct RepairPlan {
     dir: PathBuf,
     cuts: Vec<Cut>,
-    /// Segment files that go, newest first, before any is written anew.
+    /// Segment files that are removed, newest first, before any segment is written anew.
     removals: Vec<PathBuf>,
     rewrites: Vec<Rewrite>,
 }
 
 impl RepairPlan {
-    /// Looks for damage in the log of `dir`. `known_synced`: a position that a checkpoint says was synced; without one,
-    /// records missing at the very end cannot be told from records that never were. Writes nothing.
+    /// Looks for damage in the log in `dir` and writes nothing. `known_synced` is a position that a checkpoint says was
+    /// synced; without one, records that are missing at the very end cannot be told from records that never existed.
+    ///
+    /// # Errors
+    /// The file system refused a call, or a file has a newer format.
     pub fn new(disk: &dyn Disk, dir: &Path, known_synced: Option<Lsn>) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
         let files = match inspect::list_segments(disk, dir) {
@@ -103,18 +111,18 @@ impl RepairPlan {
         Ok(RepairPlan { dir: dir.to_path_buf(), cuts, removals: Vec::new(), rewrites })
     }
 
-    /// Whether there is nothing to repair. A torn tail is none: the next start cuts it.
+    /// Whether there is nothing to repair. A torn tail needs no repair: the next start cuts it.
     pub fn is_empty(&self) -> bool {
         self.rewrites.is_empty() && self.removals.is_empty()
     }
 
-    /// What is cut out, in the order of the files.
+    /// The cuts, in the order of the files.
     pub fn cuts(&self) -> &[Cut] {
         &self.cuts
     }
 }
 
-/// A segment as it will be, for the one behind it.
+/// What the plan of the next segment must know of a segment as it will be.
 #[derive(Debug, Clone, Copy)]
 struct Placed {
     first: Lsn,
@@ -128,20 +136,20 @@ impl Placed {
     }
 }
 
-/// A segment file, and what its header says where that can be believed.
+/// A segment file with its header; the header is `None` where it cannot be believed.
 #[derive(Debug)]
 struct OpenedSegment {
     handle: Arc<dyn DiskFile>,
     header: Option<SegmentHeader>,
 }
 
-/// A segment's header as it will be.
+/// The header of a segment as it will be.
 #[derive(Debug, Clone, Copy)]
 struct PlannedHeader {
     header: SegmentHeader,
-    /// Whether it is another than the file has.
+    /// Whether the header differs from the one in the file.
     is_new: bool,
-    /// Without the salt no batch of the segment can be read.
+    /// Whether the salt is known. Without it no batch of the segment can be read.
     is_salt_known: bool,
 }
 
@@ -187,7 +195,7 @@ impl Planner<'_> {
         Ok(OpenedSegment { handle, header: header.filter(|header| header.first == file.first) })
     }
 
-    /// No segment file is left, and a checkpoint needs none of what was in them.
+    /// No segment file is left, and no checkpoint needs the records that were in them.
     fn begin_anew(&self, cuts: &mut Vec<Cut>, rewrites: &mut Vec<Rewrite>) {
         let Some(first) = self.known_synced.filter(|known| *known > Lsn(0)) else { return };
         let header = SegmentHeader { first, salt: active::new_salt(), predecessor: None, arrival_before_ms: None };
@@ -207,7 +215,7 @@ impl Planner<'_> {
         });
     }
 
-    /// Segments that a checkpoint still needs are gone from the front of the log.
+    /// Segments that a checkpoint needs are missing at the front of the log.
     fn missing_at_front(
         &self,
         needed: Lsn,
@@ -228,7 +236,7 @@ impl Planner<'_> {
         stated.map(|gone| self.rebuild(gone, oldest, before, arrival_ms, cuts, rewrites)).or(before)
     }
 
-    /// A segment whose file is gone becomes a header and a hole.
+    /// A segment whose file is missing becomes a header and a hole.
     fn rebuild(
         &self,
         gone: Predecessor,
@@ -263,7 +271,7 @@ impl Planner<'_> {
         Place { offset: HEADER_BYTES as u64, first, arrival_ms }
     }
 
-    /// Plans one segment. Also returns the segment between it and the next that is missing, if there is one.
+    /// Plans one segment. Also returns the missing segment between this one and the next, if there is one.
     fn segment(
         &self,
         file: &SegmentFile,
@@ -275,7 +283,7 @@ impl Planner<'_> {
     ) -> Result<(Placed, Option<Predecessor>), LogError> {
         let known_synced = if next.is_some() { Lsn(0) } else { self.known_synced.unwrap_or_default() };
         if next.is_none() && open.header.is_none() && is_unfinished(file) && known_synced <= file.first {
-            // Its creation was interrupted: the next start creates it again.
+            // The creation of the segment was interrupted: the next start creates it again.
             return Ok((Placed { first: file.first, bytes: file.bytes, arrival_ms: None }, None));
         }
         let mut bounds = Bounds {
@@ -316,7 +324,7 @@ impl Planner<'_> {
         Ok((placed, gone))
     }
 
-    /// The segment's header as it will be.
+    /// Plans the header of a segment.
     fn header(
         &self,
         file: &SegmentFile,
@@ -368,7 +376,7 @@ fn header_cut(file: &SegmentFile, open: &OpenedSegment) -> Cut {
     Cut { end_offset: file.bytes.min(HEADER_BYTES as u64), ..missing(&file.path, file.first, file.first, what) }
 }
 
-/// `from_start`: the segment's header goes with its batches.
+/// The cut of a gap. `from_start`: the segment's header is cut out with its batches.
 fn cut_of(file: &SegmentFile, gap: &Gap, from_start: bool) -> Cut {
     let offset = if from_start { 0 } else { gap.begin.offset };
     Cut {

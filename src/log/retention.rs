@@ -1,9 +1,10 @@
-//! Which segments may go.
+//! Decides which segments retention frees. The writer removes them.
 
 use super::segment::Segments;
 use super::{Keep, Lsn, Retention};
 
-/// The oldest segment, if it may be freed now. The active segment and what is not released never are.
+/// First record of the oldest segment, if it may be freed now. The active segment and segments that are not released are
+/// never freed.
 pub(super) fn next_to_free(segments: &Segments, released: Lsn, retention: &Retention, now_ms: i64) -> Option<Lsn> {
     let oldest = segments.list.front()?;
     if segments.list.len() < 2 || oldest.end > released {
@@ -12,7 +13,7 @@ pub(super) fn next_to_free(segments: &Segments, released: Lsn, retention: &Reten
     let is_too_much = retention.max_bytes.is_some_and(|max_bytes| segments.bytes() > max_bytes);
     let is_unwanted = match retention.keep {
         Keep::Released => true,
-        // A segment without a known arrival time is empty.
+        // A segment without an arrival time holds no batch.
         Keep::ForAge(max_age_ms) => {
             oldest.last_arrival_ms.is_none_or(|arrival_ms| arrival_ms < now_ms.saturating_sub(max_age_ms))
         }

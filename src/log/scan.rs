@@ -1,4 +1,8 @@
-//! Reads a segment file batch by batch, for recovery, verification and readers.
+//! Reads a segment file batch by batch and says what is wrong with the first batch that cannot be read. For recovery,
+//! verification, repair and readers.
+//!
+//! A scan says what it found, not what that means: `inspect` tells a torn tail from damage. Errors of the file system are
+//! the outer result, faults of the content the inner one.
 
 use std::io;
 use std::sync::Arc;
@@ -10,52 +14,56 @@ use super::segment::Segment;
 use super::{Batch, Lsn};
 use crate::defects::{self, Defect};
 
-/// The first read is small, since a seek may need no more; then each is twice the last, up to the largest.
+/// Bytes of the first read. It is small, since a seek may need no more; each further read is twice as large, up to
+/// [`LARGEST_READ_BYTES`].
 const FIRST_READ_BYTES: usize = 64 * 1024;
 const LARGEST_READ_BYTES: usize = 1024 * 1024;
 
 /// Why no batch can be read at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ScanFault {
-    /// Offset of the batch in its file.
+    /// Byte offset of the batch in its file.
     pub(super) offset: u64,
     /// The record that should begin there.
     pub(super) expected: Lsn,
-    /// What is wrong.
+    /// What is wrong, for a message.
     pub(super) what: &'static str,
     pub(super) kind: FaultKind,
 }
 
+/// The kinds of faults, by what can cause them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FaultKind {
-    /// What an interrupted write can leave.
+    /// Bytes that an interrupted write can leave.
     Unreadable,
-    /// The checksums hold and the content is wrong: no interrupted write leaves that.
+    /// The checksums hold and the content is wrong. No interrupted write leaves that.
     Impossible,
-    /// A format version of the future.
+    /// A later format version.
     Newer(u16),
 }
 
-/// A position in a segment file.
+/// A place in a segment file, moving batch by batch to the end.
 #[derive(Debug)]
 pub(super) struct SegmentScanner {
     file: Arc<dyn crate::disk::DiskFile>,
+    /// Checksum seed of the segment's batch headers.
     seed: u32,
-    /// Where the next batch begins.
+    /// Byte offset of the next batch.
     offset: u64,
-    /// The record that begins there.
+    /// First record of the next batch.
     expected: Lsn,
-    /// Arrival time of the batch before, which none behind it may undercut.
+    /// Arrival time of the batch before. No later batch may have an earlier one.
     arrival_ms: Option<i64>,
-    /// Bytes of the file that may be read.
+    /// End of the bytes of the file that may be read.
     limit: u64,
     buffer: Vec<u8>,
+    /// Byte offset in the file at which the buffer begins.
     buffer_at: u64,
     next_read_bytes: usize,
 }
 
 impl SegmentScanner {
-    /// Begins at `offset`, where the batch with record `expected` begins, and reads no byte at or behind `limit`.
+    /// A scanner at `offset`, where the batch with first record `expected` begins. It reads no byte at or behind `limit`.
     pub(super) fn new(
         file: Arc<dyn crate::disk::DiskFile>,
         seed: u32,
@@ -76,22 +84,22 @@ impl SegmentScanner {
         }
     }
 
-    /// Where the next batch begins in the file.
+    /// Byte offset of the next batch in the file.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The record that the next batch begins with.
+    /// First record of the next batch.
     pub(super) fn expected(&self) -> Lsn {
         self.expected
     }
 
-    /// The file has grown: bytes below `limit` may be read now.
+    /// Allows reading up to `limit`: the file has grown.
     pub(super) fn extend(&mut self, limit: u64) {
         self.limit = self.limit.max(limit);
     }
 
-    /// The header of the next batch; `None` at the limit. Does not move.
+    /// The header of the next batch; `None` at the limit. The scanner does not move.
     pub(super) fn header(&mut self) -> io::Result<Result<Option<BatchHeader>, ScanFault>> {
         if self.offset >= self.limit {
             return Ok(Ok(None));
@@ -129,14 +137,14 @@ impl SegmentScanner {
         Ok(())
     }
 
-    /// Moves behind the batch whose header this is.
+    /// Moves behind the next batch, whose header this is.
     pub(super) fn skip(&mut self, header: &BatchHeader) {
         self.offset += header.batch_bytes();
         self.expected = header.end();
         self.arrival_ms = Some(header.arrival_ms);
     }
 
-    /// Checks the batch whose header this is. A hole's padding can be anything.
+    /// Checks the body of the next batch, whose header this is. The padding of a hole is not checked: nobody reads it.
     pub(super) fn check_body(&mut self, header: &BatchHeader) -> io::Result<Result<(), ScanFault>> {
         if header.is_hole {
             return Ok(Ok(()));
@@ -156,7 +164,7 @@ impl SegmentScanner {
         Ok(Ok(()))
     }
 
-    /// Reads the next batch and moves behind it; `None` at the limit.
+    /// Reads and checks the next batch and moves behind it; `None` at the limit.
     pub(super) fn batch(&mut self) -> io::Result<Result<Option<Batch>, ScanFault>> {
         let header = match self.header()? {
             Ok(Some(header)) => header,
@@ -172,16 +180,16 @@ impl SegmentScanner {
         Ok(Ok(Some(Batch::new(header, bytes))))
     }
 
-    /// Looks behind the next batch for a header that says that records at or behind `expected` were synced: proof
-    /// that what cannot be read here was once whole. Returns the first such header.
+    /// Searches behind the next batch for a header that says that records at or behind `expected` were synced. It proves
+    /// that the batch that cannot be read here was once whole. Returns the first such header.
     pub(super) fn find_proof(&mut self) -> io::Result<Option<BatchHeader>> {
         let expected = self.expected;
         let found = self.find(self.offset + 1, |_, header| header.synced_below > expected)?;
         Ok(found.map(|(_, header)| header))
     }
 
-    /// The first header at or behind `from` that has a valid checksum and that `is_wanted` takes, with its offset. What
-    /// is searched need not be batches.
+    /// The first header at or behind `from` that has a valid checksum and that `is_wanted` accepts, with its byte offset.
+    /// The bytes that are searched need not be batches.
     pub(super) fn find(
         &mut self,
         mut from: u64,
@@ -209,7 +217,7 @@ impl SegmentScanner {
         Ok(None)
     }
 
-    /// Goes to another batch: `expected` begins at `offset`.
+    /// Moves to another batch, whose first record is `expected` and which begins at `offset`.
     pub(super) fn jump(&mut self, (expected, offset): (Lsn, u64), arrival_ms: Option<i64>) {
         (self.expected, self.offset, self.arrival_ms) = (expected, offset, arrival_ms);
     }
@@ -228,7 +236,7 @@ impl SegmentScanner {
         ScanFault { offset: self.offset, expected: self.expected, what, kind }
     }
 
-    /// The `len` bytes at `offset`, or what is there of them before the limit and the end of the file.
+    /// The `len` bytes at `offset`; fewer where the limit or the end of the file comes first.
     fn view(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
         let available = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(usize::MAX);
         let len = len.min(available);
@@ -241,7 +249,7 @@ impl SegmentScanner {
         Ok(self.buffer.get(start..end).unwrap_or_default())
     }
 
-    /// Fills the buffer with `len` bytes from `offset`, reusing what it holds of them.
+    /// Fills the buffer with `len` bytes from `offset`; the bytes of them that it already holds are kept.
     fn read(&mut self, offset: u64, len: usize) -> io::Result<()> {
         let held = offset
             .checked_sub(self.buffer_at)
@@ -273,22 +281,24 @@ impl SegmentScanner {
     }
 }
 
-/// What a scan of a whole segment found, besides what it added to the [`Segment`].
+/// What a scan of a whole segment found, apart from what it added to the [`Segment`].
 #[derive(Debug)]
 pub(super) struct Survey {
+    /// Number of batches that can be read.
     pub(super) batches: u64,
-    /// Records that holes stand for, and one past the last of them.
+    /// Number of records that holes stand for.
     pub(super) lost: u64,
+    /// One past the last record that a hole stands for.
     pub(super) lost_until: Option<Lsn>,
     /// The log was synced below this position when the last batch was written.
     pub(super) synced_below: Option<Lsn>,
-    /// What ended the scan before the end of the file.
+    /// The fault that ended the scan before the end of the file.
     pub(super) fault: Option<ScanFault>,
-    /// Proof behind the fault that what is unreadable was synced.
+    /// A later header that proves that the unreadable bytes were synced.
     pub(super) proof: Option<BatchHeader>,
 }
 
-/// Checks every batch from the scanner's position to the end and adds them to `segment`.
+/// Checks every batch from the scanner's place to the end and adds the sound ones to `segment`.
 pub(super) fn survey(scanner: &mut SegmentScanner, segment: &mut Segment) -> io::Result<Survey> {
     let (mut batches, mut lost, mut lost_until, mut synced_below) = (0, 0, None, None);
     let fault = loop {

@@ -1,4 +1,4 @@
-//! Segments: their file names and headers, and what the open log knows of each.
+//! Segments: their file names, their headers, and the list of segments of an open log.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -7,26 +7,30 @@ use super::batch::{FORMAT_VERSION, u32_at, u64_at};
 use super::checksum::{crc32c, crc32c_append};
 use super::{Lsn, SegmentSummary};
 
-/// Bytes in front of a segment's first batch.
+/// Bytes of a segment's header.
 pub(super) const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"WEIRSEG\n";
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 
-/// Distance of the entries of a segment's index.
+/// Least distance between two entries of a segment's index.
 const INDEX_INTERVAL_BYTES: u64 = 256 * 1024;
 
-/// What a segment says of its predecessor, so that a missing or shortened file is seen without reading it.
+/// What a segment's header says about the segment before it, so that a missing or shortened file is found without reading
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Predecessor {
+    /// First record of the segment before.
     pub(super) first: Lsn,
+    /// Length of the segment before when it was closed.
     pub(super) bytes: u64,
 }
 
 /// The header of a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
+    /// First record of the segment.
     pub(super) first: Lsn,
-    /// Number that no client can know; it seeds the checksum of the segment's batch headers.
+    /// Number that no client can know. It seeds the checksums of the segment's batch headers.
     pub(super) salt: u64,
     /// `None` in the log's first segment.
     pub(super) predecessor: Option<Predecessor>,
@@ -42,7 +46,7 @@ pub(super) enum SegmentFault {
 }
 
 impl SegmentHeader {
-    /// What the checksum of a batch header starts from.
+    /// Checksum seed of the segment's batch headers.
     pub(super) fn seed(&self) -> u32 {
         crc32c(&self.salt.to_le_bytes())
     }
@@ -102,14 +106,16 @@ pub(super) fn parse_name(name: &str) -> Option<Lsn> {
     digits.parse().ok().map(Lsn)
 }
 
-/// Where batches begin in a segment, one entry per [`INDEX_INTERVAL_BYTES`], from the front as far as known.
+/// Places where batches begin in a segment: about one entry per [`INDEX_INTERVAL_BYTES`], from the front as far as they are
+/// known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SparseIndex {
+    /// First record and byte offset of batches.
     entries: Vec<(Lsn, u64)>,
 }
 
 impl SparseIndex {
-    /// Tells that a batch begins at `offset`. Ignored where the index has an entry nearby or behind it.
+    /// Adds a batch that begins at `offset`, unless the index has an entry nearby or behind it.
     pub(super) fn note(&mut self, first: Lsn, offset: u64) {
         let last = self.entries.last().map_or(0, |(_, offset)| *offset);
         if offset >= last + INDEX_INTERVAL_BYTES {
@@ -117,7 +123,7 @@ impl SparseIndex {
         }
     }
 
-    /// The last entry at or before `position`, or the segment's first batch.
+    /// The last entry at or before `position`; the segment's first batch where there is none.
     pub(super) fn seek(&self, position: Lsn, segment_first: Lsn) -> (Lsn, u64) {
         let index = self.entries.partition_point(|(first, _)| *first <= position);
         match index.checked_sub(1).and_then(|index| self.entries.get(index)) {
@@ -127,7 +133,7 @@ impl SparseIndex {
     }
 }
 
-/// What the open log knows of a segment.
+/// What an open log knows of one of its segments.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
     pub(super) first: Lsn,
@@ -135,6 +141,7 @@ pub(super) struct Segment {
     pub(super) end: Lsn,
     /// Readable bytes of the file.
     pub(super) bytes: u64,
+    /// Checksum seed of the segment's batch headers.
     pub(super) seed: u32,
     pub(super) first_arrival_ms: Option<i64>,
     pub(super) last_arrival_ms: Option<i64>,
@@ -142,7 +149,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// A segment that holds its header alone.
+    /// A segment that consists of its header.
     pub(super) fn empty(first: Lsn, seed: u32) -> Segment {
         Segment {
             first,
@@ -155,7 +162,7 @@ impl Segment {
         }
     }
 
-    /// A batch was added at the end.
+    /// Adds a batch at the end.
     pub(super) fn grow(&mut self, first: Lsn, end: Lsn, arrival_ms: i64, bytes: u64) {
         self.index.note(first, self.bytes);
         self.end = end;
@@ -190,13 +197,13 @@ impl Segments {
         self.list.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// The segment that holds `position`; `None` where it was freed or is not written.
+    /// The segment that holds `position`; `None` where that was freed or is not written yet.
     pub(super) fn find(&self, position: Lsn) -> Option<&Segment> {
         let index = self.list.partition_point(|segment| segment.first <= position).checked_sub(1)?;
         self.list.get(index).filter(|segment| position < segment.end)
     }
 
-    /// Tells that a batch of a segment begins at `offset`.
+    /// Adds a batch that begins at `offset` to the index of its segment.
     pub(super) fn note(&mut self, segment_first: Lsn, batch_first: Lsn, offset: u64) {
         let index = self.list.partition_point(|segment| segment.first < segment_first);
         if let Some(segment) = self.list.get_mut(index).filter(|segment| segment.first == segment_first) {
@@ -205,7 +212,7 @@ impl Segments {
     }
 }
 
-/// Bytes after which a reader notes where it is.
+/// Bytes after which a reader adds its place to a segment's index.
 pub(super) const fn index_interval_bytes() -> u64 {
     INDEX_INTERVAL_BYTES
 }

@@ -1,4 +1,7 @@
-//! What the handles, the readers and the writer of one log share.
+//! The state that the handles, the readers and the writer of one log share, and its locks.
+//!
+//! The positions are atomics: readers and connections look at them far more often than the writer moves them. Only the
+//! writer moves them, and only forward.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,20 +20,24 @@ use crate::sync::lock;
 
 pub(super) type FailureCallback = Box<dyn FnOnce(String) + Send>;
 
-/// Locks are held for short sections that do no I/O. Where two are held, the order is queue, segments, tail.
+/// The shared state of a log. Locks are held for short sections that do no I/O. Where two are held, the order is queue,
+/// segments, tail.
 pub(super) struct LogState {
     pub(super) options: LogOptions,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) queue: Mutex<CommitQueue>,
-    /// The writer waits here for work.
+    /// Wakes the writer's thread: there is work.
     pub(super) work: Condvar,
-    /// Threads wait here for room, for a sync or for the end.
+    /// Wakes threads that wait for room, for a sync or for the writer's end.
     pub(super) progress: Condvar,
     pub(super) segments: Mutex<Segments>,
     pub(super) tail: Mutex<TailCache>,
+    /// Tasks that are woken each time the readable position moves.
     pub(super) watchers: Mutex<Arc<[Waker]>>,
     pub(super) on_failure: Mutex<Vec<FailureCallback>>,
+    /// Everything below is synced.
     durable: AtomicU64,
+    /// Everything below can be read.
     readable: AtomicU64,
 }
 
@@ -59,19 +66,20 @@ impl LogState {
         Lsn(self.readable.load(Ordering::Acquire))
     }
 
-    /// Only the writer moves the positions, and only forward.
+    /// Moves the durable position. The release order makes everything that the writer did before visible to a thread that
+    /// reads the new position.
     pub(super) fn set_durable(&self, position: Lsn) {
         debug_assert!(position >= self.durable());
         self.durable.store(position.0, Ordering::Release);
     }
 
-    /// Lets readers see what lies below `position`.
+    /// Lets readers see the records below `position`; they must be in the tail or in the list of segments by now.
     pub(super) fn set_readable(&self, position: Lsn) {
         debug_assert!(position >= self.readable());
         self.readable.store(position.0, Ordering::Release);
     }
 
-    /// Wakes those who watch the readable position.
+    /// Wakes the tasks that watch the readable position.
     pub(super) fn wake_watchers(&self) {
         let watchers = Arc::clone(&lock(&self.watchers));
         for waker in watchers.iter() {
@@ -83,7 +91,8 @@ impl LogState {
         segment::path(&self.options.dir, first)
     }
 
-    /// Closes the log for good after a failure: wakes everyone, keeps the first reason.
+    /// Stops the log for good after a failure. Everyone who waits is woken and finds the log failed; of several failures
+    /// the first one is kept.
     pub(super) fn fail(&self, error: &WriterError) {
         let reason = error.to_string();
         let mut queue = lock(&self.queue);
@@ -103,12 +112,12 @@ impl LogState {
         }
     }
 
-    /// The error of a call that does not wait for space.
+    /// The error of a call that would have to wait for disk space.
     pub(super) fn disk_full(&self) -> LogError {
         LogError::DiskFull { log: self.options.name, dir: self.options.dir.clone() }
     }
 
-    /// The error of a log that takes nothing more.
+    /// The error of a call on a log that failed or was closed.
     pub(super) fn closed_error(&self, queue: &CommitQueue) -> LogError {
         let log = self.options.name;
         match &queue.failure {

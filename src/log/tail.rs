@@ -1,11 +1,11 @@
-//! The newest batches, in memory for readers.
+//! The newest batches of a log, kept in memory so that readers that keep up never touch the files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Batch, Lsn};
 
-/// The newest batches without a gap, bounded in bytes of memory.
+/// The newest batches without a gap. The memory that they hold is bounded.
 #[derive(Debug)]
 pub(super) struct TailCache {
     batches: VecDeque<Arc<Batch>>,
@@ -45,7 +45,7 @@ impl TailCache {
         self.batches.get(index).filter(|batch| batch.first() <= position).cloned()
     }
 
-    /// Memory held.
+    /// Bytes of memory that the batches hold.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

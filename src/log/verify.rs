@@ -1,4 +1,5 @@
-//! Reading a log's directory without opening the log: for people, and for replays. Writes nothing.
+//! Reads a log's directory without opening the log: for `weir journal verify`, for replays and for recovery of the state.
+//! Writes nothing, and works beside a running weir.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,17 +15,17 @@ use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader};
 use super::{Batch, LogError, Lsn, SegmentSummary};
 use crate::disk::{Disk, DiskFile};
 
-/// What a directory holds.
+/// What verification found in a directory.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyReport {
     /// Segments, oldest first, as far as each can be read.
     pub segments: Vec<SegmentReport>,
-    /// What is wrong, in the order of the files.
+    /// Everything that is wrong, in the order of the files.
     pub problems: Vec<LogProblem>,
 }
 
 impl VerifyReport {
-    /// Whether synced records are lost, or the files are of a newer format: weir would refuse to start.
+    /// Whether weir would refuse to start: synced records are lost, or the files are of a newer format.
     pub fn is_damaged(&self) -> bool {
         self.problems.iter().any(|problem| problem.kind != LogProblemKind::TornTail)
     }
@@ -37,42 +38,42 @@ pub struct SegmentReport {
     pub file: PathBuf,
     /// Length of the file in bytes.
     pub file_bytes: u64,
-    /// Whole batches that can be read from its beginning.
+    /// Number of whole batches that can be read from the beginning of the file.
     pub batches: u64,
-    /// Records among them that are lost: `weir journal repair` left a hole in their place.
+    /// Number of records that are lost in these batches: `weir journal repair` left holes in their place.
     pub lost: u64,
-    /// Positions, bytes and times of what can be read from its beginning.
+    /// Positions, bytes and times of the batches that can be read from the beginning of the file.
     pub readable: SegmentSummary,
 }
 
 impl SegmentReport {
-    /// Records that can be read from its beginning.
+    /// Number of records that can be read from the beginning of the file.
     pub fn records(&self) -> u64 {
         self.readable.end.0 - self.readable.first.0 - self.lost
     }
 }
 
-/// Something wrong in a directory.
+/// A problem in a log's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogProblem {
     /// The file.
     pub file: PathBuf,
-    /// Byte offset.
+    /// Byte offset of the problem in the file.
     pub offset: u64,
-    /// What kind.
+    /// What the problem means.
     pub kind: LogProblemKind,
-    /// A sentence for a person.
+    /// The problem in a sentence for a person.
     pub text: String,
 }
 
 /// What a problem means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogProblemKind {
-    /// An interrupted write that was never acknowledged: cut at the next start, nothing is lost.
+    /// An interrupted write that was never acknowledged. The next start cuts it, and nothing is lost.
     TornTail,
-    /// Synced records are lost: weir refuses to start.
+    /// Synced records are lost. weir refuses to start.
     Damage,
-    /// A newer weir wrote it.
+    /// A newer weir wrote the file.
     NewerFormat,
 }
 
@@ -86,7 +87,12 @@ fn name_of(dir: &Path) -> String {
     dir.display().to_string()
 }
 
-/// Checks every batch in the log of `dir`. A log that is open meanwhile may show its newest batch as a torn tail.
+/// Checks every batch of the log in `dir`. If a weir writes to the log meanwhile, its newest batch may look like a torn
+/// tail.
+///
+/// # Errors
+/// The file system refused a call, or a running weir freed a segment while the log was read. Damage is no error: it is in
+/// the report.
 pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError> {
     let files = inspect::list_segments(disk, dir).map_err(LogError::io(&name_of(dir), "list its segments"))?;
     let mut report = VerifyReport::default();
@@ -99,11 +105,12 @@ pub fn verify_dir(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport, LogError>
     Ok(report)
 }
 
-/// A segment file with its present length.
+/// A segment file with its current length, opened.
 type ListedSegment = (SegmentFile, Arc<dyn DiskFile>);
 
-/// Opens a segment of a list. A running weir goes on meanwhile: a segment may have grown, and those at the front that
-/// nobody has begun to read may have been freed (`None`).
+/// Opens a segment of a listing. A weir may run meanwhile: a segment may have grown since the listing, and segments at the
+/// front may have been freed. The result is `None` for a freed segment as long as no segment was read; afterwards a freed
+/// segment is an error.
 fn open_listed(
     disk: &dyn Disk,
     listed: &SegmentFile,
@@ -121,7 +128,7 @@ fn open_listed(
         }
         opened => opened.map_err(&io)?,
     };
-    // What the list says may be older than the successor that it shows.
+    // The length in the listing may be older than the successor that the listing shows.
     let bytes = handle.len().map_err(&io)?;
     Ok(Some((SegmentFile { bytes, ..listed.clone() }, handle)))
 }
@@ -202,8 +209,9 @@ fn problem_of(error: &LogError) -> LogProblem {
     }
 }
 
-/// The batches of a directory in order. Ends before a torn tail; damage is one error, and the end. The log may be open
-/// and written meanwhile: what was there when the directory was listed is read, and possibly some of what came later.
+/// The batches of a directory in order. The iteration ends before a torn tail; damage is one error, and then the end. A weir
+/// may write to the log meanwhile: everything that was there when the directory was listed is read, and possibly some of
+/// the later batches.
 #[derive(Debug)]
 pub struct DirectoryReader {
     disk: Arc<dyn Disk>,
@@ -221,19 +229,22 @@ struct OpenSegment {
 }
 
 impl DirectoryReader {
-    /// Lists the segments of `dir`.
+    /// Lists the segments in `dir`.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<DirectoryReader, LogError> {
         let name = name_of(dir);
         let files = inspect::list_segments(&*disk, dir).map_err(LogError::io(&name, "list its segments"))?;
         Ok(DirectoryReader { disk, name, files: files.into(), open: None, before: None, torn_bytes: 0 })
     }
 
-    /// First record; `None` for a directory without segments.
+    /// First record of the log; `None` for a directory without segments.
     pub fn first(&self) -> Option<Lsn> {
         self.open.as_ref().map(|open| &open.file).or(self.files.front()).map(|file| file.first)
     }
 
-    /// Bytes of a torn tail, once the end is reached.
+    /// Bytes of the torn tail; known once the iteration has ended.
     pub fn torn_bytes(&self) -> u64 {
         self.torn_bytes
     }
@@ -264,7 +275,7 @@ impl DirectoryReader {
         }
     }
 
-    /// Leaves a segment that was read to its end.
+    /// Closes a segment that was read to its end, after checking that its successor begins there.
     fn leave(&mut self) -> Result<(), LogError> {
         let Some(OpenSegment { file, scanner }) = self.open.take() else { return Ok(()) };
         let successor = self.files.front().map(|next| next.first);

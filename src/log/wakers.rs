@@ -1,10 +1,10 @@
-//! A set of tasks to wake.
+//! A set of tasks to wake. A connection with many publishes in one batch is in it once.
 
 use std::task::Waker;
 
 use hashbrown::HashSet;
 
-/// Wakers in the order in which they came, each task once however often it asks.
+/// Wakers in the order in which they were added, each task once however often it was added.
 #[derive(Debug, Default)]
 pub(super) struct WakerSet {
     wakers: Vec<Waker>,
@@ -12,20 +12,20 @@ pub(super) struct WakerSet {
 }
 
 impl WakerSet {
-    /// Adds a waker unless one that wakes the same task is there.
+    /// Adds a waker, unless the set has one that wakes the same task.
     pub(super) fn add(&mut self, waker: &Waker) {
         if self.wakers.last().is_some_and(|last| last.will_wake(waker)) {
             return;
         }
-        // The pair that `Waker::will_wake` compares. The clone in the set keeps what it points at alive, so the
-        // address cannot be another task's.
+        // The pair that `Waker::will_wake` compares. The clone in the set keeps the task alive, so no other task can have
+        // its address.
         let key = (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr());
         if self.known.insert(key) {
             self.wakers.push(waker.clone());
         }
     }
 
-    /// Takes over all of `other`'s.
+    /// Adds all wakers of `other`.
     pub(super) fn append(&mut self, other: WakerSet) {
         if self.wakers.is_empty() {
             *self = other;
@@ -40,7 +40,7 @@ impl WakerSet {
         self.wakers.len()
     }
 
-    /// Wakes all.
+    /// Wakes all tasks.
     pub(super) fn wake(self) {
         for waker in self.wakers {
             waker.wake();

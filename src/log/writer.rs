@@ -1,4 +1,26 @@
-//! The writer: group commit, syncs, rotation, retention, disk space. It never waits: whoever drives it does.
+//! The writer of a log: group commit, syncs, rotation of segments, retention and disk space.
+//!
+//! # One commit
+//!
+//! The writer takes the oldest batch of the queue, begins a new segment if the active one is large enough, writes the
+//! header into the space in front of the records, and writes header and records with one call at the end of the file. The
+//! journal's batch is then synced. Only after that the batch is published: it is added to the tail, the readable and
+//! durable positions move, and the tasks that wait for these records are woken. An acknowledgement is sent by such a task,
+//! so it always follows the sync.
+//!
+//! The header carries `synced_below`, the position up to which the log was synced when the header was made. Recovery tells
+//! a torn tail from damage by it, so it must never be ahead of a sync that succeeded.
+//!
+//! # Failures
+//!
+//! A write without space changes nothing: the file is cut back to its length before, and the same batch, with the same
+//! header, is tried again later. Every other failed write, and every failed sync, stops the log for good.
+//!
+//! # Waiting
+//!
+//! The writer never waits. [`LogWriter::next_work`] says what there is to do or until when there is nothing, and
+//! [`LogWriter::perform`] does it; the driver waits in between. While it writes or syncs it holds no lock
+//! of the state that it shares with users and readers.
 
 use std::io;
 use std::sync::Arc;
@@ -21,21 +43,27 @@ use crate::defects::{self, Defect};
 use crate::disk::is_full;
 use crate::sync::lock;
 
-/// How often a full disk is looked at again.
+/// Pause between two attempts on a full disk.
 pub(super) const FULL_RETRY: Duration = Duration::from_millis(250);
-/// A log without work for this long gives its buffers back.
+/// Time without work after which a log frees its buffers.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// Newest batches that an idle log keeps in memory.
+/// Bytes of the newest batches that an idle log keeps in memory.
 const IDLE_TAIL_BYTES: usize = 128 * 1024;
 
-/// What the writer does next.
+/// One unit of the writer's work.
 #[derive(Debug)]
 pub(super) enum WriterWork {
+    /// Writes a batch, and in the journal syncs it.
     Commit(Commit),
+    /// Syncs the batches that were written before.
     Sync,
+    /// Frees segments that retention no longer keeps.
     Retain,
+    /// Compares the free space with the reserve.
     CheckSpace,
+    /// Frees the buffers of an idle log.
     Trim,
+    /// Syncs the last batches and ends.
     End,
 }
 
@@ -43,8 +71,10 @@ pub(super) enum WriterWork {
 #[derive(Debug)]
 pub(super) struct Commit {
     pending: PendingBatch,
-    /// Its header, once that is in front of the records. A full disk can stop a batch before or after.
+    /// The header, once it stands in front of the records. A full disk can stop a batch before or after that; a second
+    /// attempt writes the same header.
     sealed: Option<BatchHeader>,
+    /// Whether an earlier attempt found no disk space.
     has_stalled: bool,
 }
 
@@ -52,9 +82,9 @@ pub(super) struct Commit {
 #[derive(Debug)]
 pub(super) enum NextWork {
     Do(WriterWork),
-    /// Nothing until something is asked for, or until this moment of [`Clock::monotonic`].
+    /// There is nothing to do until something is asked for, or until this moment of [`Clock::monotonic`].
     Wait(Option<Duration>),
-    /// Nothing ever again.
+    /// There will never be anything to do again.
     Ended,
 }
 
@@ -72,23 +102,25 @@ impl From<io::Error> for CommitError {
     }
 }
 
+/// The writer of one log.
 #[derive(Debug)]
 pub(super) struct LogWriter {
     shared: Arc<LogState>,
     clock: Arc<dyn Clock>,
     meters: LogMeters,
     active: ActiveSegment,
+    /// Arrival time of the newest batch. The next one gets no earlier time, whatever the clock says.
     arrival_ms: Option<i64>,
-    /// One past the last record written.
+    /// One past the last record that was written.
     written: Lsn,
-    /// One past the last record synced.
+    /// One past the last record that was synced.
     synced: Lsn,
     /// Tasks whose records are written and not synced.
     unsynced: WakerSet,
     space: SpaceCheck,
-    /// A segment was removed, and the sync of the directory failed.
+    /// Whether a segment was removed and the sync of the directory failed.
     has_unsynced_removal: bool,
-    /// The batch that found no space, and when it is tried again.
+    /// The batch that found no disk space, and when it is tried again.
     stalled: Option<(Commit, Duration)>,
     /// Since when there was nothing to do.
     idle_since: Option<Duration>,
@@ -121,7 +153,7 @@ impl LogWriter {
         }
     }
 
-    /// Looks at the free space once, before the first append.
+    /// Compares the free space with the reserve before the first append.
     pub(super) fn check_space_at_start(&mut self) {
         self.check_space();
     }
@@ -134,7 +166,8 @@ impl LogWriter {
         &self.shared
     }
 
-    /// What there is to do now. `queue` is the log's, locked: what is asked for later is not missed by one who waits.
+    /// Finds the next unit of work. The caller holds the lock of `queue` and waits under the same lock, so no request is
+    /// missed between the look and the wait.
     pub(super) fn next_work(&mut self, queue: &mut CommitQueue) -> NextWork {
         if self.ended {
             return NextWork::Ended;
@@ -179,7 +212,7 @@ impl LogWriter {
         }
     }
 
-    /// Does what [`LogWriter::next_work`] found. A failure closes the log for good.
+    /// Does a unit of work. A failure stops the log for good.
     pub(super) fn perform(&mut self, work: WriterWork) {
         let done = match work {
             WriterWork::Commit(commit) => self.commit(commit),
@@ -211,7 +244,7 @@ impl LogWriter {
         }
     }
 
-    /// Tells those who wait that nothing more will be written.
+    /// Ends the writer and wakes everyone who waits: nothing more will be written.
     pub(super) fn end(&mut self) {
         self.ended = true;
         if let Some((commit, _)) = self.stalled.take() {
@@ -225,7 +258,7 @@ impl LogWriter {
         self.shared.progress.notify_all();
     }
 
-    /// Writes a batch and publishes it, or puts it aside where the disk is full.
+    /// Writes, syncs and publishes a batch, or puts it aside where the disk is full.
     fn commit(&mut self, mut commit: Commit) -> Result<(), WriterError> {
         let header = match self.put_on_disk(&mut commit) {
             Ok(header) => header,
@@ -245,7 +278,7 @@ impl LogWriter {
             self.sync_file()?;
         }
         self.publish(header, commit.pending);
-        if self.space.is_due(header.batch_bytes(), self.clock.monotonic()) {
+        if self.space.count_write(header.batch_bytes(), self.clock.monotonic()) {
             self.check_space();
         }
         Ok(())
@@ -263,7 +296,7 @@ impl LogWriter {
         Ok(header)
     }
 
-    /// Writes the header into the space in front of the records.
+    /// Makes the batch's header and writes it into the space in front of the records.
     fn seal(&mut self, pending: &mut PendingBatch) -> BatchHeader {
         let now_ms = self.clock.now_ms();
         let arrival_ms = self
@@ -289,7 +322,7 @@ impl LogWriter {
         let ActiveSegment { file, offset, .. } = &mut self.active;
         if let Err(error) = file.write_all_at(bytes, *offset) {
             if is_full(&error) {
-                // What was written of the batch gives its space back, and no half batch stands at the end.
+                // The file is as long as before: the part that was written gives its space back, and no half batch stays.
                 file.set_len(*offset).map_err(|error| CommitError::Failed(error.into()))?;
             }
             return Err(error.into());
@@ -298,7 +331,9 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Shows a written batch to readers, and gives its room back.
+    /// Makes a written batch visible to readers, wakes the tasks that wait for it if it is synced, and gives its room in
+    /// the queue back. The batch is in the tail and in the list of segments before the position moves: whoever sees the
+    /// new position finds the batch.
     fn publish(&mut self, header: BatchHeader, pending: PendingBatch) {
         let body_bytes = pending.body_bytes();
         let (bytes, spare) = split_for_tail(pending.buffer);
@@ -318,6 +353,7 @@ impl LogWriter {
         self.notify(queue);
     }
 
+    /// Wakes the tasks and threads that wait for room or progress, after the lock of the queue is released.
     fn notify(&self, mut queue: std::sync::MutexGuard<'_, CommitQueue>) {
         let room = queue.take_room_waiters();
         let threads_wait = queue.waiting_threads > 0;
@@ -328,7 +364,7 @@ impl LogWriter {
         room.wake();
     }
 
-    /// Syncs what is written and tells those who wait for it.
+    /// Syncs the batches that are written, moves the durable position and wakes the tasks that wait for it.
     fn sync(&mut self) -> Result<(), WriterError> {
         self.sync_file()?;
         self.shared.set_durable(self.synced);
@@ -347,7 +383,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Closes the active segment once it is large enough, and begins the next.
+    /// Closes the active segment once it is large enough, and begins the next. The closed segment is synced first: recovery
+    /// takes the existence of a segment as proof that everything before it is synced.
     fn rotate_if_due(&mut self) -> Result<(), CommitError> {
         let is_empty = self.active.first == self.written;
         if is_empty || self.active.offset < self.shared.options.segment_bytes {
@@ -369,7 +406,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Keeps a batch that found no space until the next try. Meanwhile nothing is taken; closing ends the wait.
+    /// Keeps a batch that found no disk space until the next attempt. Meanwhile appends are refused. A log that is being
+    /// closed does not wait: it fails.
     fn stall(&mut self, mut commit: Commit, error: io::Error) -> Result<(), WriterError> {
         self.free_segments();
         if !std::mem::replace(&mut commit.has_stalled, true) {
@@ -394,8 +432,8 @@ impl LogWriter {
         self.notify(queue);
     }
 
-    /// Compares free space with the reserve. A file system that does not say how much is free is taken to have enough:
-    /// a write will tell.
+    /// Compares the free space with the reserve. A file system that does not tell its free space is taken to have enough:
+    /// a write will fail where it has not.
     fn check_space(&mut self) {
         if !self.space.is_on() {
             return;
@@ -405,7 +443,7 @@ impl LogWriter {
             tracing::warn!(log = options.name, %error, "free space is not known");
             u64::MAX
         });
-        let is_low = self.space.is_low(available, self.clock.monotonic());
+        let is_low = self.space.check(available, self.clock.monotonic());
         let mut queue = lock(&self.shared.queue);
         if queue.low_space != is_low {
             queue.low_space = is_low;
@@ -423,7 +461,7 @@ impl LogWriter {
         self.notify(queue);
     }
 
-    /// Frees segments; a batch that waits for space is tried at once when that gave some.
+    /// Frees segments. A batch that waits for disk space is tried at once if a segment was freed.
     fn retain(&mut self) {
         let first = lock(&self.shared.segments).first();
         self.free_segments();
@@ -434,8 +472,8 @@ impl LogWriter {
         }
     }
 
-    /// Frees segments that nobody wants, oldest first and each for good before the next: after a power cut the log
-    /// never has a gap.
+    /// Frees the segments that retention does not keep, oldest first. Each removal is synced before the next one, so that
+    /// no power cut leaves a gap in the log.
     fn free_segments(&mut self) {
         if self.has_unsynced_removal && !self.sync_removal() {
             return;
@@ -456,7 +494,7 @@ impl LogWriter {
         }
     }
 
-    /// Takes the next segment that nobody wants off the list.
+    /// Takes the next segment that retention does not keep off the list. From then on no reader opens it.
     fn next_freed(&self) -> Option<Segment> {
         let released = lock(&self.shared.queue).released;
         let mut segments = lock(&self.shared.segments);
@@ -479,8 +517,8 @@ impl LogWriter {
     }
 }
 
-/// The bytes to keep in memory for readers, and the buffer to reuse where they do not need it: a small batch must not
-/// hold a large buffer.
+/// Splits a written buffer into the bytes that stay in memory for readers and a buffer for reuse. A batch that fills less
+/// than half of its buffer is copied: a small batch must not hold a large buffer.
 fn split_for_tail(buffer: Vec<u8>) -> (Vec<u8>, Option<Vec<u8>>) {
     if buffer.len() >= buffer.capacity() / 2 { (buffer, None) } else { (buffer.as_slice().to_vec(), Some(buffer)) }
 }

@@ -1,4 +1,17 @@
-//! Writes checkpoints and reads the newest complete one.
+//! [`CheckpointStore`]: writes checkpoints to a key-value store and reads the newest complete one.
+//!
+//! # Order of writes
+//!
+//! The blobs of changed key groups go to the slot that the last complete checkpoint does not use, and are synced. The
+//! manifest goes to the key that the last complete one does not use, and is synced. Only then the checkpoint counts. So a
+//! crash anywhere leaves the last complete checkpoint whole, and a blob is never half overwritten while a manifest names it.
+//!
+//! # After a failure
+//!
+//! A failed call may have reached the disk all the same. The store is therefore opened and read again before the next
+//! checkpoint. If it then holds an older checkpoint than was complete, it is damaged.
+//!
+//! This module does not decide when a checkpoint is taken, nor what follows damage ([`crate::state::recovery`]).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,32 +29,34 @@ pub const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// A checkpoint as read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Its manifest.
+    /// The manifest: id, positions, and the operator's state outside of key groups.
     pub manifest: Manifest,
     /// The blob of each key group that has state.
     pub groups: Vec<GroupBlob>,
 }
 
-/// The checkpoints of one data directory.
+/// The store of checkpoints of one data directory.
 #[derive(Debug)]
 pub struct CheckpointStore {
     values: Box<dyn KeyValue>,
     directory: PathBuf,
+    /// Id of the last complete checkpoint; 0 before the first.
     last_id: u64,
-    /// The last complete checkpoint.
+    /// Manifest of the last complete checkpoint.
     last: Option<Manifest>,
-    /// Blobs of the last complete checkpoint, by key group.
+    /// Place of each blob of the last complete checkpoint, by key group.
     complete: Vec<Option<GroupEntry>>,
-    /// Blobs of the checkpoint being written.
+    /// Place of each blob of the checkpoint that is being written, by key group.
     next: Vec<Option<GroupEntry>>,
+    /// Bytes written for the checkpoint that is being written.
     written_bytes: u64,
-    /// How it was opened; `None` where it was only loaded.
+    /// How the store was opened; `None` for a store that was only loaded, which is not opened again.
     options: Option<StoreOptions>,
-    /// A call failed: what the store holds is not known until it was opened again.
+    /// Whether a call failed: what the store holds is not known until it is opened again.
     failed: bool,
 }
 
-/// Stands where a store was that failed.
+/// Stands in for a store that failed, until it is opened again. Every call is an error.
 #[derive(Debug)]
 struct Closed(PathBuf);
 
@@ -71,8 +86,11 @@ impl KeyValue for Closed {
 }
 
 impl CheckpointStore {
-    /// Opens the store in `directory` and loads the newest complete checkpoint. Once a call has failed, the store is
-    /// opened again before the next checkpoint.
+    /// Opens the store in `directory` and loads the newest complete checkpoint. After a failed call the store is opened
+    /// again before the next checkpoint.
+    ///
+    /// # Errors
+    /// The store cannot be opened or read, is damaged, or is of a newer format.
     pub fn open(options: StoreOptions, directory: &Path) -> Result<(Self, Option<Checkpoint>), StateError> {
         let (mut store, checkpoint) = Self::open_once(&options, directory, None)?;
         store.options = Some(options);
@@ -88,8 +106,9 @@ impl CheckpointStore {
         options.load(directory, before, move |values| Self::load(values, owned))
     }
 
-    /// sled remembers a failed write (a full disk) for ever, and what a failed call left behind is known only by looking:
-    /// the manifest of the checkpoint that failed may be on disk, and then its slots must not be written over.
+    /// Opens the store again after a failed call. sled remembers a failed write, such as one on a full disk, for ever, and
+    /// what a failed call left behind is known only by reading: the manifest of the failed checkpoint may be on disk, and
+    /// then its slots must not be overwritten.
     fn reopen_after_failure(&mut self) -> Result<(), StateError> {
         if !self.failed {
             return Ok(());
@@ -112,7 +131,10 @@ impl CheckpointStore {
         result
     }
 
-    /// Takes a store and loads the newest complete checkpoint in it.
+    /// Loads the newest complete checkpoint from an open store.
+    ///
+    /// # Errors
+    /// The store cannot be read, is damaged, or is of a newer format.
     pub fn load(values: Box<dyn KeyValue>, directory: PathBuf) -> Result<(Self, Option<Checkpoint>), StateError> {
         let empty = vec![None; usize::from(KEY_GROUPS)];
         let (complete, next) = (empty.clone(), empty);
@@ -147,17 +169,23 @@ impl CheckpointStore {
         self.last_id
     }
 
-    /// The last complete checkpoint, without its blobs.
+    /// Manifest of the last complete checkpoint.
     pub fn last_manifest(&self) -> Option<&Manifest> {
         self.last.as_ref()
     }
 
-    /// Bytes on disk.
+    /// Bytes of the store on disk.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
     pub fn disk_bytes(&self) -> Result<u64, StateError> {
         self.values.disk_bytes()
     }
 
-    /// Makes `checkpoint`, which came from elsewhere, the last complete one, with its id. The store must have none.
+    /// Makes `checkpoint`, which comes from a savepoint, the last complete one and keeps its id. The store must be empty.
+    ///
+    /// # Errors
+    /// A write or sync failed.
     pub fn import(&mut self, checkpoint: &Checkpoint) -> Result<(), StateError> {
         assert!(self.last.is_none(), "a checkpoint is imported into a store that has one");
         let Manifest { id, started_ms, positions, header, .. } = &checkpoint.manifest;
@@ -167,7 +195,10 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Writes blobs of the next checkpoint.
+    /// Writes blobs of the checkpoint that is being written.
+    ///
+    /// # Errors
+    /// A write failed, or the store could not be opened again after an earlier failure.
     pub fn put_groups(&mut self, blobs: &[GroupBlob]) -> Result<(), StateError> {
         self.reopen_after_failure()?;
         let written = self.write_groups(blobs);
@@ -194,8 +225,11 @@ impl CheckpointStore {
         if batch.is_empty() { Ok(()) } else { self.values.put(&batch) }
     }
 
-    /// Completes the next checkpoint: returns its id and the bytes written for it. The output logs must be synced up
-    /// to `positions` before.
+    /// Completes the checkpoint that is being written; returns its id and the bytes written for it. The output logs must be
+    /// synced up to `positions` before: a checkpoint that covers results which a crash can lose would lose them for good.
+    ///
+    /// # Errors
+    /// A write or sync failed, or the store could not be opened again after an earlier failure.
     pub fn complete(
         &mut self,
         started_ms: i64,
@@ -223,7 +257,7 @@ impl CheckpointStore {
         let groups = (0u16..).zip(&self.next).filter_map(|(group, entry)| entry.map(|entry| (group, entry))).collect();
         let manifest = Manifest { id, started_ms, positions, header, groups };
         let bytes = manifest.encode();
-        // A value shorter than the largest one ends the manifest, so that what a longer one left behind is not read.
+        // A value shorter than the largest one ends the manifest, so that the rest of a longer, older one is not read.
         let end = if bytes.len().is_multiple_of(MAX_VALUE_BYTES) { Some(&[][..]) } else { None };
         let chunks = bytes.chunks(MAX_VALUE_BYTES).chain(end).enumerate();
         let values: Vec<_> = chunks.map(|(chunk, bytes)| (manifest_key(id, chunk), bytes)).collect();
@@ -238,7 +272,7 @@ impl CheckpointStore {
         Ok((id, written_bytes))
     }
 
-    /// Gives up the checkpoint being written. The last complete one stays.
+    /// Gives up the checkpoint that is being written. The last complete one stays.
     pub fn abandon(&mut self) {
         self.next.clone_from(&self.complete);
         self.written_bytes = 0;
@@ -255,8 +289,8 @@ impl CheckpointStore {
                 Err(error) => failure = Some(error),
             }
         }
-        // One unreadable manifest beside a good one is a checkpoint that a crash cut short. Only where no good one is
-        // left, something that was complete is lost.
+        // An unreadable manifest beside a good one is a checkpoint that a crash interrupted. Only where no good one is
+        // left, a complete checkpoint is lost.
         match (newest, failure) {
             (None, Some(error)) => Err(error),
             (newest, _) => Ok(newest),
@@ -289,8 +323,11 @@ impl CheckpointStore {
         })
     }
 
-    /// The blob that a manifest of this store names, verified. Blobs of the last complete checkpoint stay readable until
-    /// the next but one is begun.
+    /// Reads and verifies a blob that a manifest of this store names. Blobs of the last complete checkpoint stay readable
+    /// until the next but one is begun.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the blob is missing or has another checksum.
     pub fn read_group(&self, group: u16, entry: GroupEntry) -> Result<Vec<u8>, StateError> {
         let len = entry.len as usize;
         let mut bytes = Vec::with_capacity(len);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why state could not be read or stored.
+/// Why a store could not be opened, read or written.
 #[derive(Debug, Error)]
 pub enum StateError {
     /// sled refused a call.
@@ -25,7 +25,7 @@ pub enum StateError {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// What is stored is not what was written.
+    /// The stored bytes are not the ones that were written.
     #[error("the store at {} is damaged: {what}", directory.display())]
     Damaged {
         /// Directory of the store.
@@ -39,7 +39,7 @@ pub enum StateError {
         /// Directory of the store.
         directory: PathBuf,
     },
-    /// sled did not come back: a damaged file can make it spin for ever.
+    /// The store did not open in time: a damaged file can make sled spin for ever.
     #[error("the store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
     TimedOut {
         /// Directory of the store.
@@ -47,7 +47,7 @@ pub enum StateError {
         /// The limit.
         limit: Duration,
     },
-    /// A checkpoint of a later weir.
+    /// A later weir wrote the checkpoint.
     #[error("the checkpoint in {} has format version {found}, this weir reads up to {known}: install the newer weir again", directory.display())]
     Newer {
         /// Directory of the store.
@@ -60,7 +60,8 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether the store's content is unusable, rather than the file system under it.
+    /// Whether the content of the store is unusable. `false` where the file system under it failed, and where a newer weir
+    /// can read the store: then the store must be left alone.
     pub fn is_damage(&self) -> bool {
         match self {
             StateError::Damaged { .. } | StateError::Panicked { .. } | StateError::TimedOut { .. } => true,
@@ -73,8 +74,8 @@ impl StateError {
     }
 }
 
-/// Errors that speak of what stands in the place of the store's files, not of the file system under them: a directory, a
-/// file that is too short.
+/// Whether an error is about what is in the place of the store's files, such as a directory or a file that is too short,
+/// and not about the file system under them.
 fn is_out_of_place(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidData | ErrorKind::IsADirectory | ErrorKind::UnexpectedEof)
 }

@@ -1,6 +1,14 @@
-//! The few things checkpoints need of a store, and sled behind them.
+//! The key-value store that all stores of this part use, and sled behind it.
 //!
-//! sled 0.34.7 keeps what it is given only when used in a certain way; each rule stands at its call.
+//! sled 0.34.7 keeps its promises only when it is used in a certain way. Each rule was found by measuring or by damaging
+//! files (`torture`):
+//!
+//! - Keys are fixed and written again and again. A history of inserts and deletes grows file and memory without end.
+//! - Values and batches are small ([`MAX_VALUE_BYTES`], [`MAX_BATCH_OPERATIONS`]).
+//! - After sled's `flush`, which is no `fsync`, the file `db` is synced.
+//! - Unfinished snapshots are removed before an open, or every later open fails.
+//! - sled runs where a panic or an endless loop can be borne: damaged files cause both.
+//! - A failed call is followed by opening the store again: sled never recovers from a failed write.
 
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
@@ -10,27 +18,28 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::state::StateError;
 
-/// Largest value given to a store, in bytes. sled moves values from about 128 KiB on into blob files that it never
-/// syncs.
+/// Largest value of a store, in bytes. sled moves values from about 128 KiB on to blob files, which it never syncs.
 pub const MAX_VALUE_BYTES: usize = 48 * 1024;
 
-/// Most operations in one batch. Large sled batches are held in memory whole, at open as well.
+/// Most operations of one batch. sled holds a batch in memory whole, also when it opens.
 pub const MAX_BATCH_OPERATIONS: usize = 64;
 
-/// A store of small values under fixed keys.
+/// A store of small values under fixed keys. Every call fails with [`StateError`] where the store or the file system under
+/// it refuses; after a failure only opening the store again tells what it holds.
 pub trait KeyValue: Send + std::fmt::Debug {
-    /// The value of a key.
+    /// The value of a key; `None` where it was never stored.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
-    /// Stores up to [`MAX_BATCH_OPERATIONS`] values of up to [`MAX_VALUE_BYTES`] each. Survives a crash only after
-    /// [`KeyValue::sync`].
+    /// Stores up to [`MAX_BATCH_OPERATIONS`] values of up to [`MAX_VALUE_BYTES`] each, all or none of them. They survive a
+    /// crash only after [`KeyValue::sync`].
     fn put(&self, values: &[(Vec<u8>, &[u8])]) -> Result<(), StateError>;
-    /// Makes all values put so far survive a power cut.
+    /// Makes all values that were stored so far survive a power cut.
     fn sync(&self) -> Result<(), StateError>;
-    /// Bytes on disk.
+    /// Bytes of the store on disk.
     fn disk_bytes(&self) -> Result<u64, StateError>;
 }
 
-/// sled, on the real file system.
+/// A sled store. sled reads and writes its files itself, on the operating system's file system; `disk` is for the calls
+/// beside it.
 #[derive(Debug)]
 pub struct SledStore {
     db: sled::Db,
@@ -39,8 +48,11 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens or creates the store in `directory`. May panic or never return where the files are damaged: call it
-    /// where that can be borne.
+    /// Opens or creates the store in `directory`. It may panic or never return where the files are damaged: call it through
+    /// [`crate::state::open::StoreOptions`].
+    ///
+    /// # Errors
+    /// sled or the file system refused a call, or something else than a directory is in the store's place.
     pub fn open(directory: &Path, disk: Arc<dyn Disk>) -> Result<Self, StateError> {
         let io = |source| StateError::Io { directory: directory.to_owned(), source };
         disk.create_dir_all(directory).map_err(|source| match source.kind() {
@@ -63,15 +75,15 @@ impl SledStore {
         Ok(store)
     }
 
-    /// sled writes `conf` once and never syncs it; half of it is damage.
+    /// Syncs the file `conf`. sled writes it once and never syncs it, and takes half of it for damage.
     fn sync_conf(&self) -> Result<(), StateError> {
         let file = self.disk.open(&self.directory.join("conf")).map_err(|source| self.io_error(source))?;
         file.sync().map_err(|source| self.io_error(source))
     }
 
-    /// Calls sled. It panics where its files are not as it left them.
+    /// Calls sled, and turns a panic into an error: sled panics where its files are not as it left them.
     fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StateError> {
-        // After an error the store is opened again or given up: nothing that a panic left half done is used.
+        // After an error the store is opened again or given up, so nothing that a panic left half done is used.
         match std::panic::catch_unwind(AssertUnwindSafe(call)) {
             Ok(result) => result.map_err(|source| self.sled_error(source)),
             Err(_) => Err(StateError::Panicked { directory: self.directory.clone() }),
@@ -117,8 +129,8 @@ impl KeyValue for SledStore {
     }
 }
 
-/// A power cut during an open leaves `snap.*.generating` or an empty `snap.*`, and every later open fails with
-/// `Corruption`. Both are caches of the log: sled rebuilds them.
+/// Removes unfinished snapshots. A power cut during an open leaves `snap.*.generating` or an empty `snap.*`, and every later
+/// open fails with `Corruption`. Both are only caches, which sled rebuilds.
 fn remove_unfinished_snapshots(directory: &Path, disk: &dyn Disk) -> std::io::Result<()> {
     for entry in disk.list(directory)? {
         let unfinished = entry.name.ends_with(".generating") || entry.len == 0;

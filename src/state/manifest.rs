@@ -1,4 +1,5 @@
-//! The manifest: what makes blobs a checkpoint.
+//! The manifest of a checkpoint: its id, its positions, the operator's state outside of key groups, and the place and
+//! checksum of each key group's blob. Blobs belong to a checkpoint only through a manifest.
 //!
 //! ```text
 //! magic "WEIRCKPT"  version u16  id u64  started_ms i64  replay_from u64  windows_position u64  errors_position u64
@@ -18,7 +19,7 @@ pub const VERSION: u16 = 1;
 /// Positions that belong to a checkpoint's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Positions {
-    /// Journal position up to which records are in the state: a recovery replays from here.
+    /// Journal position below which all records are in the state. A recovery replays from here.
     pub replay_from: u64,
     /// End of the windows log when the state was taken.
     pub windows: u64,
@@ -26,10 +27,10 @@ pub struct Positions {
     pub errors: u64,
 }
 
-/// Where the blob of one key group is and what it must be.
+/// Place, length and checksum of the blob of one key group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupEntry {
-    /// 0 or 1.
+    /// Slot of the blob, 0 or 1.
     pub slot: u8,
     /// Length of the blob in bytes.
     pub len: u32,
@@ -40,22 +41,22 @@ pub struct GroupEntry {
 /// A checkpoint without its blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Grows by one per checkpoint of this data directory.
+    /// Id of the checkpoint; it grows by one per checkpoint of a data directory.
     pub id: u64,
-    /// When the state was taken, Unix milliseconds.
+    /// Time at which the state was taken, Unix milliseconds.
     pub started_ms: i64,
     /// Log positions of the state.
     pub positions: Positions,
-    /// The operator's state outside key groups.
+    /// The operator's state outside of key groups.
     pub header: Vec<u8>,
-    /// Blobs by key group; groups without state are left out.
+    /// Key groups and their blobs; groups without state are left out.
     pub groups: Vec<(u16, GroupEntry)>,
 }
 
 /// Bytes that are not a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidManifest {
-    /// Too short, wrong magic, wrong checksum, lengths that do not fit.
+    /// Too few bytes, wrong magic, wrong checksum, or lengths that do not fit.
     #[error("manifest: {0}")]
     Damaged(&'static str),
     /// Written by a later weir.
@@ -88,7 +89,11 @@ impl Manifest {
         out
     }
 
-    /// Reads the stored form. The version is looked at before the checksum: a later format may place it elsewhere.
+    /// Reads the stored form. The version is checked before the checksum, since a later format may place the checksum
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// The bytes are not a manifest, or one of a later format.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidManifest> {
         use InvalidManifest::{Damaged, Newer};
         let mut fields = ManifestFields(ByteCursor::new(bytes));

@@ -1,5 +1,11 @@
-//! Finds the state to start from: the store's last checkpoint, else the newest savepoint that the journal covers, else
-//! the beginning of a journal that is whole.
+//! Finds the state that a start goes on from.
+//!
+//! It is the store's last checkpoint. Where the store is damaged, behind the journal or gone, it is the newest savepoint
+//! that the journal covers: one whose `replay_from` the journal still holds. Where there is none, it is the beginning of a
+//! journal that still has its first record. Where none of these is possible, records that were counted are lost: the start
+//! is refused, and nothing is changed.
+//!
+//! This module does not load the state into the operator and does not replay the journal; the pipeline does.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,48 +20,48 @@ use crate::state::checkpoint_store::{Checkpoint, CheckpointStore};
 use crate::state::open::{StoreOptions, aside_of, move_aside};
 use crate::state::savepoint::{self, SavepointError};
 
-/// Where state is looked for.
+/// Where and how state is looked for.
 #[derive(Clone)]
 pub struct RecoveryOptions {
     /// The file system.
     pub disk: Arc<dyn Disk>,
-    /// For the name of what is moved aside.
+    /// The clock; its time is part of the name of a store that is moved aside.
     pub clock: Arc<dyn Clock>,
-    /// Directory that holds `state`, `savepoints` and `journal`.
+    /// The data directory, which holds `state`, `savepoints` and `journal`.
     pub data_dir: PathBuf,
     /// How the store in `state` is opened.
     pub store: StoreOptions,
 }
 
-/// What the store could not be used for.
+/// What took the place of a store that cannot be used.
 #[derive(Debug)]
 pub struct Fallback {
     /// Why the store's checkpoint is not used.
     pub reason: String,
-    /// Where the store was moved to; `None` where there was nothing in it.
+    /// The directory that the store was moved to; `None` for an empty store, which is filled in place.
     pub moved_to: Option<PathBuf>,
-    /// The savepoint that took its place; `None`: the journal, from its beginning.
+    /// The savepoint that is used instead; `None`: the journal from its beginning.
     pub savepoint: Option<PathBuf>,
 }
 
 /// The state to start from.
 #[derive(Debug)]
 pub struct RecoveredState {
-    /// The store; its last checkpoint is `checkpoint`.
+    /// The open store; its last checkpoint is `checkpoint`.
     pub store: CheckpointStore,
-    /// What to restore; `None`: nothing, the journal begins with its first record.
+    /// The checkpoint to restore; `None`: the start replays the journal from its first record.
     pub checkpoint: Option<Checkpoint>,
-    /// What had to be done where the store was not usable.
+    /// What took the place of the store's checkpoint; `None` where that is used.
     pub fallback: Option<Fallback>,
 }
 
 /// Why there is no state to start from.
 #[derive(Debug, Error)]
 pub enum RecoveryError {
-    /// The store cannot be opened, for a reason that leaves its content alone.
+    /// The store cannot be opened, although its content may be sound.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The journal cannot be looked at.
+    /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] LogError),
     /// A savepoint, or the directory of savepoints, cannot be read.
@@ -66,10 +72,10 @@ pub enum RecoveryError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// The operating system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// State was lost and nothing that is left reaches far enough.
+    /// State was lost, and no savepoint or journal that is left can rebuild it.
     #[error(
         "{reason}; the journal begins at record {journal_first} and {savepoints}: what was counted before it cannot be \
          rebuilt. Nothing was changed. Restore the data directory from a copy, or begin anew in an empty one (with \
@@ -80,13 +86,13 @@ pub enum RecoveryError {
         reason: String,
         /// First record of the journal.
         journal_first: u64,
-        /// What savepoints there are.
+        /// The savepoints that there are, and why none of them can be used.
         savepoints: String,
     },
 }
 
 impl RecoveryError {
-    /// Whether data is lost or unusable, rather than the file system out of order.
+    /// Whether data is lost or unusable. `false` where the file system under it failed.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Lost { .. } => true,
@@ -98,18 +104,20 @@ impl RecoveryError {
     }
 }
 
-/// Opens the store. Where it is damaged, behind the journal, or gone, it is moved aside (never deleted) and replaced from
-/// the newest savepoint that the journal covers, or, while the journal is whole, by nothing.
+/// Opens the store of checkpoints. A store that is damaged or behind the journal is moved aside, never deleted, and replaced
+/// from the newest savepoint that the journal covers; where the journal still has its first record it may be replaced by an
+/// empty one.
 ///
 /// # Errors
-/// Nothing is changed where nothing can take the store's place.
+/// The store, the journal or a savepoint cannot be read, or nothing can take the store's place. In the last case nothing was
+/// changed.
 pub fn open(options: &RecoveryOptions) -> Result<RecoveredState, RecoveryError> {
     let directory = options.data_dir.join("state");
     let first = journal_first(options)?;
     let reason = match CheckpointStore::open(options.store.clone(), &directory) {
         Ok((store, checkpoint)) => match unusable(checkpoint.as_ref(), first) {
             None => return Ok(RecoveredState { store, checkpoint, fallback: None }),
-            // A store without a checkpoint has nothing to keep: it is filled where it is.
+            // A store without a checkpoint holds nothing worth keeping: it is filled in place.
             Some(reason) if checkpoint.is_none() => return fall_back(options, Some(store), reason, first),
             Some(reason) => reason,
         },
@@ -119,7 +127,7 @@ pub fn open(options: &RecoveryOptions) -> Result<RecoveredState, RecoveryError> 
     fall_back(options, None, reason, first)
 }
 
-/// First record of the journal; 0 where it has none yet.
+/// First record of the journal; 0 for a journal without segments.
 fn journal_first(options: &RecoveryOptions) -> Result<u64, RecoveryError> {
     let directory = options.data_dir.join("journal");
     options.disk.create_dir_all(&directory).map_err(|source| RecoveryError::Io { path: directory.clone(), source })?;
@@ -127,7 +135,7 @@ fn journal_first(options: &RecoveryOptions) -> Result<u64, RecoveryError> {
     Ok(reader.first().map_or(0, |first| first.0))
 }
 
-/// Why the journal does not go on from this checkpoint.
+/// Why the journal cannot be replayed from this checkpoint; `None` where it can.
 fn unusable(checkpoint: Option<&Checkpoint>, journal_first: u64) -> Option<String> {
     match checkpoint {
         Some(checkpoint) if checkpoint.manifest.positions.replay_from >= journal_first => None,
@@ -165,7 +173,7 @@ fn fall_back(
     Ok(RecoveredState { store, checkpoint, fallback: Some(fallback) })
 }
 
-/// The newest sound savepoint from which the journal goes on; `None`: the journal is whole and needs none.
+/// The newest sound savepoint that the journal covers; `None` where there is none and the journal still has its first record.
 fn newest_covered(
     options: &RecoveryOptions,
     reason: &str,

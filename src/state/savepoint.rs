@@ -1,12 +1,15 @@
-//! Savepoints: a checkpoint in one portable file.
+//! Savepoints: a checkpoint in one portable file. It can be copied to another machine and restored there.
 //!
 //! ```text
 //! magic "WEIRSAVE"  version u16  weir_len u8 weir  kind u8  created_ms i64  manifest_len u32  manifest  crc32c u32
 //! the blob of each group that the manifest names, in its order
 //! crc32c u32 of all before it  magic "WEIREND."
 //! ```
-//! Integers are little-endian. The first checksum covers what stands before it, so that a savepoint can be listed without
-//! reading it whole. What `weir` wrote it comes before anything that a later version may change.
+//! Integers are little-endian. The first checksum covers everything before it, so that a savepoint can be listed without
+//! reading the whole file. `weir`, the version that wrote the file, stands before every field that a later format may
+//! change, so that an older weir can name it.
+//!
+//! This module does not decide when a savepoint is written, nor which one a start uses (`pipeline`, [`super::recovery`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,44 +32,45 @@ pub const VERSION: u16 = 1;
 /// Name of the directory of savepoints below the data directory.
 pub const DIRECTORY: &str = "savepoints";
 
+/// End of the name of every savepoint.
 const SUFFIX: &str = ".weir";
 
-/// Bytes handed to the file system at once.
+/// Bytes that are written at once.
 const WRITE_BYTES: usize = 1024 * 1024;
 
-/// Largest manifest that is believed; one with a million allowed devices is a tenth of it.
+/// Largest manifest that is read; a larger length is damage. The manifest of a million allowed devices is a tenth of it.
 const MAX_MANIFEST_BYTES: u32 = 1 << 30;
 
 /// Who asked for a savepoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SavepointKind {
-    /// weir itself; the oldest of these go when there are more than `state.savepoints_kept`.
+    /// weir itself. The oldest automatic savepoints are removed when there are more than `state.savepoints_kept`.
     Automatic,
-    /// A person; stays until a person removes it.
+    /// A person. The savepoint stays until a person removes it.
     Manual,
 }
 
-/// What a savepoint is, without its state.
+/// The description of a savepoint, without its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SavepointInfo {
     /// File name.
     pub file: String,
-    /// Id of the checkpoint that it is.
+    /// Id of the checkpoint in the savepoint.
     pub id: u64,
-    /// Who asked for it.
+    /// Who asked for the savepoint.
     pub kind: SavepointKind,
-    /// When it was written, Unix milliseconds.
+    /// Time at which the file was written, Unix milliseconds.
     pub created_ms: i64,
     /// Journal position from which a recovery replays.
     pub replay_from: u64,
-    /// Position of the windows log.
+    /// End of the windows log when the state was taken.
     pub windows_position: u64,
-    /// Position of the errors log.
+    /// End of the errors log when the state was taken.
     pub errors_position: u64,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub bytes: u64,
-    /// Version of weir that wrote it.
+    /// Version of weir that wrote the file.
     pub weir: String,
 }
 
@@ -78,19 +82,19 @@ pub enum SavepointError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// The operating system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The state store did not give what the savepoint should hold.
+    /// The checkpoint cannot be read from the state store.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Another kind of file.
+    /// The file is not a savepoint.
     #[error("{} is not a savepoint of weir", path.display())]
     NotASavepoint {
         /// The file.
         path: PathBuf,
     },
-    /// Written by a later weir.
+    /// The file was written by a later weir.
     #[error(
         "{} was written by weir {weir} in savepoint format {found}; this weir reads up to format {VERSION}: \
          restore it with that version or a later one",
@@ -99,12 +103,12 @@ pub enum SavepointError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Format found.
+        /// Format of the file.
         found: u16,
-        /// Version that wrote it.
+        /// Version of weir that wrote the file.
         weir: String,
     },
-    /// Not what was written.
+    /// The file is not as it was written.
     #[error("savepoint {} is damaged ({what}): take another one, `weir savepoint list` shows them", path.display())]
     Damaged {
         /// The file.
@@ -112,13 +116,13 @@ pub enum SavepointError {
         /// What does not fit.
         what: String,
     },
-    /// There is no checkpoint to make one of.
+    /// There is no checkpoint that a savepoint could be made of.
     #[error("there is no checkpoint yet: nothing was published to this data directory")]
     Nothing,
 }
 
 impl SavepointError {
-    /// Whether the file system had no space.
+    /// Whether the disk is full.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if crate::disk::is_full(source))
     }
@@ -132,12 +136,15 @@ fn damaged(path: &Path, what: impl Into<String>) -> SavepointError {
     SavepointError::Damaged { path: path.to_owned(), what: what.into() }
 }
 
-/// Name of the savepoint of a journal position: their order is that of the journal.
+/// File name of the savepoint with this journal position. The names sort in the order of the journal.
 pub fn file_name(replay_from: u64) -> String {
     format!("savepoint-{replay_from:020}{SUFFIX}")
 }
 
-/// Writes the store's last complete checkpoint into `directory`. A crash leaves the whole file or none of that name.
+/// Writes the store's last complete checkpoint to a file in `directory`. A crash leaves the whole file or none of that name.
+///
+/// # Errors
+/// There is no checkpoint, it cannot be read, or the file system refused a call.
 pub fn write(
     disk: &dyn Disk,
     directory: &Path,
@@ -151,8 +158,8 @@ pub fn write(
     disk.create_dir_all(directory).map_err(io(directory))?;
     let written = write_file(disk, &temporary, store, manifest, kind, created_ms);
     let bytes = written.inspect_err(|_| {
-        // Half a savepoint is of no use, and the space may be needed. Where it cannot be removed the next attempt
-        // overwrites it.
+        // Half a savepoint is useless, and its space may be needed. Where it cannot be removed, the next attempt overwrites
+        // it.
         let _ = disk.remove(&temporary);
     })?;
     disk.rename(&temporary, &path).and_then(|()| disk.sync_dir(directory)).map_err(io(&path))?;
@@ -237,7 +244,7 @@ impl<'a> FileWriter<'a> {
     }
 }
 
-/// The part in front of the blobs.
+/// The part of a savepoint in front of the blobs.
 struct SavepointHead {
     kind: SavepointKind,
     created_ms: i64,
@@ -275,7 +282,7 @@ impl<'a> FileReader<'a> {
         Ok(Self { path, file: disk.open_read(path).map_err(io(path))?, offset: 0, crc: 0 })
     }
 
-    /// The next bytes. A length that damage made up is refused before it claims memory.
+    /// Reads the next `len` bytes. A length that exceeds the file is refused before memory is allocated for it.
     fn take(&mut self, len: usize) -> Result<Vec<u8>, SavepointError> {
         let left = self.file.len().map_err(io(self.path))?.saturating_sub(self.offset);
         if len as u64 > left {
@@ -336,7 +343,10 @@ impl<'a> FileReader<'a> {
     }
 }
 
-/// Reads what a savepoint is, without its state.
+/// Reads the description of a savepoint, without its state.
+///
+/// # Errors
+/// The file cannot be read, is no savepoint, is damaged in its head, or was written by a later weir.
 pub fn inspect(disk: &dyn Disk, path: &Path) -> Result<SavepointInfo, SavepointError> {
     let mut file = FileReader::open(disk, path)?;
     let head = file.head()?;
@@ -344,7 +354,10 @@ pub fn inspect(disk: &dyn Disk, path: &Path) -> Result<SavepointInfo, SavepointE
     Ok(head.info(path, bytes))
 }
 
-/// Reads a savepoint whole and verifies every checksum in it.
+/// Reads a whole savepoint and verifies every checksum in it.
+///
+/// # Errors
+/// The file cannot be read, is no savepoint, is damaged, or was written by a later weir.
 pub fn read(disk: &dyn Disk, path: &Path) -> Result<Checkpoint, SavepointError> {
     let mut file = FileReader::open(disk, path)?;
     let SavepointHead { manifest, .. } = file.head()?;
@@ -366,10 +379,13 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Checkpoint, SavepointError> 
     Ok(Checkpoint { manifest, groups })
 }
 
-/// One entry of a directory of savepoints: what it is, or why it cannot be read.
+/// One entry of a directory of savepoints: its path, and its description or why it cannot be read.
 pub type ListedSavepoint = (PathBuf, Result<SavepointInfo, SavepointError>);
 
-/// The savepoints in `directory`, newest first in the order of the journal. No directory: none.
+/// The savepoints in `directory`, newest first in the order of the journal; none where there is no directory.
+///
+/// # Errors
+/// The directory cannot be listed. A file that cannot be read is no error of the whole listing.
 pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<ListedSavepoint>, SavepointError> {
     let entries = match disk.list(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -380,7 +396,10 @@ pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<ListedSavepoint>, S
     Ok(paths.map(|path| (path.clone(), inspect(disk, &path))).collect())
 }
 
-/// Removes the oldest automatic savepoints in `directory` beyond `kept`, and what an interrupted write left behind.
+/// Removes the oldest automatic savepoints in `directory` beyond `kept`, and files that an interrupted write left behind.
+///
+/// # Errors
+/// The file system refused a call.
 pub fn prune(disk: &dyn Disk, directory: &Path, kept: usize) -> Result<(), SavepointError> {
     let listed = list(disk, directory)?;
     let automatic =

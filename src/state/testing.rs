@@ -1,4 +1,4 @@
-//! A store in memory for the tests of this module.
+//! [`MemoryStore`]: a key-value store in memory for the tests of this part.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::StateError;
 use super::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 
-/// MemoryValues that survive a crash only when they were synced; tests look at every crash point.
+/// A store whose values survive a crash only when they were synced. Tests can crash it before every call.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryStore(pub Arc<Mutex<MemoryValues>>);
 
@@ -28,7 +28,7 @@ impl MemoryStore {
         Ok(values)
     }
 
-    /// The store as the next start finds it.
+    /// The store as a start after a crash finds it, without or with the values that were not synced.
     pub fn crash(&self, keep_unsynced: bool) -> MemoryStore {
         let values = self.0.lock().unwrap();
         let synced = if keep_unsynced { &values.current } else { &values.synced };

@@ -1,10 +1,15 @@
-//! The source tree keeps its own rules.
+//! Rules of the source tree that the compiler does not hold: which part may use which, names, lengths, forbidden calls.
 
-use std::collections::BTreeSet;
+mod circles;
+mod imports;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 
-/// The parts from the bottom up; a part uses itself and what stands on a line before its own.
+use source::{SourceFile, repository_path, sources};
+
+/// The parts from the bottom up. A part uses itself and parts on lines before its own.
 const ORDER: &[&[&str]] = &[
     &["cursor", "defects", "random", "sync", "token_bucket"],
     &["core"],
@@ -27,7 +32,9 @@ const ORDER: &[&[&str]] = &[
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
     ("config/load.rs", "reads the config file, which is no data of weir's"),
-    ("tls/", "reads certificates and keys, which are no data of weir's"),
+    ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
+    ("tls/check.rs", "looks at the permissions of key files"),
+    ("tls/file_stamps.rs", "looks whether certificate files have changed"),
     ("access/policy.rs", "reads the files that say who may do what, which are no data of weir's"),
     ("access/secret_file.rs", "reads and replaces files of users and tokens, which are no data of weir's"),
     ("state/", "sled owns the files of its directory; a damaged one is moved aside"),
@@ -35,172 +42,225 @@ const FILE_SYSTEM: &[(&str, &str)] = &[
     ("app/", "takes the lock on the data directory"),
 ];
 
+/// The folders of `mqtt` from the bottom up; files beside them may use all of them.
+const MQTT_ORDER: &[&str] = &["wire", "session", "broker", "connection", "server"];
+
+/// Type names that are declared twice, and why.
+const DECLARED_TWICE: &[(&str, &str)] = &[];
+
 const LONGEST_FILE: usize = 700;
-
-struct SourceFile {
-    /// Relative to src/.
-    path: String,
-    /// The part it belongs to.
-    part: String,
-    lines: Vec<String>,
-    /// Lines before the file's own test module; none where the whole file is tests.
-    product_lines: usize,
-}
-
-fn sources() -> Vec<SourceFile> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    collect(&root, &mut found);
-    found.sort();
-    let sources: Vec<SourceFile> = found.iter().map(|path| source(&root, path)).collect();
-    assert!(sources.len() > 20, "the tree was not found");
-    sources
-}
-
-fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("a readable tree") {
-        let path = entry.expect("a readable directory").path();
-        if path.is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-fn source(root: &Path, path: &Path) -> SourceFile {
-    let relative = path.strip_prefix(root).expect("it is below src").to_string_lossy().into_owned();
-    let part = relative.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
-    let text = fs::read_to_string(path).expect("a readable file");
-    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let is_test = relative.split('/').any(|name| ["tests", "tests.rs", "testing.rs"].contains(&name));
-    let tests_from = lines.iter().position(|line| line.trim_start() == "#[cfg(test)]").unwrap_or(lines.len());
-    let product_lines = if is_test { 0 } else { tests_from };
-    SourceFile { path: relative, part, lines, product_lines }
-}
-
-impl SourceFile {
-    /// Lines of the product: number and text, without comments.
-    fn product(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.lines.iter().take(self.product_lines).enumerate();
-        lines.map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
-    }
-}
-
-fn inside_string(line: &str, at: usize) -> bool {
-    line[..at].replace("\\\"", "").matches('"').count() % 2 == 1
-}
 
 fn rank(part: &str) -> Option<usize> {
     ORDER.iter().position(|parts| parts.contains(&part))
 }
 
 #[track_caller]
-fn assert_none(rule: &str, offences: Vec<String>) {
+fn assert_none(rule: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{rule}:\n{}", offences.join("\n"));
+}
+
+/// Lines of the product that hold one of these words.
+fn lines_with(words: &[&str], included: impl Fn(&SourceFile) -> bool) -> Vec<String> {
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| included(source)) {
+        for (number, line) in source.product_lines().filter(|(_, line)| words.iter().any(|word| line.contains(word))) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    offences
 }
 
 #[test]
 fn every_part_has_its_place() {
-    let unknown = sources().into_iter().filter(|source| source.part != "lib" && rank(&source.part).is_none());
-    assert_none("parts that ORDER does not name", unknown.map(|source| source.path).collect());
+    let sources = sources();
+    let unknown = sources.iter().filter(|source| source.part() != "lib" && rank(source.part()).is_none());
+    let paths: Vec<String> = unknown.map(|source| source.path.clone()).collect();
+    assert_none("parts that ORDER does not name", &paths);
 }
 
 #[test]
 fn imports_only_point_down() {
+    let sources = sources();
     let mut offences = Vec::new();
-    for source in sources().iter().filter(|source| source.part != "lib") {
-        for (number, line) in source.product() {
-            for start in ["crate::", "weir::"] {
-                // A name inside a string is no import.
-                for (at, _) in line.match_indices(start).filter(|(at, _)| !inside_string(line, *at)) {
-                    let name = line[at + start.len()..].split(|c: char| !c.is_alphanumeric() && c != '_').next();
-                    let Some(used) = name.and_then(rank) else { continue };
-                    let own = rank(&source.part).unwrap_or_default();
-                    if used > own || (used == own && name != Some(source.part.as_str()) && own < ORDER.len() - 2) {
-                        offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
-                    }
-                }
-            }
+    for import in imports::imports(&sources) {
+        let (user, used) = (&sources[import.from], &sources[import.to]);
+        let (own, below) = (rank(user.part()).unwrap_or_default(), rank(used.part()).unwrap_or_default());
+        let is_beside = own == below && user.part() != used.part();
+        if below > own || is_beside && own < ORDER.len() - 2 {
+            offences.push(format!("src/{}:{}: {}", user.path, import.line, import.path));
         }
     }
-    assert_none("a part uses only what is below it", offences);
+    assert_none("a part uses only parts below it", &offences);
+}
+
+#[test]
+fn imports_inside_mqtt_only_point_down() {
+    let sources = sources();
+    let rank = |file: usize| {
+        let folder = sources[file].path.strip_prefix("mqtt/")?.split_once('/')?.0;
+        MQTT_ORDER.iter().position(|known| *known == folder)
+    };
+    let mut offences = Vec::new();
+    for import in imports::imports(&sources) {
+        if let (Some(own), Some(below)) = (rank(import.from), rank(import.to))
+            && below > own
+        {
+            let (user, used) = (&sources[import.from].path, &sources[import.to].path);
+            offences.push(format!("src/{user}:{}: {} in src/{used}", import.line, import.path));
+        }
+    }
+    assert_none("a folder of mqtt uses only folders below it", &offences);
+}
+
+#[test]
+fn no_imports_run_in_circles_between_folders() {
+    let sources = sources();
+    let imports = imports::imports(&sources);
+    assert!(imports.len() > sources.len(), "the imports were not understood");
+    let mut offences = Vec::new();
+    for circle in circles::circles(&sources, &imports) {
+        let steps = circle.iter().map(|import| {
+            let (user, used) = (&sources[import.from].path, &sources[import.to].path);
+            format!("  src/{user}:{} uses {} in src/{used}\n", import.line, import.path)
+        });
+        offences.push(steps.collect::<String>());
+    }
+    assert_none("files of different folders use each other in a circle", &offences);
+}
+
+/// Imports that the rules must see, and text that is none.
+#[test]
+fn imports_are_understood() {
+    let texts = [
+        ("a/mod.rs", "mod inner;\npub use inner::Shown;\n"),
+        (
+            "a/inner.rs",
+            "use crate::{b::{self, Other as Renamed}, c::{d, e::Deep}};\nfn f() { b::g(); d::h::<Renamed>() }\n",
+        ),
+        ("b.rs", "use super::a::Shown;\n#[cfg(test)]\nmod tests {\n    use crate::c::d::Only;\n}\n"),
+        ("c/mod.rs", "pub mod d;\npub mod e;\n"),
+        (
+            "c/d.rs",
+            "// use crate::b::Other;\nconst TEXT: &str = \"crate::b::\\\"Other\"; fn f(c: char) { c == '\"'; crate::b::g() }\n",
+        ),
+        ("c/e.rs", "struct Deep;\n#[cfg(test)]\nmod tests;\n"),
+        ("c/e/tests.rs", "use crate::b::Other;\n"),
+    ];
+    let sources = source::from_texts(texts.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())));
+    let imports = imports::imports(&sources);
+    let path = |file: usize| sources[file].path.as_str();
+    let mut found: Vec<_> = imports.iter().map(|import| (path(import.from), path(import.to))).collect();
+    found.sort_unstable();
+    let expected = [
+        ("a/inner.rs", "b.rs"),
+        ("a/inner.rs", "c/d.rs"),
+        ("a/inner.rs", "c/e.rs"),
+        ("b.rs", "a/inner.rs"),
+        ("c/d.rs", "b.rs"),
+    ];
+    assert_eq!(found, expected);
+    let circles = circles::circles(&sources, &imports);
+    let circles: Vec<Vec<&str>> =
+        circles.iter().map(|circle| circle.iter().map(|import| path(import.from)).collect()).collect();
+    assert_eq!(circles, [vec!["a/inner.rs", "b.rs"], vec!["a/inner.rs", "c/d.rs", "b.rs"]]);
 }
 
 #[test]
 fn core_is_pure() {
-    let forbidden = [
-        "std::time::SystemTime",
-        "Instant::now",
-        "std::fs",
-        "std::net",
-        "std::thread",
-        "tokio",
-        "tracing",
-        "async ",
-        "metrics::",
-    ];
-    let mut offences = Vec::new();
-    for source in sources().iter().filter(|source| source.part == "core") {
-        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
-            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
-        }
-    }
-    assert_none("core has no I/O, clock, threads, logging or async", offences);
+    let forbidden =
+        ["SystemTime", "Instant", "std::fs", "std::net", "std::thread", "tokio", "tracing", "async ", "metrics::"];
+    let offences = lines_with(&forbidden, |source| source.part() == "core");
+    assert_none("core has no I/O, clock, threads, logging or async", &offences);
 }
 
 #[test]
-fn results_know_no_http() {
-    let forbidden = ["axum", "hyper", "http"];
-    let mut offences = Vec::new();
-    for source in sources().iter().filter(|source| source.part == "results") {
-        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
-            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
-        }
-    }
-    assert_none("results are read without HTTP", offences);
+fn results_are_not_http() {
+    let offences = lines_with(&["axum", "hyper", "http"], |source| source.part() == "results");
+    assert_none("results knows nothing of HTTP", &offences);
+}
+
+#[test]
+fn http_state_knows_no_handler() {
+    let users = ["http/handlers/", "http/mod.rs", "http/router.rs"];
+    let may_use = |path: &str| users.iter().any(|user| path.starts_with(user));
+    let offences = lines_with(&["handlers::"], |source| source.part() == "http" && !may_use(&source.path));
+    assert_none("in http only the router uses handlers", &offences);
 }
 
 #[test]
 fn only_disk_calls_the_file_system() {
-    let mut offences = Vec::new();
-    let allowed = |path: &str| {
-        path == "disk.rs" || path.starts_with("disk/") || FILE_SYSTEM.iter().any(|(prefix, _)| path.starts_with(prefix))
-    };
-    for source in sources().iter().filter(|source| !allowed(&source.path)) {
-        let calls = ["std::fs", "fs::", "File::", "OpenOptions", "tokio::fs", "rustix::fs"];
-        for (number, line) in source.product().filter(|(_, line)| calls.iter().any(|call| line.contains(call))) {
-            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
-        }
-    }
-    assert_none("only disk calls the file system", offences);
+    let calls = ["std::fs", "fs::", "File::", "OpenOptions", "tokio::fs", "rustix::fs"];
+    let is_allowed = |path: &str| FILE_SYSTEM.iter().any(|(prefix, _)| path.starts_with(prefix));
+    let offences = lines_with(&calls, |source| source.part() != "disk" && !is_allowed(&source.path));
+    assert_none("only disk calls the file system", &offences);
 }
 
 #[test]
 fn nothing_is_left_undone() {
     let forbidden = ["todo!(", "unimplemented!(", ".unwrap()", "dbg!(", "unsafe ", "#[allow("];
-    let mut offences = Vec::new();
-    for source in sources() {
-        for (number, line) in source.product().filter(|(_, line)| forbidden.iter().any(|word| line.contains(word))) {
-            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
-        }
-    }
-    assert_none("forbidden outside tests", offences);
-    for root in ["lib.rs", "main.rs"] {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(root)).expect("a root");
-        assert!(text.contains("#![forbid(unsafe_code)]"), "src/{root} does not forbid unsafe code");
+    assert_none("forbidden outside tests", &lines_with(&forbidden, |_| true));
+    for root in ["src/lib.rs", "src/main.rs"] {
+        let text = fs::read_to_string(repository_path(root)).expect("a root");
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root} does not forbid unsafe code");
     }
 }
 
 #[test]
+fn questions_change_nothing() {
+    let is_question = |line: &str| line.contains("fn is_") && line.contains("&mut self");
+    let mut offences = Vec::new();
+    for source in &sources() {
+        for (number, line) in source.product_lines().filter(|(_, line)| is_question(line)) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("a method that begins with is_ takes &mut self", &offences);
+}
+
+/// The name of the type that a line declares. Associated types stand inside a block, so they are indented.
+fn declared_type(line: &str) -> Option<&str> {
+    let is_indented = line.starts_with(' ');
+    let line = line.trim_start();
+    let line =
+        ["pub(crate) ", "pub(super) ", "pub "].iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
+    let (keyword, rest) = line.split_once(' ')?;
+    let declares = ["struct", "enum", "trait", "union"].contains(&keyword) || keyword == "type" && !is_indented;
+    let name = rest.split(|next: char| !next.is_alphanumeric() && next != '_').next()?;
+    (declares && name.starts_with(char::is_uppercase)).then_some(name)
+}
+
+#[test]
+fn a_type_name_is_declared_once() {
+    let mut files = Vec::new();
+    ["src", "tests", "benches"].iter().for_each(|root| source::collect(&repository_path(root), &mut files));
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in &files {
+        let text = fs::read_to_string(path).expect("a readable file");
+        let shown = path.strip_prefix(repository_path("")).expect("it is in the repository").display().to_string();
+        for (index, line) in text.lines().enumerate() {
+            if let Some(name) = declared_type(line) {
+                places.entry(name.to_owned()).or_default().push(format!("{shown}:{}", index + 1));
+            }
+        }
+    }
+    let twice = places
+        .iter()
+        .filter(|(name, places)| places.len() > 1 && !DECLARED_TWICE.iter().any(|(known, _)| known == name));
+    let offences: Vec<String> = twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    assert_none("a type name is declared more than once", &offences);
+}
+
+#[test]
 fn files_stay_short() {
-    let long = sources().into_iter().filter(|source| source.lines.len() > LONGEST_FILE);
-    assert_none("too long", long.map(|source| format!("src/{}: {} lines", source.path, source.lines.len())).collect());
+    let sources = sources();
+    let long = sources.iter().filter(|source| source.lines > LONGEST_FILE);
+    let offences: Vec<String> = long.map(|source| format!("src/{}: {} lines", source.path, source.lines)).collect();
+    assert_none("too long", &offences);
 }
 
 /// `section.key` of every assignment in a config file, those in comments too where `commented`.
 fn keys(path: &str, commented: bool) -> BTreeSet<String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a config file");
+    let text = fs::read_to_string(repository_path(path)).expect("a config file");
     let mut section = String::new();
     let mut keys = BTreeSet::new();
     for line in text.lines() {
@@ -223,5 +283,5 @@ fn the_packaged_config_knows_the_same_keys() {
     let packaged = keys("systemd/config.toml", false);
     assert!(!packaged.is_empty());
     let unknown: Vec<String> = packaged.difference(&shipped).cloned().collect();
-    assert_none("keys of systemd/config.toml that config.toml does not have", unknown);
+    assert_none("keys of systemd/config.toml that config.toml does not have", &unknown);
 }

@@ -1,4 +1,4 @@
-//! The users file as `weir passwd` changes it: comments and order stay, and the file is replaced whole.
+//! Changes to the users file. Comments and the order of lines stay, and the file is replaced as a whole.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use weir::access::secret_file::SecretFileEdit;
 use weir::access::{StoredPassword, Users, split_line};
 use weir::config::ConfigErrors;
 
-/// A users file that nobody else changes meanwhile.
+/// A users file, locked against other changes.
 pub struct UsersFile {
     changing: SecretFileEdit,
     lines: Vec<String>,
@@ -14,7 +14,10 @@ pub struct UsersFile {
 }
 
 impl UsersFile {
-    /// Reads the file, which may be absent.
+    /// Locks and reads the file. A file that does not exist is empty.
+    ///
+    /// # Errors
+    /// The file cannot be locked or read, or holds faults.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let changing = SecretFileEdit::lock(path)?;
         let text = changing.read()?.unwrap_or_default();
@@ -22,7 +25,7 @@ impl UsersFile {
         Ok(Self { changing, lines: text.lines().map(str::to_owned).collect(), users })
     }
 
-    /// Names and roles in the order of the file.
+    /// Names and roles of the users, in the order of the file.
     pub fn list(&self) -> Vec<(String, Vec<String>)> {
         let mut users: Vec<_> = self.users.iter().collect();
         users.sort_by_key(|(_, user)| user.line);
@@ -30,7 +33,7 @@ impl UsersFile {
         users.into_iter().map(|(name, user)| (name.to_string(), roles(&user.roles))).collect()
     }
 
-    /// Gives a user a password, and roles unless there are none given. Whether the user is new.
+    /// Sets a user's password, and the roles if `roles` is not empty. Returns whether the user is new.
     pub fn set(&mut self, name: &str, roles: &[String], password: &StoredPassword) -> bool {
         let password = password.to_text();
         let place = self.lines.iter().position(|line| split_line(line).is_some_and(|(user, _)| user == name));
@@ -47,14 +50,17 @@ impl UsersFile {
         place.is_none()
     }
 
-    /// Removes a user; whether there was one.
+    /// Removes a user. Returns whether the user existed.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.lines.len();
         self.lines.retain(|line| split_line(line).is_none_or(|(user, _)| user != name));
         self.lines.len() < before
     }
 
-    /// Replaces the file: a power cut leaves the old or the new one. Owner, group and their rights stay.
+    /// Replaces the file. A power cut leaves the old file or the new one. Owner, group and permissions stay.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn save(&self) -> anyhow::Result<()> {
         let text: String = self.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         Ok(self.changing.replace(&text)?)

@@ -1,4 +1,4 @@
-//! `weir passwd add`, `remove` and `list`.
+//! `weir passwd add`, `remove` and `list`: changes the users file of MQTT.
 
 mod file;
 mod terminal;
@@ -16,10 +16,13 @@ use weir::config::{Config, ConfigErrors};
 use crate::cli::{PasswdAddArguments, PasswdCommand};
 use file::UsersFile;
 
-/// MQTT has no longer passwords.
+/// Longest password that MQTT can carry.
 const MAX_PASSWORD_BYTES: usize = 65_535;
 
-/// Runs one of the commands.
+/// Runs `weir passwd add`, `remove` or `list`.
+///
+/// # Errors
+/// The users file is not named, cannot be read or written, or does not allow the change; or no password is given.
 pub fn run(command: PasswdCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let out = &mut io::stdout().lock();
     match command {
@@ -28,7 +31,7 @@ pub fn run(command: PasswdCommand, config: &Config) -> anyhow::Result<ExitCode> 
             let path = path(file, config)?;
             let mut users = UsersFile::open(&path)?;
             if !users.remove(&name) {
-                bail!("{}: there is no user {name:?}; `weir passwd list` shows those that there are", path.display());
+                bail!("{}: there is no user {name:?}; `weir passwd list` shows the users", path.display());
             }
             users.save()?;
             done(out, &format!("user {name} is removed"), &path)?;
@@ -50,7 +53,7 @@ fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) ->
     if let Some(role) = arguments.roles.iter().find(|role| !is_role(role)) {
         bail!("{role:?} cannot be a role; expected {ROLE_FORM}");
     }
-    // Of another file than the configured one weir may have other roles, too.
+    // Another file than the configured one may belong to a weir with other roles.
     if arguments.file.is_none() {
         check_roles(&arguments.roles, config)?;
     }
@@ -66,7 +69,7 @@ fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) ->
     };
     let new = users.set(name, &arguments.roles, &stored);
     users.save()?;
-    // Only once it is stored: a secret that is shown is one that works.
+    // The secret is shown after it is stored: a secret that was shown must work.
     if let Some(secret) = password {
         out.write_all(secret.as_bytes())?;
         writeln!(out)?;
@@ -74,7 +77,7 @@ fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) ->
     done(out, &format!("user {name} {}", if new { "is added" } else { "has a new password" }), &path)
 }
 
-/// No command leaves a file that weir would refuse.
+/// Refuses roles that the ACL file does not define: weir would refuse the users file.
 fn check_roles(roles: &[String], config: &Config) -> anyhow::Result<()> {
     let acl = config.mqtt.auth.acl.as_deref().map(Acl::load).transpose().map_err(ConfigErrors)?.unwrap_or_default();
     if let Some(role) = roles.iter().find(|role| !acl.has_role(role)) {
@@ -84,7 +87,7 @@ fn check_roles(roles: &[String], config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// To the standard error: what the standard output holds may be a secret that a script reads.
+/// Reports the change on standard error: standard output may hold a secret that a script reads.
 fn done(out: &mut impl Write, what: &str, path: &Path) -> anyhow::Result<()> {
     out.flush()?;
     writeln!(io::stderr(), "{}: {what}; a running weir reads the file on SIGHUP", path.display())?;
@@ -96,10 +99,10 @@ fn path(file: Option<PathBuf>, config: &Config) -> anyhow::Result<PathBuf> {
         .context("no users file: set mqtt.auth.users in the config, or use --file")
 }
 
-/// The first line, without its end.
+/// The first line of standard input, without its line end.
 fn from_stdin() -> anyhow::Result<Password> {
     let mut line = Zeroizing::new(Vec::with_capacity(256));
-    io::stdin().lock().read_until(b'\n', &mut line).context("cannot read the password from the standard input")?;
+    io::stdin().lock().read_until(b'\n', &mut line).context("cannot read the password from standard input")?;
     let mut bytes = line.as_slice();
     bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
@@ -110,6 +113,6 @@ fn checked(bytes: &[u8]) -> anyhow::Result<Password> {
     match bytes.len() {
         0 => bail!("the password is empty"),
         1..=MAX_PASSWORD_BYTES => Ok(Password::new(bytes)),
-        length => bail!("the password has {length} bytes; MQTT has none over {MAX_PASSWORD_BYTES}"),
+        length => bail!("the password has {length} bytes; MQTT allows at most {MAX_PASSWORD_BYTES}"),
     }
 }

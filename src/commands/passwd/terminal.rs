@@ -1,4 +1,4 @@
-//! Asking for a password at the terminal.
+//! Asks for a password at the terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -9,9 +9,12 @@ use zeroize::Zeroizing;
 
 use weir::access::Password;
 
-/// Asks twice, without showing what is typed.
+/// Asks for the password twice, without showing it.
+///
+/// # Errors
+/// There is no terminal, the person interrupts, or the two passwords differ.
 pub fn ask_twice(user: &str) -> anyhow::Result<Password> {
-    // The error's text alone: its source would make weir end with the exit code of a disk that failed.
+    // Without its source: the exit code would call the missing terminal a disk error.
     let mut terminal = Terminal::open().map_err(|error| {
         anyhow!("there is no terminal to ask for the password; use --stdin or --generate ({error:#})")
     })?;
@@ -23,7 +26,7 @@ pub fn ask_twice(user: &str) -> anyhow::Result<Password> {
     Ok(password)
 }
 
-/// The process's terminal, silent until it is dropped.
+/// The terminal of the process, without echo until it is dropped.
 struct Terminal {
     device: File,
     before: Termios,
@@ -34,13 +37,13 @@ impl Terminal {
         let device = OpenOptions::new().read(true).write(true).open("/dev/tty").context("cannot open /dev/tty")?;
         let before = tcgetattr(&device)?;
         let mut silent = before.clone();
-        // Ctrl-C is read as a byte too: a signal would leave the terminal silent.
+        // Ctrl-C is read as a byte: a signal would end the process and leave the terminal without echo.
         silent.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         tcsetattr(&device, OptionalActions::Flush, &silent)?;
         Ok(Self { device, before })
     }
 
-    /// Reads a line.
+    /// Prints `prompt` and reads a line.
     fn ask(&mut self, prompt: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         const CTRL_C: u8 = 3;
         const CTRL_D: u8 = 4;
@@ -65,14 +68,14 @@ impl Terminal {
     }
 }
 
-/// The last character of UTF-8, all its bytes.
+/// Removes the last UTF-8 character with all its bytes.
 fn remove_character(line: &mut Vec<u8>) {
     while line.pop().is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000) {}
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The terminal may be gone.
+        // A terminal that is gone needs no settings.
         let _ = tcsetattr(&self.device, OptionalActions::Flush, &self.before);
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use weir::client::{ApiArguments, HttpClient, reachable};
 use weir::config::Config;
@@ -15,10 +16,14 @@ use weir::disk::RealDisk;
 use weir::disk::lock::{DirectoryLock, LockError};
 use weir::state::savepoint::{self, SavepointInfo, SavepointKind};
 
+use crate::app::addresses::BoundAddresses;
 use crate::cli::SavepointCommand;
 use crate::exit;
 
-/// Runs one of the commands.
+/// Runs `weir savepoint create`, `list` or `restore`.
+///
+/// # Errors
+/// The data directory cannot be used, or the running weir cannot be reached or refuses.
 pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
@@ -34,7 +39,8 @@ pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes a savepoint: asks the weir that runs on the data directory, or works on the directory itself where none does.
+/// Writes a savepoint: asks the weir that runs on the data directory or, if there is none, works on the directory
+/// itself.
 fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {
@@ -49,32 +55,35 @@ fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl
     Ok(())
 }
 
-/// Where the weir that holds the directory answers.
+/// Base URL of the weir that holds the lock of the data directory.
 fn running_http(data_dir: &Path) -> anyhow::Result<String> {
-    let path = data_dir.join("addresses.json");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("a weir runs on this directory, but {} cannot be read: use --url", path.display()))?;
-    let addresses: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    let http = addresses["http"].as_str().and_then(|http| http.parse().ok());
-    let http = http.with_context(|| format!("{} names no HTTP address", path.display()))?;
-    Ok(format!("http://{}", reachable(http)))
+    let addresses = BoundAddresses::read(data_dir)
+        .context("a weir runs on this directory, but its address is not known: name it with --url")?;
+    Ok(format!("http://{}", reachable(addresses.http)))
 }
 
-/// Returns the name of the file.
+/// The answer to a request to write a savepoint.
+#[derive(Deserialize)]
+struct WrittenSavepoint {
+    file: String,
+}
+
+/// Lets a running weir write a savepoint, and returns the name of its file.
 fn ask(client: &HttpClient) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = runtime.block_on(client.post("/api/v1/savepoints", bytes::Bytes::new()))?;
-    if let Some(refused) = client.refused(&response) {
-        bail!("{refused}");
+    if let Some(refusal) = client.access_refusal(&response) {
+        bail!("{refusal}");
     }
-    let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    match (response.status, answer["file"].as_str()) {
-        (201, Some(file)) => Ok(file.to_owned()),
-        (status, _) => bail!("{}", answer["detail"].as_str().map_or_else(|| format!("status {status}"), str::to_owned)),
+    if response.status != 201 {
+        bail!("{}: {}: {}", client.base(), response.status, response.detail());
     }
+    let written: WrittenSavepoint = serde_json::from_slice(&response.body)
+        .with_context(|| format!("{} answered in an unknown form", client.base()))?;
+    Ok(written.file)
 }
 
-/// Prints the savepoints of a data directory, newest first; `false` where one cannot be read.
+/// Prints the savepoints of a data directory, newest first. Returns whether all of them can be used.
 fn list(data_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
     let directory = data_dir.join(savepoint::DIRECTORY);
     let listed = savepoint::list(&RealDisk, &directory)?;

@@ -1,9 +1,9 @@
-//! Savepoints of a data directory on which no weir runs.
+//! Savepoints of a data directory that no running weir uses: the command opens the storage itself.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use weir::clock::SystemClock;
 use weir::config::Config;
@@ -19,10 +19,13 @@ use weir::state::savepoint::{self, SavepointInfo};
 use crate::app::{CHECKPOINT_LIMIT, storage};
 use crate::exit::CannotCreate;
 
-/// What may lie in a data directory that counts as empty.
+/// Entries that an empty data directory may have.
 const IGNORED: &[&str] = &["lock", "lost+found"];
 
-/// Processes what is in the journal, takes the checkpoint and writes it as a savepoint.
+/// Processes the rest of the journal, takes a checkpoint and writes it as a savepoint.
+///
+/// # Errors
+/// The storage cannot be opened, or the savepoint cannot be written.
 pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<SavepointInfo> {
     let storage = storage::open(config)?;
     let logs = [storage.journal.clone(), storage.windows.clone(), storage.errors.clone()];
@@ -34,10 +37,13 @@ pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<Savepoin
     for log in logs {
         log.close()?;
     }
-    written.try_recv().context("the pipeline ended without an answer")?.map_err(|error| anyhow!(error))
+    Ok(written.try_recv().context("the pipeline ended without an answer")??)
 }
 
-/// Makes an empty data directory one that goes on from a savepoint.
+/// Prepares the empty data directory of the configuration so that weir continues from a savepoint.
+///
+/// # Errors
+/// The savepoint cannot be used by this weir, the directory is not empty, or a file cannot be written.
 pub fn restore(config: &Config, file: &Path) -> anyhow::Result<SavepointInfo> {
     let disk = RealDisk;
     let info = savepoint::inspect(&disk, file)?;
@@ -54,7 +60,7 @@ pub fn restore(config: &Config, file: &Path) -> anyhow::Result<SavepointInfo> {
     for (options, first) in storage::log_options(config).into_iter().zip([replay_from, windows, errors]) {
         storage::open_log(options, Lsn(first), Lsn(first))?.close()?;
     }
-    // The journal begins where the savepoint ends and the store is empty: recovery takes the savepoint.
+    // The store is empty and the journal begins at the savepoint's position, so recovery takes the savepoint.
     let opened = storage::open(config)?;
     let restored = opened.checkpoint.as_ref().map(|checkpoint| checkpoint.manifest.positions);
     anyhow::ensure!(restored == Some(positions) || replay_from == 0, "the savepoint did not become the state");
@@ -76,7 +82,8 @@ fn check_empty(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
     Err(CannotCreate(refusal).into())
 }
 
-/// The directory can lose its store from the first moment on.
+/// Copies the savepoint into the data directory: the state store may be lost later, and the journal does not reach
+/// back.
 fn keep_copy(disk: &dyn Disk, file: &Path, directory: &Path, info: &SavepointInfo) -> anyhow::Result<()> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let path = directory.join(savepoint::file_name(info.replay_from));

@@ -1,4 +1,4 @@
-//! The medium behind all handles: names, files, and the faults that were ordered.
+//! The medium behind all handles of a simulated disk: its names, its files, and the faults that a test asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -30,20 +30,20 @@ pub(super) struct MediumState {
     pub(super) read_bytes: u64,
     /// Calls that change something or make it certain.
     pub(super) operations: u64,
-    /// The operation at which the power goes.
+    /// Number of the operation at which the power is cut.
     pub(super) cut_at: Option<u64>,
-    /// The power is gone: nothing works until the next boot.
+    /// Whether the power was cut: every call fails until the next boot.
     pub(super) is_cut: bool,
     pub(super) failing_sync: Option<u64>,
     pub(super) failing_dir_sync: Option<u64>,
     pub(super) dir_syncs: u64,
     pub(super) failing_write: Option<u64>,
-    /// Syncs that may still go on; `None`: all.
+    /// Number of syncs that may still proceed; `None`: all.
     pub(super) allowed_syncs: Option<u64>,
     pub(super) held_syncs: usize,
 }
 
-/// A name in a directory that appeared, moved or went.
+/// A change of the names in directories.
 #[derive(Debug, Clone)]
 pub(super) enum NameChange {
     Add(PathBuf, usize),
@@ -57,13 +57,13 @@ impl Medium {
         lock(&self.state)
     }
 
-    /// The state as seen by handles of `boot`.
+    /// Locks the state for a handle of `boot`. Fails where the power was cut since.
     pub(super) fn state_of(&self, boot: u64) -> io::Result<MutexGuard<'_, MediumState>> {
         let state = self.lock();
         if state.boot == boot && !state.is_cut { Ok(state) } else { Err(power_cut()) }
     }
 
-    /// Like [`Medium::state_of`], for a call that counts as an operation.
+    /// Like [`Medium::state_of`], and counts the call as an operation.
     pub(super) fn begin(&self, boot: u64) -> io::Result<MutexGuard<'_, MediumState>> {
         let mut state = self.state_of(boot)?;
         state.operations += 1;
@@ -80,12 +80,12 @@ pub(super) fn not_found(path: &Path) -> io::Error {
 }
 
 impl MediumState {
-    /// Ends an operation: where the power goes at it, whatever it did is uncertain and its caller sees an error.
+    /// Ends an operation. Where the power is cut at it, its effect is uncertain and its caller gets an error.
     pub(super) fn end<T>(&mut self, value: T) -> io::Result<T> {
         if self.cuts_now() { Err(power_cut()) } else { Ok(value) }
     }
 
-    /// Whether the power goes at the operation at hand.
+    /// Cuts the power if the current operation is the one to cut it at; returns whether the power is gone.
     pub(super) fn cuts_now(&mut self) -> bool {
         self.is_cut |= self.cut_at.is_some_and(|at| self.operations >= at);
         self.is_cut
@@ -95,7 +95,7 @@ impl MediumState {
         self.names.get(path).copied().ok_or_else(|| not_found(path))
     }
 
-    /// The file that is called so whatever a power cut does.
+    /// The file that has this name whatever a power cut does; `None` where that is not certain.
     pub(super) fn certain_file(&self, path: &Path) -> Option<&FileState> {
         let index = self.certain_names.get(path)?;
         (self.names.get(path) == Some(index)).then(|| &self.files[*index])
@@ -116,7 +116,7 @@ impl MediumState {
         self.uncertain.push(change);
     }
 
-    /// Makes the changes of names in `dir` certain, and that it, or another in its place, was moved before.
+    /// Makes the changes of names in `dir` certain, and earlier moves of directories that `dir` lies in.
     pub(super) fn sync_dir(&mut self, dir: &Path) {
         for change in std::mem::take(&mut self.uncertain) {
             if change.is_in(dir) || change.moved(dir) {
@@ -171,7 +171,7 @@ impl NameChange {
         }
     }
 
-    /// Whether this moved a directory that holds `dir`, away or there.
+    /// Whether the change moved a directory that `dir` lies in, from its old place or to its new one.
     fn moved(&self, dir: &Path) -> bool {
         matches!(self, Self::MoveDirectory(from, to) if dir.starts_with(from) || dir.starts_with(to))
     }
@@ -185,7 +185,7 @@ impl NameChange {
     }
 }
 
-/// Where `path` is once the directory `from` is called `to`; `None` if it lies elsewhere.
+/// The path of `path` after the directory `from` was renamed to `to`; `None` if it does not lie in `from`.
 fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
     let rest = path.strip_prefix(from).ok()?;
     Some(if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) })

@@ -1,8 +1,8 @@
-//! What a power cut leaves of a write that was not synced.
+//! What a power cut leaves of writes that were not synced.
 
 use crate::random::Random;
 
-/// Sizes in which media store atomically, by the luck of the file.
+/// Sizes that media store atomically. A power cut picks one of them per file.
 const UNITS_BYTES: [u64; 2] = [4096, 512];
 
 /// A change of one file's content.
@@ -24,9 +24,9 @@ impl UnsyncedChange {
 /// The content of one file.
 #[derive(Debug, Default)]
 pub(super) struct FileState {
-    /// What reads see.
+    /// Content that reads return.
     pub(super) content: Vec<u8>,
-    /// What a power cut cannot take away.
+    /// Content that a power cut cannot take away.
     pub(super) certain: Vec<u8>,
     pub(super) unsynced: Vec<UnsyncedChange>,
 }
@@ -64,7 +64,8 @@ impl FileState {
         self.content = self.certain.clone();
     }
 
-    /// Inverts one bit wherever the byte is stored: what reads see, what is certain, and the writes that wait.
+    /// Inverts the bits of `mask` wherever the byte is stored: in what reads return, in what is certain, and in unsynced
+    /// writes. `false` where the file has no such byte.
     pub(super) fn flip(&mut self, offset: usize, mask: u8) -> bool {
         let Some(byte) = self.content.get_mut(offset) else { return false };
         *byte ^= mask;
@@ -82,7 +83,8 @@ impl FileState {
     }
 }
 
-/// Stores each unit of a write, a part of it, zeros or foreign bytes in its place, or nothing.
+/// Applies an unsynced write as a power cut leaves it: of each unit the whole, a part, nothing, or zeros or foreign bytes
+/// in its place.
 fn tear(content: &mut Vec<u8>, offset: u64, bytes: &[u8], unit_bytes: u64, choices: &mut Random) {
     let mut done = 0_usize;
     while done < bytes.len() {

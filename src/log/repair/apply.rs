@@ -1,4 +1,4 @@
-//! Carries a plan out.
+//! Applies a repair plan: keeps the damaged bytes in side files, then writes the segments anew.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,17 @@ use crate::disk::{Disk, DiskFile, directory_of};
 use crate::log::LogError;
 use crate::log::segment::HEADER_BYTES;
 
-/// Bytes copied at a time.
+/// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// Side files of one place: that many repairs of the same bytes, then it is refused.
+/// Most side files of one place. A further repair of the same bytes is refused.
 const MAX_SIDE_FILES: u32 = 1000;
 
 impl RepairPlan {
-    /// Keeps what is cut in files of `side_dir`, named after `log`, and then writes the segments anew. Returns the side
-    /// files, one entry per cut.
+    /// Copies the damaged bytes to files in `side_dir`, named after `log`, and then writes the segments anew. Returns the
+    /// side files, one entry per cut.
+    ///
+    /// # Errors
+    /// The file system refused a call. Each segment is as it was or as it will be; a new plan completes the repair.
     pub fn apply(&self, disk: &dyn Disk, log: &str, side_dir: &Path) -> Result<Vec<Option<PathBuf>>, LogError> {
         if self.is_empty() {
             return Ok(Vec::new());
@@ -42,7 +45,7 @@ impl RepairPlan {
     }
 }
 
-/// Copies the bytes of a cut into a file of their own and syncs it.
+/// Copies the bytes of a cut to a side file and syncs it.
 fn keep(disk: &dyn Disk, cut: &Cut, log: &str, side_dir: &Path) -> io::Result<Option<PathBuf>> {
     let Some(name) = cut.side_file(log) else { return Ok(None) };
     let source = disk.open_read(&cut.file)?;
@@ -53,7 +56,7 @@ fn keep(disk: &dyn Disk, cut: &Cut, log: &str, side_dir: &Path) -> io::Result<Op
             _ => side_dir.join(format!("{}.{attempt}.bin", name.trim_end_matches(".bin"))),
         };
         match disk.open_read(&path) {
-            // An earlier attempt that did not come to its end kept the same bytes.
+            // An earlier attempt that did not complete kept the same bytes.
             Ok(file) if file.len()? == bytes && is_same(&*source, cut.offset, &*file)? => {
                 disk.sync_dir(side_dir)?;
                 return Ok(Some(path));
@@ -89,7 +92,7 @@ fn is_same(one: &dyn DiskFile, mut at: u64, other: &dyn DiskFile) -> io::Result<
     }
 }
 
-/// Copies `from..to`; a source that ends earlier leaves the rest out.
+/// Copies the range `from..to` of `source` to `target` at `at`, or as much of it as the source has.
 fn copy(source: &dyn DiskFile, mut from: u64, to: u64, target: &dyn DiskFile, mut at: u64) -> io::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES.min(usize::try_from(to.saturating_sub(from)).unwrap_or(PIECE_BYTES))];
     while from < to {
@@ -128,7 +131,7 @@ impl Rewrite {
     }
 }
 
-/// A file that takes its name once it is whole and synced.
+/// A new file under a temporary name, which gets its final name once it is whole and synced.
 struct Temporary<'a> {
     file: std::sync::Arc<dyn DiskFile>,
     path: PathBuf,

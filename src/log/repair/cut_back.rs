@@ -1,4 +1,4 @@
-//! Takes the end off a log.
+//! Plans the removal of the end of a log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,18 +12,21 @@ use crate::log::scan::SegmentScanner;
 use crate::log::segment::{HEADER_BYTES, SegmentHeader};
 use crate::log::{LogError, Lsn, Records};
 
-/// Where a segment is cut.
+/// The place at which a segment is cut.
 struct End {
     offset: u64,
-    /// The beginning of the batch that holds the position, as a batch of its own.
+    /// The records of the cut batch that stay, as a batch of their own.
     batch: Option<Vec<u8>>,
 }
 
 impl RepairPlan {
-    /// What takes every record at or behind `position` out of the log of `dir`: for results that the journal produces
-    /// anew, and differently, since records of it were lost. Where the log begins behind
-    /// `position`, it is emptied and goes on from where it begins. A log that cannot be read up to
-    /// `position` is left alone: opening it says what is wrong. Writes nothing.
+    /// Plans the removal of every record at or behind `position` from the log in `dir`, and writes nothing. For results
+    /// that are computed again from the journal, and differently, since records of the journal were lost. A log that begins
+    /// behind `position` is emptied and goes on from its first record. A log that cannot be read up to `position` is left
+    /// alone: opening it says what is wrong.
+    ///
+    /// # Errors
+    /// The file system refused a call.
     pub fn cut_back(disk: &dyn Disk, dir: &Path, position: Lsn) -> Result<RepairPlan, LogError> {
         let name = dir.display().to_string();
         let mut plan =
@@ -54,7 +57,7 @@ impl RepairPlan {
         }
         for file in &files[kept..] {
             plan.cuts.push(cut(file, 0, file.first));
-            // Newest first, so that no gap can appear.
+            // Newest first, so that a crash leaves no gap.
             plan.removals.insert(0, file.path.clone());
         }
         Ok(plan)
@@ -67,7 +70,8 @@ fn cut(file: &SegmentFile, offset: u64, position: Lsn) -> Cut {
     Cut { offset, end_offset: file.bytes, may_be_more: true, segment, ..missing(&file.path, position, position, what) }
 }
 
-/// `None`: the segment cannot be read up to there, or it ends before.
+/// The segment's header and the place at which it is cut; `None` where the segment ends before `position` or cannot be read
+/// up to it.
 fn find_end(disk: &dyn Disk, file: &SegmentFile, position: Lsn) -> std::io::Result<Option<(SegmentHeader, End)>> {
     let handle = disk.open_read(&file.path)?;
     let Ok(segment) = read_header(&*handle)? else { return Ok(None) };

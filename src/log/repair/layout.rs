@@ -1,4 +1,4 @@
-//! What a segment looks like once its damage is cut out: what stays, and where holes are.
+//! Decides what a segment looks like once its damage is cut out: which batches stay, and where holes are.
 
 use std::io;
 use std::path::Path;
@@ -9,70 +9,74 @@ use crate::log::inspect::newer;
 use crate::log::scan::{FaultKind, ScanFault, SegmentScanner};
 use crate::log::{LogError, Lsn};
 
-/// Largest part of the file that one hole covers.
+/// Most bytes of a file that one hole covers: a batch stores the length of its body in 32 bits.
 const LARGEST_HOLE_BYTES: u64 = HEADER_BYTES as u64 + u32::MAX as u64;
 
 /// A boundary between batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
+    /// Byte offset in the file.
     pub(super) offset: u64,
-    /// The record that begins there.
+    /// First record behind the boundary.
     pub(super) first: Lsn,
-    /// Arrival time of the newest batch before it.
+    /// Arrival time of the newest batch before the boundary.
     pub(super) arrival_ms: Option<i64>,
 }
 
-/// Bytes that go, and the records that were in them.
+/// Bytes that are cut out, and the records that were in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) begin: Place,
-    /// End of the bytes; behind the end of the file where that is too short.
+    /// End of the bytes; it lies behind the end of a file that is too short.
     pub(super) end_offset: u64,
     /// One past the last record that is lost.
     pub(super) end: Lsn,
-    /// Arrival time of the first batch behind it.
+    /// Arrival time of the first batch behind the gap.
     pub(super) before_ms: Option<i64>,
-    /// What is wrong there.
+    /// What is wrong with the bytes.
     pub(super) what: &'static str,
     /// Whether more records may have been lost than are known.
     pub(super) may_be_more: bool,
 }
 
-/// The segment as it will be: everything outside of the gaps stays where it is.
+/// The segment as it will be. Everything outside of the gaps stays where it is.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) gaps: Vec<Gap>,
-    /// Headers of holes and their offsets.
+    /// Offsets and headers of the holes.
     pub(super) holes: Vec<(u64, BatchHeader)>,
+    /// Length of the file.
     pub(super) bytes: u64,
+    /// One past the last record.
     pub(super) end: Lsn,
+    /// Arrival time of the newest batch or hole.
     pub(super) arrival_ms: Option<i64>,
 }
 
-/// What surrounds a segment.
+/// What is known of a segment from outside of its batches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Where the next segment begins; `None` for the last one.
+    /// First record of the next segment; `None` for the last one.
     pub(super) until: Option<Lsn>,
-    /// Its length as its successor states it.
+    /// Length of the segment according to the next one.
     pub(super) bytes: Option<u64>,
-    /// Arrival time of its last batch as its successor states it.
+    /// Arrival time of the last batch according to the next segment.
     pub(super) arrival_ms: Option<i64>,
-    /// A checkpoint says that everything below was synced.
+    /// Position below which a checkpoint says that everything was synced.
     pub(super) known_synced: Lsn,
-    /// Length of the file as it is.
+    /// Current length of the file.
     pub(super) file_bytes: u64,
 }
 
-/// What a step of the scan found.
+/// What follows at the scanner's place.
 enum NextBatch {
     Batch(BatchHeader),
     End,
     Fault(ScanFault),
 }
 
-/// Lays out a segment. The scanner stands at its first batch and may read what belongs to the segment; `None` where no
-/// batch of it can be read, since its header is lost.
+/// Lays out a segment. The scanner stands at the first batch and may read the bytes of the segment; it is `None` where no
+/// batch can be read, since the segment's header is lost.
 pub(super) fn lay_out(
     path: &Path,
     scanner: Option<&mut SegmentScanner>,
@@ -136,12 +140,12 @@ fn next(scanner: &mut SegmentScanner, until: Option<Lsn>) -> io::Result<NextBatc
 }
 
 /// The position below which everything was synced, as far as this file and a checkpoint can tell; `None` where nothing
-/// says that what cannot be read here ever was.
+/// proves that the bytes that cannot be read here were ever synced.
 fn proven_end(scanner: &mut SegmentScanner, fault: &ScanFault, bounds: Bounds) -> io::Result<Option<Lsn>> {
     let mut end = bounds.known_synced;
     let is_impossible = fault.kind == FaultKind::Impossible;
     scanner.find(fault.offset, |offset, header| {
-        // A header whose checksum holds was written whole; behind an impossible one it counts with its records.
+        // An impossible header has a checksum that holds, so it was written whole, and its own records count as synced.
         let proves = if is_impossible && offset == fault.offset { header.end() } else { header.synced_below };
         end = end.max(proves);
         false
@@ -149,7 +153,7 @@ fn proven_end(scanner: &mut SegmentScanner, fault: &ScanFault, bounds: Bounds) -
     Ok((end > fault.expected || is_impossible).then_some(end))
 }
 
-/// The next batch behind a fault that is whole and leaves room for a hole.
+/// Offset and header of the next whole batch behind a fault that leaves room for a hole.
 fn next_sound(
     scanner: &mut SegmentScanner,
     place: Place,
@@ -183,7 +187,8 @@ impl Layout {
         layout
     }
 
-    /// Puts holes in the place of `begin.offset..end_offset`; `arrival_ms`: the lost records' newest, where it is known.
+    /// Puts holes in the place of the bytes `begin.offset..end_offset`. `arrival_ms` is the arrival time of the newest lost
+    /// record, where that is known.
     fn fill(
         &mut self,
         begin: Place,
@@ -210,7 +215,7 @@ impl Layout {
                 count,
                 body_bytes: (bytes - HEADER_BYTES as u64) as u32,
                 arrival_ms,
-                // The file is synced before it takes its name.
+                // The new file is synced before it gets its name, so this never says too much.
                 synced_below: first,
                 body_crc: 0,
                 is_hole: true,
@@ -220,16 +225,16 @@ impl Layout {
         }
     }
 
-    /// Ends the segment at `place`, where nothing more can be read. `last`: the batch or hole before it.
+    /// Ends the segment at `place`, behind which nothing can be read. `last` is the batch or hole before it.
     fn close(&mut self, place: Place, last: Option<Place>, bounds: Bounds, fault: Option<&'static str>, proven: Lsn) {
         let end = bounds.until.unwrap_or(place.first.max(proven));
         let shortest = place.offset + if end > place.first { HEADER_BYTES as u64 } else { 0 };
-        // A closed segment has the length that its successor states, if that is possible at all.
+        // A closed segment has the length that its successor states, if that is possible.
         let stated = bounds.bytes.filter(|_| bounds.until.is_some());
         let bytes = stated.filter(|stated| *stated >= shortest).unwrap_or(shortest);
         if end == place.first && bytes > place.offset {
             if let Some(last) = last {
-                // Bytes without records: the last batch goes into the hole with them.
+                // A hole stands for records, and these bytes held none: the last batch goes into the hole with them.
                 self.holes.retain(|(offset, _)| *offset < last.offset);
                 self.gaps.retain(|gap| gap.begin.offset < last.offset);
                 return self.close(last, None, bounds, fault, proven.max(place.first));
@@ -248,7 +253,7 @@ impl Layout {
         self.finish(place, bytes, bounds, fault);
     }
 
-    /// Ends the segment with nothing lost that is known of; what lies behind in the file goes.
+    /// Ends the segment at `place` with no record known to be lost; further bytes of the file are cut out.
     fn finish(&mut self, place: Place, bytes: u64, bounds: Bounds, fault: Option<&'static str>) {
         (self.bytes, self.end, self.arrival_ms) = (bytes, place.first, place.arrival_ms);
         if bounds.file_bytes > bytes {

@@ -1,16 +1,19 @@
-//! What can still be guessed from damaged bytes.
+//! Guesses records from damaged bytes, as a hint for people: whose records may be lost.
 
 use super::Cut;
 use crate::disk::Disk;
 use crate::log::batch::{HEADER_BYTES, MAGIC, u32_at};
 use crate::log::{LogError, RecordIter};
 
-/// Damaged bytes that are looked at, at most: it is for a hint alone.
+/// Most damaged bytes that are searched.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 impl Cut {
-    /// Gives what may have been the records of each batch in the damaged bytes to `look`. Nothing about them is
-    /// certain: checksums are wrong, lengths may be, and a payload can look like a batch.
+    /// Calls `look` with the possible records of each batch in the damaged bytes. Nothing about them is certain: checksums
+    /// are wrong, lengths may be wrong, and a payload can look like a batch.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn guess(&self, disk: &dyn Disk, look: &mut dyn FnMut(RecordIter<'_>)) -> Result<(), LogError> {
         let bytes = (self.end_offset - self.offset).min(MAX_BYTES);
         if bytes == 0 {
@@ -23,7 +26,7 @@ impl Cut {
         let mut at = 0;
         while let Some(rest) = damaged.get(at..).filter(|rest| rest.len() > HEADER_BYTES) {
             let is_batch = rest[..MAGIC.len()] == MAGIC;
-            // Where the damage begins a batch began, whatever its header looks like now.
+            // A batch began where the damage begins, whatever the header looks like.
             if is_batch || at == 0 {
                 let stated = if is_batch { u32_at(rest, 12) as usize } else { usize::MAX };
                 let body = &rest[HEADER_BYTES..];

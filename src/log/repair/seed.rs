@@ -1,8 +1,9 @@
-//! Finds the checksum seed of a segment whose header is damaged.
+//! Recovers the checksum seed of a segment whose header is damaged. Without the seed no batch of the segment can be read.
 //!
-//! The seed is needed to read any batch of the segment. Either the salt in the header is still whole: then some batch
-//! header fits it, and no client can know it. Or the seed follows from the first batch: a checksum that is known with all
-//! its bytes can be run backwards. The first batch alone is trusted, since elsewhere a payload could pretend to be one.
+//! There are two ways. If the salt in the header is intact, some batch header in the file fits it; no client can know the
+//! salt, so no payload can pretend to. Otherwise the seed follows from the first batch: a checksum can be run backwards
+//! over the bytes that it covers. Only the batch at the beginning of the file is trusted, since elsewhere a payload could
+//! pretend to be a batch.
 
 use std::io;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use crate::log::records::holds_exactly;
 use crate::log::scan::SegmentScanner;
 use crate::log::segment;
 
-/// CRC-32C's polynomial, reflected.
+/// Polynomial of CRC-32C, reflected.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// The salt of a segment with a damaged header; `None` where nothing in it can be trusted.
+/// A salt that fits the batches of a segment with a damaged header; `None` where no batch can be trusted.
 pub(super) fn recover_salt(file: &SegmentFile, handle: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
     let mut header = [0; segment::HEADER_BYTES];
     let read = handle.read_at(&mut header, 0)?;
@@ -50,7 +51,7 @@ fn seed_from_first_batch(file: &SegmentFile, handle: &dyn DiskFile) -> io::Resul
     if read < body.len() || crc32c(&body) != header.body_crc || !holds_exactly(&body, header.count) {
         return Ok(None);
     }
-    // Only a second header under the same seed shows that no byte of the first is wrong.
+    // Only a second header that fits the same seed shows that no byte of the first one is wrong.
     let next = header_at(handle, at + header.batch_bytes())?;
     let fits = next.is_some_and(|next| BatchHeader::decode(&next, seed).is_ok_and(|next| next.first == header.end()));
     Ok(fits.then_some(seed))
@@ -71,14 +72,14 @@ fn unwind(crc: u32, bytes: &[u8]) -> u32 {
     let table: Vec<u32> = (0..256).map(table_entry).collect();
     let mut state = !crc;
     for byte in bytes.iter().rev() {
-        // The highest bytes of the table's entries are all different.
+        // The highest bytes of the table's entries are all different, so the entry is found by it.
         let index = table.iter().position(|entry| entry >> 24 == state >> 24).unwrap_or_default();
         state = ((state ^ table[index]) << 8) | (index as u32 ^ u32::from(*byte));
     }
     !state
 }
 
-/// A salt with this seed.
+/// A salt whose seed is `seed`.
 fn salt_for(seed: u32) -> u64 {
     let low = [0x5A; 4];
     let high = (crc32c(&low) ^ unwind(seed, &[0; 4])).to_le_bytes();

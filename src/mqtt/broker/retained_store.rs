@@ -1,4 +1,4 @@
-//! Retained messages on disk.
+//! Retained messages on disk. What a retained message means, and when it is sent, is decided in `broker::retained`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::mqtt::session::timeline::Timeline;
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
-/// Where retained messages are kept over restarts. Clones share it.
+/// The store that keeps retained messages over restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RetainedStore(NamedValues<StoredRetained>);
 
-/// A message as it is stored.
+/// A retained message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct StoredRetained {
     topic: Box<str>,
     payload: Bytes,
     properties: Bytes,
     qos: u8,
-    /// Milliseconds since 1970.
+    /// Time at which the message expires, Unix milliseconds.
     expires_ms: Option<i64>,
 }
 
 impl RetainedStore {
-    /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
-    /// where that does not work either, there is none: weir goes on without.
+    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that cannot be used is moved
+    /// aside, logged and counted, and a new one is begun. Where that fails too the result is `None`: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
         NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// The messages that were stored, once; without those whose time is over, which are removed.
+    /// Takes the messages that the open found. Messages that have expired meanwhile are removed. A second call returns none.
     pub(crate) fn load(&self, timeline: &Timeline) -> Vec<Message> {
         let now_ms = timeline.wall_ms(timeline.now());
         let (expired, alive): (Vec<_>, Vec<_>) =
@@ -52,7 +52,7 @@ impl RetainedStore {
         alive.into_iter().map(message).collect()
     }
 
-    /// Stores a message a moment later; `expires_ms`: when its time is over, in milliseconds since 1970.
+    /// Stores a message a moment later. It expires at `expires_ms`, Unix milliseconds.
     pub(crate) fn put(&self, message: &Message, expires_ms: Option<i64>) {
         self.0.put(StoredRetained {
             topic: message.topic.clone(),
@@ -68,17 +68,17 @@ impl RetainedStore {
         self.0.remove(topic);
     }
 
-    /// What was changed up to now.
+    /// All changes made so far, to ask [`RetainedStore::is_written`] about later.
     pub(crate) fn mark(&self) -> Mark {
         self.0.mark()
     }
 
-    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    /// Whether all changes up to `mark` are on disk, or will never get there since the store failed.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Returns when everything up to now is on disk, or after 5 s.
+    /// Waits until all changes made so far are on disk, at most 5 s.
     pub fn sync(&self) {
         self.0.sync();
     }

@@ -1,4 +1,6 @@
-//! Sessions on disk: those that outlive their connection outlive weir's process too, and so does every will.
+//! Sessions and wills on disk. A session that outlives its connection outlives a restart too, and so does every will.
+//!
+//! This module knows their stored form. Which sessions are stored, and when, is decided in `broker::storing`.
 
 mod stored_will;
 
@@ -18,53 +20,53 @@ use crate::mqtt::wire::codec::{Filter, RetainHandling};
 use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
 use crate::telemetry::names;
 
-/// Where sessions and wills are kept over restarts. Clones share it.
+/// The store that keeps sessions and wills over restarts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SessionStore(NamedValues<Encoded>);
 
-/// What a restart finds.
+/// The sessions and wills that a start finds in the store.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
     pub sessions: Vec<StoredSession>,
-    /// Wills whose clients did not take them back, by number.
+    /// Wills that were neither published nor cancelled, in the order of their numbers.
     pub wills: Vec<Will>,
 }
 
-/// A session as it is kept.
+/// A session as it is stored.
 #[derive(Debug)]
 pub(crate) struct StoredSession {
     pub owner: Owner,
-    /// Seconds that it outlives its connection.
+    /// Seconds that the session outlives its connection.
     pub expiry_s: u32,
-    /// When it lost its connection, in milliseconds since 1970; `None`: it had one.
+    /// Time at which the session lost its connection, Unix milliseconds; `None` while it had one.
     pub disconnected_ms: Option<i64>,
     pub subscriptions: Vec<Filter>,
     pub delivery: StoredDelivery,
-    /// Packet ids of QoS 2 publishes that the client has not released.
+    /// Packet identifiers of QoS 2 publishes that the client has not released.
     pub received: Vec<u16>,
-    /// Where the journal ended when weir stopped in an orderly way with the session like this; `None`: weir went on, and
-    /// packet identifiers may have been used since.
+    /// End of the journal when weir stopped in an orderly way with the session in this state. `None` where weir went on
+    /// after this was stored: packet identifiers may have been used since, and must not be trusted.
     pub stopped_at: Option<Lsn>,
 }
 
-/// Whose session it is.
+/// The client that a session or will belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// `None`: clients without credentials.
+    /// Name of the user; `None` for a client without credentials.
     pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
-    /// Whether a certificate showed who the client is: its user need not be in the users file.
+    /// Whether a certificate identified the client: its user need not be in the users file.
     pub certified: bool,
 }
 
 impl Owner {
-    /// The owner of a session whose client came in so.
+    /// The owner of the session of a client that logged in like this.
     pub fn of(client_id: &Arc<str>, login: &Login) -> Self {
         let certified = matches!(login.proof, Proof::Certificate(_));
         Self { user: login.identity.user.clone(), client_id: Arc::clone(client_id), certified }
     }
 
-    /// Who it was; its roles are for the policy to say. What a password was is not stored.
+    /// The login of the owner, without roles, which the current policy assigns, and without a password, which is not stored.
     pub fn to_login(&self) -> Login {
         let identity = Identity { user: self.user.clone(), ..Identity::default() };
         Login {
@@ -74,7 +76,7 @@ impl Owner {
         }
     }
 
-    /// The name of its session in the store; neither part has a NUL in it [MQTT-1.5.4-2].
+    /// Name of the session in the store. Neither part contains a NUL [MQTT-1.5.4-2], so names are unambiguous.
     fn name(&self) -> String {
         name(self.user.as_deref(), &self.client_id)
     }
@@ -85,13 +87,13 @@ fn name(user: Option<&str>, client_id: &str) -> String {
 }
 
 impl SessionStore {
-    /// Opens the store below `data_dir`. One that cannot be used is moved aside, loudly and counted, and a new one begun;
-    /// where that does not work either, there is none: weir goes on without.
+    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that cannot be used is moved
+    /// aside, logged and counted, and a new one is begun. Where that fails too the result is `None`: weir goes on without.
     pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
         NamedValues::open(data_dir, disk, clock, limit).map(Self)
     }
 
-    /// What was stored, once.
+    /// Takes the sessions and wills that the open found. A second call returns none.
     pub(crate) fn load(&self, timeline: &Timeline) -> Restored {
         let mut restored = Restored::default();
         for Encoded { name, bytes } in self.0.load() {
@@ -128,38 +130,38 @@ impl SessionStore {
         self.0.remove(&will_name(number));
     }
 
-    /// Sessions and wills that wait to be written.
+    /// Number of sessions and wills that wait to be written.
     pub(crate) fn unwritten(&self) -> usize {
         self.0.unwritten()
     }
 
-    /// What was changed up to now.
+    /// All changes made so far, to ask [`SessionStore::is_written`] about later.
     pub(crate) fn mark(&self) -> Mark {
         self.0.mark()
     }
 
-    /// Whether everything up to `mark` is on disk, or cannot get there any more.
+    /// Whether all changes up to `mark` are on disk, or will never get there since the store failed.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Returns when everything up to now is on disk, or after 5 s.
+    /// Waits until all changes made so far are on disk, at most 5 s.
     pub(crate) fn sync(&self) {
         self.0.sync();
     }
 }
 
-/// First byte of a session: the version of its encoding. Those of sessions are below 128.
+/// First byte of a stored session: the version of its encoding, below 128.
 const SESSION: u8 = 1;
-/// First byte of a will: 128 and the version of its encoding.
+/// First byte of a stored will: 128 plus the version of its encoding.
 const WILL: u8 = 128 + 1;
 
-/// What wills are found by. The names of sessions have a NUL in them.
+/// Name of a will in the store. It cannot be the name of a session: that contains a NUL.
 fn will_name(number: u64) -> Box<str> {
     number.to_string().into()
 }
 
-/// The name and the bytes of a session or will.
+/// The name and the stored form of a session or will.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Encoded {
     name: Box<str>,
@@ -242,7 +244,7 @@ impl StoredSession {
 
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;
-/// Its retained messages were not all queued.
+/// Flag of a subscription: its retained messages were not all queued.
 const RETAINED_DUE: u8 = 16;
 
 fn put_filter(filter: &Filter, out: &mut Vec<u8>) {
@@ -272,7 +274,7 @@ fn filter(reader: &mut FieldReader<'_>) -> Result<Filter, DecodeError> {
         qos,
         no_local: flags & NO_LOCAL > 0,
         retain_as_published: flags & RETAIN_AS_PUBLISHED > 0,
-        // Retained messages came with the subscribe, or are to come yet.
+        // Retained messages were sent with the SUBSCRIBE, unless the flag says that some are still due.
         retain: if flags & RETAINED_DUE > 0 { RetainHandling::Always } else { RetainHandling::Never },
         identifier,
     })

@@ -1,4 +1,4 @@
-//! The bytes of a will in the store of sessions.
+//! The stored form of a will.
 
 use bytes::Bytes;
 
@@ -32,7 +32,7 @@ pub(super) fn encode(will: &Will) -> Vec<u8> {
     put_bytes(&message.properties, &mut out);
     put_bytes(&message.payload, &mut out);
     match will.login.proof {
-        // It may be revoked by the time that the will is due.
+        // The certificate may be revoked by the time that the will is due.
         Proof::Certificate(Some(certificate)) => put_bytes(&certificate.to_bytes(), &mut out),
         _ => put_bytes(&[], &mut out),
     }
