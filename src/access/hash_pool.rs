@@ -2,7 +2,7 @@
 //!
 //! A check takes tens of milliseconds of CPU time and 19 MiB by default, so it must not run on the event loop. The number
 //! of threads and of waiting passwords is bounded. Threads are started when passwords wait and end after a while without
-//! work; thus a broker that nobody connects to keeps no memory for hashes.
+//! work, so an idle broker keeps no memory for hashes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

@@ -49,7 +49,7 @@ pub struct WindowConfig {
     pub watermark: WatermarkScope,
     /// Distance of the watermark behind the newest event time.
     pub out_of_orderness_ms: i64,
-    /// Time after its first firing in which a window accepts late readings.
+    /// How far the watermark may pass the end of a window before the window rejects late readings.
     pub allowed_lateness_ms: i64,
     /// Time without data after which a device's clock is assumed to have gone on, so that its last windows close; `None`:
     /// they wait for the next reading.

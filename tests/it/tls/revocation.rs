@@ -145,7 +145,7 @@ fn check_looks_at_the_lists() {
     assert_eq!(check(&[]), (Some(0), String::new()));
     let (code, said) = check(&[("mqtt.tls.client_ca", "''"), ("mqtt.tls.client_certificates", "'off'")]);
     assert!(code == Some(78) && said.contains("config.toml:"), "{code:?}: {said}");
-    assert!(said.contains("mqtt.tls.client_crl: it names a file, but mqtt.tls.client_ca none"), "{said}");
+    assert!(said.contains("mqtt.tls.client_crl: it names a file, but mqtt.tls.client_ca names none"), "{said}");
     authority.write("crl.pem", &authority.revocation_list(&[], 1, 2021));
     let (code, said) = check(&[]);
     assert!(code == Some(0) && said.contains("warning: mqtt.tls: ") && said.contains("2021-12-31"), "{code:?}: {said}");
