@@ -29,10 +29,10 @@ const SUBSCRIPTIONS_TOGETHER: u64 = 100;
 const RETAINED: u64 = 20_000;
 const RETAINED_IN_FLIGHT: u64 = 100;
 
-/// Connects under way at a time while a fleet is opened.
+/// Most connection attempts at a time while a fleet is opened.
 const CONNECTS_TOGETHER: usize = 100;
 
-/// How long it all may take beside the steady fleet.
+/// Time limit of the bench without the time of the steady fleet.
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
     });
 }
 
-/// `rate` clients connect each second, and stay.
+/// Connects `rate` clients per second and keeps them connected.
 async fn arrivals(weir: &Weir, rate: u32, seconds: u32) {
     let (address, count, start) = (weir.mqtt(), rate * seconds, Instant::now());
     let mut connects = JoinSet::new();
@@ -119,7 +119,7 @@ async fn retained(weir: &mut Weir) {
     }
 }
 
-/// From SUBSCRIBE to the last retained message.
+/// Time from SUBSCRIBE to the last retained message.
 async fn receive_retained(weir: &Weir, qos: u8) -> Duration {
     let mut subscriber = client(weir, "new-subscriber").await;
     let started = Instant::now();
@@ -138,14 +138,14 @@ async fn receive_retained(weir: &Weir, qos: u8) -> Duration {
             }
             next = subscriber.received_packet();
         }
-        // What has come together is acknowledged together.
+        // One write acknowledges all messages of one read.
         subscriber.send(&acknowledgements).await.expect("PUBACKs");
         acknowledgements.clear();
     }
     started.elapsed()
 }
 
-/// Connections that are idle at first; then each device publishes once a second.
+/// Opens connections, measures them idle, and then lets each device publish once per second.
 async fn fleet(weir: &Weir, devices: u64, time: Duration) {
     let before = weir.memory().now;
     let packets = (0..devices).map(|index| connect_packet(&format!("paced-{index:06}"), None)).collect();

@@ -1,4 +1,4 @@
-//! Readings per second of the operator alone: journal records in memory to windows.
+//! Readings per second of the operator alone, from journal records in memory to windows.
 //!
 //! `cargo bench --bench core`
 
@@ -15,7 +15,7 @@ const DEVICES: u64 = 100;
 const RUN: u64 = 100;
 const METRICS: [&str; 3] = ["temperature", "humidity", "pressure"];
 
-/// Stores windows as the pipeline does; there must be no errors.
+/// Encodes windows as the pipeline does. An error entry fails the bench.
 #[derive(Default)]
 struct Sink(Vec<u8>);
 
@@ -42,7 +42,8 @@ impl EncodedBatch {
     }
 }
 
-/// Batches in which each device publishes a run of messages; the devices take turns, and time goes on with each round.
+/// Batches in which each device publishes a run of messages. Devices take turns; each round is later than the one
+/// before.
 fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<EncodedBatch> {
     let mut batches = Vec::new();
     for round in 0..rounds {

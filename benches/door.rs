@@ -1,4 +1,4 @@
-//! How fast the whole of weir is from outside: a real `weir` process, publishes over loopback, acknowledgements counted.
+//! Throughput and latency of a real `weir` process: publishes over loopback, acknowledgements counted.
 //!
 //! `cargo bench --bench door` prints readings per second for 100 connections with 100 publishes of QoS 1 in flight, and
 //! the median time from PUBLISH to PUBACK of one connection with one in flight beside that of a bare write and

@@ -22,10 +22,10 @@ use weir_test_kit::process::{Program, Weir};
 /// The program under test.
 const WEIR: Program = weir_test_kit::program!();
 
-/// Logins under way at a time: below the number of passwords that may wait, so that none is refused.
+/// Most logins at a time. Below the number of passwords that may wait, so that weir refuses none.
 const TOGETHER: usize = 256;
 const GUESSERS: u64 = 64;
-/// A guesser that has no answer by then goes away and comes back: refusals are answered ever later.
+/// A guesser reconnects when it has no answer after this time: weir delays each refusal longer.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Time between two publishes of the client whose latency is measured.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -74,7 +74,7 @@ async fn log_in<'a>(what: &str, weir: &Weir, passwords: impl Iterator<Item = &'a
 }
 
 async fn with_passwords(users: usize, time: Duration) {
-    // Each is checked on its own, whatever the others have.
+    // All users have the same hash; weir checks the password of each user on its own.
     let stored = StoredPassword::hash(&Password::new(PASSWORD.as_bytes())).expect("a hash");
     let weir = start_with(&vec![stored; users]);
     let passwords = || std::iter::repeat_n(PASSWORD, users);
@@ -99,7 +99,7 @@ async fn with_passwords(users: usize, time: Duration) {
     println!("memory at most: {}", megabytes(weir.memory().peak));
 }
 
-/// Wrong passwords without pause, each another one.
+/// Logs in with wrong passwords, a different one each time, without pause.
 async fn guess(address: SocketAddr, guesser: u64, users: usize) {
     for number in 0.. {
         let (client_id, password) = (format!("guesser-{guesser}"), format!("guess-{guesser}-{number}"));
@@ -110,7 +110,7 @@ async fn guess(address: SocketAddr, guesser: u64, users: usize) {
     }
 }
 
-/// One publish after the other with pauses, by a thread of its own.
+/// Publishes one message after the other with pauses, in its own thread.
 async fn publish_for(address: SocketAddr, time: Duration) -> Times {
     let publish = move || {
         let device = user(0);

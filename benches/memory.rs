@@ -1,4 +1,4 @@
-//! What a real `weir` process holds in memory and writes to disk.
+//! Memory of a real `weir` process, and the bytes that it writes to disk.
 //!
 //! `cargo bench --bench memory`. Arguments: `-- [seconds of the steady load] [messages at full speed]`.
 
@@ -21,11 +21,11 @@ const WEIR: Program = weir_test_kit::program!();
 
 const KEYS: u64 = 100_000;
 const IN_FLIGHT: u64 = 1_000;
-/// Connections over which the steady load comes, and the devices behind each.
+/// Connections of the steady load. The devices are spread evenly over them.
 const GATEWAYS: u64 = 1_000;
 const METRIC: &[&str] = &["temperature"];
 const CONNECTS_TOGETHER: usize = 100;
-/// From then on as many windows are held for late readings as will be, and checkpoints are as large.
+/// Time until the number of windows held for late readings, and so the size of checkpoints, stops growing.
 const SETTLED: Duration = Duration::from_secs(40);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -43,7 +43,7 @@ fn main() {
     });
 }
 
-/// One message of each device: as many windows, held for late readings.
+/// Sends one message of each device: weir holds one window per device for late readings.
 async fn one_window_each(mut weir: Weir) {
     let mut client = connected(&weir).await;
     let (time_ms, mut payload) = (now_ms(), String::new());
@@ -56,7 +56,7 @@ async fn one_window_each(mut weir: Weir) {
     weir.wait_until("all windows are there", |weir| weir.metric_sum("weir_windows_held") as u64 == KEYS);
     println!("{KEYS} keys, one window each: {}", megabytes(weir.memory().now));
     weir.forget_peak();
-    // All groups of keys have changed: the next checkpoint stores all of them.
+    // Every key group has changed, so the next checkpoint stores all of them.
     let newest = weir.watch("a checkpoint of all of them", |weir| {
         let checkpoints = weir.json("/api/v1/checkpoints");
         let newest = checkpoints["checkpoints"][0].clone();
@@ -90,7 +90,7 @@ async fn full_speed(mut weir: Weir, messages: u64) {
     println!("memory at most: {}", megabytes(weir.memory().peak));
 }
 
-/// All keys are active in every window, and each message is another client's, device's and window's.
+/// Keeps every key active in every window. Consecutive messages belong to different clients, devices and windows.
 async fn steady(weir: Weir, time: Duration) {
     let packets = (0..GATEWAYS).map(|index| connect_packet(&format!("gateway-{index}"), None)).collect();
     let clients = connect_all(weir.mqtt(), packets, CONNECTS_TOGETHER).await;
@@ -128,7 +128,7 @@ fn longest_stall(weir: &Weir) -> Duration {
     Duration::from_micros(stalls.filter_map(|one| one["stall_us"].as_u64()).max().unwrap_or(0))
 }
 
-/// Looks after each checkpoint from [`SETTLED`] on.
+/// Takes figures after each checkpoint once [`SETTLED`] has passed.
 fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<WrittenBytes> {
     let (settled, mut found) = (Instant::now() + SETTLED, Vec::<WrittenBytes>::new());
     let mut seen = None;
@@ -136,7 +136,7 @@ fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<WrittenBytes> {
         std::thread::sleep(LOOK_EVERY);
         let newest = weir.json("/api/v1/checkpoints")["checkpoints"][0]["id"].as_u64();
         if newest != seen && Instant::now() > settled {
-            // The one that was the newest when everything had settled may be old by now.
+            // The first checkpoint seen may be older than the settled state: it is not counted.
             found.extend(seen.map(|_| WrittenBytes::by(weir)));
         }
         seen = newest;
@@ -144,13 +144,13 @@ fn written_at_checkpoints(weir: &Weir, end: Instant) -> Vec<WrittenBytes> {
     found
 }
 
-/// Bytes written so far, and the bytes of payload that they are for.
+/// Bytes written so far, by destination, and the payload bytes that caused them.
 struct WrittenBytes {
     payload: f64,
     journal: f64,
     outputs: f64,
     checkpoints: f64,
-    /// Whole pages of all files, as the kernel counts.
+    /// Bytes of whole pages of all files, as the kernel counts them.
     pages: f64,
 }
 

@@ -1,4 +1,4 @@
-//! `kill -9` under full load, and what a start makes of it; the exit code is 1 where an acknowledged reading is missing.
+//! `kill -9` under full load, and the time of the next start. The exit code is 1 if an acknowledged reading is missing.
 //!
 //! `cargo bench --bench recovery`. Arguments: `-- [rounds] [seed]`. The seed decides when weir is killed.
 
@@ -24,12 +24,12 @@ use weir_test_kit::process::{Program, Weir};
 const WEIR: Program = weir_test_kit::program!();
 
 const LOAD: FullLoad = FullLoad { devices: 100, in_flight: 100, messages: u64::MAX };
-/// weir is killed this long after the load began: at least, and up to so much more.
+/// Shortest time from the start of the load to the kill, and the longest random addition to it.
 const KILL_AFTER_MS: u64 = 600;
 const KILL_WITHIN_MS: u64 = 600;
-/// Starts on an empty directory.
+/// Number of measured starts on an empty directory.
 const STARTS: u64 = 10;
-/// A round in which nothing comes back is given up.
+/// Time limit of a round.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -67,7 +67,7 @@ fn range(times: &Times) -> String {
     format!("{} to {}, median {}", ms(times.min()), ms(times.max()), ms(times.median()))
 }
 
-/// What the devices of this round were acknowledged when weir was killed.
+/// Runs one round; returns its devices with the readings acknowledged before the kill.
 fn load_and_kill(weir: &mut Weir, round: u64, random: u64) -> Vec<LoadedDevice> {
     let moment = Duration::from_millis(KILL_AFTER_MS + random % KILL_WITHIN_MS);
     let address = weir.mqtt();
@@ -80,7 +80,7 @@ fn load_and_kill(weir: &mut Weir, round: u64, random: u64) -> Vec<LoadedDevice> 
     devices
 }
 
-/// What each start after a kill took.
+/// Times of all starts after a kill.
 #[derive(Default)]
 struct RecoveryFigures {
     first_puback: Vec<Duration>,
@@ -122,7 +122,7 @@ fn first_puback(weir: &Weir) -> io::Result<Duration> {
     RoundTrips::connect(weir.mqtt(), &connect_packet(&name, None), &name)?.publish()
 }
 
-/// Every acknowledged reading is there, and each that is there is in one window once.
+/// Checks that every acknowledged reading is counted, and each counted reading is in exactly one window.
 fn check(weir: &mut Weir, devices: &[LoadedDevice]) -> Result<String, String> {
     let status = weir.watch("all windows are closed", |weir| {
         let status = weir.json("/api/v1/status");
@@ -146,7 +146,7 @@ fn check(weir: &mut Weir, devices: &[LoadedDevice]) -> Result<String, String> {
     ))
 }
 
-/// How many readings of the device weir has; it sent them in the order of their numbers, from 0.
+/// Checks one device and returns its counted readings. A device sends readings in the order of their numbers, from 0.
 fn check_device(device: &LoadedDevice, detail: &Value, in_windows: u64) -> Result<u64, String> {
     let LoadedDevice { name, acknowledged, .. } = device;
     let expected = |kept: u64| serde_json::json!([[0, kept - 1]]);
@@ -157,7 +157,7 @@ fn check_device(device: &LoadedDevice, detail: &Value, in_windows: u64) -> Resul
     Ok(kept)
 }
 
-/// Readings in the newest revision of all windows of each device; `fired` windows there are.
+/// Readings per device in the newest revision of all windows. Waits until `fired` windows are listed.
 fn window_counts(weir: &mut Weir, fired: u64) -> HashMap<String, u64> {
     weir.watch("all windows are shown", |weir| {
         let windows = windows(weir);

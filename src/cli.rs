@@ -1,4 +1,5 @@
-//! The command line: commands, options and their help texts. `main` dispatches to `app` and `commands`, which do the work.
+//! The command line: commands, options and their help texts. `main` dispatches to `app` and `commands`, which do the
+//! work.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -213,7 +214,8 @@ pub enum TokenCommand {
     Add {
         /// Name of the token, which weir's log shows.
         name: String,
-        /// Requests that the token allows: read (requests that change nothing), or operate (savepoints and replays too).
+        /// Requests that the token allows: read (requests that change nothing), or operate (savepoints and replays
+        /// too).
         #[arg(long, value_parser = parse_role, value_name = "read|operate")]
         role: TokenRole,
         /// Time after which the token expires, such as 90d [default: never].

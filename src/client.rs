@@ -1,5 +1,5 @@
-//! The client of weir's HTTP API for commands and the simulator: GET and POST over TCP or TLS, one connection per request,
-//! bounded in time and bytes.
+//! The client of weir's HTTP API for commands and the simulator: GET and POST over TCP or TLS, one connection per
+//! request, bounded in time and bytes.
 
 mod arguments;
 
@@ -109,8 +109,8 @@ impl HttpResponse {
     }
 }
 
-/// Splits an `http://` or `https://` URL without a path: whether it has TLS, and its host and port. `None` for any other
-/// text.
+/// Splits an `http://` or `https://` URL without a path: whether it has TLS, and its host and port. `None` for any
+/// other text.
 pub fn split(url: &str) -> Option<(bool, &str)> {
     let (secure, rest) = match url.strip_prefix("https://") {
         Some(rest) => (true, rest),
@@ -122,8 +122,8 @@ pub fn split(url: &str) -> Option<(bool, &str)> {
     plain.then_some((secure, authority))
 }
 
-/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses (`0.0.0.0`,
-/// `[::]`) is reached through the loopback address of the same family.
+/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses
+/// (`0.0.0.0`, `[::]`) is reached through the loopback address of the same family.
 pub fn reachable(bound: SocketAddr) -> SocketAddr {
     match bound {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),

@@ -1,14 +1,15 @@
-//! Time as a value that tests and simulations can replace.
+//! The clock, as a trait that tests and simulations replace.
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A source of time. The core never sees one: time reaches it inside journal records.
+/// A source of time. `core` never uses a clock: its time is the arrival time of journal batches, so that a replay computes the
+/// same results.
 pub trait Clock: Send + Sync + Debug {
-    /// Milliseconds since 1970-01-01T00:00:00Z; may jump either way.
+    /// Wall clock, in milliseconds since 1970-01-01T00:00:00Z. It may jump in either direction when somebody sets it.
     fn now_ms(&self) -> i64;
-    /// Time since some moment of this process's life; never goes back. For intervals and deadlines.
+    /// Time since a fixed moment of this process. It never goes back, so intervals and deadlines are measured with it.
     fn monotonic(&self) -> Duration;
 }
 

@@ -1,8 +1,8 @@
 //! Reading stored integers and byte strings off the front of a slice. Integers are little-endian, as in every file of
 //! weir. MQTT's own fields are big-endian and read by `mqtt::wire`.
 
-/// The part of a slice that is not read yet. Every method returns `None`, and reads nothing, when too few bytes are left;
-/// the caller knows which error that is in its format.
+/// The part of a slice that is not read yet. Every method returns `None`, and reads nothing, when too few bytes are
+/// left; the caller knows which error that is in its format.
 #[derive(Debug, Clone, Copy)]
 pub struct ByteCursor<'a> {
     rest: &'a [u8],

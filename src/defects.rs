@@ -1,32 +1,32 @@
-//! Deliberately broken variants of weir: the simulation must catch each of them.
+//! Deliberately broken variants of weir. The simulation must catch each of them.
 //!
 //! With the cargo feature `defects`, which is off by default and never in a release, `select` breaks one thing for the
-//! calling thread. Without it [`is`] is a constant `false`, and the compiler leaves nothing of it.
+//! calling thread. Without the feature [`is`] is a constant `false`, and the compiler removes every use of it.
 
-/// One thing done wrong. docs/simulation.md says what catches it.
+/// One thing that is done wrong. docs/simulation.md says which check catches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
-    /// The journal counts as durable what it has only written.
+    /// The journal reports records as durable that are only written.
     AcknowledgeBeforeSync,
-    /// The door acknowledges what the journal has only taken.
+    /// The MQTT server acknowledges records that the journal has only queued.
     AcknowledgeAtOnce,
-    /// A new segment's name is not synced.
+    /// The directory is not synced after a new segment was created.
     ForgetDirectorySync,
-    /// The journal goes on after a failed sync.
+    /// The journal continues after a failed sync.
     DurableAfterFailedSync,
-    /// What a failed sync may have left out is not written again by the next start.
+    /// The next start does not write again what a failed sync may have left out.
     SkipWriteAgain,
-    /// What a start found counts as durable without a sync.
+    /// Records found at start count as durable without a sync.
     SkipRecoverySync,
-    /// The checksum of records is not compared.
+    /// The checksum of batch bodies is not compared.
     SkipBodyChecksum,
     /// The checksum of batch headers is not compared.
     SkipHeaderChecksum,
     /// A torn tail stays in the file.
     KeepTornTail,
-    /// What was synced and cannot be read is cut like a torn tail.
+    /// Records that were synced and cannot be read are cut like a torn tail.
     CutDamage,
-    /// Arrival times follow the wall clock back.
+    /// Arrival times follow a wall clock that goes back.
     ArrivalGoesBack,
     /// A checkpoint is completed before the results below its positions are synced.
     CheckpointBeforeOutputs,
@@ -40,22 +40,22 @@ pub enum Defect {
     ReplayFromTooHigh,
     /// Checkpoints say that one record less is in the state.
     ReplayFromTooLow,
-    /// Checkpoints leave out what clients published recently.
+    /// Checkpoints leave out the recent messages of clients.
     ForgetRedeliveryIdentity,
-    /// Checkpoints leave out which sequence numbers were counted.
+    /// Checkpoints leave out the sequence numbers of devices.
     ForgetSequences,
-    /// A replay appends its results again instead of comparing them.
+    /// A replay appends its results again and does not compare them.
     AppendReplayedResults,
-    /// A replay goes on comparing where the output logs end, and does not append what they lack.
+    /// A replay continues to compare behind the end of the output logs, and does not append what they lack.
     DropReplayedResults,
-    /// MQTT's redelivery is counted again.
+    /// Redelivered MQTT messages are counted again.
     IgnoreRedelivery,
-    /// Sequence numbers are not looked at.
+    /// Sequence numbers are ignored.
     IgnoreSequences,
 }
 
 impl Defect {
-    /// All of them.
+    /// All defects.
     pub const ALL: [Defect; 23] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
@@ -83,20 +83,20 @@ impl Defect {
     ];
 }
 
-/// Whether weir is to be broken in this way.
+/// Whether weir is broken in this way.
 #[cfg(not(feature = "defects"))]
 #[inline(always)]
 pub const fn is(_: Defect) -> bool {
     false
 }
 
-/// Whether weir is to be broken in this way, on this thread.
+/// Whether weir is broken in this way on the calling thread.
 #[cfg(feature = "defects")]
 pub fn is(defect: Defect) -> bool {
     SELECTED.get() == Some(defect)
 }
 
-/// Breaks weir in one way on this thread, or in none.
+/// Breaks weir in this way on the calling thread, or in none.
 #[cfg(feature = "defects")]
 pub fn select(defect: Option<Defect>) {
     SELECTED.set(defect);

@@ -1,5 +1,5 @@
-//! Exit codes of the process, for scripts and service managers: numbers of `sysexits.h`, and the code that belongs to an
-//! error.
+//! Exit codes of the process, for scripts and service managers: numbers of `sysexits.h`, and the code that belongs to
+//! an error.
 
 use weir::access::tokens::TokensError;
 use weir::config::ConfigErrors;
@@ -30,8 +30,8 @@ pub const CONFIG: u8 = 78;
 #[error("{0}")]
 pub struct CannotCreate(pub String);
 
-/// An error and its causes in one sentence. Many errors of weir end with the text of their cause, so that they can be read
-/// alone; such a cause is not told again.
+/// An error and its causes in one sentence. Many errors of weir end with the text of their cause, so that they can be
+/// read alone; such a cause is not repeated.
 pub fn sentence_of(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for text in error.chain().map(ToString::to_string) {

@@ -1,7 +1,8 @@
 //! weir: a telemetry appliance in one process.
 //!
-//! MQTT publishes are appended to a journal, synced, acknowledged, and turned into event-time windows by a
-//! deterministic operator. See ARCHITECTURE.md for the map; imports only point down this list.
+//! MQTT publishes are appended to a journal, synced and acknowledged. A deterministic operator turns them into event-time
+//! windows. ARCHITECTURE.md has the map of the modules. A module of the list below imports only modules further down; a test
+//! (`tests/it/layout.rs`) holds that.
 
 #![forbid(unsafe_code)]
 
@@ -33,3 +34,4 @@ pub mod cursor;
 pub mod defects;
 pub mod random;
 pub mod sync;
+pub mod token_bucket;

@@ -1,4 +1,5 @@
-//! The binary: parses the command line, loads the configuration, runs one command, and turns its result into an exit code.
+//! The binary: parses the command line, loads the configuration, runs one command, and turns its result into an exit
+//! code.
 
 #![forbid(unsafe_code)]
 

@@ -33,8 +33,8 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`, or 0 when `bound` is 0. Stored seeds of the simulation name runs through this reduction, so
-    /// it stays the remainder, whose bias is far below what a test can see.
+    /// A number in `0..bound`, or 0 when `bound` is 0. Stored seeds of the simulation name runs through this reduction,
+    /// so it stays the remainder, whose bias is far below what a test can see.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next_u64() % bound.max(1)
     }

@@ -1,4 +1,4 @@
-//! The log reader: segment files of any content.
+//! Reads segment files of any content with the log reader.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The MQTT front: bytes of hostile clients, and a good client that must be served after them.
+//! Sends bytes of hostile clients to the MQTT server. A well-behaved client must be served after them.
 
 #![no_main]
 

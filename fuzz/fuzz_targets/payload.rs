@@ -1,4 +1,4 @@
-//! Decoding of payloads, through the operator that does it.
+//! Decodes payloads, by way of the operator.
 
 #![no_main]
 

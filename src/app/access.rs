@@ -39,8 +39,8 @@ impl Reloadable for ReloadableAccess {
     }
 }
 
-/// Refuses a configuration that would open the bound listeners to clients without credentials by accident. A reload does
-/// not move listeners, so the check of the configuration by itself is not enough.
+/// Refuses a configuration that would open the bound listeners to clients without credentials by accident. A reload
+/// does not move listeners, so the check of the configuration by itself is not enough.
 fn stays_closed(config: &Config) -> Result<(), Vec<String>> {
     if config.mqtt.allow_anonymous.is_none() && open_listeners(config).is_some() {
         let wrong = "clients would need no credentials on listeners that other machines reach; expected mqtt.auth.users, \
@@ -65,7 +65,8 @@ pub fn open_listeners(config: &Config) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Listeners change only with a restart, so a configuration that is right for other listeners may be wrong for these.
+    /// Listeners change only with a restart, so a configuration that is right for other listeners may be wrong for
+    /// these.
     #[test]
     fn a_reload_lets_nobody_in_by_accident() {
         let check = |listen: &str, allow_anonymous, expected: bool| {

@@ -1,5 +1,5 @@
-//! The file `addresses.json` of the data directory: where the running weir can be reached. Scripts, tests and `weir savepoint
-//! create` read it.
+//! The file `addresses.json` of the data directory: where the running weir can be reached. Scripts, tests and `weir
+//! savepoint create` read it.
 
 use std::net::SocketAddr;
 use std::path::Path;

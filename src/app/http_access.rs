@@ -33,8 +33,8 @@ pub fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> 
 impl Reloadable for Arc<HttpAccess> {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
         let config = config.http.clone();
-        // The new configuration may move the listener to loopback, which takes a restart, and drop the tokens, which would
-        // take effect at once: the listener that is bound would be open.
+        // The new configuration may move the listener to loopback, which takes a restart, and drop the tokens, which
+        // would take effect at once: the listener that is bound would be open.
         let open = config.open_by_accident().map(|(key, address)| {
             format!(
                 "{key}: other machines reach {address} until a restart, and requests would need no token; restart weir"

@@ -1,6 +1,6 @@
 //! `weir run`: opens the data directory, builds all parts and binds their listeners (`start`), waits for a signal or a
-//! failure (`shutdown`), and stops the parts in order. What the parts do is not decided here; files of configuration and
-//! access that may change while weir runs are prepared and applied by `reload`.
+//! failure (`shutdown`), and stops the parts in order. What the parts do is not decided here; files of configuration
+//! and access that may change while weir runs are prepared and applied by `reload`.
 
 pub mod access;
 pub mod addresses;
@@ -72,8 +72,9 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let basis = Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
-    let result = runtime.block_on(serve(basis, storage));
+    let bootstrap =
+        Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let result = runtime.block_on(serve(bootstrap, storage));
     // A task that hangs must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result.map(|()| ExitCode::SUCCESS)
@@ -98,11 +99,11 @@ struct RunningApp {
     http_tasks: TaskTracker,
 }
 
-async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
-    let (config, started) = (basis.config.clone(), basis.started);
+async fn serve(bootstrap: Bootstrap, storage: Storage) -> anyhow::Result<()> {
+    let (config, started) = (bootstrap.config.clone(), bootstrap.started);
     let (failures, mut failed) = FailureReporter::new();
     let signals = StopSignals::listen()?;
-    let running = start(basis, storage, &failures).await?;
+    let running = start(bootstrap, storage, &failures).await?;
     let cause = {
         let mut end = std::pin::pin!(signals.wait(&mut failed));
         tokio::select! {
@@ -126,7 +127,8 @@ async fn serve(basis: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until the journal found at start is processed, reports readiness, and prints where to look if a person watches.
+/// Waits until the journal found at start is processed, reports readiness, and prints where to look if a person
+/// watches.
 async fn announce(config: &Config, running: &RunningApp, started: Instant) {
     while !running.pipeline.status().caught_up {
         tokio::time::sleep(RECOVERY_POLL).await;
@@ -155,8 +157,9 @@ async fn fleet_connected(config: &Config, fleet: &FleetProgress) {
 }
 
 impl RunningApp {
-    /// Stops the parts from the input to the output: MQTT, whose tasks store sessions and retained messages; the journal,
-    /// which is synced; the pipeline, which processes the rest and takes a checkpoint; HTTP; and last the logs.
+    /// Stops the parts from the input to the output: MQTT, whose tasks store sessions and retained messages; the
+    /// journal, which is synced; the pipeline, which processes the rest and takes a checkpoint; HTTP; and last the
+    /// logs.
     async fn stop(self, failed: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<()> {
         self.mqtt.cancel();
         self.mqtt_tasks.close();

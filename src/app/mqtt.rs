@@ -1,5 +1,5 @@
-//! Start and end of MQTT: restores sessions and retained messages, then serves clients, and stores both at the end. Also
-//! runs the built-in simulator.
+//! Start and end of MQTT: restores sessions and retained messages, then serves clients, and stores both at the end.
+//! Also runs the built-in simulator.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -28,8 +28,9 @@ const SYNC_POLL: Duration = Duration::from_millis(1);
 /// Serves MQTT until `cancel`.
 ///
 /// The first records of this run say that weir was down and which settings apply; they stand in the journal before the
-/// first publish. On a full disk no client is served until there is space. `opened` is set when clients are served.
-pub async fn open(
+/// first publish. On a full disk no client is served until there is space. `publish_results` is called once, before the
+/// first client is served.
+pub async fn serve(
     server: MqttServer,
     journal: Log,
     config: Arc<Config>,
@@ -58,7 +59,7 @@ pub async fn open(
             return;
         }
     }
-    // Sessions that are not restored yet would miss them.
+    // Not earlier: sessions that are not restored yet would miss the results.
     publish_results();
     server.run(cancel).await;
     store(broker, journal).await;
@@ -88,8 +89,8 @@ async fn restore(admission: AdmissionControl, broker: Arc<Broker>, config: Arc<C
 async fn store(broker: Arc<Broker>, journal: Log) {
     let storing = move || {
         broker.sync_retained();
-        // Sessions are stored for the journal's end. If the sync fails they are not stored: the next start then forgets packet
-        // identifiers, which is safe.
+        // Sessions are stored for the journal's end. If the sync fails they are not stored: the next start then forgets
+        // packet identifiers, which is safe.
         if let Ok(stopped_at) = journal.sync() {
             broker.sync_sessions(stopped_at);
         }
@@ -99,7 +100,8 @@ async fn store(broker: Arc<Broker>, journal: Log) {
     }
 }
 
-/// Runs the built-in simulator, whose devices connect over TCP like real ones. If it fails, real devices are not affected.
+/// Runs the built-in simulator, whose devices connect over TCP like real ones. If it fails, real devices are not
+/// affected.
 pub async fn simulate(
     config: Arc<Config>,
     port: u16,

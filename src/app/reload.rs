@@ -26,7 +26,8 @@ pub type Apply = Box<dyn FnOnce() + Send>;
 
 /// A part of weir that can take another configuration while it runs.
 pub trait Reloadable: Send + Sync {
-    /// Reads and checks the files that `config` names for this part. Nothing changes before the returned function is called.
+    /// Reads and checks the files that `config` names for this part. Nothing changes before the returned function is
+    /// called.
     ///
     /// # Errors
     /// One sentence for each fault, with its file or key.

@@ -58,8 +58,8 @@ impl FailureReporter {
     }
 }
 
-/// Signals that stop weir in an orderly way. Without these handlers a signal ends the process at once, so they are installed
-/// before anything is served.
+/// Signals that stop weir in an orderly way. Without these handlers a signal ends the process at once, so they are
+/// installed before anything is served.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,

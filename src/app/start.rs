@@ -1,5 +1,5 @@
-//! Builds all parts over the opened storage, binds the listeners, and then starts threads and tasks: a part that cannot be
-//! built ends the start before any client is served.
+//! Builds all parts over the opened storage, binds the listeners, and then starts threads and tasks: a part that cannot
+//! be built ends the start before any client is served.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -84,9 +84,9 @@ struct AssembledApp {
 ///
 /// # Errors
 /// A file, a listener or a thread that a part needs is not available.
-pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
-    let started = basis.started;
-    let built = build(basis, storage, failures).await?;
+pub async fn start(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
+    let started = bootstrap.started;
+    let built = build(bootstrap, storage, failures).await?;
     let addresses = BoundAddresses {
         pid: std::process::id(),
         mqtt: built.mqtt.local_addr(),
@@ -107,9 +107,9 @@ pub async fn start(basis: Bootstrap, storage: Storage, failures: &FailureReporte
     launch(built, addresses, failures)
 }
 
-async fn build(basis: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
+async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
-    let Bootstrap { config, path, filter, prometheus, started } = basis;
+    let Bootstrap { config, path, filter, prometheus, started } = bootstrap;
     let logs = OpenLogs::of(&storage, failures);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
@@ -179,7 +179,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     };
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
-    mqtt_tasks.spawn(super::mqtt::open(
+    mqtt_tasks.spawn(super::mqtt::serve(
         built.mqtt,
         logs.journal.clone(),
         config.clone(),

@@ -1,4 +1,5 @@
-//! Health and status of the running process, for the HTTP API; and the hint on where to look, which is printed at start.
+//! Health and status of the running process, for the HTTP API; and the hint on where to look, which is printed at
+//! start.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

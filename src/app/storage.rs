@@ -114,8 +114,8 @@ fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow:
 }
 
 /// Cuts an output log back to the checkpoint after journal records behind the checkpoint were lost. Sequence numbers of
-/// results are positions in this log, so all results since the checkpoint are computed again without the lost records. The
-/// bytes that are cut out are kept in side files.
+/// results are positions in this log, so all results since the checkpoint are computed again without the lost records.
+/// The bytes that are cut out are kept in side files.
 fn cut_back(options: &LogOptions, position: Lsn, config: &Config) -> anyhow::Result<()> {
     let plan = RepairPlan::cut_back(&RealDisk, &options.dir, position)?;
     if !plan.is_empty() {

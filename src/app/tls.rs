@@ -13,8 +13,8 @@ use weir::tls::{TlsEndpoint, TlsError};
 
 use super::reload::{Apply, Reloadable};
 
-/// Time between two checks of the files. They are loaded again when two checks in a row find the same change: a file that
-/// is being written changes in between.
+/// Time between two checks of the files. They are loaded again when two checks in a row find the same change: a file
+/// that is being written changes in between.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Largest number of TLS handshakes under way on the HTTPS listener. HTTP has few clients.
 const MAX_HTTP_HANDSHAKES: usize = 128;
@@ -81,8 +81,8 @@ impl Renewal {
 
     fn end_revoked(&self) {
         if let Some((_, endpoint)) = &self.certificates.mqtt {
-            // A reload and a check of the files may run at the same time. The loop ends when the revocation list that was
-            // handed over is still the list in use.
+            // A reload and a check of the files may run at the same time. The loop ends when the revocation list that
+            // was handed over is still the list in use.
             loop {
                 let revoked = endpoint.revoked();
                 self.admission.set_revoked(revoked.clone());

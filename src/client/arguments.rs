@@ -8,8 +8,8 @@ use hyper::header::HeaderValue;
 use super::ClientError;
 use crate::access::secret_file;
 
-/// Environment variable that holds the token when --token-file is not given. There is no option for the token itself: every
-/// user of the machine sees the arguments of a process.
+/// Environment variable that holds the token when --token-file is not given. There is no option for the token itself:
+/// every user of the machine sees the arguments of a process.
 const VARIABLE: &str = "WEIR_TOKEN";
 
 /// Options of every command that asks the HTTP API.

@@ -55,7 +55,7 @@ struct PublishContent<'a> {
 #[derive(Serialize)]
 struct ReplayContent<'a> {
     journal_position: u64,
-    errors: Vec<ReplayedError>,
+    errors: Vec<ReplayedErrorLine>,
     first_arrival_time: i64,
     client_id: &'a str,
     topic: &'a str,
@@ -66,7 +66,7 @@ struct ReplayContent<'a> {
 }
 
 #[derive(Serialize)]
-struct ReplayedError {
+struct ReplayedErrorLine {
     /// Sequence number of the replayed error.
     replay_of: u64,
     /// Index of the rejected reading in its message; `None` when the whole message was rejected.
@@ -160,7 +160,10 @@ impl<'a> ReplayContent<'a> {
         Self {
             journal_position: replay.position,
             errors: items
-                .map(|item| ReplayedError { replay_of: item.error_seq, index: (!replay.whole).then_some(item.index) })
+                .map(|item| ReplayedErrorLine {
+                    replay_of: item.error_seq,
+                    index: (!replay.whole).then_some(item.index),
+                })
                 .collect(),
             first_arrival_time: replay.arrival_ms,
             client_id: replay.client_id,

@@ -22,7 +22,10 @@ const ATTEMPTS: usize = 60;
 /// Time between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs one of the commands.
+/// Runs `weir errors list` or `weir errors replay`.
+///
+/// # Errors
+/// weir cannot be reached, refuses a request, or has no room in its journal.
 pub fn run(command: &ErrorsCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let (ErrorsCommand::List(arguments) | ErrorsCommand::Replay(arguments)) = command;
     let client = HttpClient::new(&base_url(arguments.url.as_deref(), config), &arguments.api)?;
@@ -191,7 +194,8 @@ async fn replay(mut errors: ErrorPages<'_>) -> anyhow::Result<()> {
 }
 
 async fn replay_all(errors: &mut ErrorPages<'_>, progress: &mut ReplayProgress) -> anyhow::Result<()> {
-    // A replayed reading that is rejected again becomes a new error, behind this one. It must not be replayed once more.
+    // A replayed reading that is rejected again becomes a new error, behind this one. It must not be replayed once
+    // more.
     let newest: ErrorsPage = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None).await?;
     let newest = newest.errors.first().and_then(|error| error["seq"].as_u64());
     let mut cursor = None;

@@ -8,6 +8,9 @@ use weir::config::Config;
 use crate::cli::HealthArguments;
 
 /// Returns exit code 0 when weir is healthy, else 1 with the failed checks on standard error.
+///
+/// # Errors
+/// The URL, the token or the certificate authorities cannot be used.
 pub fn run(arguments: &HealthArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let url = base_url(arguments.url.as_deref(), config);
     let client = HttpClient::new(&url, &arguments.api)?;

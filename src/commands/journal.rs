@@ -29,7 +29,10 @@ impl From<Soundness> for ExitCode {
     }
 }
 
-/// Runs one of the commands.
+/// Runs `weir journal verify`, `repair` or `dump`.
+///
+/// # Errors
+/// A log cannot be read or repaired, or standard output fails.
 pub fn run(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let directory = |named: Option<PathBuf>| named.unwrap_or_else(|| config.node.data_dir.clone());

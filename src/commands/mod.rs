@@ -1,5 +1,5 @@
-//! All commands except `run`, one file or folder each. Each has a function `run` that prints to standard output and returns
-//! the exit code.
+//! All commands except `run`, one file or folder each. Each has a function `run` that prints to standard output and
+//! returns the exit code.
 
 pub mod check;
 mod dump;

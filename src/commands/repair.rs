@@ -1,5 +1,5 @@
-//! `weir journal repair`: cuts damaged bytes out of the logs of a data directory, and reports which records, devices and
-//! results that affects.
+//! `weir journal repair`: cuts damaged bytes out of the logs of a data directory, and reports which records, devices
+//! and results that affects.
 
 use std::collections::BTreeSet;
 use std::io::Write;

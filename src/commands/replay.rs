@@ -1,5 +1,5 @@
-//! `weir replay`: processes recorded messages with the operator that a running weir uses, and writes windows and errors to
-//! files.
+//! `weir replay`: processes recorded messages with the operator that a running weir uses, and writes windows and errors
+//! to files.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -104,6 +104,9 @@ impl Collector for ReplayOutput {
 }
 
 /// Runs `weir replay` and prints its counts.
+///
+/// # Errors
+/// The input cannot be read, or the results cannot be written.
 pub fn run(arguments: &ReplayArguments, config: &Config) -> anyhow::Result<ExitCode> {
     telemetry::logging::init(&config.log.level, config.log.format)?;
     let ReplayArguments { input, out } = arguments;
@@ -131,8 +134,8 @@ fn journal(directory: &Path) -> anyhow::Result<DirectoryReader> {
     DirectoryReader::open(Arc::new(RealDisk), directory).with_context(|| format!("cannot read {}", directory.display()))
 }
 
-/// Reads the journal for replays of errors. With other settings than at first, a reading may not be rejected this time; its
-/// replay, later in the journal, must then not count it a second time.
+/// Reads the journal for replays of errors. With other settings than at first, a reading may not be rejected this time;
+/// its replay, later in the journal, must then not count it a second time.
 fn origins(directory: &Path) -> anyhow::Result<ReplayOrigins> {
     let mut origins = ReplayOrigins::default();
     for batch in journal(directory)? {

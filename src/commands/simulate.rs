@@ -56,6 +56,9 @@ impl fmt::Display for SimulationResult {
 }
 
 /// Runs `weir simulate` and prints its result.
+///
+/// # Errors
+/// An option cannot be used, or the devices cannot connect. A failed verification is an exit code.
 pub fn run(arguments: SimulateArguments, config: &Config) -> anyhow::Result<ExitCode> {
     telemetry::logging::init(&config.log.level, config.log.format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

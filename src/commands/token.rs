@@ -13,7 +13,10 @@ use weir::config::Config;
 
 use crate::cli::{TokenCommand, TokensFile};
 
-/// Runs one of the commands.
+/// Runs `weir token add`, `remove` or `list`.
+///
+/// # Errors
+/// The tokens file is not named, cannot be read or written, or does not allow the change.
 pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {

@@ -1,4 +1,7 @@
-//! What a configuration that is read again changes.
+//! Compares a configuration that was read again with the one in use.
+//!
+//! A reload takes over only the keys in [`RELOADABLE`]. It reports changes of other keys, so that the operator knows that a
+//! restart is needed; their running values stay.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +9,29 @@ use crate::config::fault::ConfigOrigin;
 use crate::config::keys::{KEYS, RELOADABLE};
 use crate::config::sections::Config;
 
-/// A configuration, and where its settings stand.
+/// A configuration with the origins of its settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
-    /// The file as a whole.
+    /// Origin of settings that were not set: the file as a whole.
     pub(super) file: ConfigOrigin,
-    /// Where each key that is not at its default was set.
+    /// The origin of each key that was set.
     pub(super) set: BTreeMap<String, ConfigOrigin>,
 }
 
-/// A key whose value is another one now.
+/// A key whose value differs from the running one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigChange {
-    /// As `section.key`.
+    /// Name as `section.key`.
     pub key: &'static str,
-    /// Where the new value stands; the file as a whole where the key was taken out of it.
+    /// Where the new value was set; the file as a whole if the key was removed from it.
     pub origin: ConfigOrigin,
-    /// Whether it takes effect without a restart.
+    /// Whether the change takes effect without a restart.
     pub reloadable: bool,
 }
 
-/// Tables are compared whole.
+/// The metrics are compared as one key.
 const METRICS: &str = "validate.metrics";
 
 impl LoadedConfig {
@@ -49,7 +52,7 @@ impl LoadedConfig {
         }
     }
 
-    /// What is in force after a reload: `running`, with the values of this one where they can change at run time.
+    /// The configuration after a reload: `running`, with the new values of the keys that can change at run time.
     pub fn over(&self, running: &Config) -> Config {
         let mut config = running.clone();
         for key in KEYS.iter().filter(|key| RELOADABLE.contains(&key.path)) {
@@ -82,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_named_with_its_place() {
+    fn changes_are_listed_with_their_origins() {
         check("", "", &[]);
         check("[window]\nsize = \"5s\"", "", &[]);
         check(
@@ -95,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_change_at_run_time_does() {
+    fn only_reloadable_keys_change_at_run_time() {
         let running = loaded("[log]\nlevel = \"info\"").config;
         let new = loaded("[log]\nlevel = \"warn\"\n[window]\nsize = \"7s\"\n[mqtt]\nmax_messages_per_second = 5");
         let now = new.over(&running);
         assert_eq!((now.log.level.as_str(), now.window.size_ms), ("warn", 5_000));
         assert_eq!(now.mqtt.rates.messages_per_second, Some(5));
         let left: Vec<&str> = new.changes(&now).into_iter().map(|change| change.key).collect();
-        assert_eq!(left, ["window.size"], "what is left needs a restart");
+        assert_eq!(left, ["window.size"], "the remaining change needs a restart");
     }
 
     #[test]

@@ -1,20 +1,21 @@
-//! What several keys must hold together, and what a value must hold beyond its type.
+//! Checks that a single value's type cannot express: conditions between keys, and the forms of names and topics.
 
 use std::net::SocketAddr;
 
 use crate::config::document::Document;
 use crate::config::fault::ConfigProblem;
-use crate::config::keys;
+use crate::config::nearest::nearest;
 use crate::config::sections::ClientCertificates;
 use crate::telemetry::logging;
 
-/// Adds the faults of everything that no single value's type tells.
+/// Runs all checks and adds their faults to `document`.
 pub(super) fn check(document: &mut Document<'_>) {
     node(document);
     listeners(document);
     simulator(document);
     http_access(document);
     tls(document);
+    web_origins(document);
     topics(document);
     names(document);
     ranges(document);
@@ -51,8 +52,8 @@ fn listeners(document: &mut Document<'_>) {
     anonymous(document, &all);
 }
 
-/// Clients without credentials from other machines are never let in by accident: `/mqtt` of the HTTP listeners is a way
-/// in like the others.
+/// A listener that other machines can reach must not accept clients without credentials unless the configuration says so.
+/// The HTTP listeners count too, because MQTT over WebSocket is on their path /mqtt.
 fn anonymous(document: &mut Document<'_>, listeners: &[(&'static str, SocketAddr)]) {
     let mqtt = &document.config.mqtt;
     if mqtt.allow_anonymous.is_some() || !mqtt.allows_anonymous() {
@@ -67,19 +68,19 @@ fn anonymous(document: &mut Document<'_>, listeners: &[(&'static str, SocketAddr
     }
 }
 
-/// The built-in fleet connects as a device without credentials would.
+/// The simulated devices have no credentials, so they cannot connect where credentials are required.
 fn simulator(document: &mut Document<'_>) {
     if document.config.simulator.enabled && !document.config.mqtt.allows_anonymous() {
-        let wrong = "the simulator connects without credentials, and such clients are not let in";
+        let wrong = "the simulator connects without credentials, and such clients are not allowed to connect";
         fault(document, "simulator.enabled", wrong, "false, or mqtt.allow_anonymous = true");
     }
 }
 
-/// The HTTP API is never open to other machines by accident, and never shut for everybody.
+/// The HTTP API must not be open to other machines unless the configuration says so, and must not be closed to everybody.
 fn http_access(document: &mut Document<'_>) {
     let http = &document.config.http;
     if !http.allows_anonymous() && http.auth.tokens.is_none() {
-        let wrong = "it is false and there are no tokens: nobody could use the API";
+        let wrong = "it is false and there are no tokens, so nobody could use the API";
         fault(document, "http.allow_anonymous", wrong, "http.auth.tokens, or http.allow_anonymous = true");
         return;
     }
@@ -92,7 +93,7 @@ fn http_access(document: &mut Document<'_>) {
     }
 }
 
-/// A TLS listener needs its files named; what is in them is looked at when they are loaded.
+/// A TLS listener needs the paths of its files. The contents are checked when the files are loaded.
 fn tls(document: &mut Document<'_>) {
     let config = &document.config;
     let sections = [
@@ -107,7 +108,8 @@ fn tls(document: &mut Document<'_>) {
             }
         }
         if files.client_ca.as_os_str().is_empty() && !files.client_crl.as_os_str().is_empty() {
-            let wrong = format!("it names a file, but {section}.client_ca none: nobody's certificates are trusted");
+            let wrong =
+                format!("it names a file, but {section}.client_ca names none, so no certificate would be trusted");
             let expected =
                 format!("{section}.client_ca as well: the PEM file of the authorities that signed the lists");
             fault(document, &format!("{section}.client_crl"), wrong, expected);
@@ -118,6 +120,10 @@ fn tls(document: &mut Document<'_>) {
             fault(document, &format!("{section}.client_ca"), wrong, "the path of a PEM file with the roots");
         }
     }
+}
+
+/// An origin of a web page is a scheme and a host, without a path.
+fn web_origins(document: &mut Document<'_>) {
     for origin in document.config.http.websocket_origins.clone() {
         let plain = origin.split_once("://").is_some_and(|(scheme, host)| {
             matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', ' '])
@@ -150,7 +156,7 @@ fn topics(document: &mut Document<'_>) {
     }
 }
 
-/// Why a pattern cannot be an ingest topic. A `+` stands in the place of the device id, so there is one at most.
+/// Why a pattern cannot be an ingest topic; `None`: it can. The level of a `+` is the device id, so there is at most one.
 fn pattern_fault(pattern: &str) -> Option<&'static str> {
     let levels: Vec<&str> = pattern.split('/').collect();
     if pattern.is_empty() {
@@ -214,8 +220,8 @@ fn ranges(document: &mut Document<'_>) {
     }
 }
 
-/// What one append holds beside the packet that closes it: earlier publishes of the same read, and its topic where the
-/// packet only had an alias.
+/// Largest size of one append to the journal without its last packet: earlier publishes of the same read, and the topic of
+/// a packet that only had a topic alias.
 const APPEND_MARGIN_BYTES: usize = 256 * 1024;
 
 fn sizes(document: &mut Document<'_>) {
@@ -239,12 +245,12 @@ fn sizes(document: &mut Document<'_>) {
 
 fn log_level(document: &mut Document<'_>) {
     if let Err(wrong) = logging::check_filter(&document.config.log.level) {
-        let near = keys::nearest(&document.config.log.level, logging::LEVELS.iter().copied());
+        let near = nearest(&document.config.log.level, logging::LEVELS.iter().copied());
         let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
         let expected = format!(
             "a level (off, error, warn, info, debug, trace) or directives such as \"info,weir::mqtt=debug\"{hint}"
         );
-        fault(document, "log.level", wrong, expected);
+        fault(document, "log.level", wrong.to_string(), expected);
     }
 }
 

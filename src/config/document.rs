@@ -1,4 +1,4 @@
-//! Walks a TOML document and the environment along the table of keys and collects every fault on the way.
+//! Reads a TOML document and the environment into a [`Config`], by the table of keys, and collects all faults.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +10,24 @@ use crate::config::sections::Config;
 use crate::config::value::RawValue;
 use crate::core::settings::MetricRange;
 
-/// Environment variables that begin so, and hold a `__`, are settings.
+/// Environment variables that begin with this prefix and contain `__` are settings.
 const PREFIX: &str = "WEIR_";
 
-/// A configuration in the making.
+/// A configuration while it is read.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
     file: &'a str,
     text: &'a str,
-    /// What was read so far, over the defaults.
+    /// The settings read so far; the others have their defaults.
     pub config: Config,
-    /// Every fault found so far.
+    /// The faults found so far.
     pub faults: Vec<ConfigFault>,
-    /// Where each key that is not at its default was set.
+    /// The origin of each key that was set.
     pub set: BTreeMap<String, ConfigOrigin>,
 }
 
 impl<'a> Document<'a> {
-    /// Reads the document.
+    /// Reads the text of a file called `file`.
     pub fn read(file: &'a str, text: &'a str) -> Self {
         let mut document = Self { file, text, config: Config::default(), faults: Vec::new(), set: BTreeMap::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -36,7 +36,7 @@ impl<'a> Document<'a> {
             document.fault(origin, "", ConfigProblem::new(error.message(), ""));
         }
         document.sections(table.get_ref());
-        // What the parser made up to go on after a syntax error is no fault of its own.
+        // After a syntax error the parser goes on with values that it made up. Further faults on such a line are dropped.
         let broken: Vec<ConfigOrigin> =
             document.faults.iter().take(errors.len()).map(|fault| fault.origin.clone()).collect();
         let mut index = 0;
@@ -47,18 +47,18 @@ impl<'a> Document<'a> {
         document
     }
 
-    /// Where the key was set; the file as a whole if it has its default.
+    /// The origin of `key`. A key with its default has the file as a whole.
     pub fn origin(&self, key: &str) -> ConfigOrigin {
         self.set.get(key).cloned().unwrap_or_else(|| ConfigOrigin::File(self.file.to_owned()))
     }
 
-    /// Whether the key was set at all.
+    /// Whether `key` was set.
     #[cfg(test)]
     pub fn is_set(&self, key: &str) -> bool {
         self.set.contains_key(key)
     }
 
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn fault(&mut self, origin: ConfigOrigin, key: impl Into<String>, problem: ConfigProblem) {
         self.faults.push(ConfigFault { origin, key: key.into(), problem });
     }
@@ -78,7 +78,7 @@ impl<'a> Document<'a> {
                 }
                 DeValue::Table(keys) => self.section(section, keys),
                 _ => {
-                    let wrong = "this is a section, not a key";
+                    let wrong = "this is a section and needs a table";
                     self.fault(origin, section, ConfigProblem::new(wrong, format!("[{section}] with its keys below")));
                 }
             }
@@ -96,7 +96,7 @@ impl<'a> Document<'a> {
                     Some(table) => self.section(&inner, table),
                     None => {
                         let expected = format!("[{inner}] with its keys below");
-                        self.fault(origin, inner, ConfigProblem::new("this is a section, not a key", expected));
+                        self.fault(origin, inner, ConfigProblem::new("this is a section and needs a table", expected));
                     }
                 }
             } else {
@@ -123,13 +123,17 @@ impl<'a> Document<'a> {
     fn metrics(&mut self, origin: ConfigOrigin, value: &DeValue<'_>) {
         let expected = "[validate.metrics.NAME] with min, max or unit below";
         let Some(metrics) = value.as_table() else {
-            return self.fault(origin, "validate.metrics", ConfigProblem::new("this is a table of metrics", expected));
+            return self.fault(
+                origin,
+                "validate.metrics",
+                ConfigProblem::new("it is not a table of metrics", expected),
+            );
         };
         for (name, value) in metrics {
             let (metric, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
             let Some(table) = value.get_ref().as_table() else {
                 let key = format!("validate.metrics.{metric}");
-                self.fault(origin, key, ConfigProblem::new("this is a table", expected));
+                self.fault(origin, key, ConfigProblem::new("it is not a table", expected));
                 continue;
             };
             self.set.insert(format!("validate.metrics.{metric}"), origin);
@@ -154,8 +158,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Applies `WEIR_SECTION__KEY` over what the file says. Others of weir's variables, and those of other programs,
-    /// are left alone.
+    /// Applies the variables `WEIR_SECTION__KEY`, which win over the file. All other variables are ignored.
     pub fn environment(&mut self, environment: impl Iterator<Item = (String, String)>) {
         let mut variables: Vec<_> = environment.filter(|(name, _)| is_setting(name)).collect();
         variables.sort();
@@ -178,13 +181,14 @@ impl<'a> Document<'a> {
                     let expected = suggestion(near, "WEIR_SECTION__KEY with a section and a key of config.toml");
                     self.fault(origin, parts.join("."), ConfigProblem::new("there is no such setting", expected));
                 }
-                // `split` yields at least one part.
+                // Unreachable: `split` yields at least one part.
                 [] => {}
             }
         }
     }
 
-    /// Variables are upper case by custom while metric names keep their case: one that the file names is meant.
+    /// The metric that a variable means. Variables are upper case by convention, while metric names have upper and lower case:
+    /// a metric of the file with the same letters is meant, else the name in lower case.
     fn metric_named(&self, lower: &str) -> String {
         let known = self.config.validate.metrics.keys().find(|name| name.to_lowercase() == lower);
         known.map_or_else(|| lower.to_owned(), Clone::clone)

@@ -1,13 +1,14 @@
-//! What is wrong with a configuration, said so that a person can put it right.
+//! Faults of a configuration and of the files that it names, with the place and the expected value, so that a person can
+//! correct them.
 
 use std::fmt;
 
-/// Where a setting came from.
+/// Where a setting or a fault comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigOrigin {
-    /// The file as a whole, or a default that nothing set.
+    /// A file as a whole, or a default that nothing has set.
     File(String),
-    /// A line of the file, counted from 1.
+    /// A line of a file, counted from 1.
     Line(String, usize),
     /// An environment variable.
     Variable(String),
@@ -23,30 +24,30 @@ impl fmt::Display for ConfigOrigin {
     }
 }
 
-/// What does not fit about one value, without its place.
+/// What is wrong with one value, without its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// What is wrong.
+    /// What is wrong, as a sentence.
     pub wrong: String,
-    /// What would be right; empty where `wrong` says it all.
+    /// What is expected instead; empty if `wrong` says enough.
     pub expected: String,
 }
 
 impl ConfigProblem {
-    /// A problem of these two sentences.
+    /// A problem with these two sentences.
     pub fn new(wrong: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { wrong: wrong.into(), expected: expected.into() }
     }
 }
 
-/// One fault of a configuration.
+/// One fault of a configuration, or of a file that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// Where it stands.
+    /// Place of the fault.
     pub origin: ConfigOrigin,
     /// The key as `section.key`; empty for the file as a whole and for syntax errors.
     pub key: String,
-    /// What is wrong with it.
+    /// What is wrong at this place.
     pub problem: ConfigProblem,
 }
 
@@ -61,7 +62,8 @@ impl fmt::Display for ConfigFault {
     }
 }
 
-/// Every fault of a configuration, in the order of the file, then of the environment. Displays one line per fault.
+/// All faults of a configuration: those of the file in its order, then those of the environment. Displays one line per
+/// fault.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfigErrors(pub Vec<ConfigFault>);
 

@@ -1,42 +1,45 @@
-//! The keys of the configuration: the only list of them.
+//! The table of all keys: for each one its section and name, its place in [`Config`], and how its value is read.
+//!
+//! This is the only list of keys. Ranges of values are here; conditions between keys are in `checks`.
 
 use std::path::PathBuf;
 
 use crate::config::fault::ConfigProblem;
+use crate::config::nearest::nearest;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
 use crate::config::value::{RawValue, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
 
-/// One key and how its value is read into the configuration.
+/// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConfigKey {
-    /// Table of the file.
+    /// Section of the file.
     pub section: &'static str,
-    /// Key in the table.
+    /// Name of the key in its section.
     pub name: &'static str,
-    /// Reads the value.
-    pub read: Read<Config>,
-    /// Section and key with a dot between.
+    /// Reads a value into the configuration.
+    pub read: ReadInto<Config>,
+    /// `section.name`.
     pub path: &'static str,
-    /// Whether two configurations have the same value.
+    /// Whether two configurations have the same value of this key.
     pub same: fn(&Config, &Config) -> bool,
-    /// Gives the first configuration the value of the second.
+    /// Copies the value from the second configuration to the first.
     pub copy: fn(&mut Config, &Config),
 }
 
 /// One key of `[validate.metrics.NAME]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MetricKey {
-    /// Key in the table.
+    /// Name of the key in its section.
     pub name: &'static str,
-    /// Reads the value.
-    pub read: Read<MetricRange>,
+    /// Reads a value into the range of a metric.
+    pub read: ReadInto<MetricRange>,
 }
 
-type Read<T> = fn(&mut T, RawValue<'_>) -> Result<(), ConfigProblem>;
+type ReadInto<T> = fn(&mut T, RawValue<'_>) -> Result<(), ConfigProblem>;
 
-/// Section, name, field of [`Config`], and how its value is read.
+/// Makes a [`ConfigKey`] of a section, a name, a field of [`Config`], and a function that reads the value.
 macro_rules! key {
     ($section:literal, $name:literal, $($field:ident).+, $read:expr) => {
         ConfigKey {
@@ -63,7 +66,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY_MS: i64 = 86_400_000;
-/// Beyond a tebibyte a size is a slip of the pen on an edge box.
+/// Largest size of a key: a tebibyte. On an edge box more is a mistake.
 const LARGEST: u64 = 1024 * GIB;
 
 const TIMESTAMP_UNITS: &[(&str, TimestampUnit)] = &[
@@ -92,7 +95,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("mqtt", "listen", mqtt.listen, |v| v.address()),
     key!("mqtt", "connect_timeout", mqtt.connect_timeout_ms, |v| v.duration_ms(1..=3_600_000)),
     key!("mqtt", "max_connections", mqtt.max_connections, |v| v.whole(1..=1_000_000)),
-    // MQTT's remaining length ends at 256 MiB less one byte [MQTT-1.5.5].
+    // The remaining length of MQTT is at most 256 MiB less one byte [MQTT-1.5.5].
     key!("mqtt", "max_packet_size", mqtt.max_packet_size_bytes, |v| v.size_bytes(KIB..=255 * MIB)),
     key!("mqtt", "max_inflight", mqtt.max_inflight, |v| v.whole(1..=65_535)),
     key!("mqtt", "max_queued_messages", mqtt.max_queued_messages, |v| v.whole(1..=1_000_000)),
@@ -106,7 +109,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("mqtt", "allow_anonymous", mqtt.allow_anonymous, |v| v.switch_or_auto()),
     key!("mqtt", "max_connections_per_address", mqtt.max_connections_per_address, |v| v.whole_or_off(1..=1_000_000)),
     key!("mqtt", "max_subscriptions_per_client", mqtt.max_subscriptions_per_client, |v| v.whole(1..=200_000)),
-    // Not less than the topics of weir's own results have.
+    // At least four: topics of weir's own results have as many levels.
     key!("mqtt", "max_topic_levels", mqtt.max_topic_levels, |v| v.whole(4..=201)),
     key!("mqtt", "max_messages_per_second", mqtt.rates.messages_per_second, |v| v
         .whole_or_off(1..=u64::from(u32::MAX))),
@@ -176,18 +179,19 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("simulator", "redelivery_share", simulator.redelivery_share, |v| v.share()),
     key!("simulator", "malformed_share", simulator.malformed_share, |v| v.share()),
     key!("simulator", "fault_share", simulator.fault_share, |v| v.share()),
-    // TOML's integers end at i64::MAX.
+    // The largest integer of TOML is i64::MAX.
     key!("simulator", "seed", simulator.seed, |v| v.whole(0..=i64::MAX as u64)),
 ];
 
-/// The keys of one metric.
+/// The keys of `[validate.metrics.NAME]`.
 pub(super) const METRIC_KEYS: &[MetricKey] = &[
     MetricKey { name: "min", read: |range, v| put(&mut range.min, v, |v| v.number().map(Some)) },
     MetricKey { name: "max", read: |range, v| put(&mut range.max, v, |v| v.number().map(Some)) },
     MetricKey { name: "unit", read: |range, v| put(&mut range.unit, v, |v| v.text().map(Some)) },
 ];
 
-/// Keys that take effect when the configuration is read again; all others need a restart.
+/// Keys whose changes take effect at a reload. Changes of all other keys need a restart: results depend on them, or they
+/// belong to something that is opened once, such as a listener or a log.
 pub(super) const RELOADABLE: &[&str] = &[
     "mqtt.allow_anonymous",
     "mqtt.max_messages_per_second",
@@ -207,17 +211,17 @@ pub(super) const RELOADABLE: &[&str] = &[
     "log.level",
 ];
 
-/// The key of that name in that section.
+/// The key `name` of `section`.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
-/// Whether there is a section of that name.
+/// Whether there is a section called `name`.
 pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| key.section == name)
 }
 
-/// What an unknown key of a section may have meant.
+/// The key that an unknown key of a section probably means.
 pub(super) fn suggest_key(section: &str, name: &str) -> Option<String> {
     let siblings = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
     if let Some(near) = nearest(name, siblings.chain((section == "validate").then_some("metrics"))) {
@@ -226,33 +230,9 @@ pub(super) fn suggest_key(section: &str, name: &str) -> Option<String> {
     KEYS.iter().find(|key| key.name == name).map(|key| format!("{}.{}", key.section, key.name))
 }
 
-/// What an unknown section may have meant.
+/// The section that an unknown section probably means.
 pub(super) fn suggest_section(name: &str) -> Option<String> {
     nearest(name, KEYS.iter().map(|key| key.section)).map(str::to_owned)
-}
-
-/// The candidate that the fewest edits turn `name` into, if that is a third of its letters or fewer.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let nearest = candidates.map(|candidate| (edits(name, candidate), candidate)).min_by_key(|(edits, _)| *edits)?;
-    (nearest.0 <= nearest.1.len().div_ceil(3)).then_some(nearest.1)
-}
-
-/// Levenshtein distance in bytes; names longer than any key count as far away.
-fn edits(from: &str, to: &str) -> usize {
-    if from.len() > 64 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
@@ -275,6 +255,5 @@ mod tests {
         assert_eq!(suggest_key("mqtt", "xyzzy"), None);
         assert_eq!(suggest_section("windwo").as_deref(), Some("window"));
         assert_eq!(suggest_section("kafka"), None);
-        assert_eq!(edits("kitten", "sitting"), 3);
     }
 }

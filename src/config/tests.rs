@@ -1,4 +1,6 @@
+use super::document::Document;
 use super::*;
+use crate::core::settings::Settings;
 
 fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -147,7 +149,7 @@ fn all_faults_at_once_in_the_order_of_the_file() {
             "weir.toml:7: window.idle_timeout: \"soon\" is not a duration; expected a duration such as \"250ms\", \"5s\", \"1m\", \"24h\" or \"7d\", or \"off\"",
             "weir.toml:9: mqtt.listen: \"localhost\" is not an address; expected an IP address and a port such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"",
             "weir.toml:10: mqtt.max_packet_size: 262144 has no unit; expected a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"",
-            "weir.toml:11: mqtt.allow_anonymous: \"yes\" is not a switch; expected true, false or \"auto\"",
+            "weir.toml:11: mqtt.allow_anonymous: \"yes\" is not a boolean; expected true, false or \"auto\"",
             "weir.toml:13: log.level: \"inof\" is not a level; expected a level (off, error, warn, info, debug, trace) or directives such as \"info,weir::mqtt=debug\"; did you mean \"info\"?",
             "weir.toml:14: log.format: \"xml\" is not one of the choices; expected \"text\", \"json\", \"journald\"",
         ],
@@ -160,10 +162,10 @@ fn sections_and_keys_in_the_wrong_place() {
         "mqtt = 5\nlisten = \"x\"\n[validate]\nmetrics = 1\n[[window]]\nsize = \"5s\"\n",
         &[],
         &[
-            "weir.toml:1: mqtt: this is a section, not a key; expected [mqtt] with its keys below",
+            "weir.toml:1: mqtt: this is a section and needs a table; expected [mqtt] with its keys below",
             "weir.toml:2: listen: there is no such section; expected a section of config.toml",
-            "weir.toml:4: validate.metrics: this is a table of metrics; expected [validate.metrics.NAME] with min, max or unit below",
-            "weir.toml:5: window: this is a section, not a key; expected [window] with its keys below",
+            "weir.toml:4: validate.metrics: it is not a table of metrics; expected [validate.metrics.NAME] with min, max or unit below",
+            "weir.toml:5: window: this is a section and needs a table; expected [window] with its keys below",
         ],
     );
 }
@@ -202,7 +204,7 @@ const ANYBODY: &str = "and clients need no credentials; expected mqtt.auth.users
 
 #[test]
 fn an_open_listener_must_say_that_anyone_may_connect() {
-    // What HTTP itself asks for is not asked for here.
+    // The rules of the HTTP API itself are tested below.
     let open_http = ("WEIR_HTTP__ALLOW_ANONYMOUS", "true");
     let reached = "can be reached from other machines";
     let over_http = format!("{reached} (MQTT over WebSocket is on its path /mqtt)");
@@ -251,7 +253,7 @@ fn the_simulator_has_no_credentials() {
         "[mqtt.auth]\nusers = \"users\"\n[simulator]\nenabled = true\n",
         &[],
         &[
-            "weir.toml:4: simulator.enabled: the simulator connects without credentials, and such clients are not let in; expected false, or mqtt.allow_anonymous = true",
+            "weir.toml:4: simulator.enabled: the simulator connects without credentials, and such clients are not allowed to connect; expected false, or mqtt.allow_anonymous = true",
         ],
     );
 }
@@ -268,7 +270,7 @@ fn an_http_listener_for_others_must_ask_for_tokens_or_say_that_it_does_not() {
     check("[http]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = \"auto\"\n", &mqtt, &[&plain]);
     let tls = "[http.tls]\nlisten = \"[::]:443\"\ncert = \"c\"\nkey = \"k\"\n";
     check(tls, &mqtt, &[&secure]);
-    let nobody = "http.allow_anonymous: it is false and there are no tokens: nobody could use the API; \
+    let nobody = "http.allow_anonymous: it is false and there are no tokens, so nobody could use the API; \
                   expected http.auth.tokens, or http.allow_anonymous = true";
     check("[http]\nallow_anonymous = false\n", &mqtt, &[&format!("weir.toml:2: {nobody}")]);
     let open = good("[http]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = true\n", &mqtt);

@@ -1,4 +1,6 @@
-//! One value of the configuration, from TOML or from the environment, read as the type that its key wants.
+//! Converts one value, from TOML or from the environment, to the type of its key.
+//!
+//! Each method of [`RawValue`] reads one type. A problem quotes the value and says what is expected.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -8,8 +10,9 @@ use toml::de::DeValue;
 
 use crate::config::duration::{DurationError, duration_text, parse_duration};
 use crate::config::fault::ConfigProblem;
+use crate::config::size::{SizeError, parse_size, size_text};
 
-/// A value before its key has given it a type.
+/// A value before it is converted to the type of its key.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RawValue<'a> {
     /// From a TOML document.
@@ -18,7 +21,7 @@ pub(super) enum RawValue<'a> {
     Text(&'a str),
 }
 
-/// A century: no duration of weir makes sense beyond it, and sums of two stay far from overflow.
+/// Largest duration: a century. Sums of a few such durations stay far from overflow.
 const LONGEST_MS: i64 = 36_500 * 86_400_000;
 
 const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h\" or \"7d\"";
@@ -26,7 +29,7 @@ const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB
 const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
 
 impl<'a> RawValue<'a> {
-    /// The value as a message quotes it.
+    /// The value as a problem quotes it.
     fn shown(self) -> String {
         match self {
             RawValue::Text(text) => format!("{text:?}"),
@@ -42,6 +45,7 @@ impl<'a> RawValue<'a> {
         }
     }
 
+    /// The problem that this value is not `what`.
     fn not(self, what: &str, expected: impl Into<String>) -> ConfigProblem {
         ConfigProblem::new(format!("{} is not {what}", self.shown()), expected)
     }
@@ -64,7 +68,7 @@ impl<'a> RawValue<'a> {
             RawValue::Text(text) => text.parse().ok(),
             RawValue::Toml(value) => value.as_bool(),
         };
-        found.ok_or_else(|| self.not("a switch", "true or false"))
+        found.ok_or_else(|| self.not("a boolean", "true or false"))
     }
 
     /// `true` or `false`, or `None` for "auto".
@@ -101,9 +105,7 @@ impl<'a> RawValue<'a> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
-        let off =
-            |problem: ConfigProblem| ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
-        self.whole(range).map(Some).map_err(off)
+        self.whole(range).map(Some).map_err(or_off)
     }
 
     /// A finite number.
@@ -119,7 +121,7 @@ impl<'a> RawValue<'a> {
             .ok_or_else(|| self.not("a number", "a finite number such as -40 or 12.5"))
     }
 
-    /// A share of a whole, from 0 to 1.
+    /// A share, from 0 (none) to 1 (all).
     pub fn share(self) -> Result<f64, ConfigProblem> {
         let share = self.number()?;
         if (0.0..=1.0).contains(&share) {
@@ -173,21 +175,17 @@ impl<'a> RawValue<'a> {
         let Some(text) = self.as_text() else {
             return Err(self.unitless("a size", SIZE_FORM));
         };
-        let (digits, unit) = split_unit(text);
-        let shift = match unit {
-            "B" => 0,
-            "KiB" => 10,
-            "MiB" => 20,
-            "GiB" => 30,
-            "" if !digits.is_empty() => return Err(ConfigProblem::new(format!("{text:?} has no unit"), SIZE_FORM)),
-            _ => return Err(self.not("a size", SIZE_FORM)),
-        };
-        let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-        let bytes = bytes.ok_or_else(|| self.not("a size", SIZE_FORM))?;
+        let bytes = parse_size(text).map_err(|error| match error {
+            SizeError::NoUnit => ConfigProblem::new(format!("{text:?} has no unit"), SIZE_FORM),
+            SizeError::Form | SizeError::TooLarge => self.not("a size", SIZE_FORM),
+        })?;
         let inside = range.contains(&bytes).then(|| T::try_from(bytes).ok()).flatten();
         inside.ok_or_else(|| {
             let (least, most) = (size_text(*range.start()), size_text(*range.end()));
-            ConfigProblem::new(format!("{} is out of range", self.shown()), format!("a size from {least} to {most}"))
+            ConfigProblem::new(
+                format!("{} is out of range", self.shown()),
+                format!("a size from \"{least}\" to \"{most}\""),
+            )
         })
     }
 
@@ -196,11 +194,10 @@ impl<'a> RawValue<'a> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
-        let off =
-            |problem: ConfigProblem| ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
-        self.size_bytes(range).map(Some).map_err(off)
+        self.size_bytes(range).map(Some).map_err(or_off)
     }
 
+    /// The problem of a value that is not text: a number without a unit, or another type.
     fn unitless(self, what: &str, expected: &str) -> ConfigProblem {
         match self {
             RawValue::Toml(DeValue::Integer(number)) => ConfigProblem::new(format!("{number} has no unit"), expected),
@@ -219,12 +216,10 @@ impl<'a> RawValue<'a> {
         if self.as_text() == Some("off") {
             return Ok(None);
         }
-        let off =
-            |problem: ConfigProblem| ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem };
-        self.address().map(Some).map_err(off)
+        self.address().map(Some).map_err(or_off)
     }
 
-    /// Strings: a TOML list; in the environment also separated by commas.
+    /// A list of strings. An environment variable holds a TOML list, or texts separated by commas.
     pub fn texts(self) -> Result<Vec<String>, ConfigProblem> {
         match self {
             RawValue::Text(text) if text.trim_start().starts_with('[') => match DeValue::parse(text.trim()) {
@@ -238,7 +233,7 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    /// One of some words, each with its meaning.
+    /// The meaning of one of these words.
     pub fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Result<T, ConfigProblem> {
         let found = self.as_text().and_then(|text| choices.iter().find(|(word, _)| *word == text));
         found.map(|(_, meaning)| *meaning).ok_or_else(|| {
@@ -248,26 +243,20 @@ impl<'a> RawValue<'a> {
     }
 }
 
+/// Adds "off" to what a problem expects.
+fn or_off(problem: ConfigProblem) -> ConfigProblem {
+    ConfigProblem { expected: format!("{}, or \"off\"", problem.expected), ..problem }
+}
+
 /// The range of durations from `least_ms` up.
 pub(super) fn at_least_ms(least_ms: i64) -> RangeInclusive<i64> {
     least_ms..=LONGEST_MS
 }
 
+/// The strings of a TOML list; `None`: the value is not a list of strings.
 fn strings(value: &DeValue<'_>) -> Option<Vec<String>> {
     let items = value.as_array()?;
     items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    text.split_at(digits)
-}
-
-fn size_text(bytes: u64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
-    let fits = units.into_iter().find(|(factor, _)| bytes != 0 && bytes.is_multiple_of(*factor));
-    let (factor, unit) = fits.unwrap_or((1, "B"));
-    format!("\"{}{unit}\"", bytes / factor)
 }
 
 #[cfg(test)]
@@ -278,10 +267,6 @@ mod tests {
 
     fn duration(text: &str) -> Result<i64, String> {
         RawValue::Text(text).duration_ms(0..=LONGEST_MS).map_err(|problem| problem.wrong)
-    }
-
-    fn size(text: &str) -> Result<u64, String> {
-        RawValue::Text(text).size_bytes(0..=u64::MAX).map_err(|problem| problem.wrong)
     }
 
     #[test]
@@ -301,20 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn off_is_a_duration_only_where_it_may_be() {
+    fn off_is_a_duration_only_where_it_is_allowed() {
         assert_eq!(RawValue::Text("off").duration_or_off_ms::<i64>(at_least_ms(1)), Ok(None));
         assert_eq!(RawValue::Text("2s").duration_or_off_ms::<u64>(at_least_ms(1)), Ok(Some(2_000)));
         assert!(duration("off").is_err());
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [("1B", 1), ("64KiB", 65_536), ("4MiB", 4 << 20), ("1GiB", 1 << 30)] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "KiB", "64", "64KB", "64kib", "1TiB", "-1B", "99999999999GiB", "1.5GiB"] {
-            assert!(size(text).is_err(), "{text}");
-        }
     }
 
     #[test]
@@ -339,11 +314,6 @@ mod tests {
         #[test]
         fn durations_read_back(ms in 0..=LONGEST_MS) {
             prop_assert_eq!(duration(&duration_text(ms)), Ok(ms));
-        }
-
-        #[test]
-        fn sizes_read_back(bytes in 0..=u64::MAX) {
-            prop_assert_eq!(size(size_text(bytes).trim_matches('"')), Ok(bytes));
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Aggregates of the values in a window.
+//! Aggregates of the values in a window: count, sum, mean, extremes, first, last, standard deviation.
+//!
+//! The order of values is that of the journal, so that rounding is the same in a replay.
 
-/// Sums are kept divided by this once they have left the range of binary64 (see [`Aggregate::sum`]).
+/// Divisor of sums that have left the range of binary64, see [`Aggregate::sum`].
 const SCALE: f64 = 18_446_744_073_709_551_616.0; // 2^64
 
-/// What differences from the mean are multiplied by before they are squared: squares of tiny or huge ones leave the range
-/// of binary64 although their root does not.
+/// Factor of differences from the mean before they are squared. Squares of tiny or huge differences leave the range of
+/// binary64, although their root does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum SquareScale {
     /// 2^600.
@@ -16,7 +18,7 @@ enum SquareScale {
 }
 
 impl SquareScale {
-    /// Differences whose squares keep all their digits.
+    /// Differences whose squares keep all their digits without a factor.
     const PLAIN: std::ops::RangeInclusive<f64> = 1e-140..=1e150;
 
     fn of(difference: f64) -> Self {
@@ -38,14 +40,14 @@ impl SquareScale {
     }
 }
 
-/// A running aggregate.
+/// Aggregates of the values so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Aggregate {
     pub count: u64,
-    /// Neumaier's running sum and compensation; both divided by [`SCALE`] when `scaled`.
+    /// Neumaier's running sum and its compensation, both divided by [`SCALE`] when `scaled`.
     sum: f64,
     compensation: f64,
-    /// Welford's running mean and sum of squared differences, these multiplied as `square_scale` says.
+    /// Welford's running mean and sum of squared differences; the differences are multiplied as `square_scale` says.
     mean: f64,
     squares: f64,
     pub min: f64,
@@ -79,7 +81,7 @@ impl Aggregate {
         }
     }
 
-    /// Adds a value that comes after all others in the journal.
+    /// Adds a value. It must come after all others in the journal.
     #[inline]
     pub fn add(&mut self, value: f64, time_ms: i64) {
         self.count += 1;
@@ -115,8 +117,8 @@ impl Aggregate {
         self.sum = total;
     }
 
-    /// A sum may leave the range of binary64 and come back. At that size, dividing by a power of two is exact, and 2^64
-    /// values of any size fit.
+    /// Continues with a divided sum: a sum may leave the range of binary64 and come back. At that size, a division by a
+    /// power of two is exact, and 2^64 values of any size fit.
     #[cold]
     fn add_scaled(&mut self, value: f64) {
         self.sum /= SCALE;
@@ -125,7 +127,7 @@ impl Aggregate {
         self.add_to_sum(value);
     }
 
-    /// Adds the product of the differences from the mean before and after a value.
+    /// Adds a squared difference: the product of the differences from the mean before and after a value.
     #[inline]
     fn add_square(&mut self, before: f64, after: f64) {
         let is_plain = SquareScale::PLAIN.contains(&before.abs()) || before == 0.0 || self.squares > 0.0;
@@ -136,7 +138,8 @@ impl Aggregate {
         }
     }
 
-    /// Follows the largest difference so far: what smaller ones lose beside it does not count.
+    /// Continues with the factor of the largest difference so far. What smaller differences lose beside it is too small
+    /// to count.
     #[cold]
     fn add_scaled_square(&mut self, before: f64, after: f64) {
         let scale = SquareScale::of(before.abs());
@@ -149,12 +152,12 @@ impl Aggregate {
         self.squares += (before * factor) * (after * factor);
     }
 
-    /// The sum, as if it had been rounded once; infinite when it is out of range.
+    /// The sum, rounded as if once; infinite when it is out of range.
     pub fn sum(&self) -> f64 {
         self.total(1.0)
     }
 
-    /// The mean: finite even where the sum is not.
+    /// The mean; finite even where the sum is not.
     pub fn mean(&self) -> f64 {
         self.total(self.count as f64)
     }
@@ -177,7 +180,7 @@ impl Aggregate {
         (self.count, floats, [self.first_ms, self.last_ms], u8::from(self.scaled) | (self.square_scale as u8) << 1)
     }
 
-    /// The inverse of [`Aggregate::to_parts`].
+    /// Restores the aggregates from [`Aggregate::to_parts`]; `None` for scales that do not exist.
     pub fn from_parts(count: u64, floats: [f64; 8], times: [i64; 2], scales: u8) -> Option<Self> {
         let [sum, compensation, mean, squares, min, max, first, last] = floats;
         let [first_ms, last_ms] = times;

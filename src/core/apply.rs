@@ -1,4 +1,12 @@
-//! Applies journal batches to the operator's state.
+//! The steps of a batch.
+//!
+//! A batch is applied in this order: devices that are silent get their watermark, at the batch's arrival time (`firing`);
+//! devices that were silent for too long are forgotten (`lifetime`); each message is decoded, its readings are judged by
+//! the watermark before the message and put into windows (`ingest`, `assign`), then the watermark moves and due windows
+//! fire (`firing`). After the last record, windows that got late readings fire again, each once, and windows that are
+//! closed for good are dropped.
+//!
+//! The order is part of the results: a replay of the journal must give the same results under the same sequence numbers.
 
 use crate::core::batch::BatchContext;
 use crate::core::codec::DecodeError;
@@ -73,13 +81,15 @@ impl Operator {
         self.forget_silent(out);
     }
 
-    /// Most that the time between two batches counts against `state.device_ttl`: half of it. A clock that is set right, by
-    /// years on a machine that does not keep the time, must not make weir forget which messages it has counted.
+    /// At most this part of the time between two batches counts against `state.device_ttl`: half of it. On a machine
+    /// without a battery-backed clock the time may jump by years when it is set. Such a jump must not make weir forget
+    /// which messages it has counted.
     fn longest_awake_ms(&self) -> i64 {
         self.settings.current.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
     }
 
-    /// A `Resumed` record: silence starts at zero. Silence before it has already had its effect on watermarks.
+    /// Applies a `Resumed` record: the silence of every device starts at zero. Silence before the record has already
+    /// moved watermarks.
     fn listen_again(&mut self) {
         if self.clocks.journal.listening_since_ms != self.clocks.journal.now_ms {
             self.settle_all();
@@ -87,7 +97,8 @@ impl Operator {
         }
     }
 
-    /// Records from here on are processed under the settings that `json` holds. What came before them is finished first.
+    /// Processes the records from here on under the settings in `json`. The records before are finished first, under the
+    /// old ones.
     fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), DecodeError> {
         let settings = Settings::from_json(json)?;
         if !self.settings.is_fixed && settings != self.settings.current {

@@ -1,4 +1,4 @@
-//! From a checked reading to its window.
+//! Puts a checked reading into its window, or rejects it.
 
 use crate::core::aggregate::Aggregate;
 use crate::core::batch::{BatchContext, ReadingOrigin};
@@ -12,7 +12,7 @@ use crate::core::validate;
 use crate::core::window::{Series, Window, bounds, is_late};
 
 impl Operator {
-    /// One reading: counts it into its window, or rejects it.
+    /// Counts one reading into its window, or rejects it.
     #[expect(clippy::too_many_arguments, reason = "the parts of one reading, borrowed apart from each other")]
     #[inline]
     pub(super) fn reading<'m>(
@@ -55,7 +55,8 @@ impl Operator {
         }
     }
 
-    /// All checks but for lateness: the device, its series (or where it belongs) and the value.
+    /// Makes all checks but the one for lateness. Returns the device, the index of its series (or where a new one
+    /// belongs) and the value.
     #[inline]
     fn judge<'m>(
         &self,

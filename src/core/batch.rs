@@ -1,29 +1,31 @@
-//! What the operator knows while it goes through the records of a batch.
+//! What the records of a batch have in common, and where a reading comes from.
 
 use crate::core::device::Slot;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::WantedReadings;
 use crate::core::topic::{TopicKind, Topics};
 
-/// What the records of one batch share.
+/// What is known from record to record of a batch.
 #[derive(Debug)]
 pub(super) struct BatchContext<'a> {
     /// Position of the current record.
+    /// Arrival time of the batch, or of the replayed message when it first came, Unix milliseconds.
     pub lsn: u64,
     pub arrival_ms: i64,
-    /// What the current topic carries, and the device that it names.
+    /// What the topic of the current message carries.
     pub kind: TopicKind,
+    /// Device that the current message is from, unless its payload names one.
     pub topic_device: Option<&'a str>,
-    /// Whether `topic_device` is not the topic's, which names none, but the only one that the client may speak for.
+    /// Whether `topic_device` comes from the client, which may speak for this device alone, and not from the topic.
     pub is_own: bool,
-    /// The device of the last reading: publishes come in runs of one device.
+    /// Device of the last reading. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
-    /// Devices with readings accepted from the current message.
+    /// Devices with readings accepted from the current message: their watermarks move after it.
     pub moved: Vec<Slot>,
 }
 
 impl BatchContext<'_> {
-    /// A batch before its first record. `arrival_ms`: when its messages first arrived.
+    /// The context before the first record of a batch. `arrival_ms` is when the messages first arrived.
     pub fn new(first_lsn: u64, arrival_ms: i64) -> Self {
         Self {
             lsn: first_lsn,
@@ -36,7 +38,7 @@ impl BatchContext<'_> {
         }
     }
 
-    /// Settings changed: what was found out about topics and devices may no longer hold.
+    /// Forgets topic and device of the last message. They depend on settings, which have changed.
     pub fn forget_origin(&mut self) {
         let Self { lsn, arrival_ms, .. } = *self;
         *self = Self::new(lsn, arrival_ms);
@@ -44,7 +46,7 @@ impl BatchContext<'_> {
 }
 
 impl<'a> BatchContext<'a> {
-    /// Looks up what the topic of `publish` carries.
+    /// Finds out what the topic of `publish` carries and which device it is from.
     #[inline]
     pub fn resolve(&mut self, topics: &Topics, publish: &PublishRecord<'a>) {
         (self.kind, self.topic_device) = topics.resolve(publish.topic);
@@ -56,13 +58,13 @@ impl<'a> BatchContext<'a> {
 /// Where a reading comes from.
 #[derive(Clone, Copy)]
 pub(super) struct ReadingOrigin<'a> {
-    /// Position of its record.
+    /// Journal position of the record.
     pub lsn: u64,
-    /// Arrival time of the record's batch.
+    /// Arrival time of the record's batch, Unix milliseconds.
     pub arrival_ms: i64,
-    /// Its message.
+    /// The message.
     pub publish: &'a PublishRecord<'a>,
-    /// What is wanted of the message, if it is replayed.
+    /// Readings that a replay concerns; `None` unless the message is replayed.
     pub replay: Option<&'a WantedReadings>,
 }
 
@@ -73,7 +75,7 @@ impl ReadingOrigin<'_> {
         self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms)
     }
 
-    /// Whether the reading with this index is none of those that are replayed.
+    /// Whether the message is replayed and the reading with this index is not among the replayed ones.
     #[inline]
     pub fn passes_over(&self, index: u32) -> bool {
         self.replay.is_some_and(|wanted| !wanted.has(index))

@@ -1,4 +1,4 @@
-//! What MQTT clients published recently, to recognise redelivery of messages without sequence numbers.
+//! Recent messages of each MQTT client: they tell redelivered messages that have no sequence numbers.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -9,37 +9,37 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
 
-/// Messages remembered per client, however slowly it publishes: what a client has in flight without an acknowledgement is
-/// among its last messages.
+/// Messages remembered of every client, however slowly it publishes. What a client has in flight without an
+/// acknowledgement is among its last messages.
 pub(super) const REMEMBERED: usize = 64;
-/// Messages remembered of a client that publishes more than [`REMEMBERED`] within [`PERIOD_MS`] or two: it may have more in
-/// flight. These 32 KiB are more than an ordinary client needs, so they are held only while it publishes so much.
+/// Messages remembered of a client that publishes more than [`REMEMBERED`] of them in two periods of [`PERIOD_MS`],
+/// because it may have more in flight. The 32 KiB that they take are held only while the client publishes that much.
 pub(super) const MAX_REMEMBERED: usize = 4_096;
-/// Journal time after which a message of a client that goes on publishing was acknowledged for certain: far more than a
-/// sync and a round trip. What was published in this period and the one before is remembered.
+/// Journal time after which a message of a client that goes on publishing was certainly acknowledged: far longer than a
+/// sync and a round trip. Messages of the present period and of the one before are remembered.
 pub(super) const PERIOD_MS: i64 = 10_000;
-/// Messages beyond [`REMEMBERED`] of all clients together, 8 MiB; beyond it no client gets more.
+/// Messages beyond [`REMEMBERED`] that all clients together may have: 8 MiB. At this limit no client gets more.
 const MAX_EXTRA: usize = 1 << 20;
 
-/// A message's identity for redelivery: packet id, topic and payload.
+/// Identity by which a redelivered message is known: a hash of packet id, topic and payload.
 pub(super) fn identity(packet_id: u16, topic: &str, payload: &[u8]) -> u64 {
     xxh64(payload, xxh64(topic.as_bytes(), u64::from(packet_id)))
 }
 
-/// One client.
+/// One client and its recent messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RememberedClient {
     /// Client identifier.
     pub id: Box<str>,
-    /// Key group.
+    /// Key group of the client.
     pub group: u16,
-    /// Journal position of the last message remembered.
+    /// Journal position of the last remembered message.
     pub last_position: u64,
-    /// Identities, oldest first.
+    /// Identities of recent messages, oldest first.
     recent: VecDeque<u64>,
-    /// When the present period began, journal time.
+    /// When the present period began, in journal time.
     period_ms: i64,
-    /// Messages remembered in the present period, and in the one before.
+    /// Numbers of messages remembered in the present period and in the one before.
     counts: [u32; 2],
 }
 
@@ -50,7 +50,7 @@ impl RememberedClient {
         Self { id: id.into(), group, last_position: 0, recent, period_ms: i64::MIN, counts: [0; 2] }
     }
 
-    /// Identities beyond what each client may have.
+    /// Number of identities beyond [`REMEMBERED`].
     fn extra(&self) -> usize {
         self.recent.len().saturating_sub(REMEMBERED)
     }
@@ -73,8 +73,9 @@ impl RememberedClient {
         self.recent.push_back(identity);
     }
 
-    /// A redelivery came: what was not acknowledged is all that is remembered, however long ago it was published.
-    fn is_redelivering(&mut self, now_ms: i64) {
+    /// Keeps all messages remembered now for another period: the client sends again what was not acknowledged, however
+    /// long ago it was published.
+    fn note_redelivery(&mut self, now_ms: i64) {
         self.period_ms = now_ms;
         // At most MAX_REMEMBERED.
         self.counts[1] = self.counts[1].max(self.recent.len() as u32);
@@ -110,7 +111,8 @@ impl RememberedClient {
         Ok(client)
     }
 
-    /// Reads the stored form of group format 1: a ring of at most [`REMEMBERED`], and where it goes on.
+    /// Reads the stored form of group format 1: a ring of at most [`REMEMBERED`] identities, and the index at which it
+    /// goes on.
     pub fn decode_ring(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
         let mut client = Self::new(reader.str()?, group);
         client.last_position = reader.u64()?;
@@ -129,13 +131,13 @@ impl RememberedClient {
     }
 }
 
-/// All clients that published such messages.
+/// All clients that published messages at QoS 1 or 2 without sequence numbers.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     clients: Vec<Option<RememberedClient>>,
     vacant: Vec<Slot>,
     index: HashTable<Slot>,
-    /// Identities beyond what each client may have.
+    /// Number of identities beyond [`REMEMBERED`] of all clients.
     extra: usize,
     hasher: foldhash::quality::RandomState,
 }
@@ -171,10 +173,10 @@ impl Clients {
         }
     }
 
-    /// The client at `slot` sends again what was not acknowledged.
-    pub fn is_redelivering(&mut self, slot: Slot, now_ms: i64) {
+    /// Notes that the client at `slot` sends messages again.
+    pub fn note_redelivery(&mut self, slot: Slot, now_ms: i64) {
         if let Some(Some(client)) = self.clients.get_mut(slot as usize) {
-            client.is_redelivering(now_ms);
+            client.note_redelivery(now_ms);
         }
     }
 
@@ -205,8 +207,8 @@ impl Clients {
         self.vacant.push(slot);
     }
 
-    /// The half of all clients whose last message is oldest, at least one. Positions differ, so the choice is
-    /// determined by the journal alone.
+    /// The half of all clients whose last messages are oldest, at least one client. Positions of messages differ, so the
+    /// choice depends on the journal alone.
     pub fn oldest_half(&self) -> Vec<Slot> {
         let positions = self.clients.iter().zip(0..);
         let mut positions: Vec<(u64, Slot)> =
@@ -281,7 +283,7 @@ mod tests {
         let now_ms = 3_600_000;
         for identity in 0..700 {
             assert!(clients.has_published(slot, identity));
-            clients.is_redelivering(slot, now_ms);
+            clients.note_redelivery(slot, now_ms);
         }
         for identity in 700..1_000 {
             clients.remember(slot, identity, identity, now_ms + 1);

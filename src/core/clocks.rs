@@ -1,4 +1,8 @@
-//! The operator's clocks: journal time, the one watermark of scope `global`, and deadlines of silent devices.
+//! Clocks of the operator: the time of the journal, the watermark of scope `global`, and when silent devices are looked
+//! at next.
+//!
+//! Time is the arrival time of journal batches, which never goes back. The operator reads no other clock, so that a
+//! replay gives the same results.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +10,14 @@ use crate::core::device::Slot;
 use crate::core::idle::Deadlines;
 use crate::core::watermark::NONE_MS;
 
-/// All clocks of the operator but the watermarks that devices have under scope `device`.
+/// All clocks, but for the watermarks of scope `device`, which are kept in the devices.
 #[derive(Debug)]
+/// Times that all devices share.
 pub(super) struct Clocks {
+    /// The source of scope `global`.
     pub journal: JournalClock,
     pub global: GlobalScope,
-    /// When silent devices are looked at next, under scope `device`.
+    /// Times at which silent devices are looked at next, under scope `device`.
     pub deadlines: Deadlines,
     /// Newest event time in a window of any device.
     pub newest_ms: i64,
@@ -28,38 +34,38 @@ impl Default for Clocks {
     }
 }
 
-/// Times that the whole journal shares.
+/// Times that all devices share, Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct JournalClock {
-    /// Latest arrival time of a batch.
+    /// Latest arrival time of a batch: the present.
     pub now_ms: i64,
-    /// Silence is counted from here on at the earliest: the last time that weir began to listen (again).
+    /// Start of the time in which silence counts: when weir last began to listen.
     pub listening_since_ms: i64,
-    /// Time that passed without weir listening.
+    /// Time in which weir did not listen, summed up.
     pub paused_ms: i64,
-    /// When forgotten devices were last looked for.
+    /// When devices to be forgotten were last looked for.
     pub swept_ms: i64,
 }
 
 impl JournalClock {
-    /// Time on the clock that stands still while weir is down.
+    /// Time in which weir listened. Devices are forgotten by it, so that a long stop of weir makes it forget none.
     pub fn awake_ms(&self) -> i64 {
         self.now_ms.saturating_sub(self.paused_ms)
     }
 }
 
-/// The one source that all devices are under scope `global`.
+/// Under scope `global` all devices are one source, as the one source of a Flink job.
 #[derive(Debug)]
 pub(super) struct GlobalScope {
-    /// Its watermark.
+    /// Watermark of the source.
     pub watermark_ms: i64,
-    /// Newest event time in a window.
+    /// Newest event time in a window of any device.
     pub newest_ms: i64,
-    /// Last arrival of a message.
+    /// Arrival time of the last message.
     pub last_arrival_ms: i64,
-    /// Devices with open windows, by the windows' end. An entry may be stale or there twice.
+    /// Devices with open windows, by the end of the window. A device may be listed twice, or no longer have the window.
     pub open: BTreeMap<i64, Vec<Slot>>,
-    /// Devices with fired windows, by the windows' end. An entry may be stale or there twice.
+    /// Devices with fired windows, by the end of the window. A device may be listed twice, or no longer have the window.
     pub fired: BTreeMap<i64, Vec<Slot>>,
 }
 

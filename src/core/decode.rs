@@ -1,22 +1,22 @@
-//! Decodes a payload into its elements: what is there, not yet whether it is valid.
+//! Decodes a payload into its elements. Whether a field has a valid value is not checked here but in `validate`.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::core::json::{JsonScanner, JsonSyntaxError, JsonToken};
 
-/// Why a whole message is `malformed`.
+/// Why a message as a whole is `malformed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MalformedMessage {
-    /// Not UTF-8; valid up to this byte offset.
+    /// The payload is not UTF-8; it is valid up to this byte offset.
     NotUtf8(usize),
-    /// Not JSON.
+    /// The payload is not JSON.
     Syntax(JsonSyntaxError),
-    /// Neither an object nor an array.
+    /// The JSON is neither an object nor an array, but this.
     NotAForm(&'static str),
-    /// An array without elements.
+    /// The JSON is an array without elements.
     EmptyArray,
-    /// More readings than `ingest.max_readings_per_message`.
+    /// The message has more readings than this, `ingest.max_readings_per_message`.
     TooManyReadings(usize),
 }
 
@@ -50,40 +50,40 @@ impl From<JsonSyntaxError> for MalformedMessage {
 pub(super) struct MetricEntry<'a> {
     /// Metric name.
     pub metric: Cow<'a, str>,
-    /// Its value.
+    /// Value of the metric, not checked yet.
     pub value: JsonToken<'a>,
 }
 
 /// The `metrics` field.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum MetricsField {
-    /// Not there.
+    /// The field is absent or `null`.
     #[default]
     Absent,
-    /// There, with something else than an object.
+    /// The field holds something else than an object.
     NotAnObject(&'static str),
-    /// An object: its range of [`DecodedMessage::entries`].
+    /// The field is an object. Its entries are this range of [`DecodedMessage::entries`].
     Entries(std::ops::Range<usize>),
 }
 
-/// The fields of one object; unknown ones are left out, of equal keys the last counts.
+/// The fields of one object. Unknown fields are left out; of equal keys the last counts.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct ElementFields<'a> {
-    /// `device_id`.
+    /// The field `device_id`.
     pub device_id: JsonToken<'a>,
-    /// `metric`.
+    /// The field `metric`.
     pub metric: JsonToken<'a>,
-    /// `value`.
+    /// The field `value`.
     pub value: JsonToken<'a>,
-    /// `timestamp`.
+    /// The field `timestamp`.
     pub timestamp: JsonToken<'a>,
-    /// `seq`.
+    /// The field `seq`.
     pub seq: JsonToken<'a>,
-    /// `boot`.
+    /// The field `boot`.
     pub boot: JsonToken<'a>,
-    /// `metrics`.
+    /// The field `metrics`.
     pub metrics: MetricsField,
-    /// `error`, unless it is `null` or `false`: the string, or the JSON text of something else.
+    /// The field `error`: a string, or the JSON text of something else; `None` where it is absent, `null` or `false`.
     pub error: Option<Cow<'a, str>>,
 }
 
@@ -93,24 +93,25 @@ pub(super) struct ElementFields<'a> {
 pub(super) enum MessageElement<'a> {
     /// An object.
     Object(ElementFields<'a>),
-    /// Something else in an array.
+    /// Something else, which is no reading.
     Other(&'static str),
 }
 
 /// A decoded message. Its vectors are reused from message to message.
 #[derive(Debug, Default)]
 pub(super) struct DecodedMessage<'a> {
-    /// The object, kept apart so that it is filled in place: moving it would cost more than reading it.
+    /// The object of a message that is no array. It is filled in place, because moving it would cost more than reading
+    /// it.
     single: ElementFields<'a>,
     is_single: bool,
-    /// The elements of the array.
+    /// Elements of a message that is an array.
     pub elements: Vec<MessageElement<'a>>,
     /// Entries of all `metrics` objects.
     pub entries: Vec<MetricEntry<'a>>,
 }
 
 impl<'a> DecodedMessage<'a> {
-    /// Decodes `payload`, forgetting the message before.
+    /// Decodes `payload` in the place of the message before.
     pub fn decode(&mut self, payload: &'a [u8], max_readings: usize) -> Result<(), MalformedMessage> {
         self.elements.clear();
         self.entries.clear();
@@ -132,7 +133,8 @@ impl<'a> DecodedMessage<'a> {
         self.check_count(max_readings)
     }
 
-    /// What counts as no or too many readings. Decoding keeps at most one element and one entry beyond the limit.
+    /// Refuses a message without readings or with too many. Decoding keeps at most one element and one entry beyond the
+    /// limit, which is enough to see it.
     fn check_count(&self, max_readings: usize) -> Result<(), MalformedMessage> {
         let count = if self.is_single {
             self.single.count()
@@ -155,7 +157,7 @@ impl<'a> DecodedMessage<'a> {
         self.is_single.then_some(&self.single)
     }
 
-    /// Whether a part of it carries a sequence number.
+    /// Whether any element carries a sequence number.
     pub fn has_sequence(&self) -> bool {
         !self.single.seq.is_none()
             || self
@@ -164,7 +166,7 @@ impl<'a> DecodedMessage<'a> {
                 .any(|element| matches!(element, MessageElement::Object(fields) if !fields.seq.is_none()))
     }
 
-    /// Reads one object of an array as an element.
+    /// Reads one element of an array.
     fn element(&mut self, scanner: &mut JsonScanner<'a>, max_readings: usize) -> Result<(), JsonSyntaxError> {
         let element = match scanner.peek() {
             Some(b'{') => {
@@ -182,7 +184,7 @@ impl<'a> DecodedMessage<'a> {
 }
 
 impl<'a> ElementFields<'a> {
-    /// Reads one object; `depth` containers are open around it.
+    /// Reads one object. `depth` is the number of containers that are open around it.
     fn read(
         &mut self,
         scanner: &mut JsonScanner<'a>,
@@ -192,7 +194,7 @@ impl<'a> ElementFields<'a> {
     ) -> Result<(), JsonSyntaxError> {
         let inner = depth + 1;
         scanner.object(|scanner| {
-            // Nearly all keys are these, written like this.
+            // Nearly all keys are one of these, and written exactly like this.
             let field = if scanner.eat_key(b"\"device_id\":") {
                 &mut self.device_id
             } else if scanner.eat_key(b"\"metric\":") {
@@ -226,8 +228,8 @@ impl<'a> ElementFields<'a> {
         })
     }
 
-    /// How many indexes of readings it takes in its message: one per metric where it has the form with several, else
-    /// one.
+    /// Number of indexes that the element takes among the readings of its message: one per metric in the form with
+    /// `metrics`, else one.
     pub fn indexes(&self, is_fault: bool) -> u32 {
         match &self.metrics {
             MetricsField::Entries(range) if !is_fault && self.metric.is_none() && self.value.is_none() => {
@@ -237,7 +239,7 @@ impl<'a> ElementFields<'a> {
         }
     }
 
-    /// How many readings it stands for.
+    /// Number of readings in the element.
     fn count(&self) -> usize {
         match &self.metrics {
             MetricsField::Entries(range) if self.error.is_none() => range.len().max(1),
@@ -290,10 +292,10 @@ fn fault<'a>(scanner: &mut JsonScanner<'a>, depth: u32) -> Result<Option<Cow<'a,
     })
 }
 
-/// Of entries with the same metric from `start` on, keeps the last.
+/// Removes entries from `start` on whose metric comes again behind them: of equal keys the last counts.
 fn drop_overwritten(entries: &mut Vec<MetricEntry<'_>>, start: usize) {
     let Some(new) = entries.get(start..) else { return };
-    // Nearly every message has a few distinct metrics.
+    // Nearly every message has a few metrics, all different.
     let distinct = match new.len() {
         0 | 1 => true,
         2..=8 => new.iter().enumerate().all(|(i, a)| new.iter().skip(i + 1).all(|b| a.metric != b.metric)),

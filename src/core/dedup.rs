@@ -1,16 +1,18 @@
-//! Which sequence numbers were seen: of a device's messages, and of errors that were replayed.
+//! Sets of sequence numbers, stored as ranges: the numbers seen from a device, and the numbers of errors that were
+//! replayed.
 
 use crate::core::codec::{DecodeError, FieldReader, put_u64};
 
-/// Largest number of ranges of a device's set; beyond it the two lowest merge.
+/// Largest number of ranges in the set of a device. Beyond it the two lowest ranges merge, so that the numbers between
+/// them count as seen.
 pub(super) const MAX_RANGES: usize = 256;
 
-/// A set of sequence numbers as at most `MAX` disjoint ranges that do not touch, both ends included.
+/// A set of sequence numbers, kept as at most `MAX` ranges. Both ends of a range belong to it, and no two ranges touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SequenceSet<const MAX: usize = MAX_RANGES> {
-    /// The highest range, apart from the others because it is the one that grows.
+    /// The highest range. It is kept apart because it is the one that grows.
     top: Option<(u64, u64)>,
-    /// The others in ascending order.
+    /// The other ranges, in ascending order.
     lower: Vec<(u64, u64)>,
 }
 
@@ -34,7 +36,7 @@ impl<const MAX: usize> SequenceSet<MAX> {
         }
     }
 
-    /// Inserts `seq`; whether two ranges were merged for want of room.
+    /// Inserts `seq`. Returns whether two ranges had to be merged, because there were more than `MAX`.
     #[inline]
     pub fn insert(&mut self, seq: u64) -> bool {
         match &mut self.top {
@@ -51,7 +53,7 @@ impl<const MAX: usize> SequenceSet<MAX> {
         }
     }
 
-    /// Inserts what neither is in the top range nor extends it upwards.
+    /// Inserts a number that is not in the highest range and does not extend it upwards.
     fn insert_apart(&mut self, seq: u64) -> bool {
         let Some((top_low, top_high)) = self.top else { return false };
         if seq > top_high {
@@ -78,7 +80,8 @@ impl<const MAX: usize> SequenceSet<MAX> {
         self.bound()
     }
 
-    /// Extends the range at `index` of the lower ones, or the top one after them, down to `low`.
+    /// Extends a range downwards to `low`: the lower range at `index`, or the highest range where `index` is behind the
+    /// others.
     fn set_low(&mut self, index: usize, low: u64) {
         match self.lower.get_mut(index) {
             Some(range) => range.0 = low,
@@ -95,7 +98,7 @@ impl<const MAX: usize> SequenceSet<MAX> {
         true
     }
 
-    /// Starts anew.
+    /// Removes all numbers.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -9,71 +9,73 @@ use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
 use crate::defects::{self, Defect};
 
-/// No open window ends, and no deadline is queued, at this time.
+/// A time that never comes: the device has no open window, or is not queued.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
-/// Up to this many series, a scan finds one faster than a binary search.
+/// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
 
-/// Where a device is kept.
+/// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
 
-/// An open window that is due.
+/// A window that is due to fire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DueWindow {
     /// First millisecond after the window.
     pub end_ms: i64,
-    /// Its device.
+    /// Device of the window.
     pub slot: Slot,
-    /// Index of its series in the device.
+    /// Index of the series in the device.
     pub series: usize,
     /// Index of the window in the series.
     pub window: usize,
 }
 
-/// All that is known of a device.
+/// The state of one device.
 #[derive(Debug, Clone)]
 pub(super) struct Device {
     /// Device id.
     pub id: Arc<str>,
-    /// Key group.
+    /// Key group of the device.
     pub group: u16,
-    /// Whether a window of it was touched late in this batch.
+    /// Whether one of its windows got a late reading in this batch.
     pub touched: bool,
-    /// Whether it is among those whose expired windows are dropped at the end of this batch.
+    /// Whether its expired windows are dropped at the end of this batch.
     pub to_clean: bool,
-    /// Its watermark under scope `device`.
+    /// Watermark of the device, under scope `device`.
     pub watermark_ms: i64,
-    /// Newest event time in a window.
+    /// Newest event time in a window of the device.
     pub newest_ms: i64,
-    /// That time less the arrival of its reading.
+    /// How far `newest_ms` is ahead of the arrival of that reading, in milliseconds.
     pub clock_offset_ms: i64,
-    /// Newest valid event time, of rejected readings too: what a restart is told by.
+    /// Newest valid event time, of rejected readings too. A sequence number that comes again with a newer event time
+    /// tells that the device restarted.
     pub newest_seen_ms: i64,
-    /// Arrival of its last message.
+    /// Arrival time of the last message.
     pub last_arrival_ms: i64,
-    /// The same on the clock that stands still while weir is down.
+    /// Time of the last message on the clock that stands still while weir is down.
     pub last_awake_ms: i64,
-    /// Windows that end up to one millisecond later are closed for good, whatever the settings say now.
+    /// Windows that end at or before this time, plus one millisecond, are closed for good. A change of settings sets it:
+    /// windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
-    /// Smallest end of its open windows, or [`NEVER_MS`].
+    /// Smallest end of the open windows, or [`NEVER_MS`].
     pub first_end_ms: i64,
-    /// Deadline under which it is queued for idleness, or [`NEVER_MS`].
+    /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
     pub queued_ms: i64,
-    /// Sequence numbers seen since it restarted.
+    /// Sequence numbers seen since the device restarted.
     pub sequences: SequenceSet,
-    /// Hash of the last `boot` it sent.
+    /// Hash of the last `boot` that the device sent.
     pub boot: Option<u64>,
-    /// Readings in windows.
+    /// Number of readings in windows.
     pub accepted: u64,
-    /// Readings rejected, by reason, without those that are 0; in order of reason.
+    /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
-    /// Its metrics, by name.
+    /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
 
 impl Device {
-    /// A device that was never heard of.
+    /// A device without readings.
     pub fn new(id: Arc<str>, group: u16) -> Self {
         Self {
             id,
@@ -97,7 +99,7 @@ impl Device {
         }
     }
 
-    /// Index of the series of `metric`, or where it belongs.
+    /// Index of the series of `metric`; `Err`: where a new one belongs.
     #[inline]
     pub fn find_series(&self, metric: &str) -> Result<usize, usize> {
         if self.series.len() <= SCANNED_SERIES
@@ -123,18 +125,19 @@ impl Device {
         }
     }
 
-    /// All its windows with the index of their series and their own.
+    /// All windows of the device, each with the index of its series and its own index.
     pub fn windows(&self) -> impl Iterator<Item = (usize, usize, &Window)> {
         let series = self.series.iter().enumerate();
         series.flat_map(|(s, series)| series.windows.iter().enumerate().map(move |(w, window)| (s, w, window)))
     }
 
-    /// Largest end of its open windows.
+    /// Largest end of the open windows.
     pub fn newest_open_end_ms(&self) -> Option<i64> {
         self.windows().filter(|(_, _, window)| window.is_open()).map(|(_, _, window)| window.end_ms).max()
     }
 
-    /// Collects the open windows that `watermark_ms` makes due and takes them off the account of open ones.
+    /// Collects into `due` the open windows that `watermark_ms` makes due, and updates `first_end_ms` to those that stay
+    /// open.
     pub fn collect_due(&mut self, slot: Slot, watermark_ms: i64, due: &mut Vec<DueWindow>) {
         let mut first_end_ms = NEVER_MS;
         for (series, window, state) in self.windows() {

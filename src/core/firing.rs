@@ -1,4 +1,14 @@
-//! When windows fire: by the watermark, by silence, after late readings, and at the end.
+//! When windows fire: by the watermark, by silence, after late readings, and at the end of a bounded input.
+//!
+//! The rules are Flink's: a window fires when the watermark reaches its last millisecond (`EventTimeTrigger`), the
+//! watermark follows the newest event time at a fixed distance (`BoundedOutOfOrdernessWatermarks`), readings within the
+//! allowed lateness fire the window again, and later ones are rejected (`WindowOperator.isWindowLate`). Two rules differ.
+//! A window that got late readings fires once per journal batch, not once per reading. And silence of a source lets its
+//! watermark go on, up to the end of its newest open window: in Flink the windows of an idle source stay open until it
+//! sends again.
+//!
+//! Windows that fire together do so in order of (end, device, metric), so that sequence numbers do not depend on hash
+//! maps or on the order of slots.
 
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
 use crate::core::operator::Operator;
@@ -8,21 +18,21 @@ use crate::core::watermark::{self, NONE_MS};
 use crate::core::window::is_late;
 
 impl Device {
-    /// Whether windows wait for its watermark.
+    /// Whether a window of the device waits for the watermark.
     pub fn has_open_windows(&self) -> bool {
         self.first_end_ms != NEVER_MS
     }
 }
 
 impl Operator {
-    /// The watermark of a device under scope `device` as it is when silence is looked at now.
+    /// The watermark of a device, under scope `device`, with the silence so far.
     pub(super) fn settled_watermark_ms(&self, device: &Device) -> i64 {
         let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return device.watermark_ms };
         if !device.has_open_windows() {
             return device.watermark_ms;
         }
         let silence_ms = self.silence_ms(device.last_arrival_ms);
-        // Without silence there is nothing to add to what the readings themselves allow once their message is done.
+        // Without silence nothing is added: the readings move the watermark once their message is done.
         if silence_ms < idle_timeout_ms.max(1) {
             return device.watermark_ms;
         }
@@ -35,8 +45,8 @@ impl Operator {
         self.clocks.journal.now_ms.saturating_sub(last_arrival_ms.max(self.clocks.journal.listening_since_ms))
     }
 
-    /// Lets the silence so far move the watermarks of all devices. No window becomes due by it: those that did have fired
-    /// at the start of the batch.
+    /// Lets the silence so far move the watermarks of all devices, under scope `device`. This makes no window due: those
+    /// due by silence have fired at the start of the batch.
     pub(super) fn settle_all(&mut self) {
         if !self.per_device() || self.settings.current.idle_timeout_ms.is_none() || self.series.open_windows == 0 {
             return;
@@ -56,7 +66,7 @@ impl Operator {
         }
     }
 
-    /// Fires what silence makes due at the start of a batch, across devices in order.
+    /// Fires the windows that silence makes due at the start of a batch.
     pub(super) fn fire_idle(&mut self, out: &mut dyn Collector) {
         let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
         if self.per_device() {
@@ -108,7 +118,7 @@ impl Operator {
         }
     }
 
-    /// When the device's first open window fires if it stays silent.
+    /// Time at which the first open window of the device fires if the device stays silent.
     fn idle_deadline_ms(&self, device: &Device, idle_timeout_ms: i64) -> i64 {
         if !device.has_open_windows() {
             return NEVER_MS;
@@ -118,7 +128,7 @@ impl Operator {
         device.last_arrival_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
     }
 
-    /// Queues a device that was just heard of for the earliest time at which its silence can matter.
+    /// Queues a device with open windows for the earliest time at which its silence can matter.
     #[inline]
     pub(super) fn queue_if_open(&mut self, slot: Slot) {
         let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
@@ -154,7 +164,9 @@ impl Operator {
         }
     }
 
-    /// Moves the watermark after a message and fires what it makes due. `moved`: devices with readings accepted from it.
+    /// Moves the watermark after a message and fires the windows that this makes due. `moved` are the devices with
+    /// readings accepted from the message. The watermark does not move between readings of one message: they arrive
+    /// together, and their order within the message must not make one of them late.
     pub(super) fn advance(&mut self, moved: &[Slot], out: &mut dyn Collector) {
         if self.per_device() {
             for &slot in moved {
@@ -186,7 +198,7 @@ impl Operator {
         self.devices[slot].collect_due(slot, watermark_ms, &mut self.work.due);
     }
 
-    /// Fires what the global watermark makes due.
+    /// Fires the windows that the global watermark makes due.
     pub(super) fn fire_global(&mut self, out: &mut dyn Collector) {
         let watermark_ms = self.clocks.global.watermark_ms;
         let mut slots = Vec::new();
@@ -203,7 +215,7 @@ impl Operator {
         self.fire_due(out);
     }
 
-    /// Fires the open windows of `slots` that their own watermarks make due.
+    /// Fires the open windows of `slots` that the watermarks of their devices make due.
     pub(super) fn fire_open_due(&mut self, slots: &[Slot], out: &mut dyn Collector) {
         for &slot in slots {
             self.collect_due(slot);
@@ -211,7 +223,7 @@ impl Operator {
         self.fire_due(out);
     }
 
-    /// Fires the open windows of `slots`, due or not.
+    /// Fires all open windows of `slots`, due or not.
     pub(super) fn fire_open(&mut self, slots: &[Slot], out: &mut dyn Collector) {
         for &slot in slots {
             self.devices[slot].collect_due(slot, NEVER_MS, &mut self.work.due);
@@ -219,14 +231,14 @@ impl Operator {
         self.fire_due(out);
     }
 
-    /// Fires every window that has not fired, as the end of a bounded input does.
+    /// Fires every window that has not fired yet, as the end of a bounded input does.
     pub fn close_all(&mut self, out: &mut impl Collector) {
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
         self.fire_open(&slots, out);
         self.drop_expired();
     }
 
-    /// Fires the windows collected in `due`, in order of (end, device, metric).
+    /// Fires the windows in `work.due`, which were open.
     fn fire_due(&mut self, out: &mut dyn Collector) {
         let mut due = std::mem::take(&mut self.work.due);
         self.series.open_windows -= due.len();
@@ -235,7 +247,7 @@ impl Operator {
         self.work.due = due;
     }
 
-    /// Fires what late readings touched in this batch, each window once.
+    /// Fires the windows that got late readings in this batch, each window once.
     pub(super) fn fire_touched(&mut self, out: &mut dyn Collector) {
         let mut due = std::mem::take(&mut self.work.due);
         for slot in std::mem::take(&mut self.work.touched) {
@@ -285,8 +297,8 @@ impl Operator {
         }
     }
 
-    /// Drops windows that are closed for good, of devices where something fired in this batch and, under scope `global`,
-    /// of those whose windows the watermark has passed.
+    /// Drops windows that are closed for good: those of devices with a firing in this batch and, under scope `global`,
+    /// those that the watermark has passed.
     pub(super) fn drop_expired(&mut self) {
         let allowed_ms = self.settings.current.allowed_lateness_ms;
         while let Some(entry) = self.clocks.global.fired.first_entry()

@@ -1,55 +1,58 @@
 //! Key groups: the units of checkpoints.
+//!
+//! Every device and client belongs to one of 1024 groups by a hash of its id. A checkpoint stores the groups that changed
+//! since the last one.
 
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
 
-/// Number of key groups: part of the checkpoint format.
+/// Number of key groups. It is part of the checkpoint format.
 pub const KEY_GROUPS: u16 = 1024;
 
-/// The changed part of the state that one checkpoint stores.
+/// The state of one key group, as a checkpoint stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupBlob {
-    /// Key group, below [`KEY_GROUPS`].
+    /// Number of the key group, below [`KEY_GROUPS`].
     pub group: u16,
-    /// Encoded state of all its devices and clients.
+    /// Encoded state of all devices and clients of the group.
     pub bytes: Vec<u8>,
 }
 
-/// The key group of a device or client: XXH64 of its id, seed 0, modulo [`KEY_GROUPS`].
+/// The key group of a device or client: XXH64 of the id with seed 0, modulo [`KEY_GROUPS`].
 pub(super) fn key_group(id: &str) -> u16 {
     (xxh64(id.as_bytes(), 0) % u64::from(KEY_GROUPS)) as u16
 }
 
-/// How a group's state stands to its last stored form.
+/// How the state of a group differs from its last stored form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum GroupChange {
-    /// As stored.
+    /// Not at all.
     #[default]
     Unchanged,
-    /// Changed since.
+    /// The group changed since.
     Changed,
-    /// As the running snapshot must store it, not encoded yet.
+    /// The running snapshot must store the group as it is, and has not encoded it yet.
     Pending,
 }
 
-/// Members and changes of one group.
+/// Members of one group, and whether it changed.
 #[derive(Debug, Default)]
 pub(super) struct KeyGroup {
     /// Devices in order of id.
     pub devices: Vec<Slot>,
     /// Clients in order of id.
     pub clients: Vec<Slot>,
-    /// Against its last stored form.
+    /// Change against the last stored form.
     pub change: GroupChange,
 }
 
-/// All groups and the running snapshot.
+/// All groups, and the running snapshot.
 #[derive(Debug)]
 pub(super) struct Groups {
     groups: Vec<KeyGroup>,
-    /// Groups encoded ahead of their turn, because they were about to change.
+    /// Groups that were encoded ahead of their turn, because they were about to change.
     pub early: Vec<GroupBlob>,
-    /// No group below it is pending.
+    /// Groups below this number are not pending.
     cursor: u16,
 }
 
@@ -76,7 +79,7 @@ impl Groups {
         group < KEY_GROUPS
     }
 
-    /// Begins a snapshot: what changed becomes pending. What an unfinished snapshot left is part of the new one.
+    /// Begins a snapshot: changed groups become pending. Groups that an unfinished snapshot left are part of the new one.
     pub fn begin(&mut self) {
         if self.cursor < KEY_GROUPS || !self.early.is_empty() {
             self.change_all();
@@ -90,7 +93,7 @@ impl Groups {
         self.cursor = 0;
     }
 
-    /// The next pending group.
+    /// The pending group with the lowest number.
     pub fn next_pending(&mut self) -> Option<u16> {
         while self.cursor < KEY_GROUPS {
             if self.get(self.cursor).change == GroupChange::Pending {
@@ -101,7 +104,7 @@ impl Groups {
         None
     }
 
-    /// Ends a snapshot that cannot be stored: everything counts as changed.
+    /// Ends a snapshot that could not be stored: all groups count as changed.
     pub fn change_all(&mut self) {
         for group in &mut self.groups {
             group.change = GroupChange::Changed;

@@ -1,7 +1,8 @@
-//! XXH64 (seed and input as in the published specification): stable across versions, platforms and processes.
+//! XXH64, with seed and input as in the published specification: the same in all versions, on all platforms and in all
+//! processes.
 //!
-//! It decides key groups and identifies redelivered messages, both part of the checkpoint format. It is no defence
-//! against chosen collisions; tables in memory use a keyed hash instead.
+//! It decides key groups and identifies redelivered messages, which are both part of the checkpoint format. It is no
+//! defence against chosen collisions; tables in memory use a keyed hash.
 
 const PRIME_1: u64 = 0x9E37_79B1_85EB_CA87;
 const PRIME_2: u64 = 0xC2B2_AE3D_27D4_EB4F;

@@ -1,24 +1,24 @@
-//! When silent devices are looked at next, so that a batch costs nothing for devices it does not concern.
+//! Times at which silent devices are looked at next, so that a batch costs nothing for devices that it does not concern.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::core::device::Slot;
 
-/// A queue of (time, device). An entry is a lower bound: the device's own record says which of its entries counts, the
-/// others are stale.
+/// A queue of (time, device), earliest first. A device may be in it several times: the entry that equals the device's
+/// `queued_ms` counts, the others are stale.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(i64, Slot)>>,
 }
 
 impl Deadlines {
-    /// Queues a device.
+    /// Queues a device for a time.
     pub fn push(&mut self, at_ms: i64, slot: Slot) {
         self.heap.push(Reverse((at_ms, slot)));
     }
 
-    /// The next device whose time has come.
+    /// Removes and returns the earliest entry, if its time has come.
     pub fn pop_due(&mut self, now_ms: i64) -> Option<(i64, Slot)> {
         let &Reverse(first) = self.heap.peek()?;
         if first.0 > now_ms {
@@ -33,7 +33,7 @@ impl Deadlines {
         self.heap.len()
     }
 
-    /// Drops entries that are stale.
+    /// Keeps the entries for which `counts` holds.
     pub fn retain(&mut self, counts: impl Fn(i64, Slot) -> bool) {
         self.heap.retain(|&Reverse((at_ms, slot))| counts(at_ms, slot));
     }

@@ -1,4 +1,6 @@
-//! From a publish to checked readings: decoding, identity, deduplication.
+//! From a publish to checked readings: decoding, MQTT redelivery, device, deduplication.
+//!
+//! Checks of values are in `validate`; what happens to a checked reading is in `assign` and `side_output`.
 
 use std::borrow::Cow;
 
@@ -18,26 +20,26 @@ use crate::core::topic::TopicKind;
 use crate::core::validate;
 use crate::defects::{self, Defect};
 
-/// What the checks of an element found that its readings share.
+/// Results of the checks of an element, which all its readings share.
 pub(super) struct Checked<'m> {
-    /// The device that it is from, where that can be told.
+    /// Device of the element, where it is known.
     pub device_id: Option<&'m str>,
-    /// Its state, unless there is none and no room.
+    /// State of the device; `None` if there is none and no room for one.
     pub slot: Option<Slot>,
-    /// The first failure.
+    /// First check that failed.
     pub problem: Option<ReadingProblem<'m>>,
-    /// Why its readings were counted before.
+    /// Why the readings of the element were counted before, if they were.
     pub duplicate: Option<ReadingProblem<'m>>,
-    /// Event time.
+    /// Event time of the element, Unix milliseconds.
     pub time_ms: i64,
 }
 
-/// The event time of an element, for deduplication.
+/// Event time of an element, for deduplication.
 #[derive(Clone, Copy)]
 pub(super) struct ElementTime {
-    /// Unix milliseconds.
+    /// Event time, Unix milliseconds.
     pub ms: i64,
-    /// Whether the payload states it; else it is the arrival.
+    /// Whether the payload states the time; else it is the arrival time.
     pub stated: bool,
 }
 
@@ -62,12 +64,12 @@ impl Operator {
             self.reject_message(batch, origin, None, malformed, out);
             return;
         }
-        let redelivered = self.is_redelivered(origin, message);
+        let redelivered = self.check_redelivery(origin, message);
         self.elements(batch, origin, message, redelivered, out);
     }
 
-    /// Processes the elements of a decoded message, or those that are replayed; returns how many indexes of readings
-    /// the message has.
+    /// Processes the elements of a decoded message; of a replayed message, those that the replay concerns. Returns the
+    /// number of indexes of readings in the message.
     #[inline]
     pub(super) fn elements<'a>(
         &mut self,
@@ -102,9 +104,10 @@ impl Operator {
         index
     }
 
-    /// MQTT's own identity, for messages without sequence numbers: the DUP flag [MQTT-3.3.1-1], client, packet id, topic
-    /// and payload.
-    fn is_redelivered(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
+    /// Whether MQTT delivers the message again, for messages without sequence numbers. A message is known by client,
+    /// packet id, topic and payload, and only counts as redelivered with the DUP flag [MQTT-3.3.1-1]: a client may
+    /// publish the same payload twice under the same packet id once the first is acknowledged.
+    fn check_redelivery(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
         if origin.publish.qos == 0 || !self.settings.current.dedup || message.has_sequence() || ignores {
             return false;
@@ -117,7 +120,7 @@ impl Operator {
             && self.clients.has_published(slot, identity)
         {
             self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-            self.clients.is_redelivering(slot, self.clocks.journal.now_ms);
+            self.clients.note_redelivery(slot, self.clocks.journal.now_ms);
             return true;
         }
         let slot = known.unwrap_or_else(|| self.add_client(client_id));
@@ -126,7 +129,7 @@ impl Operator {
         false
     }
 
-    /// Adds a client; where there are too many, forgets the half that was not heard of for longest.
+    /// Adds a client. Where there are too many, the half with the oldest messages is forgotten first.
     fn add_client(&mut self, client_id: &str) -> Slot {
         if self.clients.len() >= self.settings.current.max_devices.max(1) {
             for slot in self.clients.oldest_half() {
@@ -141,7 +144,7 @@ impl Operator {
         self.insert_client(RememberedClient::new(client_id, group))
     }
 
-    /// Adds a client to its group too.
+    /// Adds a client to the table of all and to its key group.
     pub(super) fn insert_client(&mut self, client: RememberedClient) -> Slot {
         let group = client.group;
         let slot = self.clients.insert(client);
@@ -221,7 +224,7 @@ impl Operator {
         }
     }
 
-    /// The checks that concern an element as a whole; touches the state of its device.
+    /// Makes the checks of an element as a whole, and notes the element in the state of its device.
     #[inline]
     fn check<'a: 'm, 'm>(
         &mut self,
@@ -273,7 +276,8 @@ impl Operator {
         Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
     }
 
-    /// The device of an element that is not the last one's, and its state.
+    /// Finds the device of an element that is not from the device of the element before, and its state; creates the state
+    /// if there is room.
     fn identify<'a: 'm, 'm>(
         &mut self,
         batch: &mut BatchContext<'a>,
@@ -281,7 +285,7 @@ impl Operator {
         payload: Option<&'m str>,
         problem: &mut Option<ReadingProblem<'m>>,
     ) -> (Option<&'m str>, Option<Slot>) {
-        // A device that is known has a valid id.
+        // The id of a known device was checked when the device was created.
         let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
         let known = named.and_then(|id| self.devices.find(id).map(|slot| (id, slot)));
         let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
@@ -303,7 +307,7 @@ impl Operator {
         let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id));
         if let Some(slot) = slot {
             self.hear_from(slot);
-            // An id with escapes does not outlive the message.
+            // An id with escapes is unescaped into the message's own memory and does not outlive the message.
             let lasting = match &fields.device_id {
                 JsonToken::Text(Cow::Borrowed(id)) => Some(*id),
                 _ => batch.topic_device,
@@ -313,7 +317,7 @@ impl Operator {
         (Some(id), slot)
     }
 
-    /// Notes the arrival of something from a device.
+    /// Notes that something arrived from a device.
     fn hear_from(&mut self, slot: Slot) {
         self.about_to_change(self.devices[slot].group);
         if self.per_device() {
@@ -326,8 +330,8 @@ impl Operator {
         self.clocks.global.last_arrival_ms = now_ms;
     }
 
-    /// Whether the sequence number was counted; inserts it. `time`: the event time, if the element has no problem; one with
-    /// a problem never tells a restart.
+    /// Inserts the sequence number; returns the problem if it was counted before. `time` is `None` where the element has
+    /// a problem: such an element does not tell a restart.
     #[inline]
     fn deduplicate<'m>(
         &mut self,
@@ -363,7 +367,7 @@ impl Operator {
             return None;
         }
         // A fault without a time of its own cannot show that its device restarted. It enters no window, so unless MQTT
-        // says that it is a redelivery, it is better told twice than lost.
+        // says that it is redelivered, it is better stored twice than lost.
         let told_again = is_fault && !dup && time.is_some_and(|time| !time.stated);
         (!told_again).then_some(ReadingProblem::DuplicateSequence(seq))
     }
@@ -385,7 +389,7 @@ impl Operator {
     }
 }
 
-/// Whether topic and payload name `id`, one of them at least, and nothing else.
+/// Whether topic and payload name the device `id`: at least one of them, and neither another one.
 #[inline]
 fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
     match (topic, payload) {
@@ -395,7 +399,7 @@ fn names_only(id: &str, topic: Option<&str>, payload: Option<&str>) -> bool {
     }
 }
 
-/// The failure that is checked first: reasons are in the order of checks.
+/// The failure whose check comes first. Reasons are in the order of checks.
 #[inline]
 pub(super) fn first_failure<'m>(
     a: Option<ReadingProblem<'m>>,
@@ -407,7 +411,7 @@ pub(super) fn first_failure<'m>(
     }
 }
 
-/// Keeps `problem` if it is checked before the one found so far.
+/// Keeps `problem` unless the one found so far is checked earlier.
 #[cold]
 fn note<'m, T>(found: &mut Option<ReadingProblem<'m>>, problem: ReadingProblem<'m>) -> Option<T> {
     *found = first_failure(found.take(), Some(problem));

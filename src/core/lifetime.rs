@@ -1,4 +1,4 @@
-//! Devices come, are forgotten, and go on under other settings.
+//! Devices are created, forgotten after long silence, and carried over to other settings.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 use crate::core::window;
 
-/// Shortest time between two looks for silent devices.
+/// Shortest time between two searches for silent devices.
 const MIN_SWEEP_MS: i64 = 1000;
-/// How often silent devices are looked for within `state.device_ttl`.
+/// Number of searches for silent devices within `state.device_ttl`.
 const SWEEPS_PER_TTL: i64 = 64;
 
 impl Operator {
-    /// Creates the device with this id, which is not there yet, if there is room.
+    /// Creates the device with this id, which must not exist; `None` if there is no room.
     pub(super) fn create(&mut self, id: &str) -> Option<Slot> {
         if self.devices.len() >= self.settings.current.max_devices {
             return None;
@@ -27,7 +27,7 @@ impl Operator {
         Some(self.add_device(Device::new(Arc::from(id), group)))
     }
 
-    /// Adds a device to the registry and to its group.
+    /// Adds a device to the table of all and to its key group.
     pub(super) fn add_device(&mut self, device: Device) -> Slot {
         let group = device.group;
         let slot = self.devices.insert(device);
@@ -38,8 +38,8 @@ impl Operator {
         slot
     }
 
-    /// Forgets devices that have been silent for `state.device_ttl` of the time that weir was listening; their open windows
-    /// fire first.
+    /// Forgets devices that were silent for `state.device_ttl`, counted in time in which weir listened. Their open
+    /// windows fire first.
     pub(super) fn forget_silent(&mut self, out: &mut dyn Collector) {
         let Some(ttl_ms) = self.settings.current.device_ttl_ms else { return };
         let interval_ms = (ttl_ms / SWEEPS_PER_TTL).max(MIN_SWEEP_MS);
@@ -70,11 +70,12 @@ impl Operator {
         self.totals.devices_expired += 1;
     }
 
-    /// Goes on under other settings. Windows that the new settings cannot continue fire now.
+    /// Continues under other settings. Windows that the new settings cannot continue fire now.
     ///
-    /// Another window size: open windows fire, and what they held is not continued; readings for a new window that overlaps
-    /// a fired one are late. A wider allowed lateness: windows that were closed for good stay closed. Another scope: no
-    /// watermark goes back, so windows of slower devices may fire.
+    /// - Another window size: open windows fire and are not continued. A reading for a new window that overlaps a fired
+    /// one is late.
+    /// - A larger allowed lateness: windows that were closed for good stay closed.
+    /// - Another watermark scope: no watermark goes back, so that windows of slower devices may fire.
     pub fn reconfigure(&mut self, settings: Settings, out: &mut impl Collector) {
         self.settle_all();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
@@ -98,7 +99,7 @@ impl Operator {
         self.drop_expired();
     }
 
-    /// Keeps the last window of every series for queries alone.
+    /// Drops all fired windows but the last of every series, which is kept for queries.
     fn retire_windows(&mut self, slots: &[Slot], size_ms: i64) {
         for &slot in slots {
             self.about_to_change(self.devices[slot].group);
@@ -114,7 +115,7 @@ impl Operator {
         }
     }
 
-    /// Windows that are closed for good under the settings in force stay so.
+    /// Makes windows that are closed for good under the present settings stay closed under the next.
     fn keep_closed(&mut self, slots: &[Slot]) {
         let lateness_ms = self.settings.current.allowed_lateness_ms;
         for &slot in slots {
@@ -151,7 +152,7 @@ impl Operator {
         }
     }
 
-    /// Rebuilds what is derived from settings and state together.
+    /// Rebuilds everything that is derived from settings and state together.
     pub(super) fn rebuild_indexes(&mut self) {
         self.clocks.global.open.clear();
         self.clocks.global.fired.clear();

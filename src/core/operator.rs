@@ -1,9 +1,9 @@
-//! The operator: applies journal batches to the state of all devices.
+//! The operator: all state of the event-time pipeline, as a few named parts. It sees journal records alone and has no
+//! I/O, no clock of its own and no randomness.
 //!
-//! A batch runs through these steps: silence is looked at, at the batch's arrival time (`firing`); forgotten devices go
-//! (`lifetime`); each message is decoded, its readings are judged by the watermark before it and put into windows
-//! (`ingest`), then the watermark moves and due windows fire (`firing`); after the last record, windows that late readings
-//! touched fire, and expired ones are dropped.
+//! The methods are in the files of what they do: `apply` (the order of steps within a batch), `ingest` and `assign`
+//! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
+//! `snapshot` (checkpoints), `query` (questions of the API).
 
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
@@ -15,8 +15,9 @@ use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::totals::{Sizes, Totals};
 use crate::core::validate::ValidationRules;
 
-/// The settings in force.
+/// Settings in force.
 #[derive(Debug)]
+/// Settings under which records are processed.
 pub(super) struct ActiveSettings {
     pub current: Settings,
     /// Lookup tables of `current`.
@@ -25,8 +26,9 @@ pub(super) struct ActiveSettings {
     pub is_fixed: bool,
 }
 
-/// The metrics of all devices and their windows. The windows themselves are kept in their devices.
+/// Metric names and counts of the series of all devices. The series themselves are kept in their devices.
 #[derive(Debug, Default)]
+/// Names of all metrics, shared by the series that have them.
 pub(super) struct SeriesTable {
     pub metric_names: Names,
     /// Number of (device, metric) pairs.
@@ -37,27 +39,29 @@ pub(super) struct SeriesTable {
     pub open_windows: usize,
 }
 
-/// Sequence numbers that the next results get: positions in the output logs.
+/// Sequence numbers that the next results get. They are positions in the output logs.
 #[derive(Debug, Default)]
+/// Of the next window firing.
 pub(super) struct NextSeq {
+    /// Of the next stored error.
     pub window: u64,
     pub error: u64,
 }
 
-/// Lists that are filled and emptied while batches are applied. Their memory is kept from batch to batch.
+/// Lists that are filled and emptied while a batch is applied. Their memory is kept from batch to batch.
 #[derive(Debug, Default)]
 pub(super) struct BatchWork {
-    /// Devices with windows that late readings touched in this batch.
+    /// Devices with windows that got late readings in this batch.
     pub touched: Vec<Slot>,
     /// Devices whose expired windows are dropped at the end of this batch.
     pub to_clean: Vec<Slot>,
-    /// Windows that fire together.
+    /// Windows that fire together, before they are sorted.
     pub due: Vec<DueWindow>,
-    /// The sentence of the error that is being emitted.
+    /// Text of the error that is being emitted.
     pub sentence: String,
 }
 
-/// All state of the event-time pipeline.
+/// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.
 #[derive(Debug)]
 pub struct Operator {
     pub(super) settings: ActiveSettings,
@@ -89,15 +93,16 @@ impl Operator {
         }
     }
 
-    /// An operator without state that processes everything under these settings, whatever the journal says: to recompute
-    /// results as they would be under others.
+    /// An operator without state that processes everything under these settings, whatever settings the journal holds. It
+    /// serves to compute what the results would be under other settings.
     pub fn with_fixed_settings(settings: Settings) -> Self {
         let mut operator = Self::new(settings);
         operator.settings.is_fixed = true;
         operator
     }
 
-    /// Must be called before the state of a device or client in `group` changes: a running snapshot stores it as it was.
+    /// Must be called before the state of a device or client in `group` changes. A snapshot is of one moment: where it
+    /// has not encoded the group yet, this encodes it as it was.
     #[inline]
     pub(super) fn about_to_change(&mut self, group: u16) {
         if self.groups.get(group).change != GroupChange::Changed {
@@ -116,7 +121,7 @@ impl Operator {
         &self.settings.current
     }
 
-    /// Whether a window waits for time to pass (then the journal gets ticks).
+    /// Whether a window waits for time to pass. While one does, the pipeline writes ticks into an idle journal.
     pub fn has_open_windows(&self) -> bool {
         self.series.open_windows > 0
     }

@@ -1,4 +1,4 @@
-//! What leaves the operator: window results and error entries, their stored form and their JSON.
+//! Results of the operator: window firings and error entries, and their stored form in the output logs.
 
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_f64, put_i64, put_u64};
 use crate::core::reason::Reason;
@@ -6,20 +6,20 @@ use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
 
 mod json;
 
-/// Bytes of a payload that an error entry keeps.
+/// Longest part of a payload that an error entry keeps, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
 
 const WINDOW_FORMAT: u8 = 1;
-/// Format of errors: flags say which optional fields follow and which part of the message was rejected.
+/// Format of errors that is written. Flags say which part of the message was rejected and which optional fields follow.
 const ERROR_FORMAT: u8 = 4;
 const ERROR_WHOLE_MESSAGE: u8 = 1;
 const ERROR_OWN_DEVICE: u8 = 2;
 const ERROR_OF_REPLAY: u8 = 4;
-/// Older formats, which are read and no longer written. They have no flags.
+/// Older formats of errors, which are read and no longer written. They have no flags.
 const ERROR_FORMAT_1: u8 = 1;
-/// [`ERROR_FORMAT_1`] with the origin of a replayed reading behind it.
+/// [`ERROR_FORMAT_1`], then the origin of the replay.
 const ERROR_FORMAT_2: u8 = 2;
-/// [`ERROR_FORMAT_1`] with the client's own device behind it, whether there is an origin, and the origin.
+/// [`ERROR_FORMAT_1`], then the client's own device, a byte that says whether an origin follows, and the origin.
 const ERROR_FORMAT_3: u8 = 3;
 
 /// One firing of a window.
@@ -31,32 +31,32 @@ pub struct WindowResult<'a> {
     pub metric: &'a str,
     /// First millisecond of the window, Unix time.
     pub window_start_ms: i64,
-    /// First millisecond after the window.
+    /// First millisecond after the window, Unix time.
     pub window_end_ms: i64,
-    /// 0 for the first firing; one more for each correction.
+    /// Number of earlier firings of the window: 0 for the first firing, one more for each correction.
     pub revision: u32,
     /// Sequence number of the firing that this one corrects; `None` for revision 0.
     pub supersedes: Option<u64>,
     /// Number of readings.
     pub count: u64,
-    /// Neumaier-compensated sum.
+    /// Sum of the values, with Neumaier's compensation.
     pub sum: f64,
-    /// Mean.
+    /// Mean of the values.
     pub mean: f64,
     /// Smallest value.
     pub min: f64,
     /// Largest value.
     pub max: f64,
-    /// Value with the oldest event time; the first in the journal among equals.
+    /// Value with the oldest event time; among equals, the first in the journal.
     pub first: f64,
-    /// Value with the newest event time; the last in the journal among equals.
+    /// Value with the newest event time; among equals, the last in the journal.
     pub last: f64,
-    /// Population standard deviation.
+    /// Population standard deviation of the values.
     pub stddev: f64,
 }
 
 impl<'a> WindowResult<'a> {
-    /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
+    /// Appends the stored form: a format byte, then the fields in the binary form of [`codec`](crate::core::codec).
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(WINDOW_FORMAT);
         put_bytes(self.device_id.as_bytes(), out);
@@ -72,6 +72,9 @@ impl<'a> WindowResult<'a> {
     }
 
     /// Reads the stored form.
+    ///
+    /// # Errors
+    /// Bytes that are not of a known format.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
         let mut reader = FieldReader::new(bytes);
         Self::read(&mut reader).map_err(InvalidOutput)
@@ -104,36 +107,37 @@ impl<'a> WindowResult<'a> {
     }
 }
 
-/// One entry of the error log.
+/// One entry of the errors log.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ErrorEntry<'a> {
-    /// Position of the publish in the journal.
+    /// Journal position of the record that was rejected.
     pub journal_position: u64,
-    /// Index of the reading in its message.
+    /// Index of the reading in its message; 0 for a message as a whole.
     pub index: u32,
-    /// Arrival time, Unix milliseconds.
+    /// Arrival time of the record, Unix milliseconds.
     pub arrival_ms: i64,
-    /// Why.
+    /// Why the reading is in no window.
     pub reason: Reason,
     /// Which part of the message was rejected.
     pub part: RejectedPart,
-    /// A sentence that a person can act on.
+    /// A sentence that says what is wrong and what a person can do. It is part of the result: a replay compares it.
     pub message: &'a str,
-    /// Device, where it is known.
+    /// Device, where it is known and its id is valid.
     pub device_id: Option<&'a str>,
-    /// Metric, where it is known.
+    /// Metric, where it is known and its name is valid.
     pub metric: Option<&'a str>,
-    /// MQTT client that published it.
+    /// Client identifier of the MQTT client that published the message.
     pub client_id: &'a str,
-    /// Topic it was published on.
+    /// Topic that the message was published on.
     pub topic: &'a str,
-    /// The only device that the client may speak for, see [`Publish::own_device`](crate::core::record::Publish).
+    /// Device that the client may speak for, if it is the only one; see
+    /// [`PublishRecord::own_device`](crate::core::record::PublishRecord).
     pub own_device: Option<&'a str>,
     /// The first 4 KiB of the payload.
     pub payload: &'a [u8],
-    /// Full length of the payload in bytes.
+    /// Length of the payload in bytes.
     pub payload_bytes: u64,
-    /// Where it comes from, if a replay was rejected.
+    /// Error that was replayed, if this error is of a replay.
     pub origin: Option<ReplayOrigin>,
 }
 
@@ -146,30 +150,30 @@ pub enum RejectedPart {
     Reading,
 }
 
-/// The error whose replay was rejected.
+/// The error that was replayed, and rejected again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayOrigin {
-    /// Its sequence number.
+    /// Sequence number of the replayed error.
     pub replay_of: u64,
     /// When the message first arrived, Unix milliseconds.
     pub first_arrival_ms: i64,
 }
 
 impl<'a> ErrorEntry<'a> {
-    /// Whether the message's `seq` was not remembered at the rejection: without a device that may send there is no
-    /// state to remember it in. A replay that is rejected is taken for remembered: which readings of its message were
-    /// counted meanwhile cannot be told.
+    /// Whether the `seq` of the message was not remembered when it was rejected: there is no state to remember it in
+    /// without a device that may send. The `seq` of a replay counts as remembered, since it is not known which readings
+    /// of its message were counted in the meantime.
     pub fn is_unseen(&self) -> bool {
         let unknown = [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
         self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
     }
 
-    /// This error, whose sequence number is `seq`, as part of a [`ReplayRecord`].
+    /// This error as part of a [`ReplayRecord`]. `seq` is the sequence number of the error.
     pub fn replay_item(&self, seq: u64) -> ReplayItem {
         ReplayItem { error_seq: seq, index: self.index, unseen: self.is_unseen() }
     }
 
-    /// The journal record that processes errors of this one's message again. `payload`: the message's, whole.
+    /// The journal record that processes errors of this message again. `payload` is the payload of the message, not cut.
     pub fn replay<'r>(&self, payload: &'r [u8], items: ReplayItems<'r>) -> ReplayRecord<'r>
     where
         'a: 'r,
@@ -186,12 +190,12 @@ impl<'a> ErrorEntry<'a> {
         }
     }
 
-    /// When the message first arrived, Unix milliseconds.
+    /// When the message first arrived, before any replay, Unix milliseconds.
     pub fn first_arrival_ms(&self) -> i64 {
         self.origin.map_or(self.arrival_ms, |origin| origin.first_arrival_ms)
     }
 
-    /// Appends the stored form: a format byte, then the fields as in the checkpoint's binary form.
+    /// Appends the stored form: a format byte, then the fields in the binary form of [`codec`](crate::core::codec).
     pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = [
             (self.part == RejectedPart::Message, ERROR_WHOLE_MESSAGE),
@@ -224,7 +228,10 @@ impl<'a> ErrorEntry<'a> {
         }
     }
 
-    /// Reads the stored form.
+    /// Reads the stored form, in any format.
+    ///
+    /// # Errors
+    /// Bytes that are not of a known format.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, InvalidOutput> {
         let mut reader = FieldReader::new(bytes);
         Self::read(&mut reader).map_err(InvalidOutput)
@@ -258,7 +265,7 @@ impl<'a> ErrorEntry<'a> {
         Ok(entry)
     }
 
-    /// Formats 1 to 3 say which part was rejected only where the error is of a replay; else the sentence tells.
+    /// Reads formats 1 to 3. They state the rejected part only of an error of a replay; of others the sentence tells it.
     fn read_older(format: u8, reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let mut entry = Self::read_common(reader)?;
         let mut replayed = format == ERROR_FORMAT_2;
@@ -278,7 +285,7 @@ impl<'a> ErrorEntry<'a> {
         Ok(entry)
     }
 
-    /// The fields that all formats have. The rest is set to what most errors have.
+    /// Reads the fields that all formats have. The others are set to what most errors have.
     fn read_common(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             journal_position: reader.u64()?,
@@ -299,20 +306,21 @@ impl<'a> ErrorEntry<'a> {
     }
 }
 
-/// Whether two stored errors say the same, whatever format each is in. A replay of the journal compares the errors that it
-/// produces with those in the errors log, and an earlier version may have written these.
+/// Whether two stored errors have the same content, in whatever formats. A replay of the journal compares the errors that
+/// it produces with those in the errors log, which an earlier version may have written.
 pub fn is_same_error(stored: &[u8], computed: &[u8]) -> bool {
     stored == computed
         || stored.first() != computed.first()
             && ErrorEntry::decode(stored).is_ok_and(|stored| ErrorEntry::decode(computed) == Ok(stored))
 }
 
-/// Whether a `malformed` sentence concerns a whole message. These beginnings of sentences are part of formats 1 to 3.
+/// Whether a sentence of reason `malformed` is of a message as a whole. These beginnings of sentences are part of formats
+/// 1 to 3.
 fn is_of_whole_message(sentence: &str) -> bool {
     sentence.starts_with("the payload is ") || sentence.starts_with("the message has more than ")
 }
 
-/// A byte that is 0 or 1.
+/// Reads a byte that is 0 or 1.
 fn read_flag(reader: &mut FieldReader<'_>) -> Option<bool> {
     match reader.u8() {
         Ok(0) => Some(false),
@@ -329,27 +337,27 @@ fn read_name<'a>(reader: &mut FieldReader<'a>) -> Result<Option<&'a str>, Decode
     }
 }
 
-/// The part of a payload that an error entry keeps: up to [`MAX_PAYLOAD_BYTES`], and where it is text, no half
-/// characters.
+/// The part of a payload that an error entry keeps: at most [`MAX_PAYLOAD_BYTES`], cut between characters where it is
+/// text.
 pub(super) fn kept_payload(payload: &[u8]) -> &[u8] {
     let Some(kept) = payload.get(..MAX_PAYLOAD_BYTES) else { return payload };
     match std::str::from_utf8(kept) {
-        // No error length: the text ends within a character, which the rest of the payload may complete.
+        // Without an error length the text ends within a character, which the rest of the payload may complete.
         Err(error) if error.error_len().is_none() => kept.get(..error.valid_up_to()).unwrap_or(kept),
         _ => kept,
     }
 }
 
-/// A record of the windows or errors log that no writer of this format produced.
+/// A record of the windows or errors log that is of no known format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a stored result of this format: {0}")]
 pub struct InvalidOutput(#[from] pub DecodeError);
 
-/// Takes the operator's effects in order.
+/// Takes the results of the operator, in order.
 pub trait Collector {
-    /// A window fired. `seq` grows by one per firing.
+    /// Takes a firing of a window. `seq` grows by one per firing.
     fn window(&mut self, seq: u64, window: &WindowResult<'_>);
-    /// A reading was rejected, or a device reported a fault. `seq` grows by one per stored entry.
+    /// Takes an error. `seq` grows by one per error.
     fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>);
 }
 

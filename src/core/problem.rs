@@ -1,11 +1,14 @@
 //! Why a reading is rejected, and the sentence of the errors log that says so.
+//!
+//! The sentences are results: a replay of the journal compares them with those in the errors log. A changed sentence
+//! shows as a difference after an upgrade that follows a crash.
 
 use std::fmt;
 
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};
 
-/// The values that a metric may have.
+/// The configured range of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ValueRange {
     pub min: Option<f64>,
@@ -22,56 +25,56 @@ impl ValueRange {
 /// Why a reading is rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum ReadingProblem<'m> {
-    /// An element of an array that is not an object.
+    /// An element of the array is not an object but this.
     NotAnObject(&'static str),
-    /// A replay of a reading that its message does not have.
+    /// A replay concerns the reading with this index, which the message does not have.
     NoSuchReading(u32),
-    /// `metrics` without entries.
+    /// `metrics` has no entries.
     EmptyMetrics,
-    /// `metrics` beside `metric` or `value`.
+    /// `metrics` stands beside `metric` or `value`.
     TwoForms,
-    /// A field that is not there.
+    /// This field is missing.
     Missing(&'static str),
-    /// A field of another type.
+    /// A field has another type than it should.
     WrongType { field: &'static str, found: &'static str, wanted: &'static str },
-    /// A number that binary64 cannot hold.
+    /// The value is a number that binary64 cannot hold.
     NotFinite(&'m str),
-    /// A value as string.
+    /// The value is a string with this text.
     NumericString(&'m str),
-    /// A device id that is not allowed to be one.
+    /// The device id has a character that is not allowed, or the wrong length.
     InvalidDeviceId(&'m str),
     /// Topic and payload name different devices.
     DeviceMismatch { topic: &'m str, payload: &'m str },
     /// The client may speak for one device alone, and the payload names another.
     NotOwnDevice { own: &'m str, payload: &'m str },
-    /// A metric name that is not allowed to be one.
+    /// The metric name has a character that is not allowed, or the wrong length.
     InvalidMetric(&'m str),
-    /// A value outside the metric's range.
+    /// The value is outside the range of its metric.
     OutOfRange { value: f64, range: ValueRange },
-    /// A number that is no time.
+    /// The timestamp is no time.
     InvalidTimestamp(&'m str),
-    /// An event time too far ahead.
+    /// The event time is too far ahead of the arrival.
     InFuture { time_ms: i64, arrival_ms: i64 },
-    /// An event time too far behind.
+    /// The event time is too far behind the arrival.
     TooOld { time_ms: i64, arrival_ms: i64 },
-    /// Not in the allow-list.
+    /// The device is not in the allow-list.
     UnknownDevice(&'m str),
-    /// Its sequence number was counted.
+    /// The sequence number was counted before.
     DuplicateSequence(u64),
-    /// Its MQTT message was counted.
+    /// The MQTT message with this packet id was counted before.
     DuplicateMessage(u16),
-    /// No room for the device.
+    /// There is no room for the device; the limit.
     TooManyDevices(usize),
-    /// No room for the metric.
+    /// There is no room for the metric; the limit.
     TooManyMetrics(usize),
-    /// Its window is closed.
+    /// The window of the reading is closed for good.
     Late { time_ms: i64, end_ms: i64, watermark_ms: i64 },
-    /// The device reported a fault; `None`: without an `error` field.
+    /// The device reported a fault; `None` where its message has no `error` field.
     Fault(Option<&'m str>),
 }
 
 impl ReadingProblem<'_> {
-    /// The reason under which it is counted.
+    /// The reason under which the problem is counted.
     pub fn reason(&self) -> Reason {
         match self {
             ReadingProblem::NotAnObject(_)
@@ -205,7 +208,7 @@ fn write_out_of_range(f: &mut fmt::Formatter<'_>, value: f64, range: ValueRange)
     f.write_str("); check the sensor, or validate.metrics")
 }
 
-/// Prints the first part of a text that came from outside.
+/// Prints the first characters of a text from outside.
 struct Excerpt<'a>(&'a str);
 
 impl Excerpt<'_> {

@@ -1,4 +1,4 @@
-//! Questions about the state, for the API.
+//! Questions of the API about the operator's state. They change nothing.
 
 use crate::core::device::Device;
 use crate::core::operator::Operator;
@@ -13,30 +13,31 @@ pub struct DeviceSummary {
     pub device_id: String,
     /// Arrival time of its last message, Unix milliseconds.
     pub last_seen_ms: i64,
-    /// Its watermark (the global one where that is configured); `None` before the first accepted reading.
+    /// Watermark of the device, or the global one under that scope; `None` before the first accepted reading.
     pub watermark_ms: Option<i64>,
-    /// Newest event time less the arrival time of that reading: how far the device's clock is off, plus transit.
+    /// Newest event time less the arrival time of that reading: how far the clock of the device is off, plus the transit
+    /// time.
     pub clock_offset_ms: Option<i64>,
-    /// Readings in windows.
+    /// Number of readings in windows.
     pub accepted: u64,
-    /// Readings rejected, by reason, without those that are 0.
+    /// Numbers of rejected readings by reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
-    /// Gaps in its sequence numbers: messages between the lowest and highest seen that have not come.
+    /// Number of sequence numbers between the lowest and the highest seen that have not come.
     pub sequence_missing: u64,
     /// Number of metrics.
     pub metrics: usize,
 }
 
-/// A window as a value of its own.
+/// The last closed window of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LastWindow {
     /// Device id.
     pub device_id: String,
     /// Metric name.
     pub metric: String,
-    /// Sequence number of its newest firing.
+    /// Sequence number of the newest firing.
     pub seq: u64,
-    /// The JSON of the firing, as everywhere.
+    /// JSON of the newest firing, as the API shows it.
     pub json: Vec<u8>,
     /// First millisecond after the window.
     pub window_end_ms: i64,
@@ -52,20 +53,20 @@ pub struct LastWindow {
     pub last: f64,
 }
 
-/// One device whole.
+/// One device with its series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceDetail {
-    /// What the list shows.
+    /// The fields of the list of devices.
     pub summary: DeviceSummary,
-    /// Ranges of sequence numbers seen, both ends included.
+    /// Ranges of sequence numbers seen; both ends belong to them.
     pub sequence_ranges: Vec<(u64, u64)>,
-    /// Its metrics with the last closed window of each.
+    /// Metrics of the device, each with its last closed window.
     pub series: Vec<(String, Option<LastWindow>)>,
 }
 
 impl Operator {
-    /// Newest event time accepted from any device, and the lowest watermark of devices with open windows. Looks at every
-    /// device under scope `device`: meant for a status page, not for every batch.
+    /// The newest event time accepted from any device, and the lowest watermark among devices with open windows. Under
+    /// scope `device` this goes through all devices: it is meant for a status page, not for every batch.
     pub fn event_time(&self) -> (Option<i64>, Option<i64>) {
         let lowest = if self.series.open_windows == 0 {
             None
@@ -79,12 +80,12 @@ impl Operator {
         (known(self.clocks.newest_ms), lowest)
     }
 
-    /// Devices in order of id, after `after`.
+    /// Up to `limit` devices in order of id, after the id `after`.
     pub fn devices(&self, after: Option<&str>, limit: usize) -> Vec<DeviceSummary> {
         self.devices.slots_after(after).take(limit).map(|slot| self.summary(&self.devices[slot])).collect()
     }
 
-    /// One device.
+    /// One device, if it is known.
     pub fn device(&self, device_id: &str) -> Option<DeviceDetail> {
         let device = &self.devices[self.devices.find(device_id)?];
         let last = |series: &Series| (series.metric.to_string(), last_window(device, series));
@@ -95,8 +96,8 @@ impl Operator {
         })
     }
 
-    /// Last closed windows of all series whose window ended after `since_ms`, in order of (device, metric), up to
-    /// `limit`; and how many more there are.
+    /// The last closed windows of all series, in order of (device, metric): those that end after `since_ms`, up to
+    /// `limit`, and how many more there are.
     pub fn last_windows(&self, since_ms: i64, limit: usize) -> (Vec<LastWindow>, usize) {
         let mut windows = Vec::new();
         let mut more = 0;

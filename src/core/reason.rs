@@ -1,10 +1,10 @@
-//! Why a reading is in no window.
+//! The reasons for which a reading is in no window.
 
-/// The reasons of the error side output, in the order in which they are checked.
+/// Why a reading is in no window, in the order in which the reasons are checked. Of several that apply the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Reason {
-    /// Not JSON, not UTF-8, not one of the forms, too deep, too many.
+    /// The payload is not JSON or not UTF-8, has none of the forms, is nested too deep or has too many readings.
     Malformed = 0,
     /// A field that the form needs is not there.
     MissingField = 1,
@@ -16,7 +16,7 @@ pub enum Reason {
     DeviceMismatch = 4,
     /// The metric name is empty, too long or has a character that is not allowed.
     InvalidMetric = 5,
-    /// Outside the metric's configured range.
+    /// The value is outside the configured range of its metric.
     ValueOutOfRange = 6,
     /// The timestamp cannot be read.
     TimestampInvalid = 7,
@@ -24,17 +24,17 @@ pub enum Reason {
     TimestampInFuture = 8,
     /// The event time is further behind the arrival than `validate.max_age`.
     TimestampTooOld = 9,
-    /// An allow-list is configured and lacks the device.
+    /// An allow-list is configured, and the device is not in it.
     UnknownDevice = 10,
-    /// Its `seq`, or its MQTT identity, was counted already.
+    /// The `seq` of the reading, or its MQTT message, was counted before.
     Duplicate = 11,
-    /// A new device beyond `limits.devices`.
+    /// The device would be one more than `limits.devices`.
     TooManyDevices = 12,
-    /// A new metric beyond `limits.metrics_per_device`.
+    /// The metric would be one more than `limits.metrics_per_device`.
     TooManyMetrics = 13,
-    /// Its window is closed for good.
+    /// The window of the reading is closed for good.
     Late = 14,
-    /// A fault that the device itself reported.
+    /// The device itself reported a fault.
     DeviceError = 15,
 }
 
@@ -42,7 +42,7 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = 16;
 
-    /// All of them, by discriminant.
+    /// All reasons, by discriminant.
     pub const ALL: [Reason; Self::COUNT] = [
         Reason::Malformed,
         Reason::MissingField,
@@ -62,7 +62,7 @@ impl Reason {
         Reason::DeviceError,
     ];
 
-    /// Its name in the API, topics and metric labels.
+    /// Name of the reason in the API, in topics and in metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::Malformed => "malformed",
@@ -84,8 +84,7 @@ impl Reason {
         }
     }
 
-    /// Whether an error of this reason can be processed again: a duplicate is counted already, and a fault is no
-    /// reading.
+    /// Whether an error of this reason can be replayed. A duplicate is counted already, and a fault is no reading.
     pub fn is_replayable(self) -> bool {
         !matches!(self, Reason::Duplicate | Reason::DeviceError)
     }

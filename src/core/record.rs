@@ -1,4 +1,4 @@
-//! The journal's records: what the pipeline may know of the outside world.
+//! Records of the journal: everything that the operator knows of the outside world.
 //!
 //! ```text
 //! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic, [device_len u16, device]] payload
@@ -8,15 +8,15 @@
 //!          [device_len u16, device], item_count u16, { flags u8, error_seq u64, index u32 }…, payload
 //! settings 05 settings(JSON)
 //! ```
-//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic and device as
-//! in the previous publish of this batch" (they are then left out), bit 5 "the device follows": the only one that the
-//! client may speak for, never there with bit 4. The packet id is there when QoS > 0. The payload ends with the record.
-//! Arrival time belongs to the batch.
+//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic and device
+//! are those of the previous publish in this batch" (they are then left out), bit 5 "the device follows" (the only one
+//! that the client may speak for; never set together with bit 4). The packet id is there when the QoS is above 0. The
+//! payload goes to the end of the record. The arrival time is that of the batch.
 //!
-//! A replay is stored errors of one message that are processed again: the journal position of the record that was
-//! rejected, when the message first arrived, and for each error its sequence number and the index of the reading in the
-//! message. Flags: bit 0 the message as a whole was rejected (then there is one item, with index 0), bit 1 the device follows, as
-//! in the publish. Flags of an item: bit 0 the message's `seq` was not remembered when it was rejected.
+//! A replay processes stored errors of one message again. It holds the journal position of the rejected record, the time
+//! when the message first arrived, and for each error its sequence number and the index of the reading in the message.
+//! Flags: bit 0 "the message as a whole was rejected" (then there is one item, with index 0), bit 1 "the device follows",
+//! as in the publish. Flags of an item: bit 0 "the `seq` of the message was not remembered when it was rejected".
 
 use thiserror::Error;
 
@@ -43,21 +43,21 @@ const ITEM_BYTES: usize = 13;
 /// One MQTT publish on an ingest topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishRecord<'a> {
-    /// Client identifier of the connection it came by.
+    /// Client identifier of the connection that the message came by.
     pub client_id: &'a str,
     /// Topic name.
     pub topic: &'a str,
-    /// The only device that the client may speak for where the topic names none; `None`: any.
+    /// Device that the client may speak for where the topic names none, if it is the only one; `None`: any device.
     pub own_device: Option<&'a str>,
     /// Packet identifier; 0 for QoS 0.
     pub packet_id: u16,
-    /// 0, 1 or 2.
+    /// QoS of the delivery: 0, 1 or 2.
     pub qos: u8,
-    /// The DUP flag: the client says that it may have sent this before.
+    /// The DUP flag: the client may have sent the message before.
     pub dup: bool,
     /// The RETAIN flag.
     pub retain: bool,
-    /// Application message.
+    /// Payload of the message.
     pub payload: &'a [u8],
 }
 
@@ -66,19 +66,19 @@ pub struct PublishRecord<'a> {
 pub struct ReplayRecord<'a> {
     /// Journal position of the record that was rejected.
     pub position: u64,
-    /// Whether the message as a whole was rejected; then there is one item.
+    /// Whether the message as a whole was rejected. Then there is one item.
     pub whole: bool,
     /// When the message first arrived, Unix milliseconds.
     pub arrival_ms: i64,
-    /// Client identifier of the connection it came by.
+    /// Client identifier of the connection that the message came by.
     pub client_id: &'a str,
     /// Topic name.
     pub topic: &'a str,
-    /// The only device that the client may speak for where the topic names none; `None`: any.
+    /// Device that the client may speak for where the topic names none, if it is the only one; `None`: any device.
     pub own_device: Option<&'a str>,
-    /// The errors.
+    /// The errors that are processed again.
     pub items: ReplayItems<'a>,
-    /// Application message, whole.
+    /// Payload of the message, not cut.
     pub payload: &'a [u8],
 }
 
@@ -87,14 +87,14 @@ pub struct ReplayRecord<'a> {
 pub struct ReplayItem {
     /// Sequence number of the error.
     pub error_seq: u64,
-    /// Index of the rejected reading in its message; 0 for a whole message.
+    /// Index of the rejected reading in its message; 0 for a message as a whole.
     pub index: u32,
-    /// The message's `seq`, if it has one, was not remembered when it was rejected, because its device had no state.
+    /// Whether the `seq` of the message was not remembered when it was rejected, because its device had no state.
     pub unseen: bool,
 }
 
 impl ReplayItem {
-    /// Appends the encoding.
+    /// Appends the encoding of the item.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(if self.unseen { ITEM_UNSEEN } else { 0 });
         out.extend_from_slice(&self.error_seq.to_le_bytes());
@@ -102,17 +102,17 @@ impl ReplayItem {
     }
 }
 
-/// The errors of a replay, encoded one behind the other; at most 65,535.
+/// Items of a replay, encoded one after the other; at most 65,535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayItems<'a>(pub &'a [u8]);
 
 impl ReplayItems<'_> {
-    /// How many there are.
+    /// Number of items.
     pub fn count(&self) -> usize {
         self.0.len() / ITEM_BYTES
     }
 
-    /// The errors in order.
+    /// The items in order.
     pub fn iter(&self) -> impl Iterator<Item = ReplayItem> + '_ {
         self.0.as_chunks::<ITEM_BYTES>().0.iter().map(|&[flags, a, b, c, d, e, f, g, h, i, j, k, l]| ReplayItem {
             error_seq: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
@@ -125,29 +125,30 @@ impl ReplayItems<'_> {
 /// A journal record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A publish; the flag says that client, topic and own device are those of the previous publish in the batch.
+    /// A publish. The flag says that client, topic and own device are those of the previous publish in the batch.
     Publish(PublishRecord<'a>, bool),
-    /// Time passed and nothing arrived while windows were open.
+    /// Time passed in which nothing arrived while windows were open.
     Tick,
-    /// weir started, or reads sockets again after back-pressure: every device's silence starts at zero.
+    /// weir started, or reads sockets again after it had to stop reading: the silence of every device starts at zero.
     Resumed,
     /// Stored errors are processed again.
     Replay(ReplayRecord<'a>),
-    /// The settings, as JSON, under which the records from here on are processed.
+    /// Settings, as JSON. They hold for the records behind.
     Settings(&'a [u8]),
 }
 
-/// A record that no writer of this format produced: the log's checksum held, so this is a defect or a newer format.
+/// A record that is of no known format. The log's checksum held, so that this is a defect, or a newer weir wrote the
+/// record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("journal record {index} of the batch is not a record of this format: {what}")]
 pub struct InvalidRecord {
-    /// Its index in the batch.
+    /// Index of the record in its batch.
     pub index: usize,
     /// What does not fit.
     pub what: DecodeError,
 }
 
-/// Appends the encoding of `publish` to `out`. `same_origin`: client, topic and own device equal those of the publish
+/// Appends the encoding of `publish`. `same_origin` says that client, topic and own device are those of the publish
 /// before it in the same append.
 pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut Vec<u8>) {
     debug_assert!(publish.qos <= 2);
@@ -182,7 +183,7 @@ pub fn encode_tick(out: &mut Vec<u8>) {
     out.push(KIND_TICK);
 }
 
-/// Appends the encoding of a resumption.
+/// Appends the encoding of the record that weir begins to listen.
 pub fn encode_resumed(out: &mut Vec<u8>) {
     out.push(KIND_RESUMED);
 }
@@ -205,7 +206,7 @@ pub fn encode_replay(replay: &ReplayRecord<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(replay.payload);
 }
 
-/// Appends the encoding of the settings that hold from here on.
+/// Appends the encoding of settings.
 pub fn encode_settings(settings: &Settings, out: &mut Vec<u8>) {
     out.push(KIND_SETTINGS);
     out.extend_from_slice(&settings.to_json());
@@ -218,7 +219,7 @@ pub struct RecordDecoder<'a> {
     index: usize,
 }
 
-/// What publishes that follow one another share.
+/// The part of a publish that the next one may share.
 #[derive(Debug, Clone, Copy)]
 struct PublishOrigin<'a> {
     client_id: &'a str,
@@ -228,6 +229,9 @@ struct PublishOrigin<'a> {
 
 impl<'a> RecordDecoder<'a> {
     /// Decodes the next record of the batch.
+    ///
+    /// # Errors
+    /// Bytes that are not of a known format.
     pub fn decode(&mut self, bytes: &'a [u8]) -> Result<Record<'a>, InvalidRecord> {
         let index = self.index;
         self.index += 1;

@@ -5,16 +5,16 @@ use crate::core::json::JsonToken;
 use crate::core::settings::TimestampUnit;
 use crate::core::timestamp;
 
-/// What a recorded message says of its times. Unix milliseconds.
+/// Times stated in a recorded message, Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecordedTimes {
-    /// Its field `arrival`: when it was received.
+    /// Time in the field `arrival`: when the message was received.
     pub arrival_ms: Option<i64>,
-    /// Newest event time in it.
+    /// Newest event time in the message.
     pub newest_event_ms: Option<i64>,
 }
 
-/// Reads the times of one message; a message that is not readable has none.
+/// Reads the times of one message. A message that cannot be decoded has none.
 pub fn times(payload: &[u8], unit: TimestampUnit) -> RecordedTimes {
     #[derive(serde::Deserialize)]
     struct RecordedLine {

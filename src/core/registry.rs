@@ -1,4 +1,4 @@
-//! Where devices are kept: a slab with an index by id and one in order of id.
+//! The table of all devices: a slab, an index by id and an index in order of id.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -9,7 +9,8 @@ use hashbrown::{HashSet, HashTable};
 
 use crate::core::device::{Device, Slot};
 
-/// All devices. The hash index is only ever asked for one id; whatever goes through all devices follows the order of ids.
+/// All devices. The hash index is only asked for single ids; everything that goes through all devices follows the order
+/// of ids, so that no order of a hash map reaches a result.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     devices: Vec<Device>,
@@ -25,14 +26,14 @@ impl Registry {
         self.order.len()
     }
 
-    /// The device with this id.
+    /// Slot of the device with this id.
     #[inline]
     pub fn find(&self, id: &str) -> Option<Slot> {
         let hash = self.hasher.hash_one(id);
         self.index.find(hash, |&slot| *self[slot].id == *id).copied()
     }
 
-    /// Adds a device whose id is not there yet.
+    /// Adds a device. Its id must not be there yet.
     pub fn insert(&mut self, device: Device) -> Slot {
         let id = Arc::clone(&device.id);
         let slot = match self.vacant.pop() {
@@ -53,7 +54,7 @@ impl Registry {
         slot
     }
 
-    /// Removes a device.
+    /// Removes a device. Its slot is used again.
     pub fn remove(&mut self, slot: Slot) -> Device {
         let vacancy = Device::new("".into(), 0);
         let device = std::mem::replace(&mut self[slot], vacancy);
@@ -65,7 +66,7 @@ impl Registry {
         device
     }
 
-    /// Slots in order of id, after `after`.
+    /// Slots of devices in order of id, after the id `after`.
     pub fn slots_after(&self, after: Option<&str>) -> impl Iterator<Item = Slot> + '_ {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.order.range::<str, _>((from, Bound::Unbounded)).map(|(_, &slot)| slot)
@@ -75,7 +76,8 @@ impl Registry {
 impl Index<Slot> for Registry {
     type Output = Device;
 
-    /// The device at a slot that [`Registry::find`] or [`Registry::insert`] gave; a vacancy if it was removed since.
+    /// The device at a slot that [`Registry::find`] or [`Registry::insert`] returned; an empty device if it was removed
+    /// since.
     #[inline]
     fn index(&self, slot: Slot) -> &Device {
         &self.devices[slot as usize]
@@ -89,7 +91,7 @@ impl IndexMut<Slot> for Registry {
     }
 }
 
-/// Names that many share, each kept once.
+/// Names that many share. Each is kept once.
 #[derive(Debug, Default)]
 pub(super) struct Names(HashSet<Arc<str>, foldhash::quality::RandomState>);
 
@@ -106,7 +108,7 @@ impl Names {
         }
     }
 
-    /// Forgets names that nobody holds.
+    /// Removes names that are not used any more.
     pub fn drop_unused(&mut self) {
         self.0.retain(|name| Arc::strong_count(name) > 1);
     }

@@ -1,7 +1,8 @@
-//! Stored errors that are processed again.
+//! Processes stored errors again.
 //!
-//! A replay goes through all checks under the settings in force, but for deduplication: the `seq` of a rejected reading
-//! was remembered when it was rejected. Instead each error is replayed once, whatever the journal holds.
+//! A replay passes all checks under the present settings except deduplication: the `seq` of a rejected reading was
+//! remembered when it was rejected, so the replay would be a duplicate of itself. Instead each error is replayed once,
+//! however often the journal holds its replay.
 
 use std::ops::Range;
 
@@ -17,18 +18,18 @@ use crate::core::record::{PublishRecord, ReplayItem, ReplayRecord};
 use crate::core::replayed::{ReplayOrigins, SeqOwner, WantedError, WantedReadings};
 
 impl Operator {
-    /// From here on a replay counts only if `origins` say that its reading was rejected. To be called before the first
+    /// From here on a replay counts only if `origins` say that its reading was rejected. Must be called before the first
     /// batch, with the origins of all replays in the journal.
     pub fn expect_replays(&mut self, origins: ReplayOrigins) {
         self.replays.origins = Some(origins);
     }
 
-    /// Whether each of these errors was replayed, or counts as replayed.
+    /// Whether each of these errors was replayed, or counts as replayed because ranges were merged.
     pub fn are_replayed(&self, error_seqs: &[u64]) -> Vec<bool> {
         error_seqs.iter().map(|&seq| self.replays.replayed.contains(seq)).collect()
     }
 
-    /// Applies one replay. `arrival_ms` is that of the batch.
+    /// Applies one replay. `arrival_ms` is the arrival time of the batch that the replay is in.
     pub(super) fn replay<'a>(
         &mut self,
         lsn: u64,
@@ -42,7 +43,8 @@ impl Operator {
         if wanted.items.is_empty() {
             return;
         }
-        // What follows in the journal's batch goes on after the publish before this: nothing of it may change.
+        // A context of its own: the next publish in the batch may share client and topic with the publish before this
+        // replay.
         let mut batch = BatchContext::new(lsn, replay.arrival_ms);
         let publish = PublishRecord {
             client_id: replay.client_id,
@@ -56,7 +58,7 @@ impl Operator {
         };
         batch.resolve(&self.settings.rules.topics, &publish);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
-        // Readings were rejected for themselves, so the message had a form; its limit of readings then held.
+        // Single readings were rejected, so the message was decoded then, under a limit that may have been higher.
         let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {
             for item in &wanted.items {
@@ -72,7 +74,7 @@ impl Operator {
         }
     }
 
-    /// The errors of a replay that were not replayed before.
+    /// The errors of a replay that were not replayed before. Marks them as replayed.
     fn wanted(&mut self, replay: &ReplayRecord<'_>) -> WantedReadings {
         let mut items: Vec<WantedError> = Vec::with_capacity(replay.items.count());
         for ReplayItem { error_seq: stored_seq, index, unseen } in replay.items.iter() {
@@ -92,7 +94,7 @@ impl Operator {
         WantedReadings { arrival_ms: replay.arrival_ms, whole: replay.whole, items }
     }
 
-    /// A record that a replay may have come from.
+    /// Notes that the record at this position was processed.
     #[inline]
     pub(super) fn note_processed(&mut self, lsn: u64) {
         if let Some(origins) = &mut self.replays.origins {
@@ -100,7 +102,7 @@ impl Operator {
         }
     }
 
-    /// An error that a replay may have come from.
+    /// Notes that a reading of the record at this position was rejected.
     pub(super) fn note_rejected(&mut self, lsn: u64, index: Option<u32>, reason: Reason, error_seq: u64) {
         if let Some(origins) = &mut self.replays.origins
             && reason.is_replayable()
@@ -109,10 +111,10 @@ impl Operator {
         }
     }
 
-    /// For which message the `seq` of an element may be remembered. Where it was not remembered at the rejection, it is
-    /// for this one once another reading of the element was replayed and found not to be a duplicate. `indexes` are those
-    /// of the element. An element whose device has no state is rejected as a whole, so that the errors of its readings
-    /// follow one another.
+    /// For which message the `seq` of an element may have been remembered. Where it was not remembered at the rejection,
+    /// it is remembered for this message once another reading of the element was replayed and found to be no duplicate.
+    /// `indexes` are those of the element. An element whose device has no state is rejected as a whole, so that the
+    /// errors of its readings follow one another.
     pub(super) fn seq_owner<'w>(&self, wanted: &'w WantedReadings, indexes: Range<u32>) -> SeqOwner<'w> {
         let items = wanted.within(&indexes);
         if items.iter().any(|item| !item.unseen) && !wanted.whole {
@@ -128,9 +130,9 @@ impl Operator {
         if siblings.any(counted) { SeqOwner::This } else { SeqOwner::Unsure(items) }
     }
 
-    /// What deduplication is for a replay: its `seq` is remembered for later redeliveries, and is a duplicate only where
-    /// it was not remembered at the rejection and a redelivery was counted since. It tells nothing of restarts: it is
-    /// from the past.
+    /// Deduplicates a replayed element: remembers its `seq` for later redeliveries. The `seq` is a duplicate only where
+    /// it was not remembered at the rejection and a redelivery was counted since. The element tells no restart of its
+    /// device, because it is from the past.
     pub(super) fn deduplicate_replayed<'m>(
         &mut self,
         owner: SeqOwner<'_>,
@@ -143,7 +145,7 @@ impl Operator {
         if let Some(boot) = boot
             && *device.boot.get_or_insert(boot) != boot
         {
-            // Numbers of another run of the device.
+            // The numbers are of another run of the device.
             return None;
         }
         let seq = seq?;
@@ -155,7 +157,7 @@ impl Operator {
             self.totals.sequence_ranges_merged += u64::from(device.sequences.insert(seq));
             return None;
         }
-        // Newer than anything seen: then the number was that of another message, from before a restart.
+        // Newer than anything seen: the number that is remembered is of another message, from before a restart.
         let is_newer = time.is_some_and(|time| time.stated && time.ms > newest_ms);
         let SeqOwner::Unsure(items) = owner else { return None };
         if is_newer {

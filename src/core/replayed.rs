@@ -6,28 +6,28 @@ use std::ops::Range;
 use crate::core::dedup::SequenceSet;
 use crate::core::record::Record;
 
-/// Ranges of replayed errors that are remembered: half a megabyte at the most. Beyond it the two lowest merge, so that
-/// errors between them count as replayed.
+/// Largest number of ranges of replayed errors that are remembered: half a megabyte. Beyond it the two lowest ranges
+/// merge, so that errors between them count as replayed.
 pub(super) const MAX_REPLAYED_RANGES: usize = 16_384;
 
 /// Sequence numbers of the errors that were replayed.
 pub(super) type ReplayedSet = SequenceSet<MAX_REPLAYED_RANGES>;
 
-/// What the operator knows of replays.
+/// State of replays.
 #[derive(Debug, Default)]
 pub(super) struct ReplayState {
     /// Errors that were replayed.
     pub replayed: ReplayedSet,
-    /// Replayed errors whose reading had been counted from a redelivery.
+    /// Replayed errors whose reading was found to be counted from a redelivery.
     pub redelivered: SequenceSet,
-    /// Where replays come from, while a journal is processed anew under settings of its own.
+    /// Origins of replays, while a journal is processed anew under other settings.
     pub origins: Option<ReplayOrigins>,
 }
 
-/// Where the replays in a journal come from, for processing it anew under other settings than it was first processed
-/// with: a replay then counts only if its reading is rejected this time too.
+/// Which readings were rejected at the origins of replays, while a journal is processed anew under other settings than
+/// the first time: a replay then counts only if its reading is rejected this time too.
 ///
-/// It holds something for each replay in the journal; it is not part of the state that a snapshot stores.
+/// It grows with the number of replays in the journal. It is not part of the state that a snapshot stores.
 #[derive(Debug, Default)]
 pub struct ReplayOrigins {
     positions: BTreeMap<u64, Position>,
@@ -36,12 +36,12 @@ pub struct ReplayOrigins {
 #[derive(Debug, Default)]
 struct Position {
     processed: bool,
-    /// What was rejected this time, by index in the message, and the sequence number of its error.
+    /// Sequence numbers of this time's errors, by index in the message; `None`: the message as a whole.
     rejected: BTreeMap<Option<u32>, u64>,
 }
 
 impl ReplayOrigins {
-    /// Notes the origin of a replay that the journal holds; other records are passed over.
+    /// Notes the origin of a replay in the journal. Other records are passed over.
     pub fn note(&mut self, record: &Record<'_>) {
         if let Record::Replay(replay) = record {
             self.positions.entry(replay.position).or_default();
@@ -60,8 +60,8 @@ impl ReplayOrigins {
         }
     }
 
-    /// The error that one of a replay stands for this time; `None`: its reading was not rejected. A record that was not
-    /// processed (the journal no longer has it) was rejected as far as is known.
+    /// The sequence number that a replayed error has this time; `None` if its reading was not rejected. A record that was
+    /// not processed, because the journal no longer has it, counts as rejected.
     pub(super) fn error_seq(&self, position: u64, index: Option<u32>, error_seq: u64) -> Option<u64> {
         match self.positions.get(&position) {
             Some(position) if position.processed => position.rejected.get(&index).copied(),
@@ -70,39 +70,43 @@ impl ReplayOrigins {
     }
 }
 
-/// What is wanted of a message that is replayed.
+/// Readings of a message that a replay concerns.
 #[derive(Debug)]
 pub(super) struct WantedReadings {
-    /// When the message first arrived.
+    /// When the message first arrived, Unix milliseconds.
     pub arrival_ms: i64,
+    /// Whether the message as a whole was rejected.
     pub whole: bool,
-    /// In order of their indexes, each once.
+    /// Errors of the replay in order of index, each index once.
     pub items: Vec<WantedError>,
 }
 
-/// One error that is replayed.
+/// One error of a replay.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WantedError {
+    /// Index of the reading in its message.
     pub index: u32,
-    /// Its number.
+    /// Sequence number of the error in this run.
     pub error_seq: u64,
-    /// The number that it had when it was stored: another one only where a journal is processed anew.
+    /// Sequence number of the error in the errors log. It differs from `error_seq` only while a journal is processed
+    /// anew.
     pub stored_seq: u64,
+    /// Whether the `seq` of the message was not remembered when it was rejected.
     pub unseen: bool,
 }
 
 impl WantedReadings {
-    /// Whether the reading with this index is wanted.
+    /// Whether the replay concerns the reading with this index.
     pub fn has(&self, index: u32) -> bool {
         self.whole || self.items.binary_search_by_key(&index, |item| item.index).is_ok()
     }
 
-    /// Whether one of these is.
+    /// Whether the replay concerns one of the readings with these indexes.
     pub fn has_any(&self, indexes: &Range<u32>) -> bool {
         self.whole || !self.within(indexes).is_empty()
     }
 
-    /// The error whose replay the reading with this index is part of; `None`: the message as a whole.
+    /// The error whose replay concerns the reading with this index; `None`: the message as a whole.
     pub fn error_seq(&self, index: Option<u32>) -> u64 {
         let found = index.and_then(|index| self.items.binary_search_by_key(&index, |item| item.index).ok());
         self.items.get(found.unwrap_or(0)).map_or(0, |item| item.error_seq)
@@ -115,13 +119,13 @@ impl WantedReadings {
     }
 }
 
-/// Which message a `seq` that is remembered was remembered for.
+/// The message for which a remembered `seq` was remembered.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SeqOwner<'w> {
-    /// It is not a replay: the `seq` alone decides.
+    /// The element is not replayed: the `seq` alone decides.
     Any,
-    /// This one.
+    /// This message.
     This,
-    /// This one or a redelivery of it; the errors of the element that are replayed.
+    /// This message, or a redelivery of it. Holds the replayed errors of the element.
     Unsure(&'w [WantedError]),
 }

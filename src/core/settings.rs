@@ -1,4 +1,4 @@
-//! What the operator's results depend on besides the journal.
+//! Settings of the operator: everything besides the journal's other records that results depend on.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::core::codec::DecodeError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum TimestampUnit {
-    /// Told by magnitude: below 1e11 s, below 1e14 ms, below 1e17 µs, else ns.
+    /// Told by the magnitude of the number: below 1e11 s, below 1e14 ms, below 1e17 µs, else ns.
     #[default]
     Auto,
     /// Seconds.
@@ -27,14 +27,14 @@ pub enum TimestampUnit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum WatermarkScope {
-    /// Each device has its own watermark.
+    /// Each device has a watermark.
     #[default]
     Device,
-    /// One watermark for all devices, as one Flink source has.
+    /// All devices share one watermark, as one Flink source has.
     Global,
 }
 
-/// What is known of a metric.
+/// Configuration of a metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct MetricRange {
@@ -42,17 +42,17 @@ pub struct MetricRange {
     pub min: Option<f64>,
     /// Largest accepted value.
     pub max: Option<f64>,
-    /// Unit, for people and dashboards.
+    /// Unit, for display.
     pub unit: Option<String>,
 }
 
-/// What results are a function of besides the publishes. Each start puts them into the journal and each checkpoint holds
-/// them, so that a journal is replayed under the settings it was first processed with.
+/// Settings that results depend on. Each start writes them into the journal and each checkpoint holds them, so that a
+/// journal is replayed under the settings it was first processed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Topic patterns that carry readings; `+` in the place of the device id.
+    /// Topic patterns for readings, with `+` in the place of the device id.
     pub telemetry_topics: Vec<String>,
-    /// Topic patterns that carry faults reported by devices.
+    /// Topic patterns for faults that devices report.
     pub error_topics: Vec<String>,
     /// Unit of numeric timestamps.
     pub timestamp_unit: TimestampUnit,
@@ -60,15 +60,15 @@ pub struct Settings {
     pub numeric_strings: bool,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
-    /// Event times further ahead of the arrival are rejected; `None`: no limit.
+    /// Event times further ahead of the arrival than this are rejected; `None`: no limit.
     pub max_future_ms: Option<i64>,
-    /// Event times further behind the arrival are rejected; `None`: no limit.
+    /// Event times further behind the arrival than this are rejected; `None`: no limit.
     pub max_age_ms: Option<i64>,
-    /// Devices that may send; empty: all.
+    /// Devices that may send; if empty, all may.
     pub allowed_devices: Vec<String>,
-    /// Ranges by metric name.
+    /// Configuration by metric name.
     pub metrics: BTreeMap<String, MetricRange>,
-    /// Whether sequence numbers and MQTT identity are used to count each reading once.
+    /// Whether sequence numbers and MQTT redelivery are used to count each reading once.
     pub dedup: bool,
     /// Window length, at least 1.
     pub window_ms: i64,
@@ -76,9 +76,9 @@ pub struct Settings {
     pub watermark: WatermarkScope,
     /// How far the watermark stays behind the newest event time.
     pub out_of_orderness_ms: i64,
-    /// How long after its firing a window still accepts readings.
+    /// How long after its end, by the watermark, a window still accepts readings.
     pub allowed_lateness_ms: i64,
-    /// Silence after which a device's clock is assumed to have gone on; `None`: never.
+    /// Silence after which the clock of a device is assumed to have gone on; `None`: never.
     pub idle_timeout_ms: Option<i64>,
     /// Largest number of devices.
     pub max_devices: usize,
@@ -86,19 +86,21 @@ pub struct Settings {
     pub max_metrics_per_device: usize,
     /// Silence after which a device is forgotten; `None`: never.
     pub device_ttl_ms: Option<i64>,
-    /// Whether duplicates get an entry in the error log.
+    /// Whether duplicates get an entry in the errors log.
     pub store_duplicates: bool,
 }
 
 impl Settings {
-    /// The stored form.
+    /// The stored form, JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        // Settings hold nothing that JSON cannot express; were it ever so, reading them back would say that they are
-        // missing.
+        // Settings hold nothing that JSON cannot express. Were it ever so, reading them back would fail with a message.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads the stored form. The error says what does not fit.
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// JSON that is not of settings, or a window size below 1 ms.
     pub fn from_json(json: &[u8]) -> Result<Self, DecodeError> {
         let settings: Self =
             serde_json::from_slice(json).map_err(|_| DecodeError::Content("settings that cannot be read"))?;

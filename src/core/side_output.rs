@@ -1,4 +1,4 @@
-//! What is not counted into windows: counted by its reason, and told in the errors output.
+//! Rejections: each is counted by its reason and told in the errors log.
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::MalformedMessage;
@@ -10,7 +10,8 @@ use crate::core::reason::Reason;
 use crate::core::validate;
 
 impl Operator {
-    /// Rejects a message that could not be decoded. `index`: of the reading that was wanted of it.
+    /// Rejects a message that could not be decoded. `index` is the reading that a replay concerns; `None`: the message as
+    /// a whole.
     pub(super) fn reject_message(
         &mut self,
         batch: &BatchContext<'_>,
@@ -42,8 +43,8 @@ impl Operator {
         self.record(origin, Some(index), slot, names, problem.reason(), &problem, out);
     }
 
-    /// Counts a rejection and, where it is stored, emits its entry. `index`: of the reading; `None`: the message as a
-    /// whole.
+    /// Counts a rejection and, where such errors are stored, emits its entry. `index` is that of the reading; `None`: the
+    /// message as a whole.
     #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
     fn record(
         &mut self,

@@ -1,11 +1,12 @@
-//! Checkpoints of the state: one header, and one blob per key group that changed.
+//! Snapshots of the operator's state: one header, and one blob per key group that changed.
 //!
 //! ```text
 //! header  02 settings(JSON) totals counters clock global-scope replays
 //! group   02 devices clients
 //! ```
-//! A header of format 1 ends before the replays: there were none. Clients of a group of format 1 have rings.
-//! Fields are as in [`codec`](crate::core::codec). What can be derived (indexes, deadlines, sizes) is not stored.
+//! A header of format 1 ends before the replays. Clients in a group of format 1 have a ring of messages. Fields are in
+//! the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
+//! derived.
 
 use std::hint::black_box;
 
@@ -22,10 +23,10 @@ use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 2;
-/// The header before there were replays.
+/// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
 const GROUP_FORMAT: u8 = 2;
-/// The group before clients could be remembered for more than 64 messages.
+/// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
 
 /// State that cannot be restored.
@@ -45,15 +46,15 @@ pub enum RestoreError {
 }
 
 impl Operator {
-    /// Begins a snapshot of the state as it is now: returns the part that is not in key groups. The groups changed
-    /// since the last snapshot follow from [`Operator::snapshot_step`]; a group about to change meanwhile is encoded
-    /// first. An unfinished snapshot before it counts as failed.
+    /// Begins a snapshot of the state as it is now, and returns the part that is in no key group.
+    /// [`Operator::snapshot_step`] returns the groups that changed since the last snapshot. A group that is about to
+    /// change meanwhile is encoded before it does. An unfinished snapshot counts as failed.
     pub fn begin_snapshot(&mut self) -> Vec<u8> {
         self.groups.begin();
         self.encode_header()
     }
 
-    /// Encodes up to `max_groups` further groups into `out`; `true` when the snapshot is complete.
+    /// Encodes up to `max_groups` further groups into `out`. Returns whether the snapshot is complete.
     pub fn snapshot_step(&mut self, max_groups: usize, out: &mut Vec<GroupBlob>) -> bool {
         for _ in 0..max_groups {
             if let Some(blob) = self.groups.early.pop() {
@@ -68,12 +69,12 @@ impl Operator {
         self.groups.early.is_empty() && self.groups.next_pending().is_none()
     }
 
-    /// The last snapshot could not be stored: all groups count as changed again.
+    /// Notes that the last snapshot could not be stored: all groups count as changed.
     pub fn snapshot_failed(&mut self) {
         self.groups.change_all();
     }
 
-    /// Marks a group as changed; a running snapshot gets it as it is before.
+    /// Marks a group as changed. If a running snapshot has not encoded it yet, it is encoded first.
     #[cold]
     pub(super) fn begin_change(&mut self, group: u16) {
         if self.groups.get(group).change == GroupChange::Pending {
@@ -101,8 +102,8 @@ impl Operator {
         out
     }
 
-    /// Reads a little of each device ahead of encoding them all. Their memory is scattered: loads that do not depend on
-    /// each other overlap, and encoding finds what they brought in the cache. This halves the time of a snapshot.
+    /// Reads a little of each device before all are encoded. Their memory is scattered: loads that do not depend on each
+    /// other overlap, and encoding finds the data in the cache. This halves the time of a snapshot.
     fn touch(&self, slots: &[Slot]) {
         let devices = || slots.iter().map(|&slot| &self.devices[slot]);
         let series = || devices().filter_map(|device| device.series.first());
@@ -141,10 +142,10 @@ impl Operator {
         out
     }
 
-    /// Restores what [`Operator::begin_snapshot`] and the newest blob of every group hold.
+    /// Restores the state from the header of [`Operator::begin_snapshot`] and the newest blob of every group.
     ///
     /// # Errors
-    /// Bytes of another format, or that contradict each other.
+    /// Bytes that are of no known format or contradict each other.
     pub fn restore<'a>(header: &[u8], groups: impl Iterator<Item = (u16, &'a [u8])>) -> Result<Self, RestoreError> {
         let mut operator = Self::decode_header(header).map_err(RestoreError::Header)?;
         for (group, bytes) in groups {
@@ -230,7 +231,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         windows_corrected,
         sequence_ranges_merged,
         devices_expired,
-        // Behind the rest of the header, where a later format added them.
+        // These are at the end of the header, because a later format added them.
         replays: _,
         replays_ignored: _,
         replay_ranges_merged: _,

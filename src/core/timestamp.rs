@@ -1,4 +1,4 @@
-//! Event times: what a payload may call a timestamp, turned into integer milliseconds, rounded down.
+//! Event times: turns the timestamps of payloads into integer milliseconds, rounded down.
 
 use std::fmt;
 
@@ -12,10 +12,11 @@ pub(super) const MAX_MS: i64 = 253_402_300_799_999;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Decimal digits that are kept exactly. More of them can only be a fraction far below a nanosecond, or out of range.
+/// Decimal digits that are kept exactly. Further digits are a fraction far below a nanosecond, or the number is out of
+/// range.
 const EXACT_DIGITS: usize = 36;
 
-/// The event time that a JSON number states.
+/// The event time that a JSON number states; `None` where it is out of range.
 pub(super) fn from_number(number: &JsonNumber<'_>, unit: TimestampUnit) -> Option<i64> {
     let ms = match number.as_integer() {
         Some((negative, magnitude)) => integer_to_ms(negative, magnitude, unit),
@@ -24,7 +25,8 @@ pub(super) fn from_number(number: &JsonNumber<'_>, unit: TimestampUnit) -> Optio
     (MIN_MS..=MAX_MS).contains(&ms).then_some(ms)
 }
 
-/// The event time that a string states: Unix time in digits, or RFC 3339 with a zone.
+/// The event time that a string states: Unix time in digits, or RFC 3339 with a zone. `None` where it is neither or out
+/// of range.
 pub(super) fn from_text(text: &str, unit: TimestampUnit) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let numeric = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
@@ -33,7 +35,7 @@ pub(super) fn from_text(text: &str, unit: TimestampUnit) -> Option<i64> {
     (MIN_MS..=MAX_MS).contains(&ms).then_some(ms)
 }
 
-/// The usual case, without wide arithmetic where the unit is not finer than milliseconds.
+/// The usual case: an integer. It needs no wide arithmetic.
 fn integer_to_ms(negative: bool, magnitude: u64, unit: TimestampUnit) -> i64 {
     let signed = |ms: u64| {
         let ms = i64::try_from(ms).unwrap_or(i64::MAX);
@@ -48,7 +50,7 @@ fn integer_to_ms(negative: bool, magnitude: u64, unit: TimestampUnit) -> i64 {
     }
 }
 
-/// The unit that the magnitude tells, where none is fixed.
+/// The unit of a number: the configured one, or the one that the magnitude tells.
 fn resolve(unit: TimestampUnit, magnitude: u128) -> TimestampUnit {
     match unit {
         TimestampUnit::Auto => match magnitude {
@@ -61,7 +63,8 @@ fn resolve(unit: TimestampUnit, magnitude: u128) -> TimestampUnit {
     }
 }
 
-/// A decimal number `digits · 10^exponent`, exact but for `inexact`: non-zero digits beyond the kept ones.
+/// A decimal number `digits · 10^exponent`. It is exact unless `inexact`, which says that there are non-zero digits
+/// beyond the kept ones.
 struct Decimal {
     negative: bool,
     digits: u128,
@@ -73,7 +76,7 @@ impl Decimal {
     /// Reads `-?digits(.digits)?([eE][+-]?digits)?`.
     fn parse(text: &str) -> Option<Self> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            // An exponent that does not fit is out of range whatever the digits, unless they are all 0.
+            // With an exponent this large the number is out of range whatever its digits, unless they are all 0.
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
             None => (text, 0),
         };
@@ -116,7 +119,7 @@ impl Decimal {
         Some(if self.negative { -whole - i64::from(remainder) } else { whole })
     }
 
-    /// The integer part of the magnitude times 10^`shift`, and whether something is left; `None` when it is huge.
+    /// The integer part of the magnitude times 10^`shift`, and whether there is a remainder; `None` when it is too large.
     fn scaled(&self, shift: i64) -> Option<(u128, bool)> {
         let exponent = self.exponent + shift;
         if exponent >= 0 {
@@ -130,8 +133,8 @@ impl Decimal {
     }
 }
 
-/// RFC 3339 `date-time`: four-digit year, `T`, `t` or a space between date and time, zone required. A leap second counts as
-/// the second after it, as in Unix time.
+/// Reads an RFC 3339 `date-time`: a year of four digits, `T`, `t` or a space between date and time, and a zone. A leap
+/// second counts as the second after it, as in Unix time.
 fn from_rfc3339(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     let (date, rest) = bytes.split_first_chunk::<11>()?;
@@ -152,7 +155,7 @@ fn from_rfc3339(text: &str) -> Option<i64> {
     Some(local_ms + fraction_ms - zone_minutes(zone)? * 60_000)
 }
 
-/// Milliseconds of an optional `.digits`, rounded down, and what follows it.
+/// Milliseconds of an optional `.digits`, rounded down, and the bytes behind it.
 fn fraction(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', rest)) = bytes.split_first() else { return Some((0, bytes)) };
     let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,6 +1,6 @@
-//! Which topics carry what, and where they name the device.
+//! Which topics carry readings or faults, and which level of a topic names the device.
 
-/// What a topic carries.
+/// What the messages of a topic are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TopicKind {
     /// Readings.
@@ -12,7 +12,8 @@ pub(super) enum TopicKind {
 /// A topic pattern.
 #[derive(Debug)]
 enum TopicPattern {
-    /// The text before and after the one wildcard, a `+`: what nearly every pattern is, and quicker to match.
+    /// A pattern with one wildcard, a `+`: the text before and after it. Nearly every pattern is of this form, and it is
+    /// fast to match.
     OneLevel { prefix: String, suffix: String },
     /// Any other pattern, by levels.
     Levels(Vec<String>),
@@ -28,7 +29,7 @@ impl TopicPattern {
         }
     }
 
-    /// The device level, if there is one, of a topic that matches.
+    /// Whether `topic` matches: `Some` with the level of the device, if the pattern has one.
     fn matched<'a>(&self, topic: &'a str) -> Option<Option<&'a str>> {
         match self {
             Self::OneLevel { prefix, suffix } => {
@@ -44,7 +45,7 @@ fn is_whole_level(prefix: &str, suffix: &str) -> bool {
     (prefix.is_empty() || prefix.ends_with('/')) && (suffix.is_empty() || suffix.starts_with('/'))
 }
 
-/// Levels and wildcards as in MQTT 5.0 section 4.7.1.
+/// Matches levels and wildcards as in MQTT 5.0 section 4.7.1.
 fn matched_levels<'a>(pattern: &[String], topic: &'a str) -> Option<Option<&'a str>> {
     let mut device = None;
     let mut levels = topic.split('/');
@@ -69,15 +70,15 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// Error patterns go first: where both match, the narrower purpose wins.
+    /// Patterns of errors come first: where both match, the topic carries errors.
     pub fn new(telemetry: &[String], errors: &[String]) -> Self {
         let errors = errors.iter().map(|pattern| (TopicKind::Errors, TopicPattern::new(pattern)));
         let telemetry = telemetry.iter().map(|pattern| (TopicKind::Telemetry, TopicPattern::new(pattern)));
         Self { patterns: errors.chain(telemetry).collect() }
     }
 
-    /// What `topic` carries, and the level at the first `+` of the pattern that matches. A topic that no pattern
-    /// matches (the settings may have changed since it was journalled) carries readings that name their device.
+    /// The kind of `topic`, and its level at the first `+` of the pattern that matches. The settings may have changed
+    /// since a message was journalled: a topic that no pattern matches carries readings whose payloads name the device.
     pub fn resolve<'a>(&self, topic: &'a str) -> (TopicKind, Option<&'a str>) {
         self.patterns
             .iter()

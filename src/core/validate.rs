@@ -1,4 +1,6 @@
-//! The checks that a reading must pass, in the form in which settings state them.
+//! The checks that the fields of a reading must pass, and the settings in the form that the checks use.
+//!
+//! What a failed check is called is in `problem`; the order of checks is that of `Reason`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,13 +12,13 @@ use crate::core::topic::Topics;
 
 /// Longest device id in bytes.
 pub(super) const MAX_DEVICE_ID_BYTES: usize = 128;
-/// Longest metric name.
+/// Longest metric name in bytes.
 pub(super) const MAX_METRIC_BYTES: usize = 64;
 
-/// Settings in the form in which they are looked up.
+/// Settings in a form for fast look-ups.
 #[derive(Debug, Default)]
 pub(super) struct ValidationRules {
-    /// Topic patterns.
+    /// Topic patterns, compiled.
     pub topics: Topics,
     allowed: HashSet<Box<str>>,
     ranges: Vec<ValueRange>,
@@ -35,7 +37,7 @@ impl ValidationRules {
         }
     }
 
-    /// Whether the device may send.
+    /// Whether the device may send: it is in the allow-list, or there is none.
     pub fn allows(&self, device_id: &str) -> bool {
         self.allowed.is_empty() || self.allowed.contains(device_id)
     }
@@ -45,7 +47,7 @@ impl ValidationRules {
         self.range_of.get(metric).copied()
     }
 
-    /// Whether the value is outside the range with this index.
+    /// Checks a value against the range with this index.
     #[inline]
     pub fn check_range<'m>(&self, range: Option<u32>, value: f64) -> Result<(), ReadingProblem<'m>> {
         let Some(range) = range.and_then(|index| self.ranges.get(index as usize)) else { return Ok(()) };
@@ -67,7 +69,7 @@ pub(super) fn is_metric(name: &str) -> bool {
     (1..=MAX_METRIC_BYTES).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// The device that topic and payload name together.
+/// The device that topic and payload name. Both may name it, but not differently.
 pub(super) fn device_id<'m>(topic: Option<&'m str>, payload: Option<&'m str>) -> Result<&'m str, ReadingProblem<'m>> {
     let id = payload.or(topic).ok_or(ReadingProblem::Missing("device_id"))?;
     if let Some(invalid) = [Some(id), topic].into_iter().flatten().find(|id| !is_device_id(id)) {
@@ -79,7 +81,7 @@ pub(super) fn device_id<'m>(topic: Option<&'m str>, payload: Option<&'m str>) ->
     }
 }
 
-/// The `device_id` field.
+/// Reads the `device_id` field.
 pub(super) fn device_id_field<'m>(token: &'m JsonToken<'_>) -> Result<Option<&'m str>, ReadingProblem<'m>> {
     match token {
         JsonToken::Text(text) => Ok(Some(text)),
@@ -88,7 +90,7 @@ pub(super) fn device_id_field<'m>(token: &'m JsonToken<'_>) -> Result<Option<&'m
     }
 }
 
-/// The `metric` field.
+/// Reads the `metric` field.
 pub(super) fn metric_field<'m>(token: &'m JsonToken<'_>) -> Result<&'m str, ReadingProblem<'m>> {
     match token {
         JsonToken::Text(text) => Ok(text),
@@ -97,7 +99,7 @@ pub(super) fn metric_field<'m>(token: &'m JsonToken<'_>) -> Result<&'m str, Read
     }
 }
 
-/// The `value` field, or a value in `metrics`.
+/// Reads the `value` field, or a value in `metrics`.
 #[inline]
 pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Result<f64, ReadingProblem<'m>> {
     match token {
@@ -122,7 +124,7 @@ fn finite<'m>(value: f64, text: &'m str) -> Result<f64, ReadingProblem<'m>> {
     if value.is_finite() { Ok(value) } else { Err(ReadingProblem::NotFinite(text)) }
 }
 
-/// The `seq` field.
+/// Reads the `seq` field.
 #[inline]
 pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
     let wanted = "an integer from 0 to 18446744073709551615";
@@ -136,7 +138,7 @@ pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, Reading
     }
 }
 
-/// A hash of the `boot` field.
+/// Reads the `boot` field; returns a hash of it.
 pub(super) fn boot<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
     use crate::core::hash::xxh64;
     let wanted = "a string or an integer";
@@ -153,7 +155,7 @@ fn is_integer_text(number: &JsonNumber<'_>) -> bool {
     number.text().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
-/// What a timestamp may be, at all.
+/// Checks the type of the `timestamp` field.
 pub(super) fn timestamp_type<'m>(token: &JsonToken<'_>) -> Result<(), ReadingProblem<'m>> {
     match token {
         JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => Err(ReadingProblem::WrongType {
@@ -165,8 +167,8 @@ pub(super) fn timestamp_type<'m>(token: &JsonToken<'_>) -> Result<(), ReadingPro
     }
 }
 
-/// The event time that the `timestamp` field states; `None` where it states none. A replay arrives again, but was sent
-/// before its first arrival: the one bounds the future, the other the age.
+/// The event time that the `timestamp` field states; `None` where it states none. A replay arrives again, but its message
+/// was sent before it first arrived. So the later arrival bounds the future, and the first one the age.
 #[inline]
 pub(super) fn event_time<'m>(
     token: &'m JsonToken<'_>,

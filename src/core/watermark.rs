@@ -1,21 +1,22 @@
-//! Watermark arithmetic. All of it saturates; [`NONE_MS`] stands for "nothing yet".
+//! Arithmetic of watermarks. It saturates, so that extreme event times cannot overflow.
 
-/// The watermark before the first reading, and the newest event time before it.
+/// The watermark and the newest event time before the first reading.
 pub(super) const NONE_MS: i64 = i64::MIN;
 
-/// The watermark that `newest_ms` allows (Flink's `BoundedOutOfOrdernessWatermarks`).
+/// The watermark after readings up to `newest_ms`, as Flink's `BoundedOutOfOrdernessWatermarks`: one millisecond is
+/// subtracted because a watermark says that no reading at or before it is expected.
 #[inline]
 pub(super) fn after(newest_ms: i64, out_of_orderness_ms: i64) -> i64 {
     newest_ms.saturating_sub(out_of_orderness_ms).saturating_sub(1)
 }
 
-/// The watermark that `silence_ms` of a source with open windows allows: its clock is assumed to have gone on, but no
-/// further than its newest open window needs.
+/// The watermark after `silence_ms` without readings, while windows are open. The clock of the source is assumed to have
+/// gone on, but only as far as its newest open window needs.
 pub(super) fn after_silence(newest_ms: i64, silence_ms: i64, out_of_orderness_ms: i64, newest_end_ms: i64) -> i64 {
     after(newest_ms.saturating_add(silence_ms), out_of_orderness_ms).min(newest_end_ms.saturating_sub(1))
 }
 
-/// Silence after which the window that ends first fires, at least `idle_timeout_ms`.
+/// The silence, at least `idle_timeout_ms`, after which the window that ends first fires.
 pub(super) fn silence_to_fire(
     idle_timeout_ms: i64,
     newest_ms: i64,

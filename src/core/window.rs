@@ -1,4 +1,4 @@
-//! Tumbling windows of one (device, metric), as Flink's `TumblingEventTimeWindows`.
+//! Tumbling windows of one series, as Flink's `TumblingEventTimeWindows`.
 
 use std::sync::Arc;
 
@@ -6,44 +6,44 @@ use crate::core::aggregate::Aggregate;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::output::WindowResult;
 
-/// Start and end of the window of `size_ms` that holds `time_ms`; aligned to the epoch, also before it.
+/// Start and end of the window of `size_ms` that holds `time_ms`. Windows are aligned to the epoch, before it as well.
 pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
     let size_ms = size_ms.max(1);
     let start = time_ms.div_euclid(size_ms).saturating_mul(size_ms);
     (start, start.saturating_add(size_ms))
 }
 
-/// Whether a window that ends at `end_ms` is closed for good (Flink's `isWindowLate`).
+/// Whether a window that ends at `end_ms` is closed for good (Flink's `WindowOperator.isWindowLate`).
 #[inline]
 pub(super) fn is_late(end_ms: i64, allowed_lateness_ms: i64, watermark_ms: i64) -> bool {
     end_ms.saturating_sub(1).saturating_add(allowed_lateness_ms) <= watermark_ms
 }
 
-/// One window.
+/// One window of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Window {
-    /// First millisecond.
+    /// First millisecond of the window.
     pub start_ms: i64,
-    /// First millisecond after it. Stored, because a kept window may be of a former size.
+    /// First millisecond after the window. It is stored, because a kept window may be of a former size.
     pub end_ms: i64,
-    /// What is in it.
+    /// Aggregates of the values in the window.
     pub aggregate: Aggregate,
-    /// Sequence number of its newest firing, if there was one.
+    /// Sequence number of the newest firing; 0 before the first.
     pub fired_seq: u64,
-    /// How often it fired: the revision of the next firing.
+    /// Number of firings so far: the revision of the next one.
     pub firings: u32,
-    /// Whether late readings came in this batch: it fires at the batch's end.
+    /// Whether late readings came in this batch, so that the window fires at the end of the batch.
     pub touched: bool,
 }
 
 impl Window {
-    /// Whether it waits for the watermark.
+    /// Whether the window waits for the watermark.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.firings == 0 && !self.touched
     }
 
-    /// Its result as the firing `revision`.
+    /// The result of the window as the firing `revision`.
     pub fn result<'a>(&self, device_id: &'a str, metric: &'a str, revision: u32) -> WindowResult<'a> {
         WindowResult {
             device_id,
@@ -97,14 +97,14 @@ impl Window {
     }
 }
 
-/// The windows of one metric of a device.
+/// The windows of one metric of one device.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
     /// Metric name, shared by all devices that have the metric.
     pub metric: Arc<str>,
     /// Index of the metric's configured range, if it has one.
     pub range: Option<u32>,
-    /// Open windows, fired ones that still accept readings, and the newest fired one; by start.
+    /// Open windows, fired windows that still accept readings, and the newest fired window; in order of start.
     pub windows: Vec<Window>,
 }
 
@@ -114,16 +114,16 @@ impl Series {
         Self { metric, range, windows: Vec::new() }
     }
 
-    /// The window that holds `time_ms`. The newest is looked at first: that is where readings belong.
+    /// The window that holds `time_ms`. The search begins at the newest, where most readings belong.
     #[inline]
     pub fn window_mut(&mut self, time_ms: i64) -> Option<&mut Window> {
         self.windows.iter_mut().rev().find(|window| window.start_ms <= time_ms).filter(|window| time_ms < window.end_ms)
     }
 
-    /// Adds a window that is not there yet.
+    /// Adds a window. There must be none with the same start.
     pub fn add_window(&mut self, window: Window) {
         let index = self.windows.partition_point(|other| other.start_ms < window.start_ms);
-        // Most series hold few windows for long: those grow by one, not by doubling.
+        // Most series hold few windows for long: these grow by one and not by doubling.
         if self.windows.len() < 8 {
             self.windows.reserve_exact(1);
         }
@@ -135,7 +135,7 @@ impl Series {
         self.windows.iter().rev().find(|window| window.firings > 0)
     }
 
-    /// Drops fired windows for which `is_expired` holds, but for the newest fired; how many.
+    /// Drops fired windows for which `is_expired` holds, but not the newest fired window. Returns how many were dropped.
     pub fn drop_expired(&mut self, is_expired: impl Fn(&Window) -> bool) -> usize {
         let before = self.windows.len();
         if before <= 1 {
@@ -145,7 +145,7 @@ impl Series {
         self.windows.retain(|window| {
             window.firings == 0 || Some((window.start_ms, window.end_ms)) == last_fired || !is_expired(window)
         });
-        // A backlog may have needed room for many windows at once.
+        // A backlog may have needed room for many windows at a time.
         if self.windows.capacity() > 2 * self.windows.len() + 8 {
             self.windows.shrink_to_fit();
         }

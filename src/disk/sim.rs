@@ -1,5 +1,4 @@
-//! [`SimDisk`]: a disk in memory for tests and simulation. At a power cut it loses, reorders and tears whatever was not
-//! synced.
+//! [`SimDisk`]: a disk in memory for tests and simulation. At a power cut it loses, reorders and tears unsynced writes.
 //!
 //! The model is harsher than most file systems, never kinder:
 //! - A write reaches the medium when its file is synced. At a power cut each page or sector of each unsynced write is

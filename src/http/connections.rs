@@ -200,7 +200,7 @@ impl HttpConnection {
             async move { answer.await.inspect(|answer| idleness.begin(answer.body())) }
         });
         let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
-        // How a connection ends is the client's affair.
+        // Clients end connections in many ways. That is not weir's error, so it is logged at the level of debugging.
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = closing.cancelled() => {

@@ -8,7 +8,7 @@ use tokio::task::JoinError;
 use crate::core::output::InvalidOutput;
 use crate::log::LogError;
 use crate::pipeline::handle::Unavailable;
-use crate::results::scan::ScanError;
+use crate::results::error::ScanError;
 
 /// A request that was not served, and what its sender can do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,15 +28,15 @@ const INDEX: &str = concat!(
     "weir ",
     env!("CARGO_PKG_VERSION"),
     "\n
-/healthz             can the process do its work
-/readyz              is it restored, caught up and writing checkpoints
+/healthz             whether the process can do its work
+/readyz              whether it is restored, caught up and writing checkpoints
 /metrics             weir's own metrics (Prometheus)
 /metrics/devices     last window of every device and metric (Prometheus)
-/api/v1/status       the box at a glance
-/api/v1/devices      devices; /api/v1/devices/{id} is one of them whole
+/api/v1/status       the state of weir at a glance
+/api/v1/devices      devices; /api/v1/devices/{id} shows one of them
 /api/v1/windows      results: ?device=&metric=&from=&to=&limit=&cursor=&revisions=all&order=asc|desc
 /api/v1/errors       rejected readings and device faults: ?reason=&device=&from=&to=&limit=&cursor=&order=
-                     /api/v1/errors/{seq} is one of them; POST /api/v1/errors/{seq}/replay processes it again,
+                     /api/v1/errors/{seq} shows one of them; POST /api/v1/errors/{seq}/replay processes it again,
                      POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]}
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one

@@ -4,7 +4,7 @@ use tokio::sync::TryAcquireError;
 
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiShared;
-use crate::results::scan::ScanError;
+use crate::results::error::ScanError;
 use crate::telemetry::names;
 
 /// Runs `scan` on a thread that may wait, if fewer than [`MAX_SCANS`](super::limits::MAX_SCANS) run.

@@ -34,6 +34,7 @@ pub struct BindError {
 pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
+    /// Listener, address and certificate of `http.tls.listen`.
     secure: Option<(TcpListener, SocketAddr, Arc<TlsEndpoint>)>,
     state: ApiState,
 }
@@ -67,12 +68,12 @@ impl HttpServer {
         Ok(self)
     }
 
-    /// The address it listens on with TLS.
+    /// The address that the server listens on with TLS.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.secure.as_ref().map(|(_, address, _)| *address)
     }
 
-    /// The address it listens on, with the port that the system chose where `http.listen` says 0.
+    /// The address that the server listens on, with the port that the system chose where `http.listen` says 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -97,7 +98,7 @@ impl HttpServer {
         };
         tokio::select! {
             () = cancel.cancelled() => {}
-            // None of the others ends.
+            // The other branches never end.
             () = upkeep => {}
             () = connections.accept_all(&self.listener, None) => {}
             () = secure => {}

@@ -14,7 +14,7 @@ pub enum LogError {
     Io {
         /// Name of the log, or its directory where it has no name.
         log: String,
-        /// What was being done.
+        /// The call, in words that follow "cannot".
         action: &'static str,
         /// The file system's error.
         #[source]

@@ -58,7 +58,7 @@ impl Log {
     /// can rebuild and whose older records are known to be gone.
     ///
     /// # Errors
-    /// Those of [`Log::open`].
+    /// The same as for [`Log::open`].
     pub fn open_at(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -79,7 +79,7 @@ impl Log {
     /// not call them.
     ///
     /// # Errors
-    /// Those of [`Log::open`].
+    /// The same as for [`Log::open`].
     pub fn open_inline(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,

@@ -60,7 +60,7 @@ pub(super) fn open(disk: &SimDisk, options: LogOptions, known_synced: u64) -> Re
     Log::open(Arc::new(disk.clone()), Arc::new(TestClock::default()), options, Lsn(known_synced))
 }
 
-/// The record at a position: its number, and a filling whose length follows from it.
+/// The record at a position: the position, and a filling whose length follows from the position.
 pub(super) fn record(position: u64) -> Vec<u8> {
     let mut bytes = position.to_le_bytes().to_vec();
     bytes.resize(8 + (position % 90) as usize, 0xA5);
@@ -97,7 +97,7 @@ pub(super) fn dir() -> &'static Path {
     Path::new("data/journal")
 }
 
-/// Reads from `from` to the end and checks that every record is the one that belongs there; returns the end.
+/// Reads from `from` to the end and checks every record; returns the end.
 pub(super) fn check_records(log: &Log, from: u64) -> u64 {
     let mut reader = log.reader(Lsn(from));
     check_reader(&mut reader, from)

@@ -19,7 +19,8 @@
 //! # Waiting
 //!
 //! The writer never waits. [`LogWriter::next_work`] says what there is to do or until when there is nothing, and
-//! [`LogWriter::perform`] does it; the driver waits in between. It holds no lock while it writes or syncs.
+//! [`LogWriter::perform`] does it; the driver waits in between. While it writes or syncs it holds no lock
+//! of the state that it shares with users and readers.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
-//! Takes checkpoints without holding up the pipeline: state is encoded in slices between batches and written by a
-//! worker beside it.
+//! The pipeline's side of checkpoints: when one is due, and encoding the state in slices between batches.
+//!
+//! The pipeline is not held up by the disk: a worker beside it writes the slices (`checkpoint_worker`,
+//! `checkpoint_writer`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,33 +10,35 @@ use crate::clock::Clock;
 use crate::core::group::GroupBlob;
 use crate::core::operator::Operator;
 use crate::pipeline::checkpoint_worker::{CheckpointWorker, WorkerWait};
-use crate::pipeline::checkpoint_writer::{CheckpointCompletion, CheckpointFailure, CheckpointJob, CheckpointOutcome};
+use crate::pipeline::checkpoint_writer::{CheckpointCompletion, CheckpointJob, CheckpointOutcome};
+use crate::pipeline::error::CheckpointError;
 use crate::pipeline::handle::SavepointReply;
 use crate::state::manifest::Positions;
 
-/// A checkpoint that would store more than the journal got since the last one is put off for so many intervals at most:
-/// what is stored stays in proportion to what comes in, and what a recovery replays is small beside what it loads.
+/// A checkpoint that would store more than came into the journal since the last one is put off, for at most this number
+/// of intervals. So the bytes stored stay in proportion to the bytes received, and the records that a recovery replays
+/// are few beside the state that it loads.
 const MAX_INTERVALS: u32 = 4;
 
-/// Key groups encoded in one turn of the pipeline: well below a millisecond of work at 100,000 devices.
+/// Key groups that are encoded in one turn of the pipeline: well below a millisecond of work at 100,000 devices.
 const GROUPS_PER_STEP: usize = 16;
 
 #[derive(Debug)]
 enum CheckpointPhase {
     Idle,
-    /// State is being encoded; slices that the writer has not taken yet wait here.
+    /// The state is being encoded. `waiting` holds a slice that the writer has not taken yet.
     Encoding {
         completion: Box<CheckpointCompletion>,
         waiting: Option<Vec<GroupBlob>>,
         encoded: bool,
     },
-    /// The writer has everything.
+    /// The writer has all slices.
     Writing {
         replay_from: u64,
     },
 }
 
-/// The pipeline's side of checkpoints.
+/// Takes checkpoints of the operator's state.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
     clock: Arc<dyn Clock>,
@@ -45,14 +49,14 @@ pub(super) struct Checkpointer {
     last_position: Option<u64>,
     /// Bytes that the last checkpoint stored.
     last_bytes: u64,
-    /// Bytes of journal batches processed since the last checkpoint was begun.
+    /// Bytes of journal batches that were processed since the last checkpoint began.
     journal_bytes: u64,
-    /// Who waits for a savepoint that is not begun.
+    /// Requests for a savepoint that are answered by the next checkpoint.
     savepoints: Vec<SavepointReply>,
 }
 
 impl Checkpointer {
-    /// `last_position`: the journal position of the checkpoint that was restored.
+    /// A checkpointer. `last_position` is the journal position of the checkpoint that was restored.
     pub(super) fn new(
         worker: CheckpointWorker,
         clock: Arc<dyn Clock>,
@@ -73,7 +77,7 @@ impl Checkpointer {
         }
     }
 
-    /// Counts a processed batch.
+    /// Counts the bytes of a processed batch.
     pub(super) fn processed(&mut self, journal_bytes: u64) {
         self.journal_bytes += journal_bytes;
     }
@@ -83,23 +87,23 @@ impl Checkpointer {
         self.last_begin = None;
     }
 
-    /// Has the next checkpoint, which is due at once, written as a savepoint too.
+    /// Makes a checkpoint due at once that is also written as a savepoint.
     pub(super) fn want_savepoint(&mut self, reply: SavepointReply) {
         self.savepoints.push(reply);
     }
 
-    /// Whether another [`Checkpointer::step`] would get on.
+    /// Whether another [`Checkpointer::step`] can be done without waiting for the writer.
     pub(super) fn has_work(&self) -> bool {
         matches!(&self.phase, CheckpointPhase::Encoding { waiting: None, .. })
     }
 
-    /// Whether slices wait for the writer.
+    /// Whether the state of a checkpoint is still being encoded or handed over.
     pub(super) fn is_encoding(&self) -> bool {
         matches!(&self.phase, CheckpointPhase::Encoding { .. })
     }
 
-    /// Whether it is time for the next one: after the interval where records came since the last, at once where a
-    /// savepoint is wanted.
+    /// Whether the next checkpoint is due: at once where a savepoint is asked for, else after the interval where records
+    /// came since the last one.
     pub(super) fn is_due(&self, position: u64) -> bool {
         matches!(self.phase, CheckpointPhase::Idle)
             && (!self.savepoints.is_empty() || self.last_position != Some(position) && self.is_time())
@@ -111,7 +115,7 @@ impl Checkpointer {
         is_time(elapsed, self.interval, self.journal_bytes, self.last_bytes)
     }
 
-    /// Takes the state as it is at this record boundary.
+    /// Begins a checkpoint of the state as it is now, between two records.
     pub(super) fn begin(&mut self, operator: &mut Operator, positions: Positions, now_ms: i64) {
         assert!(matches!(self.phase, CheckpointPhase::Idle), "a checkpoint is under way");
         let started = self.clock.monotonic();
@@ -125,7 +129,7 @@ impl Checkpointer {
         self.phase = CheckpointPhase::Encoding { completion: Box::new(completion), waiting: None, encoded: false };
     }
 
-    /// Encodes the next slice and offers it to the writer. Never waits for a writer that has a thread.
+    /// Encodes the next slice and offers it to the writer. Does not wait for a writer that has a thread.
     pub(super) fn step(&mut self, operator: &mut Operator) {
         let CheckpointPhase::Encoding { completion, waiting, encoded } = &mut self.phase else { return };
         if waiting.is_none() && !*encoded {
@@ -156,13 +160,16 @@ impl Checkpointer {
         }
     }
 
-    /// Looks whether the writer has finished. An error says that the store cannot be used any more.
-    pub(super) fn poll(&mut self, operator: &mut Operator) -> Result<(), String> {
+    /// Takes note of a checkpoint that the writer has finished.
+    ///
+    /// # Errors
+    /// The store is damaged and cannot be used any more. Other failures are passed over: the next checkpoint may succeed.
+    pub(super) fn poll(&mut self, operator: &mut Operator) -> Result<(), Arc<CheckpointError>> {
         let Some(outcome) = self.worker.outcome() else { return Ok(()) };
         self.finished(operator, &outcome);
         match outcome {
-            Err(CheckpointFailure::Lost(reason)) => Err(reason),
-            Ok(_) | Err(CheckpointFailure::Passing(_)) => Ok(()),
+            Err(error) if error.is_damage() => Err(error),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -177,15 +184,18 @@ impl Checkpointer {
         }
     }
 
-    /// Completes the checkpoint under way, then one of this state unless that was it, and waits for both for `grace` at
-    /// most.
+    /// Completes the checkpoint that is under way, then takes one of the present state, unless the first was of it. Waits
+    /// for both, for at most `grace`.
+    ///
+    /// # Errors
+    /// A checkpoint failed, or was not on disk in time.
     pub(super) fn finish(
         &mut self,
         operator: &mut Operator,
         positions: Positions,
         now_ms: i64,
         grace: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Arc<CheckpointError>> {
         let deadline = self.clock.monotonic() + grace;
         self.drive(operator, deadline)?;
         if self.last_position == Some(positions.replay_from) && self.savepoints.is_empty() {
@@ -195,7 +205,7 @@ impl Checkpointer {
         self.drive(operator, deadline)
     }
 
-    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Result<(), String> {
+    fn drive(&mut self, operator: &mut Operator, deadline: Duration) -> Result<(), Arc<CheckpointError>> {
         while !matches!(self.phase, CheckpointPhase::Idle) {
             self.step(operator);
             if self.has_work() {
@@ -204,11 +214,11 @@ impl Checkpointer {
             match self.worker.wait() {
                 WorkerWait::Outcome(outcome) => {
                     self.finished(operator, &outcome);
-                    outcome.map_err(|failure| failure.sentence().to_owned())?;
+                    outcome?;
                 }
-                WorkerWait::Gone => return Err("its writer has stopped".into()),
+                WorkerWait::Gone => return Err(CheckpointError::WriterStopped.into()),
                 WorkerWait::NotYet if self.clock.monotonic() >= deadline => {
-                    return Err("it was not on disk by the deadline".into());
+                    return Err(CheckpointError::Deadline.into());
                 }
                 WorkerWait::NotYet => {}
             }
@@ -217,7 +227,7 @@ impl Checkpointer {
     }
 }
 
-/// Whether a checkpoint is due so long after the last one, which stored `last_bytes`.
+/// Whether a checkpoint is due after this time since the last one, which stored `last_bytes`.
 fn is_time(elapsed: Duration, interval: Duration, journal_bytes: u64, last_bytes: u64) -> bool {
     elapsed >= interval && (journal_bytes >= last_bytes || elapsed >= interval * MAX_INTERVALS)
 }

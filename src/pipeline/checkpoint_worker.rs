@@ -1,4 +1,4 @@
-//! Where the checkpoint writer runs: on a thread of its own, or, for simulations, on the pipeline's.
+//! Runs the checkpoint writer: on a thread of its own or, in simulations, on the thread of the pipeline.
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use crate::pipeline::checkpoint_writer::{CheckpointJob, CheckpointOutcome, CheckpointWriter};
 
-/// Slices that wait for the writer at most; then the pipeline goes on with records and offers the next one later.
+/// Slices that may wait for the writer. Beyond them the pipeline processes records and offers the next slice later.
 const MAX_WAITING_SLICES: usize = 8;
 
-/// Pause between two looks at a writer that is behind, when a checkpoint is waited for.
+/// Pause between two checks of a writer that is behind, while the pipeline waits for a checkpoint.
 const POLL_PAUSE: Duration = Duration::from_millis(2);
 
-/// The one who does the jobs, in their order.
+/// Does the jobs of checkpoints, in order.
 #[derive(Debug)]
 pub(super) enum CheckpointWorker {
-    /// Beside the pipeline.
+    /// On a thread beside the pipeline.
     Thread(WriterThread),
-    /// In the pipeline's own turns.
+    /// In the turns of the pipeline.
     Inline { writer: Box<CheckpointWriter>, outcome: Option<CheckpointOutcome> },
 }
 
-/// The writer's thread; it ends with this value.
+/// The thread of the writer. Dropping this value ends the thread.
 #[derive(Debug)]
 pub(super) struct WriterThread {
     jobs: Option<mpsc::SyncSender<CheckpointJob>>,
@@ -29,11 +29,14 @@ pub(super) struct WriterThread {
     handle: Option<JoinHandle<()>>,
 }
 
-/// What waiting for an outcome came to.
+/// Result of waiting for the outcome of a checkpoint.
 #[derive(Debug)]
 pub(super) enum WorkerWait {
+    /// The checkpoint has ended.
     Outcome(CheckpointOutcome),
+    /// The checkpoint is still being written.
     NotYet,
+    /// The writer's thread has ended.
     Gone,
 }
 
@@ -45,7 +48,7 @@ impl CheckpointWorker {
         let handle = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
             while let Ok(job) = receiver.recv() {
                 if let Some(outcome) = writer.work(job) {
-                    // Nobody listens any more only while the process ends.
+                    // Only a process that ends has nobody who receives the outcome.
                     let _ = sender.send(outcome);
                     writer.wake_pipeline();
                 }
@@ -54,12 +57,12 @@ impl CheckpointWorker {
         Ok(Self::Thread(WriterThread { jobs: Some(jobs), outcomes, handle: Some(handle) }))
     }
 
-    /// Lets `writer` work when it is offered something.
+    /// A worker that does each job when it is offered.
     pub(super) fn inline(writer: CheckpointWriter) -> Self {
         Self::Inline { writer: Box::new(writer), outcome: None }
     }
 
-    /// Hands over a job, or gives it back where too many wait.
+    /// Hands over a job, or gives it back where too many jobs wait.
     pub(super) fn offer(&mut self, job: CheckpointJob) -> Result<(), CheckpointJob> {
         match self {
             Self::Inline { writer, outcome } => {
@@ -70,14 +73,14 @@ impl CheckpointWorker {
             }
             Self::Thread(WriterThread { jobs: Some(jobs), .. }) => match jobs.try_send(job) {
                 Err(mpsc::TrySendError::Full(job)) => Err(job),
-                // Waiting for the outcome will say that nobody is there.
+                // Waiting for the outcome tells that the thread has ended.
                 Ok(()) | Err(mpsc::TrySendError::Disconnected(_)) => Ok(()),
             },
             Self::Thread(_) => Ok(()),
         }
     }
 
-    /// The outcome of the last checkpoint handed over, once.
+    /// Outcome of the last checkpoint that was handed over. Each is returned once.
     pub(super) fn outcome(&mut self) -> Option<CheckpointOutcome> {
         match self {
             Self::Inline { outcome, .. } => outcome.take(),
@@ -85,7 +88,7 @@ impl CheckpointWorker {
         }
     }
 
-    /// Waits a moment for the outcome.
+    /// Waits a moment for the outcome of a checkpoint.
     pub(super) fn wait(&mut self) -> WorkerWait {
         match self {
             Self::Inline { outcome, .. } => outcome.take().map_or(WorkerWait::NotYet, WorkerWait::Outcome),
@@ -102,7 +105,7 @@ impl Drop for WriterThread {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(handle) = self.handle.take() {
-            // A panic of the writer has been reported by the panic hook.
+            // The panic hook has reported a panic of the writer.
             let _ = handle.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The thread that puts checkpoints on disk.
+//! Writes checkpoints to disk, has savepoints written, and frees the parts of the logs that are no longer needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,64 +9,41 @@ use crate::clock::Clock;
 use crate::core::group::GroupBlob;
 use crate::defects::{self, Defect};
 use crate::log::{Log, Lsn};
-use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply};
+use crate::pipeline::error::{CheckpointError, SavepointFailure};
+use crate::pipeline::handle::{CheckpointInfo, Pipeline, SavepointReply, WrittenSavepoint};
 use crate::pipeline::savepoints::SavepointManager;
-use crate::state::StateError;
 use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::manifest::Positions;
-use crate::state::savepoint::SavepointInfo;
 use crate::telemetry::names;
 
-/// What the pipeline hands over.
+/// A job that the pipeline hands over.
 #[derive(Debug)]
 pub(super) enum CheckpointJob {
-    /// Encoded key groups of the checkpoint under way.
+    /// Encoded key groups of the checkpoint that is under way.
     Groups(Vec<GroupBlob>),
-    /// All groups were handed over.
+    /// The checkpoint has all its groups and is to be completed.
     Complete(Box<CheckpointCompletion>),
 }
 
-/// What belongs to a checkpoint besides its groups.
+/// The parts of a checkpoint besides its groups.
 #[derive(Debug)]
 pub(super) struct CheckpointCompletion {
+    /// When the checkpoint began, Unix milliseconds.
     pub(super) started_ms: i64,
-    /// On the monotonic clock.
+    /// When the checkpoint began, on the monotonic clock.
     pub(super) started: Duration,
     pub(super) positions: Positions,
     pub(super) header: Vec<u8>,
     pub(super) groups: usize,
     pub(super) stall: Duration,
-    /// Who waits for a savepoint of this state.
+    /// Requests for a savepoint of this state.
     pub(super) savepoints: Vec<SavepointReply>,
 }
 
-/// How a checkpoint ended: the bytes stored for it, or why not.
-pub(super) type CheckpointOutcome = Result<u64, CheckpointFailure>;
+/// The bytes that a checkpoint stored, or why it was not taken.
+pub(super) type CheckpointOutcome = Result<u64, Arc<CheckpointError>>;
 
-/// Why a checkpoint was not taken.
-#[derive(Debug, Clone)]
-pub(super) enum CheckpointFailure {
-    /// A sentence; the next one may succeed.
-    Passing(String),
-    /// A sentence; the store is unusable, and only a start can replace it.
-    Lost(String),
-}
-
-impl CheckpointFailure {
-    pub(super) fn sentence(&self) -> &str {
-        match self {
-            Self::Passing(sentence) | Self::Lost(sentence) => sentence,
-        }
-    }
-}
-
-impl From<StateError> for CheckpointFailure {
-    fn from(error: StateError) -> Self {
-        if error.is_damage() { Self::Lost(error.to_string()) } else { Self::Passing(error.to_string()) }
-    }
-}
-
-/// Writes checkpoints and frees what they make unnecessary.
+/// Writes checkpoints, and frees what they make unnecessary.
 #[derive(Debug)]
 pub(super) struct CheckpointWriter {
     store: CheckpointStore,
@@ -76,7 +53,7 @@ pub(super) struct CheckpointWriter {
     errors: Log,
     clock: Arc<dyn Clock>,
     pipeline: Pipeline,
-    failure: Option<CheckpointFailure>,
+    failure: Option<CheckpointError>,
 }
 
 impl CheckpointWriter {
@@ -94,12 +71,12 @@ impl CheckpointWriter {
         self.pipeline.wake();
     }
 
-    /// Does one job; an outcome follows the last one of a checkpoint.
+    /// Does one job. Returns the outcome with the last job of a checkpoint.
     pub(super) fn work(&mut self, job: CheckpointJob) -> Option<CheckpointOutcome> {
         match job {
             CheckpointJob::Groups(blobs) => {
                 if self.failure.is_none() {
-                    self.failure = self.store.put_groups(&blobs).err().map(CheckpointFailure::from);
+                    self.failure = self.store.put_groups(&blobs).err().map(CheckpointError::from);
                 }
                 None
             }
@@ -109,11 +86,12 @@ impl CheckpointWriter {
                     Some(failure) => Err(failure),
                     None => self.complete(*completion),
                 };
+                let outcome = outcome.map_err(Arc::new);
                 match &outcome {
                     Ok(_) => self.after(replies),
-                    Err(failure) => {
-                        self.failed(failure.sentence());
-                        answer(replies, &Err(format!("the checkpoint failed: {}", failure.sentence())));
+                    Err(error) => {
+                        self.failed(error);
+                        answer(replies, &Err(Arc::new(SavepointFailure::Checkpoint(Arc::clone(error)))));
                     }
                 }
                 Some(outcome)
@@ -121,23 +99,23 @@ impl CheckpointWriter {
         }
     }
 
-    /// Writes savepoints of the checkpoint that is complete, and frees what neither needs.
+    /// Writes the savepoints that are due, and frees the journal that neither checkpoint nor savepoints need.
     fn after(&mut self, replies: Vec<SavepointReply>) {
         if !replies.is_empty() {
-            answer(replies, &self.savepoints.write_manual(&self.store));
+            answer(replies, &self.savepoints.write_manual(&self.store).map_err(Arc::new));
         }
         let position = self.savepoints.after_checkpoint(&self.store, &self.journal);
         self.journal.release(Lsn(position));
     }
 
-    /// The output logs are synced before the manifest says that they hold what is below its positions; results and
-    /// journal are freed after.
-    fn complete(&mut self, completion: CheckpointCompletion) -> CheckpointOutcome {
+    /// Completes a checkpoint. The order matters: the output logs are synced before the manifest states their positions,
+    /// so that no restored state is ahead of the results on disk; results are released after the manifest is on disk.
+    fn complete(&mut self, completion: CheckpointCompletion) -> Result<u64, CheckpointError> {
         let CheckpointCompletion { started_ms, started, positions, header, groups, stall, .. } = completion;
         let skips = defects::is(Defect::CheckpointBeforeOutputs);
         let sync = |log: &Log| if skips { Ok(log.stats().appended) } else { log.sync() };
         let synced = sync(&self.windows).and_then(|windows| Ok((windows, sync(&self.errors)?)));
-        let (windows, errors) = synced.map_err(|error| CheckpointFailure::Passing(error.to_string()))?;
+        let (windows, errors) = synced?;
         assert!(windows.0 >= positions.windows && errors.0 >= positions.errors, "synced less than was appended");
         let (id, bytes) = self.store.complete(started_ms, positions, header)?;
         self.windows.release(Lsn(positions.windows));
@@ -167,19 +145,19 @@ impl CheckpointWriter {
         Ok(bytes)
     }
 
-    fn failed(&mut self, error: &str) {
+    fn failed(&mut self, error: &CheckpointError) {
         self.store.abandon();
         counter!(names::CHECKPOINT_FAILURES).increment(1);
-        tracing::error!(error, "checkpoint failed; the journal is kept until one succeeds");
+        tracing::error!(%error, "checkpoint failed; the journal is kept until one succeeds");
         self.pipeline.update(|status| {
             status.checkpoint_failures += 1;
-            status.checkpoint_error = Some(error.to_owned());
+            status.checkpoint_error = Some(error.to_string());
         });
     }
 }
 
-/// Whoever went away needs no answer.
-fn answer(replies: Vec<SavepointReply>, written: &Result<SavepointInfo, String>) {
+/// Answers requests. A requester that went away needs no answer.
+fn answer(replies: Vec<SavepointReply>, written: &WrittenSavepoint) {
     for reply in replies {
         let _ = reply.send(written.clone());
     }

@@ -1,4 +1,4 @@
-//! How the other parts ask the pipeline.
+//! The interface of the pipeline for other parts: its status, questions to the operator, requests for savepoints.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +11,17 @@ use tokio::sync::oneshot;
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::totals::{Sizes, Totals};
+use crate::pipeline::error::SavepointFailure;
 use crate::state::savepoint::SavepointInfo;
 use crate::sync::lock;
 
-/// Commands that wait for the pipeline at most; more are refused.
-const MAX_COMMANDS: usize = 64;
+/// Questions that may wait for the pipeline. More are refused.
+const MAX_QUERIES: usize = 64;
 
-/// Completed checkpoints that are remembered for the API.
+/// Number of completed checkpoints that are kept for the API.
 const MAX_CHECKPOINTS: usize = 100;
 
-/// Requests for savepoints that wait at most; one savepoint answers all that wait.
+/// Requests for savepoints that may wait. One savepoint answers all of them.
 const MAX_SAVEPOINT_REQUESTS: usize = 16;
 
 /// The pipeline did not answer: it has stopped, or is too busy.
@@ -28,51 +29,54 @@ const MAX_SAVEPOINT_REQUESTS: usize = 16;
 #[error("the pipeline does not answer: {0}")]
 pub struct Unavailable(pub &'static str);
 
-/// A savepoint that was asked for was not written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a savepoint that was asked for was not written.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SavepointRefused {
-    /// The pipeline has stopped, or too many wait.
+    /// The pipeline has stopped, or too many requests wait.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// It failed.
+    /// Writing the savepoint failed.
     #[error("the savepoint was not written: {0}")]
-    Failed(String),
+    Failed(Arc<SavepointFailure>),
 }
 
-/// Where the one who asked for a savepoint waits.
-pub(super) type SavepointReply = oneshot::Sender<Result<SavepointInfo, String>>;
+/// Sends the answer to a request for a savepoint.
+pub(super) type SavepointReply = oneshot::Sender<WrittenSavepoint>;
+
+/// The savepoint that was asked for, or why it was not written.
+pub type WrittenSavepoint = Result<SavepointInfo, Arc<SavepointFailure>>;
 
 /// One completed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CheckpointInfo {
-    /// Grows by one per checkpoint, across restarts.
+    /// Number of the checkpoint. It grows by one per checkpoint, across restarts.
     pub id: u64,
-    /// When it was begun, Unix milliseconds.
+    /// When the checkpoint began, Unix milliseconds.
     pub started_ms: i64,
-    /// How long until it was on disk.
+    /// Time until the checkpoint was on disk, in milliseconds.
     pub duration_ms: u64,
-    /// Longest time the pipeline was held up by it, in microseconds.
+    /// Longest time that the checkpoint held up the pipeline, in microseconds.
     pub stall_us: u64,
-    /// Bytes stored.
+    /// Bytes that were stored.
     pub bytes: u64,
-    /// Key groups stored.
+    /// Number of key groups that were stored.
     pub groups: usize,
-    /// Journal position from which a recovery would replay.
+    /// Journal position from which a recovery replays.
     pub replay_from: u64,
-    /// Position of the windows log.
+    /// Position of the windows log at the checkpoint.
     pub windows_position: u64,
-    /// Position of the errors log.
+    /// Position of the errors log at the checkpoint.
     pub errors_position: u64,
 }
 
-/// The pipeline's state at the end of the last batch.
+/// Status of the pipeline at the end of the last batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PipelineStatus {
     /// Whether the records found at start have been processed.
     pub caught_up: bool,
     /// Position of the next journal record.
     pub position: u64,
-    /// Arrival time of the last batch.
+    /// Arrival time of the last batch, Unix milliseconds.
     pub arrival_ms: Option<i64>,
     /// Counts since the journal began.
     pub totals: Totals,
@@ -82,25 +86,25 @@ pub struct PipelineStatus {
     pub newest_event_ms: Option<i64>,
     /// Lowest watermark among devices with open windows.
     pub lowest_watermark_ms: Option<i64>,
-    /// Replayed results that differ from what the output logs held: 0 unless weir has a defect.
+    /// Number of replayed results that differ from those in the output logs: 0 unless weir has a defect.
     pub replay_mismatches: u64,
-    /// Journal records that were processed again at start.
+    /// Number of journal records that were processed again at start.
     pub replayed_records: u64,
-    /// When they were all processed; `None` until then.
+    /// When the records found at start were all processed; `None` until then.
     pub caught_up_at: Option<Instant>,
     /// When the last checkpoint completed, Unix milliseconds.
     pub checkpoint_completed_ms: Option<i64>,
     /// The last completed checkpoint.
     pub checkpoint: Option<CheckpointInfo>,
-    /// Failures of checkpoints since start.
+    /// Number of checkpoints that failed since start.
     pub checkpoint_failures: u64,
-    /// Why the last checkpoint failed, if it did.
+    /// Why the last checkpoint failed, if it failed.
     pub checkpoint_error: Option<String>,
-    /// Why the pipeline stopped, if it did.
+    /// Why the pipeline stopped, if it stopped.
     pub failure: Option<String>,
 }
 
-/// Something to be done between two batches.
+/// A question that the pipeline answers between two batches.
 pub(super) type OperatorQuery = Box<dyn FnOnce(&Operator) + Send>;
 
 #[derive(Debug, Default)]
@@ -110,56 +114,59 @@ struct PublishedState {
     savepoints: Vec<SavepointInfo>,
 }
 
-/// The pipeline's end of what others ask.
+/// Receiving ends of questions and requests, which the pipeline holds.
 #[derive(Debug)]
 pub(super) struct Requests {
-    pub(super) commands: mpsc::Receiver<OperatorQuery>,
+    pub(super) queries: mpsc::Receiver<OperatorQuery>,
     pub(super) savepoints: mpsc::Receiver<SavepointReply>,
 }
 
 #[derive(Debug)]
 struct PipelineShared {
     published: Mutex<PublishedState>,
-    commands: mpsc::SyncSender<OperatorQuery>,
+    queries: mpsc::SyncSender<OperatorQuery>,
     savepoint_requests: mpsc::SyncSender<SavepointReply>,
     thread: Mutex<Option<Thread>>,
-    /// Grows with every turn of the pipeline's loop: the watchdog's food.
+    /// Number of turns of the pipeline's loop. The watchdog is fed only while it grows.
     turns: AtomicU64,
 }
 
-/// Asks the pipeline between two batches. Clones share it.
+/// A handle of the pipeline. Clones share the pipeline.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     shared: Arc<PipelineShared>,
 }
 
 impl Pipeline {
-    /// A handle, and what the pipeline takes from it.
+    /// A handle, and the receiving ends for the pipeline.
     pub(super) fn new() -> (Self, Requests) {
-        let (commands, commands_receiver) = mpsc::sync_channel(MAX_COMMANDS);
+        let (queries, queries_receiver) = mpsc::sync_channel(MAX_QUERIES);
         let (savepoint_requests, savepoints_receiver) = mpsc::sync_channel(MAX_SAVEPOINT_REQUESTS);
         let shared = PipelineShared {
             published: Mutex::default(),
-            commands,
+            queries,
             savepoint_requests,
             thread: Mutex::new(None),
             turns: AtomicU64::new(0),
         };
-        let requests = Requests { commands: commands_receiver, savepoints: savepoints_receiver };
+        let requests = Requests { queries: queries_receiver, savepoints: savepoints_receiver };
         (Self { shared: Arc::new(shared) }, requests)
     }
 
-    /// Devices in order of id.
+    /// Up to `limit` devices in order of id, after the id `after`.
+    ///
+    /// # Errors
+    /// [`Unavailable`] where the pipeline has stopped or too many questions wait; so in the methods below.
     pub async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<DeviceSummary>, Unavailable> {
         self.ask(move |operator| operator.devices(after.as_deref(), limit)).await
     }
 
-    /// One device whole.
+    /// One device with its series, if it is known.
     pub async fn device(&self, device_id: String) -> Result<Option<DeviceDetail>, Unavailable> {
         self.ask(move |operator| operator.device(&device_id)).await
     }
 
-    /// Last closed windows of all keys that ended after `since_ms`, and how many are left out.
+    /// The last closed windows of all series that ended after `since_ms`, and how many more there are than `limit`.
     pub async fn last_windows(&self, since_ms: i64, limit: usize) -> Result<(Vec<LastWindow>, usize), Unavailable> {
         self.ask(move |operator| operator.last_windows(since_ms, limit)).await
     }
@@ -174,15 +181,21 @@ impl Pipeline {
         lock(&self.shared.published).checkpoints.iter().cloned().collect()
     }
 
-    /// Takes a checkpoint of the state as it is and writes it as a savepoint.
+    /// Takes a checkpoint of the present state and writes it as a savepoint. Returns when it is on disk.
+    ///
+    /// # Errors
+    /// The pipeline is not available, or writing failed.
     pub async fn savepoint(&self) -> Result<SavepointInfo, SavepointRefused> {
         let receiver = self.request_savepoint()?;
         let written = receiver.await.map_err(|_| Unavailable("it has stopped"))?;
         written.map_err(SavepointRefused::Failed)
     }
 
-    /// Like [`Pipeline::savepoint`], for those who wait otherwise: the answer comes by the receiver.
-    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<Result<SavepointInfo, String>>, Unavailable> {
+    /// Asks for a savepoint as [`Pipeline::savepoint`] does, without waiting: the answer comes by the receiver.
+    ///
+    /// # Errors
+    /// [`Unavailable`] where the pipeline has stopped or too many requests wait.
+    pub fn request_savepoint(&self) -> Result<oneshot::Receiver<WrittenSavepoint>, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.shared.savepoint_requests.try_send(sender).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => Unavailable("too many savepoints are asked for; ask again in a moment"),
@@ -192,23 +205,22 @@ impl Pipeline {
         Ok(receiver)
     }
 
-    /// The savepoints on disk that can be read, newest first.
+    /// Readable savepoints on disk, newest first.
     pub fn savepoints(&self) -> Vec<SavepointInfo> {
         lock(&self.shared.published).savepoints.clone()
     }
 
-    /// Changes what [`Pipeline::savepoints`] shows.
+    /// Replaces the list that [`Pipeline::savepoints`] returns.
     pub(super) fn update_savepoints(&self, savepoints: Vec<SavepointInfo>) {
         lock(&self.shared.published).savepoints = savepoints;
     }
 
-    /// State at the end of the last batch.
+    /// Status at the end of the last batch.
     pub fn status(&self) -> PipelineStatus {
         lock(&self.shared.published).status.clone()
     }
 
-    /// Turns of the pipeline's loop so far: a pipeline that is alive takes some every second, whether or not there is
-    /// work.
+    /// Number of turns of the pipeline's loop so far. A live pipeline takes some every second, with or without work.
     pub fn turns(&self) -> u64 {
         self.shared.turns.load(Ordering::Relaxed)
     }
@@ -220,7 +232,7 @@ impl Pipeline {
         }
     }
 
-    /// Says which thread runs the pipeline.
+    /// Tells which thread runs the pipeline, so that it can be woken.
     pub(super) fn runs_on(&self, thread: Thread) {
         *lock(&self.shared.thread) = Some(thread);
     }
@@ -230,12 +242,12 @@ impl Pipeline {
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Changes what [`Pipeline::status`] shows.
+    /// Changes the status that [`Pipeline::status`] returns.
     pub(super) fn update(&self, change: impl FnOnce(&mut PipelineStatus)) {
         change(&mut lock(&self.shared.published).status);
     }
 
-    /// Adds a completed checkpoint.
+    /// Adds a completed checkpoint to status and list.
     pub(super) fn completed(&self, checkpoint: CheckpointInfo, now_ms: i64) {
         let mut published = lock(&self.shared.published);
         published.status.checkpoint = Some(checkpoint.clone());
@@ -250,11 +262,11 @@ impl Pipeline {
         question: impl FnOnce(&Operator) -> T + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (sender, receiver) = oneshot::channel();
-        let command: OperatorQuery = Box::new(move |operator| {
+        let query: OperatorQuery = Box::new(move |operator| {
             // A caller that went away needs no answer.
             let _ = sender.send(question(operator));
         });
-        self.shared.commands.try_send(command).map_err(|error| match error {
+        self.shared.queries.try_send(query).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => Unavailable("too many questions wait for it; ask again in a moment"),
             mpsc::TrySendError::Disconnected(_) => Unavailable("it has stopped"),
         })?;

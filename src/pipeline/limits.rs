@@ -1,4 +1,4 @@
-//! Says when a limit of the state refuses readings.
+//! Warns when a limit of the state rejects readings.
 
 use metrics::counter;
 
@@ -10,12 +10,13 @@ use crate::telemetry::names;
 struct StateLimit {
     key: &'static str,
     reason: Reason,
-    /// Rejections so far; `None` before the first look: what a checkpoint brings is not news.
+    /// Rejections counted so far; `None` before the first look. Rejections before it came with the checkpoint and were
+    /// counted by an earlier run.
     seen: Option<u64>,
     warned: bool,
 }
 
-/// Counts what each limit refused, and warns once per limit and run.
+/// Counts the readings that each limit rejected, and warns once per limit and run.
 #[derive(Debug)]
 pub(super) struct StateLimits([StateLimit; 2]);
 
@@ -28,7 +29,7 @@ impl StateLimits {
         ])
     }
 
-    /// Takes the totals of now.
+    /// Looks at the present totals.
     pub(super) fn look(&mut self, totals: &Totals) {
         for limit in &mut self.0 {
             let count = totals.rejected[limit.reason as usize];

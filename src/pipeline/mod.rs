@@ -1,11 +1,13 @@
-//! Journal → core → output logs, with checkpoints beside it.
+//! Processes the journal: one thread reads its synced part in order, applies each batch to the operator and appends the
+//! results to the output logs. Checkpoints are taken beside that.
 //!
-//! One thread reads the synced part of the journal in order, applies each batch to the operator and hands the effects
-//! to the output logs. Nothing else changes state, so results depend on the journal alone.
+//! Nothing else changes the operator's state, so that results depend on the journal alone. What results are is decided in
+//! `core`.
 
 mod checkpoint;
 mod checkpoint_worker;
 mod checkpoint_writer;
+pub mod error;
 pub mod handle;
 mod limits;
 pub mod run;

@@ -1,4 +1,4 @@
-//! The pipeline's loop.
+//! The loop of the pipeline: reads the journal, processes it, takes checkpoints, answers questions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use crate::core::record::{self, InvalidRecord};
 use crate::defects::{self, Defect};
 use crate::log::{AppendError, Batch, Log, LogError, Reader, Records};
 use crate::pipeline::checkpoint::Checkpointer;
+use crate::pipeline::error::CheckpointError;
 use crate::pipeline::handle::{Pipeline, Requests};
 use crate::pipeline::limits::StateLimits;
 use crate::pipeline::sink::OutputLogs;
@@ -23,23 +24,23 @@ use crate::state::manifest::Positions;
 /// Journal time between two ticks while windows are open and nothing arrives.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest sleep of an idle pipeline: the watchdog hears of it at least this often.
+/// Longest sleep of an idle pipeline. The watchdog sees a turn at least this often.
 const MAX_SLEEP: Duration = Duration::from_millis(500);
 
 /// Sleep while the checkpoint writer is behind.
 const WRITER_PAUSE: Duration = Duration::from_millis(5);
 
-/// Commands answered between two batches.
-const COMMANDS_PER_TURN: usize = 4;
+/// Questions answered between two batches.
+const QUERIES_PER_TURN: usize = 4;
 
 /// A start that replayed at least this many records takes a checkpoint at once, so that a crash soon after does not
 /// replay them again.
 const CHECKPOINT_AFTER_REPLAY: u64 = 50_000;
 
-/// How old the published status may be while batches follow one another.
+/// Longest age of the published status while batches follow one another.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How old the event times in it may be: the lowest watermark is looked for among all devices.
+/// Longest age of the event times in the status. They need a look at every device.
 const EVENT_TIME_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why the pipeline stopped.
@@ -48,44 +49,44 @@ pub enum PipelineError {
     /// The journal cannot be read.
     #[error("the pipeline cannot read the journal: {0}")]
     Journal(#[from] LogError),
-    /// The journal holds something that is no record.
+    /// The journal holds a record that is of no known format.
     #[error("the batch at journal position {position} cannot be processed: {source}")]
     Record {
         /// Position of the batch.
         position: u64,
-        /// What is wrong.
+        /// Why the record cannot be read.
         source: InvalidRecord,
     },
-    /// An output log takes nothing more.
+    /// An output log failed and takes nothing more.
     #[error("an output log failed: {0}")]
     Output(AppendError),
-    /// The checkpoint at the end could not be taken. Nothing is lost: the next start replays the journal.
+    /// The last checkpoint could not be taken. Nothing is lost: the next start replays the journal.
     #[error("the last checkpoint failed: {0}")]
-    Checkpoint(String),
-    /// The checkpoint store became unusable. The next start replaces it.
+    Checkpoint(Arc<CheckpointError>),
+    /// The checkpoint store is damaged. The next start replaces it.
     #[error("{0}; the next start moves the store aside and goes on from a savepoint or the journal")]
-    Store(String),
+    Store(Arc<CheckpointError>),
 }
 
-/// What a turn of the loop came to.
+/// Result of one turn of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// There may be more to do at once.
     Busy,
-    /// Everything in the journal is processed: nothing to do for so long, or until the pipeline is woken.
+    /// The journal is processed. There is nothing to do for this time, or until the pipeline is woken.
     Idle(Duration),
-    /// An output log has no room for results (the disk is nearly full): try again after so long, or when woken.
+    /// An output log has no room for results, because the disk is nearly full. Try again after this time, or when woken.
     Blocked(Duration),
 }
 
-/// Tells the pipeline to stop, and how long it may take over it.
+/// Tells the pipeline to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     requested: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// Processes what is synced, takes a checkpoint, and ends.
+    /// Makes the pipeline process what is synced, take a checkpoint, and end.
     pub fn request(&self, pipeline: &Pipeline) {
         self.requested.store(true, Ordering::Release);
         pipeline.wake();
@@ -104,17 +105,20 @@ impl Wake for UnparkPipeline {
     }
 }
 
-/// What the loop remembers from turn to turn.
+/// State of the loop itself, kept from turn to turn.
 #[derive(Debug)]
 pub(super) struct LoopProgress {
     /// Whether the records found at start are processed.
     caught_up: bool,
-    /// When replaying began, on the monotonic clock.
+    /// When replaying began, on the monotonic clock; `None` before the first turn.
     started: Option<Duration>,
-    /// Where it began.
+    /// Journal position at which replaying began.
     from: u64,
+    /// When the last batch or tick came, on the monotonic clock.
     last_batch: Duration,
+    /// When the status was last published, on the monotonic clock.
     last_status: Duration,
+    /// When the event times in the status were last computed, on the monotonic clock.
     event_time_taken: Option<Duration>,
 }
 
@@ -131,7 +135,7 @@ impl LoopProgress {
     }
 }
 
-/// The pipeline, ready to run on a thread, or turn by turn.
+/// The pipeline, ready to run on a thread or turn by turn.
 #[derive(Debug)]
 pub struct Runner {
     pub(super) journal: Log,
@@ -150,12 +154,15 @@ pub struct Runner {
     pub(super) arrival_ms: Option<i64>,
     pub(super) limits: StateLimits,
     pub(super) progress: LoopProgress,
-    /// Journal position up to which this is a recovery.
+    /// End of the journal as it was found at start: records below it are replayed.
     pub(super) recovered_end: u64,
 }
 
 impl Runner {
     /// Runs until `stop` is requested, then takes a last checkpoint within `grace`.
+    ///
+    /// # Errors
+    /// A log or the checkpoint store failed, see [`PipelineError`].
     pub fn run(mut self, stop: &Stop, grace: Duration) -> Result<(), PipelineError> {
         self.waker = Waker::from(Arc::new(UnparkPipeline(std::thread::current())));
         self.pipeline.runs_on(std::thread::current());
@@ -177,7 +184,10 @@ impl Runner {
         }
     }
 
-    /// Takes a checkpoint of what was processed last, unless the newest one is that already.
+    /// Takes a checkpoint of the present state, unless the newest one is of it.
+    ///
+    /// # Errors
+    /// [`PipelineError::Checkpoint`].
     pub fn finish(&mut self, grace: Duration) -> Result<(), PipelineError> {
         let (positions, now_ms) = (self.positions(), self.clock.now_ms());
         let outcome = self.checkpointer.finish(&mut self.operator, positions, now_ms, grace);
@@ -185,7 +195,10 @@ impl Runner {
         outcome.map_err(PipelineError::Checkpoint)
     }
 
-    /// Does the next piece of work. Never waits, but for the disk where the checkpoint writer has no thread of its own.
+    /// Does the next piece of work. It waits for nothing, except for the disk where the checkpoint writer has no thread.
+    ///
+    /// # Errors
+    /// A log or the checkpoint store failed, see [`PipelineError`].
     pub fn turn(&mut self) -> Result<Turn, PipelineError> {
         self.pipeline.turn();
         self.answer();
@@ -212,7 +225,7 @@ impl Runner {
         if self.checkpointer.has_work() { Ok(Turn::Busy) } else { Ok(Turn::Idle(self.rest(now))) }
     }
 
-    /// Processes what was in the journal at start. No checkpoint begins before all of it is.
+    /// Processes a batch that was in the journal at start. No checkpoint begins before all of them are processed.
     fn replay(&mut self, now: Duration) -> Result<Turn, PipelineError> {
         if self.progress.started.is_none() {
             self.limits.look(self.operator.totals());
@@ -246,7 +259,7 @@ impl Runner {
         if batch.is_hole() {
             let (first, end) = (batch.first().0, batch.end().0);
             tracing::warn!(first, end, "passing journal records that are lost: `weir journal repair` cut them out");
-            // From a checkpoint behind them on no start computes results again because of them.
+            // With a checkpoint behind the hole no later start computes results without the lost records.
             self.checkpointer.hasten();
         }
         let skip = (self.position - batch.first().0) as usize;
@@ -262,8 +275,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Hands results to the output logs; `false` where one has no room and will wake the pipeline. A full disk is not a
-    /// fault.
+    /// Hands results to the output logs. Returns `false` where a log has no room; the log then wakes the pipeline. A full
+    /// disk is no failure.
     fn append_outputs(&mut self) -> Result<bool, PipelineError> {
         let mut context = Context::from_waker(&self.waker);
         while let Some(full) = self.outputs.append().map_err(PipelineError::Output)? {
@@ -275,8 +288,8 @@ impl Runner {
     }
 
     fn answer(&mut self) {
-        for command in self.requests.commands.try_iter().take(COMMANDS_PER_TURN) {
-            command(&self.operator);
+        for query in self.requests.queries.try_iter().take(QUERIES_PER_TURN) {
+            query(&self.operator);
         }
         for reply in self.requests.savepoints.try_iter() {
             self.checkpointer.want_savepoint(reply);
@@ -285,7 +298,7 @@ impl Runner {
 
     fn checkpoint(&mut self) -> Result<(), PipelineError> {
         self.checkpointer.poll(&mut self.operator).map_err(PipelineError::Store)?;
-        // Results that no output log has taken yet are in no checkpoint.
+        // A checkpoint states positions of the output logs, so that they must have taken all results first.
         if self.outputs.is_empty() && self.checkpointer.is_due(self.position) {
             let (positions, now_ms) = (self.positions(), self.clock.now_ms());
             self.checkpointer.begin(&mut self.operator, positions, now_ms);
@@ -305,7 +318,7 @@ impl Runner {
         }
     }
 
-    /// Nothing to read: lets time pass into the journal where windows wait for it. Returns how long to sleep.
+    /// With nothing to read: appends a tick where windows wait for time to pass. Returns how long to sleep.
     fn rest(&mut self, now: Duration) -> Duration {
         let mut sleep = MAX_SLEEP;
         if self.operator.has_open_windows() {
@@ -313,7 +326,7 @@ impl Runner {
             if silent >= TICK_INTERVAL {
                 let mut tick = Records::default();
                 tick.push_with(record::encode_tick);
-                // Where the journal has no room time cannot pass; where it failed, reading it says so.
+                // Without room in the journal no time can pass. If the journal failed, reading it tells so.
                 if self.journal.append(&tick, None).is_ok() {
                     self.progress.last_batch = now;
                 }

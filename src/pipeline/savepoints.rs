@@ -1,4 +1,7 @@
 //! When savepoints are written, and how far the journal may be freed because of them.
+//!
+//! A savepoint rebuilds a damaged state store only if the journal still has all records behind it. So the journal is kept
+//! for the newest savepoint, and a savepoint is written before the kept journal becomes too large.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,44 +12,45 @@ use metrics::{counter, gauge, histogram};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::Log;
+use crate::pipeline::error::SavepointFailure;
 use crate::pipeline::handle::Pipeline;
 use crate::state::checkpoint_store::CheckpointStore;
 use crate::state::savepoint::{self, SavepointError, SavepointInfo, SavepointKind};
 use crate::telemetry::names;
 
-/// Savepoints that people asked for, at most: each is a copy of the whole state.
+/// Largest number of savepoints that may be asked for: each is a copy of the whole state.
 const MAX_MANUAL: usize = 100;
 
-/// Where savepoints go and when weir writes one by itself.
+/// Where savepoints are stored, and when weir writes one by itself.
 #[derive(Debug, Clone)]
 pub struct SavepointPolicy {
-    /// Directory of the files.
+    /// Directory of the savepoint files.
     pub directory: PathBuf,
-    /// Time between automatic savepoints; `None`: there are none, and the journal is not kept for them.
+    /// Time between automatic savepoints; `None`: none is written, and the journal is not kept for them.
     pub interval: Option<Duration>,
-    /// Automatic ones kept.
+    /// Number of automatic savepoints that are kept.
     pub kept: usize,
-    /// One is also written when the journal kept for the newest comes to so many bytes.
+    /// An automatic savepoint is also written when the journal kept for the newest one reaches this number of bytes.
     pub max_journal_bytes: u64,
 }
 
-/// The savepoints of one data directory.
+/// Writes and lists the savepoints of a data directory.
 #[derive(Debug)]
 pub(super) struct SavepointManager {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     policy: SavepointPolicy,
     pipeline: Pipeline,
-    /// The newest one that can be listed, in the order of the journal.
+    /// The newest readable savepoint, in the order of the journal.
     newest: Option<SavepointInfo>,
-    /// Wall clock at start: the age of the state where there is no savepoint.
+    /// Wall clock at start. Without a savepoint, the interval begins here.
     started_ms: i64,
-    /// Whether the journal is freed without one, because there was no space to write it.
+    /// Whether the journal is freed without a savepoint, because there was no space to write one.
     given_up: bool,
 }
 
 impl SavepointManager {
-    /// Looks at the directory.
+    /// Lists the savepoints in the directory.
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -59,7 +63,8 @@ impl SavepointManager {
         Ok(savepoints)
     }
 
-    /// Writes the store's last checkpoint where one is due. Returns how far the journal may be freed.
+    /// Writes the last checkpoint of the store as a savepoint, where one is due. Returns the position up to which the
+    /// journal may be freed.
     pub(super) fn after_checkpoint(&mut self, store: &CheckpointStore, journal: &Log) -> u64 {
         let Some(manifest) = store.last_manifest() else { return 0 };
         let replay_from = manifest.positions.replay_from;
@@ -73,23 +78,21 @@ impl SavepointManager {
         if self.given_up { replay_from } else { self.covered(replay_from) }
     }
 
-    /// Writes the store's last checkpoint because a person asks for it.
-    pub(super) fn write_manual(&mut self, store: &CheckpointStore) -> Result<SavepointInfo, String> {
+    /// Writes the last checkpoint of the store as a savepoint that was asked for.
+    pub(super) fn write_manual(&mut self, store: &CheckpointStore) -> Result<SavepointInfo, SavepointFailure> {
         let manual = self.pipeline.savepoints().iter().filter(|info| info.kind == SavepointKind::Manual).count();
         if manual >= MAX_MANUAL {
-            let directory = self.policy.directory.display();
-            return Err(format!(
-                "{directory} holds {manual} savepoints that were asked for: remove some of them first"
-            ));
+            return Err(SavepointFailure::TooMany { directory: self.policy.directory.clone(), count: manual });
         }
-        self.write(store, SavepointKind::Manual).map_err(|error| error.to_string())
+        Ok(self.write(store, SavepointKind::Manual)?)
     }
 
     fn covered(&self, replay_from: u64) -> u64 {
         self.newest.as_ref().map_or(0, |newest| newest.replay_from.min(replay_from))
     }
 
-    /// By the wall clock, so that the interval goes on across restarts. A clock that was set back makes one due.
+    /// Whether an automatic savepoint is due. Its age is taken by the wall clock, so that the interval goes on across
+    /// restarts; a clock that was set back makes one due.
     fn is_due(&self, interval: Duration, replay_from: u64, journal: &Log) -> bool {
         let covered = self.covered(replay_from);
         if covered == replay_from && self.newest.is_some() {
@@ -126,7 +129,8 @@ impl SavepointManager {
         Ok(())
     }
 
-    /// Without space for a savepoint the journal that is kept for it must not be what fills the disk.
+    /// Decides what a failure means. On a full disk the journal is freed without a savepoint: the journal that is kept
+    /// for savepoints must not be what fills the disk.
     fn failed(&mut self, error: &SavepointError, journal: &Log) {
         counter!(names::SAVEPOINT_FAILURES).increment(1);
         let give_up = error.is_disk_full() && journal.stats().disk_full;

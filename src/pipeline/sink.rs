@@ -1,19 +1,23 @@
-//! Output logs as the operator's collector.
+//! The output logs: new results are appended, results of a replay are compared with the stored ones.
+//!
+//! After a crash the journal is replayed from the last checkpoint, and the output logs may be ahead of it. Results that
+//! they already hold are not written again. They must be the same, since results depend on the journal alone; a
+//! difference is counted and logged, and makes `/healthz` fail.
 
 use std::collections::VecDeque;
 
 use crate::core::output::{Collector, ErrorEntry, WindowResult, is_same_error};
 use crate::defects::{self, Defect};
-use crate::log::{AppendError, Log, Lsn, Reader, Records};
+use crate::log::{AppendError, Log, LogError, Lsn, Reader, Records};
 
-/// Differences that are logged in full; more are only counted.
+/// Number of differences that are logged in full. Further ones are only counted.
 const MAX_REPORTED: u64 = 10;
 
-/// One append to an output log is closed at this size. A journal batch can have effects larger than a batch of an
-/// output log may be; with the largest record added this stays below it.
+/// An append to an output log is closed at this size. The results of one journal batch can be larger than a batch of an
+/// output log may be; an append of this size with the largest result added stays below.
 const APPEND_BYTES: usize = 512 * 1024;
 
-/// One output log: appends what is new, compares what a replay produces again.
+/// One output log: appends new results, compares replayed ones.
 #[derive(Debug)]
 struct OutputLog {
     name: &'static str,
@@ -21,8 +25,9 @@ struct OutputLog {
     /// Whether a stored result and a computed one are the same.
     is_same: fn(&[u8], &[u8]) -> bool,
     position: u64,
-    /// What the log held at start from `position` on; gone once the replay has passed it.
+    /// Results in the log from `position` on, which a replay produces again; `None` once the replay has passed them.
     held: Option<StoredResults>,
+    /// Appends that the log has not taken yet.
     pending: VecDeque<Records>,
     scratch: Vec<u8>,
     mismatches: u64,
@@ -32,14 +37,26 @@ struct OutputLog {
 #[derive(Debug)]
 struct StoredResults {
     reader: Reader,
-    /// Records of the batch at hand, the first of them at `position`.
+    /// Records of the current batch; the first is at `position`.
     records: VecDeque<Vec<u8>>,
     position: u64,
-    /// One past the last record of the hole that was met last.
+    /// End of the last hole that was met.
     lost_until: u64,
-    /// Records below were freed by age or size, before the savepoint that the replay began with needed them.
+    /// First record that the log still has. Those before were freed by age or size; a replay from a savepoint may produce
+    /// them again.
     kept_from: u64,
     end: u64,
+}
+
+/// Why there is no stored result to compare with. The text stands in the place of the stored bytes in a log line.
+#[derive(Debug, thiserror::Error)]
+enum StoredResultError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("nothing")]
+    Missing,
+    #[error("nothing before position {next}")]
+    Skipped { next: u64 },
 }
 
 impl StoredResults {
@@ -48,14 +65,16 @@ impl StoredResults {
         position >= self.kept_from
     }
 
-    /// The stored record at `position`, `None` where it is lost in a hole, or what is wrong with it. Positions must
-    /// grow.
-    fn take(&mut self, position: u64) -> Result<Option<Vec<u8>>, String> {
+    /// The stored record at `position`, or `None` where it is lost in a hole. Positions must grow.
+    ///
+    /// # Errors
+    /// The log cannot be read, or has no record there.
+    fn take(&mut self, position: u64) -> Result<Option<Vec<u8>>, StoredResultError> {
         while self.records.is_empty() {
             if position < self.lost_until {
                 return Ok(None);
             }
-            let batch = self.reader.next_batch().map_err(|error| error.to_string())?.ok_or("nothing")?;
+            let batch = self.reader.next_batch()?.ok_or(StoredResultError::Missing)?;
             if batch.is_hole() {
                 self.lost_until = batch.end().0;
                 continue;
@@ -67,7 +86,7 @@ impl StoredResults {
             self.position += before;
         }
         if self.position != position {
-            return Err(format!("nothing before position {}", self.position));
+            return Err(StoredResultError::Skipped { next: self.position });
         }
         self.position += 1;
         Ok(self.records.pop_front())
@@ -103,7 +122,8 @@ impl OutputLog {
                 if let Some(stored) = stored.filter(|stored| !stored.as_deref().is_ok_and(is_same)) {
                     self.mismatches += 1;
                     if self.mismatches <= MAX_REPORTED {
-                        let stored = stored.map_or_else(|wrong| wrong, |bytes| bytes.escape_ascii().to_string());
+                        let stored =
+                            stored.map_or_else(|error| error.to_string(), |bytes| bytes.escape_ascii().to_string());
                         let computed = self.scratch.escape_ascii();
                         tracing::error!(log = self.name, seq, stored, %computed, "a replayed result differs");
                     }
@@ -126,7 +146,7 @@ impl OutputLog {
     }
 }
 
-/// The append that the next record goes into.
+/// The append that the next result goes into.
 fn pending_append(pending: &mut VecDeque<Records>) -> &mut Records {
     if pending.back().is_none_or(|records| records.bytes() >= APPEND_BYTES) {
         pending.push_back(Records::default());
@@ -135,7 +155,7 @@ fn pending_append(pending: &mut VecDeque<Records>) -> &mut Records {
     &mut pending[last]
 }
 
-/// Both output logs.
+/// The windows log and the errors log, as the collector of the operator.
 #[derive(Debug)]
 pub struct OutputLogs {
     windows: OutputLog,
@@ -143,8 +163,8 @@ pub struct OutputLogs {
 }
 
 impl OutputLogs {
-    /// Outputs of an operator that stands at these positions. What the logs hold beyond them is compared, not written
-    /// again.
+    /// Output logs of an operator whose next results are at these positions. Results that the logs hold from there on are
+    /// compared and not written again.
     pub fn new(windows: Log, windows_position: u64, errors: Log, errors_position: u64) -> Self {
         Self {
             windows: OutputLog::new("windows", windows, windows_position, <[u8]>::eq),
@@ -152,7 +172,10 @@ impl OutputLogs {
         }
     }
 
-    /// Hands what was collected to the logs. `Some`: this log has no room (the disk is nearly full), the rest waits.
+    /// Hands collected results to the logs. Returns a log that has no room (the disk is nearly full); its results wait.
+    ///
+    /// # Errors
+    /// A log failed.
     pub fn append(&mut self) -> Result<Option<&Log>, AppendError> {
         for output in [&mut self.windows, &mut self.errors] {
             while let Some(records) = output.pending.front() {
@@ -166,22 +189,22 @@ impl OutputLogs {
         Ok(None)
     }
 
-    /// Whether the logs have taken everything that was collected.
+    /// Whether the logs have taken all collected results.
     pub fn is_empty(&self) -> bool {
         self.windows.pending.is_empty() && self.errors.pending.is_empty()
     }
 
-    /// Position of the windows log after everything collected.
+    /// Position of the windows log behind all collected results.
     pub fn windows_position(&self) -> u64 {
         self.windows.position
     }
 
-    /// Position of the errors log after everything collected.
+    /// Position of the errors log behind all collected results.
     pub fn errors_position(&self) -> u64 {
         self.errors.position
     }
 
-    /// Replayed results that differed from the stored ones.
+    /// Number of replayed results that differ from the stored ones.
     pub fn mismatches(&self) -> u64 {
         self.windows.mismatches + self.errors.mismatches
     }

@@ -1,4 +1,4 @@
-//! Brings the pipeline to where it stopped: checkpoint, then the journal from there.
+//! Builds the pipeline at the point where it stopped: restores the checkpoint, and reads the journal from there.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -27,23 +27,23 @@ use crate::state::savepoint::SavepointError;
 /// Why the pipeline cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The checkpoint's state cannot be read.
+    /// The state of the checkpoint cannot be read.
     #[error("checkpoint {id} cannot be restored: {source}")]
     Restore {
-        /// The checkpoint.
+        /// Number of the checkpoint.
         id: u64,
-        /// Why.
+        /// Why the state cannot be read.
         source: RestoreError,
     },
-    /// Records that the state lacks are no longer in the journal.
+    /// The journal no longer has records that are not in the state.
     #[error(
         "the journal begins at record {first}, but the state reaches only up to {needed}: records between are lost. \
          Restore the data directory from a copy, or move it aside to begin anew"
     )]
     Gap {
-        /// First record of the journal.
+        /// First record that the journal has.
         first: u64,
-        /// First record needed.
+        /// First record that is needed.
         needed: u64,
     },
     /// The directory of savepoints cannot be used.
@@ -54,42 +54,45 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// What the pipeline is made of.
+/// Everything that the pipeline is built from.
 #[derive(Debug)]
 pub struct PipelineResources {
-    /// Source.
+    /// The journal.
     pub journal: Log,
-    /// Window firings.
+    /// The windows log.
     pub windows: Log,
-    /// Error entries.
+    /// The errors log.
     pub errors: Log,
-    /// Checkpoints.
+    /// The checkpoint store.
     pub store: CheckpointStore,
     /// The newest checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
-    /// Settings until the journal says otherwise, where there is no checkpoint.
+    /// Settings without a checkpoint, until the journal holds others.
     pub settings: Settings,
     /// Time between checkpoints.
     pub checkpoint_interval: Duration,
     /// When and where savepoints are written.
     pub savepoints: SavepointPolicy,
-    /// The file system, for savepoints.
+    /// File system, for savepoints.
     pub disk: Arc<dyn Disk>,
-    /// Time, for intervals and for what checkpoints are marked with.
+    /// Clock for intervals, and for the times of checkpoints and savepoints.
     pub clock: Arc<dyn Clock>,
-    /// Whether the checkpoint writer gets a thread of its own; else it works in the pipeline's turns.
+    /// Whether the checkpoint writer gets a thread of its own; else it works in the turns of the pipeline.
     pub threads: bool,
     /// End of the journal as it was found at start.
     pub recovered_end: Lsn,
 }
 
-/// Positions of a checkpoint, or of the beginning.
+/// Positions of a checkpoint; without one, those of the beginning.
 pub fn positions(checkpoint: Option<&Checkpoint>) -> Positions {
     checkpoint.map_or_else(Positions::default, |checkpoint| checkpoint.manifest.positions)
 }
 
-/// Restores the operator and gives the pipeline its handle. Records found in the journal are processed once
-/// [`Runner::run`] is called, under the settings they were first processed with.
+/// Restores the operator, and returns the pipeline with its handle. [`Runner::run`] processes the records found in the
+/// journal, under the settings they were first processed with.
+///
+/// # Errors
+/// The checkpoint cannot be restored, the journal has a gap behind it, or savepoints or thread cannot be set up.
 pub fn prepare(parts: PipelineResources) -> Result<(Runner, Pipeline), StartError> {
     let positions = positions(parts.checkpoint.as_ref());
     let first = parts.journal.stats().first.0;

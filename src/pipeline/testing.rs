@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
 use crate::core::settings::Settings;
+use crate::pipeline::error::SavepointFailure;
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, PipelineStatus, Requests};
 use crate::state::savepoint::SavepointInfo;
 use crate::sync::lock;
@@ -93,7 +94,7 @@ impl TestPipeline {
 fn answer(requests: &Requests, operator: &Mutex<Operator>, savepoint: &Mutex<Option<SavepointInfo>>) {
     loop {
         let held = lock(operator);
-        match requests.commands.try_recv() {
+        match requests.queries.try_recv() {
             Ok(question) => question(&held),
             Err(TryRecvError::Disconnected) => return,
             Err(TryRecvError::Empty) => {
@@ -103,7 +104,8 @@ fn answer(requests: &Requests, operator: &Mutex<Operator>, savepoint: &Mutex<Opt
         }
         while let Ok(reply) = requests.savepoints.try_recv() {
             // The requester may have gone.
-            let _ = reply.send(lock(savepoint).take().ok_or_else(|| "the disk is full".to_owned()));
+            let failure = || SavepointFailure::TooMany { directory: "savepoints".into(), count: 100 };
+            let _ = reply.send(lock(savepoint).take().ok_or_else(|| Arc::new(failure())));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A position in an output log, for a reader that sets its own pace.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::log::{Batch, LogError, Lsn, Reader};
@@ -69,8 +70,9 @@ impl ResultBatch {
         })
     }
 
-    /// Whether [`ResultBatch::results`] comes to position `seq`.
-    pub(super) fn holds(&self, seq: u64) -> bool {
-        (self.from.0.max(self.batch.first().0)..self.batch.end().0).contains(&seq) && !self.batch.is_hole()
+    /// The positions that [`ResultBatch::results`] comes to; none in place of lost records.
+    pub(super) fn positions(&self) -> Range<u64> {
+        let end = if self.batch.is_hole() { self.batch.first() } else { self.batch.end() };
+        self.from.0.max(self.batch.first().0)..end.0
     }
 }

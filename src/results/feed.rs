@@ -10,7 +10,7 @@ use crate::results::follow::{ResultFollower, ResultSubscriber};
 use crate::results::record::{ResultKind, ResultRecord};
 use crate::sync::lock;
 
-/// Results that wait for the slowest reader; what falls behind further is missed.
+/// Results that wait for the slowest reader. A reader that falls further behind misses the oldest.
 const RESULTS_KEPT: usize = 8_192;
 
 /// A result on its way to the readers.

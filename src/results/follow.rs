@@ -12,9 +12,9 @@ use std::task::{Wake, Waker};
 
 use crate::log::Lsn;
 use crate::results::cursor::{ResultBatch, ResultCursor};
+use crate::results::error::ScanError;
 use crate::results::log::{ResultLog, ResultLogs, ResultPositions};
 use crate::results::record::{ResultKind, ResultRecord};
-use crate::results::scan::ScanError;
 use crate::sync::{lock, wait};
 
 /// Records that are added to an index before subscribers get their turn again: some milliseconds.
@@ -125,9 +125,9 @@ impl ResultFollower {
         let waker = Waker::from(Arc::clone(signal));
         results.windows.log().watch(waker.clone());
         results.errors.log().watch(waker);
-        let mut round = Round::new(&self.0);
+        let mut work = FollowerWork::new(&self.0);
         while !signal.is_stopped() {
-            if !round.turn() {
+            if !work.turn() {
                 signal.wait();
             }
         }
@@ -136,9 +136,9 @@ impl ResultFollower {
     /// Hands on what the logs hold, on this thread.
     #[cfg(test)]
     pub(crate) fn catch_up(&self) {
-        let mut round = Round::new(&self.0);
-        while round.turn() {}
-        lock(&self.0.newcomers).append(&mut round.subscriptions);
+        let mut work = FollowerWork::new(&self.0);
+        while work.turn() {}
+        lock(&self.0.newcomers).append(&mut work.subscriptions);
     }
 
     /// Ends [`ResultFollower::run`] soon.
@@ -147,14 +147,14 @@ impl ResultFollower {
     }
 }
 
-/// The work of the thread.
-struct Round<'a> {
+/// State of the thread that follows.
+struct FollowerWork<'a> {
     shared: &'a FollowerShared,
     subscriptions: Vec<Subscription>,
     indexes: [IndexUpkeep<'a>; 2],
 }
 
-impl<'a> Round<'a> {
+impl<'a> FollowerWork<'a> {
     fn new(shared: &'a FollowerShared) -> Self {
         let ResultLogs { windows, errors } = &*shared.results;
         Self { shared, subscriptions: Vec::new(), indexes: [windows, errors].map(IndexUpkeep::new) }
@@ -231,7 +231,7 @@ fn move_to(group: &mut [&mut Subscription], kind: ResultKind, position: Lsn) {
 
 fn hand_on_batch(results: &ResultLog, batch: &ResultBatch, group: &mut [&mut Subscription]) {
     let records: Vec<ResultRecord<'_>> = batch.results().collect();
-    results.index_batch(batch, &records);
+    results.index_batch(&batch.positions(), &records);
     let subscribers = group.iter_mut().map(|member| &mut member.subscriber);
     for subscriber in subscribers.filter(|subscriber| subscriber.listens_to(results.kind())) {
         for record in &records {

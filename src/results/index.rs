@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-/// Records of one block. A log of 1 GiB has some thousand blocks of at most half a kilobyte here.
+/// Records of one block. A log of 1 GiB has some thousand blocks, each of at most half a kilobyte in the index.
 pub(super) const BLOCK_RECORDS: u64 = 4_096;
-/// Blocks without records that are kept for a gap; a larger gap begins the index anew.
+/// Blocks without records that stand for a gap. A larger gap begins the index anew.
 const MAX_EMPTY_BLOCKS: u64 = 65_536;
 const WORDS: usize = BLOCK_RECORDS as usize / 64;
 

@@ -1,12 +1,12 @@
 //! An output log with the index that queries use.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::log::{Batch, Log, Lsn, Reader};
-use crate::results::cursor::ResultBatch;
+use crate::results::error::ScanError;
 use crate::results::index::{IndexEntry, TimeIndex};
 use crate::results::record::{DecodedResult, ResultKind, ResultRecord};
-use crate::results::scan::{ResultQuery, ScanError};
 use crate::sync::lock;
 
 /// The two output logs.
@@ -111,11 +111,12 @@ impl ResultLog {
         }
     }
 
-    /// Adds a batch that was decoded for other reasons, if it is the next one that the index needs.
-    pub(super) fn index_batch(&self, batch: &ResultBatch, records: &[ResultRecord<'_>]) {
+    /// Adds a batch that the follower has decoded, if it is the next one that the index needs.
+    /// `positions`: the positions that the batch covers.
+    pub(super) fn index_batch(&self, positions: &Range<u64>, records: &[ResultRecord<'_>]) {
         let mut indexer = lock(&self.indexer);
         let index = &mut indexer.index;
-        if !batch.holds(index.next()) {
+        if !positions.contains(&index.next()) {
             return;
         }
         for record in records {
@@ -130,9 +131,9 @@ impl ResultLog {
         lock(&self.indexer).index.is_superseded(seq)
     }
 
-    /// Whether the block of the index that holds `seq` may have records in the query's range of time.
-    pub(super) fn may_hold(&self, seq: u64, query: &ResultQuery) -> bool {
-        lock(&self.indexer).index.may_hold(seq, query.from_ms, query.to_ms)
+    /// Whether the block of the index that holds `seq` may have records with a time in `from_ms..to_ms`.
+    pub(super) fn may_hold(&self, seq: u64, from_ms: i64, to_ms: i64) -> bool {
+        lock(&self.indexer).index.may_hold(seq, from_ms, to_ms)
     }
 }
 

@@ -7,6 +7,7 @@
 //! Not responsible for how a result reaches a client: parameters, pages and bodies are `http`'s, topics are `mqtt`'s.
 
 pub mod cursor;
+pub mod error;
 pub mod feed;
 pub mod follow;
 mod index;

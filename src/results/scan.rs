@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::core::output::InvalidOutput;
 use crate::core::reason::Reason;
-use crate::log::{Batch, LogError, Lsn, Reader};
+use crate::log::{Batch, Lsn, Reader};
+use crate::results::error::ScanError;
 use crate::results::index::BLOCK_RECORDS;
 use crate::results::log::{ResultLog, numbered};
 use crate::results::record::DecodedResult;
@@ -62,20 +62,6 @@ impl ResultQuery {
     }
 }
 
-/// Why a query has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    /// The log could not be read.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The record at this position is not a result.
-    #[error("record {0}: {1}")]
-    Record(u64, InvalidOutput),
-    /// The index does not cover the log yet.
-    #[error("the log is not indexed yet")]
-    NotIndexed,
-}
-
 /// Takes the results of a query, one after the other.
 pub trait ResultWriter {
     /// Writes one result. `seq` is its sequence number.
@@ -119,7 +105,7 @@ impl Scan<'_> {
         let (mut scanned, mut taken) = (0, 0);
         let mut reader: Option<Reader> = None;
         while next < self.end {
-            if !self.results.may_hold(next, self.query) {
+            if !self.may_hold(next) {
                 next = (next / BLOCK_RECORDS + 1) * BLOCK_RECORDS;
                 reader = None;
                 continue;
@@ -147,7 +133,7 @@ impl Scan<'_> {
                 return Ok(Some(upper));
             }
             let lower = ((upper - 1) / BLOCK_RECORDS * BLOCK_RECORDS).max(self.first);
-            if self.results.may_hold(lower, self.query) {
+            if self.may_hold(lower) {
                 for batch in self.batches(lower, upper)?.iter().rev() {
                     let records: Vec<(u64, &[u8])> =
                         numbered(batch).filter(|(seq, _)| (lower..upper).contains(seq)).collect();
@@ -178,6 +164,10 @@ impl Scan<'_> {
             }
         }
         Ok(batches)
+    }
+
+    fn may_hold(&self, seq: u64) -> bool {
+        self.results.may_hold(seq, self.query.from_ms, self.query.to_ms)
     }
 
     fn is_full(&self, taken: usize, writer: &dyn ResultWriter) -> bool {

@@ -1,4 +1,4 @@
-//! The command line of `weir simulate`, and the options built from it.
+//! Command line options of `weir simulate`, and the options of the fleet that are built from them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,39 +13,39 @@ use crate::config::{Config, parse_duration};
 use crate::simulator::SimulatorError;
 use crate::simulator::options::{FleetCredentials, FleetOptions, RunLength};
 
-/// How long `weir simulate` waits at the end for missing acknowledgements: longer than a restart of weir takes.
+/// Longest wait of `weir simulate` for missing acknowledgements at its end. A restart of weir takes less.
 const DRAIN: Duration = Duration::from_secs(30);
-/// The password, where no file is named. An argument would show it to everybody on the machine.
+/// Environment variable that holds the password when --password-file is not given. There is no option for the password
+/// itself: every user of the machine sees the arguments of a process.
 const PASSWORD_VARIABLE: &str = "WEIR_PASSWORD";
-/// Length of a run for which none was given, with `--verify`.
+/// Length of a run with --verify and without a given length.
 const DEFAULT_VERIFIED: Duration = Duration::from_secs(30);
 
-/// Runs a fleet of simulated devices against an MQTT listener. Defaults come from the section simulator of the
-/// config.
+/// Options of `weir simulate`. Their defaults come from the section `simulator` of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct SimulateArguments {
     /// MQTT listener [default: mqtt.listen of the config]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<SocketAddr>,
-    /// User name of all devices; its role must let it publish for them, as bridge does
+    /// User name of all devices; the user's role must allow publishing for every device, as the role bridge does
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// File that holds its password; without it the variable WEIR_PASSWORD
+    /// File with the user's password [default: the variable WEIR_PASSWORD]
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
-    /// HTTP API that --verify asks [default: http.listen of the config]
+    /// Base URL of the HTTP API for --verify [default: http.listen of the config]
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     pub http: Option<String>,
     /// Number of devices
     #[arg(long, value_name = "N")]
     pub devices: Option<usize>,
-    /// Time between two messages of a device, such as 500ms; 0s for as fast as acknowledgements allow
+    /// Time between two messages of a device, such as 500ms; 0s to send as fast as acknowledgements allow
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub interval: Option<Duration>,
-    /// Stop after this many messages of each device
+    /// Number of messages of each device, after which the run ends
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub messages: Option<u64>,
-    /// Stop after this time; without it and --messages: run until interrupted (30s with --verify)
+    /// Length of the run [default without --messages: until interrupted; with --verify: 30s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Metrics of each device, separated by commas
@@ -54,16 +54,16 @@ pub struct SimulateArguments {
     /// QoS of publishes
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub qos: Option<u8>,
-    /// Unacknowledged publishes of one device at most [default: 100]
+    /// Largest number of unacknowledged publishes of one device [default: 100]
     #[arg(long, value_name = "N")]
     pub in_flight: Option<u16>,
-    /// Event times lie up to this far behind the device's clock
+    /// Largest distance of an event time behind the device's clock
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub disorder: Option<Duration>,
-    /// Device clocks are wrong by up to this, either way
+    /// Largest error of a device's clock, in both directions
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub clock_skew: Option<Duration>,
-    /// Share of devices that now and then go away and come back with a backlog
+    /// Share of devices that go offline now and then and come back with a backlog
     #[arg(long, value_name = "0..1")]
     pub offline_share: Option<f64>,
     /// Share of messages that are published twice
@@ -78,17 +78,16 @@ pub struct SimulateArguments {
     /// Share of messages after which the device loses its connection without waiting for acknowledgements
     #[arg(long, value_name = "0..1")]
     pub churn_share: Option<f64>,
-    /// Seed of everything random
+    /// Seed of all random choices
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Devices are called PREFIX-00000 and so on [default: sim; with --verify one of its own for each run]
+    /// Prefix of device ids, as in PREFIX-00000 [default: sim; with --verify a new prefix for each run]
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Ask weir afterwards whether every acknowledged reading is accounted for and every window is right; the exit
-    /// code is 1 if not
+    /// Compare weir's windows and errors with the readings that were sent; the exit code is 1 if they differ
     #[arg(long)]
     pub verify: bool,
-    /// How --verify reaches the HTTP API
+    /// Options of the HTTP API for --verify.
     #[command(flatten)]
     pub api: ApiArguments,
 }
@@ -97,7 +96,7 @@ impl SimulateArguments {
     /// The options of a run that starts at `now_ms`.
     ///
     /// # Errors
-    /// [`SimulatorError::Invalid`] where a value is out of its range.
+    /// [`SimulatorError::Invalid`] when a value is out of its range, or the password cannot be read.
     pub fn options(&self, config: &Config, now_ms: i64) -> Result<FleetOptions, SimulatorError> {
         let mut options = FleetOptions::from_config(config, format!("{now_ms:x}"));
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -125,7 +124,7 @@ impl SimulateArguments {
         options.drain = DRAIN;
         options.record = self.verify;
         if self.verify {
-            // A prefix that no earlier run used: everything that weir knows of these devices is of this run.
+            // No earlier run used this prefix, so all results of these devices belong to this run.
             options.prefix = format!("sim-{:x}-{now_ms:x}", options.seed);
             check_clocks(&options, config)?;
         }
@@ -161,7 +160,7 @@ fn set<T>(target: &mut T, value: Option<T>) {
     }
 }
 
-/// Readings that weir must reject for their time would make every result uncertain.
+/// Refuses clock errors for which weir would reject readings: such a run could not be verified.
 fn check_clocks(options: &FleetOptions, config: &Config) -> Result<(), SimulatorError> {
     let off = |limit: Option<i64>, by: u64| limit.is_some_and(|limit| i64::try_from(by).map_or(true, |by| by >= limit));
     if off(config.validate.max_future_ms, options.clock_skew_ms) {

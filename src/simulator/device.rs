@@ -1,4 +1,4 @@
-//! One simulated device: produces, publishes, loses its connection, comes back.
+//! One simulated device: a task that produces messages, publishes them, loses its connection and reconnects.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -17,48 +17,48 @@ use crate::simulator::message::{DeviceMessage, MessageEncoder, MessageGenerator,
 use crate::simulator::options::{FleetOptions, RunLength};
 use crate::simulator::progress::FleetProgress;
 
-/// Share of an offline-going device's messages after which it goes away.
+/// Share of messages after which a device that goes offline at all does so.
 const GO_OFFLINE: f64 = 1.0 / 30.0;
-/// Messages that a device keeps while it is away: at least, and how many more at most.
+/// Number of messages that a device keeps while it is offline: the least, and the largest addition to it.
 const BACKLOG_MESSAGES: (u64, u64) = (5, 25);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// What all devices of a fleet share.
+/// Context that all devices of a fleet share.
 #[derive(Debug)]
 pub struct FleetContext {
-    /// What to do.
+    /// Options of the fleet.
     pub options: FleetOptions,
-    /// When the run ends by itself.
+    /// End of the run; `None` when it is not limited in time.
     pub end: Option<Instant>,
     /// Wall clock of all devices, before skew.
     pub clock: Arc<dyn Clock>,
-    /// Connections that are being opened at the same time.
+    /// Permits to open a connection.
     pub connecting: Semaphore,
-    /// Stop producing.
+    /// Cancelled when devices are to stop producing.
     pub cancel: CancellationToken,
-    /// What happened so far.
+    /// Counts of the fleet.
     pub progress: Arc<FleetProgress>,
-    /// Why a device was not let in: then none will be.
+    /// The broker's refusal of a device. All devices have the same credentials, so it holds for all.
     pub refused: OnceLock<String>,
 }
 
-/// How a connection ended.
+/// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum ConnectionEnd {
-    /// Everything is done and acknowledged.
+    /// All messages are sent and acknowledged.
     Finished,
-    /// The device goes away and keeps this many messages.
+    /// The device goes offline and keeps this many messages.
     Offline(u64),
     /// The connection was dropped, on purpose or not.
     Dropped,
-    /// The broker does not let it in.
+    /// The broker refused the device.
     Refused,
-    /// Acknowledgements are missing and the time to wait for them is over.
+    /// Acknowledgements are missing, and the time to wait for them is over.
     OutOfTime,
 }
 
-/// One device.
+/// One simulated device.
 #[derive(Debug)]
 pub struct SimulatedDevice {
     fleet: Arc<FleetContext>,
@@ -68,10 +68,10 @@ pub struct SimulatedDevice {
     encoder: MessageEncoder,
     goes_offline: bool,
     next_due: Instant,
-    /// To be published before anything new: not acknowledged on an earlier connection, or a backlog. Bounded by the
-    /// in-flight limit and one backlog.
+    /// Publishes that go out before new messages: unacknowledged ones of an earlier connection, and a backlog. Bounded
+    /// by the in-flight limit and the size of one backlog.
     outbox: VecDeque<Publication>,
-    /// To be published once more, after the next message.
+    /// A publish to repeat after the next message.
     again: Option<Publication>,
     ledger: Option<DeviceLedger>,
     give_up: Option<Instant>,
@@ -79,11 +79,11 @@ pub struct SimulatedDevice {
 }
 
 impl SimulatedDevice {
-    /// Device `index` of the fleet.
+    /// The device `index` of the fleet.
     pub fn new(fleet: Arc<FleetContext>, index: usize) -> Self {
         let options = &fleet.options;
         let id = options.device_id(index);
-        // Two generators: what is said does not depend on how often the connection was lost.
+        // Two random generators: the content of messages does not depend on how often the connection was lost.
         let generator = MessageGenerator::new(options, Random::for_member(options.seed, 2 * index as u64));
         let mut random = Random::for_member(options.seed, 2 * index as u64 + 1);
         let phase = options.interval.mul_f64(random.unit());
@@ -103,7 +103,7 @@ impl SimulatedDevice {
         }
     }
 
-    /// Lives until the run is over; returns what it sent where that is recorded.
+    /// Runs until the end of the fleet. Returns the record of its messages if the options ask for one.
     pub async fn run(mut self) -> Option<DeviceLedger> {
         let mut retry = FIRST_RETRY;
         loop {
@@ -151,7 +151,7 @@ impl SimulatedDevice {
             None => self.talk(&mut link).await,
             Some(ended) => ended,
         };
-        // Before anything that the outbox still holds: the order of sequence numbers is kept.
+        // Unacknowledged publishes go before the outbox: they have lower sequence numbers.
         let mut rest = link.abandon();
         rest.append(&mut self.outbox);
         self.outbox = rest;
@@ -240,7 +240,7 @@ impl SimulatedDevice {
         }
     }
 
-    /// Produces the next message; `Some` when the connection shall end after it.
+    /// Produces the next message. Returns `Some` when the connection is to end after it.
     fn produce(&mut self) -> Option<ConnectionEnd> {
         let message = self.message();
         let publication = self.encoder.encode(&message);
@@ -265,7 +265,7 @@ impl SimulatedDevice {
         message
     }
 
-    /// Produces without a connection; what it kept is published after the next CONNECT.
+    /// Produces messages while offline. They are published after the next CONNECT.
     async fn stay_away(&mut self, messages: u64) {
         let mut backlog = Vec::new();
         for _ in 0..messages {
@@ -285,7 +285,7 @@ impl SimulatedDevice {
         }
     }
 
-    /// Whether it produces no more.
+    /// Whether the device produces no more messages.
     fn is_done(&self) -> bool {
         let enough = match self.fleet.options.length {
             RunLength::Messages(messages) => self.generator.produced() >= messages,
@@ -294,7 +294,7 @@ impl SimulatedDevice {
         enough || self.fleet.cancel.is_cancelled() || self.fleet.end.is_some_and(|end| end <= Instant::now())
     }
 
-    /// When it stops waiting for acknowledgements; counted from the first call.
+    /// End of the wait for acknowledgements, which begins at the first call.
     fn give_up_at(&mut self) -> Instant {
         *self.give_up.get_or_insert_with(|| Instant::now() + self.fleet.options.drain)
     }
@@ -304,7 +304,7 @@ impl SimulatedDevice {
 async fn farewell(link: &mut BrokerLink, give_up: Instant) -> ConnectionEnd {
     link.disconnect();
     let disconnected = async {
-        // Errors end the connection as well: nothing is missing any more.
+        // An error ends the connection too, and nothing is missing.
         while let Ok(event) = link.next().await {
             if matches!(event, LinkEvent::Disconnected) {
                 break;
@@ -325,7 +325,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Pauses between two attempts to reach a listener.
+/// Waits between two attempts to reach a listener.
 pub(super) async fn pause() {
     sleep(FIRST_RETRY).await;
 }

@@ -1,21 +1,21 @@
-//! What one device sent, and what was acknowledged.
+//! Record of the messages that a device sent, and of their acknowledgements.
 
 use std::ops::RangeInclusive;
 
 use crate::simulator::message::DeviceMessage;
 
-/// One message and its fate.
+/// One message and its delivery state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LedgerEntry {
-    /// What was sent.
+    /// The message.
     pub message: DeviceMessage,
-    /// How often it was handed to a connection.
+    /// How often the message was handed to a connection.
     pub publishes: u32,
-    /// Whether an acknowledgement came: PUBACK, or PUBREC for QoS 2.
+    /// Whether the message was acknowledged, by PUBACK or by PUBREC for QoS 2.
     pub acknowledged: bool,
 }
 
-/// All messages of one device; an entry's index is its sequence number.
+/// All messages of one device. The index of an entry is the sequence number of its message.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DeviceLedger {
     /// Device id.
@@ -30,23 +30,23 @@ impl DeviceLedger {
         Self { device_id: device_id.to_owned(), entries: Vec::new() }
     }
 
-    /// A message was produced. Messages come in order of sequence number, from 0.
+    /// Adds a produced message. Messages come in the order of sequence numbers, from 0.
     pub fn produced(&mut self, message: &DeviceMessage) {
         debug_assert_eq!(message.seq, self.entries.len() as u64);
         self.entries.push(LedgerEntry { message: message.clone(), publishes: 0, acknowledged: false });
     }
 
-    /// A publish with these messages was handed to a connection.
+    /// Counts a publish of the messages `seqs` that was handed to a connection.
     pub fn published(&mut self, seqs: &RangeInclusive<u64>) {
         self.range(seqs).iter_mut().for_each(|entry| entry.publishes += 1);
     }
 
-    /// A publish with these messages was acknowledged.
+    /// Marks the messages `seqs` as acknowledged.
     pub fn acknowledged(&mut self, seqs: &RangeInclusive<u64>) {
         self.range(seqs).iter_mut().for_each(|entry| entry.acknowledged = true);
     }
 
-    /// The message with this sequence number.
+    /// The entry of the message `seq`.
     pub fn get(&self, seq: u64) -> Option<&LedgerEntry> {
         self.entries.get(usize::try_from(seq).ok()?)
     }

@@ -1,10 +1,11 @@
-//! One connection of a device: rumqttc's event loop, and which publish each acknowledgement means.
+//! One MQTT connection of a device: drives rumqttc's event loop, and finds the publish that an acknowledgement belongs
+//! to. When to publish or reconnect is decided in `device`.
 //!
-//! rumqttc gives a packet id when a request leaves its channel, in the order of the requests, and says so with
-//! `Outgoing::Publish(pkid)`; 0 stands for QoS 0. Every connection gets an event loop of its own with a clean session:
-//! rumqttc 0.25 replays what was pending only for a resumed session, without the DUP flag, and its in-flight count
-//! underflows when a PUBREL is replayed. What was not acknowledged is published again by the device, as firmware with
-//! a store of its own does it: same payload, same `seq`.
+//! rumqttc assigns a packet id when a request leaves its channel, in the order of the requests, and reports the id with
+//! `Outgoing::Publish(pkid)`; the id is 0 for QoS 0. Every connection has a new event loop and a clean session: rumqttc
+//! 0.25 replays pending publishes only for a resumed session, without the DUP flag, and its in-flight count underflows
+//! when a PUBREL is replayed. The device itself publishes unacknowledged messages again, with the same payload and the
+//! same `seq`, as firmware with a store of its own does.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use crate::simulator::options::{FleetCredentials, FleetOptions};
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const MAX_PACKET_BYTES: usize = 256 * 1024;
 
-/// What happened on a connection.
+/// An event of a connection.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// The broker accepted the connection.
@@ -30,24 +31,24 @@ pub enum LinkEvent {
     Acknowledged(Publication),
     /// DISCONNECT was written to the socket.
     Disconnected,
-    /// Something that needs no reaction.
+    /// An event that needs no reaction.
     Other,
 }
 
-/// One connection.
+/// One MQTT connection of a device.
 pub struct BrokerLink {
     client: AsyncClient,
     events: Pin<Box<dyn Stream<Item = Result<Event, ConnectionError>> + Send>>,
     qos: QoS,
     limit: usize,
-    /// Handed to rumqttc, without a packet id yet.
+    /// Publishes handed to rumqttc that have no packet id yet.
     submitted: VecDeque<Publication>,
-    /// Written with a packet id, in that order, and not acknowledged.
+    /// Publishes that were written and not acknowledged, with their packet ids, in the order of writing.
     unacknowledged: VecDeque<(u16, Publication)>,
 }
 
 impl BrokerLink {
-    /// A connection of a fleet with these options, opened by the first call of [`BrokerLink::next`].
+    /// A connection of a device of `fleet`. The first call of [`BrokerLink::next`] opens it.
     pub fn new(fleet: &FleetOptions, client_id: &str) -> Self {
         let FleetOptions { address, qos, in_flight, .. } = *fleet;
         let mut options = MqttOptions::new(client_id, address.ip().to_string(), address.port());
@@ -56,11 +57,12 @@ impl BrokerLink {
         }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
-        // One more than is ever used: with its in-flight window full rumqttc reads no further request, not even a
-        // DISCONNECT, and a packet id is never taken while its predecessor's slot is in use.
+        // One more than publishes are handed over: when its in-flight window is full, rumqttc reads no further request,
+        // not even a DISCONNECT. The spare slot also keeps a packet id from being assigned while it is still in use.
         options.set_inflight(in_flight + 1);
         let (client, event_loop) = AsyncClient::new(options, usize::from(in_flight) + 1);
-        // A stream keeps the future of one poll until it is done: dropping a poll half way would lose what it wrote.
+        // A stream keeps the future of one poll until it is done. Dropping a poll half way would lose the events it
+        // read.
         let events = futures_util::stream::unfold(event_loop, |mut event_loop| async move {
             let event = event_loop.poll().await;
             Some((event, event_loop))
@@ -80,23 +82,25 @@ impl BrokerLink {
         }
     }
 
-    /// Whether one more publish may be handed over.
+    /// Whether the connection takes one more publish.
     pub fn has_room(&self) -> bool {
         self.submitted.len() + self.unacknowledged.len() < self.limit
     }
 
-    /// Whether everything handed over was written.
+    /// Whether all publishes were written to the socket.
     pub fn all_written(&self) -> bool {
         self.submitted.is_empty()
     }
 
-    /// Whether everything handed over was acknowledged (QoS 0: written).
+    /// Whether all publishes were acknowledged; with QoS 0, written.
     pub fn is_idle(&self) -> bool {
         self.submitted.is_empty() && self.unacknowledged.is_empty()
     }
 
-    /// Hands a publish to the connection. Call it only while [`BrokerLink::has_room`]; returns the publish when it was not
-    /// taken.
+    /// Hands a publish to the connection. Call it only while [`BrokerLink::has_room`].
+    ///
+    /// # Errors
+    /// The publish itself, when rumqttc does not take it.
     pub fn publish(&mut self, publication: Publication) -> Result<(), Publication> {
         let payload = publication.payload.to_vec();
         match self.client.try_publish(publication.topic.as_str(), self.qos, false, payload) {
@@ -108,13 +112,16 @@ impl BrokerLink {
         }
     }
 
-    /// Asks for an orderly end; [`LinkEvent::Disconnected`] follows.
+    /// Requests a DISCONNECT. [`LinkEvent::Disconnected`] follows when it is written.
     pub fn disconnect(&mut self) {
-        // A full channel cannot be: it has one place more than publishes are handed over.
+        // The channel cannot be full: it has one place more than publishes are handed over.
         let _ = self.client.try_disconnect();
     }
 
-    /// The next event. An error ends the connection. May be dropped and called again without losing anything.
+    /// Waits for the next event. The future may be dropped at any time without losing an event.
+    ///
+    /// # Errors
+    /// The connection failed or ended.
     pub async fn next(&mut self) -> Result<LinkEvent, ConnectionError> {
         let event = self.events.next().await.unwrap_or(Err(ConnectionError::RequestsDone))?;
         Ok(self.interpret(event))
@@ -124,7 +131,7 @@ impl BrokerLink {
         match event {
             Event::Incoming(Packet::ConnAck(_)) => LinkEvent::Connected,
             Event::Incoming(Packet::PubAck(ack)) => self.acknowledged(ack.pkid),
-            // PUBREC already promises that the publish is on disk.
+            // weir sends PUBREC when the publish is on disk, so PUBREC counts as the acknowledgement of QoS 2.
             Event::Incoming(Packet::PubRec(ack)) => self.acknowledged(ack.pkid),
             Event::Outgoing(Outgoing::Publish(pkid)) => {
                 if let Some(publication) = self.submitted.pop_front()
@@ -140,7 +147,7 @@ impl BrokerLink {
     }
 
     fn acknowledged(&mut self, pkid: u16) -> LinkEvent {
-        // Acknowledgements come in the order of publishes: this looks at the front.
+        // Acknowledgements come in the order of publishes, so the search ends at the front.
         match self.unacknowledged.iter().position(|(waiting, _)| *waiting == pkid) {
             Some(at) => self
                 .unacknowledged
@@ -150,8 +157,8 @@ impl BrokerLink {
         }
     }
 
-    /// Drops the connection as a power cut does, and returns what was not acknowledged, in the order of its
-    /// publishing.
+    /// Drops the connection without a DISCONNECT, as a power cut does. Returns the unacknowledged publishes in their
+    /// order.
     pub fn abandon(self) -> VecDeque<Publication> {
         self.unacknowledged.into_iter().map(|(_, publication)| publication).chain(self.submitted).collect()
     }

@@ -1,4 +1,4 @@
-//! What a simulated device says, and how it is written.
+//! Messages of a simulated device: their content, which follows from the seed, and their encoding as MQTT publishes.
 
 use std::ops::RangeInclusive;
 
@@ -8,56 +8,56 @@ use serde::Serialize;
 use crate::random::Random;
 use crate::simulator::options::FleetOptions;
 
-/// Encoded length at which a backlog upload is cut into the next publish. The error log keeps 4 KiB of a payload:
-/// below it, a rejected reading can be found in the whole of its message.
+/// Longest payload of a backlog publish; longer backlogs are split. The error log keeps 4 KiB of a payload, so a
+/// rejected reading of a shorter payload is found in its whole message.
 const BACKLOG_PUBLISH_BYTES: usize = 3_500;
 
-/// Messages in one backlog publish at most.
+/// Largest number of messages in one backlog publish.
 const BACKLOG_PUBLISH_MESSAGES: usize = 64;
 
-/// What one message of a device carries.
+/// Content of one message of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MessageContent {
-    /// One value for each of the fleet's metrics.
+    /// Readings: one value for each of the fleet's metrics.
     Readings(Vec<f64>),
-    /// A fault that the device reports.
+    /// A report of a fault of the device.
     Fault,
-    /// Something that weir must refuse; the way in which it is wrong.
+    /// A payload that weir must reject.
     Malformed(MalformedPayload),
 }
 
-/// Ways of not being a reading.
+/// Payloads that are not readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MalformedPayload {
-    /// JSON that ends in the middle.
+    /// JSON that is cut off in the middle.
     Cut,
-    /// Text.
+    /// Text that is not JSON.
     Text,
-    /// A value that is no number.
+    /// JSON whose value is not a number.
     WrongType,
 }
 
-/// One message: one sequence number.
+/// One message of a device. It has a sequence number of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceMessage {
     /// Sequence number, from 0.
     pub seq: u64,
     /// Event time by the device's clock, Unix milliseconds.
     pub event_ms: i64,
-    /// What it carries.
+    /// Content of the message.
     pub content: MessageContent,
 }
 
-/// One PUBLISH: a message, or a backlog of several.
+/// One PUBLISH: one message, or several messages of a backlog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// Topic name.
     pub topic: String,
-    /// Application message.
+    /// Payload.
     pub payload: Bytes,
-    /// Sequence numbers of the messages in it.
+    /// Sequence numbers of the messages in the payload.
     pub seqs: RangeInclusive<u64>,
-    /// Readings in it.
+    /// Number of readings in the payload.
     pub readings: u64,
 }
 
@@ -71,13 +71,13 @@ pub struct MessageGenerator {
     malformed_share: f64,
     fault_share: f64,
     walk: Vec<f64>,
-    /// Event time of the newest reading. A fault carries it, so that a fault sent again is never newer than what weir
-    /// has counted from this device, which would look like a restart.
+    /// Event time of the newest reading. Faults carry this time: a redelivered fault that is newer than every reading
+    /// of the device would look like a restart to weir.
     newest_reading_ms: Option<i64>,
 }
 
 impl MessageGenerator {
-    /// The generator of device `index` of the fleet.
+    /// A generator for one device of the fleet.
     pub fn new(options: &FleetOptions, mut random: Random) -> Self {
         let limit = options.clock_skew_ms;
         let skew_ms = random.up_to(limit.saturating_mul(2)) as i64 - limit as i64;
@@ -95,7 +95,7 @@ impl MessageGenerator {
         }
     }
 
-    /// Messages produced so far.
+    /// Number of messages produced so far.
     pub fn produced(&self) -> u64 {
         self.next_seq
     }
@@ -106,7 +106,7 @@ impl MessageGenerator {
         self.next_seq += 1;
         let late_ms = self.random.up_to(self.disorder_ms) as i64;
         let event_ms = now_ms.saturating_add(self.skew_ms).saturating_sub(late_ms);
-        // Drawn always, so that one knob does not change what the others produce.
+        // Drawn for every message, so that one option does not change what the others produce.
         let (malformed, fault) = (self.random.unit(), self.random.unit());
         let way = self.random.up_to(2);
         let values = self.step();
@@ -121,7 +121,7 @@ impl MessageGenerator {
         DeviceMessage { seq, event_ms, content: MessageContent::Readings(values) }
     }
 
-    /// A random walk, kept to three decimals as a sensor would.
+    /// The next step of a random walk, rounded to three decimals as a sensor would.
     fn step(&mut self) -> Vec<f64> {
         let random = &mut self.random;
         let step = |value: &mut f64| {
@@ -175,7 +175,7 @@ struct WrongType<'a> {
     boot: &'a str,
 }
 
-/// Writes the messages of one device as publishes.
+/// Encodes the messages of one device as publishes.
 #[derive(Debug, Clone)]
 pub struct MessageEncoder {
     device_id: String,
@@ -186,7 +186,7 @@ pub struct MessageEncoder {
 }
 
 impl MessageEncoder {
-    /// The encoder of one device of the fleet.
+    /// An encoder for one device of the fleet.
     pub fn new(options: &FleetOptions, device_id: &str) -> Self {
         Self {
             device_id: device_id.to_owned(),
@@ -197,7 +197,7 @@ impl MessageEncoder {
         }
     }
 
-    /// The publish of one message.
+    /// Encodes one message as a publish.
     pub fn encode(&self, message: &DeviceMessage) -> Publication {
         let (topic, readings) = match &message.content {
             MessageContent::Readings(values) => (&self.telemetry_topic, values.len() as u64),
@@ -208,7 +208,8 @@ impl MessageEncoder {
         Publication { topic: topic.clone(), payload, seqs: message.seq..=message.seq, readings }
     }
 
-    /// The publishes of a backlog, in its order: runs of readings become arrays, everything else stays alone.
+    /// Encodes a backlog in its order. Consecutive readings share publishes, as JSON arrays; every other message has a
+    /// publish of its own.
     pub fn encode_backlog(&self, backlog: &[DeviceMessage]) -> Vec<Publication> {
         let mut publications = Vec::new();
         let mut array = Array::default();
@@ -228,7 +229,7 @@ impl MessageEncoder {
         publications
     }
 
-    /// The payload of a message that is sent alone. Each is unlike every other of this device.
+    /// The payload of a message that is sent alone. No two messages of a device have the same payload.
     pub fn text(&self, message: &DeviceMessage) -> String {
         let DeviceMessage { seq, event_ms: timestamp, content } = message;
         let (seq, timestamp, boot) = (*seq, *timestamp, self.boot.as_str());

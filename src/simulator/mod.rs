@@ -1,10 +1,9 @@
-//! A fleet of devices over real TCP: it uses the same door as real devices, and can say whether what came out is
-//! right.
+//! A fleet of simulated devices that publish over TCP as real devices do, and the verification of weir's results.
 //!
-//! Everything that a device says follows from a seed ([`message`]); when it says it follows from the clock. Each
-//! device is a task with one `rumqttc` connection ([`device`], [`link`]) and keeps account of what was acknowledged
-//! ([`ledger`]). [`verify`] computes from that account alone which windows and errors there must be, and compares
-//! them with what weir's HTTP API shows.
+//! The content of all messages follows from a seed ([`message`]); the time of sending follows from the clock. Each
+//! device is a task with one `rumqttc` connection ([`device`], [`link`]) and records what it sent and what was
+//! acknowledged ([`ledger`]). [`verify`] computes the expected windows and errors from these records alone, and
+//! compares them with the answers of weir's HTTP API.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -34,48 +33,48 @@ pub use arguments::SimulateArguments;
 pub use options::FleetOptions;
 pub use progress::{FleetCounts, FleetProgress};
 
-/// Connections being opened at the same time: a fleet that starts must not overflow the listener's backlog.
+/// Largest number of connections that are opened at the same time: more could overflow the listener's backlog.
 const CONNECTING: usize = 64;
-/// How long a run waits for the listener to be there.
+/// Longest wait for the MQTT listener at the start of a run.
 const REACHABLE: Duration = Duration::from_secs(10);
 
-/// Why a run could not be carried out.
+/// Why a run could not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulatorError {
     /// An option is out of its range.
     #[error("{0}")]
     Invalid(String),
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     #[error("no MQTT listener at {address}: {source}; start weir there, or give --address")]
     Unreachable {
-        /// Where.
+        /// Address of the MQTT listener.
         address: SocketAddr,
-        /// The last attempt's failure.
+        /// The failure of the last attempt.
         source: std::io::Error,
     },
-    /// The broker does not let the devices in.
+    /// The broker refuses the devices' credentials.
     #[error(
         "{address} does not let the devices in: {reason}; give --user and its password, or let anonymous clients in"
     )]
     Refused {
-        /// Where.
+        /// Address of the MQTT listener.
         address: SocketAddr,
-        /// What it said.
+        /// The refusal.
         reason: String,
     },
-    /// The HTTP API that shall be asked cannot be.
+    /// The HTTP client for the verification cannot be built.
     #[error(transparent)]
     HttpClient(#[from] crate::client::ClientError),
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FleetReport {
-    /// The counts at its end.
+    /// Counts at the end of the run.
     pub totals: FleetCounts,
-    /// From the first connection to the end of the last.
+    /// Time from the first connection to the end of the last one.
     pub elapsed: Duration,
-    /// What each device sent, where [`FleetOptions::record`] asked for it.
+    /// The messages of each device; empty without [`FleetOptions::record`].
     pub ledgers: Vec<DeviceLedger>,
 }
 
@@ -83,8 +82,8 @@ pub struct FleetReport {
 /// acknowledgements.
 ///
 /// # Errors
-/// [`SimulatorError`] when an option is wrong or nothing listens at the address. A connection that is lost later is
-/// opened again, and counted.
+/// [`SimulatorError`] when an option is wrong, nothing listens at the address, or the broker refuses the devices. A
+/// connection that is lost is opened again and counted.
 pub async fn run(
     options: FleetOptions,
     cancel: CancellationToken,
@@ -95,7 +94,7 @@ pub async fn run(
         reached = reach(options.address, REACHABLE) => reached?,
         () = cancel.cancelled() => return Ok(FleetReport::default()),
     }
-    // The fleet may end itself, and only itself.
+    // A fleet that ends itself must not cancel its caller.
     let cancel = cancel.child_token();
     let started = Instant::now();
     let end = match options.length {
@@ -118,7 +117,7 @@ pub async fn run(
     while let Some(ended) = running.join_next().await {
         match ended {
             Ok(ledger) => ledgers.extend(ledger),
-            // A device that panicked is a defect of the simulator; the others go on.
+            // A panic is a defect of the simulator; the other devices continue.
             Err(error) => progress.failed(&error),
         }
     }

@@ -1,4 +1,4 @@
-//! What a fleet does.
+//! Options of a fleet: size, load, disorder and faults.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use crate::client::reachable;
 use crate::config::{Config, SimulatorConfig};
 use crate::simulator::SimulatorError;
 
-/// Readings that a verified run may hold in memory.
+/// Largest number of readings of a verified run, which are held in memory.
 const MAX_RECORDED_READINGS: u64 = 20_000_000;
 
 /// When the devices stop producing. Cancelling ends a run earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunLength {
-    /// Not by itself.
+    /// When the run is cancelled.
     Endless,
     /// After this many messages of each device.
     Messages(u64),
@@ -22,12 +22,12 @@ pub enum RunLength {
     Time(Duration),
 }
 
-/// What all devices prove themselves with. The password is not shown.
+/// User name and password of all devices. Debug output does not show the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FleetCredentials {
     /// User name.
     pub user: String,
-    /// Its password.
+    /// Password of the user.
     pub password: String,
 }
 
@@ -37,38 +37,39 @@ impl fmt::Debug for FleetCredentials {
     }
 }
 
-/// Everything that decides what a fleet does.
+/// Options of a fleet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FleetOptions {
     /// Address of the MQTT listener.
     pub address: SocketAddr,
-    /// `None`: devices come without.
+    /// Credentials of all devices; `None` when they connect without.
     pub credentials: Option<FleetCredentials>,
-    /// Devices are called `{prefix}-{index}`.
+    /// Prefix of device ids: `{prefix}-{index}`.
     pub prefix: String,
-    /// Sent with each message; a value of its own for each run, so that weir sees restarted devices and not redelivery.
+    /// Boot id that each message carries. Each run needs a new value: weir then sees restarted devices and not
+    /// redelivery.
     pub boot: String,
     /// Topic of readings; the first `+` stands for the device id.
     pub telemetry_topic: String,
     /// Topic of faults; the first `+` stands for the device id.
     pub error_topic: String,
-    /// Devices.
+    /// Number of devices.
     pub devices: usize,
-    /// Time between two messages of a device; zero: as fast as acknowledgements allow.
+    /// Time between two messages of a device; zero for as fast as acknowledgements allow.
     pub interval: Duration,
-    /// When to stop.
+    /// When devices stop producing.
     pub length: RunLength,
     /// Metrics of each device, at least one.
     pub metrics: Vec<String>,
     /// QoS of publishes: 0, 1 or 2.
     pub qos: u8,
-    /// Unacknowledged publishes of one device at most, 1 to 65,534.
+    /// Largest number of unacknowledged publishes of one device, 1 to 65,534.
     pub in_flight: u16,
-    /// Event times lie up to this far behind the device's clock.
+    /// Largest distance of an event time behind the device's clock.
     pub disorder_ms: u64,
-    /// Device clocks are wrong by up to this, either way.
+    /// Largest error of a device's clock, in both directions.
     pub clock_skew_ms: u64,
-    /// Share of devices that now and then go away and come back with a backlog.
+    /// Share of devices that go offline now and then and come back with a backlog.
     pub offline_share: f64,
     /// Share of messages that are published twice.
     pub redelivery_share: f64,
@@ -78,23 +79,23 @@ pub struct FleetOptions {
     pub fault_share: f64,
     /// Share of messages after which the device loses its connection, without waiting for acknowledgements.
     pub churn_share: f64,
-    /// Seed of everything random.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// How long devices wait at the end for acknowledgements that are still missing.
+    /// Longest wait for missing acknowledgements at the end of the run.
     pub drain: Duration,
-    /// Whether the report holds every message sent, for [`crate::simulator::verify`].
+    /// Whether the report holds all messages that were sent, as [`crate::simulator::verify`] needs.
     pub record: bool,
 }
 
 impl Default for FleetOptions {
-    /// The defaults of config.toml, endless.
+    /// The defaults of config.toml, without an end.
     fn default() -> Self {
         Self::from_config(&Config::default(), "0".to_owned())
     }
 }
 
 impl FleetOptions {
-    /// The fleet that `config` describes, towards the MQTT listener that it describes. `boot` must be new for each run.
+    /// The fleet and the MQTT listener that `config` describes. `boot` must be new for each run.
     pub fn from_config(config: &Config, boot: String) -> Self {
         let SimulatorConfig { devices, interval_ms, metrics, qos, disorder_ms, clock_skew_ms, .. } =
             config.simulator.clone();
@@ -125,21 +126,21 @@ impl FleetOptions {
         }
     }
 
-    /// Id of device `index`.
+    /// The id of device `index`.
     pub fn device_id(&self, index: usize) -> String {
         format!("{}-{index:05}", self.prefix)
     }
 
-    /// Whether device `index` is one of those that go away: spread evenly over the fleet.
+    /// Whether device `index` goes offline now and then. Such devices are spread evenly over the fleet.
     pub fn goes_offline(&self, index: usize) -> bool {
         let share = self.offline_share;
         ((index as f64 + 1.0) * share).floor() > (index as f64 * share).floor()
     }
 
-    /// Checks what types cannot.
+    /// Checks the ranges of all options.
     ///
     /// # Errors
-    /// [`SimulatorError::Invalid`] with the option and what it may be.
+    /// [`SimulatorError::Invalid`] with the option and its range.
     pub fn check(&self) -> Result<(), SimulatorError> {
         let shares = [
             ("offline share", self.offline_share),

@@ -1,4 +1,4 @@
-//! Counts of a running fleet, and the line that shows them.
+//! Counts of a running fleet, and the progress line that shows them.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -28,45 +28,45 @@ pub struct FleetCounts {
     pub produced: u64,
     /// Publishes handed to a connection, repeated ones included.
     pub published: u64,
-    /// Readings in them.
+    /// Readings in the publishes that were handed to a connection.
     pub readings: u64,
     /// Publishes acknowledged.
     pub acknowledged: u64,
     /// Connections that failed or were lost.
     pub errors: u64,
-    /// The last of them.
+    /// The latest error of a connection.
     pub last_error: Option<String>,
 }
 
 impl FleetProgress {
-    /// A device's connection was accepted.
+    /// Counts a connection that the broker accepted.
     pub fn connected(&self) {
         self.connected.fetch_add(1, Ordering::Relaxed);
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A device's connection ended.
+    /// Counts the end of an accepted connection.
     pub fn disconnected(&self) {
         self.connected.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A message was produced.
+    /// Counts a message that a device produced.
     pub fn produced(&self) {
         self.produced.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A publish with so many readings was handed to a connection.
+    /// Counts a publish with `readings` readings that was handed to a connection.
     pub fn published(&self, readings: u64) {
         self.published.fetch_add(1, Ordering::Relaxed);
         self.readings.fetch_add(readings, Ordering::Relaxed);
     }
 
-    /// A publish was acknowledged.
+    /// Counts an acknowledged publish.
     pub fn acknowledged(&self) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection failed or was lost.
+    /// Counts a connection that failed or was lost.
     pub fn failed(&self, error: &dyn fmt::Display) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         if let Ok(mut last) = self.last_error.lock() {
@@ -74,7 +74,7 @@ impl FleetProgress {
         }
     }
 
-    /// The counts now.
+    /// The present counts.
     pub fn snapshot(&self) -> FleetCounts {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         FleetCounts {
@@ -91,7 +91,7 @@ impl FleetProgress {
 }
 
 impl FleetCounts {
-    /// One line for people; `before` was taken `seconds` earlier.
+    /// The progress line. Rates are computed against `before`, which was taken `seconds` earlier.
     pub fn line(&self, before: &FleetCounts, seconds: f64, devices: usize) -> String {
         let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds.max(f64::MIN_POSITIVE);
         let error = self.last_error.as_ref().map_or_else(String::new, |error| format!(" (last: {error})"));

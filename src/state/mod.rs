@@ -1,4 +1,4 @@
-//! What outlives a restart beside the logs, in sled: checkpoints of the operator, and values by name.
+//! State that outlives a restart beside the logs: checkpoints of the operator and values by name, both in sled.
 //!
 //! - Checkpoints: the operator's state and the positions it belongs to ([`checkpoint_store`], [`manifest`]). A checkpoint is
 //!   a manifest and one blob per key group. A group that changed is written to the one of its two slots that the last

@@ -1,10 +1,10 @@
-//! Durable values by name: what the broker keeps over a restart beside the journal.
+//! Durable values by name: the broker keeps retained messages, sessions and wills in them over a restart.
 //!
 //! A store is a sled directory of its own. A change is taken in memory at once and written a moment later by the store's
-//! thread, the newest state of each name only: callers never wait for the disk, and what waits is bounded by the number
-//! of names. [`Mark`] tells whether everything up to a moment is on disk, for callers that must write in an order.
+//! thread, the newest state of each name only. Callers never wait for the disk, and the changes that wait are bounded by
+//! the number of names. [`Mark`] tells whether everything up to a moment is on disk, for callers that must write in an order.
 //!
-//! What is written here is not covered by the promise of the journal: a crash may lose the changes of the last moment.
+//! The promise of the journal does not cover these values: a crash may lose the changes of the last moment.
 //! A store that cannot be opened or written does not stop weir: it goes on without, and says so.
 //!
 //! This module does not know what the values are ([`NamedValue`] encodes them), nor how they lie in sled ([`slots`]).
@@ -64,7 +64,7 @@ impl<V> Clone for NamedValues<V> {
     }
 }
 
-/// What the handles of a store and its thread share.
+/// State that the handles of a store and its thread share.
 #[derive(Debug)]
 struct NamedValuesState<V> {
     pending: Mutex<PendingChanges<V>>,

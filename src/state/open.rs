@@ -1,4 +1,4 @@
-//! Opens stores whose files may be damaged, and moves those aside that cannot be used.
+//! Opens stores whose files may be damaged, and moves a store aside that cannot be used.
 //!
 //! sled 0.34.7 trusts its files. On damaged ones its open returns an error, panics or never returns, and so does a later
 //! read. Opening a store and reading everything in it therefore happen in one worker thread with a time limit, and error,
@@ -45,7 +45,7 @@ impl StoreOptions {
     /// the same store: it is dropped first, since sled locks its file as long as the handle lives.
     ///
     /// # Errors
-    /// Those of the open and of `load`; [`StateError::Panicked`] and [`StateError::TimedOut`] where there is a limit. A
+    /// The open or `load` failed; [`StateError::Panicked`] and [`StateError::TimedOut`] where there is a limit. A
     /// store that was given up after the limit may still be held open by its worker.
     pub(super) fn load<T: Send + 'static>(
         &self,
@@ -95,7 +95,7 @@ fn run_within<T: Send + 'static>(
     }
 }
 
-/// Where the store in `directory` goes when it is moved aside: beside it, under a name that tells the time.
+/// Path to which the store in `directory` is moved aside: beside it, under a name that contains the time.
 pub(super) fn aside_of(directory: &Path, clock: &dyn Clock) -> PathBuf {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     directory.with_file_name(format!("{name}.damaged-{}", clock.now_ms()))

@@ -1,8 +1,8 @@
-//! The audit log: who connected, who was refused what, and who changed something. Events have fixed names and fields
-//! (docs/audit.md), go to weir's log with the target [`TARGET`], and never hold a secret.
+//! The audit log: who connected, what was refused to whom, and who changed something.
 //!
-//! Clients cause these events, so each kind has a bound: what comes faster is counted, and the next event of the kind
-//! says how many are missing.
+//! Events have fixed names and fields (docs/audit.md). They are lines of weir's log with the target [`TARGET`], and never
+//! hold a secret. Clients cause these events, so each kind of event has a limit: events beyond it are counted, and the next
+//! event of the kind says how many are missing. The callers decide what is worth an event.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,35 +12,36 @@ use std::time::Instant;
 
 use super::names;
 use crate::sync::lock;
+use crate::token_bucket::TokenBucket;
 
 /// Target of all audit events: `log.level = "warn,audit=info"` shows them alone.
 pub const TARGET: &str = "audit";
 
-/// Events of one kind per second; as many may come at once.
-const RATE: f64 = 200.0;
+/// Largest number of events of one kind per second, also at once.
+const EVENTS_PER_SECOND: u64 = 200;
 
-/// Longest text that a client chose and an event shows, in bytes.
+/// Longest text of a client that an event shows, in bytes. Longer texts are cut.
 const MAX_TEXT_BYTES: usize = 256;
 
-/// Whom an event is about, as far as it is known.
+/// The client or user that an event is about, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditActor<'a> {
     /// MQTT client identifier.
     pub client_id: Option<&'a str>,
     /// User name, or name of the HTTP token.
     pub user: Option<&'a str>,
-    /// Address of the other end.
+    /// Remote address.
     pub address: Option<IpAddr>,
 }
 
-/// Kinds of events. Their names are part of weir's interface.
+/// A kind of event. The names are part of weir's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditEvent {
-    /// An MQTT client was let in.
+    /// An MQTT client has logged in.
     MqttConnected,
-    /// Its connection ended.
+    /// The connection of a logged-in MQTT client has ended.
     MqttDisconnected,
-    /// An MQTT client was not let in.
+    /// An MQTT client was refused before or at its login.
     MqttRefused,
     /// A publish was denied by the access rules.
     PublishDenied,
@@ -48,13 +49,13 @@ pub enum AuditEvent {
     SubscribeDenied,
     /// A will was denied by the access rules.
     WillDenied,
-    /// An HTTP request was not allowed.
+    /// An HTTP request was refused.
     HttpRefused,
-    /// Somebody had weir do something: a savepoint, a replay of errors.
+    /// A user of the HTTP API made weir do something: take a savepoint, replay errors.
     AdminAction,
-    /// The configuration or a file that it names was read again and taken.
+    /// The configuration was read again and took effect.
     Reloaded,
-    /// It was read again and refused; nothing changed.
+    /// The configuration was read again and refused as a whole, or some of its changes need a restart.
     ReloadRefused,
 }
 
@@ -74,7 +75,7 @@ impl AuditEvent {
     ];
 
     /// The value of the field `event`.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             AuditEvent::MqttConnected => "mqtt_connected",
             AuditEvent::MqttDisconnected => "mqtt_disconnected",
@@ -97,23 +98,24 @@ impl AuditEvent {
     }
 }
 
-/// Writes an event. `subject` is what it was about (a topic, a path, a file), `detail` the reason or the roles.
-pub fn record(kind: AuditEvent, who: &AuditActor<'_>, subject: &str, detail: &str) {
-    let Some(suppressed) = BUCKETS[kind as usize].take(Instant::now()) else {
-        return count_suppressed(kind);
+/// Writes an event, unless too many of its kind were written within the last second. `subject` is the object of the event (a
+/// topic, a path, a file), `detail` the reason or the roles; both may be empty.
+pub fn record(event: AuditEvent, actor: &AuditActor<'_>, subject: &str, detail: &str) {
+    let Some(suppressed) = LIMITS[event as usize].admit(Instant::now()) else {
+        return count_suppressed(event);
     };
     let suppressed = (suppressed > 0).then_some(suppressed);
-    let client_id = who.client_id.map(Shown);
-    let user = who.user.map(Shown);
-    let address = who.address.map(tracing::field::display);
-    let subject = (!subject.is_empty()).then_some(Shown(subject));
-    let detail = (!detail.is_empty()).then_some(Shown(detail));
+    let client_id = actor.client_id.map(ClientText);
+    let user = actor.user.map(ClientText);
+    let address = actor.address.map(tracing::field::display);
+    let subject = (!subject.is_empty()).then_some(ClientText(subject));
+    let detail = (!detail.is_empty()).then_some(ClientText(detail));
     macro_rules! write_at {
         ($level:expr) => {
             tracing::event!(
                 target: TARGET,
                 $level,
-                event = kind.name(),
+                event = event.as_str(),
                 client_id = client_id.map(tracing::field::display),
                 user = user.map(tracing::field::display),
                 address,
@@ -123,28 +125,29 @@ pub fn record(kind: AuditEvent, who: &AuditActor<'_>, subject: &str, detail: &st
             )
         };
     }
-    if kind.is_refusal() {
+    if event.is_refusal() {
         write_at!(tracing::Level::WARN);
     } else {
         write_at!(tracing::Level::INFO);
     }
 }
 
-/// An event that is not written, since there are too many of its kind.
-pub fn suppress(kind: AuditEvent) {
-    BUCKETS[kind as usize].suppressed.fetch_add(1, Ordering::Relaxed);
-    count_suppressed(kind);
+/// Counts an event that the caller does not write because there are too many of its kind.
+pub fn suppress(event: AuditEvent) {
+    LIMITS[event as usize].suppressed.fetch_add(1, Ordering::Relaxed);
+    count_suppressed(event);
 }
 
-fn count_suppressed(kind: AuditEvent) {
-    metrics::counter!(names::AUDIT_SUPPRESSED, "event" => kind.name()).increment(1);
+fn count_suppressed(event: AuditEvent) {
+    metrics::counter!(names::AUDIT_SUPPRESSED, "event" => event.as_str()).increment(1);
 }
 
-/// Text that a client chose: cut, and without the control characters that would forge a line or move a cursor.
+/// Displays text of a client: cut to [`MAX_TEXT_BYTES`], with control characters escaped, so that a client can neither forge
+/// a log line nor move the cursor of a terminal.
 #[derive(Debug, Clone, Copy)]
-struct Shown<'a>(&'a str);
+struct ClientText<'a>(&'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for ClientText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = (0..=MAX_TEXT_BYTES.min(self.0.len())).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
         for character in self.0[..end].chars() {
@@ -158,33 +161,31 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-static BUCKETS: [EventBucket; AuditEvent::ALL.len()] = [const { EventBucket::new() }; AuditEvent::ALL.len()];
+static LIMITS: [EventLimit; AuditEvent::ALL.len()] = [const { EventLimit::new() }; AuditEvent::ALL.len()];
 
-/// A token bucket, full at first.
+/// Limits the events of one kind, and counts the suppressed ones.
 #[derive(Debug)]
-struct EventBucket {
-    /// Tokens and when they were counted; `None`: full.
-    level: Mutex<Option<(f64, Instant)>>,
+struct EventLimit {
+    /// `None`: no event has been written yet, so the bucket is full.
+    bucket: Mutex<Option<TokenBucket>>,
+    /// Suppressed events since the last written one.
     suppressed: AtomicU64,
 }
 
-impl EventBucket {
+impl EventLimit {
     const fn new() -> Self {
-        Self { level: Mutex::new(None), suppressed: AtomicU64::new(0) }
+        Self { bucket: Mutex::new(None), suppressed: AtomicU64::new(0) }
     }
 
-    /// Takes a token; returns how many had to go without since the last one. `None`: there is none.
-    fn take(&self, now: Instant) -> Option<u64> {
-        let mut level = lock(&self.level);
-        let tokens = level.map_or(RATE, |(tokens, counted)| {
-            (tokens + now.saturating_duration_since(counted).as_secs_f64() * RATE).min(RATE)
-        });
-        if tokens < 1.0 {
-            *level = Some((tokens, now));
+    /// Whether an event may be written now. `Some`: yes, and the number says how many were suppressed since the last one.
+    fn admit(&self, now: Instant) -> Option<u64> {
+        let mut bucket = lock(&self.bucket);
+        let bucket = bucket.get_or_insert_with(|| TokenBucket::full(EVENTS_PER_SECOND, now));
+        if bucket.tokens(now) == 0 {
             self.suppressed.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        *level = Some((tokens - 1.0, now));
+        bucket.take(1, now);
         Some(self.suppressed.swap(0, Ordering::Relaxed))
     }
 }
@@ -196,28 +197,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_its_own_place_and_name() {
-        for (index, kind) in AuditEvent::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, index);
+    fn every_event_has_its_own_limit_and_name() {
+        for (index, event) in AuditEvent::ALL.into_iter().enumerate() {
+            assert_eq!(event as usize, index);
         }
-        let names: std::collections::BTreeSet<_> = AuditEvent::ALL.map(AuditEvent::name).into();
+        let names: std::collections::BTreeSet<_> = AuditEvent::ALL.map(AuditEvent::as_str).into();
         assert_eq!(names.len(), AuditEvent::ALL.len());
     }
 
     #[test]
-    fn what_comes_too_fast_is_counted_and_told() {
-        let (bucket, start) = (EventBucket::new(), Instant::now());
-        let taken = (0..1_000).filter(|_| bucket.take(start).is_some()).count();
-        assert_eq!(taken, RATE as usize);
-        assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(1_000 - RATE as u64));
-        assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(0));
+    fn events_beyond_the_limit_are_counted_and_reported() {
+        let (limit, start) = (EventLimit::new(), Instant::now());
+        let taken = (0..1_000).filter(|_| limit.admit(start).is_some()).count();
+        assert_eq!(taken, EVENTS_PER_SECOND as usize);
+        assert_eq!(limit.admit(start + Duration::from_secs(1)), Some(1_000 - EVENTS_PER_SECOND));
+        assert_eq!(limit.admit(start + Duration::from_secs(1)), Some(0));
     }
 
     #[test]
-    fn what_a_client_chose_cannot_forge_a_line() {
-        assert_eq!(Shown("a\nb\u{1b}[31m").to_string(), "a\\nb\\u{1b}[31m");
+    fn text_of_a_client_cannot_forge_a_line() {
+        assert_eq!(ClientText("a\nb\u{1b}[31m").to_string(), "a\\nb\\u{1b}[31m");
         let long = "é".repeat(MAX_TEXT_BYTES);
-        let shown = Shown(&long).to_string();
+        let shown = ClientText(&long).to_string();
         assert!(shown.ends_with('…') && shown.len() <= MAX_TEXT_BYTES + '…'.len_utf8());
     }
 }

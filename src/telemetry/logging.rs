@@ -1,4 +1,4 @@
-//! weir's own log: where its lines go and in which form.
+//! weir's own log: level, form and destination of its lines.
 
 use std::io::IsTerminal;
 
@@ -8,7 +8,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Form of log lines.
+/// Form and destination of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// Lines for people, on standard output; coloured only on a terminal.
@@ -20,43 +20,71 @@ pub enum LogFormat {
     Journald,
 }
 
-/// The words that are a level by themselves.
+/// All log levels.
 pub const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// Why a level or filter directives are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogFilterError {
+    /// A directive would enable log lines of sled, which hold payloads.
+    #[error("{directive:?}: the lines of sled hold payloads, which weir never logs")]
+    Sled {
+        /// The refused directive.
+        directive: String,
+    },
+    /// A bare word is not a level.
+    #[error("{word:?} is not a level")]
+    NotALevel {
+        /// The word.
+        word: String,
+    },
+    /// A directive is not in the syntax of filters.
+    #[error("{level:?}: {wrong}")]
+    Directive {
+        /// The whole text.
+        level: String,
+        /// Error of the parser.
+        wrong: String,
+    },
+    /// The filter of the running log cannot be replaced.
+    #[error("{0}")]
+    Reload(String),
+}
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The level cannot be read.
+    /// The level or filter is wrong.
     #[error("log.level: {0}")]
-    Level(String),
-    /// The journal's socket is not there.
+    Level(#[from] LogFilterError),
+    /// The socket of the systemd journal is missing.
     #[error("log.format = \"journald\", but the systemd journal cannot be reached: {0}; use \"text\" or \"json\" here")]
     Journald(std::io::Error),
-    /// Something in this process logs already.
+    /// Logging was set up before in this process.
     #[error("logging was set up before")]
     Twice,
 }
 
-/// What is logged by a process that logs.
+/// Changes the filter of the running log.
 #[derive(Debug, Clone)]
 pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
 impl LogFilter {
-    /// Logs what `level` says from now on: a level or filter directives.
+    /// Uses `level`, a level or filter directives, from now on.
     ///
     /// # Errors
-    /// What is wrong with it; nothing changes then.
-    pub fn set(&self, level: &str) -> Result<(), String> {
-        self.0.reload(filter(level)?).map_err(|error| error.to_string())
+    /// The level or a directive is wrong, or logging has ended. The filter stays unchanged then.
+    pub fn set(&self, level: &str) -> Result<(), LogFilterError> {
+        self.0.reload(filter(level)?).map_err(|error| LogFilterError::Reload(error.to_string()))
     }
 }
 
 /// Starts logging for the whole process. `level` is a level or filter directives.
 ///
 /// # Errors
-/// An unreadable level, an unreachable journal, or a second call.
+/// The level or a directive is wrong, the systemd journal cannot be reached, or logging was started before.
 pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
-    let (filter, handle) = reload::Layer::new(filter(level).map_err(LoggingError::Level)?);
+    let (filter, handle) = reload::Layer::new(filter(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
@@ -73,31 +101,36 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
     Ok(LogFilter(handle))
 }
 
-/// Whether [`init`] will take this level.
+/// Checks a level or filter directives without using them.
 ///
 /// # Errors
-/// What is wrong with it, without the key.
-pub fn check_filter(level: &str) -> Result<(), String> {
+/// The level or a directive is wrong.
+pub fn check_filter(level: &str) -> Result<(), LogFilterError> {
     filter(level).map(drop)
 }
 
-/// At its levels below this sled writes what it stores: payloads of retained and of queued messages, and states of devices.
-const QUIET: &str = "sled=info";
+/// Directive that silences sled. At its debug and trace levels sled logs what it stores: payloads of retained and queued
+/// messages, and states of devices.
+const QUIET_SLED: &str = "sled=info";
 
-/// `EnvFilter` takes any bare word for the name of a module: "inof" would switch all logging off.
-fn filter(level: &str) -> Result<EnvFilter, String> {
+/// The filter for a level or filter directives.
+///
+/// Bare words are checked here, because `EnvFilter` takes any bare word for the name of a module: "inof" would switch all
+/// logging off.
+fn filter(level: &str) -> Result<EnvFilter, LogFilterError> {
     let directives: Vec<&str> = level.split(',').map(str::trim).collect();
     for directive in &directives {
         if directive.starts_with("sled") {
-            return Err(format!("{directive:?}: the lines of sled hold payloads, which weir never logs"));
+            return Err(LogFilterError::Sled { directive: (*directive).to_owned() });
         }
         let word = !directive.contains(['=', '[', ':']);
         if word && !LEVELS.contains(&directive.to_ascii_lowercase().as_str()) {
-            return Err(format!("{directive:?} is not a level"));
+            return Err(LogFilterError::NotALevel { word: (*directive).to_owned() });
         }
     }
-    // The more special directive wins, wherever it stands.
-    EnvFilter::try_new(format!("{},{QUIET}", directives.join(","))).map_err(|error| format!("{level:?}: {error}"))
+    // A more specific directive wins, wherever it is in the list.
+    EnvFilter::try_new(format!("{},{QUIET_SLED}", directives.join(",")))
+        .map_err(|error| LogFilterError::Directive { level: level.to_owned(), wrong: error.to_string() })
 }
 
 #[cfg(test)]
@@ -116,19 +149,19 @@ mod tests {
         }
     }
 
-    /// Payloads stand in no log, at no level.
+    /// Payloads are in no log line, at no level.
     #[test]
-    fn what_is_stored_is_not_logged() {
+    fn stored_payloads_are_not_logged() {
         for level in ["trace", "debug,weir=trace", "TRACE"] {
             assert!(
-                filter(level).expect("a filter").to_string().split(',').any(|directive| directive == QUIET),
+                filter(level).expect("a filter").to_string().split(',').any(|directive| directive == QUIET_SLED),
                 "{level}"
             );
         }
     }
 
     #[test]
-    fn every_named_level_is_one() {
+    fn every_level_is_accepted() {
         for level in LEVELS {
             assert_eq!(check_filter(level), Ok(()));
         }

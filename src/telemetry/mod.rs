@@ -1,4 +1,6 @@
-//! Logging and metrics of weir itself.
+//! weir's own telemetry: its log, its audit events and its metrics.
+//!
+//! Readings of devices are not handled here; their metrics at `/metrics/devices` are made in `http`.
 
 pub mod audit;
 pub mod logging;

@@ -1,24 +1,26 @@
-//! Every metric: name, type and help. docs/metrics.md lists the same; a test compares.
+//! All metrics: names, types and help texts. docs/metrics.md lists the same; a test compares.
+//!
+//! Names and labels are part of weir's interface. What a metric counts is decided where it is recorded.
 
 /// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows; name ends in `_total`.
+    /// A value that only grows. The name ends in `_total`.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Buckets.
+    /// A distribution, in buckets.
     Histogram,
 }
 
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// Prometheus name.
+    /// Name of the metric in Prometheus.
     pub name: &'static str,
-    /// Type.
+    /// Type of the metric.
     pub kind: MetricKind,
-    /// Help text, with labels.
+    /// Help text of the metric, with its labels.
     pub help: &'static str,
 }
 
@@ -37,13 +39,13 @@ metrics! {
 
     MQTT_CONNECTIONS Gauge "weir_mqtt_connections" "Open MQTT connections.";
     MQTT_CONNECTIONS_OPENED Counter "weir_mqtt_connections_opened_total" "MQTT connections accepted; label version (3.1.1, 5.0).";
-    MQTT_CONNECTIONS_REFUSED Counter "weir_mqtt_connections_refused_total" "Connections ended before or at CONNECT; label reason.";
+    MQTT_CONNECTIONS_REFUSED Counter "weir_mqtt_connections_refused_total" "Connections refused before or at CONNECT; label reason.";
     MQTT_CONNECTIONS_CLOSED Counter "weir_mqtt_connections_closed_total" "Accepted connections that ended; label reason.";
     MQTT_PUBLISHES_RECEIVED Counter "weir_mqtt_publishes_received_total" "PUBLISH packets received; labels qos, kind (ingest, other).";
     MQTT_PUBLISHES_REFUSED Counter "weir_mqtt_publishes_refused_total" "PUBLISH packets refused; label reason.";
-    MQTT_SUBSCRIPTIONS_DENIED Counter "weir_mqtt_subscriptions_denied_total" "Subscriptions that the access rules denied, or took away after a reload; label when.";
+    MQTT_SUBSCRIPTIONS_DENIED Counter "weir_mqtt_subscriptions_denied_total" "Subscriptions that the access rules denied, or ended after a reload; label when.";
     MQTT_PUBLISH_BYTES Counter "weir_mqtt_publish_payload_bytes_total" "Payload bytes of received ingest publishes.";
-    MQTT_PUBLISHES_REPEATED Counter "weir_mqtt_publishes_repeated_total" "QoS 2 publishes with a packet id still in use, acknowledged and not taken again.";
+    MQTT_PUBLISHES_REPEATED Counter "weir_mqtt_publishes_repeated_total" "QoS 2 publishes received again while their packet id was in use; they are acknowledged and not processed again.";
     MQTT_ACK_SECONDS Histogram "weir_mqtt_ack_seconds" "Time from reading a PUBLISH of QoS 1 or 2 to writing its acknowledgement; one observation per connection and commit (its oldest publish).";
     MQTT_BACKPRESSURE_SECONDS Counter "weir_mqtt_backpressure_seconds_total" "Time during which sockets were not read because the journal had no room.";
     MQTT_SESSIONS Gauge "weir_mqtt_sessions" "Sessions, connected or not.";
@@ -56,7 +58,7 @@ metrics! {
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
     MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
     MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
-    MQTT_WILLS Gauge "weir_mqtt_wills" "Wills that a restart finds: of connected clients, waiting for their delay, or published a moment ago.";
+    MQTT_WILLS Gauge "weir_mqtt_wills" "Stored wills: of connected clients, waiting for their delay, or published a moment ago.";
     MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions and wills that changed and are not on disk yet; a crash forgets these changes.";
     MQTT_SESSIONS_MOVED_ASIDE Counter "weir_mqtt_sessions_moved_aside_total" "Damaged stores of sessions moved aside at start.";
     MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Times that sessions could no longer be stored.";
@@ -65,19 +67,19 @@ metrics! {
 
     MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
     MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
-    MQTT_REFUSALS_DELAYED Gauge "weir_mqtt_refusals_delayed" "Refused MQTT clients whose answer waits.";
-    MQTT_FAILING_ADDRESSES Gauge "weir_mqtt_failing_addresses" "Addresses of MQTT clients that failed to show who they are within the last five minutes.";
+    MQTT_REFUSALS_DELAYED Gauge "weir_mqtt_refusals_delayed" "Refused MQTT clients whose answer is being delayed.";
+    MQTT_FAILING_ADDRESSES Gauge "weir_mqtt_failing_addresses" "Addresses with failed MQTT logins within the last five minutes.";
 
-    CONFIG_RELOAD_SUCCESSFUL Gauge "weir_config_last_reload_successful" "1 unless the last reload (SIGHUP) found something that cannot be used; nothing changed then.";
+    CONFIG_RELOAD_SUCCESSFUL Gauge "weir_config_last_reload_successful" "0 if the last reload (SIGHUP) found a fault and changed nothing, else 1.";
     CONFIG_RELOAD_SUCCESS_TIMESTAMP Gauge "weir_config_last_reload_success_timestamp_seconds" "Unix time of the last reload that took effect.";
     CONFIG_RESTART_REQUIRED Gauge "weir_config_restart_required_keys" "Keys of the configuration whose values were changed and need a restart.";
 
     AUDIT_SUPPRESSED Counter "weir_audit_suppressed_total" "Audit events that came too fast to be logged; label event.";
 
     TLS_EXPIRY Gauge "weir_tls_certificate_expiry_timestamp_seconds" "Unix time at which the certificate in use (or one of its chain) expires; label listener (mqtt, http).";
-    TLS_RELOAD_FAILED Gauge "weir_tls_certificate_reload_failed" "1 while the certificate files cannot be loaded and the one from before stays in use; label listener.";
+    TLS_RELOAD_FAILED Gauge "weir_tls_certificate_reload_failed" "1 while the certificate files cannot be loaded and the certificate loaded before stays in use; label listener.";
     TLS_RELOADS Counter "weir_tls_certificate_reloads_total" "Certificates read again; labels listener, result (loaded, failed).";
-    TLS_CRL_NEXT_UPDATE Gauge "weir_tls_crl_next_update_timestamp_seconds" "Unix time at which the first of the revocation lists of client certificates is to be replaced, +Inf without lists; label listener.";
+    TLS_CRL_NEXT_UPDATE Gauge "weir_tls_crl_next_update_timestamp_seconds" "Unix time at which the first revocation list of client certificates is due to be replaced, +Inf without lists; label listener.";
     TLS_CRL_REVOKED Gauge "weir_tls_crl_revoked_certificates" "Client certificates that the revocation lists in use revoke; label listener.";
     TLS_HANDSHAKES Counter "weir_tls_handshakes_total" "TLS handshakes; labels listener, result (ok, failed, timeout, too_many).";
 
@@ -96,29 +98,29 @@ metrics! {
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
     READINGS_ACCEPTED Counter "weir_readings_accepted_total" "Readings counted in a window since the journal began.";
     READINGS_REJECTED Counter "weir_readings_rejected_total" "Readings rejected since the journal began; label reason.";
-    READINGS_UNACCOUNTED Gauge "weir_readings_unaccounted" "Received less accepted less rejected: 0 unless weir has a defect.";
+    READINGS_UNACCOUNTED Gauge "weir_readings_unaccounted" "Readings received minus accepted minus rejected: 0 unless weir has a defect.";
     WINDOWS_EMITTED Counter "weir_windows_emitted_total" "Window firings since the journal began; label kind (first, correction).";
     WINDOWS_OPEN Gauge "weir_windows_open" "Windows that have not fired.";
     WINDOWS_HELD Gauge "weir_windows_held" "Windows in memory, fired ones included.";
-    WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock less the lowest watermark of devices with open windows.";
-    EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock less the newest event time accepted.";
+    WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock minus the lowest watermark of devices with open windows.";
+    EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock minus the newest event time accepted.";
     DEVICES Gauge "weir_devices" "Devices in the state.";
     DEVICES_LIMIT Gauge "weir_devices_limit" "Configured limits.devices.";
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";
-    ERROR_REPLAYS_IGNORED Counter "weir_error_replays_ignored_total" "Journal records that would replay an error a second time, passed over, since the journal began.";
+    ERROR_REPLAYS_IGNORED Counter "weir_error_replays_ignored_total" "Journal records that ask for a second replay of an error, and are ignored, since the journal began.";
     ERROR_REPLAY_RANGES_MERGED Counter "weir_error_replay_ranges_merged_total" "Merges of ranges of replayed errors beyond 16384 since the journal began: errors between them cannot be replayed.";
     PIPELINE_POSITION Gauge "weir_pipeline_position" "Journal position of the pipeline.";
     PIPELINE_BACKLOG Gauge "weir_pipeline_backlog_records" "Synced journal records not yet processed.";
     REPLAY_MISMATCHES Counter "weir_replay_mismatches_total" "Replayed results that differ from the output logs: 0 unless weir has a defect.";
-    RECOVERY_SECONDS Gauge "weir_recovery_seconds" "Time from start until the records found at start were processed.";
+    RECOVERY_SECONDS Gauge "weir_recovery_seconds" "Time from the start until the journal records found at the start were processed.";
     RECOVERY_RECORDS Gauge "weir_recovery_replayed_records" "Journal records processed again at start.";
 
     CHECKPOINTS Counter "weir_checkpoints_total" "Completed checkpoints.";
     CHECKPOINT_FAILURES Counter "weir_checkpoint_failures_total" "Checkpoints that could not be stored.";
-    CHECKPOINT_SECONDS Histogram "weir_checkpoint_seconds" "Time from the beginning of a checkpoint until it is on disk.";
+    CHECKPOINT_SECONDS Histogram "weir_checkpoint_seconds" "Time from the begin of a checkpoint until it is on disk.";
     CHECKPOINT_STALL_SECONDS Histogram "weir_checkpoint_stall_seconds" "Longest time that a checkpoint held up the pipeline.";
     CHECKPOINT_BYTES Gauge "weir_checkpoint_bytes" "Bytes stored by the last checkpoint.";
     CHECKPOINT_WRITTEN_BYTES Counter "weir_checkpoint_written_bytes_total" "Bytes stored by checkpoints.";
@@ -132,10 +134,10 @@ metrics! {
 
     SERIES_DROPPED Gauge "weir_series_dropped" "Series left out of /metrics/devices by its cap.";
     HTTP_REQUESTS Counter "weir_http_requests_total" "HTTP requests; labels path (route), status.";
-    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were not allowed; label reason (missing, repeated, invalid, expired, scope, cross_site).";
+    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site).";
     STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
     STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
-    LIMITS_HIT Counter "weir_limits_hit_total" "Times a limit refused something; label limit.";
+    LIMITS_HIT Counter "weir_limits_hit_total" "Times that a limit was reached and something was refused; label limit.";
 
     PROCESS_RESIDENT_BYTES Gauge "process_resident_memory_bytes" "Resident memory.";
     PROCESS_CPU_SECONDS Counter "process_cpu_seconds_total" "User and system CPU time.";
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_stands_twice() {
+    fn names_are_unique() {
         let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
         names.sort_unstable();
         names.dedup();

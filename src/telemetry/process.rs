@@ -1,5 +1,5 @@
-//! Metrics of this process: memory, CPU time, file descriptors and threads, as the operating system counts them. A number
-//! that the system does not tell is missing on the page.
+//! Metrics of this process: memory, CPU time, file descriptors and threads, as the operating system counts them. A
+//! number that the system does not tell is missing on the page.
 
 use metrics_process::collector;
 

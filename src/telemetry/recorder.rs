@@ -1,4 +1,4 @@
-//! The process's metrics recorder, in Prometheus' form.
+//! The metrics recorder of the process, which renders metrics in the text format of Prometheus.
 
 use std::sync::OnceLock;
 
@@ -6,30 +6,30 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 use crate::telemetry::names::{self, MetricKind};
 
-/// Bounds of histogram buckets in seconds: from below one fdatasync of a good SSD to a stalled card.
+/// Upper bounds of the histogram buckets in seconds: from less than an fdatasync of a good SSD to a stalled SD card.
 pub const SECONDS_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Makes the process's metrics go to one recorder and describes all of them; further calls return the same handle.
+/// Installs the recorder of the process and describes all metrics. Further calls return the same handle.
 ///
-/// The owner of the process calls [`upkeep`] every few seconds: histograms keep each observation in memory until then.
+/// Call [`upkeep`] every few seconds: histograms keep each observation in memory until then.
 pub fn install() -> PrometheusHandle {
     HANDLE
         .get_or_init(|| {
             let recorder = recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
-                tracing::error!("another metrics recorder is in place: /metrics stays empty");
+                tracing::error!("another metrics recorder is installed, so /metrics stays empty");
             }
             handle
         })
         .clone()
 }
 
-/// Folds observations into buckets and bounds the recorder's memory.
+/// Folds the observations of histograms into buckets, which bounds the memory of the recorder.
 pub fn upkeep() {
     if let Some(handle) = HANDLE.get() {
         handle.run_upkeep();
@@ -37,7 +37,7 @@ pub fn upkeep() {
 }
 
 fn recorder() -> PrometheusRecorder {
-    // All histograms are in seconds. Buckets are refused only where there are none.
+    // All histograms are in seconds. `set_buckets` fails only for an empty list.
     let builder = PrometheusBuilder::new().set_buckets(SECONDS_BUCKETS).unwrap_or_else(|_| PrometheusBuilder::new());
     let recorder = builder.build_recorder();
     metrics::with_local_recorder(&recorder, describe);

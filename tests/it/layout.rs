@@ -4,14 +4,14 @@ mod circles;
 mod imports;
 mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use source::{SourceFile, repository_path, sources};
 
 /// The parts from the bottom up. A part uses itself and parts on lines before its own.
 const ORDER: &[&[&str]] = &[
-    &["cursor", "defects", "random", "sync"],
+    &["cursor", "defects", "random", "sync", "token_bucket"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
@@ -31,14 +31,22 @@ const ORDER: &[&[&str]] = &[
 
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
-    ("config/mod.rs", "reads the config file, which is no data of weir's"),
+    ("config/load.rs", "reads the config file, which is no data of weir's"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
+    ("tls/check.rs", "looks at the permissions of key files"),
+    ("tls/file_stamps.rs", "looks whether certificate files have changed"),
     ("access/policy.rs", "reads the files that say who may do what, which are no data of weir's"),
     ("access/secret_file.rs", "reads and replaces files of users and tokens, which are no data of weir's"),
     ("state/", "sled owns the files of its directory; a damaged one is moved aside"),
     ("commands/", "reads and writes the files that a person names on the command line"),
     ("app/", "takes the lock on the data directory"),
 ];
+
+/// The folders of `mqtt` from the bottom up; files beside them may use all of them.
+const MQTT_ORDER: &[&str] = &["wire", "session", "broker", "connection", "server"];
+
+/// Type names that are declared twice, and why.
+const DECLARED_TWICE: &[(&str, &str)] = &[];
 
 const LONGEST_FILE: usize = 700;
 
@@ -83,6 +91,41 @@ fn imports_only_point_down() {
         }
     }
     assert_none("a part uses only parts below it", &offences);
+}
+
+#[test]
+fn imports_inside_mqtt_only_point_down() {
+    let sources = sources();
+    let rank = |file: usize| {
+        let folder = sources[file].path.strip_prefix("mqtt/")?.split_once('/')?.0;
+        MQTT_ORDER.iter().position(|known| *known == folder)
+    };
+    let mut offences = Vec::new();
+    for import in imports::imports(&sources) {
+        if let (Some(own), Some(below)) = (rank(import.from), rank(import.to))
+            && below > own
+        {
+            let (user, used) = (&sources[import.from].path, &sources[import.to].path);
+            offences.push(format!("src/{user}:{}: {} in src/{used}", import.line, import.path));
+        }
+    }
+    assert_none("a folder of mqtt uses only folders below it", &offences);
+}
+
+#[test]
+fn no_imports_run_in_circles_between_folders() {
+    let sources = sources();
+    let imports = imports::imports(&sources);
+    assert!(imports.len() > sources.len(), "the imports were not understood");
+    let mut offences = Vec::new();
+    for circle in circles::circles(&sources, &imports) {
+        let steps = circle.iter().map(|import| {
+            let (user, used) = (&sources[import.from].path, &sources[import.to].path);
+            format!("  src/{user}:{} uses {} in src/{used}\n", import.line, import.path)
+        });
+        offences.push(steps.collect::<String>());
+    }
+    assert_none("files of different folders use each other in a circle", &offences);
 }
 
 /// Imports that the rules must see, and text that is none.
@@ -137,6 +180,14 @@ fn results_are_not_http() {
 }
 
 #[test]
+fn http_state_knows_no_handler() {
+    let users = ["http/handlers/", "http/mod.rs", "http/router.rs"];
+    let may_use = |path: &str| users.iter().any(|user| path.starts_with(user));
+    let offences = lines_with(&["handlers::"], |source| source.part() == "http" && !may_use(&source.path));
+    assert_none("in http only the router uses handlers", &offences);
+}
+
+#[test]
 fn only_disk_calls_the_file_system() {
     let calls = ["std::fs", "fs::", "File::", "OpenOptions", "tokio::fs", "rustix::fs"];
     let is_allowed = |path: &str| FILE_SYSTEM.iter().any(|(prefix, _)| path.starts_with(prefix));
@@ -152,6 +203,51 @@ fn nothing_is_left_undone() {
         let text = fs::read_to_string(repository_path(root)).expect("a root");
         assert!(text.contains("#![forbid(unsafe_code)]"), "{root} does not forbid unsafe code");
     }
+}
+
+#[test]
+fn questions_change_nothing() {
+    let is_question = |line: &str| line.contains("fn is_") && line.contains("&mut self");
+    let mut offences = Vec::new();
+    for source in &sources() {
+        for (number, line) in source.product_lines().filter(|(_, line)| is_question(line)) {
+            offences.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none("a method that begins with is_ takes &mut self", &offences);
+}
+
+/// The name of the type that a line declares. Associated types stand inside a block, so they are indented.
+fn declared_type(line: &str) -> Option<&str> {
+    let is_indented = line.starts_with(' ');
+    let line = line.trim_start();
+    let line =
+        ["pub(crate) ", "pub(super) ", "pub "].iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
+    let (keyword, rest) = line.split_once(' ')?;
+    let declares = ["struct", "enum", "trait", "union"].contains(&keyword) || keyword == "type" && !is_indented;
+    let name = rest.split(|next: char| !next.is_alphanumeric() && next != '_').next()?;
+    (declares && name.starts_with(char::is_uppercase)).then_some(name)
+}
+
+#[test]
+fn a_type_name_is_declared_once() {
+    let mut files = Vec::new();
+    ["src", "tests", "benches"].iter().for_each(|root| source::collect(&repository_path(root), &mut files));
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in &files {
+        let text = fs::read_to_string(path).expect("a readable file");
+        let shown = path.strip_prefix(repository_path("")).expect("it is in the repository").display().to_string();
+        for (index, line) in text.lines().enumerate() {
+            if let Some(name) = declared_type(line) {
+                places.entry(name.to_owned()).or_default().push(format!("{shown}:{}", index + 1));
+            }
+        }
+    }
+    let twice = places
+        .iter()
+        .filter(|(name, places)| places.len() > 1 && !DECLARED_TWICE.iter().any(|(known, _)| known == name));
+    let offences: Vec<String> = twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    assert_none("a type name is declared more than once", &offences);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! The appliance from outside: the real process, real sockets, a fresh data directory for each test.
+//! Integration tests: each starts a real weir process with its own data directory and talks to it through real sockets.
 //!
-//! Everything waits for conditions with a deadline. What a run chose at random is printed with its seed; a failing test
-//! shows what weir logged.
+//! Tests wait for conditions with a deadline. Randomised tests print their seed; a failing test
+//! prints the log of its weir. Helpers are in the crate `weir-test-kit`.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 

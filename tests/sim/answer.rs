@@ -1,8 +1,8 @@
-//! What weir answers to a simulated device.
+//! Packets that weir sends to a simulated device.
 
 use weir_test_kit::mqtt::{CONNACK, DISCONNECT, PUBACK, PUBCOMP, PUBREC, ReceivedPacket};
 
-/// What weir sends to a device.
+/// A packet that weir sends to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerAnswer {
     Connack { present: bool, code: u8 },
@@ -12,7 +12,8 @@ pub enum BrokerAnswer {
     Disconnect(u8),
 }
 
-/// Takes the next whole packet off `bytes`. Refusals are errors, except that a PUBREL may come too late for its publish.
+/// Takes the next complete packet off `bytes`. Refusals are errors, except the answer to a PUBREL whose publish is
+/// unknown.
 pub fn take(bytes: &mut Vec<u8>) -> Result<Option<BrokerAnswer>, String> {
     const PACKET_ID_NOT_FOUND: u8 = 0x92;
     let Some(packet) = ReceivedPacket::take(bytes) else { return Ok(None) };

@@ -12,27 +12,27 @@ use weir::random::Random;
 
 /// Threads that run seeds.
 const WORKERS: usize = 2;
-/// Failures after which no further seed is begun.
+/// Number of failures after which no further seed starts.
 const MAX_FAILURES: usize = 5;
 
-/// Writes to standard error past the test harness, which would keep it to itself.
+/// Writes to standard error directly: the test harness would capture `eprintln!`.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A number from the environment; it must be one where it is set.
+/// A number from an environment variable; panics if the variable is set to anything else.
 pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, and is {text:?}")))
 }
 
-/// A seed that no run had before.
+/// A first seed from the clock.
 pub fn fresh_base() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Random::new(since.as_nanos() as u64).next_u64() >> 16
 }
 
-/// Runs one seed with what weir's parts need around them.
+/// Runs one seed inside the runtime and metrics recorder that weir needs.
 pub fn run_seed(seed: u64, print: bool) -> SeedReport {
     quiet_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -47,7 +47,7 @@ thread_local! {
     static SIMULATING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// A panic inside a simulation is its result, and is reported with its seed.
+/// Silences panics inside a simulation: they are results and are reported with their seeds.
 fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -60,7 +60,7 @@ fn quiet_panics() {
     });
 }
 
-/// Where the seeds come from and when to stop.
+/// The seeds of one run, and its end.
 pub struct Campaign {
     pub stored: VecDeque<u64>,
     pub base: u64,
@@ -134,7 +134,7 @@ fn note(progress: &Mutex<CampaignProgress>, seed: u64, report: SeedReport) {
     }
 }
 
-/// For minutes of simulation by hand.
+/// The end of a run that takes this many minutes.
 pub fn deadline(minutes: u64) -> Instant {
     Instant::now() + Duration::from_secs(minutes * 60)
 }

@@ -1,4 +1,4 @@
-//! Compares what weir made of everything with the reference model.
+//! Compares the results of weir with the reference model.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub fn check(process: &SimProcess, settings: &Settings, ledger: &SimLedger, at_e
         compare(&again.closed, settings, ledger, &|id| again.present.contains(&id))?;
     }
     if at_end {
-        // QoS 0 messages count as far as they are there.
+        // QoS 0 messages are expected only if the journal has them.
         compare(&outputs, settings, ledger, &|id| ledger.messages[id].acknowledged || ledger.messages[id].lossy)?;
     }
     Ok(())

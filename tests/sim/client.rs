@@ -1,4 +1,4 @@
-//! MQTT clients as devices and gateways have them: they keep what was not acknowledged and send it again.
+//! MQTT clients of simulated devices and gateways. They keep unacknowledged messages and resend them.
 
 use std::collections::VecDeque;
 
@@ -11,9 +11,9 @@ use weir_test_kit::mqtt::{ConnectPacket, MqttVersion, PUBREL, acknowledgement, p
 
 /// A session that is kept outlives its connection for an hour of the simulated clock.
 const SESSION_EXPIRY_S: u32 = 3_600;
-/// Elements that wait to be sent at most; a device that has more measures nothing.
+/// Most elements that wait to be sent. At this limit the client takes no further measurements.
 const MAX_WAITING: usize = 300;
-/// Elements of one array at most.
+/// Most elements of one array.
 const MAX_PACKED: usize = 20;
 
 #[derive(Debug)]
@@ -27,9 +27,9 @@ enum SimLink {
 struct Outstanding {
     id: MessageId,
     packet_id: u16,
-    /// PUBREC came: only the release is left.
+    /// The PUBREC has arrived; only the PUBREL is left.
     received: bool,
-    /// Whether it was sent on this connection.
+    /// Whether the message was sent on this connection.
     on_wire: bool,
 }
 
@@ -41,7 +41,7 @@ pub struct SimClient {
     version: MqttVersion,
     qos: u8,
     clean: bool,
-    /// What is sent again gets a new packet id and no DUP: its sequence numbers tell.
+    /// Resends with a new packet identifier and without DUP: weir recognises the sequence numbers.
     renumbers: bool,
     limit: usize,
     devices: Vec<SimDevice>,
@@ -52,7 +52,7 @@ pub struct SimClient {
     /// Packet ids on this connection that wait for their first acknowledgement, in the order sent.
     unanswered: VecDeque<u16>,
     incoming: Vec<u8>,
-    /// It measures nothing more.
+    /// The client takes no further measurements.
     stopped: bool,
 }
 
@@ -87,17 +87,17 @@ impl SimClient {
         }
     }
 
-    /// Whether everything it measured is acknowledged.
+    /// Whether every measurement is acknowledged.
     pub fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.outstanding.is_empty()
     }
 
-    /// Ends its measuring.
+    /// Ends the measurements.
     pub fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// Measures what is due.
+    /// Takes the measurements that are due.
     pub fn measure(&mut self, now_ms: i64, random: &mut Random) {
         if self.stopped || self.waiting.len() >= MAX_WAITING {
             return;
@@ -114,7 +114,7 @@ impl SimClient {
         }
     }
 
-    /// Connects if it is time; returns its end of the connection.
+    /// Connects if it is time; returns the connection.
     pub fn connect(&mut self, now_ms: i64) -> Option<Wire> {
         match self.link {
             SimLink::Offline { until_ms } if until_ms <= now_ms => {}
@@ -128,7 +128,7 @@ impl SimClient {
         Some(wire)
     }
 
-    /// Its connection, if it has one.
+    /// The connection, if there is one.
     pub fn wire(&self) -> Option<&Wire> {
         match &self.link {
             SimLink::Offline { .. } => None,
@@ -136,7 +136,7 @@ impl SimClient {
         }
     }
 
-    /// Its connection breaks; it tries again at `until_ms`. `still_arriving`: see [`Wire::break_off`].
+    /// Breaks the connection; the next attempt is at `until_ms`. `still_arriving`: see [`Wire::break_off`].
     pub fn break_off(&mut self, still_arriving: usize, until_ms: i64) {
         if let Some(wire) = self.wire() {
             wire.break_off(still_arriving);
@@ -148,7 +148,7 @@ impl SimClient {
         }
     }
 
-    /// Sends what it may.
+    /// Sends as many messages as the in-flight limit allows.
     pub fn send(&mut self, ledger: &mut SimLedger, random: &mut Random) {
         let SimLink::Open(wire) = &self.link else { return };
         let wire = wire.clone();
@@ -191,7 +191,7 @@ impl SimClient {
         }
     }
 
-    /// Makes a message of what waits: one element, or an array of a backlog.
+    /// Packs one waiting element, or an array of several, into a message.
     fn pack(&mut self, ledger: &mut SimLedger, random: &mut Random) -> Option<MessageId> {
         let first = self.waiting.pop_front()?;
         let mut elements = vec![first];
@@ -229,7 +229,7 @@ impl SimClient {
         }
     }
 
-    /// Takes what arrived. `Ok(true)`: weir closed the connection.
+    /// Processes received packets. `Ok(true)`: weir closed the connection.
     pub fn receive(&mut self, ledger: &mut SimLedger) -> Result<bool, String> {
         let Some(wire) = self.wire().cloned() else { return Ok(false) };
         self.incoming.extend(wire.receive());
@@ -273,7 +273,7 @@ impl SimClient {
         }
     }
 
-    /// Acknowledgements come in the order of the publishes, once each.
+    /// Checks that an acknowledgement is the next one due: they come in the order of the publishes, once each.
     fn first_answer(&mut self, packet_id: u16, qos: u8) -> Result<usize, String> {
         if self.qos != qos || self.unanswered.pop_front() != Some(packet_id) {
             return Err(format!("an acknowledgement of packet {packet_id} out of order"));

@@ -1,21 +1,21 @@
-//! Time as the simulation has it.
+//! The simulated clock.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use weir::clock::Clock;
 
-/// True time when a simulation begins, Unix milliseconds.
+/// True time at the start of a simulation, Unix milliseconds.
 pub const T0_MS: i64 = 1_700_000_000_000;
 
 /// A wall clock that jumps and a monotonic clock that does not.
 #[derive(Debug, Default)]
 pub struct SimClock {
-    /// Time that passed since the beginning.
+    /// Time since the start of the simulation.
     passed_ms: AtomicU64,
     /// How far the wall clock is ahead of true time.
     wall_offset_ms: AtomicI64,
-    /// Passed time when the process began: its monotonic clock starts there.
+    /// Time of the last start of weir: its monotonic clock begins there.
     booted_ms: AtomicU64,
 }
 
@@ -24,7 +24,7 @@ impl SimClock {
         self.passed_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// True time, Unix milliseconds: what a device with a right clock reads.
+    /// True time, Unix milliseconds, as on a device whose clock is right.
     pub fn true_ms(&self) -> i64 {
         T0_MS + self.passed_ms.load(Ordering::Relaxed) as i64
     }
@@ -37,7 +37,7 @@ impl SimClock {
         self.wall_offset_ms.store(offset_ms, Ordering::Relaxed);
     }
 
-    /// A new process reads its monotonic clock from zero.
+    /// Starts the monotonic clock of a new process at zero.
     pub fn boot(&self) {
         self.booted_ms.store(self.passed_ms.load(Ordering::Relaxed), Ordering::Relaxed);
     }

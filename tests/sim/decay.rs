@@ -1,4 +1,5 @@
-//! Where a flipped bit must be noticed: read from the files by docs/journal-format.md, apart from weir's own reader.
+//! Regions of files in which weir must notice a flipped bit. Parsed by docs/journal-format.md, not with the reader of
+//! weir.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,14 +20,14 @@ struct BatchSpan {
     synced_below: u64,
 }
 
-/// A file and the bytes in it that were synced for certain, as the files themselves prove.
+/// A range of bytes of a file that later data proves to be synced.
 #[derive(Debug, Clone)]
 pub struct Region {
     pub path: PathBuf,
     pub bytes: Range<usize>,
 }
 
-/// Bytes of a log that no start may lose: closed segments, and what later batches say was synced.
+/// Bytes of a log that no start may lose: closed segments, and bytes that later batches declare synced.
 pub fn synced_regions(disk: &SimDisk, dir: &Path) -> Vec<Region> {
     let mut files = segments(disk, dir);
     // A segment that a power cut may take proves nothing about the one before it.
@@ -51,7 +52,7 @@ pub fn synced_regions(disk: &SimDisk, dir: &Path) -> Vec<Region> {
     regions
 }
 
-/// Bytes of a log's newest file behind the last record below `durable`: nothing promises them.
+/// Bytes of the newest file of a log behind the last record below `durable`. They may be lost.
 pub fn unsynced_region(disk: &dyn Disk, dir: &Path, durable: u64) -> Option<Region> {
     let path = segments(disk, dir).pop()?;
     let bytes = content(disk, &path);
@@ -60,7 +61,7 @@ pub fn unsynced_region(disk: &dyn Disk, dir: &Path, durable: u64) -> Option<Regi
     Some(Region { path, bytes: begin..bytes.len() })
 }
 
-/// Batches of the state store that were synced for certain.
+/// Batches of the state store that later batches declare synced.
 pub fn store_regions(disk: &SimDisk, directory: &Path) -> Vec<Region> {
     let path = directory.join(store::FILE);
     store::provably_synced(&certain(disk, &path))
@@ -74,8 +75,8 @@ fn segments(disk: &dyn Disk, dir: &Path) -> Vec<PathBuf> {
     entries.into_iter().filter(|entry| entry.name.ends_with(".log")).map(|entry| dir.join(entry.name)).collect()
 }
 
-/// The beginning of a file that no power cut takes away: after a failed sync bytes may be read that were never stored,
-/// and a batch that may go proves nothing.
+/// Length of the part of a file that survives a power cut. After a failed sync, reads may return bytes that were never
+/// stored, so a batch that may be lost proves nothing.
 fn certain(disk: &SimDisk, path: &Path) -> Vec<u8> {
     let mut bytes = content(disk, path);
     bytes.truncate(disk.certain_bytes(path) as usize);
@@ -92,7 +93,7 @@ fn content(disk: &dyn Disk, path: &Path) -> Vec<u8> {
     read().unwrap_or_default()
 }
 
-/// The batches from the beginning of a segment on, as far as they are whole.
+/// The complete batches from the beginning of a segment.
 fn batches(bytes: &[u8]) -> Vec<BatchSpan> {
     let mut batches = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;

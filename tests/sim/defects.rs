@@ -1,4 +1,4 @@
-//! Proof that the simulation bites: each deliberately broken variant of weir is caught.
+//! Checks that the simulation catches each deliberately broken variant of weir.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,12 +8,12 @@ use weir::sync::lock;
 
 use super::campaign::{number, run_seed, tell};
 
-/// Seeds after which a defect counts as not caught.
+/// Most seeds for one defect.
 const MAX_SEEDS: u64 = 1_500;
-/// Threads that look for them.
+/// Threads that run the seeds.
 const WORKERS: usize = 2;
 
-/// Runs seeds until one fails; which, and why.
+/// Runs seeds until one fails; returns the seed and its failure.
 fn hunt(defect: Defect) -> Option<(u64, String)> {
     let base = number("WEIR_SIM_BASE").unwrap_or(0);
     select(Some(defect));

@@ -1,4 +1,4 @@
-//! Devices: what they measure, when, and what their clocks say.
+//! Simulated devices: their measurements, clocks and faults.
 
 use std::collections::BTreeSet;
 
@@ -6,48 +6,48 @@ use weir::core::reason::Reason;
 
 use weir::random::Random;
 
-/// What must become of a reading.
+/// Expected outcome of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// It is in its window; or in the errors log as late, where its device was far enough ahead.
+    /// The reading is in its window, or rejected as late if its device was far enough ahead.
     Window,
-    /// It is in the errors log for this reason.
+    /// The reading is rejected for this reason.
     Rejected(Reason),
 }
 
-/// One reading as the device means it.
+/// One reading that a device sends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimReading {
     pub device: String,
     pub metric: &'static str,
     pub value: i64,
-    /// Event time; `None`: the arrival time is to be taken.
+    /// Event time; `None`: weir takes the arrival time.
     pub time_ms: Option<i64>,
     pub expect: Expect,
 }
 
-/// What one moment of a device becomes: a JSON object, or bytes that are none.
+/// The data of one measurement: a JSON object, or bytes that are not JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Element {
     pub json: String,
     pub readings: Vec<SimReading>,
-    /// Whether it may stand in an array with others.
+    /// Whether the element may be part of an array.
     pub packs: bool,
 }
 
-/// What is the matter with a device's clock.
+/// State of a device's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClockKind {
     Right,
-    /// Off by so much, within what is accepted.
+    /// The clock is off by this much, within the accepted range.
     Skewed(i64),
-    /// Jumps about by up to 20 s.
+    /// The clock jumps by up to 20 s.
     Jumping,
-    /// Two days ahead: rejected.
+    /// The clock is two days ahead: readings are rejected.
     Ahead,
-    /// In 2001: rejected.
+    /// The clock is in 2001: readings are rejected.
     Ancient,
-    /// It has none.
+    /// The device has no clock.
     Missing,
 }
 
@@ -56,25 +56,25 @@ enum ClockKind {
 pub struct SimDevice {
     pub id: String,
     clock: ClockKind,
-    /// The next sequence number; `None`: it counts nothing.
+    /// The next sequence number; `None`: the device sends none.
     seq: Option<u64>,
     boot: Option<u64>,
     metrics: Vec<&'static str>,
     period_ms: u64,
     next_ms: i64,
     disorder_ms: i64,
-    /// It sends nonsense now and then.
+    /// The device sometimes sends invalid data.
     faulty: bool,
-    /// It goes silent now and then.
+    /// The device sometimes stops sending for a while.
     idles: bool,
-    /// Event times it used: each is used once, so that first and last of a window are certain.
+    /// Used event times. Each is used once, so that the first and last reading of a window are unambiguous.
     used_ms: BTreeSet<i64>,
 }
 
 const METRICS: [&str; 5] = ["co2", "humidity", "pressure", "rpm", "temperature"];
 
 impl SimDevice {
-    /// `flags_redelivery`: its client marks what it sends again with DUP; only then may it leave the event time out.
+    /// `flags_redelivery`: the client resends with DUP. Only then may the device leave the event time out.
     pub fn new(id: String, has_seq: bool, flags_redelivery: bool, now_ms: i64, random: &mut Random) -> Self {
         let clock = match random.below(20) {
             0..=9 => ClockKind::Right,
@@ -106,7 +106,7 @@ impl SimDevice {
         self.clock != ClockKind::Missing
     }
 
-    /// The device starts anew: its numbers begin again, and it says so. Only while nothing of it is unacknowledged.
+    /// Restarts the device: sequence numbers begin again, and the device says so. Only without unacknowledged messages.
     pub fn restart(&mut self) {
         if let Some(boot) = &mut self.boot {
             *boot += 1;
@@ -118,7 +118,7 @@ impl SimDevice {
         self.next_ms <= now_ms
     }
 
-    /// What it measures now.
+    /// Takes one measurement.
     pub fn measure(&mut self, now_ms: i64, random: &mut Random) -> Element {
         let pause_ms = if self.idles && random.one_in(25) { random.range(10_000, 50_000) } else { 0 };
         self.next_ms = now_ms + pause_ms + random.range(1, 2 * self.period_ms as i64);
@@ -136,7 +136,7 @@ impl SimDevice {
         let metrics = if single { vec![*random.pick(&self.metrics)] } else { self.metrics.clone() };
         let mut fields = self.fields(time_ms);
         if time_ms.is_none() {
-            // Nothing else would tell two of its messages apart, and the model must.
+            // The model must tell messages apart, and nothing else differs.
             fields.push(format!(r#""number":{}"#, random.next_u64()));
         }
         let mut readings: Vec<SimReading> = metrics
@@ -167,7 +167,7 @@ impl SimDevice {
         Element { json: format!("{{{}}}", fields.join(",")), readings, packs: true }
     }
 
-    /// A payload that is no JSON, or a fault that the device reports.
+    /// A payload that is not JSON, or a fault report of the device.
     fn nonsense(&mut self, now_ms: i64, random: &mut Random) -> Element {
         let number = random.next_u64();
         let reading = |expect| SimReading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };

@@ -1,4 +1,4 @@
-//! What the clients sent and which acknowledgements they got: all that the reference model knows.
+//! The messages that clients sent and their acknowledgements: the input of the reference model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ pub struct SimMessage {
     pub client: String,
     pub payload: Vec<u8>,
     pub readings: Vec<SimReading>,
-    /// Whether nothing promises that it is counted (QoS 0).
+    /// Whether the message may be lost (QoS 0).
     pub lossy: bool,
-    /// Times it was sent.
+    /// Number of times that the message was sent.
     pub sent: u32,
     pub acknowledged: bool,
 }
@@ -72,14 +72,14 @@ impl ExpectedAggregate {
     }
 }
 
-/// What the windows must hold.
+/// Expected content of the windows.
 #[derive(Debug, Default)]
 pub struct Expected {
     /// By device, metric and start of the window.
     pub windows: BTreeMap<(String, String, i64), ExpectedAggregate>,
-    /// Count and sum of readings without event time: nobody but weir knows their window.
+    /// Count and sum of readings without event time, whose window only weir knows.
     pub untimed: BTreeMap<(String, String), (u64, i64)>,
-    /// Readings that may be there (QoS 0).
+    /// Readings that may be counted or not (QoS 0).
     pub lossy: BTreeMap<(String, String, i64), u64>,
 }
 
@@ -110,7 +110,7 @@ impl SimLedger {
         self.messages.iter().enumerate().find(|(id, message)| message.acknowledged && !present.contains(id))
     }
 
-    /// What the windows must hold if exactly the messages in `counted` were counted, each once, and these readings
+    /// The expected windows if exactly the messages in `counted` were counted, each once, and these readings
     /// were rejected. Also judges the rejections.
     pub fn expect(
         &self,
@@ -189,7 +189,7 @@ struct Furthest {
     by_device: BTreeMap<String, i64>,
     of_all: i64,
     is_global: bool,
-    /// Devices without event times: nobody knows how far they are.
+    /// Devices without event times, whose progress is unknown.
     untimed: BTreeSet<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Deterministic simulation: the real log, core, pipeline, state and MQTT door of weir in one thread, on a simulated
-//! disk, clock and network, with everything going wrong that a seed can think of. docs/simulation.md tells what is
+//! Deterministic simulation: the real log, core, pipeline, state and MQTT server of weir in one thread, on a simulated
+//! disk, clock and network. A seed chooses the faults. docs/simulation.md tells what is
 //! simulated and what is not.
 //!
 //! - `cargo test --test sim` runs the stored seeds and 2,500 fresh ones.
@@ -49,7 +49,7 @@ fn no_seed_breaks_the_promises() {
     let until = number("WEIR_SIM_MINUTES").map(deadline);
     let figures = Campaign { stored: stored().into(), base, count, until }.run();
     if count >= SEEDS {
-        // A simulation in which nothing goes wrong proves nothing.
+        // Without enough faults the run proves nothing.
         let faults = [figures.power_cuts, figures.kills, figures.starts_cut_short, figures.broken_connections];
         assert!(faults.iter().all(|count| *count >= SEEDS), "{figures:?}");
         let rare = [figures.io_failures, figures.full_disks, figures.clock_jumps, figures.decays, figures.fallbacks];

@@ -1,4 +1,4 @@
-//! Reads what weir wrote, and computes it again from the journal alone.
+//! Reads the output logs, and computes their content again from the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ impl Collector for Outputs {
 }
 
 impl Outputs {
-    /// Both output logs from their first record on.
+    /// Reads both output logs from their first record.
     pub fn read(windows: &Log, errors: &Log) -> Result<Self, String> {
         Ok(Self { windows: read(windows)?, errors: read(errors)? })
     }
@@ -83,11 +83,11 @@ fn read(log: &Log) -> Result<Vec<Vec<u8>>, String> {
     Ok(records)
 }
 
-/// What the journal alone says.
+/// Results computed from the journal alone.
 #[derive(Debug)]
 pub struct SimReplay {
     pub outputs: Outputs,
-    /// The same with all windows closed at the end.
+    /// Results computed from the journal, with all windows closed at the end.
     pub closed: Outputs,
     /// Messages that are in the journal.
     pub present: BTreeSet<MessageId>,

@@ -1,4 +1,4 @@
-//! What a seed chooses once: settings, sizes, how much goes wrong.
+//! Choices of a seed that hold for a whole simulation: settings, sizes and fault rates.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use weir::random::Random;
 /// Directory of everything weir writes.
 pub const DATA_DIR: &str = "data";
 
-/// Chances of faults: once in so many actions; 0 for never.
+/// Fault rates: one fault in this many actions on average; 0 for never.
 #[derive(Debug, Clone, Copy)]
 pub struct FaultRates {
     pub power_cut: u64,
@@ -23,7 +23,7 @@ pub struct FaultRates {
     pub full_disk: u64,
     pub clock_jump: u64,
     pub break_off: u64,
-    /// In so many restarts, not actions.
+    /// Counted in restarts instead of actions.
     pub decay: u64,
 }
 
@@ -40,7 +40,7 @@ pub struct SimPlan {
     pub checkpoint_interval: Duration,
     pub savepoints: SavepointPolicy,
     pub rates: FaultRates,
-    /// Time that a sync takes.
+    /// Duration of a sync.
     pub sync_ms: u64,
     pub clients: usize,
     pub actions: u64,
@@ -97,7 +97,7 @@ impl SimPlan {
 
 impl FaultRates {
     fn new(random: &mut Random) -> Self {
-        // Some seeds have few kinds of faults, so that each is also seen apart from the others.
+        // Some seeds have only few kinds of faults, so that each kind also occurs without the others.
         let calm = random.one_in(4);
         let mut rate = |of: &[u64]| if calm && random.one_in(2) { 0 } else { *random.pick(of) };
         Self {

@@ -1,4 +1,4 @@
-//! One run of weir: its own parts, put together as `weir run` does, without threads.
+//! One simulated process: the parts of weir, put together as `weir run` does, without threads.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -126,7 +126,7 @@ impl SimProcess {
         Ok((process, recovered.fallback))
     }
 
-    /// Whether the door is open: the journal says first that nothing was heard until now.
+    /// Whether connections are accepted. First the journal records that weir did not listen until this moment.
     pub fn listens(&mut self) -> bool {
         if !self.listens {
             let mut resumed = Records::default();
@@ -150,7 +150,7 @@ impl SimProcess {
         &self.connections[index].wire
     }
 
-    /// Lets a connection work. Returns whether it ended.
+    /// Polls a connection; returns whether it ended.
     pub fn poll(&mut self, index: usize) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let ended = self.connections[index].serve.as_mut().poll(&mut context) == Poll::Ready(());
@@ -160,7 +160,7 @@ impl SimProcess {
         ended
     }
 
-    /// Lets the pipeline work.
+    /// Runs one turn of the pipeline.
     pub fn turn(&mut self) -> Option<Turn> {
         if self.stopped.is_some() {
             return None;
@@ -180,7 +180,7 @@ impl SimProcess {
         stopped.or_else(|| self.logs.iter().find_map(|log| log.stats().failure))
     }
 
-    /// Works until nothing is left to do without time passing. `false`: it failed, or waits for disk space.
+    /// Works until nothing is left to do at the current time. `false`: weir failed or waits for disk space.
     pub fn catch_up(&mut self) -> bool {
         const MAX_ROUNDS: usize = 1_000_000;
         for _ in 0..MAX_ROUNDS {

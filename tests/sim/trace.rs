@@ -1,4 +1,4 @@
-//! What happened, in order: the hash of all of it, and its last lines.
+//! The events of a simulation: a hash of all, and the last lines.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};

@@ -9,15 +9,15 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes on their way to the client at most; then weir's socket takes no more.
+/// Most bytes in flight to the client. At this limit a write of weir waits.
 const WINDOW_BYTES: usize = 2048;
 
 #[derive(Debug, Default)]
 struct Line {
-    /// To weir: sent and not yet arrived, and arrived.
+    /// Bytes to weir that were sent and have not arrived, and bytes that have arrived.
     up: VecDeque<u8>,
     up_arrived: VecDeque<u8>,
-    /// To the client.
+    /// Bytes to the client that were sent and have not arrived, and bytes that have arrived.
     down: VecDeque<u8>,
     down_arrived: VecDeque<u8>,
     client_gone: bool,
@@ -71,8 +71,8 @@ impl Wire {
         line.down_arrived.extend(arrived);
     }
 
-    /// Breaks it as the client sees it: acknowledgements on their way are lost. Of what it sent, the first
-    /// `still_arriving` bytes are on their way yet, and weir does not know.
+    /// Breaks the connection for the client: acknowledgements in flight are lost. Of the bytes that the client sent,
+    /// the first `still_arriving` bytes still arrive; weir does not notice yet.
     pub fn break_off(&self, still_arriving: usize) {
         let mut line = self.0.borrow_mut();
         line.client_gone = true;
@@ -81,7 +81,7 @@ impl Wire {
         line.down_arrived.clear();
     }
 
-    /// weir comes to know that the client is gone: what has not arrived never will.
+    /// Lets weir notice that the client is gone: bytes in flight are lost.
     pub fn tell_server(&self) {
         let mut line = self.0.borrow_mut();
         line.up.clear();
@@ -92,7 +92,7 @@ impl Wire {
         self.0.borrow().client_gone
     }
 
-    /// Whether weir closed it and everything it sent has been taken.
+    /// Whether weir closed the connection and the client has received everything.
     pub fn ended_by_server(&self) -> bool {
         let line = self.0.borrow();
         line.server_closed && line.down.is_empty() && line.down_arrived.is_empty()

@@ -1,4 +1,4 @@
-//! The world of one seed: a machine, its clients, the network between them, and time.
+//! Everything that one seed simulates: a machine, clients, network and time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use super::process::SimProcess;
 use super::trace::Trace;
 use weir::random::Random;
 
-/// Rounds in which everything must have come to rest once no more faults happen.
+/// Most rounds until everything is processed once faults have ended.
 const SETTLE_ROUNDS: u64 = 4_000;
 
-/// What a seed came to.
+/// Outcome of a seed.
 #[derive(Debug)]
 pub struct SeedReport {
     pub trace_hash: u64,
     pub figures: SimFigures,
-    /// What is wrong, and the last events.
+    /// The failure and the last events.
     pub failure: Option<(String, String)>,
 }
 
-/// What happened how often.
+/// How often each kind of event happened.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SimFigures {
     pub actions: u64,
@@ -68,7 +68,7 @@ impl SimFigures {
     }
 }
 
-/// Everything of one seed.
+/// State of one simulation.
 pub struct World {
     pub(super) random: Random,
     pub(super) plan: SimPlan,
@@ -81,7 +81,7 @@ pub struct World {
     pub(super) figures: SimFigures,
     /// Actions that a failed process still does before it is gone.
     pub(super) dying: Option<u64>,
-    /// Whether faults are over.
+    /// Whether faults have ended.
     pub(super) settling: bool,
     /// Largest wall clock that weir saw.
     pub(super) latest_wall_ms: i64,
@@ -110,7 +110,7 @@ pub fn run(seed: u64, print: bool) -> SeedReport {
     }
 }
 
-/// One of so many, as a range; empty where there is none.
+/// A range with one random index below a count; empty for a count of 0.
 fn one_of(count: usize, random: &mut Random) -> std::ops::Range<usize> {
     let index = random.index(count);
     index..(index + 1).min(count)
@@ -260,7 +260,7 @@ impl World {
         let Some(process) = &self.process else { return };
         let wire = process.wire(index).clone();
         let (up, down) = wire.in_flight();
-        // Now everything, now a part of a packet.
+        // Sometimes all bytes arrive, sometimes a part of a packet.
         let part = |random: &mut Random, all: usize| if random.one_in(3) { random.index(all + 1) } else { all };
         wire.deliver_up(part(&mut self.random, up));
         wire.deliver_down(part(&mut self.random, down));
@@ -374,7 +374,7 @@ impl World {
         if !self.check_now(true)? {
             return Err("the end could not be checked".into());
         }
-        // What is on disk says the same after another start.
+        // Another start finds the same on disk.
         self.go_down(self.random.clone().one_in(2));
         self.start()?;
         if !self.check_now(true)? {

@@ -1,4 +1,4 @@
-//! What must hold whenever the fleet is silent.
+//! Checks while the fleet is silent.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use weir_test_kit::http;
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
-/// Everything the fleet was acknowledged is counted once, in this round's windows and altogether.
+/// Checks that every acknowledged reading is counted once, in the windows of this round and in total.
 pub fn round(weir: &Weir, sent: &[SentTotals]) {
     weir.wait_closed();
     for one in sent {
@@ -19,7 +19,7 @@ pub fn round(weir: &Weir, sent: &[SentTotals]) {
     journal_is_sound(weir);
 }
 
-/// What devices were counted since they were first seen.
+/// Checks the totals of all devices.
 pub fn totals(weir: &Weir, sent: &[SentTotals]) {
     wait_for("weir is ready", || http::try_get(weir.http(), "/readyz").filter(|answer| answer.status == 200));
     weir.get("/healthz").ok();
@@ -43,7 +43,7 @@ pub fn totals(weir: &Weir, sent: &[SentTotals]) {
     }
 }
 
-/// The windows of this round hold each of its readings once.
+/// Checks that the windows of this round hold each of its readings once.
 fn windows(weir: &Weir, sent: &SentTotals) {
     // A window that has fired is shown once its log's writer has written it.
     let counted = wait_for("the windows are shown", || {
@@ -54,7 +54,7 @@ fn windows(weir: &Weir, sent: &SentTotals) {
     assert_eq!(counted, (sent.round_readings, sent.round_sum), "readings in windows of {sent:?}");
 }
 
-/// `weir journal verify` finds nothing wrong.
+/// Checks that `weir journal verify` finds no damage.
 pub fn journal_is_sound(weir: &Weir) {
     let output = weir.command(&["journal", "verify"]).output().expect("weir can be started");
     let told = String::from_utf8_lossy(&output.stdout);

@@ -1,4 +1,4 @@
-//! One simulated device: what it sends, what it was acknowledged, and what it sends again after a lost connection.
+//! One device of the soak. It resends unacknowledged messages after a lost connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,31 +13,32 @@ use weir_test_kit::wait::now_ms;
 pub enum SoakDeviceKind {
     /// QoS 1 with `seq`.
     Numbered,
-    /// QoS 1 without `seq`: only MQTT's own identity tells a redelivery.
+    /// QoS 1 without `seq`: weir recognises a redelivery by client and packet identifier.
     Plain,
     /// QoS 2 with `seq`.
     ExactlyOnce,
-    /// Away for long, then many readings in few messages.
+    /// Long silence, then many readings in few messages.
     Backlog,
     /// Every fifth message is not a valid reading.
     Faulty,
-    /// A message now and then.
+    /// Single messages with long pauses.
     Idle,
 }
 
-/// What a device did so far.
+/// What a device has sent so far.
 #[derive(Debug, Clone, Default)]
 pub struct SentTotals {
     pub device: String,
     /// Valid readings, and the sum of their values.
     pub readings: u64,
     pub sum: u64,
-    /// The same since the round began.
+    /// Valid readings since the round began, and the sum of their values.
     pub round_readings: u64,
     pub round_sum: u64,
     /// Readings without a number and messages that are no JSON.
     pub faulty: u64,
-    /// How many of them were sent again: "duplicate" is looked at after every other reason, so each may count.
+    /// Faulty messages that were resent. weir checks for duplicates last, so a resent message may be rejected twice for
+    /// its fault.
     pub faulty_resent: u64,
     /// Event time of the newest reading, Unix milliseconds.
     pub newest_ms: i64,
@@ -131,7 +132,7 @@ impl SoakDevice {
         self.next_id = self.next_id % 65_535 + 1;
     }
 
-    /// Grows by at least a millisecond with each reading, and begins anew with each round.
+    /// The next event time: at least a millisecond after the last one, and not before the start of the round.
     fn event_time(&mut self) -> i64 {
         self.sent.newest_ms = (self.sent.newest_ms + 1).max(now_ms()).max(self.sent.round_from_ms);
         self.sent.newest_ms
@@ -152,7 +153,7 @@ impl SoakDevice {
         format!(r#"{{"metric":"m","value":{value},"timestamp":{timestamp},"seq":{seq}}}"#)
     }
 
-    /// Sends what is pending and waits for its acknowledgements; on a new connection everything was sent before.
+    /// Sends pending messages and waits for their acknowledgements. `again`: they were sent before.
     pub fn send(&mut self, mut client: TestClient, again: bool) -> io::Result<Burst> {
         let qos = if self.kind == SoakDeviceKind::ExactlyOnce { 2 } else { 1 };
         let mut bytes = Vec::new();

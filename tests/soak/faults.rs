@@ -1,4 +1,4 @@
-//! What happens to weir while the fleet sends.
+//! Faults that happen to weir while the fleet sends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +45,7 @@ const PAGE_BYTES: usize = 4_096;
 /// The exit code of a weir whose disk failed.
 const DISK_FAILED: i32 = 74;
 
-/// The schedule, and the means.
+/// Random faults, and the shim that causes some of them.
 pub struct Faults {
     random: Random,
     shim: Shim,
@@ -75,7 +75,7 @@ impl Faults {
         Self { random, shim, journal_syncs, other_syncs, writes, clock_offset_ms: 0, keep_running, pause, struck }
     }
 
-    /// Faults one after the other until `end`; none is left behind.
+    /// Causes one fault after the other until `end`. Each fault is over when the next one begins.
     pub fn strike_until(&mut self, end: Instant, weir: &mut Weir, fleet: &SoakFleet, sampler: &Sampler) {
         loop {
             let pause = Duration::from_millis(self.random.below(self.pause.as_millis() as u64));
@@ -125,8 +125,8 @@ impl Faults {
         }
     }
 
-    /// Mostly ahead, up to ten minutes; sometimes back, up to twenty seconds, during which the journal's time stands
-    /// still and silence closes no windows.
+    /// Moves the clock, mostly ahead by up to ten minutes, sometimes back by up to twenty seconds, while journal time
+    /// stands still and silence closes no windows.
     fn jump(&mut self) {
         let back = self.random.below(4) == 0;
         let by_ms = if back { -(self.random.below(20_000) as i64) } else { self.random.below(600_000) as i64 };
@@ -143,7 +143,7 @@ impl Faults {
         self.shim.delay(self.other_syncs, Duration::ZERO);
     }
 
-    /// No space for one of the parts, and then there is space again.
+    /// Lets writes to one part fail for lack of space for a while.
     fn full_disk(&mut self) {
         let rule = self.writes[self.random.below(self.writes.len() as u64) as usize];
         self.shim.fail_from_now_on(rule, ENOSPC);
@@ -151,7 +151,7 @@ impl Faults {
         self.shim.heal(rule);
     }
 
-    /// Bits of the state store flip, or it is cut short, while weir is down: a savepoint takes its place.
+    /// Flips bits of the state store or cuts it short while weir is down; weir then starts from a savepoint.
     fn damage_state(&mut self, weir: &mut Weir) {
         weir.kill();
         let path = weir.data().join("state/db");
@@ -166,7 +166,7 @@ impl Faults {
         }
         fs::write(&path, bytes).expect("the state store can be written");
         weir.restart();
-        // weir never deletes what it moves aside; whoever looked at it does.
+        // weir never deletes a store that it moved aside.
         for entry in fs::read_dir(weir.data()).expect("the data directory can be read").flatten() {
             if entry.file_name().to_string_lossy().starts_with("state.damaged-") {
                 fs::remove_dir_all(entry.path()).expect("a store moved aside can be removed");
@@ -174,7 +174,7 @@ impl Faults {
         }
     }
 
-    /// One call fails: weir ends and says so.
+    /// Lets one call fail: weir ends with the exit code of a failed disk.
     fn fatal(&mut self, rule: Rule, weir: &mut Weir) {
         self.shim.fail(rule, EIO, 1);
         let status = weir.wait_exit();
@@ -184,7 +184,7 @@ impl Faults {
     }
 }
 
-/// Many connections at once: some say hello, some nothing, some nonsense.
+/// Opens many connections at once: some send a CONNECT, some random bytes, some nothing.
 fn storm(weir: &Weir, random: &mut Random) {
     let mut connections = Vec::new();
     for index in 0..60 {
@@ -194,7 +194,7 @@ fn storm(weir: &Weir, random: &mut Random) {
             1 => random.bytes(40),
             _ => Vec::new(),
         };
-        // A connection that weir has closed already is as good as one it closes later.
+        // weir may have closed the connection already.
         let _ = stream.write_all(&bytes);
         connections.push(stream);
     }

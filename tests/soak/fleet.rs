@@ -1,4 +1,4 @@
-//! The devices, a thread each, and their common pauses.
+//! All devices of the soak, with one thread each, and their common pauses.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ enum FleetPhase {
 struct FleetState {
     phase: FleetPhase,
     address: SocketAddr,
-    /// Devices that hold or ended, with what they sent.
+    /// Totals of the devices that are silent.
     silent: Vec<SentTotals>,
     round: u64,
     round_from_ms: i64,
@@ -45,7 +45,7 @@ struct FleetControl {
     state: Mutex<FleetState>,
     changed: Condvar,
     acknowledged: AtomicU64,
-    /// Of one device.
+    /// Messages per second of one device.
     rate: u64,
 }
 
@@ -90,17 +90,17 @@ impl SoakFleet {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// weir listens here now.
+    /// Tells the devices the new address after a restart.
     pub fn moved(&self, weir: &Weir) {
         self.shared.lock().address = weir.mqtt();
     }
 
-    /// Waits until every device has been acknowledged what it sent and is silent.
+    /// Pauses the fleet: waits until every device is silent and all its messages are acknowledged.
     pub fn hold(&self) -> Vec<SentTotals> {
         self.silence(FleetPhase::Hold)
     }
 
-    /// A new round: its readings' event times begin behind those of the last.
+    /// Starts a new round. Event times of its readings begin after those of the last round.
     pub fn go_on(&self, sent: &[SentTotals]) {
         let newest_ms = sent.iter().map(|one| one.newest_ms).max().unwrap_or(0);
         let mut state = self.shared.lock();
@@ -112,7 +112,7 @@ impl SoakFleet {
         self.shared.changed.notify_all();
     }
 
-    /// The same for good.
+    /// Ends the fleet: waits until all messages are acknowledged and every device has ended.
     pub fn end(&self) -> Vec<SentTotals> {
         self.silence(FleetPhase::End)
     }
@@ -176,7 +176,8 @@ impl FleetControl {
         self.lock().address
     }
 
-    /// Holds while a hold is asked for; `false`: this is the end. `told`: the round at whose end it was silent last.
+    /// Waits during a pause; `false`: the run has ended. `told`: the last round in which the device reported its
+    /// totals.
     fn may_send(&self, device: &mut SoakDevice, told: &mut Option<u64>) -> bool {
         let mut state = self.lock();
         if state.phase == FleetPhase::Send {
@@ -197,7 +198,7 @@ impl FleetControl {
         true
     }
 
-    /// Paces the load. A hold ends the pause.
+    /// Waits between two bursts, or until the fleet is paused.
     fn rest(&self, pause: Duration) {
         let state = self.lock();
         let sending = |state: &mut FleetState| state.phase == FleetPhase::Send;

@@ -1,15 +1,16 @@
-//! The long run: load, kills, restarts, clock jumps, slow and failing disks against the real program, for a chosen time.
+//! The long run: load, kills, restarts, clock jumps, slow and failing disks against the real program, for a chosen
+//! time.
 //!
 //! ```text
 //! cargo test --release --test soak -- --minutes 30 [--seed N] [--report FILE.csv] [--rate N] [--keep-running]
 //! ```
-//! Without arguments it runs for some twenty seconds. `--rate` is messages per second; `--keep-running` leaves out every
-//! fault that ends the process, so that what grows in one life of the program is seen too. The seed decides which faults
-//! come in which order; what the machine makes of them is its own.
+//! Without arguments it runs for some twenty seconds. `--rate` is messages per second; `--keep-running` leaves out
+//! every fault that ends the process, so that slow growth within one process shows. The seed decides which faults come
+//! in which order; their timing depends on the machine.
 //!
-//! The run is cut into rounds. At the end of each the fleet falls silent and everything it was acknowledged is looked
-//! for: once, no more and no less. Memory, disk, files, descriptors and threads are sampled all the time; from ten
-//! minutes on, an upward trend fails the run.
+//! The run is cut into rounds. At the end of each round the fleet pauses, and every acknowledged reading must be
+//! counted exactly once. Memory, disk, files, descriptors and threads are sampled all the time; from ten minutes on, an
+//! upward trend fails the run.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helper functions too")]
 
@@ -33,12 +34,12 @@ use weir_test_kit::process::Program;
 /// The program under test.
 const WEIR: Program = weir_test_kit::program!();
 
-/// Small everywhere, so that the steady state is reached within minutes.
+/// Small sizes and intervals, so that the steady state is reached within minutes.
 const SETTINGS: &[(&str, &str)] = &[
     ("window.size", "'250ms'"),
     ("window.idle_timeout", "'2s'"),
     ("window.allowed_lateness", "'5s'"),
-    // The wall clock jumps; times of readings are the real ones.
+    // The wall clock of weir jumps; readings carry the real time.
     ("validate.max_future", "'off'"),
     ("validate.max_age", "'off'"),
     ("state.device_ttl", "'off'"),
@@ -51,7 +52,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("errors.retention_bytes", "'1MiB'"),
 ];
 
-/// A round of a short run and of a long one.
+/// Length of a round in a short run and in a long run.
 const SHORT_ROUND: Duration = Duration::from_secs(8);
 const LONG_ROUND: Duration = Duration::from_secs(60);
 
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
 fn run(arguments: &SoakArguments) {
     let mut random = Random::new(arguments.seed);
     let mut weir = WEIR.prepare(SETTINGS);
-    // Memory that the allocator keeps in arenas of threads that have ended is not memory that weir keeps.
+    // Otherwise arenas of ended threads would count as memory of weir.
     weir.environment("MALLOC_ARENA_MAX", "2");
     let mut faults = Faults::new(&mut weir, arguments, random.fork());
     weir.restart();

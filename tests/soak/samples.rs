@@ -1,4 +1,4 @@
-//! What the process takes of the machine, over time.
+//! Samples of memory, disk, descriptors and threads of the process over time.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,9 +13,9 @@ use weir_test_kit::process::Weir;
 const EVERY: Duration = Duration::from_secs(2);
 const PARTS: usize = 5;
 
-/// What is sampled: name, unit, and what the last fifth may have more than the second one: a share of it, and an amount.
-/// The allowances cover what the steady state itself does between two checkpoints: a segment, a savepoint, a sled file
-/// that is cut only now and then.
+/// What is sampled: name, unit, and what the last fifth may have more than the second one: a share of it, and an
+/// amount. The allowances cover what the steady state itself does between two checkpoints: a segment, a savepoint, a
+/// sled file that is cut only now and then.
 const COLUMNS: [Column; 9] = [
     Column { name: "rss", unit: "MiB", scale: 1 << 20, share: 0.15, amount: 8 },
     Column { name: "data", unit: "MiB", scale: 1 << 20, share: 0.15, amount: 4 },
@@ -38,7 +38,7 @@ struct Column {
 
 type ResourceSample = [u64; COLUMNS.len()];
 
-/// Samples in a thread of its own.
+/// Takes samples in its own thread.
 pub struct Sampler {
     pid: Arc<AtomicI32>,
     stop: Arc<AtomicBool>,
@@ -49,7 +49,7 @@ pub struct Sampler {
 pub struct Samples(Vec<ResourceSample>);
 
 impl Sampler {
-    /// Begins; each sample becomes a line of `report`.
+    /// Starts sampling; writes each sample as a line to `report`.
     pub fn start(weir: &Weir, report: Option<&Path>) -> Self {
         let mut file = report.map(|path| File::create(path).expect("the report can be written"));
         if let Some(file) = &mut file {
@@ -78,7 +78,7 @@ impl Sampler {
         sampler
     }
 
-    /// The process has changed.
+    /// Tells the sampler the new process after a restart.
     pub fn runs_as(&self, weir: &Weir) {
         self.pid.store(weir.pid().as_raw_nonzero().get(), Ordering::Release);
     }
@@ -90,7 +90,7 @@ impl Sampler {
     }
 }
 
-/// `None` while the process is not there.
+/// Takes one sample; `None` while no process runs.
 fn sample(pid: i32, data: &Path) -> Option<ResourceSample> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field =
@@ -134,7 +134,7 @@ impl Samples {
         values.get(values.len() / 2).copied().unwrap_or(0)
     }
 
-    /// A table of medians by fifths of the run.
+    /// Prints a table of medians by fifths of the run.
     pub fn report(&self) {
         println!("\nmedians of {} samples by fifths of the run, and the largest of all", self.0.len());
         for (index, column) in COLUMNS.iter().enumerate() {
@@ -145,7 +145,7 @@ impl Samples {
         }
     }
 
-    /// The last fifth has no more than the second one, but for what the steady state does by itself.
+    /// Checks that the last fifth has no more than the second one, apart from what the steady state itself varies.
     pub fn assert_flat(&self) {
         for (index, column) in COLUMNS.iter().enumerate() {
             let (before, after) = (self.median(1, index), self.median(PARTS - 1, index));

@@ -19,7 +19,10 @@ use file::UsersFile;
 /// Longest password that MQTT can carry.
 const MAX_PASSWORD_BYTES: usize = 65_535;
 
-/// Runs one of the commands.
+/// Runs `weir passwd add`, `remove` or `list`.
+///
+/// # Errors
+/// The users file is not named, cannot be read or written, or does not allow the change; or no password is given.
 pub fn run(command: PasswdCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let out = &mut io::stdout().lock();
     match command {

@@ -20,7 +20,10 @@ use crate::app::addresses::BoundAddresses;
 use crate::cli::SavepointCommand;
 use crate::exit;
 
-/// Runs one of the commands.
+/// Runs `weir savepoint create`, `list` or `restore`.
+///
+/// # Errors
+/// The data directory cannot be used, or the running weir cannot be reached or refuses.
 pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
@@ -36,7 +39,8 @@ pub fn run(command: SavepointCommand, config: &Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a savepoint: asks the weir that runs on the data directory or, if there is none, works on the directory itself.
+/// Writes a savepoint: asks the weir that runs on the data directory or, if there is none, works on the directory
+/// itself.
 fn create(config: &Config, url: Option<&str>, api: &ApiArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let data_dir = &config.node.data_dir;
     let path = match url {

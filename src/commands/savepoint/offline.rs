@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use weir::clock::SystemClock;
 use weir::config::Config;
@@ -37,7 +37,7 @@ pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<Savepoin
     for log in logs {
         log.close()?;
     }
-    written.try_recv().context("the pipeline ended without an answer")?.map_err(|error| anyhow!(error))
+    Ok(written.try_recv().context("the pipeline ended without an answer")??)
 }
 
 /// Prepares the empty data directory of the configuration so that weir continues from a savepoint.
@@ -82,7 +82,8 @@ fn check_empty(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
     Err(CannotCreate(refusal).into())
 }
 
-/// Copies the savepoint into the data directory: the state store may be lost later, and the journal does not reach back.
+/// Copies the savepoint into the data directory: the state store may be lost later, and the journal does not reach
+/// back.
 fn keep_copy(disk: &dyn Disk, file: &Path, directory: &Path, info: &SavepointInfo) -> anyhow::Result<()> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let path = directory.join(savepoint::file_name(info.replay_from));

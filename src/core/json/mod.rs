@@ -1,5 +1,5 @@
-//! A strict scanner of JSON text (RFC 8259) that copies nothing: strings are borrowed unless they hold escapes, and
-//! numbers keep their text, so that neither a 64-bit sequence number nor a nanosecond timestamp loses digits.
+//! A strict scanner of JSON text (RFC 8259) that copies nothing: strings are borrowed unless they hold escapes. Numbers
+//! keep their text, so that neither a 64-bit sequence number nor a nanosecond timestamp loses digits.
 
 mod number;
 mod string;
@@ -11,19 +11,19 @@ pub(super) use number::JsonNumber;
 /// Deepest nesting of objects and arrays.
 pub(super) const MAX_DEPTH: u32 = 8;
 
-/// Where text stops being JSON.
+/// Why text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct JsonSyntaxError {
-    /// What was expected or does not fit.
+    /// The rule that the text breaks.
     pub what: &'static str,
-    /// Byte offset.
+    /// Byte offset of the offence.
     pub at: usize,
 }
 
-/// A scalar value, or the kind of one that was skipped.
+/// A scalar value, or the kind of a value that was skipped.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum JsonToken<'a> {
-    /// The field is not there.
+    /// There is no value.
     #[default]
     Absent,
     /// `null`.
@@ -41,7 +41,7 @@ pub(super) enum JsonToken<'a> {
 }
 
 impl JsonToken<'_> {
-    /// What it is, for messages.
+    /// The kind of the value, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             JsonToken::Absent => "nothing",
@@ -54,7 +54,7 @@ impl JsonToken<'_> {
         }
     }
 
-    /// Whether the field is absent or `null`.
+    /// Whether there is no value, or `null`.
     pub fn is_none(&self) -> bool {
         matches!(self, JsonToken::Absent | JsonToken::Null)
     }
@@ -73,17 +73,17 @@ impl<'a> JsonScanner<'a> {
         Self { text, at: 0 }
     }
 
-    /// Byte offset of what comes next.
+    /// Byte offset of the next character.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The text from `start` to what comes next.
+    /// The text from `start` to the next character.
     pub fn text_since(&self, start: usize) -> &'a str {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// An error at what comes next.
+    /// An error at the next character.
     pub fn error(&self, what: &'static str) -> JsonSyntaxError {
         JsonSyntaxError { what, at: self.at }
     }
@@ -93,7 +93,7 @@ impl<'a> JsonScanner<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Skips white space; the byte that follows.
+    /// Skips white space; returns the next byte.
     #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         loop {
@@ -111,7 +111,7 @@ impl<'a> JsonScanner<'a> {
         found
     }
 
-    /// Requires that nothing but white space is left.
+    /// Requires that only white space is left.
     pub fn end(&mut self) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             None => Ok(()),
@@ -119,7 +119,7 @@ impl<'a> JsonScanner<'a> {
         }
     }
 
-    /// Skips `"key":` if that is what comes next, to the letter. A constant key costs a comparison or two.
+    /// Skips `"key":` if it comes next, byte for byte. A constant key costs a comparison or two.
     #[inline(always)]
     pub fn eat_key<const N: usize>(&mut self, quoted_with_colon: &[u8; N]) -> bool {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
@@ -192,15 +192,15 @@ impl<'a> JsonScanner<'a> {
         }
     }
 
-    /// Reads any value. `depth` containers are open around it.
+    /// Reads any value. `depth` is the number of containers that are open around it.
     pub fn value(&mut self, depth: u32) -> Result<JsonToken<'a>, JsonSyntaxError> {
         let mut token = JsonToken::Absent;
         self.value_into(&mut token, depth)?;
         Ok(token)
     }
 
-    /// Reads any value into its place: tokens that are returned by value are copied in pieces, which costs more than
-    /// reading them.
+    /// Reads any value into its place. Returning tokens by value would copy them in pieces, which costs more than reading
+    /// them.
     #[inline(always)]
     pub fn value_into(&mut self, token: &mut JsonToken<'a>, depth: u32) -> Result<(), JsonSyntaxError> {
         match self.peek() {
@@ -214,7 +214,7 @@ impl<'a> JsonScanner<'a> {
         Ok(())
     }
 
-    /// Reads any value and forgets it.
+    /// Reads any value and drops it.
     pub fn skip(&mut self, depth: u32) -> Result<(), JsonSyntaxError> {
         self.value(depth).map(drop)
     }

@@ -1,4 +1,4 @@
-//! Numbers: read once, eight digits at a time, converted only when the value is wanted.
+//! JSON numbers: read once, eight digits at a time, and converted only when the value is asked for.
 
 use super::{JsonScanner, JsonSyntaxError};
 
@@ -11,21 +11,21 @@ const EXACT_POWERS: [f64; 23] = [
     1e21, 1e22,
 ];
 
-/// A JSON number as it is written.
+/// A JSON number in the form in which it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::core) struct JsonNumber<'a> {
     text: &'a str,
     mantissa: u64,
     exponent: i32,
-    /// [`NEGATIVE`], [`EXACT`], [`INTEGER`]: one word, because a number with odd bytes at its end is slow to move.
+    /// [`NEGATIVE`], [`EXACT`] and [`INTEGER`] in one word: a number with odd bytes at its end is slow to move.
     flags: u32,
 }
 
-/// It has a minus sign.
+/// The number has a minus sign.
 const NEGATIVE: u32 = 1;
 /// The mantissa holds all digits.
 const EXACT: u32 = 2;
-/// It has neither fraction nor exponent.
+/// The number has neither fraction nor exponent.
 const INTEGER: u32 = 4;
 
 impl<'a> JsonNumber<'a> {
@@ -33,14 +33,14 @@ impl<'a> JsonNumber<'a> {
         self.flags & flag != 0
     }
 
-    /// Its text.
+    /// Text of the number.
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The nearest binary64; infinite when it is out of range.
+    /// The nearest binary64; infinite when the number is out of range.
     pub fn to_f64(self) -> f64 {
-        // Both operands are exact, so one IEEE operation rounds correctly (Clinger's fast path).
+        // Both operands are exact, so that one IEEE operation rounds correctly (Clinger's fast path).
         if self.is(EXACT) && self.mantissa <= 1 << 53 {
             let magnitude = self.mantissa as f64;
             let power = EXACT_POWERS.get(self.exponent.unsigned_abs() as usize);
@@ -52,7 +52,7 @@ impl<'a> JsonNumber<'a> {
         self.text.parse().unwrap_or(f64::NAN)
     }
 
-    /// Sign and magnitude of a number written as an integer that fits in 64 bits.
+    /// Sign and magnitude, if the number is written as an integer that fits in 64 bits.
     pub fn as_integer(&self) -> Option<(bool, u64)> {
         if !self.is(INTEGER) {
             return None;
@@ -102,7 +102,7 @@ impl<'a> JsonScanner<'a> {
         })
     }
 
-    /// Reads digits into `mantissa`; how many. Beyond [`EXACT_DIGITS`] the mantissa is meaningless.
+    /// Reads digits into `mantissa`; returns how many. Beyond [`EXACT_DIGITS`] digits the mantissa is meaningless.
     #[inline]
     fn digits(&mut self, mantissa: &mut u64) -> usize {
         let mut digits = self.text.as_bytes().get(self.at..).unwrap_or_default();
@@ -145,7 +145,7 @@ impl<'a> JsonScanner<'a> {
     }
 }
 
-/// The number that eight ASCII digits make, the first in the lowest byte; `None` if one is no digit.
+/// The number that eight ASCII digits form, the first digit in the lowest byte; `None` if one byte is no digit.
 #[inline(always)]
 pub(super) fn eight_digits(text: u64) -> Option<u64> {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
@@ -155,7 +155,7 @@ pub(super) fn eight_digits(text: u64) -> Option<u64> {
     if (text & HIGH_NIBBLES) != ZEROS || (plus_six & HIGH_NIBBLES) != ZEROS {
         return None;
     }
-    // Digits to pairs, pairs to fours, fours to eight: the earlier one of two is in the lower lane and worth more.
+    // Digits become pairs, pairs fours, fours eight. The earlier one of two is in the lower lane and worth more.
     let digits = text - ZEROS;
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;

@@ -1,11 +1,11 @@
-//! Strings: borrowed where they hold no escapes.
+//! JSON strings: borrowed where they hold no escapes.
 
 use std::borrow::Cow;
 
 use super::{JsonScanner, JsonSyntaxError};
 
 impl<'a> JsonScanner<'a> {
-    /// Reads a string; the opening quote comes next.
+    /// Reads a string. The opening quote comes next.
     pub fn string(&mut self) -> Result<Cow<'a, str>, JsonSyntaxError> {
         match self.plain_string() {
             Ok(text) => Ok(Cow::Borrowed(text)),
@@ -13,7 +13,7 @@ impl<'a> JsonScanner<'a> {
         }
     }
 
-    /// Reads a string without escapes; fails with the position after the opening quote where there may be some.
+    /// Reads a string without escapes. Fails with the position after the opening quote where there may be escapes.
     #[inline(always)]
     pub(super) fn plain_string(&mut self) -> Result<&'a str, usize> {
         self.at += 1;
@@ -27,12 +27,12 @@ impl<'a> JsonScanner<'a> {
         Ok(text)
     }
 
-    /// Moves to the next quote, backslash or control character, or to the end.
+    /// Moves to the next quote, backslash or control character, or to the end of the text.
     #[inline]
     fn skip_plain(&mut self) {
         let bytes = self.text.as_bytes();
-        // Eight bytes at a time: a byte's high bit is set in `found` where it ends the run. A borrow can set it in
-        // bytes after the first such byte, never before it, and the first is all that counts.
+        // Eight bytes at a time: the high bit of a byte is set in `found` where the byte ends the run. A borrow can set
+        // it in bytes behind the first such byte, never in one before it, and only the first counts.
         const ONES: u64 = 0x0101_0101_0101_0101;
         const HIGHS: u64 = 0x8080_8080_8080_8080;
         while let Some(chunk) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {

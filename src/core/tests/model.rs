@@ -227,7 +227,7 @@ impl Model {
         for record in records {
             match record {
                 ModelRecord::Message(message) => {
-                    let redelivered = self.is_redelivered(message);
+                    let redelivered = self.check_redelivery(message);
                     self.message(message, redelivered, ModelDelivery { first_arrival_ms: arrival_ms, replay: None });
                 }
                 ModelRecord::Replay(_) if stored.is_empty() => {}
@@ -359,7 +359,7 @@ impl Model {
         self.fire_due();
     }
 
-    fn is_redelivered(&mut self, message: &ModelMessage) -> bool {
+    fn check_redelivery(&mut self, message: &ModelMessage) -> bool {
         if !self.settings.dedup || message.elements.iter().any(|element| element.seq.is_some()) {
             return false;
         }

@@ -1,4 +1,4 @@
-//! The simulated disk loses what it may lose, and nothing else.
+//! The simulated disk loses what was not synced, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -148,7 +148,7 @@ fn a_flipped_bit_is_read_and_survives() {
 
 #[test]
 fn the_power_goes_at_the_operation_asked_for_and_nothing_works_until_the_next_boot() {
-    // create, write, sync, write, sync: what is certain before the cut stays.
+    // create, write, sync, write, sync: bytes that were certain before the cut stay.
     for nth in 1..=5 {
         for seed in 0..20 {
             let disk = SimDisk::new();

@@ -1,4 +1,4 @@
-//! Handlers: one module for each group of paths. They depend on the state; nothing of the state depends on them.
+//! Handlers: one module for each group of paths. Handlers depend on the state, and the state on no handler.
 
 pub(super) mod checkpoints;
 pub(super) mod device_metrics;

@@ -46,6 +46,8 @@ pub(in crate::http) async fn create(
     match taking.await? {
         Ok(info) => Ok((StatusCode::CREATED, Json(info))),
         Err(SavepointRefused::Unavailable(error)) => Err(ApiProblem::unavailable(error.to_string())),
-        Err(SavepointRefused::Failed(error)) => Err(ApiProblem::new(StatusCode::INSUFFICIENT_STORAGE, error)),
+        Err(SavepointRefused::Failed(error)) => {
+            Err(ApiProblem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()))
+        }
     }
 }

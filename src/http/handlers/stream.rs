@@ -44,7 +44,7 @@ struct MissedEvent {
 }
 
 /// An open stream.
-struct EventStream {
+struct ResultStream {
     receiver: Receiver<Arc<ResultEvent>>,
     filter: StreamFilter,
     closing: CancellationToken,
@@ -66,7 +66,7 @@ pub(in crate::http) async fn open(
     };
     let receiver = state.resources.feed.subscribe();
     let access_ended = Box::pin(state.resources.access.clone().ended(requester.caller, TokenRole::Read));
-    let opened = EventStream { receiver, filter, closing: state.closing.clone(), access_ended, _permit: permit };
+    let opened = ResultStream { receiver, filter, closing: state.closing.clone(), access_ended, _permit: permit };
     let events = stream::unfold(opened, |mut opened| async {
         let event = opened.next().await?;
         Some((Ok::<_, Infallible>(event), opened))
@@ -99,7 +99,7 @@ impl StreamFilter {
     }
 }
 
-impl EventStream {
+impl ResultStream {
     /// The next event to send; `None` when the server stops, or the reader's token no longer allows reading.
     async fn next(&mut self) -> Option<sse::Event> {
         loop {

@@ -234,7 +234,7 @@ async fn savepoints_are_listed_and_taken() {
     let taken = api.ask(post()).await;
     assert_eq!(taken.status, 201);
     assert_eq!(taken.json()["replay_from"], 7);
-    api.ask(post()).await.is_problem(507, "the disk is full");
+    api.ask(post()).await.is_problem(507, "savepoints that were asked for");
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn everything_needs_a_token_but_health() {
         assert_eq!(guarded.ask("GET", path, &[]).await.status, 200, "{path}");
         assert_eq!(guarded.ask("GET", path, &[&bearer("weir_wrong")]).await.status, 200, "{path}");
     }
-    // MQTT over WebSocket is MQTT's door: what is wrong here is the handshake.
+    // At /mqtt, MQTT checks its own credentials: this answer is about the handshake.
     assert!(![401, 403].contains(&guarded.ask("GET", "/mqtt", &[]).await.status.as_u16()));
 }
 

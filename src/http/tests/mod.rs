@@ -40,9 +40,9 @@ mod streams;
 const NOW_MS: i64 = 1_732_098_765_000;
 
 #[derive(Debug)]
-struct FixedClock;
+struct FrozenClock;
 
-impl Clock for FixedClock {
+impl Clock for FrozenClock {
     fn now_ms(&self) -> i64 {
         NOW_MS
     }
@@ -145,7 +145,7 @@ fn open_log(dir: &std::path::Path, name: &'static str) -> Log {
         min_free_bytes: 0,
         retention: Retention::default(),
     };
-    Log::open(Arc::new(RealDisk), Arc::new(FixedClock), options, Lsn(0)).expect("a fresh log").0
+    Log::open(Arc::new(RealDisk), Arc::new(FrozenClock), options, Lsn(0)).expect("a fresh log").0
 }
 
 impl TestApi {
@@ -160,7 +160,7 @@ impl TestApi {
         let follower = ResultFollower::new(ResultLogs::new(windows.clone(), errors.clone()));
         let feed = EventFeed::new(follower.clone());
         let journal = open_log(dir.path(), "journal");
-        let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(FixedClock));
+        let access = HttpAccess::new(HttpPolicy::load(&config.http).expect("a policy"), Arc::new(FrozenClock));
         let state = ApiState::new(HttpResources {
             config: Arc::new(config),
             pipeline: pipeline.handle.clone(),
@@ -172,7 +172,7 @@ impl TestApi {
             mqtt_admission: None,
             access: access.clone(),
             certificates: Vec::new(),
-            clock: Arc::new(FixedClock),
+            clock: Arc::new(FrozenClock),
         });
         Self { state, windows, errors, journal, follower, feed, process, pipeline, access, _dir: dir }
     }

@@ -226,7 +226,7 @@ async fn a_pipeline_that_does_not_answer_gives_the_claim_back() {
 }
 
 #[tokio::test]
-async fn before_the_door_opens_nothing_is_replayed() {
+async fn before_mqtt_is_served_nothing_is_replayed() {
     let api = TestApi::new();
     api.pipeline.update(|status| status.caught_up = true);
     api.add_errors([late()]);

@@ -18,7 +18,7 @@ pub(super) enum FrameKind {
     Pong,
 }
 
-/// The head of a frame.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameHeader {
     pub kind: FrameKind,
@@ -35,7 +35,7 @@ pub(super) struct FrameHeader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameError {
     Protocol,
-    /// Text: MQTT is binary [MQTT-6.0.0-1].
+    /// A text frame: MQTT is binary [MQTT-6.0.0-1].
     NotBinary,
     TooLarge,
 }
@@ -50,8 +50,11 @@ impl FrameError {
     }
 }
 
-/// Reads a header from the beginning of `bytes`; `None` where more is needed. `in_message`: whether a message has begun
-/// and not ended.
+/// Reads a header from the beginning of `bytes`. Returns `None` where more bytes are needed. `in_message` says whether a
+/// message has begun and not ended.
+///
+/// # Errors
+/// The frame is not allowed.
 pub(super) fn header(bytes: &[u8], in_message: bool) -> Result<Option<FrameHeader>, FrameError> {
     let &[first, second, ref rest @ ..] = bytes else {
         return Ok(None);
@@ -88,7 +91,7 @@ pub(super) fn header(bytes: &[u8], in_message: bool) -> Result<Option<FrameHeade
     Ok(Some(FrameHeader { kind, payload_bytes, mask: [a, b, c, d], bytes: 2 + length_bytes + 4, continues }))
 }
 
-/// Takes the mask off `bytes`, which begin `offset` bytes into the frame's payload.
+/// Removes the mask from `bytes`, which begin `offset` bytes into the payload of the frame.
 pub(super) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: u64) {
     let mut mask = mask;
     mask.rotate_left((offset % 4) as usize);

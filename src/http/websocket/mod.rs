@@ -42,7 +42,7 @@ pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut re
 }
 
 async fn serve(upgrade: OnUpgrade, admission: &AdmissionControl, peer: Peer, permit: ConnectionPermit) {
-    // The client may be gone before it has the answer.
+    // The client may disconnect before it has the answer.
     let Some(Ok(upgraded)) = admission.prepare(&permit, upgrade).await else { return };
     match into_websocket::<TcpStream>(upgraded) {
         Ok(stream) => admission.serve(stream, peer, permit).await,
@@ -54,7 +54,7 @@ async fn serve(upgrade: OnUpgrade, admission: &AdmissionControl, peer: Peer, per
     }
 }
 
-/// The socket itself, without the time limits of HTTP: MQTT has its own.
+/// Takes the socket out of the HTTP connection, without HTTP's time limits: MQTT has limits of its own.
 fn into_websocket<S: HttpTransport>(upgraded: Upgraded) -> Result<WebSocket<S>, Upgraded> {
     let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TimedStream<S>>>()?;
     Ok(WebSocket::new(io.into_inner().into_inner(), read_buf.to_vec()))

@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     fn refuse(&mut self, context: &mut Context<'_>, refused: FrameError) -> io::Error {
         self.send_close(refused.status());
         self.ended = true;
-        // The connection ends whether or not the client hears why.
+        // The connection ends whether or not the client receives the reason.
         let _ = self.answer(context);
         io::Error::new(io::ErrorKind::InvalidData, "a WebSocket frame that is not allowed")
     }

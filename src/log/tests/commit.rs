@@ -131,7 +131,7 @@ fn a_full_queue_refuses_and_tells_when_there_is_room() {
     assert_eq!(check_records(&log, 0), end + 50);
 }
 
-/// Appends three records so that the second of them meets a failure of the disk.
+/// Appends three records; the disk fails at the second one.
 fn check_poison(sync: SyncPolicy, inject: impl Fn(&SimDisk)) {
     let (disk, log) = filled(LogOptions { sync, ..options() }, 5);
     let ((bell, waker), (room, room_waker)) = (Bell::new(), Bell::new());

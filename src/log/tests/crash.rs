@@ -8,14 +8,14 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum CrashStep {
-    /// Appends so many records at once.
+    /// Appends this many records at once.
     Append(u64),
     Sync,
-    /// Lets so many more syncs go on, then holds the disk: a queue builds up.
+    /// Lets this many more syncs proceed, then holds the disk, so that a queue builds up.
     Hold(u64),
     Unhold,
     SetClock(i64),
-    /// Releases all but so many of the durable records.
+    /// Releases all durable records but this many.
     Release(u64),
     Crash(u64),
     Restart,
@@ -40,7 +40,7 @@ struct History {
     clock: Arc<TestClock>,
     log: Log,
     next: u64,
-    /// Ends of appends: recovery may end at one of these only.
+    /// Ends of appends. A recovered log ends at one of them.
     ends: BTreeSet<u64>,
     held: bool,
     arrival_ms: Option<i64>,
@@ -129,7 +129,7 @@ impl History {
         let mut position = first;
         let mut arrival_ms = i64::MIN;
         while let Some(batch) = reader.next_batch().unwrap() {
-            // Retention may free what this reader has not come to.
+            // Retention may free records that this reader has not read yet.
             position += reader.skipped().min(batch.first().0.saturating_sub(position));
             assert_eq!(batch.first().0, position);
             assert!(batch.arrival_ms() >= arrival_ms);
@@ -170,7 +170,7 @@ proptest! {
     }
 }
 
-/// A removal whose sync fails may come undone; no later one may stay without it, and nobody looks for the file.
+/// A removal whose sync fails may be undone by a power cut. No later removal may survive without it.
 #[test]
 fn a_removal_that_is_not_certain_leaves_no_gap() {
     for seed in 0..40 {
@@ -187,7 +187,7 @@ fn a_removal_that_is_not_certain_leaves_no_gap() {
         assert_eq!(log.stats().first, segments[1].first, "one is gone");
         assert_eq!(check_records(&log, segments[1].first.0), 400);
         assert_eq!(log.reader(Lsn(0)).next_batch().unwrap().map(|batch| batch.first()), Some(segments[1].first));
-        // The power goes at the removal of the next one.
+        // The power is cut at the removal of the next segment.
         disk.cut_power_at(Some(1 + seed % 3));
         log.release(segments[3].end);
         while log.step() {}

@@ -7,7 +7,7 @@ use crate::log::batch::BatchHeader;
 use crate::log::segment::file_name;
 use crate::log::verify::LogProblemKind;
 
-/// A closed log with records 0..end, each a batch, in segments of about 4 KiB.
+/// A closed log with records 0..end, one per batch, in segments of about 4 KiB.
 fn closed(end: u64) -> (SimDisk, Vec<SegmentSummary>) {
     let (disk, log) = filled(options(), end);
     log.close().unwrap();
@@ -86,7 +86,8 @@ fn zeros_and_scraps_at_the_end_are_cut() {
     }
 }
 
-/// After a failed sync the system reads back what is not on the disk and will never be, unless it is written again.
+/// After a failed sync the operating system reads back bytes that are not on the disk, and will not be unless they are
+/// written again.
 #[test]
 fn what_recovery_finds_after_a_failed_sync_is_certain() {
     for sync in [SyncPolicy::EveryCommit, SyncPolicy::OnRequest] {
@@ -107,7 +108,7 @@ fn what_recovery_finds_after_a_failed_sync_is_certain() {
     }
 }
 
-/// A client can put anything into a payload, the bytes of a batch too.
+/// A client can put any bytes into a payload, also those of a batch.
 #[test]
 fn a_batch_inside_a_torn_payload_proves_nothing() {
     let (disk, log) = filled(options(), 3);
@@ -243,7 +244,8 @@ fn a_directory_can_be_read_while_its_log_is_written() {
     let last = reader.map(Result::unwrap).last().unwrap();
     assert!(first.first() == Lsn(0) && last.end() >= Lsn(150), "{last:?}");
 
-    // Segments at the front that go before anyone reads them are left out; a gap behind what was read is an error.
+    // Segments at the front that are freed before they are read are left out; a gap behind a segment that was read is an
+    // error.
     let unread = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
     let mut begun = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
     begun.next().unwrap().unwrap();
@@ -263,7 +265,7 @@ fn a_directory_can_be_read_while_its_log_is_written() {
     assert!(matches!(error, LogError::Freed { .. }), "{error}");
 }
 
-/// Reads all that can be read; the end, and whether an error ended it.
+/// Reads as far as possible; returns the end, and whether an error ended the reading.
 fn read_all(disk: &SimDisk) -> (u64, bool) {
     let mut position = 0;
     for batch in DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap() {
@@ -279,7 +281,7 @@ fn read_all(disk: &SimDisk) -> (u64, bool) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Wherever a bit decays: it is refused when the records are known to have been synced, and never read wrong.
+    /// A flipped bit anywhere is refused if the records are known to have been synced, and never gives a wrong record.
     #[test]
     fn no_flipped_bit_goes_unnoticed(file in 0_usize..3, at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let (disk, segments) = closed(200);

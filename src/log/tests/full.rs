@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use super::*;
 use crate::log::wakers::tests::Bell;
 
-/// Fills the disk until a write finds no space; returns the end of what was taken.
+/// Fills the disk until a write finds no space; returns one past the last record that was taken.
 fn fill(log: &Log) -> u64 {
     let mut end = log.stats().appended.0;
     loop {

@@ -7,7 +7,7 @@ use super::*;
 use crate::log::wakers::tests::Bell;
 use crate::log::writer::FULL_RETRY;
 
-/// A clock whose monotonic time a test moves too.
+/// A clock whose monotonic time a test moves.
 #[derive(Debug, Default)]
 struct InlineClock {
     monotonic_ms: AtomicU64,
@@ -46,7 +46,7 @@ fn run(log: &Log) -> usize {
     std::iter::from_fn(|| log.step().then_some(())).count()
 }
 
-/// Everything of a directory but what follows from the random salts.
+/// The content of a directory without the bytes that depend on the random salts.
 fn content(disk: &SimDisk) -> (Vec<SegmentSummary>, Vec<String>) {
     let report = verify_dir(disk, dir()).unwrap();
     assert_eq!(report.problems, []);

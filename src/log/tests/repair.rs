@@ -1,4 +1,4 @@
-//! Damage is cut out on request, and nothing else is lost.
+//! Repair cuts damage out, and nothing else is lost.
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ enum Damaged {
     Deleted,
 }
 
-/// What happens, to which file, and where in it.
+/// An accident: what happens, to which file, and where in it.
 type Accident = (Damaged, prop::sample::Index, prop::sample::Index);
 
 fn accidents() -> impl Strategy<Value = Vec<Accident>> {
@@ -71,7 +71,7 @@ fn small() -> LogOptions {
     LogOptions { segment_bytes: 700, tail_max_bytes: 0, ..options() }
 }
 
-/// A closed log of batches with these numbers of records, on a disk of its own.
+/// A closed log on a new disk, with batches of these numbers of records.
 fn written(counts: &[u64]) -> (SimDisk, Vec<KnownBatch>) {
     let disk = SimDisk::new();
     let clock = TestClock::at(0);
@@ -99,7 +99,7 @@ fn written(counts: &[u64]) -> (SimDisk, Vec<KnownBatch>) {
     (disk, known)
 }
 
-/// Lets accidents happen to the files; returns the segment files that can still be read in spite of it.
+/// Damages the files by accidents; returns the segment files that can still be read.
 fn damage(disk: &SimDisk, accidents: &[Accident]) -> Vec<PathBuf> {
     let files: Vec<PathBuf> = segment_files(disk).iter().map(|name| dir().join(name)).collect();
     let mut readable = files.clone();
@@ -123,7 +123,7 @@ fn damage(disk: &SimDisk, accidents: &[Accident]) -> Vec<PathBuf> {
             file.sync().unwrap();
         }
         if at < 64 {
-            // Most often its batches are saved, but nothing promises that.
+            // Most often the batches of the segment are saved, but that is not promised.
             readable.retain(|other| other != path);
         }
     }
@@ -131,7 +131,7 @@ fn damage(disk: &SimDisk, accidents: &[Accident]) -> Vec<PathBuf> {
     readable
 }
 
-/// The batches that no accident has touched.
+/// The batches that no accident touched.
 fn undamaged<'a>(disk: &SimDisk, known: &'a [KnownBatch], readable: &[PathBuf]) -> Vec<&'a KnownBatch> {
     let is_whole = |batch: &&KnownBatch| {
         let content = read_file(disk, &batch.file).unwrap_or_default();
@@ -162,7 +162,7 @@ fn repair(disk: &SimDisk, synced: Option<Lsn>) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Everything in the directory, which must be sound and without a gap.
+/// All batches in the directory, which must be sound and without a gap.
 fn read_all(disk: &SimDisk) -> Vec<Seen> {
     let mut next = None;
     let reader = DirectoryReader::open(Arc::new(disk.clone()), dir()).unwrap();
@@ -185,7 +185,7 @@ fn check_open(disk: &SimDisk, synced: Option<Lsn>) -> Result<RecoverySummary, Lo
     Ok(recovery)
 }
 
-/// What a checkpoint knows: nothing, all, or a part.
+/// The position that a checkpoint knows: none, the end, or one in between.
 fn known_synced(end: u64, part: Option<prop::sample::Index>) -> Option<Lsn> {
     part.map(|part| Lsn(part.index(end as usize + 1) as u64))
 }
@@ -385,7 +385,7 @@ fn side_files_are_never_overwritten() {
     let (first, second) = (&known[3], &known[5]);
     disk.flip_bit(&first.file, first.offset + 50, 3).unwrap();
     repair(&disk, None).unwrap();
-    // The hole decays, and what is behind it.
+    // The hole decays, and the batch behind it.
     disk.flip_bit(&first.file, first.offset + 20, 3).unwrap();
     disk.flip_bit(&second.file, second.offset + 50, 3).unwrap();
     repair(&disk, None).unwrap();

@@ -9,9 +9,8 @@ use crate::config::RatesConfig;
 use crate::mqtt::broker::meters::LimitedRate;
 use crate::mqtt::wire::frame;
 use crate::sync::lock;
+use crate::token_bucket::TokenBucket;
 
-/// What may come at once after a silence.
-const BURST: Duration = Duration::from_secs(1);
 /// A client that is ahead waits at least so long: it is read ten times a second, not for each message.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,43 +43,11 @@ impl RateLimits {
     }
 }
 
-/// One bucket. It is described by the moment up to which what came is paid for: a client that is ahead has paid into the
-/// future.
-#[derive(Debug)]
-struct RateBucket {
-    per_second: u64,
-    paid_until: Instant,
-}
-
-impl RateBucket {
-    fn full(per_second: u64, now: Instant) -> Self {
-        Self { per_second, paid_until: now.checked_sub(BURST).unwrap_or(now) }
-    }
-
-    /// What may come now.
-    fn budget(&self, now: Instant) -> u64 {
-        let saved = now.saturating_duration_since(self.paid_until).min(BURST);
-        u64::try_from(saved.as_nanos() * u128::from(self.per_second) / 1_000_000_000).unwrap_or(u64::MAX)
-    }
-
-    fn spend(&mut self, count: u64, now: Instant) {
-        let oldest = now.checked_sub(BURST).unwrap_or(now);
-        let price = u128::from(count) * 1_000_000_000 / u128::from(self.per_second);
-        let price = Duration::from_nanos(u64::try_from(price).unwrap_or(u64::MAX));
-        self.paid_until = self.paid_until.max(oldest) + price;
-    }
-
-    /// When the next is worth being read, if there is no budget.
-    fn resumes(&self) -> Instant {
-        self.paid_until + SHORTEST_PAUSE.max(Duration::from_nanos(1_000_000_000_u64.div_ceil(self.per_second)))
-    }
-}
-
 /// A client's buckets.
 #[derive(Debug)]
 pub(crate) struct ClientRate {
-    messages: Option<RateBucket>,
-    bytes: Option<RateBucket>,
+    messages: Option<TokenBucket>,
+    bytes: Option<TokenBucket>,
     paused: bool,
 }
 
@@ -98,8 +65,8 @@ impl ClientRate {
     /// Full buckets; `None` where no rate is limited.
     pub fn new(limits: &RateLimits, now: Instant) -> Option<Box<Self>> {
         let rates = limits.get();
-        let messages = rates.messages_per_second.map(|rate| RateBucket::full(u64::from(rate), now));
-        let bytes = rates.bytes_per_second.map(|rate| RateBucket::full(rate, now));
+        let messages = rates.messages_per_second.map(|rate| TokenBucket::full(u64::from(rate), now));
+        let bytes = rates.bytes_per_second.map(|rate| TokenBucket::full(rate, now));
         let limited = messages.is_some() || bytes.is_some();
         limited.then(|| Box::new(Self { messages, bytes, paused: false }))
     }
@@ -112,35 +79,35 @@ impl ClientRate {
 
     /// Messages that may be taken now.
     pub fn messages(&self, now: Instant) -> usize {
-        let budget = self.messages.as_ref().map_or(u64::MAX, |bucket| bucket.budget(now));
+        let budget = self.messages.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now));
         usize::try_from(budget).unwrap_or(usize::MAX)
     }
 
     /// Bytes that may be read now.
     pub fn bytes(&self, now: Instant) -> usize {
-        let budget = self.bytes.as_ref().map_or(u64::MAX, |bucket| bucket.budget(now));
+        let budget = self.bytes.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now));
         usize::try_from(budget).unwrap_or(usize::MAX)
     }
 
     /// These were taken.
     pub fn took_messages(&mut self, count: usize, now: Instant) {
         if let Some(bucket) = &mut self.messages {
-            bucket.spend(count as u64, now);
+            bucket.take(count as u64, now);
         }
     }
 
     /// These were read.
     pub fn took_bytes(&mut self, count: usize, now: Instant) {
         if let Some(bucket) = &mut self.bytes {
-            bucket.spend(count as u64, now);
+            bucket.take(count as u64, now);
         }
     }
 
     /// Whether the socket is not to be read now. A pause ends where there is enough for some messages, not for one.
     pub fn wait(&mut self, now: Instant) -> Option<RateWait> {
         let paused = self.paused;
-        let resumes = |bucket: &RateBucket| {
-            Some(bucket.resumes()).filter(|at| if paused { *at > now } else { bucket.budget(now) == 0 })
+        let resumes = |bucket: &TokenBucket| {
+            Some(bucket.refilled(SHORTEST_PAUSE)).filter(|at| if paused { *at > now } else { bucket.tokens(now) == 0 })
         };
         let (messages, bytes) = (self.messages.as_ref().and_then(resumes), self.bytes.as_ref().and_then(resumes));
         let until = messages.max(bytes);

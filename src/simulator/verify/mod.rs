@@ -1,8 +1,8 @@
-//! Whether what came out of weir is right, judged from what was sent and acknowledged alone.
+//! Verification of weir's windows and errors against the messages that were sent and acknowledged.
 //!
-//! For each (device, metric, window start) the accepted readings must be the acknowledged good ones, less those that
-//! the error log reports as late; readings that were sent and not acknowledged may or may not be among them. Nothing
-//! here uses weir's own decoder, windows or aggregates.
+//! For each (device, metric, window start) a window must hold all acknowledged readings except those that the error log
+//! reports as late. It may hold readings that were sent and not acknowledged. Nothing here uses weir's own decoder,
+//! windows or aggregates, so a defect there cannot hide itself.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,32 +22,32 @@ use crate::telemetry::names;
 mod rejections;
 mod windows;
 
-/// Differences that are kept and shown.
+/// Largest number of differences that are shown.
 const SHOWN: usize = 20;
-/// Entries of one page.
+/// Entries per page of a list.
 const PAGE: usize = 1_000;
-/// Pages of one list at most: a cursor that does not advance must not hold the verification for ever.
+/// Largest number of pages of one list: a cursor that does not advance must not hold the verification forever.
 const MAX_PAGES: usize = 100_000;
-/// Pause between two looks at what is not there yet.
+/// Time between two attempts to find results that are not there yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What the rules of the running weir are, as far as the results depend on them.
+/// Settings of the running weir on which the results depend.
 #[derive(Debug, Clone)]
 pub struct Expectations {
     options: FleetOptions,
     window_ms: i64,
     allowed_lateness_ms: i64,
     out_of_orderness_ms: i64,
-    /// Whether each device has a watermark of its own; with a common one, lateness depends on other devices.
+    /// Whether each device has its own watermark. With a common watermark, lateness depends on other devices.
     own_watermarks: bool,
     /// Whether windows close when a device falls silent.
     closed_by_silence: bool,
-    /// How long to wait for windows to close.
+    /// Longest wait for windows to close.
     patience: Duration,
 }
 
 impl Expectations {
-    /// The rules of `config`, which must be the config of the weir that is asked.
+    /// The settings of `config`, which must be the configuration of the weir that is asked.
     pub fn new(config: &Config, options: &FleetOptions) -> Self {
         let window = &config.window;
         let silence_ms = window.idle_timeout_ms.unwrap_or(0) + window.size_ms + window.out_of_orderness_ms;
@@ -64,20 +64,20 @@ impl Expectations {
     }
 }
 
-/// What the verification found.
+/// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verification {
-    /// Devices looked at.
+    /// Number of devices that were compared.
     pub devices: usize,
-    /// Readings found in windows.
+    /// Number of readings in right windows.
     pub readings: u64,
-    /// Windows found right.
+    /// Number of windows that are right.
     pub windows: u64,
-    /// Entries of the error log that belong to what was sent.
+    /// Number of error log entries that belong to sent messages.
     pub errors: u64,
     /// Number of differences.
     pub differing: usize,
-    /// The first of them, at most 20.
+    /// The first differences, at most 20.
     pub differences: Vec<String>,
 }
 
@@ -113,18 +113,18 @@ impl fmt::Display for Verification {
     }
 }
 
-/// One device's part.
+/// Result of the verification of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct DeviceVerification {
     readings: u64,
     windows: u64,
     errors: u64,
-    /// Whether looking again later cannot help.
+    /// Whether the differences are final: a later comparison cannot remove them.
     settled: bool,
     differences: Vec<String>,
 }
 
-/// A window as the API shows it; numbers that overflowed are `null`.
+/// A window of the API. Numbers that overflowed are `null`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct WindowSeen {
     metric: String,
@@ -139,7 +139,7 @@ struct WindowSeen {
     last: Option<f64>,
 }
 
-/// An entry of the error log as the API shows it.
+/// An entry of the error log from the API.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct ErrorSeen {
     reason: String,
@@ -161,7 +161,7 @@ struct ErrorPage {
     next_cursor: Option<String>,
 }
 
-/// Why the API's answer cannot be used.
+/// Why the verification cannot use an answer of the API.
 #[derive(Debug, thiserror::Error)]
 enum VerifyError {
     #[error(transparent)]
@@ -180,8 +180,8 @@ enum VerifyError {
     NotYet(String),
 }
 
-/// Waits until weir has processed what was sent and its windows are closed, and compares. Looks again at devices
-/// that differ until the time to wait is over, so the result is final either way.
+/// Waits until weir has processed all messages and their windows are closed, and compares. Devices that differ are
+/// compared again until the time to wait is over, so the result is final.
 pub async fn verify(ledgers: &[DeviceLedger], expectations: &Expectations, client: &HttpClient) -> Verification {
     let deadline = Instant::now() + expectations.patience;
     let mut result = Verification::default();
@@ -213,7 +213,7 @@ pub async fn verify(ledgers: &[DeviceLedger], expectations: &Expectations, clien
     result
 }
 
-/// Waits until no synced journal record waits for the pipeline.
+/// Waits until the pipeline has processed every synced journal record.
 async fn processed(client: &HttpClient, deadline: Instant) -> Result<(), VerifyError> {
     loop {
         let waiting = match metric(client, names::PIPELINE_BACKLOG).await {
@@ -228,7 +228,7 @@ async fn processed(client: &HttpClient, deadline: Instant) -> Result<(), VerifyE
     }
 }
 
-/// Holds weir to its own accounting identity.
+/// Checks weir's own count of readings that are accounted for nowhere, which must be 0.
 async fn accounted(client: &HttpClient) -> Result<(), VerifyError> {
     match metric(client, names::READINGS_UNACCOUNTED).await? {
         0.0 => Ok(()),
@@ -260,7 +260,7 @@ async fn device(ledger: &DeviceLedger, expectations: &Expectations, client: &Htt
     }
 }
 
-/// Compares one device's account with what the API shows of it.
+/// Compares the messages of one device with its windows and errors.
 fn judge(
     ledger: &DeviceLedger,
     expectations: &Expectations,

@@ -1,4 +1,4 @@
-//! Finds in the error log what was sent and rejected.
+//! Compares the error log of a device with the messages that the device sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,15 +8,15 @@ use super::{DeviceVerification, ErrorSeen, Expectations};
 use crate::simulator::ledger::{DeviceLedger, LedgerEntry};
 use crate::simulator::message::{MessageContent, MessageEncoder};
 
-/// Readings of one device that the error log holds.
+/// Rejected readings of one device.
 #[derive(Debug, Default)]
 pub(super) struct RejectedReadings {
-    /// (sequence number, index of the metric) of readings reported as late.
+    /// Late readings: sequence number of the message, and index of the metric.
     pub late: BTreeSet<(u64, usize)>,
 }
 
-/// Goes through the error log of one device: each entry must belong to something that was sent, and each
-/// acknowledged fault and malformed message must be there.
+/// Checks that each error log entry of a device belongs to a message that was sent, and that each acknowledged fault
+/// and each acknowledged malformed message has its entry.
 pub(super) fn examine(
     ledger: &DeviceLedger,
     expectations: &Expectations,
@@ -49,13 +49,13 @@ pub(super) fn examine(
     examination.rejections
 }
 
-/// Payloads of malformed messages, which cannot be parsed, by their text.
+/// Sequence numbers of malformed messages by their payload: such payloads cannot be parsed.
 fn unreadable(ledger: &DeviceLedger, encoder: &MessageEncoder) -> BTreeMap<String, u64> {
     let malformed = ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Malformed(_)));
     malformed.map(|entry| (encoder.text(&entry.message), entry.message.seq)).collect()
 }
 
-/// End of the newest window that a reading of this device belongs to.
+/// End of the newest window with a reading of this device.
 fn newest_end_ms(ledger: &DeviceLedger, expectations: &Expectations) -> Option<i64> {
     let readings = ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Readings(_)));
     readings
@@ -70,14 +70,14 @@ struct Examination<'a> {
     unreadable: BTreeMap<String, u64>,
     newest_end_ms: Option<i64>,
     rejections: RejectedReadings,
-    /// Entries for faults and malformed messages, by sequence number.
+    /// Number of entries for each fault and malformed message, by sequence number.
     entries: BTreeMap<u64, u32>,
 }
 
 impl Examination<'_> {
     fn entry(&mut self, error: &ErrorSeen) -> Result<(), String> {
         match error.reason.as_str() {
-            // Stored only on request; that a duplicate is not counted shows in the windows.
+            // Duplicates are stored only on request. A duplicate that was counted would show in the windows.
             "duplicate" => Ok(()),
             "malformed" | "wrong_type" => {
                 let payload = error.payload.as_deref().unwrap_or_default();
@@ -118,7 +118,8 @@ impl Examination<'_> {
         self.plausible(seq, event_ms)
     }
 
-    /// However much was redelivered or idle, a device's watermark never passes the end of its newest window.
+    /// Checks that a late reading can be late: even with redelivery and idle times, the watermark of a device never
+    /// passes the end of its newest window.
     fn plausible(&self, seq: u64, event_ms: i64) -> Result<(), String> {
         let Expectations { window_ms, allowed_lateness_ms, own_watermarks, .. } = self.expectations;
         let closed_at = super::windows::start_ms(event_ms, *window_ms) + window_ms - 1 + allowed_lateness_ms;
@@ -131,7 +132,7 @@ impl Examination<'_> {
         }
     }
 
-    /// Whether a fault or malformed message lacks its entry, or has too many.
+    /// The difference when a fault or malformed message has no entry, or too many.
     fn missing(&self, entry: &LedgerEntry) -> Option<String> {
         let seq = entry.message.seq;
         let kind = match entry.message.content {
@@ -149,8 +150,7 @@ impl Examination<'_> {
     }
 }
 
-/// The sequence number and metric of the reading that an entry is about. An entry's index counts the readings of
-/// its whole message.
+/// Sequence number and metric of the rejected reading. The index of an entry counts the readings of the whole payload.
 fn locate(error: &ErrorSeen) -> Result<(u64, String), String> {
     let payload = error.payload.as_deref().unwrap_or_default();
     let unknown = || format!("the error log has a {} entry for what was not sent: {payload}", error.reason);

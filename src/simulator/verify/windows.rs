@@ -1,4 +1,4 @@
-//! Compares windows with the readings that must be in them.
+//! Compares the windows of a device with the readings that it sent.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use super::{DeviceVerification, Expectations, WindowSeen};
 use crate::simulator::ledger::DeviceLedger;
 use crate::simulator::message::MessageContent;
 
-/// Relative difference allowed where the order of additions matters.
+/// Allowed relative difference of sums: their last digits depend on the order of the additions.
 const TOLERANCE: f64 = 1e-9;
 
-/// First millisecond of the window that holds `event_ms`, for times before 1970 as well.
+/// Start of the window that holds `event_ms`. Times before 1970 are negative.
 pub(super) fn start_ms(event_ms: i64, window_ms: i64) -> i64 {
     event_ms - event_ms.rem_euclid(window_ms)
 }
 
-/// The readings of one window: event time and value.
+/// Readings that belong to one window: event time and value.
 #[derive(Debug, Default)]
 struct WindowReadings {
     sure: Vec<(i64, f64)>,
-    /// Sent, not acknowledged.
+    /// Readings that were sent and not acknowledged.
     possible: Vec<(i64, f64)>,
 }
 
 type WindowKey = (usize, i64);
 
-/// Compares all windows of one device.
+/// Compares all windows of one device, and adds the differences to `outcome`.
 pub(super) fn compare(
     ledger: &DeviceLedger,
     expectations: &Expectations,
@@ -69,8 +69,8 @@ pub(super) fn compare(
     outcome.readings += readings;
 }
 
-/// The readings that belong to each window, and, where windows do not close by silence, the start from which on they
-/// may be open.
+/// The readings that belong to each window. If windows do not close by silence, also the start from which on windows
+/// may still be open.
 fn expected(
     ledger: &DeviceLedger,
     expectations: &Expectations,
@@ -97,7 +97,7 @@ fn expected(
 }
 
 impl WindowReadings {
-    /// What is wrong with `window`, if anything.
+    /// The difference between `window` and these readings; `None` when there is none.
     fn differs(&self, window: &WindowSeen) -> Option<String> {
         let (least, most) = (self.sure.len() as u64, (self.sure.len() + self.possible.len()) as u64);
         let all: Vec<(i64, f64)> = self.sure.iter().chain(&self.possible).copied().collect();
@@ -122,7 +122,7 @@ fn largest(readings: &[(i64, f64)]) -> f64 {
     readings.iter().map(|reading| reading.1).fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// Compares every aggregate with that of exactly these readings.
+/// Compares every aggregate of `window` with the aggregates of `readings`.
 fn aggregates_differ(readings: &[(i64, f64)], window: &WindowSeen) -> Option<String> {
     let sum: f64 = readings.iter().map(|reading| reading.1).sum();
     let magnitude: f64 = readings.iter().map(|reading| reading.1.abs()).sum();
@@ -143,7 +143,7 @@ fn aggregates_differ(readings: &[(i64, f64)], window: &WindowSeen) -> Option<Str
     let oldest = readings.iter().map(|reading| reading.0).min();
     let newest = readings.iter().map(|reading| reading.0).max();
     for (name, seen, at) in [("first", window.first, oldest), ("last", window.last, newest)] {
-        // Among equal event times the journal's order decides, which redelivery makes unknown here.
+        // Among equal event times the order in the journal decides. Redelivery makes this order unknown.
         if !readings.iter().any(|reading| Some(reading.0) == at && Some(reading.1) == seen) {
             return Some(format!("{name} is {seen:?}, which is no value sent for {at:?}"));
         }
@@ -151,7 +151,7 @@ fn aggregates_differ(readings: &[(i64, f64)], window: &WindowSeen) -> Option<Str
     None
 }
 
-/// What can be said when it is unknown which unacknowledged readings arrived.
+/// Checks bounds of min and max when it is unknown which unacknowledged readings arrived.
 fn bounds_differ(sure: &[(i64, f64)], all: &[(i64, f64)], window: &WindowSeen) -> Option<String> {
     let inside = |seen: Option<f64>, low: f64, high: f64| seen.is_some_and(|seen| (low..=high).contains(&seen));
     let min = inside(window.min, smallest(all), smallest(sure));

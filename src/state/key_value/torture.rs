@@ -1,7 +1,7 @@
-//! Real sled on real files, torn by power cuts and damaged by what disks do.
+//! Real sled on real files, torn by power cuts and damaged as disks damage files.
 //!
-//! Whatever is found in the directory, opening it gives the last complete checkpoint or the one that was being written,
-//! or says that the store is damaged. It never gives an older or mixed state, and never keeps the caller waiting.
+//! Whatever is in the directory, opening it gives the last complete checkpoint or the one that was being written, or an error
+//! that says that the store is damaged. It never gives an older or mixed state, and never hangs.
 
 mod files;
 
@@ -20,17 +20,17 @@ use crate::state::open::StoreOptions;
 
 use files::{Capture, Image, read_image, write_image};
 
-/// Far more than an open takes; a store that spins is given up after it.
+/// Time after which a store that spins is given up. It is far longer than an open takes.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Torn images of one run.
+/// Number of torn images in one run.
 const IMAGES: u32 = 400;
 
 fn open(directory: &Path) -> Result<(CheckpointStore, Option<Checkpoint>), StateError> {
     CheckpointStore::open(StoreOptions::sled(Arc::new(RealDisk), LIMIT), directory)
 }
 
-/// Key groups that checkpoint `id` changes: some of them each time, so that groups of many ages stand side by side.
+/// Key groups that checkpoint `id` changes: a part of them each time, so that the store holds groups of many ages.
 fn changed_groups(id: u64) -> Vec<GroupBlob> {
     (0..48u16).filter(|group| changed_groups_contain(id, *group)).map(|group| blob(id, group)).collect()
 }
@@ -42,7 +42,7 @@ fn blob(id: u64, group: u16) -> GroupBlob {
     GroupBlob { group, bytes: random.bytes(len) }
 }
 
-/// What checkpoint `id` must hold.
+/// The key groups that checkpoint `id` must hold.
 fn expected_groups(id: u64) -> Vec<GroupBlob> {
     let newest = |group: &u16| (1..=id).rev().find(|id| changed_groups_contain(*id, *group));
     (0..48u16).filter_map(|group| newest(&group).map(|id| blob(id, group))).collect()
@@ -63,12 +63,12 @@ fn take_checkpoint(store: &mut CheckpointStore) -> Result<u64, StateError> {
     store.complete(id as i64, positions, header(id)).map(|(id, _)| id)
 }
 
-/// How the opening of images ended.
+/// Numbers of opened images, by outcome.
 #[derive(Debug, Default)]
 struct Outcomes {
     /// The last checkpoint that was complete.
     complete: u32,
-    /// The one that was being written.
+    /// The checkpoint that was being written.
     next: u32,
     error: u32,
     panic: u32,
@@ -76,7 +76,7 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    /// Opens what is in the directory, where checkpoint `completed` was complete and synced.
+    /// Opens the store in the directory. Checkpoint `completed` was complete and synced.
     #[track_caller]
     fn look(&mut self, directory: &Path, completed: u64, what: &str) -> Option<u64> {
         match open(directory) {
@@ -100,7 +100,7 @@ impl Outcomes {
         }
     }
 
-    /// The same, where what was synced long ago may be damaged too. Returns 1 for an older checkpoint.
+    /// Like `look`, for damage that may affect bytes that were synced long ago. Returns 1 for an older checkpoint.
     #[track_caller]
     fn look_at_any(&mut self, directory: &Path, last: u64, what: &str) -> u32 {
         let found = match open(directory) {
@@ -162,7 +162,7 @@ fn power_cuts_leave_a_whole_checkpoint_or_are_told() {
         std::fs::remove_dir_all(&at).expect("an image can be removed");
     }
     println!("seed {seed}: {outcomes:?}");
-    // A crash is an everyday event: sled's own weakness aside, it must not cost the store.
+    // Crashes are ordinary. Apart from sled's own weakness they must not cost the store.
     let damaged = outcomes.error + outcomes.panic + outcomes.hang;
     assert!(damaged < IMAGES / 10, "seed {seed}: {damaged} of {IMAGES} images are damaged");
 }
@@ -183,14 +183,14 @@ fn what_was_synced_is_found_again() {
     println!("{outcomes:?}");
 }
 
-/// A store with `count` checkpoints, as it is after its process ended.
+/// A store with `count` checkpoints after its process ended.
 fn finished(directory: &Path, count: u64) -> Image {
     drop(history(directory, count));
     read_image(directory)
 }
 
-/// Opens damaged images of a store whose last checkpoint is `last`. Unlike a power cut, damage may take what was synced
-/// long ago: then an older checkpoint may come out, whole, and whether it is of use is for the journal to say.
+/// Opens damaged images of a store whose last checkpoint is `last`. Unlike a power cut, damage may affect bytes that were
+/// synced long ago. The open may then give an older checkpoint, whole; whether it can be used depends on the journal.
 fn look_at_damage(count: u32, last: u64, mut damage: impl FnMut(&mut Image, &mut Random) -> String) {
     let mut random = Random::new(files::seed());
     let directory = tempfile::tempdir().expect("a directory");
@@ -202,7 +202,7 @@ fn look_at_damage(count: u32, last: u64, mut damage: impl FnMut(&mut Image, &mut
         let at = directory.path().join(format!("image-{round}"));
         write_image(&at, &image);
         older += outcomes.look_at_any(&at, last, &what);
-        // A store that hung is still held by the thread that opened it.
+        // The thread that opened a store that hangs still holds it.
         let _ = std::fs::remove_dir_all(&at);
     }
     println!("{outcomes:?}, of the complete ones {older} older");
@@ -212,7 +212,7 @@ fn look_at_damage(count: u32, last: u64, mut damage: impl FnMut(&mut Image, &mut
 fn flipped_bits_are_told_or_harmless() {
     look_at_damage(150, 6, |image, random| {
         let names: Vec<_> = image.keys().cloned().collect();
-        // Mostly the log itself.
+        // Mostly sled's log itself.
         let name =
             if random.below(8) > 0 { Path::new("db") } else { &names[random.below(names.len() as u64) as usize] };
         let bytes = image.get_mut(name).expect("a file of the image");
@@ -246,11 +246,11 @@ fn what_is_left_over_from_an_interrupted_open_is_harmless() {
     write_image(&at, &image);
     let mut outcomes = Outcomes::default();
     assert_eq!(outcomes.look(&at, 3, "left-over files"), Some(3));
-    // And once more: the first open left nothing behind either.
+    // A second open must work too: the first one leaves nothing behind that prevents it.
     assert_eq!(outcomes.look(&at, 3, "the second open"), Some(3));
 }
 
-/// sled never syncs `conf`; weir does once it has opened.
+/// sled never syncs `conf`; weir does after the open.
 #[test]
 fn a_lost_conf_is_told_or_harmless() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -279,11 +279,11 @@ fn what_is_no_store_is_told() {
     let inner = directory.path().join("inner");
     std::fs::create_dir_all(inner.join("db")).expect("a directory");
     assert!(open(&inner).expect_err("a directory is no log").is_damage());
-    // Nothing at all is a new store.
+    // An empty directory is a new store.
     assert!(open(&directory.path().join("absent")).expect("a new store").1.is_none());
 }
 
-/// Fixed keys, small batches: thousands of checkpoints leave a file of a few times what they hold.
+/// With fixed keys and small batches, thousands of checkpoints leave a file of a few times the live data.
 #[test]
 fn the_file_does_not_grow_with_the_number_of_checkpoints() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -302,7 +302,7 @@ fn the_file_does_not_grow_with_the_number_of_checkpoints() {
         }
     }
     println!("{live} bytes live, on disk: {sizes:?}");
-    // How many times the live data it is depends on how fast the disk is; that it stays there does not.
+    // The factor depends on the speed of the disk; that the file stops growing does not.
     let (early, late) = (sizes[..3].iter().max().expect("sizes"), sizes[7..].iter().max().expect("sizes"));
     assert!(*late <= 10 * live && *late <= early * 3 / 2, "{live} bytes live grew from {early} to {late}: {sizes:?}");
 }

@@ -14,16 +14,16 @@ use crate::state::testing::MemoryStore;
 
 const DATA: &str = "data";
 
-/// A data directory whose stores are in memory, by their directory's name.
+/// A data directory whose stores are in memory, by directory.
 struct RecoveryBench {
     disk: SimDisk,
     stores: Arc<Mutex<BTreeMap<PathBuf, MemoryStore>>>,
-    /// The store in `state` answers with damage from now on, until it was moved aside.
+    /// Whether the store in `state` is damaged; until it is moved aside.
     damaged: Arc<Mutex<bool>>,
 }
 
 impl RecoveryBench {
-    /// A journal that holds records `first` to `end`.
+    /// A data directory whose journal holds records `first` to `end`.
     fn new(first: u64, end: u64) -> Self {
         let disk = SimDisk::new();
         disk.create_dir_all(Path::new("data/state")).unwrap();
@@ -52,7 +52,7 @@ impl RecoveryBench {
     fn options(&self) -> RecoveryOptions {
         let (disk, stores, damaged) = (self.disk.clone(), self.stores.clone(), self.damaged.clone());
         let open = move |directory: &Path| -> Result<Box<dyn KeyValue>, StateError> {
-            // The directory is what a move takes away.
+            // Moving a store aside takes its directory away.
             let is_new = disk.list(directory).is_err();
             disk.create_dir_all(directory).unwrap();
             if is_new {
@@ -72,7 +72,7 @@ impl RecoveryBench {
         }
     }
 
-    /// Takes a checkpoint at a journal position, and a savepoint of it where wanted.
+    /// Takes a checkpoint at a journal position, and if `savepoint` is set a savepoint of it.
     fn checkpoint(&self, replay_from: u64, savepoint: bool) {
         let RecoveredState { mut store, .. } = self.open();
         store.put_groups(&[GroupBlob { group: 3, bytes: replay_from.to_le_bytes().to_vec() }]).unwrap();
@@ -122,7 +122,7 @@ impl RecoveryBench {
         drop(recovered.store);
         let again = self.open();
         assert!(again.fallback.is_none(), "{:?}", again.fallback);
-        // Only the slots of the store may be others.
+        // Only the slots in the store may differ.
         let state = |checkpoint: Option<Checkpoint>| {
             checkpoint.map(|checkpoint| (checkpoint.manifest.id, checkpoint.manifest.positions, checkpoint.groups))
         };
@@ -181,7 +181,7 @@ fn a_missing_store_is_filled_where_it_is() {
     let bench = RecoveryBench::new(0, 50);
     bench.checkpoint(20, true);
     bench.stores.lock().unwrap().clear();
-    // The journal is whole: nothing proves that there ever was a checkpoint.
+    // The journal has its first record, so nothing proves that there ever was a checkpoint.
     assert!(bench.open().checkpoint.is_none());
     let bench = bench.without_first_records(20);
     bench.check_fallback(Some(20));

@@ -6,7 +6,7 @@ use crate::state::testing::MemoryStore;
 
 const DIR: &str = "data/savepoints";
 
-/// A store whose last checkpoint has `groups` and stands at journal position `replay_from`.
+/// A store whose last checkpoint has `groups` and the journal position `replay_from`.
 fn store(replay_from: u64, groups: &[(u16, usize)]) -> CheckpointStore {
     let (mut store, _) = CheckpointStore::load(Box::new(MemoryStore::default()), PathBuf::from("memory")).unwrap();
     let blobs: Vec<_> = groups.iter().map(|&(group, len)| GroupBlob { group, bytes: vec![group as u8; len] }).collect();
@@ -135,7 +135,7 @@ fn no_directory_means_no_savepoints() {
     assert!(list(&SimDisk::new(), Path::new("nowhere")).unwrap().is_empty());
 }
 
-/// Crashes at each write and each sync: what is listed afterwards is whole.
+/// After a crash at any write or sync, every listed savepoint is whole.
 #[test]
 fn a_crash_leaves_a_whole_savepoint_or_none() {
     for seed in 0..200 {

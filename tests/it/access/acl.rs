@@ -1,4 +1,4 @@
-//! A weir with users and roles, and clients that say who they are.
+//! Helpers: a weir with users and roles, and clients that log in.
 
 use std::fs;
 
@@ -12,10 +12,10 @@ use weir_test_kit::wait::wait_for;
 
 pub const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
-/// What is kept of the password "secret", which every user has; a test of the users file shows where it comes from.
+/// The stored hash of the password "secret", which every user has. `access::passwd` tests how it is made.
 pub const SECRET: &str = "$generated-sha256$K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols";
 
-/// Devices, a dashboard, a bridge, and users with a role of the ACL file that a test may define.
+/// The users of these tests. The roles "own" and those beside "device" may come from the ACL file of a test.
 pub const USERS: &[(&str, &str)] = &[
     ("pump", ""),
     ("fan", "device"),
@@ -25,7 +25,7 @@ pub const USERS: &[(&str, &str)] = &[
     ("both", "device,own"),
 ];
 
-/// The role "own" where a test wants no other.
+/// An ACL file with an empty role "own".
 pub const OWN: &str = "[roles.own]\n";
 
 /// Writes the users file.
@@ -50,7 +50,7 @@ pub fn prepare(acl: &str, settings: &[(&str, &str)]) -> Weir {
     weir
 }
 
-/// Writes its config.
+/// Writes the config of such a weir.
 pub fn configure(weir: &Weir, settings: &[(&str, &str)]) {
     let quoted = |name: &str| format!("'{}'", weir.path(name).display());
     let (users, acl) = (quoted("users"), quoted("acl.toml"));
@@ -58,7 +58,7 @@ pub fn configure(weir: &Weir, settings: &[(&str, &str)]) {
     weir.configure(&[&files, settings].concat());
 }
 
-/// The same, running.
+/// Starts a weir with [`USERS`], this ACL file and these settings.
 pub fn start(acl: &str, settings: &[(&str, &str)]) -> Weir {
     let mut weir = prepare(acl, settings);
     weir.restart();
@@ -78,7 +78,7 @@ pub fn client(weir: &Weir, version: MqttVersion, user: &str) -> TestClient {
     connect(version, user).accepted(weir.mqtt()).0
 }
 
-/// Sends SIGHUP and waits until the reload is over; what the status says of it.
+/// Sends SIGHUP, waits until the reload is over, and returns its outcome from the status.
 pub fn reload(weir: &Weir) -> Value {
     let last = || weir.json("/api/v1/status")["reload"].clone();
     let before = last()["last"].clone();
@@ -86,7 +86,7 @@ pub fn reload(weir: &Weir) -> Value {
     wait_for("the configuration was read again", || Some(last()).filter(|reload| reload["last"] != before))
 }
 
-/// Reloads; it must be taken.
+/// Reloads; the new configuration must be accepted.
 #[track_caller]
 pub fn reload_taken(weir: &Weir) {
     let outcome = reload(weir);

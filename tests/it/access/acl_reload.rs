@@ -42,7 +42,7 @@ fn other_rules_hold_at_once() {
         own.expect_nothing();
         assert!(audited(&weir, "subscribe_denied", &["b/#", "user=own", "the rules changed"]));
         assert_eq!(weir.metric("weir_mqtt_subscriptions_denied_total{when=\"reload\"}"), 1.0);
-        // The topic that it published on last is judged anew.
+        // The rules are applied again to the topic that the client published on last.
         match version {
             MqttVersion::V4 => {
                 own.send_publish(&TestMessage { id: 9, ..TestMessage::new("b/own", "2", 1) });
@@ -170,7 +170,7 @@ fn files_that_cannot_be_used_change_nothing() {
     let errors = reload(&weir)["errors"].to_string();
     assert!(errors.contains("acl.toml:2: roles.own.publish"), "{errors}");
     unchanged(&mut own);
-    // A role that a user has must not go.
+    // A reload is refused if it removes a role that a user has.
     write_private(&weir, "acl.toml", "[roles.other]\npublish = ['b/#']");
     let errors = reload(&weir)["errors"].to_string();
     assert!(errors.contains("user \\\"own\\\" has the role \\\"own\\\""), "{errors}");

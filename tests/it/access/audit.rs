@@ -1,4 +1,4 @@
-//! Audit events of clients that never got as far as to say who they are.
+//! Audit events of clients that disconnect or are refused before they log in.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -14,14 +14,14 @@ use weir_test_kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
-/// Refusals for this reason.
+/// Counted refusals for this reason.
 fn count(weir: &Weir, reason: &str) -> f64 {
     let text = weir.get("/metrics").ok().text();
     let series = format!("{REFUSED}{{reason=\"{reason}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0.0)
 }
 
-/// The one event with this reason, once so many refusals are counted.
+/// Waits until `count` refusals are counted; returns the only audit event with this reason.
 #[track_caller]
 fn only_event(weir: &Weir, reason: &str, refusals: f64) -> String {
     wait_for("the refusals are counted", || (count(weir, reason) >= refusals).then_some(()));
@@ -58,7 +58,7 @@ fn a_first_packet_that_is_no_connect_is_told_once_a_minute() {
     assert_eq!(enhanced.code(weir.mqtt()), 0x8C);
     let event = only_event(&weir, "authentication_method", 1.0);
     assert!(event.contains("client_id=ada"), "{event}");
-    // Whoever only looks whether somebody is there was not refused.
+    // A connection that ends before its CONNECT is not a refusal.
     drop(TcpStream::connect(weir.mqtt()).expect("a socket"));
     wait_for("it is counted", || (count(&weir, "connection_lost") >= 1.0).then_some(()));
     assert_eq!(events(&weir, "mqtt_refused").len(), 5, "{:?}", events(&weir, "mqtt_refused"));

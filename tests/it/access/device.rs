@@ -54,7 +54,7 @@ fn on_a_topic_without_a_device_a_user_is_the_device() {
     assert!(mismatch["message"].as_str().expect("text").contains("may speak for device \"pump\" alone"));
     weir.wait_closed();
     assert_eq!((sums(&weir, "pump"), sums(&weir, "fan")), (6.0, 16.0));
-    // What the journal says is judged the same when it is read again.
+    // A replay of the journal gives the same result.
     weir.kill();
     std::fs::remove_dir_all(weir.data().join("state")).expect("the state can be removed");
     weir.restart();
@@ -86,7 +86,7 @@ fn a_topic_with_a_device_is_judged_by_the_rules_and_its_payload_by_the_topic() {
     let mut pump = client(&weir, MqttVersion::V5, "pump");
     publish(&mut pump, "devices/pump/telemetry", &reading(Some("fan"), 4, start_ms));
     assert_eq!(pump.publish_message(&TestMessage::new("devices/fan/telemetry", "{}", 1)), 0x87);
-    // Who may publish on the topics of others may speak for them.
+    // A client that may publish on topics of other devices may send readings for them.
     let mut own = client(&weir, MqttVersion::V5, "own");
     publish(&mut own, "devices/fan/telemetry", &reading(Some("fan"), 1, start_ms));
     let found = errors(&weir, 1);

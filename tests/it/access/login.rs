@@ -1,4 +1,4 @@
-//! Who may connect: users, passwords, certificates, and those without any.
+//! Who may connect: clients with a password, with a certificate, and anonymous ones.
 
 use std::net::TcpStream;
 use std::process::Stdio;
@@ -31,7 +31,7 @@ pub fn add_user(weir: &Weir, name: &str, password: &str, roles: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A weir whose users are these, with their passwords; not started. The bridge may publish and subscribe everything.
+/// A weir with these users and passwords, not started. The role of the bridge allows every topic.
 pub fn with_users(users: &[(&str, &str)], settings: &[(&str, &str)]) -> Weir {
     let mut all = vec![("mqtt.auth.users", "'users'")];
     all.extend_from_slice(settings);
@@ -59,7 +59,7 @@ pub fn events(weir: &Weir, event: &str) -> Vec<String> {
     found.map(str::to_owned).collect()
 }
 
-/// All at once: refusals of one address come later and later, but not one after the other.
+/// Connects all clients at once: delays of refusals grow per address, but run side by side.
 #[track_caller]
 fn check_codes(weir: &Weir, expected: &[(ConnectPacket, u8)]) {
     std::thread::scope(|scope| {
@@ -70,7 +70,7 @@ fn check_codes(weir: &Weir, expected: &[(ConnectPacket, u8)]) {
     });
 }
 
-/// "Bad user name or password" and "not authorized" as the version has them.
+/// The CONNACK codes "bad user name or password" and "not authorized" of a protocol version.
 fn codes(version: MqttVersion) -> (u8, u8) {
     if version == MqttVersion::V5 { (0x86, 0x87) } else { (4, 5) }
 }
@@ -105,7 +105,7 @@ fn users_come_in_with_their_password_and_nobody_else() {
     let connected = events(&weir, "mqtt_connected");
     let of_pump = connected.iter().find(|line| line.contains("user=pump-7")).expect("an event");
     assert!(connected.len() == 4 && of_pump.contains("detail=bridge"), "{connected:?}");
-    // Each address once per interval.
+    // One audit event per address and interval.
     assert_eq!(events(&weir, "mqtt_refused").len(), 1, "{:?}", events(&weir, "mqtt_refused"));
     for secret in ["säsäme", "argon2id$", "sasame"] {
         assert!(!weir.output().contains(secret), "{secret} is in the log");
@@ -149,7 +149,7 @@ fn generated_secrets_are_printed_once_and_let_in() {
 fn anonymous_clients_beside_users() {
     let weir = started(&[("ada", "x")], &[("mqtt.allow_anonymous", "true")]);
     for version in BOTH {
-        // Whoever says who it is must prove it.
+        // A client that sends a user name must prove it.
         let (bad, _) = codes(version);
         let (right, wrong) = (login(version, "c", "ada", "x"), login(version, "c", "ada", "y"));
         let stranger = login(version, "c", "bob", "y");
@@ -244,7 +244,7 @@ fn certificates_alone_keep_the_others_out() {
     assert_eq!(login(MqttVersion::V5, "c", "pump-7", "x").code(weir.mqtt()), 0x87, "there are no passwords");
 }
 
-/// Another user's client identifier gives no way to its session.
+/// A client identifier that another user has used gives no access to the session of that user.
 #[test]
 fn each_user_has_sessions_of_its_own() {
     let weir = started(&[("ada", "a"), ("eve", "e")], &[("mqtt.allow_anonymous", "true")]);
@@ -266,7 +266,7 @@ fn each_user_has_sessions_of_its_own() {
         ada.ping();
         drop(ada);
         let mut publisher = TestClient::connect(weir.mqtt(), version, "publisher");
-        // Until weir has noticed that she is gone the message goes to her connection and comes again on the next.
+        // Until weir notices the lost connection it sends the message there, and again on the next connection.
         publisher.publish_message(&TestMessage::new(&topic, "hers", 1));
         let (mut eve, _) = login(version, &id, "eve", "e").kept(3_600).accepted(weir.mqtt());
         eve.expect_nothing();
@@ -283,7 +283,7 @@ fn refusals_come_later_and_later_and_hold_nobody_else_up() {
     for _ in 0..3 {
         assert_eq!(wrong.code(weir.mqtt()), 0x86);
     }
-    // From here on a refusal takes two seconds and more; this many are waiting at once.
+    // From here on a refusal takes at least two seconds, so all of these wait at once.
     let waiting: Vec<_> = (0..10)
         .map(|_| {
             let mut client = TestClient::open(weir.mqtt(), MqttVersion::V5).expect("a socket");
@@ -291,7 +291,8 @@ fn refusals_come_later_and_later_and_hold_nobody_else_up() {
             client
         })
         .collect();
-    // Not all ten: the gauge is set once per second, and on a slow machine the first may have its answer by then.
+    // Fewer than ten: the gauge is set once per second, and on a slow machine the first refusal may be answered by
+    // then.
     wait_for("they wait", || (weir.metric_sum("weir_mqtt_refusals_delayed") >= 4.0).then_some(()));
     let mut good = login(MqttVersion::V5, "good", "ada", "a").accepted(weir.mqtt()).0;
     good.ping();
@@ -303,7 +304,7 @@ fn refusals_come_later_and_later_and_hold_nobody_else_up() {
     wait_for("none waits", || (weir.metric("weir_mqtt_refusals_delayed") == 0.0).then_some(()));
 }
 
-/// weir stops at once although refusals wait.
+/// weir stops at once while refusals are delayed.
 #[test]
 fn a_stop_does_not_wait_for_refusals() {
     let mut weir = started(&[("ada", "a")], &[]);

@@ -10,7 +10,7 @@ fn login(n: usize, password: &str) -> ConnectPacket {
     ConnectPacket::new(MqttVersion::V5, &format!("c-{n}")).user(&format!("device-{n}")).password(password)
 }
 
-/// While others guess passwords, a device that is connected is served, and one that comes back gets in.
+/// While other clients guess passwords, a connected device is served and a returning device is accepted.
 #[test]
 fn guesses_disturb_nobody() {
     let mut weir = with_users(&[("device-0", "right"), ("device-1", "right")], &[]);

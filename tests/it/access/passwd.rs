@@ -27,7 +27,7 @@ fn passwd(weir: &Weir, arguments: &[&str], input: &str) -> (Option<i32>, String)
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // A command that reads no input may be gone already.
+    // A command that reads no input may have ended already.
     let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("it ends");
     (output.status.code(), said(&output))
@@ -88,7 +88,7 @@ fn what_cannot_be_a_user_is_refused() {
     }
     let (code, text) = passwd(&weir, &["add", "a", "--stdin", "--role", "a b"], "x\n");
     assert!(code == Some(1) && text.contains("\"a b\" cannot be a role"), "{text}");
-    // weir would refuse the whole file for it.
+    // A line like this would make weir refuse the whole file.
     let (code, text) = passwd(&weir, &["add", "a", "--stdin", "--role", "painter"], "x\n");
     assert!(
         code == Some(1) && text.contains("there is no role \"painter\"; expected one of anonymous, bridge"),
@@ -100,7 +100,7 @@ fn what_cannot_be_a_user_is_refused() {
     assert!(!weir.path("users").exists());
 }
 
-/// Several at once lose nobody.
+/// Several commands at once lose no user.
 #[test]
 fn concurrent_changes_do_not_lose_each_other() {
     let weir = with_users(&[], &[]);
@@ -115,7 +115,7 @@ fn concurrent_changes_do_not_lose_each_other() {
     assert!(names.iter().all(|name| listed.contains(&format!("{name}\tdevice\n"))), "{listed}");
 }
 
-/// Through a terminal: asked twice, nothing shown, the terminal as it was, also after Ctrl-C.
+/// In a terminal the password is asked for twice and not shown; the terminal is restored, also after Ctrl-C.
 #[test]
 fn the_password_is_asked_at_the_terminal() {
     let mut weir = with_users(&[], &[]);

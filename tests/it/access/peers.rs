@@ -1,4 +1,4 @@
-//! Passwords through clients that others wrote.
+//! Passwords with the clients of other projects.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn mosquitto_with_a_password() {
         command.args(["-m", &format!(r#"{{"metric":"m","value":1,"seq":{seq}}}"#)]).args(credentials);
         command
     };
-    // At once: refusals of one address come later and later.
+    // All at once: the delay of refusals grows per address.
     std::thread::scope(|scope| {
         for (seq, version) in ["mqttv31", "mqttv311", "mqttv5"].into_iter().enumerate() {
             succeeded(&mut publish(version, seq, &["-u", "pump", "-P", "secret"]));

@@ -1,4 +1,4 @@
-//! Who may publish, subscribe and leave a will where.
+//! Rules for publishing, subscribing and wills.
 
 use std::process::Command;
 
@@ -8,10 +8,10 @@ use weir_test_kit::process::Weir;
 use weir_test_kit::programs::{program, python, succeeded};
 use weir_test_kit::wait::wait_for;
 
-/// Sees what clients publish in these tests.
+/// A client that receives what the other clients of these tests publish.
 fn watcher(weir: &Weir) -> TestClient {
     let mut watcher = client(weir, MqttVersion::V5, "panel");
-    // Not what weir publishes: a window may end at any time.
+    // Without the topics of weir itself: a window may end at any time.
     watcher.subscribe("devices/#", 2);
     watcher.subscribe("other", 2);
     watcher
@@ -50,7 +50,7 @@ fn a_device_publishes_on_its_own_topics_alone() {
         }
     }
     watcher.expect_nothing();
-    // Neither journaled nor retained.
+    // The message is neither journaled nor retained.
     let taken = 3.0 + 3.0 + 3.0 * 4.0;
     wait_for("all readings are counted", || (weir.metric("weir_readings_received_total") >= taken).then_some(()));
     assert_eq!((weir.metric("weir_readings_received_total"), denied(&weir)), (taken, 24.0));
@@ -178,7 +178,7 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
     ] {
         assert_eq!(both.subscribe_with(filter, 0, &[]), expected, "{filter}");
     }
-    // A client identifier that is more than a level, or a wildcard, stands for nothing.
+    // A client identifier with a slash or a wildcard is not put in place of %c.
     for client_id in ["both-client/1", "+", "#"] {
         let mut odd = connect(MqttVersion::V5, "both").client_id(client_id).accepted(weir.mqtt()).0;
         for topic in ["up/both-client/1", "up/x", "up"] {
@@ -214,7 +214,7 @@ fn a_will_needs_a_rule_too() {
     assert!(audited(&weir, "will_denied", &["devices/fan/state", "user=pump"]));
 }
 
-/// A filter that is refused: what public broker suites call "nosubscribe".
+/// A refused filter, the case "nosubscribe" of public broker test suites.
 #[test]
 fn mosquitto_and_paho_are_told() {
     let weir = start("[roles.own]\npublish = ['#']\nsubscribe = ['TopicA/#']\ndeny_subscribe = ['nosubscribe/#']", &[]);
@@ -271,7 +271,7 @@ fn what_is_wrong_with_the_files_is_said_before_anything_starts() {
     assert!(weir.command(&["check"]).status().expect("weir can be started").success());
 }
 
-/// The examples of the documentation are what weir reads.
+/// weir accepts the examples of the documentation.
 #[test]
 fn the_documented_acl_file_is_one() {
     let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/access.md"));

@@ -1,4 +1,4 @@
-//! SIGHUP and the users: who is let in from then on.
+//! Reload of the users file: which logins are accepted afterwards.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn login(user: &str, password: &str) -> ConnectPacket {
     ConnectPacket::new(MqttVersion::V5, user).user(user).password(password)
 }
 
-/// Reloads and waits for the outcome; whether it took effect.
+/// Reloads and waits for the outcome; returns whether the reload took effect.
 fn reload(weir: &Weir) -> bool {
     let last = || weir.json("/api/v1/status")["reload"]["last"].clone();
     let before = last();
@@ -55,7 +55,7 @@ fn a_file_with_faults_changes_nothing() {
     assert!(reload(&weir));
 }
 
-/// Listeners cannot move at a reload, so a configuration that would be right with others may open those that there are.
+/// A reload cannot move listeners. A configuration that is safe only with other listeners is therefore refused.
 #[test]
 fn no_reload_opens_a_listener_by_accident() {
     let mut weir = with_users(&[("ada", "a")], &[("mqtt.listen", "'0.0.0.0:0'")]);

@@ -1,4 +1,5 @@
-//! `weir journal repair`: damage is refused, cut out on request, and everything else is there exactly once.
+//! `weir journal repair`: weir refuses damage, the command cuts it out, and every other reading is counted exactly
+//! once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -139,7 +140,7 @@ fn check_readings(weir: &mut Weir, lost: usize) {
         let windows = weir.list("windows", "&device=new");
         windows.first().is_some_and(|window| window["count"] == 1).then_some(())
     });
-    // What was computed again is not computed a third time.
+    // The next start does not replay again.
     weir.terminate();
     weir.restart();
     weir.wait_closed();

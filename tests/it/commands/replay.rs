@@ -99,7 +99,7 @@ fn a_journal_gives_its_windows_again() {
             let version = if device % 2 == 0 { MqttVersion::V4 } else { MqttVersion::V5 };
             let mut client = TestClient::connect(weir.mqtt(), version, &id);
             for _ in 0..60 {
-                // Disordered, late and repeated ones among them.
+                // Some readings are out of order, late or repeated.
                 let timestamp = start + round * 20_000 + random.below(40_000) as i64;
                 let (value, seq) = (random.below(1_000_000) as f64 / 7.0, random.below(150));
                 let payload = format!(
@@ -162,7 +162,7 @@ fn publish_measured(weir: &Weir, start: i64) {
 
 #[test]
 fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
-    // Lateness without end: however slowly this runs, every reading is in its window.
+    // Unlimited lateness: on a slow machine, too, every reading gets into its window.
     let common = [("window.idle_timeout", "'1s'"), ("window.allowed_lateness", "'1h'")];
     let mut settings = common.to_vec();
     settings.extend([
@@ -183,7 +183,7 @@ fn a_journal_is_replayed_under_another_config_while_weir_writes_it() {
         let entries = fs::read_dir(weir.data()).expect("a readable directory");
         let names =
             entries.map(|entry| entry.expect("a readable directory").file_name().to_string_lossy().into_owned());
-        // The running weir makes this one when the first savepoint is due.
+        // The running weir creates this directory with the first savepoint.
         names.filter(|name| name != "savepoints").collect()
     };
     let before = names(&weir);
@@ -331,7 +331,7 @@ fn compare(name: &str, ours: &Value, theirs: &Value, magnitude: f64) {
         assert_eq!(ours[field].as_f64(), theirs[reference].as_f64(), "{name}: {field}");
     }
     let count = theirs["count"].as_f64().expect("a number");
-    // Sums that cancel are compared with what was added up.
+    // Sums that cancel out are compared relative to their largest term.
     near(name, "sum", ours["sum"].as_f64(), theirs["sum_exact"].as_f64(), 1e-12, magnitude);
     let mean = theirs["sum_exact"].as_f64().map(|sum| sum / count);
     near(name, "mean", ours["mean"].as_f64(), mean, 1e-9, magnitude);

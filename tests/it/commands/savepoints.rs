@@ -1,4 +1,4 @@
-//! Savepoints: taken by people and by itself, restored elsewhere, and what a lost state store is rebuilt from.
+//! Savepoints: taken by command and on schedule, restored in another directory, and used when the state store is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn create(weir: &Weir) -> PathBuf {
     PathBuf::from(run(weir, &["savepoint", "create"]).trim())
 }
 
-/// What a device looks like, without the times that the process itself measures.
+/// A device as the API shows it, without the times that differ between processes.
 fn device(weir: &Weir, id: &str) -> Value {
     let whole = weir.json(&format!("/api/v1/devices/{id}"));
     json!([whole["accepted"], whole["rejected"], whole["sequence_ranges"], whole["watermark"]])
@@ -65,7 +65,7 @@ fn a_savepoint_goes_on_in_another_directory() {
     assert!(said.contains("weir goes on after journal record"), "{said}");
     other.restart();
     assert_eq!(device(&other, "a"), before);
-    // What was counted before is not counted again, and sequence numbers of results go on.
+    // Counted readings are not counted again, and the sequence numbers of results continue.
     publish(&other, "a", start, 10, 20);
     other.wait_closed();
     assert_eq!(other.json("/api/v1/devices/a")["accepted"], 20);
@@ -138,7 +138,7 @@ fn what_cannot_be_restored_is_refused() {
     newer[8] = 99;
     attempt(&newer, "in savepoint format 99");
     attempt(b"{\"not\":\"one\"}", "not a savepoint");
-    // The directory that it came from is full of what a restore would replace.
+    // A restore into the original directory would replace its data.
     let arguments = ["savepoint", "restore", file.to_str().expect("UTF-8")];
     refused(&weir.command(&arguments).output().expect("weir can be started"), 73, "another weir is running");
     let mut weir = weir;
@@ -208,7 +208,7 @@ fn a_lost_state_store_is_rebuilt_from_the_newest_savepoint() {
             "damaged" => {
                 let db = state.join("db");
                 let mut bytes = fs::read(&db).expect("the store's file");
-                // All over the file: what is in one part of it may be of no account.
+                // Spread over the file: damage in one unused part would go unnoticed.
                 bytes.iter_mut().step_by(64).for_each(|byte| *byte ^= 0xff);
                 fs::write(&db, bytes).expect("it can be written");
             }

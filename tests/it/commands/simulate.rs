@@ -1,4 +1,4 @@
-//! `weir simulate --verify` against a running weir, with every knob turned.
+//! `weir simulate --verify` against a running weir, with every option set.
 
 use std::process::Output;
 
@@ -76,7 +76,7 @@ fn the_demo_runs_by_itself() {
     weir.terminate();
 }
 
-/// A fleet as one user, against a weir that lets nobody else in.
+/// A fleet that logs in as one user, against a weir that accepts no other client.
 #[test]
 fn a_fleet_with_a_password() {
     let mut weir = with_users(&[("fleet", "of pumps")], &[("window.idle_timeout", "'1s'")]);

@@ -1,4 +1,4 @@
-//! The daemon's outer behaviour: start, signals, locks, messages, exit codes.
+//! Start, signals, locks, messages and exit codes of the daemon.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -101,7 +101,7 @@ fn sigterm_takes_a_checkpoint_and_says_goodbye() {
     assert_eq!(packets.iter().map(|one| (one.kind, one.reason())).collect::<Vec<_>>(), [(DISCONNECT, 0x8b)]);
     assert_eq!(weir.wait_exit().code(), Some(0));
     weir.restart();
-    // The checkpoint covers the 50 messages; nothing of them is processed again.
+    // The checkpoint covers the 50 messages, so none of them is processed again.
     let replayed = weir.metric("weir_recovery_replayed_records");
     assert!(replayed < 50.0, "{replayed} records were processed again");
     assert_eq!(weir.json("/api/v1/devices/d")["accepted"], 50);
@@ -193,7 +193,7 @@ fn log_lines_in_every_format() {
         assert!(entry["level"].is_string(), "{line}");
     }
 
-    // Where there is no systemd journal, weir says so instead of logging to nowhere.
+    // Without a systemd journal weir says so instead of dropping its log.
     if !fs::exists("/run/systemd/journal/socket").unwrap_or(false) {
         let output = WEIR.prepare(&[("log.format", "'journald'")]).command(&["run"]).output().expect("it starts");
         assert!(!output.status.success());

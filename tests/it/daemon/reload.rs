@@ -1,4 +1,4 @@
-//! SIGHUP: what is taken, what is refused by name, and that a bad file changes nothing.
+//! SIGHUP: keys that take effect, keys that are refused by name, and a bad file that changes nothing.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
-/// Sends SIGHUP and waits until the reload is over; returns what the status says of it.
+/// Sends SIGHUP, waits until the reload is over, and returns its outcome from the status.
 fn reload(weir: &Weir) -> Value {
     let last = || weir.json("/api/v1/status")["reload"].clone();
     let before = last()["last"].clone();

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::WEIR;
-use page::{Block, Page, Shown};
+use page::{Block, Page, ShownOutput};
 use shell::Shell;
 use weir_test_kit::certificates::CertificateAuthority;
 
@@ -85,7 +85,7 @@ fn run(page: &Page) -> Option<String> {
     })
 }
 
-fn fault_of(command: &Shown, shell: &mut Shell) -> Option<String> {
+fn fault_of(command: &ShownOutput, shell: &mut Shell) -> Option<String> {
     let printed = match shell.run(&command.text) {
         Ok(printed) => printed,
         Err(stuck) => return Some(stuck),

@@ -18,7 +18,7 @@ pub struct Block {
 }
 
 /// A command and what the page says that it prints.
-pub struct Shown {
+pub struct ShownOutput {
     /// Line of the command, from 1.
     pub line: usize,
     pub text: String,
@@ -94,7 +94,7 @@ impl Page {
     }
 
     /// The commands that can be run, in order.
-    pub fn commands(&self) -> Vec<Shown> {
+    pub fn commands(&self) -> Vec<ShownOutput> {
         let mut commands = Vec::new();
         for (index, block) in self.blocks.iter().enumerate() {
             let marks = block.parse_marks().unwrap_or_default();
@@ -105,7 +105,7 @@ impl Page {
                 "sh" => {
                     let output = self.blocks.get(index + 1).filter(|next| next.language == "output");
                     let next_marks = output.and_then(|next| next.parse_marks().ok()).unwrap_or_default();
-                    commands.push(Shown {
+                    commands.push(ShownOutput {
                         line: block.line + 1,
                         text: block.text.clone(),
                         shown: output.map(|next| next.text.clone()),
@@ -164,15 +164,15 @@ impl Block {
     /// Each `$ ` line with its continuation lines, and the lines up to the next one.
     ///
     /// A line continues where it ends with a backslash, and where a here-document has not ended.
-    fn console_commands(&self, numbers_vary: bool) -> Vec<Shown> {
-        let mut commands: Vec<Shown> = Vec::new();
+    fn console_commands(&self, numbers_vary: bool) -> Vec<ShownOutput> {
+        let mut commands: Vec<ShownOutput> = Vec::new();
         let mut continues = false;
         let mut here_document: Option<String> = None;
         for (index, line) in self.text.lines().enumerate() {
             let command = line.strip_prefix("$ ").filter(|_| !continues && here_document.is_none());
             if let Some(text) = command {
                 let line = self.line + 1 + index;
-                commands.push(Shown { line, text: format!("{text}\n"), shown: None, numbers_vary });
+                commands.push(ShownOutput { line, text: format!("{text}\n"), shown: None, numbers_vary });
                 here_document = text.split_once("<<").map(|(_, word)| word.trim_matches(['\'', '"']).to_owned());
                 continues = text.ends_with('\\');
                 continue;

@@ -11,7 +11,7 @@ use weir_test_kit::wait::{wait_for, window_before};
 const HOUR_MS: i64 = 3_600_000;
 const TEN_YEARS_MS: i64 = 3_652 * 24 * HOUR_MS;
 
-/// The clock in the order in which it is set: ahead, back, far ahead, far back.
+/// Offsets of the clock in the order in which the test sets them.
 const OFFSETS_MS: [i64; 6] = [HOUR_MS, 0, -HOUR_MS, TEN_YEARS_MS, 0, -TEN_YEARS_MS];
 
 const DEVICES: u64 = 4;
@@ -34,7 +34,7 @@ impl ClockFleet {
         }
     }
 
-    /// New readings, and the last one before them once more, as if its acknowledgement had been lost.
+    /// Sends new readings, and before them the last one once more, as if its acknowledgement had been lost.
     fn send(&mut self, weir: &Weir) {
         if let Some(last) = self.next_seq.checked_sub(1) {
             self.publish(weir, last, true);
@@ -72,7 +72,7 @@ fn check(restart: bool) {
     let mut weir = WEIR.prepare(&[
         ("state.checkpoint_interval", "'200ms'"),
         ("journal.retention", "'1h'"),
-        // Readings keep the true time.
+        // Event times of readings follow the true time.
         ("validate.max_age", "'off'"),
         ("validate.max_future", "'off'"),
     ]);

@@ -16,7 +16,7 @@ const MIB: u64 = 1024 * 1024;
 /// The exit code of a weir whose disk failed.
 const DISK_FAILED: i32 = 74;
 
-/// Far more than weir takes here, far less than it would take if it kept what it cannot write.
+/// Memory limit: far more than weir needs here, far less than it would use if it buffered what it cannot write.
 const MEMORY_BOUND: u64 = 160 * MIB;
 
 const SETTINGS: &[(&str, &str)] = &[
@@ -26,7 +26,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("journal.commit_max_bytes", "'512KiB'"),
 ];
 
-/// What the queue of the journal may hold: four batches of the largest size.
+/// Capacity of the journal queue: four batches of the largest size.
 const QUEUE_BYTES: f64 = 4.0 * 512.0 * 1024.0;
 
 /// Lets the program run under the shim.
@@ -50,8 +50,8 @@ fn wait_metric(weir: &Weir, name: &str, holds: impl Fn(f64) -> bool) {
     wait_for(name, || holds(weir.metric_sum(name)).then_some(()));
 }
 
-/// A disk that can be made full: a file system of its own where the machine allows that; else one on which writes to the
-/// journal find no space.
+/// A disk that a test can fill: a small file system where the machine allows mounting, or else a shim under which
+/// writes to the journal find no space.
 enum FillableDisk {
     Small(SmallDisk),
     Shim(Shim, Rule),
@@ -69,7 +69,7 @@ impl FillableDisk {
         Self::Shim(shim, rule)
     }
 
-    /// Takes up space that the test can give back.
+    /// Uses up space that the test can free again.
     fn fill(&self, bytes: u64) {
         if let Self::Small(disk) = self {
             disk.fill(bytes);
@@ -91,7 +91,7 @@ impl FillableDisk {
     }
 }
 
-/// What must hold while the disk is full.
+/// Checks weir while the disk is full.
 fn assert_full_and_alive(weir: &Weir) {
     weir.get("/healthz").ok();
     let ready = weir.get("/readyz");
@@ -104,7 +104,7 @@ fn assert_full_and_alive(weir: &Weir) {
 #[test]
 fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
     let mut settings = SETTINGS.to_vec();
-    // Released segments stay: the journal fills the disk.
+    // Released segments are kept, so the journal fills the disk.
     settings.extend([("journal.min_free_disk", "'32MiB'"), ("journal.retention", "'1h'")]);
     let mut weir = WEIR.prepare(&settings);
     let disk = FillableDisk::under(&mut weir, 128);
@@ -122,7 +122,7 @@ fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
         let left = disk.available_bytes();
         assert!(left > 16 * MIB, "only {left} bytes are left of a reserve of 32 MiB");
     }
-    // What was acknowledged is processed and checkpointed all the same.
+    // Acknowledged readings are processed and checkpointed while the disk is full.
     wait_for("a checkpoint of all that was taken", || {
         let checkpoints = weir.json("/api/v1/checkpoints");
         let newest = checkpoints["checkpoints"].as_array()?.first()?["replay_from"].as_f64()?;
@@ -158,7 +158,7 @@ fn without_any_space(kill: bool) {
     if kill {
         weir.kill();
         if let FillableDisk::Small(_) = disk {
-            // It cannot even say where it listens.
+            // This start cannot write addresses.json.
             let output = weir.command(&["run"]).output().expect("weir can be started");
             assert_eq!(output.status.code(), Some(DISK_FAILED), "{output:?}");
         }
@@ -207,7 +207,7 @@ fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
     wait_for("two syncs under load", || (load.acknowledged() > 200).then_some(()));
     let (begun, resident) = (shim.done(syncs), resident_bytes(&weir));
     let mut largest = resident;
-    // Not a matter of time: of syncs that are done.
+    // Counts finished syncs instead of measuring time.
     while shim.done(syncs) < begun + 12 {
         largest = largest.max(resident_bytes(&weir));
         let queued = weir.metric(r#"weir_log_queue_bytes{log="journal"}"#);
@@ -223,7 +223,8 @@ fn a_slow_disk_makes_acknowledgements_late_and_nothing_grow() {
     weir.terminate();
 }
 
-/// One message that the disk fails; weir ends without acknowledging it, and the next start has all that was.
+/// Fails the write or sync of one message: weir ends without acknowledging it, and the next start has every
+/// acknowledged one.
 fn ends_when_the_journal_fails(calls: Calls) {
     let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
@@ -283,7 +284,7 @@ fn a_will_outlives_the_failure_of_the_journal() {
     weir.terminate();
 }
 
-/// The journal has what the results lack: weir ends, and the next start writes them again.
+/// A failed write to an output log ends weir; the next start computes the missing results from the journal.
 fn ends_when_results_fail(calls: Calls) {
     let mut weir = WEIR.prepare(SETTINGS);
     let mut shim = under_shim(&mut weir);
@@ -311,7 +312,7 @@ fn a_failed_write_of_results_ends_weir() {
     ends_when_results_fail(Calls::Write);
 }
 
-/// Savepoints are a second net: one that cannot be written is told, and everything else goes on.
+/// A savepoint that cannot be written is reported, and everything else continues.
 #[test]
 fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
     let mut settings = SETTINGS.to_vec();
@@ -346,7 +347,7 @@ fn the_door_stays_closed_until_the_start_is_on_disk() {
     shim.delay(syncs, Duration::from_secs(2));
     weir.spawn();
     let client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "early");
-    // Nothing but the start has been appended: a sync that is under way would be the start's.
+    // Only the record of the start has been appended, so any sync under way is for it.
     let (begun, done) = (shim.begun(syncs), shim.done(syncs));
     assert_eq!((begun > 0, begun), (true, done), "served before the journal was synced");
     shim.delay(syncs, Duration::ZERO);

@@ -21,13 +21,13 @@ const MESSAGES: u64 = 2_000;
 const KILLS: u64 = 4;
 const IN_FLIGHT: usize = 100;
 
-/// What the senders share with the one who kills.
+/// State that the senders share with the thread that kills weir.
 struct SenderControl {
     address: Mutex<SocketAddr>,
     acknowledged: AtomicU64,
 }
 
-/// A device that publishes `MESSAGES` readings, and after a lost connection again what was not acknowledged.
+/// A device that publishes `MESSAGES` readings and sends unacknowledged ones again after a lost connection.
 struct ResendingSender<'a> {
     shared: &'a SenderControl,
     device: String,
@@ -200,7 +200,8 @@ fn changed_settings_have_a_place_in_the_journal() {
     publish(&weir, 1);
     wait_for("the second reading is judged", || (weir.list("errors", "").len() == 1).then_some(()));
     weir.kill();
-    // No checkpoint was taken: the third start replays across both changes, each reading judged as it was.
+    // No checkpoint was taken: the third start replays across both changes and applies to each reading the settings of
+    // its time.
     weir.environment("WEIR_VALIDATE__METRICS__M__MAX", "60");
     weir.restart();
     weir.wait_closed();

@@ -1,4 +1,4 @@
-//! Devices that publish until they are told to stop, and again what was not acknowledged.
+//! Helpers: devices that publish until they are stopped and send unacknowledged messages again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,13 +12,13 @@ use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, publish_packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{wait_for, window_before};
 
-/// What to send.
+/// Size of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
     pub devices: u64,
     /// Unacknowledged messages of one device.
     pub in_flight: usize,
-    /// Size of a message beyond its reading.
+    /// Bytes of a message beyond its reading.
     pub padding_bytes: usize,
 }
 
@@ -58,12 +58,12 @@ impl Load {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// weir listens here now.
+    /// Tells the devices the new address after a restart.
     pub fn moved(&self, weir: &Weir) {
         *self.shared.address.lock().expect("no device panicked") = weir.mqtt();
     }
 
-    /// Nothing new is sent from now on.
+    /// Ends the sending of new messages.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
@@ -114,7 +114,7 @@ impl LoadDevice {
             let mut answer = Some(client.read()?);
             while let Some(packet) = answer {
                 if packet.kind != PUBACK {
-                    // weir says goodbye.
+                    // weir closes the connection.
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 let seq = self.pending.pop_front().expect("an acknowledgement of something pending");
@@ -139,7 +139,7 @@ fn packet_id(seq: u64) -> u16 {
     (seq % 60_000) as u16 + 1
 }
 
-/// Every reading of every device is counted, in one window, once.
+/// Checks that every reading of every device is counted in exactly one window.
 #[track_caller]
 pub fn assert_counted(weir: &Weir, readings: &[u64]) {
     weir.wait_closed();
@@ -151,7 +151,8 @@ pub fn assert_counted(weir: &Weir, readings: &[u64]) {
     weir.assert_accounted();
 }
 
-/// The device's readings 0 to `count`, whose values are their numbers, are in its windows, each once.
+/// Checks that the readings 0 to `count` of the device, whose values are their numbers, are in its windows exactly
+/// once.
 #[track_caller]
 pub fn assert_windows(weir: &Weir, device: &str, count: u64) {
     // A window that has fired is shown once its log's writer has written it.

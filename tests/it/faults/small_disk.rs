@@ -1,4 +1,4 @@
-//! A small file system of its own for a data directory: an ext4 image on a loop device. Needs root and loop devices.
+//! Helper: a small file system for a data directory: an ext4 image on a loop device. Needs root and loop devices.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,11 +43,11 @@ impl SmallDisk {
     pub fn fill(&self, bytes: u64) {
         let file = fs::File::options().create(true).append(true).open(self.ballast()).expect("a ballast file");
         let len = file.metadata().expect("its length").len();
-        // Space that is gone already is as good as taken.
+        // Less space than asked for is enough: the disk is full then.
         let _ = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), len, bytes);
     }
 
-    /// Gives it back.
+    /// Frees the space that [`Self::fill`] used.
     pub fn free(&self) {
         fs::remove_file(self.ballast()).expect("the ballast can be removed");
     }
@@ -55,7 +55,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whatever still holds a file of it, it goes when that does.
+        // A lazy unmount: the file system goes when its last open file is closed.
         let _ = Command::new("umount").arg("--lazy").arg(&self.mount_point).status();
     }
 }

@@ -14,7 +14,7 @@ use weir_test_kit::wait::{wait_for, window_before};
 
 const DEVICES: u64 = 6;
 
-/// A field that no reading needs, for a journal that grows quickly.
+/// Size of an unused field that makes the journal grow quickly.
 const PADDING_BYTES: usize = 60_000;
 
 /// Devices whose readings are all acknowledged, so that every one of them must be counted once, whatever happens later.
@@ -78,7 +78,7 @@ fn checkpoints(weir: &Weir) -> f64 {
     weir.metric_sum("weir_checkpoints_total")
 }
 
-/// Waits until a checkpoint begun after now is complete: of two, the second was.
+/// Waits until a checkpoint that began after the call is complete. The first one to complete may have begun earlier.
 #[track_caller]
 fn wait_checkpoint(weir: &Weir, sender: &mut CountedSender) {
     for _ in 0..2 {
@@ -88,7 +88,7 @@ fn wait_checkpoint(weir: &Weir, sender: &mut CountedSender) {
     }
 }
 
-/// A weir with readings and checkpoints, and what was sent to it. It has ended in order.
+/// A weir that has readings and checkpoints and was stopped, with the sender of its readings.
 fn with_state(journal: JournalReach) -> (Weir, CountedSender) {
     let mut settings = SETTINGS.to_vec();
     if journal == JournalReach::Whole {
@@ -110,14 +110,14 @@ fn with_state(journal: JournalReach) -> (Weir, CountedSender) {
     (weir, sender)
 }
 
-/// What becomes of a damaged store.
+/// Treatment of a damaged store by the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StoreFate {
-    /// It cannot be opened, or what it holds is wrong.
+    /// The store cannot be opened or holds wrong data: it is moved aside.
     MovedAside,
-    /// It is as if it were new: there is nothing to move. Where the journal is whole nothing is missing either.
+    /// The store looks new, so it is filled again. With a whole journal nothing is missing.
     Filled,
-    /// One of the two: sled reads what it can, which may be nothing.
+    /// Either of the two: sled reads as much of a damaged file as it can, possibly nothing.
     Either,
 }
 
@@ -130,7 +130,7 @@ fn assert_recovers(weir: &mut Weir, sender: &mut CountedSender, fate: StoreFate,
     let aside = aside.filter(|entry| entry.file_name().to_string_lossy().starts_with("state.damaged-")).count();
     println!("{what}, journal {journal:?}: told {told}, moved aside {aside}");
     assert_eq!(metric as usize, aside, "{what}: weir_state_moved_aside_total");
-    // An older checkpoint, or none, is nothing to tell of while the journal goes on from it.
+    // weir does not report an older checkpoint, or none, while the journal reaches back to it.
     assert!(told || aside == 0, "{what} is not told");
     match fate {
         StoreFate::MovedAside => assert_eq!(aside, 1, "{what}"),
@@ -140,7 +140,7 @@ fn assert_recovers(weir: &mut Weir, sender: &mut CountedSender, fate: StoreFate,
     sender.send(weir, 3);
     wait_checkpoint(weir, sender);
     sender.assert_counted(weir);
-    // And the store that took its place is one to start from.
+    // The replacement store can be started from.
     weir.kill();
     weir.restart();
     sender.assert_counted(weir);
@@ -161,7 +161,7 @@ fn flip_bits(path: &Path, random: &mut Random) {
     fs::write(path, bytes).expect("a writable file");
 }
 
-/// Does `damage` to a store, once with a whole journal behind it and once with savepoints.
+/// Applies `damage` to a store, once with a whole journal and once with savepoints and a shortened journal.
 fn after_damage(fate: StoreFate, what: &str, damage: impl Fn(&Weir)) {
     for journal in [JournalReach::Whole, JournalReach::Freed] {
         let (mut weir, mut sender) = with_state(journal);
@@ -209,7 +209,7 @@ fn a_store_that_is_gone_is_made_anew() {
     });
 }
 
-/// The last resort is gone too: weir refuses to count from zero and changes nothing.
+/// Without store, savepoint and whole journal weir refuses to start from zero and changes nothing.
 #[test]
 fn without_a_savepoint_a_lost_store_is_refused() {
     let (weir, _) = with_state(JournalReach::Freed);
@@ -260,7 +260,7 @@ fn goes_on_after_failures(calls: Calls, errno: u64) {
     weir.terminate();
 }
 
-/// What is found in the store after a failure is not what was there: weir ends, and the next start replaces the store.
+/// The store reads back other data after a failure: weir ends, and the next start replaces the store.
 #[test]
 fn a_store_that_is_lost_while_weir_runs_is_replaced_by_the_next_start() {
     let (mut weir, shim, rule) = under_shim(Calls::Sync);

@@ -1,4 +1,4 @@
-//! A client that gives a connection up and sends again on the next while the first is still being read.
+//! A client that abandons a connection and resends on a new one while weir still reads the first.
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{MqttVersion, PUBACK, TestClient, publish_packet};

@@ -1,4 +1,4 @@
-//! Inputs that fuzzing found, and those it begins with: none may end in a panic.
+//! Stored inputs of the fuzz targets, and random ones: none may panic.
 
 use std::fs;
 use std::path::Path;

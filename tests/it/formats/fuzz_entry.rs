@@ -1,4 +1,5 @@
-//! What the fuzz targets run, and the tests that replay their finds: one function per target, which panics on a defect.
+//! Entry points of the fuzz targets and of the tests that replay their inputs: one function per target, which panics on
+//! a defect.
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -89,7 +90,7 @@ fn client(opening: &StreamServer) -> (DuplexStream, impl Future<Output = ()>) {
     (client, async move { opening.serve(server, CancellationToken::new()).await })
 }
 
-/// Lets the others work, and the journal's writer.
+/// Lets the other tasks and the writer of the journal work.
 async fn turn(log: &Log) {
     for _ in 0..4 {
         tokio::task::yield_now().await;
@@ -97,7 +98,7 @@ async fn turn(log: &Log) {
     }
 }
 
-/// Sends as much as is taken, and reads what is answered.
+/// Sends bytes until weir closes the connection, and reads the answers that have arrived.
 async fn send(client: &mut DuplexStream, bytes: &[u8], piece: usize, log: &Log) {
     for part in bytes.chunks(piece.min(bytes.len().max(1))) {
         if client.write_all(part).await.is_err() {
@@ -105,7 +106,7 @@ async fn send(client: &mut DuplexStream, bytes: &[u8], piece: usize, log: &Log) 
         }
         turn(log).await;
         let mut answer = [0; 4_096];
-        // What is there; nothing is waited for.
+        // Reads without waiting.
         poll_fn(|context| {
             let _ = Pin::new(&mut *client).poll_read(context, &mut ReadBuf::new(&mut answer));
             Poll::Ready(())
@@ -132,7 +133,7 @@ async fn is_served(client: &mut DuplexStream, log: &Log) {
     panic!("the good client is not served: {answer:x?}");
 }
 
-/// Counts what comes out.
+/// Checks that results can be shown and stored.
 #[derive(Default)]
 struct Count {
     json: Vec<u8>,
@@ -184,8 +185,8 @@ pub fn payload(data: &[u8]) {
     assert_eq!(operator.totals().unaccounted(), 0, "every reading has one outcome");
 }
 
-/// The first byte says what the rest is: 0 a segment file as it is; 1 one whose checksums are put right, so that what is
-/// behind them is read too; else changes to a good file of which only what was not changed may be read.
+/// The first byte says what the rest is: 0 a segment file as it is; 1 one whose checksums are put right, so that what
+/// is behind them is read too; else changes to a good file of which only what was not changed may be read.
 pub fn log(data: &[u8]) {
     let Some((&shape, bytes)) = data.split_first() else { return };
     match shape % 3 {

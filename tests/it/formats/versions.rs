@@ -1,4 +1,4 @@
-//! What earlier versions wrote is read by this one.
+//! Files that earlier versions wrote are read by this version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,8 +71,8 @@ fn a_journal_alone_gives_the_recorded_results() {
     assert!(weir.metric("weir_recovery_replayed_records") > 20.0);
 }
 
-/// The records of a log's only segment: 64 bytes of header, then batches of 48 bytes of header and a body of records, each
-/// behind its length as LEB128.
+/// The records of a log's only segment: 64 bytes of header, then batches of 48 bytes of header and a body of records,
+/// each behind its length as LEB128.
 fn records(segment: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     let mut rest = &segment[64..];
@@ -121,7 +121,7 @@ fn a_savepoint() {
     check_state(&weir);
 }
 
-/// Sessions as they were stored before wills were: one was away with a message in flight and one waiting.
+/// Sessions stored before wills were stored: one client is away with a message in flight and one queued.
 #[test]
 fn a_store_of_sessions() {
     let mut weir = WEIR.prepare(&[("mqtt.max_session_expiry", "'off'")]);

@@ -1,4 +1,4 @@
-//! Clients that do what they must not: each ends alone, and is counted.
+//! Clients that violate the protocol: only their own connection ends, and the error is counted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,7 +32,7 @@ fn check_later(weir: &Weir, version: MqttVersion, what: &str, bytes: &[u8], reas
     wait_for(&format!("{what} is counted"), || (weir.metric_sum(CLOSED) > before).then_some(()));
     let right = match version {
         MqttVersion::V4 => packets.is_empty(),
-        // A reset connection can lose the DISCONNECT; where it came it must say why.
+        // A reset can lose the DISCONNECT. One that arrives must carry the reason.
         MqttVersion::V5 => packets.iter().all(|answer| (answer.kind, answer.reason()) == (DISCONNECT, reason)),
     };
     (!right).then(|| format!("{version:?}, {what}: {packets:x?} instead of reason {reason:x}"))
@@ -51,7 +51,7 @@ fn wrong_connections_end_alone() {
     first("an endless remaining length", &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff]);
     first("a cut CONNECT", &packet(0x10, b"\0\x04MQTT\x04\x02\0"));
     first("a CONNACK", &[0x20, 2, 0, 0]);
-    // A weir of its own: on a busy machine an honest CONNECT may take longer than that.
+    // A separate weir: on a busy machine an honest CONNECT may exceed this time limit.
     let impatient = WEIR.start(&[("mqtt.connect_timeout", "'300ms'")]);
     check_first(&impatient, MqttVersion::V4, "nothing within connect_timeout", &[]);
     let half = &connect_packet(MqttVersion::V4, "slow")[..6];

@@ -15,7 +15,7 @@ use weir_test_kit::wait::wait_for;
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
-/// Lets this process have as many sockets as it may.
+/// Raises the limit of open files of this process to its maximum.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
@@ -26,12 +26,12 @@ fn raise_open_files() {
 fn five_thousand_half_open_connections() {
     const HALF_OPEN: usize = 5_000;
     raise_open_files();
-    // Fewer places than there are attackers, who are not ended by time.
+    // The limit is below the number of attackers, and no timeout ends their connections.
     let weir = WEIR.start(&[("mqtt.max_connections", "3000"), ("mqtt.connect_timeout", "'10m'")]);
     beside_a_steady_device(&weir, |steady| {
         let mut open = Vec::new();
         for index in 0..HALF_OPEN {
-            // Refused ones are closed by weir: that is not this end's failure.
+            // weir closes refused connections; that is no failure of the test.
             let Ok(mut client) = TestClient::open(weir.mqtt(), MqttVersion::V4) else { continue };
             let _ = client.send(&connect_packet(MqttVersion::V4, "half")[..index % 15]);
             open.push(client);
@@ -42,26 +42,26 @@ fn five_thousand_half_open_connections() {
         wait_for("those that were too many are counted", || {
             (weir.metric_sum(REFUSED) >= (HALF_OPEN - 3_064) as f64).then_some(())
         });
-        // Each reason once a minute.
+        // Each reason is logged once per minute.
         let told = events(&weir, "mqtt_refused");
         assert!((1..20).contains(&told.len()), "{told:?}");
     });
 }
 
-/// Whoever opens HTTP connections and asks nothing pushes out its own: health checks and scrapes are answered.
+/// Idle HTTP connections beyond the limit are closed first: health checks and scrapes are answered.
 #[test]
 fn http_connections_that_ask_nothing() {
     raise_open_files();
     let weir = WEIR.start(&[]);
     let silence = || {
         let mut silent = TcpStream::connect(weir.http()).ok()?;
-        // Those beyond the bound are closed by weir: that is not this end's failure.
+        // weir closes connections beyond the limit; that is no failure of the test.
         let _ = silent.write_all(b"GET / HTTP/1.1\r\nHo");
         silent.set_nonblocking(true).ok()?;
         Some(silent)
     };
     let mut silent: Vec<TcpStream> = (0..600).filter_map(|_| silence()).collect();
-    // Newcomers and those that they push out cross: none is left waiting for a place that another took.
+    // New connections and closed ones may cross; no connection waits for a permit that another one took.
     for _ in 0..20 {
         let answered = || try_get(weir.http(), "/healthz").filter(|answer| answer.status == 200);
         wait_for("a request is answered", answered);
@@ -109,7 +109,7 @@ fn readers_that_never_read() {
             .collect();
         let mut publisher = TestClient::connect(weir.mqtt(), MqttVersion::V4, "publisher");
         let payload = "x".repeat(50_000);
-        // Far more than the kernel's buffers of twenty sockets and weir's queues hold.
+        // Far more than the socket buffers and the queues of weir hold for twenty connections.
         for index in 0..400 {
             publisher.publish(&format!("flood/{index}"), &payload, 1);
         }
@@ -130,7 +130,7 @@ fn a_storm_of_take_overs() {
                 scope.spawn(|| {
                     let mut last = None;
                     for _ in 0..100 {
-                        // It may be taken over before it has its CONNACK.
+                        // Another connection may take the session over before the CONNACK.
                         if let Ok(mut client) = TestClient::try_connect(weir.mqtt(), MqttVersion::V5, "the one") {
                             let _ = client.send(&publish_packet(MqttVersion::V5, "x", b"y", 1, false, 1));
                             last = Some(client);

@@ -1,4 +1,4 @@
-//! Clients that break the rules, beside a device that must not notice.
+//! Clients that break the rules, beside a device that they must not disturb.
 
 mod clients;
 mod connections;

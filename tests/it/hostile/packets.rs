@@ -6,7 +6,7 @@ use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, PUBACK, TestClient, connect_p
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::wait_for;
 
-/// A valid packet of every type in a version, with as much in it as there can be.
+/// Valid packets of every type, with as many fields as the version allows.
 fn one_of_each(version: MqttVersion) -> Vec<(&'static str, Vec<u8>)> {
     let v5 = version == MqttVersion::V5;
     let with = |body: &[u8], properties: &[u8], rest: &[u8]| {
@@ -73,7 +73,7 @@ fn every_prefix_of_every_packet() {
     assert_eq!(weir.metric_sum("weir_mqtt_connections_closed_total{reason=\"defect\"}"), 0.0);
 }
 
-/// Sends a prefix as the first thing, and after a CONNECT.
+/// Sends a prefix as the first bytes of a connection, and after a CONNECT.
 fn prefix(weir: &Weir, version: MqttVersion, name: &str, bytes: &[u8]) {
     if name == "CONNECT" {
         let mut client = TestClient::open(weir.mqtt(), version).expect("a connection");
@@ -85,7 +85,7 @@ fn prefix(weir: &Weir, version: MqttVersion, name: &str, bytes: &[u8]) {
     let _ = client.send(bytes);
 }
 
-/// What ends rumqttd 0.20 or makes it deaf, one after the other: docs/decisions.md has the list.
+/// Packets that end rumqttd 0.20 or make it unresponsive; docs/decisions.md lists them.
 #[test]
 fn what_ends_other_brokers() {
     let weir = WEIR.start(&[("mqtt.max_connections", "50")]);

@@ -1,4 +1,4 @@
-//! A well-behaved device that must not notice what others do.
+//! Helper: a well-behaved device that other clients must not disturb.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ pub struct Steady<'a> {
 }
 
 impl Steady<'_> {
-    /// Waits until more of it is acknowledged: what was done before has not stopped it.
+    /// Waits until further readings of the device are acknowledged: it is still served.
     #[track_caller]
     pub fn goes_on(&self) {
         let before = self.acknowledged.load(Ordering::Relaxed);
@@ -23,8 +23,8 @@ impl Steady<'_> {
     }
 }
 
-/// Runs `attack` while a device publishes, one acknowledged reading after the other. All of them must arrive, the device
-/// must go on to the end, and weir must be healthy then.
+/// Runs `attack` while a device publishes, one acknowledged reading after the other. All of them must arrive, the
+/// device must go on to the end, and weir must be healthy then.
 pub fn beside_a_steady_device(weir: &Weir, attack: impl FnOnce(&Steady<'_>)) {
     let (done, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
     let sent = std::thread::scope(|scope| {

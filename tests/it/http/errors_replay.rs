@@ -1,4 +1,4 @@
-//! Stored errors are processed again: once each, across crashes, by hand and in bulk.
+//! Replay of stored errors: each error once, across crashes, one by one and in bulk.
 
 use std::fs;
 use std::process::Output;
@@ -34,7 +34,7 @@ fn replay(weir: &Weir, seq: u64) -> TestResponse {
     post(weir, &format!("/api/v1/errors/{seq}/replay"), "")
 }
 
-/// The answer, once it is not "try again".
+/// Repeats the request until the answer is not "try again".
 fn post(weir: &Weir, path: &str, json: &str) -> TestResponse {
     wait_for("weir takes replays", || {
         let response = http::post(weir.http(), path, json);
@@ -42,7 +42,7 @@ fn post(weir: &Weir, path: &str, json: &str) -> TestResponse {
     })
 }
 
-/// The answer must be a problem of this status.
+/// Checks that the answer is a problem document of this status.
 #[track_caller]
 fn refused(response: &TestResponse, status: u16, part: &str) {
     assert_eq!(response.status, status, "{}", response.text());
@@ -230,7 +230,7 @@ fn a_cut_payload_needs_the_journal() {
             assert_eq!(counted(&weir, "d"), (1, 20.0), "{:?}", weir.list("errors", "&order=desc")[0]);
         } else {
             refused(&answer, 409, "journal.retention would have kept it");
-            // What it still has is enough.
+            // The part of the payload that is stored is enough.
             replay(&weir, 79).ok();
             weir.wait_closed();
             assert_eq!(counted(&weir, "d"), (1, 20.0));

@@ -1,4 +1,4 @@
-//! Who may use the HTTP API, from outside: tokens made by the command line, asked for by a real weir, shown by real clients.
+//! Tokens of the HTTP API: made by the command line, required by a real weir, sent by real clients.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -88,7 +88,7 @@ fn the_life_of_a_token_on_the_command_line() {
         fails(&weir_does(&weir, &["token", "remove", name]), 0, &format!("removed {name}"));
     }
     fails(&weir_does(&weir, &["token", "list"]), 0, "no tokens in tokens");
-    fails(&weir_does(&weir, &["check"]), 0, "warning: tokens: there are no tokens: nobody can use the API");
+    fails(&weir_does(&weir, &["check"]), 0, "warning: tokens: there are no tokens, so nobody can use the API");
     let other = ["token", "add", "panel", "--role", "read", "--file", "other"];
     fails(&weir_does(&weir, &other), 0, "does not name other in http.auth.tokens");
     fs::write(&file, "panel:read\n\nx:admin:00\n").expect("a file");
@@ -115,7 +115,7 @@ fn an_open_listener_must_ask_for_tokens_or_say_that_it_does_not() {
     check(&[open], 78, "http.listen: 0.0.0.0:8080 can be reached from other machines and requests need no token");
     check(&[open, ("http.allow_anonymous", "'auto'")], 78, "config.toml:");
     check(&[("http.allow_anonymous", "false")], 78, "nobody could use the API");
-    let said = "warning: http.listen: whoever reaches 0.0.0.0:8080 may use the HTTP API and needs no token";
+    let said = "warning: http.listen: whoever reaches 0.0.0.0:8080 may use the HTTP API without a token";
     check(&[open, ("http.allow_anonymous", "true")], 0, said);
     check(&[open, TOKENS], 0, "warning: http.listen: tokens reach 0.0.0.0:8080 unencrypted");
 }
@@ -174,7 +174,7 @@ fn stream(address: SocketAddr, token: &str) -> BufReader<TcpStream> {
     reader
 }
 
-/// Waits until the server ends the stream. Comments that keep it alive come all the while.
+/// Waits until the server ends the stream; skips its keep-alive comments.
 #[track_caller]
 fn wait_end(mut stream: BufReader<TcpStream>) {
     wait_for("the stream ends", || {
@@ -251,7 +251,7 @@ fn tls_asks_for_tokens_too_and_websocket_does_not() {
     assert_eq!([None, Some(&*read)].map(|token| ask("GET", "/api/v1/status", token)), [401, 200]);
     assert_eq!([&*read, &*operate].map(|token| ask("POST", "/api/v1/savepoints", Some(token))), [403, 201]);
     assert_eq!(status(&weir, "GET", "/mqtt", None), 426, "the handshake is wrong, not the token");
-    // A real client, with the token in a file: an argument would be seen by others.
+    // curl reads the token from a file: other users can see arguments.
     fs::write(weir.path("curl"), format!("header = \"Authorization: Bearer {read}\"\n")).expect("a file");
     let url = format!("https://localhost:{}/api/v1/status", weir.https().port());
     let mut curl = program("curl");

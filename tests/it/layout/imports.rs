@@ -25,14 +25,14 @@ struct Used {
     is_passed_on: bool,
 }
 
-/// FileNames and paths of one file.
+/// Imported names and paths of one file.
 struct FileNames {
     used: Vec<Used>,
     /// Paths in the code with their lines.
     paths: Vec<(usize, Vec<String>)>,
 }
 
-/// Where a path leads.
+/// Target of a path.
 enum PathTarget {
     /// An item of this file.
     Item(usize),
@@ -70,7 +70,7 @@ pub fn imports(sources: &[SourceFile]) -> Vec<Import> {
 const MAX_DEPTH: usize = 8;
 
 impl Modules<'_> {
-    /// Where a path in a file leads; `None` for names of other crates and for local names.
+    /// Target of a path in a file; `None` for names of other crates and for local names.
     fn target(&self, file: usize, path: &[String], depth: usize) -> Option<PathTarget> {
         if depth > MAX_DEPTH {
             return None;

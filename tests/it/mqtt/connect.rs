@@ -8,7 +8,7 @@ use weir_test_kit::process::Weir;
 
 const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
-/// The first bytes on a connection, and what comes back before it ends.
+/// Sends the first bytes of a connection; returns the packets before its end.
 #[track_caller]
 fn answer(weir: &Weir, bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut client = TestClient::open(weir.mqtt(), MqttVersion::V5).expect("a socket");

@@ -1,4 +1,4 @@
-//! The state of deliveries: when a packet identifier is free again, what is sent again, what goes on beside it.
+//! Delivery state: when a packet identifier is free again, what is resent, and what continues meanwhile.
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{
@@ -102,7 +102,7 @@ fn expiry_does_not_break_a_flow_that_has_begun() {
     publisher.send_publish(&TestMessage { id: 99, ..expiring("u", "received") });
     assert_eq!(publisher.expect(PUBREC).id(), 99);
     drop(client);
-    // It is also retained, and gone from there when its life is over.
+    // The message is also retained until it expires.
     wait_for("its life is over", || {
         let mut reader = connect(&weir, MqttVersion::V5, "reader");
         reader.subscribe("t", 0);

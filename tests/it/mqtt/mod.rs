@@ -1,4 +1,4 @@
-//! MQTT as the standards say it, and through clients that devices use.
+//! MQTT: normative statements of both standards, and client libraries that devices use.
 
 mod clients;
 mod connect;

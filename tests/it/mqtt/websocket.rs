@@ -140,6 +140,6 @@ fn what_is_not_mqtt_is_refused() {
     )
     .expect("a session");
     good.telemetry("good", r#"{"metric":"m","value":1}"#);
-    // Without a CONNECT the connection ends as any other.
+    // Without a CONNECT the connection ends after the usual time limit.
     assert!(matches!(silent.receive(), Ok((0x88, _)) | Err(_)));
 }

@@ -133,14 +133,14 @@ fn delayed(client_id: &str, delay: u8) -> ConnectPacket {
     ConnectPacket::new(MqttVersion::V5, client_id).kept(1_000).will(&will)
 }
 
-/// Waits until this many wills are on disk, and everything else that a restart is to find.
+/// Waits until this many wills, and all changed sessions, are on disk.
 #[track_caller]
 fn wait_stored(weir: &Weir, wills: f64) {
     wait_for("the number of wills", || (weir.metric("weir_mqtt_wills") == wills).then_some(()));
     wait_for("all is on disk", || (weir.metric("weir_mqtt_sessions_unstored") == 0.0).then_some(()));
 }
 
-/// So many messages below `will/` are retained, and each says that its client is away.
+/// Checks the number of retained messages below `will/`; each must say that its client is away.
 #[track_caller]
 fn assert_retained(weir: &Weir, count: usize) {
     let (mut late, _) = ConnectPacket::new(MqttVersion::V5, "late").accepted(weir.mqtt());
@@ -152,7 +152,7 @@ fn assert_retained(weir: &Weir, count: usize) {
     late.expect_nothing();
 }
 
-/// Whoever was connected when weir was killed has lost its connection: subscribers learn of it after the next start, once.
+/// Wills of clients that were connected when weir was killed are published once, after the next start.
 #[test]
 fn a_crash_publishes_the_wills_of_those_who_were_connected() {
     let mut weir = WEIR.start(&[]);
@@ -199,7 +199,7 @@ fn a_crash_publishes_the_wills_of_those_who_were_connected() {
     client.expect_nothing();
 }
 
-/// A client that comes back after a crash says what it is now: its will was published before.
+/// The will of a client that returns after a crash is published before its new messages.
 #[test]
 fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
     const CLIENTS: usize = 300;
@@ -216,7 +216,7 @@ fn nobody_is_served_before_the_wills_of_a_crash_are_published() {
     assert_retained(&weir, CLIENTS);
 }
 
-/// A client whose will waits is away for good, whether weir is stopped or killed meanwhile.
+/// A delayed will is published even if weir is stopped or killed during the delay.
 #[test]
 fn a_will_that_waits_outlives_the_process() {
     let mut weir = WEIR.start(&[]);

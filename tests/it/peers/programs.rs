@@ -1,4 +1,5 @@
-//! Programs that others wrote: mosquitto's clients, paho-mqtt, Prometheus, systemd-analyze. `tests/run` installs them.
+//! mosquitto's clients, paho-mqtt, Prometheus and systemd-analyze against weir and the files that it ships. `tests/run`
+//! installs them.
 
 use std::fs;
 use std::io::Write;
@@ -21,9 +22,9 @@ fn mosquitto_clients() {
     for version in ["mqttv311", "mqttv5"] {
         for qos in ["0", "1", "2"] {
             let device = format!("{version}-{qos}");
-            // From the status: the metric is up to a second old, and may still count the subscriber before.
+            // From the status: the metric may be a second old and still count the previous subscriber.
             let count = || weir.json("/api/v1/status")["mqtt"]["subscriptions"].as_u64().expect("a number");
-            // The one of the round before may still be leaving.
+            // The subscriber of the previous round may still be connected.
             wait_for("no subscriber is left", || (count() == 0).then_some(()));
             let filter = format!("weir/windows/{device}/#");
             let subscriber = program("mosquitto_sub")

@@ -1,4 +1,4 @@
-//! Every reason of the error log, from the socket to `/api/v1/errors`.
+//! Every reason of the error log, from PUBLISH to `/api/v1/errors`.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ impl<'a> ReasonCheck<'a> {
         Self { weir, client: TestClient::connect(weir.mqtt(), MqttVersion::V4, "checker"), expected: 0 }
     }
 
-    /// A message that is fine.
+    /// Publishes a message that must be accepted.
     fn accepted(&mut self, device: &str, payload: &Value) {
         self.client.telemetry(device, &payload.to_string());
     }

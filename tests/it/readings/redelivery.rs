@@ -1,4 +1,4 @@
-//! Devices without sequence numbers: what MQTT redelivers is counted once, by packet id and payload.
+//! Devices without sequence numbers: redelivered messages are counted once, by packet identifier and payload.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -18,7 +18,7 @@ use weir_test_kit::process::Weir;
 use weir_test_kit::seed::announced_seed;
 use weir_test_kit::wait::{wait_for, window_before};
 
-/// What a device is.
+/// Version, QoS and session of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SessionCase {
     version: MqttVersion,
@@ -44,22 +44,22 @@ impl SessionCase {
     }
 }
 
-/// A device that publishes readings without sequence numbers and resends what was not acknowledged, as MQTT has it.
+/// A device that publishes readings without sequence numbers and resends unacknowledged messages as MQTT requires.
 struct RedeliveringDevice {
     kind: SessionCase,
     name: String,
     start_ms: i64,
     count: u64,
     in_flight: usize,
-    /// Messages that are not done, in order; whether a PUBREC came.
+    /// Unfinished messages in order, and whether the PUBREC of each has arrived.
     pending: VecDeque<(u64, bool)>,
     next: u64,
     resent: u64,
-    /// Cuts the connection, the first at once and others now and then.
+    /// Cuts the first connection at once and others at random; `None`: cuts none.
     cuts: Option<Random>,
 }
 
-/// What the devices share with the one who kills.
+/// State that the devices share with the thread that kills weir.
 struct DeviceControl {
     address: Mutex<SocketAddr>,
     done: AtomicU64,
@@ -77,7 +77,7 @@ impl RedeliveringDevice {
         Self { kind, name, start_ms, count, in_flight, pending: VecDeque::new(), next: 0, resent: 0, cuts: None }
     }
 
-    /// Publishes until all is done; returns itself.
+    /// Publishes until every message is acknowledged; returns the device.
     fn run(mut self, shared: &DeviceControl) -> Self {
         while self.next < self.count || !self.pending.is_empty() {
             let address = *shared.address.lock().expect("no device panicked");
@@ -125,7 +125,7 @@ impl RedeliveringDevice {
         }
     }
 
-    /// What was not acknowledged, in order: PUBLISH with DUP, or PUBREL.
+    /// Packets that resend the unacknowledged messages in order: PUBLISH with DUP, or PUBREL.
     fn again(&mut self) -> Vec<u8> {
         self.resent += self.pending.len() as u64;
         let pending: Vec<(u64, bool)> = self.pending.iter().copied().collect();
@@ -160,7 +160,7 @@ impl RedeliveringDevice {
         publish_packet(self.kind.version, &topic, payload.as_bytes(), self.kind.qos, dup, id(number))
     }
 
-    /// Every message is in a window once.
+    /// Checks that every message is in exactly one window.
     #[track_caller]
     fn assert_counted_once(&self, weir: &Weir) {
         let shown = weir.json(&format!("/api/v1/devices/{}", self.name));
@@ -264,7 +264,7 @@ fn as_many_in_flight_as_weir_allows() {
     killed("redelivery of a thousand", &[("state.checkpoint_interval", "'100ms'")], 6_000, 1_000, 4);
 }
 
-/// The messages that come again are in the checkpoint alone: the journal that held them was freed.
+/// The first copies of redelivered messages are only in the checkpoint: their journal segment was freed.
 #[test]
 fn what_the_journal_no_longer_has_is_known() {
     let mut weir = WEIR.start(&with(&[
@@ -283,7 +283,7 @@ fn what_the_journal_no_longer_has_is_known() {
             client.send(&device.publish(number, false)).expect("it can be sent");
             device.pending.push_back((number, false));
         }
-        // All were taken; for the device the answers are lost.
+        // weir took all messages; the device loses the acknowledgements.
         for _ in 0..64 {
             client.read().expect("an answer");
         }

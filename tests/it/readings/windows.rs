@@ -1,9 +1,9 @@
-//! Readings in, windows out: over HTTP, MQTT and server-sent events.
+//! Windows of readings, over HTTP, MQTT and server-sent events.
 
 use serde_json::{Value, json};
 
 use crate::WEIR;
-use weir_test_kit::http::{self, EventReader};
+use weir_test_kit::http::{self, SseReader};
 use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{wait_for, window_before};
@@ -25,7 +25,7 @@ fn a_window_appears_everywhere() {
     let weir = WEIR.start(&[]);
     let mut subscriber = TestClient::connect(weir.mqtt(), MqttVersion::V4, "subscriber");
     subscriber.subscribe("weir/windows/#", 1);
-    let mut events = EventReader::open(weir.http(), "/api/v1/stream?windows=1");
+    let mut events = SseReader::open(weir.http(), "/api/v1/stream?windows=1");
     let start = window_before(60);
     let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "pump-7");
     device.telemetry("pump-7", &reading(start + 4_000, 0, 20.5));

@@ -1,4 +1,4 @@
-//! TLS from outside: MQTT and HTTP over it, certificates that change, and those that are wrong.
+//! TLS listeners of MQTT and HTTP, with certificates that change and certificates that are wrong.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -107,14 +107,14 @@ fn certificates_are_replaced_under_open_connections() {
         authority.shown(&stream)
     };
     assert!(shown().contains("first"));
-    // By itself, when the files change.
+    // weir reloads changed files without a signal.
     authority.issue("server", "second", 2099);
     wait_for("the second certificate is shown", || shown().contains("second").then_some(()));
     // On SIGHUP.
     authority.issue("server", "third", 2099);
     weir.signal(Signal::HUP);
     wait_for("the third certificate is shown", || shown().contains("third").then_some(()));
-    // A broken one is not taken, and said.
+    // A broken certificate is reported and not used.
     authority.write("server.pem", "broken");
     weir.signal(Signal::HUP);
     let error =
@@ -123,7 +123,7 @@ fn certificates_are_replaced_under_open_connections() {
     wait_for("the metric says so", || (weir.metric_sum("weir_tls_certificate_reload_failed") >= 1.0).then_some(()));
     assert!(weir.output().contains("the files loaded before stay in use"), "{}", weir.output());
     assert!(shown().contains("third"));
-    // An expired one neither.
+    // So is an expired one.
     authority.issue("server", "expired", 2021);
     wait_for("its failure is shown", || {
         let error = weir.json("/api/v1/status")["tls"][0]["error"].as_str()?.to_owned();
@@ -150,7 +150,7 @@ fn a_client_certificate_is_who_one_is() {
     for tls in [&TLS12, &TLS13] {
         let stream = authority.connect(weir.mqtt_tls(), Some("pump"), &[tls]).expect("a TLS connection");
         TestClient::connect_over(stream, MqttVersion::V4, "pump-7").expect("no password is asked").ping();
-        // 1.3 tells the client of the refusal only when it reads.
+        // With TLS 1.3 the client learns of the refusal only when it reads.
         let nobody = authority.connect(weir.mqtt_tls(), None, &[tls]);
         assert!(nobody.and_then(|stream| TestClient::connect_over(stream, MqttVersion::V4, "x")).is_err());
     }
@@ -171,7 +171,7 @@ fn silent_handshakes_disturb_nobody() {
     let limits = [("mqtt.connect_timeout", "'2s'"), ("mqtt.tls.max_handshakes", "100")];
     let weir = start(&authority, &limits);
     let done = AtomicBool::new(false);
-    // It is inside before the others come: where all places are taken by newcomers, one more is refused for a second.
+    // This client connects first: while pending connections take all permits, another one is refused for a second.
     let mut device = client(&authority, &weir, MqttVersion::V4, "good");
     std::thread::scope(|scope| {
         let good = scope.spawn(|| {
@@ -183,7 +183,7 @@ fn silent_handshakes_disturb_nobody() {
             count
         });
         let silent: Vec<TcpStream> = (0..1_000).filter_map(|_| TcpStream::connect(weir.mqtt_tls()).ok()).collect();
-        // There is room for a hundred, and yet an honest client gets in.
+        // The limit is a hundred pending handshakes, and an honest client is still accepted.
         wait_for("a new client is served among them", || {
             let stream = authority.connect(weir.mqtt_tls(), None, &[&TLS13]).ok()?;
             TestClient::connect_over(stream, MqttVersion::V5, "new").ok()

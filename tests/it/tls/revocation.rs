@@ -1,4 +1,4 @@
-//! Client certificates that are revoked: refused, and disconnected.
+//! Revoked client certificates: refused, and disconnected if connected.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use weir_test_kit::wait::wait_for;
 
 const NO_REPLACEMENT: i32 = 2099;
 
-/// weir with certificates by `authority`, which revokes those in its crl.pem.
+/// A weir that accepts client certificates of `authority` except those in its crl.pem.
 fn settings(authority: &CertificateAuthority) -> Vec<(&'static str, String)> {
     authority.issue("server", "server", 2099);
     vec![
@@ -33,7 +33,7 @@ fn start(authority: &CertificateAuthority) -> Weir {
     WEIR.start(&settings.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>())
 }
 
-/// 1.3 tells the client of the refusal only when it reads.
+/// Connects and reads: with TLS 1.3 the client learns of a refusal only when it reads.
 fn session(stream: io::Result<TlsClientStream>, id: &str) -> io::Result<TestClient> {
     let mut client = TestClient::connect_over(stream?, MqttVersion::V5, id)?;
     client.ping();
@@ -49,7 +49,7 @@ fn a_revoked_client_is_refused_and_others_are_served() {
     let authority = CertificateAuthority::create();
     authority.issue("good", "good", 2099);
     authority.issue("bad", "bad", 2099);
-    // It should have been replaced long ago: it holds all the same.
+    // A revocation list past its date is still applied.
     authority.write("crl.pem", &authority.revocation_list(&["bad"], 1, 2021));
     let weir = start(&authority);
     for tls in [&TLS12, &TLS13] {
@@ -104,7 +104,7 @@ fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
     let (mut first, _) = ConnectPacket::new(MqttVersion::V5, "first").kept(60).will(&gone).open_over(resumed);
     let other = |name| session(authority.connect(weir.mqtt_tls(), Some(name), &[&TLS13]), name).expect("a session");
     let (mut second, mut good) = (other("second"), other("good"));
-    // By itself, when the file changes.
+    // weir reloads a changed list without a signal.
     authority.write("crl.pem", &authority.revocation_list(&["first"], 2, NO_REPLACEMENT));
     first.expect_closed(0x87);
     wait_for("its will is not published", || {
@@ -125,7 +125,7 @@ fn a_new_list_ends_connections_and_sessions_are_not_resumed() {
     second.expect_closed(0x87);
     good.ping();
     assert_eq!(status(&weir)["revoked"], 2);
-    // A new certificate makes it welcome again.
+    // With a new certificate the client is accepted again.
     authority.issue("first", "first", 2099);
     session(authority.connect(weir.mqtt_tls(), Some("first"), &[&TLS12]), "first").expect("a session");
 }

@@ -1,4 +1,4 @@
-//! An authority of the test's own, certificates by it, and clients that trust it.
+//! A certificate authority, the certificates that it issues, and TLS clients that trust it.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ use crate::wait::DEADLINE;
 /// A client's end of a TLS connection.
 pub type TlsClientStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// An authority with a directory for what it issues.
+/// A certificate authority with a directory for its certificates, keys and revocation lists.
 pub struct CertificateAuthority {
     directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -67,7 +67,8 @@ impl CertificateAuthority {
         self.write(&format!("{name}.key"), &key.serialize_pem());
     }
 
-    /// A list as PEM that revokes these certificates, in the state of that month, to be replaced at the end of that year.
+    /// A revocation list in PEM with these certificates, dated to that month of 2020 and valid until the end of that
+    /// year.
     pub fn revocation_list(&self, revoked: &[&str], month: u8, last_year: i32) -> String {
         let revoke = |name: &&str| {
             let chain = self.certificates(name);
@@ -90,7 +91,7 @@ impl CertificateAuthority {
         list.signed_by(&self.issuer).expect("a list").pem().expect("PEM")
     }
 
-    /// Replaces a file as tools that renew certificates do: whole.
+    /// Replaces a file by a rename, as tools that renew certificates do.
     pub fn write(&self, name: &str, text: &str) {
         let next = self.path("next");
         fs::write(&next, text).expect("a file");
@@ -113,7 +114,8 @@ impl CertificateAuthority {
         connect(address, &self.client(client, versions))
     }
 
-    /// What such a connection is opened with. Connections with the same one resume the session of the first.
+    /// The TLS configuration of such a connection. Connections with the same configuration resume the TLS session of
+    /// the first.
     pub fn client(&self, client: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for root in self.certificates("ca") {
@@ -131,7 +133,7 @@ impl CertificateAuthority {
         })
     }
 
-    /// The subject of the certificate that a listener shows.
+    /// The certificate that a listener shows, as text that holds its common name.
     pub fn shown(&self, stream: &TlsClientStream) -> String {
         let chain = stream.conn.peer_certificates().expect("the handshake is over");
         // The common name is the only text of the subject, and stands in it as it is.

@@ -1,4 +1,4 @@
-//! HTTP over a plain socket, so that nothing of weir's own is trusted.
+//! HTTP over a plain socket, without the HTTP code of weir.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::wait::DEADLINE;
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug)]
 pub struct TestResponse {
     pub status: u16,
-    /// Lower-case names.
+    /// Headers with lower-case names.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl TestResponse {
-    /// The answer, which must be 200.
+    /// Checks that the status is 200.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
@@ -49,7 +49,7 @@ pub fn get_as(address: SocketAddr, path: &str, accept: &str) -> TestResponse {
     request(address, path, accept).unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }
 
-/// Sends JSON.
+/// Sends a POST with a JSON body.
 #[track_caller]
 pub fn post(address: SocketAddr, path: &str, json: &str) -> TestResponse {
     let head = format!(
@@ -60,20 +60,20 @@ pub fn post(address: SocketAddr, path: &str, json: &str) -> TestResponse {
     answer_to(address, &head).unwrap_or_else(|error| panic!("POST {path}: {error}"))
 }
 
-/// A request without a body, with a bearer token or without.
+/// Sends a request without a body, with a bearer token or without.
 #[track_caller]
 pub fn ask(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> TestResponse {
     let head = bearer_head(address, method, path, token);
     answer_to(address, &head).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// The text of such a request.
+/// The text of a request without a body, with a bearer token or without.
 pub fn bearer_head(address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> String {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}Connection: close\r\n\r\n")
 }
 
-/// `None` where there is no whole answer.
+/// Sends a GET; `None` without a complete answer.
 pub fn try_get(address: SocketAddr, path: &str) -> Option<TestResponse> {
     request(address, path, "*/*").ok()
 }
@@ -141,12 +141,12 @@ fn read_chunk(reader: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
 }
 
 /// An open stream of server-sent events.
-pub struct EventReader {
+pub struct SseReader {
     reader: BufReader<TcpStream>,
     text: String,
 }
 
-impl EventReader {
+impl SseReader {
     pub fn open(address: SocketAddr, path: &str) -> Self {
         let mut reader = send(address, path, "text/event-stream", "keep-alive").expect("the stream opens");
         let (status, headers) = read_head(&mut reader).expect("the stream answers");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::http::{self, TestResponse};
 use crate::wait::{wait_closely, wait_for};
 
-/// What every test wants unless it says otherwise.
+/// Settings of every test, unless the test sets others.
 const BASE: &[(&str, &str)] = &[
     ("mqtt.listen", "'127.0.0.1:0'"),
     ("http.listen", "'127.0.0.1:0'"),
@@ -22,14 +22,14 @@ const BASE: &[(&str, &str)] = &[
     ("journal.min_free_disk", "'16MiB'"),
 ];
 
-/// A config file: later settings win over earlier ones. Values are TOML.
+/// Writes a config file. Later settings override earlier ones; values are TOML.
 pub fn write_config(path: &Path, settings: &[(&str, &str)]) {
     let mut text = String::new();
     for (index, (key, value)) in settings.iter().enumerate() {
         if settings[index + 1..].iter().any(|(later, _)| later == key) {
             continue;
         }
-        // Dotted keys at the top level: no tables to group.
+        // Dotted keys at the top level need no tables.
         text.push_str(&format!("{key} = {value}\n"));
     }
     fs::write(path, text).expect("a config file can be written");
@@ -61,12 +61,12 @@ impl Program {
         command
     }
 
-    /// A directory with a config, nothing running.
+    /// A data directory and a config for a weir that is not started.
     pub fn prepare(self, settings: &[(&str, &str)]) -> Weir {
         self.prepare_in(TempDir::new().expect("a temporary directory"), settings)
     }
 
-    /// The same on the disk of the build directory: the disk for temporary files is often memory.
+    /// A data directory and a config on the disk of the build directory: temporary files are often in memory.
     pub fn prepare_on_disk(self, settings: &[(&str, &str)]) -> Weir {
         self.prepare_in(TempDir::new_in(self.scratch).expect("a temporary directory"), settings)
     }
@@ -131,7 +131,7 @@ impl Weir {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts weir on the same directory and waits until it is ready. Its ports are new.
+    /// Starts weir on the same directory and waits until it is ready. It gets new ports.
     pub fn restart(&mut self) {
         self.spawn();
         self.wait_until("weir is ready", Self::is_ready);
@@ -171,7 +171,7 @@ impl Weir {
         command
     }
 
-    /// Whether everything found at start is processed.
+    /// Whether `/readyz` answers 200.
     pub fn is_ready(&self) -> bool {
         http::try_get(self.http, "/readyz").is_some_and(|response| response.status == 200)
     }
@@ -223,7 +223,7 @@ impl Weir {
         status
     }
 
-    /// SIGTERM; the exit code must be 0.
+    /// Sends SIGTERM and waits for the end; the exit code must be 0.
     pub fn terminate(&mut self) {
         self.signal(Signal::TERM);
         let status = self.wait_exit();
@@ -242,12 +242,12 @@ impl Weir {
         self.http
     }
 
-    /// Where MQTT over TLS is.
+    /// Address of MQTT over TLS.
     pub fn mqtt_tls(&self) -> SocketAddr {
         self.mqtt_tls.expect("mqtt.tls.listen is set")
     }
 
-    /// Where HTTP over TLS is.
+    /// Address of HTTP over TLS.
     pub fn https(&self) -> SocketAddr {
         self.https.expect("http.tls.listen is set")
     }
@@ -260,7 +260,7 @@ impl Weir {
         self.directory.path().join(name)
     }
 
-    /// What it has logged so far.
+    /// The log of the process so far.
     pub fn output(&self) -> String {
         fs::read_to_string(self.path("output.log")).unwrap_or_default()
     }
@@ -310,7 +310,7 @@ impl Weir {
         samples.sum()
     }
 
-    /// The accounting identity.
+    /// Checks that every reading is accounted for and no replayed result differs.
     #[track_caller]
     pub fn assert_accounted(&self) {
         let unaccounted = self.metric("weir_readings_unaccounted");
@@ -319,7 +319,7 @@ impl Weir {
         assert!(mismatches.abs() < f64::EPSILON, "weir_replay_mismatches_total is {mismatches}");
     }
 
-    /// Waits until every synced record is processed, no window is open and all that fired can be read.
+    /// Waits until every synced record is processed, no window is open, and all results can be read.
     #[track_caller]
     pub fn wait_closed(&self) {
         wait_for("all windows are closed", || {

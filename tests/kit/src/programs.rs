@@ -12,7 +12,7 @@ use crate::http;
 use crate::repository;
 use crate::wait::wait_for;
 
-/// The program, which must be installed.
+/// A command that runs an installed program.
 #[track_caller]
 pub fn program(name: &str) -> Command {
     let paths = std::env::var_os("PATH").unwrap_or_default();
@@ -29,7 +29,7 @@ pub fn succeeded(command: &mut Command) -> Output {
     output
 }
 
-/// Ends a process with the test.
+/// Kills a process when it is dropped.
 struct ChildProcess(Child);
 
 impl Drop for ChildProcess {
@@ -40,7 +40,7 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Where builds go, and what tests/run installs.
+/// The target directory, where `tests/run` installs packages of Python and Node.js.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
@@ -59,7 +59,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one with these scrape configs.
+    /// Starts Prometheus with these scrape configs.
     pub fn start(scrape_configs: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let config = directory.path().join("prometheus.yml");
@@ -84,7 +84,7 @@ impl Prometheus {
         let path = format!("/api/v1/query?query={}", query.replace('{', "%7B").replace('}', "%7D").replace('"', "%22"));
         wait_for(&format!("Prometheus has {query}"), || {
             let response = http::try_get(self.address, &path)?;
-            // It answers with text until it is ready.
+            // Prometheus answers with text until it is ready.
             let answer: Value = serde_json::from_slice(&response.body).ok()?;
             (answer["data"]["result"][0]["value"][1] == expected).then_some(())
         });

@@ -1,4 +1,4 @@
-//! Slow, failing and lying calls of the operating system under the real program: a preload library in C, controlled
+//! System calls of the real program that are slow, fail or return wrong times: a preload library in C, controlled
 //! through a file that the program maps. `tests/fixtures/shim/shim.c` says which calls it covers.
 
 use std::fs::{self, File};
@@ -18,11 +18,11 @@ const RULE_BYTES: u64 = PATH_BYTES as u64 + 8 * 8;
 const CLOCK_OFFSET_AT: u64 = 8;
 const RULES_AT: u64 = 16;
 
-/// The operating system's numbers of the two errors that disks give.
+/// Numbers of the two errors that disks return.
 pub const EIO: u64 = 5;
 pub const ENOSPC: u64 = 28;
 
-/// Which calls a rule is for.
+/// The system calls that a rule applies to.
 #[derive(Debug, Clone, Copy)]
 pub enum Calls {
     /// `fsync`, `fdatasync`, `sync_file_range`.
@@ -40,14 +40,14 @@ pub struct Shim {
     rules: u64,
 }
 
-/// What happens to calls of one kind on files whose path holds a text.
+/// A rule for calls on files whose path contains a text.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     at: u64,
 }
 
 impl Shim {
-    /// Builds the library where that was not done yet, and makes a control file in `directory`.
+    /// Builds the library if needed and creates a control file in `directory`.
     pub fn new(program: Program, directory: &Path) -> Self {
         let path = directory.join("shim-control");
         let control = File::options().create(true).truncate(true).read(true).write(true).open(&path);
@@ -58,7 +58,7 @@ impl Shim {
         shim
     }
 
-    /// Environment variables of the program that is to run under it.
+    /// Environment variables that make a program use the library.
     pub fn environment(&self) -> [(&'static str, &str); 2] {
         [
             ("LD_PRELOAD", self.library.to_str().expect("a UTF-8 path")),
@@ -66,40 +66,40 @@ impl Shim {
         ]
     }
 
-    /// How far the program's wall clock is from the real one, in milliseconds.
+    /// Sets the offset of the program's wall clock in milliseconds.
     pub fn set_clock_offset_ms(&self, offset_ms: i64) {
         self.set(CLOCK_OFFSET_AT, (offset_ms * 1_000_000) as u64);
     }
 
-    /// A rule for calls on files whose path contains `path`. The first rule that fits a call counts.
+    /// Adds a rule for calls on files whose path contains `path`. The first matching rule applies.
     pub fn rule(&mut self, calls: Calls, path: &str) -> Rule {
         assert!(self.rules < RULES && path.len() < PATH_BYTES, "no room for a rule on {path}");
         let at = RULES_AT + self.rules * RULE_BYTES;
         self.rules += 1;
         self.control.write_all_at(path.as_bytes(), at).expect("a writable control file");
-        // Last: the rule counts once it has a kind.
+        // Written last: it makes the rule active.
         self.set(at + PATH_BYTES as u64, calls as u64);
         Rule { at }
     }
 
-    /// Every call waits this long first.
+    /// Delays every call by this time.
     pub fn delay(&self, rule: Rule, delay: Duration) {
         self.set(rule.field(1), delay.as_millis() as u64);
     }
 
-    /// The next `count` calls fail.
+    /// Makes the next `count` calls fail.
     pub fn fail(&self, rule: Rule, errno: u64, count: u64) {
         self.set(rule.field(4), errno);
         self.set(rule.field(3), count);
         self.set(rule.field(2), self.begun(rule) + 1);
     }
 
-    /// All calls from now on fail.
+    /// Makes all further calls fail.
     pub fn fail_from_now_on(&self, rule: Rule, errno: u64) {
         self.fail(rule, errno, u64::MAX);
     }
 
-    /// No call fails any more.
+    /// Lets calls succeed again.
     pub fn heal(&self, rule: Rule) {
         self.set(rule.field(2), 0);
     }
@@ -136,7 +136,8 @@ impl Rule {
     }
 }
 
-/// The library, built once per process. Built beside its place and renamed, since other test programs may do the same.
+/// Path of the library, built once per process. Built under another name and renamed: other test programs may build it
+/// too.
 fn library(scratch: &str) -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let build = || {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest time for a condition: far more than any takes, so that only a condition that never comes fails.
+/// Longest wait for a condition: so long that only a condition that never holds fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The same for the work of a whole bench.
+/// Longest wait for a condition that may take the work of a whole bench.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Looks every ten milliseconds until `condition` gives a value.

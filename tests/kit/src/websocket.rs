@@ -1,12 +1,12 @@
-//! WebSocket as a client of MQTT speaks it, over any stream.
+//! The client side of WebSocket over any stream.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 
-/// A client's end of a WebSocket, in frames of at most `frame_bytes`.
+/// A WebSocket of a client that sends frames of at most `frame_bytes`.
 pub struct WebSocketStream<S: Read + Write> {
     stream: BufReader<S>,
     frame_bytes: usize,
-    /// Payload that was received and not yet read.
+    /// Received payload that was not read yet.
     payload: Vec<u8>,
 }
 

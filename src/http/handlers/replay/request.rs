@@ -5,9 +5,11 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use serde::Deserialize;
 
-use crate::http::handlers::replay::MAX_SEQS;
 use crate::http::limits::MAX_BODY_BYTES;
 use crate::http::problem::ApiProblem;
+
+/// Errors in one request.
+const MAX_SEQS: usize = 1_000;
 
 /// Reads the body. It must have the content type of JSON, which a form on a page of another site cannot send.
 async fn body(request: Request<Body>) -> Result<Bytes, ApiProblem> {

@@ -1,4 +1,4 @@
-//! From the errors log to the journal.
+//! The work of a replay: reads errors from the errors log, and appends their messages to the journal.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -9,12 +9,12 @@ use crate::core::output::{ErrorEntry, RejectedPart};
 use crate::core::reason::Reason;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItems};
 use crate::http::claims::ReplayClaim;
-use crate::http::handlers::replay::{ReplayOutcome, ReplayRefusal};
+use crate::http::handlers::replay::outcome::{ReplayOutcome, ReplayRefusal};
 use crate::http::problem::ApiProblem;
 use crate::log::{AppendError, Log, LogError, Lsn, Records};
+use crate::results::error::ScanError;
 use crate::results::log::ResultLogs;
 use crate::results::lookup::FoundError;
-use crate::results::scan::ScanError;
 
 /// One append to the journal is closed at this size; with the largest record added it fits a batch, whatever
 /// `journal.commit_max_bytes`.
@@ -228,7 +228,7 @@ fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>
             Record::Replay(replay) => (replay.client_id, replay.topic, replay.payload),
             Record::Tick | Record::Resumed | Record::Settings(_) => return Ok(None),
         };
-        // A directory that was put together from copies may hold another journal.
+        // The journal may be another one, where a data directory was put together from copies.
         let is_same = (client_id, topic, payload.len() as u64) == (entry.client_id, entry.topic, entry.payload_bytes)
             && payload.starts_with(entry.payload);
         return Ok(is_same.then(|| payload.to_vec()));

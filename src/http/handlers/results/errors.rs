@@ -11,8 +11,9 @@ use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
 use crate::http::scans::run_scan;
 use crate::http::state::ApiState;
+use crate::results::error::ScanError;
 use crate::results::lookup::FoundError;
-use crate::results::scan::{ResultQuery, ScanError};
+use crate::results::scan::ResultQuery;
 
 const PARAMETERS: &[&str] = &["reason", "device", "from", "to", "limit", "cursor", "order"];
 

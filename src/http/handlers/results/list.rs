@@ -1,4 +1,4 @@
-//! What both lists of results share: parameters, cursors and the JSON body.
+//! The parts that both lists of results use: parameters, cursors and the JSON body.
 
 use crate::http::parameters::{self, Parameters};
 use crate::http::problem::ApiProblem;

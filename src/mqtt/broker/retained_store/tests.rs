@@ -44,7 +44,7 @@ fn sled_keeps_them_and_a_damaged_store_is_moved_aside() {
     store.remove("removed");
     store.sync();
     drop(store);
-    // The thread of the store above still has it open: another process would find what is on disk.
+    // The thread of the store above still has it open, so the files are copied, as another process would find them.
     let copied = tempfile::TempDir::new().unwrap();
     copy(&directory.path().join(DIRECTORY), &copied.path().join(DIRECTORY));
     let reopen = || RetainedStore::open(copied.path(), &disk, &SystemClock, Duration::from_secs(60)).unwrap();

@@ -29,7 +29,7 @@ struct Life {
 }
 
 impl Life {
-    /// Goes on with what `directory` has.
+    /// Starts with the store in `directory`.
     fn begin(directory: &Path, clock: Arc<SteppedClock>, journal_end: Lsn) -> Self {
         Self::begin_with(&MqttConfig::default(), directory, clock, journal_end)
     }
@@ -46,7 +46,7 @@ impl Life {
         self.broker.attach(&AttachRequest { clean, expiry_s, ..attaching(client_id) }).unwrap()
     }
 
-    /// A round of storing, until it is on disk; the journal is durable up to `durable`.
+    /// Stores what changed and waits until it is on disk. The journal is durable up to `durable`.
     fn round(&self, durable: Lsn) {
         self.broker.store_sessions(durable);
         while self.broker.stats().unstored_sessions > 0 {
@@ -73,7 +73,8 @@ fn sent(attached: &AttachedSession) -> Vec<SentPacket> {
     packets(&out, ProtocolVersion::V4)
 }
 
-/// The thread of the life before still has its store open: another process would find what is on disk.
+/// A copy of the stores in a directory, as another process would find them: the thread of an earlier life still has them
+/// open.
 fn copied(from: &Path) -> tempfile::TempDir {
     let to = tempfile::TempDir::new().unwrap();
     let name = Encoded::LABELS.directory;
@@ -125,7 +126,8 @@ fn a_session_goes_on_after_a_restart() {
     assert_eq!(again.len(), 5, "the shared subscription goes on");
 }
 
-/// Bytes that the first version wrote: a session that was away, with a subscription, a message in flight and one waiting.
+/// Bytes that the first version wrote: a session without a connection, with a subscription, a message in flight and one that
+/// waits.
 #[test]
 fn a_session_of_the_first_version_is_read() {
     let head =
@@ -170,8 +172,9 @@ fn what_ended_does_not_come_back() {
     assert_eq!(life.broker.stats().sessions, 2, "the one that is connected, and the one with 9 s left");
 }
 
-/// A stored packet identifier may have been released and used again before a crash: a publish that was lost with the
-/// journal's tail would be taken for known. So only an orderly stop tells identifiers, and only to the next start.
+/// A stored packet identifier may have been released and used again before a crash. A publish that was lost with the
+/// journal's tail would then be taken for a known one. So packet identifiers are restored only after an orderly stop, and
+/// only by the start that follows it.
 #[test]
 fn packet_identifiers_are_known_only_after_an_orderly_stop() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -197,7 +200,7 @@ fn packet_identifiers_are_known_only_after_an_orderly_stop() {
             let released = SentPacket::Ack { kind: frame::PUBREL, packet_id: 2, reason: 0 };
             assert_eq!(again, [publish(1, true, 1, b"a"), released, publish(3, false, 1, b"c")]);
         } else {
-            // Under identifiers that the client does not hold; what it has received is not sent again.
+            // The identifiers are new to the client; messages that it has received are not sent again.
             assert_eq!(again, [publish(32_769, false, 1, b"a"), publish(32_770, false, 1, b"c")]);
         }
     };

@@ -1,5 +1,4 @@
-//! Images of a store's directory: as they were at a sync, as they were before the next, and what a power cut between the
-//! two may leave.
+//! Images of a store's directory: at a sync, before the next sync, and after a power cut between the two.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::disk::{Disk, DiskEntry, DiskFile, RealDisk};
 use crate::random::Random;
 
-/// The unit in which file systems write back.
+/// Bytes of the unit in which file systems write back.
 const PAGE: usize = 4096;
 
 /// Contents by path below the directory.
 pub type Image = BTreeMap<PathBuf, Vec<u8>>;
 
-/// `WEIR_TEST_SEED`, else one that is new each time.
+/// The seed of `WEIR_TEST_SEED`, or a new one each time.
 pub fn seed() -> u64 {
     let set = std::env::var("WEIR_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
@@ -52,8 +51,8 @@ pub fn write_image(directory: &Path, image: &Image) {
     }
 }
 
-/// What a power cut between the two may leave: of each file the old or the new length; of each page that differs the old
-/// one, the new one, or the new one up to some byte; of a file that only one of the two has, all, some or nothing.
+/// An image that a power cut between two images may leave: of each file the old or the new length; of each page that differs
+/// the old one, the new one, or the new one up to some byte; of a file that only one of the images has, all, some or nothing.
 pub fn torn(synced: &Image, unsynced: &Image, random: &mut Random) -> Image {
     let mut image = Image::new();
     let names: std::collections::BTreeSet<&PathBuf> = synced.keys().chain(unsynced.keys()).collect();
@@ -102,7 +101,7 @@ fn overlay(page: &mut [u8], from: &[u8], start: usize) {
     page[..len].copy_from_slice(&from[..len]);
 }
 
-/// Two neighbouring moments: what a sync made safe, and what there was when the next one began.
+/// The directory after a sync and before the next one.
 #[derive(Debug, Clone)]
 pub struct Moment {
     pub synced: Image,
@@ -118,7 +117,7 @@ struct Captured {
     moments: Vec<Moment>,
 }
 
-/// The real disk; remembers the directory before and after each sync of its store.
+/// The real disk. It keeps images of the directory before and after each sync of the store.
 #[derive(Debug, Clone)]
 pub struct Capture(Arc<CaptureState>);
 
@@ -139,7 +138,7 @@ impl Capture {
         Self(Arc::new(CaptureState { directory: directory.to_owned(), captured: Mutex::default() }))
     }
 
-    /// A checkpoint is complete.
+    /// Notes that a checkpoint is complete.
     pub fn completed(&self, id: u64) {
         self.0.lock().completed = id;
     }

@@ -1,4 +1,4 @@
-//! What a restart finds, after every crash.
+//! The values that a restart finds after every possible crash.
 
 use proptest::prelude::*;
 
@@ -62,8 +62,8 @@ fn a_slot_with_a_wrong_checksum_is_left_out() {
 }
 
 proptest! {
-    /// After a crash at any call, each name has what it had before the interrupted write or what that write gave it;
-    /// and what was removed since does not come back.
+    /// After a crash at any call, each name has its value from before the interrupted write or the one of that write.
+    /// Removed values do not come back.
     #[test]
     fn a_crash_leaves_each_value_old_or_new(
         steps in proptest::collection::vec((0_usize..4, proptest::option::of(0_u8..200)), 1..40),

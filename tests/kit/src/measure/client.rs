@@ -14,9 +14,9 @@ use crate::mqtt::{CONNACK, ConnectPacket, MqttVersion, PUBACK, ReceivedPacket};
 /// A PUBACK of MQTT 3.1.1 is four bytes long.
 pub const PUBACK_BYTES: usize = 4;
 
-/// Publishes written at once at most: about what fits into one segment of a loopback connection.
+/// Most publishes of one write: about what fits into one segment of a loopback connection.
 const BURST: u64 = 256;
-/// Received bytes that a client has room for at first.
+/// Initial size of the receive buffer.
 const RECEIVE_BYTES: usize = 512;
 
 /// A CONNECT of 3.1.1 with a clean session.
@@ -49,7 +49,7 @@ impl LoadClient {
         if code == 0 { Ok(client) } else { Err(io::Error::other(format!("the CONNECT was refused: {code}"))) }
     }
 
-    /// Connects; returns the code of the CONNACK too.
+    /// Connects; returns the client and the code of the CONNACK.
     pub async fn open(address: SocketAddr, packet: &[u8]) -> io::Result<(Self, u8)> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -75,14 +75,14 @@ impl LoadClient {
         }
     }
 
-    /// A packet that has come already.
+    /// The next packet, if it has been received completely.
     pub fn received_packet(&mut self) -> Option<ReceivedPacket> {
         let (packet, len) = ReceivedPacket::first_of(&self.received)?;
         self.received.advance(len);
         Some(packet)
     }
 
-    /// Sends one PUBLISH of QoS 1; how long until its PUBACK was read.
+    /// Sends one PUBLISH of QoS 1; returns the time until its PUBACK was read.
     pub async fn publish(&mut self, packet: &[u8]) -> io::Result<Duration> {
         let started = Instant::now();
         self.send(packet).await?;
@@ -91,7 +91,7 @@ impl LoadClient {
     }
 
     /// Publishes `messages` at QoS 1 with at most `in_flight` unacknowledged; `write` appends the one with this number
-    /// and packet identifier. `acknowledged` is right however it ends.
+    /// and packet identifier. `acknowledged` is correct after an error, too.
     pub async fn publish_all(
         &mut self,
         messages: u64,

@@ -8,16 +8,16 @@ use tokio::task::JoinSet;
 use super::client::{LoadClient, connect_packet};
 use super::reading::{BenchReading, METRICS, now_ms};
 
-/// What became of one device.
+/// Outcome of one device.
 pub struct LoadedDevice {
     pub name: String,
-    /// Its readings 0 to this, exclusive, are acknowledged.
+    /// Number of acknowledged readings; they are numbered from 0.
     pub acknowledged: u64,
-    /// Why it ended before its time.
+    /// The error that ended the device early.
     pub outcome: io::Result<()>,
 }
 
-/// What each device does.
+/// Load of devices that publish as fast as weir acknowledges.
 #[derive(Clone, Copy)]
 pub struct FullLoad {
     pub devices: u64,
@@ -28,7 +28,7 @@ pub struct FullLoad {
 }
 
 impl FullLoad {
-    /// Returns when every device is acknowledged all its messages, or has lost its connection. Names begin with `name`.
+    /// Runs the load until each device has sent all messages or lost its connection. Device names begin with `name`.
     pub async fn run(self, address: SocketAddr, name: &str) -> Vec<LoadedDevice> {
         let mut devices = JoinSet::new();
         for index in 0..self.devices {
@@ -48,7 +48,7 @@ impl FullLoad {
         let (mut payload, mut time_ms) = (String::new(), 0);
         let write = |seq: u64, packet_id, out: &mut Vec<u8>| {
             let metric = METRICS[seq as usize % METRICS.len()];
-            // What is sent together has one time: asking for it costs a noticeable part of a publish.
+            // One time for all messages of one write: reading the clock costs a noticeable part of a publish.
             if out.is_empty() {
                 time_ms = now_ms();
             }

@@ -1,4 +1,4 @@
-//! What the benches share: many clients at once, loads, and figures for people.
+//! Helpers of the benches: many clients at once, loads, and printed figures.
 
 pub mod client;
 pub mod full_load;
@@ -38,7 +38,7 @@ pub fn run<T>(limit: Duration, bench: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(limit, bench).await.expect("the bench ends in time") })
 }
 
-/// Megabytes (10^6 bytes) for people.
+/// Prints bytes as megabytes (10^6 bytes).
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -10,7 +10,7 @@ use super::client::LoadClient;
 use super::reading::{BenchReading, now_ms};
 use super::times::Times;
 
-/// What each connection does.
+/// Load of one connection that publishes at a steady pace.
 #[derive(Clone, Copy)]
 pub struct SteadyLoad {
     /// Devices that publish over one connection, in turn.
@@ -19,22 +19,22 @@ pub struct SteadyLoad {
     pub metrics: &'static [&'static str],
     /// Time between two messages of one device.
     pub interval: Duration,
-    /// How long.
+    /// Duration of the load.
     pub time: Duration,
     /// Whether payloads name their device, as topics do.
     pub named: bool,
 }
 
-/// What came of it.
+/// Result of a steady load.
 pub struct SteadyLoadOutcome {
-    /// From writing a PUBLISH to reading its PUBACK.
+    /// Times from writing a PUBLISH to reading its PUBACK.
     pub times: Times,
-    /// Connections that ended before their time.
+    /// Connections that ended early.
     pub lost: usize,
 }
 
 impl SteadyLoad {
-    /// Connections take turns: the publishes of all are spread evenly.
+    /// Runs the load on all connections. Their publishes are spread evenly over the interval.
     pub async fn run(self, clients: Vec<LoadClient>) -> SteadyLoadOutcome {
         let (mut connections, count, start) = (JoinSet::new(), clients.len() as u32, Instant::now());
         for (index, client) in clients.into_iter().enumerate() {
@@ -49,7 +49,7 @@ impl SteadyLoad {
         SteadyLoadOutcome { times: Times::of(times), lost }
     }
 
-    /// Between two publishes of one connection.
+    /// Time between two publishes of one connection.
     fn between(self) -> Duration {
         self.interval / self.devices as u32
     }

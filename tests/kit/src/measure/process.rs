@@ -1,4 +1,4 @@
-//! What Linux tells about a weir process, and about its disk.
+//! Memory and disk figures of a weir process, from /proc, and the speed of the bare disk.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -8,15 +8,15 @@ use std::time::Instant;
 use super::times::Times;
 use crate::process::Weir;
 
-/// Writes of the bare disk that publishes are compared with.
+/// Number of bare writes that publishes are compared with.
 const BARE_SYNCS: usize = 2_000;
-/// About what the journal writes for one publish.
+/// Data of one bare write: about the size of a publish in the journal.
 const BARE_BYTES: [u8; 220] = [7; 220];
 
 /// Resident memory in bytes.
 pub struct ResidentMemory {
     pub now: u64,
-    /// The most since the start, or since [`Weir::forget_peak`].
+    /// Most memory since the start, or since [`Weir::forget_peak`].
     pub peak: u64,
 }
 
@@ -33,13 +33,13 @@ impl Weir {
         ResidentMemory { now: bytes("VmRSS"), peak: bytes("VmHWM") }
     }
 
-    /// [`ResidentMemory::peak`] begins anew.
+    /// Resets [`ResidentMemory::peak`].
     pub fn forget_peak(&self) {
         let path = format!("/proc/{}/clear_refs", self.pid().as_raw_nonzero());
         fs::write(path, "5").expect("Linux forgets the peak");
     }
 
-    /// Bytes of whole pages that the kernel has written, or will, for this process: what the disk sees.
+    /// Bytes of whole pages that the kernel has written or will write for this process.
     pub fn disk_bytes(&self) -> u64 {
         self.of_proc("io", "write_bytes")
     }

@@ -24,7 +24,8 @@ pub struct BenchReading<'a> {
 }
 
 impl BenchReading<'_> {
-    /// Appends its PUBLISH of QoS 1. `scratch` is reused: a client that is slower than weir measures itself.
+    /// Appends a PUBLISH of QoS 1 with this reading. Allocates nothing once `scratch` has grown: a client slower than
+    /// weir would measure itself.
     pub fn publish(&self, packet_id: u16, scratch: &mut String, out: &mut Vec<u8>) {
         let Self { device, metric, seq, time_ms, named } = self;
         let value = 2000 + (seq.wrapping_mul(2_654_435_761) >> 7) % 1000;

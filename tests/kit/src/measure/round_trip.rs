@@ -1,4 +1,4 @@
-//! One client that waits for each PUBACK: the blocking kind, which adds the least of its own.
+//! One client that waits for each PUBACK. It blocks: that adds the least time of its own.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::client::PUBACK_BYTES;
 use super::reading::{BenchReading, METRICS, now_ms};
 
-/// How long it waits for weir.
+/// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A connected client with one publish in flight.
@@ -34,7 +34,7 @@ impl<'a> RoundTrips<'a> {
         Ok(Self { stream, device, seq: 0, out: Vec::new(), payload: String::new() })
     }
 
-    /// From PUBLISH to PUBACK.
+    /// Publishes one reading; returns the time from PUBLISH to PUBACK.
     pub fn publish(&mut self) -> io::Result<Duration> {
         self.out.clear();
         let reading =

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Durations, the shortest first.
+/// Sorted durations.
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// There must be one at least.
+    /// Sorts durations, of which there is at least one.
     pub fn of(mut times: Vec<Duration>) -> Self {
         assert!(!times.is_empty(), "nothing was measured");
         times.sort_unstable();
@@ -26,7 +26,7 @@ impl Times {
         self.0[self.0.len() - 1]
     }
 
-    /// The time that this share, 0 to 1, of all is not above.
+    /// The quantile of a share from 0 to 1.
     pub fn quantile(&self, share: f64) -> Duration {
         self.0[((self.0.len() - 1) as f64 * share) as usize]
     }
@@ -43,14 +43,14 @@ impl fmt::Display for Times {
     }
 }
 
-/// Milliseconds for people.
+/// Prints a time in milliseconds.
 pub fn ms(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1e3;
     let decimals = if ms < 10.0 { 2 } else { usize::from(ms < 100.0) };
     format!("{ms:.decimals$} ms")
 }
 
-/// How many each second for people.
+/// Prints a rate per second.
 pub fn per_second(count: u64, time: Duration) -> String {
     format!("{:.0}/s", count as f64 / time.as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! A client that sends what it is told to and waits for what it expects.
+//! A blocking MQTT client whose packets the test controls.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::wait::DEADLINE;
 
-/// What a client speaks over: a socket, or something over one, with time limits.
+/// The byte stream of a client: a socket, TLS or WebSocket, with read and write time limits.
 pub trait ClientStream: Read + Write + Send {}
 
 impl<S: Read + Write + Send> ClientStream for S {}
@@ -24,7 +24,7 @@ pub struct TestClient {
     pub version: MqttVersion,
     stream: Box<dyn ClientStream>,
     received: Vec<u8>,
-    /// Publishes that came while something else was waited for.
+    /// Received publishes that the test has not asked for yet.
     publishes: VecDeque<ReceivedPacket>,
     next_id: u16,
 }
@@ -44,7 +44,7 @@ impl TestClient {
         Self::open(address, version)?.begin(connect)
     }
 
-    /// Connects over a stream that is open.
+    /// Connects over an open stream.
     pub fn connect_over(
         stream: impl ClientStream + 'static,
         version: MqttVersion,
@@ -63,7 +63,7 @@ impl TestClient {
         Ok(client)
     }
 
-    /// A socket on which nothing was sent yet.
+    /// Opens a socket without sending a CONNECT.
     pub fn open(address: SocketAddr, version: MqttVersion) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -72,7 +72,7 @@ impl TestClient {
         Ok(Self::over(stream, version))
     }
 
-    /// A stream on which nothing was sent yet.
+    /// A client over an open stream, without sending a CONNECT.
     pub fn over(stream: impl ClientStream + 'static, version: MqttVersion) -> Self {
         Self { version, stream: Box::new(stream), received: Vec::new(), publishes: VecDeque::new(), next_id: 1 }
     }
@@ -90,7 +90,7 @@ impl TestClient {
             }
             let mut buffer = [0; 16 * 1024];
             let read = match self.stream.read(&mut buffer) {
-                // A signal of another test's child: with a time limit the system does not go on by itself.
+                // A signal interrupts a read with a time limit, such as SIGCHLD of another test.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 read => read?,
             };
@@ -101,12 +101,12 @@ impl TestClient {
         }
     }
 
-    /// A packet that was received already.
+    /// The next packet, if it has been received completely.
     pub fn take(&mut self) -> Option<ReceivedPacket> {
         ReceivedPacket::take(&mut self.received)
     }
 
-    /// The next packet of this kind. Publishes before it are kept, anything else is an error.
+    /// Reads until a packet of this type arrives. Publishes before it are kept; any other packet fails the test.
     #[track_caller]
     pub fn expect(&mut self, kind: u8) -> ReceivedPacket {
         if kind == PUBLISH
@@ -129,7 +129,7 @@ impl TestClient {
         id
     }
 
-    /// Publishes and waits for everything that the QoS asks for; returns the first acknowledgement's reason code.
+    /// Publishes and completes the exchange of the QoS; returns the reason code of the first acknowledgement.
     #[track_caller]
     pub fn publish(&mut self, topic: &str, payload: &str, qos: u8) -> u8 {
         let id = self.id();
@@ -160,7 +160,7 @@ impl TestClient {
         assert_eq!(self.subscribe_with(filter, qos, &[]), qos, "the code of the SUBACK");
     }
 
-    /// Subscribes to one filter with these options and encoded properties; the answer's code.
+    /// Subscribes to one filter with these options and encoded properties; returns the code of the SUBACK.
     #[track_caller]
     pub fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
         let id = self.id();
@@ -171,7 +171,7 @@ impl TestClient {
         answer.body.last().copied().expect("a code")
     }
 
-    /// Ends subscriptions; the codes of 5.0.
+    /// Unsubscribes; returns the codes of the UNSUBACK of MQTT 5.0.
     #[track_caller]
     pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
         let id = self.id();
@@ -186,7 +186,7 @@ impl TestClient {
         answer.body.get(3..).unwrap_or_default().to_vec()
     }
 
-    /// Publishes and waits for everything that the QoS asks for; the first acknowledgement's reason code.
+    /// Publishes a message and completes the exchange of the QoS; returns the reason code of the first acknowledgement.
     #[track_caller]
     pub fn publish_message(&mut self, message: &TestMessage) -> u8 {
         let message = TestMessage { id: self.id(), ..message.clone() };
@@ -234,7 +234,7 @@ impl TestClient {
         message
     }
 
-    /// What was passed on before this call has come, and it was nothing.
+    /// Checks that no publish arrives: the PINGRESP comes after everything that was passed on before.
     #[track_caller]
     pub fn expect_nothing(&mut self) {
         self.ping();
@@ -248,7 +248,7 @@ impl TestClient {
         assert_eq!(self.until_closed(), []);
     }
 
-    /// The connection ends, for 5.0 with this reason code; 3.1.1 is told nothing.
+    /// Checks that weir closes the connection, with MQTT 5.0 after a DISCONNECT of this reason code.
     #[track_caller]
     pub fn expect_closed(&mut self, reason: u8) {
         let packets = self.until_closed();
@@ -268,14 +268,14 @@ impl TestClient {
         (topic, payload)
     }
 
-    /// PINGREQ and its answer: whatever was sent before has been read.
+    /// Sends PINGREQ and waits for PINGRESP: weir has then read everything sent before.
     #[track_caller]
     pub fn ping(&mut self) {
         self.send(&[0xc0, 0]).expect("the ping can be sent");
         self.expect(PINGRESP);
     }
 
-    /// Publishes a message while its last packets stay with the test.
+    /// Sends a PUBLISH without waiting for the acknowledgement.
     #[track_caller]
     pub fn send_publish(&mut self, message: &TestMessage) {
         let bytes = message.packet(self.version);

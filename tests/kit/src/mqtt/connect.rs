@@ -1,4 +1,4 @@
-//! CONNECT, and how it is answered.
+//! Builds CONNECT packets and opens connections with them.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use super::message::TestMessage;
 use super::packet::{ReceivedPacket, packet, put_bytes, put_properties, string};
 use super::{CONNACK, MqttVersion};
 
-/// A CONNECT to be sent: clean, keep-alive 60 s, unless said otherwise.
+/// A CONNECT to be sent. By default the session is clean and the keep-alive 60 s.
 #[derive(Debug, Clone)]
 pub struct ConnectPacket {
     version: MqttVersion,
@@ -16,7 +16,7 @@ pub struct ConnectPacket {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<(Vec<u8>, String, Vec<u8>)>,
-    /// What follows the will: user name and password.
+    /// Fields after the will: user name and password.
     pub rest: Vec<u8>,
 }
 
@@ -26,13 +26,13 @@ impl ConnectPacket {
         Self { version, client_id, flags: 2, keep_alive: 60, properties, will: None, rest: Vec::new() }
     }
 
-    /// Without the clean flag; for 5.0 with this session expiry interval.
+    /// Keeps the session: no clean flag, and for MQTT 5.0 this session expiry interval.
     pub fn kept(mut self, expiry_s: u32) -> Self {
         self.flags &= !2;
         self.expiry(expiry_s)
     }
 
-    /// Session expiry interval of 5.0.
+    /// Sets the session expiry interval of MQTT 5.0.
     pub fn expiry(self, expiry_s: u32) -> Self {
         match self.version {
             MqttVersion::V4 => self,
@@ -67,14 +67,14 @@ impl ConnectPacket {
         self
     }
 
-    /// After the will, if there is one.
+    /// Adds a user name. Call it after [`Self::will`].
     pub fn user(mut self, name: &str) -> Self {
         self.flags |= 0x80;
         self.rest.extend(string(name));
         self
     }
 
-    /// After the user name, if there is one.
+    /// Adds a password. Call it after [`Self::user`].
     pub fn password(mut self, password: &str) -> Self {
         self.flags |= 0x40;
         self.rest.extend(string(password));
@@ -96,7 +96,7 @@ impl ConnectPacket {
         packet(0x10, &body)
     }
 
-    /// Connects; returns the CONNACK too, whatever it says.
+    /// Connects; returns the client and the CONNACK, accepted or not.
     #[track_caller]
     pub fn open(&self, address: SocketAddr) -> (TestClient, ReceivedPacket) {
         let mut client = TestClient::open(address, self.version).expect("a socket");
@@ -106,7 +106,7 @@ impl ConnectPacket {
         (client, answer)
     }
 
-    /// Connects over a stream that is open; returns the CONNACK too, whatever it says.
+    /// Connects over an open stream; returns the client and the CONNACK, accepted or not.
     #[track_caller]
     pub fn open_over(&self, stream: impl ClientStream + 'static) -> (TestClient, ReceivedPacket) {
         let mut client = TestClient::over(stream, self.version);
@@ -116,7 +116,7 @@ impl ConnectPacket {
         (client, answer)
     }
 
-    /// The code of the CONNACK; the connection ends if it is not 0.
+    /// Connects; returns the code of the CONNACK. Checks that a refused connection is closed.
     #[track_caller]
     pub fn code(&self, address: SocketAddr) -> u8 {
         let (mut client, answer) = self.open(address);
@@ -126,7 +126,7 @@ impl ConnectPacket {
         answer.body[1]
     }
 
-    /// Connects; says whether the session was present. The CONNECT must be accepted.
+    /// Connects; returns the client and whether the session was present. The CONNECT must be accepted.
     #[track_caller]
     pub fn accepted(&self, address: SocketAddr) -> (TestClient, bool) {
         let (client, answer) = self.open(address);

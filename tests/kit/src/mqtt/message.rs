@@ -1,9 +1,9 @@
-//! Messages as they came, or are to be sent.
+//! Messages to be sent, or as received.
 
 use super::MqttVersion;
 use super::packet::{PublishPacket, ReceivedPacket, variable_integer};
 
-/// A PUBLISH taken apart.
+/// The fields of a PUBLISH.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TestMessage {
     pub dup: bool,
@@ -37,7 +37,7 @@ impl TestMessage {
         bytes
     }
 
-    /// Takes a PUBLISH apart.
+    /// Decodes a PUBLISH.
     pub fn read(packet: &ReceivedPacket, version: MqttVersion) -> Self {
         let qos = packet.flags >> 1 & 3;
         let topic_end = 2 + usize::from(u16::from_be_bytes([packet.body[0], packet.body[1]]));

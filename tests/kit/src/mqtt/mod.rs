@@ -1,4 +1,4 @@
-//! MQTT over a plain socket: packets written and read by hand, right and wrong ones.
+//! MQTT for tests: packets, valid and invalid, and a client that sends them.
 
 mod client;
 mod connect;
@@ -33,7 +33,7 @@ pub fn connect_packet(version: MqttVersion, client_id: &str) -> Vec<u8> {
     ConnectPacket::new(version, client_id).packet()
 }
 
-/// A CONNECT that goes on with the client's session, which outlives the connection by an hour.
+/// A CONNECT that resumes the session of the client, which outlives the connection by an hour.
 pub fn resuming_connect_packet(version: MqttVersion, client_id: &str) -> Vec<u8> {
     ConnectPacket::new(version, client_id).kept(3_600).packet()
 }

@@ -1,4 +1,4 @@
-//! Packets written and taken apart by hand, from the standards.
+//! Encoding and decoding of packets, written from the standards and not with the codec of weir.
 
 use super::{DISCONNECT, MqttVersion, PUBREL};
 
@@ -24,7 +24,7 @@ fn put_fixed_header(first: u8, remaining: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The value and how many bytes it takes; `None` while it is incomplete.
+/// A variable byte integer: its value and its length; `None` while it is incomplete.
 pub(super) fn variable_integer(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     for (index, byte) in bytes.iter().take(4).enumerate() {
@@ -117,7 +117,7 @@ pub fn subscribe_packet<F: AsRef<str>>(
     packet(0x82, &body)
 }
 
-/// A packet as it came.
+/// A received packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedPacket {
     pub kind: u8,

@@ -1,4 +1,4 @@
-//! Wills over a restart: which are due, when, and how long the store has them.
+//! Wills over a restart: which wills are due, when, and how long the store keeps them.
 
 use super::*;
 use crate::mqtt::broker::retained_store::RetainedStore;
@@ -24,7 +24,7 @@ impl Life {
         self.broker.due().0.iter().map(|will| will.client_id.to_string()).collect()
     }
 
-    /// Weir is killed, and starts again so much later.
+    /// Kills weir and starts it again after this time.
     fn crash(&self, directory: &Path, down_ms: u64) -> (Self, tempfile::TempDir) {
         self.round(Lsn(0));
         let after = copied(directory);
@@ -101,7 +101,7 @@ fn a_client_that_is_back_in_time_has_no_will_published() {
     assert_eq!(life.due(), ["clean"], "nobody said that it was published");
 }
 
-/// A will that is due does not wait again after a crash, and a client that is back then does not take it back.
+/// A will that is due does not wait again after a crash, and a client that comes back then does not cancel it.
 #[test]
 fn a_will_that_was_due_is_not_put_off() {
     let (life, directory) = begin();
@@ -142,7 +142,7 @@ fn of_one_client_only_the_last_will_waits() {
     let first = life.mortal("one", true, DAY_S, 0);
     life.round(Lsn(0));
     life.mortal("one", false, DAY_S, 10);
-    // The first connection does not get to publish its will before the crash.
+    // The crash comes before the will of the first connection is published.
     drop(first);
     let (life, _after) = life.crash(directory.path(), 0);
     assert_eq!(life.due(), ["one"]);
@@ -215,7 +215,7 @@ fn published_wills_do_not_pile_up() {
     }
 }
 
-/// A will comes back from its bytes as it was; who its client is too, but for a password.
+/// A will is read back as it was stored, and so is its client, except for a password.
 #[test]
 fn a_will_reads_back() {
     let check = |will: &Will| {
@@ -237,7 +237,7 @@ fn a_will_reads_back() {
     }
 }
 
-/// The form that is on disk, by hand.
+/// The stored form, written by hand.
 #[test]
 fn the_bytes_of_a_will() {
     let will = Will { number: 300, expiry_s: Some(5), ..testing::will("c", 9) };

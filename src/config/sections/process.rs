@@ -1,0 +1,36 @@
+//! `[node]` and `[log]`: the name of this instance, its data directory and its own log.
+
+use std::path::PathBuf;
+
+use crate::telemetry::logging::LogFormat;
+
+/// This instance of weir.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeConfig {
+    /// Name of the instance in metrics, client ids and the metadata of results. Without one in the configuration, the host
+    /// name.
+    pub name: String,
+    /// Directory of all data that weir stores.
+    pub data_dir: PathBuf,
+}
+
+/// weir's own log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// A level or filter directives.
+    pub level: String,
+    /// Form of the log lines.
+    pub format: LogFormat,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self { name: String::new(), data_dir: PathBuf::from("data") }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,114 @@
+//! `[ingest]`, `[validate]`, `[dedup]`, `[window]` and `[limits]`: how readings become windows.
+
+use std::collections::BTreeMap;
+
+use super::units::DAY_MS;
+use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
+
+/// Which topics are journaled, and how their payloads are decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IngestConfig {
+    /// Patterns of topics that carry readings.
+    pub telemetry_topics: Vec<String>,
+    /// Patterns of topics on which devices report faults.
+    pub error_topics: Vec<String>,
+    /// Unit of numeric timestamps.
+    pub timestamp_unit: TimestampUnit,
+    /// Whether a string that holds a number counts as a value.
+    pub numeric_strings: bool,
+    /// Largest number of readings in one message.
+    pub max_readings_per_message: usize,
+}
+
+/// Which readings are accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidateConfig {
+    /// Readings whose event time is further than this ahead of their arrival are rejected; `None`: none are.
+    pub max_future_ms: Option<i64>,
+    /// Readings whose event time is further than this behind their arrival are rejected; `None`: none are.
+    pub max_age_ms: Option<i64>,
+    /// Devices whose readings are accepted; empty: all devices.
+    pub allowed_devices: Vec<String>,
+    /// `[validate.metrics.NAME]`: range and unit of a metric.
+    pub metrics: BTreeMap<String, MetricRange>,
+}
+
+/// Deduplication.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DedupConfig {
+    /// Whether readings that were received before are recognised and rejected.
+    pub enabled: bool,
+}
+
+/// Event-time windows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowConfig {
+    /// Length of a window.
+    pub size_ms: i64,
+    /// Whether a device's own event time closes its windows, or that of all devices.
+    pub watermark: WatermarkScope,
+    /// Distance of the watermark behind the newest event time.
+    pub out_of_orderness_ms: i64,
+    /// Time after its first firing in which a window accepts late readings.
+    pub allowed_lateness_ms: i64,
+    /// Time without data after which a device's clock is assumed to have gone on, so that its last windows close; `None`:
+    /// they wait for the next reading.
+    pub idle_timeout_ms: Option<i64>,
+}
+
+/// Limits of the operator's state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitsConfig {
+    /// Largest number of devices.
+    pub devices: usize,
+    /// Largest number of metrics of one device.
+    pub metrics_per_device: usize,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            telemetry_topics: settings.telemetry_topics,
+            error_topics: settings.error_topics,
+            timestamp_unit: settings.timestamp_unit,
+            numeric_strings: settings.numeric_strings,
+            max_readings_per_message: settings.max_readings_per_message,
+        }
+    }
+}
+
+impl Default for ValidateConfig {
+    fn default() -> Self {
+        Self {
+            max_future_ms: Some(300_000),
+            max_age_ms: Some(7 * DAY_MS),
+            allowed_devices: Vec::new(),
+            metrics: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+impl Default for WindowConfig {
+    fn default() -> Self {
+        Self {
+            size_ms: 5_000,
+            watermark: WatermarkScope::Device,
+            out_of_orderness_ms: 2_000,
+            allowed_lateness_ms: 30_000,
+            idle_timeout_ms: Some(10_000),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { devices: 100_000, metrics_per_device: 256 }
+    }
+}
