@@ -77,27 +77,22 @@ impl ReadingProblem<'_> {
     /// The reason under which the problem is counted.
     pub fn reason(&self) -> Reason {
         match self {
-            ReadingProblem::NotAnObject(_)
-            | ReadingProblem::NoSuchReading(_)
-            | ReadingProblem::EmptyMetrics
-            | ReadingProblem::TwoForms => Reason::Malformed,
-            ReadingProblem::Missing(_) => Reason::MissingField,
-            ReadingProblem::WrongType { .. } | ReadingProblem::NotFinite(_) | ReadingProblem::NumericString(_) => {
-                Reason::WrongType
-            }
-            ReadingProblem::InvalidDeviceId(_) => Reason::InvalidDeviceId,
-            ReadingProblem::DeviceMismatch { .. } | ReadingProblem::NotOwnDevice { .. } => Reason::DeviceMismatch,
-            ReadingProblem::InvalidMetric(_) => Reason::InvalidMetric,
-            ReadingProblem::OutOfRange { .. } => Reason::ValueOutOfRange,
-            ReadingProblem::InvalidTimestamp(_) => Reason::TimestampInvalid,
-            ReadingProblem::InFuture { .. } => Reason::TimestampInFuture,
-            ReadingProblem::TooOld { .. } => Reason::TimestampTooOld,
-            ReadingProblem::UnknownDevice(_) => Reason::UnknownDevice,
-            ReadingProblem::DuplicateSequence(_) | ReadingProblem::DuplicateMessage(_) => Reason::Duplicate,
-            ReadingProblem::TooManyDevices(_) => Reason::TooManyDevices,
-            ReadingProblem::TooManyMetrics(_) => Reason::TooManyMetrics,
-            ReadingProblem::Late { .. } => Reason::Late,
-            ReadingProblem::Fault(_) => Reason::DeviceError,
+            Self::NotAnObject(_) | Self::NoSuchReading(_) | Self::EmptyMetrics | Self::TwoForms => Reason::Malformed,
+            Self::Missing(_) => Reason::MissingField,
+            Self::WrongType { .. } | Self::NotFinite(_) | Self::NumericString(_) => Reason::WrongType,
+            Self::InvalidDeviceId(_) => Reason::InvalidDeviceId,
+            Self::DeviceMismatch { .. } | Self::NotOwnDevice { .. } => Reason::DeviceMismatch,
+            Self::InvalidMetric(_) => Reason::InvalidMetric,
+            Self::OutOfRange { .. } => Reason::ValueOutOfRange,
+            Self::InvalidTimestamp(_) => Reason::TimestampInvalid,
+            Self::InFuture { .. } => Reason::TimestampInFuture,
+            Self::TooOld { .. } => Reason::TimestampTooOld,
+            Self::UnknownDevice(_) => Reason::UnknownDevice,
+            Self::DuplicateSequence(_) | Self::DuplicateMessage(_) => Reason::Duplicate,
+            Self::TooManyDevices(_) => Reason::TooManyDevices,
+            Self::TooManyMetrics(_) => Reason::TooManyMetrics,
+            Self::Late { .. } => Reason::Late,
+            Self::Fault(_) => Reason::DeviceError,
         }
     }
 }
@@ -105,85 +100,83 @@ impl ReadingProblem<'_> {
 impl fmt::Display for ReadingProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            ReadingProblem::NotAnObject(found) => {
+            Self::NotAnObject(found) => {
                 write!(f, "an element of the array is {found}; send objects with readings")
             }
-            ReadingProblem::NoSuchReading(index) => {
+            Self::NoSuchReading(index) => {
                 write!(f, "the replay is of reading {index}, which the message does not have")
             }
-            ReadingProblem::EmptyMetrics => {
-                f.write_str("`metrics` is empty; give it at least one metric with its value")
-            }
-            ReadingProblem::TwoForms => {
+            Self::EmptyMetrics => f.write_str("`metrics` is empty; give it at least one metric with its value"),
+            Self::TwoForms => {
                 f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
             }
-            ReadingProblem::Missing(field) => write!(f, "the field `{field}` is missing"),
-            ReadingProblem::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
-            ReadingProblem::NotFinite(text) => {
+            Self::Missing(field) => write!(f, "the field `{field}` is missing"),
+            Self::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
+            Self::NotFinite(text) => {
                 write!(f, "the value {} is beyond what a 64-bit float can hold", Excerpt(text))
             }
-            ReadingProblem::NumericString(text) => write!(
+            Self::NumericString(text) => write!(
                 f,
                 "the value is the string {:?}; send a number, or set ingest.numeric_strings if it is one",
                 Excerpt(text)
             ),
-            ReadingProblem::InvalidDeviceId(id) => write!(
+            Self::InvalidDeviceId(id) => write!(
                 f,
                 "{:?} is no device id: 1 to 128 bytes without control characters, `/`, `+`, `#`, and without white \
                  space at either end",
                 Excerpt(id)
             ),
-            ReadingProblem::DeviceMismatch { topic, payload } => write!(
+            Self::DeviceMismatch { topic, payload } => write!(
                 f,
                 "the topic names device {:?}, the payload {:?}; leave `device_id` out or make them equal",
                 Excerpt(topic),
                 Excerpt(payload)
             ),
-            ReadingProblem::NotOwnDevice { own, payload } => write!(
+            Self::NotOwnDevice { own, payload } => write!(
                 f,
                 "the client may speak for device {:?} alone, the payload names {:?}; if it is a gateway, give its user a \
                  role with any_device",
                 Excerpt(own),
                 Excerpt(payload)
             ),
-            ReadingProblem::InvalidMetric(metric) => {
+            Self::InvalidMetric(metric) => {
                 write!(f, "{:?} is no metric name: 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))
             }
-            ReadingProblem::OutOfRange { value, range } => write_out_of_range(f, value, range),
-            ReadingProblem::InvalidTimestamp(text) => write!(
+            Self::OutOfRange { value, range } => write_out_of_range(f, value, range),
+            Self::InvalidTimestamp(text) => write!(
                 f,
                 "the timestamp {} is no time in the years -9999 to 9999: send Unix time or RFC 3339 with a zone",
                 Excerpt(text)
             ),
-            ReadingProblem::InFuture { time_ms, arrival_ms } => write!(
+            Self::InFuture { time_ms, arrival_ms } => write!(
                 f,
                 "event time {} is {} after arrival, more than validate.max_future allows; check the device's clock",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
-            ReadingProblem::TooOld { time_ms, arrival_ms } => write!(
+            Self::TooOld { time_ms, arrival_ms } => write!(
                 f,
                 "event time {} is {} before arrival, more than validate.max_age allows; check the device's clock",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
             ),
-            ReadingProblem::UnknownDevice(id) => {
+            Self::UnknownDevice(id) => {
                 write!(f, "device {:?} is not in validate.allowed_devices; add it if it may send", Excerpt(id))
             }
-            ReadingProblem::DuplicateSequence(seq) => {
+            Self::DuplicateSequence(seq) => {
                 write!(f, "sequence number {seq} was counted before; if the device restarted, let it send a new `boot`")
             }
-            ReadingProblem::DuplicateMessage(packet_id) => {
+            Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
             }
-            ReadingProblem::TooManyDevices(limit) => write!(
+            Self::TooManyDevices(limit) => write!(
                 f,
                 "this would be a device beyond limits.devices = {limit}; raise it, or look for ids made up by a defect"
             ),
-            ReadingProblem::TooManyMetrics(limit) => {
+            Self::TooManyMetrics(limit) => {
                 write!(f, "this would be a metric beyond limits.metrics_per_device = {limit} of its device; raise it")
             }
-            ReadingProblem::Late { time_ms, end_ms, watermark_ms } => write!(
+            Self::Late { time_ms, end_ms, watermark_ms } => write!(
                 f,
                 "event time {} came after its window, which ended at {}, was closed for good: the watermark is at {}; \
                  raise window.allowed_lateness if such readings must count",
@@ -191,8 +184,8 @@ impl fmt::Display for ReadingProblem<'_> {
                 Rfc3339(end_ms),
                 Rfc3339(watermark_ms)
             ),
-            ReadingProblem::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
-            ReadingProblem::Fault(None) => f.write_str("the device reported a fault"),
+            Self::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
+            Self::Fault(None) => f.write_str("the device reported a fault"),
         }
     }
 }

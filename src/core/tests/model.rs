@@ -417,10 +417,8 @@ impl Model {
         if room && !self.devices.contains_key(element.device) {
             self.devices.insert(element.device, ModelDevice::default());
         }
-        let watermark_ms = match self.is_global() {
-            true => self.watermark_ms,
-            false => watermarks.get(element.device).copied().flatten(),
-        };
+        let own_ms = watermarks.get(element.device).copied().flatten();
+        let watermark_ms = if self.is_global() { self.watermark_ms } else { own_ms };
         let mut duplicate = redelivered && element.seq.is_none();
         if let Some(device) = self.devices.get_mut(element.device) {
             device.last_arrival_ms = self.arrival_ms;
