@@ -73,7 +73,7 @@ impl Operator {
     /// Continues under other settings. Windows that the new settings cannot continue fire now.
     ///
     /// - Another window size: open windows fire and are not continued. A reading for a new window that overlaps a fired
-    /// one is late.
+    ///   one is late.
     /// - A larger allowed lateness: windows that were closed for good stay closed.
     /// - Another watermark scope: no watermark goes back, so that windows of slower devices may fire.
     pub fn reconfigure(&mut self, settings: Settings, out: &mut impl Collector) {
