@@ -64,7 +64,7 @@ fn running_http(data_dir: &Path) -> anyhow::Result<String> {
 
 /// The answer to a request to write a savepoint.
 #[derive(Deserialize)]
-struct SavepointAnswer {
+struct CreatedSavepoint {
     file: String,
 }
 
@@ -78,7 +78,7 @@ fn ask(client: &HttpClient) -> anyhow::Result<String> {
     if response.status != 201 {
         bail!("{}: {}: {}", client.base(), response.status, response.detail());
     }
-    let written: SavepointAnswer = serde_json::from_slice(&response.body)
+    let written: CreatedSavepoint = serde_json::from_slice(&response.body)
         .with_context(|| format!("{} answered in an unknown form", client.base()))?;
     Ok(written.file)
 }
