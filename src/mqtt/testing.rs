@@ -1,4 +1,4 @@
-//! What the tests of the door share: packets of a client, packets read back, a waker that counts.
+//! Helpers of the MQTT unit tests: packets of a client, packets read back, a journal in memory, a clock, a counting waker.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -24,7 +24,7 @@ use crate::core::record::{self, Record, RecordDecoder};
 use crate::log::{AppendError, Lsn, Records};
 use crate::sync::lock;
 
-/// Lets everybody in and do everything.
+/// An access policy that allows everything to everybody.
 pub(crate) fn policy() -> &'static Policy {
     static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy::without_users(true));
     &POLICY
@@ -41,7 +41,7 @@ pub(crate) fn attaching(client_id: &str) -> AttachRequest<'_> {
     AttachRequest { login: &LOGIN, policy: policy(), client_id, clean: true, receive_maximum: 100, expiry_s: 60 }
 }
 
-/// A will of such a client, on the topic `gone`.
+/// A will of a client without credentials, on the topic `gone`.
 pub(crate) fn will(client_id: &str, delay_s: u32) -> Will {
     let message = Message::new("gone", "x".into(), 0, false);
     Will { number: 0, client_id: client_id.into(), login: anonymous(), message, expiry_s: None, delay_s }
@@ -66,7 +66,7 @@ impl PacketBuilder {
         self
     }
 
-    /// Not clean, and for 5.0 with a session expiry of an hour.
+    /// Without the clean flag, and for 5.0 with a session expiry of an hour.
     pub fn kept(mut self) -> Self {
         self.kept = true;
         self
@@ -194,7 +194,7 @@ struct JournalContents {
     /// Records as text, see [`describe`].
     records: Vec<String>,
     durable: u64,
-    /// Synced as soon as it is appended.
+    /// Whether each append is durable at once.
     eager: bool,
     full: bool,
     waiting: Vec<Waker>,
@@ -202,19 +202,19 @@ struct JournalContents {
 }
 
 impl TestJournal {
-    /// Syncs at once.
+    /// A journal whose appends are durable at once.
     pub fn eager() -> Arc<Self> {
         let journal = Self::default();
         lock(&journal.0).eager = true;
         Arc::new(journal)
     }
 
-    /// What was appended, one line per record.
+    /// Appended records, one line each.
     pub fn records(&self) -> Vec<String> {
         lock(&self.0).records.clone()
     }
 
-    /// Everything appended becomes durable.
+    /// Makes everything that was appended durable.
     pub fn sync(&self) {
         let mut contents = lock(&self.0);
         contents.durable = contents.records.len() as u64;

@@ -1,4 +1,5 @@
-//! Admission of connections of all transports: limits in total and per address, and the tasks of admitted connections.
+//! Admission control for connections of every transport: limits in total and by address, and the tasks of admitted
+//! connections. Who a client is, is decided later, at its CONNECT (`login`).
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -24,10 +25,10 @@ use crate::mqtt::wire::refusal::RefusalReason;
 use crate::telemetry::audit::AuditActor;
 use crate::tls::RevokedCertificates;
 
-/// Sockets beyond `max_connections` that are accepted to be told so at their CONNECT.
+/// Sockets accepted beyond `mqtt.max_connections`, so that their clients can be refused with a CONNACK.
 const EXTRA_SOCKETS: usize = 64;
 
-/// Admits connections of every transport to one door. Clones share it.
+/// Admits connections of every transport to one broker. Clones share it.
 #[derive(Debug, Clone)]
 pub struct AdmissionControl(Arc<AdmissionState>);
 
@@ -40,7 +41,7 @@ struct AdmissionState {
     pending: Arc<PendingConnections>,
     tasks: TaskTracker,
     cancel: CancellationToken,
-    /// Cancelled once the door is open.
+    /// Cancelled once connections are admitted.
     opened: CancellationToken,
 }
 
@@ -51,7 +52,7 @@ pub struct ConnectionPermit {
     _from: AddressPermit,
     address: Option<IpAddr>,
     pending: PendingPermit,
-    /// Until when CONNECT must have come.
+    /// Time by which the CONNECT must be complete.
     deadline: Instant,
 }
 
@@ -71,10 +72,10 @@ pub enum AdmissionError {
     /// weir starts or stops.
     #[error("weir does not take MQTT connections at this moment")]
     Closed,
-    /// As many connections as there may be.
+    /// `mqtt.max_connections` is reached.
     #[error("mqtt.max_connections is reached")]
     Full,
-    /// As many from this address as there may be.
+    /// `mqtt.max_connections_per_address` is reached for this address.
     #[error("mqtt.max_connections_per_address is reached")]
     Address,
 }
@@ -106,12 +107,12 @@ impl AdmissionControl {
         &self.0.shared
     }
 
-    /// From now on connections are admitted.
+    /// Begins to admit connections.
     pub(super) fn open(&self) {
         self.0.opened.cancel();
     }
 
-    /// From now on none is admitted; those that were are told, and waited for.
+    /// Stops admitting connections, tells the admitted ones to end, and waits for them no longer than `patience`.
     pub(super) async fn close(&self, patience: Duration) {
         self.0.cancel.cancel();
         self.0.tasks.close();
@@ -120,17 +121,17 @@ impl AdmissionControl {
         }
     }
 
-    /// Waits until the door is open, no longer than CONNECT may take: the journal comes first at a start.
+    /// Waits until connections are admitted, no longer than a CONNECT may take. At a start the journal is recovered first.
     pub async fn opened(&self) {
         let patience = Duration::from_millis(self.0.shared.config.connect_timeout_ms);
         let _ = tokio::time::timeout(patience, self.0.opened.cancelled()).await;
     }
 
-    /// Asks for leave to serve a connection from `address`. Where there are as many connections as there may be, one that
-    /// has not sent its CONNECT for some time makes room. A refusal is counted.
+    /// Asks for a permit to serve a connection from `address`. At the bound, the connection that has waited longest without a
+    /// CONNECT is ended in its favour. A refusal is counted.
     ///
     /// # Errors
-    /// A bound is reached, or the door is closed.
+    /// A bound is reached, or weir starts or stops.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, AdmissionError> {
         self.try_admit(address).inspect_err(|refused| {
             self.0.shared.refuse(&AuditActor { address, ..AuditActor::default() }, refused.refusal());
@@ -159,32 +160,32 @@ impl AdmissionControl {
         Ok(ConnectionPermit { _socket: socket, _from: from, address, pending, deadline })
     }
 
-    /// Goes on with the sessions that `store` has, as far as the policy allows, and keeps them there from now on.
-    /// `journal_end`: where the journal ended before this start. Reads and decodes all of them: not for the event loop.
+    /// Restores the sessions of `store` that the access policy allows, and stores changes there from now on. `journal_end` is the
+    /// end of the journal before this start. Blocks while it reads and decodes all sessions: not for the event loop.
     pub fn keep_sessions(&self, store: SessionStore, journal_end: Lsn) {
         let BrokerContext { access, broker, .. } = &**self.broker_context();
         let version = access.version();
         broker.keep_sessions(store, journal_end, &access.policy());
         if access.version() != version {
-            // All sessions were judged anew, perhaps before these were among them.
+            // A new policy came meanwhile. It may have been applied to all sessions before these were among them.
             broker.restrict(&access.policy());
         }
     }
 
-    /// How fast clients may send from now on.
+    /// Sets how fast clients may send.
     pub fn set_rates(&self, rates: RatesConfig) {
         self.0.shared.rates.set(rates);
     }
 
-    /// From now on `policy` says who may be here and what they may do. Open connections and kept sessions are judged by
-    /// it before this returns; with very many of them that takes part of a second.
+    /// Puts a new access policy in force. It is applied to all connections and sessions before this returns, which takes part
+    /// of a second where there are very many.
     pub fn set_policy(&self, policy: Policy) {
         self.0.shared.access.replace(policy);
         self.0.shared.broker.restrict(&self.0.shared.access.policy());
     }
 
-    /// From now on these client certificates are revoked. Connections of clients that showed one end; as
-    /// [`AdmissionControl::set_policy`] otherwise.
+    /// Sets the revoked client certificates, and ends the connections whose clients presented one. Otherwise as
+    /// [`AdmissionControl::set_policy`].
     pub fn set_revoked(&self, revoked: RevokedCertificates) {
         if self.0.shared.access.policy().revoked == revoked {
             return;
@@ -193,13 +194,13 @@ impl AdmissionControl {
         self.0.shared.broker.restrict(&self.0.shared.access.policy());
     }
 
-    /// Runs `work` as one of the tasks that a shutdown ends and waits for.
+    /// Runs `work` as a task that a shutdown waits for.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(work);
     }
 
-    /// Runs what comes before a connection can be served, such as a handshake: no longer than CONNECT may take, and not
-    /// when the place is needed for another. `None`: it did not end in time, which is counted.
+    /// Runs work that precedes the CONNECT, such as a TLS handshake, no longer than until the deadline of the CONNECT. `None`
+    /// where it did not end in time, its place was needed for another connection, or weir stops; the refusal is counted.
     pub async fn prepare<T>(&self, permit: &ConnectionPermit, work: impl Future<Output = T>) -> Option<T> {
         let reason = tokio::select! {
             done = tokio::time::timeout_at(permit.deadline.into(), work) => match done {

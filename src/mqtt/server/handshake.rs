@@ -1,4 +1,4 @@
-//! From an accepted socket to a session: the first packet and its answer.
+//! The CONNECT and its answer: reading it, checking it, giving the client a session, encoding the CONNACK.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
-/// Longest client identifier in bytes: each session keeps one. The standard asks for 23 [MQTT-3.1.3-5].
+/// Longest client identifier in bytes. Each session keeps one, so it is bounded; the standard asks for 23 [MQTT-3.1.3-5].
 const MAX_CLIENT_ID_BYTES: usize = 256;
 
 /// A connection that ends at its CONNECT.
@@ -29,7 +29,7 @@ const MAX_CLIENT_ID_BYTES: usize = 256;
 pub(crate) struct ConnectRefusal {
     /// Why the connection is refused.
     pub reason: RefusalReason,
-    /// What is sent before the socket is closed.
+    /// Bytes to send before the socket is closed; empty where the client is not told.
     pub reply: Vec<u8>,
 }
 
@@ -38,7 +38,8 @@ impl ConnectRefusal {
         Self { reason, reply: Vec::new() }
     }
 
-    /// With the CONNACK of the client's version; `None` where 3.1.1 has no return code and just closes.
+    /// A refusal with the CONNACK of the client's version. `v4` is `None` where 3.1.1 has no return code; the connection is then
+    /// closed without an answer.
     pub fn answered(reason: RefusalReason, version: ProtocolVersion, v4: Option<u8>, v5: u8) -> Self {
         let mut reply = Vec::new();
         match (version, v4) {
@@ -49,7 +50,7 @@ impl ConnectRefusal {
         Self { reason, reply }
     }
 
-    /// With a Reason String in a CONNACK of 5.0, unless that becomes longer than this [MQTT-3.2.2-19].
+    /// Adds a Reason String to a 5.0 CONNACK, unless it becomes longer than `explain_within` bytes [MQTT-3.2.2-19].
     pub fn explained(mut self, explain_within: Option<usize>) -> Self {
         let Some(text) = self.reason.text() else { return self };
         if let (Some(max), &[_, 3, flags, code, 0]) = (explain_within, &self.reply[..])
@@ -61,19 +62,22 @@ impl ConnectRefusal {
     }
 }
 
-/// A connection that begins.
+/// A client that was accepted, with its session and its CONNACK.
 #[derive(Debug)]
 pub(crate) struct AcceptedConnect {
     pub connect: ConnectRequest,
     pub login: Login,
     pub attached: AttachedSession,
     pub will: Option<Arc<Will>>,
-    /// The CONNACK.
+    /// Encoded CONNACK.
     pub reply: Vec<u8>,
 }
 
-/// Reads until the first packet is complete; returns it and what already follows it. The buffer grows with what
-/// arrives, not with what the length field claims.
+/// Reads until the first packet is complete; returns it and the bytes that follow it. The buffer grows with the bytes that
+/// arrive, not with the length that the packet claims.
+///
+/// # Errors
+/// The first packet is not a CONNECT or cannot be used, or the connection ended.
 pub(crate) async fn read_connect(
     stream: &mut (impl AsyncRead + Unpin),
     max_packet_bytes: usize,
@@ -95,7 +99,7 @@ pub(crate) async fn read_connect(
                 bytes.zeroize(); // there was a password in it
                 return Ok((connect, rest));
             }
-            // The version is not known yet.
+            // Not answered: the protocol version is not known yet.
             Err(CloseReason::PacketTooLarge) => return Err(ConnectRefusal::silent(RefusalReason::PacketTooLarge)),
             Err(_) => return Err(ConnectRefusal::silent(RefusalReason::Malformed)),
         }
@@ -105,7 +109,7 @@ pub(crate) async fn read_connect(
 fn refuse_packet(error: ConnectError) -> ConnectRefusal {
     match error {
         ConnectError::Malformed => ConnectRefusal::silent(RefusalReason::Malformed),
-        // In the form that clients of every level can read [MQTT-3.1.2-2].
+        // Answered in the form that clients of every level understand [MQTT-3.1.2-2].
         ConnectError::Level => {
             ConnectRefusal::answered(RefusalReason::ProtocolVersion, ProtocolVersion::V4, Some(1), 0x84)
         }
@@ -116,7 +120,10 @@ fn refuse_packet(error: ConnectError) -> ConnectRefusal {
     }
 }
 
-/// Checks the CONNECT of a client that was let in and gives it a session.
+/// Checks the CONNECT of a client that has logged in, and gives it a session.
+///
+/// # Errors
+/// The client identifier or the will is not allowed, or as many clients are connected as may be.
 pub(crate) fn welcome(
     mut connect: ConnectRequest,
     login: Login,
@@ -152,7 +159,8 @@ pub(crate) fn welcome(
     };
     let mut reply = Vec::new();
     let answered = codec::put_connack(&accepted, version, &mut reply);
-    // What a client does not take must not be sent [MQTT-3.1.2-24]; without its CONNACK it cannot go on.
+    // A packet larger than the client's maximum must not be sent [MQTT-3.1.2-24], and without a CONNACK the client cannot
+    // go on.
     let reason = if reply.len() > connect.max_packet_bytes { Some(RefusalReason::PacketTooLarge) } else { None };
     if let Some(reason) = answered.err().map(|_| RefusalReason::Defect).or(reason) {
         broker.detach(&attached.session, attached.connection, 0, None);
@@ -162,8 +170,8 @@ pub(crate) fn welcome(
     Ok(AcceptedConnect { connect, login, attached, will, reply })
 }
 
-/// A 5.0 client is told a shorter keep-alive where it wants a longer one than weir allows [MQTT-3.1.2-21]; 3.1.1 has no
-/// way to. Without keep-alive it stays without.
+/// Limits the keep-alive of a 5.0 client to `mqtt.max_keep_alive`, and returns the Server Keep Alive to announce
+/// [MQTT-3.1.2-21]. A 3.1.1 client cannot be told, so its keep-alive stays. A client without keep-alive stays without.
 fn limit_keep_alive(connect: &mut ConnectRequest, config: &MqttConfig) -> Option<u16> {
     let max = u16::try_from(config.max_keep_alive_ms? / 1_000).unwrap_or(u16::MAX);
     if connect.version == ProtocolVersion::V4 || connect.keep_alive_s <= max {
@@ -173,11 +181,11 @@ fn limit_keep_alive(connect: &mut ConnectRequest, config: &MqttConfig) -> Option
     Some(max)
 }
 
-/// Checks the client identifier; makes one up where the client left it to weir, and returns it.
+/// Checks the client identifier. Where it is empty, assigns one and returns it.
 fn identify(connect: &mut ConnectRequest) -> Result<Option<String>, ConnectRefusal> {
     let invalid = || ConnectRefusal::answered(RefusalReason::ClientId, connect.version, Some(2), 0x85);
     if connect.client_id.is_empty() {
-        // [MQTT-3.1.3-8] of 3.1.1; 5.0 tells the client its identifier, so it could come back to a kept session.
+        // 3.1.1 must refuse it [MQTT-3.1.3-8]. A 5.0 client learns its identifier, so it can continue its session later.
         if connect.version == ProtocolVersion::V4 && (!connect.clean || connect.is_3_1) {
             return Err(invalid());
         }
@@ -190,7 +198,7 @@ fn identify(connect: &mut ConnectRequest) -> Result<Option<String>, ConnectRefus
     Ok(None)
 }
 
-/// Unlike any before, across restarts too: a device's identity matters to deduplication.
+/// Makes a client identifier that was never used before, across restarts too: deduplication depends on it.
 fn new_client_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -229,7 +237,7 @@ fn check_will(
     Ok(Will { number: 0, client_id, login: login.clone(), message, expiry_s, delay_s })
 }
 
-/// The client identifier as the journal and log lines have it.
+/// Client identifier of the session, shared without copying.
 pub(crate) fn shared_client_id(attached: &AttachedSession) -> Arc<str> {
     Arc::clone(&attached.session.client_id)
 }

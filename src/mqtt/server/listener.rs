@@ -1,4 +1,4 @@
-//! The MQTT listener: accepts sockets and gives each a task.
+//! The MQTT listeners, plain and TLS: they accept sockets and start a task for each. Also the periodic work of the broker.
 
 use std::future::pending;
 use std::io;
@@ -26,33 +26,33 @@ use crate::mqtt::connection::journal_appender::IngestJournal;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::tls::{HandshakeError, TlsEndpoint};
 
-/// Waits between failing accepts: from the first to the last, doubling.
+/// Shortest and longest wait after a failed accept. The wait doubles with each failure in a row.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// Between two rounds of storing sessions.
+/// Time between two rounds in which sessions are stored.
 const STORE_EVERY: Duration = Duration::from_secs(1);
-/// How often retained messages whose time is over are forgotten where `$SYS` is off.
+/// Time between two removals of expired retained messages where `$SYS` is off.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
-/// How long connections may take to end after a cancellation.
+/// Longest time that connections may take to end after a cancellation.
 const DRAIN: Duration = Duration::from_secs(3);
-/// Between two lines about the same kind of refusal.
+/// Shortest time between two log lines about the same kind of refusal.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why the door cannot open.
+/// Why the MQTT server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// The address cannot be listened on.
     #[error("cannot listen for MQTT on {address}: {error}; check {key}, and whether another broker runs there")]
     Bind {
-        /// The key that names it.
+        /// Configuration key of the address.
         key: &'static str,
         /// Configured address.
         address: SocketAddr,
-        /// What the system says.
+        /// Error of the operating system.
         error: io::Error,
     },
 }
 
-/// A bound address and how its connections begin.
+/// A bound address, with TLS or without.
 #[derive(Debug)]
 struct Listener {
     socket: TcpListener,
@@ -69,7 +69,7 @@ impl Listener {
     }
 }
 
-/// The MQTT door, bound and not yet accepting.
+/// The MQTT server, bound and not accepting yet.
 #[derive(Debug)]
 pub struct MqttServer {
     plain: Listener,
@@ -78,8 +78,11 @@ pub struct MqttServer {
 }
 
 impl MqttServer {
-    /// Binds `config.listen`. Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in. Call it inside a tokio runtime
-    /// and after the metrics recorder is installed.
+    /// Binds `config.listen`. Publishes on the topics of `ingest` are appended to `journal`; `access` decides about logins. Must
+    /// be called inside a tokio runtime, and after the metrics recorder is installed.
+    ///
+    /// # Errors
+    /// The address is taken, or is not one of this machine.
     pub async fn bind(
         config: &MqttConfig,
         ingest: &IngestConfig,
@@ -100,7 +103,7 @@ impl MqttServer {
         Ok(Self { plain, secure: None, admission: AdmissionControl::new(Arc::new(shared)) })
     }
 
-    /// Listens on `address` with TLS too.
+    /// Adds a TLS listener on `address`.
     ///
     /// # Errors
     /// The address is taken or not one of this machine.
@@ -110,38 +113,38 @@ impl MqttServer {
         Ok(self)
     }
 
-    /// The address that is listened on, with the port that the system chose where the configured one is 0.
+    /// Address of the plain listener. Where the configured port is 0, it has the port that the system chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.plain.address
     }
 
-    /// The address that is listened on with TLS.
+    /// Address of the TLS listener.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.secure.as_ref().map(|listener| listener.address)
     }
 
-    /// Subscriptions and delivery.
+    /// The broker of this server.
     pub fn broker(&self) -> Arc<Broker> {
         Arc::clone(&self.admission.broker_context().broker)
     }
 
-    /// The way in for connections that come by other listeners. It opens when [`MqttServer::run`] is called.
+    /// Admission control, for the connections of other listeners (WebSocket). It admits from [`MqttServer::run`] on.
     pub fn admission(&self) -> AdmissionControl {
         self.admission.clone()
     }
 
-    /// Accepts connections until `cancel`; then tells the connected clients, and returns when they are gone or after
-    /// 3 s.
+    /// Accepts connections until `cancel`. Then it disconnects the clients, and returns when they are gone, after 3 s at most.
     pub async fn run(self, cancel: CancellationToken) {
         let Self { plain, secure, admission } = self;
         let shared = Arc::clone(admission.broker_context());
-        // A client that comes back says what it is now: the wills of the connections that ended with weir come before.
+        // Wills of connections that ended with the previous run are published before any client is served: a client that
+        // connects again then reports its present state after its will.
         cancel.run_until_cancelled(service::publish_due(&shared)).await;
         admission.spawn(service::keep_time(Arc::clone(&shared), cancel.clone()));
         admission.open();
         tokio::select! {
             () = cancel.cancelled() => {}
-            // None of the others ends.
+            // The other branches never complete.
             () = measure(&shared) => {}
             () = keep_retained(&shared) => {}
             () = store_sessions(&shared) => {}
@@ -167,7 +170,7 @@ async fn measure(shared: &BrokerContext) {
     }
 }
 
-/// Forgets retained messages whose time is over, and publishes `$SYS` where it is on.
+/// Removes expired retained messages, and publishes `$SYS` where it is on.
 async fn keep_retained(shared: &BrokerContext) {
     let started = shared.now();
     let system_every = shared.config.sys_interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
@@ -182,7 +185,7 @@ async fn keep_retained(shared: &BrokerContext) {
     }
 }
 
-/// Stores sessions and wills that changed, off the event loop: there may be many.
+/// Stores changed sessions and wills, on a blocking thread: there may be many.
 async fn store_sessions(shared: &Arc<BrokerContext>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -215,7 +218,7 @@ async fn accept_all(listener: Listener, admission: &AdmissionControl) {
                 acceptor.accept(stream, address);
             }
             Err(error) => {
-                // Out of file descriptors, mostly: it stays so until a connection ends.
+                // The usual cause is a lack of file descriptors, which lasts until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
                 admission.broker_context().meters.limit(MqttLimit::Accept);
                 sleep(backoff).await;
@@ -237,7 +240,7 @@ impl Acceptor<'_> {
             Ok(permit) => permit,
             Err(refused) => return self.warn(&format!("{refused}: new connections are closed")),
         };
-        // A small packet is not to wait for the acknowledgement of the one before it.
+        // A small packet must not wait for the TCP acknowledgement of the previous one.
         if stream.set_nodelay(true).is_err() {
             return; // the peer is gone already
         }

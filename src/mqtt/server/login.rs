@@ -1,4 +1,4 @@
-//! What a CONNECT says about its client, put to [`Access`].
+//! Login: the credentials of a CONNECT, checked by [`Access`].
 
 use super::handshake::ConnectRefusal;
 use super::peer::Peer;
@@ -8,7 +8,10 @@ use crate::mqtt::wire::refusal::RefusalReason;
 
 use crate::telemetry::audit::AuditActor;
 
-/// Whether the client may connect, and who it is.
+/// Checks the credentials of a client and returns its login.
+///
+/// # Errors
+/// The client may not log in. The refusal has the CONNACK of its version.
 pub(crate) async fn authenticate(
     connect: &ConnectRequest,
     peer: &Peer,

@@ -1,4 +1,4 @@
-//! What is known of a client before its CONNECT.
+//! Facts about a client before its CONNECT: address and client certificate.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::tls::{CertificateId, client_user};
 /// The other end of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address; `None` where the stream has none.
+    /// Address of the client; `None` where the stream has none.
     pub address: Option<IpAddr>,
-    /// The user that its certificate stands for. The listener has verified the certificate.
+    /// User of the client certificate, which the listener has verified.
     pub certificate_user: Option<Arc<str>>,
-    /// That certificate, to know it again when it is revoked.
+    /// The client certificate, for comparison with the revoked ones.
     pub certificate: Option<CertificateId>,
 }
 
@@ -25,7 +25,7 @@ impl Peer {
         Self { address: Some(address.to_canonical()), ..Self::default() }
     }
 
-    /// As far as it is known before its CONNECT.
+    /// The client for the audit log, as far as it is known before its CONNECT.
     pub(crate) fn who(&self) -> AuditActor<'_> {
         AuditActor { user: self.certificate_user.as_deref(), address: self.address, ..AuditActor::default() }
     }

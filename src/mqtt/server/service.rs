@@ -1,4 +1,5 @@
-//! The life of one socket: CONNECT, session, will, last bytes.
+//! The life of one connection around its poll loop: the first packet, the session, the last bytes, the will. Also the task
+//! that publishes wills with a delay and ends expired sessions.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -30,17 +31,17 @@ use crate::mqtt::wire::refusal::RefusalReason;
 
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
-/// How long the last bytes may take, and what the client still sends is discarded so that it gets to read them.
+/// Longest time in which the last bytes are sent and the client's remaining input is discarded.
 const LINGER: Duration = Duration::from_secs(1);
-/// Bytes discarded while lingering at most.
+/// Largest number of input bytes that are discarded at the end of a connection.
 const LINGER_BYTES: usize = 1024 * 1024;
-/// How long wills that are due together wait for room in the journal.
+/// Longest time that wills which are due together wait for room in the journal.
 const WILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the first packet of a connection was.
+/// The first packet of a connection with the bytes after it, or the reason why the connection is refused.
 pub(crate) type FirstPacket = Result<(ConnectRequest, Vec<u8>), ConnectRefusal>;
 
-/// Waits for the first packet. `None`: it did not come by `deadline`, or weir stops; it is counted.
+/// Waits for the first packet. `None` where it is not complete by `deadline`, or weir stops; the refusal is counted.
 pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     stream: &mut S,
     peer: &Peer,
@@ -59,8 +60,8 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     None
 }
 
-/// Serves one connection until it ends. A connection is open for long: what only led to it, or follows it, is boxed and given
-/// back.
+/// Serves one connection until it ends. The futures of its beginning and its end are boxed: a connection is open for long,
+/// and their memory is freed meanwhile.
 pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
@@ -76,7 +77,7 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// An open connection, and what is needed when it ends.
+/// An open connection, with the values that its end needs.
 struct OpenConnection<S> {
     connection: Connection<S>,
     shared: Arc<BrokerContext>,
@@ -86,7 +87,7 @@ struct OpenConnection<S> {
     will: Option<Arc<Will>>,
 }
 
-/// Lets the client in; `None`: it was refused, or weir stops.
+/// Accepts the client; `None` where it was refused, or weir stops.
 async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
@@ -127,7 +128,7 @@ async fn enter(
             audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason.as_str());
         })?;
     if welcome.login.version != shared.access.version() {
-        // All sessions were judged anew, perhaps before this one was among them.
+        // A new policy came meanwhile. It may have been applied to all sessions before this one was among them.
         shared.broker.judge(&welcome.attached.session, &shared.access.policy());
     }
     Ok((welcome, rest))
@@ -212,8 +213,8 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(open: Box<OpenConnection<S>>, cl
     }
 }
 
-/// Sends the last bytes and closes the socket so that the client gets to read them: closing with unread input would
-/// reset the connection and take them away.
+/// Sends the last bytes and closes the socket. Input is discarded for a while first: closing a socket with unread input
+/// resets the connection, and the client might never read the last bytes.
 async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
     let linger = async {
         stream.write_all(last).await?;
@@ -228,11 +229,11 @@ async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
         }
         io::Result::Ok(())
     };
-    // The client may be gone or slow: there is nothing more to do for it.
+    // The client may be gone or slow; nothing more can be done for it.
     let _ = timeout(LINGER, linger).await;
 }
 
-/// Ends sessions when their time is over and publishes wills when their delay is, until `cancel`.
+/// Ends expired sessions and publishes wills whose delay has passed, until `cancel`.
 pub(crate) async fn keep_time(shared: Arc<BrokerContext>, cancel: CancellationToken) {
     loop {
         let next = publish_due(&shared).await;
@@ -250,7 +251,7 @@ pub(crate) async fn keep_time(shared: Arc<BrokerContext>, cancel: CancellationTo
     }
 }
 
-/// Ends the sessions whose time is over and publishes the wills that are due; returns when to look again.
+/// Ends expired sessions and publishes the wills that are due. Returns the time of the next timer.
 pub(crate) async fn publish_due(shared: &BrokerContext) -> Option<std::time::Instant> {
     let (wills, next) = shared.broker.due();
     let patience = Instant::now() + WILL_PATIENCE;
@@ -260,8 +261,8 @@ pub(crate) async fn publish_due(shared: &BrokerContext) -> Option<std::time::Ins
     next
 }
 
-/// A will goes where the client's own publish would have gone [section 3.1.2.5], by the rules of this moment. Its life
-/// begins now.
+/// Publishes a will as a publish of its client [section 3.1.2.5], under the present access rules. Its message expiry
+/// interval begins now.
 async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
     let PublishDecision::Allowed { own_device } = judge_will(shared, will) else {
         let user = will.login.identity.user.as_deref();
@@ -274,7 +275,7 @@ async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
     if shared.ingest.contains(&will.message.topic) {
         journal = match journal_will(shared, will, own_device.as_deref(), patience).await {
             Ok(end) => end,
-            // Weir ends; the next start finds the will where it is.
+            // weir ends. The will is still stored, and the next start publishes it.
             Err(AppendError::Closed) => return,
             Err(AppendError::Full | AppendError::TooLarge { .. }) => {
                 shared.meters.dropped_will.increment(1);
@@ -298,7 +299,10 @@ fn judge_will(shared: &BrokerContext, will: &Will) -> PublishDecision {
     }
 }
 
-/// Where the journal ends that has it; an error where the journal had no room until `patience`.
+/// Appends a will to the journal; returns the position after its record.
+///
+/// # Errors
+/// The journal had no room until `patience`, is closed, or does not take a record of this size.
 async fn journal_will(
     shared: &BrokerContext,
     will: &Will,
@@ -311,7 +315,7 @@ async fn journal_will(
         topic: &will.message.topic,
         own_device,
         packet_id: 0,
-        // Nobody waits for an acknowledgement, and without a packet id it can only be a QoS 0 record.
+        // Nobody waits for an acknowledgement, and a record without a packet identifier can only be QoS 0.
         qos: 0,
         dup: false,
         retain: will.message.retain,

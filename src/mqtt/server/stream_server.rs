@@ -1,4 +1,4 @@
-//! The door without a listener.
+//! The MQTT server without a listener, for streams of any kind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use crate::log::Log;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::connection::broker_context::BrokerContext;
 
-/// Serves MQTT over any stream of bytes: what [`super::MqttServer`] does for each socket that it accepts. The caller says
-/// where streams come from, polls, and owns the clock. Clones share sessions and subscriptions.
+/// Serves MQTT over any stream of bytes, as [`super::MqttServer`] does for each accepted socket. The caller provides the
+/// streams and the clock, and polls. Clones share sessions and subscriptions. The simulation uses it.
 #[derive(Debug, Clone)]
 pub struct StreamServer(pub(in crate::mqtt) Arc<BrokerContext>);
 
 impl StreamServer {
-    /// Publishes on the topics of `ingest` will go to `journal`; `config.listen` and `config.auth` are not used. Keep-alives
-    /// and pauses of the journal are measured by `clock`.
+    /// Makes a server that appends publishes on the topics of `ingest` to `journal`. `config.listen` and `config.auth` are not
+    /// used. `clock` measures keep-alives and pauses of the journal.
     pub fn new(config: &MqttConfig, ingest: &IngestConfig, journal: Log, clock: Arc<dyn Clock>) -> Self {
         let access = Arc::new(Access::new(Policy::without_users(config.allows_anonymous())));
         Self(Arc::new(BrokerContext::new(config, ingest, Arc::new(journal), access, clock)))
     }
 
-    /// Subscriptions and delivery.
+    /// The broker of this server.
     pub fn broker(&self) -> Arc<Broker> {
         Arc::clone(&self.0.broker)
     }
 
-    /// Serves one connection, from its CONNECT to its end; `cancel` ends it in an orderly way. Poll it inside a tokio
-    /// runtime with a time driver.
+    /// Serves one connection from its CONNECT to its end. `cancel` ends it in an orderly way. Must be polled inside a tokio runtime
+    /// with a time driver.
     pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
         let deadline = Instant::now() + Duration::from_millis(self.0.config.connect_timeout_ms);
         let peer = Peer::default();
