@@ -1,9 +1,12 @@
-//! The MQTT door: listener, connections, sessions, subscriptions.
+//! The MQTT broker: listeners, connections, sessions, subscriptions, retained messages and wills.
 //!
-//! A connection (one task, one socket) reads frames and feeds them to its `connection::protocol::Protocol`, which is pure: bytes
-//! and "now" in; bytes to send, records to journal and messages to pass on out. Publishes on ingest topics go to the
-//! journal through `ingest::JournalAppender` and are acknowledged once it is synced past them; everything that subscribers see
-//! goes through the [`broker::Broker`].
+//! A connection (one task, one socket) reads frames and feeds them to its `connection::protocol::Protocol`. The
+//! protocol is pure: it takes bytes and the time, and returns bytes to send, records for the journal and messages to
+//! forward. Publishes on ingest topics go to the journal through `connection::journal_appender::JournalAppender` and
+//! are acknowledged once the journal is synced past them. Everything that subscribers receive goes through the
+//! [`broker::Broker`].
+//!
+//! The payloads of readings are not decoded here: `pipeline` reads them from the journal, and `core` decodes them.
 
 pub mod broker;
 mod connection;
@@ -17,17 +20,17 @@ mod testing;
 
 pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, MqttServer, Peer, StreamServer};
 
-/// Protocol version of a connection, told by the protocol level of its CONNECT.
+/// MQTT version of a connection. The protocol level of its CONNECT decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProtocolVersion {
-    /// MQTT 3.1.1, protocol level 4.
+    /// MQTT 3.1.1, protocol level 4. Clients of MQTT 3.1 (level 3) are served as 3.1.1.
     V4,
     /// MQTT 5.0, protocol level 5.
     V5,
 }
 
 impl ProtocolVersion {
-    /// As metrics and log lines have it.
+    /// Name of the version, for the audit log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             ProtocolVersion::V4 => "3.1.1",

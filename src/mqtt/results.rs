@@ -1,8 +1,8 @@
-//! Publishes results as they enter the output logs: windows on `weir/windows/DEVICE/METRIC`, errors on
+//! Publishes results over MQTT as they enter the output logs: windows on `weir/windows/DEVICE/METRIC`, errors on
 //! `weir/errors/REASON`.
 //!
-//! Reading and decoding is the follower's work (`results::follow`); queues and what slow subscribers miss are the
-//! broker's.
+//! This module does not read the logs: the follower (`results::follow`) reads and decodes results. It does not queue
+//! messages either: the broker queues them, and counts those that slow subscribers miss.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::results::record::{DecodedResult, ResultKind, ResultRecord};
 
 const WINDOWS: &str = "weir/windows/";
 const ERRORS: &str = "weir/errors/";
-/// QoS of results: the subscriber's own QoS decides below it.
+/// QoS with which results are published. A subscriber that was granted a lower QoS receives them with the lower QoS.
 const QOS: u8 = 1;
 
-/// Publishes what the follower hands it. Results are not retained.
+/// Publishes the results that the follower hands to it. Results are not retained.
 #[derive(Debug)]
 pub struct ResultPublisher {
     broker: Arc<Broker>,
     windows: bool,
     errors: bool,
-    /// Topic of the result at hand.
+    /// Buffer for the topic of the current result.
     topic: String,
 }
 
 impl ResultPublisher {
-    /// Publishes windows where `windows` says so, and errors where `errors` says so.
+    /// Makes a publisher. It publishes windows if `windows` is set, and errors if `errors` is set.
     pub fn new(broker: Arc<Broker>, windows: bool, errors: bool) -> Self {
         Self { broker, windows, errors, topic: String::new() }
     }
@@ -40,7 +40,7 @@ impl ResultSubscriber for ResultPublisher {
         }
     }
 
-    /// Never waits: a subscriber whose queue is full misses the result, which the broker counts.
+    /// Publishes one result. Never waits: a subscriber whose queue is full misses the result, which the broker counts.
     fn receive(&mut self, record: &ResultRecord<'_>) {
         self.topic.clear();
         match &record.result {
@@ -101,19 +101,19 @@ mod tests {
             assert_eq!(granted, SubscribeOutcome::Granted(1));
         }
 
-        /// Publishes windows from this position on, and all errors.
+        /// Publishes windows from the position `from` on, and all errors.
         fn publish(&self, from: u64) {
             let publisher = ResultPublisher::new(Arc::clone(&self.broker), true, true);
             let from = ResultPositions { windows: Lsn(from), errors: Lsn(0) };
             self.follower.subscribe(from, Box::new(publisher));
         }
 
-        /// Runs the follower until it has handed on what the logs hold.
+        /// Runs the follower until it has handed on everything that the logs hold.
         fn follow(&self) {
             self.follower.catch_up();
         }
 
-        /// Topic, QoS and the JSON's `seq` of what the subscriber is sent.
+        /// Topic, QoS and `seq` (from the JSON payload) of each message that is sent to the subscriber.
         fn received(&self) -> Vec<(String, u8, u64)> {
             let (session, connection) = (&self.subscriber.session, self.subscriber.connection);
             let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Acknowledgements that wait for the journal, in the order of the publishes.
+//! Acknowledgements that wait for the journal, in the order of their publishes.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -7,9 +7,10 @@ use crate::log::Lsn;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::frame;
 
-/// Room for acknowledgements that is kept when there are none.
+/// Number of acknowledgements for which memory is kept while there are none.
 const KEPT_ENTRIES: usize = 1_024;
 
+/// An acknowledgement that is not written yet.
 #[derive(Debug, Clone, Copy)]
 struct PendingAck {
     packet_id: u16,
@@ -17,7 +18,7 @@ struct PendingAck {
     reason: u8,
 }
 
-/// Acknowledgements of one append: they may leave once the journal is durable up to `until`.
+/// Acknowledgements of one append. They may be sent once the journal is durable up to `until`.
 #[derive(Debug, Clone, Copy)]
 struct AckRun {
     until: Lsn,
@@ -25,21 +26,24 @@ struct AckRun {
     read_at: Instant,
 }
 
-/// PUBACKs and PUBRECs in publish order ([MQTT-4.6.0-2] and its like). Those of one append share a position; those of
-/// publishes that are not journaled wait for the journaled ones before them. The connection bounds it: it does not
-/// read its socket while there are `max_inflight` or more.
+/// PUBACKs and PUBRECs in the order of their publishes ([MQTT-4.6.0-2] and similar statements). The acknowledgements of
+/// one append share a journal position. Those of publishes that are not journaled wait for the journaled publishes
+/// before them. The connection bounds their number: it does not read its socket while there are `max_inflight` or more.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
     entries: VecDeque<PendingAck>,
     runs: VecDeque<AckRun>,
+    /// Number of `entries`, at the end, that have no journal position yet.
     unsealed: usize,
-    /// PUBACKs among `entries`.
+    /// Number of PUBACKs in `entries`.
     pubacks: usize,
+    /// Highest journal position that was passed to [`Acks::seal`].
     last: Lsn,
 }
 
 impl Acks {
-    /// Adds the acknowledgement of a publish that was just read; [`Acks::seal`] says what it waits for.
+    /// Adds the acknowledgement of a publish that was just read. [`Acks::seal`] sets the journal position that it waits
+    /// for.
     #[inline]
     pub fn push(&mut self, kind: u8, packet_id: u16, reason: u8) {
         self.entries.push_back(PendingAck { packet_id, kind, reason });
@@ -47,8 +51,9 @@ impl Acks {
         self.pubacks += usize::from(kind == frame::PUBACK);
     }
 
-    /// The publishes since the last call end at `until` in the journal (`None`: none of them was journaled), and were
-    /// read at `read_at`. Returns the position that they wait for.
+    /// Sets the journal position for the acknowledgements that were added since the last call. Their publishes end at
+    /// `until` in the journal (`None`: none of them was journaled) and were read at `read_at`. Returns the position
+    /// that the acknowledgements wait for.
     pub fn seal(&mut self, until: Option<Lsn>, read_at: Instant) -> Lsn {
         if let Some(until) = until {
             self.last = self.last.max(until);
@@ -60,7 +65,8 @@ impl Acks {
         self.last
     }
 
-    /// Writes those that `durable` has passed; returns when the oldest of them was read.
+    /// Appends to `out` the acknowledgements whose position `durable` has reached. Returns when the publishes of the
+    /// oldest were read; `None` if there is no such acknowledgement.
     pub fn write(&mut self, durable: Lsn, version: ProtocolVersion, out: &mut Vec<u8>) -> Option<Instant> {
         let mut oldest = None;
         let mut count = 0;
@@ -77,29 +83,30 @@ impl Acks {
             self.pubacks -= usize::from(ack.kind == frame::PUBACK);
             frame::put_ack(ack.kind, ack.packet_id, ack.reason, version, out);
         }
-        // A burst is not remembered: ten thousand idle connections keep what they allocated.
+        // The memory of a burst is given back: otherwise ten thousand idle connections would keep what they once
+        // allocated.
         if self.entries.is_empty() {
             self.entries.shrink_to(KEPT_ENTRIES);
         }
         oldest
     }
 
-    /// Acknowledgements not yet written.
+    /// Number of acknowledgements that are not written yet.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// PUBACKs among them.
+    /// Number of PUBACKs that are not written yet.
     pub fn pubacks(&self) -> usize {
         self.pubacks
     }
 
-    /// Whether some are not sealed yet.
+    /// Whether some acknowledgements have no journal position yet.
     pub fn has_unsealed(&self) -> bool {
         self.unsealed > 0
     }
 
-    /// The position that the oldest sealed acknowledgement waits for.
+    /// Journal position that the oldest acknowledgement with a position waits for; `None` if there is none.
     pub fn waits_for(&self) -> Option<Lsn> {
         self.runs.front().map(|run| run.until)
     }

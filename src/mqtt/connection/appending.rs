@@ -1,4 +1,5 @@
-//! Between a connection and the journal: appends, waiting for room, acknowledgements that others' appends release.
+//! Between a connection and the journal: appends, the wait for room, and the wake-up for acknowledgements that appends
+//! of other connections release.
 
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -10,22 +11,26 @@ use crate::log::{AppendError, Records};
 use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::wire::close::CloseReason;
 
-/// Publishes that the journal had no room for.
+/// Publishes for which the journal had no room.
 #[derive(Debug)]
 pub(super) struct BlockedAppend {
     pub records: Records,
+    /// When the publishes were read.
     pub since: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Appends what the journal had no room for.
+    /// Appends the publishes that wait for room in the journal, if there are any.
+    ///
+    /// # Errors
+    /// The connection ends, see [`Connection::append`].
     pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Result<PollStep, CloseReason> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
             let Some(BlockedAppend { records, since }) = self.blocked.take() else { return Ok(PollStep::Ready) };
             self.append(context.waker(), records, Some(since), since)?;
             if self.blocked.is_none() {
-                // The client was not heard because weir did not listen.
+                // weir was not reading, so the silence does not count as the client's.
                 self.protocol.heard(self.shared.now());
                 return Ok(PollStep::Ready);
             }
@@ -33,13 +38,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(PollStep::Waiting);
             }
         }
-        // There is room, but not enough for these records.
+        // The journal has room, but not enough for these records.
         self.wake_after(context, FALLBACK);
         Ok(PollStep::Waiting)
     }
 
-    /// Appends `records` (read at `read_at`), or keeps them where the journal is full. Returns them emptied if they
-    /// were taken.
+    /// Appends `records`, which were read at `read_at`. If the journal has no room, keeps them in `blocked`. Returns
+    /// the emptied `records` if they were appended, else new ones. `waiting_since` is the time since which the records
+    /// wait for room; `None`: they were just read.
+    ///
+    /// # Errors
+    /// Another connection owns the session, the client may no longer connect, the journal takes nothing more, or the
+    /// records are larger than one append may be.
     pub(super) fn append(
         &mut self,
         waker: &Waker,
@@ -51,8 +61,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !records.is_empty() {
             let waits = self.protocol.acks().has_unsealed();
             let appended = {
-                // Under the session's lock: once a newer connection has the session, nothing of this one may follow in
-                // the journal. What the client sends again there would stand in front of what it repeats.
+                // The append happens under the session's lock: once a newer connection owns the session, no publish of
+                // this connection may follow in the journal. The client repeats its publishes on the newer connection,
+                // and the repetition would stand in the journal before the publish that it repeats.
                 let Some(_own) = self.session.own(self.id) else { return Err(self.session.lost(self.id)) };
                 self.shared.journal.append(&records, waits.then_some(waker), waiting_since, self.shared.now())
             };
@@ -69,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Err(AppendError::Closed) => return Err(CloseReason::Journal),
                 Err(AppendError::TooLarge { .. }) => {
-                    // The configuration is refused where that can happen.
+                    // A configuration in which this can happen is refused.
                     self.shared.meters.limit(MqttLimit::JournalRecord);
                     return Err(CloseReason::Quota);
                 }
@@ -84,8 +95,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(records)
     }
 
-    /// Makes sure that acknowledgements which wait for something else than this connection's own appends leave too: a
-    /// QoS 2 publish repeated after a take-over waits for the append of the connection before.
+    /// Wakes the connection also for acknowledgements that wait for the append of another connection, since the journal
+    /// wakes a connection only for its own appends. A QoS 2 publish that is repeated after a take-over waits for the
+    /// append of the previous connection.
+    ///
+    /// # Errors
+    /// None; the return type is that of the other steps.
     pub(super) fn watch_acks(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         if let Some(position) = self.protocol.acks().waits_for() {
             if position <= self.shared.journal.durable() {

@@ -15,7 +15,7 @@ use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic::IngestTopics;
 use crate::telemetry::audit::AuditActor;
 
-/// What all connections share.
+/// Everything that all connections share.
 #[derive(Debug)]
 pub(crate) struct BrokerContext {
     pub config: MqttConfig,
@@ -29,7 +29,8 @@ pub(crate) struct BrokerContext {
 }
 
 impl BrokerContext {
-    /// Publishes on the topics of `ingest` will go to `journal`; `access` says who is let in.
+    /// Makes the context. Publishes on the topics of `ingest` go to `journal`; `access` decides which clients may
+    /// connect.
     pub fn new(
         config: &MqttConfig,
         ingest: &IngestConfig,
@@ -52,27 +53,27 @@ impl BrokerContext {
         }
     }
 
-    /// What is to be done once per second.
+    /// Adds the time of a pause of the journal to its metric, and tidies [`Access`]. Called once per second.
     pub fn measure(&self) {
         self.journal.count_pause(self.now());
         self.access.tidy();
     }
 
-    /// A connection ends before there was a CONNECT to judge: it is counted, and told in the audit log.
+    /// Counts a connection that ends before there is a CONNECT to judge, and reports it in the audit log.
     pub fn refuse(&self, who: &AuditActor<'_>, reason: RefusalReason) {
         self.meters.refused(reason);
         self.note_refusal(who, reason, "");
     }
 
-    /// Tells of a refusal in the audit log, unless the client left by itself or weir stops. `explanation` is what more is
-    /// known, or nothing.
+    /// Reports a refused connection in the audit log, unless the client left by itself or weir stops. `explanation`
+    /// adds details, or is empty.
     pub fn note_refusal(&self, who: &AuditActor<'_>, reason: RefusalReason, explanation: &str) {
         if !reason.is_departure() {
             self.access.note_refusal(who, reason.as_str(), explanation);
         }
     }
 
-    /// Now, for deadlines and intervals.
+    /// Present time, for deadlines and intervals.
     #[inline]
     pub fn now(&self) -> Instant {
         self.timeline.now()

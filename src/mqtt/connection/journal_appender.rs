@@ -1,4 +1,5 @@
-//! Appends to the journal, with the bookkeeping for pauses: times in which the journal had no room.
+//! Appends to the journal for connections and wills, and keeps account of pauses: times in which the journal had no
+//! room.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +14,14 @@ use crate::sync::lock;
 
 /// Operations of the journal that connections need.
 pub(crate) trait IngestJournal: Send + Sync + Debug {
-    /// See [`Log::append`].
+    /// Queues records for the next group commit and returns the position after the last of them, see [`Log::append`].
+    ///
+    /// # Errors
+    /// The journal has no room, the records are larger than a batch, or the journal takes nothing more.
     fn append(&self, records: &Records, waker: Option<&Waker>) -> Result<Lsn, AppendError>;
-    /// See [`Log::durable`].
+    /// Journal position below which everything is synced, see [`Log::durable`].
     fn durable(&self) -> Lsn;
-    /// See [`Log::poll_room`].
+    /// Ready when an append may succeed, see [`Log::poll_room`].
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -33,50 +37,60 @@ impl IngestJournal for Log {
     }
 }
 
-/// A pause from which on silence is no longer the devices' own: the granularity of ticks.
+/// Length of a pause from which on a device may have been silent only because weir did not read its socket. Silence is
+/// measured in ticks, so this is the interval of ticks.
 const RESUMED_AFTER: Duration = Duration::from_secs(1);
 
-/// Appends to the journal, tells it when sockets were not read for a while, and measures that.
+/// Appends to the journal, notes in the journal when sockets were not read for a while, and measures these pauses.
 #[derive(Debug)]
 pub(crate) struct JournalAppender {
     journal: Arc<dyn IngestJournal>,
     meters: Arc<MqttMeters>,
-    /// Whether `pause` has a beginning: the only thing looked at while there is room.
+    /// Whether `pause` has a beginning. While the journal has room, an append looks only at this field.
     paused: AtomicBool,
     pause: Mutex<JournalPause>,
 }
 
+/// A time in which the journal had no room.
 #[derive(Debug, Default)]
 struct JournalPause {
-    /// Since when appends have been refused.
+    /// Time since which appends are refused; `None`: there is no pause.
     since: Option<Instant>,
-    /// Up to when the pause is in the metric.
+    /// Time up to which the pause is counted in the metric.
     counted_until: Option<Instant>,
-    /// Less than a second, not yet in the metric.
+    /// Time below one second that is not counted in the metric yet.
     remainder: Duration,
-    /// When the last `resumed` record was appended.
+    /// Time at which the last `resumed` record was appended.
     resumed_at: Option<Instant>,
 }
 
 impl JournalAppender {
+    /// Makes an appender to `journal` that counts pauses in `meters`.
     pub fn new(journal: Arc<dyn IngestJournal>, meters: Arc<MqttMeters>) -> Self {
         Self { journal, meters, paused: AtomicBool::new(false), pause: Mutex::default() }
     }
 
-    /// Everything below is synced.
+    /// Journal position below which everything is synced.
     #[inline]
     pub fn durable(&self) -> Lsn {
         self.journal.durable()
     }
 
-    /// Ready when an append may succeed.
+    /// Ready when an append may succeed, or when the journal takes nothing more. Otherwise the task is woken when there
+    /// is room.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         self.journal.poll_room(context)
     }
 
-    /// Appends; `waker` is woken when the returned position is durable. `waiting_since`: how long this connection has
-    /// not been reading because of an earlier `Full`. A pause of at least a second ends with one `resumed` record
-    /// before any publish, so that nobody's silence is measured while weir was not listening.
+    /// Appends `records` and returns the position after them; `waker` is woken when this position is durable or the
+    /// journal has failed. `waiting_since` is the time since which this connection is not read because of an earlier
+    /// [`AppendError::Full`].
+    ///
+    /// A pause of at least a second ends with one `resumed` record before any publish, so that no device counts as
+    /// silent for a time in which weir was not reading.
+    ///
+    /// # Errors
+    /// The journal has no room, the records are larger than a batch, or the journal takes nothing more.
     pub fn append(
         &self,
         records: &Records,
@@ -110,7 +124,7 @@ impl JournalAppender {
         let mut pause = lock(&self.pause);
         let since = pause.since.into_iter().chain(waiting_since).min();
         let long = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) >= RESUMED_AFTER);
-        // Other connections end the same pause: one record within a second is enough.
+        // Other connections end the same pause: one `resumed` record within a second is enough for all of them.
         if long(since) && (pause.resumed_at.is_none() || long(pause.resumed_at)) {
             let mut resumed = Records::default();
             resumed.push_with(record::encode_resumed);
@@ -128,7 +142,7 @@ impl JournalAppender {
         self.paused.store(false, Ordering::Release);
     }
 
-    /// Adds what passed of a pause to the metric, also while it lasts.
+    /// Adds the time of a pause that has passed to the metric, also while the pause lasts.
     pub fn count_pause(&self, now: Instant) {
         if self.paused.load(Ordering::Acquire) {
             self.count(&mut lock(&self.pause), now);
@@ -139,7 +153,7 @@ impl JournalAppender {
         let Some(counted_until) = pause.counted_until else { return };
         pause.remainder += now.saturating_duration_since(counted_until);
         pause.counted_until = Some(now);
-        // The counter has whole seconds.
+        // The counter counts whole seconds.
         self.meters.backpressure_seconds.increment(pause.remainder.as_secs());
         pause.remainder = Duration::from_nanos(u64::from(pause.remainder.subsec_nanos()));
     }

@@ -1,8 +1,8 @@
-//! Keep-alive, MQTT 5.0 section 3.1.2.10.
+//! Keep-alive of a connection, MQTT 5.0 section 3.1.2.10.
 
 use std::time::{Duration, Instant};
 
-/// When the client was last heard, and how long it may be silent.
+/// Time at which the client was last heard, and how long it may be silent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeepAlive {
     allowed: Option<Duration>,
@@ -10,20 +10,20 @@ pub(crate) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// `keep_alive_s` is that of the CONNECT; 0: off. The allowed silence is one and a half times as long
-    /// [MQTT-3.1.2-22].
+    /// Begins to measure at `now`. `keep_alive_s` is the keep-alive interval of the connection; 0 turns keep-alive off.
+    /// The client may be silent for one and a half intervals [MQTT-3.1.2-22].
     pub fn new(keep_alive_s: u16, now: Instant) -> Self {
         let allowed = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
         Self { allowed, heard: now }
     }
 
-    /// Something arrived, or weir itself was not reading.
+    /// Notes that bytes arrived, or that weir itself was not reading: the interval begins anew.
     #[inline]
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
     }
 
-    /// When the connection ends if nothing arrives.
+    /// Time at which the connection ends if nothing arrives; `None`: keep-alive is off.
     pub fn deadline(&self) -> Option<Instant> {
         Some(self.heard + self.allowed?)
     }

@@ -1,10 +1,12 @@
-//! One connection: a stream, its protocol, and the order of work between them.
+//! One MQTT connection: a stream, its protocol, and the order of work between them.
 //!
-//! A hand-written poll loop: what is due is sent first (acknowledgements that became durable, messages for the
-//! client), then the socket is read, everything that one read brought is appended to the journal together, and so on
-//! until the socket has nothing more. No channel and no allocation per message; the locks are the journal's, once per
-//! read, and the session's, once per delivery. The socket is not read while output waits to be sent, while the journal
-//! has no room, while `max_inflight` acknowledgements are outstanding, or while the client is ahead of its rate.
+//! [`Connection::poll`] is a hand-written poll loop. It first sends what is due: acknowledgements that became durable,
+//! and messages for the client. Then it reads the socket once and appends everything that this read brought to the
+//! journal together. It repeats both until the socket has no more input. There is no channel and no allocation per
+//! message. The locks are the journal's, once per read, and the session's, once per delivery.
+//!
+//! The socket is not read while output waits to be sent, while the journal has no room, while `max_inflight`
+//! acknowledgements are outstanding, or while the client is ahead of its rate.
 
 mod acks;
 mod appending;
@@ -42,38 +44,44 @@ use protocol::Protocol;
 use rate::ClientRate;
 use thread_buffers::ThreadBuffers;
 
-/// Reads in one poll before other connections get their turn.
+/// Largest number of reads in one poll. After that, other connections get their turn.
 const MAX_READS: usize = 8;
-/// Subscriptions and queues that are looked at for one connection in one poll, about: a fraction of a
-/// millisecond. One publish may have thousands of subscribers, one read hundreds of publishes; and while all threads have
-/// work, sockets are looked at once in some sixty polls.
+/// Approximate number of subscriptions and queues that one poll of a connection examines: a fraction of a millisecond
+/// of work. One publish may have thousands of subscribers, and one read may bring hundreds of publishes. Other sockets
+/// would wait for all of it: while all threads have work, a thread looks at sockets only once in some sixty polls.
 const MAX_TOUCHED: usize = 4_096;
-/// When nothing else wakes a connection that waits: another connection's append, or room that was not enough.
+/// Time after which a waiting connection tries again if nothing else wakes it. It may wait for the append of another
+/// connection, or for more journal room than there is.
 const FALLBACK: Duration = Duration::from_millis(20);
-/// A deadline for a connection without one.
+/// Time to the timer's deadline where a connection has no other deadline.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
-/// What a connection begins with.
+/// Everything that a new [`Connection`] needs.
 pub(crate) struct ConnectionOptions<S> {
     pub stream: S,
+    /// Everything that connections share.
     pub shared: Arc<BrokerContext>,
+    /// Session that the connection serves.
     pub session: Arc<Session>,
+    /// Number of the connection.
     pub id: ConnectionId,
-    /// Who the client is.
+    /// Login of the client: user, roles and address.
     pub login: Login,
     pub protocol: Protocol,
-    /// Largest packet that the client takes.
+    /// Size in bytes of the largest packet that the client takes.
     pub max_packet_bytes: usize,
-    /// Where the client asks for problem information, the largest packet that may carry it.
+    /// Size in bytes of the largest packet that may carry a Reason String; `None` if the client does not ask for
+    /// problem information.
     pub explain_within: Option<usize>,
-    /// What was read behind the CONNECT.
+    /// Bytes that were read after the CONNECT.
     pub read: Vec<u8>,
-    /// What is to be sent first.
+    /// Bytes to send first: the CONNACK.
     pub reply: Vec<u8>,
+    /// Ends the connection in an orderly way when weir stops.
     pub cancel: CancellationToken,
 }
 
-/// A connection: its stream, its protocol and the session that it serves.
+/// One MQTT connection: its stream, its protocol and the session that it serves.
 pub(crate) struct Connection<S> {
     stream: S,
     shared: Arc<BrokerContext>,
@@ -81,42 +89,45 @@ pub(crate) struct Connection<S> {
     id: ConnectionId,
     login: Login,
     protocol: Protocol,
-    /// Largest packet that the client takes.
+    /// Size in bytes of the largest packet that the client takes.
     max_packet_bytes: usize,
     explain_within: Option<usize>,
-    /// Bytes read and not yet taken: the beginning of a packet, or whatever followed when the journal became full.
+    /// Bytes that were read and not processed yet: the beginning of a packet, or everything after the packet at which
+    /// the connection had to stop (no room in the journal, the client's rate, or the limit of one poll).
     partial: Vec<u8>,
-    /// Whether `partial` is to be looked at before the socket is read.
+    /// Whether `partial` must be processed before the socket is read.
     unread: bool,
+    /// Publishes that wait for room in the journal.
     blocked: Option<BlockedAppend>,
-    /// Subscriptions and queues that were looked at in this poll.
+    /// Number of subscriptions and queues that were examined in this poll.
     touched: usize,
-    /// Output that the socket did not take.
+    /// Output that the socket has not taken yet.
     unsent: Vec<u8>,
-    /// Whether the stream may hold back what was written to it, as TLS does.
+    /// Whether the stream may hold back bytes that were written to it, as TLS does.
     unflushed: bool,
-    /// Where the client's rate is limited.
+    /// Rate limits of the client; `None` where no rate is limited.
     pace: Option<Box<ClientRate>>,
-    /// Of the rates that `pace` follows.
+    /// Version of the rates that `pace` follows.
     rates_version: u64,
-    /// The waker that is registered with the session.
+    /// Waker that is registered with the session.
     waker: Option<Waker>,
-    /// Position up to which this connection's own appends wake it.
+    /// Journal position up to which this connection's own appends wake it.
     own_appends: Lsn,
     timer: Pin<Box<Sleep>>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// What a step of the poll loop says.
+/// Result of one step of the poll loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PollStep {
-    /// Go on.
+    /// The next step can follow.
     Ready,
-    /// Something will wake the connection.
+    /// The step cannot go on; something will wake the connection.
     Waiting,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Makes the connection of a client whose CONNECT was accepted.
     pub fn new(start: ConnectionOptions<S>) -> Self {
         let now = start.shared.now();
         let rates_version = start.shared.rates.version();
@@ -144,12 +155,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The socket, what is still to be sent, and how many seconds the session outlives the connection.
+    /// Returns the stream, the bytes that are not sent yet, and how many seconds the session outlives the connection.
     pub fn into_parts(self) -> (S, Vec<u8>, u32) {
         (self.stream, self.unsent, self.protocol.expiry_s())
     }
 
-    /// Works until the connection ends.
+    /// Does all work that is possible without waiting. Ready with the reason when the connection ends.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
         let look_requested = self.session.take_look_request();
         thread_buffers::with(|buffers| match self.advance(context, buffers) {
@@ -160,7 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending
             }
             Err(close) => {
-                // What was due before stays due: acknowledgements of durable publishes, answers, then the reason.
+                // Output that was due before the end is still sent: acknowledgements of durable publishes and answers.
+                // The DISCONNECT with the reason follows it.
                 self.unsent.extend_from_slice(&buffers.out);
                 buffers.out.clear();
                 frame::put_disconnect(close, self.protocol.version(), self.explain_within, &mut self.unsent);
@@ -188,7 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.send_due(context, buffers)? == PollStep::Waiting {
                 return Ok(());
             }
-            // Once in a poll, and the socket is read all the same: the client may be gone, or want something else.
+            // Retained messages are queued once per poll; if there is more to do, the connection is polled again at
+            // once. The socket is read all the same: the client may be gone, or may ask for something else.
             if self.session.awaits_retained()
                 && (std::mem::replace(&mut looked, true) || self.shared.broker.queue_retained(&self.session, self.id))
             {
@@ -198,7 +211,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             if self.protocol.is_full() {
-                // Woken by the journal; it may have passed some in the meantime.
+                // The journal wakes the connection when more is durable. It may have passed some acknowledgements since
+                // they were written above, so this is checked.
                 self.watch_acks(context)?;
                 return Ok(());
             }
@@ -211,7 +225,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
         }
-        // The buffer is the thread's: answers to the last read wait with the connection.
+        // The output buffer belongs to the thread, and another connection uses it next. So the connection keeps the
+        // answers to its last read itself.
         self.unsent.extend_from_slice(&buffers.out);
         buffers.out.clear();
         context.waker().wake_by_ref();
@@ -225,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether the client's rate allows to read on.
+    /// Checks whether the client's rate allows another read. If it does not, sets the timer for the end of the pause.
     fn poll_pace(&mut self, context: &mut Context<'_>) -> PollStep {
         let version = self.shared.rates.version();
         if version != self.rates_version {
@@ -237,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let was_paused = pace.is_paused();
         let Some(wait) = pace.wait(now) else {
             if was_paused {
-                // The client was not heard because weir did not listen.
+                // weir was not reading, so the silence does not count as the client's.
                 self.protocol.heard(now);
             }
             return PollStep::Ready;
@@ -259,7 +274,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Keep-alive. The timer is not moved with each packet: when it rings, it is set again for what is left.
+    /// Checks the keep-alive deadline. The timer is not moved with each packet: when it fires, it is set again for the
+    /// time that is left.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         let now = self.shared.now();
         let deadline = self.protocol.keep_alive_deadline();

@@ -1,7 +1,7 @@
 //! The protocol of one connection after its CONNECT: a pure state machine.
 //!
-//! Frames and "now" in; bytes to send, records to journal and [`ProtocolEvent`]s out. No socket, no clock, no lock: what lies
-//! outside is asked through [`ProtocolContext`].
+//! It takes frames and the time, and returns bytes to send, records for the journal and [`ProtocolEvent`]s. It has no
+//! socket, no clock and no lock: it asks a [`ProtocolContext`] about everything outside of it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,40 +22,41 @@ use crate::mqtt::wire::codec::{self, SubscribePacket};
 use crate::mqtt::wire::frame::{self, Frame, IncomingPublish};
 use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 
-/// Topic aliases that a client may set, announced in CONNACK.
+/// Largest topic alias that a client may set. CONNACK announces it.
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
-/// Bytes of all topics behind a connection's aliases at most.
+/// Largest sum of the lengths, in bytes, of the topics behind a connection's aliases.
 const MAX_ALIAS_BYTES: usize = 64 * 1024;
-/// Longest user name in bytes, with its length: it is the device that a client may speak for.
+/// Bytes of the longest user name with its length field. A user name is the device that a client may speak for.
 const OWN_DEVICE_BYTES: usize = MAX_USER_BYTES + 2;
-/// Unreleased QoS 2 publishes of a 3.1.1 connection at most; it knows no receive maximum. Two bytes each.
+/// Largest number of unreleased QoS 2 publishes of a 3.1.1 connection: MQTT 3.1.1 has no receive maximum. Each takes
+/// two bytes of memory.
 const MAX_UNRELEASED: usize = 10_000;
 
-/// Reason code 0x87 of MQTT 5.0.
+/// Reason code 0x87 of MQTT 5.0: not authorized.
 const NOT_AUTHORIZED: u8 = 0x87;
-/// Reason code 0x99 of MQTT 5.0.
+/// Reason code 0x99 of MQTT 5.0: payload format invalid.
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
-/// Reason code 0x10 of MQTT 5.0.
+/// Reason code 0x10 of MQTT 5.0: no matching subscribers.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
 /// Work that a packet asks for and that the connection carries out.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ProtocolEvent<'a> {
-    /// Nothing.
+    /// Nothing is left to do for the packet.
     None,
-    /// Pass this publish on to subscribers.
+    /// Deliver this publish to subscribers, and retain it if its RETAIN flag is set.
     Forward(ForwardedPublish<'a>),
-    /// PUBACK, PUBREC or PUBCOMP for a message sent to the client.
+    /// The client acknowledged a message that was sent to it: PUBACK, PUBREC or PUBCOMP, as `kind` says.
     Acknowledged { kind: u8, packet_id: u16, reason: u8 },
-    /// PUBREL: forget a QoS 2 publish and answer PUBCOMP.
+    /// PUBREL: forget the packet identifier of a QoS 2 publish and answer with PUBCOMP.
     Release { packet_id: u16 },
-    /// SUBSCRIBE.
+    /// SUBSCRIBE: add the subscriptions and answer with SUBACK.
     Subscribe(SubscribePacket),
-    /// UNSUBSCRIBE.
+    /// UNSUBSCRIBE: end the subscriptions and answer with UNSUBACK.
     Unsubscribe { packet_id: u16, filters: Vec<String> },
 }
 
-/// A publish for subscribers.
+/// A publish that the broker delivers to subscribers.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ForwardedPublish<'a> {
     pub topic: &'a str,
@@ -69,19 +70,22 @@ pub(crate) struct ForwardedPublish<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct ProtocolOptions {
     pub version: ProtocolVersion,
-    /// Whether the client speaks MQTT 3.1.
+    /// Whether the client speaks MQTT 3.1. `version` is 3.1.1 then.
     pub is_3_1: bool,
+    /// Client identifier.
     pub client_id: Arc<str>,
+    /// Keep-alive interval in seconds; 0: off.
     pub keep_alive_s: u16,
     /// Seconds that the session outlives the connection.
     pub expiry_s: u32,
-    /// Receive maximum of weir.
+    /// Receive maximum of weir. The socket is not read while as many acknowledgements are outstanding.
     pub max_inflight: u16,
-    /// Journal position below which the QoS 2 publishes of an earlier connection stand.
+    /// Journal position below which the QoS 2 publishes of earlier connections of the session stand. A repetition of
+    /// one is acknowledged once the journal is durable up to there.
     pub received_until: Lsn,
 }
 
-/// The state of one connection.
+/// Protocol state of one connection.
 #[derive(Debug)]
 pub(crate) struct Protocol {
     version: ProtocolVersion,
@@ -94,14 +98,15 @@ pub(crate) struct Protocol {
     aliases: Vec<Option<Box<[u8]>>>,
     alias_bytes: usize,
     acks: Acks,
-    /// QoS 2 publishes of the current read; the journal does not have them yet.
+    /// Packet identifiers of the QoS 2 publishes of the current read. The journal does not have these publishes yet.
     fresh: PacketIds,
-    /// QoS 2 publishes of this connection that the client has not released.
+    /// Number of QoS 2 publishes of this connection that the client has not released.
     unreleased: usize,
     received: ReceivedCounts,
 }
 
 impl Protocol {
+    /// Makes the protocol of a connection whose CONNECT was accepted at `now`.
     pub fn new(options: ProtocolOptions, now: Instant) -> Self {
         let mut acks = Acks::default();
         acks.seal(Some(options.received_until), now);
@@ -122,6 +127,7 @@ impl Protocol {
         }
     }
 
+    /// MQTT version of the connection.
     pub fn version(&self) -> ProtocolVersion {
         self.version
     }
@@ -131,56 +137,65 @@ impl Protocol {
         self.expiry_s
     }
 
-    /// Bytes arrived, or weir was not reading.
+    /// Notes that bytes arrived, or that weir was not reading: the keep-alive interval begins anew.
     pub fn heard(&mut self, now: Instant) {
         self.keep_alive.heard(now);
     }
 
-    /// When the connection ends if nothing arrives.
+    /// Time at which the connection ends if nothing arrives; `None`: keep-alive is off.
     pub fn keep_alive_deadline(&self) -> Option<Instant> {
         self.keep_alive.deadline()
     }
 
-    /// Whether so many acknowledgements are outstanding that the socket is not to be read.
+    /// Whether so many acknowledgements are outstanding that the socket must not be read.
     pub fn is_full(&self) -> bool {
         self.acks.len() >= self.max_inflight
     }
 
-    /// Acknowledgements that are outstanding.
+    /// Outstanding acknowledgements.
     pub fn acks(&self) -> &Acks {
         &self.acks
     }
 
-    /// Takes the numbers of what was received.
+    /// Returns the counts of received packets since the last call, and sets them to 0.
     pub fn take_received(&mut self) -> ReceivedCounts {
         std::mem::take(&mut self.received)
     }
 
-    /// Bytes by which a record may exceed its packet: client identifier, own device, topic behind an alias, framing.
+    /// Largest number of bytes by which a journal record may exceed its packet: client identifier, own device, topic
+    /// behind an alias, framing.
     #[inline]
     pub fn record_overhead(&self) -> usize {
         const FRAMING: usize = 16;
         self.client_id.len() + OWN_DEVICE_BYTES + self.alias_bytes + FRAMING
     }
 
-    /// The records of an append begin anew: the next publish names its origin.
+    /// Begins a new append. Its first publish record states its origin (client, topic, own device): a record can refer
+    /// only to the origin of a record before it in the same append.
     pub fn begin_append(&mut self) {
         self.topic.encoded = false;
     }
 
-    /// The publishes read until now are in the journal below `until` (`None`: none was journaled). Returns the QoS 2
-    /// ids among them and the position to remember them with.
+    /// Notes that the publishes read until now are in the journal below `until`; `None`: none of them was journaled.
+    /// Returns the packet identifiers of the QoS 2 publishes among them, and the journal position to remember them
+    /// with.
     pub fn appended(&mut self, until: Option<Lsn>, read_at: Instant) -> (&mut PacketIds, Lsn) {
         let last = self.acks.seal(until, read_at);
         (&mut self.fresh, last)
     }
 
-    /// Writes the acknowledgements that `durable` has passed; returns when the oldest of them was read.
+    /// Appends to `out` the acknowledgements whose journal position `durable` has reached. Returns when the publish of
+    /// the oldest was read; `None` if there is no such acknowledgement.
     pub fn write_acks(&mut self, durable: Lsn, out: &mut Vec<u8>) -> Option<Instant> {
         self.acks.write(durable, self.version, out)
     }
 
-    /// Takes one packet. PUBLISH on an ingest topic is added to `records`, answers to `out`.
+    /// Processes one packet. A PUBLISH on an ingest topic is added to `records`; a PINGRESP is appended to `out`.
+    /// Returns the work that is left for the connection.
+    ///
+    /// # Errors
+    /// The packet ends the connection: it is a DISCONNECT, MQTT does not allow it, it exceeds a limit, or it is a
+    /// publish that can be refused in no other way.
     #[inline]
     pub fn on_frame<'a>(
         &'a mut self,
@@ -207,8 +222,8 @@ impl Protocol {
             frame::PUBREL => {
                 let (packet_id, _) = frame::parse_ack(frame, self.version)?;
                 self.unreleased = self.unreleased.saturating_sub(1);
-                // A client that does not wait for PUBREC releases what the journal does not have yet. Kept, its next
-                // publish with this identifier would be taken for a repetition.
+                // A client that does not wait for PUBREC may release a publish that the journal does not have yet. If
+                // its identifier were kept, the next publish with this identifier would be taken for a repetition.
                 self.fresh.remove(packet_id);
                 self.received.answers += 1;
                 Ok(ProtocolEvent::Release { packet_id })
@@ -229,7 +244,8 @@ impl Protocol {
                 Ok(ProtocolEvent::None)
             }
             frame::DISCONNECT => Err(self.on_disconnect(frame)?),
-            // Bad flags; then a second CONNECT [MQTT-3.1.0-2], AUTH, what only servers send, and the reserved type.
+            // Packets with bad flags are malformed. The rest are protocol errors: a second CONNECT [MQTT-3.1.0-2],
+            // AUTH, packets that only servers send, and the reserved packet type.
             frame::PINGREQ => Err(CloseReason::Malformed),
             frame::SUBACK | frame::UNSUBACK | frame::AUTH if frame.flags != 0 => Err(CloseReason::Malformed),
             _ => Err(CloseReason::Protocol),
@@ -239,7 +255,7 @@ impl Protocol {
     fn on_disconnect(&mut self, frame: &Frame<'_>) -> Result<CloseReason, CloseReason> {
         let (close, expiry_s) = codec::decode_disconnect(frame, self.version)?;
         if let Some(expiry_s) = expiry_s {
-            // A session that was to end with its connection cannot be kept now [section 3.14.2.2.2].
+            // A client whose session ends with its connection cannot ask at the end to keep it [section 3.14.2.2.2].
             if self.expiry_s == 0 && expiry_s > 0 {
                 return Err(CloseReason::Protocol);
             }
@@ -352,7 +368,8 @@ impl Protocol {
         Ok(())
     }
 
-    /// MQTT 5.0 section 4.9. A 3.1.1 client was told no maximum: its socket is not read beyond it instead.
+    /// Checks the receive maximum, MQTT 5.0 section 4.9. A 3.1.1 client was told no maximum: its socket is not read
+    /// beyond it instead, and only its unreleased QoS 2 publishes are checked here.
     fn check_receive_maximum(&self) -> Result<(), CloseReason> {
         let exceeded = match self.version {
             ProtocolVersion::V5 => self.acks.pubacks() + self.unreleased >= self.max_inflight,
@@ -361,8 +378,9 @@ impl Protocol {
         if exceeded { Err(CloseReason::ReceiveMaximum) } else { Ok(()) }
     }
 
-    /// Whether a QoS 2 publish is new. One that was taken before and not released is acknowledged again, after the
-    /// first, and not taken again [MQTT-4.3.3-2].
+    /// Registers the packet identifier of a QoS 2 publish and returns whether the publish is new. A publish that was
+    /// taken before and is not released is acknowledged again, after the first acknowledgement, and not taken again
+    /// [MQTT-4.3.3-2].
     fn take_packet_id(&mut self, packet_id: u16, context: &impl ProtocolContext) -> Result<bool, CloseReason> {
         if self.fresh.contains(packet_id) || context.holds(packet_id) {
             self.received.repeated += 1;
@@ -374,10 +392,13 @@ impl Protocol {
         Ok(true)
     }
 
-    /// A publish that the client may not make. 5.0 has a reason code for QoS 1 and 2; QoS 0 is dropped and counted.
-    /// 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]: below `weir/` acknowledging it would be
-    /// a lie, and where the access rules deny it the configuration says which of the two. Names that begin with `$` are
-    /// nobody's to publish on; there it is acknowledged and dropped, as brokers do.
+    /// Refuses a publish that the client may not make, and counts it. MQTT 5.0 has a reason code for QoS 1 and 2; a
+    /// publish with QoS 0 is dropped.
+    ///
+    /// MQTT 3.1.1 can refuse a publish only by closing the connection [MQTT-3.3.5-2]. Below `weir/` the connection is
+    /// closed, since an acknowledgement would be a lie. Where the access rules deny the publish, the configuration says
+    /// whether the connection is closed or the publish is acknowledged and dropped. Topic names that begin with `$` are
+    /// not for clients; a publish there is acknowledged and dropped, as other brokers do.
     fn refuse(
         &mut self,
         publish: IncomingPublish<'_>,
@@ -399,7 +420,7 @@ impl Protocol {
         Ok(ProtocolEvent::None)
     }
 
-    /// Acknowledges a publish that goes nowhere.
+    /// Acknowledges a publish that is neither journaled nor delivered.
     fn answer(&mut self, publish: &IncomingPublish<'_>, reason: u8) {
         match publish.qos {
             0 => {}

@@ -3,20 +3,26 @@
 use super::publish_decision::PublishDecision;
 use crate::mqtt::wire::close::CloseReason;
 
-/// Questions of a [`Protocol`](super::protocol::Protocol) about everything outside of it: topics, access rules, subscriptions, its session.
+/// Answers the questions of a [`Protocol`](super::protocol::Protocol) about everything outside of it: topics, access
+/// rules, subscriptions and its session.
 pub(crate) trait ProtocolContext {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
-    /// What the access rules say of a publish on `topic`; an error where the client may no longer publish anything.
+    /// Decides whether the access rules let the client publish on `topic`.
+    ///
+    /// # Errors
+    /// The client may no longer publish anything: the session was taken from this connection.
     fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason>;
-    /// A publish on `topic` came and is denied: said once as long as the topic and the answer stay.
+    /// Reports that a publish on `topic` was denied. The protocol calls this once, as long as the topic and the
+    /// decision stay the same.
     fn note_denied(&self, topic: &str);
-    /// Whether `topic` has as many levels as it may.
+    /// Whether `topic` has no more levels than `mqtt.max_topic_levels` allows.
     fn allows_levels(&self, topic: &str) -> bool;
-    /// Changes whenever an answer of `has_subscribers` or `decide_publish` may change.
+    /// Version of the subscriptions and access rules. It changes whenever an answer of `has_subscribers` or
+    /// `decide_publish` may change.
     fn subscriptions_version(&self) -> u64;
     /// Whether a message on `topic` has a subscriber.
     fn has_subscribers(&self, topic: &str) -> bool;
-    /// Whether a QoS 2 publish with this packet id was taken before and not released.
+    /// Whether a QoS 2 publish with this packet identifier was taken before and is not released.
     fn holds(&self, packet_id: u16) -> bool;
 }

@@ -1,4 +1,4 @@
-//! What the access rules say of a publish.
+//! Decides whether a client may publish on a topic.
 
 use std::sync::Arc;
 
@@ -6,16 +6,17 @@ use crate::access::Permissions;
 use crate::config::OnDeniedPublish;
 use crate::mqtt::wire::topic::IngestTopics;
 
-/// The answer.
+/// Decision of the access rules about a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PublishDecision {
-    /// It is taken; on a topic of readings that names no device they are of `own_device` alone.
+    /// The publish is taken. `own_device` is set where the topic carries readings and does not name the device, and the
+    /// client may speak for one device only: the readings are then of this device.
     Allowed { own_device: Option<Arc<str>> },
-    /// It is not taken; what becomes of it under 3.1.1.
+    /// The publish is not taken. The value says what happens to it under MQTT 3.1.1.
     Denied(OnDeniedPublish),
 }
 
-/// Judges a publish on `topic`.
+/// Decides whether a client with these permissions may publish on `topic`.
 pub(crate) fn decide_publish(permissions: &Permissions, topic: &str, ingest: &IngestTopics) -> PublishDecision {
     let denied = PublishDecision::Denied(permissions.on_denied_publish());
     if !permissions.may_publish(topic) {
@@ -24,6 +25,7 @@ pub(crate) fn decide_publish(permissions: &Permissions, topic: &str, ingest: &In
     if permissions.speaks_for_any_device() || ingest.name_device(topic) {
         return PublishDecision::Allowed { own_device: None };
     }
-    // Who has no name has no device of its own either.
+    // The own device of a client has the client's user name. An anonymous client has no user name, so its publish is
+    // denied.
     permissions.user().map_or(denied, |user| PublishDecision::Allowed { own_device: Some(Arc::clone(user)) })
 }

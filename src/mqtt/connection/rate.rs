@@ -1,5 +1,5 @@
-//! How fast one client may send: a token bucket that holds a second's worth. Beyond it nothing is dropped; the socket is
-//! read later, and the client's own sending slows down.
+//! Limits how fast one client may send: token buckets that hold one second's worth. Nothing is dropped beyond the
+//! limit: the socket is read later, and the client's own sending slows down.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,11 @@ use crate::mqtt::wire::frame;
 use crate::sync::lock;
 use crate::token_bucket::TokenBucket;
 
-/// A client that is ahead waits at least so long: it is read ten times a second, not for each message.
+/// Shortest wait of a client that exceeded its rate. So its socket is read ten times a second at most, not once for
+/// each message.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The rates that are in force; they may change while weir runs.
+/// Rates that are in force. They may change while weir runs.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
     rates: Mutex<RatesConfig>,
@@ -22,17 +23,18 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
+    /// Puts `rates` in force.
     pub fn new(rates: RatesConfig) -> Self {
         Self { rates: Mutex::new(rates), version: AtomicU64::new(1) }
     }
 
-    /// Puts others in force, for connections that are open too.
+    /// Puts other rates in force, also for connections that are open.
     pub fn set(&self, rates: RatesConfig) {
         *lock(&self.rates) = rates;
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Changes with [`RateLimits::set`].
+    /// Version of the rates. It changes with each [`RateLimits::set`].
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -43,26 +45,28 @@ impl RateLimits {
     }
 }
 
-/// A client's buckets.
+/// Token buckets of one client.
 #[derive(Debug)]
 pub(crate) struct ClientRate {
     messages: Option<TokenBucket>,
     bytes: Option<TokenBucket>,
+    /// Whether the client has to wait.
     paused: bool,
 }
 
-/// The socket is not to be read for a while.
+/// A pause: the socket of a client that exceeded its rate is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateWait {
+    /// Time at which the pause ends.
     pub until: Instant,
-    /// The rate that the client exceeded.
+    /// Rate that the client exceeded.
     pub limit: LimitedRate,
-    /// Whether it has only begun.
+    /// Whether the pause has only begun.
     pub begins: bool,
 }
 
 impl ClientRate {
-    /// Full buckets; `None` where no rate is limited.
+    /// Makes full buckets for the rates in force; `None` where no rate is limited.
     pub fn new(limits: &RateLimits, now: Instant) -> Option<Box<Self>> {
         let rates = limits.get();
         let messages = rates.messages_per_second.map(|rate| TokenBucket::full(u64::from(rate), now));
@@ -71,39 +75,41 @@ impl ClientRate {
         limited.then(|| Box::new(Self { messages, bytes, paused: false }))
     }
 
-    /// Whether packets of this kind count: acknowledgements are the price of what weir itself sent.
+    /// Whether packets of this type count as messages. Acknowledgements do not count: they answer messages that weir
+    /// itself sent.
     #[inline]
     pub fn counts(kind: u8) -> bool {
         matches!(kind, frame::PUBLISH | frame::SUBSCRIBE | frame::UNSUBSCRIBE)
     }
 
-    /// Messages that may be taken now.
+    /// Number of messages that may be taken now.
     pub fn messages(&self, now: Instant) -> usize {
         let budget = self.messages.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now));
         usize::try_from(budget).unwrap_or(usize::MAX)
     }
 
-    /// Bytes that may be read now.
+    /// Number of bytes that may be read now.
     pub fn bytes(&self, now: Instant) -> usize {
         let budget = self.bytes.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now));
         usize::try_from(budget).unwrap_or(usize::MAX)
     }
 
-    /// These were taken.
+    /// Notes that `count` messages were taken.
     pub fn took_messages(&mut self, count: usize, now: Instant) {
         if let Some(bucket) = &mut self.messages {
             bucket.take(count as u64, now);
         }
     }
 
-    /// These were read.
+    /// Notes that `count` bytes were read.
     pub fn took_bytes(&mut self, count: usize, now: Instant) {
         if let Some(bucket) = &mut self.bytes {
             bucket.take(count as u64, now);
         }
     }
 
-    /// Whether the socket is not to be read now. A pause ends where there is enough for some messages, not for one.
+    /// Returns the pause if the socket must not be read now. A pause lasts until the bucket has refilled for at least
+    /// [`SHORTEST_PAUSE`], so that there are tokens for some messages and not for one.
     pub fn wait(&mut self, now: Instant) -> Option<RateWait> {
         let paused = self.paused;
         let resumes = |bucket: &TokenBucket| {
@@ -116,7 +122,7 @@ impl ClientRate {
         until.map(|until| RateWait { until, limit, begins: !paused })
     }
 
-    /// Whether the client is made to wait.
+    /// Whether the client has to wait.
     pub fn is_paused(&self) -> bool {
         self.paused
     }

@@ -1,4 +1,4 @@
-//! The reading half: bytes to packets, one read at a time.
+//! The reading half of a connection: bytes become packets, one read at a time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -15,16 +15,22 @@ use crate::log::Records;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::frame::{self, NextFrame};
 
-/// Encoded publishes are appended before they become more than this, within one read: topics behind aliases make
-/// records larger than the packets they came in.
+/// Largest number of bytes of publish records that are appended together, unless one record alone is larger. One read
+/// may need several appends: a record is larger than its packet where the packet names its topic by an alias.
 const APPEND_BYTES: usize = 128 * 1024;
-/// From this size on, an incomplete packet is read into its own buffer instead of being copied for each read.
+/// Size in bytes of an incomplete packet from which on the rest is read directly into the packet's own buffer. A
+/// smaller one is copied to the thread's buffer for each read.
 const LARGE_PARTIAL_BYTES: usize = 4 * 1024;
-/// A buffer for incomplete packets is kept up to this size.
+/// Largest capacity in bytes of a buffer for incomplete packets that a connection keeps when the buffer becomes empty.
 const KEPT_PARTIAL_BYTES: usize = 512;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Reads once and takes what came.
+    /// Reads the socket once and processes the packets that arrived. Where `unread` is set, processes the bytes in
+    /// `partial` instead, without a read.
+    ///
+    /// # Errors
+    /// The connection ends: the stream ended or failed, a packet ends it, the session has another owner, or the journal
+    /// takes nothing more.
     pub(super) fn read(
         &mut self,
         context: &mut Context<'_>,
@@ -52,8 +58,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(PollStep::Ready)
     }
 
-    /// Reads the rest of a large packet behind its beginning. The buffer doubles with what arrives: what a client only
-    /// claims to send takes no memory.
+    /// Reads the rest of a large packet into the buffer that holds its beginning. The buffer at most doubles with each
+    /// read: a length that a client only claims takes no memory.
     fn read_large(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
@@ -82,7 +88,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// What the client's rate lets be read now; never 0.
+    /// Number of bytes that the client's rate allows to read now. It is never 0, since a read of 0 bytes would look
+    /// like the end of the stream.
     fn readable_bytes(&self) -> usize {
         self.pace.as_ref().map_or(usize::MAX, |pace| pace.bytes(self.shared.now()).max(1))
     }
@@ -111,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Takes the packets in `bytes` and keeps what is left over.
+    /// Processes the packets in `bytes` and keeps the rest in `partial`.
     fn take(
         &mut self,
         waker: &Waker,
@@ -141,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if self.blocked.is_none() {
-            // What came before a packet that ends the connection counts all the same.
+            // Publishes before a packet that ends the connection are journaled all the same.
             *records = self.append(waker, std::mem::take(records), None, now)?;
         }
         self.unread = self.blocked.is_some() || counted >= allowed || self.touched >= MAX_TOUCHED;
@@ -153,7 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ended
     }
 
-    /// Takes the next packet; returns its length, 0 where it is not complete or has to wait for room in the journal.
+    /// Processes the next packet. Returns its length; 0 where the packet is not complete, or has to wait for room in
+    /// the journal.
     #[inline]
     fn take_packet(
         &mut self,
@@ -165,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<usize, CloseReason> {
         let config = &self.shared.config;
         let NextFrame::Frame(frame) = frame::next(bytes, config.max_packet_size_bytes)? else { return Ok(0) };
-        // The journal takes at least the largest packet at once, so it takes this many bytes together.
+        // The journal takes the largest packet in one append, so it takes this many bytes in one append too.
         let append_bytes = APPEND_BYTES.min(config.max_packet_size_bytes);
         if !records.is_empty() && records.bytes() + frame.bytes.len() + self.protocol.record_overhead() > append_bytes {
             *records = self.append(waker, std::mem::take(records), None, now)?;

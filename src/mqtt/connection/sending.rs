@@ -1,4 +1,5 @@
-//! The sending half: what waits, acknowledgements that became durable, messages for the client.
+//! The sending half of a connection: output that the socket did not take, acknowledgements that became durable,
+//! messages for the client.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +13,11 @@ use crate::log::Lsn;
 use crate::mqtt::wire::close::CloseReason;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Sends what waits, then acknowledgements and messages, until there is nothing more or the socket is full.
+    /// Sends the output that waits, then acknowledgements and messages, until there is nothing more to send or the
+    /// socket takes no more.
+    ///
+    /// # Errors
+    /// The stream failed.
     pub(super) fn send_due(
         &mut self,
         context: &mut Context<'_>,
@@ -20,7 +25,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<PollStep, CloseReason> {
         loop {
             if self.poll_unsent(context)? == PollStep::Waiting {
-                // Nothing is added to what waits: input, its answers and deliveries wait with it.
+                // Answers to the last read join the output that waits. Nothing else is added to it: the socket is not
+                // read and nothing is acknowledged or delivered until it is sent.
                 self.unsent.extend_from_slice(&buffers.out);
                 buffers.out.clear();
                 return Ok(PollStep::Waiting);
@@ -37,6 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Appends to `out` the acknowledgements of durable publishes, and updates their metrics.
     pub(super) fn write_acks(&mut self, out: &mut Vec<u8>) {
         if self.protocol.acks().len() == 0 {
             return;
@@ -50,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether there is more to deliver than fits in the output now.
+    /// Appends messages for the client to `out`. Returns whether there are more of them than fit in the output now.
     fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         let now = || self.shared.now();
         let written =
@@ -96,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Writes `out`; what the socket does not take becomes `unsent`. Leaves `out` empty.
+    /// Writes `out` to the stream. Bytes that the stream does not take are added to `unsent`. `out` is empty
+    /// afterwards.
     fn send(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), CloseReason> {
         let mut sent = 0;
         while sent < out.len() {

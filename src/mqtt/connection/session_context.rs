@@ -20,10 +20,13 @@ use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// Context of one connection's [`Protocol`](super::protocol::Protocol): the broker, the session and its client.
 pub(crate) struct SessionContext<'a> {
+    /// Everything that connections share.
     pub shared: &'a BrokerContext,
+    /// Session that the connection serves.
     pub session: &'a Arc<Session>,
+    /// Number of the connection.
     pub id: ConnectionId,
-    /// Who the client is.
+    /// Login of the client.
     pub login: &'a Login,
 }
 
@@ -54,8 +57,12 @@ impl ProtocolContext for SessionContext<'_> {
 }
 
 impl SessionContext<'_> {
-    /// Does what the session asks for; answers go to `out`. Returns how many subscriptions and queues were looked at
-    /// for it: others wait for their turn meanwhile.
+    /// Carries out an event of the protocol. Answers to the client are appended to `out`. Returns how many
+    /// subscriptions and queues were examined: other connections wait for their turn meanwhile.
+    ///
+    /// # Errors
+    /// The client's acknowledgement does not fit the message that it names (a protocol error), or an answer could not
+    /// be encoded.
     pub fn carry_out(
         &self,
         event: ProtocolEvent<'_>,
@@ -72,7 +79,8 @@ impl SessionContext<'_> {
                 Ok(0)
             }
             ProtocolEvent::Release { packet_id } => {
-                // An id that is not held was released before: the exchange is complete either way.
+                // The session does not hold an identifier that was released before. The exchange is complete either
+                // way.
                 self.session.release(self.id, packet_id);
                 frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
                 Ok(0)

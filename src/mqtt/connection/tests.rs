@@ -1,4 +1,4 @@
-//! One connection over a stream that the test holds.
+//! Tests of one connection over a stream that the test controls.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,7 @@ use crate::mqtt::testing::{SentPacket, TestJournal, attaching, client, packets};
 use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::{ProtocolVersion, StreamServer};
 
-/// A client all of whose packets are there already, one to a read.
+/// A client whose packets are all there from the start. Each read returns one packet.
 struct Pieces {
     pieces: VecDeque<Vec<u8>>,
     written: Vec<u8>,
@@ -43,7 +43,8 @@ impl AsyncWrite for Pieces {
     }
 }
 
-/// Where a poll ends after some reads, for the sake of others, the answers to the last of them are not lost.
+/// A poll ends after some reads, so that other connections get their turn. The answers to the last of these reads are
+/// not lost.
 #[tokio::test]
 async fn every_packet_is_answered_however_many_are_there_at_once() {
     const PINGREQ: [u8; 2] = [0xc0, 0];
@@ -61,7 +62,7 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     assert_eq!((answers.len(), pings.count()), (1 + count, count));
 }
 
-/// How often a connection is polled whose publishes, all there at once, go to so many shared subscriptions.
+/// Number of polls of a connection whose publishes are all there at once and match this many shared subscriptions.
 async fn polls(subscriptions: usize) -> usize {
     const PUBLISHES: usize = 4;
     let access = Arc::new(Access::new(Policy::without_users(true)));
@@ -101,13 +102,14 @@ async fn polls(subscriptions: usize) -> usize {
     polls
 }
 
-/// A publish to very many is a turn of its own: others get theirs between two.
+/// A publish to very many subscriptions takes a poll of its own, so that other connections get their turn between two
+/// such publishes.
 #[tokio::test]
 async fn publishes_to_very_many_take_a_turn_each() {
     assert!(polls(MAX_TOUCHED).await >= polls(1).await + 3);
 }
 
-/// What a client sent before it connected again counts, although its new connection is looked at first.
+/// Packets that a client sent before it connected again are processed, although its new connection is polled first.
 #[tokio::test]
 async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
     const DISCONNECT_AND_END_THE_SESSION: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];

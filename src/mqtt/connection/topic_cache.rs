@@ -1,4 +1,4 @@
-//! What is known of the topic that a connection published on last.
+//! Cache of the topic that a connection published on last, and of the decisions about it.
 
 use std::sync::Arc;
 
@@ -8,37 +8,43 @@ use crate::config::OnDeniedPublish;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::topic;
 
-/// Why publishes on a topic are not taken.
+/// Reason why publishes on a topic are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PublishRefusal {
-    /// Only weir publishes there.
+    /// Only weir may publish on the topic.
     Reserved,
-    /// The access rules deny it; what becomes of it under 3.1.1.
+    /// The access rules deny the publish. The value says what happens to it under MQTT 3.1.1.
     Denied(OnDeniedPublish),
 }
 
-/// The checked topic of the last publish and what follows from it. Devices publish on one topic, so nearly every
-/// publish is a comparison of bytes and nothing more.
+/// The checked topic of the last publish, with the decisions that follow from it. A device publishes on one topic, so
+/// for nearly every publish the cache compares bytes and does nothing more.
 #[derive(Debug, Default)]
 pub(crate) struct TopicCache {
-    /// Empty before the first publish; no publish has an empty topic.
+    /// Name of the topic. It is empty before the first publish, since no publish has an empty topic.
     topic: String,
-    /// Version of subscriptions and access rules that `subscribers`, `refused` and `own_device` hold for.
+    /// Version of the subscriptions and access rules for which `subscribers`, `refused` and `own_device` hold.
     version: Option<u64>,
-    /// Whether publishes there are journaled.
+    /// Whether publishes on the topic are journaled.
     pub ingest: bool,
-    /// Why this client may not publish there.
+    /// Reason why this client may not publish on the topic; `None`: it may.
     pub refused: Option<PublishRefusal>,
-    /// The only device that it may speak for there.
+    /// The only device that the client may speak for on the topic; `None`: the topic names the device, or the client
+    /// may speak for any device.
     pub own_device: Option<Arc<str>>,
-    /// Whether there is a subscriber.
+    /// Whether the topic has a subscriber.
     pub subscribers: bool,
-    /// Whether the last publish encoded in the current append has this topic.
+    /// Whether the last publish record of the current append has this topic and `own_device`. The next record can then
+    /// leave them out.
     pub encoded: bool,
 }
 
 impl TopicCache {
-    /// Makes `topic` the current one.
+    /// Makes `topic` the current topic. The topic is checked again only if it or the version of subscriptions and
+    /// access rules changed.
+    ///
+    /// # Errors
+    /// The topic name is not valid or has too many levels, or the client may no longer publish anything.
     #[inline]
     pub fn select(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
         if self.topic.as_bytes() == topic && self.version == Some(context.subscriptions_version()) {
@@ -63,7 +69,8 @@ impl TopicCache {
             self.refused = None;
             self.encoded = false;
         }
-        // The version first: what changes in between is then looked up once more, not missed.
+        // The version is read before the answers: a change in between is then looked up once more at the next publish,
+        // and not missed.
         self.version = Some(context.subscriptions_version());
         self.subscribers = context.has_subscribers(&self.topic);
         self.judge(context)
@@ -88,7 +95,7 @@ impl TopicCache {
         Ok(())
     }
 
-    /// The current topic.
+    /// Name of the current topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }

@@ -1,4 +1,4 @@
-//! Bytes in, bytes and records out.
+//! Tests of the protocol: bytes go in; bytes, records and events come out.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,9 +17,9 @@ const TOPIC: &str = "devices/a/telemetry";
 struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
-    /// What is not allowed.
+    /// Decisions for single topics. Publishes on all other topics are allowed.
     decisions: Vec<(&'static str, PublishDecision)>,
-    /// Counts changes of `decisions`.
+    /// Number of changes of `decisions`.
     changes: u64,
     noted: RefCell<Vec<String>>,
 }
@@ -49,7 +49,7 @@ impl ProtocolContext for Stub {
     }
 }
 
-/// A protocol, its context, and everything that came out of it.
+/// A protocol, its context, and its whole output.
 struct ProtocolCase {
     version: ProtocolVersion,
     client: PacketBuilder,
@@ -89,7 +89,7 @@ impl ProtocolCase {
         }
     }
 
-    /// Feeds packets; the first that ends the connection says why.
+    /// Feeds packets. Returns an error at the first packet that ends the connection.
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
         while let NextFrame::Frame(frame) = frame::next(bytes, 100_000)? {
             bytes = &bytes[frame.bytes.len()..];
@@ -118,7 +118,7 @@ impl ProtocolCase {
         self.feed(&bytes)
     }
 
-    /// Ends the current read: what was journaled stands below `until`.
+    /// Ends the current read: the publishes that were journaled stand below `until`. Returns their records as text.
     fn append(&mut self, until: Option<u64>) -> Vec<String> {
         let described = describe(&self.records);
         self.records.clear();
@@ -215,8 +215,8 @@ fn a_repeated_qos_2_publish_is_acknowledged_and_not_taken_again() {
     }
 }
 
-/// PUBREL that does not wait for PUBREC breaks the rules; the next publish with that identifier is no repetition all the
-/// same, and must not be acknowledged and lost.
+/// A client that sends PUBREL before it received PUBREC breaks the rules. Its next publish with that identifier is
+/// still no repetition: as a repetition it would be acknowledged and lost.
 #[test]
 fn a_release_before_the_append_frees_its_identifier() {
     let mut case = ProtocolCase::new(ProtocolVersion::V4);
@@ -494,7 +494,7 @@ fn acks_of_the_client_are_handed_on() {
     );
 }
 
-/// One packet of each kind that a client sends.
+/// Packets of each type that a client sends.
 fn client_packets(version: ProtocolVersion) -> Vec<Vec<u8>> {
     let client = client(version);
     vec![
