@@ -2,12 +2,10 @@
 //! returns the exit code.
 
 pub mod check;
-mod dump;
 pub mod errors;
 pub mod health;
 pub mod journal;
 pub mod passwd;
-pub mod repair;
 pub mod replay;
 pub mod savepoint;
 pub mod simulate;

@@ -161,6 +161,11 @@ struct ErrorPage {
     next_cursor: Option<String>,
 }
 
+/// Start of the window that holds `event_ms`. Times before 1970 are negative.
+fn window_start_ms(event_ms: i64, window_ms: i64) -> i64 {
+    event_ms - event_ms.rem_euclid(window_ms)
+}
+
 /// Why the verification cannot use an answer of the API.
 #[derive(Debug, thiserror::Error)]
 enum VerifyError {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{DeviceVerification, ErrorSeen, Expectations};
+use super::{DeviceVerification, ErrorSeen, Expectations, window_start_ms};
 use crate::simulator::ledger::{DeviceLedger, LedgerEntry};
 use crate::simulator::message::{MessageContent, MessageEncoder};
 
@@ -59,7 +59,7 @@ fn unreadable(ledger: &DeviceLedger, encoder: &MessageEncoder) -> BTreeMap<Strin
 fn newest_end_ms(ledger: &DeviceLedger, expectations: &Expectations) -> Option<i64> {
     let readings = ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Readings(_)));
     readings
-        .map(|entry| super::windows::start_ms(entry.message.event_ms, expectations.window_ms))
+        .map(|entry| window_start_ms(entry.message.event_ms, expectations.window_ms))
         .max()
         .map(|start| start.saturating_add(expectations.window_ms))
 }
@@ -122,7 +122,7 @@ impl Examination<'_> {
     /// passes the end of its newest window.
     fn plausible(&self, seq: u64, event_ms: i64) -> Result<(), String> {
         let Expectations { window_ms, allowed_lateness_ms, own_watermarks, .. } = self.expectations;
-        let closed_at = super::windows::start_ms(event_ms, *window_ms) + window_ms - 1 + allowed_lateness_ms;
+        let closed_at = window_start_ms(event_ms, *window_ms) + window_ms - 1 + allowed_lateness_ms;
         match self.newest_end_ms {
             Some(newest_end_ms) if *own_watermarks && closed_at > newest_end_ms - 1 => Err(format!(
                 "reading with seq {seq} is reported as late, but its window is open until the watermark is {closed_at} and \

@@ -250,9 +250,9 @@ fn windows_that_nothing_closes_may_be_open() {
 
 #[test]
 fn windows_before_1970_are_aligned() {
-    assert_eq!(windows::start_ms(-1, 5_000), -5_000);
-    assert_eq!(windows::start_ms(-5_000, 5_000), -5_000);
-    assert_eq!(windows::start_ms(4_999, 5_000), 0);
+    assert_eq!(window_start_ms(-1, 5_000), -5_000);
+    assert_eq!(window_start_ms(-5_000, 5_000), -5_000);
+    assert_eq!(window_start_ms(4_999, 5_000), 0);
 }
 
 #[test]

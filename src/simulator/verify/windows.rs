@@ -3,17 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::rejections::RejectedReadings;
-use super::{DeviceVerification, Expectations, WindowSeen};
+use super::{DeviceVerification, Expectations, WindowSeen, window_start_ms};
 use crate::simulator::ledger::DeviceLedger;
 use crate::simulator::message::MessageContent;
 
 /// Allowed relative difference of sums: their last digits depend on the order of the additions.
 const TOLERANCE: f64 = 1e-9;
-
-/// Start of the window that holds `event_ms`. Times before 1970 are negative.
-pub(super) fn start_ms(event_ms: i64, window_ms: i64) -> i64 {
-    event_ms - event_ms.rem_euclid(window_ms)
-}
 
 /// Readings that belong to one window: event time and value.
 #[derive(Debug, Default)]
@@ -86,7 +81,7 @@ fn expected(
             if rejections.late.contains(&(entry.message.seq, metric)) {
                 continue;
             }
-            let window = windows.entry((metric, start_ms(event_ms, expectations.window_ms))).or_default();
+            let window = windows.entry((metric, window_start_ms(event_ms, expectations.window_ms))).or_default();
             let side = if entry.acknowledged { &mut window.sure } else { &mut window.possible };
             side.push((event_ms, *value));
         }

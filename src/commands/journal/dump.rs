@@ -13,7 +13,7 @@ use weir::core::record::{PublishRecord, Record, RecordDecoder, ReplayRecord};
 use weir::disk::RealDisk;
 use weir::log::verify::DirectoryReader;
 
-use super::journal::journal_directory;
+use super::verify::journal_directory;
 
 /// One line of the output.
 #[derive(Serialize)]

@@ -22,7 +22,7 @@ use weir::state::manifest::Positions;
 use weir::state::open::StoreOptions;
 use weir::state::savepoint;
 
-use super::journal::Soundness;
+use super::verify::Soundness;
 
 /// The logs of a data directory.
 const LOGS: [&str; 3] = ["journal", "windows", "errors"];

@@ -1,16 +1,14 @@
-//! `weir journal verify`, and the start of `weir journal repair` and `weir journal dump`.
+//! `weir journal verify`: the records and the damage of every log of a directory.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use weir::config::Config;
 use weir::disk::RealDisk;
 use weir::log::verify::{LogProblemKind, verify_dir};
 
-use crate::cli::JournalCommand;
 use crate::exit;
 
 /// Whether the logs of a directory are undamaged.
@@ -27,27 +25,6 @@ impl From<Soundness> for ExitCode {
             Soundness::Damaged => ExitCode::from(exit::DATA),
         }
     }
-}
-
-/// Runs `weir journal verify`, `repair` or `dump`.
-///
-/// # Errors
-/// A log cannot be read or repaired, or standard output fails.
-pub fn run(command: JournalCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let directory = |named: Option<PathBuf>| named.unwrap_or_else(|| config.node.data_dir.clone());
-    let result = match command {
-        JournalCommand::Verify { directory: named } => verify(&directory(named), &mut out),
-        JournalCommand::Repair { directory: named, yes } => {
-            super::repair::repair(&directory(named), yes, &config.settings(), &mut out)
-        }
-        JournalCommand::Dump { directory: named, from, limit } => {
-            super::dump::dump(&directory(named), from, limit, &mut out).map(|()| Soundness::Sound)
-        }
-    };
-    // The lines before an error say how far the command came.
-    out.flush()?;
-    Ok(result?.into())
 }
 
 /// The log directories of a data directory. A directory that is no data directory is taken for one log.
@@ -67,7 +44,10 @@ pub fn journal_directory(directory: &Path) -> PathBuf {
 }
 
 /// Prints the records and the damage of every segment.
-fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Soundness> {
+///
+/// # Errors
+/// A log cannot be read, or `out` fails.
+pub fn verify(directory: &Path, out: &mut impl Write) -> anyhow::Result<Soundness> {
     let mut soundness = Soundness::Sound;
     for directory in log_directories(directory) {
         let report =
