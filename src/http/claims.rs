@@ -28,9 +28,10 @@ impl ReplayClaims {
         lock(&self.claims)
     }
 
-    /// ReplayClaims those of `seqs` that no other request has, and returns those that one has; `None` beyond the bound.
-    /// `processed`: the pipeline has processed the journal below this position. Whoever claims asks the operator after
-    /// that, not before.
+    /// Claims the errors of `seqs` that no other request has claimed. Returns the claim, and the sequence numbers that other
+    /// requests hold; `None` where the bound is reached. The pipeline has processed the journal below `processed`. A caller
+    /// asks the operator which errors were replayed only after claiming them: before, another request could replay them
+    /// between the two.
     pub fn claim(claims: &Arc<Self>, seqs: &[u64], processed: u64) -> Option<(ReplayClaim, BTreeSet<u64>)> {
         let mut held = claims.lock();
         held.retain(|_, position| position.is_none_or(|position| position >= processed));

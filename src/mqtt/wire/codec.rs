@@ -65,7 +65,7 @@ pub(crate) struct ConnectWill {
     pub properties: Vec<u8>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
-    /// ConnectWill delay interval in seconds.
+    /// Will delay interval in seconds.
     pub delay_s: u32,
     /// Whether the payload is UTF-8 where its payload format indicator says so.
     pub is_formatted: bool,

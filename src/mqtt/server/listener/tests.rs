@@ -1,4 +1,4 @@
-//! The door through real sockets, with a journal whose syncs the tests command.
+//! The MQTT server through real sockets, with a journal whose syncs the tests command.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
