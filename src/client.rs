@@ -3,7 +3,7 @@
 
 mod arguments;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -122,14 +122,11 @@ pub fn split(url: &str) -> Option<(bool, &str)> {
     plain.then_some((secure, authority))
 }
 
-/// The address at which this machine reaches a listener that is bound to `bound`: a listener on all addresses
-/// (`0.0.0.0`, `[::]`) is reached through the loopback address of the same family.
+/// The address at which this machine reaches a listener that is bound to `bound`. A listener on all addresses (`0.0.0.0`,
+/// `[::]`) is reached through 127.0.0.1: a socket bound to `[::]` takes IPv4 connections too, and many containers have no
+/// IPv6 loopback address.
 pub fn reachable(bound: SocketAddr) -> SocketAddr {
-    match bound {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
-        other => other,
-    }
+    if bound.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, bound.port()).into() } else { bound }
 }
 
 /// The base URL `named` on the command line, else the URL of the HTTP listener of `config` on this machine.

@@ -78,11 +78,11 @@ async fn nobody_there() {
 fn a_listener_on_all_addresses_is_reached_over_loopback() {
     let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
     assert_eq!(reached("0.0.0.0:1883"), "127.0.0.1:1883");
-    assert_eq!(reached("[::]:1883"), "[::1]:1883");
+    assert_eq!(reached("[::]:1883"), "127.0.0.1:1883");
     assert_eq!(reached("10.1.2.3:1883"), "10.1.2.3:1883");
     let mut config = Config::default();
     config.http.listen = "[::]:81".parse().unwrap();
-    assert_eq!(base_url(None, &config), "http://[::1]:81");
+    assert_eq!(base_url(None, &config), "http://127.0.0.1:81");
     assert_eq!(base_url(Some("https://box:82"), &config), "https://box:82");
 }
 

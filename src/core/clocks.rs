@@ -10,12 +10,12 @@ use crate::core::device::Slot;
 use crate::core::idle::Deadlines;
 use crate::core::watermark::NONE_MS;
 
-/// All clocks, but for the watermarks of scope `device`, which are kept in the devices.
+/// All clocks except the watermarks of scope `device`, which are kept in the devices.
 #[derive(Debug)]
-/// Times that all devices share.
 pub(super) struct Clocks {
-    /// The source of scope `global`.
+    /// Times that all devices share.
     pub journal: JournalClock,
+    /// The source of scope `global`.
     pub global: GlobalScope,
     /// Times at which silent devices are looked at next, under scope `device`.
     pub deadlines: Deadlines,

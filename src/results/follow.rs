@@ -19,9 +19,12 @@ use crate::sync::{lock, wait};
 
 /// Records that are added to an index before subscribers get their turn again: some milliseconds.
 const INDEX_STEP: u64 = 5_000;
+/// Rounds of handing on before the indexes get a step, while there is something to hand on. After a start with large logs
+/// the indexes are rebuilt from disk; new results must not wait for that.
+const ROUNDS_PER_INDEX_STEP: usize = 64;
 
-/// Takes results in the order of their logs. Methods must not wait: a subscriber whose receiver is slow drops results and
-/// tells how many, or reads with a [`ResultCursor`] on a thread of its own.
+/// Takes results in the order of their logs. Methods must not wait. A subscriber whose receiver is slow drops results and
+/// counts them, or reads with a [`ResultCursor`] on a thread of its own.
 pub trait ResultSubscriber: Send {
     /// Returns `true` when the subscriber wants no more results. The follower asks before each round and then drops it.
     fn leave(&mut self) -> bool {
@@ -167,8 +170,12 @@ impl<'a> FollowerWork<'a> {
         self.subscriptions.retain_mut(|subscription| !subscription.subscriber.leave());
         let ResultLogs { windows, errors } = &*self.shared.results;
         let mut worked = false;
-        for log in [windows, errors] {
-            worked |= hand_on(log, &mut self.subscriptions);
+        for _ in 0..ROUNDS_PER_INDEX_STEP {
+            let handed_on = [windows, errors].map(|log| hand_on(log, &mut self.subscriptions));
+            if handed_on == [false, false] {
+                break;
+            }
+            worked = true;
         }
         for index in &mut self.indexes {
             worked |= index.step();

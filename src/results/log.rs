@@ -111,10 +111,11 @@ impl ResultLog {
         }
     }
 
-    /// Adds a batch that the follower has decoded, if it is the next one that the index needs.
-    /// `positions`: the positions that the batch covers.
+    /// Adds a batch that the follower has decoded, if it is the next one that the index needs. `positions` are those of the
+    /// batch. While another thread has the index, which may read from disk, nothing is added: a later step catches up, and
+    /// subscribers do not wait.
     pub(super) fn index_batch(&self, positions: &Range<u64>, records: &[ResultRecord<'_>]) {
-        let mut indexer = lock(&self.indexer);
+        let Ok(mut indexer) = self.indexer.try_lock() else { return };
         let index = &mut indexer.index;
         if !positions.contains(&index.next()) {
             return;

@@ -132,8 +132,8 @@ impl SessionState {
         self.delivery.queued()
     }
 
-    /// Whether no new connection can continue the session: it has expired, or its expiry is 0 and the connection that owns it
-    /// is being replaced.
+    /// Whether no new connection can continue the session. That is so when the session has expired, and when its expiry is 0
+    /// while a connection has it: the session ends with that connection.
     pub fn is_over(&self, now: Instant) -> bool {
         match self.offline {
             Some(_) => self.expires.is_some_and(|(at, _)| at <= now),
