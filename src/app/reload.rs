@@ -61,7 +61,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// A reloader of `parts`, which all use the configuration `running` that was read from `path`.
+    /// Makes a reloader of `parts`. All of them run with the configuration `running`, which was read from `path`.
     pub fn new(path: Option<PathBuf>, running: Config, parts: Vec<Box<dyn Reloadable>>, pipeline: Pipeline) -> Self {
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(0.0);

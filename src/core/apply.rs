@@ -81,7 +81,7 @@ impl Operator {
         self.forget_silent(out);
     }
 
-    /// At most this part of the time between two batches counts against `state.device_ttl`: half of it. On a machine
+    /// Longest time between two batches that counts against `state.device_ttl`: half of `state.device_ttl`. On a machine
     /// without a battery-backed clock the time may jump by years when it is set. Such a jump must not make weir forget
     /// which messages it has counted.
     fn longest_awake_ms(&self) -> i64 {

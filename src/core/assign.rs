@@ -55,8 +55,8 @@ impl Operator {
         }
     }
 
-    /// Makes all checks but the one for lateness. Returns the device, the index of its series (or where a new one
-    /// belongs) and the value.
+    /// Makes all checks except the one for lateness. Returns the device, its series and the value. The series is `Ok(index)`
+    /// where the device has it, and `Err(index)` where a new one has to be inserted at `index`.
     #[inline]
     fn judge<'m>(
         &self,

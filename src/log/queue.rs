@@ -10,7 +10,8 @@ use super::batch::HEADER_BYTES;
 use super::wakers::WakerSet;
 use super::{AppendError, LogOptions, Lsn, Records};
 
-/// Most tasks that wait for room. A further one is told to try again at once: it then spins, which is slow and not wrong.
+/// Largest number of tasks that wait for room. A further task is told to try again at once: it polls in a loop, which is slow
+/// and correct.
 const MAX_ROOM_WAITERS: usize = 65_536;
 /// Most buffers that are kept for reuse.
 const MAX_SPARE_BUFFERS: usize = 2;

@@ -5,8 +5,8 @@
 //! 1. List and open the segments. Each header must fit the file's name and the segment before it: a missing or shortened
 //!    file is found without reading it.
 //! 2. Check every batch from the segment that holds `known_synced`, the position of the last checkpoint, to the end.
-//!    Segments before it are taken on the word of their successor's header; they were checked when they were last read, and
-//!    are checked again when they are next read.
+//!    Batches of earlier segments are not read: the header of the following segment says where they end. They were checked
+//!    when they were last read, and are checked again when they are next read.
 //! 3. At the first batch that cannot be read, decide between torn tail and damage (`inspect`). A torn tail is cut off.
 //!    Damage ends the start with a message that names file, offset, loss and proof; no byte is changed.
 //! 4. Write the part of the last segment that may never have been synced once more, and sync file and directory. Only then

@@ -71,7 +71,7 @@ pub(super) enum WriterWork {
 #[derive(Debug)]
 pub(super) struct Commit {
     pending: PendingBatch,
-    /// The header, once it stands in front of the records. A full disk can stop a batch before or after that; a second
+    /// The header of the batch, once it was made; `None` before. A full disk can stop a batch before or after that. A second
     /// attempt writes the same header.
     sealed: Option<BatchHeader>,
     /// Whether an earlier attempt found no disk space.

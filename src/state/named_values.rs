@@ -74,7 +74,7 @@ struct NamedValuesState<V> {
     loaded: Mutex<Vec<V>>,
 }
 
-/// A moment in the life of a store: all changes made before it.
+/// A position in the sequence of changes of a store. It stands for all changes before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
 

@@ -18,8 +18,8 @@ use crate::disk::{Disk, directory_of};
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, SledStore};
 
-/// Opens the key-value store in a directory. It may be called more than once: after the directory was moved aside, and
-/// after a call of the store failed and the store was dropped.
+/// Opens the key-value store in a directory. It is called again after the directory was moved aside, and after a call of the
+/// store failed: the failed store is dropped first.
 pub type OpenStore = Arc<dyn Fn(&Path) -> Result<Box<dyn KeyValue>, StateError> + Send + Sync>;
 
 /// How a store is opened.

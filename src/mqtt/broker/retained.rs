@@ -68,8 +68,8 @@ impl RetainedMessages {
         self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
         self.expiring += usize::from(message.expires.is_some());
         self.bytes = bytes;
-        // A clone, which shares the payload but has an account of its own: sessions count the bytes of the original only
-        // while they hold it.
+        // A clone. It shares the payload, and its bytes are counted apart from the original's: the count of the original
+        // ends when the last session has sent it.
         let copy = Arc::new(Message::clone(message));
         self.changes += 1;
         self.messages.insert(message.topic.clone(), RetainedMessage { message: copy, change: self.changes });

@@ -37,8 +37,8 @@ impl IngestJournal for Log {
     }
 }
 
-/// Length of a pause from which on a device may have been silent only because weir did not read its socket. Silence is
-/// measured in ticks, so this is the interval of ticks.
+/// Shortest pause that is noted in the journal: in a longer one, a device may be silent only because weir does not read its
+/// socket. Silence is measured in ticks, so this is the interval of ticks.
 const RESUMED_AFTER: Duration = Duration::from_secs(1);
 
 /// Appends to the journal, notes in the journal when sockets were not read for a while, and measures these pauses.

@@ -80,8 +80,8 @@ pub(crate) struct ProtocolOptions {
     pub expiry_s: u32,
     /// Receive maximum of weir. The socket is not read while as many acknowledgements are outstanding.
     pub max_inflight: u16,
-    /// Journal position below which the QoS 2 publishes of earlier connections of the session stand. A repetition of
-    /// one is acknowledged once the journal is durable up to there.
+    /// Journal position after the last QoS 2 publish of the session's earlier connections. A repetition of such a publish is
+    /// acknowledged once the journal is durable up to here.
     pub received_until: Lsn,
 }
 
