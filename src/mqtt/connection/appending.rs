@@ -6,18 +6,10 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, FALLBACK, PollStep};
+use super::{BlockedAppend, Connection, FALLBACK, PollStep};
 use crate::log::{AppendError, Records};
 use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::wire::close::CloseReason;
-
-/// Publishes for which the journal had no room.
-#[derive(Debug)]
-pub(super) struct BlockedAppend {
-    pub records: Records,
-    /// When the publishes were read.
-    pub since: Instant,
-}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Appends the publishes that wait for room in the journal, if there are any.

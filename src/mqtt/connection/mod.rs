@@ -37,8 +37,7 @@ use super::session::{ConnectionId, Session};
 use super::wire::close::CloseReason;
 use super::wire::frame;
 use crate::access::Login;
-use crate::log::Lsn;
-use appending::BlockedAppend;
+use crate::log::{Lsn, Records};
 use broker_context::BrokerContext;
 use protocol::Protocol;
 use rate::ClientRate;
@@ -115,6 +114,14 @@ pub(crate) struct Connection<S> {
     own_appends: Lsn,
     timer: Pin<Box<Sleep>>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// Publishes for which the journal had no room.
+#[derive(Debug)]
+struct BlockedAppend {
+    records: Records,
+    /// When the publishes were read.
+    since: Instant,
 }
 
 /// Result of one step of the poll loop.

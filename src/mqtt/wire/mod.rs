@@ -9,3 +9,4 @@ pub(super) mod frame;
 pub(super) mod properties;
 pub(super) mod refusal;
 pub(super) mod topic;
+pub(super) mod version;
