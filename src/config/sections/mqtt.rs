@@ -88,7 +88,7 @@ pub struct MqttAuthConfig {
 /// Limits on how fast one client may send. The socket of a faster client is read later; nothing is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RatesConfig {
-    /// Publishes per second; `None`: no limit.
+    /// PUBLISH, SUBSCRIBE and UNSUBSCRIBE packets per second; `None`: no limit.
     pub messages_per_second: Option<u32>,
     /// Bytes per second; `None`: no limit.
     pub bytes_per_second: Option<u64>,

@@ -339,7 +339,7 @@ fn a_savepoint_that_cannot_be_written_holds_nothing_up() {
 /// What is restored as exact holds for the end that the journal had: no client is served before this start is in the
 /// journal, durable.
 #[test]
-fn the_door_stays_closed_until_the_start_is_on_disk() {
+fn connections_wait_until_the_start_is_on_disk() {
     let mut weir = WEIR.start(&[]);
     weir.terminate();
     let mut shim = under_shim(&mut weir);
