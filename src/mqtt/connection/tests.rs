@@ -13,6 +13,13 @@ use crate::mqtt::testing::{SentPacket, TestJournal, attaching, client, packets};
 use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::{ProtocolVersion, StreamServer};
 
+/// The context of a broker with default settings that lets everybody in. Its journal is durable at once.
+fn broker_context() -> BrokerContext {
+    let access = Arc::new(Access::new(Policy::without_users(true)));
+    let journal = TestJournal::eager();
+    BrokerContext::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock))
+}
+
 /// A client whose packets are all there from the start. Each read returns one packet.
 struct Pieces {
     pieces: VecDeque<Vec<u8>>,
@@ -52,10 +59,7 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
     let mut pieces = VecDeque::from(vec![PINGREQ.to_vec(); count]);
     pieces.push_front(client(ProtocolVersion::V4).connect("c"));
     let mut stream = Pieces { pieces, written: Vec::new() };
-    let journal = TestJournal::eager();
-    let access = Arc::new(Access::new(Policy::without_users(true)));
-    let shared =
-        BrokerContext::new(&MqttConfig::default(), &IngestConfig::default(), journal, access, Arc::new(SystemClock));
+    let shared = broker_context();
     StreamServer(Arc::new(shared)).serve(&mut stream, CancellationToken::new()).await;
     let answers = packets(&stream.written, ProtocolVersion::V4);
     let pings = answers.iter().filter(|answer| matches!(answer, SentPacket::Other(bytes) if bytes == &[0xd0, 0]));
@@ -65,14 +69,7 @@ async fn every_packet_is_answered_however_many_are_there_at_once() {
 /// Number of polls of a connection whose publishes are all there at once and match this many shared subscriptions.
 async fn polls(subscriptions: usize) -> usize {
     const PUBLISHES: usize = 4;
-    let access = Arc::new(Access::new(Policy::without_users(true)));
-    let shared = BrokerContext::new(
-        &MqttConfig::default(),
-        &IngestConfig::default(),
-        TestJournal::eager(),
-        access,
-        Arc::new(SystemClock),
-    );
+    let shared = broker_context();
     let subscriber = shared.broker.attach(&attaching("subscriber")).unwrap();
     for group in 0..subscriptions {
         let filter = TopicSubscription {
@@ -113,14 +110,7 @@ async fn publishes_to_very_many_take_a_turn_each() {
 #[tokio::test]
 async fn a_disconnect_that_lies_unread_is_taken_before_the_next_connection() {
     const DISCONNECT_AND_END_THE_SESSION: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];
-    let access = Arc::new(Access::new(Policy::without_users(true)));
-    let shared = BrokerContext::new(
-        &MqttConfig::default(),
-        &IngestConfig::default(),
-        TestJournal::eager(),
-        access,
-        Arc::new(SystemClock),
-    );
+    let shared = broker_context();
     let server = StreamServer(Arc::new(shared));
     let connect = client(ProtocolVersion::V5).kept().connect("c");
     let (mut old, old_end) = tokio::io::duplex(1_024);
