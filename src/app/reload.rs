@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{self, Config, ConfigChange, LoadedConfig};
+use weir::config::{Config, ConfigChange, ReadConfig, environment};
 use weir::http::process_status::ReloadStatus;
 use weir::mqtt::AdmissionControl;
 use weir::pipeline::handle::Pipeline;
@@ -20,6 +20,10 @@ use weir::telemetry::logging::LogFilter;
 use weir::telemetry::names;
 
 use super::notify;
+use crate::commands::check;
+
+/// Largest number of faults in the log line of a reload. A users file can have a fault in each of its lines.
+const MAX_LOGGED_FAULTS: usize = 50;
 
 /// Makes a prepared change take effect. It cannot fail.
 pub type Apply = Box<dyn FnOnce() + Send>;
@@ -110,8 +114,11 @@ impl Reloader {
 
     /// Returns the changes that took effect, and the changes that need a restart.
     fn try_reload(&mut self) -> Result<(Vec<ConfigChange>, Vec<ConfigChange>), Vec<String>> {
-        let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
-            .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let read = ReadConfig::load(self.path.as_deref(), environment());
+        if read.has_faults() {
+            return Err(check::faults(&read, self.path.as_deref()));
+        }
+        let loaded = read.into_result().map_err(|errors| vec![errors.to_string()])?;
         let config = loaded.over(&self.running);
         let (mut prepared, mut faults) = (Vec::new(), Vec::new());
         for part in &self.parts {
@@ -133,18 +140,15 @@ impl Reloader {
     }
 
     fn taken(&self, taken: &[ConfigChange], left: &[ConfigChange]) {
-        let source = self.source();
-        for change in left {
-            tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
-        }
-        audit::record(AuditEvent::Reloaded, &AuditActor::default(), &source, &listed(taken));
-        if !left.is_empty() {
-            audit::record(
-                AuditEvent::ReloadRefused,
-                &AuditActor::default(),
-                &listed(left),
-                "these keys need a restart",
-            );
+        let changed = listed(taken.iter().map(|change| change.key.to_owned()));
+        if left.is_empty() {
+            audit::record(AuditEvent::Reloaded, &AuditActor::default(), &self.source(), &changed);
+        } else {
+            let kept = listed(left.iter().map(|change| format!("{} ({})", change.key, change.origin)));
+            let changed =
+                if taken.is_empty() { String::new() } else { format!("; these changes took effect: {changed}") };
+            let detail = format!("these keys cannot change at run time, restart weir for them: {kept}{changed}");
+            audit::record(AuditEvent::ReloadRefused, &AuditActor::default(), &self.source(), &detail);
         }
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
@@ -158,17 +162,13 @@ impl Reloader {
     }
 
     fn refused(&self, faults: &[String]) {
-        for fault in faults {
-            tracing::error!("{fault}");
-        }
-        let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
-        let first = faults.first().map_or("", String::as_str);
-        audit::record(
-            AuditEvent::ReloadRefused,
-            &AuditActor::default(),
-            &self.source(),
-            &format!("nothing changed: {first}{more}"),
-        );
+        let more = match faults.len().saturating_sub(MAX_LOGGED_FAULTS) {
+            0 => String::new(),
+            more => format!("; and {more} more, see weir check"),
+        };
+        let told: Vec<&str> = faults.iter().take(MAX_LOGGED_FAULTS).map(String::as_str).collect();
+        let detail = format!("nothing changed: {}{more}", told.join("; "));
+        audit::record(AuditEvent::ReloadRefused, &AuditActor::default(), &self.source(), &detail);
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(0.0);
         let mut outcome = self.outcome.lock();
         outcome.last = Some(SystemClock.now_ms());
@@ -176,8 +176,8 @@ impl Reloader {
     }
 }
 
-fn listed(changes: &[ConfigChange]) -> String {
-    changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
+fn listed(keys: impl Iterator<Item = String>) -> String {
+    keys.collect::<Vec<_>>().join(", ")
 }
 
 impl Reloadable for LogFilter {

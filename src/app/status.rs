@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weir::client::reachable;
@@ -14,6 +14,7 @@ use weir::http::process_status::{HealthCheck, MqttStatus, ProcessStatus, Recover
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
+use weir::sync::lock;
 
 use super::reload::LastReload;
 use super::storage;
@@ -25,6 +26,9 @@ const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
 /// Journal records that the pipeline may be behind and still be ready. Group commits in flight alone are far fewer.
 const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
 
+/// Time between two looks at the free disk space.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Reads health and status from the parts of the process.
 pub struct AppStatus {
     pipeline: Pipeline,
@@ -35,6 +39,9 @@ pub struct AppStatus {
     data_dir: PathBuf,
     state_directory: PathBuf,
     overdue: Duration,
+    min_free_bytes: u64,
+    /// When the free space was looked at, and whether it was too small.
+    free_space: Mutex<Option<(Instant, bool)>>,
     started: Instant,
     started_ms: i64,
 }
@@ -59,6 +66,8 @@ impl AppStatus {
             reloaded,
             data_dir: config.node.data_dir.clone(),
             state_directory: storage::state_directory(config),
+            min_free_bytes: config.journal.min_free_disk_bytes,
+            free_space: Mutex::default(),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
             started_ms: SystemClock.now_ms(),
@@ -95,16 +104,31 @@ impl AppStatus {
         check("backlog", backlog <= CAUGHT_UP_BACKLOG, format!("{backlog} records"))
     }
 
+    /// Whether less than `journal.min_free_disk` is free. The journal itself looks only when it is written, so without traffic
+    /// it does not notice that others fill the disk.
+    fn is_disk_low(&self) -> bool {
+        let mut space = lock(&self.free_space);
+        match *space {
+            Some((at, is_low)) if at.elapsed() < SPACE_INTERVAL => is_low,
+            _ => {
+                let is_low = self.disk_available_bytes().is_some_and(|available| available < self.min_free_bytes);
+                *space = Some((Instant::now(), is_low));
+                is_low
+            }
+        }
+    }
+
     fn journal_writable(&self) -> HealthCheck {
         let stats = self.journal.stats();
-        let message = match (&stats.failure, stats.disk_full) {
+        let disk_full = stats.disk_full || self.is_disk_low();
+        let message = match (&stats.failure, disk_full) {
             (Some(failure), _) => failure.clone(),
             (None, true) => "the disk is nearly full: sockets are not read until there is space \
                              (journal.min_free_disk)"
                 .to_owned(),
             (None, false) => "writable".to_owned(),
         };
-        check("journal", stats.failure.is_none() && !stats.disk_full, message)
+        check("journal", stats.failure.is_none() && !disk_full, message)
     }
 
     fn checkpoint_recent(&self) -> HealthCheck {

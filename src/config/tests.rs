@@ -336,10 +336,10 @@ fn windows_are_between_a_millisecond_and_a_day() {
 fn a_file_that_is_not_there_is_a_fault_with_its_name() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("none.toml");
-    let errors = Config::load(Some(&path), std::iter::empty()).expect_err("no such file").to_string();
+    let errors = ReadConfig::load(Some(&path), std::iter::empty()).into_config().expect_err("no such file").to_string();
     assert!(errors.starts_with(&format!("{}: cannot be read: ", path.display())), "{errors}");
-    assert!(Config::load(Some(dir.path()), std::iter::empty()).is_err(), "a directory");
+    assert!(ReadConfig::load(Some(dir.path()), std::iter::empty()).into_config().is_err(), "a directory");
     std::fs::write(&path, "[dedup]\nenabled = false\n").expect("a file");
-    assert!(!Config::load(Some(&path), std::iter::empty()).expect("a good file").dedup.enabled);
-    assert!(Config::load(None, std::iter::empty()).expect("defaults").dedup.enabled);
+    assert!(!ReadConfig::load(Some(&path), std::iter::empty()).into_config().expect("a good file").dedup.enabled);
+    assert!(ReadConfig::load(None, std::iter::empty()).into_config().expect("defaults").dedup.enabled);
 }

@@ -23,6 +23,9 @@ const EVENTS_PER_SECOND: u64 = 200;
 /// Longest text of a client that an event shows, in bytes. Longer texts are cut.
 const MAX_TEXT_BYTES: usize = 256;
 
+/// Longest text of a reload, in bytes: one event has all faults and all keys. The text is the operator's own.
+const MAX_RELOAD_TEXT_BYTES: usize = 16 * 1024;
+
 /// The client or user that an event is about, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditActor<'a> {
@@ -90,6 +93,13 @@ impl AuditEvent {
         }
     }
 
+    fn max_text_bytes(self) -> usize {
+        match self {
+            AuditEvent::Reloaded | AuditEvent::ReloadRefused => MAX_RELOAD_TEXT_BYTES,
+            _ => MAX_TEXT_BYTES,
+        }
+    }
+
     fn is_refusal(self) -> bool {
         !matches!(
             self,
@@ -105,11 +115,12 @@ pub fn record(event: AuditEvent, actor: &AuditActor<'_>, subject: &str, detail: 
         return count_suppressed(event);
     };
     let suppressed = (suppressed > 0).then_some(suppressed);
-    let client_id = actor.client_id.map(ClientText);
-    let user = actor.user.map(ClientText);
+    let shown = |text| ClientText(text, event.max_text_bytes());
+    let client_id = actor.client_id.map(shown);
+    let user = actor.user.map(shown);
     let address = actor.address.map(tracing::field::display);
-    let subject = (!subject.is_empty()).then_some(ClientText(subject));
-    let detail = (!detail.is_empty()).then_some(ClientText(detail));
+    let subject = (!subject.is_empty()).then_some(shown(subject));
+    let detail = (!detail.is_empty()).then_some(shown(detail));
     macro_rules! write_at {
         ($level:expr) => {
             tracing::event!(
@@ -142,14 +153,14 @@ fn count_suppressed(event: AuditEvent) {
     metrics::counter!(names::AUDIT_SUPPRESSED, "event" => event.as_str()).increment(1);
 }
 
-/// Displays text of a client: cut to [`MAX_TEXT_BYTES`], with control characters escaped, so that a client can neither forge
+/// Displays text of a client: cut to this number of bytes, with control characters escaped, so that a client can neither forge
 /// a log line nor move the cursor of a terminal.
 #[derive(Debug, Clone, Copy)]
-struct ClientText<'a>(&'a str);
+struct ClientText<'a>(&'a str, usize);
 
 impl fmt::Display for ClientText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = (0..=MAX_TEXT_BYTES.min(self.0.len())).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=self.1.min(self.0.len())).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
         for character in self.0[..end].chars() {
             if character.is_control() {
                 write!(formatter, "{}", character.escape_default())?;
@@ -216,9 +227,9 @@ mod tests {
 
     #[test]
     fn text_of_a_client_cannot_forge_a_line() {
-        assert_eq!(ClientText("a\nb\u{1b}[31m").to_string(), "a\\nb\\u{1b}[31m");
+        assert_eq!(ClientText("a\nb\u{1b}[31m", MAX_TEXT_BYTES).to_string(), "a\\nb\\u{1b}[31m");
         let long = "é".repeat(MAX_TEXT_BYTES);
-        let shown = ClientText(&long).to_string();
+        let shown = ClientText(&long, MAX_TEXT_BYTES).to_string();
         assert!(shown.ends_with('…') && shown.len() <= MAX_TEXT_BYTES + '…'.len_utf8());
     }
 }
