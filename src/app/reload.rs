@@ -15,7 +15,7 @@ use weir::http::process_status::ReloadStatus;
 use weir::mqtt::AdmissionControl;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;
-use weir::telemetry::audit::{self, AuditActor, AuditEvent};
+use weir::telemetry::audit;
 use weir::telemetry::logging::LogFilter;
 use weir::telemetry::names;
 
@@ -141,15 +141,17 @@ impl Reloader {
 
     fn taken(&self, taken: &[ConfigChange], left: &[ConfigChange]) {
         let changed = listed(taken.iter().map(|change| change.key.to_owned()));
-        if left.is_empty() {
-            audit::record(AuditEvent::Reloaded, &AuditActor::default(), &self.source(), &changed);
-        } else {
-            let kept = listed(left.iter().map(|change| format!("{} ({})", change.key, change.origin)));
-            let changed =
-                if taken.is_empty() { String::new() } else { format!("; these changes took effect: {changed}") };
-            let detail = format!("these keys cannot change at run time, restart weir for them: {kept}{changed}");
-            audit::record(AuditEvent::ReloadRefused, &AuditActor::default(), &self.source(), &detail);
+        let mut message = match taken {
+            [] => "the configuration was read again; no setting changed".to_owned(),
+            _ => format!("the configuration was read again; took effect: {changed}"),
+        };
+        let mut detail = changed;
+        if !left.is_empty() {
+            let places = listed(left.iter().map(|change| format!("{} ({})", change.key, change.origin)));
+            message = format!("{message}; cannot change at run time, restart weir for: {places}");
+            detail = format!("these keys need a restart: {}", listed(left.iter().map(|change| change.key.to_owned())));
         }
+        audit::record_reload(!left.is_empty(), &self.source(), &detail, &message);
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
         let now_ms = SystemClock.now_ms();
@@ -167,8 +169,9 @@ impl Reloader {
             more => format!("; and {more} more, see weir check"),
         };
         let told: Vec<&str> = faults.iter().take(MAX_LOGGED_FAULTS).map(String::as_str).collect();
-        let detail = format!("nothing changed: {}{more}", told.join("; "));
-        audit::record(AuditEvent::ReloadRefused, &AuditActor::default(), &self.source(), &detail);
+        let message = format!("the reload changed nothing: {}{more}", told.join("; "));
+        let detail = format!("nothing changed: {} faults", faults.len());
+        audit::record_reload(true, &self.source(), &detail, &message);
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(0.0);
         let mut outcome = self.outcome.lock();
         outcome.last = Some(SystemClock.now_ms());

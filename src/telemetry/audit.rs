@@ -23,7 +23,7 @@ const EVENTS_PER_SECOND: u64 = 200;
 /// Longest text of a client that an event shows, in bytes. Longer texts are cut.
 const MAX_TEXT_BYTES: usize = 256;
 
-/// Longest text of a reload, in bytes: one event has all faults and all keys. The text is the operator's own.
+/// Longest message of a reload, in bytes: one event has all faults or all keys. The text is the operator's own.
 const MAX_RELOAD_TEXT_BYTES: usize = 16 * 1024;
 
 /// The client or user that an event is about, as far as it is known.
@@ -93,13 +93,6 @@ impl AuditEvent {
         }
     }
 
-    fn max_text_bytes(self) -> usize {
-        match self {
-            AuditEvent::Reloaded | AuditEvent::ReloadRefused => MAX_RELOAD_TEXT_BYTES,
-            _ => MAX_TEXT_BYTES,
-        }
-    }
-
     fn is_refusal(self) -> bool {
         !matches!(
             self,
@@ -115,7 +108,7 @@ pub fn record(event: AuditEvent, actor: &AuditActor<'_>, subject: &str, detail: 
         return count_suppressed(event);
     };
     let suppressed = (suppressed > 0).then_some(suppressed);
-    let shown = |text| ClientText(text, event.max_text_bytes());
+    let shown = |text| ClientText(text, MAX_TEXT_BYTES);
     let client_id = actor.client_id.map(shown);
     let user = actor.user.map(shown);
     let address = actor.address.map(tracing::field::display);
@@ -140,6 +133,21 @@ pub fn record(event: AuditEvent, actor: &AuditActor<'_>, subject: &str, detail: 
         write_at!(tracing::Level::WARN);
     } else {
         write_at!(tracing::Level::INFO);
+    }
+}
+
+/// Writes the outcome of a reload: [`AuditEvent::Reloaded`], or [`AuditEvent::ReloadRefused`] if not everything took effect.
+/// Unlike other events it has a message, with all faults and keys, because `journalctl` shows only messages. `detail` is the
+/// short form for programs.
+pub fn record_reload(is_refused: bool, source: &str, detail: &str, message: &str) {
+    let shown = |text| ClientText(text, MAX_RELOAD_TEXT_BYTES);
+    let (source, detail, message) = (shown(source), shown(detail), shown(message));
+    if is_refused {
+        let event = AuditEvent::ReloadRefused.as_str();
+        tracing::warn!(target: TARGET, event, subject = %source, %detail, "{message}");
+    } else {
+        let event = AuditEvent::Reloaded.as_str();
+        tracing::info!(target: TARGET, event, subject = %source, %detail, "{message}");
     }
 }
 

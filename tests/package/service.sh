@@ -57,7 +57,7 @@ printf '\n[log]\nlevel = "debug"\nformat = "journald"\n' >/tmp/log.toml
 cp $config /tmp/good.toml
 sed -i 's/^format = "journald"/format = "journald"\nlevel = "debug"/' $config
 systemctl reload weir || fail "the reload"
-logged "log.level" || fail "the reload was not logged"
+logged "took effect: log.level" || fail "the reload was not logged"
 echo 'wrong = 1' >>$config
 systemctl reload weir || fail "the reload"
 logged "there is no such key" || fail "the wrong reload was not logged"
