@@ -97,7 +97,7 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
 /// Takes the rights of other users from directories that an earlier weir, or a copy, has left open to them. The data directory
 /// itself may be shared for a reason, so it stays as it is.
 fn close_data(data_dir: &Path) {
-    match close_directories(data_dir) {
+    match close_directories(data_dir, &storage::DATA_DIRECTORIES) {
         Ok(closed) if closed.is_empty() => {}
         Ok(closed) => tracing::warn!(
             directories = closed.join(", "),

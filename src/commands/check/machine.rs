@@ -13,9 +13,10 @@ use weir::config::{CheckReport, Config, ReadConfig};
 use weir::disk::{Disk as _, RealDisk};
 
 use crate::app::addresses::BoundAddresses;
+use crate::app::storage::DATA_DIRECTORIES;
 
-/// Levels of the data directory whose entries are checked: `data/journal/00000000000000000000.log` is on the second.
-const LEVELS: usize = 2;
+/// Files of weir in the data directory, beside the directories.
+const DATA_FILES: [&str; 2] = ["lock", "addresses.json"];
 
 /// Checks data directory and listeners, where the configuration says which.
 pub fn check(read: &ReadConfig, report: &mut CheckReport) {
@@ -44,7 +45,7 @@ pub fn check(read: &ReadConfig, report: &mut CheckReport) {
 fn directory_fault(directory: &Path) -> Option<String> {
     match fs::metadata(directory) {
         Ok(found) if !found.is_dir() => Some(format!("{} is not a directory", directory.display())),
-        Ok(_) => entry_fault(directory, true).or_else(|| entries_fault(directory, LEVELS)),
+        Ok(_) => entry_fault(directory, true).or_else(|| data_fault(directory)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let existing =
                 directory.ancestors().skip(1).find(|parent| parent.as_os_str().is_empty() || parent.exists())?;
@@ -56,18 +57,24 @@ fn directory_fault(directory: &Path) -> Option<String> {
     }
 }
 
-/// The first entry of the directory that the user cannot read and write. A weir that was started as another user leaves such
-/// entries.
-fn entries_fault(directory: &Path, levels: usize) -> Option<String> {
-    let entries = match RealDisk.list(directory) {
-        Ok(entries) => entries,
-        Err(error) => return Some(error.to_string()),
-    };
-    entries.iter().find_map(|entry| {
-        let path = directory.join(&entry.name);
-        let below = || (entry.is_dir && levels > 1).then(|| entries_fault(&path, levels - 1)).flatten();
-        entry_fault(&path, entry.is_dir).or_else(below)
-    })
+/// The first entry of weir in the data directory that the user cannot read and write. A weir that was started as another user
+/// leaves such entries.
+fn data_fault(data_dir: &Path) -> Option<String> {
+    let files = DATA_FILES.iter().find_map(|name| entry_fault(&data_dir.join(name), false));
+    files.or_else(|| DATA_DIRECTORIES.iter().find_map(|name| content_fault(&data_dir.join(name))))
+}
+
+fn content_fault(directory: &Path) -> Option<String> {
+    if !directory.is_dir() {
+        return None;
+    }
+    if let Some(fault) = entry_fault(directory, true) {
+        return Some(fault);
+    }
+    match RealDisk.list(directory) {
+        Ok(entries) => entries.iter().find_map(|entry| entry_fault(&directory.join(&entry.name), entry.is_dir)),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn entry_fault(path: &Path, is_dir: bool) -> Option<String> {
