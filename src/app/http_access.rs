@@ -7,7 +7,7 @@ use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, HttpConfig};
 
-use super::reload::{Apply, Reloadable};
+use super::reloadable::{Apply, Reloadable};
 
 /// Loads the tokens, and logs warnings about them.
 ///

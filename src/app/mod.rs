@@ -9,6 +9,7 @@ pub mod http_access;
 mod mqtt;
 mod notify;
 mod reload;
+mod reloadable;
 mod resources;
 mod shutdown;
 mod stalls;

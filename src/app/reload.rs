@@ -20,23 +20,11 @@ use weir::telemetry::logging::LogFilter;
 use weir::telemetry::names;
 
 use super::notify;
+use super::reloadable::{Apply, Reloadable};
 use crate::commands::check;
 
 /// Largest number of faults in the log line of a reload. A users file can have a fault in each of its lines.
 const MAX_LOGGED_FAULTS: usize = 50;
-
-/// Makes a prepared change take effect. It cannot fail.
-pub type Apply = Box<dyn FnOnce() + Send>;
-
-/// A part of weir that can take another configuration while it runs.
-pub trait Reloadable: Send + Sync {
-    /// Reads and checks the files that `config` names for this part. Nothing changes before the returned function is
-    /// called.
-    ///
-    /// # Errors
-    /// One sentence for each fault, with its file or key.
-    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>>;
-}
 
 /// Result of the last reload, shared with the status page.
 #[derive(Debug, Clone, Default)]

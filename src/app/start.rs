@@ -29,7 +29,8 @@ use weir::telemetry::logging::LogFilter;
 use super::access::ReloadableAccess;
 use super::addresses::BoundAddresses;
 use super::files::ConfiguredFiles;
-use super::reload::{self, Reloader};
+use super::reload::Reloader;
+use super::reloadable::Reloadable;
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
@@ -122,7 +123,7 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
     let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
-    let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
+    let reloadable: Vec<Box<dyn Reloadable>> = vec![
         Box::new(filter),
         Box::new(mqtt.admission()),
         Box::new(renewal.clone()),

@@ -72,7 +72,7 @@ fn a_running_weir_is_not_in_the_way_of_its_own_check() {
 
 #[test]
 fn too_little_space_is_a_warning() {
-    let weir = WEIR.prepare(&[("journal.min_free_disk", "'900000GiB'")]);
+    let weir = WEIR.prepare(&[("journal.min_free_disk", "'1024GiB'")]);
     assert_told(&run(&weir, &["check"]), 0, &["warning: node.data_dir: ", "less than journal.min_free_disk", "ok"]);
 }
 
