@@ -20,6 +20,7 @@ use crate::http::limits::MAX_BODY_BYTES;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::http::{auth, hosts, websocket};
+use crate::stall;
 use crate::telemetry::names;
 
 /// Time until a request has its answer; for a stream, until the answer begins.
@@ -157,7 +158,7 @@ fn body_bytes(request: &Request) -> Option<u64> {
 /// alone.
 async fn answer(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let answered = tokio::time::timeout(ANSWER_TIME, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let answered = stall::timeout(ANSWER_TIME, AssertUnwindSafe(next.run(request)).catch_unwind());
     match answered.await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {

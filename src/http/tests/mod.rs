@@ -207,8 +207,17 @@ impl TestApi {
 
 /// A QoS 1 publish. `same_origin`: client and topic are those of the publish before.
 fn publish(client_id: &str, topic: &str, payload: &[u8], same_origin: bool) -> Vec<u8> {
-    let publish =
-        PublishRecord { client_id, topic, own_device: None, packet_id: 1, qos: 1, dup: false, retain: false, payload };
+    let publish = PublishRecord {
+        client_id,
+        topic,
+        own_device: None,
+        user: None,
+        packet_id: 1,
+        qos: 1,
+        dup: false,
+        retain: false,
+        payload,
+    };
     let mut bytes = Vec::new();
     record::encode_publish(&publish, same_origin, &mut bytes);
     bytes
@@ -272,6 +281,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         client_id: "client",
         topic: "devices/a/telemetry",
         own_device: None,
+        user: None,
         payload: b"{}",
         payload_bytes: 2,
         origin: None,
