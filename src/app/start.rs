@@ -117,7 +117,7 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(&config, &clock)?;
-    let http_access = http_access::load(&config.http, &clock)?;
+    let http_access = http_access::load(&config, &clock)?;
     let access = access::load(&config)?;
     let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {

@@ -139,7 +139,7 @@ metrics! {
 
     SERIES_DROPPED Gauge "weir_series_dropped" "Series left out of /metrics/devices by its cap.";
     HTTP_REQUESTS Counter "weir_http_requests_total" "HTTP requests; labels path (route), status.";
-    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site).";
+    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site, foreign_host).";
     STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
     STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
     LIMITS_HIT Counter "weir_limits_hit_total" "Times that a limit was reached and something was refused; label limit.";
