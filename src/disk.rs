@@ -8,6 +8,7 @@
 //! decide (a sync may not).
 
 pub mod lock;
+pub mod pending;
 mod real;
 mod rights;
 pub mod sim;

@@ -27,7 +27,7 @@ impl ConfiguredFiles {
     /// The faults of all files.
     pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, WrongFiles> {
         let certificates = Certificates::load(config, clock).map_err(|error| error.to_string());
-        let http_access = http_access::load(&config.http, clock).map_err(|error| error.to_string());
+        let http_access = http_access::load(config, clock).map_err(|error| error.to_string());
         let access = access::load(config).map_err(|errors| errors.to_string());
         match (certificates, http_access, access) {
             (Ok(certificates), Ok(http_access), Ok(access)) => Ok(Self { certificates, http_access, access }),

@@ -1,8 +1,10 @@
 //! Health and status of the running process, for the HTTP API; and the hint on where to look, which is printed at
 //! start.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,12 +12,14 @@ use weir::client::reachable;
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
-use weir::http::process_status::{HealthCheck, MqttStatus, ProcessStatus, RecoveryStatus, ReloadStatus};
+use weir::http::process_status::{
+    HealthCheck, MqttStatus, PendingDiskCall, ProcessStatus, RecoveryStatus, ReloadStatus,
+};
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
-use weir::sync::lock;
 
+use super::disk_watch::DiskWatch;
 use super::reload::LastReload;
 use super::storage;
 
@@ -38,10 +42,13 @@ pub struct AppStatus {
     reloaded: LastReload,
     data_dir: PathBuf,
     state_directory: PathBuf,
+    disk: Arc<DiskWatch>,
     overdue: Duration,
     min_free_bytes: u64,
-    /// When the free space was looked at, and whether it was too small.
-    free_space: Mutex<Option<(Instant, bool)>>,
+    /// When the free space was looked at.
+    looked_at: Mutex<Option<Instant>>,
+    /// Whether it was too small then.
+    was_low: AtomicBool,
     started: Instant,
     started_ms: i64,
 }
@@ -52,11 +59,12 @@ pub struct StatusResources<'a> {
     /// The journal, the windows log and the errors log.
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
+    pub disk: &'a Arc<DiskWatch>,
 }
 
 impl AppStatus {
     pub fn new(config: &Config, parts: StatusResources<'_>, reloaded: LastReload, started: Instant) -> Self {
-        let StatusResources { pipeline, logs: [journal, windows, errors], broker } = parts;
+        let StatusResources { pipeline, logs: [journal, windows, errors], broker, disk } = parts;
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
         Self {
             pipeline: pipeline.clone(),
@@ -67,7 +75,9 @@ impl AppStatus {
             data_dir: config.node.data_dir.clone(),
             state_directory: storage::state_directory(config),
             min_free_bytes: config.journal.min_free_disk_bytes,
-            free_space: Mutex::default(),
+            looked_at: Mutex::default(),
+            was_low: AtomicBool::default(),
+            disk: Arc::clone(disk),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
             started_ms: SystemClock.now_ms(),
@@ -107,15 +117,15 @@ impl AppStatus {
     /// Whether less than `journal.min_free_disk` is free. The journal itself looks only when it is written, so without traffic
     /// it does not notice that others fill the disk.
     fn is_disk_low(&self) -> bool {
-        let mut space = lock(&self.free_space);
-        match *space {
-            Some((at, is_low)) if at.elapsed() < SPACE_INTERVAL => is_low,
-            _ => {
-                let is_low = self.disk_available_bytes().is_some_and(|available| available < self.min_free_bytes);
-                *space = Some((Instant::now(), is_low));
-                is_low
-            }
+        // If the file system does not answer, one request waits for it; the others get the last answer.
+        if let Ok(mut looked_at) = self.looked_at.try_lock()
+            && looked_at.is_none_or(|at| at.elapsed() >= SPACE_INTERVAL)
+        {
+            let is_low = self.disk_available_bytes().is_some_and(|available| available < self.min_free_bytes);
+            self.was_low.store(is_low, Ordering::Relaxed);
+            *looked_at = Some(Instant::now());
         }
+        self.was_low.load(Ordering::Relaxed)
     }
 
     fn journal_writable(&self) -> HealthCheck {
@@ -152,11 +162,17 @@ fn check(name: &'static str, ok: bool, message: String) -> HealthCheck {
 
 impl ProcessStatus for AppStatus {
     fn liveness(&self) -> Vec<HealthCheck> {
-        vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees()]
+        vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees(), self.disk.liveness()]
     }
 
     fn readiness(&self) -> Vec<HealthCheck> {
-        vec![self.caught_up(), self.journal_writable(), self.pipeline_alive(), self.checkpoint_recent()]
+        vec![
+            self.caught_up(),
+            self.journal_writable(),
+            self.pipeline_alive(),
+            self.checkpoint_recent(),
+            self.disk.readiness(),
+        ]
     }
 
     fn mqtt(&self) -> MqttStatus {
@@ -182,6 +198,10 @@ impl ProcessStatus for AppStatus {
         let status = self.pipeline.status();
         let seconds = status.caught_up_at?.saturating_duration_since(self.started).as_secs_f64();
         Some(RecoveryStatus { seconds, records: status.replayed_records })
+    }
+
+    fn pending_disk_calls(&self) -> BTreeMap<&'static str, Option<PendingDiskCall>> {
+        self.disk.pending()
     }
 
     fn disk_available_bytes(&self) -> Option<u64> {

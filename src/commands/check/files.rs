@@ -1,7 +1,6 @@
 //! The files that a configuration names: certificates, keys, revocation lists, users, access rules, tokens.
 
 use weir::access::Policy;
-use weir::access::http_access::HttpPolicy;
 use weir::clock::{Clock as _, SystemClock};
 use weir::config::{CheckReport, Config, ConfigErrors, ReadConfig};
 use weir::tls;
@@ -57,7 +56,7 @@ fn check_mqtt_access(config: &Config) -> CheckReport {
 
 /// The tokens file of the HTTP API.
 fn check_http_access(config: &Config) -> CheckReport {
-    match HttpPolicy::load(&config.http) {
+    match http_access::policy(config) {
         Ok(policy) => CheckReport { warnings: policy.warnings(&config.http), ..CheckReport::default() },
         Err(error) => CheckReport { faults: http_access::faults(error).collect(), ..CheckReport::default() },
     }
