@@ -35,6 +35,21 @@ fn log() {
     replay("log", fuzz_entry::log);
 }
 
+#[test]
+fn access() {
+    replay("access", fuzz_entry::access);
+}
+
+#[test]
+fn config() {
+    replay("config", fuzz_entry::config);
+}
+
+#[test]
+fn savepoint() {
+    replay("savepoint", fuzz_entry::savepoint);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -43,5 +58,12 @@ proptest! {
         fuzz_entry::mqtt(&data);
         fuzz_entry::payload(&data);
         fuzz_entry::log(&data);
+        fuzz_entry::savepoint(&data);
+    }
+
+    #[test]
+    fn any_text(shape in any::<u8>(), text in "[a-z0-9_%$.:=/#+'\"\\[\\]{}, \\n-]{0,120}") {
+        fuzz_entry::config(text.as_bytes());
+        fuzz_entry::access(&[&[shape], text.as_bytes()].concat());
     }
 }

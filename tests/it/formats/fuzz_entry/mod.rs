@@ -1,0 +1,21 @@
+//! Entry points of the fuzz targets and of the tests that replay their inputs: one function per target, which panics on
+//! a defect.
+
+mod access;
+mod config;
+mod log;
+mod mqtt;
+mod payload;
+mod savepoint;
+
+pub use access::access;
+pub use config::config;
+pub use log::log;
+pub use mqtt::mqtt;
+pub use payload::payload;
+pub use savepoint::savepoint;
+
+/// Checks a sentence about a file: it is one line, which no content of the file can break, in a log or on a terminal.
+fn is_one_line(sentence: &str) {
+    assert!(!sentence.contains(char::is_control), "{sentence:?} has a control character");
+}
