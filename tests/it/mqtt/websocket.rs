@@ -1,5 +1,6 @@
 //! MQTT over WebSocket from outside.
 
+use std::iter;
 use std::net::TcpStream;
 use std::process::Command;
 
@@ -36,7 +37,9 @@ fn check_device(weir: &Weir, stream: impl ClientStream + 'static, version: MqttV
     assert_eq!((topic, &window["sum"]), (format!("weir/windows/{device}/m"), &serde_json::json!(4.0)));
     let big = "y".repeat(150_000);
     client.publish("big", &big, 1);
-    assert_eq!(client.message().1.len(), big.len());
+    // On a busy machine so many frames take longer than a silent device's window stays open.
+    let received = iter::repeat_with(|| client.message()).find(|(topic, _)| topic == "big").expect("it comes");
+    assert_eq!(received.1.len(), big.len());
     assert!(weir.metric("weir_mqtt_connections") >= 1.0);
 }
 
