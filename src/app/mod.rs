@@ -10,6 +10,7 @@ mod notify;
 mod reload;
 mod resources;
 mod shutdown;
+mod stalls;
 mod start;
 mod status;
 pub mod storage;

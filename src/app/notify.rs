@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use weir::pipeline::handle::Pipeline;
@@ -23,6 +24,8 @@ pub async fn run(pipeline: Pipeline, cancel: CancellationToken) {
     // Half the period, as sd_watchdog_enabled(3) advises.
     let interval = watchdog.map_or(STATUS_INTERVAL, |period| (period / 2).min(STATUS_INTERVAL));
     let mut timer = tokio::time::interval(interval);
+    // After a stall of the process the pipeline has a whole interval again.
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_turns = None;
     let mut stalled = false;
     while cancel.run_until_cancelled(timer.tick()).await.is_some() {

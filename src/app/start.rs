@@ -32,7 +32,7 @@ use super::reload::{self, Reloader};
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, tls};
+use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, stalls, tls};
 
 /// Input of the start: configuration, telemetry and the time of the start.
 pub struct Bootstrap {
@@ -187,6 +187,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         mqtt.clone(),
     ));
     http_tasks.spawn(built.http.run(http.clone()));
+    http_tasks.spawn(stalls::watch(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config::fault::ConfigProblem;
 use crate::config::nearest::nearest;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
+use crate::config::tenants::TENANTS;
 use crate::config::value::{RawValue, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -232,7 +233,7 @@ pub(super) fn suggest_key(section: &str, name: &str) -> Option<String> {
 
 /// The section that an unknown section probably means.
 pub(super) fn suggest_section(name: &str) -> Option<String> {
-    nearest(name, KEYS.iter().map(|key| key.section)).map(str::to_owned)
+    nearest(name, KEYS.iter().map(|key| key.section).chain([TENANTS])).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod load;
 mod nearest;
 mod sections;
 mod size;
+mod tenants;
 mod value;
 
 pub use crate::telemetry::logging::LogFormat;
@@ -24,7 +25,8 @@ pub use load::environment;
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,
-    OnDeniedPublish, OutputConfig, RatesConfig, SimulatorConfig, StateConfig, TlsFiles, ValidateConfig, WindowConfig,
+    OnDeniedPublish, OutputConfig, Quotas, RatesConfig, SimulatorConfig, StateConfig, Tenant, Tenants, TlsFiles,
+    ValidateConfig, WindowConfig,
 };
 
 #[cfg(test)]

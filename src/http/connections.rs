@@ -9,7 +9,7 @@ use axum::Router;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{PendingConnections, PendingPermit};
+use crate::http::stall_timer::StallTimer;
 use crate::http::transport::{HttpTransport, TimedStream};
 use crate::sync::lock;
 use crate::telemetry::names;
@@ -190,7 +191,7 @@ impl HttpConnection {
     async fn run<S: HttpTransport>(self, stream: S) {
         let Self { router, address, closing, abandon, idleness } = self;
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
+        builder.timer(StallTimer).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
         let io = TokioIo::new(TimedStream::new(stream, WRITE_TIME));
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {

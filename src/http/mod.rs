@@ -19,6 +19,7 @@ mod rates;
 mod router;
 mod scans;
 mod server;
+mod stall_timer;
 mod state;
 mod transport;
 mod websocket;

@@ -18,6 +18,7 @@ use crate::http::limits::MAX_BODY_BYTES;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::http::{auth, websocket};
+use crate::stall;
 use crate::telemetry::names;
 
 /// Time until a request has its answer; for a stream, until the answer begins.
@@ -131,7 +132,7 @@ fn is_cross_site(request: &Request) -> bool {
 /// alone.
 async fn answer(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let answered = tokio::time::timeout(ANSWER_TIME, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let answered = stall::timeout(ANSWER_TIME, AssertUnwindSafe(next.run(request)).catch_unwind());
     match answered.await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {

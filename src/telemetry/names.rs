@@ -36,6 +36,8 @@ metrics! {
     BUILD_INFO Gauge "weir_build_info" "Always 1; labels: version, node.";
     START_TIME Gauge "weir_start_time_seconds" "Unix time at which the process started.";
     READY Gauge "weir_ready" "1 when /readyz answers 200.";
+    STALLS Counter "weir_process_stalls_total" "Times that the process stood still for more than a second: it was stopped, its machine was paused, or its threads were not scheduled.";
+    STALL_SECONDS Counter "weir_process_stall_seconds_total" "Time that the process stood still.";
 
     MQTT_CONNECTIONS Gauge "weir_mqtt_connections" "Open MQTT connections.";
     MQTT_CONNECTIONS_OPENED Counter "weir_mqtt_connections_opened_total" "MQTT connections accepted; label version (3.1.1, 5.0).";

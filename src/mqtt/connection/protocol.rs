@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::acks::Acks;
-use super::keep_alive::KeepAlive;
+use super::keep_alive::{KeepAlive, Silence};
 use super::protocol_context::ProtocolContext;
 use super::topic_cache::{PublishRefusal, TopicCache};
 use crate::access::MAX_USER_BYTES;
@@ -145,6 +145,11 @@ impl Protocol {
     /// Time at which the connection ends if nothing arrives; `None`: keep-alive is off.
     pub fn keep_alive_deadline(&self) -> Option<Instant> {
         self.keep_alive.deadline()
+    }
+
+    /// Judges a client whose socket was just found empty, see [`KeepAlive::judge`].
+    pub fn judge_silence(&mut self, now: Instant, stalled_until: Option<Instant>) -> Silence {
+        self.keep_alive.judge(now, stalled_until)
     }
 
     /// Whether so many acknowledgements are outstanding that the socket must not be read.

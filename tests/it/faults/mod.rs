@@ -4,6 +4,7 @@ mod clock;
 mod disk;
 mod durability;
 mod load;
+mod pause;
 mod small_disk;
 mod state;
 mod takeover;
