@@ -50,6 +50,16 @@ fn savepoint() {
     replay("savepoint", fuzz_entry::savepoint);
 }
 
+#[test]
+fn http() {
+    replay("http", fuzz_entry::http);
+}
+
+#[test]
+fn websocket() {
+    replay("websocket", fuzz_entry::websocket);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -59,6 +69,8 @@ proptest! {
         fuzz_entry::payload(&data);
         fuzz_entry::log(&data);
         fuzz_entry::savepoint(&data);
+        fuzz_entry::http(&data);
+        fuzz_entry::websocket(&data);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use weir::log::{DirectoryReader, Log, LogOptions, Lsn, Records, Retention, SyncP
 
 const DIRECTORY: &str = "/journal";
 
-fn options() -> LogOptions {
+/// Options of a small journal.
+pub fn options() -> LogOptions {
     LogOptions {
         name: "journal",
         dir: DIRECTORY.into(),

@@ -3,17 +3,22 @@
 
 mod access;
 mod config;
+mod http;
 mod log;
 mod mqtt;
 mod payload;
 mod savepoint;
+mod server;
+mod websocket;
 
 pub use access::access;
 pub use config::config;
+pub use http::http;
 pub use log::log;
 pub use mqtt::mqtt;
 pub use payload::payload;
 pub use savepoint::savepoint;
+pub use websocket::websocket;
 
 /// Checks a sentence about a file: it is one line, which no content of the file can break, in a log or on a terminal.
 fn is_one_line(sentence: &str) {
