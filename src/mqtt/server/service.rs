@@ -159,6 +159,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         version: connect.version,
         is_3_1: connect.is_3_1,
         client_id: Arc::clone(&client_id),
+        user: login.identity.user.clone(),
         keep_alive_s: connect.keep_alive_s,
         expiry_s: connect.session_expiry_s,
         max_inflight: shared.config.max_inflight,
@@ -318,6 +319,7 @@ async fn journal_will(
         client_id: &will.client_id,
         topic: &will.message.topic,
         own_device,
+        user: will.login.identity.user.as_deref(),
         packet_id: 0,
         // Nobody waits for an acknowledgement, and a record without a packet identifier can only be QoS 0.
         qos: 0,
