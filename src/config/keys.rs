@@ -146,6 +146,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("journal", "retention_bytes", journal.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),
     key!("journal", "commit_max_bytes", journal.commit_max_bytes, |v| v.size_bytes(4 * KIB..=GIB)),
     key!("journal", "min_free_disk", journal.min_free_disk_bytes, |v| v.size_bytes(0..=LARGEST)),
+    key!("journal", "sync_timeout", journal.sync_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(5_000))),
     key!("state", "checkpoint_interval", state.checkpoint_interval_ms, |v| v.duration_ms(100..=3_600_000)),
     key!("state", "device_ttl", state.device_ttl_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("state", "savepoint_interval", state.savepoint_interval_ms, |v| v.duration_or_off_ms(at_least_ms(1_000))),

@@ -93,8 +93,11 @@ metrics! {
     LOG_SEGMENTS Gauge "weir_log_segments" "Segment files; label log.";
     LOG_QUEUE_BYTES Gauge "weir_log_queue_bytes" "Bytes waiting for the writer; label log.";
     LOG_TORN_BYTES Counter "weir_log_torn_bytes_total" "Bytes of torn tails cut at recovery; label log.";
+    LOG_OLDEST_APPEND_SECONDS Gauge "weir_log_oldest_append_seconds" "How long the oldest append has waited that is not written, or in the journal not synced; label log.";
     LOG_DISK_FULL Gauge "weir_log_disk_full" "1 while appends are refused because the disk is nearly full; label log.";
     DISK_AVAILABLE_BYTES Gauge "weir_disk_available_bytes" "Bytes available on the file system of the data directory.";
+    DISK_OLDEST_CALL_SECONDS Gauge "weir_disk_oldest_call_seconds" "How long the oldest write, sync or other changing call of the file system has taken that has not returned; label directory.";
+    DISK_HANGS Counter "weir_disk_hangs_total" "Calls of the file system that took longer than a second and were logged; label directory.";
 
     MESSAGES Counter "weir_messages_total" "Messages processed by the pipeline since the journal began.";
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
