@@ -46,8 +46,11 @@ fn a_rejected_reading_counts_once_the_reason_is_gone() {
     assert_eq!(bench.closed(), ["b/m@0#0=7.0"]);
 }
 
-/// What became of the replays of these errors: readings in windows, readings rejected by reason, and the new error.
-fn effects(bench: &OperatorHarness, error_seqs: &[u64]) -> Vec<Option<(u64, Vec<(&'static str, u64)>, Option<u64>)>> {
+/// Readings in windows, readings rejected by reason, and the new error.
+type ShortEffect = (u64, Vec<(&'static str, u64)>, Option<u64>);
+
+/// What became of the replays of these errors.
+fn effects(bench: &OperatorHarness, error_seqs: &[u64]) -> Vec<Option<ShortEffect>> {
     let short = |effect: ReplayEffect| {
         let rejected = effect.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         assert_eq!(effect.sentence.is_some(), !effect.rejected.is_empty());
