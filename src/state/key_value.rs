@@ -7,6 +7,7 @@
 //! - Values and batches are small ([`MAX_VALUE_BYTES`], [`MAX_BATCH_OPERATIONS`]).
 //! - After sled's `flush`, which is no `fsync`, the file `db` is synced.
 //! - Unfinished snapshots are removed before an open, or every later open fails.
+//! - All files are read before an open: sled takes what it cannot read for torn, and overwrites it.
 //! - sled runs where a panic or an endless loop can be borne: damaged files cause both.
 //! - A failed call is followed by opening the store again: sled never recovers from a failed write.
 
@@ -62,6 +63,7 @@ impl SledStore {
             _ => io(source),
         })?;
         remove_unfinished_snapshots(directory, disk.as_ref()).map_err(io)?;
+        read_whole(directory, disk.as_ref()).map_err(io)?;
         let db = sled::Config::new()
             .path(directory)
             .mode(sled::Mode::LowSpace)
@@ -127,6 +129,24 @@ impl KeyValue for SledStore {
         let entries = self.disk.list(&self.directory).map_err(|source| self.io_error(source))?;
         Ok(entries.iter().map(|entry| entry.len).sum())
     }
+}
+
+/// Reads all files of a store once. When sled's recovery cannot read a part of its log, it takes the part for torn, goes on
+/// without it and overwrites it. So a file that cannot be read must be found first; afterwards the operating system has it in
+/// memory.
+fn read_whole(directory: &Path, disk: &dyn Disk) -> std::io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    for entry in disk.list(directory)?.into_iter().filter(|entry| !entry.is_dir) {
+        let file = disk.open_read(&directory.join(&entry.name))?;
+        let mut at = 0;
+        loop {
+            match file.read_at(&mut buffer, at)? {
+                0 => break,
+                read => at += read as u64,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes unfinished snapshots. A power cut during an open leaves `snap.*.generating` or an empty `snap.*`, and every later
