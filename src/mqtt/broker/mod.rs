@@ -37,9 +37,9 @@ use retained::RetainedMessages;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
+pub(crate) use sessions::{AttachRequest, AttachedSession};
 pub use store_health::StoreHealth;
 use storing::StoreRounds;
-pub(crate) use sessions::{AttachRequest, AttachedSession};
 use subscriptions::Subscriptions;
 use wills::Wills;
 

@@ -38,14 +38,7 @@ fn health<V: NamedValue>(values: &NamedValues<V>, unstored: usize, oldest: Optio
     let of_owner = oldest.map(|since| now.saturating_sub(since));
     let unstored_for = values.unwritten_for().max(of_owner).unwrap_or_default();
     let failure = outage.filter(|outage| !outage.is_rewriting).map(|outage| (outage.error.clone(), lasting(&outage)));
-    StoreHealth {
-        directory: labels.directory,
-        what: labels.what,
-        unstored,
-        unstored_for,
-        failure,
-        is_rewriting,
-    }
+    StoreHealth { directory: labels.directory, what: labels.what, unstored, unstored_for, failure, is_rewriting }
 }
 
 impl Broker {

@@ -123,7 +123,9 @@ impl Broker {
         if rounds.are_over || !store.values().has_taken(rounds.last) {
             return false;
         }
-        self.remove_wills(store, durable);
+        if store.values().is_written(rounds.last) {
+            self.remove_wills(store, durable);
+        }
         let rewrite = self.begin_rewrite(store, &mut rounds);
         self.store_wills(store, ROUND_BYTES);
         let is_full = if rewrite.is_some() {
@@ -131,7 +133,7 @@ impl Broker {
         } else {
             self.store_changed(store, changed)
         };
-        if let Some(rewrite) = rewrite.filter(|_| !is_full && lock(&self.wills).unstored() == 0) {
+        if let Some(rewrite) = rewrite.filter(|_| !is_full && lock(&self.wills).are_put()) {
             store.values().end_rewrite(rewrite);
         }
         rounds.last = store.values().mark();
@@ -148,6 +150,7 @@ impl Broker {
     /// Sessions to store, those that wait longest first, and since when each waits.
     fn changed_sessions(&self, store: &SessionStore) -> Vec<(Duration, Arc<Session>)> {
         let now = store.values().now();
+        lock(&self.wills).begin_round(now);
         let changed = self.sessions_where(Session::is_to_store).into_iter();
         let mut changed: Vec<_> = changed.map(|session| (session.waits_since(now), session)).collect();
         changed.sort_by_key(|(since, session)| (*since, session.id));
@@ -215,9 +218,12 @@ impl Broker {
         // Waits for a round that has begun: it would overwrite the final state with an older one.
         let mut rounds = lock(&self.rounds);
         rounds.are_over = true;
+        lock(&self.wills).begin_round(store.values().now());
         for _ in 0..STOP_ATTEMPTS {
             store.values().retry();
-            self.remove_wills(store, stopped_at);
+            if store.values().is_written(rounds.last) {
+                self.remove_wills(store, stopped_at);
+            }
             let rewrite = self.begin_rewrite(store, &mut rounds);
             for session in self.sessions_where(Session::is_lasting) {
                 self.store_session(store, &session, &mut session.any(), Some(stopped_at));

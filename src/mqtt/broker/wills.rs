@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Broker;
 use super::meters::MqttLimit;
@@ -40,8 +41,9 @@ struct PublishedWill {
     journal: Lsn,
     /// Position that the store of retained messages must have written; `None` where the will is not retained.
     retained: Option<Mark>,
-    /// Whether a round has stored the sessions whose queues hold the will.
-    queued: bool,
+    /// Time of the first round after the publication, in the time of the session store. Sessions whose queues hold the will
+    /// wait to be stored since then or longer.
+    seen: Option<Duration>,
 }
 
 impl Wills {
@@ -52,6 +54,18 @@ impl Wills {
     /// Number of wills whose outcome is not stored yet.
     pub(super) fn unstored(&self) -> usize {
         self.unstored.len() + self.discarded.len()
+    }
+
+    /// Whether all wills were put into the store.
+    pub(super) fn are_put(&self) -> bool {
+        self.unstored.is_empty()
+    }
+
+    /// A round begins at `now`, in the time of the session store. Called before the round looks for changed sessions.
+    pub(super) fn begin_round(&mut self, now: Duration) {
+        for published in &mut self.published {
+            published.seen.get_or_insert(now);
+        }
     }
 
     /// Makes all wills of the store unstored: the store failed, and they are written once more.
@@ -110,7 +124,7 @@ impl Broker {
         let retained = if will.message.retain { lock(&self.retained).mark() } else { None };
         let mut wills = lock(&self.wills);
         if wills.stored.contains_key(&will.number) {
-            wills.published.push_back(PublishedWill { number: will.number, journal, retained, queued: false });
+            wills.published.push_back(PublishedWill { number: will.number, journal, retained, seen: None });
         } else {
             wills.unstored.remove(&will.number);
         }
@@ -161,8 +175,10 @@ impl Broker {
     }
 
     /// Removes from the store the discarded wills, and the published wills whose effects are on disk: the journal is durable up to
-    /// `durable`, and the previous round stored the sessions.
+    /// `durable`, and everything that earlier rounds put into the store is on disk.
     pub(super) fn remove_wills(&self, store: &SessionStore, durable: Lsn) {
+        let oldest = self.oldest_unstored_session(store);
+        let is_queued = |seen: Option<Duration>| seen.is_some_and(|seen| oldest.is_none_or(|oldest| oldest > seen));
         let retained_store = lock(&self.retained).store();
         let is_retained =
             |mark: Option<Mark>| retained_store.as_ref().zip(mark).is_none_or(|(store, mark)| store.is_written(mark));
@@ -176,10 +192,11 @@ impl Broker {
             if is_over {
                 self.meters.limit(MqttLimit::Wills);
             }
-            if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
-                wills.remove(published.number, store);
+            let PublishedWill { number, journal, retained, seen } = published;
+            if is_over || (is_queued(seen) && journal <= durable && is_retained(retained)) {
+                wills.remove(number, store);
             } else {
-                wills.published.push_back(PublishedWill { queued: true, ..published });
+                wills.published.push_back(published);
             }
         }
     }

@@ -84,9 +84,11 @@ impl<V: NamedValue> StoreWriter<V> {
     }
 
     fn write(&mut self, batch: Batch<V>, state: &NamedValuesState<V>) {
-        let Some(slots) = &mut self.slots else { return };
         // After a panic the store is opened again: nothing that it left half done is used.
-        let written = catch_unwind(AssertUnwindSafe(|| slots.write(batch)));
+        let written = catch_unwind(AssertUnwindSafe(|| match &mut self.slots {
+            Some(slots) => slots.write(batch),
+            None => Err(StateError::Panicked { directory: self.directory.clone() }),
+        }));
         let written = written.unwrap_or_else(|_| Err(StateError::Panicked { directory: self.directory.clone() }));
         if let Err(error) = written {
             return self.fail(&error, state);

@@ -5,5 +5,7 @@ mod disk;
 mod durability;
 mod load;
 mod small_disk;
+mod starts;
 mod state;
+mod stores;
 mod takeover;

@@ -11,7 +11,8 @@ use crate::state::testing::MemoryStore;
 struct Named(String, Vec<u8>);
 
 impl NamedValue for Named {
-    const LABELS: StoreLabels = StoreLabels { directory: "named", what: "named values", moved_aside: "", failures: "", reopened: "" };
+    const LABELS: StoreLabels =
+        StoreLabels { directory: "named", what: "named values", moved_aside: "", failures: "", reopened: "" };
     fn name(&self) -> &str {
         &self.0
     }
