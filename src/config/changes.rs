@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::config::fault::ConfigOrigin;
 use crate::config::keys::{KEYS, RELOADABLE};
 use crate::config::sections::Config;
+use crate::config::tenants::TENANTS;
 
 /// A configuration with the origins of its settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +40,8 @@ impl LoadedConfig {
     pub fn changes(&self, running: &Config) -> Vec<ConfigChange> {
         let keys = KEYS.iter().filter(|key| !(key.same)(&self.config, running)).map(|key| self.change(key.path));
         let metrics = self.config.validate.metrics != running.validate.metrics;
-        keys.chain(metrics.then(|| self.change(METRICS))).collect()
+        let tenants = self.config.tenants != running.tenants;
+        keys.chain(metrics.then(|| self.change(METRICS))).chain(tenants.then(|| self.change(TENANTS))).collect()
     }
 
     fn change(&self, key: &'static str) -> ConfigChange {
@@ -77,7 +79,8 @@ mod tests {
             .map(|(key, line, reloadable)| {
                 let file = "weir.toml".to_owned();
                 let origin = line.map_or(ConfigOrigin::File(file.clone()), |line| ConfigOrigin::Line(file, line));
-                let key = KEYS.iter().map(|key| key.path).chain([METRICS]).find(|path| path == key).expect("a key");
+                let key =
+                    KEYS.iter().map(|key| key.path).chain([METRICS, TENANTS]).find(|path| path == key).expect("a key");
                 ConfigChange { key, origin, reloadable: *reloadable }
             })
             .collect();
@@ -95,6 +98,7 @@ mod tests {
         );
         check("[mqtt]\nlisten = \"127.0.0.1:1\"", "", &[("mqtt.listen", None, false)]);
         check("", "[validate.metrics.a]\nmin = 1", &[("validate.metrics", Some(1), false)]);
+        check("", "[log]\n[[tenants]]\nname = 'a'\nusers = ['b']", &[("tenants", Some(2), false)]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::keys::{self, METRIC_KEYS};
 use crate::config::sections::Config;
+use crate::config::tenants::TENANTS;
 use crate::config::value::RawValue;
 use crate::core::settings::MetricRange;
 
@@ -63,7 +64,8 @@ impl<'a> Document<'a> {
         self.faults.push(ConfigFault { origin, key: key.into(), problem });
     }
 
-    fn line_of(&self, offset: usize) -> ConfigOrigin {
+    /// The line of an offset in the text.
+    pub(super) fn line_of(&self, offset: usize) -> ConfigOrigin {
         let before = self.text.as_bytes().iter().take(offset);
         ConfigOrigin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
     }
@@ -72,6 +74,7 @@ impl<'a> Document<'a> {
         for (name, value) in table {
             let (section, origin) = (name.get_ref().as_ref(), self.line_of(name.span().start));
             match value.get_ref() {
+                value if section == TENANTS => self.tenants(origin, value),
                 _ if !keys::is_section(section) => {
                     let expected = suggestion(keys::suggest_section(section), "a section of config.toml");
                     self.fault(origin, section, ConfigProblem::new("there is no such section", expected));

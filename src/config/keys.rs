@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config::fault::ConfigProblem;
 use crate::config::nearest::nearest;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
+use crate::config::tenants::TENANTS;
 use crate::config::value::{RawValue, at_least_ms};
 use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
@@ -145,6 +146,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("journal", "retention_bytes", journal.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),
     key!("journal", "commit_max_bytes", journal.commit_max_bytes, |v| v.size_bytes(4 * KIB..=GIB)),
     key!("journal", "min_free_disk", journal.min_free_disk_bytes, |v| v.size_bytes(0..=LARGEST)),
+    key!("journal", "sync_timeout", journal.sync_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(5_000))),
     key!("state", "checkpoint_interval", state.checkpoint_interval_ms, |v| v.duration_ms(100..=3_600_000)),
     key!("state", "device_ttl", state.device_ttl_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("state", "savepoint_interval", state.savepoint_interval_ms, |v| v.duration_or_off_ms(at_least_ms(1_000))),
@@ -158,6 +160,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("errors", "store_duplicates", errors.store_duplicates, |v| v.switch()),
     key!("http", "listen", http.listen, |v| v.address()),
     key!("http", "allow_anonymous", http.allow_anonymous, |v| v.switch_or_auto()),
+    key!("http", "allowed_hosts", http.allowed_hosts, |v| v.hosts()),
     key!("http", "metrics_max_series", http.metrics_max_series, |v| v.whole(0..=1_000_000)),
     key!("http", "metrics_series_ttl", http.metrics_series_ttl_ms, |v| v.duration_ms(at_least_ms(1))),
     key!("http", "websocket_origins", http.websocket_origins, |v| v.texts()),
@@ -204,6 +207,7 @@ pub(super) const RELOADABLE: &[&str] = &[
     "mqtt.tls.client_ca",
     "mqtt.tls.client_crl",
     "http.allow_anonymous",
+    "http.allowed_hosts",
     "http.auth.tokens",
     "http.auth.metrics",
     "http.tls.cert",
@@ -232,7 +236,7 @@ pub(super) fn suggest_key(section: &str, name: &str) -> Option<String> {
 
 /// The section that an unknown section probably means.
 pub(super) fn suggest_section(name: &str) -> Option<String> {
-    nearest(name, KEYS.iter().map(|key| key.section)).map(str::to_owned)
+    nearest(name, KEYS.iter().map(|key| key.section).chain([TENANTS])).map(str::to_owned)
 }
 
 #[cfg(test)]

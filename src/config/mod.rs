@@ -9,22 +9,26 @@ mod checks;
 mod document;
 mod duration;
 mod fault;
+mod host_pattern;
 mod keys;
 mod load;
 mod nearest;
 mod sections;
 mod size;
+mod tenants;
 mod value;
 
 pub use crate::telemetry::logging::LogFormat;
 pub use changes::{ConfigChange, LoadedConfig};
 pub use duration::{DurationError, parse_duration};
 pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
+pub use host_pattern::{HostPattern, host_name};
 pub use load::environment;
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,
-    OnDeniedPublish, OutputConfig, RatesConfig, SimulatorConfig, StateConfig, TlsFiles, ValidateConfig, WindowConfig,
+    OnDeniedPublish, OutputConfig, Quotas, RatesConfig, SimulatorConfig, StateConfig, Tenant, Tenants, TlsFiles,
+    ValidateConfig, WindowConfig,
 };
 
 #[cfg(test)]

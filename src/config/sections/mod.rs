@@ -3,9 +3,11 @@
 mod http;
 mod mqtt;
 mod process;
+mod quotas;
 mod readings;
 mod simulator;
 mod storage;
+mod tenants;
 mod tls;
 mod units;
 
@@ -16,9 +18,11 @@ use crate::core::settings::Settings;
 pub use http::{HttpAuthConfig, HttpConfig, HttpTlsConfig, MetricsAccess};
 pub use mqtt::{MqttAuthConfig, MqttConfig, MqttTlsConfig, OnDeniedPublish, RatesConfig};
 pub use process::{LogConfig, NodeConfig};
+pub use quotas::Quotas;
 pub use readings::{DedupConfig, IngestConfig, LimitsConfig, ValidateConfig, WindowConfig};
 pub use simulator::SimulatorConfig;
 pub use storage::{ErrorsConfig, JournalConfig, OutputConfig, StateConfig};
+pub use tenants::{Tenant, Tenants};
 pub use tls::{ClientCertificates, TlsFiles};
 
 /// The whole configuration, checked.
@@ -52,6 +56,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[simulator]`
     pub simulator: SimulatorConfig,
+    /// `[[tenants]]`
+    pub tenants: Tenants,
 }
 
 impl Config {
@@ -89,6 +95,7 @@ impl Config {
             max_metrics_per_device: self.limits.metrics_per_device,
             device_ttl_ms: self.state.device_ttl_ms,
             store_duplicates: self.errors.store_duplicates,
+            records_name_users: true,
         }
     }
 }

@@ -16,12 +16,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use super::ProtocolVersion;
 use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
+use crate::stall::timeout;
 use crate::sync::lock;
 use delivery::{Delivery, DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage, WithdrawnMessages, WriteOutcome};
 use message::Message;

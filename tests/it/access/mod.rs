@@ -8,5 +8,6 @@ pub mod login;
 mod login_storm;
 mod passwd;
 mod peers;
+mod redelivery;
 mod rules;
 mod users_reload;
