@@ -2,11 +2,13 @@
 
 use std::io::IsTerminal;
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
-use tracing_subscriber::util::SubscriberInitExt;
+
+use super::log_records;
 
 /// Form and destination of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,15 +91,20 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
     let started = match format {
         LogFormat::Text => {
             let ansi = std::io::stdout().is_terminal();
-            registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false)).try_init()
+            let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false);
+            set_global_default(registry.with(lines))
         }
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true)).try_init(),
+        LogFormat::Json => {
+            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            set_global_default(registry.with(lines))
+        }
         LogFormat::Journald => {
             let journal = tracing_journald::layer().map_err(LoggingError::Journald)?;
-            registry.with(journal.with_syslog_identifier("weir".into())).try_init()
+            set_global_default(registry.with(journal.with_syslog_identifier("weir".into())))
         }
     };
     started.map_err(|_| LoggingError::Twice)?;
+    log_records::install();
     Ok(LogFilter(handle))
 }
 
