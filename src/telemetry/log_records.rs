@@ -26,6 +26,10 @@ impl Log for LogRecords {
         if let Some(observer) = observer {
             observer(record);
         }
+        // Without a subscriber, as in most commands, tracing would turn its line into another record.
+        if !tracing::dispatcher::has_been_set() {
+            return;
+        }
         let is_sled = record.target().starts_with("sled");
         match record.level() {
             Level::Error if is_sled => tracing::error!(target: "sled", "sled: {}", record.args()),

@@ -169,6 +169,8 @@ struct Visit {
     wire: Wire,
     serve: Pin<Box<dyn Future<Output = ()>>>,
     bytes: Vec<u8>,
+    /// Packets that came together with the CONNACK.
+    early: Vec<ReceivedPacket>,
 }
 
 impl Visit {
@@ -177,15 +179,16 @@ impl Visit {
         wire.send(connect);
         let (server, stream) = (server.clone(), wire.server_end());
         let serve = Box::pin(async move { server.serve(stream, CancellationToken::new()).await });
-        let mut visit = Self { wire, serve, bytes: Vec::new() };
-        let connack = visit.exchange().into_iter().find(|packet| packet.kind == CONNACK);
+        let mut visit = Self { wire, serve, bytes: Vec::new(), early: Vec::new() };
+        visit.early = visit.exchange();
+        let connack = visit.early.iter().find(|packet| packet.kind == CONNACK);
         let present = connack.is_some_and(|packet| packet.body[0] & 1 == 1);
         (visit, present)
     }
 
     /// Polls until nothing more comes; returns what came.
     fn exchange(&mut self) -> Vec<ReceivedPacket> {
-        let mut packets = Vec::new();
+        let mut packets = std::mem::take(&mut self.early);
         loop {
             self.wire.deliver_up(usize::MAX);
             let mut context = Context::from_waker(Waker::noop());

@@ -25,7 +25,7 @@ pub(crate) struct OutageReport {
 }
 
 /// Changes by name, in the order of names; `None` removes the value.
-pub(super) type Batch<V> = Vec<(Box<str>, Option<V>)>;
+pub(super) type ChangedValues<V> = Vec<(Box<str>, Option<V>)>;
 
 /// What the writer of a store is to do.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) enum NextWork<V> {
     /// Nothing until this monotonic time.
     Wait(Duration),
     /// Write these changes.
-    Write(Batch<V>),
+    Write(ChangedValues<V>),
     /// Open the store again.
     Reopen,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metrics::counter;
 
-use super::pending::{Batch, NextWork};
+use super::pending::{ChangedValues, NextWork};
 use super::slots::{LoadedSlots, Slots};
 use super::{NamedValue, NamedValuesOptions, NamedValuesState, opening};
 use crate::disk::Disk;
@@ -83,7 +83,7 @@ impl<V: NamedValue> StoreWriter<V> {
         state.changed.notify_all();
     }
 
-    fn write(&mut self, batch: Batch<V>, state: &NamedValuesState<V>) {
+    fn write(&mut self, batch: ChangedValues<V>, state: &NamedValuesState<V>) {
         // After a panic the store is opened again: nothing that it left half done is used.
         let written = catch_unwind(AssertUnwindSafe(|| match &mut self.slots {
             Some(slots) => slots.write(batch),
