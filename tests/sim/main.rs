@@ -60,7 +60,7 @@ fn no_seed_breaks_the_promises() {
 }
 
 /// Seeds of one run of the stores of retained messages and sessions.
-const KEPT_SEEDS: u64 = 1_000;
+const KEPT_SEEDS: u64 = 300;
 
 #[test]
 fn no_seed_breaks_what_the_stores_promise() {
