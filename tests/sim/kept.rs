@@ -60,22 +60,22 @@ impl KeptFigures {
 }
 
 /// What a name may hold after a restart: the state that is surely on disk, then all later ones.
-type History<T> = Vec<Option<T>>;
+type KeptHistory<T> = Vec<Option<T>>;
 
 /// What the broker was told to keep.
 #[derive(Debug, Default)]
 struct KeptModel {
-    retained: BTreeMap<u64, History<u64>>,
+    retained: BTreeMap<u64, KeptHistory<u64>>,
     /// Messages that wait for each client; `None`: it has no session.
-    sessions: BTreeMap<u64, History<Vec<u64>>>,
+    sessions: BTreeMap<u64, KeptHistory<Vec<u64>>>,
 }
 
-fn present<T: Clone>(history: &History<T>) -> Option<T> {
+fn present<T: Clone>(history: &KeptHistory<T>) -> Option<T> {
     history.last().cloned().flatten()
 }
 
 /// Everything is on disk: only the newest states count.
-fn settle<T>(kept: &mut BTreeMap<u64, History<T>>) {
+fn settle<T>(kept: &mut BTreeMap<u64, KeptHistory<T>>) {
     for history in kept.values_mut() {
         history.drain(..history.len() - 1);
     }
@@ -84,7 +84,7 @@ fn settle<T>(kept: &mut BTreeMap<u64, History<T>>) {
 /// Compares what a restart found of one name.
 fn found<T: Clone + PartialEq + std::fmt::Debug>(
     what: &str,
-    history: &mut History<T>,
+    history: &mut KeptHistory<T>,
     found: Option<T>,
 ) -> Result<(), String> {
     if !history.contains(&found) {

@@ -29,7 +29,7 @@ pub(super) type ChangedValues<V> = Vec<(Box<str>, Option<V>)>;
 
 /// What the writer of a store is to do.
 #[derive(Debug)]
-pub(super) enum NextWork<V> {
+pub(super) enum StoreWork<V> {
     /// Nothing until a change comes.
     None,
     /// Nothing until this monotonic time.
@@ -205,25 +205,25 @@ impl<V> PendingChanges<V> {
     }
 
     /// The next work of the writer, which must report its end: [`Self::write_done`], [`Self::opened`] or [`Self::fail`].
-    pub fn next_work(&mut self, now: Duration) -> NextWork<V> {
+    pub fn next_work(&mut self, now: Duration) -> StoreWork<V> {
         match self.outage.as_mut().map(|outage| &mut outage.stage) {
-            Some(OutageStage::Closed { retry_at }) if *retry_at > now => return NextWork::Wait(*retry_at),
+            Some(OutageStage::Closed { retry_at }) if *retry_at > now => return StoreWork::Wait(*retry_at),
             Some(stage @ OutageStage::Closed { .. }) => {
                 *stage = OutageStage::Opening;
-                return NextWork::Reopen;
+                return StoreWork::Reopen;
             }
             // An empty batch is written too: its sync ends the outage.
             Some(OutageStage::Finishing { .. }) => {}
-            _ if self.values.is_empty() => return NextWork::None,
+            _ if self.values.is_empty() => return StoreWork::None,
             _ => {}
         }
         self.writing = self.values.len();
         self.writing_since = self.values_since.take();
         self.begun = self.changed;
-        NextWork::Write(std::mem::take(&mut self.values).into_iter().collect())
+        StoreWork::Write(std::mem::take(&mut self.values).into_iter().collect())
     }
 
-    /// The changes of [`NextWork::Write`] are on disk. Returns the outage where it ends.
+    /// The changes of [`StoreWork::Write`] are on disk. Returns the outage where it ends.
     pub fn write_done(&mut self) -> Option<OutageReport> {
         self.writing = 0;
         self.writing_since = None;
@@ -282,7 +282,7 @@ mod tests {
 
     #[track_caller]
     fn begin(pending: &mut PendingChanges<u8>, expected: &[(&str, Option<u8>)]) {
-        let NextWork::Write(batch) = pending.next_work(SECOND * 9) else { panic!("nothing to write") };
+        let StoreWork::Write(batch) = pending.next_work(SECOND * 9) else { panic!("nothing to write") };
         let batch: Vec<_> = batch.iter().map(|(name, value)| (&**name, *value)).collect();
         assert_eq!(batch, expected);
     }
@@ -290,12 +290,12 @@ mod tests {
     #[track_caller]
     fn fail(pending: &mut PendingChanges<u8>) {
         pending.fail("no space".into(), SECOND * 9, SECOND * 10);
-        assert!(matches!(pending.next_work(SECOND * 9), NextWork::Wait(until) if until == SECOND * 10));
+        assert!(matches!(pending.next_work(SECOND * 9), StoreWork::Wait(until) if until == SECOND * 10));
     }
 
     #[track_caller]
     fn reopen(pending: &mut PendingChanges<u8>, names: &[&str]) -> RewriteId {
-        assert!(matches!(pending.next_work(SECOND * 10), NextWork::Reopen));
+        assert!(matches!(pending.next_work(SECOND * 10), StoreWork::Reopen));
         pending.opened(names.iter().map(|name| Box::from(*name)).collect());
         pending.rewrite_wanted().expect("everything is to be written anew")
     }
@@ -342,7 +342,7 @@ mod tests {
         let mut pending = PendingChanges::default();
         fail(&mut pending);
         let rewrite = reopen(&mut pending, &[]);
-        assert!(matches!(pending.next_work(SECOND), NextWork::None));
+        assert!(matches!(pending.next_work(SECOND), StoreWork::None));
         pending.end_rewrite(rewrite, SECOND);
         begin(&mut pending, &[]);
         assert!(pending.write_done().is_some() && pending.is_whole());
@@ -367,7 +367,7 @@ mod tests {
         assert!(!pending.retry_now());
         fail(&mut pending);
         assert!(pending.retry_now() && pending.is_retrying());
-        assert!(matches!(pending.next_work(SECOND * 9), NextWork::Reopen));
+        assert!(matches!(pending.next_work(SECOND * 9), StoreWork::Reopen));
         assert!(pending.is_retrying());
         fail(&mut pending);
         assert!(!pending.is_retrying());

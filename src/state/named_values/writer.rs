@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metrics::counter;
 
-use super::pending::{ChangedValues, NextWork};
+use super::pending::{ChangedValues, StoreWork};
 use super::slots::{LoadedSlots, Slots};
 use super::{NamedValue, NamedValuesOptions, NamedValuesState, opening};
 use crate::disk::Disk;
@@ -54,7 +54,7 @@ impl<V: NamedValue> StoreWriter<V> {
     pub fn step(&mut self, state: &NamedValuesState<V>) -> bool {
         let work = lock(&state.pending).next_work(state.clock.monotonic());
         match work {
-            NextWork::None | NextWork::Wait(_) => false,
+            StoreWork::None | StoreWork::Wait(_) => false,
             work => {
                 self.work(work, state);
                 true
@@ -62,23 +62,23 @@ impl<V: NamedValue> StoreWriter<V> {
         }
     }
 
-    fn wait_work(&self, state: &NamedValuesState<V>) -> NextWork<V> {
+    fn wait_work(&self, state: &NamedValuesState<V>) -> StoreWork<V> {
         let mut pending = lock(&state.pending);
         loop {
             let now = state.clock.monotonic();
             pending = match pending.next_work(now) {
-                NextWork::None => wait(&state.changed, pending),
-                NextWork::Wait(until) => wait_timeout(&state.changed, pending, until.saturating_sub(now)).0,
+                StoreWork::None => wait(&state.changed, pending),
+                StoreWork::Wait(until) => wait_timeout(&state.changed, pending, until.saturating_sub(now)).0,
                 work => return work,
             }
         }
     }
 
-    fn work(&mut self, work: NextWork<V>, state: &NamedValuesState<V>) {
+    fn work(&mut self, work: StoreWork<V>, state: &NamedValuesState<V>) {
         match work {
-            NextWork::None | NextWork::Wait(_) => {}
-            NextWork::Write(batch) => self.write(batch, state),
-            NextWork::Reopen => self.reopen(state),
+            StoreWork::None | StoreWork::Wait(_) => {}
+            StoreWork::Write(batch) => self.write(batch, state),
+            StoreWork::Reopen => self.reopen(state),
         }
         state.changed.notify_all();
     }
