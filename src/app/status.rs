@@ -18,6 +18,7 @@ use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 
+use super::clock_watch::ClockWatch;
 use super::disk_watch::DiskWatch;
 use super::reload::LastReload;
 use super::storage;
@@ -39,6 +40,7 @@ pub struct AppStatus {
     data_dir: PathBuf,
     state_directory: PathBuf,
     disk: Arc<DiskWatch>,
+    clock: Arc<ClockWatch>,
     overdue: Duration,
     started: Instant,
     started_ms: i64,
@@ -51,11 +53,12 @@ pub struct StatusResources<'a> {
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
     pub disk: &'a Arc<DiskWatch>,
+    pub clock: &'a Arc<ClockWatch>,
 }
 
 impl AppStatus {
     pub fn new(config: &Config, parts: StatusResources<'_>, reloaded: LastReload, started: Instant) -> Self {
-        let StatusResources { pipeline, logs: [journal, windows, errors], broker, disk } = parts;
+        let StatusResources { pipeline, logs: [journal, windows, errors], broker, disk, clock } = parts;
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
         Self {
             pipeline: pipeline.clone(),
@@ -66,6 +69,7 @@ impl AppStatus {
             data_dir: config.node.data_dir.clone(),
             state_directory: storage::state_directory(config),
             disk: Arc::clone(disk),
+            clock: Arc::clone(clock),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
             started_ms: SystemClock.now_ms(),
@@ -145,6 +149,7 @@ impl ProcessStatus for AppStatus {
             self.pipeline_alive(),
             self.checkpoint_recent(),
             self.disk.readiness(),
+            self.clock.readiness(),
         ]
     }
 
