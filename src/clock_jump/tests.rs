@@ -11,12 +11,12 @@ const HOLD: Duration = Duration::from_secs(24 * 3_600);
 
 /// A wall clock that is set, and a monotonic clock that goes on with it.
 #[derive(Debug, Default)]
-struct SetClock {
+struct MovedClock {
     offset_ms: AtomicI64,
     passed_ms: AtomicU64,
 }
 
-impl Clock for SetClock {
+impl Clock for MovedClock {
     fn now_ms(&self) -> i64 {
         START_MS + self.offset_ms.load(Ordering::Relaxed) + self.monotonic().as_millis() as i64
     }
@@ -27,7 +27,7 @@ impl Clock for SetClock {
 }
 
 struct Machine {
-    clock: Arc<SetClock>,
+    clock: Arc<MovedClock>,
     disk: SimDisk,
     guard: Arc<JumpGuard>,
 }
@@ -35,7 +35,7 @@ struct Machine {
 impl Machine {
     /// A machine whose logs end `newest_ago_ms` before now.
     fn new(newest_ago_ms: Option<i64>) -> Self {
-        let (clock, disk) = (Arc::<SetClock>::default(), SimDisk::new());
+        let (clock, disk) = (Arc::<MovedClock>::default(), SimDisk::new());
         disk.create_dir_all(Path::new("data")).unwrap();
         let guard = open(&clock, &disk);
         guard.begin(newest_ago_ms.map(|ago_ms| START_MS - ago_ms));
@@ -68,7 +68,7 @@ impl Machine {
     }
 }
 
-fn open(clock: &Arc<SetClock>, disk: &SimDisk) -> Arc<JumpGuard> {
+fn open(clock: &Arc<MovedClock>, disk: &SimDisk) -> Arc<JumpGuard> {
     JumpGuard::open(Arc::clone(clock) as Arc<dyn Clock>, Arc::new(disk.clone()), Path::new("data"), HOLD)
 }
 

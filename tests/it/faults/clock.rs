@@ -119,7 +119,7 @@ fn clock_jumps_between_runs() {
 }
 
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
-const WINDOWS: usize = 16_000;
+const WINDOWS: usize = 40_000;
 const PER_MESSAGE: usize = 1_000;
 
 /// Publishes arrays of readings, one reading for each window of 10 ms.
@@ -139,10 +139,12 @@ fn windows_log(weir: &Weir, name: &str) -> u64 {
 
 /// Waits for checkpoints that began from now on: with each of them retention looks at the age of segments.
 fn wait_checkpoints(weir: &Weir) {
-    let done = weir.metric("weir_checkpoints_total");
+    let done = weir.metric_sum("weir_checkpoints_total");
     for number in 1..=3 {
         TestClient::connect(weir.mqtt(), MqttVersion::V4, "few").telemetry("few", r#"{"metric":"m","value":1}"#);
-        wait_for("a checkpoint", || (weir.metric("weir_checkpoints_total") >= done + f64::from(number)).then_some(()));
+        wait_for("a checkpoint", || {
+            (weir.metric_sum("weir_checkpoints_total") >= done + f64::from(number)).then_some(())
+        });
     }
 }
 
@@ -167,14 +169,14 @@ fn a_clock_a_year_ahead_deletes_no_results() {
     }
     weir.restart();
     publish_windows(&weir, window_before(3_600));
-    wait_for("the windows fill several segments", || (windows_log(&weir, "segments") > 2).then_some(()));
+    wait_for("the windows fill several segments", || (windows_log(&weir, "segments") > 1).then_some(()));
     shim.set_clock_offset_ms(YEAR_MS);
     wait_checkpoints(&weir);
     let unready = readiness(&weir);
     assert!(unready.contains("the clock jumped forward by 365 days; nothing is deleted by age"), "{unready}");
     assert!(weir.output().contains("the clock jumped forward"));
     wait_for("the jump is counted", || (weir.metric("weir_clock_jumps_total") > 0.5).then_some(()));
-    wait_for("the hold is shown", || (weir.metric("weir_clock_hold_seconds") > 80_000.0).then_some(()));
+    wait_for("the hold is shown", || (weir.metric_sum("weir_clock_hold_seconds") > 80_000.0).then_some(()));
     assert_eq!(windows_log(&weir, "first"), 0, "nothing is deleted");
 
     weir.kill();
@@ -183,7 +185,7 @@ fn a_clock_a_year_ahead_deletes_no_results() {
     assert_eq!(windows_log(&weir, "first"), 0, "nothing is deleted after a restart");
 
     shim.set_clock_offset_ms(0);
-    wait_for("the clock is back", || (weir.metric("weir_clock_hold_seconds") < 1.0).then_some(()));
+    wait_for("the clock is back", || weir.output().contains("the clock is back from its jump").then_some(()));
     wait_checkpoints(&weir);
     assert_eq!(windows_log(&weir, "first"), 0, "nothing was lost");
     let unready = readiness(&weir);
