@@ -30,11 +30,13 @@ use super::access::ReloadableAccess;
 use super::addresses::BoundAddresses;
 use super::clock_watch::ClockWatch;
 use super::disk_watch::DiskWatch;
-use super::reload::{self, Reloader};
+use super::files::ConfiguredFiles;
+use super::reload::Reloader;
+use super::reloadable::Reloadable;
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, stalls, tls};
+use super::{CHECKPOINT_LIMIT, RunningApp, notify, stalls, tls};
 
 /// Input of the start: configuration, telemetry and the time of the start.
 pub struct Bootstrap {
@@ -43,6 +45,7 @@ pub struct Bootstrap {
     pub path: Option<PathBuf>,
     pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
+    pub files: ConfiguredFiles,
     pub started: Instant,
 }
 
@@ -113,22 +116,20 @@ pub async fn start(bootstrap: Bootstrap, storage: Storage, failures: &FailureRep
 
 async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
-    let Bootstrap { config, path, filter, prometheus, started } = bootstrap;
+    let Bootstrap { config, path, filter, prometheus, files, started } = bootstrap;
+    let ConfiguredFiles { certificates, http_access, access } = files;
     let logs = OpenLogs::of(&storage, failures);
     let guard = storage.clock.clone();
     let clock: Arc<dyn Clock> = guard.clone();
     let (runner, pipeline) = prepare(storage.into_parts(&config))?;
 
-    let certificates = tls::Certificates::load(&config, &clock)?;
-    let http_access = http_access::load(&config, &clock)?;
-    let access = access::load(&config)?;
     let mut mqtt =
         mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access, clock.clone()).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
     let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
-    let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
+    let reloadable: Vec<Box<dyn Reloadable>> = vec![
         Box::new(filter),
         Box::new(mqtt.admission()),
         Box::new(renewal.clone()),
