@@ -58,11 +58,13 @@ pub enum Defect {
     ForgetStoreOutage,
     /// Removals that an outage of a store dropped are not made up for.
     KeepStaleValues,
+    /// After the wall clock jumped forward, results are deleted by age at once.
+    DeleteAfterClockJump,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 26] = [
+    pub const ALL: [Defect; 27] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -89,6 +91,7 @@ impl Defect {
         Self::GiveUpStore,
         Self::ForgetStoreOutage,
         Self::KeepStaleValues,
+        Self::DeleteAfterClockJump,
     ];
 }
 

@@ -1,6 +1,8 @@
 //! weir's own log: level, form and destination of its lines.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::filter::EnvFilter;
@@ -9,6 +11,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 
 use super::log_records;
+use super::text_fields::{JsonOutput, TextFields};
 
 /// Form and destination of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,12 +94,12 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
     let started = match format {
         LogFormat::Text => {
             let ansi = std::io::stdout().is_terminal();
-            let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false);
-            set_global_default(registry.with(lines))
+            let layer = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false).fmt_fields(TextFields);
+            set_global_default(registry.with(layer))
         }
         LogFormat::Json => {
-            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
-            set_global_default(registry.with(lines))
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(|| JsonOutput);
+            set_global_default(registry.with(layer))
         }
         LogFormat::Journald => {
             let journal = tracing_journald::layer().map_err(LoggingError::Journald)?;
@@ -105,7 +108,24 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
     };
     started.map_err(|_| LoggingError::Twice)?;
     log_records::install();
+    std::panic::set_hook(Box::new(log_panic));
     Ok(LogFilter(handle))
+}
+
+/// Logs a panic as one line: its text may hold what a client sent.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let reason =
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(
+        thread = std::thread::current().name(),
+        location = panic.location().map(tracing::field::display),
+        reason,
+        backtrace,
+        "a thread panicked"
+    );
 }
 
 /// Checks a level or filter directives without using them.
