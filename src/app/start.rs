@@ -121,6 +121,7 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
 
     let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
+    mqtt.admission().set_pending_bytes(config.limits.pending_bytes);
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
