@@ -52,11 +52,13 @@ pub enum Defect {
     IgnoreRedelivery,
     /// Sequence numbers are ignored.
     IgnoreSequences,
+    /// After the wall clock jumped forward, results are deleted by age at once.
+    DeleteAfterClockJump,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 23] = [
+    pub const ALL: [Defect; 24] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -80,6 +82,7 @@ impl Defect {
         Self::DropReplayedResults,
         Self::IgnoreRedelivery,
         Self::IgnoreSequences,
+        Self::DeleteAfterClockJump,
     ];
 }
 

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod addresses;
+mod clock_watch;
 mod disk_watch;
 mod files;
 pub mod http_access;
@@ -82,15 +83,8 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let bootstrap = Bootstrap {
-        config: Arc::new(config),
-        path: path.map(Path::to_path_buf),
-        filter,
-        prometheus,
-        clock,
-        files,
-        started,
-    };
+    let bootstrap =
+        Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, files, started };
     let result = runtime.block_on(serve(bootstrap, storage));
     // A task that hangs must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));

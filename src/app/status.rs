@@ -19,6 +19,7 @@ use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 
+use super::clock_watch::ClockWatch;
 use super::disk_watch::DiskWatch;
 use super::reload::LastReload;
 use super::storage;
@@ -43,6 +44,7 @@ pub struct AppStatus {
     data_dir: PathBuf,
     state_directory: PathBuf,
     disk: Arc<DiskWatch>,
+    clock: Arc<ClockWatch>,
     overdue: Duration,
     min_free_bytes: u64,
     /// When the free space was looked at.
@@ -60,11 +62,12 @@ pub struct StatusResources<'a> {
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
     pub disk: &'a Arc<DiskWatch>,
+    pub clock: &'a Arc<ClockWatch>,
 }
 
 impl AppStatus {
     pub fn new(config: &Config, parts: StatusResources<'_>, reloaded: LastReload, started: Instant) -> Self {
-        let StatusResources { pipeline, logs: [journal, windows, errors], broker, disk } = parts;
+        let StatusResources { pipeline, logs: [journal, windows, errors], broker, disk, clock } = parts;
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
         Self {
             pipeline: pipeline.clone(),
@@ -78,6 +81,7 @@ impl AppStatus {
             looked_at: Mutex::default(),
             was_low: AtomicBool::default(),
             disk: Arc::clone(disk),
+            clock: Arc::clone(clock),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
             started_ms: SystemClock.now_ms(),
@@ -172,6 +176,7 @@ impl ProcessStatus for AppStatus {
             self.pipeline_alive(),
             self.checkpoint_recent(),
             self.disk.readiness(),
+            self.clock.readiness(),
         ]
     }
 

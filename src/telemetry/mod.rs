@@ -7,3 +7,4 @@ pub mod logging;
 pub mod names;
 pub mod process;
 pub mod recorder;
+mod text_fields;

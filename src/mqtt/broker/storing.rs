@@ -31,11 +31,14 @@ impl Broker {
         // Set first: `discard` removes sessions from the store.
         let store = self.session_store.get_or_init(|| store);
         let (now, mut restored) = (self.timeline.now(), 0);
+        let judges_age = self.timeline.judges_age();
         let mut sessions = lock(&self.sessions);
         for mut stored in loaded.sessions {
             // Each start appends to the journal. So a position that equals its end proves that no run came in between.
             let exactly = stored.stopped_at == Some(journal_end);
             let disconnected_ms = stored.disconnected_ms.unwrap_or(i64::MAX).min(self.timeline.wall_ms(now));
+            // While the clock may be wrong, no session ends by its age: its time begins anew.
+            let disconnected_ms = if judges_age { disconnected_ms } else { self.timeline.wall_ms(now) };
             let expires = self.session_expiry(stored.expiry_s).map(|life| {
                 let life_ms = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
                 self.timeline.at_wall_ms(disconnected_ms.saturating_add(life_ms))

@@ -15,7 +15,7 @@ use super::peer::Peer;
 use super::service;
 use crate::access::Access;
 use crate::admission;
-use crate::clock::SystemClock;
+use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
@@ -88,8 +88,9 @@ impl MqttServer {
         ingest: &IngestConfig,
         journal: Log,
         access: Arc<Access>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, MqttError> {
-        Self::bind_to(config, ingest, Arc::new(journal), access).await
+        Self::bind_to(config, ingest, Arc::new(journal), access, clock).await
     }
 
     pub(crate) async fn bind_to(
@@ -97,9 +98,10 @@ impl MqttServer {
         ingest: &IngestConfig,
         journal: Arc<dyn IngestJournal>,
         access: Arc<Access>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None)?;
-        let shared = BrokerContext::new(config, ingest, journal, access, Arc::new(SystemClock));
+        let shared = BrokerContext::new(config, ingest, journal, access, clock);
         Ok(Self { plain, secure: None, admission: AdmissionControl::new(Arc::new(shared)) })
     }
 

@@ -101,6 +101,10 @@ fn root_checks_as_the_user_of_the_service() {
     assert_told(&run(&weir, &["check", "--user", "0"]), 0, &["ok"]);
     chown(weir.path("users"), Some(SOMEBODY), None).expect("another owner");
     assert_told(&run(&weir, &["check"]), 0, &["checked as user 54321", "ok"]);
+    // The config is one of the files that the service reads.
+    fs::set_permissions(weir.path("config.toml"), fs::Permissions::from_mode(0o600)).expect("root's alone");
+    assert_told(&run(&weir, &["check"]), CONFIG, &["config.toml: cannot be read: Permission denied"]);
+    fs::set_permissions(weir.path("config.toml"), fs::Permissions::from_mode(0o644)).expect("others may read");
     // What root's weir has left in the directory.
     fs::create_dir(weir.data().join("journal")).expect("a directory");
     fs::write(weir.data().join("journal/00000000000000000000.log"), "").expect("a segment");

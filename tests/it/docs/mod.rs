@@ -18,6 +18,7 @@
 
 mod compare;
 mod page;
+mod security;
 mod shell;
 
 use std::collections::BTreeSet;
