@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::record::{Record, RecordDecoder, ReplayItems};
+use crate::http::received_body::BodyError;
 
 /// Errors with their indexes, and the payload of their message.
 type Replayed = (Vec<(u64, u32)>, Vec<u8>);
@@ -271,4 +272,20 @@ async fn what_became_of_replays() {
     ask(&["7"; 1_001].join(",")).await.is_problem(400, "give 1 to 1000");
     api.pipeline.update(|status| status.caught_up = false);
     ask("1").await.is_problem(503, "still being processed");
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_says_why() {
+    let api = TestApi::with_errors([late()]);
+    for (error, status, part) in [
+        (BodyError::TooSlow, 408, "within 10 s"),
+        (BodyError::NoPlace, 503, "too many requests send their body slowly"),
+        (BodyError::Broken, 400, "ended early"),
+    ] {
+        for path in ["/api/v1/errors/replay", "/api/v1/errors/0/replay"] {
+            let body = Body::from_stream(futures_util::stream::iter([Ok("{"), Err(error)]));
+            let request = Request::post(path).header("content-type", "application/json").body(body);
+            api.ask(request.expect("a request")).await.is_problem(status, part);
+        }
+    }
 }

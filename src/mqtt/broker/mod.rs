@@ -10,6 +10,7 @@ mod retained_delivery;
 mod retained_store;
 pub(super) mod session_store;
 mod sessions;
+mod store_health;
 mod storing;
 mod subscribe;
 mod subscriptions;
@@ -18,7 +19,7 @@ pub(super) mod traffic;
 mod trie;
 mod wills;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,6 @@ use super::session::delivery::{DeliveryGrant, OfferOutcome, QueueLimits, Returne
 use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::MqttConfig;
-use crate::state::named_values::Mark;
 use crate::sync::{self, lock};
 use meters::{MqttLimit, MqttMeters};
 use retained::RetainedMessages;
@@ -38,6 +38,8 @@ pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
 pub(crate) use sessions::{AttachRequest, AttachedSession};
+pub use store_health::StoreHealth;
+use storing::StoreRounds;
 use subscriptions::Subscriptions;
 use wills::Wills;
 
@@ -86,8 +88,10 @@ pub struct Broker {
     wills: Mutex<Wills>,
     /// Store of sessions and wills; unset until [`Broker::keep_sessions`].
     session_store: OnceLock<SessionStore>,
-    /// Position in the store after the last round.
-    last_round: Mutex<Mark>,
+    /// Progress of the rounds that store sessions and wills.
+    rounds: Mutex<StoreRounds>,
+    /// Whether sessions, wills and retained messages were read from disk.
+    restored: AtomicBool,
     totals: Arc<SessionTotals>,
     queue_limits: QueueLimits,
     max_connections: usize,
@@ -116,7 +120,8 @@ impl Broker {
             system: Mutex::new(RetainedMessages::new(usize::MAX, usize::MAX)),
             wills: Mutex::default(),
             session_store: OnceLock::new(),
-            last_round: Mutex::default(),
+            rounds: Mutex::default(),
+            restored: AtomicBool::new(false),
             totals: Arc::default(),
             queue_limits,
             max_connections: config.max_connections,
@@ -140,14 +145,6 @@ impl Broker {
             }
         }
         retained.keep_in(store, self.timeline.clone());
-    }
-
-    /// Waits until all changed retained messages are stored, within the time limit of the store.
-    pub fn sync_retained(&self) {
-        let store = lock(&self.retained).store();
-        if let Some(store) = store {
-            store.sync();
-        }
     }
 
     /// Whether a message on any topic that begins with `prefix` (ending in `/`) could have a subscriber.

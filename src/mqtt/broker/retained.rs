@@ -53,6 +53,21 @@ impl RetainedMessages {
         self.kept_in.as_ref().map(|(store, _)| store.mark())
     }
 
+    /// Puts up to `most` messages into the store once more, those on topics after `after` (all for `None`). Returns the last of
+    /// their topics; `None` when no message is left.
+    pub fn put_again(&self, after: Option<&str>, most: usize) -> Option<Box<str>> {
+        let (store, timeline) = self.kept_in.as_ref()?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (topic, RetainedMessage { message, .. }) in
+            self.messages.range::<str, _>((from, Bound::Unbounded)).take(most)
+        {
+            store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
+            last = Some(topic);
+        }
+        last.cloned()
+    }
+
     /// Sets the retained message of a topic. An empty payload removes it [MQTT-3.3.1-6]. Returns `false` where a bound is
     /// reached: the topic keeps its previous message.
     pub fn set(&mut self, message: &Arc<Message>) -> bool {
