@@ -52,11 +52,13 @@ pub enum Defect {
     IgnoreRedelivery,
     /// Sequence numbers are ignored.
     IgnoreSequences,
+    /// One user may introduce as many devices as there is room for.
+    IgnoreDeviceShares,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 23] = [
+    pub const ALL: [Defect; 24] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -80,6 +82,7 @@ impl Defect {
         Self::DropReplayedResults,
         Self::IgnoreRedelivery,
         Self::IgnoreSequences,
+        Self::IgnoreDeviceShares,
     ];
 }
 

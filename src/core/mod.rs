@@ -6,6 +6,7 @@
 pub mod group;
 pub mod operator;
 pub mod output;
+pub mod owners;
 pub mod query;
 pub mod reason;
 pub mod record;

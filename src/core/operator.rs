@@ -9,6 +9,7 @@ use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
 use crate::core::group::{GroupChange, Groups};
+use crate::core::owners::Owners;
 use crate::core::registry::{Names, Registry};
 use crate::core::replayed::ReplayState;
 use crate::core::settings::{Settings, WatermarkScope};
@@ -66,6 +67,7 @@ pub(super) struct BatchWork {
 pub struct Operator {
     pub(super) settings: ActiveSettings,
     pub(super) devices: Registry,
+    pub(super) owners: Owners,
     pub(super) series: SeriesTable,
     pub(super) clients: Clients,
     pub(super) groups: Groups,
@@ -82,6 +84,7 @@ impl Operator {
         Self {
             settings: ActiveSettings { rules: ValidationRules::new(&settings), current: settings, is_fixed: false },
             devices: Registry::default(),
+            owners: Owners::default(),
             series: SeriesTable::default(),
             clients: Clients::default(),
             groups: Groups::new(),

@@ -82,6 +82,12 @@ pub struct Settings {
     pub idle_timeout_ms: Option<i64>,
     /// Largest number of devices.
     pub max_devices: usize,
+    /// Largest number of devices that one user introduced; `None`: no limit.
+    #[serde(default)]
+    pub max_devices_per_user: Option<usize>,
+    /// Largest number of devices that one user introduces within an hour; `None`: no limit.
+    #[serde(default)]
+    pub max_new_devices_per_hour: Option<usize>,
     /// Largest number of metrics of one device.
     pub max_metrics_per_device: usize,
     /// Silence after which a device is forgotten; `None`: never.
@@ -131,6 +137,8 @@ impl Default for Settings {
             allowed_lateness_ms: 30_000,
             idle_timeout_ms: Some(10_000),
             max_devices: 100_000,
+            max_devices_per_user: Some(50_000),
+            max_new_devices_per_hour: Some(20_000),
             max_metrics_per_device: 256,
             device_ttl_ms: Some(30 * 86_400_000),
             store_duplicates: false,

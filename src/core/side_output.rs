@@ -40,6 +40,11 @@ impl Operator {
         problem: ReadingProblem<'_>,
         out: &mut dyn Collector,
     ) {
+        if let ReadingProblem::TooManyDevices(limit) = problem
+            && let Some(count) = self.totals.devices_refused.get_mut(limit.index())
+        {
+            *count += 1;
+        }
         self.record(origin, Some(index), slot, names, problem.reason(), &problem, out);
     }
 
