@@ -55,6 +55,7 @@ fn dispatch(command: CliCommand, config: Config, path: Option<&Path>) -> anyhow:
         CliCommand::Simulate(arguments) => commands::simulate::run(*arguments, &config),
         CliCommand::Replay(arguments) => commands::replay::run(&arguments, &config),
         CliCommand::Journal(command) => commands::journal::run(command, &config),
+        CliCommand::Device(command) => commands::device::run(&command, &config),
         CliCommand::Errors(command) => commands::errors::run(&command, &config),
         CliCommand::Savepoint(command) => commands::savepoint::run(command, &config),
         CliCommand::Passwd(command) => commands::passwd::run(command, &config),

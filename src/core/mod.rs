@@ -12,6 +12,7 @@ pub mod reason;
 pub mod record;
 pub mod recorded;
 pub mod replayed;
+pub mod selection;
 pub mod settings;
 pub mod snapshot;
 pub mod totals;
