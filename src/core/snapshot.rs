@@ -16,6 +16,7 @@ use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
 use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
 use crate::core::operator::Operator;
+use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::replayed::ReplayedSet;
 use crate::core::settings::Settings;
@@ -144,6 +145,7 @@ impl Operator {
         self.replays.replayed.encode(&mut out);
         self.replays.redelivered.encode(&mut out);
         put_u64(self.totals.devices_forgotten, &mut out);
+        put_u64(DeviceLimit::COUNT as u64, &mut out);
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
@@ -190,7 +192,9 @@ impl Operator {
         }
         if format == HEADER_FORMAT {
             operator.totals.devices_forgotten = reader.u64()?;
-            for count in &mut operator.totals.devices_refused {
+            let count = reader.count()?;
+            let counts = operator.totals.devices_refused.get_mut(..count).ok_or("another number of limits")?;
+            for count in counts {
                 *count = reader.u64()?;
             }
         }
