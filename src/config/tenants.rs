@@ -112,6 +112,7 @@ impl Document<'_> {
             prefix: format!("{name}/").into(),
             users: Vec::new(),
             quotas: Quotas::default(),
+            devices: None,
         };
         let mut draft = TenantDraft { tenant, key, name_at: at.clone(), prefix_at: at.clone(), users_at: at.clone() };
         for (name, value) in table {
@@ -127,8 +128,13 @@ impl Document<'_> {
                     self.users(&at, &key, &mut draft.tenant, value);
                     draft.users_at = at;
                 }
+                "devices" => {
+                    if let Err(problem) = number(&mut draft.tenant.devices, RawValue::Toml(value)) {
+                        self.fault(at, key, problem);
+                    }
+                }
                 "quotas" => self.tenant_quotas(at, &key, &mut draft.tenant.quotas, value),
-                _ => self.fault(at, key, ConfigProblem::new("there is no such key", "name, prefix, users or quotas")),
+                _ => self.fault(at, key, ConfigProblem::new("there is no such key", "name, prefix, users, devices or quotas")),
             }
         }
         if let Some(wrong) = prefix_fault(&draft.tenant.prefix).filter(|_| draft.prefix_at == draft.name_at) {

@@ -24,7 +24,7 @@ use crate::defects::{self, Defect};
 
 /// Results of the checks of an element, which all its readings share.
 pub(super) struct Checked<'m> {
-    /// Device of the element, where it is known.
+    /// Device of the element, where it is known, by the id that its tenant knows.
     pub device_id: Option<&'m str>,
     /// State of the device; `None` if there is none and no room for one.
     pub slot: Option<Slot>,
@@ -63,7 +63,7 @@ impl Operator {
             batch.resolve(&self.settings.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: None };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
         if let Err(malformed) = message.decode(publish.payload, self.settings.current.max_readings_per_message) {
             self.reject_message(batch, origin, None, malformed, out);
             return;
@@ -296,7 +296,7 @@ impl Operator {
     ) -> (Option<&'m str>, Option<Slot>) {
         // The id of a known device was checked when the device was created.
         let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
-        let known = named.and_then(|id| self.devices.find(id).map(|slot| (id, slot)));
+        let known = named.and_then(|id| self.find_device(batch.tenant, id).map(|slot| (id, slot)));
         let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
             Ok(id) => id,
             Err(wrong) => {
@@ -309,11 +309,11 @@ impl Operator {
                 return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
             }
         };
-        if !self.settings.rules.allows(id) {
+        if !self.may_send(batch.tenant, id) {
             *problem = Some(ReadingProblem::UnknownDevice(id));
             return (Some(id), None);
         }
-        let created = || self.create(id, batch.user).map_err(|limit| *no_room = limit).ok();
+        let created = || self.create(batch.tenant, id, batch.user).map_err(|limit| *no_room = limit).ok();
         let slot = known.map(|(_, slot)| slot).or_else(created);
         if let Some(slot) = slot {
             self.hear_from(slot);

@@ -9,6 +9,7 @@ use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::owners::DeviceLimit;
 use crate::core::settings::Settings;
+use crate::core::topic::TenantIndex;
 use crate::core::user::RecordedUser;
 use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
@@ -21,11 +22,16 @@ const MIN_SWEEP_MS: i64 = 1000;
 const SWEEPS_PER_TTL: i64 = 64;
 
 impl Operator {
-    /// Creates the device with this id, which must not exist, for the message of `user`.
+    /// Creates the device that `tenant` knows by this id, which must not exist, for the message of `user`.
     ///
     /// # Errors
     /// The limit at which there is no room for it.
-    pub(super) fn create(&mut self, id: &str, user: Option<&str>) -> Result<Slot, DeviceLimit> {
+    pub(super) fn create(
+        &mut self,
+        tenant: Option<TenantIndex>,
+        id: &str,
+        user: Option<&str>,
+    ) -> Result<Slot, DeviceLimit> {
         let (settings, now_ms) = (&self.settings.current, self.clocks.journal.now_ms);
         let user = RecordedUser::of(user, settings.records_name_users);
         if self.devices.len() >= settings.max_devices {
@@ -34,12 +40,47 @@ impl Operator {
         if !defects::is(Defect::IgnoreDeviceShares) {
             self.owners.check(user, settings, now_ms)?;
         }
-        let group = key_group(id);
+        if let Some(tenant) = tenant.and_then(|tenant| self.settings.rules.topics.tenant(tenant)) {
+            self.owners.check_tenant(tenant)?;
+        }
+        let id: Arc<str> = match tenant {
+            None => id.into(),
+            Some(tenant) => {
+                self.write_full_id(tenant, id);
+                self.work.device_id.as_str().into()
+            }
+        };
+        let group = key_group(&id);
         self.about_to_change(group);
-        let mut device = Device::new(Arc::from(id), group);
+        let mut device = Device::new(id, group);
         device.introduced_by = user.to_kept();
         device.first_seen_ms = now_ms;
         Ok(self.add_device(device))
+    }
+
+    /// State of the device that `tenant` knows by this id.
+    pub(super) fn find_device(&mut self, tenant: Option<TenantIndex>, id: &str) -> Option<Slot> {
+        // Behind a slash, an id would be that of another tenant's device.
+        if id.as_bytes().contains(&b'/') {
+            return None;
+        }
+        let Some(tenant) = tenant else { return self.devices.find(id) };
+        self.write_full_id(tenant, id);
+        self.devices.find(&self.work.device_id)
+    }
+
+    /// Whether the settings let this device of `tenant` send.
+    pub(super) fn may_send(&mut self, tenant: Option<TenantIndex>, id: &str) -> bool {
+        let Some(tenant) = tenant else { return self.settings.rules.allows(id) };
+        self.write_full_id(tenant, id);
+        self.settings.rules.allows(&self.work.device_id)
+    }
+
+    /// Writes the id of a tenant's device to `work.device_id`: the prefix of the tenant, and the id that the tenant knows.
+    pub(super) fn write_full_id(&mut self, tenant: TenantIndex, id: &str) {
+        self.work.device_id.clear();
+        self.work.device_id.push_str(self.settings.rules.topics.tenant(tenant).map_or("", |tenant| tenant.prefix.as_str()));
+        self.work.device_id.push_str(id);
     }
 
     /// Adds a device to the table of all and to its key group.

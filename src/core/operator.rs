@@ -60,6 +60,8 @@ pub(super) struct BatchWork {
     pub due: Vec<DueWindow>,
     /// Text of the error that is being emitted.
     pub sentence: String,
+    /// Id of a tenant's device, with the tenant's prefix.
+    pub device_id: String,
 }
 
 /// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.

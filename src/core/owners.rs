@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::core::device::Device;
-use crate::core::settings::Settings;
+use crate::core::settings::{Settings, TenantSettings};
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 
@@ -23,15 +23,17 @@ pub enum DeviceLimit {
     User(usize),
     /// `limits.new_devices_per_hour`: of the user.
     NewOfUser(usize),
+    /// `devices` in `[[tenants]]`: of the tenant.
+    Tenant(usize),
 }
 
 impl DeviceLimit {
     /// Number of limits.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 
     /// The names of the limits, in the order of [`DeviceLimit::index`].
     pub const NAMES: [&'static str; Self::COUNT] =
-        ["limits.devices", "limits.devices_share", "limits.new_devices_per_hour"];
+        ["limits.devices", "limits.devices_share", "limits.new_devices_per_hour", "tenants.devices"];
 
     /// Place of the limit among all.
     pub fn index(self) -> usize {
@@ -39,6 +41,7 @@ impl DeviceLimit {
             Self::All(_) => 0,
             Self::User(_) => 1,
             Self::NewOfUser(_) => 2,
+            Self::Tenant(_) => 3,
         }
     }
 }
@@ -60,6 +63,10 @@ impl fmt::Display for DeviceLimit {
                 "this would be a new device beyond the {limit} that one user may introduce within an hour \
                  (limits.new_devices_per_hour); wait, raise it, or look for ids made up by a defect"
             ),
+            Self::Tenant(limit) => write!(
+                f,
+                "this would be a device beyond the {limit} of its tenant (devices in [[tenants]]); forget devices that are                  gone, or raise the limit"
+            ),
         }
     }
 }
@@ -68,6 +75,8 @@ impl fmt::Display for DeviceLimit {
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     by_user: BTreeMap<RecordedUser<Arc<str>>, OwnedDevices>,
+    /// Numbers of devices by the prefix of their tenant.
+    by_tenant: BTreeMap<Box<str>, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -109,8 +118,21 @@ impl Owners {
         limit.map_or(Ok(()), |limit| Err(DeviceLimit::NewOfUser(limit)))
     }
 
+    /// Checks that there may be one more device of the tenant.
+    ///
+    /// # Errors
+    /// The limit that the device would exceed.
+    pub fn check_tenant(&self, tenant: &TenantSettings) -> Result<(), DeviceLimit> {
+        let count = self.by_tenant.get(&*tenant.prefix).copied().unwrap_or(0);
+        let limit = tenant.max_devices.filter(|&limit| count >= limit);
+        limit.map_or(Ok(()), |limit| Err(DeviceLimit::Tenant(limit)))
+    }
+
     /// Counts a device that was created or restored. Devices of one user share the memory of its name.
     pub fn add(&mut self, device: &mut Device, now_ms: i64) {
+        if let Some(prefix) = tenant_prefix(&device.id) {
+            *self.by_tenant.entry(prefix.into()).or_default() += 1;
+        }
         let name = device.introduced_by.clone();
         if let Some((kept, _)) = self.by_user.get_key_value(&name) {
             device.introduced_by = kept.clone();
@@ -126,6 +148,14 @@ impl Owners {
 
     /// Counts a device no more.
     pub fn remove(&mut self, device: &Device) {
+        if let Some(prefix) = tenant_prefix(&device.id)
+            && let Some(count) = self.by_tenant.get_mut(prefix)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_tenant.remove(prefix);
+            }
+        }
         let Some(owned) = self.by_user.get_mut(&device.introduced_by) else { return };
         owned.count -= 1;
         let recent = owned.recent();
@@ -136,4 +166,9 @@ impl Owners {
             self.by_user.remove(&device.introduced_by);
         }
     }
+}
+
+/// The prefix of the tenant that a device belongs to. The ids that a tenant knows have no `/`.
+fn tenant_prefix(device_id: &str) -> Option<&str> {
+    device_id.rfind('/').and_then(|at| device_id.get(..=at))
 }

@@ -22,7 +22,7 @@ impl Operator {
     ) {
         self.totals.received += 1;
         let device_id = batch.topic_device.filter(|id| validate::is_device_id(id));
-        let slot = device_id.and_then(|id| self.devices.find(id));
+        let slot = device_id.and_then(|id| self.find_device(batch.tenant, id));
         if let Some(slot) = slot {
             self.about_to_change(self.devices[slot].group);
         }
@@ -73,6 +73,13 @@ impl Operator {
         self.work.sentence.clear();
         // Writing into a string cannot fail.
         let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
+        let device_id = match (origin.tenant, device_id) {
+            (Some(tenant), Some(id)) => {
+                self.write_full_id(tenant, id);
+                Some(self.work.device_id.as_str())
+            }
+            (_, device_id) => device_id,
+        };
         let entry = ErrorEntry {
             journal_position: origin.lsn,
             index: index.unwrap_or(0),

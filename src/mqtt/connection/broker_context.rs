@@ -46,7 +46,7 @@ impl BrokerContext {
             config: config.clone(),
             broker: Arc::new(Broker::new(config, Arc::clone(&meters), timeline.clone())),
             journal: JournalAppender::new(journal, Arc::clone(&meters)),
-            ingest: IngestTopics::new(patterns),
+            ingest: IngestTopics::new(patterns, access.policy().tenants.clone()),
             meters,
             rates: RateLimits::new(config.rates),
             access,
