@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use futures_util::FutureExt;
 
 use crate::http::handlers::{
-    checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream,
+    checkpoints, device_metrics, devices, health, metrics, mqtt_users, replay, results, savepoints, status, stream,
 };
 use crate::http::limits::MAX_BODY_BYTES;
 use crate::http::problem::ApiProblem;
@@ -40,6 +40,7 @@ const INDEX: &str = concat!(
                      POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]}
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one
+/api/v1/mqtt/users   what MQTT users hold, with their quotas, heaviest first: ?limit=
 /mqtt                MQTT over WebSocket
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
 "
@@ -63,6 +64,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/api/v1/errors/{seq}/replay", post(replay::one))
         .route("/api/v1/checkpoints", get(checkpoints::list))
         .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
+        .route("/api/v1/mqtt/users", get(mqtt_users::list))
         .route("/api/v1/stream", get(stream::open))
         .route("/mqtt", get(websocket::open))
         .fallback(not_found)

@@ -8,5 +8,7 @@ pub mod login;
 mod login_storm;
 mod passwd;
 mod peers;
+mod quotas;
 mod rules;
+mod tenants;
 mod users_reload;
