@@ -64,6 +64,7 @@ fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<EncodedBat
                     client_id: &name,
                     topic: &topic,
                     own_device: None,
+                    user: None,
                     packet_id: (seq % 65_535) as u16 + 1,
                     qos: 1,
                     dup: false,

@@ -33,5 +33,6 @@ pub mod core;
 pub mod cursor;
 pub mod defects;
 pub mod random;
+pub mod stall;
 pub mod sync;
 pub mod token_bucket;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::password::Password;
 use super::stored_password::{Argon2Hash, HashError, HashMemory};
+use crate::stall::timeout;
 use crate::sync::{lock, wait_timeout};
 use crate::telemetry::names;
 

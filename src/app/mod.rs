@@ -4,12 +4,14 @@
 
 pub mod access;
 pub mod addresses;
+mod disk_watch;
 pub mod http_access;
 mod mqtt;
 mod notify;
 mod reload;
 mod resources;
 mod shutdown;
+mod stalls;
 mod start;
 mod status;
 pub mod storage;

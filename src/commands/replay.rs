@@ -210,6 +210,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut ReplayOutput) -> any
             client_id: "replay",
             topic: FILE_TOPIC,
             own_device: None,
+            user: None,
             packet_id: 0,
             qos: 0,
             dup: false,

@@ -18,6 +18,8 @@ pub(super) struct BatchContext<'a> {
     pub topic_device: Option<&'a str>,
     /// Whether `topic_device` comes from the client, which may speak for this device alone, and not from the topic.
     pub is_own: bool,
+    /// User who published the current message, as its record says.
+    pub user: Option<&'a str>,
     /// Device of the last reading. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
     /// Devices with readings accepted from the current message: their watermarks move after it.
@@ -33,6 +35,7 @@ impl BatchContext<'_> {
             kind: TopicKind::Telemetry,
             topic_device: None,
             is_own: false,
+            user: None,
             last_device: None,
             moved: Vec::new(),
         }
@@ -52,6 +55,7 @@ impl<'a> BatchContext<'a> {
         (self.kind, self.topic_device) = topics.resolve(publish.topic);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
+        self.user = publish.user;
     }
 }
 

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::hash::xxh64;
+use crate::core::user::RecordedUser;
 
 /// Messages remembered of every client, however slowly it publishes. What a client has in flight without an
 /// acknowledgement is among its last messages.
@@ -26,11 +27,29 @@ pub(super) fn identity(packet_id: u16, topic: &str, payload: &[u8]) -> u64 {
     xxh64(payload, xxh64(topic.as_bytes(), u64::from(packet_id)))
 }
 
+/// What tells clients apart: two users may use the same client identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(super) struct ClientKey<'a> {
+    /// Client identifier.
+    pub id: &'a str,
+    /// User of the client.
+    pub user: RecordedUser<&'a str>,
+}
+
+impl<'a> ClientKey<'a> {
+    /// The same client, as a version recorded it that did not record users.
+    pub fn without_user(self) -> Self {
+        Self { user: RecordedUser::Unknown, ..self }
+    }
+}
+
 /// One client and its recent messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RememberedClient {
     /// Client identifier.
-    pub id: Box<str>,
+    id: Box<str>,
+    /// User of the client.
+    user: RecordedUser<Box<str>>,
     /// Key group of the client.
     pub group: u16,
     /// Journal position of the last remembered message.
@@ -45,9 +64,14 @@ pub(super) struct RememberedClient {
 
 impl RememberedClient {
     /// A client that published nothing yet.
-    pub fn new(id: &str, group: u16) -> Self {
-        let recent = VecDeque::new();
-        Self { id: id.into(), group, last_position: 0, recent, period_ms: i64::MIN, counts: [0; 2] }
+    pub fn new(key: ClientKey<'_>, group: u16) -> Self {
+        let (id, user, recent) = (key.id.into(), key.user.to_kept(), VecDeque::new());
+        Self { id, user, group, last_position: 0, recent, period_ms: i64::MIN, counts: [0; 2] }
+    }
+
+    /// What tells the client apart from others.
+    pub fn key(&self) -> ClientKey<'_> {
+        ClientKey { id: &self.id, user: self.user.as_deref() }
     }
 
     /// Number of identities beyond [`REMEMBERED`].
@@ -84,6 +108,7 @@ impl RememberedClient {
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(self.id.as_bytes(), out);
+        self.user.encode(out);
         put_u64(self.last_position, out);
         put_i64(self.period_ms, out);
         for count in self.counts {
@@ -97,7 +122,18 @@ impl RememberedClient {
 
     /// Reads the stored form.
     pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
-        let mut client = Self::new(reader.str()?, group);
+        let key = ClientKey { id: reader.str()?, user: RecordedUser::decode(reader)? };
+        Self::decode_messages(reader, key, group)
+    }
+
+    /// Reads the stored form of group format 2, which has no users.
+    pub fn decode_without_user(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
+        let key = ClientKey { id: reader.str()?, user: RecordedUser::Unknown };
+        Self::decode_messages(reader, key, group)
+    }
+
+    fn decode_messages(reader: &mut FieldReader<'_>, key: ClientKey<'_>, group: u16) -> Result<Self, DecodeError> {
+        let mut client = Self::new(key, group);
         client.last_position = reader.u64()?;
         client.period_ms = reader.i64()?;
         client.counts = [reader.u32()?, reader.u32()?];
@@ -114,7 +150,7 @@ impl RememberedClient {
     /// Reads the stored form of group format 1: a ring of at most [`REMEMBERED`] identities, and the index at which it
     /// goes on.
     pub fn decode_ring(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
-        let mut client = Self::new(reader.str()?, group);
+        let mut client = Self::new(ClientKey { id: reader.str()?, user: RecordedUser::Unknown }, group);
         client.last_position = reader.u64()?;
         let next = reader.count()?;
         let len = reader.count()?;
@@ -153,10 +189,10 @@ impl Clients {
         self.clients.get(slot as usize).and_then(Option::as_ref)
     }
 
-    /// The client with this identifier.
-    pub fn find(&self, id: &str) -> Option<Slot> {
-        let hash = self.hasher.hash_one(id);
-        self.index.find(hash, |&slot| self.get(slot).is_some_and(|client| *client.id == *id)).copied()
+    /// The client with this key.
+    pub fn find(&self, key: ClientKey<'_>) -> Option<Slot> {
+        let hash = self.hasher.hash_one(key);
+        self.index.find(hash, |&slot| self.get(slot).is_some_and(|client| client.key() == key)).copied()
     }
 
     /// Whether the client at `slot` published this message recently.
@@ -183,7 +219,7 @@ impl Clients {
     /// Adds a client that is not there yet.
     pub fn insert(&mut self, client: RememberedClient) -> Slot {
         self.extra += client.extra();
-        let hash = self.hasher.hash_one(&*client.id);
+        let hash = self.hasher.hash_one(client.key());
         let slot = self.vacant.pop().unwrap_or(self.clients.len() as Slot);
         match self.clients.get_mut(slot as usize) {
             Some(place) => *place = Some(client),
@@ -192,7 +228,7 @@ impl Clients {
         let Self { clients, index, hasher, .. } = self;
         index.insert_unique(hash, slot, |&slot| {
             let client = clients.get(slot as usize).and_then(Option::as_ref);
-            hasher.hash_one(client.map_or("", |client| &*client.id))
+            hasher.hash_one(client.map_or(ClientKey::default(), RememberedClient::key))
         });
         slot
     }
@@ -201,7 +237,7 @@ impl Clients {
     pub fn remove(&mut self, slot: Slot) {
         let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::take) else { return };
         self.extra -= client.extra();
-        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*client.id), |&other| other == slot) {
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(client.key()), |&other| other == slot) {
             entry.remove();
         }
         self.vacant.push(slot);
@@ -223,6 +259,10 @@ impl Clients {
 mod tests {
     use super::*;
 
+    fn key(id: &str) -> ClientKey<'_> {
+        ClientKey { id, user: RecordedUser::Anonymous }
+    }
+
     #[test]
     fn identity_is_of_all_three() {
         let identities =
@@ -242,7 +282,7 @@ mod tests {
     #[test]
     fn of_a_slow_client_the_last_64_are_remembered() {
         let mut clients = Clients::default();
-        let slot = clients.insert(RememberedClient::new("c", 0));
+        let slot = clients.insert(RememberedClient::new(key("c"), 0));
         for identity in 0..1_000 {
             clients.remember(slot, identity, identity, identity as i64 * 320);
             remembers(&clients, slot, (identity + 1).saturating_sub(64), identity + 1);
@@ -253,7 +293,7 @@ mod tests {
     #[test]
     fn of_a_fast_client_so_much_that_it_can_have_in_flight() {
         let mut clients = Clients::default();
-        let slot = clients.insert(RememberedClient::new("c", 0));
+        let slot = clients.insert(RememberedClient::new(key("c"), 0));
         for identity in 0..1_000 {
             clients.remember(slot, identity, identity, 5);
         }
@@ -275,7 +315,7 @@ mod tests {
     #[test]
     fn nothing_that_is_sent_again_is_forgotten_on_the_way() {
         let mut clients = Clients::default();
-        let slot = clients.insert(RememberedClient::new("c", 0));
+        let slot = clients.insert(RememberedClient::new(key("c"), 0));
         for identity in 0..700 {
             clients.remember(slot, identity, identity, 0);
         }
@@ -295,7 +335,7 @@ mod tests {
     fn all_clients_together_are_bounded() {
         let mut clients = Clients::default();
         let names: Vec<String> = (0..300).map(|number| number.to_string()).collect();
-        let slots: Vec<Slot> = names.iter().map(|name| clients.insert(RememberedClient::new(name, 0))).collect();
+        let slots: Vec<Slot> = names.iter().map(|name| clients.insert(RememberedClient::new(key(name), 0))).collect();
         for slot in &slots {
             for identity in 0..5_000 {
                 clients.remember(*slot, identity, 0, 0);
@@ -322,15 +362,15 @@ mod tests {
     fn the_older_half_goes() {
         let mut clients = Clients::default();
         for (position, id) in ["a", "b", "c", "d", "e"].iter().enumerate() {
-            let slot = clients.insert(RememberedClient::new(id, 0));
+            let slot = clients.insert(RememberedClient::new(key(id), 0));
             clients.remember(slot, 1, position as u64, 0);
         }
-        let a = clients.find("a").unwrap();
+        let a = clients.find(key("a")).unwrap();
         clients.remember(a, 2, 10, 0);
         for slot in clients.oldest_half() {
             clients.remove(slot);
         }
-        let left: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().filter(|id| clients.find(id).is_some()).collect();
+        let left: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().filter(|id| clients.find(key(id)).is_some()).collect();
         assert_eq!(left, ["a", "e"]);
         assert_eq!(clients.len(), 2);
     }
@@ -338,7 +378,7 @@ mod tests {
     #[test]
     fn the_stored_form_reads_back() {
         for count in [0, 1, 63, 64, 65, 200, 5_000] {
-            let mut client = RememberedClient::new("c", 9);
+            let mut client = RememberedClient::new(key("c"), 9);
             for identity in 0..count {
                 client.remember(identity, identity, identity as i64 * 10, true);
             }
@@ -346,6 +386,30 @@ mod tests {
             client.encode(&mut bytes);
             assert_eq!(RememberedClient::decode(&mut FieldReader::new(&bytes), 9), Ok(client));
         }
+    }
+
+    #[test]
+    fn a_client_of_another_user_is_another_client() {
+        let mut clients = Clients::default();
+        let users =
+            [RecordedUser::Unknown, RecordedUser::Anonymous, RecordedUser::Named("a"), RecordedUser::Named("b")];
+        let keys = users.map(|user| ClientKey { id: "c", user });
+        let slots = keys.map(|key| clients.insert(RememberedClient::new(key, 0)));
+        assert_eq!(keys.map(|key| clients.find(key)), slots.map(Some));
+        clients.remember(slots[2], 7, 0, 0);
+        assert_eq!(slots.map(|slot| clients.has_published(slot, 7)), [false, false, true, false]);
+        clients.remove(slots[2]);
+        assert_eq!(keys.map(|key| clients.find(key).is_some()), [true, true, false, true]);
+    }
+
+    /// Group format 2.
+    #[test]
+    fn a_client_without_user_is_read() {
+        let mut bytes = Vec::new();
+        let client = RememberedClient::new(ClientKey { id: "c", user: RecordedUser::Unknown }, 9);
+        client.encode(&mut bytes);
+        bytes.remove(2);
+        assert_eq!(RememberedClient::decode_without_user(&mut FieldReader::new(&bytes), 9), Ok(client));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_u64, put_words};
+use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
+use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
 use crate::defects::{self, Defect};
@@ -38,6 +39,10 @@ pub(super) struct Device {
     pub id: Arc<str>,
     /// Key group of the device.
     pub group: u16,
+    /// User whose message created the device.
+    pub introduced_by: RecordedUser<Arc<str>>,
+    /// Arrival time of that message; [`NONE_MS`] if a version created the device that did not record it.
+    pub first_seen_ms: i64,
     /// Whether one of its windows got a late reading in this batch.
     pub touched: bool,
     /// Whether its expired windows are dropped at the end of this batch.
@@ -80,6 +85,8 @@ impl Device {
         Self {
             id,
             group,
+            introduced_by: RecordedUser::Unknown,
+            first_seen_ms: NONE_MS,
             touched: false,
             to_clean: false,
             watermark_ms: NONE_MS,
@@ -176,6 +183,8 @@ impl Device {
         for series in &self.series {
             series.encode(out);
         }
+        self.introduced_by.encode(out);
+        put_i64(self.first_seen_ms, out);
     }
 
     fn times(&self) -> [i64; 7] {
@@ -190,7 +199,14 @@ impl Device {
         ]
     }
 
-    /// Reads the stored form.
+    /// Reads the end of the stored form, which group formats 1 and 2 do not have.
+    pub fn decode_introduction(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
+        self.introduced_by = RecordedUser::decode(reader)?.to_kept();
+        self.first_seen_ms = reader.i64()?;
+        Ok(())
+    }
+
+    /// Reads the stored form up to [`Device::decode_introduction`].
     pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
         let mut device = Self::new(reader.str()?.into(), group);
         [
@@ -294,16 +310,22 @@ mod tests {
     fn the_stored_form_reads_back() {
         let mut device = device(&[("a", 0, 0), ("b", 0, 1), ("b", 20, 0)]);
         device.boot = Some(7);
+        device.introduced_by = RecordedUser::Named("u".into());
+        device.first_seen_ms = -3;
         device.sequences.insert(4);
         device.closed_ms = 77;
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();
         device.encode(&mut bytes);
-        let restored = Device::decode(&mut FieldReader::new(&bytes), 3).unwrap();
-        assert_eq!(format!("{restored:?}"), format!("{device:?}"));
+        let restore = |bytes: &[u8]| {
+            let mut reader = FieldReader::new(bytes);
+            let mut device = Device::decode(&mut reader, 3)?;
+            device.decode_introduction(&mut reader).map(|()| device)
+        };
+        assert_eq!(format!("{:?}", restore(&bytes).unwrap()), format!("{device:?}"));
         for len in 0..bytes.len() {
-            assert!(Device::decode(&mut FieldReader::new(&bytes[..len]), 3).is_err(), "prefix of {len} bytes");
+            assert!(restore(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
     }
 }

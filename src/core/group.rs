@@ -40,7 +40,7 @@ pub(super) enum GroupChange {
 pub(super) struct KeyGroup {
     /// Devices in order of id.
     pub devices: Vec<Slot>,
-    /// Clients in order of id.
+    /// Clients in order of id and user.
     pub clients: Vec<Slot>,
     /// Change against the last stored form.
     pub change: GroupChange,

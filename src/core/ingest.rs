@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::client::{self, RememberedClient};
+use crate::core::client::{self, ClientKey, RememberedClient};
 use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricsField};
 use crate::core::device::Slot;
 use crate::core::group::key_group;
@@ -17,6 +17,7 @@ use crate::core::reason::Reason;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::SeqOwner;
 use crate::core::topic::TopicKind;
+use crate::core::user::RecordedUser;
 use crate::core::validate;
 use crate::defects::{self, Defect};
 
@@ -104,7 +105,7 @@ impl Operator {
         index
     }
 
-    /// Whether MQTT delivers the message again, for messages without sequence numbers. A message is known by client,
+    /// Whether MQTT delivers the message again, for messages without sequence numbers. A message is known by user, client,
     /// packet id, topic and payload, and only counts as redelivered with the DUP flag [MQTT-3.3.1-1]: a client may
     /// publish the same payload twice under the same packet id once the first is acknowledged.
     fn check_redelivery(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
@@ -112,25 +113,28 @@ impl Operator {
         if origin.publish.qos == 0 || !self.settings.current.dedup || message.has_sequence() || ignores {
             return false;
         }
-        let PublishRecord { client_id, topic, packet_id, payload, dup, .. } = *origin.publish;
+        let PublishRecord { client_id, user, topic, packet_id, payload, dup, .. } = *origin.publish;
         let identity = client::identity(packet_id, topic, payload);
-        let known = self.clients.find(client_id);
-        if let Some(slot) = known
-            && dup
-            && self.clients.has_published(slot, identity)
-        {
-            self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
-            self.clients.note_redelivery(slot, self.clocks.journal.now_ms);
-            return true;
+        let user = RecordedUser::of(user, self.settings.current.records_name_users);
+        let key = ClientKey { id: client_id, user };
+        let known = self.clients.find(key);
+        if dup {
+            // The first delivery may be in the journal without its user.
+            let published = [known, self.clients.find(key.without_user())].into_iter().flatten();
+            if let Some(slot) = published.into_iter().find(|&slot| self.clients.has_published(slot, identity)) {
+                self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
+                self.clients.note_redelivery(slot, self.clocks.journal.now_ms);
+                return true;
+            }
         }
-        let slot = known.unwrap_or_else(|| self.add_client(client_id));
+        let slot = known.unwrap_or_else(|| self.add_client(key));
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
         self.clients.remember(slot, identity, origin.lsn, self.clocks.journal.now_ms);
         false
     }
 
     /// Adds a client. Where there are too many, the half with the oldest messages is forgotten first.
-    fn add_client(&mut self, client_id: &str) -> Slot {
+    fn add_client(&mut self, key: ClientKey<'_>) -> Slot {
         if self.clients.len() >= self.settings.current.max_devices.max(1) {
             for slot in self.clients.oldest_half() {
                 let group = self.clients.get(slot).map_or(0, |client| client.group);
@@ -139,18 +143,18 @@ impl Operator {
                 self.clients.remove(slot);
             }
         }
-        let group = key_group(client_id);
+        let group = key_group(key.id);
         self.about_to_change(group);
-        self.insert_client(RememberedClient::new(client_id, group))
+        self.insert_client(RememberedClient::new(key, group))
     }
 
     /// Adds a client to the table of all and to its key group.
     pub(super) fn insert_client(&mut self, client: RememberedClient) -> Slot {
         let group = client.group;
         let slot = self.clients.insert(client);
-        let id = |slot: Slot| self.clients.get(slot).map_or("", |client| &*client.id);
+        let key = |slot: Slot| self.clients.get(slot).map_or(ClientKey::default(), RememberedClient::key);
         let members = &mut self.groups.get_mut(group).clients;
-        let at = members.partition_point(|&other| id(other) < id(slot));
+        let at = members.partition_point(|&other| key(other) < key(slot));
         members.insert(at, slot);
         slot
     }
@@ -304,7 +308,7 @@ impl Operator {
             *problem = Some(ReadingProblem::UnknownDevice(id));
             return (Some(id), None);
         }
-        let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id));
+        let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id, batch.user));
         if let Some(slot) = slot {
             self.hear_from(slot);
             // An id with escapes is unescaped into the message's own memory and does not outlive the message.

@@ -7,6 +7,7 @@ use crate::core::group::key_group;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::settings::Settings;
+use crate::core::user::RecordedUser;
 use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 use crate::core::window;
@@ -17,14 +18,17 @@ const MIN_SWEEP_MS: i64 = 1000;
 const SWEEPS_PER_TTL: i64 = 64;
 
 impl Operator {
-    /// Creates the device with this id, which must not exist; `None` if there is no room.
-    pub(super) fn create(&mut self, id: &str) -> Option<Slot> {
+    /// Creates the device with this id, which must not exist, for the message of `user`; `None` if there is no room.
+    pub(super) fn create(&mut self, id: &str, user: Option<&str>) -> Option<Slot> {
         if self.devices.len() >= self.settings.current.max_devices {
             return None;
         }
         let group = key_group(id);
         self.about_to_change(group);
-        Some(self.add_device(Device::new(Arc::from(id), group)))
+        let mut device = Device::new(Arc::from(id), group);
+        device.introduced_by = RecordedUser::of(user, self.settings.current.records_name_users).to_kept();
+        device.first_seen_ms = self.clocks.journal.now_ms;
+        Some(self.add_device(device))
     }
 
     /// Adds a device to the table of all and to its key group.

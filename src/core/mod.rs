@@ -14,6 +14,7 @@ pub mod replayed;
 pub mod settings;
 pub mod snapshot;
 pub mod totals;
+pub mod user;
 
 mod aggregate;
 mod apply;

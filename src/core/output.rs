@@ -15,6 +15,7 @@ const ERROR_FORMAT: u8 = 4;
 const ERROR_WHOLE_MESSAGE: u8 = 1;
 const ERROR_OWN_DEVICE: u8 = 2;
 const ERROR_OF_REPLAY: u8 = 4;
+const ERROR_USER: u8 = 8;
 /// Older formats of errors, which are read and no longer written. They have no flags.
 const ERROR_FORMAT_1: u8 = 1;
 /// [`ERROR_FORMAT_1`], then the origin of the replay.
@@ -133,6 +134,8 @@ pub struct ErrorEntry<'a> {
     /// Device that the client may speak for, if it is the only one; see
     /// [`PublishRecord::own_device`](crate::core::record::PublishRecord).
     pub own_device: Option<&'a str>,
+    /// User of the client; `None`: it is anonymous, or not known.
+    pub user: Option<&'a str>,
     /// The first 4 KiB of the payload.
     pub payload: &'a [u8],
     /// Length of the payload in bytes.
@@ -185,6 +188,7 @@ impl<'a> ErrorEntry<'a> {
             client_id: self.client_id,
             topic: self.topic,
             own_device: self.own_device,
+            user: self.user,
             items,
             payload,
         }
@@ -201,6 +205,7 @@ impl<'a> ErrorEntry<'a> {
             (self.part == RejectedPart::Message, ERROR_WHOLE_MESSAGE),
             (self.own_device.is_some(), ERROR_OWN_DEVICE),
             (self.origin.is_some(), ERROR_OF_REPLAY),
+            (self.user.is_some(), ERROR_USER),
         ];
         let flags = flags.into_iter().filter(|(holds, _)| *holds).fold(0, |all, (_, flag)| all | flag);
         out.extend_from_slice(&[ERROR_FORMAT, flags]);
@@ -226,6 +231,9 @@ impl<'a> ErrorEntry<'a> {
             put_u64(replay_of, out);
             put_i64(first_arrival_ms, out);
         }
+        if let Some(user) = self.user {
+            put_bytes(user.as_bytes(), out);
+        }
     }
 
     /// Reads the stored form, in any format.
@@ -249,7 +257,7 @@ impl<'a> ErrorEntry<'a> {
 
     fn read_flagged(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let flags = reader.u8()?;
-        if flags & !(ERROR_WHOLE_MESSAGE | ERROR_OWN_DEVICE | ERROR_OF_REPLAY) != 0 {
+        if flags & !(ERROR_WHOLE_MESSAGE | ERROR_OWN_DEVICE | ERROR_OF_REPLAY | ERROR_USER) != 0 {
             return Err(DecodeError::Content("unknown flags of an error"));
         }
         let mut entry = Self::read_common(reader)?;
@@ -261,6 +269,9 @@ impl<'a> ErrorEntry<'a> {
         }
         if flags & ERROR_OF_REPLAY != 0 {
             entry.origin = Some(ReplayOrigin { replay_of: reader.u64()?, first_arrival_ms: reader.i64()? });
+        }
+        if flags & ERROR_USER != 0 {
+            entry.user = Some(reader.str()?);
         }
         Ok(entry)
     }
@@ -299,6 +310,7 @@ impl<'a> ErrorEntry<'a> {
             client_id: reader.str()?,
             topic: reader.str()?,
             own_device: None,
+            user: None,
             payload: reader.bytes()?,
             payload_bytes: reader.u64()?,
             origin: None,

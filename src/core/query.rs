@@ -11,6 +11,10 @@ use crate::core::window::Series;
 pub struct DeviceSummary {
     /// Device id.
     pub device_id: String,
+    /// User whose message created the device; `None`: an anonymous client, or it is not known.
+    pub introduced_by: Option<String>,
+    /// Arrival time of that message, Unix milliseconds; `None` if a version created the device that did not record it.
+    pub first_seen_ms: Option<i64>,
     /// Arrival time of its last message, Unix milliseconds.
     pub last_seen_ms: i64,
     /// Watermark of the device, or the global one under that scope; `None` before the first accepted reading.
@@ -120,6 +124,8 @@ impl Operator {
     fn summary(&self, device: &Device) -> DeviceSummary {
         DeviceSummary {
             device_id: device.id.to_string(),
+            introduced_by: device.introduced_by.as_deref().name().map(str::to_owned),
+            first_seen_ms: known(device.first_seen_ms),
             last_seen_ms: device.last_arrival_ms,
             watermark_ms: self.watermark_of(device),
             clock_offset_ms: (device.newest_ms != NONE_MS).then_some(device.clock_offset_ms),

@@ -1,22 +1,24 @@
 //! Records of the journal: everything that the operator knows of the outside world.
 //!
 //! ```text
-//! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic, [device_len u16, device]] payload
+//! publish  01 flags [packet_id u16] [client_len u16, client, topic_len u16, topic, [device_len u16, device],
+//!          [user_len u16, user]] payload
 //! tick     02
 //! resumed  03
 //! replay   04 flags position u64 arrival_ms i64 client_len u16, client, topic_len u16, topic,
-//!          [device_len u16, device], item_count u16, { flags u8, error_seq u64, index u32 }…, payload
+//!          [device_len u16, device], [user_len u16, user], item_count u16, { flags u8, error_seq u64, index u32 }…, payload
 //! settings 05 settings(JSON)
 //! ```
-//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic and device
-//! are those of the previous publish in this batch" (they are then left out), bit 5 "the device follows" (the only one
-//! that the client may speak for; never set together with bit 4). The packet id is there when the QoS is above 0. The
-//! payload goes to the end of the record. The arrival time is that of the batch.
+//! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic, device
+//! and user are those of the previous publish in this batch" (they are then left out), bit 5 "the device follows" (the
+//! only one that the client may speak for), bit 6 "the user follows" (without it, the client is anonymous). Bits 5 and 6
+//! are never set together with bit 4. The packet id is there when the QoS is above 0. The payload goes to the end of the
+//! record. The arrival time is that of the batch.
 //!
 //! A replay processes stored errors of one message again. It holds the journal position of the rejected record, the time
 //! when the message first arrived, and for each error its sequence number and the index of the reading in the message.
-//! Flags: bit 0 "the message as a whole was rejected" (then there is one item, with index 0), bit 1 "the device follows",
-//! as in the publish. Flags of an item: bit 0 "the `seq` of the message was not remembered when it was rejected".
+//! Flags: bit 0 "the message as a whole was rejected" (then there is one item, with index 0), bit 1 "the device follows"
+//! and bit 2 "the user follows", as in the publish. Flags of an item: bit 0 "the `seq` of the message was not remembered when it was rejected".
 
 use thiserror::Error;
 
@@ -34,9 +36,11 @@ const FLAG_DUP: u8 = 0b0000_0100;
 const FLAG_RETAIN: u8 = 0b0000_1000;
 const FLAG_SAME_ORIGIN: u8 = 0b0001_0000;
 const FLAG_OWN_DEVICE: u8 = 0b0010_0000;
+const FLAG_USER: u8 = 0b0100_0000;
 
 const REPLAY_WHOLE: u8 = 0b0000_0001;
 const REPLAY_OWN_DEVICE: u8 = 0b0000_0010;
+const REPLAY_USER: u8 = 0b0000_0100;
 const ITEM_UNSEEN: u8 = 0b0000_0001;
 const ITEM_BYTES: usize = 13;
 
@@ -49,6 +53,8 @@ pub struct PublishRecord<'a> {
     pub topic: &'a str,
     /// Device that the client may speak for where the topic names none, if it is the only one; `None`: any device.
     pub own_device: Option<&'a str>,
+    /// User of the connection; `None`: the client is anonymous, or the record is of a version that did not record users.
+    pub user: Option<&'a str>,
     /// Packet identifier; 0 for QoS 0.
     pub packet_id: u16,
     /// QoS of the delivery: 0, 1 or 2.
@@ -76,6 +82,8 @@ pub struct ReplayRecord<'a> {
     pub topic: &'a str,
     /// Device that the client may speak for where the topic names none, if it is the only one; `None`: any device.
     pub own_device: Option<&'a str>,
+    /// User of the connection that the message came by; `None` as in [`PublishRecord::user`].
+    pub user: Option<&'a str>,
     /// The errors that are processed again.
     pub items: ReplayItems<'a>,
     /// Payload of the message, not cut.
@@ -125,7 +133,7 @@ impl ReplayItems<'_> {
 /// A journal record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A publish. The flag says that client, topic and own device are those of the previous publish in the batch.
+    /// A publish. The flag says that client, topic, own device and user are those of the previous publish in the batch.
     Publish(PublishRecord<'a>, bool),
     /// Time passed in which nothing arrived while windows were open.
     Tick,
@@ -148,8 +156,8 @@ pub struct InvalidRecord {
     pub what: DecodeError,
 }
 
-/// Appends the encoding of `publish`. `same_origin` says that client, topic and own device are those of the publish
-/// before it in the same append.
+/// Appends the encoding of `publish`. `same_origin` says that client, topic, own device and user are those of the
+/// publish before it in the same append.
 pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut Vec<u8>) {
     debug_assert!(publish.qos <= 2);
     let mut flags = publish.qos;
@@ -161,8 +169,9 @@ pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut 
     }
     if same_origin {
         flags |= FLAG_SAME_ORIGIN;
-    } else if publish.own_device.is_some() {
-        flags |= FLAG_OWN_DEVICE;
+    } else {
+        flags |= if publish.own_device.is_some() { FLAG_OWN_DEVICE } else { 0 };
+        flags |= if publish.user.is_some() { FLAG_USER } else { 0 };
     }
     out.extend_from_slice(&[KIND_PUBLISH, flags]);
     if publish.qos > 0 {
@@ -171,8 +180,8 @@ pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut 
     if !same_origin {
         put_str_u16(publish.client_id, out);
         put_str_u16(publish.topic, out);
-        if let Some(device) = publish.own_device {
-            put_str_u16(device, out);
+        for name in [publish.own_device, publish.user].into_iter().flatten() {
+            put_str_u16(name, out);
         }
     }
     out.extend_from_slice(publish.payload);
@@ -193,13 +202,14 @@ pub fn encode_replay(replay: &ReplayRecord<'_>, out: &mut Vec<u8>) {
     debug_assert!(replay.items.count() <= usize::from(u16::MAX));
     let whole = if replay.whole { REPLAY_WHOLE } else { 0 };
     let own_device = if replay.own_device.is_some() { REPLAY_OWN_DEVICE } else { 0 };
-    out.extend_from_slice(&[KIND_REPLAY, whole | own_device]);
+    let user = if replay.user.is_some() { REPLAY_USER } else { 0 };
+    out.extend_from_slice(&[KIND_REPLAY, whole | own_device | user]);
     out.extend_from_slice(&replay.position.to_le_bytes());
     out.extend_from_slice(&replay.arrival_ms.to_le_bytes());
     put_str_u16(replay.client_id, out);
     put_str_u16(replay.topic, out);
-    if let Some(device) = replay.own_device {
-        put_str_u16(device, out);
+    for name in [replay.own_device, replay.user].into_iter().flatten() {
+        put_str_u16(name, out);
     }
     out.extend_from_slice(&(replay.items.count() as u16).to_le_bytes());
     out.extend_from_slice(replay.items.0);
@@ -225,6 +235,7 @@ struct PublishOrigin<'a> {
     client_id: &'a str,
     topic: &'a str,
     own_device: Option<&'a str>,
+    user: Option<&'a str>,
 }
 
 impl<'a> RecordDecoder<'a> {
@@ -252,22 +263,23 @@ impl<'a> RecordDecoder<'a> {
         let flags = reader.u8()?;
         let qos = flags & FLAG_QOS;
         let same_origin = flags & FLAG_SAME_ORIGIN != 0;
-        let has_own_device = flags & FLAG_OWN_DEVICE != 0;
-        let known = FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN | FLAG_OWN_DEVICE;
-        if qos > 2 || flags & !known != 0 || same_origin && has_own_device {
+        let known = FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN | FLAG_OWN_DEVICE | FLAG_USER;
+        if qos > 2 || flags & !known != 0 || same_origin && flags & (FLAG_OWN_DEVICE | FLAG_USER) != 0 {
             return Err(DecodeError::Content("unknown flags"));
         }
         let packet_id = if qos > 0 { reader.u16_le()? } else { 0 };
         if !same_origin {
             let (client_id, topic) = (reader.str_u16()?, reader.str_u16()?);
-            let own_device = if has_own_device { Some(reader.str_u16()?) } else { None };
-            self.origin = Some(PublishOrigin { client_id, topic, own_device });
+            let own_device = if flags & FLAG_OWN_DEVICE != 0 { Some(reader.str_u16()?) } else { None };
+            let user = if flags & FLAG_USER != 0 { Some(reader.str_u16()?) } else { None };
+            self.origin = Some(PublishOrigin { client_id, topic, own_device, user });
         }
         let origin = self.origin.ok_or("no publish before it to share client and topic with")?;
         let publish = PublishRecord {
             client_id: origin.client_id,
             topic: origin.topic,
             own_device: origin.own_device,
+            user: origin.user,
             packet_id,
             qos,
             dup: flags & FLAG_DUP != 0,
@@ -281,12 +293,13 @@ impl<'a> RecordDecoder<'a> {
 fn replay(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     let mut reader = FieldReader::new(bytes);
     let flags = reader.u8()?;
-    if flags & !(REPLAY_WHOLE | REPLAY_OWN_DEVICE) != 0 {
+    if flags & !(REPLAY_WHOLE | REPLAY_OWN_DEVICE | REPLAY_USER) != 0 {
         return Err(DecodeError::Content("unknown flags"));
     }
     let (position, arrival_ms) = (reader.u64_le()?, reader.i64_le()?);
     let (client_id, topic) = (reader.str_u16()?, reader.str_u16()?);
     let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(reader.str_u16()?) } else { None };
+    let user = if flags & REPLAY_USER != 0 { Some(reader.str_u16()?) } else { None };
     let count = usize::from(reader.u16_le()?);
     let items = reader.take(count * ITEM_BYTES)?;
     let payload = reader.rest();
@@ -297,7 +310,7 @@ fn replay(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     if whole && !(count == 1 && items.iter().all(|item| item.index == 0)) {
         return Err(DecodeError::Content("an index of a whole message"));
     }
-    Ok(Record::Replay(ReplayRecord { position, whole, arrival_ms, client_id, topic, own_device, items, payload }))
+    Ok(Record::Replay(ReplayRecord { position, whole, arrival_ms, client_id, topic, own_device, user, items, payload }))
 }
 
 #[cfg(test)]
@@ -309,6 +322,7 @@ mod tests {
             client_id: "c",
             topic: "devices/a/telemetry",
             own_device: None,
+            user: None,
             packet_id: 7,
             qos: 1,
             dup: true,
@@ -350,6 +364,7 @@ mod tests {
             client_id: "c",
             topic: "t",
             own_device: None,
+            user: None,
             items,
             payload: b"p",
         }
@@ -389,7 +404,7 @@ mod tests {
         for len in 0..bytes.len() - 1 {
             assert!(RecordDecoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
         }
-        for (at, wrong, why) in [(1, 1, "a whole message has no index"), (1, 4, "a flag"), (head.len(), 2, "a flag")] {
+        for (at, wrong, why) in [(1, 1, "a whole message has no index"), (1, 8, "a flag"), (head.len(), 2, "a flag")] {
             let mut bytes = bytes.clone();
             bytes[at] = wrong;
             assert!(RecordDecoder::default().decode(&bytes).is_err(), "{why}");
@@ -420,6 +435,34 @@ mod tests {
         encode_replay(&own, &mut bytes);
         assert_eq!(RecordDecoder::default().decode(&bytes), Ok(Record::Replay(own)));
         assert_eq!(bytes[1], 2);
+    }
+
+    /// Flags and their bytes as released.
+    #[test]
+    fn the_user_is_part_of_the_origin() {
+        let named = PublishRecord { user: Some("u"), topic: "t", payload: b"p", ..publish(b"") };
+        let both = PublishRecord { own_device: Some("d"), ..named };
+        let (mut first, mut second, mut third) = (Vec::new(), Vec::new(), Vec::new());
+        encode_publish(&named, false, &mut first);
+        encode_publish(&named, true, &mut second);
+        encode_publish(&both, false, &mut third);
+        assert_eq!(first, b"\x01\x45\x07\0\x01\0c\x01\0t\x01\0up");
+        assert_eq!(second, b"\x01\x15\x07\0p");
+        assert_eq!(third, b"\x01\x65\x07\0\x01\0c\x01\0t\x01\0d\x01\0up");
+        let mut decoder = RecordDecoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(named, false)));
+        assert_eq!(decoder.decode(&second), Ok(Record::Publish(named, true)));
+        assert_eq!(decoder.decode(&third), Ok(Record::Publish(both, false)));
+        for len in 0..third.len() - 1 {
+            assert!(RecordDecoder::default().decode(&third[..len]).is_err(), "prefix of {len} bytes");
+        }
+        let shared = [&[KIND_PUBLISH, second[1] | FLAG_USER], &second[2..]].concat();
+        assert!(decoder.decode(&shared).is_err(), "a shared origin with a user");
+        let items = items(&[(7, 3, true)]);
+        let (mut bytes, named) = (Vec::new(), ReplayRecord { user: Some("u"), ..replay(false, &items) });
+        encode_replay(&named, &mut bytes);
+        assert_eq!(RecordDecoder::default().decode(&bytes), Ok(Record::Replay(named)));
+        assert_eq!(bytes[1], 4);
     }
 
     #[test]

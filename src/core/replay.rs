@@ -50,6 +50,7 @@ impl Operator {
             client_id: replay.client_id,
             topic: replay.topic,
             own_device: replay.own_device,
+            user: replay.user,
             packet_id: 0,
             qos: 0,
             dup: false,

@@ -88,6 +88,9 @@ pub struct Settings {
     pub device_ttl_ms: Option<i64>,
     /// Whether duplicates get an entry in the errors log.
     pub store_duplicates: bool,
+    /// Whether the records name the user who published. They do not in the journals of earlier versions.
+    #[serde(default)]
+    pub records_name_users: bool,
 }
 
 impl Settings {
@@ -131,6 +134,7 @@ impl Default for Settings {
             max_metrics_per_device: 256,
             device_ttl_ms: Some(30 * 86_400_000),
             store_duplicates: false,
+            records_name_users: true,
         }
     }
 }

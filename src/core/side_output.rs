@@ -80,6 +80,7 @@ impl Operator {
             client_id: origin.publish.client_id,
             topic: origin.publish.topic,
             own_device: origin.publish.own_device,
+            user: origin.publish.user,
             payload: kept_payload(origin.publish.payload),
             payload_bytes: origin.publish.payload.len() as u64,
             origin: origin

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! header  02 settings(JSON) totals counters clock global-scope replays
-//! group   02 devices clients
+//! group   03 devices clients
 //! ```
-//! A header of format 1 ends before the replays. Clients in a group of format 1 have a ring of messages. Fields are in
-//! the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
+//! A header of format 1 ends before the replays. Groups of formats 1 and 2 name no users, and clients in a group of format
+//! 1 have a ring of messages. Fields are in the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
 //! derived.
 
 use std::hint::black_box;
@@ -25,7 +25,9 @@ use crate::defects::{self, Defect};
 const HEADER_FORMAT: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
-const GROUP_FORMAT: u8 = 2;
+const GROUP_FORMAT: u8 = 3;
+/// Group of versions that did not record users.
+const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
 
@@ -191,11 +193,14 @@ impl Operator {
         }
         let mut reader = FieldReader::new(bytes);
         let format = reader.u8()?;
-        if ![GROUP_WITH_RINGS, GROUP_FORMAT].contains(&format) {
+        if ![GROUP_WITH_RINGS, GROUP_WITHOUT_USERS, GROUP_FORMAT].contains(&format) {
             return Err(DecodeError::Content("unknown format"));
         }
         for _ in 0..reader.count()? {
             let mut device = Device::decode(&mut reader, group)?;
+            if format == GROUP_FORMAT {
+                device.decode_introduction(&mut reader)?;
+            }
             for series in &mut device.series {
                 series.metric = self.series.metric_names.share(&series.metric);
             }
@@ -210,9 +215,10 @@ impl Operator {
         for _ in 0..reader.count()? {
             let client = match format {
                 GROUP_WITH_RINGS => RememberedClient::decode_ring(&mut reader, group)?,
+                GROUP_WITHOUT_USERS => RememberedClient::decode_without_user(&mut reader, group)?,
                 _ => RememberedClient::decode(&mut reader, group)?,
             };
-            if key_group(&client.id) != group || self.clients.find(&client.id).is_some() {
+            if key_group(client.key().id) != group || self.clients.find(client.key()).is_some() {
                 return Err(DecodeError::Content("a client that does not belong there"));
             }
             self.insert_client(client);

@@ -7,10 +7,12 @@
 //! logs is not done here but in `results`.
 
 mod auth;
+mod authority;
 mod claims;
 mod connections;
 mod exposition;
 mod handlers;
+mod hosts;
 mod limits;
 mod parameters;
 pub mod problem;
@@ -19,6 +21,7 @@ mod rates;
 mod router;
 mod scans;
 mod server;
+mod stall_timer;
 mod state;
 mod transport;
 mod websocket;

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use crate::stall;
+
 /// A stream that HTTP is served over: plain, or with TLS.
 pub(super) trait HttpTransport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
@@ -46,6 +48,10 @@ impl<S> TimedStream<S> {
             self.timer.as_mut().reset(Instant::now() + self.limit);
         }
         ready!(self.timer.as_mut().poll(context));
+        if let Some(deadline) = stall::renewed(self.limit, std::time::Instant::now()) {
+            self.timer.as_mut().reset(deadline.into());
+            ready!(self.timer.as_mut().poll(context));
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -78,6 +78,7 @@ pub(crate) fn append_errors(results: &ResultLogs, messages: &[&str]) {
             client_id: "c",
             topic: "t",
             own_device: None,
+            user: None,
             payload: b"{}",
             payload_bytes: 2,
             origin: None,

@@ -36,6 +36,8 @@ metrics! {
     BUILD_INFO Gauge "weir_build_info" "Always 1; labels: version, node.";
     START_TIME Gauge "weir_start_time_seconds" "Unix time at which the process started.";
     READY Gauge "weir_ready" "1 when /readyz answers 200.";
+    STALLS Counter "weir_process_stalls_total" "Times that the process stood still for more than a second: it was stopped, its machine was paused, or its threads were not scheduled.";
+    STALL_SECONDS Counter "weir_process_stall_seconds_total" "Time that the process stood still.";
 
     MQTT_CONNECTIONS Gauge "weir_mqtt_connections" "Open MQTT connections.";
     MQTT_CONNECTIONS_OPENED Counter "weir_mqtt_connections_opened_total" "MQTT connections accepted; label version (3.1.1, 5.0).";
@@ -93,8 +95,11 @@ metrics! {
     LOG_SEGMENTS Gauge "weir_log_segments" "Segment files; label log.";
     LOG_QUEUE_BYTES Gauge "weir_log_queue_bytes" "Bytes waiting for the writer; label log.";
     LOG_TORN_BYTES Counter "weir_log_torn_bytes_total" "Bytes of torn tails cut at recovery; label log.";
+    LOG_OLDEST_APPEND_SECONDS Gauge "weir_log_oldest_append_seconds" "How long the oldest append has waited that is not written, or in the journal not synced; label log.";
     LOG_DISK_FULL Gauge "weir_log_disk_full" "1 while appends are refused because the disk is nearly full; label log.";
     DISK_AVAILABLE_BYTES Gauge "weir_disk_available_bytes" "Bytes available on the file system of the data directory.";
+    DISK_OLDEST_CALL_SECONDS Gauge "weir_disk_oldest_call_seconds" "How long the oldest write, sync or other changing call of the file system has taken that has not returned; label directory.";
+    DISK_HANGS Counter "weir_disk_hangs_total" "Calls of the file system that took longer than a second and were logged; label directory.";
 
     MESSAGES Counter "weir_messages_total" "Messages processed by the pipeline since the journal began.";
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
@@ -136,7 +141,7 @@ metrics! {
 
     SERIES_DROPPED Gauge "weir_series_dropped" "Series left out of /metrics/devices by its cap.";
     HTTP_REQUESTS Counter "weir_http_requests_total" "HTTP requests; labels path (route), status.";
-    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site).";
+    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site, foreign_host).";
     STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
     STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
     LIMITS_HIT Counter "weir_limits_hit_total" "Times that a limit was reached and something was refused; label limit.";

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::recording_verifier::with_refused_subject;
 use crate::admission::PendingConnections;
+use crate::stall::timeout;
 
 /// Why a handshake did not succeed.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use source::{SourceFile, repository_path, sources};
 
 /// The parts from the bottom up. A part uses itself and parts on lines before its own.
 const ORDER: &[&[&str]] = &[
-    &["cursor", "defects", "random", "sync", "token_bucket"],
+    &["cursor", "defects", "random", "stall", "sync", "token_bucket"],
     &["core"],
     &["disk", "clock"],
     &["telemetry"],

@@ -44,6 +44,8 @@ struct PublishContent<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     own_device: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     qos: u8,
     packet_id: u16,
     dup: bool,
@@ -61,6 +63,8 @@ struct ReplayContent<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     own_device: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     #[serde(flatten)]
     payload: PayloadContent<'a>,
 }
@@ -149,8 +153,8 @@ impl<'a> RecordContent<'a> {
 
 impl<'a> PublishContent<'a> {
     fn of(publish: &PublishRecord<'a>) -> Self {
-        let PublishRecord { client_id, topic, own_device, packet_id, qos, dup, retain, payload } = *publish;
-        Self { client_id, topic, own_device, qos, packet_id, dup, retain, payload: PayloadContent::of(payload) }
+        let PublishRecord { client_id, topic, own_device, user, packet_id, qos, dup, retain, payload } = *publish;
+        Self { client_id, topic, own_device, user, qos, packet_id, dup, retain, payload: PayloadContent::of(payload) }
     }
 }
 
@@ -169,6 +173,7 @@ impl<'a> ReplayContent<'a> {
             client_id: replay.client_id,
             topic: replay.topic,
             own_device: replay.own_device,
+            user: replay.user,
             payload: PayloadContent::of(replay.payload),
         }
     }
@@ -194,6 +199,7 @@ mod tests {
                 client_id: "c",
                 topic: "t",
                 own_device,
+                user: own_device,
                 packet_id: 7,
                 qos: 1,
                 dup: false,
@@ -211,6 +217,9 @@ mod tests {
              \"packet_id\":7,\"dup\":false,\"retain\":true,\"payload\":\"{}\"}\n"
         );
         let binary = line(&[0xff], Some("d"));
-        assert!(binary.contains("\"own_device\":\"d\"") && binary.contains("\"payload_base64\":\"/w==\""), "{binary}");
+        assert!(
+            binary.contains("\"own_device\":\"d\",\"user\":\"d\"") && binary.contains("\"payload_base64\":\"/w==\""),
+            "{binary}"
+        );
     }
 }

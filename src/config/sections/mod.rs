@@ -95,6 +95,7 @@ impl Config {
             max_metrics_per_device: self.limits.metrics_per_device,
             device_ttl_ms: self.state.device_ttl_ms,
             store_duplicates: self.errors.store_duplicates,
+            records_name_users: true,
         }
     }
 }

@@ -37,6 +37,8 @@ struct ErrorJson<'a> {
     device_id: Option<&'a str>,
     metric: Option<&'a str>,
     client_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
@@ -75,8 +77,8 @@ impl WindowResult<'_> {
 
 impl ErrorEntry<'_> {
     /// Appends the JSON object of this entry. The payload is `payload` where it is UTF-8, else `payload_base64`;
-    /// `device_id` and `metric` are `null` where they are not known; `replay_of` and `first_arrival_time` are there where
-    /// a replay was rejected.
+    /// `device_id` and `metric` are `null` where they are not known; `user` is there unless the client is anonymous,
+    /// `replay_of` and `first_arrival_time` where a replay was rejected.
     pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
         let text = std::str::from_utf8(self.payload).ok();
         let json = ErrorJson {
@@ -89,6 +91,7 @@ impl ErrorEntry<'_> {
             device_id: self.device_id,
             metric: self.metric,
             client_id: self.client_id,
+            user: self.user,
             topic: self.topic,
             payload: text,
             payload_base64: text.is_none().then(|| BASE64.encode(self.payload)),

@@ -34,6 +34,7 @@ fn entry(payload: &[u8]) -> ErrorEntry<'_> {
         client_id: "c",
         topic: "t",
         own_device: None,
+        user: None,
         payload,
         payload_bytes: 9,
         origin: None,
@@ -97,7 +98,9 @@ fn the_bytes_of_an_error() {
     check(own(entry(b"p")), 2, b"\x01o");
     check(replayed(b"p"), 5, b"\xac\x02\x01");
     check(own(replayed(b"p")), 7, b"\x01o\xac\x02\x01");
-    assert!(ErrorEntry::decode(&[&[4, 8], ENTRY].concat()).is_err(), "a flag that format 4 does not have");
+    check(ErrorEntry { user: Some("u"), ..entry(b"p") }, 8, b"\x01u");
+    check(ErrorEntry { user: Some("u"), ..own(replayed(b"p")) }, 15, b"\x01o\xac\x02\x01\x01u");
+    assert!(ErrorEntry::decode(&[&[4, 16], ENTRY].concat()).is_err(), "a flag that format 4 does not have");
 }
 
 /// The bytes of formats 1 to 3, and the entry that each stands for.

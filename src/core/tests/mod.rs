@@ -11,6 +11,7 @@ mod reconfigure;
 mod replays;
 mod snapshots;
 mod state;
+mod users;
 
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
@@ -57,7 +58,15 @@ impl Collector for Effects {
 /// A record before it is encoded.
 #[derive(Debug, Clone)]
 enum Input {
-    Publish { client: String, topic: String, packet_id: u16, qos: u8, dup: bool, payload: Vec<u8> },
+    Publish {
+        user: Option<String>,
+        client: String,
+        topic: String,
+        packet_id: u16,
+        qos: u8,
+        dup: bool,
+        payload: Vec<u8>,
+    },
     Tick,
     Resumed,
     Encoded(Vec<u8>),
@@ -72,7 +81,15 @@ impl Input {
 
     fn on(topic: &str, payload: impl Into<Vec<u8>>) -> Self {
         let (client, topic) = ("client".to_owned(), topic.to_owned());
-        Self::Publish { client, topic, packet_id: 1, qos: 1, dup: false, payload: payload.into() }
+        Self::Publish { user: None, client, topic, packet_id: 1, qos: 1, dup: false, payload: payload.into() }
+    }
+
+    /// The same publish of a client that logged in as `name`.
+    fn of_user(mut self, name: &str) -> Self {
+        if let Self::Publish { user, .. } = &mut self {
+            *user = Some(name.to_owned());
+        }
+        self
     }
 
     fn again(mut self) -> Self {
@@ -85,13 +102,14 @@ impl Input {
     fn encode(&self, previous: Option<&Input>) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
-            Self::Publish { client, topic, packet_id, qos, dup, payload } => {
-                let same =
-                    matches!(previous, Some(Self::Publish { client: c, topic: t, .. }) if c == client && t == topic);
+            Self::Publish { user, client, topic, packet_id, qos, dup, payload } => {
+                let origin = (user, client, topic);
+                let same = matches!(previous, Some(Self::Publish { user, client, topic, .. }) if (user, client, topic) == origin);
                 let publish = PublishRecord {
                     client_id: client,
                     topic,
                     own_device: None,
+                    user: user.as_deref(),
                     packet_id: *packet_id,
                     qos: *qos,
                     dup: *dup,

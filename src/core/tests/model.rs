@@ -20,6 +20,7 @@ pub(super) struct ModelElement {
 /// One message.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ModelMessage {
+    pub user: Option<&'static str>,
     pub client: &'static str,
     pub packet_id: u16,
     pub dup: bool,
@@ -100,6 +101,7 @@ impl ModelRecord {
                     client_id: error.message.client,
                     topic: "any",
                     own_device: None,
+                    user: error.message.user,
                     items: record::ReplayItems(&item),
                     payload: payload.as_bytes(),
                 };
@@ -107,6 +109,7 @@ impl ModelRecord {
                 Input::Encoded(bytes)
             }
             ModelRecord::Message(message) => Input::Publish {
+                user: message.user.map(str::to_owned),
                 client: message.client.to_owned(),
                 topic: "any".to_owned(),
                 packet_id: message.packet_id,
@@ -162,7 +165,8 @@ pub(super) struct Model {
     settings: Settings,
     devices: BTreeMap<&'static str, ModelDevice>,
     /// Clients by id, each with the position of its last message.
-    clients: BTreeMap<&'static str, (u64, ModelClient)>,
+    /// By user and client identifier.
+    clients: BTreeMap<(Option<&'static str>, &'static str), (u64, ModelClient)>,
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
     last_arrival_ms: i64,
@@ -365,7 +369,7 @@ impl Model {
             return false;
         }
         let identity = (message.packet_id, message.payload());
-        if let Some((_, recent)) = self.clients.get_mut(message.client)
+        if let Some((_, recent)) = self.clients.get_mut(&(message.user, message.client))
             && message.dup
             && recent.messages.contains(&identity)
         {
@@ -374,12 +378,12 @@ impl Model {
             return true;
         }
         let count = self.clients.len();
-        if !self.clients.contains_key(message.client) && count >= self.settings.max_devices.max(1) {
+        if !self.clients.contains_key(&(message.user, message.client)) && count >= self.settings.max_devices.max(1) {
             let mut by_age: Vec<_> = self.clients.iter().map(|(&id, &(lsn, _))| (lsn, id)).collect();
             by_age.sort();
             by_age.iter().take(count.div_ceil(2)).for_each(|(_, id)| drop(self.clients.remove(id)));
         }
-        let (last, recent) = self.clients.entry(message.client).or_default();
+        let (last, recent) = self.clients.entry((message.user, message.client)).or_default();
         *last = self.lsn;
         if recent.period_ms.is_none_or(|period_ms| self.arrival_ms - period_ms >= 10_000) {
             recent.period_ms = Some(self.arrival_ms);

@@ -9,6 +9,7 @@ fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
         client_id: "c",
         topic,
         own_device,
+        user: None,
         packet_id: 1,
         qos: 1,
         dup: false,

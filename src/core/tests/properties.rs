@@ -91,24 +91,30 @@ fn element() -> impl Strategy<Value = ModelElement> {
 
 fn record() -> impl Strategy<Value = ModelRecord> {
     let elements = prop_oneof![6 => prop::collection::vec(element(), 1), 1 => prop::collection::vec(element(), 2..6)];
-    let message = (prop::sample::select(vec!["x", "y", "z"]), 1u16..4, prop::bool::weighted(0.3), elements).prop_map(
-        |(client, packet_id, dup, elements)| ModelRecord::Message(ModelMessage { client, packet_id, dup, elements }),
+    let client = prop::sample::select(vec![(None, "x"), (None, "y"), (Some("u"), "x"), (Some("v"), "x")]);
+    let message = (client, 1u16..4, prop::bool::weighted(0.3), elements).prop_map(
+        |((user, client), packet_id, dup, elements)| {
+            ModelRecord::Message(ModelMessage { user, client, packet_id, dup, elements })
+        },
     );
     let replay = (0usize..1_000).prop_map(ModelRecord::Replay);
     prop_oneof![20 => message, 2 => Just(ModelRecord::Tick), 1 => Just(ModelRecord::Resumed), 4 => replay]
 }
 
-/// Batches with absolute times. Some messages come again, as MQTT redelivers them.
+/// Batches with absolute times. Some messages come again, as MQTT redelivers them, or as another user sends the same.
 pub(super) fn batches() -> impl Strategy<Value = Batches> {
     let step = prop_oneof![3 => 0i64..10, 6 => 0i64..1_500, 1 => 0i64..15_000];
-    let batch = (step, prop::collection::vec((record(), prop::option::weighted(0.15, 0usize..8)), 0..5));
+    let batch = (
+        step,
+        prop::collection::vec((record(), prop::option::weighted(0.15, (0usize..8, prop::bool::weighted(0.2)))), 0..5),
+    );
     prop::collection::vec(batch, 1..40).prop_map(|batches| {
         let mut arrival_ms = T0;
         let mut sent: Vec<ModelRecord> = Vec::new();
         let timed = batches.into_iter().map(|(step_ms, records)| {
             arrival_ms += step_ms;
             let records = records.into_iter().map(|(record, again)| match again {
-                Some(back) if back < sent.len() => redelivery(&sent[sent.len() - 1 - back]),
+                Some((back, other_user)) if back < sent.len() => redelivery(&sent[sent.len() - 1 - back], other_user),
                 _ => {
                     let record = absolute(record, arrival_ms);
                     sent.push(record.clone());
@@ -130,10 +136,13 @@ fn absolute(mut record: ModelRecord, arrival_ms: i64) -> ModelRecord {
     record
 }
 
-fn redelivery(record: &ModelRecord) -> ModelRecord {
+fn redelivery(record: &ModelRecord, other_user: bool) -> ModelRecord {
     let mut record = record.clone();
     if let ModelRecord::Message(message) = &mut record {
         message.dup = true;
+        if other_user {
+            message.user = if message.user.is_some() { None } else { Some("u") };
+        }
     }
     record
 }

@@ -228,6 +228,7 @@ fn arrival_times_do_not_tell_a_restart_of_redelivered_messages() {
 #[test]
 fn mqtt_identity_stands_in_for_sequence_numbers() {
     let publish = |packet_id, qos, payload: &str| Input::Publish {
+        user: None,
         client: "c".into(),
         topic: "devices/a/telemetry".into(),
         packet_id,
@@ -253,6 +254,7 @@ fn mqtt_identity_stands_in_for_sequence_numbers() {
 #[test]
 fn clients_are_bounded() {
     let publish = |client: &str| Input::Publish {
+        user: None,
         client: client.into(),
         topic: "devices/a/telemetry".into(),
         packet_id: 1,

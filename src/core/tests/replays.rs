@@ -206,8 +206,8 @@ fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
     let (mut item, mut bytes) = (Vec::new(), Vec::new());
     ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
     let (items, whole, client_id, topic) = (ReplayItems(&item), index.is_none(), "c", "devices/a/telemetry");
-    let (position, own_device) = (u64::MAX, None);
-    let replay = ReplayRecord { position, whole, arrival_ms: T0, client_id, topic, own_device, items, payload };
+    let (position, own_device, user) = (u64::MAX, None, None);
+    let replay = ReplayRecord { position, whole, arrival_ms: T0, client_id, topic, own_device, user, items, payload };
     record::encode_replay(&replay, &mut bytes);
     Input::Encoded(bytes)
 }

@@ -40,6 +40,9 @@ struct MetricBody {
 #[derive(Serialize)]
 struct DeviceBody {
     device_id: String,
+    /// User whose message created the device; `null`: an anonymous client, or not known.
+    user: Option<String>,
+    first_seen: Option<i64>,
     last_seen: i64,
     watermark: Option<i64>,
     clock_offset_ms: Option<i64>,
@@ -53,6 +56,8 @@ impl From<DeviceSummary> for DeviceBody {
     fn from(device: DeviceSummary) -> Self {
         Self {
             device_id: device.device_id,
+            user: device.introduced_by,
+            first_seen: device.first_seen_ms,
             last_seen: device.last_seen_ms,
             watermark: device.watermark_ms,
             clock_offset_ms: device.clock_offset_ms,

@@ -13,6 +13,7 @@ use crate::mqtt::broker::meters::MqttMeters;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic::IngestTopics;
+use crate::stall;
 use crate::telemetry::audit::AuditActor;
 
 /// Everything that all connections share.
@@ -78,5 +79,10 @@ impl BrokerContext {
     #[inline]
     pub fn now(&self) -> Instant {
         self.timeline.now()
+    }
+
+    /// Time until which the process stood still last; `None` where it never did.
+    pub fn stalled_until(&self, now: Instant) -> Option<Instant> {
+        stall::last_end(now)
     }
 }

@@ -169,6 +169,7 @@ mod tests {
             client_id: "c",
             topic: "t",
             own_device: None,
+            user: None,
             packet_id: 0,
             qos: 0,
             dup: false,

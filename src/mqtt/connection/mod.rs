@@ -39,6 +39,7 @@ use super::wire::frame;
 use crate::access::Login;
 use crate::log::{Lsn, Records};
 use broker_context::BrokerContext;
+use keep_alive::Silence;
 use protocol::Protocol;
 use rate::ClientRate;
 use thread_buffers::ThreadBuffers;
@@ -124,6 +125,19 @@ struct BlockedAppend {
     since: Instant,
 }
 
+/// Why a poll of a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PollEnd {
+    /// The socket has no more input.
+    NothingToRead,
+    /// The socket takes no output, and it is not read until it does.
+    OutputWaits,
+    /// weir does not read: the journal has no room, too much is unacknowledged, or the client is ahead of its rate.
+    NotReading,
+    /// There may be more to do, and other connections go first.
+    Turn,
+}
+
 /// Result of one step of the poll loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PollStep {
@@ -198,14 +212,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.write_acks(&mut buffers.out);
             return Err(CloseReason::ShuttingDown);
         }
-        self.poll_timer(context)?;
+        let is_overdue = self.poll_timer(context);
+        let end = self.send_and_read(context, buffers)?;
+        // After the socket was tried: a client is judged by what lies there, too.
+        if is_overdue { self.judge_silence(context, end) } else { Ok(()) }
+    }
+
+    /// Sends and reads in turn until there is nothing more to do, or other connections go first.
+    fn send_and_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &mut ThreadBuffers,
+    ) -> Result<PollEnd, CloseReason> {
         let mut looked = false;
         for _ in 0..MAX_READS {
             if self.touched >= MAX_TOUCHED {
                 break;
             }
             if self.send_due(context, buffers)? == PollStep::Waiting {
-                return Ok(());
+                return Ok(PollEnd::OutputWaits);
             }
             // Retained messages are queued once per poll; if there is more to do, the connection is polled again at
             // once. The socket is read all the same: the client may be gone, or may ask for something else.
@@ -215,21 +240,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 context.waker().wake_by_ref();
             }
             if self.poll_room(context)? == PollStep::Waiting {
-                return Ok(());
+                return Ok(PollEnd::NotReading);
             }
             if self.protocol.is_full() {
                 // The journal wakes the connection when more is durable. It may have passed some acknowledgements since
                 // they were written above, so this is checked.
                 self.watch_acks(context)?;
-                return Ok(());
+                return Ok(PollEnd::NotReading);
             }
             if self.poll_pace(context) == PollStep::Waiting {
                 self.watch_acks(context)?;
-                return Ok(());
+                return Ok(PollEnd::NotReading);
             }
             if self.read(context, buffers)? == PollStep::Waiting {
                 self.watch_acks(context)?;
-                return Ok(());
+                return Ok(PollEnd::NothingToRead);
             }
         }
         // The output buffer belongs to the thread, and another connection uses it next. So the connection keeps the
@@ -237,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.unsent.extend_from_slice(&buffers.out);
         buffers.out.clear();
         context.waker().wake_by_ref();
-        Ok(())
+        Ok(PollEnd::Turn)
     }
 
     fn register(&mut self, waker: &Waker) {
@@ -273,34 +298,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn wake_after(&mut self, context: &mut Context<'_>, wait: Duration) {
         let at = self.shared.now() + wait;
-        if at < self.timer.deadline().into_std() {
-            self.timer.as_mut().reset(at.into());
-            if self.timer.as_mut().poll(context).is_ready() {
-                context.waker().wake_by_ref();
+        if at < self.deadline() {
+            self.set_timer(context, at);
+        }
+    }
+
+    /// Returns whether the keep-alive deadline has passed. The timer is not moved with each packet: when it fires, it is set
+    /// again for the time that is left.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> bool {
+        let now = self.shared.now();
+        let deadline = self.protocol.keep_alive_deadline();
+        if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
+            if deadline.is_some_and(|at| at <= now) {
+                return true;
+            }
+            self.set_timer(context, deadline.unwrap_or(now + FAR));
+        }
+        false
+    }
+
+    /// Ends the connection if its client was silent for too long, or sets the timer for the next look. `end` says how this
+    /// poll ended.
+    fn judge_silence(&mut self, context: &mut Context<'_>, end: PollEnd) -> Result<(), CloseReason> {
+        let now = self.shared.now();
+        if end == PollEnd::NotReading {
+            self.protocol.heard(now);
+        }
+        match self.protocol.judge_silence(now, self.shared.stalled_until(now)) {
+            Silence::TooLong => Err(CloseReason::KeepAlive),
+            Silence::AllowedUntil(at) => {
+                self.set_timer(context, at.unwrap_or(now + FAR));
+                Ok(())
             }
         }
     }
 
-    /// Checks the keep-alive deadline. The timer is not moved with each packet: when it fires, it is set again for the
-    /// time that is left.
-    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
-        let now = self.shared.now();
-        let deadline = self.protocol.keep_alive_deadline();
-        if self.timer.as_mut().poll(context).is_ready() || deadline.is_some_and(|at| at < self.deadline()) {
-            let throttled = self.pace.as_ref().is_some_and(|pace| pace.is_paused());
-            let paused = self.blocked.is_some() || self.protocol.is_full() || throttled;
-            if paused {
-                self.protocol.heard(now);
-            }
-            match self.protocol.keep_alive_deadline() {
-                Some(at) if at <= now => return Err(CloseReason::KeepAlive),
-                at => self.timer.as_mut().reset(at.unwrap_or(now + FAR).into()),
-            }
-            if self.timer.as_mut().poll(context).is_ready() {
-                context.waker().wake_by_ref();
-            }
+    fn set_timer(&mut self, context: &mut Context<'_>, at: Instant) {
+        self.timer.as_mut().reset(at.into());
+        if self.timer.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
         }
-        Ok(())
     }
 
     fn deadline(&self) -> Instant {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::acks::Acks;
-use super::keep_alive::KeepAlive;
+use super::keep_alive::{KeepAlive, Silence};
 use super::protocol_context::ProtocolContext;
 use super::topic_cache::{PublishRefusal, TopicCache};
 use crate::access::MAX_USER_BYTES;
@@ -26,8 +26,9 @@ use crate::mqtt::wire::properties::{PropertyCarrier, PublishProperties};
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u16 = 10;
 /// Largest sum of the lengths, in bytes, of the topics behind a connection's aliases.
 const MAX_ALIAS_BYTES: usize = 64 * 1024;
-/// Bytes of the longest user name with its length field. A user name is the device that a client may speak for.
-const OWN_DEVICE_BYTES: usize = MAX_USER_BYTES + 2;
+/// Bytes that the longest user name takes in a record, with its length field. It is there twice where it is also the device
+/// that the client may speak for.
+const USER_BYTES: usize = 2 * (MAX_USER_BYTES + 2);
 /// Largest number of unreleased QoS 2 publishes of a 3.1.1 connection: MQTT 3.1.1 has no receive maximum. Each takes
 /// two bytes of memory.
 const MAX_UNRELEASED: usize = 10_000;
@@ -76,6 +77,8 @@ pub(crate) struct ProtocolOptions {
     pub is_3_1: bool,
     /// Client identifier.
     pub client_id: Arc<str>,
+    /// User of the client; `None`: it is anonymous.
+    pub user: Option<Arc<str>>,
     /// Keep-alive interval in seconds; 0: off.
     pub keep_alive_s: u16,
     /// Seconds that the session outlives the connection.
@@ -93,6 +96,7 @@ pub(crate) struct Protocol {
     version: ProtocolVersion,
     is_3_1: bool,
     client_id: Arc<str>,
+    user: Option<Arc<str>>,
     max_inflight: usize,
     expiry_s: u32,
     keep_alive: KeepAlive,
@@ -118,6 +122,7 @@ impl Protocol {
             version: options.version,
             is_3_1: options.is_3_1,
             client_id: options.client_id,
+            user: options.user,
             max_inflight: usize::from(options.max_inflight),
             expiry_s: options.expiry_s,
             keep_alive: KeepAlive::new(options.keep_alive_s, now),
@@ -150,6 +155,11 @@ impl Protocol {
     /// Time at which the connection ends if nothing arrives; `None`: keep-alive is off.
     pub fn keep_alive_deadline(&self) -> Option<Instant> {
         self.keep_alive.deadline()
+    }
+
+    /// Judges a client whose socket was just found empty, see [`KeepAlive::judge`].
+    pub fn judge_silence(&mut self, now: Instant, stalled_until: Option<Instant>) -> Silence {
+        self.keep_alive.judge(now, stalled_until)
     }
 
     /// Whether so many acknowledgements are outstanding that the socket must not be read.
@@ -187,10 +197,10 @@ impl Protocol {
     #[inline]
     pub fn record_overhead(&self) -> usize {
         const FRAMING: usize = 16;
-        self.client_id.len() + OWN_DEVICE_BYTES + self.alias_bytes + FRAMING
+        self.client_id.len() + USER_BYTES + self.alias_bytes + FRAMING
     }
 
-    /// Begins a new append. Its first publish record states its origin (client, topic, own device): a record can refer
+    /// Begins a new append. Its first publish record states its origin (client, topic, own device, user): a record can refer
     /// only to the origin of a record before it in the same append.
     pub fn begin_append(&mut self) {
         self.topic.encoded = false;
@@ -349,6 +359,7 @@ impl Protocol {
             client_id: &self.client_id,
             topic: self.topic.topic(),
             own_device: self.topic.own_device.as_deref(),
+            user: self.user.as_deref(),
             packet_id: publish.packet_id,
             qos: publish.qos,
             dup: publish.dup,

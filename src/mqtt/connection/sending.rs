@@ -81,6 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         self.unflushed |= sent > 0;
         self.shared.meters.traffic.sent(sent);
+        if sent > 0 {
+            // The socket is not read while output waits, so the silence until here does not count as the client's.
+            self.protocol.heard(self.shared.now());
+        }
         if step == PollStep::Ready {
             self.unsent = Vec::new();
             return self.poll_flush(context);

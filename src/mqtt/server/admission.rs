@@ -124,7 +124,7 @@ impl AdmissionControl {
     /// Waits until connections are admitted, no longer than a CONNECT may take. At a start the journal is recovered first.
     pub async fn opened(&self) {
         let patience = Duration::from_millis(self.0.shared.config.connect_timeout_ms);
-        let _ = tokio::time::timeout(patience, self.0.opened.cancelled()).await;
+        let _ = crate::stall::timeout(patience, self.0.opened.cancelled()).await;
     }
 
     /// Asks for a permit to serve a connection from `address`. At the bound, the connection that has waited longest without a

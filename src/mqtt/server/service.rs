@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::handshake::{self, AcceptedConnect, ConnectRefusal};
@@ -28,7 +28,7 @@ use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::close::{CloseReason, WillEnd};
 use crate::mqtt::wire::codec::ConnectRequest;
 use crate::mqtt::wire::refusal::RefusalReason;
-
+use crate::stall::{self, timeout, timeout_at};
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// Longest time in which the last bytes are sent and the client's remaining input is discarded.
@@ -159,6 +159,7 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         version: connect.version,
         is_3_1: connect.is_3_1,
         client_id: Arc::clone(&client_id),
+        user: login.identity.user.clone(),
         keep_alive_s: connect.keep_alive_s,
         expiry_s: connect.session_expiry_s,
         max_inflight: shared.config.max_inflight,
@@ -236,6 +237,10 @@ async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, last: &[u8]) {
 /// Ends expired sessions and publishes wills whose delay has passed, until `cancel`.
 pub(crate) async fn keep_time(shared: Arc<BrokerContext>, cancel: CancellationToken) {
     loop {
+        // A will with a delay, or the end of a session: its client may be on its way back since the process continued.
+        if cancel.run_until_cancelled(stall::clients_returned()).await.is_none() {
+            return;
+        }
         let next = publish_due(&shared).await;
         let until_next = async {
             match next {
@@ -315,6 +320,7 @@ async fn journal_will(
         client_id: &will.client_id,
         topic: &will.message.topic,
         own_device,
+        user: will.login.identity.user.as_deref(),
         packet_id: 0,
         // Nobody waits for an acknowledgement, and a record without a packet identifier can only be QoS 0.
         qos: 0,

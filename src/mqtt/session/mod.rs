@@ -17,12 +17,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use super::ProtocolVersion;
 use super::wire::close::CloseReason;
 use crate::access::{Login, Permissions};
 use crate::log::Lsn;
+use crate::stall::timeout;
 use crate::sync::lock;
 use account::{Account, Holding};
 use delivery::{Delivery, DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage, WithdrawnMessages, WriteOutcome};

@@ -9,6 +9,7 @@ mod login_storm;
 mod passwd;
 mod peers;
 mod quotas;
+mod redelivery;
 mod rules;
 mod tenants;
 mod users_reload;

@@ -3,7 +3,9 @@
 mod clock;
 mod disk;
 mod durability;
+mod hang;
 mod load;
+mod pause;
 mod small_disk;
 mod state;
 mod takeover;

@@ -168,6 +168,7 @@ pub fn payload(data: &[u8]) {
             client_id: "c",
             topic,
             own_device: None,
+            user: None,
             packet_id: 1,
             qos: 1,
             dup: false,

@@ -67,7 +67,7 @@ impl MessageGroup {
     fn takes<'a>(&'a self, entry: &ErrorEntry<'a>) -> bool {
         let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
         let message = |entry: &ErrorEntry<'a>| {
-            let origin = (entry.client_id, entry.topic, entry.own_device);
+            let origin = (entry.client_id, entry.topic, entry.own_device, entry.user);
             (entry.journal_position, origin, entry.payload_bytes, entry.part)
         };
         entry.part == RejectedPart::Reading && message(&first) == message(entry)

@@ -75,6 +75,7 @@ impl ProtocolCase {
             is_3_1: false,
             version,
             client_id: "c".into(),
+            user: None,
             keep_alive_s: 0,
             expiry_s: 0,
             max_inflight,
