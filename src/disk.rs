@@ -8,6 +8,7 @@
 //! decide (a sync may not).
 
 pub mod lock;
+pub mod pending;
 mod real;
 pub mod sim;
 

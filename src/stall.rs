@@ -90,13 +90,13 @@ pub fn last_end(now: Instant) -> Option<Instant> {
 /// Beats the watch of this process, until the returned future is dropped. `stalled` is called after each stall with its
 /// length.
 pub async fn watch(mut stalled: impl FnMut(Duration)) {
-    struct End;
-    impl Drop for End {
+    struct EndOfBeats;
+    impl Drop for EndOfBeats {
         fn drop(&mut self) {
             PROCESS.end();
         }
     }
-    let _end = End;
+    let _end = EndOfBeats;
     loop {
         if let Some(length) = PROCESS.beat(Instant::now()) {
             stalled(length);

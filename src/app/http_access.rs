@@ -13,10 +13,14 @@ use super::reload::{Apply, Reloadable};
 ///
 /// # Errors
 /// [`TokensError`] when the tokens file cannot be read or holds faults.
-pub fn load(config: &HttpConfig, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
-    let policy = HttpPolicy::load(config)?;
-    warn(&policy, config);
+pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, TokensError> {
+    let policy = policy(config)?;
+    warn(&policy, &config.http);
     Ok(HttpAccess::new(policy, clock.clone()))
+}
+
+fn policy(config: &Config) -> Result<HttpPolicy, TokensError> {
+    Ok(HttpPolicy::load(&config.http)?.with_mqtt_credentials(!config.mqtt.allows_anonymous()))
 }
 
 fn warn(policy: &HttpPolicy, config: &HttpConfig) {
@@ -32,10 +36,9 @@ pub fn faults(TokensError(faults): TokensError) -> impl Iterator<Item = String> 
 
 impl Reloadable for Arc<HttpAccess> {
     fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>> {
-        let config = config.http.clone();
         // The new configuration may move the listener to loopback, which takes a restart, and drop the tokens, which
         // would take effect at once: the listener that is bound would be open.
-        let open = config.open_by_accident().map(|(key, address)| {
+        let open = config.http.open_by_accident().map(|(key, address)| {
             format!(
                 "{key}: other machines reach {address} until a restart, and requests would need no token; restart weir"
             )
@@ -44,8 +47,8 @@ impl Reloadable for Arc<HttpAccess> {
         if !open.is_empty() {
             return Err(open);
         }
-        let policy = HttpPolicy::load(&config).map_err(|error| faults(error).collect::<Vec<_>>())?;
-        let access = self.clone();
+        let policy = policy(config).map_err(|error| faults(error).collect::<Vec<_>>())?;
+        let (access, config) = (self.clone(), config.http.clone());
         Ok(Box::new(move || {
             warn(&policy, &config);
             access.replace(policy);

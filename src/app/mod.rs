@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod addresses;
+mod disk_watch;
 pub mod http_access;
 mod mqtt;
 mod notify;

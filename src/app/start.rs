@@ -28,6 +28,7 @@ use weir::telemetry::logging::LogFilter;
 
 use super::access::ReloadableAccess;
 use super::addresses::BoundAddresses;
+use super::disk_watch::DiskWatch;
 use super::reload::{self, Reloader};
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
@@ -73,6 +74,7 @@ struct AssembledApp {
     runner: Runner,
     pipeline: Pipeline,
     follower: ResultFollower,
+    disk: Arc<DiskWatch>,
     renewal: tls::Renewal,
     mqtt: mqtt::MqttServer,
     http: http::HttpServer,
@@ -115,7 +117,7 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
 
     let certificates = tls::Certificates::load(&config, &clock)?;
-    let http_access = http_access::load(&config.http, &clock)?;
+    let http_access = http_access::load(&config, &clock)?;
     let access = access::load(&config)?;
     let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
@@ -130,10 +132,12 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
         Box::new(ReloadableAccess(mqtt.admission())),
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
+    let disk = DiskWatch::new(&config, [&logs.journal, &logs.windows, &logs.errors]);
     let parts = StatusResources {
         pipeline: &pipeline,
         logs: [&logs.journal, &logs.windows, &logs.errors],
         broker: &mqtt.broker(),
+        disk: &disk,
     };
     let status = AppStatus::new(&config, parts, reloader.outcome(), started);
     let follower = ResultFollower::new(ResultLogs::new(logs.windows.clone(), logs.errors.clone()));
@@ -154,11 +158,11 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }
-    Ok(AssembledApp { config, logs, runner, pipeline, follower, renewal, mqtt, http, reloader, hangups })
+    Ok(AssembledApp { config, logs, runner, pipeline, follower, disk, renewal, mqtt, http, reloader, hangups })
 }
 
 fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
-    let AssembledApp { config, logs, runner, pipeline, follower, .. } = built;
+    let AssembledApp { config, logs, runner, pipeline, follower, disk, .. } = built;
     let stop = Stop::default();
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
@@ -188,7 +192,8 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     ));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(stalls::watch(http.clone()));
-    http_tasks.spawn(notify::run(pipeline.clone(), http.clone()));
+    http_tasks.spawn(notify::run(pipeline.clone(), disk.clone(), http.clone()));
+    http_tasks.spawn(disk.watch(http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
     let fleet: Arc<FleetProgress> = Arc::default();

@@ -1,6 +1,7 @@
 //! Health and status of the running process, for the HTTP API; and the hint on where to look, which is printed at
 //! start.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +11,14 @@ use weir::client::reachable;
 use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
-use weir::http::process_status::{HealthCheck, MqttStatus, ProcessStatus, RecoveryStatus, ReloadStatus};
+use weir::http::process_status::{
+    HealthCheck, MqttStatus, PendingDiskCall, ProcessStatus, RecoveryStatus, ReloadStatus,
+};
 use weir::log::Log;
 use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 
+use super::disk_watch::DiskWatch;
 use super::reload::LastReload;
 use super::storage;
 
@@ -34,6 +38,7 @@ pub struct AppStatus {
     reloaded: LastReload,
     data_dir: PathBuf,
     state_directory: PathBuf,
+    disk: Arc<DiskWatch>,
     overdue: Duration,
     started: Instant,
     started_ms: i64,
@@ -45,11 +50,12 @@ pub struct StatusResources<'a> {
     /// The journal, the windows log and the errors log.
     pub logs: [&'a Log; 3],
     pub broker: &'a Arc<Broker>,
+    pub disk: &'a Arc<DiskWatch>,
 }
 
 impl AppStatus {
     pub fn new(config: &Config, parts: StatusResources<'_>, reloaded: LastReload, started: Instant) -> Self {
-        let StatusResources { pipeline, logs: [journal, windows, errors], broker } = parts;
+        let StatusResources { pipeline, logs: [journal, windows, errors], broker, disk } = parts;
         let interval = Duration::from_millis(config.state.checkpoint_interval_ms);
         Self {
             pipeline: pipeline.clone(),
@@ -59,6 +65,7 @@ impl AppStatus {
             reloaded,
             data_dir: config.node.data_dir.clone(),
             state_directory: storage::state_directory(config),
+            disk: Arc::clone(disk),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
             started_ms: SystemClock.now_ms(),
@@ -128,11 +135,17 @@ fn check(name: &'static str, ok: bool, message: String) -> HealthCheck {
 
 impl ProcessStatus for AppStatus {
     fn liveness(&self) -> Vec<HealthCheck> {
-        vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees()]
+        vec![self.log_failure(), self.pipeline_alive(), self.replay_agrees(), self.disk.liveness()]
     }
 
     fn readiness(&self) -> Vec<HealthCheck> {
-        vec![self.caught_up(), self.journal_writable(), self.pipeline_alive(), self.checkpoint_recent()]
+        vec![
+            self.caught_up(),
+            self.journal_writable(),
+            self.pipeline_alive(),
+            self.checkpoint_recent(),
+            self.disk.readiness(),
+        ]
     }
 
     fn mqtt(&self) -> MqttStatus {
@@ -158,6 +171,10 @@ impl ProcessStatus for AppStatus {
         let status = self.pipeline.status();
         let seconds = status.caught_up_at?.saturating_duration_since(self.started).as_secs_f64();
         Some(RecoveryStatus { seconds, records: status.replayed_records })
+    }
+
+    fn pending_disk_calls(&self) -> BTreeMap<&'static str, Option<PendingDiskCall>> {
+        self.disk.pending()
     }
 
     fn disk_available_bytes(&self) -> Option<u64> {

@@ -9,6 +9,7 @@ mod checks;
 mod document;
 mod duration;
 mod fault;
+mod host_pattern;
 mod keys;
 mod load;
 mod nearest;
@@ -21,6 +22,7 @@ pub use crate::telemetry::logging::LogFormat;
 pub use changes::{ConfigChange, LoadedConfig};
 pub use duration::{DurationError, parse_duration};
 pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
+pub use host_pattern::{HostPattern, host_name};
 pub use load::environment;
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,

@@ -134,7 +134,11 @@ impl Document<'_> {
                     }
                 }
                 "quotas" => self.tenant_quotas(at, &key, &mut draft.tenant.quotas, value),
-                _ => self.fault(at, key, ConfigProblem::new("there is no such key", "name, prefix, users, devices or quotas")),
+                _ => self.fault(
+                    at,
+                    key,
+                    ConfigProblem::new("there is no such key", "name, prefix, users, devices or quotas"),
+                ),
             }
         }
         if let Some(wrong) = prefix_fault(&draft.tenant.prefix).filter(|_| draft.prefix_at == draft.name_at) {

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use crate::config::duration::{DurationError, duration_text, parse_duration};
 use crate::config::fault::ConfigProblem;
+use crate::config::host_pattern::HostPattern;
 use crate::config::size::{SizeError, parse_size, size_text};
 
 /// A value before it is converted to the type of its key.
@@ -26,6 +27,8 @@ const LONGEST_MS: i64 = 36_500 * 86_400_000;
 
 const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h\" or \"7d\"";
 const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
+const HOST_FORM: &str = "host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, \
+                         or \"*\" for any; without scheme and port";
 const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
 
 impl<'a> RawValue<'a> {
@@ -230,6 +233,18 @@ impl<'a> RawValue<'a> {
                 Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             }
             RawValue::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
+        }
+    }
+
+    /// A list of patterns of hosts.
+    pub fn hosts(self) -> Result<Vec<HostPattern>, ConfigProblem> {
+        let texts = self.texts()?;
+        let wrong: Vec<String> =
+            texts.iter().filter(|text| HostPattern::parse(text).is_none()).map(|text| format!("{text:?}")).collect();
+        match wrong[..] {
+            [] => Ok(texts.iter().filter_map(|text| HostPattern::parse(text)).collect()),
+            [ref one] => Err(ConfigProblem::new(format!("{one} is not a host"), HOST_FORM)),
+            _ => Err(ConfigProblem::new(format!("{} are not hosts", wrong.join(", ")), HOST_FORM)),
         }
     }
 

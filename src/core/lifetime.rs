@@ -79,7 +79,9 @@ impl Operator {
     /// Writes the id of a tenant's device to `work.device_id`: the prefix of the tenant, and the id that the tenant knows.
     pub(super) fn write_full_id(&mut self, tenant: TenantIndex, id: &str) {
         self.work.device_id.clear();
-        self.work.device_id.push_str(self.settings.rules.topics.tenant(tenant).map_or("", |tenant| tenant.prefix.as_str()));
+        self.work
+            .device_id
+            .push_str(self.settings.rules.topics.tenant(tenant).map_or("", |tenant| tenant.prefix.as_str()));
         self.work.device_id.push_str(id);
     }
 

@@ -3,10 +3,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Disk, DiskEntry, DiskFile};
+use super::{Disk, DiskEntry, DiskFile, pending};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,7 +15,7 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile {
     file: File,
-    path: PathBuf,
+    path: Arc<Path>,
 }
 
 /// Puts the call and the path in front of the operating system's text and keeps the kind, which callers branch on.
@@ -38,14 +38,17 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let _pending = pending::begin("write", &self.path);
         self.file.write_all_at(bytes, offset).map_err(named("write", &self.path))
     }
 
     fn sync(&self) -> io::Result<()> {
+        let _pending = pending::begin("sync", &self.path);
         self.file.sync_data().map_err(named("sync", &self.path))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        let _pending = pending::begin("set the length", &self.path);
         self.file.set_len(len).map_err(named("set the length of", &self.path))
     }
 
@@ -55,8 +58,11 @@ impl DiskFile for RealFile {
 }
 
 fn open_with(options: &OpenOptions, call: &'static str, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-    let file = options.open(path).map_err(named(call, path))?;
-    Ok(Arc::new(RealFile { file, path: path.to_path_buf() }))
+    let path: Arc<Path> = path.into();
+    let pending = pending::begin(call, &path);
+    let file = options.open(&path).map_err(named(call, &path))?;
+    drop(pending);
+    Ok(Arc::new(RealFile { file, path }))
 }
 
 impl Disk for RealDisk {
@@ -91,20 +97,24 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let _pending = pending::begin("create directory", &dir.into());
         fs::create_dir_all(dir).map_err(named("create directory", dir))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _pending = pending::begin("rename", &from.into());
         fs::rename(from, to).map_err(|error| {
             io::Error::new(error.kind(), format!("rename {} to {}: {error}", from.display(), to.display()))
         })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        let _pending = pending::begin("remove", &path.into());
         fs::remove_file(path).map_err(named("remove", path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let _pending = pending::begin("sync directory", &dir.into());
         let directory = File::open(dir).map_err(named("open directory", dir))?;
         directory.sync_all().map_err(named("sync directory", dir))
     }

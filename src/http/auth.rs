@@ -29,8 +29,8 @@ impl Requester {
     }
 }
 
-/// Lets the request pass, with its [`Requester`] among its extensions, or answers it.
-pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<(), Box<Response>> {
+/// Lets the request pass, with its [`Requester`] among its extensions, or answers it. Returns whether it has a token.
+pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<bool, Box<Response>> {
     let address = address(request);
     let caller = match needed(access, request) {
         None => Caller::default(),
@@ -38,8 +38,9 @@ pub(super) fn admit(access: &HttpAccess, request: &mut Request) -> Result<(), Bo
             .and_then(|secret| access.judge(secret, needed))
             .map_err(|refusal| Box::new(refused(request, &refusal)))?,
     };
+    let has_token = caller.name().is_some();
     request.extensions_mut().insert(Requester { caller, address });
-    Ok(())
+    Ok(has_token)
 }
 
 /// Counts a request that was not allowed and records it in the audit log. Only the path is recorded: a query may hold

@@ -1,6 +1,6 @@
 //! Connections of the HTTP server: how many there may be, how each is served, and how all end.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{PendingConnections, PendingPermit};
+use crate::http::hosts::ReachedListener;
 use crate::http::stall_timer::StallTimer;
 use crate::http::transport::{HttpTransport, TimedStream};
 use crate::sync::lock;
@@ -75,9 +76,13 @@ impl HttpConnections {
 
     /// Accepts and serves connections; does not end.
     pub async fn accept_all(&self, listener: &TcpListener, tls: Option<&Arc<TlsEndpoint>>) {
+        let is_exposed = listener.local_addr().is_ok_and(|bound| !bound.ip().is_loopback());
         loop {
             match listener.accept().await {
-                Ok((stream, address)) => self.serve(stream, address, tls),
+                Ok((stream, address)) => {
+                    let own = stream.local_addr().map_or(Ipv4Addr::LOCALHOST.into(), |own| own.ip().to_canonical());
+                    self.serve(stream, address, ReachedListener { address: own, is_exposed, endpoint: tls.cloned() });
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
                     time::sleep(ACCEPT_PAUSE).await;
@@ -86,7 +91,7 @@ impl HttpConnections {
         }
     }
 
-    fn serve(&self, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<TlsEndpoint>>) {
+    fn serve(&self, stream: TcpStream, address: SocketAddr, listener: ReachedListener) {
         let now = std::time::Instant::now();
         // A permit that an evicted connection gives back is promised to the connection that it was evicted for.
         let permit = match Arc::strong_count(&self.promised) {
@@ -97,7 +102,7 @@ impl HttpConnections {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
             if !self.idle.evict_oldest(now) {
                 // The socket's buffer is empty: it takes this at once or the peer is gone.
-                if tls.is_none() {
+                if listener.endpoint.is_none() {
                     let _ = stream.try_write(BUSY);
                 }
                 return;
@@ -108,11 +113,12 @@ impl HttpConnections {
         let one = HttpConnection {
             router: self.router.clone(),
             address,
+            listener,
             closing: self.closing.clone(),
             abandon: self.abandon.clone(),
             idleness: Idleness::new(&self.idle, now),
         };
-        let (endpoint, permits) = (tls.cloned(), self.permits.clone());
+        let permits = self.permits.clone();
         let promised = permit.is_none().then(|| self.promised.clone());
         let evicted = one.idleness.evicted.clone();
         let served = async move {
@@ -122,7 +128,7 @@ impl HttpConnections {
                 None => permits.acquire_owned().await,
             };
             drop(promised);
-            one.handshake_and_run(stream, endpoint).await;
+            one.handshake_and_run(stream).await;
         };
         self.tracker.spawn(async move { evicted.run_until_cancelled(served).await });
     }
@@ -143,6 +149,7 @@ impl HttpConnections {
 struct HttpConnection {
     router: Router,
     address: SocketAddr,
+    listener: ReachedListener,
     closing: CancellationToken,
     abandon: CancellationToken,
     idleness: Arc<Idleness>,
@@ -177,9 +184,9 @@ impl Idleness {
 }
 
 impl HttpConnection {
-    async fn handshake_and_run(self, stream: TcpStream, endpoint: Option<Arc<TlsEndpoint>>) {
+    async fn handshake_and_run(self, stream: TcpStream) {
         let address = self.address;
-        let Some(endpoint) = endpoint else { return self.run(stream).await };
+        let Some(endpoint) = self.listener.endpoint.clone() else { return self.run(stream).await };
         let accepted = self.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;
         match accepted {
             Some(Ok(stream)) => self.run(stream).await,
@@ -189,13 +196,14 @@ impl HttpConnection {
     }
 
     async fn run<S: HttpTransport>(self, stream: S) {
-        let Self { router, address, closing, abandon, idleness } = self;
+        let Self { router, address, listener, closing, abandon, idleness } = self;
         let mut builder = http1::Builder::new();
         builder.timer(StallTimer).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
         let io = TokioIo::new(TimedStream::new(stream, WRITE_TIME));
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(address);
+            request.extensions_mut().insert(listener.clone());
             idleness.end();
             let (answer, idleness) = (routes.call(request), idleness.clone());
             async move { answer.await.inspect(|answer| idleness.begin(answer.body())) }
@@ -245,7 +253,7 @@ mod tests {
             ..HttpConnections::new(Router::new(), CancellationToken::new())
         };
         let (mut client, accepted) = pair().await;
-        connections.serve(accepted, SocketAddr::from(([127, 0, 0, 1], 1)), None);
+        connections.serve(accepted, SocketAddr::from(([127, 0, 0, 1], 1)), ReachedListener::default());
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.expect("an answer");
         assert_eq!(answer, BUSY);

@@ -7,10 +7,12 @@
 //! logs is not done here but in `results`.
 
 mod auth;
+mod authority;
 mod claims;
 mod connections;
 mod exposition;
 mod handlers;
+mod hosts;
 mod limits;
 mod parameters;
 pub mod problem;

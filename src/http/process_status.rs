@@ -1,5 +1,7 @@
 //! Health and numbers that only the assembled process knows, as a trait: HTTP does not depend on the assembly.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// The outcome of one health check.
@@ -47,6 +49,17 @@ pub struct ReloadStatus {
     pub restart_required: Vec<&'static str>,
 }
 
+/// A call of the file system that has not returned yet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PendingDiskCall {
+    /// The call, such as `sync`.
+    pub call: &'static str,
+    /// The file or directory that the call is about.
+    pub path: String,
+    /// How long it has taken so far.
+    pub seconds: f64,
+}
+
 /// What recovery at start took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RecoveryStatus {
@@ -60,7 +73,7 @@ pub struct RecoveryStatus {
 pub trait ProcessStatus: Send + Sync {
     /// Checks of `/healthz`: whether the process can do its work at all.
     fn liveness(&self) -> Vec<HealthCheck>;
-    /// Checks of `/readyz`: state restored, journal writable, pipeline caught up, checkpoint not overdue.
+    /// Checks of `/readyz`: state restored, journal writable, disk answers, pipeline caught up, checkpoint not overdue.
     fn readiness(&self) -> Vec<HealthCheck>;
     /// Numbers of the MQTT server.
     fn mqtt(&self) -> MqttStatus;
@@ -72,6 +85,10 @@ pub trait ProcessStatus: Send + Sync {
     fn recovered(&self) -> Option<RecoveryStatus>;
     /// Bytes available on the file system of the data directory; `None` where it cannot be told.
     fn disk_available_bytes(&self) -> Option<u64>;
+    /// The oldest call on each directory of the data directory that has not returned; `None` where there is none.
+    fn pending_disk_calls(&self) -> BTreeMap<&'static str, Option<PendingDiskCall>> {
+        BTreeMap::new()
+    }
     /// Bytes of the state store on disk; `None` where it cannot be told.
     fn state_disk_bytes(&self) -> Option<u64> {
         None

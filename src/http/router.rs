@@ -10,14 +10,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
+use hyper::body::Body as _;
 
 use crate::http::handlers::{
-    checkpoints, device_metrics, devices, forget, health, metrics, replay, results, savepoints, status, stream,
+    checkpoints, device_metrics, devices, forget, health, metrics, mqtt_users, replay, results, savepoints, status,
+    stream,
 };
+use crate::http::hosts::{NamedHost, TrustedHosts};
 use crate::http::limits::MAX_BODY_BYTES;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
-use crate::http::{auth, websocket};
+use crate::http::{auth, hosts, websocket};
 use crate::stall;
 use crate::telemetry::names;
 
@@ -43,6 +46,7 @@ const INDEX: &str = concat!(
                      POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]}
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one
+/api/v1/mqtt/users   what MQTT users hold, with their quotas, heaviest first: ?limit=
 /mqtt                MQTT over WebSocket
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
 "
@@ -67,6 +71,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/api/v1/errors/{seq}/replay", post(replay::one))
         .route("/api/v1/checkpoints", get(checkpoints::list))
         .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
+        .route("/api/v1/mqtt/users", get(mqtt_users::list))
         .route("/api/v1/stream", get(stream::open))
         .route("/mqtt", get(websocket::open))
         .fallback(not_found)
@@ -96,39 +101,63 @@ async fn guard(extract::State(state): extract::State<ApiState>, mut request: Req
     response
 }
 
-/// Lets a request pass if it may be served, or answers it.
+/// Lets a request pass if it may be served, or answers it. Nothing of the body has been read yet.
 fn admit(state: &ApiState, request: &mut Request) -> Result<(), Box<Response>> {
-    if !request.method().is_safe() && is_cross_site(request) {
-        let detail = "another site's page asks for this through a browser, which is not allowed";
-        auth::record_refusal(request, "cross_site", None, detail);
-        return Err(Box::new(ApiProblem::new(StatusCode::FORBIDDEN, detail).into_response()));
+    let named = hosts::named(request).map_err(problem)?;
+    let policy = state.resources.access.policy();
+    let listener = request.extensions_mut().remove().unwrap_or_default();
+    let trusted =
+        TrustedHosts { allowed: policy.allowed_hosts(), node: &state.resources.config.node.name, listener: &listener };
+    if !request.method().is_safe() && trusted.is_foreign_page(request, named.as_ref()) {
+        return Err(foreign(request, "cross_site", hosts::cross_site()));
     }
-    auth::admit(&state.resources.access, request)?;
-    match body_bytes(request) {
-        Some(length) if length > MAX_BODY_BYTES => {
-            let detail = format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}");
-            Err(Box::new(ApiProblem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()))
-        }
-        _ => Ok(()),
+    let has_token = auth::admit(&state.resources.access, request)?;
+    let is_logging_in = request.uri().path() == "/mqtt" && policy.mqtt_needs_credentials();
+    if !has_token && !is_logging_in {
+        trusted.check(request, named.as_ref()).map_err(|(label, problem)| foreign(request, label, problem))?;
     }
+    let is_trusted = named.as_ref().is_none_or(|named| trusted.has(&named.host));
+    request.extensions_mut().insert(NamedHost { authority: named, is_trusted });
+    body(request).map_err(problem)
+}
+
+fn problem(problem: ApiProblem) -> Box<Response> {
+    Box::new(problem.into_response())
+}
+
+/// Records and answers a request of a foreign page, or one that may be.
+fn foreign(request: &Request, label: &'static str, refusal: ApiProblem) -> Box<Response> {
+    auth::record_refusal(request, label, None, &refusal.detail);
+    problem(refusal)
+}
+
+/// Checks the size of the body as the request states it, and the content type of a request that changes something. Pages
+/// of other sites can send forms and text without asking first (a preflight of CORS); they cannot send JSON.
+fn body(request: &Request) -> Result<(), ApiProblem> {
+    if let Some(length) = body_bytes(request).filter(|length| *length > MAX_BODY_BYTES) {
+        let detail = format!("a request may have a body of {MAX_BODY_BYTES} bytes at most, not {length}");
+        return Err(ApiProblem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let mut types = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (None, _) => request.body().is_end_stream(),
+        (Some(only), None) => only.to_str().is_ok_and(is_json),
+        (Some(_), Some(_)) => false,
+    };
+    if request.method().is_safe() || is_json {
+        return Ok(());
+    }
+    let detail = "send the body with Content-Type: application/json, or send no body and no content type";
+    Err(ApiProblem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+fn is_json(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// The length of the body as the request states it.
 fn body_bytes(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Whether a page of another origin sends the request. Browsers say so in a header; other clients have no reason to send
-/// these headers.
-fn is_cross_site(request: &Request) -> bool {
-    let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
-    match text("sec-fetch-site") {
-        Some(site) => !matches!(site, "same-origin" | "none"),
-        None => text("origin").is_some_and(|origin| {
-            let authority = origin.split_once("://").map(|(_, authority)| authority);
-            authority.is_none() || authority != text("host")
-        }),
-    }
 }
 
 /// Runs the handler within the time limit. A panic is a defect: it is logged, answered with 500, and ends its request

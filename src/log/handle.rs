@@ -229,6 +229,7 @@ impl Log {
             disk_bytes: segments.bytes(),
             segments: segments.list.len(),
             queued_bytes: queue.waiting_bytes(),
+            oldest_append_age: queue.oldest_age(),
             disk_full: queue.disk_full(),
             failure: queue.failure.clone(),
         }
@@ -272,7 +273,7 @@ fn recover(
     };
     let meters = LogMeters::new(options.name);
     meters.tail_cut(recovered.torn_bytes);
-    let shared = Arc::new(LogState::new(disk, options, &mut recovered));
+    let shared = Arc::new(LogState::new(disk, options, Arc::clone(&clock), &mut recovered));
     let mut writer = LogWriter::new(Arc::clone(&shared), clock, meters, recovered.active, recovered.arrival_ms);
     writer.check_space_at_start();
     Ok((shared, writer, report))

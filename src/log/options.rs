@@ -1,6 +1,7 @@
 //! The settings of a log, and the figures that it reports.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Lsn;
 
@@ -93,6 +94,9 @@ pub struct LogStats {
     pub segments: usize,
     /// Bytes that wait for the writer or are being written.
     pub queued_bytes: usize,
+    /// How long the oldest append has waited so far that is not written or, in the journal, not synced; `None` where there is
+    /// none.
+    pub oldest_append_age: Option<Duration>,
     /// Whether appends are refused because the disk is full or nearly full.
     pub disk_full: bool,
     /// Text of the failure that stopped the log; `None` while it works.

@@ -4,11 +4,14 @@
 //! bounds the bytes that wait; it does not write, and it does not decide when.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::batch::HEADER_BYTES;
 use super::wakers::WakerSet;
 use super::{AppendError, LogOptions, Lsn, Records};
+use crate::clock::Clock;
 
 /// Largest number of tasks that wait for room. A further task is told to try again at once: it polls in a loop, which is slow
 /// and correct.
@@ -25,6 +28,8 @@ pub(super) struct PendingBatch {
     pub(super) buffer: Vec<u8>,
     pub(super) count: u32,
     pub(super) wakers: WakerSet,
+    /// Time of the first append, see [`Clock::monotonic`].
+    since: Duration,
 }
 
 impl PendingBatch {
@@ -37,6 +42,9 @@ impl PendingBatch {
 #[derive(Debug)]
 pub(super) struct CommitQueue {
     pending: VecDeque<PendingBatch>,
+    /// Time of the first append to the batch that is being written.
+    writing_since: Option<Duration>,
+    clock: Arc<dyn Clock>,
     /// Body bytes in `pending` and in the batch being written.
     waiting_bytes: usize,
     max_waiting_bytes: usize,
@@ -72,9 +80,11 @@ pub(super) struct CommitQueue {
 }
 
 impl CommitQueue {
-    pub(super) fn new(options: &LogOptions, next: Lsn) -> CommitQueue {
+    pub(super) fn new(options: &LogOptions, next: Lsn, clock: Arc<dyn Clock>) -> CommitQueue {
         CommitQueue {
             pending: VecDeque::new(),
+            writing_since: None,
+            clock,
             waiting_bytes: 0,
             max_waiting_bytes: options.queue_max_bytes.max(options.commit_max_bytes),
             max_batch_bytes: options.commit_max_bytes,
@@ -146,16 +156,26 @@ impl CommitQueue {
         let mut buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(capacity));
         buffer.clear();
         buffer.extend_from_slice(&[0; HEADER_BYTES]);
-        PendingBatch { buffer, ..PendingBatch::default() }
+        PendingBatch { buffer, since: self.clock.monotonic(), ..PendingBatch::default() }
     }
 
     /// The next batch to write. Its bytes count as waiting until [`CommitQueue::written`].
     pub(super) fn take(&mut self) -> Option<PendingBatch> {
-        self.pending.pop_front()
+        let taken = self.pending.pop_front();
+        self.writing_since = taken.as_ref().map(|pending| pending.since);
+        taken
+    }
+
+    /// How long the oldest append has waited, or has been written, so far; `None`: everything is written, and in the journal
+    /// synced.
+    pub(super) fn oldest_age(&self) -> Option<Duration> {
+        let since = self.writing_since.or_else(|| Some(self.pending.front()?.since))?;
+        Some(self.clock.monotonic().saturating_sub(since))
     }
 
     /// Gives the room of a written batch back, and takes a buffer for reuse.
     pub(super) fn written(&mut self, body_bytes: usize, reusable: Option<Vec<u8>>) {
+        self.writing_since = None;
         self.waiting_bytes = self.waiting_bytes.saturating_sub(body_bytes);
         self.usual_batch_bytes = body_bytes.max(self.usual_batch_bytes - self.usual_batch_bytes / 8);
         let worth_keeping = SMALL_BUFFER_BYTES.max(self.usual_batch_bytes.saturating_mul(4));
@@ -207,6 +227,7 @@ impl CommitQueue {
             wakers.append(pending.wakers);
         }
         self.waiting_bytes = 0;
+        self.writing_since = None;
         self.trim();
         wakers
     }
@@ -215,11 +236,13 @@ impl CommitQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use crate::log::tests::{options, records};
     use crate::log::wakers::tests::Bell;
 
     fn queue(max_batch: usize, max_waiting: usize) -> CommitQueue {
-        CommitQueue::new(&LogOptions { commit_max_bytes: max_batch, queue_max_bytes: max_waiting, ..options() }, Lsn(0))
+        let options = LogOptions { commit_max_bytes: max_batch, queue_max_bytes: max_waiting, ..options() };
+        CommitQueue::new(&options, Lsn(0), Arc::new(SystemClock))
     }
 
     /// Records of 9 bytes each: `count` of them take 9 × `count` bytes.
@@ -245,6 +268,21 @@ mod tests {
         queue.written(first.body_bytes(), None);
         assert!(queue.has_room());
         assert!(queue.append(&of_bytes(10), None).is_ok());
+    }
+
+    #[test]
+    fn an_append_waits_until_it_is_written() {
+        let mut queue = queue(90, 180);
+        assert_eq!(queue.oldest_age(), None);
+        queue.append(&of_bytes(10), None).unwrap();
+        queue.append(&of_bytes(10), None).unwrap();
+        assert!(queue.oldest_age().is_some());
+        let first = queue.take().unwrap();
+        assert!(queue.oldest_age().is_some(), "what is being written still waits");
+        queue.written(first.body_bytes(), None);
+        let second = queue.take().unwrap();
+        queue.written(second.body_bytes(), None);
+        assert_eq!(queue.oldest_age(), None);
     }
 
     #[test]

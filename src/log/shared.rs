@@ -15,6 +15,7 @@ use super::recovery::RecoveredLog;
 use super::segment::{self, Segments};
 use super::tail::TailCache;
 use super::{LogError, LogOptions, Lsn};
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::lock;
 
@@ -42,10 +43,15 @@ pub(super) struct LogState {
 }
 
 impl LogState {
-    pub(super) fn new(disk: Arc<dyn Disk>, options: LogOptions, recovered: &mut RecoveredLog) -> LogState {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        clock: Arc<dyn Clock>,
+        recovered: &mut RecoveredLog,
+    ) -> LogState {
         LogState {
             disk,
-            queue: Mutex::new(CommitQueue::new(&options, recovered.end)),
+            queue: Mutex::new(CommitQueue::new(&options, recovered.end, clock)),
             work: Condvar::new(),
             progress: Condvar::new(),
             segments: Mutex::new(Segments { list: std::mem::take(&mut recovered.segments) }),

@@ -15,7 +15,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, pending};
 use crate::state::StateError;
 
 /// Largest value of a store, in bytes. sled moves values from about 128 KiB on to blob files, which it never syncs.
@@ -44,6 +44,8 @@ pub trait KeyValue: Send + std::fmt::Debug {
 pub struct SledStore {
     db: sled::Db,
     directory: PathBuf,
+    /// The same, as a call of sled is noted with.
+    path: Arc<Path>,
     disk: Arc<dyn Disk>,
 }
 
@@ -69,7 +71,7 @@ impl SledStore {
             .flush_every_ms(None)
             .open()
             .map_err(|source| StateError::Sled { directory: directory.to_owned(), source })?;
-        let store = Self { db, directory: directory.to_owned(), disk };
+        let store = Self { db, directory: directory.to_owned(), path: directory.into(), disk };
         store.sync_conf()?;
         store.sync()?;
         Ok(store)
@@ -83,6 +85,7 @@ impl SledStore {
 
     /// Calls sled, and turns a panic into an error: sled panics where its files are not as it left them.
     fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StateError> {
+        let _pending = pending::begin("write by sled", &self.path);
         // After an error the store is opened again or given up, so nothing that a panic left half done is used.
         match std::panic::catch_unwind(AssertUnwindSafe(call)) {
             Ok(result) => result.map_err(|source| self.sled_error(source)),

@@ -65,7 +65,9 @@ metrics! {
     MQTT_SESSIONS_MOVED_ASIDE Counter "weir_mqtt_sessions_moved_aside_total" "Damaged stores of sessions moved aside at start.";
     MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Times that sessions could no longer be stored.";
 
-    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
+    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes, user).";
+    MQTT_OVER_QUOTA Counter "weir_mqtt_over_quota_total" "Times that a quota of a user or tenant was reached and something was refused, or a session of the user ended; label quota.";
+    MQTT_PUSHED_OUT Counter "weir_mqtt_pushed_out_total" "Times that the user with most lost something at a bound of all users, because another user needed the room; label what (connection, session, retained_message).";
 
     MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
     MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
@@ -93,8 +95,11 @@ metrics! {
     LOG_SEGMENTS Gauge "weir_log_segments" "Segment files; label log.";
     LOG_QUEUE_BYTES Gauge "weir_log_queue_bytes" "Bytes waiting for the writer; label log.";
     LOG_TORN_BYTES Counter "weir_log_torn_bytes_total" "Bytes of torn tails cut at recovery; label log.";
+    LOG_OLDEST_APPEND_SECONDS Gauge "weir_log_oldest_append_seconds" "How long the oldest append has waited that is not written, or in the journal not synced; label log.";
     LOG_DISK_FULL Gauge "weir_log_disk_full" "1 while appends are refused because the disk is nearly full; label log.";
     DISK_AVAILABLE_BYTES Gauge "weir_disk_available_bytes" "Bytes available on the file system of the data directory.";
+    DISK_OLDEST_CALL_SECONDS Gauge "weir_disk_oldest_call_seconds" "How long the oldest write, sync or other changing call of the file system has taken that has not returned; label directory.";
+    DISK_HANGS Counter "weir_disk_hangs_total" "Calls of the file system that took longer than a second and were logged; label directory.";
 
     MESSAGES Counter "weir_messages_total" "Messages processed by the pipeline since the journal began.";
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
@@ -137,7 +142,7 @@ metrics! {
 
     SERIES_DROPPED Gauge "weir_series_dropped" "Series left out of /metrics/devices by its cap.";
     HTTP_REQUESTS Counter "weir_http_requests_total" "HTTP requests; labels path (route), status.";
-    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site).";
+    HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site, foreign_host).";
     STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
     STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
     LIMITS_HIT Counter "weir_limits_hit_total" "Times that a limit was reached and something was refused; label limit.";

@@ -20,9 +20,20 @@ pub(super) struct CertificateFacts {
     pub not_before_s: i64,
     /// End of the time in which all certificates of the chain are valid, Unix seconds.
     pub not_after_s: i64,
+    /// DNS names of the first certificate, in lower case.
+    pub dns_names: Vec<String>,
 }
 
 impl CertificateFacts {
+    /// Whether the first certificate is for this host name, which is in lower case. `*.example.org` in a certificate stands
+    /// for one label.
+    pub fn covers(&self, name: &str) -> bool {
+        self.dns_names.iter().any(|own| match own.strip_prefix("*.") {
+            Some(parent) => name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+            None => own == name,
+        })
+    }
+
     /// Says why the chain is not valid at this time; `None`: it is valid.
     pub fn wrong_at(&self, now_ms: i64) -> Option<String> {
         let day = |seconds: i64| jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".into(), |at| at.to_string());
@@ -85,7 +96,17 @@ pub(super) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<CertificateFact
         subject: first.subject().to_string(),
         not_before_s: times().map(|validity| validity.not_before.timestamp()).max().unwrap_or(i64::MIN),
         not_after_s: times().map(|validity| validity.not_after.timestamp()).min().unwrap_or(i64::MAX),
+        dns_names: dns_names(first),
     })
+}
+
+fn dns_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = extension.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    names.collect()
 }
 
 fn is_signed_by(signed: &X509Certificate<'_>, signer: &X509Certificate<'_>) -> bool {
@@ -104,7 +125,8 @@ fn is_signed_by(signed: &X509Certificate<'_>, signer: &X509Certificate<'_>) -> b
 ///
 /// The name is the common name; without a common name the first DNS name, else the first e-mail address or URI. `None`:
 /// the certificate has none of these, or the name is not usable as a user name (1 to 128 bytes, no control characters, no
-/// white space at either end, no `/`, `+` or `#`, which would reach topics of other users).
+/// white space at either end, no `:`, which ends a name in the users file, and no `/`, `+` or `#`, which would reach topics
+/// of other users).
 pub fn client_user(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let common_name = certificate.subject().iter_common_name().next();
@@ -131,6 +153,23 @@ fn alternative_name(certificate: &X509Certificate<'_>) -> Option<String> {
 }
 
 fn is_user(name: &str) -> bool {
-    let forbidden = |c: char| c.is_control() || matches!(c, '/' | '+' | '#');
+    let forbidden = |c: char| c.is_control() || matches!(c, ':' | '/' | '+' | '#');
     !name.is_empty() && name.len() <= MAX_USER_BYTES && !name.chars().any(forbidden) && name.trim() == name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_covers_its_names() {
+        let dns_names = ["box.example", "*.plant.example"].map(str::to_owned).to_vec();
+        let facts = CertificateFacts { subject: String::new(), not_before_s: 0, not_after_s: 0, dns_names };
+        for name in ["box.example", "a.plant.example"] {
+            assert!(facts.covers(name), "{name}");
+        }
+        for name in ["a.box.example", "plant.example", "a.b.plant.example", ".plant.example", "evil.example"] {
+            assert!(!facts.covers(name), "{name}");
+        }
+    }
 }

@@ -242,6 +242,11 @@ impl TlsEndpoint {
         self.lock().crls.as_ref().map(|crls| crls.revoked.clone()).unwrap_or_default()
     }
 
+    /// Whether the certificate in use is for this host name, which is in lower case.
+    pub fn covers(&self, name: &str) -> bool {
+        self.lock().facts.covers(name)
+    }
+
     /// The certificate and lists in use, for the status page.
     pub fn status(&self) -> CertificateStatus {
         let state = self.lock();

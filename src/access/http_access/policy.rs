@@ -3,7 +3,7 @@
 use super::refusal::HttpRefusal;
 use crate::access::secret_file;
 use crate::access::tokens::{ApiToken, TokenList, TokenRole, TokensError};
-use crate::config::{HttpConfig, MetricsAccess};
+use crate::config::{HostPattern, HttpConfig, MetricsAccess};
 
 /// The tokens and settings that decide about requests. Loading one changes nothing; it takes effect with
 /// [`HttpAccess::replace`](super::HttpAccess::replace).
@@ -14,6 +14,9 @@ pub struct HttpPolicy {
     /// Whether requests need no token.
     pub(super) anonymous: bool,
     pub(super) open_metrics: bool,
+    allowed_hosts: Vec<HostPattern>,
+    /// Whether MQTT clients, which may come over WebSocket, need credentials.
+    mqtt_needs_credentials: bool,
 }
 
 impl HttpPolicy {
@@ -26,7 +29,14 @@ impl HttpPolicy {
             tokens: config.auth.tokens.as_deref().map(TokenList::load).transpose()?,
             anonymous: config.allows_anonymous(),
             open_metrics: config.auth.metrics == MetricsAccess::Open,
+            allowed_hosts: config.allowed_hosts.clone(),
+            mqtt_needs_credentials: false,
         })
+    }
+
+    /// The same policy, where MQTT clients need credentials or not.
+    pub fn with_mqtt_credentials(self, needed: bool) -> Self {
+        Self { mqtt_needs_credentials: needed, ..self }
     }
 
     /// Warnings for the operator about settings that work and are probably not intended.
@@ -57,6 +67,16 @@ impl HttpPolicy {
     /// Whether `/metrics` and `/metrics/devices` need no token.
     pub fn open_metrics(&self) -> bool {
         self.open_metrics
+    }
+
+    /// `http.allowed_hosts`
+    pub fn allowed_hosts(&self) -> &[HostPattern] {
+        &self.allowed_hosts
+    }
+
+    /// Whether MQTT clients need credentials, over WebSocket too.
+    pub fn mqtt_needs_credentials(&self) -> bool {
+        self.mqtt_needs_credentials
     }
 
     /// Decides about a request that needs the role `needed` and presents `secret`.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::tls::TlsFiles;
+use crate::config::host_pattern::HostPattern;
 
 /// The HTTP server.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +13,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Whether requests need no token; `None`: see [`HttpConfig::allows_anonymous`].
     pub allow_anonymous: Option<bool>,
+    /// Hosts, besides weir's own, that requests without a token may name.
+    pub allowed_hosts: Vec<HostPattern>,
     /// Largest number of series in /metrics/devices.
     pub metrics_max_series: usize,
     /// A series is left out of /metrics/devices this long after the end of its last window.
@@ -77,6 +80,7 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             allow_anonymous: None,
+            allowed_hosts: Vec::new(),
             metrics_max_series: 10_000,
             metrics_series_ttl_ms: 300_000,
             websocket_origins: Vec::new(),

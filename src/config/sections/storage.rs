@@ -15,6 +15,8 @@ pub struct JournalConfig {
     pub commit_max_bytes: usize,
     /// Free disk space below which sockets are not read.
     pub min_free_disk_bytes: u64,
+    /// Time after which a call of the file system that does not return makes weir unhealthy; `None`: none does.
+    pub sync_timeout_ms: Option<u64>,
 }
 
 /// Checkpoints and savepoints.
@@ -58,6 +60,7 @@ impl Default for JournalConfig {
             retention_bytes: 1024 * MIB,
             commit_max_bytes: 4 * MIB as usize,
             min_free_disk_bytes: 256 * MIB,
+            sync_timeout_ms: Some(60_000),
         }
     }
 }

@@ -153,7 +153,9 @@ async fn forget(state: &ApiState, ids: &[String]) -> Result<(), ApiProblem> {
         records.push_with(|out| record::encode_forget(part.iter().map(String::as_str), out));
         let appended = state.resources.journal.append(&records, None).map_err(|error| {
             ApiProblem::unavailable(match error {
-                AppendError::Full => "the journal has no room, or the disk is nearly full; try again in a second".into(),
+                AppendError::Full => {
+                    "the journal has no room, or the disk is nearly full; try again in a second".into()
+                }
                 error => format!("the journal takes nothing: {error}"),
             })
         });

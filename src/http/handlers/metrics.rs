@@ -39,6 +39,9 @@ fn refresh(state: &ApiShared) {
     if let Some(bytes) = resources.process.state_disk_bytes() {
         gauge!(names::STATE_DISK_BYTES).set(bytes as f64);
     }
+    for (directory, call) in resources.process.pending_disk_calls() {
+        gauge!(names::DISK_OLDEST_CALL_SECONDS, "directory" => directory).set(call.map_or(0.0, |call| call.seconds));
+    }
     totals(&status.totals);
     pipeline(state, &status);
     checkpoints(state, &status);
@@ -63,6 +66,8 @@ fn log_gauges(name: &'static str, log: &Log) {
     gauge!(names::LOG_DISK_BYTES, "log" => name).set(stats.disk_bytes as f64);
     gauge!(names::LOG_SEGMENTS, "log" => name).set(stats.segments as f64);
     gauge!(names::LOG_QUEUE_BYTES, "log" => name).set(stats.queued_bytes as f64);
+    gauge!(names::LOG_OLDEST_APPEND_SECONDS, "log" => name)
+        .set(stats.oldest_append_age.unwrap_or_default().as_secs_f64());
     gauge!(names::LOG_DISK_FULL, "log" => name).set(f64::from(stats.disk_full));
 }
 

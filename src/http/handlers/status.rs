@@ -12,7 +12,7 @@ use crate::core::reason::Reason;
 use crate::http::limits::MAX_STREAMS;
 use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
-use crate::http::process_status::{HealthCheck, MqttStatus, RecoveryStatus, ReloadStatus};
+use crate::http::process_status::{HealthCheck, MqttStatus, PendingDiskCall, RecoveryStatus, ReloadStatus};
 use crate::http::rates::IngestRates;
 use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
@@ -94,6 +94,7 @@ struct CheckpointStatus {
 #[derive(Serialize)]
 struct DiskStatus {
     available_bytes: Option<u64>,
+    pending: BTreeMap<&'static str, Option<PendingDiskCall>>,
     state_bytes: Option<u64>,
     logs: BTreeMap<&'static str, LogDiskStatus>,
 }
@@ -107,6 +108,7 @@ struct LogDiskStatus {
     appended: u64,
     durable: u64,
     queued_bytes: usize,
+    oldest_append_seconds: f64,
     disk_full: bool,
     failure: Option<String>,
 }
@@ -153,6 +155,7 @@ fn overview(state: &ApiShared) -> StatusReport {
         recovery: process.recovered(),
         disk: DiskStatus {
             available_bytes: process.disk_available_bytes(),
+            pending: process.pending_disk_calls(),
             state_bytes: process.state_disk_bytes(),
             logs: state.logs().into_iter().map(|(name, log)| (name, log_disk(log))).collect(),
         },
@@ -198,6 +201,7 @@ fn log_disk(log: &Log) -> LogDiskStatus {
         appended: stats.appended.0,
         durable: stats.durable.0,
         queued_bytes: stats.queued_bytes,
+        oldest_append_seconds: stats.oldest_append_age.unwrap_or_default().as_secs_f64(),
         disk_full: stats.disk_full,
         failure: stats.failure,
     }

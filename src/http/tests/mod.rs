@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -30,6 +30,7 @@ use crate::telemetry::recorder;
 
 mod api;
 mod auth;
+mod hosts;
 mod lists;
 mod pages;
 mod replay;
@@ -177,7 +178,13 @@ impl TestApi {
         Self { state, windows, errors, journal, follower, feed, process, pipeline, access, _dir: dir }
     }
 
-    async fn ask(&self, request: Request<Body>) -> ApiAnswer {
+    /// Sends a request; names the host localhost where it names none.
+    async fn ask(&self, mut request: Request<Body>) -> ApiAnswer {
+        request.headers_mut().entry("host").or_insert(HeaderValue::from_static("localhost:8080"));
+        self.ask_as_it_is(request).await
+    }
+
+    async fn ask_as_it_is(&self, request: Request<Body>) -> ApiAnswer {
         let response = TowerToHyperService::new(router(self.state.clone())).call(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();

@@ -21,7 +21,10 @@ impl Followed {
     }
 
     async fn open(&self, query: &str) -> EventReader {
-        let request = Request::get(format!("/api/v1/stream?{query}")).body(Body::empty()).expect("a request");
+        let request = Request::get(format!("/api/v1/stream?{query}"))
+            .header("host", "localhost")
+            .body(Body::empty())
+            .expect("a request");
         let service = TowerToHyperService::new(router(self.api.state.clone()));
         let response = service.call(request).await.expect("infallible");
         assert_eq!(

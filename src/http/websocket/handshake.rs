@@ -1,7 +1,5 @@
 //! The opening handshake, RFC 6455 section 4.2.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -9,6 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::digest;
 
+use crate::http::authority::Authority;
+use crate::http::hosts::NamedHost;
 use crate::http::problem::ApiProblem;
 
 /// The subprotocol of MQTT [MQTT-6.0.0-3].
@@ -21,8 +21,8 @@ fn refused(status: StatusCode, detail: &str) -> ApiProblem {
 }
 
 /// The answer that opens a WebSocket, or the one that refuses it. A page of another origin than the server's own must be
-/// listed in `origins`: otherwise any page on the web could speak MQTT from a browser inside the user's network.
-pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response, Box<Response>> {
+/// listed in `origins`, and `own` is the host that the request names: otherwise any page on the web could speak MQTT from a browser inside the user's network.
+pub(super) fn answer(headers: &HeaderMap, own: &NamedHost, origins: &[String]) -> Result<Response, Box<Response>> {
     let asks = has_token(headers, header::CONNECTION.as_str(), "upgrade")
         && has_token(headers, header::UPGRADE.as_str(), "websocket");
     if !asks {
@@ -37,7 +37,7 @@ pub(super) fn answer(headers: &HeaderMap, origins: &[String]) -> Result<Response
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
-    if !may_connect(headers, origins) {
+    if !may_connect(headers, own, origins) {
         let detail = "pages of this origin may not speak MQTT; http.websocket_origins lists those that may";
         return Err(Box::new(refused(StatusCode::FORBIDDEN, detail).into_response()));
     }
@@ -75,24 +75,11 @@ fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
 }
 
-fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
+fn may_connect(headers: &HeaderMap, own: &NamedHost, origins: &[String]) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let is_own =
-        origin.split_once("://").is_some_and(|(scheme, own)| Some(own) == host && (scheme == "https" || is_fixed(own)));
+    // With https the certificate rules DNS rebinding out.
+    let is_own = Authority::of_origin(origin)
+        .is_some_and(|page| own.authority.as_ref().is_some_and(|own| own.is_of(&page)) && (page.0 || own.is_trusted));
     is_own || origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin))
-}
-
-/// Whether nobody else can make this host name point here (DNS rebinding). The owner of a domain can point a name in it to any
-/// address after the browser has loaded a page from there; the page then has the same origin. Addresses and `localhost`
-/// cannot be pointed elsewhere, and with https the certificate rules it out.
-fn is_fixed(authority: &str) -> bool {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    v6.map_or_else(|| host.parse::<Ipv4Addr>().is_ok(), |host| host.parse::<Ipv6Addr>().is_ok())
-        || host.eq_ignore_ascii_case("localhost")
 }

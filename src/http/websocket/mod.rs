@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use self::stream::WebSocket;
+use crate::http::hosts::NamedHost;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::http::transport::{HttpTransport, TimedStream};
@@ -22,7 +23,8 @@ use crate::mqtt::{AdmissionControl, ConnectionPermit, Peer};
 /// Answers the handshake and hands the connection to the MQTT server.
 pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut request: Request) -> Response {
     let origins = &state.resources.config.http.websocket_origins;
-    let answer = match handshake::answer(request.headers(), origins) {
+    let own = request.extensions().get::<NamedHost>().cloned().unwrap_or_default();
+    let answer = match handshake::answer(request.headers(), &own, origins) {
         Ok(answer) => answer,
         Err(refused) => return *refused,
     };

@@ -5,6 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use super::frame::{self, FrameError, FrameKind, MAX_FRAME_BYTES};
 use super::handshake;
 use super::stream::WebSocket;
+use crate::http::authority::Authority;
+use crate::http::hosts::{NamedHost, ReachedListener, TrustedHosts};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -43,14 +45,21 @@ fn status(change: &[(&'static str, &str)], origins: &[&str]) -> u16 {
         asked.insert(name.expect("a name"), value);
     }
     let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
-    handshake::answer(&asked, &origins).unwrap_or_else(|refused| *refused).status().as_u16()
+    let authority = Authority::parse(asked["host"].to_str().expect("text"));
+    let listener = ReachedListener { is_exposed: true, ..ReachedListener::default() };
+    let trusted = TrustedHosts { allowed: &[], node: "box", listener: &listener };
+    let is_trusted = authority.as_ref().is_some_and(|own| trusted.has(&own.host));
+    handshake::answer(&asked, &NamedHost { authority, is_trusted }, &origins)
+        .unwrap_or_else(|refused| *refused)
+        .status()
+        .as_u16()
 }
 
 #[test]
 fn the_example_of_the_standard_is_accepted() {
     // RFC 6455 section 1.3.
     assert_eq!(handshake::accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    let answer = handshake::answer(&headers(&GOOD), &[]).expect("accepted");
+    let answer = handshake::answer(&headers(&GOOD), &NamedHost::default(), &[]).expect("accepted");
     assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(answer.headers()["sec-websocket-protocol"], "mqtt", "[MQTT-6.0.0-4]");
     assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
@@ -76,7 +85,7 @@ fn pages_of_other_origins_need_to_be_listed() {
     for host in ["weir.local:8080", "1.2.3.4.evil.example", "[evil.example]", "evil.example:1.2.3.4"] {
         assert_eq!(own(&format!("http://{host}"), host), 403, "{host}");
     }
-    for origin in ["https://evil.example", "http://weir.local", "null"] {
+    for origin in ["https://evil.example", "http://weir.local:8080", "null"] {
         assert_eq!(status(&[("origin", origin)], &["https://panel.example"]), 403, "{origin}");
         assert_eq!(status(&[("origin", origin)], &["*"]), 101, "{origin}");
     }

@@ -233,7 +233,10 @@ mod tests {
         assert!(topics.contains("devices/pump-7/errors"));
         assert!(!topics.contains("devices/pump-7/telemetry/x"));
         assert!(!topics.contains("devices/telemetry"));
-        let topics = IngestTopics::new(["devices/+/telemetry".into(), "readings".into(), "devices/a/telemetry".into()], Tenants::default());
+        let topics = IngestTopics::new(
+            ["devices/+/telemetry".into(), "readings".into(), "devices/a/telemetry".into()],
+            Tenants::default(),
+        );
         assert!(topics.name_device("devices/b/telemetry") && topics.name_device("other"));
         assert!(!topics.name_device("readings") && !topics.name_device("devices/a/telemetry"));
     }

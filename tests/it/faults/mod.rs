@@ -3,6 +3,7 @@
 mod clock;
 mod disk;
 mod durability;
+mod hang;
 mod load;
 mod pause;
 mod small_disk;

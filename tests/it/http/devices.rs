@@ -26,7 +26,8 @@ fn reading() -> String {
 }
 
 fn known(weir: &Weir) -> Vec<String> {
-    let ids = weir.list("devices", "").into_iter().map(|device| device["device_id"].as_str().expect("an id").to_owned());
+    let ids =
+        weir.list("devices", "").into_iter().map(|device| device["device_id"].as_str().expect("an id").to_owned());
     ids.collect()
 }
 
@@ -41,7 +42,8 @@ fn delete(weir: &Weir, path: &str) -> TestResponse {
 /// Runs `weir device …` and returns its exit code and what it printed.
 fn device(weir: &Weir, arguments: &[&str]) -> (Option<i32>, String) {
     let url = format!("http://{}", weir.http());
-    let output = weir.command(&[&["device"], arguments, &["--url", &url]].concat()).output().expect("weir can be started");
+    let output =
+        weir.command(&[&["device"], arguments, &["--url", &url]].concat()).output().expect("weir can be started");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).expect("UTF-8"))
 }
@@ -95,8 +97,15 @@ fn the_command_lists_and_forgets() {
     assert_eq!(device(&weir, &["forget"]).0, Some(64));
     assert_eq!(device(&weir, &["forget", "--silent-for", "7d"]), (Some(0), "0 devices forgotten\n".into()));
     let (code, said) = device(&weir, &["forget", "a", "x"]);
-    assert_eq!((code, said.contains("1 device forgotten\n"), said.contains("no device x")), (Some(1), true, true), "{said}");
-    assert_eq!(device(&weir, &["forget", "--anonymous", "--silent-for", "0s"]), (Some(0), "2 devices forgotten\n".into()));
+    assert_eq!(
+        (code, said.contains("1 device forgotten\n"), said.contains("no device x")),
+        (Some(1), true, true),
+        "{said}"
+    );
+    assert_eq!(
+        device(&weir, &["forget", "--anonymous", "--silent-for", "0s"]),
+        (Some(0), "2 devices forgotten\n".into())
+    );
 }
 
 /// One user takes the places that it may take; the others keep theirs, and get more when devices are forgotten.

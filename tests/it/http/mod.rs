@@ -2,4 +2,5 @@
 
 mod devices;
 mod errors_replay;
+mod hosts;
 mod tokens;

@@ -17,7 +17,7 @@ use weir_test_kit::wait::{wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 
-fn start(authority: &CertificateAuthority, settings: &[(&str, &str)]) -> Weir {
+pub fn start(authority: &CertificateAuthority, settings: &[(&str, &str)]) -> Weir {
     authority.issue("server", "first", 2099);
     let (cert, key) = (authority.toml("server.pem"), authority.toml("server.key"));
     let mut all = vec![

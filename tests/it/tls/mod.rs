@@ -1,4 +1,4 @@
 //! TLS under MQTT and HTTP.
 
-mod listeners;
+pub mod listeners;
 mod revocation;

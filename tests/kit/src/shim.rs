@@ -82,7 +82,7 @@ impl Shim {
         Rule { at }
     }
 
-    /// Delays every call by this time.
+    /// Delays every call by this time. Calls that wait already continue once they have waited so long.
     pub fn delay(&self, rule: Rule, delay: Duration) {
         self.set(rule.field(1), delay.as_millis() as u64);
     }

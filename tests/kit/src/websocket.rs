@@ -15,7 +15,7 @@ impl<S: Read + Write> WebSocketStream<S> {
     pub fn open(stream: S, frame_bytes: usize, extra: &str) -> Result<Self, String> {
         let mut stream = BufReader::new(stream);
         let request = format!(
-            "GET /mqtt HTTP/1.1\r\nHost: weir\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
         );
         stream.get_mut().write_all(request.as_bytes()).expect("the handshake is sent");

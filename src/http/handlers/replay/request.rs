@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use serde::Deserialize;
 
 use crate::http::limits::MAX_BODY_BYTES;
@@ -11,22 +11,12 @@ use crate::http::problem::ApiProblem;
 /// Errors in one request.
 const MAX_SEQS: usize = 1_000;
 
-/// Reads the body. It must have the content type of JSON, which a form on a page of another site cannot send.
+/// Reads the body, whose content type was checked before.
 async fn body(request: Request<Body>) -> Result<Bytes, ApiProblem> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let body = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES as usize).await.map_err(|_| {
+    axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES as usize).await.map_err(|_| {
         let detail = format!("the body could not be read, or has more than {MAX_BODY_BYTES} bytes");
         ApiProblem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    })?;
-    let is_json = |text: &str| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
-    match content_type {
-        None if body.is_empty() => Ok(body),
-        Some(kind) if kind.to_str().is_ok_and(is_json) => Ok(body),
-        _ => Err(ApiProblem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "send the body with Content-Type: application/json",
-        )),
-    }
+    })
 }
 
 /// Checks that the request has no body.

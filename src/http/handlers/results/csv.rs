@@ -57,9 +57,16 @@ fn row(seq: u64, window: &WindowResult<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a text. Spreadsheets take a text that begins with one of these characters for a formula, in quotes too, and
+/// devices choose their ids: such a text gets an apostrophe in front, which spreadsheets take for "this is text". A text
+/// that begins with apostrophes and then such a character gets one more, so that taking one off always gives the text.
 fn field(text: &str, out: &mut Vec<u8>) {
-    if text.contains(['"', ',', '\r', '\n']) {
+    let is_formula =
+        text.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    let guard = if is_formula { "'" } else { "" };
+    if text.contains(['"', ',', '\r', '\n', '\t']) || is_formula {
         out.push(b'"');
+        out.extend_from_slice(guard.as_bytes());
         out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
         out.push(b'"');
     } else {
@@ -105,6 +112,22 @@ mod tests {
             assert!(!accepts(accept), "{accept}");
         }
         assert!(!is_wanted(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn texts_that_spreadsheets_would_run_are_marked() {
+        let cell = |text: &str| {
+            let mut out = Vec::new();
+            field(text, &mut out);
+            String::from_utf8(out).expect("UTF-8")
+        };
+        for text in ["=1+1", "+1", "-1", "-rf", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "'=1", "''=1"] {
+            assert_eq!(cell(text), format!("\"'{text}\""));
+        }
+        assert_eq!(cell("=HYPERLINK(\"a\",\"b\")"), "\"'=HYPERLINK(\"\"a\"\",\"\"b\"\")\"");
+        for text in ["pump-7", "a=1", "'a", "'", "", "7"] {
+            assert_eq!(cell(text), text);
+        }
     }
 
     #[test]
