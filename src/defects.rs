@@ -52,13 +52,11 @@ pub enum Defect {
     IgnoreRedelivery,
     /// Sequence numbers are ignored.
     IgnoreSequences,
-    /// One user may introduce as many devices as there is room for.
-    IgnoreDeviceShares,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 24] = [
+    pub const ALL: [Defect; 23] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -82,7 +80,6 @@ impl Defect {
         Self::DropReplayedResults,
         Self::IgnoreRedelivery,
         Self::IgnoreSequences,
-        Self::IgnoreDeviceShares,
     ];
 }
 

@@ -32,7 +32,7 @@ pub fn run(command: &DeviceCommand, config: &Config) -> anyhow::Result<ExitCode>
 }
 
 fn client(api: &DeviceApi, config: &Config) -> anyhow::Result<HttpClient> {
-    HttpClient::new(&base_url(api.url.as_deref(), config), &api.access)
+    Ok(HttpClient::new(&base_url(api.url.as_deref(), config), &api.access)?)
 }
 
 /// A page of the list.

@@ -299,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn devices_of_tenants() {
+        let tenant = "[[tenants]]\nname = 'a'\nusers = ['b']\n";
+        assert_eq!(parse(tenant).unwrap().settings().tenants[0].max_devices, None);
+        let settings = parse(&format!("{tenant}devices = 7\n")).unwrap().settings();
+        assert_eq!((settings.tenants[0].prefix.as_str(), settings.tenants[0].max_devices), ("a/", Some(7)));
+        check(&format!("{tenant}devices = 0\n"), &["weir.toml:4: tenants.a.devices"]);
+        check(&format!("[window]\nwatermark = 'global'\n{tenant}"), &["weir.toml:2: window.watermark"]);
+        let allowed = |id: &str| format!("[validate]\nallowed_devices = ['pump', '{id}']\n{tenant}");
+        check(&allowed("a/pump"), &[]);
+        check(&allowed("b/pump"), &["weir.toml:2: validate.allowed_devices"]);
+        check(&allowed("a/b/pump"), &["weir.toml:2: validate.allowed_devices"]);
+    }
+
+    #[test]
     fn tenants_are_read() {
         let text = "[[tenants]]\nname = 'acme'\nusers = ['acme.*', 'bob']\n[tenants.quotas]\nsessions = 7\n\
                     queued_bytes = '1MiB'\npublish_rate = 'off'\n[[tenants]]\nname = 'b'\nprefix = 'site/b/'\nusers = ['b.*']\n";

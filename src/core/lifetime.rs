@@ -14,7 +14,6 @@ use crate::core::user::RecordedUser;
 use crate::core::validate::ValidationRules;
 use crate::core::watermark::NONE_MS;
 use crate::core::window;
-use crate::defects::{self, Defect};
 
 /// Shortest time between two searches for silent devices.
 const MIN_SWEEP_MS: i64 = 1000;
@@ -37,9 +36,7 @@ impl Operator {
         if self.devices.len() >= settings.max_devices {
             return Err(DeviceLimit::All(settings.max_devices));
         }
-        if !defects::is(Defect::IgnoreDeviceShares) {
-            self.owners.check(user, settings, now_ms)?;
-        }
+        self.owners.check(user, settings, now_ms)?;
         if let Some(tenant) = tenant.and_then(|tenant| self.settings.rules.topics.tenant(tenant)) {
             self.owners.check_tenant(tenant)?;
         }

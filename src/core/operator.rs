@@ -3,7 +3,7 @@
 //!
 //! The methods are in the files of what they do: `apply` (the order of steps within a batch), `ingest` and `assign`
 //! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
-//! `snapshot` (checkpoints), `query` (questions of the API).
+//! `snapshot` (checkpoints), `query` and `selection` (questions of the API).
 
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;

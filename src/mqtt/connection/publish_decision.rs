@@ -19,7 +19,7 @@ pub(crate) enum PublishDecision {
 /// Decides whether a client with these permissions may publish on `topic`.
 pub(crate) fn decide_publish(permissions: &Permissions, topic: &str, ingest: &IngestTopics) -> PublishDecision {
     let denied = PublishDecision::Denied(permissions.on_denied_publish());
-    if !permissions.may_publish(topic) || ingest.reserves(topic) {
+    if !permissions.may_publish(topic) {
         return denied;
     }
     if permissions.speaks_for_any_device() || ingest.name_device(topic) {

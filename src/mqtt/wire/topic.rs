@@ -133,11 +133,6 @@ impl IngestTopics {
         tenant.and_then(|tenant| topic.strip_prefix(&*tenant.prefix)).unwrap_or(topic)
     }
 
-    /// Whether only weir may publish on `topic`, because the results of a tenant's devices are published there.
-    pub fn reserves(&self, topic: &str) -> bool {
-        !self.tenants.is_empty() && self.rest(topic).starts_with("weir/")
-    }
-
     /// Whether publishes on `topic` are journaled.
     pub fn contains(&self, topic: &str) -> bool {
         let topic = self.rest(topic);
@@ -252,12 +247,11 @@ mod tests {
         }]);
         let topics = IngestTopics::new(["devices/+/telemetry".into(), "readings".into()], tenants);
         for topic in ["devices/a/telemetry", "acme/devices/a/telemetry", "readings", "acme/readings"] {
-            assert!(topics.contains(topic) && !topics.reserves(topic), "{topic}");
+            assert!(topics.contains(topic), "{topic}");
         }
         for topic in ["other/devices/a/telemetry", "acme/acme/readings", "acme", "acme/devices/a"] {
             assert!(!topics.contains(topic), "{topic}");
         }
         assert!(topics.name_device("acme/devices/a/telemetry") && !topics.name_device("acme/readings"));
-        assert!(topics.reserves("acme/weir/windows/a/m") && !topics.reserves("other/weir/x"));
     }
 }
