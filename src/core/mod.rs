@@ -11,6 +11,7 @@ pub mod query;
 pub mod reason;
 pub mod record;
 pub mod recorded;
+pub mod replay_effects;
 pub mod replayed;
 pub mod selection;
 pub mod settings;

@@ -244,3 +244,31 @@ async fn a_journal_that_takes_nothing() {
     assert_eq!(answer.header("retry-after"), "1");
     api.post("/api/v1/errors/replay", r#"{"seqs":[0,1]}"#).await.is_problem(503, "no room");
 }
+
+#[tokio::test]
+async fn what_became_of_replays() {
+    let api = TestApi::with_errors([late(), late(), late()]);
+    let ask = async |seqs: &str| api.get(&format!("/api/v1/errors/replay?seqs={seqs}")).await;
+    let states = async || {
+        let json = ask("0,1,2").await.json();
+        let states =
+            json["results"].as_array().expect("results").iter().map(|one| one["state"].as_str().unwrap().to_owned());
+        states.collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, ["not_replayed", "not_replayed", "not_replayed"]);
+    assert_eq!(api.post("/api/v1/errors/replay", r#"{"seqs":[0,1]}"#).await.status, 200);
+    assert_eq!(states().await, ["pending", "pending", "not_replayed"], "in the journal and not processed");
+    api.replayed(1);
+    assert_eq!(states().await, ["pending", "processed", "not_replayed"]);
+    let one = &ask("1").await.json()["results"][0];
+    let expected = serde_json::json!({"seq": 1, "state": "processed", "counted": 0, "rejected": {"missing_field": 1},
+        "detail": one["detail"], "new_error": one["new_error"]});
+    assert_eq!((one, one["detail"].is_string()), (&expected, true));
+    for wrong in ["", "x", "1,,2", "-1", "1,"] {
+        ask(wrong).await.is_problem(400, "seqs=1,2,3");
+    }
+    api.get("/api/v1/errors/replay").await.is_problem(400, "seqs=1,2,3");
+    ask(&["7"; 1_001].join(",")).await.is_problem(400, "give 1 to 1000");
+    api.pipeline.update(|status| status.caught_up = false);
+    ask("1").await.is_problem(503, "still being processed");
+}
