@@ -186,3 +186,6 @@ fn newest_connected(sessions: &Sessions, of: &Account) -> Option<Arc<Session>> {
     let connected = connected.filter(|session| session.owner() != DISCARDED && session.is_connected());
     connected.max_by_key(|session| session.owner()).map(Arc::clone)
 }
+
+#[cfg(test)]
+mod tests;
