@@ -29,8 +29,8 @@ pub struct Cli {
 pub enum CliCommand {
     /// Run the appliance: MQTT broker, pipeline, HTTP API, and the simulator if the configuration enables it.
     Run,
-    /// Check the configuration and the files it names, and print every fault.
-    Check,
+    /// Check the configuration, the files it names and the data directory, and print every fault.
+    Check(CheckArguments),
     /// Run a fleet of simulated devices against an MQTT broker.
     Simulate(Box<simulator::SimulateArguments>),
     /// Recompute windows and errors from recorded readings or from a journal.
@@ -52,6 +52,14 @@ pub enum CliCommand {
     Token(TokenCommand),
     /// Ask a running weir whether it is healthy; for container health checks.
     Health(HealthArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Check with the rights of this user: a name, or UID:GID. Only root can check as another user [default: for root the
+    /// owner of node.data_dir, else the user who runs the command].
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@
 pub mod lock;
 pub mod pending;
 mod real;
+mod rights;
 pub mod sim;
 
 use std::fmt::Debug;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use real::RealDisk;
+pub use rights::{close_directories, own_files_only};
 
 /// A file opened through a [`Disk`]. All offsets and lengths are in bytes.
 #[expect(clippy::len_without_is_empty, reason = "the length comes from the file system, which may refuse to tell")]

@@ -30,6 +30,11 @@ pub const CONFIG: u8 = 78;
 #[error("{0}")]
 pub struct CannotCreate(pub String);
 
+/// Faults of the files that the configuration names. The exit code is [`CONFIG`].
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct WrongFiles(pub Vec<String>);
+
 /// An error and its causes in one sentence. Many errors of weir end with the text of their cause, so that they can be
 /// read alone; such a cause is not repeated.
 pub fn sentence_of(error: &anyhow::Error) -> String {
@@ -47,10 +52,14 @@ pub fn sentence_of(error: &anyhow::Error) -> String {
 /// The exit code for an error that ended the process: the first error of its chain that has a code of its own decides.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
+        if cause.downcast_ref::<LockError>().is_some_and(LockError::is_failed_disk) {
+            return IO;
+        }
         if cause.is::<LockError>() || cause.is::<CannotCreate>() {
             return CANNOT_CREATE;
         }
-        if cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>() {
+        if cause.is::<WrongFiles>() || cause.is::<TlsError>() || cause.is::<ConfigErrors>() || cause.is::<TokensError>()
+        {
             return CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {

@@ -14,9 +14,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, CliCommand};
-use weir::config::Config;
+use exit::WrongFiles;
+use weir::config::{ConfigErrors, ReadConfig};
 
 fn main() -> ExitCode {
+    weir::disk::own_files_only();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -26,18 +28,17 @@ fn main() -> ExitCode {
         }
     };
     let path = config_path(cli.config);
-    let config = match Config::load(path.as_deref(), weir::config::environment()) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::from(exit::CONFIG);
-        }
-    };
     let command = cli.command.unwrap_or(CliCommand::Run);
+    let config = ReadConfig::load(path.as_deref(), weir::config::environment());
     match dispatch(command, config, path.as_deref()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("weir: {}", exit::sentence_of(&error));
+            // Each of these is a list of faults, one line each.
+            if error.is::<ConfigErrors>() || error.is::<WrongFiles>() {
+                eprintln!("{error}");
+            } else {
+                eprintln!("weir: {}", exit::sentence_of(&error));
+            }
             ExitCode::from(exit::code_of(&error))
         }
     }
@@ -48,17 +49,19 @@ fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
     named.or_else(|| Path::new("config.toml").is_file().then(|| PathBuf::from("config.toml")))
 }
 
-fn dispatch(command: CliCommand, config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
+fn dispatch(command: CliCommand, read: ReadConfig, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     match command {
-        CliCommand::Run => app::run(config, path),
-        CliCommand::Check => Ok(commands::check::run(&config, path)),
-        CliCommand::Simulate(arguments) => commands::simulate::run(*arguments, &config),
-        CliCommand::Replay(arguments) => commands::replay::run(&arguments, &config),
-        CliCommand::Journal(command) => commands::journal::run(command, &config),
-        CliCommand::Errors(command) => commands::errors::run(&command, &config),
-        CliCommand::Savepoint(command) => commands::savepoint::run(command, &config),
-        CliCommand::Passwd(command) => commands::passwd::run(command, &config),
-        CliCommand::Token(command) => commands::token::run(&command, &config),
-        CliCommand::Health(arguments) => commands::health::run(&arguments, &config),
+        CliCommand::Run if read.has_faults() => Ok(commands::check::refuse(&read, path)),
+        CliCommand::Run => app::run(read.into_config()?, path),
+        CliCommand::Check(arguments) => commands::check::run(&arguments, &read, path),
+        CliCommand::Simulate(arguments) => commands::simulate::run(*arguments, &read.into_config()?),
+        CliCommand::Replay(arguments) => commands::replay::run(&arguments, &read.into_config()?),
+        CliCommand::Journal(command) => commands::journal::run(command, &read.into_config()?),
+        CliCommand::Errors(command) => commands::errors::run(&command, &read.into_config()?),
+        CliCommand::Savepoint(command) => commands::savepoint::run(command, &read.into_config()?),
+        // With --file these need no configuration, so its faults count only where they use it.
+        CliCommand::Passwd(command) => commands::passwd::run(command, &read.into_config()),
+        CliCommand::Token(command) => commands::token::run(&command, &read.into_config()),
+        CliCommand::Health(arguments) => commands::health::run(&arguments, &read.into_config()?),
     }
 }

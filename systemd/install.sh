@@ -31,7 +31,8 @@ fi
 [ -z "$root" ] || exit 0
 
 systemd-sysusers /usr/lib/sysusers.d/weir.conf
-/usr/bin/weir check --config /etc/weir/config.toml
+[ -e /var/lib/weir ] || install -d -o weir -g weir -m 0700 /var/lib/weir
+/usr/bin/weir check --config /etc/weir/config.toml --user weir
 systemctl daemon-reload
 systemctl enable weir.service
 systemctl restart weir.service

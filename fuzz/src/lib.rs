@@ -1,4 +1,4 @@
 //! The code of the fuzz targets. The tests of weir contain it too, so that they can run stored inputs.
 
-#[path = "../../tests/it/formats/fuzz_entry.rs"]
+#[path = "../../tests/it/formats/fuzz_entry/mod.rs"]
 pub mod fuzz_entry;

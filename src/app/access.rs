@@ -6,7 +6,7 @@ use weir::access::{Access, Policy};
 use weir::config::{Config, ConfigErrors};
 use weir::mqtt::AdmissionControl;
 
-use super::reload::{Apply, Reloadable};
+use super::reloadable::{Apply, Reloadable};
 
 /// Loads the files that the configuration names, and logs warnings about them.
 ///

@@ -23,6 +23,16 @@ pub struct BoundAddresses {
 }
 
 impl BoundAddresses {
+    /// Whether the process that wrote the file still runs.
+    pub fn is_running(&self) -> bool {
+        Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
+
+    /// Whether one of the listeners has this address.
+    pub fn holds(&self, address: SocketAddr) -> bool {
+        [Some(self.mqtt), self.mqtt_tls, Some(self.http), self.http_tls].contains(&Some(address))
+    }
+
     /// Replaces the file of `data_dir`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use weir::access::tokens::TokensError;
 use weir::clock::Clock;
 use weir::config::{Config, HttpConfig};
 
-use super::reload::{Apply, Reloadable};
+use super::reloadable::{Apply, Reloadable};
 
 /// Loads the tokens, and logs warnings about them.
 ///
@@ -19,7 +19,11 @@ pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<HttpAccess>, 
     Ok(HttpAccess::new(policy, clock.clone()))
 }
 
-fn policy(config: &Config) -> Result<HttpPolicy, TokensError> {
+/// The access policy of a configuration.
+///
+/// # Errors
+/// [`TokensError`] when the tokens file cannot be read or holds faults.
+pub fn policy(config: &Config) -> Result<HttpPolicy, TokensError> {
     Ok(HttpPolicy::load(&config.http)?.with_mqtt_credentials(!config.mqtt.allows_anonymous()))
 }
 

@@ -5,10 +5,12 @@
 pub mod access;
 pub mod addresses;
 mod disk_watch;
+mod files;
 pub mod http_access;
 mod mqtt;
 mod notify;
 mod reload;
+mod reloadable;
 mod resources;
 mod shutdown;
 mod stalls;
@@ -30,7 +32,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use weir::clock::{Clock, SystemClock};
 use weir::config::{Config, LogFormat};
+use weir::disk::close_directories;
 use weir::disk::lock::DirectoryLock;
 use weir::log::Log;
 use weir::pipeline::handle::Pipeline;
@@ -40,6 +44,7 @@ use weir::simulator::FleetProgress;
 use weir::telemetry;
 
 use addresses::BoundAddresses;
+use files::ConfiguredFiles;
 use shutdown::{FailureReporter, StopCause, StopSignals};
 use start::{Bootstrap, start};
 use storage::Storage;
@@ -64,6 +69,8 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let filter = telemetry::logging::init(&config.log.level, config.log.format)?;
     let prometheus = telemetry::recorder::install();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let files = ConfiguredFiles::load(&config, &clock)?;
     let _lock = DirectoryLock::acquire(&config.node.data_dir)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -71,15 +78,36 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
         data_dir = %config.node.data_dir.display(),
         "weir starts"
     );
+    close_data(&config.node.data_dir);
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let bootstrap =
-        Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, started };
+    let bootstrap = Bootstrap {
+        config: Arc::new(config),
+        path: path.map(Path::to_path_buf),
+        filter,
+        prometheus,
+        clock,
+        files,
+        started,
+    };
     let result = runtime.block_on(serve(bootstrap, storage));
     // A task that hangs must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Takes the rights of other users from directories that an earlier weir, or a copy, has left open to them. The data directory
+/// itself may be shared for a reason, so it stays as it is.
+fn close_data(data_dir: &Path) {
+    match close_directories(data_dir, &storage::DATA_DIRECTORIES) {
+        Ok(closed) if closed.is_empty() => {}
+        Ok(closed) => tracing::warn!(
+            directories = closed.join(", "),
+            "other users of this machine could look into the data: their rights are removed"
+        ),
+        Err(error) => tracing::warn!("other users of this machine can look into the data: {error}"),
+    }
 }
 
 /// The running parts, in the order in which they are stopped.

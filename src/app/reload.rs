@@ -10,29 +10,21 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
-use weir::config::{self, Config, ConfigChange, LoadedConfig};
+use weir::config::{Config, ConfigChange, ReadConfig, environment};
 use weir::http::process_status::ReloadStatus;
 use weir::mqtt::AdmissionControl;
 use weir::pipeline::handle::Pipeline;
 use weir::sync::lock;
-use weir::telemetry::audit::{self, AuditActor, AuditEvent};
+use weir::telemetry::audit;
 use weir::telemetry::logging::LogFilter;
 use weir::telemetry::names;
 
 use super::notify;
+use super::reloadable::{Apply, Reloadable};
+use crate::commands::check;
 
-/// Makes a prepared change take effect. It cannot fail.
-pub type Apply = Box<dyn FnOnce() + Send>;
-
-/// A part of weir that can take another configuration while it runs.
-pub trait Reloadable: Send + Sync {
-    /// Reads and checks the files that `config` names for this part. Nothing changes before the returned function is
-    /// called.
-    ///
-    /// # Errors
-    /// One sentence for each fault, with its file or key.
-    fn prepare(&self, config: &Config) -> Result<Apply, Vec<String>>;
-}
+/// Largest number of faults in the log line of a reload. A users file can have a fault in each of its lines.
+const MAX_LOGGED_FAULTS: usize = 50;
 
 /// Result of the last reload, shared with the status page.
 #[derive(Debug, Clone, Default)]
@@ -110,8 +102,11 @@ impl Reloader {
 
     /// Returns the changes that took effect, and the changes that need a restart.
     fn try_reload(&mut self) -> Result<(Vec<ConfigChange>, Vec<ConfigChange>), Vec<String>> {
-        let loaded = LoadedConfig::load(self.path.as_deref(), config::environment())
-            .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let read = ReadConfig::load(self.path.as_deref(), environment());
+        if read.has_faults() {
+            return Err(check::faults(&read, self.path.as_deref()));
+        }
+        let loaded = read.into_result().map_err(|errors| vec![errors.to_string()])?;
         let config = loaded.over(&self.running);
         let (mut prepared, mut faults) = (Vec::new(), Vec::new());
         for part in &self.parts {
@@ -133,19 +128,18 @@ impl Reloader {
     }
 
     fn taken(&self, taken: &[ConfigChange], left: &[ConfigChange]) {
-        let source = self.source();
-        for change in left {
-            tracing::warn!("{}: {} cannot change at run time; restart weir for it", change.origin, change.key);
-        }
-        audit::record(AuditEvent::Reloaded, &AuditActor::default(), &source, &listed(taken));
+        let changed = listed(taken.iter().map(|change| change.key.to_owned()));
+        let mut message = match taken {
+            [] => "the configuration was read again; no setting changed".to_owned(),
+            _ => format!("the configuration was read again; took effect: {changed}"),
+        };
+        let mut detail = changed;
         if !left.is_empty() {
-            audit::record(
-                AuditEvent::ReloadRefused,
-                &AuditActor::default(),
-                &listed(left),
-                "these keys need a restart",
-            );
+            let places = listed(left.iter().map(|change| format!("{} ({})", change.key, change.origin)));
+            message = format!("{message}; cannot change at run time, restart weir for: {places}");
+            detail = format!("these keys need a restart: {}", listed(left.iter().map(|change| change.key.to_owned())));
         }
+        audit::record_reload(!left.is_empty(), &self.source(), &detail, &message);
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(1.0);
         gauge!(names::CONFIG_RESTART_REQUIRED).set(left.len() as f64);
         let now_ms = SystemClock.now_ms();
@@ -158,17 +152,14 @@ impl Reloader {
     }
 
     fn refused(&self, faults: &[String]) {
-        for fault in faults {
-            tracing::error!("{fault}");
-        }
-        let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
-        let first = faults.first().map_or("", String::as_str);
-        audit::record(
-            AuditEvent::ReloadRefused,
-            &AuditActor::default(),
-            &self.source(),
-            &format!("nothing changed: {first}{more}"),
-        );
+        let more = match faults.len().saturating_sub(MAX_LOGGED_FAULTS) {
+            0 => String::new(),
+            more => format!("; and {more} more, see weir check"),
+        };
+        let told: Vec<&str> = faults.iter().take(MAX_LOGGED_FAULTS).map(String::as_str).collect();
+        let message = format!("the reload changed nothing: {}{more}", told.join("; "));
+        let detail = format!("nothing changed: {} faults", faults.len());
+        audit::record_reload(true, &self.source(), &detail, &message);
         gauge!(names::CONFIG_RELOAD_SUCCESSFUL).set(0.0);
         let mut outcome = self.outcome.lock();
         outcome.last = Some(SystemClock.now_ms());
@@ -176,8 +167,8 @@ impl Reloader {
     }
 }
 
-fn listed(changes: &[ConfigChange]) -> String {
-    changes.iter().map(|change| change.key).collect::<Vec<_>>().join(", ")
+fn listed(keys: impl Iterator<Item = String>) -> String {
+    keys.collect::<Vec<_>>().join(", ")
 }
 
 impl Reloadable for LogFilter {

@@ -11,7 +11,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use weir::clock::{Clock, SystemClock};
+use weir::clock::Clock;
 use weir::config::Config;
 use weir::http;
 use weir::log::{Log, LogError};
@@ -29,11 +29,13 @@ use weir::telemetry::logging::LogFilter;
 use super::access::ReloadableAccess;
 use super::addresses::BoundAddresses;
 use super::disk_watch::DiskWatch;
-use super::reload::{self, Reloader};
+use super::files::ConfiguredFiles;
+use super::reload::Reloader;
+use super::reloadable::Reloadable;
 use super::shutdown::{self, FailureReporter};
 use super::status::{AppStatus, StatusResources};
 use super::storage::Storage;
-use super::{CHECKPOINT_LIMIT, RunningApp, access, http_access, notify, stalls, tls};
+use super::{CHECKPOINT_LIMIT, RunningApp, notify, stalls, tls};
 
 /// Input of the start: configuration, telemetry and the time of the start.
 pub struct Bootstrap {
@@ -42,6 +44,8 @@ pub struct Bootstrap {
     pub path: Option<PathBuf>,
     pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
+    pub clock: Arc<dyn Clock>,
+    pub files: ConfiguredFiles,
     pub started: Instant,
 }
 
@@ -111,20 +115,17 @@ pub async fn start(bootstrap: Bootstrap, storage: Storage, failures: &FailureRep
 
 async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
-    let Bootstrap { config, path, filter, prometheus, started } = bootstrap;
+    let Bootstrap { config, path, filter, prometheus, clock, files, started } = bootstrap;
+    let ConfiguredFiles { certificates, http_access, access } = files;
     let logs = OpenLogs::of(&storage, failures);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
 
-    let certificates = tls::Certificates::load(&config, &clock)?;
-    let http_access = http_access::load(&config, &clock)?;
-    let access = access::load(&config)?;
     let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
     let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
-    let reloadable: Vec<Box<dyn reload::Reloadable>> = vec![
+    let reloadable: Vec<Box<dyn Reloadable>> = vec![
         Box::new(filter),
         Box::new(mqtt.admission()),
         Box::new(renewal.clone()),

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weir::client::reachable;
@@ -29,6 +30,9 @@ const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
 /// Journal records that the pipeline may be behind and still be ready. Group commits in flight alone are far fewer.
 const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
 
+/// Time between two looks at the free disk space.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Reads health and status from the parts of the process.
 pub struct AppStatus {
     pipeline: Pipeline,
@@ -40,6 +44,11 @@ pub struct AppStatus {
     state_directory: PathBuf,
     disk: Arc<DiskWatch>,
     overdue: Duration,
+    min_free_bytes: u64,
+    /// When the free space was looked at.
+    looked_at: Mutex<Option<Instant>>,
+    /// Whether it was too small then.
+    was_low: AtomicBool,
     started: Instant,
     started_ms: i64,
 }
@@ -65,6 +74,9 @@ impl AppStatus {
             reloaded,
             data_dir: config.node.data_dir.clone(),
             state_directory: storage::state_directory(config),
+            min_free_bytes: config.journal.min_free_disk_bytes,
+            looked_at: Mutex::default(),
+            was_low: AtomicBool::default(),
             disk: Arc::clone(disk),
             overdue: (interval * OVERDUE_INTERVALS).max(OVERDUE_AT_LEAST),
             started,
@@ -102,16 +114,31 @@ impl AppStatus {
         check("backlog", backlog <= CAUGHT_UP_BACKLOG, format!("{backlog} records"))
     }
 
+    /// Whether less than `journal.min_free_disk` is free. The journal itself looks only when it is written, so without traffic
+    /// it does not notice that others fill the disk.
+    fn is_disk_low(&self) -> bool {
+        // If the file system does not answer, one request waits for it; the others get the last answer.
+        if let Ok(mut looked_at) = self.looked_at.try_lock()
+            && looked_at.is_none_or(|at| at.elapsed() >= SPACE_INTERVAL)
+        {
+            let is_low = self.disk_available_bytes().is_some_and(|available| available < self.min_free_bytes);
+            self.was_low.store(is_low, Ordering::Relaxed);
+            *looked_at = Some(Instant::now());
+        }
+        self.was_low.load(Ordering::Relaxed)
+    }
+
     fn journal_writable(&self) -> HealthCheck {
         let stats = self.journal.stats();
-        let message = match (&stats.failure, stats.disk_full) {
+        let disk_full = stats.disk_full || self.is_disk_low();
+        let message = match (&stats.failure, disk_full) {
             (Some(failure), _) => failure.clone(),
             (None, true) => "the disk is nearly full: sockets are not read until there is space \
                              (journal.min_free_disk)"
                 .to_owned(),
             (None, false) => "writable".to_owned(),
         };
-        check("journal", stats.failure.is_none() && !stats.disk_full, message)
+        check("journal", stats.failure.is_none() && !disk_full, message)
     }
 
     fn checkpoint_recent(&self) -> HealthCheck {

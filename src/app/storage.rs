@@ -22,6 +22,10 @@ use weir::state::recovery::{self, Fallback, RecoveredState, RecoveryOptions};
 use weir::state::savepoint;
 use weir::telemetry::names;
 
+/// The directories in a data directory. Other entries, such as `lost+found` of a file system of its own, are not weir's.
+pub const DATA_DIRECTORIES: [&str; 8] =
+    ["journal", "windows", "errors", "state", "retained", "sessions", savepoint::DIRECTORY, "damaged"];
+
 /// Size of the queue before a log's writer, in batches of the largest size.
 const QUEUE_BATCHES: usize = 4;
 

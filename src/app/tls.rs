@@ -11,7 +11,7 @@ use weir::config::Config;
 use weir::mqtt::AdmissionControl;
 use weir::tls::{TlsEndpoint, TlsError};
 
-use super::reload::{Apply, Reloadable};
+use super::reloadable::{Apply, Reloadable};
 
 /// Time between two checks of the files. They are loaded again when two checks in a row find the same change: a file
 /// that is being written changes in between.

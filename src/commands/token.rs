@@ -9,15 +9,15 @@ use anyhow::Context as _;
 
 use weir::access::tokens::{self, ApiToken, TokenList};
 use weir::clock::{Clock as _, SystemClock};
-use weir::config::Config;
+use weir::config::{Config, ConfigErrors};
 
 use crate::cli::{TokenCommand, TokensFile};
 
 /// Runs `weir token add`, `remove` or `list`.
 ///
 /// # Errors
-/// The tokens file is not named, cannot be read or written, or does not allow the change.
-pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> {
+/// The configuration is wrong and no file is named; the tokens file is not named, cannot be read or written, or does not allow the change.
+pub fn run(command: &TokenCommand, config: &Result<Config, ConfigErrors>) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         TokenCommand::Add { name, role, expires, file } => {
@@ -44,9 +44,13 @@ pub fn run(command: &TokenCommand, config: &Config) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn path(file: &TokensFile, config: &Config) -> anyhow::Result<PathBuf> {
-    let named = file.file.clone().or_else(|| config.http.auth.tokens.clone());
-    named.context("there is no tokens file: name one with --file, or in the config as http.auth.tokens")
+/// The tokens file. The configuration is needed, and must be right, only if no file is named.
+fn path(file: &TokensFile, config: &Result<Config, ConfigErrors>) -> anyhow::Result<PathBuf> {
+    let configured = match &file.file {
+        Some(file) => return Ok(file.clone()),
+        None => &config.as_ref().map_err(Clone::clone)?.http.auth.tokens,
+    };
+    configured.clone().context("there is no tokens file: name one with --file, or in the config as http.auth.tokens")
 }
 
 /// The time of expiry in Unix milliseconds, in whole seconds as the file stores it.
@@ -59,11 +63,13 @@ fn expiry_ms(after: Duration) -> anyhow::Result<i64> {
 }
 
 /// Prints what else is needed before the change takes effect.
-fn remind(path: &Path, config: &Config) {
-    if config.http.auth.tokens.as_deref() == Some(path) {
-        eprintln!("A running weir takes it on SIGHUP (systemctl reload weir).");
-    } else {
-        eprintln!("The config does not name {} in http.auth.tokens: weir does not use it.", path.display());
+fn remind(path: &Path, config: &Result<Config, ConfigErrors>) {
+    match config {
+        Ok(config) if config.http.auth.tokens.as_deref() == Some(path) => {
+            eprintln!("A running weir takes it on SIGHUP (systemctl reload weir).");
+        }
+        Ok(_) => eprintln!("The config does not name {} in http.auth.tokens: weir does not use it.", path.display()),
+        Err(_) => eprintln!("The config has faults (weir check): a weir that names this file takes it on SIGHUP."),
     }
 }
 

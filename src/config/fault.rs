@@ -51,13 +51,29 @@ pub struct ConfigFault {
     pub problem: ConfigProblem,
 }
 
+/// Displays text of a file on one line: with control characters escaped.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.split_inclusive(char::is_control) {
+            match part.char_indices().next_back() {
+                Some((at, last)) if last.is_control() => write!(f, "{}{}", &part[..at], last.escape_default())?,
+                _ => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for ConfigFault {
+    /// One line, whatever the file contains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", OneLine(&self.key))?;
         }
-        write!(f, "{}", self.problem.wrong)?;
+        write!(f, "{}", OneLine(&self.problem.wrong))?;
         if self.problem.expected.is_empty() { Ok(()) } else { write!(f, "; expected {}", self.problem.expected) }
     }
 }

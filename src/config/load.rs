@@ -12,18 +12,21 @@ use super::sections::Config;
 /// Larger files are refused unread. A configuration of weir has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-impl LoadedConfig {
+/// What could be read of a configuration that may have faults.
+#[derive(Debug)]
+pub struct ReadConfig {
+    /// The settings; those with a fault have their defaults. `None`: the file cannot be read.
+    loaded: Option<LoadedConfig>,
+    /// All faults; empty for a configuration that weir can run with.
+    faults: ConfigErrors,
+}
+
+impl ReadConfig {
     /// Reads and checks the file at `path`, or the defaults without a path, and the environment variables, which win over the
-    /// file.
+    /// file. What has no fault can be used although other parts have faults: `weir check` goes on with the files that it names.
     ///
     /// The file is read with `std::fs`, not through [`crate::disk`]: it is not part of weir's data.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the file or the environment has faults. The error holds all of them.
-    pub fn load(
-        path: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<LoadedConfig, ConfigErrors> {
+    pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Self {
         let Some(path) = path else {
             return Self::parse("defaults", "", environment);
         };
@@ -33,15 +36,70 @@ impl LoadedConfig {
             Err(wrong) => {
                 let problem =
                     ConfigProblem::new(format!("cannot be read: {wrong}"), "a readable TOML file; see config.toml");
-                Err(ConfigErrors(vec![ConfigFault {
-                    origin: ConfigOrigin::File(file_name),
-                    key: String::new(),
-                    problem,
-                }]))
+                let origin = ConfigOrigin::File(file_name);
+                Self { loaded: None, faults: ConfigErrors(vec![ConfigFault { origin, key: String::new(), problem }]) }
             }
         }
     }
 
+    fn parse(file_name: &str, text: &str, environment: impl Iterator<Item = (String, String)>) -> Self {
+        let mut document = Document::read(file_name, text);
+        document.environment(environment);
+        checks::check(&mut document);
+        let Document { mut config, set, mut faults, .. } = document;
+        faults.sort_by(|a, b| a.origin.cmp(&b.origin));
+        if config.node.name.is_empty() {
+            config.node.name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
+        let loaded = LoadedConfig { config, file: ConfigOrigin::File(file_name.to_owned()), set };
+        Self { loaded: Some(loaded), faults: ConfigErrors(faults) }
+    }
+
+    /// The settings that could be read; `None`: the file cannot be read.
+    pub fn config(&self) -> Option<&Config> {
+        self.loaded.as_ref().map(|loaded| &loaded.config)
+    }
+
+    /// The faults of keys and values.
+    pub fn faults(&self) -> &ConfigErrors {
+        &self.faults
+    }
+
+    /// Whether there are faults, so that weir cannot run with this configuration.
+    pub fn has_faults(&self) -> bool {
+        !self.faults.0.is_empty()
+    }
+
+    /// Whether the value of `key`, or of each key of the section `key`, is what the configuration says. After a syntax error
+    /// this is unknown, because the rest of the line is lost.
+    pub fn is_right(&self, key: &str) -> bool {
+        let of_key = |fault: &ConfigFault| {
+            fault.key.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        !self.faults.0.iter().any(|fault| fault.key.is_empty() || of_key(fault))
+    }
+
+    /// The configuration, if it has no fault.
+    ///
+    /// # Errors
+    /// All faults.
+    pub fn into_config(self) -> Result<Config, ConfigErrors> {
+        self.into_result().map(|loaded| loaded.config)
+    }
+
+    /// The configuration with the origins of its settings, if it has no fault.
+    ///
+    /// # Errors
+    /// All faults.
+    pub fn into_result(self) -> Result<LoadedConfig, ConfigErrors> {
+        match self.loaded {
+            Some(loaded) if self.faults.0.is_empty() => Ok(loaded),
+            _ => Err(self.faults),
+        }
+    }
+}
+
+impl LoadedConfig {
     /// Reads and checks the text of a configuration. `file_name` is used in faults. Variables `WEIR_SECTION__KEY` win over
     /// the text; variables of other names are ignored.
     ///
@@ -52,34 +110,11 @@ impl LoadedConfig {
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<LoadedConfig, ConfigErrors> {
-        let mut document = Document::read(file_name, text);
-        document.environment(environment);
-        checks::check(&mut document);
-        if !document.faults.is_empty() {
-            let mut faults = document.faults;
-            faults.sort_by(|a, b| a.origin.cmp(&b.origin));
-            return Err(ConfigErrors(faults));
-        }
-        let Document { mut config, set, .. } = document;
-        if config.node.name.is_empty() {
-            config.node.name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        }
-        Ok(LoadedConfig { config, file: ConfigOrigin::File(file_name.to_owned()), set })
+        ReadConfig::parse(file_name, text, environment).into_result()
     }
 }
 
 impl Config {
-    /// Like [`LoadedConfig::load`], without the origins of the settings.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the file or the environment has faults.
-    pub fn load(
-        path: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Config, ConfigErrors> {
-        LoadedConfig::load(path, environment).map(|loaded| loaded.config)
-    }
-
     /// Like [`LoadedConfig::parse`], without the origins of the settings.
     ///
     /// # Errors
@@ -93,7 +128,7 @@ impl Config {
     }
 }
 
-/// The environment of the process, for [`Config::load`]. Variables that are not UTF-8 are left out: they cannot be settings
+/// The environment of the process, for [`ReadConfig::load`]. Variables that are not UTF-8 are left out: they cannot be settings
 /// of weir, and `std::env::vars` would panic on them.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

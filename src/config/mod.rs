@@ -23,7 +23,7 @@ pub use changes::{ConfigChange, LoadedConfig};
 pub use duration::{DurationError, parse_duration};
 pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use host_pattern::{HostPattern, host_name};
-pub use load::environment;
+pub use load::{ReadConfig, environment};
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,

@@ -35,11 +35,22 @@ fn nothing_set_is_the_default_and_the_hosts_name() {
     assert_eq!(config, Config::default());
 }
 
+/// Simulated readings must not get among those of real devices because a config says nothing about the simulator.
 #[test]
-fn the_shipped_file_holds_every_key_at_its_default() {
+fn a_config_that_does_not_name_the_simulator_runs_none() {
+    for text in ["", "[simulator]\ndevices = 5\n"] {
+        let config = Config::parse("weir.toml", text, std::iter::empty()).expect("a right config");
+        assert!(!config.simulator.enabled, "{text:?}");
+    }
+}
+
+#[test]
+fn the_shipped_file_holds_every_key_at_its_default_but_runs_the_simulator() {
     let text = include_str!("../../config.toml");
     let mut config = Config::parse("config.toml", text, std::iter::empty()).unwrap_or_else(|errors| panic!("{errors}"));
     config.node.name.clear();
+    assert!(config.simulator.enabled, "`cargo run` in the source tree shows simulated devices");
+    config.simulator.enabled = false;
     assert_eq!(config, Config::default());
     let document = Document::read("config.toml", text);
     let missing: Vec<_> = keys::KEYS
@@ -100,7 +111,7 @@ fn the_environment_wins() {
             ("WEIR_INGEST__TELEMETRY_TOPICS", "a/+, b/+"),
             ("WEIR_VALIDATE__METRICS__TEMPERATURE__MAX", "90"),
             ("WEIR_VALIDATE__METRICS__MOTOR__MAX", "5"),
-            ("WEIR_SIMULATOR__ENABLED", "false"),
+            ("WEIR_SIMULATOR__ENABLED", "true"),
             ("WEIR_NODE__NAME", "box 7"),
             ("WEIR_CONFIG", "elsewhere.toml"),
             ("PATH", "/bin"),
@@ -110,7 +121,7 @@ fn the_environment_wins() {
     assert_eq!(config.ingest.telemetry_topics, ["a/+", "b/+"]);
     assert_eq!(config.validate.metrics["temperature"].max, Some(90.0));
     assert_eq!((config.validate.metrics["Motor"].min, config.validate.metrics["Motor"].max), (Some(1.0), Some(5.0)));
-    assert!(!config.simulator.enabled);
+    assert!(config.simulator.enabled);
     assert_eq!(config.node.name, "box 7");
 }
 
@@ -226,10 +237,9 @@ fn an_open_listener_must_say_that_anyone_may_connect() {
             &format!("weir.toml:6: http.tls.listen: 0.0.0.0:2 {over_http} {ANYBODY}"),
         ],
     );
-    let no_simulator = ("WEIR_SIMULATOR__ENABLED", "false");
-    good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = false\n", &[no_simulator]);
+    good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = false\n", &[]);
     good("", &[("WEIR_MQTT__LISTEN", "0.0.0.0:1883"), ("WEIR_MQTT__ALLOW_ANONYMOUS", "true")]);
-    let users = good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nauth.users = \"users\"\n", &[no_simulator]);
+    let users = good("[mqtt]\nlisten = \"0.0.0.0:1883\"\nauth.users = \"users\"\n", &[]);
     assert!(!users.mqtt.allows_anonymous());
     assert!(good("", &[]).mqtt.allows_anonymous());
     let both = good("[mqtt]\nallow_anonymous = true\nauth.users = \"users\"\n", &[]);
@@ -240,7 +250,7 @@ fn an_open_listener_must_say_that_anyone_may_connect() {
 fn certificates_are_credentials() {
     let tls = "listen = \"0.0.0.0:1\"\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\nclient_certificates = ";
     for asked in ["\"optional\"", "\"required\""] {
-        let config = good(&format!("[mqtt.tls]\n{tls}{asked}\n"), &[("WEIR_SIMULATOR__ENABLED", "false")]);
+        let config = good(&format!("[mqtt.tls]\n{tls}{asked}\n"), &[]);
         assert!(!config.mqtt.allows_anonymous(), "{asked}");
     }
     let off = good("[mqtt.tls]\nclient_certificates = \"required\"\n", &[]);
@@ -339,10 +349,10 @@ fn windows_are_between_a_millisecond_and_a_day() {
 fn a_file_that_is_not_there_is_a_fault_with_its_name() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("none.toml");
-    let errors = Config::load(Some(&path), std::iter::empty()).expect_err("no such file").to_string();
+    let errors = ReadConfig::load(Some(&path), std::iter::empty()).into_config().expect_err("no such file").to_string();
     assert!(errors.starts_with(&format!("{}: cannot be read: ", path.display())), "{errors}");
-    assert!(Config::load(Some(dir.path()), std::iter::empty()).is_err(), "a directory");
+    assert!(ReadConfig::load(Some(dir.path()), std::iter::empty()).into_config().is_err(), "a directory");
     std::fs::write(&path, "[dedup]\nenabled = false\n").expect("a file");
-    assert!(!Config::load(Some(&path), std::iter::empty()).expect("a good file").dedup.enabled);
-    assert!(Config::load(None, std::iter::empty()).expect("defaults").dedup.enabled);
+    assert!(!ReadConfig::load(Some(&path), std::iter::empty()).into_config().expect("a good file").dedup.enabled);
+    assert!(ReadConfig::load(None, std::iter::empty()).into_config().expect("defaults").dedup.enabled);
 }

@@ -10,6 +10,7 @@ pub mod query;
 pub mod reason;
 pub mod record;
 pub mod recorded;
+pub mod replay_effects;
 pub mod replayed;
 pub mod settings;
 pub mod snapshot;

@@ -15,6 +15,7 @@ use crate::core::output::Collector;
 use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::record::{PublishRecord, ReplayItem, ReplayRecord};
+use crate::core::replay_effects::ReplayEffect;
 use crate::core::replayed::{ReplayOrigins, SeqOwner, WantedError, WantedReadings};
 
 impl Operator {
@@ -27,6 +28,12 @@ impl Operator {
     /// Whether each of these errors was replayed, or counts as replayed because ranges were merged.
     pub fn are_replayed(&self, error_seqs: &[u64]) -> Vec<bool> {
         error_seqs.iter().map(|&seq| self.replays.replayed.contains(seq)).collect()
+    }
+
+    /// What became of the replays of these errors; `None`: the error was not replayed, or so many others were since that it
+    /// is forgotten.
+    pub fn replay_effects(&self, error_seqs: &[u64]) -> Vec<Option<ReplayEffect>> {
+        error_seqs.iter().map(|&seq| self.replays.effects.get(seq).cloned()).collect()
     }
 
     /// Applies one replay. `arrival_ms` is the arrival time of the batch that the replay is in.
@@ -43,6 +50,20 @@ impl Operator {
         if wanted.items.is_empty() {
             return;
         }
+        let before = self.totals.in_windows;
+        self.replay_wanted(lsn, arrival_ms, message, replay, &wanted, out);
+        self.replays.effects.finish(&wanted, self.totals.in_windows - before);
+    }
+
+    fn replay_wanted<'a>(
+        &mut self,
+        lsn: u64,
+        arrival_ms: i64,
+        message: &mut DecodedMessage<'a>,
+        replay: ReplayRecord<'a>,
+        wanted: &WantedReadings,
+        out: &mut dyn Collector,
+    ) {
         // A context of its own: the next publish in the batch may share client and topic with the publish before this
         // replay.
         let mut batch = BatchContext::new(lsn, replay.arrival_ms);
@@ -58,7 +79,7 @@ impl Operator {
             payload: replay.payload,
         };
         batch.resolve(&self.settings.rules.topics, &publish);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(&wanted) };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(wanted) };
         // Single readings were rejected, so the message was decoded then, under a limit that may have been higher.
         let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {

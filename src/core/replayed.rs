@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::core::dedup::SequenceSet;
 use crate::core::record::Record;
+use crate::core::replay_effects::ReplayEffects;
 
 /// Largest number of ranges of replayed errors that are remembered: half a megabyte. Beyond it the two lowest ranges
 /// merge, so that errors between them count as replayed.
@@ -20,6 +21,8 @@ pub(super) struct ReplayState {
     pub replayed: ReplayedSet,
     /// Replayed errors whose reading was found to be counted from a redelivery.
     pub redelivered: SequenceSet,
+    /// What became of the last replays.
+    pub effects: ReplayEffects,
     /// Origins of replays, while a journal is processed anew under other settings.
     pub origins: Option<ReplayOrigins>,
 }

@@ -62,12 +62,20 @@ impl Operator {
         if let Some(slot) = slot {
             self.devices[slot].count_rejected(reason);
         }
-        if reason == Reason::Duplicate && !self.settings.current.store_duplicates {
+        let is_stored = reason != Reason::Duplicate || self.settings.current.store_duplicates;
+        if !is_stored && origin.replay.is_none() {
             return;
         }
         self.work.sentence.clear();
         // Writing into a string cannot fail.
         let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
+        if let Some(replay) = origin.replay {
+            let error_seq = is_stored.then_some(self.next_seq.error);
+            self.replays.effects.reject(replay, index, reason, &self.work.sentence, error_seq);
+        }
+        if !is_stored {
+            return;
+        }
         let entry = ErrorEntry {
             journal_position: origin.lsn,
             index: index.unwrap_or(0),

@@ -31,6 +31,19 @@ pub enum LockError {
     },
 }
 
+impl LockError {
+    /// Whether the disk failed or is full, as opposed to a directory that is in use or that the user may not write.
+    pub fn is_failed_disk(&self) -> bool {
+        use io::ErrorKind::{AlreadyExists, NotADirectory, NotFound, PermissionDenied};
+        match self {
+            LockError::Held { .. } => false,
+            LockError::Io { source, .. } => {
+                !matches!(source.kind(), AlreadyExists | NotADirectory | NotFound | PermissionDenied)
+            }
+        }
+    }
+}
+
 /// The lock on a data directory, held until this value is dropped or the process ends in any way.
 #[derive(Debug)]
 pub struct DirectoryLock {

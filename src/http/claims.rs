@@ -45,6 +45,14 @@ impl ReplayClaims {
     }
 }
 
+impl ReplayClaims {
+    /// Those of these errors whose replay is in the journal, while the claims last. The pipeline may have processed some.
+    pub fn appended(&self, seqs: &[u64]) -> BTreeSet<u64> {
+        let held = self.lock();
+        seqs.iter().filter(|seq| held.get(seq).is_some_and(Option::is_some)).copied().collect()
+    }
+}
+
 impl ReplayClaim {
     /// The replay of `seq` is in the journal at `position`.
     pub fn appended(&mut self, seq: u64, position: u64) {

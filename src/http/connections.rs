@@ -1,12 +1,14 @@
 //! Connections of the HTTP server: how many there may be, how each is served, and how all end.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::{Body, Incoming};
+use axum::response::IntoResponse as _;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -19,17 +21,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{PendingConnections, PendingPermit};
 use crate::http::hosts::ReachedListener;
+use crate::http::paced_answer::PacedAnswer;
+use crate::http::places::{RequestPlaces, ReservedConnections};
+use crate::http::problem::ApiProblem;
+use crate::http::received_body::ReceivedBody;
 use crate::http::stall_timer::StallTimer;
 use crate::http::transport::{HttpTransport, TimedStream};
 use crate::sync::lock;
 use crate::telemetry::names;
 use crate::tls::TlsEndpoint;
 
-/// Connections at a time. For a further one the connection that has been idle longest is evicted; where none has been idle
-/// long enough, the new one gets a short 503.
+/// Connections at a time. For a further one a slow one is evicted, else the one that has been idle longest; where none has
+/// been so long enough, the new one is served on a reserved place, for health and metrics only.
 const MAX_CONNECTIONS: usize = 512;
 /// Time for the head of a request, also the time that a connection may be idle before the next.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Time for the head of a request on a reserved connection.
+const RESERVED_HEAD_TIME: Duration = Duration::from_secs(2);
 /// Time without progress after which a client that does not read loses its connection.
 const WRITE_TIME: Duration = Duration::from_secs(60);
 /// Time for a TLS handshake.
@@ -40,17 +48,17 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: the usual cause, no file descriptors, does not go away at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The answer to one connection too many. It is written to a socket that no HTTP code serves.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 114\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections; try again later\"}";
-
 /// All connections of the server.
 pub(super) struct HttpConnections {
     router: Router,
     permits: Arc<Semaphore>,
     /// Connections without a request at the moment; bounded by the permits.
     idle: Arc<PendingConnections>,
+    /// Bounds on slow clients in the middle of a request.
+    places: RequestPlaces,
+    reserved: ReservedConnections,
+    /// Reserved connections without a request. They are apart from `idle`, because they have no permit to give back.
+    reserved_idle: Arc<PendingConnections>,
     /// Counts, by its clones, the connections that wait for the permit of an evicted one.
     promised: Arc<()>,
     tracker: TaskTracker,
@@ -67,6 +75,9 @@ impl HttpConnections {
             router,
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             idle: PendingConnections::new(usize::MAX),
+            places: RequestPlaces::new(),
+            reserved: ReservedConnections::default(),
+            reserved_idle: PendingConnections::new(usize::MAX),
             promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing,
@@ -98,29 +109,31 @@ impl HttpConnections {
             1 => self.permits.clone().try_acquire_owned().ok(),
             _ => None,
         };
+        let is_reserved = permit.is_none() && !self.places.evict_slowest(now) && !self.idle.evict_oldest(now);
         if permit.is_none() {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
-            if !self.idle.evict_oldest(now) {
-                // The socket's buffer is empty: it takes this at once or the peer is gone.
-                if listener.endpoint.is_none() {
-                    let _ = stream.try_write(BUSY);
-                }
-                return;
-            }
         }
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        let idleness = Idleness::new(if is_reserved { &self.reserved_idle } else { &self.idle }, now);
+        let evicted = idleness.evicted.clone();
         let one = HttpConnection {
             router: self.router.clone(),
             address,
             listener,
             closing: self.closing.clone(),
             abandon: self.abandon.clone(),
-            idleness: Idleness::new(&self.idle, now),
+            idleness,
+            places: (!is_reserved).then(|| self.places.clone()),
         };
+        if is_reserved {
+            self.reserved.admit(evicted.clone());
+            let served = one.handshake_and_run(stream);
+            self.tracker.spawn(async move { evicted.run_until_cancelled(served).await });
+            return;
+        }
         let permits = self.permits.clone();
         let promised = permit.is_none().then(|| self.promised.clone());
-        let evicted = one.idleness.evicted.clone();
         let served = async move {
             let _permit = match permit {
                 Some(permit) => Ok(permit),
@@ -153,33 +166,33 @@ struct HttpConnection {
     closing: CancellationToken,
     abandon: CancellationToken,
     idleness: Arc<Idleness>,
+    /// `None`: the connection is reserved for health and metrics.
+    places: Option<RequestPlaces>,
 }
 
 /// Whether a connection is idle: while it is, it may be evicted for another one.
-struct Idleness {
+pub(super) struct Idleness {
     idle: Arc<PendingConnections>,
     permit: Mutex<Option<PendingPermit>>,
     /// Cancelled when the connection is evicted.
-    evicted: CancellationToken,
+    pub evicted: CancellationToken,
 }
 
 impl Idleness {
-    fn new(idle: &Arc<PendingConnections>, now: std::time::Instant) -> Arc<Self> {
+    pub fn new(idle: &Arc<PendingConnections>, now: std::time::Instant) -> Arc<Self> {
         let evicted = CancellationToken::new();
         let permit = Mutex::new(idle.admit_with(now, evicted.clone()));
         Arc::new(Self { idle: Arc::clone(idle), permit, evicted })
     }
 
     /// A request has come.
-    fn end(&self) {
+    pub fn end(&self) {
         *lock(&self.permit) = None;
     }
 
-    /// The request has its answer. A stream is not idle however long it takes; a body of known length is as good as sent.
-    fn begin(&self, answer: &impl Body) {
-        if answer.size_hint().exact().is_some() {
-            *lock(&self.permit) = self.idle.admit_with(std::time::Instant::now(), self.evicted.clone());
-        }
+    /// The connection has handed on the whole answer to its request.
+    pub fn begin(&self) {
+        *lock(&self.permit) = self.idle.admit_with(std::time::Instant::now(), self.evicted.clone());
     }
 }
 
@@ -196,17 +209,29 @@ impl HttpConnection {
     }
 
     async fn run<S: HttpTransport>(self, stream: S) {
-        let Self { router, address, listener, closing, abandon, idleness } = self;
+        let Self { router, address, listener, closing, abandon, idleness, places } = self;
         let mut builder = http1::Builder::new();
-        builder.timer(StallTimer).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD_BYTES);
+        let head_time = if places.is_some() { HEAD_TIME } else { RESERVED_HEAD_TIME };
+        builder.timer(StallTimer).header_read_timeout(head_time).max_buf_size(MAX_HEAD_BYTES);
+        builder.keep_alive(places.is_some());
         let io = TokioIo::new(TimedStream::new(stream, WRITE_TIME));
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(address);
             request.extensions_mut().insert(listener.clone());
             idleness.end();
-            let (answer, idleness) = (routes.call(request), idleness.clone());
-            async move { answer.await.inspect(|answer| idleness.begin(answer.body())) }
+            let is_served = places.is_some() || ReservedConnections::serves(request.uri().path());
+            let (idleness, places) = (idleness.clone(), places.clone());
+            let waiting = places.clone().unwrap_or_else(RequestPlaces::new);
+            let request = request.map(|body| ReceivedBody::new(body, waiting, idleness.evicted.clone()));
+            let answer = is_served.then(|| routes.call(request));
+            async move {
+                let answer = match answer {
+                    Some(answer) => answer.await?,
+                    None => ApiProblem::unavailable("too many connections; try again later").into_response(),
+                };
+                Ok::<_, Infallible>(PacedAnswer::wrap(answer, idleness, places.as_ref()))
+            }
         });
         let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
         // Clients end connections in many ways. That is not weir's error, so it is logged at the level of debugging.
@@ -228,7 +253,7 @@ impl HttpConnection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -238,25 +263,26 @@ mod tests {
         (client, listener.accept().await.expect("a connection").0)
     }
 
-    #[test]
-    fn the_answer_to_too_many_connections_is_whole() {
-        let text = std::str::from_utf8(BUSY).expect("UTF-8");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(body).expect("JSON")["status"], 503);
-    }
-
     #[tokio::test]
-    async fn a_connection_too_many_is_answered_and_closed() {
+    async fn a_connection_too_many_is_served_health_and_metrics() {
         let connections = HttpConnections {
             permits: Arc::new(Semaphore::new(0)),
-            ..HttpConnections::new(Router::new(), CancellationToken::new())
+            ..HttpConnections::new(Router::new().fallback(async || "served"), CancellationToken::new())
         };
-        let (mut client, accepted) = pair().await;
-        connections.serve(accepted, SocketAddr::from(([127, 0, 0, 1], 1)), ReachedListener::default());
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.expect("an answer");
-        assert_eq!(answer, BUSY);
-        assert!(connections.tracker.is_empty());
+        let ask = async |path: &str| {
+            let (mut client, accepted) = pair().await;
+            connections.serve(accepted, SocketAddr::from(([127, 0, 0, 1], 1)), ReachedListener::default());
+            let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            client.write_all(request.as_bytes()).await.expect("a connection");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.expect("an answer and its end");
+            answer
+        };
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let answer = ask(path).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("served"), "{path}: {answer}");
+        }
+        let busy = ask("/api/v1/status").await;
+        assert!(busy.starts_with("HTTP/1.1 503 ") && busy.contains("too many connections"), "{busy}");
     }
 }

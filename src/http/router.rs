@@ -40,7 +40,8 @@ const INDEX: &str = concat!(
 /api/v1/windows      results: ?device=&metric=&from=&to=&limit=&cursor=&revisions=all&order=asc|desc
 /api/v1/errors       rejected readings and device faults: ?reason=&device=&from=&to=&limit=&cursor=&order=
                      /api/v1/errors/{seq} shows one of them; POST /api/v1/errors/{seq}/replay processes it again,
-                     POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]}
+                     POST /api/v1/errors/replay those in {\"seqs\":[1,2,3]},
+                     GET /api/v1/errors/replay?seqs=1,2,3 tells what became of them
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one
 /api/v1/mqtt/users   what MQTT users hold, with their quotas, heaviest first: ?limit=
@@ -62,7 +63,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/api/v1/devices/{id}", get(devices::one))
         .route("/api/v1/windows", get(results::windows))
         .route("/api/v1/errors", get(results::errors))
-        .route("/api/v1/errors/replay", post(replay::bulk))
+        .route("/api/v1/errors/replay", get(replay::effects).post(replay::bulk))
         .route("/api/v1/errors/{seq}", get(results::error))
         .route("/api/v1/errors/{seq}/replay", post(replay::one))
         .route("/api/v1/checkpoints", get(checkpoints::list))

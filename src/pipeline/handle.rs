@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::replay_effects::ReplayEffect;
 use crate::core::totals::{Sizes, Totals};
 use crate::pipeline::error::SavepointFailure;
 use crate::state::savepoint::SavepointInfo;
@@ -174,6 +175,14 @@ impl Pipeline {
     /// Whether each of these errors was replayed, or counts as replayed.
     pub async fn are_replayed(&self, error_seqs: Vec<u64>) -> Result<Vec<bool>, Unavailable> {
         self.ask(move |operator| operator.are_replayed(&error_seqs)).await
+    }
+
+    /// Whether each of these errors was replayed, and what became of it, if that is remembered.
+    pub async fn replay_effects(&self, error_seqs: Vec<u64>) -> Result<Vec<(bool, Option<ReplayEffect>)>, Unavailable> {
+        let effects = move |operator: &Operator| {
+            operator.are_replayed(&error_seqs).into_iter().zip(operator.replay_effects(&error_seqs)).collect()
+        };
+        self.ask(effects).await
     }
 
     /// The newest completed checkpoints of this run, newest first.

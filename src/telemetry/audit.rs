@@ -23,6 +23,9 @@ const EVENTS_PER_SECOND: u64 = 200;
 /// Longest text of a client that an event shows, in bytes. Longer texts are cut.
 const MAX_TEXT_BYTES: usize = 256;
 
+/// Longest message of a reload, in bytes: one event has all faults or all keys. The text is the operator's own.
+const MAX_RELOAD_TEXT_BYTES: usize = 16 * 1024;
+
 /// The client or user that an event is about, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditActor<'a> {
@@ -105,11 +108,12 @@ pub fn record(event: AuditEvent, actor: &AuditActor<'_>, subject: &str, detail: 
         return count_suppressed(event);
     };
     let suppressed = (suppressed > 0).then_some(suppressed);
-    let client_id = actor.client_id.map(ClientText);
-    let user = actor.user.map(ClientText);
+    let shown = |text| ClientText(text, MAX_TEXT_BYTES);
+    let client_id = actor.client_id.map(shown);
+    let user = actor.user.map(shown);
     let address = actor.address.map(tracing::field::display);
-    let subject = (!subject.is_empty()).then_some(ClientText(subject));
-    let detail = (!detail.is_empty()).then_some(ClientText(detail));
+    let subject = (!subject.is_empty()).then_some(shown(subject));
+    let detail = (!detail.is_empty()).then_some(shown(detail));
     macro_rules! write_at {
         ($level:expr) => {
             tracing::event!(
@@ -132,6 +136,21 @@ pub fn record(event: AuditEvent, actor: &AuditActor<'_>, subject: &str, detail: 
     }
 }
 
+/// Writes the outcome of a reload: [`AuditEvent::Reloaded`], or [`AuditEvent::ReloadRefused`] if not everything took effect.
+/// Unlike other events it has a message, with all faults and keys, because `journalctl` shows only messages. `detail` is the
+/// short form for programs.
+pub fn record_reload(is_refused: bool, source: &str, detail: &str, message: &str) {
+    let shown = |text| ClientText(text, MAX_RELOAD_TEXT_BYTES);
+    let (source, detail, message) = (shown(source), shown(detail), shown(message));
+    if is_refused {
+        let event = AuditEvent::ReloadRefused.as_str();
+        tracing::warn!(target: TARGET, event, subject = %source, %detail, "{message}");
+    } else {
+        let event = AuditEvent::Reloaded.as_str();
+        tracing::info!(target: TARGET, event, subject = %source, %detail, "{message}");
+    }
+}
+
 /// Counts an event that the caller does not write because there are too many of its kind.
 pub fn suppress(event: AuditEvent) {
     LIMITS[event as usize].suppressed.fetch_add(1, Ordering::Relaxed);
@@ -142,14 +161,14 @@ fn count_suppressed(event: AuditEvent) {
     metrics::counter!(names::AUDIT_SUPPRESSED, "event" => event.as_str()).increment(1);
 }
 
-/// Displays text of a client: cut to [`MAX_TEXT_BYTES`], with control characters escaped, so that a client can neither forge
+/// Displays text of a client: cut to this number of bytes, with control characters escaped, so that a client can neither forge
 /// a log line nor move the cursor of a terminal.
 #[derive(Debug, Clone, Copy)]
-struct ClientText<'a>(&'a str);
+struct ClientText<'a>(&'a str, usize);
 
 impl fmt::Display for ClientText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = (0..=MAX_TEXT_BYTES.min(self.0.len())).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=self.1.min(self.0.len())).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
         for character in self.0[..end].chars() {
             if character.is_control() {
                 write!(formatter, "{}", character.escape_default())?;
@@ -216,9 +235,9 @@ mod tests {
 
     #[test]
     fn text_of_a_client_cannot_forge_a_line() {
-        assert_eq!(ClientText("a\nb\u{1b}[31m").to_string(), "a\\nb\\u{1b}[31m");
+        assert_eq!(ClientText("a\nb\u{1b}[31m", MAX_TEXT_BYTES).to_string(), "a\\nb\\u{1b}[31m");
         let long = "é".repeat(MAX_TEXT_BYTES);
-        let shown = ClientText(&long).to_string();
+        let shown = ClientText(&long, MAX_TEXT_BYTES).to_string();
         assert!(shown.ends_with('…') && shown.len() <= MAX_TEXT_BYTES + '…'.len_utf8());
     }
 }

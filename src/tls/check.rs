@@ -6,14 +6,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::certificate::WARN_BEFORE_DAYS;
 use super::crl::CrlFacts;
 use super::error::TlsError;
-use super::load::{LoadedTls, load};
+use super::load::{LoadedTls, faults, load};
 use crate::config::{CheckReport, TlsFiles};
 
 /// Loads a listener's files and reports what is wrong with them at `now_ms`.
 pub fn check(files: &TlsFiles, now_ms: i64) -> CheckReport {
     let mut report = CheckReport::default();
     match load(files, &[]) {
-        Err(error) => report.faults.push(error.to_string()),
+        Err(_) => report.faults.extend(faults(files).iter().map(ToString::to_string)),
         Ok(LoadedTls { facts, crls, .. }) => {
             if let Some(wrong) = facts.wrong_at(now_ms) {
                 report.faults.push(TlsError::Time { path: files.cert.clone(), wrong }.to_string());

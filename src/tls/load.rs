@@ -42,13 +42,7 @@ pub(super) struct LoadedTls {
 /// # Errors
 /// A file cannot be read, or the files do not belong together.
 pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<LoadedTls, TlsError> {
-    let chain = certificates(&files.cert)?;
-    let facts = read_chain(&chain).map_err(|error| match error {
-        ChainError::Unreadable { position, wrong } => {
-            TlsError::NoCertificate { path: files.cert.clone(), wrong: format!("certificate {position}: {wrong}") }
-        }
-        ChainError::Order { position, subject } => TlsError::Chain { path: files.cert.clone(), position, subject },
-    })?;
+    let (chain, facts) = chain(&files.cert)?;
     let key = private_key(&files.key)?;
     let refused = |error: rustls::Error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -66,6 +60,31 @@ pub(super) fn load(files: &TlsFiles, protocols: &[&[u8]]) -> Result<LoadedTls, T
     let mut config = builder.with_single_cert(chain, key).map_err(refused)?;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(LoadedTls { config: Arc::new(config), facts, crls })
+}
+
+/// The faults of a listener's files. [`load`] ends at the first; here each file is looked at although another one has a fault.
+pub(super) fn faults(files: &TlsFiles) -> Vec<TlsError> {
+    let mut faults: Vec<TlsError> =
+        [chain(&files.cert).err(), private_key(&files.key).err()].into_iter().flatten().collect();
+    if files.client_certificates != ClientCertificates::Off {
+        match certificates(&files.client_ca) {
+            Ok(_) => faults.extend(client_verifier(files, Arc::new(default_provider())).err()),
+            Err(error) => faults.extend([Some(error), lists(files).err()].into_iter().flatten()),
+        }
+    }
+    if faults.is_empty() { load(files, &[]).err().into_iter().collect() } else { faults }
+}
+
+/// The certificates of the listener, in order, and the facts about its own.
+fn chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, CertificateFacts), TlsError> {
+    let chain = certificates(path)?;
+    let facts = read_chain(&chain).map_err(|error| match error {
+        ChainError::Unreadable { position, wrong } => {
+            TlsError::NoCertificate { path: path.to_owned(), wrong: format!("certificate {position}: {wrong}") }
+        }
+        ChainError::Order { position, subject } => TlsError::Chain { path: path.to_owned(), position, subject },
+    })?;
+    Ok((chain, facts))
 }
 
 /// The verifier of client certificates, with the contents of its revocation lists.
@@ -104,6 +123,13 @@ fn revocation_lists(
     files: &TlsFiles,
     authorities: &[CertificateDer<'_>],
 ) -> Result<Option<(Vec<CertificateRevocationListDer<'static>>, CrlFacts)>, TlsError> {
+    let Some(found) = lists(files)? else { return Ok(None) };
+    let wrong = |wrong: String| TlsError::ClientCrl { path: files.client_crl.clone(), wrong };
+    read_lists(found, authorities).map(Some).map_err(|error| wrong(error.to_string()))
+}
+
+/// The revocation lists of the file, at least one; `None`: no file is configured.
+fn lists(files: &TlsFiles) -> Result<Option<Vec<CertificateRevocationListDer<'static>>>, TlsError> {
     let path = &files.client_crl;
     if path.as_os_str().is_empty() {
         return Ok(None);
@@ -112,10 +138,7 @@ fn revocation_lists(
     let text = read(path, MAX_LISTS_BYTES)?;
     let found: Result<Vec<_>, pem::Error> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|error| wrong(error.to_string()))?;
-    if found.is_empty() {
-        return Err(wrong("it has no revocation list".into()));
-    }
-    read_lists(found, authorities).map(Some).map_err(|error| wrong(error.to_string()))
+    if found.is_empty() { Err(wrong("it has no revocation list".into())) } else { Ok(Some(found)) }
 }
 
 /// The certificates of a PEM file, at least one.

@@ -114,6 +114,22 @@ fn every_fault_has_its_message() {
     check_fault(&asked, "");
 }
 
+/// A fault in one file does not hide those in others.
+#[test]
+fn the_faults_of_all_files_are_told() {
+    let directory = TempDir::new().unwrap();
+    let mut files = files(directory.path(), "nothing", "nothing");
+    files.client_certificates = ClientCertificates::Required;
+    files.client_ca = directory.path().join("absent-ca.pem");
+    files.client_crl = directory.path().join("absent-crl.pem");
+    let faults = check(&files, NOW_MS).faults;
+    let expected = ["it has no certificate", "it has no private key", "absent-ca.pem", "absent-crl.pem"];
+    assert_eq!(faults.len(), expected.len(), "{faults:?}");
+    for (fault, expected) in faults.iter().zip(expected) {
+        assert!(fault.contains(expected), "{fault}, not {expected}");
+    }
+}
+
 #[test]
 fn what_should_be_looked_at_is_a_warning() {
     let directory = TempDir::new().unwrap();

@@ -36,7 +36,7 @@ impl TokenList {
     ///
     /// # Errors
     /// The text has faults.
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, TokensError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Self, TokensError> {
         let (mut tokens, mut faults) = (Vec::<ApiToken>::new(), Vec::new());
         for (index, line) in text.lines().enumerate().filter(|(_, line)| is_entry(line)) {
             let read = ApiToken::read(line.trim()).map_err(|error| error.to_string()).and_then(|token| {

@@ -22,8 +22,8 @@ const MAX_PASSWORD_BYTES: usize = 65_535;
 /// Runs `weir passwd add`, `remove` or `list`.
 ///
 /// # Errors
-/// The users file is not named, cannot be read or written, or does not allow the change; or no password is given.
-pub fn run(command: PasswdCommand, config: &Config) -> anyhow::Result<ExitCode> {
+/// The configuration is wrong and no file is named; the users file is not named, cannot be read or written, or does not allow the change; or no password is given.
+pub fn run(command: PasswdCommand, config: &Result<Config, ConfigErrors>) -> anyhow::Result<ExitCode> {
     let out = &mut io::stdout().lock();
     match command {
         PasswdCommand::Add(arguments) => add(&arguments, config, out)?,
@@ -45,7 +45,11 @@ pub fn run(command: PasswdCommand, config: &Config) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+fn add(
+    arguments: &PasswdAddArguments,
+    config: &Result<Config, ConfigErrors>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let name = &arguments.name;
     if !is_user(name) {
         bail!("{name:?} cannot be a user name; expected {USER_FORM}");
@@ -55,7 +59,7 @@ fn add(arguments: &PasswdAddArguments, config: &Config, out: &mut impl Write) ->
     }
     // Another file than the configured one may belong to a weir with other roles.
     if arguments.file.is_none() {
-        check_roles(&arguments.roles, config)?;
+        check_roles(&arguments.roles, config.as_ref().map_err(Clone::clone)?)?;
     }
     let path = path(arguments.file.clone(), config)?;
     let mut users = UsersFile::open(&path)?;
@@ -94,9 +98,13 @@ fn done(out: &mut impl Write, what: &str, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn path(file: Option<PathBuf>, config: &Config) -> anyhow::Result<PathBuf> {
-    file.or_else(|| config.mqtt.auth.users.clone())
-        .context("no users file: set mqtt.auth.users in the config, or use --file")
+/// The users file. The configuration is needed, and must be right, only if no file is named.
+fn path(file: Option<PathBuf>, config: &Result<Config, ConfigErrors>) -> anyhow::Result<PathBuf> {
+    let configured = match file {
+        Some(file) => return Ok(file),
+        None => &config.as_ref().map_err(Clone::clone)?.mqtt.auth.users,
+    };
+    configured.clone().context("no users file: set mqtt.auth.users in the config, or use --file")
 }
 
 /// The first line of standard input, without its line end.

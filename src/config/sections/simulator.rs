@@ -32,7 +32,7 @@ pub struct SimulatorConfig {
 impl Default for SimulatorConfig {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: false,
             devices: 20,
             interval_ms: 1_000,
             metrics: vec!["temperature".into(), "humidity".into(), "vibration".into()],

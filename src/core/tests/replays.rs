@@ -3,6 +3,7 @@
 use super::{Effect, Effects, Input, OperatorHarness, T0, numbered, reading};
 use crate::core::operator::Operator;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItem, ReplayItems, ReplayRecord};
+use crate::core::replay_effects::{MAX_REPLAY_EFFECTS, ReplayEffect};
 use crate::core::replayed::ReplayOrigins;
 use crate::core::settings::{MetricRange, Settings};
 
@@ -43,6 +44,68 @@ fn a_rejected_reading_counts_once_the_reason_is_gone() {
     bench.check(T0 + 3000, &[Input::telemetry("b", numbered(1, 0, 7.0)).again()], &[]);
     assert_eq!(bench.counts(), [1, 2, 3, 1]);
     assert_eq!(bench.closed(), ["b/m@0#0=7.0"]);
+}
+
+/// Readings in windows, readings rejected by reason, and the new error.
+type ShortEffect = (u64, Vec<(&'static str, u64)>, Option<u64>);
+
+/// What became of the replays of these errors.
+fn effects(bench: &OperatorHarness, error_seqs: &[u64]) -> Vec<Option<ShortEffect>> {
+    let short = |effect: ReplayEffect| {
+        let rejected = effect.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        assert_eq!(effect.sentence.is_some(), !effect.rejected.is_empty());
+        (effect.counted, rejected, effect.error_seq)
+    };
+    bench.operator.replay_effects(error_seqs).into_iter().map(|effect| effect.map(short)).collect()
+}
+
+#[test]
+fn an_operator_tells_what_became_of_each_replay() {
+    let mut bench = OperatorHarness::new(Settings { allowed_devices: vec!["a".into()], ..limited(5.0) });
+    let array = format!("[{},{}]", reading(0, 1.0), reading(1, 9.0));
+    bench.apply(T0, &[Input::telemetry("b", array), Input::telemetry("b", numbered(1, 0, 1.0))]);
+    bench.reconfigure(limited(5.0));
+    assert_eq!(effects(&bench, &[0, 1]), [None, None]);
+    // The readings of one message together, and a redelivery that is counted before the replay of the first delivery.
+    bench.apply(T0, &[Input::telemetry("b", numbered(1, 0, 1.0)).again()]);
+    let replays = [bench.replay_together(&[0, 1]), bench.replay(2)];
+    bench.apply(T0, &replays);
+    let expected = [
+        Some((1, vec![], None)),
+        Some((0, vec![("value_out_of_range", 1)], Some(3))),
+        Some((0, vec![("duplicate", 1)], None)),
+    ];
+    assert_eq!(effects(&bench, &[0, 1, 2]), expected, "duplicates are not stored");
+    // A replay that is passed over changes nothing, and a new error has an effect of its own.
+    bench.apply(T0, &[replays[0].clone()]);
+    bench.reconfigure(limited(10.0));
+    let again = bench.replay(3);
+    bench.apply(T0, &[again]);
+    assert_eq!(effects(&bench, &[0, 1, 2]), expected);
+    assert_eq!(effects(&bench, &[3, 4]), [Some((1, vec![], None)), None]);
+}
+
+#[test]
+fn of_a_message_as_a_whole_each_reading_is_told() {
+    let mut bench = OperatorHarness::new(Settings { max_readings_per_message: 1, ..limited(5.0) });
+    let array = format!("[{},{},{},{}]", reading(0, 1.0), reading(1, 9.0), reading(2, 2.0), reading(3, 8.0));
+    bench.check(T0, &[Input::telemetry("a", array)], &["malformed a/- 0"]);
+    bench.reconfigure(limited(5.0));
+    let replay = bench.replay(0);
+    bench.apply(T0, &[replay]);
+    assert_eq!(effects(&bench, &[0]), [Some((2, vec![("value_out_of_range", 2)], Some(1)))]);
+}
+
+#[test]
+fn the_oldest_effects_are_forgotten() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    let count = MAX_REPLAY_EFFECTS as u64 + 2;
+    for part in (0..count).collect::<Vec<_>>().chunks(5_000) {
+        let replays: Vec<_> = part.iter().map(|number| made_up(*number, None, b"x")).collect();
+        bench.apply(T0, &replays);
+    }
+    let known: Vec<bool> = effects(&bench, &[0, 1, 2, count - 1]).iter().map(Option::is_some).collect();
+    assert_eq!(known, [false, false, true, true]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::record::{Record, RecordDecoder, ReplayItems};
+use crate::http::received_body::BodyError;
 
 /// Errors with their indexes, and the payload of their message.
 type Replayed = (Vec<(u64, u32)>, Vec<u8>);
@@ -243,4 +244,48 @@ async fn a_journal_that_takes_nothing() {
     answer.is_problem(503, "no room");
     assert_eq!(answer.header("retry-after"), "1");
     api.post("/api/v1/errors/replay", r#"{"seqs":[0,1]}"#).await.is_problem(503, "no room");
+}
+
+#[tokio::test]
+async fn what_became_of_replays() {
+    let api = TestApi::with_errors([late(), late(), late()]);
+    let ask = async |seqs: &str| api.get(&format!("/api/v1/errors/replay?seqs={seqs}")).await;
+    let states = async || {
+        let json = ask("0,1,2").await.json();
+        let states =
+            json["results"].as_array().expect("results").iter().map(|one| one["state"].as_str().unwrap().to_owned());
+        states.collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, ["not_replayed", "not_replayed", "not_replayed"]);
+    assert_eq!(api.post("/api/v1/errors/replay", r#"{"seqs":[0,1]}"#).await.status, 200);
+    assert_eq!(states().await, ["pending", "pending", "not_replayed"], "in the journal and not processed");
+    api.replayed(1);
+    assert_eq!(states().await, ["pending", "processed", "not_replayed"]);
+    let one = &ask("1").await.json()["results"][0];
+    let expected = serde_json::json!({"seq": 1, "state": "processed", "counted": 0, "rejected": {"missing_field": 1},
+        "detail": one["detail"], "new_error": one["new_error"]});
+    assert_eq!((one, one["detail"].is_string()), (&expected, true));
+    for wrong in ["", "x", "1,,2", "-1", "1,"] {
+        ask(wrong).await.is_problem(400, "seqs=1,2,3");
+    }
+    api.get("/api/v1/errors/replay").await.is_problem(400, "seqs=1,2,3");
+    ask(&["7"; 1_001].join(",")).await.is_problem(400, "give 1 to 1000");
+    api.pipeline.update(|status| status.caught_up = false);
+    ask("1").await.is_problem(503, "still being processed");
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_says_why() {
+    let api = TestApi::with_errors([late()]);
+    for (error, status, part) in [
+        (BodyError::TooSlow, 408, "within 10 s"),
+        (BodyError::NoPlace, 503, "too many requests send their body slowly"),
+        (BodyError::Broken, 400, "ended early"),
+    ] {
+        for path in ["/api/v1/errors/replay", "/api/v1/errors/0/replay"] {
+            let body = Body::from_stream(futures_util::stream::iter([Ok("{"), Err(error)]));
+            let request = Request::post(path).header("content-type", "application/json").body(body);
+            api.ask(request.expect("a request")).await.is_problem(status, part);
+        }
+    }
 }

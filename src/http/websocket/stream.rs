@@ -11,6 +11,8 @@ use super::frame::{self, FrameError, FrameHeader, FrameKind, MAX_CONTROL_BYTES, 
 
 /// Bytes read ahead: the header of a frame and, in most cases, its packet.
 const READ_BYTES: usize = 1_024;
+/// Payload read from the stream at once. The space for it is filled with zeros each time, and the stream may have one byte.
+const PAYLOAD_BYTES: usize = 16 * 1_024;
 /// Payload of one frame sent at most.
 const WRITE_BYTES: usize = 16 * 1_024;
 /// While this many bytes wait to be sent, pings are not answered: the client does not read.
@@ -133,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         let left = usize::try_from(header.payload_bytes - done).unwrap_or(usize::MAX);
         let before = buffer.filled().len();
         if self.input.is_empty() {
-            let free = left.min(buffer.remaining());
+            let free = left.min(buffer.remaining()).min(PAYLOAD_BYTES);
             let mut part = ReadBuf::new(buffer.initialize_unfilled_to(free));
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
             let count = part.filled().len();
@@ -198,17 +200,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
+        let before = buffer.filled().len();
         for _ in 0..MAX_FRAMES {
             if socket.ended || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
+            let got_some = buffer.filled().len() > before;
             if let Some(current) = socket.current {
-                return socket.poll_payload(context, buffer, current);
+                // The stream is asked once: after that, the buffer gets what was read ahead.
+                if got_some && socket.input.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                ready!(socket.poll_payload(context, buffer, current))?;
+                continue;
             }
-            if !socket.take_frame(context)? {
-                debug_assert!(socket.input.len() < MAX_HEADER_BYTES + MAX_CONTROL_BYTES);
-                socket.ended |= !ready!(socket.poll_input(context))?;
+            match socket.take_frame(context) {
+                Ok(true) => {}
+                // A refused frame ends the socket; the payload before it is delivered first.
+                Ok(false) | Err(_) if got_some => return Poll::Ready(Ok(())),
+                Ok(false) => {
+                    debug_assert!(socket.input.len() < MAX_HEADER_BYTES + MAX_CONTROL_BYTES);
+                    socket.ended |= !ready!(socket.poll_input(context))?;
+                }
+                Err(refused) => return Poll::Ready(Err(refused)),
             }
+        }
+        if buffer.filled().len() > before {
+            return Poll::Ready(Ok(()));
         }
         context.waker().wake_by_ref();
         Poll::Pending

@@ -141,6 +141,23 @@ async fn frames_are_a_stream_of_bytes() {
     assert_eq!(&answer, b"\x8a\x04ping\x82\x05hello");
 }
 
+/// A packet in frames of one byte takes few reads: each read of a large packet has its price.
+#[tokio::test]
+async fn frames_that_are_there_together_are_read_together() {
+    let (mut client, mut socket) = pair();
+    let mut sent: Vec<u8> = b"0123456789".iter().flat_map(|byte| client_frame(0x82, &[*byte])).collect();
+    sent.extend(client_frame(0x81, b"text"));
+    client.write_all(&sent).await.expect("sent");
+    let mut got = [0; 100];
+    let count = socket.read(&mut got).await.expect("what stands before the frame that is refused");
+    assert_eq!(&got[..count], b"0123456789");
+    assert_eq!(socket.read(&mut got).await.expect("the end"), 0);
+    drop(socket);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.expect("answered");
+    assert_eq!(answer[2..], 1003_u16.to_be_bytes());
+}
+
 #[tokio::test]
 async fn a_goodbye_is_answered_and_ends_the_stream() {
     let (mut client, mut socket) = pair();

@@ -21,6 +21,9 @@ const APPEND_BYTES: usize = 128 * 1024;
 /// Size in bytes of an incomplete packet from which on the rest is read directly into the packet's own buffer. A
 /// smaller one is copied to the thread's buffer for each read.
 const LARGE_PARTIAL_BYTES: usize = 4 * 1024;
+/// Largest number of bytes that are read at once into the buffer of a large packet. The space for them is filled with zeros
+/// each time, and the stream may have one byte.
+const LARGE_READ_BYTES: usize = 32 * 1024;
 /// Largest capacity in bytes of a buffer for incomplete packets that a connection keeps when the buffer becomes empty.
 const KEPT_PARTIAL_BYTES: usize = 512;
 
@@ -58,8 +61,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(PollStep::Ready)
     }
 
-    /// Reads the rest of a large packet into the buffer that holds its beginning. The buffer at most doubles with each
-    /// read: a length that a client only claims takes no memory.
+    /// Reads the rest of a large packet into the buffer that holds its beginning. The buffer grows with what has been read:
+    /// a length that a client only claims takes no memory.
     fn read_large(&mut self, context: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Result<PollStep, CloseReason> {
         let mut bytes = std::mem::take(&mut self.partial);
         let kept = bytes.len();
@@ -67,7 +70,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             NextFrame::Partial(Some(total)) => total,
             NextFrame::Partial(None) | NextFrame::Frame(_) => kept + READ_BYTES,
         };
-        bytes.resize(total.min(kept * 2).min(kept.saturating_add(self.readable_bytes())), 0);
+        let wanted = kept.min(LARGE_READ_BYTES).min(self.readable_bytes());
+        bytes.resize(total.min(kept.saturating_add(wanted)), 0);
         let mut buffer = ReadBuf::new(&mut bytes[kept..]);
         match self.poll_read(context, &mut buffer)? {
             Poll::Ready(count) => {

@@ -1,7 +1,9 @@
 //! Start, signals, locks, messages and exit codes of the daemon.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::WEIR;
+use crate::daemon::text;
 use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, TestClient};
 use weir_test_kit::wait::{wait_for, window_before};
 
@@ -18,10 +21,6 @@ fn weir(arguments: &[&str]) -> Output {
     let mut command = WEIR.command(arguments);
     command.current_dir(elsewhere.path()).stdin(Stdio::null());
     command.output().expect("weir can be started")
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]
@@ -61,9 +60,48 @@ fn a_good_config_passes_the_check() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     for shipped in ["config.toml", "systemd/config.toml"] {
         let path = format!("{}/{shipped}", env!("CARGO_MANIFEST_DIR"));
-        let output = weir(&["check", "--config", &path]);
+        let mut command = WEIR.command(&["check", "--config", &path]);
+        // Where the packaged config has its data, the user of the test may not write; the default ports may be in use.
+        let data = prepared.data();
+        let settings = [
+            ("NODE__DATA_DIR", data.to_str()),
+            ("MQTT__LISTEN", Some("127.0.0.1:0")),
+            ("HTTP__LISTEN", Some("127.0.0.1:0")),
+        ];
+        for (key, value) in settings {
+            command.env(format!("WEIR_{key}"), value.expect("a UTF-8 path"));
+        }
+        let output = command.output().expect("weir can be started");
         assert_eq!(output.status.code(), Some(0), "{shipped}: {}", text(&output));
     }
+}
+
+/// Data and what commands write are for the user of weir alone, whatever the umask; directories that were open are closed.
+#[test]
+fn nobody_else_can_read_the_data() {
+    let mut weir = WEIR.prepare(&[]);
+    weir.restart();
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "device");
+    device.telemetry("d", r#"{"metric":"m","value":1}"#);
+    weir.terminate();
+    let output = weir.command(&["savepoint", "create"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let open = |path: &Path| fs::metadata(path).expect("an entry").permissions().mode() & 0o077;
+    let mut entries = vec![weir.data()];
+    let mut seen = 0;
+    while let Some(entry) = entries.pop() {
+        assert_eq!(open(&entry), 0, "{}", entry.display());
+        seen += 1;
+        if entry.is_dir() {
+            entries.extend(fs::read_dir(&entry).expect("a directory").map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    assert!(seen > 10, "only {seen} entries");
+    let journal = weir.data().join("journal");
+    fs::set_permissions(&journal, fs::Permissions::from_mode(0o755)).expect("it can be opened");
+    weir.restart();
+    assert_eq!(open(&journal), 0);
+    assert!(weir.output().contains("their rights are removed"), "{}", weir.output());
 }
 
 #[test]

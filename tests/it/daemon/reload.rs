@@ -16,6 +16,12 @@ fn reload(weir: &Weir) -> Value {
     wait_for("the configuration was read again", || Some(last()).filter(|reload| reload["last"] != before))
 }
 
+/// The log lines that say how reloads ended.
+fn outcomes(weir: &Weir) -> Vec<String> {
+    let is_outcome = |line: &&str| line.contains("event=\"reload") || line.contains("event=reload");
+    weir.output().lines().filter(is_outcome).map(str::to_owned).collect()
+}
+
 fn logs_connections(weir: &Weir, client_id: &str) -> bool {
     drop(TestClient::connect(weir.mqtt(), MqttVersion::V5, client_id));
     wait_for("the connection is over", || (weir.metric("weir_mqtt_connections") == 0.0).then_some(()));
@@ -47,11 +53,35 @@ fn what_needs_a_restart_is_refused_by_name_and_the_rest_is_taken() {
     assert_eq!(outcome["restart_required"], serde_json::json!(["mqtt.max_connections", "window.size"]));
     assert_eq!(weir.metric("weir_config_restart_required_keys"), 2.0);
     assert!(logs_connections(&weir, "loud"));
-    let line = |text: &str| weir.output().lines().any(|line| line.contains("config.toml:") && line.contains(text));
-    assert!(line("window.size cannot change at run time"));
+    let lines = outcomes(&weir);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for told in ["restart weir for: mqtt.max_connections (", "config.toml:", "window.size (", "took effect: log.level"]
+    {
+        assert!(lines[0].contains(told), "{told}: {lines:?}");
+    }
     weir.configure(&[]);
     assert_eq!(reload(&weir)["restart_required"], serde_json::json!([]));
     assert_eq!(weir.metric("weir_config_restart_required_keys"), 0.0);
+}
+
+/// Keys, values and files are all told at once, in the one line about the reload.
+#[test]
+fn a_refused_reload_logs_all_faults_in_one_line() {
+    let weir = WEIR.start(&[]);
+    weir.configure(&[
+        ("mqtt.listem", "1"),
+        ("log.level", "'inof'"),
+        ("mqtt.auth.users", "'absent-users'"),
+        ("http.auth.tokens", "'absent-tokens'"),
+    ]);
+    let outcome = reload(&weir);
+    assert_eq!(outcome["errors"].as_array().map(Vec::len), Some(4), "{outcome}");
+    let lines = outcomes(&weir);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for told in ["the reload changed nothing: ", "mqtt.listem", "log.level", "absent-users", "absent-tokens"] {
+        assert!(lines[0].contains(told), "{told}: {lines:?}");
+    }
+    assert!(!weir.output().contains("ERROR"), "{}", weir.output());
 }
 
 #[test]

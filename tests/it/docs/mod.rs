@@ -18,6 +18,7 @@
 
 mod compare;
 mod page;
+mod security;
 mod shell;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,7 @@ use shell::Shell;
 use weir_test_kit::certificates::CertificateAuthority;
 
 /// The pages with commands, beside those in docs/.
-const PAGES: &[&str] = &["README.md", "CONTRIBUTING.md", "systemd/README.md"];
+const PAGES: &[&str] = &["README.md", "CONTRIBUTING.md", "docker/README.md", "systemd/README.md"];
 /// Pages of which only the links are followed.
 const LINKED: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md"];
 
@@ -138,13 +139,23 @@ impl Etc {
     fn weir(&self, arguments: &[&str], file: &str) -> Result<(), String> {
         let mut command = WEIR.command(arguments);
         command.arg(self.path(file)).current_dir(self.directory.path());
+        if !fs::read_to_string(self.path(file)).is_ok_and(|text| text.contains("[mqtt]\nlisten")) {
+            command.env("WEIR_MQTT__LISTEN", "127.0.0.1:0");
+        }
+        command.env("WEIR_HTTP__LISTEN", "127.0.0.1:0");
         let output = command.output().expect("weir can be started");
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.success() { Ok(()) } else { Err(told) }
     }
 
     fn check(&self, config: &str) -> Result<(), String> {
-        self.write("weir.toml", &config.replace("/etc/weir/", &format!("{}/", self.directory.path().display())));
+        let config = config.replace("/etc/weir/", &format!("{}/", self.directory.path().display()));
+        // The address of an example is not one of this machine, and its ports may be in use.
+        let mut config = config.replace("192.168.1.10:1883", "0.0.0.0:0");
+        for port in ["8883", "8443"] {
+            config = config.replace(&format!(":{port}\""), ":0\"");
+        }
+        self.write("weir.toml", &config);
         self.weir(&["check", "--config"], "weir.toml")
     }
 }

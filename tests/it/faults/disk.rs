@@ -141,6 +141,33 @@ fn a_nearly_full_disk_stops_the_intake_and_nothing_else() {
     weir.terminate();
 }
 
+/// Others fill the disk while no device sends anything, so the journal is not written and does not notice. weir starts on what
+/// is left, and fails with a reason where nothing is.
+#[test]
+fn a_disk_that_others_fill_is_noticed_without_traffic() {
+    let mut weir = WEIR.prepare(&[("journal.min_free_disk", "'16MiB'")]);
+    let Some(disk) = SmallDisk::mount(&weir.path("disk.img"), &weir.data(), 64) else {
+        return println!("skipped: no file system can be mounted here");
+    };
+    weir.restart();
+    assert_eq!(weir.get("/readyz").status, 200);
+    disk.fill(disk.available_bytes());
+    wait_for("weir is not ready", || (weir.get("/readyz").status == 503).then_some(()));
+    let reason = weir.get("/readyz").text();
+    assert!(reason.contains("the disk is nearly full"), "{reason}");
+    assert_eq!(weir.get("/healthz").status, 200);
+    disk.free();
+    wait_for("weir is ready again", || (weir.get("/readyz").status == 200).then_some(()));
+    weir.terminate();
+    for directory in ["journal", "windows", "errors", "state"] {
+        std::fs::remove_dir_all(weir.data().join(directory)).expect("it can be removed");
+    }
+    disk.fill(disk.available_bytes());
+    let output = weir.command(&["run"]).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(DISK_FAILED), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left on device"), "{output:?}");
+}
+
 /// The reserve is gone as well, for all who write. Space returns to the running weir, or, where it is killed meanwhile,
 /// to the next.
 fn without_any_space(kill: bool) {

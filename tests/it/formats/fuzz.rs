@@ -35,6 +35,31 @@ fn log() {
     replay("log", fuzz_entry::log);
 }
 
+#[test]
+fn access() {
+    replay("access", fuzz_entry::access);
+}
+
+#[test]
+fn config() {
+    replay("config", fuzz_entry::config);
+}
+
+#[test]
+fn savepoint() {
+    replay("savepoint", fuzz_entry::savepoint);
+}
+
+#[test]
+fn http() {
+    replay("http", fuzz_entry::http);
+}
+
+#[test]
+fn websocket() {
+    replay("websocket", fuzz_entry::websocket);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -43,5 +68,14 @@ proptest! {
         fuzz_entry::mqtt(&data);
         fuzz_entry::payload(&data);
         fuzz_entry::log(&data);
+        fuzz_entry::savepoint(&data);
+        fuzz_entry::http(&data);
+        fuzz_entry::websocket(&data);
+    }
+
+    #[test]
+    fn any_text(shape in any::<u8>(), text in "[a-z0-9_%$.:=/#+'\"\\[\\]{}, \\n-]{0,120}") {
+        fuzz_entry::config(text.as_bytes());
+        fuzz_entry::access(&[&[shape], text.as_bytes()].concat());
     }
 }

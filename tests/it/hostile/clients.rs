@@ -7,7 +7,7 @@ use weir::random::Random;
 use weir_test_kit::mqtt::{DISCONNECT, MqttVersion, PUBACK, TestClient, connect_packet, packet, publish_packet};
 use weir_test_kit::process::Weir;
 use weir_test_kit::seed::announced_seed;
-use weir_test_kit::wait::{wait_for, window_before};
+use weir_test_kit::wait::{SetOnDrop, wait_for, window_before};
 
 const REFUSED: &str = "weir_mqtt_connections_refused_total";
 const CLOSED: &str = "weir_mqtt_connections_closed_total";
@@ -119,6 +119,7 @@ fn garbage_on_ten_thousand_connections() {
     let mqtt = weir.mqtt();
     let done = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
+        let end = SetOnDrop(&done);
         // A device that must not notice anything.
         let good = scope.spawn(|| {
             let mut client = TestClient::connect(mqtt, MqttVersion::V4, "good");
@@ -142,7 +143,7 @@ fn garbage_on_ten_thousand_connections() {
             })
             .collect();
         attackers.into_iter().for_each(|attacker| attacker.join().expect("an attacker did not panic"));
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         good.join().expect("the good device was served")
     });
     assert_eq!(weir.get("/healthz").status, 200);

@@ -72,6 +72,73 @@ fn http_connections_that_ask_nothing() {
     assert!(open > 256, "only {open} were still there: they ended by time");
 }
 
+/// Bodies that do not end, without a token, on all connections and more: each question for health is answered.
+#[test]
+fn slow_bodies_do_not_hold_health() {
+    raise_open_files();
+    let weir = WEIR.start(&[]);
+    let head = format!(
+        "POST /api/v1/errors/replay HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{{",
+        weir.http()
+    );
+    let slow = || {
+        let mut slow = TcpStream::connect(weir.http()).ok()?;
+        // weir closes connections beyond the limit; that is no failure of the test.
+        let _ = slow.write_all(head.as_bytes());
+        slow.set_nonblocking(true).ok()?;
+        Some(slow)
+    };
+    let mut open: Vec<TcpStream> = Vec::new();
+    for _ in 0..60 {
+        open.extend((0..10).filter_map(|_| slow()));
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(try_get(weir.http(), path).expect("an answer").status, 200, "{path} with {} open", open.len());
+        }
+    }
+    let is_open = |mut slow: &TcpStream| slow.read(&mut [0]).is_err_and(|error| error.kind() == WouldBlock);
+    wait_for("only a share of the bodies is waited for", || {
+        (open.iter().filter(|slow| is_open(slow)).count() <= 64).then_some(())
+    });
+    assert!(weir.metric_sum("weir_limits_hit_total") > 0.0);
+}
+
+/// Clients that ask for large answers and do not read them hold a bounded share.
+#[test]
+fn answers_that_nobody_reads() {
+    raise_open_files();
+    let weir = WEIR.start(&[("window.size", "'1ms'"), ("window.idle_timeout", "'100ms'")]);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V5, "device");
+    let start = weir_test_kit::wait::window_before(600);
+    let mut windows = 0;
+    // Far more than the buffers of a socket take.
+    for message in 0..20_i64 {
+        let reading =
+            |at: i64| format!(r#"{{"metric":"m","value":1,"timestamp":{}}}"#, start + message * 1_000 + at * 2);
+        let readings: Vec<String> = (0..500).map(reading).collect();
+        windows += readings.len();
+        device.telemetry("device", &format!("[{}]", readings.join(",")));
+    }
+    weir.wait_closed();
+    wait_for("the windows are there", || {
+        (weir.metric_sum("weir_windows_emitted_total") as usize >= windows).then_some(())
+    });
+    let request = format!("GET /api/v1/windows?limit=1000 HTTP/1.1\r\nHost: {}\r\n\r\n", weir.http()).repeat(40);
+    let ask = || {
+        let mut reader = TcpStream::connect(weir.http()).ok()?;
+        let _ = reader.write_all(request.as_bytes());
+        Some(reader)
+    };
+    let readers: Vec<TcpStream> = (0..40).filter_map(|_| ask()).collect();
+    wait_for("the share is full", || (weir.metric_sum("weir_limits_hit_total") > 0.0).then_some(()));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(try_get(weir.http(), path).expect("an answer").status, 200, "{path}");
+    }
+    wait_for("others are served too", || {
+        try_get(weir.http(), "/api/v1/windows?limit=1000").filter(|answer| answer.status == 200)
+    });
+    drop(readers);
+}
+
 #[test]
 fn byte_at_a_time() {
     let weir = WEIR.start(&[]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
-use weir_test_kit::wait::wait_for;
+use weir_test_kit::wait::{SetOnDrop, wait_for};
 
 /// The device while it publishes.
 pub struct Steady<'a> {
@@ -28,20 +28,14 @@ impl Steady<'_> {
 pub fn beside_a_steady_device(weir: &Weir, attack: impl FnOnce(&Steady<'_>)) {
     let (done, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
     let sent = std::thread::scope(|scope| {
+        let end = SetOnDrop(&done);
         let device = scope.spawn(|| publish(weir.mqtt(), &done, &acknowledged));
         let steady = Steady { acknowledged: &acknowledged };
         steady.goes_on();
-        // A failed attack must not leave the device running for ever.
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            attack(&steady);
-            steady.goes_on();
-        }));
-        done.store(true, Ordering::Relaxed);
-        let sent = device.join().expect("the well-behaved device was served to the end");
-        if let Err(panic) = ended {
-            std::panic::resume_unwind(panic);
-        }
-        sent
+        attack(&steady);
+        steady.goes_on();
+        drop(end);
+        device.join().expect("the well-behaved device was served to the end")
     });
     assert_eq!(weir.get("/healthz").status, 200);
     wait_for("all its readings are there", || {

@@ -22,11 +22,19 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// `weir errors …` against the running weir.
+#[track_caller]
 fn errors(weir: &Weir, arguments: &[&str]) -> Output {
+    errors_ending(weir, arguments, 0)
+}
+
+/// As [`errors`], with another exit code.
+#[track_caller]
+fn errors_ending(weir: &Weir, arguments: &[&str], code: i32) -> Output {
     let url = format!("http://{}", weir.http());
     let mut command = weir.command(&["errors"]);
     let output = command.args(arguments).args(["--url", &url]).output().expect("weir can be started");
-    assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
     output
 }
 
@@ -76,8 +84,10 @@ fn a_device_that_is_allowed_later() {
     client.telemetry("known", "no reading");
     wait_errors(&weir, 21);
     // As long as it is not allowed it is rejected again, and the new errors are not taken for old ones.
-    let output = errors(&weir, &["replay", "--reason", "unknown_device", "--limit", "5"]);
-    assert!(text(&output.stdout).starts_with("5 errors: 5 replayed, 0 refused"), "{}", text(&output.stdout));
+    let output = errors_ending(&weir, &["replay", "--reason", "unknown_device", "--limit", "5"], 1);
+    let said = text(&output.stdout);
+    let expected = "5 errors: 5 replayed, 0 refused\n5 replayed: 0 counted, 5 rejected again: unknown_device (5)\n";
+    assert!(said.starts_with(expected) && said.contains("\n  unknown_device: device \"new\" is not in "), "{said}");
     let again = wait_errors(&weir, 26).split_off(21);
     let origins: Vec<u64> = again.iter().filter_map(|error| error["replay_of"].as_u64()).collect();
     assert_eq!(origins, [0, 1, 2, 3, 4]);
@@ -88,6 +98,7 @@ fn a_device_that_is_allowed_later() {
     let output = errors(&weir, &["replay", "--reason", "unknown_device"]);
     let said = text(&output.stdout);
     assert!(said.starts_with("25 errors: 20 replayed, 5 refused\n  already_replayed 5: "), "{said}");
+    assert!(said.ends_with("\n20 replayed: 20 counted, 0 rejected again\n"), "{said}");
     assert_eq!(text(&output.stderr), "replayed 20, refused 5, of 25 errors so far\n");
     weir.wait_closed();
     assert_eq!(counted(&weir, "new"), (20, 20.0));
@@ -265,9 +276,45 @@ fn thousands_at_once() {
     let lines =
         [1_000, 2_000, 3_000, 3_500].map(|count| format!("replayed {count}, refused 0, of {count} errors so far\n"));
     assert_eq!(text(&output.stderr), lines.concat());
-    assert_eq!(text(&output.stdout), "3500 errors: 3500 replayed, 0 refused\n");
+    assert_eq!(
+        text(&output.stdout),
+        "3500 errors: 3500 replayed, 0 refused\n3500 replayed: 3500 counted, 0 rejected again\n"
+    );
     weir.wait_closed();
     assert_eq!(counted(&weir, "d"), (3_500, 70_000.0));
+    weir.assert_accounted();
+}
+
+/// Two commands at once: each tells of its own replays.
+#[test]
+fn what_became_of_replays_at_the_same_time() {
+    let settings = |max| with(&[("validate.metrics.m.max", max)]);
+    let mut weir = WEIR.start(&settings("10"));
+    let start = window_before(300);
+    for (device, value) in [("good", 20), ("bad", 200)] {
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, device);
+        for message in 0..30_i64 {
+            let reading = |at: i64| {
+                let seq = message * 50 + at;
+                json!({"metric": "m", "value": value, "timestamp": start + seq, "seq": seq})
+            };
+            client.telemetry(device, &Value::from((0..50).map(reading).collect::<Vec<_>>()).to_string());
+        }
+    }
+    wait_errors(&weir, 3_000);
+    weir.terminate();
+    weir.configure(&settings("100"));
+    weir.restart();
+    let (good, bad) = std::thread::scope(|scope| {
+        let good = scope.spawn(|| errors(&weir, &["replay", "--device", "good"]));
+        let bad = errors_ending(&weir, &["replay", "--device", "bad"], 1);
+        (good.join().expect("no panic"), bad)
+    });
+    let (good, bad) = (text(&good.stdout), text(&bad.stdout));
+    assert!(good.ends_with("\n1500 replayed: 1500 counted, 0 rejected again\n"), "{good}");
+    assert!(bad.contains("\n1500 replayed: 0 counted, 1500 rejected again: value_out_of_range (1500)\n"), "{bad}");
+    weir.wait_closed();
+    assert_eq!(counted(&weir, "good"), (1_500, 30_000.0));
     weir.assert_accounted();
 }
 

@@ -81,3 +81,22 @@ fn the_tls_listener_knows_the_names_of_its_certificate() {
     };
     assert_eq!((get("localhost"), get("evil.example")), ("200".into(), "421".into()));
 }
+
+/// The body is never sent: the answer must not wait for it.
+#[test]
+fn a_request_that_is_refused_anyhow_is_answered_before_its_body() {
+    let weir = WEIR.start(&[]);
+    let own = weir.http().to_string();
+    let post = |path: &str, host: &str, kind: &str, length: u64| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        );
+        ask(&weir, &head)
+    };
+    let json = "application/json";
+    assert_eq!(post("/api/v1/errors/replay", "evil.example", json, 60_000), "421");
+    assert_eq!(post("/api/v1/errors/replay", &own, "text/plain", 60_000), "415");
+    assert_eq!(post("/api/v1/errors/replay", &own, json, 70_000), "413");
+    assert_eq!(post("/api/v1/status", &own, json, 60_000), "405");
+    assert_eq!(post("/nothing", &own, json, 60_000), "404");
+}

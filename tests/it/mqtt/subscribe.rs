@@ -2,6 +2,7 @@
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{MqttVersion, TestConnect, TestMessage, packet};
+use weir_test_kit::process::Weir;
 
 const BOTH: [MqttVersion; 2] = [MqttVersion::V4, MqttVersion::V5];
 
@@ -95,6 +96,40 @@ fn subscriptions_are_replaced_and_ended() {
         assert_eq!(codes, if version == MqttVersion::V4 { vec![] } else { vec![0x11, 0, 0x11] });
         client.publish_message(&TestMessage::new("a/b", "x", 1));
         client.expect_nothing();
+    }
+}
+
+/// Unsubscribes and subscribes `rounds` times. After each UNSUBACK other connections publish, and nobody gets it; after each
+/// SUBACK they publish on the same topic again, and the subscriber gets it. Each of them has then just learnt that the topic
+/// has no subscriber.
+fn no_publish_after_a_suback_is_missed(weir: &Weir, version: MqttVersion, filter: &str, rounds: usize) {
+    let (mut subscriber, _) = TestConnect::new(version, "subscriber").accepted(weir.mqtt());
+    let mut publishers: Vec<_> = (0..3)
+        .map(|number| TestConnect::new(MqttVersion::V5, &format!("publisher-{number}")).accepted(weir.mqtt()).0)
+        .collect();
+    for round in 0..rounds {
+        subscriber.unsubscribe(&[filter]);
+        for publisher in &mut publishers {
+            assert_eq!(publisher.publish("order/t", "nobody", 1), 0x10, "{filter}, round {round}: nobody subscribes");
+        }
+        assert_eq!(subscriber.subscribe_with(filter, 0, &[]), 0);
+        for publisher in &mut publishers {
+            assert_eq!(publisher.publish("order/t", "x", 1), 0, "{filter}, round {round}: somebody subscribed");
+            assert_eq!(subscriber.next_message().text(), "x");
+        }
+    }
+}
+
+/// A subscriber that has its SUBACK gets every publish that another client sends later, whichever threads serve the two.
+#[test]
+fn a_publish_after_the_suback_arrives() {
+    let mut weir = WEIR.prepare(&[]);
+    weir.environment("TOKIO_WORKER_THREADS", "4");
+    weir.restart();
+    for version in BOTH {
+        for filter in ["order/t", "order/#", "$share/g/order/+"] {
+            no_publish_after_a_suback_is_missed(&weir, version, filter, 400);
+        }
     }
 }
 

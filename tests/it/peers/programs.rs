@@ -137,7 +137,7 @@ fn unit(directory: &Path) -> PathBuf {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/weir.service");
     let text = fs::read_to_string(shipped).expect("the unit");
     let installed = "/usr/bin/weir ";
-    assert_eq!(text.matches(installed).count(), 2, "ExecStartPre and ExecStart run the installed binary");
+    assert_eq!(text.matches(installed).count(), 1, "ExecStart runs the installed binary, and nothing runs before it");
     let path = directory.join("weir.service");
     fs::write(&path, text.replace(installed, &format!("{} ", WEIR.path))).expect("a copy of the unit");
     path
@@ -149,7 +149,9 @@ fn the_unit_is_clean() {
     let unit = unit(directory.path());
     let output = succeeded(program("systemd-analyze").arg("verify").arg("--man=no").arg(&unit));
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let about_weir: Vec<&str> = said.lines().filter(|line| line.contains("weir")).collect();
+    // systemd before 254 ignores the two keys of the growing delay.
+    let newer = |line: &str| ["'RestartSteps'", "'RestartMaxDelaySec'"].iter().any(|key| line.contains(key));
+    let about_weir: Vec<&str> = said.lines().filter(|line| line.contains("weir") && !newer(line)).collect();
     assert!(about_weir.is_empty(), "{said}");
 }
 

@@ -17,7 +17,6 @@ use crate::wait::{wait_closely, wait_for};
 const BASE: &[(&str, &str)] = &[
     ("mqtt.listen", "'127.0.0.1:0'"),
     ("http.listen", "'127.0.0.1:0'"),
-    ("simulator.enabled", "false"),
     // Test machines may have little disk left.
     ("journal.min_free_disk", "'16MiB'"),
 ];

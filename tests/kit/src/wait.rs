@@ -1,5 +1,6 @@
 //! Waiting for conditions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a condition: so long that only a condition that never holds fails.
@@ -41,4 +42,13 @@ pub fn now_ms() -> i64 {
 /// The start of a five-second window whose readings are `seconds` old.
 pub fn window_before(seconds: i64) -> i64 {
     (now_ms() - seconds * 1_000) / 5_000 * 5_000
+}
+
+/// Sets a flag when it is dropped. Threads that run until then end also where the test fails.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -3,6 +3,7 @@
 //! An answer that says "replayed" follows the journal's sync, as a PUBACK does. The operator makes sure that each error is
 //! replayed once, whatever the journal holds; the questions and claims here make the answer right.
 
+mod effects;
 mod outcome;
 mod request;
 mod work;
@@ -19,6 +20,7 @@ use crate::http::problem::ApiProblem;
 use crate::http::scans::run_scan;
 use crate::http::state::ApiState;
 
+pub(in crate::http) use effects::list as effects;
 use outcome::{ReplayOutcome, ReplayRefusal};
 use work::ReplayWork;
 

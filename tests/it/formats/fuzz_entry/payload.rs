@@ -1,0 +1,59 @@
+//! Payloads of readings and errors for the operator.
+
+use weir::core::operator::Operator;
+use weir::core::output::{Collector, ErrorEntry, WindowResult};
+use weir::core::record::{self, PublishRecord};
+use weir::core::settings::Settings;
+
+/// Checks that results can be shown and stored.
+#[derive(Default)]
+struct Count {
+    json: Vec<u8>,
+}
+
+impl Collector for Count {
+    fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
+        self.json.clear();
+        window.write_json(seq, &mut self.json);
+        assert!(std::str::from_utf8(&self.json).is_ok(), "windows are UTF-8");
+    }
+
+    fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
+        self.json.clear();
+        entry.write_json(seq, &mut self.json);
+        let text = std::str::from_utf8(&self.json).expect("entries are UTF-8");
+        assert!(text.starts_with('{') && text.ends_with('}'), "an entry is an object");
+        let mut encoded = Vec::new();
+        entry.encode(&mut encoded);
+        assert!(ErrorEntry::decode(&encoded).is_ok(), "an entry reads back");
+    }
+}
+
+/// The input is what a device publishes, twice, once as telemetry and once as errors.
+pub fn payload(data: &[u8]) {
+    const ARRIVAL_MS: i64 = 1_767_225_600_000;
+    let mut operator = Operator::new(Settings::default());
+    let mut out = Count::default();
+    let mut records = Vec::new();
+    for topic in ["devices/d/telemetry", "devices/d/errors", "devices/d/telemetry"] {
+        let publish = PublishRecord {
+            client_id: "c",
+            topic,
+            own_device: None,
+            user: None,
+            packet_id: 1,
+            qos: 1,
+            dup: false,
+            retain: false,
+            payload: data,
+        };
+        let mut bytes = Vec::new();
+        record::encode_publish(&publish, false, &mut bytes);
+        records.push(bytes);
+    }
+    for (lsn, arrival_ms) in [(0, ARRIVAL_MS), (3, ARRIVAL_MS + 60_000), (6, ARRIVAL_MS + 600_000)] {
+        let applied = operator.apply(lsn, arrival_ms, records.iter().map(Vec::as_slice), &mut out);
+        applied.expect("records of this format are applied whatever their payload is");
+    }
+    assert_eq!(operator.totals().unaccounted(), 0, "every reading has one outcome");
+}
