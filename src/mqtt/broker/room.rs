@@ -19,12 +19,12 @@ impl Broker {
     ///
     /// # Errors
     /// The user or its tenant is at a quota, or all connections are taken and no user has clearly more of them.
-    pub(super) fn admit_connection(&self, sessions: &Sessions, account: &Account) -> Result<(), AttachError> {
+    pub(super) fn admit_connection(&self, sessions: &mut Sessions, account: &Account) -> Result<(), AttachError> {
         if account.full(Holding::Connections, 1).is_some() {
             self.meters.over_quota("connections");
             return Err(AttachError::Quota);
         }
-        if sessions.online < self.max_connections {
+        if sessions.staying_connections() < self.max_connections {
             return Ok(());
         }
         // With one connection less, the other user must not have fewer than this one: two users would push each other out in
@@ -37,6 +37,8 @@ impl Broker {
             return Err(AttachError::TooManyConnections);
         };
         session.push_out(&mut session.any());
+        let ends = session.any().expiry_s == 0;
+        sessions.note_leaving(&session, ends);
         self.meters.pushed_out("connection");
         Ok(())
     }
@@ -62,21 +64,17 @@ impl Broker {
             let Some(session) = absent else { return Err(AttachError::Quota) };
             self.discard(sessions, &session);
         }
-        if sessions.by_client.len() < self.max_connections {
+        if sessions.staying_sessions() < self.max_connections {
             return Ok(());
         }
         self.meters.limit(MqttLimit::Sessions);
         let heaviest = self.accounts.heaviest(Holding::Sessions, None);
         if let Some(session) = heaviest.and_then(|heaviest| session_to_discard(sessions, account, &heaviest)) {
             self.meters.pushed_out("session");
-            let is_connected = session.is_connected();
-            session.push_out(&mut session.any());
-            // A session with a connection ends with it. Until then there is one session more than the bound.
-            if is_connected {
-                session.set_expiry(&mut session.any(), 0);
-                self.forget_stored(&session);
-            } else {
+            if session.any().offline.is_some() {
                 self.discard(sessions, &session);
+            } else {
+                self.push_out_session(sessions, &session);
             }
             return Ok(());
         }
@@ -136,13 +134,19 @@ impl Broker {
             return false;
         }
         self.meters.pushed_out("session");
+        self.push_out_session(&mut sessions, &session);
+        true
+    }
+
+    /// Ends a session that has a connection, with that connection. Until the connection has noticed, the session is still there,
+    /// without subscriptions.
+    fn push_out_session(&self, sessions: &mut Sessions, session: &Arc<Session>) {
         let mut state = session.any();
         session.push_out(&mut state);
-        // The connection may take a moment to end, and the room is needed at once.
-        self.end_subscriptions(&session, &mut state);
+        self.end_subscriptions(session, &mut state);
         session.set_expiry(&mut state, 0);
-        self.forget_stored(&session);
-        true
+        self.forget_stored(session);
+        sessions.note_leaving(session, true);
     }
 }
 
@@ -154,6 +158,9 @@ fn session_to_discard(sessions: &Sessions, account: &Account, heaviest: &Account
     }
     let of_heaviest = |other: &Account| other.number == heaviest.number;
     if let Some(session) = longest_absent(sessions, of_heaviest) {
+        return Some(session);
+    }
+    if let Some(session) = sessions.leaving_of(heaviest) {
         return Some(session);
     }
     if heaviest.outweighs(account, Holding::Sessions, 1) {
@@ -179,3 +186,6 @@ fn newest_connected(sessions: &Sessions, of: &Account) -> Option<Arc<Session>> {
     let connected = connected.filter(|session| session.owner() != DISCARDED && session.is_connected());
     connected.max_by_key(|session| session.owner()).map(Arc::clone)
 }
+
+#[cfg(test)]
+mod tests;

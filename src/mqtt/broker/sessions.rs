@@ -28,6 +28,9 @@ pub(super) struct Sessions {
     /// Wills that are due.
     pub(super) wills: Vec<Arc<Will>>,
     pub(super) online: usize,
+    /// Sessions whose connections were pushed out and have not ended yet, by number. The value says whether the session ends
+    /// with its connection.
+    leaving: HashMap<u64, bool>,
     /// Largest number of connected sessions since the start.
     pub(super) most_online: usize,
     /// Number of sessions that expired since the start.
@@ -49,6 +52,31 @@ impl Sessions {
         self.last_number
     }
 
+    /// Number of connections, without those that were pushed out.
+    pub(super) fn staying_connections(&self) -> usize {
+        self.online.saturating_sub(self.leaving.len())
+    }
+
+    /// Number of sessions, without those that end with a connection that was pushed out.
+    pub(super) fn staying_sessions(&self) -> usize {
+        self.by_client.len() - self.leaving.values().filter(|ends| **ends).count()
+    }
+
+    /// Notes that the connection of a session was pushed out, and whether the session ends with it.
+    pub(super) fn note_leaving(&mut self, session: &Session, ends: bool) {
+        self.leaving.insert(session.id, ends);
+    }
+
+    /// A session of this user that outlives a connection that was pushed out, and is not without a connection yet.
+    pub(super) fn leaving_of(&self, account: &Account) -> Option<Arc<Session>> {
+        if self.leaving.is_empty() {
+            return None;
+        }
+        let leaves = |session: &&Arc<Session>| self.leaving.get(&session.id) == Some(&false);
+        let of_account = self.by_client.values().filter(|session| session.account.number == account.number);
+        of_account.filter(leaves).max_by_key(|session| session.id).map(Arc::clone)
+    }
+
     /// Adds a session of a client that has none.
     pub(super) fn insert(&mut self, session: &Arc<Session>) {
         session.account.add(Holding::Sessions, 1);
@@ -58,6 +86,7 @@ impl Sessions {
     /// Removes a session; does nothing if it was removed before.
     fn remove(&mut self, session: &Session) {
         if self.by_client.remove(&(session.user.clone(), Arc::clone(&session.client_id))).is_some() {
+            self.leaving.remove(&session.id);
             session.account.remove(Holding::Sessions, 1);
         }
     }
@@ -126,7 +155,7 @@ impl Broker {
         let existing = sessions.by_client.get(&key).cloned();
         let taken_over = existing.as_ref().is_some_and(|session| session.any().offline.is_none());
         if !taken_over {
-            self.admit_connection(&sessions, &account)?;
+            self.admit_connection(&mut sessions, &account)?;
         }
         let over = |session: &Session| session.any().is_over(now);
         let existing = match existing {
@@ -161,6 +190,7 @@ impl Broker {
         permissions: Permissions,
     ) -> AttachedSession {
         let connection = sessions.number();
+        sessions.leaving.remove(&session.id);
         let (received_until, withdrawal) = {
             let mut state = session.any();
             // The client is back before its will was due [MQTT-3.1.3-9].
@@ -237,6 +267,7 @@ impl Broker {
             },
         }
         sessions.online -= 1;
+        sessions.leaving.remove(&session.id);
         session.account.remove(Holding::Connections, 1);
         let is_gone = session.is_revoked(connection) && session.any().expiry_s == 0;
         if expiry_s == 0 || is_gone {

@@ -18,7 +18,12 @@ pub(crate) struct SharedRate {
 
 /// Nanoseconds since a moment before the first call, at which every bucket is full.
 fn clock_ns(now: Instant) -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    /// The first `now` may have been read a moment before the first call.
+    const BEFORE: Duration = Duration::from_secs(60);
+    static START: LazyLock<Instant> = LazyLock::new(|| {
+        let now = Instant::now();
+        now.checked_sub(BEFORE).unwrap_or(now)
+    });
     let since = u64::try_from(now.saturating_duration_since(*START).as_nanos()).unwrap_or(u64::MAX / 2);
     since.saturating_add(FILL_NS)
 }
