@@ -125,6 +125,7 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
 
     let mut mqtt =
         mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access, clock.clone()).await?;
+    mqtt.admission().set_pending_bytes(config.limits.pending_bytes);
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }

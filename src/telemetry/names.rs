@@ -148,6 +148,8 @@ metrics! {
     HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site, foreign_host).";
     STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
     STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
+    PENDING_BYTES Gauge "weir_pending_bytes" "Memory of connections that have not logged in or have not sent a request, as it is counted for limits.pending_bytes.";
+    PENDING_EVICTIONS Counter "weir_pending_evictions_total" "Connections that gave way to others at a bound; label reason (bytes, connections, tls_handshakes, http_connections, http_bodies, http_large_answers, delayed_refusals).";
     LIMITS_HIT Counter "weir_limits_hit_total" "Times that a limit was reached and something was refused; label limit.";
 
     PROCESS_RESIDENT_BYTES Gauge "process_resident_memory_bytes" "Resident memory.";
