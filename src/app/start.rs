@@ -202,6 +202,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors, config.tenants.clone());
         move || follower.subscribe(from, Box::new(publisher))
     };
+    let broker = built.mqtt.broker();
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
     mqtt_tasks.spawn(super::mqtt::serve(
@@ -209,6 +210,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         logs.journal.clone(),
         config.clone(),
         publish_results,
+        failures.clone(),
         mqtt.clone(),
     ));
     http_tasks.spawn(built.http.run(http.clone()));
@@ -225,6 +227,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     let OpenLogs { journal, windows, errors, .. } = logs;
     Ok(RunningApp {
         addresses,
+        broker,
         fleet,
         mqtt,
         mqtt_tasks,

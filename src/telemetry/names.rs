@@ -62,11 +62,16 @@ metrics! {
     MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
     MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
-    MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
+    MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Failed writes of retained messages to disk, and failed attempts to open their store again.";
+    MQTT_RETAINED_REOPENED Counter "weir_mqtt_retained_reopened_total" "Times that the store of retained messages was opened again after a failure.";
+    MQTT_RETAINED_UNSTORED Gauge "weir_mqtt_retained_unstored" "Retained messages whose changes are not on disk yet; all of them from a failure of their store until they are written anew.";
+    MQTT_RETAINED_UNSTORED_SECONDS Gauge "weir_mqtt_retained_unstored_age_seconds" "Time since the oldest change of a retained message that is not on disk; 0 where all are.";
     MQTT_WILLS Gauge "weir_mqtt_wills" "Stored wills: of connected clients, waiting for their delay, or published a moment ago.";
-    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions and wills that changed and are not on disk yet; a crash forgets these changes.";
+    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions and wills that changed and are not on disk yet; a crash forgets these changes. All of them from a failure of their store until they are written anew.";
+    MQTT_SESSIONS_UNSTORED_SECONDS Gauge "weir_mqtt_sessions_unstored_age_seconds" "Time since the oldest change of a session or will that is not on disk; 0 where all are.";
     MQTT_SESSIONS_MOVED_ASIDE Counter "weir_mqtt_sessions_moved_aside_total" "Damaged stores of sessions moved aside at start.";
-    MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Times that sessions could no longer be stored.";
+    MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Failed writes of sessions and wills to disk, and failed attempts to open their store again.";
+    MQTT_SESSIONS_REOPENED Counter "weir_mqtt_sessions_reopened_total" "Times that the store of sessions was opened again after a failure.";
 
     MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes, user).";
     MQTT_OVER_QUOTA Counter "weir_mqtt_over_quota_total" "Times that a quota of a user or tenant was reached and something was refused, or a session of the user ended; label quota.";

@@ -187,18 +187,33 @@ async fn keep_retained(shared: &BrokerContext) {
     }
 }
 
-/// Stores changed sessions and wills, on a blocking thread: there may be many.
+/// Stores changed sessions and wills, on a blocking thread: there may be many. Also writes retained messages anew after a
+/// failure of their store.
 async fn store_sessions(shared: &Arc<BrokerContext>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let shared = Arc::clone(shared);
-        let storing = move || shared.broker.store_sessions(shared.journal.durable());
-        if tokio::task::spawn_blocking(storing).await.is_err() {
-            tracing::error!("storing MQTT sessions panicked; please report this defect");
+        while let Some(took) = store_round(shared).await {
+            // The disk is left to the journal for as long as the round took.
+            sleep(took.min(STORE_EVERY)).await;
         }
     }
+}
+
+/// Stores one round. Where more is to be stored at once, waits until the round is on disk, and returns how long it took.
+async fn store_round(shared: &Arc<BrokerContext>) -> Option<Duration> {
+    let shared = Arc::clone(shared);
+    let storing = move || {
+        let begun = Instant::now();
+        shared.broker.rewrite_retained();
+        let more = shared.broker.store_sessions(shared.journal.durable()) && shared.broker.wait_for_round();
+        more.then(|| begun.elapsed())
+    };
+    tokio::task::spawn_blocking(storing).await.unwrap_or_else(|_| {
+        tracing::error!("storing MQTT sessions panicked; please report this defect");
+        None
+    })
 }
 
 fn publish_system(shared: &BrokerContext, started: Instant) {

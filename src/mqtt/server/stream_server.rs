@@ -13,8 +13,8 @@ use crate::access::{Access, Policy};
 use crate::admission::PendingMemory;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
-use crate::log::Log;
-use crate::mqtt::broker::Broker;
+use crate::log::{Log, Lsn};
+use crate::mqtt::broker::{Broker, RetainedStore, SessionStore};
 use crate::mqtt::connection::broker_context::BrokerContext;
 
 /// Serves MQTT over any stream of bytes, as [`super::MqttServer`] does for each accepted socket. The caller provides the
@@ -33,6 +33,22 @@ impl StreamServer {
     /// The broker of this server.
     pub fn broker(&self) -> Arc<Broker> {
         Arc::clone(&self.0.broker)
+    }
+
+    /// Restores the retained messages and sessions of these stores, as `weir run` does, and stores changes there from now on.
+    /// `journal_end` is the end of the journal before this start.
+    pub fn restore(&self, retained: RetainedStore, sessions: SessionStore, journal_end: Lsn) {
+        let BrokerContext { broker, access, .. } = &*self.0;
+        broker.keep_retained(retained);
+        broker.keep_sessions(sessions, journal_end, &access.policy());
+        broker.mark_restored();
+    }
+
+    /// Stores changed sessions and wills, one round; and retained messages where their store was opened again.
+    pub fn store_round(&self) {
+        let BrokerContext { broker, journal, .. } = &*self.0;
+        broker.rewrite_retained();
+        broker.store_sessions(journal.durable());
     }
 
     /// Serves one connection from its CONNECT to its end. `cancel` ends it in an orderly way. Must be polled inside a tokio runtime
