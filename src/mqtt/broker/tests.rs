@@ -1,7 +1,7 @@
 //! Sessions, subscriptions and who gets what.
 
 use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
-use super::sessions::TooManyConnections;
+use super::sessions::AttachError;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::ProtocolVersion;
@@ -15,7 +15,7 @@ fn broker(max_connections: usize) -> Broker {
     Broker::new(&config, Arc::default(), Timeline::default())
 }
 
-fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<AttachedSession, TooManyConnections> {
+fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<AttachedSession, AttachError> {
     broker.attach(&AttachRequest { clean, ..attaching(client_id) })
 }
 
@@ -213,7 +213,7 @@ fn no_local_spares_the_publisher() {
     let one = attach(&broker, "one", true).unwrap();
     broker.subscribe(&one.session, one.connection, &TopicSubscription { no_local: true, ..options("a", 1) });
     let own = Message { publisher: one.session.id, ..Message::new("a", "x".into(), 1, false) };
-    broker.deliver(&Arc::new(own));
+    broker.deliver_will(&Arc::new(own), None);
     broker.publish("a", "x".into(), 1, false);
     assert_eq!(received(&one).len(), 1);
 }
@@ -261,7 +261,7 @@ fn connections_and_sessions_are_bounded() {
     let three = attach(&broker, "three", false).unwrap();
     assert_eq!(broker.stats().sessions, 2);
     assert!(attach(&broker, "two", false).unwrap().session_present, "the older session went");
-    assert_eq!(attach(&broker, "four", true).unwrap_err(), TooManyConnections);
+    assert_eq!(attach(&broker, "four", true).unwrap_err(), AttachError::TooManyConnections);
     assert!(attach(&broker, "three", false).is_ok(), "a client may replace its own connection");
     assert_ne!(three.session.owner(), three.connection);
 }
