@@ -13,7 +13,7 @@ const KEPT_IDLE: usize = 1_024;
 
 /// All accounts. Their lock is taken after all others of the broker.
 #[derive(Debug)]
-pub(super) struct Accounts {
+pub(super) struct UserAccounts {
     tenants: Tenants,
     all: Mutex<KnownAccounts>,
     queueing: Arc<AtomicUsize>,
@@ -21,10 +21,10 @@ pub(super) struct Accounts {
 
 #[derive(Debug)]
 struct KnownAccounts {
-    /// Accounts by user name; `None`: clients without credentials. At most twice as many as users that hold something, or
+    /// UserAccounts by user name; `None`: clients without credentials. At most twice as many as users that hold something, or
     /// [`KEPT_IDLE`].
     by_user: HashMap<Option<Arc<str>>, Arc<Account>>,
-    /// Accounts of the tenants that have or had clients.
+    /// UserAccounts of the tenants that have or had clients.
     by_tenant: HashMap<Arc<str>, Arc<Account>>,
     last_number: u64,
     /// Number of accounts from which on those that hold nothing are removed.
@@ -48,7 +48,7 @@ impl KnownAccounts {
     }
 }
 
-impl Accounts {
+impl UserAccounts {
     /// No accounts yet. Users of `tenants` count for their tenant.
     pub fn new(tenants: Tenants) -> Self {
         let (by_user, by_tenant) = Default::default();
@@ -104,14 +104,14 @@ mod tests {
     use super::*;
     use crate::config::{Quotas, Tenant};
 
-    fn accounts() -> Accounts {
+    fn accounts() -> UserAccounts {
         let acme = Tenant {
             name: "acme".into(),
             prefix: "acme/".into(),
             users: vec!["acme.*".into()],
             quotas: Quotas { sessions: Some(5), ..Quotas::default() },
         };
-        Accounts::new(Tenants::new([acme]))
+        UserAccounts::new(Tenants::new([acme]))
     }
 
     #[test]
