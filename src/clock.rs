@@ -11,6 +11,11 @@ pub trait Clock: Send + Sync + Debug {
     fn now_ms(&self) -> i64;
     /// Time since a fixed moment of this process. It never goes back, so intervals and deadlines are measured with it.
     fn monotonic(&self) -> Duration;
+    /// Wall clock, for judging how old something stored is before it is deleted; `None` while the wall clock may be wrong: then
+    /// nothing is deleted by age. See [`crate::clock_jump`].
+    fn age_now_ms(&self) -> Option<i64> {
+        Some(self.now_ms())
+    }
 }
 
 /// The operating system's clock.

@@ -23,6 +23,8 @@ pub mod tls;
 pub mod admission;
 pub mod config;
 pub mod log;
+
+pub mod clock_jump;
 pub mod telemetry;
 
 pub mod clock;

@@ -237,7 +237,8 @@ mod tests {
         let login = access.log_in(&credentials).await.expect("it is not revoked");
         assert_eq!(login.proof, Proof::Certificate(Some(shown)));
         access.revoke([shown].into_iter().collect());
-        assert_eq!(access.log_in(&credentials).await, Err(LoginError::NotAuthorized));
+        let refused = access.log_in(&credentials).await.expect_err("it is revoked");
+        assert_eq!(refused.error, LoginError::NotAuthorized);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod addresses;
+mod clock_watch;
 mod disk_watch;
 mod files;
 pub mod http_access;
@@ -37,6 +38,7 @@ use weir::config::{Config, LogFormat};
 use weir::disk::close_directories;
 use weir::disk::lock::DirectoryLock;
 use weir::log::Log;
+use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::results::follow::ResultFollower;
@@ -82,15 +84,8 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tokio").build()?;
-    let bootstrap = Bootstrap {
-        config: Arc::new(config),
-        path: path.map(Path::to_path_buf),
-        filter,
-        prometheus,
-        clock,
-        files,
-        started,
-    };
+    let bootstrap =
+        Bootstrap { config: Arc::new(config), path: path.map(Path::to_path_buf), filter, prometheus, files, started };
     let result = runtime.block_on(serve(bootstrap, storage));
     // A task that hangs must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -113,6 +108,7 @@ fn close_data(data_dir: &Path) {
 /// The running parts, in the order in which they are stopped.
 struct RunningApp {
     addresses: BoundAddresses,
+    broker: Arc<Broker>,
     /// Progress of the built-in simulator's devices.
     fleet: Arc<FleetProgress>,
     mqtt: CancellationToken,
@@ -157,10 +153,10 @@ async fn serve(bootstrap: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until the journal found at start is processed, reports readiness, and prints where to look if a person
+/// Waits until the journal found at start is processed and sessions are restored, reports readiness, and prints where to look if a person
 /// watches.
 async fn announce(config: &Config, running: &RunningApp, started: Instant) {
-    while !running.pipeline.status().caught_up {
+    while !(running.pipeline.status().caught_up && running.broker.is_restored()) {
         tokio::time::sleep(RECOVERY_POLL).await;
     }
     let status = running.pipeline.status();

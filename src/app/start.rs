@@ -28,6 +28,7 @@ use weir::telemetry::logging::LogFilter;
 
 use super::access::ReloadableAccess;
 use super::addresses::BoundAddresses;
+use super::clock_watch::ClockWatch;
 use super::disk_watch::DiskWatch;
 use super::files::ConfiguredFiles;
 use super::reload::Reloader;
@@ -44,7 +45,6 @@ pub struct Bootstrap {
     pub path: Option<PathBuf>,
     pub filter: LogFilter,
     pub prometheus: PrometheusHandle,
-    pub clock: Arc<dyn Clock>,
     pub files: ConfiguredFiles,
     pub started: Instant,
 }
@@ -79,6 +79,7 @@ struct AssembledApp {
     pipeline: Pipeline,
     follower: ResultFollower,
     disk: Arc<DiskWatch>,
+    clock: Arc<ClockWatch>,
     renewal: tls::Renewal,
     mqtt: mqtt::MqttServer,
     http: http::HttpServer,
@@ -115,12 +116,16 @@ pub async fn start(bootstrap: Bootstrap, storage: Storage, failures: &FailureRep
 
 async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
-    let Bootstrap { config, path, filter, prometheus, clock, files, started } = bootstrap;
+    let Bootstrap { config, path, filter, prometheus, files, started } = bootstrap;
     let ConfiguredFiles { certificates, http_access, access } = files;
     let logs = OpenLogs::of(&storage, failures);
-    let (runner, pipeline) = prepare(storage.into_parts(&config, clock.clone()))?;
+    let guard = storage.clock.clone();
+    let clock: Arc<dyn Clock> = guard.clone();
+    let (runner, pipeline) = prepare(storage.into_parts(&config))?;
 
-    let mut mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access).await?;
+    let mut mqtt =
+        mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access, clock.clone()).await?;
+    mqtt.admission().set_pending_bytes(config.limits.pending_bytes);
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
@@ -134,11 +139,13 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
     let disk = DiskWatch::new(&config, [&logs.journal, &logs.windows, &logs.errors]);
+    let clock_watch = ClockWatch::new(&guard, &logs.journal);
     let parts = StatusResources {
         pipeline: &pipeline,
         logs: [&logs.journal, &logs.windows, &logs.errors],
         broker: &mqtt.broker(),
         disk: &disk,
+        clock: &clock_watch,
     };
     let status = AppStatus::new(&config, parts, reloader.outcome(), started);
     let follower = ResultFollower::new(ResultLogs::new(logs.windows.clone(), logs.errors.clone()));
@@ -159,11 +166,24 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     if let Some((address, endpoint)) = certificates.http.clone() {
         http = http.with_tls(address, endpoint).await?;
     }
-    Ok(AssembledApp { config, logs, runner, pipeline, follower, disk, renewal, mqtt, http, reloader, hangups })
+    Ok(AssembledApp {
+        config,
+        logs,
+        runner,
+        pipeline,
+        follower,
+        disk,
+        clock: clock_watch,
+        renewal,
+        mqtt,
+        http,
+        reloader,
+        hangups,
+    })
 }
 
 fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
-    let AssembledApp { config, logs, runner, pipeline, follower, disk, .. } = built;
+    let AssembledApp { config, logs, runner, pipeline, follower, disk, clock, .. } = built;
     let stop = Stop::default();
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
@@ -182,6 +202,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors);
         move || follower.subscribe(from, Box::new(publisher))
     };
+    let broker = built.mqtt.broker();
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
     mqtt_tasks.spawn(super::mqtt::serve(
@@ -189,11 +210,13 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         logs.journal.clone(),
         config.clone(),
         publish_results,
+        failures.clone(),
         mqtt.clone(),
     ));
     http_tasks.spawn(built.http.run(http.clone()));
     http_tasks.spawn(stalls::watch(http.clone()));
     http_tasks.spawn(notify::run(pipeline.clone(), disk.clone(), http.clone()));
+    http_tasks.spawn(clock.watch(http.clone()));
     http_tasks.spawn(disk.watch(http.clone()));
     http_tasks.spawn(built.renewal.watch(http.clone()));
     http_tasks.spawn(built.reloader.run(built.hangups, http.clone()));
@@ -204,6 +227,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     let OpenLogs { journal, windows, errors, .. } = logs;
     Ok(RunningApp {
         addresses,
+        broker,
         fleet,
         mqtt,
         mqtt_tasks,

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use metrics::counter;
 
 use weir::clock::{Clock, SystemClock};
+use weir::clock_jump::JumpGuard;
 use weir::config::{Config, OutputConfig};
 use weir::disk::{Disk, RealDisk};
 use weir::log::repair::RepairPlan;
@@ -42,6 +43,8 @@ pub struct Storage {
     pub errors: Log,
     pub store: CheckpointStore,
     pub checkpoint: Option<Checkpoint>,
+    /// The clock of all parts.
+    pub clock: Arc<JumpGuard>,
 }
 
 /// Opens state store and logs of the data directory.
@@ -50,26 +53,31 @@ pub struct Storage {
 /// A log or the state cannot be read or is damaged.
 pub fn open(config: &Config) -> anyhow::Result<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let RecoveredState { store, checkpoint, .. } = open_state(config, disk, Arc::new(SystemClock))?;
+    let hold = Duration::from_millis(config.node.clock_jump_hold_ms);
+    let guard = JumpGuard::open(Arc::new(SystemClock), disk.clone(), &config.node.data_dir, hold);
+    let clock: Arc<dyn Clock> = guard.clone();
+    let RecoveredState { store, checkpoint, .. } = open_state(config, disk, clock.clone())?;
     let Positions { replay_from, windows, errors } = positions(checkpoint.as_ref());
     let [journal_options, windows_options, errors_options] = log_options(config);
-    let (journal, recovery) = open_recovered(journal_options, Lsn(replay_from), Lsn(0))?;
+    let (journal, recovery) = open_recovered(journal_options, &clock, Lsn(replay_from), Lsn(0))?;
     if recovery.lost_until.is_some() {
         cut_back(&windows_options, Lsn(windows), config)?;
         cut_back(&errors_options, Lsn(errors), config)?;
     }
-    Ok(Storage {
-        journal,
-        windows: open_log(windows_options, Lsn(windows), Lsn(0))?,
-        errors: open_log(errors_options, Lsn(errors), Lsn(0))?,
-        store,
-        checkpoint,
-    })
+    let windows = open_log(windows_options, &clock, Lsn(windows), Lsn(0))?;
+    let errors = open_log(errors_options, &clock, Lsn(errors), Lsn(0))?;
+    guard.begin([&journal, &windows, &errors].into_iter().filter_map(newest_arrival_ms).max());
+    Ok(Storage { journal, windows, errors, store, checkpoint, clock: guard })
+}
+
+/// Arrival time of the newest batch of a log.
+fn newest_arrival_ms(log: &Log) -> Option<i64> {
+    log.segments().iter().rev().find_map(|segment| segment.last_arrival_ms)
 }
 
 impl Storage {
     /// The resources of a pipeline over this storage.
-    pub fn into_parts(self, config: &Config, clock: Arc<dyn Clock>) -> PipelineResources {
+    pub fn into_parts(self, config: &Config) -> PipelineResources {
         PipelineResources {
             recovered_end: self.journal.durable(),
             journal: self.journal,
@@ -81,7 +89,7 @@ impl Storage {
             checkpoint_interval: Duration::from_millis(config.state.checkpoint_interval_ms),
             savepoints: savepoint_policy(config),
             disk: Arc::new(RealDisk),
-            clock,
+            clock: self.clock,
             threads: true,
         }
     }
@@ -101,17 +109,23 @@ pub fn log_options(config: &Config) -> [LogOptions; 3] {
     ]
 }
 
-/// Opens a log that is known to be synced up to `known_synced`, or creates it with `first` as its first position.
+/// Opens a log that is known to be synced up to `known_synced`, or creates it with `first` as its first position. `clock` gives
+/// batches their arrival times, and judges the age of segments.
 ///
 /// # Errors
 /// The log cannot be read or created, or is damaged.
-pub fn open_log(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<Log> {
-    Ok(open_recovered(options, known_synced, first)?.0)
+pub fn open_log(options: LogOptions, clock: &Arc<dyn Clock>, known_synced: Lsn, first: Lsn) -> anyhow::Result<Log> {
+    Ok(open_recovered(options, clock, known_synced, first)?.0)
 }
 
-fn open_recovered(options: LogOptions, known_synced: Lsn, first: Lsn) -> anyhow::Result<(Log, RecoverySummary)> {
+fn open_recovered(
+    options: LogOptions,
+    clock: &Arc<dyn Clock>,
+    known_synced: Lsn,
+    first: Lsn,
+) -> anyhow::Result<(Log, RecoverySummary)> {
     let name = options.name;
-    let opened = Log::open_at(Arc::new(RealDisk), Arc::new(SystemClock), options, known_synced, first);
+    let opened = Log::open_at(Arc::new(RealDisk), clock.clone(), options, known_synced, first);
     let (log, recovery) = opened.with_context(|| format!("cannot open the {name} log"))?;
     report(name, &recovery);
     Ok((log, recovery))

@@ -93,11 +93,13 @@ const LOG_FORMATS: &[(&str, LogFormat)] =
 pub(super) const KEYS: &[ConfigKey] = &[
     key!("node", "name", node.name, |v| v.text()),
     key!("node", "data_dir", node.data_dir, |v| v.text().map(PathBuf::from)),
+    key!("node", "clock_jump_hold", node.clock_jump_hold_ms, |v| v.duration_ms(60_000..=365 * DAY_MS)),
     key!("mqtt", "listen", mqtt.listen, |v| v.address()),
     key!("mqtt", "connect_timeout", mqtt.connect_timeout_ms, |v| v.duration_ms(1..=3_600_000)),
     key!("mqtt", "max_connections", mqtt.max_connections, |v| v.whole(1..=1_000_000)),
     // The remaining length of MQTT is at most 256 MiB less one byte [MQTT-1.5.5].
     key!("mqtt", "max_packet_size", mqtt.max_packet_size_bytes, |v| v.size_bytes(KIB..=255 * MIB)),
+    key!("mqtt", "max_connect_size", mqtt.max_connect_size_bytes, |v| v.size_bytes(KIB..=255 * MIB)),
     key!("mqtt", "max_inflight", mqtt.max_inflight, |v| v.whole(1..=65_535)),
     key!("mqtt", "max_queued_messages", mqtt.max_queued_messages, |v| v.whole(1..=1_000_000)),
     key!("mqtt", "max_queued_bytes", mqtt.max_queued_bytes, |v| v.size_bytes(KIB..=GIB)),
@@ -141,6 +143,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("window", "idle_timeout", window.idle_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("limits", "devices", limits.devices, |v| v.whole(1..=100_000_000)),
     key!("limits", "metrics_per_device", limits.metrics_per_device, |v| v.whole(1..=1_000_000)),
+    key!("limits", "pending_bytes", limits.pending_bytes, |v| v.size_bytes(MIB..=GIB)),
     key!("journal", "segment_size", journal.segment_size_bytes, |v| v.size_bytes(MIB..=4 * GIB)),
     key!("journal", "retention", journal.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("journal", "retention_bytes", journal.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),

@@ -498,7 +498,7 @@ impl LogWriter {
     fn next_freed(&self) -> Option<Segment> {
         let released = lock(&self.shared.queue).released;
         let mut segments = lock(&self.shared.segments);
-        next_to_free(&segments, released, &self.shared.options.retention, self.clock.now_ms())?;
+        next_to_free(&segments, released, &self.shared.options.retention, self.clock.age_now_ms())?;
         segments.list.pop_front()
     }
 

@@ -161,21 +161,15 @@ fn count_suppressed(event: AuditEvent) {
     metrics::counter!(names::AUDIT_SUPPRESSED, "event" => event.as_str()).increment(1);
 }
 
-/// Displays text of a client: cut to this number of bytes, with control characters escaped, so that a client can neither forge
-/// a log line nor move the cursor of a terminal.
+/// Displays text of a client, cut to this number of bytes. The log's format escapes it, so that a client can neither forge a line or
+/// a field nor move the cursor of a terminal.
 #[derive(Debug, Clone, Copy)]
 struct ClientText<'a>(&'a str, usize);
 
 impl fmt::Display for ClientText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = (0..=self.1.min(self.0.len())).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
-        for character in self.0[..end].chars() {
-            if character.is_control() {
-                write!(formatter, "{}", character.escape_default())?;
-            } else {
-                write!(formatter, "{character}")?;
-            }
-        }
+        formatter.write_str(&self.0[..end])?;
         if end < self.0.len() { formatter.write_str("…") } else { Ok(()) }
     }
 }
@@ -234,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn text_of_a_client_cannot_forge_a_line() {
-        assert_eq!(ClientText("a\nb\u{1b}[31m", MAX_TEXT_BYTES).to_string(), "a\\nb\\u{1b}[31m");
+    fn long_text_of_a_client_is_cut() {
+        assert_eq!(ClientText("a", MAX_TEXT_BYTES).to_string(), "a");
         let long = "é".repeat(MAX_TEXT_BYTES);
         let shown = ClientText(&long, MAX_TEXT_BYTES).to_string();
         assert!(shown.ends_with('…') && shown.len() <= MAX_TEXT_BYTES + '…'.len_utf8());

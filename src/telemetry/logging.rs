@@ -1,12 +1,17 @@
 //! weir's own log: level, form and destination of its lines.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
-use tracing_subscriber::util::SubscriberInitExt;
+
+use super::log_records;
+use super::text_fields::{JsonOutput, TextFields};
 
 /// Form and destination of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,16 +94,38 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
     let started = match format {
         LogFormat::Text => {
             let ansi = std::io::stdout().is_terminal();
-            registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false)).try_init()
+            let layer = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false).fmt_fields(TextFields);
+            set_global_default(registry.with(layer))
         }
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true)).try_init(),
+        LogFormat::Json => {
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(|| JsonOutput);
+            set_global_default(registry.with(layer))
+        }
         LogFormat::Journald => {
             let journal = tracing_journald::layer().map_err(LoggingError::Journald)?;
-            registry.with(journal.with_syslog_identifier("weir".into())).try_init()
+            set_global_default(registry.with(journal.with_syslog_identifier("weir".into())))
         }
     };
     started.map_err(|_| LoggingError::Twice)?;
+    log_records::install();
+    std::panic::set_hook(Box::new(log_panic));
     Ok(LogFilter(handle))
+}
+
+/// Logs a panic as one line: its text may hold what a client sent.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let reason =
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(
+        thread = std::thread::current().name(),
+        location = panic.location().map(tracing::field::display),
+        reason,
+        backtrace,
+        "a thread panicked"
+    );
 }
 
 /// Checks a level or filter directives without using them.

@@ -15,6 +15,7 @@ const ORDER: &[&[&str]] = &[
     &["core"],
     &["disk", "clock"],
     &["telemetry"],
+    &["clock_jump"],
     &["log"],
     &["config", "admission"],
     &["tls"],

@@ -14,6 +14,12 @@ use weir::random::Random;
 /// Directory of everything weir writes.
 pub const DATA_DIR: &str = "data";
 
+/// Time for which nothing is deleted by age after a jump of the clock: longer than any simulation.
+pub const CLOCK_JUMP_HOLD: Duration = Duration::from_secs(24 * 3_600);
+/// Age at which results are deleted, where it deletes any: no simulation lasts so long, so only a jump of the clock reaches it.
+/// A clock that is less than an hour ahead has not jumped; the rest is for what such a clock does.
+const RESULTS_AGE_MS: i64 = 110 * 60_000;
+
 /// Fault rates: one fault in this many actions on average; 0 for never.
 #[derive(Debug, Clone, Copy)]
 pub struct FaultRates {
@@ -34,6 +40,8 @@ pub struct SimPlan {
     pub mqtt: MqttConfig,
     pub ingest: IngestConfig,
     pub keep: Keep,
+    /// The same for the results.
+    pub keep_results: Keep,
     pub segment_bytes: u64,
     pub tail_bytes: usize,
     pub min_free_bytes: u64,
@@ -65,6 +73,7 @@ impl SimPlan {
             mqtt,
             ingest,
             keep: if random.one_in(2) { Keep::UpToBytes } else { Keep::Released },
+            keep_results: if random.one_in(2) { Keep::ForAge(RESULTS_AGE_MS) } else { Keep::UpToBytes },
             segment_bytes: 1_024 << random.below(6),
             tail_bytes: if random.one_in(2) { 0 } else { 8_192 },
             min_free_bytes: if random.one_in(2) { 0 } else { 24_576 },
@@ -90,7 +99,7 @@ impl SimPlan {
             tail_max_bytes: self.tail_bytes,
             sync: if is_journal { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
             min_free_bytes: if is_journal { self.min_free_bytes } else { self.min_free_bytes / 2 },
-            retention: Retention { keep: if is_journal { self.keep } else { Keep::UpToBytes }, max_bytes: None },
+            retention: Retention { keep: if is_journal { self.keep } else { self.keep_results }, max_bytes: None },
         }
     }
 }

@@ -1,12 +1,14 @@
 //! One simulated process: the parts of weir, put together as `weir run` does, without threads.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio_util::sync::CancellationToken;
+use weir::clock::Clock;
+use weir::clock_jump::JumpGuard;
 use weir::core::record;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
@@ -20,7 +22,7 @@ use weir::state::open::StoreOptions;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
 use super::clock::SimClock;
-use super::plan::{DATA_DIR, SimPlan};
+use super::plan::{CLOCK_JUMP_HOLD, DATA_DIR, SimPlan};
 use super::store::SimStore;
 use super::wire::Wire;
 
@@ -68,6 +70,7 @@ pub struct SimProcess {
     /// The record that says that weir listens (again) is in the journal.
     listens: bool,
     connections: Vec<SimConnection>,
+    guard: Arc<JumpGuard>,
     /// Why the pipeline stopped.
     pub stopped: Option<PipelineError>,
 }
@@ -77,6 +80,8 @@ impl SimProcess {
     pub fn boot(plan: &SimPlan, disk: &SimDisk, clock: &Arc<SimClock>) -> Result<(Self, Option<Fallback>), BootError> {
         clock.boot();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let guard = JumpGuard::open(clock.clone(), shared.clone(), Path::new(DATA_DIR), CLOCK_JUMP_HOLD);
+        let clock: Arc<dyn Clock> = guard.clone();
         let for_store = disk.clone();
         let recovered = recovery::open(&RecoveryOptions {
             disk: shared.clone(),
@@ -98,6 +103,7 @@ impl SimProcess {
         let (journal, found) = open("journal", synced.replay_from)?;
         let (windows, _) = open("windows", synced.windows)?;
         let (errors, _) = open("errors", synced.errors)?;
+        guard.begin(newest_arrival_ms(&journal));
         let (runner, pipeline) = prepare(PipelineResources {
             journal: journal.clone(),
             windows: windows.clone(),
@@ -121,9 +127,15 @@ impl SimProcess {
             mqtt,
             listens: false,
             connections: Vec::new(),
+            guard,
             stopped: None,
         };
         Ok((process, recovered.fallback))
+    }
+
+    /// Looks at the clock, as `weir run` does every second.
+    pub fn look_at_clock(&self) {
+        self.guard.look();
     }
 
     /// Whether connections are accepted. First the journal records that weir did not listen until this moment.
@@ -196,4 +208,9 @@ impl SimProcess {
         }
         panic!("the pipeline does not come to rest");
     }
+}
+
+/// Arrival time of the newest batch of a log.
+fn newest_arrival_ms(log: &Log) -> Option<i64> {
+    log.segments().iter().rev().find_map(|segment| segment.last_arrival_ms)
 }

@@ -204,6 +204,9 @@ impl World {
     }
 
     fn pass_time(&mut self) {
+        if let Some(process) = self.process.as_ref().filter(|_| self.random.one_in(4)) {
+            process.look_at_clock();
+        }
         let ms = match self.random.below(12) {
             0 => self.random.below(12_000),
             1..=3 => self.random.below(1_500),

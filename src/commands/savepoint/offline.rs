@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use weir::clock::SystemClock;
+use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::core::operator::Operator;
 use weir::disk::lock::DirectoryLock;
@@ -29,7 +29,7 @@ const IGNORED: &[&str] = &["lock", "lost+found"];
 pub fn create(config: &Config, _lock: &DirectoryLock) -> anyhow::Result<SavepointInfo> {
     let storage = storage::open(config)?;
     let logs = [storage.journal.clone(), storage.windows.clone(), storage.errors.clone()];
-    let (runner, pipeline) = prepare(storage.into_parts(config, Arc::new(SystemClock)))?;
+    let (runner, pipeline) = prepare(storage.into_parts(config))?;
     let mut written = pipeline.request_savepoint()?;
     let stop = Stop::default();
     stop.request(&pipeline);
@@ -57,8 +57,9 @@ pub fn restore(config: &Config, file: &Path) -> anyhow::Result<SavepointInfo> {
     let positions = checkpoint.manifest.positions;
     keep_copy(&disk, file, &data_dir.join(savepoint::DIRECTORY), &info)?;
     let Positions { replay_from, windows, errors } = positions;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for (options, first) in storage::log_options(config).into_iter().zip([replay_from, windows, errors]) {
-        storage::open_log(options, Lsn(first), Lsn(first))?.close()?;
+        storage::open_log(options, &clock, Lsn(first), Lsn(first))?.close()?;
     }
     // The store is empty and the journal begins at the savepoint's position, so recovery takes the savepoint.
     let opened = storage::open(config)?;

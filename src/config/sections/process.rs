@@ -12,6 +12,8 @@ pub struct NodeConfig {
     pub name: String,
     /// Directory of all data that weir stores.
     pub data_dir: PathBuf,
+    /// Time for which nothing is deleted by age after the wall clock jumped forward.
+    pub clock_jump_hold_ms: u64,
 }
 
 /// weir's own log.
@@ -25,7 +27,7 @@ pub struct LogConfig {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { name: String::new(), data_dir: PathBuf::from("data") }
+        Self { name: String::new(), data_dir: PathBuf::from("data"), clock_jump_hold_ms: 86_400_000 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::units::DAY_MS;
+use super::units::{DAY_MS, MIB};
 use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
@@ -56,13 +56,15 @@ pub struct WindowConfig {
     pub idle_timeout_ms: Option<i64>,
 }
 
-/// Limits of the operator's state.
+/// Limits of the operator's state, and of what clients hold before they log in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitsConfig {
     /// Largest number of devices.
     pub devices: usize,
     /// Largest number of metrics of one device.
     pub metrics_per_device: usize,
+    /// Largest memory of all connections that have not logged in.
+    pub pending_bytes: usize,
 }
 
 impl Default for IngestConfig {
@@ -109,6 +111,6 @@ impl Default for WindowConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { devices: 100_000, metrics_per_device: 256 }
+        Self { devices: 100_000, metrics_per_device: 256, pending_bytes: 8 * MIB as usize }
     }
 }

@@ -21,10 +21,10 @@ pub(super) struct UserAccounts {
 
 #[derive(Debug)]
 struct KnownAccounts {
-    /// UserAccounts by user name; `None`: clients without credentials. At most twice as many as users that hold something, or
+    /// Accounts by user name; `None`: clients without credentials. At most twice as many as users that hold something, or
     /// [`KEPT_IDLE`].
     by_user: HashMap<Option<Arc<str>>, Arc<Account>>,
-    /// UserAccounts of the tenants that have or had clients.
+    /// Accounts of the tenants that have or had clients.
     by_tenant: HashMap<Arc<str>, Arc<Account>>,
     last_number: u64,
     /// Number of accounts from which on those that hold nothing are removed.

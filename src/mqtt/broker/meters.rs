@@ -181,6 +181,8 @@ pub(crate) enum MqttLimit {
     Connections,
     /// `mqtt.max_connections_per_address`.
     ConnectionsPerAddress,
+    /// `limits.pending_bytes`.
+    PendingBytes,
     /// Published wills that the store still holds.
     Wills,
     /// Sessions, of which there are at most `mqtt.max_connections`.
@@ -203,6 +205,7 @@ impl MqttLimit {
             MqttLimit::TlsHandshakes => "tls_handshakes",
             MqttLimit::Connections => "mqtt_connections",
             MqttLimit::ConnectionsPerAddress => "mqtt_connections_per_address",
+            MqttLimit::PendingBytes => "pending_bytes",
             MqttLimit::Wills => "mqtt_wills",
             MqttLimit::Sessions => "mqtt_sessions",
             MqttLimit::Retained => "mqtt_retained",

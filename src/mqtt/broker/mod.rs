@@ -14,6 +14,7 @@ mod retained_store;
 mod room;
 pub(super) mod session_store;
 mod sessions;
+mod store_health;
 mod storing;
 mod subscribe;
 mod subscriptions;
@@ -23,7 +24,7 @@ mod trie;
 mod usage;
 mod wills;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,6 @@ use super::session::delivery::{DeliveryGrant, OfferOutcome, QueueLimits, Returne
 use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::{MqttConfig, Tenants};
-use crate::state::named_values::Mark;
 use crate::sync::{self, lock};
 use accounts::UserAccounts;
 use meters::MqttMeters;
@@ -47,6 +47,8 @@ pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
 pub(crate) use sessions::{AttachError, AttachRequest, AttachedSession};
+pub use store_health::StoreHealth;
+use storing::StoreRounds;
 use subscriptions::Subscriptions;
 pub use usage::{UsageOf, UserUsage};
 use wills::Wills;
@@ -100,8 +102,10 @@ pub struct Broker {
     missed: MissedMessages,
     /// Store of sessions and wills; unset until [`Broker::keep_sessions`].
     session_store: OnceLock<SessionStore>,
-    /// Position in the store after the last round.
-    last_round: Mutex<Mark>,
+    /// Progress of the rounds that store sessions and wills.
+    rounds: Mutex<StoreRounds>,
+    /// Whether sessions, wills and retained messages were read from disk.
+    restored: AtomicBool,
     totals: Arc<SessionTotals>,
     queue_limits: QueueLimits,
     max_connections: usize,
@@ -133,7 +137,8 @@ impl Broker {
             weir: Account::of_weir(),
             missed: MissedMessages::default(),
             session_store: OnceLock::new(),
-            last_round: Mutex::default(),
+            rounds: Mutex::default(),
+            restored: AtomicBool::new(false),
             totals: Arc::default(),
             queue_limits,
             max_connections: config.max_connections,
@@ -151,14 +156,6 @@ impl Broker {
     pub(crate) fn with_tenants(mut self, tenants: Tenants) -> Self {
         self.accounts = UserAccounts::new(tenants);
         self
-    }
-
-    /// Waits until all changed retained messages are stored, within the time limit of the store.
-    pub fn sync_retained(&self) {
-        let store = lock(&self.retained).store();
-        if let Some(store) = store {
-            store.sync();
-        }
     }
 
     /// Whether a message on any topic that begins with `prefix` (ending in `/`) could have a subscriber.

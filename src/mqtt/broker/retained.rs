@@ -70,6 +70,21 @@ impl RetainedMessages {
         self.kept_in.as_ref().map(|(store, _)| store.mark())
     }
 
+    /// Puts up to `most` messages into the store once more, those on topics after `after` (all for `None`). Returns the last of
+    /// their topics; `None` when no message is left.
+    pub fn put_again(&self, after: Option<&str>, most: usize) -> Option<Box<str>> {
+        let (store, timeline) = self.kept_in.as_ref()?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (topic, RetainedMessage { message, owner, .. }) in
+            self.messages.range::<str, _>((from, Bound::Unbounded)).take(most)
+        {
+            store.put(message, owner.name.as_ref(), message.expires.map(|expires| timeline.wall_ms(expires)));
+            last = Some(topic);
+        }
+        last.cloned()
+    }
+
     /// Sets the retained message of a topic, which then belongs to `owner`. An empty payload removes it [MQTT-3.3.1-6].
     ///
     /// # Errors

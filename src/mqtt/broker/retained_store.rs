@@ -11,7 +11,9 @@ use crate::cursor::ByteCursor;
 use crate::disk::Disk;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::timeline::Timeline;
-use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
+use crate::state::StateError;
+use crate::state::named_values::{Mark, NamedValue, NamedValues, NamedValuesOptions, StoreLabels};
+use crate::state::open::StoreOptions;
 use crate::telemetry::names;
 
 /// Store of retained messages, which survives restarts. Clones share it.
@@ -43,10 +45,36 @@ pub(crate) struct LoadedRetained {
 const HAS_OWNER: u8 = 0x80;
 
 impl RetainedStore {
-    /// Opens the store below `data_dir`. A store that cannot be used is moved aside, logged and counted, and a new one is begun.
-    /// Where that fails too, weir runs without a store.
-    pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        NamedValues::open(data_dir, disk, clock, limit).map(Self)
+    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that is proven to be damaged is moved
+    /// aside, logged and counted, and a new one is begun.
+    ///
+    /// # Errors
+    /// The store cannot be opened, although it may be sound. It is left as it is.
+    pub fn open(
+        data_dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        limit: Duration,
+    ) -> Result<Self, StateError> {
+        NamedValues::open(data_dir, NamedValuesOptions::sled(disk, clock, limit)).map(Self)
+    }
+
+    /// Opens the store without a thread: it works in [`RetainedStore::step`]. For the simulation.
+    ///
+    /// # Errors
+    /// As of [`RetainedStore::open`].
+    pub fn open_inline(
+        data_dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        store: StoreOptions,
+    ) -> Result<Self, StateError> {
+        NamedValues::open(data_dir, NamedValuesOptions { disk, clock, store, threads: false }).map(Self)
+    }
+
+    /// Does the work that is due in a store without a thread; returns whether there was some.
+    pub fn step(&self) -> bool {
+        self.0.step()
     }
 
     /// Loads the stored messages; to be called once. Expired messages are removed from the store.
@@ -90,14 +118,14 @@ impl RetainedStore {
         self.0.mark()
     }
 
-    /// Whether all changes up to `mark` are on disk, or have failed for good.
+    /// Whether all changes up to `mark` are on disk.
     pub(crate) fn is_written(&self, mark: Mark) -> bool {
         self.0.is_written(mark)
     }
 
-    /// Waits until all queued changes are on disk, at most 5 s.
-    pub fn sync(&self) {
-        self.0.sync();
+    /// The stored values themselves, for their outage and their progress.
+    pub(crate) fn values(&self) -> &NamedValues<impl NamedValue + use<>> {
+        &self.0
     }
 }
 
@@ -107,6 +135,7 @@ impl NamedValue for StoredRetained {
         what: "retained messages",
         moved_aside: names::MQTT_RETAINED_MOVED_ASIDE,
         failures: names::MQTT_RETAINED_FAILURES,
+        reopened: names::MQTT_RETAINED_REOPENED,
     };
 
     fn name(&self) -> &str {

@@ -21,7 +21,7 @@ pub(super) const MAX_SUBSCRIPTIONS: usize = 200_000;
 impl Broker {
     /// Whether a topic or filter is within `mqtt.max_topic_levels`. One that is not is counted.
     pub(crate) fn allows_levels(&self, topic: &str) -> bool {
-        let allowed = topic::levels(topic) <= self.max_topic_levels;
+        let allowed = topic::depth(topic) <= self.max_topic_levels;
         if !allowed {
             self.meters.limit(MqttLimit::TopicLevels);
         }

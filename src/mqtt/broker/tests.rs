@@ -8,6 +8,7 @@ use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, SentPacket, SteppedClock, attaching, packets};
 use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
+use crate::mqtt::wire::topic;
 
 fn broker(max_connections: usize) -> Broker {
     let config = MqttConfig { max_connections, max_queued_messages: 2, ..MqttConfig::default() };
@@ -276,7 +277,7 @@ fn subscriptions_are_bounded_and_checked() {
     assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
     let two = attach(&broker, "one", true).unwrap();
     let deep = |index: usize| format!("{index}{}", "/".repeat(200));
-    for index in 0..MAX_SESSION_LEVELS / 201 {
+    for index in 0..MAX_SESSION_LEVELS / topic::levels(&deep(9_999)) {
         assert_eq!(subscribe(&broker, &two, &deep(index), 1), SubscribeOutcome::Granted(1));
     }
     assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::QuotaExceeded);
@@ -289,6 +290,22 @@ fn subscriptions_are_bounded_and_checked() {
     assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
     assert!(broker.unsubscribe(&one.session, one.connection, "t/0"));
     assert!(!broker.unsubscribe(&one.session, one.connection, "t/0"));
+}
+
+/// Filters of 60 KiB are few: a session keeps a few megabytes of text, however many subscriptions it may have.
+#[test]
+fn long_filters_count_for_what_they_take() {
+    let broker = broker(1);
+    let one = attach(&broker, "one", true).unwrap();
+    let long = |index: usize| format!("{index}{}", "x".repeat(60 << 10));
+    let granted =
+        (0..1_000).take_while(|index| subscribe(&broker, &one, &long(*index), 1) == SubscribeOutcome::Granted(1));
+    let granted = granted.count();
+    assert!((10..200).contains(&granted), "{granted} filters were granted");
+    assert!(broker.unsubscribe(&one.session, one.connection, &long(0)));
+    assert_eq!(subscribe(&broker, &one, &long(1_000), 1), SubscribeOutcome::Granted(1));
+    broker.detach(&one.session, one.connection, 0, None);
+    assert_eq!(broker.read_subscriptions().levels(), 0);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::peer::Peer;
 use super::service;
 use crate::access::Access;
 use crate::admission;
-use crate::clock::SystemClock;
+use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::Log;
 use crate::mqtt::broker::Broker;
@@ -24,7 +24,7 @@ use crate::mqtt::broker::system;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::journal_appender::IngestJournal;
 use crate::mqtt::wire::refusal::RefusalReason;
-use crate::tls::{HandshakeError, TlsEndpoint};
+use crate::tls::{HandshakeClient, HandshakeError, TlsEndpoint};
 
 /// Shortest and longest wait after a failed accept. The wait doubles with each failure in a row.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -88,8 +88,9 @@ impl MqttServer {
         ingest: &IngestConfig,
         journal: Log,
         access: Arc<Access>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, MqttError> {
-        Self::bind_to(config, ingest, Arc::new(journal), access).await
+        Self::bind_to(config, ingest, Arc::new(journal), access, clock).await
     }
 
     pub(crate) async fn bind_to(
@@ -97,9 +98,10 @@ impl MqttServer {
         ingest: &IngestConfig,
         journal: Arc<dyn IngestJournal>,
         access: Arc<Access>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, MqttError> {
         let plain = Listener::bind("mqtt.listen", config.listen, None)?;
-        let shared = BrokerContext::new(config, ingest, journal, access, Arc::new(SystemClock));
+        let shared = BrokerContext::new(config, ingest, journal, access, clock);
         Ok(Self { plain, secure: None, admission: AdmissionControl::new(Arc::new(shared)) })
     }
 
@@ -145,7 +147,7 @@ impl MqttServer {
         tokio::select! {
             () = cancel.cancelled() => {}
             // The other branches never complete.
-            () = measure(&shared) => {}
+            () = measure(&admission) => {}
             () = keep_retained(&shared) => {}
             () = store_sessions(&shared) => {}
             () = accept_all(plain, &admission) => {}
@@ -157,16 +159,16 @@ impl MqttServer {
             } => {}
         }
         admission.close(DRAIN).await;
-        admission.broker_context().measure();
+        admission.measure();
     }
 }
 
-async fn measure(shared: &BrokerContext) {
+async fn measure(admission: &AdmissionControl) {
     let mut every_second = interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every_second.tick().await;
-        shared.measure();
+        admission.measure();
     }
 }
 
@@ -185,18 +187,33 @@ async fn keep_retained(shared: &BrokerContext) {
     }
 }
 
-/// Stores changed sessions and wills, on a blocking thread: there may be many.
+/// Stores changed sessions and wills, on a blocking thread: there may be many. Also writes retained messages anew after a
+/// failure of their store.
 async fn store_sessions(shared: &Arc<BrokerContext>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let shared = Arc::clone(shared);
-        let storing = move || shared.broker.store_sessions(shared.journal.durable());
-        if tokio::task::spawn_blocking(storing).await.is_err() {
-            tracing::error!("storing MQTT sessions panicked; please report this defect");
+        while let Some(took) = store_round(shared).await {
+            // The disk is left to the journal for as long as the round took.
+            sleep(took.min(STORE_EVERY)).await;
         }
     }
+}
+
+/// Stores one round. Where more is to be stored at once, waits until the round is on disk, and returns how long it took.
+async fn store_round(shared: &Arc<BrokerContext>) -> Option<Duration> {
+    let shared = Arc::clone(shared);
+    let storing = move || {
+        let begun = Instant::now();
+        shared.broker.rewrite_retained();
+        let more = shared.broker.store_sessions(shared.journal.durable()) && shared.broker.wait_for_round();
+        more.then(|| begun.elapsed())
+    };
+    tokio::task::spawn_blocking(storing).await.unwrap_or_else(|_| {
+        tracing::error!("storing MQTT sessions panicked; please report this defect");
+        None
+    })
 }
 
 fn publish_system(shared: &BrokerContext, started: Instant) {
@@ -221,6 +238,7 @@ async fn accept_all(listener: Listener, admission: &AdmissionControl) {
                 // The usual cause is a lack of file descriptors, which lasts until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
                 admission.broker_context().meters.limit(MqttLimit::Accept);
+                admission.free_socket();
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -274,7 +292,8 @@ async fn serve_tls(
     permit: ConnectionPermit,
 ) {
     let patience = Duration::from_millis(admission.broker_context().config.connect_timeout_ms);
-    match admission.prepare(&permit, endpoint.accept(stream, patience)).await {
+    let client = HandshakeClient { address: Some(address.ip()), held: permit.held() };
+    match admission.prepare(&permit, endpoint.accept(stream, client, patience)).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
             admission.serve(stream, peer, permit).await;

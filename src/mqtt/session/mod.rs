@@ -87,6 +87,8 @@ pub(crate) struct Session {
     lasting: AtomicBool,
     /// Whether the session changed since it was last stored.
     changed: AtomicBool,
+    /// Milliseconds, in the time of the session store, at which a round first saw that the session changed; 0: none has.
+    changed_ms: AtomicU64,
     /// Whether retained messages of new subscriptions are still to be queued.
     awaits_retained: AtomicBool,
     /// Whether a new connection of the same client waits for the owner to read its socket once more.
@@ -191,6 +193,7 @@ impl Session {
             outbound,
             lasting,
             changed,
+            changed_ms: AtomicU64::new(0),
             awaits_retained,
             look_requested,
             looked,
@@ -250,6 +253,16 @@ impl Session {
         self.changed.load(Ordering::Acquire) && self.is_lasting()
     }
 
+    /// Since when the session waits to be stored, in the time of the session store, whose present time is `now`. The first
+    /// call after a change notes the time.
+    pub fn waits_since(&self, now: Duration) -> Duration {
+        let now_ms = (now.as_millis() as u64).max(1);
+        match self.changed_ms.compare_exchange(0, now_ms, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => now,
+            Err(since_ms) => Duration::from_millis(since_ms),
+        }
+    }
+
     /// The form in which the session is stored, without its subscriptions; `None` where a restart must find nothing. At an
     /// orderly stop `stopped_at` is the end of the journal: nothing changes after that.
     pub fn to_stored(&self, state: &SessionState, stopped_at: Option<Lsn>) -> Option<StoredSession> {
@@ -257,6 +270,7 @@ impl Session {
             return None;
         }
         self.changed.store(false, Ordering::Release);
+        self.changed_ms.store(0, Ordering::Release);
         // While weir runs, the client may release an identifier and use it again before a crash. After the crash the second
         // publish would look like a repetition of the first and be lost. So identifiers are stored at an orderly stop only.
         let received = if stopped_at.is_some() { state.received.iter().collect() } else { Vec::new() };

@@ -30,6 +30,11 @@ impl Timeline {
         self.origin + self.clock.monotonic()
     }
 
+    /// Whether the wall clock is right enough to end what is stored because of its age.
+    pub fn judges_age(&self) -> bool {
+        self.clock.age_now_ms().is_some()
+    }
+
     /// Unix time of an instant, in milliseconds.
     pub fn wall_ms(&self, at: Instant) -> i64 {
         let now = self.now();

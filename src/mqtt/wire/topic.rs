@@ -4,9 +4,14 @@
 /// otherwise cost megabytes.
 pub(crate) const MAX_LEVELS: usize = 201;
 
-/// Levels of a topic name or filter.
-pub(crate) fn levels(name: &str) -> usize {
+/// Number of levels of a topic name or filter.
+pub(crate) fn depth(name: &str) -> usize {
     name.bytes().filter(|byte| *byte == b'/').count() + 1
+}
+
+/// Levels that a filter counts for where memory is bounded: one more for each 64 bytes of its text, which is kept twice.
+pub(crate) fn levels(filter: &str) -> usize {
+    depth(filter) + filter.len() / 64
 }
 
 /// The UTF-8 encoded string in `bytes`; without one the packet is malformed [MQTT-1.5.4-1, MQTT-1.5.4-2].
@@ -29,7 +34,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 
 /// Whether a topic name has no more levels than a filter may have. Nobody could subscribe to a deeper name.
 pub(crate) fn is_shallow(name: &str) -> bool {
-    levels(name) <= MAX_LEVELS
+    depth(name) <= MAX_LEVELS
 }
 
 /// The topic name in `bytes`, if it is one.

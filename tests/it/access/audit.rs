@@ -27,7 +27,8 @@ fn only_event(weir: &Weir, reason: &str, refusals: f64) -> String {
     wait_for("the refusals are counted", || (count(weir, reason) >= refusals).then_some(()));
     let mut found = wait_for("one is told", || {
         let mut found = events(weir, "mqtt_refused");
-        found.retain(|line| line.contains(&format!("detail={reason}")));
+        // In quotes where an explanation follows.
+        found.retain(|line| ["", "\""].iter().any(|quote| line.contains(&format!("detail={quote}{reason}"))));
         (!found.is_empty()).then_some(found)
     });
     assert!(found.len() == 1 && found[0].contains("address=127.0.0.1"), "{reason}: {found:?}");
@@ -84,4 +85,27 @@ fn a_failed_handshake_is_told_with_its_reason() {
     let mut stray = TcpStream::connect(weir.mqtt_tls()).expect("a socket");
     stray.write_all(b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0").expect("it is sent");
     only_event(&weir, "tls_handshake", 5.0);
+}
+
+/// A client id that looks like fields of another event, breaks the line and turns the direction of text.
+const FORGED: &str = "x\" event=\"admin_action\" user=root\u{2028}\u{202e}y";
+
+#[test]
+fn a_client_cannot_forge_fields_or_lines() {
+    let weir = WEIR.start(&[]);
+    let _client = TestClient::connect(weir.mqtt(), MqttVersion::V5, FORGED);
+    let line = wait_for("the event", || events(&weir, "mqtt_connected").pop());
+    let shown = r#"client_id="x\" event=\"admin_action\" user=root\u{2028}\u{202e}y" address=127.0.0.1"#;
+    assert!(line.contains(shown), "{line}");
+}
+
+#[test]
+fn a_client_cannot_forge_json() {
+    let weir = WEIR.start(&[("log.format", "'json'")]);
+    let _client = TestClient::connect(weir.mqtt(), MqttVersion::V5, FORGED);
+    let line =
+        wait_for("the event", || weir.output().lines().find(|line| line.contains("mqtt_connected")).map(str::to_owned));
+    assert!(line.contains(r"root\u2028\u202ey"), "{line}");
+    let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((event["client_id"].as_str(), event["event"].as_str()), (Some(FORGED), Some("mqtt_connected")));
 }

@@ -34,7 +34,10 @@ fn messages_read_back() {
 fn sled_keeps_them_and_a_damaged_store_is_moved_aside() {
     let directory = tempfile::TempDir::new().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let open = || RetainedStore::open(directory.path(), &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+    let open = || {
+        RetainedStore::open(directory.path(), Arc::clone(&disk), Arc::new(SystemClock), Duration::from_secs(60))
+            .unwrap()
+    };
     let timeline = Timeline::default();
     let store = open();
     assert!(store.load(&timeline).is_empty());
@@ -42,21 +45,24 @@ fn sled_keeps_them_and_a_damaged_store_is_moved_aside() {
     store.put(&message("kept"), Some(&"pump".into()), None);
     store.put(&message("removed"), None, None);
     store.put(&message("old"), None, Some(1));
-    store.sync();
+    store.0.sync();
     store.remove("removed");
-    store.sync();
+    store.0.sync();
     drop(store);
     // The thread of the store above still has it open, so the files are copied, as another process would find them.
     let copied = tempfile::TempDir::new().unwrap();
     copy(&directory.path().join(DIRECTORY), &copied.path().join(DIRECTORY));
-    let reopen = || RetainedStore::open(copied.path(), &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+    let reopen = || {
+        RetainedStore::open(copied.path(), Arc::clone(&disk), Arc::new(SystemClock), Duration::from_secs(60)).unwrap()
+    };
     let loaded = reopen().load(&timeline);
     let found: Vec<_> = loaded.iter().map(|loaded| (&*loaded.message.topic, loaded.owner.as_deref())).collect();
     assert_eq!(found, [("kept", Some("pump"))]);
 
     let damaged = tempfile::TempDir::new().unwrap();
     std::fs::write(damaged.path().join(DIRECTORY), b"not a directory").unwrap();
-    let store = RetainedStore::open(damaged.path(), &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+    let store =
+        RetainedStore::open(damaged.path(), Arc::clone(&disk), Arc::new(SystemClock), Duration::from_secs(60)).unwrap();
     assert!(store.load(&timeline).is_empty());
     let names: Vec<String> = disk.list(damaged.path()).unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(names.iter().any(|name| name.starts_with("retained.damaged-")), "{names:?}");

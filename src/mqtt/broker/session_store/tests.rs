@@ -36,7 +36,7 @@ impl Life {
 
     fn begin_with(config: &MqttConfig, directory: &Path, clock: Arc<SteppedClock>, journal_end: Lsn) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+        let store = SessionStore::open(directory, disk, Arc::new(SystemClock), Duration::from_secs(60)).unwrap();
         let broker = Broker::new(config, Arc::default(), Timeline::new(clock.clone()));
         broker.keep_sessions(store, journal_end, policy());
         Self { broker, clock }

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::access::Policy;
+use crate::clock::SystemClock;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::testing::{PacketBuilder, SentPacket, TestJournal, client, packets};
 use crate::mqtt::wire::close::CloseReason;
@@ -38,6 +39,7 @@ async fn start(journal: Arc<TestJournal>, change: impl FnOnce(&mut MqttConfig)) 
         &IngestConfig::default(),
         Arc::clone(&journal) as Arc<dyn IngestJournal>,
         access(),
+        Arc::new(SystemClock),
     )
     .await
     .unwrap();
@@ -556,7 +558,6 @@ async fn random_bytes_leave_it_serving() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_the_real_log_acknowledgements_follow_the_sync() {
-    use crate::clock::SystemClock;
     use crate::disk::sim::SimDisk;
     use crate::log::{LogOptions, Lsn, Retention, SyncPolicy};
 
@@ -574,7 +575,9 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
     let config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };
-    let server = MqttServer::bind(&config, &IngestConfig::default(), log.clone(), access()).await.unwrap();
+    let server = MqttServer::bind(&config, &IngestConfig::default(), log.clone(), access(), Arc::new(SystemClock))
+        .await
+        .unwrap();
     let (address, cancel) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(cancel.clone()));
     let publishers = (0..8).map(|number| {

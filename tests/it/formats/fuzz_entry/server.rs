@@ -114,7 +114,8 @@ async fn assemble() -> (MqttServer, HttpServer) {
         move || follower.run()
     });
     let access = Arc::new(Access::new(Policy::without_users(true)));
-    let mqtt = MqttServer::bind(&config.mqtt, &config.ingest, journal.clone(), access).await.expect("a free port");
+    let bound = MqttServer::bind(&config.mqtt, &config.ingest, journal.clone(), access, clock.clone());
+    let mqtt = bound.await.expect("a free port");
     let state = ApiState::new(HttpResources {
         config: Arc::new(config.clone()),
         pipeline,

@@ -156,7 +156,9 @@ fn of_one_client_only_the_last_will_waits() {
 fn a_published_will_is_gone_when_what_came_of_it_is_on_disk() {
     let (life, directory) = begin();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let retained = RetainedStore::open(directory.path(), &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+    let retained =
+        RetainedStore::open(directory.path(), Arc::clone(&disk), Arc::new(SystemClock), Duration::from_secs(60))
+            .unwrap();
     life.broker.keep_retained(retained);
     let attached = life.attach("one", true, 0);
     let mut will = testing::will("one", 0);
