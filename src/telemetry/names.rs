@@ -122,6 +122,7 @@ metrics! {
     DEVICES Gauge "weir_devices" "Devices in the state.";
     DEVICES_LIMIT Gauge "weir_devices_limit" "Configured limits.devices.";
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
+    DEVICES_FORGOTTEN Counter "weir_devices_forgotten_total" "Devices forgotten because an operator asked for it, since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";

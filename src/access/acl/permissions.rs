@@ -156,6 +156,7 @@ mod tests {
             prefix: format!("{name}/").into(),
             users: vec![format!("{name}.*")],
             quotas: crate::config::Quotas::default(),
+            devices: None,
         };
         let tenants = Tenants::new([tenant("acme"), tenant("other")]);
         let acl = Acl::default();

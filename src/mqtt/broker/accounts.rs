@@ -110,6 +110,7 @@ mod tests {
             prefix: "acme/".into(),
             users: vec!["acme.*".into()],
             quotas: Quotas { sessions: Some(5), ..Quotas::default() },
+            devices: None,
         };
         UserAccounts::new(Tenants::new([acme]))
     }

@@ -47,7 +47,7 @@ impl BrokerContext {
             config: config.clone(),
             broker: Arc::new(broker.with_tenants(access.policy().tenants.clone())),
             journal: JournalAppender::new(journal, Arc::clone(&meters)),
-            ingest: IngestTopics::new(patterns),
+            ingest: IngestTopics::new(patterns, access.policy().tenants.clone()),
             meters,
             rates: RateLimits::new(config.rates),
             access,

@@ -4,7 +4,7 @@ use crate::WEIR;
 use crate::access::acl::{SECRET, configure, connect, write_private};
 use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
-use weir_test_kit::wait::wait_for;
+use weir_test_kit::wait::{wait_for, window_before};
 
 const USERS: &[(&str, &str)] = &[
     ("acme.pump", "device"),
@@ -163,4 +163,50 @@ fn users_of_one_tenant_never_evict_sessions_of_another() {
     let (mut victim, present) = kept("other.panel", "victim").accepted(weir.mqtt());
     assert!(present, "the session is still there");
     assert_eq!(victim.take_message().text(), "1");
+}
+
+/// Two tenants with the same device ids, and a device of the box.
+#[test]
+fn devices_of_two_tenants_never_meet() {
+    let mut weir = start("", &[("window.idle_timeout", "'off'")]);
+    let start_ms = window_before(60);
+    let reading =
+        |value: i32, at_ms: i64| format!(r#"{{"metric":"m","value":{value},"timestamp":{at_ms},"seq":{value}}}"#);
+    let mut acme = client(&weir, "acme.site");
+    let mut other = client(&weir, "other.site");
+    let mut own = client(&weir, "own");
+    acme.subscribe("acme/weir/#", 1);
+    own.subscribe("weir/#", 1);
+    for (client, prefix) in [(&mut acme, "acme/"), (&mut other, "other/"), (&mut own, "")] {
+        let topic = format!("{prefix}devices/pump-7/telemetry");
+        for (value, at_ms) in [(1, start_ms), (1, start_ms), (2, start_ms + 60_000)] {
+            assert_eq!(client.publish_message(&TestMessage::new(&topic, &reading(value, at_ms), 1)), 0x10, "{topic}");
+        }
+    }
+    let window = acme.take_message();
+    assert_eq!(window.topic, "acme/weir/windows/pump-7/m");
+    assert!(window.text().contains(r#""device_id":"acme/pump-7""#), "{}", window.text());
+    assert_eq!(own.take_message().topic, "weir/windows/pump-7/m");
+    // A payload cannot name a device of another tenant.
+    let foreign = r#"{"device_id":"acme/pump-7","metric":"m","value":9}"#;
+    own.publish("devices/pump-7/telemetry", foreign, 1);
+    assert_eq!(own.take_message().topic, "weir/errors/invalid_device_id");
+    acme.publish("acme/devices/pump-7/telemetry", "junk", 1);
+    assert_eq!(acme.take_message().topic, "acme/weir/errors/malformed");
+    own.expect_nothing();
+    acme.expect_nothing();
+    for restarted in [false, true] {
+        for (id, user) in [("acme%2Fpump-7", "acme.site"), ("other%2Fpump-7", "other.site"), ("pump-7", "own")] {
+            let device = weir.json(&format!("/api/v1/devices/{id}"));
+            assert_eq!((&device["accepted"], &device["rejected"]["duplicate"]), (&2.into(), &1.into()), "{device}");
+            assert_eq!(device["user"], user);
+        }
+        assert_eq!(weir.list("windows", "&device=other%2Fpump-7").len(), 1);
+        if !restarted {
+            weir.kill();
+            weir.restart();
+        }
+    }
+    assert!(weir.get("/metrics/devices").text().contains(r#"device="acme/pump-7""#));
+    weir.assert_accounted();
 }

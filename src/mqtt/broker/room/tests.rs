@@ -30,6 +30,7 @@ fn broker() -> Broker {
         prefix: "crowd/".into(),
         users: vec!["crowd.*".into()],
         quotas: Quotas::default(),
+        devices: None,
     };
     Broker::new(&config, Default::default(), Timeline::default()).with_tenants(Tenants::new([crowd]))
 }
