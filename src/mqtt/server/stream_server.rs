@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::peer::Peer;
 use super::service;
 use crate::access::{Access, Policy};
+use crate::admission::PendingMemory;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::log::{Log, Lsn};
@@ -55,8 +56,9 @@ impl StreamServer {
     pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
         let deadline = Instant::now() + Duration::from_millis(self.0.config.connect_timeout_ms);
         let peer = Peer::default();
-        if let Some(first) = service::first_packet(&mut stream, &peer, &self.0, deadline, &cancel).await {
-            service::serve(stream, &peer, Arc::clone(&self.0), cancel, first).await;
+        let Some(held) = PendingMemory::unlimited() else { return };
+        if let Some(first) = service::first_packet(&mut stream, &peer, &self.0, &held, deadline, &cancel).await {
+            service::serve(stream, &peer, Arc::clone(&self.0), cancel, first, held).await;
         }
     }
 }
