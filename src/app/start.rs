@@ -199,7 +199,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     let publish_results = {
         let (follower, from) = (follower.clone(), logs.results_from);
         let (windows, errors) = (config.windows.publish, config.errors.output.publish);
-        let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors);
+        let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors, config.tenants.clone());
         move || follower.subscribe(from, Box::new(publisher))
     };
     let broker = built.mqtt.broker();

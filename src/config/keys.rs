@@ -142,6 +142,8 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("window", "allowed_lateness", window.allowed_lateness_ms, |v| v.duration_ms(at_least_ms(0))),
     key!("window", "idle_timeout", window.idle_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("limits", "devices", limits.devices, |v| v.whole(1..=100_000_000)),
+    key!("limits", "devices_share", limits.devices_share, |v| v.share()),
+    key!("limits", "new_devices_per_hour", limits.new_devices_per_hour, |v| v.whole_or_off(1..=100_000_000)),
     key!("limits", "metrics_per_device", limits.metrics_per_device, |v| v.whole(1..=1_000_000)),
     key!("limits", "pending_bytes", limits.pending_bytes, |v| v.size_bytes(MIB..=GIB)),
     key!("journal", "segment_size", journal.segment_size_bytes, |v| v.size_bytes(MIB..=4 * GIB)),

@@ -73,7 +73,9 @@ metrics! {
     MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Failed writes of sessions and wills to disk, and failed attempts to open their store again.";
     MQTT_SESSIONS_REOPENED Counter "weir_mqtt_sessions_reopened_total" "Times that the store of sessions was opened again after a failure.";
 
-    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
+    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes, user).";
+    MQTT_OVER_QUOTA Counter "weir_mqtt_over_quota_total" "Times that a quota of a user or tenant was reached and something was refused, or a session of the user ended; label quota.";
+    MQTT_PUSHED_OUT Counter "weir_mqtt_pushed_out_total" "Times that the user with most lost something at a bound of all users, because another user needed the room; label what (connection, session, retained_message).";
 
     MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
     MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
@@ -120,6 +122,7 @@ metrics! {
     DEVICES Gauge "weir_devices" "Devices in the state.";
     DEVICES_LIMIT Gauge "weir_devices_limit" "Configured limits.devices.";
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
+    DEVICES_FORGOTTEN Counter "weir_devices_forgotten_total" "Devices forgotten because an operator asked for it, since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";

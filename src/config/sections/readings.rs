@@ -61,6 +61,10 @@ pub struct WindowConfig {
 pub struct LimitsConfig {
     /// Largest number of devices.
     pub devices: usize,
+    /// Share of `devices` that one user may introduce, from 0 to 1.
+    pub devices_share: f64,
+    /// Largest number of devices that one user may introduce within an hour; `None`: no limit.
+    pub new_devices_per_hour: Option<usize>,
     /// Largest number of metrics of one device.
     pub metrics_per_device: usize,
     /// Largest memory of all connections that have not logged in.
@@ -109,8 +113,21 @@ impl Default for WindowConfig {
     }
 }
 
+impl LimitsConfig {
+    /// Largest number of devices that one user may introduce, at least one; `None`: as many as there may be.
+    pub fn devices_per_user(&self) -> Option<usize> {
+        (self.devices_share < 1.0).then(|| ((self.devices as f64 * self.devices_share) as usize).max(1))
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { devices: 100_000, metrics_per_device: 256, pending_bytes: 8 * MIB as usize }
+        Self {
+            devices: 100_000,
+            devices_share: 0.5,
+            new_devices_per_hour: Some(20_000),
+            metrics_per_device: 256,
+            pending_bytes: 8 * MIB as usize,
+        }
     }
 }

@@ -97,6 +97,7 @@ fn totals(totals: &Totals) {
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
     counter!(names::SEQUENCE_RANGES_MERGED).absolute(totals.sequence_ranges_merged);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
+    counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
     counter!(names::ERROR_REPLAYS).absolute(totals.replays);
     counter!(names::ERROR_REPLAYS_IGNORED).absolute(totals.replays_ignored);
     counter!(names::ERROR_REPLAY_RANGES_MERGED).absolute(totals.replay_ranges_merged);

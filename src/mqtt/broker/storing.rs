@@ -71,6 +71,7 @@ impl Broker {
                 continue;
             };
             stored.disconnected_ms = Some(disconnected_ms);
+            self.accounts.of(identity.user.as_ref()).set_quotas(&policy.quotas(&identity));
             let permissions = policy.permissions(&identity, Arc::clone(&stored.owner.client_id));
             self.restore(&mut sessions, stored, exactly, expires, permissions);
             restored += 1;
@@ -93,7 +94,9 @@ impl Broker {
         let number = sessions.number();
         let subscriptions = std::mem::take(&mut stored.subscriptions);
         let (limits, totals) = (self.queue_limits, Arc::clone(&self.totals));
-        let session = Arc::new(Session::restored(number, stored, exactly, permissions.clone(), limits, totals));
+        let account = self.accounts.of(stored.owner.user.as_ref());
+        let session = Session::restored(number, stored, exactly, permissions.clone(), limits, totals, account);
+        let session = Arc::new(session);
         let mut state = session.any();
         for filter in &subscriptions {
             // Where a bound is lower than before, the remaining subscriptions are dropped and counted.
@@ -112,7 +115,7 @@ impl Broker {
         }
         drop(state);
         self.tell_of(&session, withdrawal);
-        sessions.by_client.insert((session.user.clone(), Arc::clone(&session.client_id)), Arc::clone(&session));
+        sessions.insert(&session);
         sessions.offline.insert(number, session);
     }
 

@@ -20,8 +20,8 @@ use crate::admission::{
 };
 use crate::config::{LimitsConfig, RatesConfig};
 use crate::log::Lsn;
-use crate::mqtt::broker::SessionStore;
 use crate::mqtt::broker::meters::MqttLimit;
+use crate::mqtt::broker::{SessionStore, UserUsage};
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::telemetry::audit::AuditActor;
@@ -217,6 +217,11 @@ impl AdmissionControl {
         }
     }
 
+    /// The tenants, the `most` users that hold most, and the number of users that hold something, see [`Broker::usage`].
+    pub fn usage(&self, most: usize) -> (Vec<UserUsage>, Vec<UserUsage>, usize) {
+        self.0.shared.broker.usage(most)
+    }
+
     /// Sets how fast clients may send.
     pub fn set_rates(&self, rates: RatesConfig) {
         self.0.shared.rates.set(rates);
@@ -227,6 +232,7 @@ impl AdmissionControl {
     pub fn set_policy(&self, policy: Policy) {
         self.0.shared.access.replace(policy);
         self.0.shared.broker.restrict(&self.0.shared.access.policy());
+        self.0.shared.rates.note_change();
     }
 
     /// Sets the revoked client certificates, and ends the connections whose clients presented one. Otherwise as

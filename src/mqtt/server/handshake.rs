@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::access::{Login, Policy};
 use crate::config::MqttConfig;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::broker::{AttachRequest, AttachedSession, Broker};
+use crate::mqtt::broker::{AttachError, AttachRequest, AttachedSession, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
@@ -92,9 +92,13 @@ pub(crate) fn welcome(
         receive_maximum: connect.receive_maximum,
         expiry_s: connect.session_expiry_s,
     };
-    let attached = broker
-        .attach(&attach)
-        .map_err(|_| ConnectRefusal::answered(RefusalReason::MaxConnections, version, Some(3), 0x97))?;
+    let attached = broker.attach(&attach).map_err(|error| {
+        let reason = match error {
+            AttachError::TooManyConnections => RefusalReason::MaxConnections,
+            AttachError::Quota => RefusalReason::Quota,
+        };
+        ConnectRefusal::answered(reason, version, Some(3), 0x97)
+    })?;
     attached.session.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
     let accepted = ConnackOptions {
@@ -171,7 +175,9 @@ fn check_will(
         return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, Some(5), 0x87));
     }
     let client_id: Arc<str> = connect.client_id.as_str().into();
-    if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
+    let permissions = policy.permissions(&login.identity, Arc::clone(&client_id));
+    let may_respond = will.response_topic.as_deref().is_none_or(|topic| permissions.may_request_response_on(topic));
+    if !permissions.may_publish(name) || !may_respond {
         let user = login.identity.user.as_deref();
         let who = AuditActor { client_id: Some(&client_id), user, address: login.address };
         audit::record(AuditEvent::WillDenied, &who, name, "refused at its CONNECT");

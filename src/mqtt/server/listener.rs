@@ -220,7 +220,7 @@ fn publish_system(shared: &BrokerContext, started: Instant) {
     let BrokerContext { broker, meters, .. } = shared;
     let uptime = shared.now().saturating_duration_since(started);
     let counts = meters.traffic.counts();
-    for (topic, value) in system::messages(&broker.stats(), &counts, meters.dropped_queue_full.get(), uptime) {
+    for (topic, value) in system::messages(&broker.stats(), &counts, meters.missed(), uptime) {
         broker.publish_system(topic, value);
     }
 }

@@ -315,7 +315,8 @@ async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
         };
     }
     let expires = will.expiry_s.map(|seconds| shared.now() + Duration::from_secs(u64::from(seconds)));
-    shared.broker.deliver(&Arc::new(Message { expires, ..will.message.clone() }));
+    let message = Arc::new(Message { expires, ..will.message.clone() });
+    shared.broker.deliver_will(&message, will.login.identity.user.as_ref());
     shared.broker.will_published(will, journal);
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct ConnectWill {
     pub retain: bool,
     /// Encoded properties that are forwarded to subscribers.
     pub properties: Vec<u8>,
+    /// Topic on which a response is asked for.
+    pub response_topic: Option<String>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
     /// Will delay interval in seconds.
@@ -202,6 +204,7 @@ fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Co
         qos: (flags >> 3 & 0b11).min(2),
         retain: flags & WILL_RETAIN > 0,
         properties: properties.to_forwarded(),
+        response_topic: properties.response_topic.map(str::to_owned),
         expiry_s: properties.expiry_s,
         delay_s: properties.delay_s,
         is_formatted: properties.allow(payload),

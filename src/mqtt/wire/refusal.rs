@@ -16,6 +16,8 @@ pub(crate) enum RefusalReason {
     TooManyWaiting,
     /// `mqtt.max_connections` is reached.
     MaxConnections,
+    /// A quota of the user or its tenant is reached.
+    Quota,
     /// `mqtt.max_connections_per_address` is reached.
     MaxConnectionsPerAddress,
     /// The TLS handshake failed.
@@ -59,6 +61,7 @@ impl RefusalReason {
             RefusalReason::ConnectTimeout => "connect_timeout",
             RefusalReason::TooManyWaiting => "too_many_waiting",
             RefusalReason::MaxConnections => "max_connections",
+            RefusalReason::Quota => "quota",
             RefusalReason::MaxConnectionsPerAddress => "max_connections_per_address",
             RefusalReason::TlsHandshake => "tls_handshake",
             RefusalReason::NotConnect => "not_connect",
@@ -91,6 +94,7 @@ impl RefusalReason {
             RefusalReason::ClientId => Some("the client identifier is longer than 256 bytes"),
             RefusalReason::ConnectTooLarge => Some("a CONNECT without a will may have mqtt.max_connect_size bytes"),
             RefusalReason::MaxConnections => Some("as many clients are connected as mqtt.max_connections allows"),
+            RefusalReason::Quota => Some("your user, or its tenant, has as many connections or sessions as it may"),
             RefusalReason::WillPayloadFormat => Some("the payload of the will is said to be UTF-8, which it is not"),
             RefusalReason::WillTopic => Some(
                 "the topic of the will is no topic name, has more levels than mqtt.max_topic_levels, or is weir's own",

@@ -12,6 +12,7 @@ fn stored(topic: &str, payload: &[u8]) -> StoredRetained {
         payload: Bytes::copy_from_slice(payload),
         properties: Bytes::from_static(&[1, 1]),
         qos: 1,
+        owner: None,
         expires_ms: None,
     }
 }
@@ -20,6 +21,7 @@ fn stored(topic: &str, payload: &[u8]) -> StoredRetained {
 fn messages_read_back() {
     let all = [
         StoredRetained { expires_ms: Some(5), ..stored("a/ü", b"x") },
+        StoredRetained { owner: Some("pump".into()), ..stored("a", b"x") },
         StoredRetained { qos: 2, properties: Bytes::new(), ..stored("b", b"") },
     ];
     for message in all {
@@ -40,9 +42,9 @@ fn sled_keeps_them_and_a_damaged_store_is_moved_aside() {
     let store = open();
     assert!(store.load(&timeline).is_empty());
     let message = |topic: &str| Message::new(topic, "x".into(), 1, true);
-    store.put(&message("kept"), None);
-    store.put(&message("removed"), None);
-    store.put(&message("old"), Some(1));
+    store.put(&message("kept"), Some(&"pump".into()), None);
+    store.put(&message("removed"), None, None);
+    store.put(&message("old"), None, Some(1));
     store.0.sync();
     store.remove("removed");
     store.0.sync();
@@ -53,8 +55,9 @@ fn sled_keeps_them_and_a_damaged_store_is_moved_aside() {
     let reopen = || {
         RetainedStore::open(copied.path(), Arc::clone(&disk), Arc::new(SystemClock), Duration::from_secs(60)).unwrap()
     };
-    let topics: Vec<String> = reopen().load(&timeline).iter().map(|message| message.topic.to_string()).collect();
-    assert_eq!(topics, ["kept"]);
+    let loaded = reopen().load(&timeline);
+    let found: Vec<_> = loaded.iter().map(|loaded| (&*loaded.message.topic, loaded.owner.as_deref())).collect();
+    assert_eq!(found, [("kept", Some("pump"))]);
 
     let damaged = tempfile::TempDir::new().unwrap();
     std::fs::write(damaged.path().join(DIRECTORY), b"not a directory").unwrap();
