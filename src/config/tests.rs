@@ -328,8 +328,8 @@ fn allowed_hosts_are_hosts() {
         "[http]\nallowed_hosts = [\"ok\", \"http://box\", \"box:8080\", \"*.plant.example\", \"10.0.0.1\"]\n",
         &[("WEIR_HTTP__ALLOWED_HOSTS", "a b")],
         &[
-            "WEIR_HTTP__ALLOWED_HOSTS: http.allowed_hosts: \"a b\" is not a host; expected host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, or \"*\" for any; without scheme and port",
             "weir.toml:2: http.allowed_hosts: \"http://box\", \"box:8080\" are not hosts; expected host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, or \"*\" for any; without scheme and port",
+            "WEIR_HTTP__ALLOWED_HOSTS: http.allowed_hosts: \"a b\" is not a host; expected host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, or \"*\" for any; without scheme and port",
         ],
     );
     assert_eq!(good("[http]\nallowed_hosts = [\"*\"]\n", &[]).http.allowed_hosts, [HostPattern::Any]);
