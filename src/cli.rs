@@ -38,6 +38,9 @@ pub enum CliCommand {
     /// Inspect and repair a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// List the devices of a running weir, and forget devices that are gone.
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// List or replay stored errors of a running weir.
     #[command(subcommand)]
     Errors(ErrorsCommand),
@@ -107,6 +110,69 @@ pub enum JournalCommand {
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Print devices with the user that introduced them, the times of their first and last message, and the number of
+    /// their metrics.
+    List(DeviceListArguments),
+    /// Forget devices: their state and their places below limits.devices. Their open windows close first.
+    ///
+    /// Stored results stay. A message of a forgotten device makes it a new device: sequence numbers that it had sent are
+    /// not remembered.
+    Forget(DeviceForgetArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceListArguments {
+    /// The newest devices first [default: in order of id].
+    #[arg(long, conflicts_with = "silent")]
+    pub new: bool,
+    /// The devices first that were silent longest.
+    #[arg(long)]
+    pub silent: bool,
+    /// Print at most this many devices [default: 100 with --new or --silent, else all].
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    pub choice: DeviceChoice,
+    #[command(flatten)]
+    pub api: DeviceApi,
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceForgetArguments {
+    /// Ids of the devices.
+    #[arg(value_name = "ID", required_unless_present_any = ["user", "anonymous", "silent_for"])]
+    #[arg(conflicts_with_all = ["user", "anonymous", "silent_for"])]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub choice: DeviceChoice,
+    #[command(flatten)]
+    pub api: DeviceApi,
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceChoice {
+    /// Only devices that this user introduced.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Only devices that an anonymous client introduced, or of which it is not known.
+    #[arg(long, conflicts_with = "user")]
+    pub anonymous: bool,
+    /// Only devices without a message for this time, such as 7d.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub silent_for: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceApi {
+    /// Base URL of the HTTP API [default: http.listen of the config].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub access: ApiArguments,
 }
 
 #[derive(Debug, Subcommand)]

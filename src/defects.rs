@@ -52,13 +52,19 @@ pub enum Defect {
     IgnoreRedelivery,
     /// Sequence numbers are ignored.
     IgnoreSequences,
+    /// Retained messages and sessions are not stored any more after one failed write or sync of their store.
+    GiveUpStore,
+    /// The numbers of unstored sessions and retained messages leave out what an outage of their store dropped.
+    ForgetStoreOutage,
+    /// Removals that an outage of a store dropped are not made up for.
+    KeepStaleValues,
     /// After the wall clock jumped forward, results are deleted by age at once.
     DeleteAfterClockJump,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 24] = [
+    pub const ALL: [Defect; 27] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -82,6 +88,9 @@ impl Defect {
         Self::DropReplayedResults,
         Self::IgnoreRedelivery,
         Self::IgnoreSequences,
+        Self::GiveUpStore,
+        Self::ForgetStoreOutage,
+        Self::KeepStaleValues,
         Self::DeleteAfterClockJump,
     ];
 }

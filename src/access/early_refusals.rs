@@ -4,11 +4,11 @@
 //! the next event says how many refusals were counted in between.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::admission::network;
+use crate::admission::network_of;
 use crate::sync::lock;
 
 /// Largest number of remembered pairs of address and reason. Refusals of further pairs have no event; they are counted as
@@ -43,7 +43,7 @@ pub(super) enum ReportDecision {
 impl EarlyRefusals {
     /// Notes a refusal. All streams without an address count as one address.
     pub fn note(&self, address: Option<IpAddr>, reason: &'static str, now: Instant) -> ReportDecision {
-        let address = network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let address = network_of(address);
         let mut remembered = lock(&self.0);
         let is_full = remembered.len() >= MAX_REMEMBERED;
         match remembered.get_mut(&(address, reason)) {

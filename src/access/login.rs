@@ -6,18 +6,19 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::counter;
 
 use super::early_refusals::ReportDecision;
-use super::hash_pool::Busy;
+use super::hash_pool::{Busy, HashClient};
 use super::identity::{Identity, Login, Proof};
 use super::password::Password;
 use super::policy::Policy;
 use super::service::Access;
 use super::stored_password::StoredPassword;
 use super::users::User;
+use crate::admission::PendingPermit;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 use crate::telemetry::names;
 use crate::tls::CertificateId;
@@ -37,6 +38,31 @@ pub struct ClientCredentials<'a> {
     pub password: Option<&'a Password>,
     /// Address of the client.
     pub address: Option<IpAddr>,
+    /// Memory that the connection holds while its password waits to be checked.
+    pub held_bytes: usize,
+}
+
+/// A login that was refused. Its answer is due after [`RefusedLogin::wait`]; what the client sent is not needed meanwhile.
+#[derive(Debug)]
+pub struct RefusedLogin {
+    /// Why the login is refused.
+    pub error: LoginError,
+    delay: Option<(PendingPermit, Duration)>,
+}
+
+impl RefusedLogin {
+    /// A refusal whose answer is not delayed.
+    pub fn at_once(error: LoginError) -> Self {
+        Self { error, delay: None }
+    }
+
+    /// Waits until the answer is due: the more logins from the same address failed before, the longer.
+    pub async fn wait(self) {
+        if let Some((permit, delay)) = self.delay {
+            // An eviction ends the delay early: another refused client needs the place.
+            let _ = tokio::time::timeout(delay, permit.evicted()).await;
+        }
+    }
 }
 
 /// Why a login is refused.
@@ -71,35 +97,31 @@ impl From<Busy> for LoginError {
 }
 
 impl Access {
-    /// Checks the credentials of a client. A refusal is written to the audit log, and its answer is delayed: the more
-    /// logins from the same address failed before, the longer.
+    /// Checks the credentials of a client. A refusal is written to the audit log, and its answer is to be delayed.
     ///
     /// # Errors
     /// The credentials are wrong or missing, or too many passwords wait to be checked.
-    pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
-        let refused = match self.judge(credentials).await {
+    pub async fn log_in(&self, credentials: &ClientCredentials<'_>) -> Result<Login, RefusedLogin> {
+        let error = match self.judge(credentials).await {
             Ok(login) => return Ok(login),
             Err(refused) => refused,
         };
         let now = Instant::now();
         // The overload is weir's, not a failure of this client: it is neither counted against its address nor delayed.
-        if refused == LoginError::Busy {
-            audit::record(AuditEvent::MqttRefused, &credentials.actor(), "", refused.as_str());
-            return Err(refused);
+        if error == LoginError::Busy {
+            audit::record(AuditEvent::MqttRefused, &credentials.actor(), "", error.as_str());
+            return Err(RefusedLogin::at_once(error));
         }
         let failure = self.failures.add(credentials.address, now);
         if let Some(repeated) = failure.report {
             let detail = match repeated {
-                0 => refused.as_str().to_owned(),
-                repeated => format!("{}; {}", refused.as_str(), repeated_text(repeated)),
+                0 => error.as_str().to_owned(),
+                repeated => format!("{}; {}", error.as_str(), repeated_text(repeated)),
             };
             audit::record(AuditEvent::MqttRefused, &credentials.actor(), "", &detail);
         }
-        if let Some(permit) = self.failures.wait(now) {
-            // An eviction ends the delay early: another refused client needs the place.
-            let _ = tokio::time::timeout(failure.delay, permit.evicted()).await;
-        }
-        Err(refused)
+        let permit = self.failures.wait(credentials.address, now);
+        Err(RefusedLogin { error, delay: permit.map(|permit| (permit, failure.delay)) })
     }
 
     async fn judge(&self, credentials: &ClientCredentials<'_>) -> Result<Login, LoginError> {
@@ -118,7 +140,7 @@ impl Access {
             }
             (None, Some(user), password) if policy.users.is_some() => {
                 let password = password.ok_or(LoginError::BadCredentials)?;
-                self.check(&policy, user, password, credentials.address).await?
+                self.check(&policy, user, password, credentials).await?
             }
             // Without a users file a user name cannot be checked. The client is anonymous then, whatever its name.
             (None, Some(_), _) => (policy.anonymous().ok_or(LoginError::NotAuthorized)?, Proof::None),
@@ -132,10 +154,10 @@ impl Access {
         policy: &Policy,
         user: &str,
         password: &Password,
-        address: Option<IpAddr>,
+        credentials: &ClientCredentials<'_>,
     ) -> Result<(Identity, Proof), LoginError> {
         let known = policy.users.as_ref().and_then(|users| users.get(user));
-        if !self.is_right(policy, user, known.map(|(_, known)| known), password, address).await? {
+        if !self.is_right(policy, user, known.map(|(_, known)| known), password, credentials).await? {
             return Err(LoginError::BadCredentials);
         }
         let (name, User { roles, password, .. }) = known.ok_or(LoginError::BadCredentials)?;
@@ -153,7 +175,7 @@ impl Access {
         user: &str,
         known: Option<&User>,
         password: &Password,
-        address: Option<IpAddr>,
+        credentials: &ClientCredentials<'_>,
     ) -> Result<bool, Busy> {
         let stored = known.map(|known| &known.password);
         if let Some(StoredPassword::Generated(secret)) = stored
@@ -173,8 +195,13 @@ impl Access {
         };
         // Without an Argon2 hash in the users file all checks are fast, and no decoy is needed.
         let Some(hash) = hash else { return Ok(false) };
-        let suspect = self.failures.is_suspect(address, Instant::now());
-        let right = self.hash_pool.verify(hash.clone(), password.clone(), suspect).await?;
+        let client = HashClient {
+            address: credentials.address,
+            user,
+            suspect: self.failures.is_suspect(credentials.address, Instant::now()),
+            held_bytes: credentials.held_bytes,
+        };
+        let right = self.hash_pool.verify(hash.clone(), password.clone(), &client).await?;
         if let Some(tag) = tag {
             self.password_cache.insert(user, tag, right);
         }

@@ -5,13 +5,13 @@
 //! honest clients away.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 
-use crate::admission::{PendingConnections, PendingPermit, network};
+use crate::admission::{PendingConnections, PendingPermit, network_of};
 use crate::sync::lock;
 use crate::telemetry::names;
 
@@ -23,8 +23,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(300);
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// Number of doublings. The longest delay is 4 s, which is less than clients wait for a CONNACK.
 const DOUBLINGS: u32 = 4;
-/// Largest number of refused clients whose answer is delayed. Beyond it, the client that has waited longest gets its answer,
-/// if it has waited for a second; else the new client gets its answer at once.
+/// Largest number of refused clients whose answer is delayed. Beyond it, a client of the network with most of them gets its
+/// answer early, or the one that has waited longest, if it has waited for a second; else the new client gets its answer at once.
 const MAX_DELAYED: usize = 1_000;
 /// Shortest time between two audit events about one address.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -68,13 +68,8 @@ pub(super) struct RefusalDelay {
 
 impl Default for LoginFailures {
     fn default() -> Self {
-        Self { addresses: Mutex::default(), delayed: PendingConnections::new(MAX_DELAYED) }
+        Self { addresses: Mutex::default(), delayed: PendingConnections::new("delayed_refusals", MAX_DELAYED) }
     }
-}
-
-/// The unit in which failures are counted. All streams without an address count as one address.
-fn key(address: Option<IpAddr>) -> IpAddr {
-    network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 impl LoginFailures {
@@ -87,13 +82,13 @@ impl LoginFailures {
         let addresses = self.lock();
         addresses
             .by_address
-            .get(&key(address))
+            .get(&network_of(address))
             .is_some_and(|failed| failed.count >= SUSPECT_AFTER && !failed.is_forgotten(now))
     }
 
     /// Counts a failed login from `address`.
     pub fn add(&self, address: Option<IpAddr>, now: Instant) -> RefusalDelay {
-        let address = key(address);
+        let address = network_of(address);
         let mut addresses = self.lock();
         addresses.make_room_for(address);
         let number = addresses.last_number + 1;
@@ -119,8 +114,8 @@ impl LoginFailures {
     }
 
     /// Admits a refused client to those whose answer is delayed. `None`: too many are delayed, answer at once.
-    pub fn wait(&self, now: Instant) -> Option<PendingPermit> {
-        let permit = self.delayed.admit(now);
+    pub fn wait(&self, address: Option<IpAddr>, now: Instant) -> Option<PendingPermit> {
+        let permit = self.delayed.admit(address, now);
         if permit.is_none() {
             counter!(names::LIMITS_HIT, "limit" => "mqtt_refusals_delayed").increment(1);
         }

@@ -6,6 +6,7 @@
 
 mod acl;
 mod early_refusals;
+mod hash_line;
 mod hash_pool;
 pub mod http_access;
 mod identity;
@@ -22,7 +23,7 @@ mod users;
 
 pub use acl::{Acl, Permissions};
 pub use identity::{Identity, Login, Proof};
-pub use login::{ClientCredentials, LoginError};
+pub use login::{ClientCredentials, LoginError, RefusedLogin};
 pub use password::{Password, RandomError};
 pub use policy::Policy;
 pub use service::Access;

@@ -11,7 +11,7 @@ use super::identity::Identity;
 use super::identity::Proof;
 use super::secret_file;
 use super::users::{ANONYMOUS_ROLE, Users, default_roles};
-use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish};
+use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish, Quotas, Tenants};
 use crate::tls::RevokedCertificates;
 
 /// Everything that decides about logins and permissions.
@@ -23,6 +23,8 @@ pub struct Policy {
     pub allow_anonymous: bool,
     /// The roles with their rules.
     pub acl: Acl,
+    /// The tenants. They change with a restart only.
+    pub tenants: Tenants,
     /// What happens to a denied publish of an MQTT 3.1.1 client.
     pub on_denied_publish: OnDeniedPublish,
     /// Client certificates that are refused. They come from the files of the TLS listener, so [`Policy::load`] leaves them
@@ -40,7 +42,8 @@ impl Policy {
     pub fn load(config: &Config) -> Result<Self, ConfigErrors> {
         let auth = &config.mqtt.auth;
         let (allow_anonymous, on_denied_publish) = (config.mqtt.allows_anonymous(), auth.on_denied_publish);
-        let mut policy = Self { allow_anonymous, on_denied_publish, ..Self::default() };
+        let tenants = config.tenants.clone();
+        let mut policy = Self { allow_anonymous, on_denied_publish, tenants, ..Self::default() };
         let mut faults = Vec::new();
         let acl_is_known = match auth.acl.as_deref().map_or_else(|| Ok(Acl::default()), Acl::load) {
             Ok(acl) => {
@@ -74,7 +77,12 @@ impl Policy {
 
     /// The permissions of a client with this identity.
     pub fn permissions(&self, identity: &Identity, client_id: Arc<str>) -> Permissions {
-        self.acl.permissions(identity, client_id, self.on_denied_publish)
+        self.acl.permissions(identity, client_id, self.on_denied_publish).within(&self.tenants)
+    }
+
+    /// What the user of a client with this identity may hold.
+    pub fn quotas(&self, identity: &Identity) -> Quotas {
+        self.acl.quotas(identity)
     }
 
     /// The identity of a stored session whose client cannot log in with its old proof any more, but may return with another
@@ -229,7 +237,8 @@ mod tests {
         let login = access.log_in(&credentials).await.expect("it is not revoked");
         assert_eq!(login.proof, Proof::Certificate(Some(shown)));
         access.revoke([shown].into_iter().collect());
-        assert_eq!(access.log_in(&credentials).await, Err(LoginError::NotAuthorized));
+        let refused = access.log_in(&credentials).await.expect_err("it is revoked");
+        assert_eq!(refused.error, LoginError::NotAuthorized);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::hash_pool::HashPool;
 use super::login_failures::LoginFailures;
 use super::password_cache::PasswordCache;
 use super::policy::Policy;
+use crate::admission::PendingConnections;
 use crate::sync;
 use crate::tls::RevokedCertificates;
 
@@ -60,6 +61,12 @@ impl Access {
     /// the caller does that afterwards.
     pub fn revoke(&self, revoked: RevokedCertificates) {
         self.change(|current| Policy { revoked, ..current.clone() });
+    }
+
+    /// Sets the memory of all connections that have not logged in. A quarter of it may wait for the check of passwords, and
+    /// another quarter with passwords from suspect addresses.
+    pub fn set_pending_bytes(&self, pending_bytes: Arc<PendingConnections>) {
+        self.hash_pool.set_pending_bytes(pending_bytes);
     }
 
     fn change(&self, next: impl FnOnce(&Policy) -> Policy) {

@@ -196,6 +196,11 @@ impl Argon2Hash {
         u64::from(self.params.m_cost()) * u64::from(self.params.t_cost())
     }
 
+    /// Memory that computing the hash takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.params.block_count() * Block::SIZE
+    }
+
     fn parse(text: &str) -> Result<Self, StoredPasswordError> {
         let mut parts = text.split('$');
         let (Some(params), Some(salt), Some(hash), None) = (parts.next(), parts.next(), parts.next(), parts.next())

@@ -38,6 +38,7 @@ use weir::config::{Config, LogFormat};
 use weir::disk::close_directories;
 use weir::disk::lock::DirectoryLock;
 use weir::log::Log;
+use weir::mqtt::broker::Broker;
 use weir::pipeline::handle::Pipeline;
 use weir::pipeline::run::Stop;
 use weir::results::follow::ResultFollower;
@@ -107,6 +108,7 @@ fn close_data(data_dir: &Path) {
 /// The running parts, in the order in which they are stopped.
 struct RunningApp {
     addresses: BoundAddresses,
+    broker: Arc<Broker>,
     /// Progress of the built-in simulator's devices.
     fleet: Arc<FleetProgress>,
     mqtt: CancellationToken,
@@ -151,10 +153,10 @@ async fn serve(bootstrap: Bootstrap, storage: Storage) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until the journal found at start is processed, reports readiness, and prints where to look if a person
+/// Waits until the journal found at start is processed and sessions are restored, reports readiness, and prints where to look if a person
 /// watches.
 async fn announce(config: &Config, running: &RunningApp, started: Instant) {
-    while !running.pipeline.status().caught_up {
+    while !(running.pipeline.status().caught_up && running.broker.is_restored()) {
         tokio::time::sleep(RECOVERY_POLL).await;
     }
     let status = running.pipeline.status();

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use weir::clock::{Clock, SystemClock};
@@ -18,6 +19,9 @@ use weir::mqtt::broker::RetainedStore;
 use weir::mqtt::broker::SessionStore;
 use weir::mqtt::{AdmissionControl, MqttServer};
 use weir::simulator;
+use weir::state::StateError;
+
+use super::shutdown::FailureReporter;
 
 /// Longest time to open and load the stores of retained messages and of sessions.
 const RESTORE_LIMIT: Duration = Duration::from_secs(20);
@@ -29,12 +33,14 @@ const SYNC_POLL: Duration = Duration::from_millis(1);
 ///
 /// The first records of this run say that weir was down and which settings apply; they stand in the journal before the
 /// first publish. On a full disk no client is served until there is space. `publish_results` is called once, before the
-/// first client is served.
+/// first client is served. Where sessions or retained messages cannot be restored although they may be sound, the process
+/// ends: `failures` gets the reason, no client is served, and their stores are left as they are.
 pub async fn serve(
     server: MqttServer,
     journal: Log,
     config: Arc<Config>,
     publish_results: impl FnOnce(),
+    failures: FailureReporter,
     cancel: CancellationToken,
 ) {
     let journal_end = journal.durable();
@@ -42,6 +48,11 @@ pub async fn serve(
     let mut start = Records::default();
     start.push_with(record::encode_resumed);
     start.push_with(|out| record::encode_settings(&settings, out));
+    let broker = server.broker();
+    if let Err(error) = restore(server.admission(), broker.clone(), config, journal_end).await {
+        return failures.report(error);
+    }
+    broker.mark_restored();
     let mut begun = journal.append(&start, None);
     while begun == Err(AppendError::Full) {
         if cancel.run_until_cancelled(poll_fn(|context| journal.poll_room(context))).await.is_none() {
@@ -49,8 +60,6 @@ pub async fn serve(
         }
         begun = journal.append(&start, None);
     }
-    let broker = server.broker();
-    restore(server.admission(), broker.clone(), config, journal_end).await;
     // Sessions whose packet identifiers are exact were stored for the journal's end at the last stop. Once clients are
     // served, no crash may leave a journal with that same end, or outdated identifiers would be taken for exact. So the
     // records of this start must be on disk first; on a full disk this waits for space.
@@ -67,23 +76,29 @@ pub async fn serve(
 
 /// Restores retained messages and sessions while the other parts start. Devices that connect meanwhile are served
 /// afterwards.
-async fn restore(admission: AdmissionControl, broker: Arc<Broker>, config: Arc<Config>, journal_end: Lsn) {
+async fn restore(
+    admission: AdmissionControl,
+    broker: Arc<Broker>,
+    config: Arc<Config>,
+    journal_end: Lsn,
+) -> anyhow::Result<()> {
     let data_dir = config.node.data_dir.clone();
-    let retained = tokio::task::spawn_blocking(move || {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        if let Some(store) = RetainedStore::open(&config.node.data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
-            broker.keep_retained(store);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let retained = tokio::task::spawn_blocking({
+        let (disk, clock) = (Arc::clone(&disk), Arc::clone(&clock));
+        move || -> Result<(), StateError> {
+            broker.keep_retained(RetainedStore::open(&config.node.data_dir, disk, clock, RESTORE_LIMIT)?);
+            Ok(())
         }
     });
-    let sessions = tokio::task::spawn_blocking(move || {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        if let Some(store) = SessionStore::open(&data_dir, &disk, &SystemClock, RESTORE_LIMIT) {
-            admission.keep_sessions(store, journal_end);
-        }
+    let sessions = tokio::task::spawn_blocking(move || -> Result<(), StateError> {
+        admission.keep_sessions(SessionStore::open(&data_dir, disk, clock, RESTORE_LIMIT)?, journal_end);
+        Ok(())
     });
-    if retained.await.is_err() || sessions.await.is_err() {
-        tracing::error!("retained messages or sessions could not be restored; please report this defect");
-    }
+    let (retained, sessions) = tokio::join!(retained, sessions);
+    retained.context("restoring retained messages panicked")?.context("cannot restore retained messages")?;
+    sessions.context("restoring MQTT sessions panicked")?.context("cannot restore MQTT sessions")
 }
 
 async fn store(broker: Arc<Broker>, journal: Log) {

@@ -125,6 +125,7 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
 
     let mut mqtt =
         mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access, clock.clone()).await?;
+    mqtt.admission().set_pending_bytes(config.limits.pending_bytes);
     if let Some((address, endpoint)) = certificates.mqtt.clone() {
         mqtt = mqtt.with_tls(address, endpoint).await?;
     }
@@ -198,9 +199,10 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     let publish_results = {
         let (follower, from) = (follower.clone(), logs.results_from);
         let (windows, errors) = (config.windows.publish, config.errors.output.publish);
-        let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors);
+        let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors, config.tenants.clone());
         move || follower.subscribe(from, Box::new(publisher))
     };
+    let broker = built.mqtt.broker();
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());
     let (http, http_tasks) = (CancellationToken::new(), TaskTracker::new());
     mqtt_tasks.spawn(super::mqtt::serve(
@@ -208,6 +210,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         logs.journal.clone(),
         config.clone(),
         publish_results,
+        failures.clone(),
         mqtt.clone(),
     ));
     http_tasks.spawn(built.http.run(http.clone()));
@@ -224,6 +227,7 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
     let OpenLogs { journal, windows, errors, .. } = logs;
     Ok(RunningApp {
         addresses,
+        broker,
         fleet,
         mqtt,
         mqtt_tasks,

@@ -16,7 +16,7 @@ use weir::http::process_status::{
     HealthCheck, MqttStatus, PendingDiskCall, ProcessStatus, RecoveryStatus, ReloadStatus,
 };
 use weir::log::Log;
-use weir::mqtt::broker::Broker;
+use weir::mqtt::broker::{Broker, StoreHealth};
 use weir::pipeline::handle::Pipeline;
 
 use super::clock_watch::ClockWatch;
@@ -30,6 +30,10 @@ const OVERDUE_AT_LEAST: Duration = Duration::from_secs(30);
 
 /// Journal records that the pipeline may be behind and still be ready. Group commits in flight alone are far fewer.
 const CAUGHT_UP_BACKLOG: u64 = 1_000_000;
+
+/// Age of the oldest change of a session or retained message that is not on disk, above which weir is not ready. Normally
+/// it is below two seconds.
+const LATE_STORE: Duration = Duration::from_secs(30);
 
 /// Time between two looks at the free disk space.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
@@ -160,6 +164,42 @@ impl AppStatus {
     }
 }
 
+/// Checks of the stores of sessions and retained messages.
+fn stores(broker: &Broker) -> Vec<HealthCheck> {
+    if !broker.is_restored() {
+        let message = "sessions, wills and retained messages are being read from disk".into();
+        return vec![check("restored", false, message)];
+    }
+    broker.store_health().iter().map(store).collect()
+}
+
+fn store(health: &StoreHealth) -> HealthCheck {
+    let StoreHealth { directory, what, unstored, unstored_for, .. } = health;
+    let age_s = unstored_for.as_secs();
+    let (ok, message) = match &health.failure {
+        Some((error, lasting)) => (
+            false,
+            format!(
+                "{what} cannot be stored for {} s: {error}; weir tries again by itself. Free space or mend the disk: a \
+                 restart before that loses their changes",
+                lasting.as_secs()
+            ),
+        ),
+        None if health.is_rewriting => {
+            (false, format!("{what} are written anew after a failure; {unstored} are not on disk yet"))
+        }
+        None if *unstored_for > LATE_STORE => (
+            false,
+            format!(
+                "{what} change faster than the disk takes them: {unstored} are not on disk, the oldest change is {age_s} s \
+                 old. A crash loses these changes. Lower the load, or see mqtt.max_queued_bytes_total"
+            ),
+        ),
+        None => (true, format!("{unstored} not on disk yet")),
+    };
+    check(directory, ok, message)
+}
+
 fn check(name: &'static str, ok: bool, message: String) -> HealthCheck {
     HealthCheck { name, ok, message }
 }
@@ -170,18 +210,23 @@ impl ProcessStatus for AppStatus {
     }
 
     fn readiness(&self) -> Vec<HealthCheck> {
-        vec![
+        let mut checks = vec![
             self.caught_up(),
             self.journal_writable(),
             self.pipeline_alive(),
             self.checkpoint_recent(),
             self.disk.readiness(),
             self.clock.readiness(),
-        ]
+        ];
+        checks.extend(stores(&self.broker));
+        checks
     }
 
     fn mqtt(&self) -> MqttStatus {
         let stats = self.broker.stats();
+        let health = self.broker.store_health();
+        let of = |directory: &str| health.iter().find(|store| store.directory == directory);
+        let age_seconds = |directory: &str| of(directory).map_or(0, |store| store.unstored_for.as_secs());
         MqttStatus {
             connections: stats.connections,
             sessions: stats.sessions,
@@ -192,6 +237,10 @@ impl ProcessStatus for AppStatus {
             session_bytes: stats.held_bytes,
             wills: stats.wills,
             unstored_sessions: stats.unstored_sessions,
+            unstored_sessions_age_seconds: age_seconds("sessions"),
+            unstored_retained_messages: of("retained").map_or(0, |store| store.unstored),
+            unstored_retained_age_seconds: age_seconds("retained"),
+            restored: self.broker.is_restored(),
         }
     }
 

@@ -5,8 +5,7 @@ use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
-use serde::de::DeserializeOwned;
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,14 +13,11 @@ use weir::client::{HttpClient, base_url, percent_encoded};
 use weir::config::Config;
 
 use crate::cli::{ErrorsArguments, ErrorsCommand};
+use crate::commands::api::{ATTEMPTS, PAUSE, ask};
 use crate::exit::FAILURE;
 
 /// Errors of one page, and of one request to replay them.
 const PAGE: u64 = 1_000;
-/// Attempts of a request that weir answers with "try again".
-const ATTEMPTS: usize = 60;
-/// Time between two attempts.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Questions for the effects of replays; with the time between two of them, half a minute.
 const EFFECT_ATTEMPTS: usize = 300;
@@ -107,41 +103,10 @@ impl ErrorPages<'_> {
         let limit = PAGE.min(self.left).max(1);
         let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let path = format!("/api/v1/errors?limit={limit}{}{cursor}", self.filters);
-        let ErrorsPage { mut errors, next_cursor } = ask(self.client, &path, None).await?;
+        let ErrorsPage { mut errors, next_cursor } = ask(self.client, &path, None::<&()>).await?;
         errors.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= errors.len() as u64;
         Ok((errors, next_cursor.filter(|_| self.left > 0)))
-    }
-}
-
-/// Sends a request, again and again while weir answers "try again" (503), and reads the answer.
-async fn ask<T: DeserializeOwned>(
-    client: &HttpClient,
-    path: &str,
-    body: Option<&ReplayErrorsRequest>,
-) -> anyhow::Result<T> {
-    let base = client.base();
-    let mut attempt = 1;
-    loop {
-        let answered = match body {
-            None => client.get(path).await,
-            Some(body) => client.post(path, serde_json::to_vec(body)?.into()).await,
-        };
-        // Without its source: the exit code would call an I/O error of the network a disk error.
-        let response = answered.map_err(|error| anyhow!("{error}"))?;
-        if let Some(refusal) = client.access_refusal(&response) {
-            bail!("{refusal}");
-        }
-        match response.status {
-            200 => {
-                return serde_json::from_slice(&response.body).map_err(|error| {
-                    anyhow!("{base}{path} answered in an unknown form ({error}); is it a weir of this version?")
-                });
-            }
-            503 if attempt < ATTEMPTS => tokio::time::sleep(PAUSE).await,
-            status => bail!("{base}{path}: {status}: {}", response.detail()),
-        }
-        attempt += 1;
     }
 }
 
@@ -276,7 +241,7 @@ async fn replay(mut errors: ErrorPages<'_>) -> anyhow::Result<ExitCode> {
 async fn replay_all(errors: &mut ErrorPages<'_>, progress: &mut ReplayProgress) -> anyhow::Result<()> {
     // A replayed reading that is rejected again becomes a new error, behind this one. It must not be replayed once
     // more.
-    let newest: ErrorsPage = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None).await?;
+    let newest: ErrorsPage = ask(errors.client, "/api/v1/errors?order=desc&limit=1", None::<&()>).await?;
     let newest = newest.errors.first().and_then(|error| error["seq"].as_u64());
     let mut cursor = None;
     while errors.left > 0 {
@@ -320,7 +285,7 @@ async fn effects(client: &HttpClient, mut seqs: Vec<u64>, progress: &mut ReplayP
         }
         let list: Vec<String> = seqs.iter().map(u64::to_string).collect();
         let path = format!("/api/v1/errors/replay?seqs={}", list.join(","));
-        seqs = progress.take_effects(ask(client, &path, None).await?);
+        seqs = progress.take_effects(ask(client, &path, None::<&()>).await?);
         if !seqs.is_empty() {
             tokio::time::sleep(EFFECT_PAUSE).await;
         }

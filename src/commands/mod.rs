@@ -1,7 +1,9 @@
 //! All commands except `run`, one file or folder each. Each has a function `run` that prints to standard output and
 //! returns the exit code.
 
+pub mod api;
 pub mod check;
+pub mod device;
 pub mod errors;
 pub mod health;
 pub mod journal;

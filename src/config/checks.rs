@@ -6,6 +6,7 @@ use crate::config::document::Document;
 use crate::config::fault::ConfigProblem;
 use crate::config::nearest::nearest;
 use crate::config::sections::ClientCertificates;
+use crate::core::settings::WatermarkScope;
 use crate::telemetry::logging;
 
 /// Runs all checks and adds their faults to `document`.
@@ -19,6 +20,7 @@ pub(super) fn check(document: &mut Document<'_>) {
     topics(document);
     names(document);
     ranges(document);
+    watermark(document);
     sizes(document);
     log_level(document);
 }
@@ -183,11 +185,16 @@ fn overlap(a: &str, b: &str) -> bool {
 }
 
 fn names(document: &mut Document<'_>) {
-    let expected = "1 to 128 bytes without control characters, /, + and #, and without white space at either end";
-    for device in document.config.validate.allowed_devices.clone() {
+    let expected = "1 to 128 bytes without control characters, /, + and #, and without white space at either end; before \
+                    it, the prefix of the device's tenant";
+    let tenants = document.config.tenants.clone();
+    for full in document.config.validate.allowed_devices.clone() {
+        // The id of a tenant's device begins with the prefix of the tenant.
+        let tenant = tenants.of_topic(&full).map_or("", |tenant| &*tenant.prefix);
+        let device = full.strip_prefix(tenant).unwrap_or(&full);
         let forbidden = |c: char| c.is_control() || matches!(c, '/' | '+' | '#');
         if device.is_empty() || device.len() > 128 || device.chars().any(forbidden) || device.trim() != device {
-            fault(document, "validate.allowed_devices", format!("{device:?} cannot be a device id"), expected);
+            fault(document, "validate.allowed_devices", format!("{full:?} cannot be a device id"), expected);
         }
     }
     let expected = "1 to 64 characters of A-Z a-z 0-9 . _ : / -";
@@ -240,6 +247,14 @@ fn sizes(document: &mut Document<'_>) {
     if commit as u64 > segment {
         let wrong = format!("{commit} bytes do not fit into a segment of {segment} bytes");
         fault(document, "journal.commit_max_bytes", wrong, "at most journal.segment_size");
+    }
+}
+
+/// With one watermark for all devices, the clock of one tenant's device would close the windows of the others.
+fn watermark(document: &mut Document<'_>) {
+    if !document.config.tenants.is_empty() && document.config.window.watermark == WatermarkScope::Global {
+        let wrong = "devices of different tenants would share one watermark";
+        fault(document, "window.watermark", wrong, "\"device\", or no [[tenants]]");
     }
 }
 

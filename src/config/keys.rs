@@ -99,6 +99,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("mqtt", "max_connections", mqtt.max_connections, |v| v.whole(1..=1_000_000)),
     // The remaining length of MQTT is at most 256 MiB less one byte [MQTT-1.5.5].
     key!("mqtt", "max_packet_size", mqtt.max_packet_size_bytes, |v| v.size_bytes(KIB..=255 * MIB)),
+    key!("mqtt", "max_connect_size", mqtt.max_connect_size_bytes, |v| v.size_bytes(KIB..=255 * MIB)),
     key!("mqtt", "max_inflight", mqtt.max_inflight, |v| v.whole(1..=65_535)),
     key!("mqtt", "max_queued_messages", mqtt.max_queued_messages, |v| v.whole(1..=1_000_000)),
     key!("mqtt", "max_queued_bytes", mqtt.max_queued_bytes, |v| v.size_bytes(KIB..=GIB)),
@@ -141,7 +142,10 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("window", "allowed_lateness", window.allowed_lateness_ms, |v| v.duration_ms(at_least_ms(0))),
     key!("window", "idle_timeout", window.idle_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("limits", "devices", limits.devices, |v| v.whole(1..=100_000_000)),
+    key!("limits", "devices_share", limits.devices_share, |v| v.share()),
+    key!("limits", "new_devices_per_hour", limits.new_devices_per_hour, |v| v.whole_or_off(1..=100_000_000)),
     key!("limits", "metrics_per_device", limits.metrics_per_device, |v| v.whole(1..=1_000_000)),
+    key!("limits", "pending_bytes", limits.pending_bytes, |v| v.size_bytes(MIB..=GIB)),
     key!("journal", "segment_size", journal.segment_size_bytes, |v| v.size_bytes(MIB..=4 * GIB)),
     key!("journal", "retention", journal.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("journal", "retention_bytes", journal.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),

@@ -112,6 +112,7 @@ impl Document<'_> {
             prefix: format!("{name}/").into(),
             users: Vec::new(),
             quotas: Quotas::default(),
+            devices: None,
         };
         let mut draft = TenantDraft { tenant, key, name_at: at.clone(), prefix_at: at.clone(), users_at: at.clone() };
         for (name, value) in table {
@@ -127,8 +128,17 @@ impl Document<'_> {
                     self.users(&at, &key, &mut draft.tenant, value);
                     draft.users_at = at;
                 }
+                "devices" => {
+                    if let Err(problem) = number(&mut draft.tenant.devices, RawValue::Toml(value)) {
+                        self.fault(at, key, problem);
+                    }
+                }
                 "quotas" => self.tenant_quotas(at, &key, &mut draft.tenant.quotas, value),
-                _ => self.fault(at, key, ConfigProblem::new("there is no such key", "name, prefix, users or quotas")),
+                _ => self.fault(
+                    at,
+                    key,
+                    ConfigProblem::new("there is no such key", "name, prefix, users, devices or quotas"),
+                ),
             }
         }
         if let Some(wrong) = prefix_fault(&draft.tenant.prefix).filter(|_| draft.prefix_at == draft.name_at) {
@@ -286,6 +296,20 @@ mod tests {
         for (line, expected) in lines.iter().zip(expected) {
             assert!(line.starts_with(expected), "{line:?} does not begin with {expected:?}");
         }
+    }
+
+    #[test]
+    fn devices_of_tenants() {
+        let tenant = "[[tenants]]\nname = 'a'\nusers = ['b']\n";
+        assert_eq!(parse(tenant).unwrap().settings().tenants[0].max_devices, None);
+        let settings = parse(&format!("{tenant}devices = 7\n")).unwrap().settings();
+        assert_eq!((settings.tenants[0].prefix.as_str(), settings.tenants[0].max_devices), ("a/", Some(7)));
+        check(&format!("{tenant}devices = 0\n"), &["weir.toml:4: tenants.a.devices"]);
+        check(&format!("[window]\nwatermark = 'global'\n{tenant}"), &["weir.toml:2: window.watermark"]);
+        let allowed = |id: &str| format!("[validate]\nallowed_devices = ['pump', '{id}']\n{tenant}");
+        check(&allowed("a/pump"), &[]);
+        check(&allowed("b/pump"), &["weir.toml:2: validate.allowed_devices"]);
+        check(&allowed("a/b/pump"), &["weir.toml:2: validate.allowed_devices"]);
     }
 
     #[test]

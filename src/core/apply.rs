@@ -48,6 +48,12 @@ impl Operator {
                 Record::Resumed => self.listen_again(),
                 Record::Tick => {}
                 Record::Replay(replay) => self.replay(batch.lsn, arrival_ms, &mut message, replay, out),
+                Record::Forget(ids) => {
+                    // Late readings of this batch are told before their device is forgotten.
+                    self.end_batch(out);
+                    self.forget_named(ids.iter(), out);
+                    batch.last_device = None;
+                }
                 Record::Settings(json) => {
                     let index = (batch.lsn - first_lsn) as usize;
                     self.change_settings(json, out).map_err(|what| InvalidRecord { index, what })?;

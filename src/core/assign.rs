@@ -80,7 +80,7 @@ impl Operator {
         if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
             return Err(problem);
         }
-        let slot = checked.slot.ok_or(ReadingProblem::TooManyDevices(self.settings.current.max_devices))?;
+        let slot = checked.slot.ok_or(ReadingProblem::TooManyDevices(checked.no_room))?;
         if series.is_err() && self.devices[slot].series.len() >= self.settings.current.max_metrics_per_device {
             return Err(ReadingProblem::TooManyMetrics(self.settings.current.max_metrics_per_device));
         }

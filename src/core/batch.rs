@@ -3,7 +3,7 @@
 use crate::core::device::Slot;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::WantedReadings;
-use crate::core::topic::{TopicKind, Topics};
+use crate::core::topic::{TenantIndex, TopicKind, Topics};
 
 /// What is known from record to record of a batch.
 #[derive(Debug)]
@@ -16,11 +16,13 @@ pub(super) struct BatchContext<'a> {
     pub kind: TopicKind,
     /// Device that the current message is from, unless its payload names one.
     pub topic_device: Option<&'a str>,
+    /// Tenant that the current message is of. The ids of devices in the message are those that the tenant knows.
+    pub tenant: Option<TenantIndex>,
     /// Whether `topic_device` comes from the client, which may speak for this device alone, and not from the topic.
     pub is_own: bool,
     /// User who published the current message, as its record says.
     pub user: Option<&'a str>,
-    /// Device of the last reading. Publishes come in runs of one device, so that most look-ups are saved.
+    /// Device of the last reading, by the id that its tenant knows. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
     /// Devices with readings accepted from the current message: their watermarks move after it.
     pub moved: Vec<Slot>,
@@ -34,6 +36,7 @@ impl BatchContext<'_> {
             arrival_ms,
             kind: TopicKind::Telemetry,
             topic_device: None,
+            tenant: None,
             is_own: false,
             user: None,
             last_device: None,
@@ -52,7 +55,12 @@ impl<'a> BatchContext<'a> {
     /// Finds out what the topic of `publish` carries and which device it is from.
     #[inline]
     pub fn resolve(&mut self, topics: &Topics, publish: &PublishRecord<'a>) {
-        (self.kind, self.topic_device) = topics.resolve(publish.topic);
+        let resolved = topics.resolve(publish.topic);
+        if resolved.tenant != self.tenant {
+            self.tenant = resolved.tenant;
+            self.last_device = None;
+        }
+        (self.kind, self.topic_device) = (resolved.kind, resolved.device);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
         self.user = publish.user;
@@ -68,6 +76,8 @@ pub(super) struct ReadingOrigin<'a> {
     pub arrival_ms: i64,
     /// The message.
     pub publish: &'a PublishRecord<'a>,
+    /// Tenant that the message is of.
+    pub tenant: Option<TenantIndex>,
     /// Readings that a replay concerns; `None` unless the message is replayed.
     pub replay: Option<&'a WantedReadings>,
 }

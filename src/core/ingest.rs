@@ -12,6 +12,7 @@ use crate::core::group::key_group;
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
+use crate::core::owners::DeviceLimit;
 use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::record::PublishRecord;
@@ -23,10 +24,12 @@ use crate::defects::{self, Defect};
 
 /// Results of the checks of an element, which all its readings share.
 pub(super) struct Checked<'m> {
-    /// Device of the element, where it is known.
+    /// Device of the element, where it is known, by the id that its tenant knows.
     pub device_id: Option<&'m str>,
     /// State of the device; `None` if there is none and no room for one.
     pub slot: Option<Slot>,
+    /// The limit at which there is no room, where there is no other reason for having no state.
+    pub no_room: DeviceLimit,
     /// First check that failed.
     pub problem: Option<ReadingProblem<'m>>,
     /// Why the readings of the element were counted before, if they were.
@@ -60,7 +63,7 @@ impl Operator {
             batch.resolve(&self.settings.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: None };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
         if let Err(malformed) = message.decode(publish.payload, self.settings.current.max_readings_per_message) {
             self.reject_message(batch, origin, None, malformed, out);
             return;
@@ -240,6 +243,7 @@ impl Operator {
         seq_owner: SeqOwner<'_>,
     ) -> Checked<'m> {
         let mut problem = None;
+        let mut no_room = DeviceLimit::All(self.settings.current.max_devices);
         let named = validate::device_id_field(&fields.device_id);
         let (device_id, slot) = match named {
             Err(wrong) => {
@@ -248,7 +252,7 @@ impl Operator {
             }
             Ok(payload) => match batch.last_device {
                 Some((id, slot)) if names_only(id, batch.topic_device, payload) => (Some(id), Some(slot)),
-                _ => self.identify(batch, fields, payload, &mut problem),
+                _ => self.identify(batch, fields, payload, &mut problem, &mut no_room),
             },
         };
         let unknown = problem.take_if(|problem| problem.reason() == Reason::UnknownDevice);
@@ -277,7 +281,7 @@ impl Operator {
         };
         let redelivered =
             (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
-        Checked { device_id, slot, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
+        Checked { device_id, slot, no_room, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
     }
 
     /// Finds the device of an element that is not from the device of the element before, and its state; creates the state
@@ -288,10 +292,11 @@ impl Operator {
         fields: &'m ElementFields<'a>,
         payload: Option<&'m str>,
         problem: &mut Option<ReadingProblem<'m>>,
+        no_room: &mut DeviceLimit,
     ) -> (Option<&'m str>, Option<Slot>) {
         // The id of a known device was checked when the device was created.
         let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
-        let known = named.and_then(|id| self.devices.find(id).map(|slot| (id, slot)));
+        let known = named.and_then(|id| self.find_device(batch.tenant, id).map(|slot| (id, slot)));
         let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
             Ok(id) => id,
             Err(wrong) => {
@@ -304,11 +309,12 @@ impl Operator {
                 return (batch.topic_device.filter(|id| validate::is_device_id(id)), None);
             }
         };
-        if !self.settings.rules.allows(id) {
+        if !self.may_send(batch.tenant, id) {
             *problem = Some(ReadingProblem::UnknownDevice(id));
             return (Some(id), None);
         }
-        let slot = known.map(|(_, slot)| slot).or_else(|| self.create(id, batch.user));
+        let created = || self.create(batch.tenant, id, batch.user).map_err(|limit| *no_room = limit).ok();
+        let slot = known.map(|(_, slot)| slot).or_else(created);
         if let Some(slot) = slot {
             self.hear_from(slot);
             // An id with escapes is unescaped into the message's own memory and does not outlive the message.
@@ -385,7 +391,7 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
-        let full = checked.slot.is_none().then_some(ReadingProblem::TooManyDevices(self.settings.current.max_devices));
+        let full = checked.slot.is_none().then_some(ReadingProblem::TooManyDevices(checked.no_room));
         let fault = ReadingProblem::Fault(fields.error.as_deref());
         let problem = checked.problem.or(checked.duplicate).or(full).unwrap_or(fault);
         let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));

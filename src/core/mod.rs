@@ -6,12 +6,14 @@
 pub mod group;
 pub mod operator;
 pub mod output;
+pub mod owners;
 pub mod query;
 pub mod reason;
 pub mod record;
 pub mod recorded;
 pub mod replay_effects;
 pub mod replayed;
+pub mod selection;
 pub mod settings;
 pub mod snapshot;
 pub mod totals;

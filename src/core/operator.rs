@@ -3,12 +3,13 @@
 //!
 //! The methods are in the files of what they do: `apply` (the order of steps within a batch), `ingest` and `assign`
 //! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
-//! `snapshot` (checkpoints), `query` (questions of the API).
+//! `snapshot` (checkpoints), `query` and `selection` (questions of the API).
 
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
 use crate::core::group::{GroupChange, Groups};
+use crate::core::owners::Owners;
 use crate::core::registry::{Names, Registry};
 use crate::core::replayed::ReplayState;
 use crate::core::settings::{Settings, WatermarkScope};
@@ -59,6 +60,8 @@ pub(super) struct BatchWork {
     pub due: Vec<DueWindow>,
     /// Text of the error that is being emitted.
     pub sentence: String,
+    /// Id of a tenant's device, with the tenant's prefix.
+    pub device_id: String,
 }
 
 /// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.
@@ -66,6 +69,7 @@ pub(super) struct BatchWork {
 pub struct Operator {
     pub(super) settings: ActiveSettings,
     pub(super) devices: Registry,
+    pub(super) owners: Owners,
     pub(super) series: SeriesTable,
     pub(super) clients: Clients,
     pub(super) groups: Groups,
@@ -82,6 +86,7 @@ impl Operator {
         Self {
             settings: ActiveSettings { rules: ValidationRules::new(&settings), current: settings, is_fixed: false },
             devices: Registry::default(),
+            owners: Owners::default(),
             series: SeriesTable::default(),
             clients: Clients::default(),
             groups: Groups::new(),

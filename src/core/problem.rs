@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};
 
@@ -63,8 +64,8 @@ pub(super) enum ReadingProblem<'m> {
     DuplicateSequence(u64),
     /// The MQTT message with this packet id was counted before.
     DuplicateMessage(u16),
-    /// There is no room for the device; the limit.
-    TooManyDevices(usize),
+    /// There is no room for the device at this limit.
+    TooManyDevices(DeviceLimit),
     /// There is no room for the metric; the limit.
     TooManyMetrics(usize),
     /// The window of the reading is closed for good.
@@ -169,10 +170,7 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
             }
-            Self::TooManyDevices(limit) => write!(
-                f,
-                "this would be a device beyond limits.devices = {limit}; raise it, or look for ids made up by a defect"
-            ),
+            Self::TooManyDevices(limit) => limit.fmt(f),
             Self::TooManyMetrics(limit) => {
                 write!(f, "this would be a metric beyond limits.metrics_per_device = {limit} of its device; raise it")
             }

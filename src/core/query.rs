@@ -3,6 +3,7 @@
 use crate::core::device::Device;
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
+use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::core::watermark::NONE_MS;
 use crate::core::window::Series;
 
@@ -86,7 +87,7 @@ impl Operator {
 
     /// Up to `limit` devices in order of id, after the id `after`.
     pub fn devices(&self, after: Option<&str>, limit: usize) -> Vec<DeviceSummary> {
-        self.devices.slots_after(after).take(limit).map(|slot| self.summary(&self.devices[slot])).collect()
+        self.select_devices(&DeviceFilter::default(), DeviceOrder::Id, after, limit)
     }
 
     /// One device, if it is known.
@@ -121,7 +122,7 @@ impl Operator {
         (windows, more)
     }
 
-    fn summary(&self, device: &Device) -> DeviceSummary {
+    pub(super) fn summary(&self, device: &Device) -> DeviceSummary {
         DeviceSummary {
             device_id: device.id.to_string(),
             introduced_by: device.introduced_by.as_deref().name().map(str::to_owned),

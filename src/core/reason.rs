@@ -28,7 +28,7 @@ pub enum Reason {
     UnknownDevice = 10,
     /// The `seq` of the reading, or its MQTT message, was counted before.
     Duplicate = 11,
-    /// The device would be one more than `limits.devices`.
+    /// The device would be one more than `limits.devices`, or than one user may introduce.
     TooManyDevices = 12,
     /// The metric would be one more than `limits.metrics_per_device`.
     TooManyMetrics = 13,

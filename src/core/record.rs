@@ -8,6 +8,7 @@
 //! replay   04 flags position u64 arrival_ms i64 client_len u16, client, topic_len u16, topic,
 //!          [device_len u16, device], [user_len u16, user], item_count u16, { flags u8, error_seq u64, index u32 }…, payload
 //! settings 05 settings(JSON)
+//! forget   06 { device_len u16, device }…
 //! ```
 //! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic, device
 //! and user are those of the previous publish in this batch" (they are then left out), bit 5 "the device follows" (the
@@ -30,6 +31,7 @@ const KIND_TICK: u8 = 2;
 const KIND_RESUMED: u8 = 3;
 const KIND_REPLAY: u8 = 4;
 const KIND_SETTINGS: u8 = 5;
+const KIND_FORGET: u8 = 6;
 
 const FLAG_QOS: u8 = 0b0000_0011;
 const FLAG_DUP: u8 = 0b0000_0100;
@@ -130,6 +132,27 @@ impl ReplayItems<'_> {
     }
 }
 
+/// Ids of devices, encoded one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgottenDevices<'a>(&'a [u8]);
+
+impl<'a> ForgottenDevices<'a> {
+    /// The ids in order.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        let mut reader = FieldReader::new(self.0);
+        // The bytes were checked when the record was decoded.
+        std::iter::from_fn(move || reader.str_u16().ok())
+    }
+
+    fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = FieldReader::new(bytes);
+        while reader.end().is_err() {
+            reader.str_u16()?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
 /// A journal record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -143,6 +166,8 @@ pub enum Record<'a> {
     Replay(ReplayRecord<'a>),
     /// Settings, as JSON. They hold for the records behind.
     Settings(&'a [u8]),
+    /// An operator asked that these devices are forgotten.
+    Forget(ForgottenDevices<'a>),
 }
 
 /// A record that is of no known format. The log's checksum held, so that this is a defect, or a newer weir wrote the
@@ -222,6 +247,14 @@ pub fn encode_settings(settings: &Settings, out: &mut Vec<u8>) {
     out.extend_from_slice(&settings.to_json());
 }
 
+/// Appends the encoding of a record that lets the devices with these ids be forgotten.
+pub fn encode_forget<'a>(ids: impl IntoIterator<Item = &'a str>, out: &mut Vec<u8>) {
+    out.push(KIND_FORGET);
+    for id in ids {
+        put_str_u16(id, out);
+    }
+}
+
 /// Decodes the records of one batch in order.
 #[derive(Debug, Default)]
 pub struct RecordDecoder<'a> {
@@ -253,6 +286,7 @@ impl<'a> RecordDecoder<'a> {
             Some((&KIND_RESUMED, [])) => Ok(Record::Resumed),
             Some((&KIND_REPLAY, rest)) => replay(rest).map_err(invalid),
             Some((&KIND_SETTINGS, json)) => Ok(Record::Settings(json)),
+            Some((&KIND_FORGET, ids)) => ForgottenDevices::decode(ids).map(Record::Forget).map_err(invalid),
             Some(_) => Err(invalid(DecodeError::Content("unknown kind"))),
             None => Err(invalid(DecodeError::Content("empty"))),
         }
@@ -463,6 +497,19 @@ mod tests {
         encode_replay(&named, &mut bytes);
         assert_eq!(RecordDecoder::default().decode(&bytes), Ok(Record::Replay(named)));
         assert_eq!(bytes[1], 4);
+    }
+
+    /// Kind 6 as released.
+    #[test]
+    fn forgotten_devices_read_back() {
+        let mut bytes = Vec::new();
+        encode_forget(["a", "é"], &mut bytes);
+        assert_eq!(bytes, b"\x06\x01\0a\x02\0\xc3\xa9");
+        let Ok(Record::Forget(ids)) = RecordDecoder::default().decode(&bytes) else { panic!("{bytes:?}") };
+        assert_eq!(ids.iter().collect::<Vec<_>>(), ["a", "é"]);
+        for len in [2, 3, 5, 6, 7] {
+            assert!(RecordDecoder::default().decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Operator {
             payload: replay.payload,
         };
         batch.resolve(&self.settings.rules.topics, &publish);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, replay: Some(wanted) };
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: Some(wanted) };
         // Single readings were rejected, so the message was decoded then, under a limit that may have been higher.
         let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {

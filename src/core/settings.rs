@@ -46,6 +46,15 @@ pub struct MetricRange {
     pub unit: Option<String>,
 }
 
+/// A tenant: its devices have nothing in common with those of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantSettings {
+    /// What its topics begin with, and therefore the ids of its devices. It ends in `/`.
+    pub prefix: String,
+    /// Largest number of its devices; `None`: no limit of its own.
+    pub max_devices: Option<usize>,
+}
+
 /// Settings that results depend on. Each start writes them into the journal and each checkpoint holds them, so that a
 /// journal is replayed under the settings it was first processed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,12 +91,21 @@ pub struct Settings {
     pub idle_timeout_ms: Option<i64>,
     /// Largest number of devices.
     pub max_devices: usize,
+    /// Largest number of devices that one user introduced; `None`: no limit.
+    #[serde(default)]
+    pub max_devices_per_user: Option<usize>,
+    /// Largest number of devices that one user introduces within an hour; `None`: no limit.
+    #[serde(default)]
+    pub max_new_devices_per_hour: Option<usize>,
     /// Largest number of metrics of one device.
     pub max_metrics_per_device: usize,
     /// Silence after which a device is forgotten; `None`: never.
     pub device_ttl_ms: Option<i64>,
     /// Whether duplicates get an entry in the errors log.
     pub store_duplicates: bool,
+    /// Tenants, in order of prefix. No prefix begins with another one.
+    #[serde(default)]
+    pub tenants: Vec<TenantSettings>,
     /// Whether the records name the user who published. They do not in the journals of earlier versions.
     #[serde(default)]
     pub records_name_users: bool,
@@ -131,9 +149,12 @@ impl Default for Settings {
             allowed_lateness_ms: 30_000,
             idle_timeout_ms: Some(10_000),
             max_devices: 100_000,
+            max_devices_per_user: Some(50_000),
+            max_new_devices_per_hour: Some(20_000),
             max_metrics_per_device: 256,
             device_ttl_ms: Some(30 * 86_400_000),
             store_duplicates: false,
+            tenants: Vec::new(),
             records_name_users: true,
         }
     }

@@ -22,7 +22,7 @@ impl Operator {
     ) {
         self.totals.received += 1;
         let device_id = batch.topic_device.filter(|id| validate::is_device_id(id));
-        let slot = device_id.and_then(|id| self.devices.find(id));
+        let slot = device_id.and_then(|id| self.find_device(batch.tenant, id));
         if let Some(slot) = slot {
             self.about_to_change(self.devices[slot].group);
         }
@@ -40,6 +40,11 @@ impl Operator {
         problem: ReadingProblem<'_>,
         out: &mut dyn Collector,
     ) {
+        if let ReadingProblem::TooManyDevices(limit) = problem
+            && let Some(count) = self.totals.devices_refused.get_mut(limit.index())
+        {
+            *count += 1;
+        }
         self.record(origin, Some(index), slot, names, problem.reason(), &problem, out);
     }
 
@@ -76,6 +81,13 @@ impl Operator {
         if !is_stored {
             return;
         }
+        let device_id = match (origin.tenant, device_id) {
+            (Some(tenant), Some(id)) => {
+                self.write_full_id(tenant, id);
+                Some(self.work.device_id.as_str())
+            }
+            (_, device_id) => device_id,
+        };
         let entry = ErrorEntry {
             journal_position: origin.lsn,
             index: index.unwrap_or(0),

@@ -1,10 +1,10 @@
 //! Snapshots of the operator's state: one header, and one blob per key group that changed.
 //!
 //! ```text
-//! header  02 settings(JSON) totals counters clock global-scope replays
+//! header  03 settings(JSON) totals counters clock global-scope replays devices-forgotten devices-refused
 //! group   03 devices clients
 //! ```
-//! A header of format 1 ends before the replays. Groups of formats 1 and 2 name no users, and clients in a group of format
+//! A header of format 1 ends before the replays, one of format 2 behind them. Groups of formats 1 and 2 name no users, and clients in a group of format
 //! 1 have a ring of messages. Fields are in the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
 //! derived.
 
@@ -16,13 +16,16 @@ use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
 use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
 use crate::core::operator::Operator;
+use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::replayed::ReplayedSet;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
 
-const HEADER_FORMAT: u8 = 2;
+const HEADER_FORMAT: u8 = 3;
+/// Header of versions that forgot devices only after their silence.
+const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
 const GROUP_FORMAT: u8 = 3;
@@ -141,6 +144,11 @@ impl Operator {
         }
         self.replays.replayed.encode(&mut out);
         self.replays.redelivered.encode(&mut out);
+        put_u64(self.totals.devices_forgotten, &mut out);
+        put_u64(DeviceLimit::COUNT as u64, &mut out);
+        for count in self.totals.devices_refused {
+            put_u64(count, &mut out);
+        }
         out
     }
 
@@ -160,7 +168,7 @@ impl Operator {
     fn decode_header(header: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = FieldReader::new(header);
         let format = reader.u8()?;
-        if ![HEADER_WITHOUT_REPLAYS, HEADER_FORMAT].contains(&format) {
+        if ![HEADER_WITHOUT_REPLAYS, HEADER_WITHOUT_FORGETTING, HEADER_FORMAT].contains(&format) {
             return Err(DecodeError::Content("unknown format"));
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
@@ -175,12 +183,20 @@ impl Operator {
         operator.clocks.global.newest_ms = reader.i64()?;
         operator.clocks.global.last_arrival_ms = reader.i64()?;
         operator.clocks.newest_ms = reader.i64()?;
-        if format == HEADER_FORMAT {
+        if format != HEADER_WITHOUT_REPLAYS {
             operator.totals.replays = reader.u64()?;
             operator.totals.replays_ignored = reader.u64()?;
             operator.totals.replay_ranges_merged = reader.u64()?;
             operator.replays.replayed = ReplayedSet::decode(&mut reader)?;
             operator.replays.redelivered = SequenceSet::decode(&mut reader)?;
+        }
+        if format == HEADER_FORMAT {
+            operator.totals.devices_forgotten = reader.u64()?;
+            let count = reader.count()?;
+            let counts = operator.totals.devices_refused.get_mut(..count).ok_or("another number of limits")?;
+            for count in counts {
+                *count = reader.u64()?;
+            }
         }
         reader.end()?;
         Ok(operator)
@@ -241,6 +257,8 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         replays: _,
         replays_ignored: _,
         replay_ranges_merged: _,
+        devices_forgotten: _,
+        devices_refused: _,
     } = totals;
     for count in [
         messages,

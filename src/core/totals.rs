@@ -1,5 +1,6 @@
 //! Counts and sizes of the operator's state.
 
+use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 
 /// Counts since the journal began. They are part of the state.
@@ -21,6 +22,10 @@ pub struct Totals {
     pub sequence_ranges_merged: u64,
     /// Devices that were forgotten after `state.device_ttl`.
     pub devices_expired: u64,
+    /// Devices that were forgotten because an operator asked for it.
+    pub devices_forgotten: u64,
+    /// Readings rejected as `too_many_devices`, by [`DeviceLimit`]. Earlier versions did not count them by limit.
+    pub devices_refused: [u64; DeviceLimit::COUNT],
     /// Stored errors that were replayed. Their readings count as received again.
     pub replays: u64,
     /// Replays without effect, because the error was replayed before or its reading was not rejected.

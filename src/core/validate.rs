@@ -30,7 +30,7 @@ impl ValidationRules {
     pub fn new(settings: &Settings) -> Self {
         let ranges = settings.metrics.values().map(|range| ValueRange { min: range.min, max: range.max }).collect();
         Self {
-            topics: Topics::new(&settings.telemetry_topics, &settings.error_topics),
+            topics: Topics::new(&settings.telemetry_topics, &settings.error_topics, &settings.tenants),
             allowed: settings.allowed_devices.iter().map(|id| id.as_str().into()).collect(),
             ranges,
             range_of: settings.metrics.keys().map(|metric| metric.as_str().into()).zip(0..).collect(),

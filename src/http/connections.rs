@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,17 +19,17 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{PendingConnections, PendingPermit};
+use crate::admission::{CONNECTION_BYTES, PendingConnections, TLS_BYTES};
 use crate::http::hosts::ReachedListener;
+use crate::http::idleness::{IdleLimits, Idleness};
 use crate::http::paced_answer::PacedAnswer;
 use crate::http::places::{RequestPlaces, ReservedConnections};
 use crate::http::problem::ApiProblem;
 use crate::http::received_body::ReceivedBody;
 use crate::http::stall_timer::StallTimer;
 use crate::http::transport::{HttpTransport, TimedStream};
-use crate::sync::lock;
 use crate::telemetry::names;
-use crate::tls::TlsEndpoint;
+use crate::tls::{HandshakeClient, TlsEndpoint};
 
 /// Connections at a time. For a further one a slow one is evicted, else the one that has been idle longest; where none has
 /// been so long enough, the new one is served on a reserved place, for health and metrics only.
@@ -43,7 +43,9 @@ const WRITE_TIME: Duration = Duration::from_secs(60);
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Largest head of a request.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEAD_BYTES: usize = 16 << 10;
+/// Estimated memory of an HTTP connection besides its socket: the state and the first buffer of hyper.
+const HTTP_BYTES: usize = 14 << 10;
 /// Time that open requests get at shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: the usual cause, no file descriptors, does not go away at once.
@@ -53,12 +55,13 @@ pub(super) struct HttpConnections {
     router: Router,
     permits: Arc<Semaphore>,
     /// Connections without a request at the moment; bounded by the permits.
-    idle: Arc<PendingConnections>,
+    idle: IdleLimits,
     /// Bounds on slow clients in the middle of a request.
     places: RequestPlaces,
     reserved: ReservedConnections,
-    /// Reserved connections without a request. They are apart from `idle`, because they have no permit to give back.
-    reserved_idle: Arc<PendingConnections>,
+    /// Reserved connections without a request. They are apart from `idle`, because they have no permit to give back, and are
+    /// served when there is no memory for others.
+    reserved_idle: IdleLimits,
     /// Counts, by its clones, the connections that wait for the permit of an evicted one.
     promised: Arc<()>,
     tracker: TaskTracker,
@@ -69,15 +72,19 @@ pub(super) struct HttpConnections {
 }
 
 impl HttpConnections {
-    /// No connections yet. `closing` is cancelled in [`HttpConnections::close`], for streams too.
-    pub fn new(router: Router, closing: CancellationToken) -> Self {
+    /// No connections yet. `closing` is cancelled in [`HttpConnections::close`], for streams too. `pending_bytes` bounds the memory
+    /// of connections without a request.
+    pub fn new(router: Router, closing: CancellationToken, pending_bytes: Arc<PendingConnections>) -> Self {
         Self {
             router,
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            idle: PendingConnections::new(usize::MAX),
+            idle: IdleLimits { idle: PendingConnections::new("http_connections", usize::MAX), bytes: pending_bytes },
             places: RequestPlaces::new(),
             reserved: ReservedConnections::default(),
-            reserved_idle: PendingConnections::new(usize::MAX),
+            reserved_idle: IdleLimits {
+                idle: PendingConnections::new("http_connections", usize::MAX),
+                bytes: PendingConnections::new("bytes", usize::MAX),
+            },
             promised: Arc::default(),
             tracker: TaskTracker::new(),
             closing,
@@ -96,6 +103,8 @@ impl HttpConnections {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    // A connection that waits gives its file descriptor to the one that could not be accepted.
+                    self.idle.idle.evict_for(None, std::time::Instant::now());
                     time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -109,13 +118,21 @@ impl HttpConnections {
             1 => self.permits.clone().try_acquire_owned().ok(),
             _ => None,
         };
-        let is_reserved = permit.is_none() && !self.places.evict_slowest(now) && !self.idle.evict_oldest(now);
+        let from = address.ip();
+        let is_full = permit.is_none() && !self.places.evict_slowest(now) && !self.idle.idle.evict_for(Some(from), now);
         if permit.is_none() {
             metrics::counter!(names::LIMITS_HIT, "limit" => "http_connections").increment(1);
         }
+        let transport_bytes = CONNECTION_BYTES + HTTP_BYTES;
+        let idleness = if is_full { None } else { Idleness::new(&self.idle, from, transport_bytes, now) };
+        if !is_full && idleness.is_none() {
+            metrics::counter!(names::LIMITS_HIT, "limit" => "pending_bytes").increment(1);
+        }
+        let is_reserved = idleness.is_none();
+        let reserved = || Idleness::new(&self.reserved_idle, from, transport_bytes, now);
+        let Some(idleness) = idleness.or_else(reserved) else { return };
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let idleness = Idleness::new(if is_reserved { &self.reserved_idle } else { &self.idle }, now);
         let evicted = idleness.evicted.clone();
         let one = HttpConnection {
             router: self.router.clone(),
@@ -170,37 +187,16 @@ struct HttpConnection {
     places: Option<RequestPlaces>,
 }
 
-/// Whether a connection is idle: while it is, it may be evicted for another one.
-pub(super) struct Idleness {
-    idle: Arc<PendingConnections>,
-    permit: Mutex<Option<PendingPermit>>,
-    /// Cancelled when the connection is evicted.
-    pub evicted: CancellationToken,
-}
-
-impl Idleness {
-    pub fn new(idle: &Arc<PendingConnections>, now: std::time::Instant) -> Arc<Self> {
-        let evicted = CancellationToken::new();
-        let permit = Mutex::new(idle.admit_with(now, evicted.clone()));
-        Arc::new(Self { idle: Arc::clone(idle), permit, evicted })
-    }
-
-    /// A request has come.
-    pub fn end(&self) {
-        *lock(&self.permit) = None;
-    }
-
-    /// The connection has handed on the whole answer to its request.
-    pub fn begin(&self) {
-        *lock(&self.permit) = self.idle.admit_with(std::time::Instant::now(), self.evicted.clone());
-    }
-}
-
 impl HttpConnection {
     async fn handshake_and_run(self, stream: TcpStream) {
         let address = self.address;
         let Some(endpoint) = self.listener.endpoint.clone() else { return self.run(stream).await };
-        let accepted = self.abandon.run_until_cancelled(endpoint.accept(stream, HANDSHAKE_TIME)).await;
+        let Some(held) = self.idleness.held() else { return };
+        let client = HandshakeClient { address: Some(address.ip()), held: &held };
+        let accepted = self.abandon.run_until_cancelled(endpoint.accept(stream, client, HANDSHAKE_TIME)).await;
+        // Less than during the handshake always fits, and an eviction ends this task.
+        let _ = held.set_transport(CONNECTION_BYTES + TLS_BYTES + HTTP_BYTES);
+        drop(held);
         match accepted {
             Some(Ok(stream)) => self.run(stream).await,
             Some(Err(error)) => tracing::debug!(%address, "{error}"),
@@ -214,7 +210,7 @@ impl HttpConnection {
         let head_time = if places.is_some() { HEAD_TIME } else { RESERVED_HEAD_TIME };
         builder.timer(StallTimer).header_read_timeout(head_time).max_buf_size(MAX_HEAD_BYTES);
         builder.keep_alive(places.is_some());
-        let io = TokioIo::new(TimedStream::new(stream, WRITE_TIME));
+        let io = TokioIo::new(TimedStream::new(stream, WRITE_TIME, idleness.clone()));
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(address);
@@ -267,7 +263,11 @@ mod tests {
     async fn a_connection_too_many_is_served_health_and_metrics() {
         let connections = HttpConnections {
             permits: Arc::new(Semaphore::new(0)),
-            ..HttpConnections::new(Router::new().fallback(async || "served"), CancellationToken::new())
+            ..HttpConnections::new(
+                Router::new().fallback(async || "served"),
+                CancellationToken::new(),
+                PendingConnections::new("bytes", usize::MAX),
+            )
         };
         let ask = async |path: &str| {
             let (mut client, accepted) = pair().await;

@@ -13,6 +13,7 @@ mod connections;
 mod exposition;
 mod handlers;
 mod hosts;
+mod idleness;
 mod limits;
 mod paced_answer;
 mod parameters;

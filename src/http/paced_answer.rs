@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
 use crate::admission::PendingPermit;
-use crate::http::connections::Idleness;
+use crate::http::idleness::Idleness;
 use crate::http::places::RequestPlaces;
 use crate::http::problem::ApiProblem;
 
@@ -100,8 +100,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_arrives_in_pieces_and_unchanged() {
-        let idle = PendingConnections::new(usize::MAX);
-        let idleness = Idleness::new(&idle, std::time::Instant::now());
+        let idle = PendingConnections::new("test", usize::MAX);
+        let idleness = Idleness::counted_by(&idle);
         idleness.end();
         let places = RequestPlaces::new();
         let bytes: Vec<u8> = (0..PIECE_BYTES * 2 + 7).map(|at| at as u8).collect();
@@ -118,8 +118,8 @@ mod tests {
 
     #[tokio::test]
     async fn large_answers_have_a_bound_and_small_ones_need_no_place() {
-        let idle = PendingConnections::new(usize::MAX);
-        let idleness = Idleness::new(&idle, std::time::Instant::now());
+        let idle = PendingConnections::new("test", usize::MAX);
+        let idleness = Idleness::counted_by(&idle);
         let places = RequestPlaces::new();
         let evicted = CancellationToken::new();
         let mut held: Vec<_> = std::iter::from_fn(|| places.for_large_answer(&evicted)).collect();

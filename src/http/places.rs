@@ -27,7 +27,8 @@ pub(super) struct RequestPlaces {
 
 impl RequestPlaces {
     pub fn new() -> Self {
-        Self { bodies: PendingConnections::new(MAX_BODIES), answers: PendingConnections::new(MAX_LARGE_ANSWERS) }
+        let bodies = PendingConnections::new("http_bodies", MAX_BODIES);
+        Self { bodies, answers: PendingConnections::new("http_large_answers", MAX_LARGE_ANSWERS) }
     }
 
     /// A place for a connection that waits for the rest of a body. `None`: all are taken by others that have just come.
@@ -45,7 +46,7 @@ impl RequestPlaces {
         limit: &'static str,
         evicted: &CancellationToken,
     ) -> Option<PendingPermit> {
-        let place = places.admit_with(Instant::now(), evicted.clone());
+        let place = places.admit_with(None, 1, Instant::now(), evicted.clone());
         if place.is_none() {
             metrics::counter!(names::LIMITS_HIT, "limit" => limit).increment(1);
         }
@@ -55,7 +56,7 @@ impl RequestPlaces {
     /// Evicts a connection for a new one: first one that sends its body slowly, then one that reads a large answer slowly.
     /// Returns `false` if none has waited long enough.
     pub fn evict_slowest(&self, now: Instant) -> bool {
-        self.bodies.evict_oldest(now) || self.answers.evict_oldest(now)
+        self.bodies.evict_for(None, now) || self.answers.evict_for(None, now)
     }
 }
 

@@ -36,6 +36,15 @@ pub struct MqttStatus {
     pub wills: usize,
     /// Sessions and wills that changed and are not on disk yet.
     pub unstored_sessions: usize,
+    /// Time since the oldest of these changes, in seconds.
+    pub unstored_sessions_age_seconds: u64,
+    /// Retained messages that changed and are not on disk yet.
+    pub unstored_retained_messages: usize,
+    /// Time since the oldest of these changes, in seconds.
+    pub unstored_retained_age_seconds: u64,
+    /// Whether the sessions, wills and retained messages of an earlier run are restored. Before that, their numbers say
+    /// nothing.
+    pub restored: bool,
 }
 
 /// How the last reload of the configuration (SIGHUP) ended.

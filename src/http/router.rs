@@ -13,7 +13,8 @@ use futures_util::FutureExt;
 use hyper::body::Body as _;
 
 use crate::http::handlers::{
-    checkpoints, device_metrics, devices, health, metrics, replay, results, savepoints, status, stream,
+    checkpoints, device_metrics, devices, forget, health, metrics, mqtt_users, replay, results, savepoints, status,
+    stream,
 };
 use crate::http::hosts::{NamedHost, TrustedHosts};
 use crate::http::limits::MAX_BODY_BYTES;
@@ -36,7 +37,9 @@ const INDEX: &str = concat!(
 /metrics             weir's own metrics (Prometheus)
 /metrics/devices     last window of every device and metric (Prometheus)
 /api/v1/status       the state of weir at a glance
-/api/v1/devices      devices; /api/v1/devices/{id} shows one of them
+/api/v1/devices      devices: ?user=&anonymous=1&last_seen_before=&order=id|newest|silent&limit=&cursor=
+                     /api/v1/devices/{id} shows one of them, and DELETE forgets it;
+                     POST /api/v1/devices/forget forgets those in {\"devices\":[\"a\",\"b\"]}
 /api/v1/windows      results: ?device=&metric=&from=&to=&limit=&cursor=&revisions=all&order=asc|desc
 /api/v1/errors       rejected readings and device faults: ?reason=&device=&from=&to=&limit=&cursor=&order=
                      /api/v1/errors/{seq} shows one of them; POST /api/v1/errors/{seq}/replay processes it again,
@@ -44,6 +47,7 @@ const INDEX: &str = concat!(
                      GET /api/v1/errors/replay?seqs=1,2,3 tells what became of them
 /api/v1/checkpoints  the newest checkpoints
 /api/v1/savepoints   copies of the state in one file; POST takes one
+/api/v1/mqtt/users   what MQTT users hold, with their quotas, heaviest first: ?limit=
 /mqtt                MQTT over WebSocket
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
 "
@@ -59,7 +63,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/metrics/devices", get(device_metrics::page))
         .route("/api/v1/status", get(status::page))
         .route("/api/v1/devices", get(devices::list))
-        .route("/api/v1/devices/{id}", get(devices::one))
+        // A device may have the id "forget": it has this path for GET and DELETE.
+        .route("/api/v1/devices/{id}", get(devices::one).delete(forget::one).post(forget::selected))
         .route("/api/v1/windows", get(results::windows))
         .route("/api/v1/errors", get(results::errors))
         .route("/api/v1/errors/replay", get(replay::effects).post(replay::bulk))
@@ -67,6 +72,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/api/v1/errors/{seq}/replay", post(replay::one))
         .route("/api/v1/checkpoints", get(checkpoints::list))
         .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
+        .route("/api/v1/mqtt/users", get(mqtt_users::list))
         .route("/api/v1/stream", get(stream::open))
         .route("/mqtt", get(websocket::open))
         .fallback(not_found)

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission;
+use crate::admission::{self, PendingConnections};
 use crate::config;
 use crate::http::connections::HttpConnections;
 use crate::http::router::router;
@@ -80,7 +80,10 @@ impl HttpServer {
 
     /// Serves until `cancel`, then ends streams, lets open requests finish for a few seconds and returns.
     pub async fn run(self, cancel: CancellationToken) {
-        let connections = HttpConnections::new(router(self.state.clone()), self.state.closing.clone());
+        let mqtt = self.state.resources.mqtt_admission.as_ref();
+        let own = || PendingConnections::new("bytes", config::LimitsConfig::default().pending_bytes);
+        let pending_bytes = mqtt.map_or_else(own, |mqtt| Arc::clone(mqtt.pending_bytes()));
+        let connections = HttpConnections::new(router(self.state.clone()), self.state.closing.clone(), pending_bytes);
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let upkeep = async {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,27 +11,30 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use crate::http::idleness::Idleness;
 use crate::stall;
+use crate::tls::HandshakeStream;
 
 /// A stream that HTTP is served over: plain, or with TLS.
 pub(super) trait HttpTransport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl HttpTransport for TcpStream {}
-impl HttpTransport for Box<TlsStream<TcpStream>> {}
+impl HttpTransport for Box<TlsStream<HandshakeStream<TcpStream>>> {}
 
-/// A stream whose writes fail when the peer takes nothing for `limit`.
+/// A stream whose writes fail when the peer takes nothing for `limit`, and whose reads are counted while it is idle.
 pub(super) struct TimedStream<S> {
     stream: S,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
     /// Whether a write waits and the timer runs.
     waiting: bool,
+    idleness: Arc<Idleness>,
 }
 
 impl<S> TimedStream<S> {
     /// Wraps `stream`.
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, timer: Box::pin(time::sleep(limit)), waiting: false }
+    pub(super) fn new(stream: S, limit: Duration, idleness: Arc<Idleness>) -> Self {
+        Self { stream, limit, timer: Box::pin(time::sleep(limit)), waiting: false, idleness }
     }
 
     /// The stream without the limit.
@@ -62,7 +66,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        Poll::Ready(self.idleness.received(buffer.filled().len() - before))
     }
 }
 
@@ -101,12 +107,18 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::admission::PendingConnections;
 
     #[tokio::test]
     async fn a_peer_that_reads_nothing_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let _client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a listener");
-        let mut timed = TimedStream::new(listener.accept().await.expect("a connection").0, Duration::from_millis(1));
+        let accepted = listener.accept().await.expect("a connection").0;
+        let mut timed = TimedStream::new(
+            accepted,
+            Duration::from_millis(1),
+            Idleness::counted_by(&PendingConnections::new("test", 1)),
+        );
         let error = loop {
             if let Err(error) = timed.write_all(&[0; 65_536]).await {
                 break error;

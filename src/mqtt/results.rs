@@ -1,5 +1,5 @@
 //! Publishes results over MQTT as they enter the output logs: windows on `weir/windows/DEVICE/METRIC`, errors on
-//! `weir/errors/REASON`.
+//! `weir/errors/REASON`. What is of a tenant's devices is published below the prefix of the tenant.
 //!
 //! This module does not read the logs: the follower (`results::follow`) reads and decodes results. It does not queue
 //! messages either: the broker queues them, and counts those that slow subscribers miss.
@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use super::broker::Broker;
+use crate::config::Tenants;
+use crate::core::output::ErrorEntry;
 use crate::results::follow::ResultSubscriber;
 use crate::results::record::{DecodedResult, ResultKind, ResultRecord};
 
@@ -21,22 +23,29 @@ pub struct ResultPublisher {
     broker: Arc<Broker>,
     windows: bool,
     errors: bool,
+    tenants: Tenants,
     /// Buffer for the topic of the current result.
     topic: String,
 }
 
 impl ResultPublisher {
     /// Makes a publisher. It publishes windows if `windows` is set, and errors if `errors` is set.
-    pub fn new(broker: Arc<Broker>, windows: bool, errors: bool) -> Self {
-        Self { broker, windows, errors, topic: String::new() }
+    pub fn new(broker: Arc<Broker>, windows: bool, errors: bool, tenants: Tenants) -> Self {
+        Self { broker, windows, errors, tenants, topic: String::new() }
+    }
+
+    /// Whether there may be a subscriber below `place`, of weir's own or of a tenant.
+    fn may_be_heard(&self, place: &str) -> bool {
+        let below = |prefix: &str| self.broker.may_have_subscribers(&format!("{prefix}{place}"));
+        self.broker.may_have_subscribers(place) || self.tenants.iter().any(|tenant| below(&tenant.prefix))
     }
 }
 
 impl ResultSubscriber for ResultPublisher {
     fn listens_to(&self, kind: ResultKind) -> bool {
         match kind {
-            ResultKind::Window => self.windows && self.broker.may_have_subscribers(WINDOWS),
-            ResultKind::Error => self.errors && self.broker.may_have_subscribers(ERRORS),
+            ResultKind::Window => self.windows && self.may_be_heard(WINDOWS),
+            ResultKind::Error => self.errors && self.may_be_heard(ERRORS),
         }
     }
 
@@ -45,14 +54,28 @@ impl ResultSubscriber for ResultPublisher {
         self.topic.clear();
         match &record.result {
             DecodedResult::Window(window) => {
-                self.topic.extend([WINDOWS, window.device_id, "/", window.metric]);
+                let (prefix, id) = split_device_id(window.device_id);
+                self.topic.extend([prefix, WINDOWS, id, "/", window.metric]);
             }
-            DecodedResult::Error(entry) => self.topic.extend([ERRORS, entry.reason.as_str()]),
+            DecodedResult::Error(entry) => {
+                self.topic.extend([prefix_of(entry, &self.tenants), ERRORS, entry.reason.as_str()]);
+            }
         }
         if self.broker.has_subscribers(&self.topic) {
             self.broker.publish(&self.topic, record.json(), QOS, false);
         }
     }
+}
+
+/// The prefix of the tenant that an error is of. An error without a device belongs to the tenant of its topic.
+fn prefix_of<'a>(entry: &ErrorEntry<'a>, tenants: &'a Tenants) -> &'a str {
+    let of_topic = || tenants.of_topic(entry.topic).map_or("", |tenant| &*tenant.prefix);
+    entry.device_id.map_or_else(of_topic, |id| split_device_id(id).0)
+}
+
+/// The prefix of the tenant that a device belongs to, and the id that the tenant knows. That id has no `/`.
+fn split_device_id(device_id: &str) -> (&str, &str) {
+    device_id.rfind('/').map_or(("", device_id), |at| device_id.split_at(at + 1))
 }
 
 #[cfg(test)]
@@ -103,7 +126,7 @@ mod tests {
 
         /// Publishes windows from the position `from` on, and all errors.
         fn publish(&self, from: u64) {
-            let publisher = ResultPublisher::new(Arc::clone(&self.broker), true, true);
+            let publisher = ResultPublisher::new(Arc::clone(&self.broker), true, true, Tenants::default());
             let from = ResultPositions { windows: Lsn(from), errors: Lsn(0) };
             self.follower.subscribe(from, Box::new(publisher));
         }

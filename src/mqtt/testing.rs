@@ -281,6 +281,7 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
         Record::Resumed => "resumed".into(),
         Record::Replay(replay) => format!("replay of record {}", replay.position),
         Record::Settings(_) => "settings".into(),
+        Record::Forget(_) => "forget".into(),
     });
     described.collect()
 }

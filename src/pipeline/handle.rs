@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::replay_effects::ReplayEffect;
+use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::core::totals::{Sizes, Totals};
 use crate::pipeline::error::SavepointFailure;
 use crate::state::savepoint::SavepointInfo;
@@ -18,6 +19,9 @@ use crate::sync::lock;
 
 /// Questions that may wait for the pipeline. More are refused.
 const MAX_QUERIES: usize = 64;
+
+/// Time between two looks at the position that the pipeline has reached.
+const PROCESSED_POLL: Duration = Duration::from_millis(10);
 
 /// Number of completed checkpoints that are kept for the API.
 const MAX_CHECKPOINTS: usize = 100;
@@ -154,12 +158,47 @@ impl Pipeline {
         (Self { shared: Arc::new(shared) }, requests)
     }
 
-    /// Up to `limit` devices in order of id, after the id `after`.
+    /// Up to `limit` devices that `filter` selects; see [`Operator::select_devices`].
     ///
     /// # Errors
     /// [`Unavailable`] where the pipeline has stopped or too many questions wait; so in the methods below.
-    pub async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<DeviceSummary>, Unavailable> {
-        self.ask(move |operator| operator.devices(after.as_deref(), limit)).await
+    pub async fn devices(
+        &self,
+        filter: DeviceFilter,
+        order: DeviceOrder,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<DeviceSummary>, Unavailable> {
+        self.ask(move |operator| operator.select_devices(&filter, order, after.as_deref(), limit)).await
+    }
+
+    /// Ids of up to `limit` devices that `filter` selects, in order of id.
+    pub async fn device_ids(&self, filter: DeviceFilter, limit: usize) -> Result<Vec<String>, Unavailable> {
+        self.ask(move |operator| operator.select_ids(&filter, limit)).await
+    }
+
+    /// Whether each of these devices is known.
+    pub async fn are_known(&self, device_ids: Vec<String>) -> Result<Vec<bool>, Unavailable> {
+        self.ask(move |operator| operator.are_known(&device_ids)).await
+    }
+
+    /// Waits until the journal record at `position` is processed, and therefore synced.
+    ///
+    /// # Errors
+    /// [`Unavailable`] where the pipeline has stopped.
+    pub async fn wait_processed(&self, position: u64) -> Result<(), Unavailable> {
+        loop {
+            {
+                let status = &lock(&self.shared.published).status;
+                if status.position > position {
+                    return Ok(());
+                }
+                if status.failure.is_some() {
+                    return Err(Unavailable("it has stopped"));
+                }
+            }
+            tokio::time::sleep(PROCESSED_POLL).await;
+        }
     }
 
     /// One device with its series, if it is known.

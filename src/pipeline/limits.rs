@@ -2,6 +2,7 @@
 
 use metrics::counter;
 
+use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::totals::Totals;
 use crate::telemetry::names;
@@ -9,7 +10,6 @@ use crate::telemetry::names;
 #[derive(Debug)]
 struct StateLimit {
     key: &'static str,
-    reason: Reason,
     /// Rejections counted so far; `None` before the first look. Rejections before it came with the checkpoint and were
     /// counted by an earlier run.
     seen: Option<u64>,
@@ -18,21 +18,18 @@ struct StateLimit {
 
 /// Counts the readings that each limit rejected, and warns once per limit and run.
 #[derive(Debug)]
-pub(super) struct StateLimits([StateLimit; 2]);
+pub(super) struct StateLimits(Vec<StateLimit>);
 
 impl StateLimits {
     pub(super) fn new() -> Self {
-        let limit = |key, reason| StateLimit { key, reason, seen: None, warned: false };
-        Self([
-            limit("limits.devices", Reason::TooManyDevices),
-            limit("limits.metrics_per_device", Reason::TooManyMetrics),
-        ])
+        let keys = DeviceLimit::NAMES.into_iter().chain(["limits.metrics_per_device"]);
+        Self(keys.map(|key| StateLimit { key, seen: None, warned: false }).collect())
     }
 
     /// Looks at the present totals.
     pub(super) fn look(&mut self, totals: &Totals) {
-        for limit in &mut self.0 {
-            let count = totals.rejected[limit.reason as usize];
+        let metrics = totals.rejected[Reason::TooManyMetrics as usize];
+        for (limit, count) in self.0.iter_mut().zip(totals.devices_refused.into_iter().chain([metrics])) {
             let refused = count - limit.seen.replace(count).unwrap_or(count);
             counter!(names::LIMITS_HIT, "limit" => limit.key).increment(refused);
             if refused > 0 && !limit.warned {

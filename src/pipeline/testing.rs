@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, WindowResult};
+use crate::core::selection::DeviceFilter;
 use crate::core::settings::Settings;
 use crate::pipeline::error::SavepointFailure;
 use crate::pipeline::handle::{CheckpointInfo, Pipeline, PipelineStatus, Requests};
@@ -77,13 +78,13 @@ impl TestPipeline {
     /// Fills the queue of questions. Nothing is answered until the guard is dropped.
     pub fn busy(&self) -> BusyPipeline<'_> {
         let operator = lock(&self.operator);
-        while self.handle.devices(None, 1).now_or_never().is_none() {}
+        while self.handle.device_ids(DeviceFilter::default(), 1).now_or_never().is_none() {}
         BusyPipeline { _operator: operator }
     }
 
     /// Waits until questions are answered again.
     pub async fn answers(&self) {
-        while self.handle.devices(None, 1).await.is_err() {
+        while self.handle.device_ids(DeviceFilter::default(), 1).await.is_err() {
             tokio::task::yield_now().await;
         }
     }

@@ -39,8 +39,12 @@ pub enum StateError {
         /// Directory of the store.
         directory: PathBuf,
     },
-    /// The store did not open in time: a damaged file can make sled spin for ever.
-    #[error("the store at {} is damaged: reading it took longer than {limit:?}", directory.display())]
+    /// The store did not open in time: the disk is very slow, or a damaged file makes sled spin for ever.
+    #[error(
+        "the store at {} was not read within {limit:?} and is left as it is: the disk is slow or the store is damaged; \
+         where the next start fails too, move this directory away",
+        directory.display()
+    )]
     TimedOut {
         /// Directory of the store.
         directory: PathBuf,
@@ -60,16 +64,16 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether the content of the store is unusable. `false` where the file system under it failed, and where a newer weir
-    /// can read the store: then the store must be left alone.
+    /// Whether the content of the store is unusable. `false` where the file system under it failed or was too slow, and where
+    /// a newer weir can read the store: then the store must be left alone.
     pub fn is_damage(&self) -> bool {
         match self {
-            StateError::Damaged { .. } | StateError::Panicked { .. } | StateError::TimedOut { .. } => true,
+            StateError::Damaged { .. } | StateError::Panicked { .. } => true,
             StateError::Sled { source: sled::Error::Io(source), .. } | StateError::Io { source, .. } => {
                 is_out_of_place(source.kind())
             }
             StateError::Sled { .. } => true,
-            StateError::Newer { .. } => false,
+            StateError::Newer { .. } | StateError::TimedOut { .. } => false,
         }
     }
 }

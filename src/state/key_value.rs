@@ -7,8 +7,12 @@
 //! - Values and batches are small ([`MAX_VALUE_BYTES`], [`MAX_BATCH_OPERATIONS`]).
 //! - After sled's `flush`, which is no `fsync`, the file `db` is synced.
 //! - Unfinished snapshots are removed before an open, or every later open fails.
+//! - All files are read before an open, and sled's recovery is watched: sled takes what it cannot read for torn, and
+//!   overwrites it.
 //! - sled runs where a panic or an endless loop can be borne: damaged files cause both.
 //! - A failed call is followed by opening the store again: sled never recovers from a failed write.
+
+mod recovery_watch;
 
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
@@ -64,13 +68,13 @@ impl SledStore {
             _ => io(source),
         })?;
         remove_unfinished_snapshots(directory, disk.as_ref()).map_err(io)?;
-        let db = sled::Config::new()
+        read_whole(directory, disk.as_ref()).map_err(io)?;
+        let config = sled::Config::new()
             .path(directory)
             .mode(sled::Mode::LowSpace)
             .cache_capacity(16 * 1024 * 1024)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|source| StateError::Sled { directory: directory.to_owned(), source })?;
+            .flush_every_ms(None);
+        let db = recovery_watch::open(&config, directory)?;
         let store = Self { db, directory: directory.to_owned(), path: directory.into(), disk };
         store.sync_conf()?;
         store.sync()?;
@@ -130,6 +134,27 @@ impl KeyValue for SledStore {
         let entries = self.disk.list(&self.directory).map_err(|source| self.io_error(source))?;
         Ok(entries.iter().map(|entry| entry.len).sum())
     }
+}
+
+/// Reads all files of a store once: a file that cannot be read must be found before sled changes anything. Afterwards the
+/// operating system has the files in memory.
+fn read_whole(directory: &Path, disk: &dyn Disk) -> std::io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    for entry in disk.list(directory)? {
+        if entry.is_dir {
+            read_whole(&directory.join(&entry.name), disk)?;
+            continue;
+        }
+        let file = disk.open_read(&directory.join(&entry.name))?;
+        let mut at = 0;
+        loop {
+            match file.read_at(&mut buffer, at)? {
+                0 => break,
+                read => at += read as u64,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes unfinished snapshots. A power cut during an open leaves `snap.*.generating` or an empty `snap.*`, and every later

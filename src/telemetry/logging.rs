@@ -4,12 +4,13 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
-use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_records;
 use super::text_fields::{JsonOutput, TextFields};
 
 /// Form and destination of log lines.
@@ -94,18 +95,19 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, LoggingError> {
         LogFormat::Text => {
             let ansi = std::io::stdout().is_terminal();
             let layer = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false).fmt_fields(TextFields);
-            registry.with(layer).try_init()
+            set_global_default(registry.with(layer))
         }
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(|| JsonOutput);
-            registry.with(layer).try_init()
+            set_global_default(registry.with(layer))
         }
         LogFormat::Journald => {
             let journal = tracing_journald::layer().map_err(LoggingError::Journald)?;
-            registry.with(journal.with_syslog_identifier("weir".into())).try_init()
+            set_global_default(registry.with(journal.with_syslog_identifier("weir".into())))
         }
     };
     started.map_err(|_| LoggingError::Twice)?;
+    log_records::install();
     std::panic::set_hook(Box::new(log_panic));
     Ok(LogFilter(handle))
 }

@@ -3,6 +3,7 @@
 //! Readings of devices are not handled here; their metrics at `/metrics/devices` are made in `http`.
 
 pub mod audit;
+pub mod log_records;
 pub mod logging;
 pub mod names;
 pub mod process;

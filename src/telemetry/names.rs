@@ -62,13 +62,20 @@ metrics! {
     MQTT_DELIVERED Counter "weir_mqtt_messages_delivered_total" "PUBLISH packets sent to subscribers; label qos.";
     MQTT_DROPPED Counter "weir_mqtt_messages_dropped_total" "Messages that a subscriber missed; label reason.";
     MQTT_RETAINED_MOVED_ASIDE Counter "weir_mqtt_retained_moved_aside_total" "Damaged stores of retained messages moved aside at start.";
-    MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Times that retained messages could no longer be stored.";
+    MQTT_RETAINED_FAILURES Counter "weir_mqtt_retained_failures_total" "Failed writes of retained messages to disk, and failed attempts to open their store again.";
+    MQTT_RETAINED_REOPENED Counter "weir_mqtt_retained_reopened_total" "Times that the store of retained messages was opened again after a failure.";
+    MQTT_RETAINED_UNSTORED Gauge "weir_mqtt_retained_unstored" "Retained messages whose changes are not on disk yet; all of them from a failure of their store until they are written anew.";
+    MQTT_RETAINED_UNSTORED_SECONDS Gauge "weir_mqtt_retained_unstored_age_seconds" "Time since the oldest change of a retained message that is not on disk; 0 where all are.";
     MQTT_WILLS Gauge "weir_mqtt_wills" "Stored wills: of connected clients, waiting for their delay, or published a moment ago.";
-    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions and wills that changed and are not on disk yet; a crash forgets these changes.";
+    MQTT_SESSIONS_UNSTORED Gauge "weir_mqtt_sessions_unstored" "Sessions and wills that changed and are not on disk yet; a crash forgets these changes. All of them from a failure of their store until they are written anew.";
+    MQTT_SESSIONS_UNSTORED_SECONDS Gauge "weir_mqtt_sessions_unstored_age_seconds" "Time since the oldest change of a session or will that is not on disk; 0 where all are.";
     MQTT_SESSIONS_MOVED_ASIDE Counter "weir_mqtt_sessions_moved_aside_total" "Damaged stores of sessions moved aside at start.";
-    MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Times that sessions could no longer be stored.";
+    MQTT_SESSIONS_FAILURES Counter "weir_mqtt_sessions_failures_total" "Failed writes of sessions and wills to disk, and failed attempts to open their store again.";
+    MQTT_SESSIONS_REOPENED Counter "weir_mqtt_sessions_reopened_total" "Times that the store of sessions was opened again after a failure.";
 
-    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes).";
+    MQTT_THROTTLED Counter "weir_mqtt_throttled_total" "Times that a socket was not read for a while because its client sent faster than it may; label limit (messages, bytes, user).";
+    MQTT_OVER_QUOTA Counter "weir_mqtt_over_quota_total" "Times that a quota of a user or tenant was reached and something was refused, or a session of the user ended; label quota.";
+    MQTT_PUSHED_OUT Counter "weir_mqtt_pushed_out_total" "Times that the user with most lost something at a bound of all users, because another user needed the room; label what (connection, session, retained_message).";
 
     MQTT_PASSWORDS_CHECKED Counter "weir_mqtt_passwords_checked_total" "Passwords of MQTT clients checked; label how (argon2, generated, remembered: the same was checked before).";
     MQTT_PASSWORDS_WAITING Gauge "weir_mqtt_passwords_waiting" "Passwords that wait for Argon2.";
@@ -115,6 +122,7 @@ metrics! {
     DEVICES Gauge "weir_devices" "Devices in the state.";
     DEVICES_LIMIT Gauge "weir_devices_limit" "Configured limits.devices.";
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
+    DEVICES_FORGOTTEN Counter "weir_devices_forgotten_total" "Devices forgotten because an operator asked for it, since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";
@@ -145,6 +153,8 @@ metrics! {
     HTTP_REFUSED Counter "weir_http_refused_total" "HTTP requests that were refused; label reason (missing, repeated, invalid, expired, scope, cross_site, foreign_host).";
     STREAM_CLIENTS Gauge "weir_http_stream_clients" "Open server-sent event streams.";
     STREAM_MISSED Counter "weir_http_stream_missed_total" "Events that slow stream readers missed.";
+    PENDING_BYTES Gauge "weir_pending_bytes" "Memory of connections that have not logged in or have not sent a request, as it is counted for limits.pending_bytes.";
+    PENDING_EVICTIONS Counter "weir_pending_evictions_total" "Connections that gave way to others at a bound; label reason (bytes, connections, tls_handshakes, http_connections, http_bodies, http_large_answers, delayed_refusals).";
     LIMITS_HIT Counter "weir_limits_hit_total" "Times that a limit was reached and something was refused; label limit.";
 
     PROCESS_RESIDENT_BYTES Gauge "process_resident_memory_bytes" "Resident memory.";

@@ -125,7 +125,8 @@ fn is_signed_by(signed: &X509Certificate<'_>, signer: &X509Certificate<'_>) -> b
 ///
 /// The name is the common name; without a common name the first DNS name, else the first e-mail address or URI. `None`:
 /// the certificate has none of these, or the name is not usable as a user name (1 to 128 bytes, no control characters, no
-/// white space at either end, no `/`, `+` or `#`, which would reach topics of other users).
+/// white space at either end, no `:`, which ends a name in the users file, and no `/`, `+` or `#`, which would reach topics
+/// of other users).
 pub fn client_user(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let common_name = certificate.subject().iter_common_name().next();
@@ -152,7 +153,7 @@ fn alternative_name(certificate: &X509Certificate<'_>) -> Option<String> {
 }
 
 fn is_user(name: &str) -> bool {
-    let forbidden = |c: char| c.is_control() || matches!(c, '/' | '+' | '#');
+    let forbidden = |c: char| c.is_control() || matches!(c, ':' | '/' | '+' | '#');
     !name.is_empty() && name.len() <= MAX_USER_BYTES && !name.chars().any(forbidden) && name.trim() == name
 }
 

@@ -16,7 +16,8 @@ use super::check::{overdue, readable_key};
 use super::crl::CrlFacts;
 use super::error::TlsError;
 use super::file_stamps::{FileStamps, file_stamps};
-use super::handshake::{HandshakeError, handshake};
+use super::handshake::{HandshakeClient, HandshakeError, handshake};
+use super::handshake_stream::HandshakeStream;
 use super::load::{LoadedTls, load};
 use super::revoked::RevokedCertificates;
 use super::status::{CertificateStatus, CrlStatus};
@@ -116,7 +117,7 @@ impl TlsEndpoint {
             listener,
             protocols,
             clock,
-            handshakes: PendingConnections::new(max_handshakes),
+            handshakes: PendingConnections::new("tls_handshakes", max_handshakes),
             current: RwLock::new(config),
             state: Mutex::new(state),
         };
@@ -281,12 +282,13 @@ impl TlsEndpoint {
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
+        client: HandshakeClient<'_>,
         limit: Duration,
-    ) -> Result<Box<TlsStream<S>>, HandshakeError> {
+    ) -> Result<Box<TlsStream<HandshakeStream<S>>>, HandshakeError> {
         let config = Arc::clone(&sync::read(&self.current));
         // Both the future and the stream are boxed. A connection's task is as large as its largest state, and it outlives
         // the handshake: unboxed, every idle connection would keep the memory that only its handshake needed.
-        let accepted = Box::pin(handshake(config, &self.handshakes, stream, limit)).await.map(Box::new);
+        let accepted = Box::pin(handshake(config, &self.handshakes, stream, client, limit)).await.map(Box::new);
         let result = accepted.as_ref().map_or_else(HandshakeError::as_str, |_| "ok");
         counter!(names::TLS_HANDSHAKES, "listener" => self.listener, "result" => result).increment(1);
         accepted

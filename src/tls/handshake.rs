@@ -1,6 +1,7 @@
 //! Runs one TLS handshake on the server side, within a time limit and a limit on handshakes in progress.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::handshake_stream::HandshakeStream;
 use super::recording_verifier::with_refused_subject;
-use crate::admission::PendingConnections;
+use crate::admission::{CONNECTION_BYTES, PendingConnections, PendingMemory, TLS_BYTES};
 use crate::stall::timeout;
 
 /// Why a handshake did not succeed.
@@ -56,6 +58,15 @@ impl HandshakeError {
     }
 }
 
+/// A client that begins a handshake.
+#[derive(Debug)]
+pub struct HandshakeClient<'a> {
+    /// Address of the client; `None` where the stream has none.
+    pub address: Option<IpAddr>,
+    /// The bytes that the connection holds. The state of TLS and the input of the handshake are added to them.
+    pub held: &'a Arc<PendingMemory>,
+}
+
 /// Runs the handshake of `stream` within `limit`, as one of the handshakes in `pending`.
 ///
 /// # Errors
@@ -64,11 +75,15 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<ServerConfig>,
     pending: &Arc<PendingConnections>,
     stream: S,
+    client: HandshakeClient<'_>,
     limit: Duration,
-) -> Result<TlsStream<S>, HandshakeError> {
-    let permit = pending.admit(Instant::now()).ok_or(HandshakeError::Full)?;
+) -> Result<TlsStream<HandshakeStream<S>>, HandshakeError> {
+    let HandshakeClient { address, held } = client;
+    let permit = pending.admit(address, Instant::now()).ok_or(HandshakeError::Full)?;
+    held.set_transport(CONNECTION_BYTES + TLS_BYTES).map_err(|_| HandshakeError::Full)?;
+    let stream = HandshakeStream::new(stream, Arc::clone(held));
     let accept = with_refused_subject(TlsAcceptor::from(config).accept(stream));
-    tokio::select! {
+    let mut accepted = tokio::select! {
         accepted = timeout(limit, accept) => match accepted {
             Ok(accepted) => {
                 accepted.map_err(|(error, refused_subject)| HandshakeError::Failed { error, refused_subject })
@@ -76,5 +91,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
             Err(_) => Err(HandshakeError::Timeout),
         },
         () = permit.evicted() => Err(HandshakeError::Full),
-    }
+    }?;
+    accepted.get_mut().0.end_handshake();
+    Ok(accepted)
 }

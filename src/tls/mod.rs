@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod file_stamps;
 mod handshake;
+mod handshake_stream;
 mod load;
 mod recording_verifier;
 mod revoked;
@@ -22,7 +23,8 @@ pub use check::check;
 pub use client::trusting;
 pub use endpoint::{PreparedCertificate, TlsEndpoint};
 pub use error::TlsError;
-pub use handshake::HandshakeError;
+pub use handshake::{HandshakeClient, HandshakeError};
+pub use handshake_stream::HandshakeStream;
 pub use revoked::{CertificateId, RevokedCertificates};
 pub use status::{CertificateStatus, CrlStatus};
 

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 mod revocation;
 
 use super::*;
+use crate::admission::PendingMemory;
 use crate::clock::Clock;
 use crate::config::{ClientCertificates, TlsFiles};
 
@@ -197,7 +198,7 @@ fn users_of_client_certificates() {
     };
     assert_eq!(user(Some("pump-7")).as_deref(), Some("pump-7"));
     assert_eq!(user(None).as_deref(), Some("localhost"), "the DNS name stands in");
-    for wrong in ["", "a/b", "#", "+", " a", "a\n", &"x".repeat(129)] {
+    for wrong in ["", "a/b", "#", "+", "a:b", " a", "a\n", &"x".repeat(129)] {
         assert_eq!(user(Some(wrong)), None, "{wrong:?}");
     }
     assert_eq!(client_user(&rustls::pki_types::CertificateDer::from(vec![1, 2, 3])), None);
@@ -209,12 +210,14 @@ async fn handshakes_have_a_time_limit_and_fail_alone() {
     let (cert, key) = leaf(Some("a"), &authority("ca"), (2027, 1, 1));
     let (endpoint, _) = endpoint(&files(directory.path(), &cert, &key));
     let (_silent, server) = tokio::io::duplex(1_000);
-    let ended = endpoint.accept(server, Duration::from_millis(1)).await;
+    let held = PendingMemory::unlimited().unwrap();
+    let from = || HandshakeClient { address: None, held: &held };
+    let ended = endpoint.accept(server, from(), Duration::from_millis(1)).await;
     assert!(matches!(ended, Err(HandshakeError::Timeout)));
     let (mut client, server) = tokio::io::duplex(1_000);
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(matches!(
-        endpoint.accept(server, Duration::from_secs(5)).await,
+        endpoint.accept(server, from(), Duration::from_secs(5)).await,
         Err(HandshakeError::Failed { refused_subject: None, .. })
     ));
     assert_eq!(endpoint.handshakes(), 0);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weir::sync::lock;
 
+use super::kept::{self, KeptFigures};
 use super::world::{SeedReport, SimFigures, run};
 use weir::random::Random;
 
@@ -41,6 +42,14 @@ pub fn run_seed(seed: u64, print: bool) -> SeedReport {
     let report = run(seed, print);
     SIMULATING.set(false);
     report
+}
+
+/// Runs one seed of the stores of retained messages and sessions: its figures, and its failure.
+pub fn run_kept_seed(seed: u64) -> (KeptFigures, Option<String>) {
+    quiet_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _guard = runtime.enter();
+    kept::run(seed)
 }
 
 thread_local! {

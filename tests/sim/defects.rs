@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use weir::defects::{Defect, select};
 use weir::sync::lock;
 
-use super::campaign::{number, run_seed, tell};
+use super::campaign::{number, run_kept_seed, run_seed, tell};
 
 /// Most seeds for one defect.
 const MAX_SEEDS: u64 = 1_500;
+/// Defects of the stores of retained messages and sessions, which have a simulation of their own.
+const OF_STORES: [Defect; 3] = [Defect::GiveUpStore, Defect::ForgetStoreOutage, Defect::KeepStaleValues];
 /// Threads that run the seeds.
 const WORKERS: usize = 2;
 
@@ -18,7 +20,11 @@ fn hunt(defect: Defect) -> Option<(u64, String)> {
     let base = number("WEIR_SIM_BASE").unwrap_or(0);
     select(Some(defect));
     let caught = (0..MAX_SEEDS).find_map(|number| {
-        let (what, _) = run_seed(base + number, false).failure?;
+        let what = if OF_STORES.contains(&defect) {
+            run_kept_seed(base + number).1?
+        } else {
+            run_seed(base + number, false).failure?.0
+        };
         Some((number + 1, what))
     });
     select(None);

@@ -20,6 +20,7 @@ mod decay;
 mod defects;
 mod device;
 mod faults;
+mod kept;
 mod ledger;
 mod outputs;
 mod plan;
@@ -29,7 +30,7 @@ mod trace;
 mod wire;
 mod world;
 
-use campaign::{Campaign, deadline, fresh_base, number, run_seed, tell};
+use campaign::{Campaign, deadline, fresh_base, number, run_kept_seed, run_seed, tell};
 
 /// Fresh seeds of one run.
 const SEEDS: u64 = 2_500;
@@ -55,6 +56,29 @@ fn no_seed_breaks_the_promises() {
         let rare = [figures.io_failures, figures.full_disks, figures.clock_jumps, figures.decays, figures.fallbacks];
         assert!(rare.iter().all(|count| *count >= SEEDS / 20), "{figures:?}");
         assert!(figures.refusals >= SEEDS / 40 && figures.acknowledged >= 50 * SEEDS, "{figures:?}");
+    }
+}
+
+/// Seeds of one run of the stores of retained messages and sessions.
+const KEPT_SEEDS: u64 = 300;
+
+#[test]
+fn no_seed_breaks_what_the_stores_promise() {
+    let base = number("WEIR_SIM_BASE").unwrap_or_else(fresh_base);
+    let count = number("WEIR_SIM_SEEDS").unwrap_or(KEPT_SEEDS);
+    tell(&format!("simulation of the stores of sessions and retained messages: from {base} on"));
+    let mut figures = kept::KeptFigures::default();
+    for seed in base..base + count {
+        let (of_seed, failure) = run_kept_seed(seed);
+        figures.add(&of_seed);
+        if let Some(failure) = failure {
+            panic!("seed {seed}: {failure}; run it again with WEIR_SIM_BASE={seed} WEIR_SIM_SEEDS=1");
+        }
+    }
+    tell(&format!("simulated {count} seeds: {figures:?}"));
+    if count >= KEPT_SEEDS {
+        let often = [figures.restarts, figures.outages, figures.recoveries];
+        assert!(often.iter().all(|times| *times >= count) && figures.refused_starts >= count / 20, "{figures:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use super::role::AclRole;
 use super::roles::Acl;
 use crate::access::secret_file;
 use crate::access::users::{ANONYMOUS_ROLE, ROLE_FORM as ROLE_NAME_FORM, is_role};
-use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem};
+use crate::config::{ConfigFault, ConfigOrigin, ConfigProblem, Quotas};
 
 /// Larger files are refused. A role has a few hundred bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -19,7 +19,8 @@ const MAX_ROLES: usize = 256;
 /// Largest number of patterns in one list. Every topic that a client changes to is compared with all of them.
 const MAX_PATTERNS: usize = 256;
 
-const ROLE_FORM: &str = "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe or any_device below";
+const ROLE_FORM: &str =
+    "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe or any_device below, or [roles.NAME.quotas]";
 const LIST_FORM: &str = "a list of topic patterns such as [\"devices/%u/#\"]";
 
 impl Acl {
@@ -117,10 +118,11 @@ impl AclReader<'_> {
     }
 
     fn role(&mut self, key: &str, name: &str, table: &DeTable<'_>) -> AclRole {
-        // A file that replaces a built-in role without any_device keeps the role's value: readings of a bridge would
-        // otherwise be rejected without a word in the file about devices.
-        let any_device = self.acl.roles.get(name).is_some_and(|role| role.any_device);
-        let mut role = AclRole { any_device, ..AclRole::default() };
+        // A file that replaces a built-in role keeps any_device and quotas unless it names them: readings of a bridge would
+        // otherwise be rejected, and its sessions be bounded, without a word in the file about either.
+        let built_in = self.acl.roles.get(name).map(|role| (role.any_device, role.quotas));
+        let mut role = AclRole::default();
+        (role.any_device, role.quotas) = built_in.unwrap_or((false, role.quotas));
         for (name, value) in table {
             let (at, key) = (name.span().start, format!("{key}.{}", name.get_ref()));
             match name.get_ref().as_ref() {
@@ -132,6 +134,7 @@ impl AclReader<'_> {
                     Some(any_device) => role.any_device = any_device,
                     None => self.fault(at, &key, ConfigProblem::new("it is not a boolean", "true or false")),
                 },
+                "quotas" => self.quotas(at, &key, &mut role.quotas, value.get_ref()),
                 _ => self.fault(at, &key, ConfigProblem::new("there is no such key", ROLE_FORM)),
             }
         }
@@ -139,6 +142,18 @@ impl AclReader<'_> {
             self.require_any_device(key, table);
         }
         role
+    }
+
+    fn quotas(&mut self, at: usize, key: &str, quotas: &mut Quotas, value: &DeValue<'_>) {
+        let Some(table) = value.as_table() else {
+            let problem = ConfigProblem::new("it is not a table", "[roles.NAME.quotas] with quotas below");
+            return self.fault(at, key, problem);
+        };
+        for (name, value) in table {
+            if let Err(problem) = quotas.read(name.get_ref(), value.get_ref()) {
+                self.fault(name.span().start, &format!("{key}.{}", name.get_ref()), problem);
+            }
+        }
     }
 
     /// Notes a fault about an anonymous role without any_device: its clients have no user name that could be a device.
@@ -192,7 +207,9 @@ impl AclReader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::role::{DASHBOARD_QUOTAS, DEVICE_QUOTAS};
     use super::*;
+    use crate::access::Identity;
 
     #[track_caller]
     fn faults(text: &str, expected: &[&str]) {
@@ -216,6 +233,24 @@ mod tests {
     }
 
     #[test]
+    fn quotas_of_several_roles_are_the_largest_of_each() {
+        let text = "[roles.device]\n[roles.a.quotas]\nsessions = 3\nconnections = 'off'\n\
+                    [roles.b.quotas]\nsessions = 7\nqueued_bytes = '1KiB'";
+        let acl = Acl::parse("acl.toml", text).unwrap();
+        let of = |roles: &[&str]| {
+            let roles = roles.iter().map(|role| (*role).into()).collect();
+            acl.quotas(&Identity { user: Some("u".into()), roles })
+        };
+        let both = of(&["a", "b"]);
+        assert_eq!((both.sessions, both.connections), (Some(7), None));
+        assert_eq!(both.queued_bytes, DASHBOARD_QUOTAS.queued_bytes, "the other role has its default");
+        assert_eq!(of(&["b"]).queued_bytes, Some(1_024));
+        assert_eq!(of(&["device"]), DEVICE_QUOTAS, "a replaced built-in role keeps its quotas");
+        assert_eq!(of(&["bridge", "device"]), Quotas::default(), "one role without bounds is enough");
+        assert_eq!(of(&["unheard-of"]), DEVICE_QUOTAS);
+    }
+
+    #[test]
     fn every_fault_is_reported_with_its_line() {
         faults(
             "[roles.a]\npublish = ['x/#/y', 1]\nsubscribed = []\n[roles.'b c']\nsubscribe = 'x'\nany_device = 1\n[other]\n",
@@ -230,6 +265,16 @@ mod tests {
             ],
         );
         faults("[roles.a]\npublish = ['weir/x']", &["acl.toml:2: roles.a.publish: a pattern reaches below weir/"]);
+        faults(
+            "[roles.a]\nquotas = 1\n[roles.b.quotas]\nsession = 1\nsessions = 0\nqueued_bytes = '5'\npublish_rate = -1\n",
+            &[
+                "acl.toml:2: roles.a.quotas: it is not a table; expected [roles.NAME.quotas]",
+                "acl.toml:4: roles.b.quotas.session: there is no such quota; expected connections, sessions",
+                "acl.toml:5: roles.b.quotas.sessions: 0 is out of range; expected a whole number from 1",
+                "acl.toml:6: roles.b.quotas.queued_bytes: \"5\" has no unit; expected a size",
+                "acl.toml:7: roles.b.quotas.publish_rate: -1 is not such a number; expected a whole number from 1",
+            ],
+        );
         faults("roles = 1", &["acl.toml:1: roles: there is no such section"]);
         faults("[roles]\na = 1", &["acl.toml:2: roles.a: this is a role and needs a table"]);
         faults("[roles.a\n", &["acl.toml:1: "]);

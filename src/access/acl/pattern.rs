@@ -31,6 +31,11 @@ pub(super) enum PatternError {
     PartialWildcard { level: String },
     #[error("the % in {level:?} is not %u, %c or %%")]
     Placeholder { level: String },
+    #[error(
+        "two users can match the level {level:?}: user a with client identifier b-c, and user a-b with client identifier c, are \
+         the same in %u-%c; put them in levels of their own (%u/%c), or a colon between them, which no user name has (%u:%c)"
+    )]
+    Ambiguous { level: String },
 }
 
 /// A topic filter with placeholders for the client's user name and client identifier.
@@ -90,7 +95,8 @@ impl AclPattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// The text is not a topic filter, is too long, or has a `%` that is not `%u`, `%c` or `%%`.
+    /// The text is not a topic filter, is too long, has a `%` that is not `%u`, `%c` or `%%`, or joins both in a level so that
+    /// two users can match the same topic.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text.is_empty() {
             return Err(PatternError::Empty);
@@ -113,7 +119,10 @@ impl AclPattern {
             "#" if index + 1 == count => Ok(Level::Rest),
             "#" => Err(PatternError::RestNotLast),
             _ if level.contains(['+', '#']) => Err(PatternError::PartialWildcard { level: level.to_owned() }),
-            _ => parts(level).map(Level::Text),
+            _ => match parts(level)? {
+                parts if tells_users_apart(&parts) => Ok(Level::Text(parts)),
+                _ => Err(PatternError::Ambiguous { level: level.to_owned() }),
+            },
         });
         Ok(Self { levels: levels.collect::<Result<_, _>>()? })
     }
@@ -194,6 +203,25 @@ fn is_dollar(level: &str) -> bool {
 /// Whether a first level begins with `$`. A placeholder at the beginning never does, see [`is_usable`].
 fn begins_with_dollar(parts: &[LevelPart]) -> bool {
     matches!(parts, [LevelPart::Literal(text), ..] if is_dollar(text))
+}
+
+/// Whether no two users match the same text of a level. Clients choose their identifiers, so where a level has a user name and
+/// a client identifier, something must show where the name ends: a colon, which no user name has, between the name at one end
+/// of the placeholders and the next placeholder.
+fn tells_users_apart(parts: &[LevelPart]) -> bool {
+    let has = |wanted: &LevelPart| parts.contains(wanted);
+    if !has(&LevelPart::User) || !has(&LevelPart::ClientId) {
+        return true;
+    }
+    let places: Vec<&LevelPart> = parts.iter().skip_while(|part| matches!(part, LevelPart::Literal(_))).collect();
+    let ends = matches!(places[..], [.., LevelPart::Literal(_)]);
+    let places = &places[..places.len() - usize::from(ends)];
+    let has_colon = |part: &LevelPart| matches!(part, LevelPart::Literal(text) if text.contains(':'));
+    match places {
+        [LevelPart::User, next, ..] if has_colon(next) => true,
+        [.., next, LevelPart::User] => has_colon(next),
+        _ => false,
+    }
 }
 
 /// Splits a level into literal text and placeholders.
@@ -280,7 +308,7 @@ mod tests {
         covers("devices/%u/#", "devices/pump", true);
         covers("devices/%u/#", "devices/pump-2/telemetry", false);
         covers("devices/%u/#", "devices/pum/telemetry", false);
-        covers("site/%u-%c/x", "site/pump-c-1/x", true);
+        covers("site/%u:%c/x", "site/pump:c-1/x", true);
         covers("site/%u%%/x", "site/pump%/x", true);
         covers("site/%u/x", "site/%u/x", false);
         covers("#", "a", true);
@@ -335,6 +363,20 @@ mod tests {
         assert!(!first.covers("$SYS/broker/uptime", &of) && !first.overlaps("$SYS/x", &of));
         let inner = AclPattern::parse("a/%c").unwrap();
         assert!(inner.covers("a/$SYS", &of));
+    }
+
+    #[test]
+    fn levels_that_two_users_can_match_are_refused() {
+        for good in ["%u/%c", "%u:%c", "%c:%u", "x%u-:-%c.y", "%u:%c-%u", "%u-%u", "%c%c", "a-%u", "%%u-%c", "%u-%%c"] {
+            assert!(AclPattern::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["%u-%c", "%u%c", "%c%u", "x/%c.%u/#", "%u-%c:%u-%c", "%c-%u:%c", ":%u-%c:", "a/%c:%c-%u"] {
+            let wrong = AclPattern::parse(bad).unwrap_err();
+            assert!(matches!(wrong, PatternError::Ambiguous { .. }), "{bad}: {wrong}");
+        }
+        let client = |user, client_id| PatternClient { user: Some(user), client_id };
+        let pattern = AclPattern::parse("%u:%c").unwrap();
+        assert!(pattern.covers("a:b-c", &client("a", "b-c")) && !pattern.covers("a:b-c", &client("a:b", "c")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::pattern::PatternClient;
 use super::role::{AclRole, TopicRules};
-use crate::config::OnDeniedPublish;
+use crate::config::{OnDeniedPublish, Tenant, Tenants};
 
 /// The permissions of one client: its roles, and the names that stand in for `%u` and `%c` in their patterns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,9 @@ pub struct Permissions {
     user: Option<Arc<str>>,
     client_id: Arc<str>,
     on_denied_publish: OnDeniedPublish,
+    tenants: Tenants,
+    /// Tenant of the user; `None`: the user is one of the box's own.
+    tenant: Option<Arc<Tenant>>,
 }
 
 impl Permissions {
@@ -22,18 +25,49 @@ impl Permissions {
         client_id: Arc<str>,
         on_denied_publish: OnDeniedPublish,
     ) -> Self {
-        Self { roles, user, client_id, on_denied_publish }
+        Self { roles, user, client_id, on_denied_publish, tenants: Tenants::default(), tenant: None }
+    }
+
+    /// Confines the client to the topics of its tenant, if its user belongs to one of `tenants`.
+    #[must_use]
+    pub fn within(self, tenants: &Tenants) -> Self {
+        let tenant = self.user.as_ref().and_then(|user| tenants.of_user(user)).cloned();
+        Self { tenants: tenants.clone(), tenant, ..self }
     }
 
     /// Whether the client may publish on `topic`.
     pub fn may_publish(&self, topic: &str) -> bool {
-        TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.client())
+        let of = match &self.tenant {
+            Some(tenant) => Some(tenant),
+            None => self.tenants.of_topic(topic),
+        };
+        // A tenant has results of its own below weir/ of its prefix, and only weir publishes there.
+        if of.is_some_and(|tenant| topic.strip_prefix(&*tenant.prefix).is_none_or(is_reserved)) {
+            return false;
+        }
+        let relative = self.relative(topic);
+        relative.is_some_and(|topic| TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.client()))
     }
 
     /// Whether the client may receive every message that `filter` matches. Of a shared subscription, pass the filter without
     /// `$share` and the group. A topic name is a filter too.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.client())
+        let relative = self.relative(filter);
+        relative.is_some_and(|filter| TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.client()))
+    }
+
+    /// Whether others may be asked to answer on `topic`: a tenant's client must not let a client of the box publish outside
+    /// of the tenant's topics for it.
+    pub fn may_request_response_on(&self, topic: &str) -> bool {
+        self.relative(topic).is_some()
+    }
+
+    /// A topic or filter as the client's roles see it: below the prefix of its tenant. `None`: it is not below the prefix.
+    fn relative<'a>(&self, filter: &'a str) -> Option<&'a str> {
+        match &self.tenant {
+            Some(tenant) => filter.strip_prefix(&*tenant.prefix),
+            None => Some(filter),
+        }
     }
 
     /// Whether readings that the client publishes may be of any device that they name. Otherwise they are of the device with
@@ -55,6 +89,11 @@ impl Permissions {
     fn client(&self) -> PatternClient<'_> {
         PatternClient { user: self.user.as_deref(), client_id: &self.client_id }
     }
+}
+
+/// Whether only weir publishes on a topic below a tenant's prefix.
+fn is_reserved(relative: &str) -> bool {
+    relative.starts_with("weir/") || relative.starts_with('$')
 }
 
 #[cfg(test)]
@@ -108,6 +147,45 @@ mod tests {
         assert!(!all.may_subscribe("a/secret/x") && !all.may_subscribe("a/#"), "a part of it is denied");
         assert!(!all.may_publish("a/u") && all.may_publish("a/v"));
         assert!(!permissions(&acl, Some("u"), &["unheard-of"]).may_subscribe("a"));
+    }
+
+    #[test]
+    fn a_tenants_client_is_confined_to_its_prefix() {
+        let tenant = |name: &str| Tenant {
+            name: name.into(),
+            prefix: format!("{name}/").into(),
+            users: vec![format!("{name}.*")],
+            quotas: crate::config::Quotas::default(),
+            devices: None,
+        };
+        let tenants = Tenants::new([tenant("acme"), tenant("other")]);
+        let acl = Acl::default();
+        let of = |user: &str, role: &str| permissions(&acl, Some(user), &[role]).within(&tenants);
+        let device = of("acme.pump", "device");
+        assert!(device.may_publish("acme/devices/acme.pump/telemetry"));
+        assert!(device.may_subscribe("acme/devices/acme.pump/commands/#"));
+        for topic in ["devices/acme.pump/telemetry", "other/devices/acme.pump/x", "acme/devices/acme.fan/x", "acme", ""]
+        {
+            assert!(!device.may_publish(topic) && !device.may_subscribe(topic), "{topic}");
+        }
+        let bridge = of("acme.site", "bridge");
+        assert!(
+            bridge.may_subscribe("acme/#")
+                && bridge.may_subscribe("acme/weir/windows/#")
+                && bridge.may_publish("acme/x")
+        );
+        for filter in ["#", "+/#", "+/x", "acme", "other/#", "$SYS/#", "weir/#", "acm+/x", "$share/g/acme/x"] {
+            assert!(!bridge.may_subscribe(filter), "{filter}");
+        }
+        for topic in
+            ["acme/weir/windows/a/b", "acme/$SYS/x", "weir/x", "other/x", "x", "$SYS/broker/connection/b/state"]
+        {
+            assert!(!bridge.may_publish(topic), "{topic}");
+        }
+        assert!(bridge.may_request_response_on("acme/x") && !bridge.may_request_response_on("other/x"));
+        let own = of("site", "bridge");
+        assert!(own.may_subscribe("#") && own.may_publish("acme/x") && own.may_request_response_on("acme/x"));
+        assert!(!own.may_publish("acme/weir/windows/a/b"), "results of a tenant are weir's");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::permissions::Permissions;
-use super::role::AclRole;
+use super::role::{AclRole, DASHBOARD_QUOTAS, DEVICE_QUOTAS, NO_QUOTAS};
 use crate::access::identity::Identity;
 use crate::access::users::{ANONYMOUS_ROLE, DEFAULT_ROLE};
-use crate::config::OnDeniedPublish;
+use crate::config::{OnDeniedPublish, Quotas};
 
 /// All roles, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,13 @@ impl Acl {
         self.roles.keys().map(|name| &**name)
     }
 
+    /// The quotas of a client's user: of each quota the largest value of its roles. Without a role that exists, those of a
+    /// device.
+    pub fn quotas(&self, identity: &Identity) -> Quotas {
+        let quotas = identity.roles.iter().filter_map(|name| self.roles.get(name)).map(|role| role.quotas);
+        quotas.reduce(Quotas::largest).unwrap_or(DEVICE_QUOTAS)
+    }
+
     /// The permissions of a client. A role that does not exist allows nothing.
     pub fn permissions(&self, identity: &Identity, client_id: Arc<str>, on_denied: OnDeniedPublish) -> Permissions {
         let roles = identity.roles.iter().filter_map(|name| self.roles.get(name)).map(Arc::clone).collect();
@@ -41,10 +48,10 @@ impl Default for Acl {
     fn default() -> Self {
         let everything = ["#", "$SYS/#"];
         let roles = [
-            (DEFAULT_ROLE, AclRole::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false)),
-            ("dashboard", AclRole::built_in(&[], &everything, false)),
-            ("bridge", AclRole::built_in(&["#", BRIDGE_STATE], &everything, true)),
-            (ANONYMOUS_ROLE, AclRole::built_in(&["#", BRIDGE_STATE], &everything, true)),
+            (DEFAULT_ROLE, AclRole::built_in(&["devices/%u/#"], &["devices/%u/commands/#"], false, DEVICE_QUOTAS)),
+            ("dashboard", AclRole::built_in(&[], &everything, false, DASHBOARD_QUOTAS)),
+            ("bridge", AclRole::built_in(&["#", BRIDGE_STATE], &everything, true, NO_QUOTAS)),
+            (ANONYMOUS_ROLE, AclRole::built_in(&["#", BRIDGE_STATE], &everything, true, NO_QUOTAS)),
         ];
         Self { roles: roles.into_iter().map(|(name, role)| (name.into(), Arc::new(role))).collect() }
     }

@@ -34,6 +34,7 @@ enum RecordContent<'a> {
     Tick,
     Resumed,
     Settings { settings: Value },
+    Forget { devices: Vec<&'a str> },
     Publish(PublishContent<'a>),
     Replay(ReplayContent<'a>),
 }
@@ -145,6 +146,7 @@ impl<'a> RecordContent<'a> {
             Record::Tick => Self::Tick,
             Record::Resumed => Self::Resumed,
             Record::Settings(json) => Self::Settings { settings: serde_json::from_slice(json).unwrap_or_default() },
+            Record::Forget(ids) => Self::Forget { devices: ids.iter().collect() },
             Record::Publish(publish, _) => Self::Publish(PublishContent::of(publish)),
             Record::Replay(replay) => Self::Replay(ReplayContent::of(replay)),
         }

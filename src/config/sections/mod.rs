@@ -13,7 +13,7 @@ mod units;
 
 use std::net::SocketAddr;
 
-use crate::core::settings::Settings;
+use crate::core::settings::{Settings, TenantSettings};
 
 pub use http::{HttpAuthConfig, HttpConfig, HttpTlsConfig, MetricsAccess};
 pub use mqtt::{MqttAuthConfig, MqttConfig, MqttTlsConfig, OnDeniedPublish, RatesConfig};
@@ -92,9 +92,16 @@ impl Config {
             allowed_lateness_ms: self.window.allowed_lateness_ms,
             idle_timeout_ms: self.window.idle_timeout_ms,
             max_devices: self.limits.devices,
+            max_devices_per_user: self.limits.devices_per_user(),
+            max_new_devices_per_hour: self.limits.new_devices_per_hour,
             max_metrics_per_device: self.limits.metrics_per_device,
             device_ttl_ms: self.state.device_ttl_ms,
             store_duplicates: self.errors.store_duplicates,
+            tenants: self
+                .tenants
+                .iter()
+                .map(|tenant| TenantSettings { prefix: tenant.prefix.to_string(), max_devices: tenant.devices })
+                .collect(),
             records_name_users: true,
         }
     }

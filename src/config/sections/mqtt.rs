@@ -17,6 +17,8 @@ pub struct MqttConfig {
     pub max_connections: usize,
     /// Largest packet that is accepted.
     pub max_packet_size_bytes: usize,
+    /// Largest CONNECT without a will that is accepted.
+    pub max_connect_size_bytes: usize,
     /// Largest number of unacknowledged QoS 1 and 2 publishes of one client (Receive Maximum). The socket is not read beyond
     /// it.
     pub max_inflight: u16,
@@ -112,6 +114,7 @@ impl Default for MqttConfig {
             connect_timeout_ms: 5_000,
             max_connections: 10_000,
             max_packet_size_bytes: 256 * KIB,
+            max_connect_size_bytes: 16 * KIB,
             max_inflight: 1_000,
             max_queued_messages: 1_000,
             max_queued_bytes: 1024 * KIB,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::units::DAY_MS;
+use super::units::{DAY_MS, MIB};
 use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
@@ -56,13 +56,19 @@ pub struct WindowConfig {
     pub idle_timeout_ms: Option<i64>,
 }
 
-/// Limits of the operator's state.
+/// Limits of the operator's state, and of what clients hold before they log in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitsConfig {
     /// Largest number of devices.
     pub devices: usize,
+    /// Share of `devices` that one user may introduce, from 0 to 1.
+    pub devices_share: f64,
+    /// Largest number of devices that one user may introduce within an hour; `None`: no limit.
+    pub new_devices_per_hour: Option<usize>,
     /// Largest number of metrics of one device.
     pub metrics_per_device: usize,
+    /// Largest memory of all connections that have not logged in.
+    pub pending_bytes: usize,
 }
 
 impl Default for IngestConfig {
@@ -107,8 +113,21 @@ impl Default for WindowConfig {
     }
 }
 
+impl LimitsConfig {
+    /// Largest number of devices that one user may introduce, at least one; `None`: as many as there may be.
+    pub fn devices_per_user(&self) -> Option<usize> {
+        (self.devices_share < 1.0).then(|| ((self.devices as f64 * self.devices_share) as usize).max(1))
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { devices: 100_000, metrics_per_device: 256 }
+        Self {
+            devices: 100_000,
+            devices_share: 0.5,
+            new_devices_per_hour: Some(20_000),
+            metrics_per_device: 256,
+            pending_bytes: 8 * MIB as usize,
+        }
     }
 }

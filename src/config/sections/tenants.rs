@@ -15,6 +15,8 @@ pub struct Tenant {
     pub users: Vec<String>,
     /// Bounds of all its users together.
     pub quotas: Quotas,
+    /// Largest number of its devices; `None`: no limit of its own.
+    pub devices: Option<usize>,
 }
 
 impl Tenant {
@@ -75,6 +77,7 @@ mod tests {
             prefix: format!("{name}/").into(),
             users: users.iter().map(|user| (*user).to_owned()).collect(),
             quotas: Quotas::default(),
+            devices: None,
         }
     }
 

@@ -11,6 +11,7 @@ mod reconfigure;
 mod replays;
 mod snapshots;
 mod state;
+mod tenants;
 mod users;
 
 use crate::core::operator::Operator;

@@ -35,6 +35,8 @@ pub(super) enum ModelRecord {
     Resumed,
     /// The replay of one of the errors so far, chosen by this number.
     Replay(usize),
+    /// An operator lets these devices be forgotten.
+    Forget(Vec<&'static str>),
 }
 
 /// An error in the errors log.
@@ -119,6 +121,11 @@ impl ModelRecord {
             },
             ModelRecord::Tick => Input::Tick,
             ModelRecord::Resumed => Input::Resumed,
+            ModelRecord::Forget(devices) => {
+                let mut bytes = Vec::new();
+                record::encode_forget(devices.iter().copied(), &mut bytes);
+                Input::Encoded(bytes)
+            }
         }
     }
 }
@@ -133,6 +140,8 @@ struct ModelWindow {
 
 #[derive(Debug, Default)]
 struct ModelDevice {
+    user: Option<&'static str>,
+    first_seen_ms: i64,
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
     newest_seen_ms: Option<i64>,
@@ -164,8 +173,7 @@ struct ModelClient {
 pub(super) struct Model {
     settings: Settings,
     devices: BTreeMap<&'static str, ModelDevice>,
-    /// Clients by id, each with the position of its last message.
-    /// By user and client identifier.
+    /// Clients by user and client identifier, each with the position of its last message.
     clients: BTreeMap<(Option<&'static str>, &'static str), (u64, ModelClient)>,
     watermark_ms: Option<i64>,
     newest_ms: Option<i64>,
@@ -247,6 +255,10 @@ impl Model {
                 }
                 ModelRecord::Resumed => self.listening_since_ms = arrival_ms,
                 ModelRecord::Tick => {}
+                ModelRecord::Forget(devices) => {
+                    self.fire(|_, window| window.touched);
+                    self.forget(|id, _| devices.contains(&id));
+                }
             }
             self.lsn += 1;
         }
@@ -335,10 +347,13 @@ impl Model {
         }
         self.swept_ms = self.arrival_ms;
         let awake_ms = self.arrival_ms - self.paused_ms;
-        let is_silent = |device: &ModelDevice| awake_ms - device.last_awake_ms >= ttl_ms;
-        let kept = std::mem::take(&mut self.devices);
-        let (silent, kept) = kept.into_iter().partition(|(_, device)| is_silent(device));
-        self.devices = silent;
+        self.forget(|_, device| awake_ms - device.last_awake_ms >= ttl_ms);
+    }
+
+    fn forget(&mut self, choose: impl Fn(&str, &ModelDevice) -> bool) {
+        let all = std::mem::take(&mut self.devices);
+        let (gone, kept) = all.into_iter().partition(|(id, device)| choose(id, device));
+        self.devices = gone;
         self.fire(|_, window| window.firings == 0);
         self.devices = kept;
     }
@@ -417,9 +432,14 @@ impl Model {
         } else {
             None
         };
-        let room = self.devices.len() < self.settings.max_devices;
+        let own = || self.devices.values().filter(|device| device.user == message.user);
+        let new = own().filter(|device| self.arrival_ms - device.first_seen_ms < 3_600_000);
+        let room = self.devices.len() < self.settings.max_devices
+            && self.settings.max_devices_per_user.is_none_or(|limit| own().count() < limit)
+            && self.settings.max_new_devices_per_hour.is_none_or(|limit| new.count() < limit);
         if room && !self.devices.contains_key(element.device) {
-            self.devices.insert(element.device, ModelDevice::default());
+            let device = ModelDevice { user: message.user, first_seen_ms: self.arrival_ms, ..ModelDevice::default() };
+            self.devices.insert(element.device, device);
         }
         let own_ms = watermarks.get(element.device).copied().flatten();
         let watermark_ms = if self.is_global() { self.watermark_ms } else { own_ms };

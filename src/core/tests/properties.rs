@@ -45,7 +45,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
         prop_oneof![Just(0), Just(700), Just(5_000)],
         prop_oneof![Just(None), Just(Some(0)), Just(Some(2_000)), Just(Some(6_000))],
         prop_oneof![Just(None), Just(Some(12_000))],
-        (1usize..5, 1usize..4),
+        (1usize..5, 1usize..4, prop::option::of(1usize..4), prop::option::of(1usize..4)),
         prop_oneof![4 => Just(true), 1 => Just(false)],
         prop_oneof![Just(1_000), Just(5_000)],
     )
@@ -62,6 +62,8 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                 device_ttl_ms: ttl,
                 max_devices: limits.0,
                 max_metrics_per_device: limits.1,
+                max_devices_per_user: limits.2,
+                max_new_devices_per_hour: limits.3,
                 dedup,
                 store_duplicates: true,
                 ..Settings::default()
@@ -98,7 +100,8 @@ fn record() -> impl Strategy<Value = ModelRecord> {
         },
     );
     let replay = (0usize..1_000).prop_map(ModelRecord::Replay);
-    prop_oneof![20 => message, 2 => Just(ModelRecord::Tick), 1 => Just(ModelRecord::Resumed), 4 => replay]
+    let forget = prop::sample::subsequence(vec!["a", "b", "c", "d"], 1..=3).prop_map(ModelRecord::Forget);
+    prop_oneof![20 => message, 2 => Just(ModelRecord::Tick), 1 => Just(ModelRecord::Resumed), 4 => replay, 2 => forget]
 }
 
 /// Batches with absolute times. Some messages come again, as MQTT redelivers them, or as another user sends the same.

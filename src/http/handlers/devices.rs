@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::http::parameters::{self, Parameters};
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
@@ -73,16 +74,49 @@ pub(in crate::http) async fn list(
     extract::State(state): extract::State<ApiState>,
     uri: Uri,
 ) -> Result<Json<DeviceList>, ApiProblem> {
-    let parameters = Parameters::read(&uri, &["limit", "cursor"])?;
+    let known = ["limit", "cursor", "user", "anonymous", "last_seen_before", "order"];
+    let parameters = Parameters::read(&uri, &known)?;
     let limit = parameters.limit()?;
+    let order = order(&parameters)?;
     let after = parameters.get("cursor").map(parameters::decode_cursor).transpose()?;
+    if after.is_some() && order != DeviceOrder::Id {
+        return Err(parameters::invalid_cursor());
+    }
+    let user = user(parameters.get("user"), parameters.switch("anonymous")?.unwrap_or(false))?;
+    let filter = DeviceFilter { user, last_seen_before_ms: parameters.time_ms("last_seen_before")? };
     // One device more than the limit tells whether there is a next page.
-    let mut found = state.resources.pipeline.devices(after, limit + 1).await?;
-    let more = found.len() > limit;
+    let mut found = state.resources.pipeline.devices(filter, order, after, limit + 1).await?;
+    // A list that is not by id has one page.
+    let more = found.len() > limit && order == DeviceOrder::Id;
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|last| parameters::encode_cursor(&last.device_id));
     let devices = found.into_iter().map(DeviceBody::from).collect();
     Ok(Json(DeviceList { devices, next_cursor }))
+}
+
+fn order(parameters: &Parameters) -> Result<DeviceOrder, ApiProblem> {
+    match parameters.get("order") {
+        None | Some("id") => Ok(DeviceOrder::Id),
+        Some("newest") => Ok(DeviceOrder::Newest),
+        Some("silent") => Ok(DeviceOrder::Silent),
+        Some(other) => {
+            Err(ApiProblem::bad_request(format!("order={other} is not an order; give id, newest or silent")))
+        }
+    }
+}
+
+/// The user in a filter of devices.
+pub(super) fn user(name: Option<&str>, anonymous: bool) -> Result<Option<Option<String>>, ApiProblem> {
+    match (name, anonymous) {
+        (Some(_), true) => Err(ApiProblem::bad_request("give either user or anonymous")),
+        (Some(name), false) => Ok(Some(Some(name.to_owned()))),
+        (None, anonymous) => Ok(anonymous.then_some(None)),
+    }
+}
+
+/// The answer where there is no such device.
+pub(super) fn unknown(device_id: &str) -> ApiProblem {
+    ApiProblem::not_found(format!("there is no device {device_id:?}; /api/v1/devices lists those that weir knows"))
 }
 
 pub(in crate::http) async fn one(
@@ -93,9 +127,7 @@ pub(in crate::http) async fn one(
     Parameters::read(&uri, &[])?;
     match state.resources.pipeline.device(device_id.clone()).await? {
         Some(device) => Ok(Json(detail(device)?)),
-        None => Err(ApiProblem::not_found(format!(
-            "there is no device {device_id:?}; /api/v1/devices lists those that weir knows"
-        ))),
+        None => Err(unknown(&device_id)),
     }
 }
 

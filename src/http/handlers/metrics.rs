@@ -8,6 +8,7 @@ use metrics::{counter, gauge};
 use crate::core::reason::Reason;
 use crate::core::totals::Totals;
 use crate::http::exposition::CONTENT_TYPE;
+use crate::http::process_status::MqttStatus;
 use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
 use crate::pipeline::handle::PipelineStatus;
@@ -50,6 +51,15 @@ fn refresh(state: &ApiShared) {
 fn mqtt(state: &ApiShared) {
     let mqtt = state.resources.process.mqtt();
     gauge!(names::MQTT_CONNECTIONS).set(mqtt.connections as f64);
+    gauge!(names::STREAM_CLIENTS).set(state.open_streams() as f64);
+    // Zeros in place of what is not read from disk yet would be taken for a loss.
+    if mqtt.restored {
+        kept(&mqtt);
+    }
+}
+
+/// Sets the gauges of what outlives a restart.
+fn kept(mqtt: &MqttStatus) {
     gauge!(names::MQTT_SESSIONS).set(mqtt.sessions as f64);
     gauge!(names::MQTT_SUBSCRIPTIONS).set(mqtt.subscriptions as f64);
     gauge!(names::MQTT_RETAINED).set(mqtt.retained_messages as f64);
@@ -58,7 +68,9 @@ fn mqtt(state: &ApiShared) {
     gauge!(names::MQTT_SESSION_BYTES).set(mqtt.session_bytes as f64);
     gauge!(names::MQTT_WILLS).set(mqtt.wills as f64);
     gauge!(names::MQTT_SESSIONS_UNSTORED).set(mqtt.unstored_sessions as f64);
-    gauge!(names::STREAM_CLIENTS).set(state.open_streams() as f64);
+    gauge!(names::MQTT_SESSIONS_UNSTORED_SECONDS).set(mqtt.unstored_sessions_age_seconds as f64);
+    gauge!(names::MQTT_RETAINED_UNSTORED).set(mqtt.unstored_retained_messages as f64);
+    gauge!(names::MQTT_RETAINED_UNSTORED_SECONDS).set(mqtt.unstored_retained_age_seconds as f64);
 }
 
 fn log_gauges(name: &'static str, log: &Log) {
@@ -85,6 +97,7 @@ fn totals(totals: &Totals) {
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
     counter!(names::SEQUENCE_RANGES_MERGED).absolute(totals.sequence_ranges_merged);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
+    counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
     counter!(names::ERROR_REPLAYS).absolute(totals.replays);
     counter!(names::ERROR_REPLAYS_IGNORED).absolute(totals.replays_ignored);
     counter!(names::ERROR_REPLAY_RANGES_MERGED).absolute(totals.replay_ranges_merged);

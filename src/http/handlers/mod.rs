@@ -3,8 +3,10 @@
 pub(super) mod checkpoints;
 pub(super) mod device_metrics;
 pub(super) mod devices;
+pub(super) mod forget;
 pub(super) mod health;
 pub(super) mod metrics;
+pub(super) mod mqtt_users;
 pub(super) mod replay;
 pub(super) mod results;
 pub(super) mod savepoints;

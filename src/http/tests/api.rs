@@ -203,6 +203,7 @@ async fn the_index_names_every_path() {
         "/api/v1/errors",
         "/api/v1/checkpoints",
         "/api/v1/savepoints",
+        "/api/v1/mqtt/users",
         "/api/v1/stream",
     ] {
         assert!(index.contains(path), "{path} is not in the index");

@@ -55,7 +55,7 @@ fn bearer(secret: &str) -> String {
     format!("Bearer {secret}")
 }
 
-const LOOKED_AT: [&str; 13] = [
+const LOOKED_AT: [&str; 14] = [
     "/",
     "/metrics",
     "/metrics/devices",
@@ -67,6 +67,7 @@ const LOOKED_AT: [&str; 13] = [
     "/api/v1/errors/0",
     "/api/v1/checkpoints",
     "/api/v1/savepoints",
+    "/api/v1/mqtt/users",
     "/api/v1/nothing",
     "/nothing",
 ];

@@ -14,11 +14,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use self::stream::WebSocket;
+use crate::admission::{CONNECTION_BYTES, TLS_BYTES};
 use crate::http::hosts::NamedHost;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 use crate::http::transport::{HttpTransport, TimedStream};
 use crate::mqtt::{AdmissionControl, ConnectionPermit, Peer};
+use crate::tls::HandshakeStream;
 
 /// Answers the handshake and hands the connection to the MQTT server.
 pub(super) async fn open(extract::State(state): extract::State<ApiState>, mut request: Request) -> Response {
@@ -47,12 +49,25 @@ async fn serve(upgrade: OnUpgrade, admission: &AdmissionControl, peer: Peer, per
     // The client may disconnect before it has the answer.
     let Some(Ok(upgraded)) = admission.prepare(&permit, upgrade).await else { return };
     match into_websocket::<TcpStream>(upgraded) {
-        Ok(stream) => admission.serve(stream, peer, permit).await,
+        Ok(stream) => serve_stream(stream, 0, admission, peer, permit).await,
         Err(upgraded) => {
-            if let Ok(stream) = into_websocket::<Box<TlsStream<TcpStream>>>(upgraded) {
-                admission.serve(stream, peer, permit).await;
+            if let Ok(stream) = into_websocket::<Box<TlsStream<HandshakeStream<TcpStream>>>>(upgraded) {
+                serve_stream(stream, TLS_BYTES, admission, peer, permit).await;
             }
         }
+    }
+}
+
+async fn serve_stream<S: HttpTransport>(
+    stream: WebSocket<S>,
+    tls_bytes: usize,
+    admission: &AdmissionControl,
+    peer: Peer,
+    permit: ConnectionPermit,
+) {
+    let bytes = CONNECTION_BYTES + tls_bytes + stream.input_bytes();
+    if permit.held().set_transport(bytes).is_ok() {
+        admission.serve(stream, peer, permit).await;
     }
 }
 

@@ -61,6 +61,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
+    /// Bytes that were read and are not parsed yet.
+    pub fn input_bytes(&self) -> usize {
+        self.input.len()
+    }
+
     /// Bytes that the stream has not taken.
     #[cfg(test)]
     pub fn waiting_bytes(&self) -> usize {
@@ -145,6 +150,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             let count = left.min(buffer.remaining()).min(self.input.len());
             buffer.put_slice(&self.input[..count]);
             self.input.drain(..count);
+            if self.input.is_empty() {
+                // What came with the handshake may be large; frames later come in small reads.
+                self.input.shrink_to(READ_BYTES);
+            }
         }
         let got = &mut buffer.filled_mut()[before..];
         frame::unmask(got, header.mask, done);

@@ -28,6 +28,8 @@ pub(crate) struct MqttMeters {
     /// Counts for `$SYS`.
     pub traffic: TrafficCounters,
     pub dropped_queue_full: DropCounter,
+    pub dropped_over_quota: DropCounter,
+    pub dropped_no_room: DropCounter,
     dropped_too_large: Counter,
     dropped_expired: Counter,
     pub dropped_will: Counter,
@@ -62,7 +64,9 @@ impl Default for MqttMeters {
             subscriptions_withdrawn: counter!(names::MQTT_SUBSCRIPTIONS_DENIED, "when" => "reload"),
             delivered: QOS.map(|qos| counter!(names::MQTT_DELIVERED, "qos" => qos)),
             traffic: TrafficCounters::default(),
-            dropped_queue_full: DropCounter { counter: dropped("queue_full"), count: AtomicU64::new(0) },
+            dropped_queue_full: DropCounter::new(dropped("queue_full")),
+            dropped_over_quota: DropCounter::new(dropped("over_quota")),
+            dropped_no_room: DropCounter::new(dropped("no_room")),
             dropped_expired: dropped("expired"),
             dropped_too_large: dropped("too_large"),
             dropped_will: dropped("will_not_journaled"),
@@ -98,6 +102,16 @@ impl MqttMeters {
         counter!(names::LIMITS_HIT, "limit" => limit.as_str()).increment(1);
     }
 
+    /// Counts something that the user with most of it lost, because another user needed the room.
+    pub fn pushed_out(&self, what: &'static str) {
+        counter!(names::MQTT_PUSHED_OUT, "what" => what).increment(1);
+    }
+
+    /// Counts a refusal by a quota of a user or tenant.
+    pub fn over_quota(&self, quota: &'static str) {
+        counter!(names::MQTT_OVER_QUOTA, "quota" => quota).increment(1);
+    }
+
     /// Counts a client that exceeded a rate and has to wait.
     pub fn throttled(&self, limit: LimitedRate) {
         counter!(names::MQTT_THROTTLED, "limit" => limit.as_str()).increment(1);
@@ -118,6 +132,11 @@ impl MqttMeters {
         self.traffic.received(received);
     }
 
+    /// Number of messages that subscribers missed because a queue, a quota or all queues together were full.
+    pub fn missed(&self) -> u64 {
+        [&self.dropped_queue_full, &self.dropped_over_quota, &self.dropped_no_room].map(DropCounter::get).iter().sum()
+    }
+
     /// Counts the packets of one delivery.
     pub fn written(&self, written: &WriteOutcome) {
         for (counter, count) in self.delivered.iter().zip(written.sent) {
@@ -136,6 +155,8 @@ pub(crate) enum LimitedRate {
     Messages,
     /// Bytes per second.
     Bytes,
+    /// The quota `publish_rate` of the user or its tenant.
+    User,
 }
 
 impl LimitedRate {
@@ -144,6 +165,7 @@ impl LimitedRate {
         match self {
             LimitedRate::Messages => "messages",
             LimitedRate::Bytes => "bytes",
+            LimitedRate::User => "user",
         }
     }
 }
@@ -159,6 +181,8 @@ pub(crate) enum MqttLimit {
     Connections,
     /// `mqtt.max_connections_per_address`.
     ConnectionsPerAddress,
+    /// `limits.pending_bytes`.
+    PendingBytes,
     /// Published wills that the store still holds.
     Wills,
     /// Sessions, of which there are at most `mqtt.max_connections`.
@@ -181,6 +205,7 @@ impl MqttLimit {
             MqttLimit::TlsHandshakes => "tls_handshakes",
             MqttLimit::Connections => "mqtt_connections",
             MqttLimit::ConnectionsPerAddress => "mqtt_connections_per_address",
+            MqttLimit::PendingBytes => "pending_bytes",
             MqttLimit::Wills => "mqtt_wills",
             MqttLimit::Sessions => "mqtt_sessions",
             MqttLimit::Retained => "mqtt_retained",
@@ -198,6 +223,10 @@ pub(crate) struct DropCounter {
 }
 
 impl DropCounter {
+    fn new(counter: Counter) -> Self {
+        Self { counter, count: AtomicU64::new(0) }
+    }
+
     pub fn increment(&self, count: u64) {
         self.counter.increment(count);
         self.count.fetch_add(count, Ordering::Relaxed);

@@ -3,22 +3,28 @@
 //! Everything that one connection does to others goes through the [`Broker`]. Bytes on a socket are `connection`'s; how
 //! a session queues and sends is `session`'s.
 
+mod accounts;
 pub(super) mod meters;
+mod missed;
 mod restrict;
 pub(super) mod retained;
 mod retained_delivery;
+mod retained_room;
 mod retained_store;
+mod room;
 pub(super) mod session_store;
 mod sessions;
+mod store_health;
 mod storing;
 mod subscribe;
 mod subscriptions;
 pub(super) mod system;
 pub(super) mod traffic;
 mod trie;
+mod usage;
 mod wills;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -26,19 +32,25 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::session::SessionTotals;
+use super::session::account::Account;
 use super::session::delivery::{DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage};
 use super::session::message::Message;
 use super::session::timeline::Timeline;
-use crate::config::MqttConfig;
-use crate::state::named_values::Mark;
+use crate::config::{MqttConfig, Tenants};
 use crate::sync::{self, lock};
-use meters::{MqttLimit, MqttMeters};
+use accounts::Accounts;
+use meters::MqttMeters;
+pub(crate) use missed::DeliveryReport;
+use missed::MissedMessages;
 use retained::RetainedMessages;
 pub use retained_store::RetainedStore;
 pub use session_store::SessionStore;
 use sessions::Sessions;
-pub(crate) use sessions::{AttachRequest, AttachedSession};
+pub(crate) use sessions::{AttachError, AttachRequest, AttachedSession};
+pub use store_health::StoreHealth;
+use storing::StoreRounds;
 use subscriptions::Subscriptions;
+pub use usage::{UsageOf, UserUsage};
 use wills::Wills;
 
 /// Numbers for metrics and status.
@@ -73,7 +85,7 @@ pub struct BrokerStats {
 }
 
 /// State that all connections share. Locks are taken in this order: sessions, one session, subscriptions, retained
-/// messages, wills. None is held across I/O.
+/// messages, wills, accounts. None is held across I/O.
 #[derive(Debug)]
 pub struct Broker {
     sessions: Mutex<Sessions>,
@@ -84,10 +96,16 @@ pub struct Broker {
     /// Newest `$SYS` messages. A new subscription gets them like retained messages.
     system: Mutex<RetainedMessages>,
     wills: Mutex<Wills>,
+    accounts: Accounts,
+    /// Account of weir's own messages.
+    weir: Arc<Account>,
+    missed: MissedMessages,
     /// Store of sessions and wills; unset until [`Broker::keep_sessions`].
     session_store: OnceLock<SessionStore>,
-    /// Position in the store after the last round.
-    last_round: Mutex<Mark>,
+    /// Progress of the rounds that store sessions and wills.
+    rounds: Mutex<StoreRounds>,
+    /// Whether sessions, wills and retained messages were read from disk.
+    restored: AtomicBool,
     totals: Arc<SessionTotals>,
     queue_limits: QueueLimits,
     max_connections: usize,
@@ -115,8 +133,12 @@ impl Broker {
             retained: Mutex::new(RetainedMessages::new(config.max_retained_messages, config.max_retained_bytes)),
             system: Mutex::new(RetainedMessages::new(usize::MAX, usize::MAX)),
             wills: Mutex::default(),
+            accounts: Accounts::new(Tenants::default()),
+            weir: Account::of_weir(),
+            missed: MissedMessages::default(),
             session_store: OnceLock::new(),
-            last_round: Mutex::default(),
+            rounds: Mutex::default(),
+            restored: AtomicBool::new(false),
             totals: Arc::default(),
             queue_limits,
             max_connections: config.max_connections,
@@ -130,24 +152,10 @@ impl Broker {
         }
     }
 
-    /// Restores the retained messages of `store`, and stores changes there from now on.
-    pub fn keep_retained(&self, store: RetainedStore) {
-        let stored = store.load(&self.timeline);
-        let mut retained = lock(&self.retained);
-        for message in stored {
-            if !retained.set(&Arc::new(message)) {
-                self.meters.limit(MqttLimit::Retained);
-            }
-        }
-        retained.keep_in(store, self.timeline.clone());
-    }
-
-    /// Waits until all changed retained messages are stored, within the time limit of the store.
-    pub fn sync_retained(&self) {
-        let store = lock(&self.retained).store();
-        if let Some(store) = store {
-            store.sync();
-        }
+    /// Users of `tenants` count for their tenant. To be called before there are sessions.
+    pub(crate) fn with_tenants(mut self, tenants: Tenants) -> Self {
+        self.accounts = Accounts::new(tenants);
+        self
     }
 
     /// Whether a message on any topic that begins with `prefix` (ending in `/`) could have a subscriber.
@@ -157,7 +165,7 @@ impl Broker {
 
     /// Delivers a message of weir to all matching subscribers. Never waits for a subscriber.
     pub fn publish(&self, topic: &str, payload: Bytes, qos: u8, retain: bool) {
-        self.deliver(&Arc::new(Message::new(topic, payload, qos, retain)));
+        self.deliver(&Arc::new(Message::new(topic, payload, qos, retain)), &self.weir);
     }
 
     /// Numbers for metrics and status.
@@ -204,14 +212,18 @@ impl Broker {
         self.read_subscriptions().any(topic)
     }
 
-    /// Sets the retained message if RETAIN is set, and queues the message once for each matching subscriber and once for each
-    /// matching shared subscription. Never waits: a full queue misses the message, which is counted. Returns how many
-    /// subscriptions and queues were examined.
-    pub(crate) fn deliver(&self, message: &Arc<Message>) -> usize {
-        if message.retain && !lock(&self.retained).set(message) {
-            self.meters.limit(MqttLimit::Retained);
-        }
-        self.pass_on(message)
+    /// Sets the retained message if RETAIN is set, which then belongs to `publisher`, and queues the message once for each
+    /// matching subscriber and once for each matching shared subscription. Never waits: a full queue misses the message, which is
+    /// counted.
+    pub(crate) fn deliver(&self, message: &Arc<Message>, publisher: &Arc<Account>) -> DeliveryReport {
+        let retained = !message.retain || self.retain(message, publisher);
+        let report = self.pass_on(message);
+        DeliveryReport { over_quota: report.over_quota || !retained, ..report }
+    }
+
+    /// Publishes the will of a client of this user, see [`Broker::deliver`].
+    pub(crate) fn deliver_will(&self, message: &Arc<Message>, user: Option<&Arc<str>>) {
+        self.deliver(message, &self.accounts.of(user));
     }
 
     /// Removes expired retained messages.
@@ -223,47 +235,58 @@ impl Broker {
     /// Keeps a `$SYS` message for later subscribers and delivers it to the present ones.
     pub(crate) fn publish_system(&self, topic: &str, value: String) {
         let message = Arc::new(Message::new(topic, value.into(), 0, true));
-        lock(&self.system).set(&message);
+        // These messages have no bounds, so none is refused.
+        let _ = lock(&self.system).set(&message, &self.weir);
         self.pass_on(&message);
     }
 
-    fn pass_on(&self, message: &Arc<Message>) -> usize {
-        let mut touched = 0;
+    fn pass_on(&self, message: &Arc<Message>) -> DeliveryReport {
+        let mut report = DeliveryReport::default();
         let (found, shares) = {
             let subscriptions = self.read_subscriptions();
             let Message { topic, qos, retain, publisher, .. } = &**message;
-            let found = subscriptions.matching(topic, *qos, *retain, *publisher, &mut touched);
-            (found, subscriptions.shares(topic, &mut touched))
+            let found = subscriptions.matching(topic, *qos, *retain, *publisher, &mut report.touched);
+            (found, subscriptions.shares(topic, &mut report.touched))
         };
         if found.is_empty() && shares.is_empty() {
-            return touched;
+            return report;
         }
         message.count_in(&self.totals.held_bytes);
         let now = self.timeline.now();
         for (session, grant) in found {
-            if session.offer(message, grant, now) == Some(OfferOutcome::Full) {
-                self.meters.dropped_queue_full.increment(1);
+            let qos = grant.qos;
+            match session.offer(message, grant, now) {
+                None | Some(OfferOutcome::Queued) => {}
+                Some(missed) => report.over_quota |= self.miss(message, &session, qos, missed),
             }
         }
         for share in shares {
-            touched += self.pass_to_share(&share, message, now);
+            let passed = self.pass_to_share(&share, message, now);
+            report.touched += passed.touched;
+            report.over_quota |= passed.over_quota;
         }
-        touched
+        report
     }
 
-    /// Delivers a message to one member of a shared subscription: the first in turn with room in its queue. Returns the number
-    /// of members.
-    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) -> usize {
+    /// Delivers a message to one member of a shared subscription: the first in turn with room in its queue.
+    fn pass_to_share(&self, share: &Arc<str>, message: &Arc<Message>, now: Instant) -> DeliveryReport {
         let members = self.read_subscriptions().turn(share);
-        let count = members.len();
+        let mut report = DeliveryReport { touched: members.len(), over_quota: false };
+        let mut last = None;
         for member in members {
             let grant = DeliveryGrant { share: Some(Arc::clone(share)), ..member.grant(message.qos, message.retain) };
-            if member.session.offer(message, grant, now) == Some(OfferOutcome::Queued) {
-                return count;
+            let qos = grant.qos;
+            match member.session.offer(message, grant, now) {
+                Some(OfferOutcome::Queued) => return report,
+                Some(missed) => last = Some((member, qos, missed)),
+                None => {}
             }
         }
-        self.meters.dropped_queue_full.increment(1);
-        count
+        match last {
+            Some((member, qos, missed)) => report.over_quota = self.miss(message, &member.session, qos, missed),
+            None => self.meters.dropped_queue_full.increment(1),
+        }
+        report
     }
 
     /// Delivers the messages that an ended session returns to other members of its shared subscriptions.

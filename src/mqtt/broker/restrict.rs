@@ -60,6 +60,7 @@ impl Broker {
             }
         };
         drop(sessions);
+        session.account.set_quotas(&policy.quotas(&identity));
         let permissions = policy.permissions(&identity, Arc::clone(&session.client_id));
         state.login.identity = identity;
         let withdrawal = self.permit(session, &mut state, permissions);

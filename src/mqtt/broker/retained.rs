@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::retained_store::RetainedStore;
+use crate::mqtt::session::account::{Account, Holding};
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::retained_cursor::RetainedCursor;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::topic;
 use crate::state::named_values::Mark;
 
-/// The retained message of each topic, bounded by number and by bytes.
+/// The retained message of each topic, bounded by number and by bytes. Each belongs to the user that published it last.
 #[derive(Debug)]
 pub(crate) struct RetainedMessages {
     messages: BTreeMap<Box<str>, RetainedMessage>,
+    /// Topics by the number of the owner's account and the number of the change: the oldest message of each owner first.
+    by_owner: BTreeMap<(u64, u64), Box<str>>,
     /// Number of the newest change.
     changes: u64,
     bytes: usize,
@@ -31,11 +34,25 @@ struct RetainedMessage {
     message: Arc<Message>,
     /// Number of the change that set the message.
     change: u64,
+    /// User that published the message.
+    owner: Arc<Account>,
+}
+
+/// What a retained message that does not fit would need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetainedBound {
+    /// The owner or its tenant is at a quota.
+    Quota,
+    /// All users together hold `mqtt.max_retained_messages`.
+    Messages,
+    /// All users together hold `mqtt.max_retained_bytes`. The message needs this many bytes.
+    Bytes(usize),
 }
 
 impl RetainedMessages {
     pub fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self { messages: BTreeMap::new(), changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
+        let (messages, by_owner) = (BTreeMap::new(), BTreeMap::new());
+        Self { messages, by_owner, changes: 0, bytes: 0, expiring: 0, max_messages, max_bytes, kept_in: None }
     }
 
     /// Also sends changes to `store` from now on.
@@ -53,36 +70,91 @@ impl RetainedMessages {
         self.kept_in.as_ref().map(|(store, _)| store.mark())
     }
 
-    /// Sets the retained message of a topic. An empty payload removes it [MQTT-3.3.1-6]. Returns `false` where a bound is
-    /// reached: the topic keeps its previous message.
-    pub fn set(&mut self, message: &Arc<Message>) -> bool {
+    /// Puts up to `most` messages into the store once more, those on topics after `after` (all for `None`). Returns the last of
+    /// their topics; `None` when no message is left.
+    pub fn put_again(&self, after: Option<&str>, most: usize) -> Option<Box<str>> {
+        let (store, timeline) = self.kept_in.as_ref()?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (topic, RetainedMessage { message, owner, .. }) in
+            self.messages.range::<str, _>((from, Bound::Unbounded)).take(most)
+        {
+            store.put(message, owner.name.as_ref(), message.expires.map(|expires| timeline.wall_ms(expires)));
+            last = Some(topic);
+        }
+        last.cloned()
+    }
+
+    /// Sets the retained message of a topic, which then belongs to `owner`. An empty payload removes it [MQTT-3.3.1-6].
+    ///
+    /// # Errors
+    /// A bound is reached: the topic keeps its previous message.
+    pub fn set(&mut self, message: &Arc<Message>, owner: &Arc<Account>) -> Result<(), RetainedBound> {
         if message.payload.is_empty() {
             self.remove(&message.topic);
-            return true;
+            return Ok(());
         }
-        let old = self.messages.get(&*message.topic).map(|retained| &retained.message);
-        let bytes = self.bytes - old.map_or(0, |old| old.bytes()) + message.bytes();
-        if bytes > self.max_bytes || (old.is_none() && self.messages.len() >= self.max_messages) {
-            return false;
+        let old = self.messages.get(&*message.topic);
+        let old_bytes = old.map_or(0, |old| old.message.bytes());
+        // What the owner of the old message holds already is not needed again.
+        let is_own = old.is_some_and(|old| old.owner.number == owner.number);
+        let own_bytes = if is_own { message.bytes().saturating_sub(old_bytes) } else { message.bytes() };
+        if owner.full(Holding::RetainedMessages, usize::from(!is_own)).filter(|_| !is_own).is_some()
+            || owner.full(Holding::RetainedBytes, own_bytes).filter(|_| own_bytes > 0).is_some()
+        {
+            return Err(RetainedBound::Quota);
         }
-        self.expiring -= usize::from(old.is_some_and(|old| old.expires.is_some()));
-        self.expiring += usize::from(message.expires.is_some());
-        self.bytes = bytes;
+        if old.is_none() && self.messages.len() >= self.max_messages {
+            return Err(RetainedBound::Messages);
+        }
+        let bytes = self.bytes - old_bytes + message.bytes();
+        if bytes > self.max_bytes {
+            return Err(RetainedBound::Bytes(message.bytes().saturating_sub(old_bytes)));
+        }
+        self.insert(message, owner);
+        if let Some((store, timeline)) = &self.kept_in {
+            let expires_ms = message.expires.map(|expires| timeline.wall_ms(expires));
+            store.put(message, owner.name.as_ref(), expires_ms);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, message: &Arc<Message>, owner: &Arc<Account>) {
         // A clone. It shares the payload, and its bytes are counted apart from the original's: the count of the original
         // ends when the last session has sent it.
         let copy = Arc::new(Message::clone(message));
         self.changes += 1;
-        self.messages.insert(message.topic.clone(), RetainedMessage { message: copy, change: self.changes });
-        if let Some((store, timeline)) = &self.kept_in {
-            store.put(message, message.expires.map(|expires| timeline.wall_ms(expires)));
+        let retained = RetainedMessage { message: copy, change: self.changes, owner: Arc::clone(owner) };
+        self.by_owner.insert((owner.number, self.changes), message.topic.clone());
+        owner.add(Holding::RetainedMessages, 1);
+        owner.add(Holding::RetainedBytes, message.bytes());
+        self.bytes += message.bytes();
+        self.expiring += usize::from(message.expires.is_some());
+        if let Some(old) = self.messages.insert(message.topic.clone(), retained) {
+            self.discount(&old);
         }
-        true
+    }
+
+    /// Counts a message that is no longer there.
+    fn discount(&mut self, old: &RetainedMessage) {
+        self.by_owner.remove(&(old.owner.number, old.change));
+        old.owner.remove(Holding::RetainedMessages, 1);
+        old.owner.remove(Holding::RetainedBytes, old.message.bytes());
+        self.bytes -= old.message.bytes();
+        self.expiring -= usize::from(old.message.expires.is_some());
+    }
+
+    /// Removes the oldest message of an owner; returns its topic.
+    pub fn remove_oldest_of(&mut self, owner: &Account) -> Option<Box<str>> {
+        let (_, topic) = self.by_owner.range((owner.number, 0)..=(owner.number, u64::MAX)).next()?;
+        let topic = topic.clone();
+        self.remove(&topic);
+        Some(topic)
     }
 
     fn remove(&mut self, topic: &str) {
-        let Some(RetainedMessage { message: old, .. }) = self.messages.remove(topic) else { return };
-        self.bytes -= old.bytes();
-        self.expiring -= usize::from(old.expires.is_some());
+        let Some(old) = self.messages.remove(topic) else { return };
+        self.discount(&old);
         if let Some((store, _)) = &self.kept_in {
             store.remove(topic);
         }
@@ -165,6 +237,10 @@ mod tests {
         Arc::new(Message::new(topic, payload.into(), 1, true))
     }
 
+    fn set(retained: &mut RetainedMessages, message: &Arc<Message>) -> bool {
+        retained.set(message, &Account::of_weir()).is_ok()
+    }
+
     fn matching(retained: &RetainedMessages, filter: &str, most: usize, now: Instant) -> Vec<Arc<Message>> {
         let (mut found, mut rest) = (Vec::new(), Some(retained.due()));
         while let Some(due) = rest {
@@ -188,7 +264,7 @@ mod tests {
     fn filters_find_their_messages() {
         let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         for topic in ["a", "a/b", "a/b/c", "ab", "$SYS/x", "b"] {
-            assert!(retained.set(&message(topic, b"x")));
+            assert!(set(&mut retained, &message(topic, b"x")));
         }
         check(&retained, "a/#", &["a", "a/b", "a/b/c"]);
         check(&retained, "a/+", &["a/b"]);
@@ -202,10 +278,10 @@ mod tests {
     #[test]
     fn an_empty_payload_removes() {
         let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
-        retained.set(&message("a", b"12345"));
-        retained.set(&message("a", b"1"));
+        set(&mut retained, &message("a", b"12345"));
+        set(&mut retained, &message("a", b"1"));
         assert_eq!((retained.len(), retained.bytes), (1, message("a", b"1").bytes()));
-        retained.set(&message("a", b""));
+        set(&mut retained, &message("a", b""));
         assert_eq!((retained.len(), retained.bytes), (0, 0));
     }
 
@@ -213,13 +289,13 @@ mod tests {
     fn the_bounds_hold_and_known_topics_still_change() {
         let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         for index in 0..MAX_MESSAGES {
-            assert!(retained.set(&message(&format!("t/{index}"), b"x")));
+            assert!(set(&mut retained, &message(&format!("t/{index}"), b"x")));
         }
-        assert!(!retained.set(&message("one/more", b"x")));
-        assert!(retained.set(&message("t/0", b"yy")));
+        assert!(!set(&mut retained, &message("one/more", b"x")));
+        assert!(set(&mut retained, &message("t/0", b"yy")));
         assert_eq!(retained.len(), MAX_MESSAGES);
         let large = Arc::new(Message::new("t/1", vec![0; MAX_BYTES].into(), 0, true));
-        assert!(!retained.set(&large));
+        assert!(!set(&mut retained, &large));
         assert_eq!(&matching(&retained, "t/1", 10, Instant::now())[0].payload[..], b"x");
     }
 
@@ -228,8 +304,8 @@ mod tests {
         let now = Instant::now();
         let mut retained = RetainedMessages::new(MAX_MESSAGES, MAX_BYTES);
         let expires = Some(now + std::time::Duration::from_secs(1));
-        retained.set(&Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
-        retained.set(&message("b", b"x"));
+        set(&mut retained, &Arc::new(Message { expires, ..Message::new("a", "x".into(), 0, true) }));
+        set(&mut retained, &message("b", b"x"));
         assert_eq!((matching(&retained, "#", 10, now).len(), retained.expire(now)), (2, 0));
         let later = now + std::time::Duration::from_secs(1);
         assert_eq!((matching(&retained, "#", 10, later).len(), retained.expire(later)), (1, 1));

@@ -13,7 +13,9 @@ use crate::disk::Disk;
 use crate::mqtt::session::stored::StoredSession;
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::session::will::Will;
-use crate::state::named_values::{Mark, NamedValue, NamedValues, StoreLabels};
+use crate::state::StateError;
+use crate::state::named_values::{NamedValue, NamedValues, NamedValuesOptions, StoreLabels};
+use crate::state::open::StoreOptions;
 use crate::telemetry::names;
 
 /// Store of sessions and wills, which survives restarts. Clones share it.
@@ -34,10 +36,36 @@ fn name(user: Option<&str>, client_id: &str) -> String {
 }
 
 impl SessionStore {
-    /// Opens the store below `data_dir`. A store that cannot be used is moved aside, logged and counted, and a new one is begun.
-    /// Where that fails too, weir runs without a store.
-    pub fn open(data_dir: &Path, disk: &Arc<dyn Disk>, clock: &dyn Clock, limit: Duration) -> Option<Self> {
-        NamedValues::open(data_dir, disk, clock, limit).map(Self)
+    /// Opens the store below `data_dir`, which must open and load within `limit`. A store that is proven to be damaged is moved
+    /// aside, logged and counted, and a new one is begun.
+    ///
+    /// # Errors
+    /// The store cannot be opened, although it may be sound. It is left as it is.
+    pub fn open(
+        data_dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        limit: Duration,
+    ) -> Result<Self, StateError> {
+        NamedValues::open(data_dir, NamedValuesOptions::sled(disk, clock, limit)).map(Self)
+    }
+
+    /// Opens the store without a thread: it works in [`SessionStore::step`]. For the simulation.
+    ///
+    /// # Errors
+    /// As of [`SessionStore::open`].
+    pub fn open_inline(
+        data_dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        store: StoreOptions,
+    ) -> Result<Self, StateError> {
+        NamedValues::open(data_dir, NamedValuesOptions { disk, clock, store, threads: false }).map(Self)
+    }
+
+    /// Does the work that is due in a store without a thread; returns whether there was some.
+    pub fn step(&self) -> bool {
+        self.0.step()
     }
 
     /// Loads the stored sessions and wills; to be called once.
@@ -57,12 +85,10 @@ impl SessionStore {
         restored
     }
 
-    /// Queues a session for storing.
-    pub(crate) fn put(&self, session: &StoredSession, timeline: &Timeline) {
-        self.0.put(Encoded {
-            name: name(session.owner.user.as_deref(), &session.owner.client_id).into(),
-            bytes: session.encode(timeline),
-        });
+    /// Queues a session for storing that changed at `since` in the store's own time.
+    pub(crate) fn put(&self, session: &StoredSession, timeline: &Timeline, since: Duration) {
+        let name = name(session.owner.user.as_deref(), &session.owner.client_id).into();
+        self.0.put_since(Encoded { name, bytes: session.encode(timeline) }, since);
     }
 
     /// Queues the removal of a client's session.
@@ -80,24 +106,9 @@ impl SessionStore {
         self.0.remove(&will_name(number));
     }
 
-    /// Number of sessions and wills that are queued and not written yet.
-    pub(crate) fn unwritten(&self) -> usize {
-        self.0.unwritten()
-    }
-
-    /// Position of the newest queued change.
-    pub(crate) fn mark(&self) -> Mark {
-        self.0.mark()
-    }
-
-    /// Whether all changes up to `mark` are on disk, or have failed for good.
-    pub(crate) fn is_written(&self, mark: Mark) -> bool {
-        self.0.is_written(mark)
-    }
-
-    /// Waits until all queued changes are on disk, at most 5 s.
-    pub(crate) fn sync(&self) {
-        self.0.sync();
+    /// The stored values themselves, for their outage and their progress.
+    pub(crate) fn values(&self) -> &NamedValues<impl NamedValue + use<>> {
+        &self.0
     }
 }
 
@@ -122,6 +133,7 @@ impl NamedValue for Encoded {
         what: "MQTT sessions and wills",
         moved_aside: names::MQTT_SESSIONS_MOVED_ASIDE,
         failures: names::MQTT_SESSIONS_FAILURES,
+        reopened: names::MQTT_SESSIONS_REOPENED,
     };
 
     fn name(&self) -> &str {

@@ -1,14 +1,14 @@
 //! Sessions and their connections: attach, take-over, detach, expiry.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::Broker;
-use super::meters::MqttLimit;
-use crate::access::{Login, Policy};
+use crate::access::{Login, Permissions, Policy};
 use crate::log::Lsn;
+use crate::mqtt::session::account::{Account, Holding};
 use crate::mqtt::session::delivery::Delivery;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::session::{ConnectionId, DISCARDED, Session, SessionState};
@@ -28,6 +28,9 @@ pub(super) struct Sessions {
     /// Wills that are due.
     pub(super) wills: Vec<Arc<Will>>,
     pub(super) online: usize,
+    /// Sessions whose connections were pushed out and have not ended yet, by number. The value says whether the session ends
+    /// with its connection.
+    leaving: HashMap<u64, bool>,
     /// Largest number of connected sessions since the start.
     pub(super) most_online: usize,
     /// Number of sessions that expired since the start.
@@ -47,6 +50,45 @@ impl Sessions {
     pub(super) fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
+    }
+
+    /// Number of connections, without those that were pushed out.
+    pub(super) fn staying_connections(&self) -> usize {
+        self.online.saturating_sub(self.leaving.len())
+    }
+
+    /// Number of sessions, without those that end with a connection that was pushed out.
+    pub(super) fn staying_sessions(&self) -> usize {
+        self.by_client.len() - self.leaving.values().filter(|ends| **ends).count()
+    }
+
+    /// Notes that the connection of a session was pushed out, and whether the session ends with it.
+    pub(super) fn note_leaving(&mut self, session: &Session, ends: bool) {
+        self.leaving.insert(session.id, ends);
+    }
+
+    /// A session of this user that outlives a connection that was pushed out, and is not without a connection yet.
+    pub(super) fn leaving_of(&self, account: &Account) -> Option<Arc<Session>> {
+        if self.leaving.is_empty() {
+            return None;
+        }
+        let leaves = |session: &&Arc<Session>| self.leaving.get(&session.id) == Some(&false);
+        let of_account = self.by_client.values().filter(|session| session.account.number == account.number);
+        of_account.filter(leaves).max_by_key(|session| session.id).map(Arc::clone)
+    }
+
+    /// Adds a session of a client that has none.
+    pub(super) fn insert(&mut self, session: &Arc<Session>) {
+        session.account.add(Holding::Sessions, 1);
+        self.by_client.insert((session.user.clone(), Arc::clone(&session.client_id)), Arc::clone(session));
+    }
+
+    /// Removes a session; does nothing if it was removed before.
+    fn remove(&mut self, session: &Session) {
+        if self.by_client.remove(&(session.user.clone(), Arc::clone(&session.client_id))).is_some() {
+            self.leaving.remove(&session.id);
+            session.account.remove(Holding::Sessions, 1);
+        }
     }
 }
 
@@ -76,9 +118,14 @@ pub(crate) struct AttachedSession {
     pub received_until: Lsn,
 }
 
-/// Error: as many sessions are connected as `mqtt.max_connections` allows.
+/// Why a client gets no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooManyConnections;
+pub(crate) enum AttachError {
+    /// As many sessions are connected as `mqtt.max_connections` allows.
+    TooManyConnections,
+    /// The user or its tenant is at a quota.
+    Quota,
+}
 
 impl Broker {
     /// Lets the existing connection of a client process everything that the client has sent. Called before a new connection of
@@ -92,76 +139,98 @@ impl Broker {
     }
 
     /// Gives a session to a new connection: the client's existing session, which is taken from the connection that owns it, or
-    /// a new one. At the bound of sessions, the session that has been without a connection for longest is discarded.
+    /// a new one. At a quota or a bound of sessions, another session without a connection is discarded, see `room`.
     ///
     /// # Errors
-    /// As many sessions are connected as `mqtt.max_connections` allows, and the client has none of them.
-    pub(crate) fn attach(&self, attach: &AttachRequest<'_>) -> Result<AttachedSession, TooManyConnections> {
+    /// The client has no connection yet, and the user, its tenant or all users together have as many connections or sessions as
+    /// they may.
+    pub(crate) fn attach(&self, attach: &AttachRequest<'_>) -> Result<AttachedSession, AttachError> {
         let now = self.timeline.now();
-        let mut sessions = lock(&self.sessions);
+        let identity = &attach.login.identity;
         let client_id: Arc<str> = attach.client_id.into();
-        let key = (attach.login.identity.user.clone(), Arc::clone(&client_id));
+        let account = self.accounts.of(identity.user.as_ref());
+        account.set_quotas(&attach.policy.quotas(identity));
+        let mut sessions = lock(&self.sessions);
+        let key = (identity.user.clone(), Arc::clone(&client_id));
         let existing = sessions.by_client.get(&key).cloned();
         let taken_over = existing.as_ref().is_some_and(|session| session.any().offline.is_none());
         if !taken_over {
-            if sessions.online >= self.max_connections {
-                return Err(TooManyConnections);
+            self.admit_connection(&mut sessions, &account)?;
+        }
+        let over = |session: &Session| session.any().is_over(now);
+        let existing = match existing {
+            None => {
+                self.admit_session(&mut sessions, &account)?;
+                None
             }
+            Some(session) if attach.clean || over(&session) => {
+                self.discard(&mut sessions, &session);
+                None
+            }
+            continued => continued,
+        };
+        if !taken_over {
             sessions.online += 1;
             sessions.most_online = sessions.most_online.max(sessions.online);
+            account.add(Holding::Connections, 1);
         }
-        let connection = sessions.number();
-        let permissions = attach.policy.permissions(&attach.login.identity, Arc::clone(&client_id));
-        let window = attach.receive_maximum.min(self.max_inflight);
-        let over = |session: &Session| session.any().is_over(now);
+        let permissions = attach.policy.permissions(identity, Arc::clone(&client_id));
         match existing {
-            Some(session) if !attach.clean && !over(&session) => {
-                let (received_until, withdrawal) = {
-                    let mut state = session.any();
-                    // The client is back before its will was due [MQTT-3.1.3-9].
-                    if let Some(will) = Self::stop_timers(&mut sessions, &mut state) {
-                        self.discard_will(&will);
-                    }
-                    if let Some(place) = state.offline.take() {
-                        sessions.offline.remove(&place);
-                        self.await_retained_anew(&mut state);
-                    }
-                    state.disconnected_ms = None;
-                    session.set_expiry(&mut state, attach.expiry_s);
-                    session.hand_over(&mut state, connection);
-                    let received_until = session.resume(&mut state, window);
-                    state.login = attach.login.clone();
-                    (received_until, self.permit(&session, &mut state, permissions))
-                };
-                if attach.expiry_s == 0 {
-                    self.forget_stored(&session);
-                }
-                self.tell_of(&session, withdrawal);
-                Ok(AttachedSession { session, connection, session_present: true, received_until })
-            }
-            existing => {
-                if let Some(session) = existing {
-                    self.discard(&mut sessions, &session);
-                }
-                self.make_room(&mut sessions);
-                let delivery = Delivery::new(self.queue_limits, window);
-                let (login, totals) = (attach.login.clone(), Arc::clone(&self.totals));
-                let session = Arc::new(Session::new(connection, login, permissions, client_id, delivery, totals));
-                session.set_expiry(&mut session.any(), attach.expiry_s);
-                sessions.by_client.insert(key, Arc::clone(&session));
-                Ok(AttachedSession { session, connection, session_present: false, received_until: Lsn(0) })
-            }
+            Some(session) => Ok(self.resume(sessions, session, attach, permissions)),
+            None => Ok(self.begin(&mut sessions, account, client_id, attach, permissions)),
         }
     }
 
-    pub(super) fn make_room(&self, sessions: &mut Sessions) {
-        // Fewer than `max_connections` sessions are connected, so at the bound at least one has no connection.
-        if sessions.by_client.len() >= self.max_connections
-            && let Some((_, oldest)) = sessions.offline.pop_first()
-        {
-            self.meters.limit(MqttLimit::Sessions);
-            self.discard(sessions, &oldest);
+    /// Gives an existing session to a new connection.
+    fn resume(
+        &self,
+        mut sessions: MutexGuard<'_, Sessions>,
+        session: Arc<Session>,
+        attach: &AttachRequest<'_>,
+        permissions: Permissions,
+    ) -> AttachedSession {
+        let connection = sessions.number();
+        sessions.leaving.remove(&session.id);
+        let (received_until, withdrawal) = {
+            let mut state = session.any();
+            // The client is back before its will was due [MQTT-3.1.3-9].
+            if let Some(will) = Self::stop_timers(&mut sessions, &mut state) {
+                self.discard_will(&will);
+            }
+            if let Some(place) = state.offline.take() {
+                sessions.offline.remove(&place);
+                self.await_retained_anew(&mut state);
+            }
+            state.disconnected_ms = None;
+            session.set_expiry(&mut state, attach.expiry_s);
+            session.hand_over(&mut state, connection);
+            let received_until = session.resume(&mut state, attach.receive_maximum.min(self.max_inflight));
+            state.login = attach.login.clone();
+            (received_until, self.permit(&session, &mut state, permissions))
+        };
+        if attach.expiry_s == 0 {
+            self.forget_stored(&session);
         }
+        self.tell_of(&session, withdrawal);
+        AttachedSession { session, connection, session_present: true, received_until }
+    }
+
+    /// Makes a new session for a new connection.
+    fn begin(
+        &self,
+        sessions: &mut Sessions,
+        account: Arc<Account>,
+        client_id: Arc<str>,
+        attach: &AttachRequest<'_>,
+        permissions: Permissions,
+    ) -> AttachedSession {
+        let connection = sessions.number();
+        let delivery = Delivery::new(self.queue_limits, attach.receive_maximum.min(self.max_inflight));
+        let (login, totals) = (attach.login.clone(), Arc::clone(&self.totals));
+        let session = Arc::new(Session::new(connection, login, permissions, client_id, delivery, totals, account));
+        session.set_expiry(&mut session.any(), attach.expiry_s);
+        sessions.insert(&session);
+        AttachedSession { session, connection, session_present: false, received_until: Lsn(0) }
     }
 
     /// Session expiry for a client that asks for `wanted_s` seconds (`u32::MAX`: no expiry), within
@@ -198,6 +267,8 @@ impl Broker {
             },
         }
         sessions.online -= 1;
+        sessions.leaving.remove(&session.id);
+        session.account.remove(Holding::Connections, 1);
         let is_gone = session.is_revoked(connection) && session.any().expiry_s == 0;
         if expiry_s == 0 || is_gone {
             self.discard(&mut sessions, session);
@@ -245,7 +316,7 @@ impl Broker {
     }
 
     pub(super) fn discard(&self, sessions: &mut Sessions, session: &Arc<Session>) {
-        sessions.by_client.remove(&(session.user.clone(), Arc::clone(&session.client_id)));
+        sessions.remove(session);
         let mut state = session.any();
         if let Some(place) = state.offline.take() {
             sessions.offline.remove(&place);
@@ -259,7 +330,16 @@ impl Broker {
         if session.is_lasting() {
             self.forget_stored(session);
         }
+        self.end_subscriptions(session, &mut state);
+        drop(state);
+        self.return_shared(returned);
+    }
+
+    /// Ends all subscriptions of a session.
+    pub(super) fn end_subscriptions(&self, session: &Session, state: &mut SessionState) {
         let filters = std::mem::take(&mut state.filters);
+        state.levels = 0;
+        state.retained_due.clear();
         if !filters.is_empty() {
             let mut subscriptions = self.write_subscriptions();
             for filter in filters {
@@ -267,8 +347,6 @@ impl Broker {
             }
             self.version.fetch_add(1, Ordering::AcqRel);
         }
-        drop(state);
-        self.return_shared(returned);
     }
 
     /// Ends expired sessions. Returns the wills that are due, and the time of the next timer.

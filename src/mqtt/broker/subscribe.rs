@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Broker;
 use super::meters::MqttLimit;
 use super::subscriptions::Subscriber;
+use crate::mqtt::session::account::Holding;
 use crate::mqtt::session::{ConnectionId, Session, SessionState};
 use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
 use crate::mqtt::wire::topic;
@@ -13,14 +14,14 @@ use crate::mqtt::wire::topic;
 /// Largest sum of the levels of one session's filters. It bounds memory: each level takes about 150 bytes.
 pub(super) const MAX_SESSION_LEVELS: usize = 100_000;
 /// Largest sum of the levels of all filters.
-const MAX_LEVELS: usize = 1_500_000;
+pub(super) const MAX_LEVELS: usize = 1_500_000;
 /// Largest number of subscriptions of all sessions.
-const MAX_SUBSCRIPTIONS: usize = 200_000;
+pub(super) const MAX_SUBSCRIPTIONS: usize = 200_000;
 
 impl Broker {
     /// Whether a topic or filter is within `mqtt.max_topic_levels`. One that is not is counted.
     pub(crate) fn allows_levels(&self, topic: &str) -> bool {
-        let allowed = topic::levels(topic) <= self.max_topic_levels;
+        let allowed = topic::depth(topic) <= self.max_topic_levels;
         if !allowed {
             self.meters.limit(MqttLimit::TopicLevels);
         }
@@ -40,6 +41,7 @@ impl Broker {
         if topic::is_shared(&filter.filter) && topic::split_shared(&filter.filter).is_none() {
             return SubscribeOutcome::InvalidFilter;
         }
+        self.make_room_for_subscription(&session.account, topic::levels(&filter.filter));
         match self.insert(session, connection, filter) {
             Ok(()) => SubscribeOutcome::Granted(filter.qos),
             Err(refused) => refused,
@@ -57,6 +59,11 @@ impl Broker {
         if !state.permissions.may_subscribe(topic::delivered_by(&filter.filter)) {
             self.meters.subscriptions_denied.increment(1);
             return Err(SubscribeOutcome::NotAuthorized);
+        }
+        if !state.filters.contains(filter.filter.as_str()) && session.account.full(Holding::Subscriptions, 1).is_some()
+        {
+            self.meters.over_quota("subscriptions");
+            return Err(SubscribeOutcome::QuotaExceeded);
         }
         let new = self.insert_into(session, &mut state, filter)?;
         let send = match filter.retain {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::trie::SubscriptionTrie;
 use crate::mqtt::session::Session;
+use crate::mqtt::session::account::Holding;
 use crate::mqtt::session::delivery::DeliveryGrant;
 use crate::mqtt::wire::codec::{RetainHandling, TopicSubscription};
 use crate::mqtt::wire::topic;
@@ -95,9 +96,9 @@ impl Subscriptions {
     /// Adds or replaces the subscription of a session to a valid filter.
     pub fn insert(&mut self, filter: &str, subscriber: Subscriber) {
         let Some((_, inner)) = topic::split_shared(filter) else {
-            let id = subscriber.session.id;
-            if self.plain.insert(filter, id, subscriber).is_none() {
-                self.levels += topic::levels(filter);
+            let session = Arc::clone(&subscriber.session);
+            if self.plain.insert(filter, session.id, subscriber).is_none() {
+                self.count(filter, &session);
             }
             return;
         };
@@ -105,9 +106,10 @@ impl Subscriptions {
             match group.members.iter_mut().find(|member| member.session.id == subscriber.session.id) {
                 Some(member) => *member = subscriber,
                 None => {
+                    let session = Arc::clone(&subscriber.session);
                     group.members.push(subscriber);
                     self.members += 1;
-                    self.levels += topic::levels(filter);
+                    self.count(filter, &session);
                 }
             }
             return;
@@ -115,10 +117,27 @@ impl Subscriptions {
         let name: Arc<str> = filter.into();
         self.last_group += 1;
         self.shared.insert(inner, self.last_group, Arc::clone(&name));
+        let session = Arc::clone(&subscriber.session);
         let group = ShareGroup { number: self.last_group, members: vec![subscriber], turn: AtomicUsize::new(0) };
         self.groups.insert(name, group);
         self.members += 1;
-        self.levels += topic::levels(filter);
+        self.count(filter, &session);
+    }
+
+    /// Counts a new subscription of a session.
+    fn count(&mut self, filter: &str, session: &Session) {
+        let levels = topic::levels(filter);
+        self.levels += levels;
+        session.account.add(Holding::Subscriptions, 1);
+        session.account.add(Holding::Levels, levels);
+    }
+
+    /// Counts a removed subscription of a session.
+    fn discount(&mut self, filter: &str, session: &Session) {
+        let levels = topic::levels(filter);
+        self.levels -= levels;
+        session.account.remove(Holding::Subscriptions, 1);
+        session.account.remove(Holding::Levels, levels);
     }
 
     /// The subscription of a session to exactly this filter.
@@ -132,22 +151,21 @@ impl Subscriptions {
     /// Removes the subscription of a session to exactly this filter.
     pub fn remove(&mut self, filter: &str, session_id: u64) {
         let Some((_, inner)) = topic::split_shared(filter) else {
-            if self.plain.remove(filter, session_id).is_some() {
-                self.levels -= topic::levels(filter);
+            if let Some(removed) = self.plain.remove(filter, session_id) {
+                self.discount(filter, &removed.session);
             }
             return;
         };
         let Some(group) = self.groups.get_mut(filter) else { return };
-        let before = group.members.len();
-        group.members.retain(|member| member.session.id != session_id);
-        let removed = before - group.members.len();
-        self.members -= removed;
-        self.levels -= removed * topic::levels(filter);
+        let Some(place) = group.members.iter().position(|member| member.session.id == session_id) else { return };
+        let removed = group.members.remove(place);
         if group.members.is_empty() {
             let number = group.number;
             self.groups.remove(filter);
             self.shared.remove(inner, number);
         }
+        self.members -= 1;
+        self.discount(filter, &removed.session);
     }
 
     /// Whether a message on `topic` has a subscriber.

@@ -1,20 +1,21 @@
 //! Sessions, subscriptions and who gets what.
 
 use super::retained_delivery::{MAX_WAITING, TOPICS_PER_TURN};
-use super::sessions::TooManyConnections;
+use super::sessions::AttachError;
 use super::subscribe::MAX_SESSION_LEVELS;
 use super::*;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::session::will::Will;
 use crate::mqtt::testing::{self, SentPacket, SteppedClock, attaching, packets};
 use crate::mqtt::wire::codec::{RetainHandling, SubscribeOutcome, TopicSubscription};
+use crate::mqtt::wire::topic;
 
 fn broker(max_connections: usize) -> Broker {
     let config = MqttConfig { max_connections, max_queued_messages: 2, ..MqttConfig::default() };
     Broker::new(&config, Arc::default(), Timeline::default())
 }
 
-fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<AttachedSession, TooManyConnections> {
+fn attach(broker: &Broker, client_id: &str, clean: bool) -> Result<AttachedSession, AttachError> {
     broker.attach(&AttachRequest { clean, ..attaching(client_id) })
 }
 
@@ -212,7 +213,7 @@ fn no_local_spares_the_publisher() {
     let one = attach(&broker, "one", true).unwrap();
     broker.subscribe(&one.session, one.connection, &TopicSubscription { no_local: true, ..options("a", 1) });
     let own = Message { publisher: one.session.id, ..Message::new("a", "x".into(), 1, false) };
-    broker.deliver(&Arc::new(own));
+    broker.deliver_will(&Arc::new(own), None);
     broker.publish("a", "x".into(), 1, false);
     assert_eq!(received(&one).len(), 1);
 }
@@ -260,7 +261,7 @@ fn connections_and_sessions_are_bounded() {
     let three = attach(&broker, "three", false).unwrap();
     assert_eq!(broker.stats().sessions, 2);
     assert!(attach(&broker, "two", false).unwrap().session_present, "the older session went");
-    assert_eq!(attach(&broker, "four", true).unwrap_err(), TooManyConnections);
+    assert_eq!(attach(&broker, "four", true).unwrap_err(), AttachError::TooManyConnections);
     assert!(attach(&broker, "three", false).is_ok(), "a client may replace its own connection");
     assert_ne!(three.session.owner(), three.connection);
 }
@@ -276,7 +277,7 @@ fn subscriptions_are_bounded_and_checked() {
     assert_eq!(subscribe(&broker, &one, "more", 1), SubscribeOutcome::QuotaExceeded);
     let two = attach(&broker, "one", true).unwrap();
     let deep = |index: usize| format!("{index}{}", "/".repeat(200));
-    for index in 0..MAX_SESSION_LEVELS / 201 {
+    for index in 0..MAX_SESSION_LEVELS / topic::levels(&deep(9_999)) {
         assert_eq!(subscribe(&broker, &two, &deep(index), 1), SubscribeOutcome::Granted(1));
     }
     assert_eq!(subscribe(&broker, &two, &deep(9_999), 1), SubscribeOutcome::QuotaExceeded);
@@ -289,6 +290,22 @@ fn subscriptions_are_bounded_and_checked() {
     assert_eq!(subscribe(&broker, &one, "t/0", 2), SubscribeOutcome::Granted(2));
     assert!(broker.unsubscribe(&one.session, one.connection, "t/0"));
     assert!(!broker.unsubscribe(&one.session, one.connection, "t/0"));
+}
+
+/// Filters of 60 KiB are few: a session keeps a few megabytes of text, however many subscriptions it may have.
+#[test]
+fn long_filters_count_for_what_they_take() {
+    let broker = broker(1);
+    let one = attach(&broker, "one", true).unwrap();
+    let long = |index: usize| format!("{index}{}", "x".repeat(60 << 10));
+    let granted =
+        (0..1_000).take_while(|index| subscribe(&broker, &one, &long(*index), 1) == SubscribeOutcome::Granted(1));
+    let granted = granted.count();
+    assert!((10..200).contains(&granted), "{granted} filters were granted");
+    assert!(broker.unsubscribe(&one.session, one.connection, &long(0)));
+    assert_eq!(subscribe(&broker, &one, &long(1_000), 1), SubscribeOutcome::Granted(1));
+    broker.detach(&one.session, one.connection, 0, None);
+    assert_eq!(broker.read_subscriptions().levels(), 0);
 }
 
 #[test]

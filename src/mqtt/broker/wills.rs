@@ -5,8 +5,9 @@
 //! hold it. So a crash may publish a will twice and never loses a stored one. The wills in the store when weir ends are
 //! published after the next start: MQTT 5.0 section 3.1.2.5 lets a server defer wills, not forget them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Broker;
 use super::meters::MqttLimit;
@@ -23,8 +24,8 @@ use crate::sync::lock;
 pub(super) struct Wills {
     /// Wills that are not stored in their present form, by number. At most as many as sessions and due wills.
     unstored: BTreeMap<u64, Arc<Will>>,
-    /// Numbers of the wills in the store. At most as many as sessions, due wills and `published` together.
-    stored: BTreeSet<u64>,
+    /// Wills in the store, by number. At most as many as sessions, due wills and `published` together.
+    stored: BTreeMap<u64, Arc<Will>>,
     /// Published wills whose effects are not on disk yet, oldest first.
     published: VecDeque<PublishedWill>,
     /// Numbers of wills that were discarded since the last round. The next round removes them from the store.
@@ -40,13 +41,14 @@ struct PublishedWill {
     journal: Lsn,
     /// Position that the store of retained messages must have written; `None` where the will is not retained.
     retained: Option<Mark>,
-    /// Whether a round has stored the sessions whose queues hold the will.
-    queued: bool,
+    /// Time of the first round after the publication, in the time of the session store. Sessions whose queues hold the will
+    /// wait to be stored since then or longer.
+    seen: Option<Duration>,
 }
 
 impl Wills {
     pub(super) fn len(&self) -> usize {
-        self.stored.len() + self.unstored.keys().filter(|number| !self.stored.contains(number)).count()
+        self.stored.len() + self.unstored.keys().filter(|number| !self.stored.contains_key(number)).count()
     }
 
     /// Number of wills whose outcome is not stored yet.
@@ -54,9 +56,28 @@ impl Wills {
         self.unstored.len() + self.discarded.len()
     }
 
+    /// Whether all wills were put into the store.
+    pub(super) fn are_put(&self) -> bool {
+        self.unstored.is_empty()
+    }
+
+    /// A round begins at `now`, in the time of the session store. Called before the round looks for changed sessions.
+    pub(super) fn begin_round(&mut self, now: Duration) {
+        for published in &mut self.published {
+            published.seen.get_or_insert(now);
+        }
+    }
+
+    /// Makes all wills of the store unstored: the store failed, and they are written once more.
+    pub(super) fn rewrite(&mut self) {
+        for (number, will) in &self.stored {
+            self.unstored.entry(*number).or_insert_with(|| Arc::clone(will));
+        }
+    }
+
     fn remove(&mut self, number: u64, store: &SessionStore) {
         self.unstored.remove(&number);
-        if self.stored.remove(&number) {
+        if self.stored.remove(&number).is_some() {
             store.remove_will(number);
         }
     }
@@ -80,7 +101,7 @@ impl Broker {
     pub(crate) fn discard_will(&self, will: &Will) {
         let mut wills = lock(&self.wills);
         wills.unstored.remove(&will.number);
-        if wills.stored.contains(&will.number) {
+        if wills.stored.contains_key(&will.number) {
             wills.discarded.push(will.number);
         }
     }
@@ -92,7 +113,7 @@ impl Broker {
         }
         let will = Arc::new(Will { delay_s: 0, ..(*will).clone() });
         let mut wills = lock(&self.wills);
-        if wills.stored.contains(&will.number) || wills.unstored.contains_key(&will.number) {
+        if wills.stored.contains_key(&will.number) || wills.unstored.contains_key(&will.number) {
             wills.unstored.insert(will.number, Arc::clone(&will));
         }
         will
@@ -102,8 +123,8 @@ impl Broker {
     pub(crate) fn will_published(&self, will: &Will, journal: Lsn) {
         let retained = if will.message.retain { lock(&self.retained).mark() } else { None };
         let mut wills = lock(&self.wills);
-        if wills.stored.contains(&will.number) {
-            wills.published.push_back(PublishedWill { number: will.number, journal, retained, queued: false });
+        if wills.stored.contains_key(&will.number) {
+            wills.published.push_back(PublishedWill { number: will.number, journal, retained, seen: None });
         } else {
             wills.unstored.remove(&will.number);
         }
@@ -114,7 +135,7 @@ impl Broker {
     pub(super) fn restore_wills(&self, sessions: &mut Sessions, stored: Vec<Will>) {
         {
             let mut wills = lock(&self.wills);
-            wills.stored = stored.iter().map(|will| will.number).collect();
+            wills.stored = stored.iter().map(|will| (will.number, Arc::new(will.clone()))).collect();
             wills.last_number = wills.last_number.max(stored.last().map_or(0, |will| will.number));
         }
         let mut seen = HashSet::new();
@@ -154,8 +175,10 @@ impl Broker {
     }
 
     /// Removes from the store the discarded wills, and the published wills whose effects are on disk: the journal is durable up to
-    /// `durable`, and the previous round stored the sessions.
+    /// `durable`, and everything that earlier rounds put into the store is on disk.
     pub(super) fn remove_wills(&self, store: &SessionStore, durable: Lsn) {
+        let oldest = self.oldest_unstored_session(store);
+        let is_queued = |seen: Option<Duration>| seen.is_some_and(|seen| oldest.is_none_or(|oldest| oldest > seen));
         let retained_store = lock(&self.retained).store();
         let is_retained =
             |mark: Option<Mark>| retained_store.as_ref().zip(mark).is_none_or(|(store, mark)| store.is_written(mark));
@@ -169,10 +192,11 @@ impl Broker {
             if is_over {
                 self.meters.limit(MqttLimit::Wills);
             }
-            if is_over || (published.queued && published.journal <= durable && is_retained(published.retained)) {
-                wills.remove(published.number, store);
+            let PublishedWill { number, journal, retained, seen } = published;
+            if is_over || (is_queued(seen) && journal <= durable && is_retained(retained)) {
+                wills.remove(number, store);
             } else {
-                wills.published.push_back(PublishedWill { queued: true, ..published });
+                wills.published.push_back(published);
             }
         }
     }
@@ -186,8 +210,8 @@ impl Broker {
             let mut wills = lock(&self.wills);
             let Some((number, will)) = wills.unstored.pop_first() else { return };
             store.put_will(&will);
-            wills.stored.insert(number);
             bytes += will.message.bytes() + will.client_id.len();
+            wills.stored.insert(number, will);
         }
     }
 }

@@ -51,6 +51,14 @@ impl Acks {
         self.pubacks += usize::from(kind == frame::PUBACK);
     }
 
+    /// Changes the reason code of the newest acknowledgement; returns its packet identifier. `None`: there is none without a
+    /// journal position.
+    pub fn refuse_last(&mut self, reason: u8) -> Option<u16> {
+        let newest = self.entries.back_mut().filter(|_| self.unsealed > 0)?;
+        newest.reason = reason;
+        Some(newest.packet_id)
+    }
+
     /// Sets the journal position for the acknowledgements that were added since the last call. Their publishes end at
     /// `until` in the journal (`None`: none of them was journaled) and were read at `read_at`. Returns the position
     /// that the acknowledgements wait for.

@@ -42,11 +42,12 @@ impl BrokerContext {
         let meters = Arc::new(MqttMeters::default());
         let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
         let timeline = Timeline::new(clock);
+        let broker = Broker::new(config, Arc::clone(&meters), timeline.clone());
         Self {
             config: config.clone(),
-            broker: Arc::new(Broker::new(config, Arc::clone(&meters), timeline.clone())),
+            broker: Arc::new(broker.with_tenants(access.policy().tenants.clone())),
             journal: JournalAppender::new(journal, Arc::clone(&meters)),
-            ingest: IngestTopics::new(patterns),
+            ingest: IngestTopics::new(patterns, access.policy().tenants.clone()),
             meters,
             rates: RateLimits::new(config.rates),
             access,

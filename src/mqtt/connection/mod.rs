@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let now = start.shared.now();
         let rates_version = start.shared.rates.version();
         Self {
-            pace: ClientRate::new(&start.shared.rates, now),
+            pace: ClientRate::new(&start.shared.rates, &start.session.account, now),
             rates_version,
             unflushed: false,
             stream: start.stream,
@@ -277,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let version = self.shared.rates.version();
         if version != self.rates_version {
             self.rates_version = version;
-            self.pace = ClientRate::new(&self.shared.rates, self.shared.now());
+            self.pace = ClientRate::new(&self.shared.rates, &self.session.account, self.shared.now());
         }
         let Some(pace) = &mut self.pace else { return PollStep::Ready };
         let now = self.shared.now();

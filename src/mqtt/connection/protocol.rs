@@ -35,6 +35,8 @@ const MAX_UNRELEASED: usize = 10_000;
 
 /// Reason code 0x87 of MQTT 5.0: not authorized.
 const NOT_AUTHORIZED: u8 = 0x87;
+/// Reason code 0x97 of MQTT 5.0: quota exceeded.
+const QUOTA_EXCEEDED: u8 = 0x97;
 /// Reason code 0x99 of MQTT 5.0: payload format invalid.
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 /// Reason code 0x10 of MQTT 5.0: no matching subscribers.
@@ -106,6 +108,8 @@ pub(crate) struct Protocol {
     fresh: PacketIds,
     /// Number of QoS 2 publishes of this connection that the client has not released.
     unreleased: usize,
+    /// QoS of the last publish that was forwarded.
+    last_qos: u8,
     received: ReceivedCounts,
 }
 
@@ -128,6 +132,7 @@ impl Protocol {
             acks,
             fresh: PacketIds::default(),
             unreleased: 0,
+            last_qos: 0,
             received: ReceivedCounts::default(),
         }
     }
@@ -165,6 +170,21 @@ impl Protocol {
     /// Outstanding acknowledgements.
     pub fn acks(&self) -> &Acks {
         &self.acks
+    }
+
+    /// Notes that a quota kept the last publish from being retained or from a subscriber that should have got it. MQTT 5.0 has a
+    /// reason code for QoS 1 and 2. A publish in the journal was accepted, so its acknowledgement stays.
+    pub fn note_over_quota(&mut self) {
+        if self.version != ProtocolVersion::V5 || self.topic.ingest || self.last_qos == 0 {
+            return;
+        }
+        // A PUBREC with an error ends the exchange [section 4.3.3]: the client sends no PUBREL, and may use the identifier again.
+        if let Some(packet_id) = self.acks.refuse_last(QUOTA_EXCEEDED)
+            && self.last_qos == 2
+        {
+            self.fresh.remove(packet_id);
+            self.unreleased = self.unreleased.saturating_sub(1);
+        }
     }
 
     /// Returns the counts of received packets since the last call, and sets them to 0.
@@ -293,6 +313,13 @@ impl Protocol {
         if let Some(refused) = self.topic.refused {
             return self.refuse(publish, refused);
         }
+        if let Some(response) = properties.response_topic
+            && !context.may_request_response_on(response)?
+        {
+            self.received.denied += 1;
+            self.answer(&publish, NOT_AUTHORIZED);
+            return Ok(ProtocolEvent::None);
+        }
         if !properties.allow(publish.payload) {
             self.received.misformatted += 1;
             self.answer(&publish, PAYLOAD_FORMAT_INVALID);
@@ -315,6 +342,7 @@ impl Protocol {
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
         }
+        self.last_qos = publish.qos;
         Ok(ProtocolEvent::Forward(ForwardedPublish {
             topic: self.topic.topic(),
             payload: publish.payload,

@@ -13,6 +13,11 @@ pub(crate) trait ProtocolContext {
     /// # Errors
     /// The client may no longer publish anything: the session was taken from this connection.
     fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason>;
+    /// Whether the client may ask for a response on `topic`.
+    ///
+    /// # Errors
+    /// The session was taken from this connection.
+    fn may_request_response_on(&self, topic: &str) -> Result<bool, CloseReason>;
     /// Reports that a publish on `topic` was denied. The protocol calls this once, as long as the topic and the
     /// decision stay the same.
     fn note_denied(&self, topic: &str);

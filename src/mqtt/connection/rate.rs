@@ -1,12 +1,13 @@
 //! Limits how fast one client may send: token buckets that hold one second's worth. Nothing is dropped beyond the
 //! limit: the socket is read later, and the client's own sending slows down.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::config::RatesConfig;
 use crate::mqtt::broker::meters::LimitedRate;
+use crate::mqtt::session::account::{Account, SharedRate};
 use crate::mqtt::wire::frame;
 use crate::sync::lock;
 use crate::token_bucket::TokenBucket;
@@ -31,10 +32,15 @@ impl RateLimits {
     /// Puts other rates in force, also for connections that are open.
     pub fn set(&self, rates: RatesConfig) {
         *lock(&self.rates) = rates;
+        self.note_change();
+    }
+
+    /// Notes that rates of users may have changed.
+    pub fn note_change(&self) {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Version of the rates. It changes with each [`RateLimits::set`].
+    /// Version of the rates. It changes with each [`RateLimits::set`] and [`RateLimits::note_change`].
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -50,6 +56,8 @@ impl RateLimits {
 pub(crate) struct ClientRate {
     messages: Option<TokenBucket>,
     bytes: Option<TokenBucket>,
+    /// Account whose rate, or whose tenant's rate, all connections of the user share; `None`: neither has a rate.
+    account: Option<Arc<Account>>,
     /// Whether the client has to wait.
     paused: bool,
 }
@@ -66,13 +74,14 @@ pub(crate) struct RateWait {
 }
 
 impl ClientRate {
-    /// Makes full buckets for the rates in force; `None` where no rate is limited.
-    pub fn new(limits: &RateLimits, now: Instant) -> Option<Box<Self>> {
+    /// Makes full buckets for the rates in force; `None` where no rate is limited. `account` is the account of the client's user.
+    pub fn new(limits: &RateLimits, account: &Arc<Account>, now: Instant) -> Option<Box<Self>> {
         let rates = limits.get();
         let messages = rates.messages_per_second.map(|rate| TokenBucket::full(u64::from(rate), now));
         let bytes = rates.bytes_per_second.map(|rate| TokenBucket::full(rate, now));
-        let limited = messages.is_some() || bytes.is_some();
-        limited.then(|| Box::new(Self { messages, bytes, paused: false }))
+        let account = shared_rates(account).any(|rate| rate.get().is_some()).then(|| Arc::clone(account));
+        let limited = messages.is_some() || bytes.is_some() || account.is_some();
+        limited.then(|| Box::new(Self { messages, bytes, account, paused: false }))
     }
 
     /// Whether packets of this type count as messages. Acknowledgements do not count: they answer messages that weir
@@ -84,7 +93,9 @@ impl ClientRate {
 
     /// Number of messages that may be taken now.
     pub fn messages(&self, now: Instant) -> usize {
-        let budget = self.messages.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now));
+        let own = self.messages.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now));
+        let shared = self.account.iter().flat_map(shared_rates).map(|rate| rate.tokens(now)).min();
+        let budget = own.min(shared.unwrap_or(u64::MAX));
         usize::try_from(budget).unwrap_or(usize::MAX)
     }
 
@@ -99,6 +110,7 @@ impl ClientRate {
         if let Some(bucket) = &mut self.messages {
             bucket.take(count as u64, now);
         }
+        self.account.iter().flat_map(shared_rates).for_each(|rate| rate.take(count as u64, now));
     }
 
     /// Notes that `count` bytes were read.
@@ -115,11 +127,16 @@ impl ClientRate {
         let resumes = |bucket: &TokenBucket| {
             Some(bucket.refilled(SHORTEST_PAUSE)).filter(|at| if paused { *at > now } else { bucket.tokens(now) == 0 })
         };
-        let (messages, bytes) = (self.messages.as_ref().and_then(resumes), self.bytes.as_ref().and_then(resumes));
-        let until = messages.max(bytes);
-        self.paused = until.is_some();
-        let limit = if messages == until { LimitedRate::Messages } else { LimitedRate::Bytes };
-        until.map(|until| RateWait { until, limit, begins: !paused })
+        let own = [
+            (self.messages.as_ref().and_then(resumes), LimitedRate::Messages),
+            (self.bytes.as_ref().and_then(resumes), LimitedRate::Bytes),
+        ];
+        let shared = self.account.iter().flat_map(shared_rates);
+        let shared = shared.map(|rate| (rate.refilled(SHORTEST_PAUSE, now), LimitedRate::User));
+        let waits = own.into_iter().chain(shared).filter_map(|(until, limit)| Some((until?, limit)));
+        let longest = waits.max_by_key(|(until, _)| *until);
+        self.paused = longest.is_some();
+        longest.map(|(until, limit)| RateWait { until, limit, begins: !paused })
     }
 
     /// Whether the client has to wait.
@@ -128,13 +145,19 @@ impl ClientRate {
     }
 }
 
+/// The rates that the connections of a user share: the user's and its tenant's.
+fn shared_rates(account: &Arc<Account>) -> impl Iterator<Item = &SharedRate> {
+    [Some(account), account.tenant.as_ref()].into_iter().flatten().map(|account| &account.rate)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Quotas;
 
     fn pace(messages: Option<u32>, bytes: Option<u64>, now: Instant) -> ClientRate {
         let rates = RatesConfig { messages_per_second: messages, bytes_per_second: bytes };
-        *ClientRate::new(&RateLimits::new(rates), now).expect("limited")
+        *ClientRate::new(&RateLimits::new(rates), &Account::of_weir(), now).expect("limited")
     }
 
     #[test]
@@ -182,11 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn connections_of_a_user_share_its_rate() {
+        let (start, account) = (Instant::now(), Account::of_weir());
+        let limits = RateLimits::new(RatesConfig::default());
+        account.set_quotas(&Quotas { publish_rate: Some(100), ..Quotas::default() });
+        let [mut one, mut two] = [(); 2].map(|()| *ClientRate::new(&limits, &account, start).expect("limited"));
+        assert_eq!((one.messages(start), one.bytes(start)), (100, usize::MAX));
+        one.took_messages(100, start);
+        assert_eq!(two.messages(start), 0);
+        let wait = two.wait(start).expect("the other connection took all");
+        assert_eq!(wait, RateWait { until: start + SHORTEST_PAUSE, limit: LimitedRate::User, begins: true });
+        assert_eq!((two.messages(wait.until), two.wait(wait.until)), (10, None));
+        account.set_quotas(&Quotas::default());
+        assert!(ClientRate::new(&limits, &account, start).is_none() && one.wait(start).is_none());
+    }
+
+    #[test]
     fn rates_change_while_connections_are_open() {
         let limits = RateLimits::new(RatesConfig::default());
-        assert!(ClientRate::new(&limits, Instant::now()).is_none());
+        assert!(ClientRate::new(&limits, &Account::of_weir(), Instant::now()).is_none());
         let before = limits.version();
         limits.set(RatesConfig { messages_per_second: Some(1), bytes_per_second: None });
-        assert!(limits.version() > before && ClientRate::new(&limits, Instant::now()).is_some());
+        assert!(limits.version() > before && ClientRate::new(&limits, &Account::of_weir(), Instant::now()).is_some());
     }
 }

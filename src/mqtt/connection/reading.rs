@@ -189,7 +189,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let version = self.protocol.version();
         match self.protocol.on_frame(&frame, &context, records, out)? {
             ProtocolEvent::None => {}
-            event => self.touched += context.carry_out(event, version, out)?,
+            event => {
+                let report = context.carry_out(event, version, out)?;
+                self.touched += report.touched;
+                if report.over_quota {
+                    self.protocol.note_over_quota();
+                }
+            }
         }
         Ok(frame.bytes.len())
     }

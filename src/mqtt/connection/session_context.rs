@@ -11,6 +11,7 @@ use super::protocol_context::ProtocolContext;
 use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
 use crate::mqtt::ProtocolVersion;
+use crate::mqtt::broker::DeliveryReport;
 use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::CloseReason;
@@ -41,6 +42,10 @@ impl ProtocolContext for SessionContext<'_> {
         let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
         Ok(decide_publish(&state.permissions, topic, &self.shared.ingest))
     }
+    fn may_request_response_on(&self, topic: &str) -> Result<bool, CloseReason> {
+        let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
+        Ok(state.permissions.may_request_response_on(topic))
+    }
     fn note_denied(&self, topic: &str) {
         audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
     }
@@ -57,7 +62,7 @@ impl ProtocolContext for SessionContext<'_> {
 }
 
 impl SessionContext<'_> {
-    /// Carries out an event of the protocol. Answers to the client are appended to `out`. Returns how many
+    /// Carries out an event of the protocol. Answers to the client are appended to `out`. The report says how many
     /// subscriptions and queues were examined: other connections wait for their turn meanwhile.
     ///
     /// # Errors
@@ -68,33 +73,36 @@ impl SessionContext<'_> {
         event: ProtocolEvent<'_>,
         version: ProtocolVersion,
         out: &mut Vec<u8>,
-    ) -> Result<usize, CloseReason> {
+    ) -> Result<DeliveryReport, CloseReason> {
+        let examined = |touched| DeliveryReport { touched, ..DeliveryReport::default() };
         match event {
-            ProtocolEvent::None => Ok(0),
-            ProtocolEvent::Forward(forward) => Ok(self.shared.broker.deliver(&self.message(&forward))),
+            ProtocolEvent::None => Ok(examined(0)),
+            ProtocolEvent::Forward(forward) => {
+                Ok(self.shared.broker.deliver(&self.message(&forward), &self.session.account))
+            }
             ProtocolEvent::Acknowledged { kind, packet_id, reason } => {
                 if self.session.acknowledge(self.id, kind, packet_id, reason)? {
                     frame::put_ack(frame::PUBREL, packet_id, 0, version, out);
                 }
-                Ok(0)
+                Ok(examined(0))
             }
             ProtocolEvent::Release { packet_id } => {
                 // The session does not hold an identifier that was released before. The exchange is complete either
                 // way.
                 self.session.release(self.id, packet_id);
                 frame::put_ack(frame::PUBCOMP, packet_id, 0, version, out);
-                Ok(0)
+                Ok(examined(0))
             }
             ProtocolEvent::Subscribe(subscribe) => {
                 let outcomes: Vec<_> = subscribe.filters.iter().map(|filter| self.subscribe(filter)).collect();
                 codec::put_suback(subscribe.packet_id, &outcomes, version, out)?;
-                Ok(outcomes.len())
+                Ok(examined(outcomes.len()))
             }
             ProtocolEvent::Unsubscribe { packet_id, filters } => {
                 let end = |filter: &String| self.shared.broker.unsubscribe(self.session, self.id, filter);
                 let existed: Vec<bool> = filters.iter().map(end).collect();
                 codec::put_unsuback(packet_id, &existed, version, out)?;
-                Ok(existed.len())
+                Ok(examined(existed.len()))
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,15 +15,17 @@ use tokio_util::task::TaskTracker;
 use super::peer::Peer;
 use super::service;
 use crate::access::Policy;
-use crate::admission::{AddressLimits, AddressPermit, PendingConnections, PendingPermit};
-use crate::config::RatesConfig;
+use crate::admission::{
+    AddressLimits, AddressPermit, CONNECTION_BYTES, PendingConnections, PendingMemory, PendingPermit,
+};
+use crate::config::{LimitsConfig, RatesConfig};
 use crate::log::Lsn;
-use crate::mqtt::broker::SessionStore;
 use crate::mqtt::broker::meters::MqttLimit;
+use crate::mqtt::broker::{SessionStore, UserUsage};
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::wire::refusal::RefusalReason;
-
 use crate::telemetry::audit::AuditActor;
+use crate::telemetry::names;
 use crate::tls::RevokedCertificates;
 
 /// Sockets accepted beyond `mqtt.max_connections`, so that their clients can be refused with a CONNACK.
@@ -39,6 +42,8 @@ struct AdmissionState {
     addresses: Arc<AddressLimits>,
     /// Connections whose CONNECT has not come yet. The number of sockets bounds it.
     pending: Arc<PendingConnections>,
+    /// Memory of all connections that have not logged in, those of HTTP included.
+    pending_bytes: Arc<PendingConnections>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Cancelled once connections are admitted.
@@ -52,6 +57,7 @@ pub struct ConnectionPermit {
     _from: AddressPermit,
     address: Option<IpAddr>,
     pending: PendingPermit,
+    held: Arc<PendingMemory>,
     /// Time by which the CONNECT must be complete.
     deadline: Instant,
 }
@@ -78,6 +84,9 @@ pub enum AdmissionError {
     /// `mqtt.max_connections_per_address` is reached for this address.
     #[error("mqtt.max_connections_per_address is reached")]
     Address,
+    /// Clients that have not logged in hold `limits.pending_bytes`.
+    #[error("limits.pending_bytes is reached")]
+    Memory,
 }
 
 impl AdmissionError {
@@ -86,16 +95,27 @@ impl AdmissionError {
             AdmissionError::Closed => RefusalReason::ShuttingDown,
             AdmissionError::Full => RefusalReason::MaxConnections,
             AdmissionError::Address => RefusalReason::MaxConnectionsPerAddress,
+            AdmissionError::Memory => RefusalReason::PendingBytes,
         }
+    }
+}
+
+impl ConnectionPermit {
+    /// The memory that the connection holds before its login.
+    pub fn held(&self) -> &Arc<PendingMemory> {
+        &self.held
     }
 }
 
 impl AdmissionControl {
     pub(super) fn new(shared: Arc<BrokerContext>) -> Self {
+        let pending_bytes = PendingConnections::new("bytes", LimitsConfig::default().pending_bytes);
+        shared.access.set_pending_bytes(Arc::clone(&pending_bytes));
         Self(Arc::new(AdmissionState {
             sockets: Arc::default(),
             addresses: AddressLimits::new(shared.config.max_connections_per_address),
-            pending: PendingConnections::new(usize::MAX),
+            pending: PendingConnections::new("connections", usize::MAX),
+            pending_bytes,
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             opened: CancellationToken::new(),
@@ -105,6 +125,27 @@ impl AdmissionControl {
 
     pub(super) fn broker_context(&self) -> &Arc<BrokerContext> {
         &self.0.shared
+    }
+
+    /// Sets the largest memory of all connections that have not logged in.
+    pub fn set_pending_bytes(&self, bytes: usize) {
+        self.0.pending_bytes.set_limit(bytes);
+    }
+
+    /// The memory of all connections that have not logged in, for listeners of other protocols.
+    pub fn pending_bytes(&self) -> &Arc<PendingConnections> {
+        &self.0.pending_bytes
+    }
+
+    /// Evicts a connection without a CONNECT, because the process has no file descriptor for another one.
+    pub(super) fn free_socket(&self) {
+        self.0.pending.evict_for(None, Instant::now());
+    }
+
+    /// Sets the gauge of pending bytes, and those of the broker. Called once per second.
+    pub(super) fn measure(&self) {
+        gauge!(names::PENDING_BYTES).set(self.0.pending_bytes.held() as f64);
+        self.0.shared.measure();
     }
 
     /// Begins to admit connections.
@@ -139,6 +180,7 @@ impl AdmissionControl {
                 AdmissionError::Closed => {}
                 AdmissionError::Full => self.0.shared.meters.limit(MqttLimit::Connections),
                 AdmissionError::Address => self.0.shared.meters.limit(MqttLimit::ConnectionsPerAddress),
+                AdmissionError::Memory => self.0.shared.meters.limit(MqttLimit::PendingBytes),
             }
         })
     }
@@ -150,14 +192,17 @@ impl AdmissionControl {
         let from = self.0.addresses.admit(address).ok_or(AdmissionError::Address)?;
         let now = Instant::now();
         let full = self.0.sockets.load(Ordering::Relaxed) >= self.0.shared.config.max_connections + EXTRA_SOCKETS;
-        if full && !self.0.pending.evict_oldest(now) {
+        if full && !self.0.pending.evict_for(address, now) {
             return Err(AdmissionError::Full);
         }
-        let pending = self.0.pending.admit(now).ok_or(AdmissionError::Full)?;
+        let evicted = CancellationToken::new();
+        let held = PendingMemory::hold(&self.0.pending_bytes, address, CONNECTION_BYTES, evicted.clone());
+        let held = held.ok_or(AdmissionError::Memory)?;
+        let pending = self.0.pending.admit_with(address, 1, now, evicted).ok_or(AdmissionError::Full)?;
         self.0.sockets.fetch_add(1, Ordering::Relaxed);
         let socket = OpenSocket(Arc::clone(&self.0.sockets));
         let deadline = now + Duration::from_millis(self.0.shared.config.connect_timeout_ms);
-        Ok(ConnectionPermit { _socket: socket, _from: from, address, pending, deadline })
+        Ok(ConnectionPermit { _socket: socket, _from: from, address, pending, held, deadline })
     }
 
     /// Restores the sessions of `store` that the access policy allows, and stores changes there from now on. `journal_end` is the
@@ -172,6 +217,11 @@ impl AdmissionControl {
         }
     }
 
+    /// The tenants, the `most` users that hold most, and the number of users that hold something, see [`Broker::usage`].
+    pub fn usage(&self, most: usize) -> (Vec<UserUsage>, Vec<UserUsage>, usize) {
+        self.0.shared.broker.usage(most)
+    }
+
     /// Sets how fast clients may send.
     pub fn set_rates(&self, rates: RatesConfig) {
         self.0.shared.rates.set(rates);
@@ -182,6 +232,7 @@ impl AdmissionControl {
     pub fn set_policy(&self, policy: Policy) {
         self.0.shared.access.replace(policy);
         self.0.shared.broker.restrict(&self.0.shared.access.policy());
+        self.0.shared.rates.note_change();
     }
 
     /// Sets the revoked client certificates, and ends the connections whose clients presented one. Otherwise as
@@ -217,15 +268,15 @@ impl AdmissionControl {
     /// Serves one connection, from its CONNECT to its end.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer, permit: ConnectionPermit) {
         let mut stream = stream;
-        let ConnectionPermit { _socket, _from, address: _, pending, deadline } = permit;
+        let ConnectionPermit { _socket, _from, address: _, pending, held, deadline } = permit;
         let shared = Arc::clone(&self.0.shared);
         let first = tokio::select! {
-            first = service::first_packet(&mut stream, &peer, &shared, deadline.into(), &self.0.cancel) => first,
+            first = service::first_packet(&mut stream, &peer, &shared, &held, deadline.into(), &self.0.cancel) => first,
             () = pending.evicted() => return shared.refuse(&peer.who(), RefusalReason::TooManyWaiting),
         };
         drop(pending);
         if let Some(first) = first {
-            service::serve(stream, &peer, shared, self.0.cancel.clone(), first).await;
+            service::serve(stream, &peer, shared, self.0.cancel.clone(), first, held).await;
         }
     }
 }

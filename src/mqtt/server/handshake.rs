@@ -1,22 +1,18 @@
-//! The CONNECT and its answer: reading it, checking it, giving the client a session, encoding the CONNACK.
+//! The CONNECT and its answer: checking it, giving the client a session, encoding the CONNACK.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
-use zeroize::Zeroize as _;
-
 use crate::access::{Login, Policy};
 use crate::config::MqttConfig;
 use crate::mqtt::ProtocolVersion;
-use crate::mqtt::broker::{AttachRequest, AttachedSession, Broker};
+use crate::mqtt::broker::{AttachError, AttachRequest, AttachedSession, Broker};
 use crate::mqtt::connection::protocol::TOPIC_ALIAS_MAXIMUM;
 use crate::mqtt::session::message::Message;
 use crate::mqtt::session::will::Will;
-use crate::mqtt::wire::close::CloseReason;
-use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectError, ConnectRequest};
-use crate::mqtt::wire::frame::{self, NextFrame};
+use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectRequest};
+use crate::mqtt::wire::frame;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic;
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
@@ -34,7 +30,7 @@ pub(crate) struct ConnectRefusal {
 }
 
 impl ConnectRefusal {
-    fn silent(reason: RefusalReason) -> Self {
+    pub fn silent(reason: RefusalReason) -> Self {
         Self { reason, reply: Vec::new() }
     }
 
@@ -73,53 +69,6 @@ pub(crate) struct AcceptedConnect {
     pub reply: Vec<u8>,
 }
 
-/// Reads until the first packet is complete; returns it and the bytes that follow it. The buffer grows with the bytes that
-/// arrive, not with the length that the packet claims.
-///
-/// # Errors
-/// The first packet is not a CONNECT or cannot be used, or the connection ended.
-pub(crate) async fn read_connect(
-    stream: &mut (impl AsyncRead + Unpin),
-    max_packet_bytes: usize,
-) -> Result<(ConnectRequest, Vec<u8>), ConnectRefusal> {
-    let mut bytes = Vec::with_capacity(256);
-    loop {
-        match stream.read_buf(&mut bytes).await {
-            Ok(0) | Err(_) => return Err(ConnectRefusal::silent(RefusalReason::ConnectionLost)),
-            Ok(_) => {}
-        }
-        if bytes[0] >> 4 != frame::CONNECT {
-            return Err(ConnectRefusal::silent(RefusalReason::NotConnect)); // [MQTT-3.1.0-1]
-        }
-        match frame::next(&bytes, max_packet_bytes) {
-            Ok(NextFrame::Partial(_)) => {}
-            Ok(NextFrame::Frame(frame)) => {
-                let connect = codec::decode_connect(&frame).map_err(refuse_packet)?;
-                let rest = bytes[frame.bytes.len()..].to_vec();
-                bytes.zeroize(); // there was a password in it
-                return Ok((connect, rest));
-            }
-            // Not answered: the protocol version is not known yet.
-            Err(CloseReason::PacketTooLarge) => return Err(ConnectRefusal::silent(RefusalReason::PacketTooLarge)),
-            Err(_) => return Err(ConnectRefusal::silent(RefusalReason::Malformed)),
-        }
-    }
-}
-
-fn refuse_packet(error: ConnectError) -> ConnectRefusal {
-    match error {
-        ConnectError::Malformed => ConnectRefusal::silent(RefusalReason::Malformed),
-        // Answered in the form that clients of every level understand [MQTT-3.1.2-2].
-        ConnectError::Level => {
-            ConnectRefusal::answered(RefusalReason::ProtocolVersion, ProtocolVersion::V4, Some(1), 0x84)
-        }
-        ConnectError::Invalid(_, CloseReason::Malformed) => ConnectRefusal::silent(RefusalReason::Malformed),
-        ConnectError::Invalid(version, _) => {
-            ConnectRefusal::answered(RefusalReason::ProtocolError, version, None, 0x82)
-        }
-    }
-}
-
 /// Checks the CONNECT of a client that has logged in, and gives it a session.
 ///
 /// # Errors
@@ -143,9 +92,13 @@ pub(crate) fn welcome(
         receive_maximum: connect.receive_maximum,
         expiry_s: connect.session_expiry_s,
     };
-    let attached = broker
-        .attach(&attach)
-        .map_err(|_| ConnectRefusal::answered(RefusalReason::MaxConnections, version, Some(3), 0x97))?;
+    let attached = broker.attach(&attach).map_err(|error| {
+        let reason = match error {
+            AttachError::TooManyConnections => RefusalReason::MaxConnections,
+            AttachError::Quota => RefusalReason::Quota,
+        };
+        ConnectRefusal::answered(reason, version, Some(3), 0x97)
+    })?;
     attached.session.allow_aliases(attached.connection, connect.topic_alias_maximum);
     let kept_s = broker.session_expiry(connect.session_expiry_s).map_or(u32::MAX, |expiry| expiry.as_secs() as u32);
     let accepted = ConnackOptions {
@@ -222,7 +175,9 @@ fn check_will(
         return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, Some(5), 0x87));
     }
     let client_id: Arc<str> = connect.client_id.as_str().into();
-    if !policy.permissions(&login.identity, Arc::clone(&client_id)).may_publish(name) {
+    let permissions = policy.permissions(&login.identity, Arc::clone(&client_id));
+    let may_respond = will.response_topic.as_deref().is_none_or(|topic| permissions.may_request_response_on(topic));
+    if !permissions.may_publish(name) || !may_respond {
         let user = login.identity.user.as_deref();
         let who = AuditActor { client_id: Some(&client_id), user, address: login.address };
         audit::record(AuditEvent::WillDenied, &who, name, "refused at its CONNECT");
@@ -247,6 +202,7 @@ mod tests {
     use super::*;
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{self, client};
+    use crate::mqtt::wire::frame::NextFrame;
 
     fn connect(bytes: &[u8]) -> ConnectRequest {
         let Ok(NextFrame::Frame(frame)) = frame::next(bytes, usize::MAX) else { panic!("no packet") };
@@ -364,14 +320,5 @@ mod tests {
         let config = MqttConfig::default();
         check_refused(&connect(0xFF), &config, RefusalReason::WillPayloadFormat, &[0x20, 3, 0, 0x99, 0]);
         assert!(try_welcome(&connect(b'x'), &config).unwrap().will.is_some());
-    }
-
-    #[test]
-    fn packets_that_cannot_be_read_are_answered_where_possible() {
-        let reply = |error| refuse_packet(error).reply;
-        assert_eq!(reply(ConnectError::Level), [0x20, 2, 0, 1]);
-        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Protocol)), [0x20, 3, 0, 0x82, 0]);
-        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V5, CloseReason::Malformed)), [0_u8; 0]);
-        assert_eq!(reply(ConnectError::Invalid(ProtocolVersion::V4, CloseReason::Protocol)), [0_u8; 0]);
     }
 }

@@ -24,7 +24,7 @@ use crate::mqtt::broker::system;
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::connection::journal_appender::IngestJournal;
 use crate::mqtt::wire::refusal::RefusalReason;
-use crate::tls::{HandshakeError, TlsEndpoint};
+use crate::tls::{HandshakeClient, HandshakeError, TlsEndpoint};
 
 /// Shortest and longest wait after a failed accept. The wait doubles with each failure in a row.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -147,7 +147,7 @@ impl MqttServer {
         tokio::select! {
             () = cancel.cancelled() => {}
             // The other branches never complete.
-            () = measure(&shared) => {}
+            () = measure(&admission) => {}
             () = keep_retained(&shared) => {}
             () = store_sessions(&shared) => {}
             () = accept_all(plain, &admission) => {}
@@ -159,16 +159,16 @@ impl MqttServer {
             } => {}
         }
         admission.close(DRAIN).await;
-        admission.broker_context().measure();
+        admission.measure();
     }
 }
 
-async fn measure(shared: &BrokerContext) {
+async fn measure(admission: &AdmissionControl) {
     let mut every_second = interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every_second.tick().await;
-        shared.measure();
+        admission.measure();
     }
 }
 
@@ -187,25 +187,40 @@ async fn keep_retained(shared: &BrokerContext) {
     }
 }
 
-/// Stores changed sessions and wills, on a blocking thread: there may be many.
+/// Stores changed sessions and wills, on a blocking thread: there may be many. Also writes retained messages anew after a
+/// failure of their store.
 async fn store_sessions(shared: &Arc<BrokerContext>) {
     let mut every = interval(STORE_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let shared = Arc::clone(shared);
-        let storing = move || shared.broker.store_sessions(shared.journal.durable());
-        if tokio::task::spawn_blocking(storing).await.is_err() {
-            tracing::error!("storing MQTT sessions panicked; please report this defect");
+        while let Some(took) = store_round(shared).await {
+            // The disk is left to the journal for as long as the round took.
+            sleep(took.min(STORE_EVERY)).await;
         }
     }
+}
+
+/// Stores one round. Where more is to be stored at once, waits until the round is on disk, and returns how long it took.
+async fn store_round(shared: &Arc<BrokerContext>) -> Option<Duration> {
+    let shared = Arc::clone(shared);
+    let storing = move || {
+        let begun = Instant::now();
+        shared.broker.rewrite_retained();
+        let more = shared.broker.store_sessions(shared.journal.durable()) && shared.broker.wait_for_round();
+        more.then(|| begun.elapsed())
+    };
+    tokio::task::spawn_blocking(storing).await.unwrap_or_else(|_| {
+        tracing::error!("storing MQTT sessions panicked; please report this defect");
+        None
+    })
 }
 
 fn publish_system(shared: &BrokerContext, started: Instant) {
     let BrokerContext { broker, meters, .. } = shared;
     let uptime = shared.now().saturating_duration_since(started);
     let counts = meters.traffic.counts();
-    for (topic, value) in system::messages(&broker.stats(), &counts, meters.dropped_queue_full.get(), uptime) {
+    for (topic, value) in system::messages(&broker.stats(), &counts, meters.missed(), uptime) {
         broker.publish_system(topic, value);
     }
 }
@@ -223,6 +238,7 @@ async fn accept_all(listener: Listener, admission: &AdmissionControl) {
                 // The usual cause is a lack of file descriptors, which lasts until a connection ends.
                 acceptor.warn(&format!("cannot accept MQTT connections: {error}"));
                 admission.broker_context().meters.limit(MqttLimit::Accept);
+                admission.free_socket();
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
@@ -276,7 +292,8 @@ async fn serve_tls(
     permit: ConnectionPermit,
 ) {
     let patience = Duration::from_millis(admission.broker_context().config.connect_timeout_ms);
-    match admission.prepare(&permit, endpoint.accept(stream, patience)).await {
+    let client = HandshakeClient { address: Some(address.ip()), held: permit.held() };
+    match admission.prepare(&permit, endpoint.accept(stream, client, patience)).await {
         Some(Ok(stream)) => {
             let peer = Peer::certified(address.ip(), &stream);
             admission.serve(stream, peer, permit).await;

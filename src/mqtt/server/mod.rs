@@ -1,6 +1,7 @@
 //! The server: it listens, admits connections, answers their CONNECT and serves them until they end.
 
 mod admission;
+mod first_packet;
 mod handshake;
 mod listener;
 mod login;

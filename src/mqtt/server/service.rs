@@ -12,10 +12,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::first_packet::{ConnectLimits, read_connect};
 use super::handshake::{self, AcceptedConnect, ConnectRefusal};
 use super::login;
 use super::peer::Peer;
 use crate::access::Login;
+use crate::admission::PendingMemory;
 use crate::core::record;
 use crate::log::{AppendError, Lsn, Records};
 use crate::mqtt::broker::AttachedSession;
@@ -46,10 +48,11 @@ pub(crate) async fn first_packet<S: AsyncRead + Unpin>(
     stream: &mut S,
     peer: &Peer,
     shared: &BrokerContext,
+    held: &PendingMemory,
     deadline: Instant,
     cancel: &CancellationToken,
 ) -> Option<FirstPacket> {
-    let first = handshake::read_connect(stream, shared.config.max_packet_size_bytes);
+    let first = read_connect(stream, ConnectLimits::new(&shared.config), held);
     tokio::select! {
         () = cancel.cancelled() => shared.refuse(&peer.who(), RefusalReason::ShuttingDown),
         read = timeout_at(deadline, first) => match read {
@@ -68,8 +71,9 @@ pub(crate) fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
     first: FirstPacket,
+    held: Arc<PendingMemory>,
 ) -> impl Future<Output = ()> {
-    let opening = Box::pin(open(stream, peer, shared, cancel, first));
+    let opening = Box::pin(open(stream, peer, shared, cancel, first, held));
     async {
         if let Some(open) = opening.await {
             run(open).await;
@@ -94,19 +98,27 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     shared: Arc<BrokerContext>,
     cancel: CancellationToken,
     first: FirstPacket,
+    held: Arc<PendingMemory>,
 ) -> Option<Box<OpenConnection<S>>> {
     let explain_within = first.as_ref().ok().and_then(|(connect, _)| connect.explain_within);
     let entered = tokio::select! {
-        entered = enter(first, peer, &shared) => entered,
+        entered = enter(first, peer, &shared, &held) => entered,
         () = cancel.cancelled() => {
             shared.refuse(&peer.who(), RefusalReason::ShuttingDown);
             return None;
         }
     };
     match entered {
-        Ok((welcome, rest)) => Some(Box::new(begin(stream, shared, cancel, welcome, rest))),
+        Ok((welcome, rest)) => {
+            drop(held);
+            Some(Box::new(begin(stream, shared, cancel, welcome, rest)))
+        }
         Err(refusal) => {
-            refuse(stream, &shared, refusal.explained(explain_within)).await;
+            held.refused();
+            tokio::select! {
+                () = refuse(stream, &shared, refusal.explained(explain_within)) => {}
+                () = held.evicted() => {}
+            }
             None
         }
     }
@@ -116,9 +128,23 @@ async fn enter(
     first: FirstPacket,
     peer: &Peer,
     shared: &BrokerContext,
+    held: &PendingMemory,
 ) -> Result<(AcceptedConnect, Vec<u8>), ConnectRefusal> {
     let (connect, rest) = first.inspect_err(|refusal| shared.note_refusal(&peer.who(), refusal.reason, ""))?;
-    let login = login::authenticate(&connect, peer, &shared.access).await?;
+    held.settle().map_err(|_| ConnectRefusal::silent(RefusalReason::PendingBytes))?;
+    let login = match login::authenticate(&connect, peer, &shared.access, held.bytes()).await {
+        Ok(login) => login,
+        Err(denied) => {
+            // The answer may be due seconds later, and the packet is not needed for it.
+            drop((connect, rest));
+            held.refused();
+            tokio::select! {
+                () = denied.refused.wait() => {}
+                () = held.evicted() => {}
+            }
+            return Err(denied.refusal);
+        }
+    };
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
     shared.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
     let policy = shared.access.policy();
@@ -289,7 +315,8 @@ async fn publish_will(shared: &BrokerContext, will: &Will, patience: Instant) {
         };
     }
     let expires = will.expiry_s.map(|seconds| shared.now() + Duration::from_secs(u64::from(seconds)));
-    shared.broker.deliver(&Arc::new(Message { expires, ..will.message.clone() }));
+    let message = Arc::new(Message { expires, ..will.message.clone() });
+    shared.broker.deliver_will(&message, will.login.identity.user.as_ref());
     shared.broker.will_published(will, journal);
 }
 

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::peer::Peer;
 use super::service;
 use crate::access::{Access, Policy};
+use crate::admission::PendingMemory;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
-use crate::log::Log;
-use crate::mqtt::broker::Broker;
+use crate::log::{Log, Lsn};
+use crate::mqtt::broker::{Broker, RetainedStore, SessionStore};
 use crate::mqtt::connection::broker_context::BrokerContext;
 
 /// Serves MQTT over any stream of bytes, as [`super::MqttServer`] does for each accepted socket. The caller provides the
@@ -34,13 +35,30 @@ impl StreamServer {
         Arc::clone(&self.0.broker)
     }
 
+    /// Restores the retained messages and sessions of these stores, as `weir run` does, and stores changes there from now on.
+    /// `journal_end` is the end of the journal before this start.
+    pub fn restore(&self, retained: RetainedStore, sessions: SessionStore, journal_end: Lsn) {
+        let BrokerContext { broker, access, .. } = &*self.0;
+        broker.keep_retained(retained);
+        broker.keep_sessions(sessions, journal_end, &access.policy());
+        broker.mark_restored();
+    }
+
+    /// Stores changed sessions and wills, one round; and retained messages where their store was opened again.
+    pub fn store_round(&self) {
+        let BrokerContext { broker, journal, .. } = &*self.0;
+        broker.rewrite_retained();
+        broker.store_sessions(journal.durable());
+    }
+
     /// Serves one connection from its CONNECT to its end. `cancel` ends it in an orderly way. Must be polled inside a tokio runtime
     /// with a time driver.
     pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, cancel: CancellationToken) {
         let deadline = Instant::now() + Duration::from_millis(self.0.config.connect_timeout_ms);
         let peer = Peer::default();
-        if let Some(first) = service::first_packet(&mut stream, &peer, &self.0, deadline, &cancel).await {
-            service::serve(stream, &peer, Arc::clone(&self.0), cancel, first).await;
+        let Some(held) = PendingMemory::unlimited() else { return };
+        if let Some(first) = service::first_packet(&mut stream, &peer, &self.0, &held, deadline, &cancel).await {
+            service::serve(stream, &peer, Arc::clone(&self.0), cancel, first, held).await;
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::account::Account;
 use super::message::Message;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::wire::close::CloseReason;
@@ -101,6 +102,10 @@ pub(crate) enum OfferOutcome {
     Queued,
     /// The queue is at its bound: this subscriber misses the message.
     Full,
+    /// The subscriber's user or tenant is at its quota of queued bytes: this subscriber misses the message.
+    OverQuota,
+    /// All sessions together are at their bound, and the subscriber's user holds its share: this subscriber misses the message.
+    NoRoom,
 }
 
 /// Counts of one [`Delivery::write`].
@@ -177,6 +182,12 @@ impl Delivery {
         self.queue.len() + self.unacknowledged
     }
 
+    /// Bytes that the session's user has to answer for: of the messages that are queued or unacknowledged. Queued retained
+    /// messages do not count.
+    pub fn held_bytes(&self) -> usize {
+        self.queued_bytes + self.inflight_bytes
+    }
+
     /// All messages that are queued or unacknowledged.
     pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         let published = self.inflight.iter().flatten().filter_map(|stage| match stage {
@@ -187,10 +198,18 @@ impl Delivery {
     }
 
     /// Whether this session gets no further message because all sessions together, which hold `held_bytes`, are at their bound.
-    /// A session that holds no message still gets messages until twice the bound: clients that keep up are served first.
-    pub fn is_out_of_room(&self, held_bytes: usize) -> bool {
+    /// Beyond the bound, sessions that hold no message still get messages until a quarter more, so that clients that keep up are
+    /// served. Users that hold less than their share of three quarters of the bound still get messages until twice the bound,
+    /// whatever other users hold.
+    pub fn is_out_of_room(&self, held_bytes: usize, account: &Account) -> bool {
         let limit = self.limits.total_bytes;
-        held_bytes >= limit && (self.held() > 0 || held_bytes >= limit.saturating_mul(2))
+        if held_bytes < limit {
+            return false;
+        }
+        let spare = limit / 4;
+        let keeps_up = self.held() == 0 && held_bytes < limit.saturating_add(spare);
+        let is_light = held_bytes < limit.saturating_mul(2) && account.is_below_share(limit - spare);
+        !keeps_up && !is_light
     }
 
     /// Queues a message. In a full queue, messages that expired by `now` are dropped first.

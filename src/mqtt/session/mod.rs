@@ -1,5 +1,6 @@
 //! Sessions: state of a client that may outlive its connection. The broker and the connection that owns a session share it.
 
+pub(super) mod account;
 pub(super) mod delivery;
 pub(super) mod message;
 pub(super) mod packet_ids;
@@ -23,6 +24,7 @@ use crate::access::{Login, Permissions};
 use crate::log::Lsn;
 use crate::stall::timeout;
 use crate::sync::lock;
+use account::{Account, Holding};
 use delivery::{Delivery, DeliveryGrant, OfferOutcome, QueueLimits, ReturnedMessage, WithdrawnMessages, WriteOutcome};
 use message::Message;
 use packet_ids::PacketIds;
@@ -39,6 +41,9 @@ pub(crate) const DISCARDED: ConnectionId = u64::MAX;
 /// Bit in a session's owner: access rules took the session from its connection, and that connection must end. The lower bits
 /// are the connection's number.
 const REVOKED: ConnectionId = 1 << 63;
+
+/// Bit in a session's owner beside [`REVOKED`]: a bound of all clients is reached, and the session's user holds most.
+const PUSHED_OUT: ConnectionId = 1 << 62;
 
 /// Longest wait of a new connection for the previous connection of the same client to read what its socket still holds.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -73,6 +78,8 @@ pub(crate) struct Session {
     /// User that the session belongs to; `None` for clients without credentials. Users do not share sessions.
     pub user: Option<Arc<str>>,
     pub client_id: Arc<str>,
+    /// What the user holds.
+    pub account: Arc<Account>,
     owner: AtomicU64,
     /// Whether the queue may hold messages to send.
     outbound: AtomicBool,
@@ -80,6 +87,8 @@ pub(crate) struct Session {
     lasting: AtomicBool,
     /// Whether the session changed since it was last stored.
     changed: AtomicBool,
+    /// Milliseconds, in the time of the session store, at which a round first saw that the session changed; 0: none has.
+    changed_ms: AtomicU64,
     /// Whether retained messages of new subscriptions are still to be queued.
     awaits_retained: AtomicBool,
     /// Whether a new connection of the same client waits for the owner to read its socket once more.
@@ -151,6 +160,7 @@ impl Session {
         client_id: Arc<str>,
         delivery: Delivery,
         totals: Arc<SessionTotals>,
+        account: Arc<Account>,
     ) -> Self {
         let user = login.identity.user.clone();
         let state = SessionState {
@@ -178,10 +188,12 @@ impl Session {
             id,
             user,
             client_id,
+            account,
             owner,
             outbound,
             lasting,
             changed,
+            changed_ms: AtomicU64::new(0),
             awaits_retained,
             look_requested,
             looked,
@@ -199,10 +211,11 @@ impl Session {
         permissions: Permissions,
         limits: QueueLimits,
         totals: Arc<SessionTotals>,
+        account: Arc<Account>,
     ) -> Self {
         let delivery = Delivery::new(limits, 0);
         let login = stored.owner.to_login();
-        let session = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals);
+        let session = Self::new(id, login, permissions, stored.owner.client_id, delivery, totals, account);
         {
             let mut state = session.any();
             session.hand_over(&mut state, 0);
@@ -240,6 +253,16 @@ impl Session {
         self.changed.load(Ordering::Acquire) && self.is_lasting()
     }
 
+    /// Since when the session waits to be stored, in the time of the session store, whose present time is `now`. The first
+    /// call after a change notes the time.
+    pub fn waits_since(&self, now: Duration) -> Duration {
+        let now_ms = (now.as_millis() as u64).max(1);
+        match self.changed_ms.compare_exchange(0, now_ms, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => now,
+            Err(since_ms) => Duration::from_millis(since_ms),
+        }
+    }
+
     /// The form in which the session is stored, without its subscriptions; `None` where a restart must find nothing. At an
     /// orderly stop `stopped_at` is the end of the journal: nothing changes after that.
     pub fn to_stored(&self, state: &SessionState, stopped_at: Option<Lsn>) -> Option<StoredSession> {
@@ -247,6 +270,7 @@ impl Session {
             return None;
         }
         self.changed.store(false, Ordering::Release);
+        self.changed_ms.store(0, Ordering::Release);
         // While weir runs, the client may release an identifier and use it again before a crash. After the crash the second
         // publish would look like a repetition of the first and be lost. So identifiers are stored at an orderly stop only.
         let received = if stopped_at.is_some() { state.received.iter().collect() } else { Vec::new() };
@@ -309,14 +333,27 @@ impl Session {
         }
     }
 
-    /// Whether the session was taken from this connection by [`Session::revoke`].
+    /// Takes the session from its connection, if it has one, because another user needs the room.
+    pub fn push_out(&self, state: &mut SessionState) {
+        if self.is_connected() {
+            self.hand_over(state, self.owner() | REVOKED | PUSHED_OUT);
+        }
+    }
+
+    /// Whether the session was taken from this connection by [`Session::revoke`] or [`Session::push_out`].
     pub fn is_revoked(&self, connection: ConnectionId) -> bool {
-        self.owner() == connection | REVOKED
+        self.owner() & !PUSHED_OUT == connection | REVOKED
     }
 
     /// The reason with which `connection`, which no longer owns the session, ends.
     pub fn lost(&self, connection: ConnectionId) -> CloseReason {
-        if self.is_revoked(connection) { CloseReason::NotAuthorized } else { CloseReason::TakenOver }
+        if !self.is_revoked(connection) {
+            CloseReason::TakenOver
+        } else if self.owner() & PUSHED_OUT == 0 {
+            CloseReason::NotAuthorized
+        } else {
+            CloseReason::OverQuota
+        }
     }
 
     /// Removes the messages that the client may no longer receive, see [`Delivery::withdraw`].
@@ -392,8 +429,11 @@ impl Session {
             _ if grant.qos == 0 && !self.is_connected() => return None,
             _ => {}
         }
-        if state.delivery.is_out_of_room(self.totals.held_bytes()) {
-            return Some(OfferOutcome::Full);
+        if self.account.full(Holding::QueuedBytes, message.bytes()).is_some() {
+            return Some(OfferOutcome::OverQuota);
+        }
+        if state.delivery.is_out_of_room(self.totals.held_bytes(), &self.account) {
+            return Some(OfferOutcome::NoRoom);
         }
         let offer = self.count_change(&mut state, |state| state.delivery.offer(message, grant, now));
         if offer == OfferOutcome::Queued && !self.outbound.swap(true, Ordering::AcqRel) {
@@ -507,10 +547,14 @@ impl Session {
 
     fn count_change<T>(&self, state: &mut SessionState, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let count = |delivery: &Delivery| [delivery.queued(), delivery.queued_bytes(), delivery.held()];
-        let before = count(&state.delivery);
+        let (before, held_before) = (count(&state.delivery), state.delivery.held_bytes());
         let result = change(state);
         let after = count(&state.delivery);
         self.touch();
+        let held_after = state.delivery.held_bytes();
+        if held_after != held_before {
+            self.account.change_queued(held_before, held_after);
+        }
         let totals = [&self.totals.messages, &self.totals.bytes, &self.totals.held];
         for (total, (after, before)) in totals.into_iter().zip(after.into_iter().zip(before)) {
             if after != before {
@@ -533,7 +577,8 @@ mod tests {
         let (login, client_id): (Login, Arc<str>) = (anonymous(), "c".into());
         let permissions = policy().permissions(&login.identity, Arc::clone(&client_id));
         let delivery = Delivery::new(limits, 10);
-        (Session::new(7, login, permissions, client_id, delivery, Arc::clone(&totals)), totals)
+        let session = Session::new(7, login, permissions, client_id, delivery, Arc::clone(&totals), Account::of_weir());
+        (session, totals)
     }
 
     fn message() -> Arc<Message> {

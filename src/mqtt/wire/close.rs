@@ -25,6 +25,8 @@ pub(crate) enum CloseReason {
     ReceiveMaximum,
     /// A bound of this connection's state.
     Quota,
+    /// A bound of all clients is reached, another client needs the place, and this client's user has most.
+    OverQuota,
     /// A publish to a topic that clients may not use; 3.1.1 has no other answer.
     NotAuthorized,
     /// Nothing arrived for one and a half keep-alive intervals.
@@ -55,7 +57,7 @@ impl CloseReason {
             CloseReason::ReceiveMaximum => Some(0x93),
             CloseReason::TopicAlias => Some(0x94),
             CloseReason::PacketTooLarge => Some(0x95),
-            CloseReason::Quota => Some(0x97),
+            CloseReason::Quota | CloseReason::OverQuota => Some(0x97),
         }
     }
 
@@ -72,6 +74,7 @@ impl CloseReason {
             CloseReason::PacketTooLarge => "packet_too_large",
             CloseReason::ReceiveMaximum => "receive_maximum",
             CloseReason::Quota => "quota",
+            CloseReason::OverQuota => "over_quota",
             CloseReason::NotAuthorized => "not_authorized",
             CloseReason::KeepAlive => "keep_alive",
             CloseReason::TakenOver => "taken_over",
@@ -91,6 +94,9 @@ impl CloseReason {
             CloseReason::PacketTooLarge => "the packet is larger than mqtt.max_packet_size",
             CloseReason::ReceiveMaximum => "more publishes are unacknowledged than mqtt.max_inflight",
             CloseReason::Quota => "a limit of this connection is reached",
+            CloseReason::OverQuota => {
+                "weir is at a limit, and your user has more than others; another client needs the room"
+            }
             CloseReason::KeepAlive => "nothing arrived for one and a half times the keep-alive",
             CloseReason::TakenOver => "the same client identifier connected again",
             CloseReason::ShuttingDown => "weir stops",

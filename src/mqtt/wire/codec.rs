@@ -63,6 +63,8 @@ pub(crate) struct ConnectWill {
     pub retain: bool,
     /// Encoded properties that are forwarded to subscribers.
     pub properties: Vec<u8>,
+    /// Topic on which a response is asked for.
+    pub response_topic: Option<String>,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
     /// Will delay interval in seconds.
@@ -82,18 +84,44 @@ pub(crate) enum ConnectError {
     Invalid(ProtocolVersion, CloseReason),
 }
 
+/// Facts at the beginning of a CONNECT, by which its size is judged before the rest is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectPrelude {
+    /// Version of the client; `None`: weir does not speak it.
+    pub version: Option<ProtocolVersion>,
+    /// Whether the packet carries a will.
+    pub has_will: bool,
+}
+
+/// Reads the beginning of a CONNECT from the first bytes of its body. `None`: more bytes are needed.
+pub(crate) fn connect_prelude(body: &[u8]) -> Option<ConnectPrelude> {
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    if length > b"MQIsdp".len() {
+        return Some(ConnectPrelude { version: None, has_will: false });
+    }
+    let (name, &[level, flags, ..]) = rest.split_at_checked(length)? else { return None };
+    let version = protocol(name, level).ok().map(|(version, _)| version);
+    Some(ConnectPrelude { version, has_will: version.is_some() && flags & WILL > 0 })
+}
+
+/// The version of a protocol name and level, and whether it is 3.1.
+fn protocol(name: &[u8], level: u8) -> Result<(ProtocolVersion, bool), ConnectError> {
+    match (name, level) {
+        (b"MQTT", 4) => Ok((ProtocolVersion::V4, false)),
+        (b"MQTT", 5) => Ok((ProtocolVersion::V5, false)),
+        (b"MQIsdp", 3) => Ok((ProtocolVersion::V4, true)),
+        (b"MQTT" | b"MQIsdp", _) => Err(ConnectError::Level),
+        _ => Err(ConnectError::Malformed),
+    }
+}
+
 /// Reads a CONNECT, MQTT 5.0 section 3.1.
 pub(crate) fn decode_connect(frame: &Frame<'_>) -> Result<ConnectRequest, ConnectError> {
     let mut body = frame.body;
     let name = take_field(&mut body).map_err(|_| ConnectError::Malformed)?;
     let (level, rest) = body.split_first().ok_or(ConnectError::Malformed)?;
-    let (version, is_3_1) = match (name, level) {
-        (b"MQTT", 4) => (ProtocolVersion::V4, false),
-        (b"MQTT", 5) => (ProtocolVersion::V5, false),
-        (b"MQIsdp", 3) => (ProtocolVersion::V4, true),
-        (b"MQTT" | b"MQIsdp", _) => return Err(ConnectError::Level),
-        _ => return Err(ConnectError::Malformed),
-    };
+    let (version, is_3_1) = protocol(name, *level)?;
     // MQTT 3.1 gives every packet header flags and does not say which values its reserved bits must have.
     if frame.flags != 0 && !is_3_1 {
         return Err(ConnectError::Invalid(version, CloseReason::Malformed));
@@ -176,6 +204,7 @@ fn take_will(flags: u8, body: &mut &[u8], version: ProtocolVersion) -> Result<Co
         qos: (flags >> 3 & 0b11).min(2),
         retain: flags & WILL_RETAIN > 0,
         properties: properties.to_forwarded(),
+        response_topic: properties.response_topic.map(str::to_owned),
         expiry_s: properties.expiry_s,
         delay_s: properties.delay_s,
         is_formatted: properties.allow(payload),

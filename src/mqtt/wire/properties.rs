@@ -201,6 +201,8 @@ pub(crate) struct PublishProperties<'a> {
     pub delay_s: u32,
     /// Whether the payload format indicator is 1 (UTF-8).
     pub is_text: bool,
+    /// Topic on which a response is asked for.
+    pub response_topic: Option<&'a str>,
     bytes: &'a [u8],
     /// Byte ranges that are not forwarded unchanged: topic alias, message expiry interval, will delay interval.
     left_out: [(usize, usize); 3],
@@ -232,6 +234,7 @@ impl<'a> PublishProperties<'a> {
                 (RESPONSE_TOPIC, PropertyValue::Bytes(name)) if name.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
                     return Err(CloseReason::Protocol);
                 }
+                (RESPONSE_TOPIC, PropertyValue::Bytes(name)) => parsed.response_topic = topic::text(name),
                 _ => {}
             }
             Ok(())

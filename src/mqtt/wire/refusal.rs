@@ -16,6 +16,8 @@ pub(crate) enum RefusalReason {
     TooManyWaiting,
     /// `mqtt.max_connections` is reached.
     MaxConnections,
+    /// A quota of the user or its tenant is reached.
+    Quota,
     /// `mqtt.max_connections_per_address` is reached.
     MaxConnectionsPerAddress,
     /// The TLS handshake failed.
@@ -26,6 +28,10 @@ pub(crate) enum RefusalReason {
     Malformed,
     /// The CONNECT, or its CONNACK, is larger than allowed.
     PacketTooLarge,
+    /// The CONNECT has no will and is larger than `mqtt.max_connect_size`.
+    ConnectTooLarge,
+    /// Clients that have not logged in hold `limits.pending_bytes`, and this one gives way.
+    PendingBytes,
     /// A protocol level that weir does not speak.
     ProtocolVersion,
     /// The CONNECT breaks a rule of its version.
@@ -55,11 +61,14 @@ impl RefusalReason {
             RefusalReason::ConnectTimeout => "connect_timeout",
             RefusalReason::TooManyWaiting => "too_many_waiting",
             RefusalReason::MaxConnections => "max_connections",
+            RefusalReason::Quota => "quota",
             RefusalReason::MaxConnectionsPerAddress => "max_connections_per_address",
             RefusalReason::TlsHandshake => "tls_handshake",
             RefusalReason::NotConnect => "not_connect",
             RefusalReason::Malformed => "malformed",
             RefusalReason::PacketTooLarge => "packet_too_large",
+            RefusalReason::ConnectTooLarge => "connect_too_large",
+            RefusalReason::PendingBytes => "pending_bytes",
             RefusalReason::ProtocolVersion => "protocol_version",
             RefusalReason::ProtocolError => "protocol_error",
             RefusalReason::AuthenticationMethod => "authentication_method",
@@ -83,7 +92,9 @@ impl RefusalReason {
         match self {
             RefusalReason::AuthenticationMethod => Some("enhanced authentication is not offered"),
             RefusalReason::ClientId => Some("the client identifier is longer than 256 bytes"),
+            RefusalReason::ConnectTooLarge => Some("a CONNECT without a will may have mqtt.max_connect_size bytes"),
             RefusalReason::MaxConnections => Some("as many clients are connected as mqtt.max_connections allows"),
+            RefusalReason::Quota => Some("your user, or its tenant, has as many connections or sessions as it may"),
             RefusalReason::WillPayloadFormat => Some("the payload of the will is said to be UTF-8, which it is not"),
             RefusalReason::WillTopic => Some(
                 "the topic of the will is no topic name, has more levels than mqtt.max_topic_levels, or is weir's own",

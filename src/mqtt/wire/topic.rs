@@ -1,12 +1,19 @@
 //! Topic names and topic filters, MQTT 5.0 section 4.7.
 
+use crate::config::Tenants;
+
 /// Levels of a topic name or filter at most: the depth of the subscription trie. A filter of 64 KiB slashes would
 /// otherwise cost megabytes.
 pub(crate) const MAX_LEVELS: usize = 201;
 
-/// Levels of a topic name or filter.
-pub(crate) fn levels(name: &str) -> usize {
+/// Number of levels of a topic name or filter.
+pub(crate) fn depth(name: &str) -> usize {
     name.bytes().filter(|byte| *byte == b'/').count() + 1
+}
+
+/// Levels that a filter counts for where memory is bounded: one more for each 64 bytes of its text, which is kept twice.
+pub(crate) fn levels(filter: &str) -> usize {
+    depth(filter) + filter.len() / 64
 }
 
 /// The UTF-8 encoded string in `bytes`; without one the packet is malformed [MQTT-1.5.4-1, MQTT-1.5.4-2].
@@ -29,7 +36,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 
 /// Whether a topic name has no more levels than a filter may have. Nobody could subscribe to a deeper name.
 pub(crate) fn is_shallow(name: &str) -> bool {
-    levels(name) <= MAX_LEVELS
+    depth(name) <= MAX_LEVELS
 }
 
 /// The topic name in `bytes`, if it is one.
@@ -111,25 +118,35 @@ pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
-/// The topics whose publishes are journaled.
+/// The topics whose publishes are journaled: those that match a pattern, and those below the prefix of a tenant whose rest
+/// does.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IngestTopics {
     patterns: Vec<String>,
+    tenants: Tenants,
 }
 
 impl IngestTopics {
     /// `patterns` are topic filters.
-    pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
-        Self { patterns: patterns.into_iter().collect() }
+    pub fn new(patterns: impl IntoIterator<Item = String>, tenants: Tenants) -> Self {
+        Self { patterns: patterns.into_iter().collect(), tenants }
+    }
+
+    /// The part of `topic` behind the prefix of its tenant: the whole topic, if it is of none.
+    fn rest<'a>(&self, topic: &'a str) -> &'a str {
+        let tenant = self.tenants.of_topic(topic);
+        tenant.and_then(|tenant| topic.strip_prefix(&*tenant.prefix)).unwrap_or(topic)
     }
 
     /// Whether publishes on `topic` are journaled.
     pub fn contains(&self, topic: &str) -> bool {
+        let topic = self.rest(topic);
         self.patterns.iter().any(|pattern| matches(pattern, topic))
     }
 
     /// Whether every ingest pattern that matches `topic` names the device.
     pub fn name_device(&self, topic: &str) -> bool {
+        let topic = self.rest(topic);
         self.patterns.iter().filter(|pattern| matches(pattern, topic)).all(|pattern| pattern.contains('+'))
     }
 }
@@ -137,6 +154,7 @@ impl IngestTopics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Quotas, Tenant};
 
     #[test]
     fn names() {
@@ -210,13 +228,35 @@ mod tests {
 
     #[test]
     fn ingest_topics_are_filters() {
-        let topics = IngestTopics::new(["devices/+/telemetry".into(), "devices/+/errors".into()]);
+        let topics = IngestTopics::new(["devices/+/telemetry".into(), "devices/+/errors".into()], Tenants::default());
         assert!(topics.contains("devices/pump-7/telemetry"));
         assert!(topics.contains("devices/pump-7/errors"));
         assert!(!topics.contains("devices/pump-7/telemetry/x"));
         assert!(!topics.contains("devices/telemetry"));
-        let topics = IngestTopics::new(["devices/+/telemetry".into(), "readings".into(), "devices/a/telemetry".into()]);
+        let topics = IngestTopics::new(
+            ["devices/+/telemetry".into(), "readings".into(), "devices/a/telemetry".into()],
+            Tenants::default(),
+        );
         assert!(topics.name_device("devices/b/telemetry") && topics.name_device("other"));
         assert!(!topics.name_device("readings") && !topics.name_device("devices/a/telemetry"));
+    }
+
+    #[test]
+    fn ingest_topics_of_tenants() {
+        let tenants = Tenants::new([Tenant {
+            name: "acme".into(),
+            prefix: "acme/".into(),
+            users: Vec::new(),
+            quotas: Quotas::default(),
+            devices: None,
+        }]);
+        let topics = IngestTopics::new(["devices/+/telemetry".into(), "readings".into()], tenants);
+        for topic in ["devices/a/telemetry", "acme/devices/a/telemetry", "readings", "acme/readings"] {
+            assert!(topics.contains(topic), "{topic}");
+        }
+        for topic in ["other/devices/a/telemetry", "acme/acme/readings", "acme", "acme/devices/a"] {
+            assert!(!topics.contains(topic), "{topic}");
+        }
+        assert!(topics.name_device("acme/devices/a/telemetry") && !topics.name_device("acme/readings"));
     }
 }

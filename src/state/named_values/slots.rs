@@ -12,7 +12,7 @@
 //! A changed value is written to free slots before the slots of the old one are emptied. So whatever a crash leaves, of
 //! each name the old value or the new one is there, whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::NamedValue;
 use crate::cursor::ByteCursor;
@@ -22,9 +22,6 @@ use crate::state::key_value::{KeyValue, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 /// Bytes of checksum, version, part and number of parts in front of the value's bytes.
 const HEADER_BYTES: usize = 4 + 8 + 4 + 4;
 const PART_BYTES: usize = MAX_VALUE_BYTES - HEADER_BYTES;
-
-/// The parts of one version of a value: slot and bytes of each part that was found.
-type FoundParts = Vec<Option<(u32, Vec<u8>)>>;
 
 /// The slots of an opened store.
 #[derive(Debug)]
@@ -40,54 +37,33 @@ pub(super) struct Slots {
     version: u64,
 }
 
-/// The slots of a store, and the values that they held when it was opened.
+/// The slots of a store, and what was kept of the values that they held when it was opened.
 #[derive(Debug)]
-pub(super) struct LoadedSlots<V> {
+pub(super) struct LoadedSlots<T> {
     pub slots: Slots,
-    pub loaded: Vec<V>,
+    pub loaded: Vec<T>,
 }
 
 impl Slots {
-    /// Reads all slots. Slots whose parts make no whole value become free: a crash came before the other parts were
-    /// written, or after some were emptied.
+    /// Reads all slots and keeps what `keep` makes of each value. Slots whose parts make no whole value become free: a crash
+    /// came before the other parts were written, or after some were emptied. Of the bytes, one value is in memory at a time.
     ///
     /// # Errors
     /// The store cannot be read, or the slots of superseded values cannot be emptied.
-    pub fn load<V: NamedValue>(store: Box<dyn KeyValue>) -> Result<LoadedSlots<V>, StateError> {
-        let mut parts: BTreeMap<u64, FoundParts> = BTreeMap::new();
+    pub fn load<V: NamedValue, T>(store: Box<dyn KeyValue>, keep: fn(V) -> T) -> Result<LoadedSlots<T>, StateError> {
         let mut slots = Self { store, used: HashMap::new(), free: Vec::new(), end: 0, version: 0 };
-        let mut damaged = 0;
-        while let Some(value) = slots.store.get(&slots.end.to_be_bytes())? {
-            let slot = slots.end;
-            slots.end += 1;
-            match read_part(&value) {
-                Some(part) => {
-                    slots.version = slots.version.max(part.version);
-                    let found = parts.entry(part.version).or_default();
-                    found.resize(found.len().max(part.count), None);
-                    found[part.index] = Some((slot, part.data.to_vec()));
-                }
-                None => {
-                    damaged += usize::from(!value.is_empty());
-                    slots.free.push(slot);
-                }
-            }
-        }
-        if damaged > 0 {
-            tracing::warn!(slots = damaged, "{} with a wrong checksum were left out", V::LABELS.what);
-        }
+        let found = slots.find_parts::<V>()?;
         let mut stale = Vec::new();
-        let mut loaded: BTreeMap<Box<str>, V> = BTreeMap::new();
+        let mut loaded: BTreeMap<Box<str>, T> = BTreeMap::new();
         // In the order of versions: of two values of one name the newer stays.
-        for parts in parts.into_values() {
-            let numbers: Vec<u32> = parts.iter().flatten().map(|(slot, _)| *slot).collect();
-            let whole = numbers.len() == parts.len();
-            let bytes: Vec<u8> = parts.into_iter().flatten().flat_map(|(_, data)| data).collect();
-            match V::decode(&bytes).filter(|_| whole) {
+        for parts in found.into_values() {
+            let numbers: Vec<u32> = parts.iter().flatten().copied().collect();
+            let value = if numbers.len() == parts.len() { slots.read_value::<V>(&numbers)? } else { None };
+            match value {
                 Some(value) => {
                     let name: Box<str> = value.name().into();
                     stale.extend(slots.used.insert(name.clone(), numbers).unwrap_or_default());
-                    loaded.insert(name, value);
+                    loaded.insert(name, keep(value));
                 }
                 None => stale.extend(numbers),
             }
@@ -100,6 +76,52 @@ impl Slots {
         }
         slots.put(&mut batch)?;
         Ok(LoadedSlots { slots, loaded: loaded.into_values().collect() })
+    }
+
+    /// The slots of the parts of each version, in the order of parts; `None` where a part is missing.
+    fn find_parts<V: NamedValue>(&mut self) -> Result<BTreeMap<u64, Vec<Option<u32>>>, StateError> {
+        let mut found: BTreeMap<u64, Vec<Option<u32>>> = BTreeMap::new();
+        let mut damaged = 0;
+        while let Some(value) = self.store.get(&self.end.to_be_bytes())? {
+            let slot = self.end;
+            self.end += 1;
+            match read_part(&value) {
+                Some(part) => {
+                    self.version = self.version.max(part.version);
+                    let parts = found.entry(part.version).or_default();
+                    parts.resize(parts.len().max(part.count), None);
+                    parts[part.index] = Some(slot);
+                }
+                None => {
+                    damaged += usize::from(!value.is_empty());
+                    self.free.push(slot);
+                }
+            }
+        }
+        if damaged > 0 {
+            tracing::warn!(slots = damaged, "{} with a wrong checksum were left out", V::LABELS.what);
+        }
+        Ok(found)
+    }
+
+    /// The value whose parts are in these slots; `None` where they hold none.
+    fn read_value<V: NamedValue>(&self, slots: &[u32]) -> Result<Option<V>, StateError> {
+        let mut bytes = Vec::new();
+        for slot in slots {
+            let part = self.store.get(&slot.to_be_bytes())?.unwrap_or_default();
+            bytes.extend_from_slice(part.get(HEADER_BYTES..).unwrap_or_default());
+        }
+        Ok(V::decode(&bytes))
+    }
+
+    /// Names of all values.
+    pub fn names(&self) -> BTreeSet<Box<str>> {
+        self.used.keys().cloned().collect()
+    }
+
+    /// The store under the slots.
+    pub fn into_store(self) -> Box<dyn KeyValue> {
+        self.store
     }
 
     /// Writes the values of these names, removes those whose value is `None`, and syncs.
@@ -154,11 +176,10 @@ impl Slots {
     }
 }
 
-struct SlotPart<'a> {
+struct SlotPart {
     version: u64,
     index: usize,
     count: usize,
-    data: &'a [u8],
 }
 
 fn part(version: u64, index: usize, count: usize, data: &[u8]) -> Vec<u8> {
@@ -172,7 +193,7 @@ fn part(version: u64, index: usize, count: usize, data: &[u8]) -> Vec<u8> {
     value
 }
 
-fn read_part(value: &[u8]) -> Option<SlotPart<'_>> {
+fn read_part(value: &[u8]) -> Option<SlotPart> {
     let mut fields = ByteCursor::new(value);
     let checksum = fields.u32()?;
     if crc32c::crc32c(fields.rest()) != checksum {
@@ -181,7 +202,7 @@ fn read_part(value: &[u8]) -> Option<SlotPart<'_>> {
     let (version, index, count) = (fields.u64()?, fields.u32()? as usize, fields.u32()? as usize);
     // A count beyond it is damage: no value is larger than a gigabyte.
     const MOST_PARTS: usize = (1 << 30) / PART_BYTES + 2;
-    (index < count && count <= MOST_PARTS).then_some(SlotPart { version, index, count, data: fields.rest() })
+    (index < count && count <= MOST_PARTS).then_some(SlotPart { version, index, count })
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub mod login;
 mod login_storm;
 mod passwd;
 mod peers;
+mod quotas;
 mod redelivery;
 mod rules;
+mod tenants;
 mod users_reload;

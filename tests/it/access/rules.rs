@@ -151,7 +151,7 @@ fn a_dashboard_reads_and_a_bridge_does_both() {
 
 #[test]
 fn roles_of_the_file_add_up_and_its_denials_win() {
-    let acl = "[roles.own]\npublish = ['up/%c/#', 'all/#']\nsubscribe = ['down/%u-%c', 'news/#']\n\
+    let acl = "[roles.own]\npublish = ['up/%c/#', 'all/#']\nsubscribe = ['down/%u/%c', 'news/#']\n\
                deny_publish = ['all/secret/#']\ndeny_subscribe = ['news/secret/#']\n[roles.device]\npublish = ['x/%u']";
     let weir = start(acl, &[]);
     let mut both = client(&weir, MqttVersion::V5, "both");
@@ -168,7 +168,7 @@ fn roles_of_the_file_add_up_and_its_denials_win() {
         assert_eq!(if reason == 0x10 { 0 } else { reason }, expected, "{topic}");
     }
     for (filter, expected) in [
-        ("down/both-both-client", 0),
+        ("down/both/both-client", 0),
         ("down/#", 0x87),
         ("news/today/#", 0),
         ("news/secret/x", 0x87),

@@ -7,5 +7,7 @@ mod hang;
 mod load;
 mod pause;
 mod small_disk;
+mod starts;
 mod state;
+mod stores;
 mod takeover;

@@ -2,5 +2,6 @@
 
 mod clients;
 mod connections;
+mod memory;
 mod packets;
 mod steady;

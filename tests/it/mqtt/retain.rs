@@ -118,7 +118,9 @@ fn a_damaged_store_is_moved_aside() {
     std::fs::remove_dir_all(&store).expect("it was there");
     std::fs::write(&store, b"rubbish").expect("it can be written");
     weir.restart();
-    wait_for("the damage is told", || weir.output().contains("retained messages cannot be read").then_some(()));
+    wait_for("the damage is told", || {
+        weir.output().contains("the store of retained messages is damaged").then_some(())
+    });
     assert!((weir.metric("weir_mqtt_retained_moved_aside_total") - 1.0).abs() < f64::EPSILON);
     let (mut publisher, _) = TestConnect::new(MqttVersion::V4, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&TestMessage::retained("r", "x", 1));

@@ -136,8 +136,28 @@ impl Weir {
         self.wait_until("weir is ready", Self::is_ready);
     }
 
+    /// Starts weir and waits until it is ready, or has ended: then its exit status is returned.
+    pub fn try_restart(&mut self) -> Option<ExitStatus> {
+        self.spawn_process();
+        wait_closely("weir is ready or ends", || {
+            if let Some(status) = self.child.as_mut()?.try_wait().expect("its state can be read") {
+                self.child = None;
+                return Some(Some(status));
+            }
+            self.read_addresses().is_some_and(|()| self.is_ready()).then_some(None)
+        })
+    }
+
     /// Starts weir and waits until it listens.
     pub fn spawn(&mut self) {
+        self.spawn_process();
+        wait_closely("addresses.json names this process", || {
+            self.assert_running();
+            self.read_addresses()
+        });
+    }
+
+    fn spawn_process(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let log = fs::File::options().create(true).append(true).open(self.path("output.log")).expect("a log file");
         self.started = Instant::now();
@@ -148,17 +168,21 @@ impl Weir {
             .stdin(Stdio::null())
             .spawn()
             .expect("weir can be started");
-        let pid = u64::from(child.id());
         self.child = Some(child);
-        let addresses = wait_closely("addresses.json names this process", || {
-            self.assert_running();
-            let text = fs::read_to_string(self.data().join("addresses.json")).ok()?;
-            let addresses: Value = serde_json::from_str(&text).ok()?;
-            (addresses["pid"].as_u64() == Some(pid)).then_some(addresses)
-        });
+    }
+
+    /// Takes the addresses that the running process wrote; `None` until it has.
+    fn read_addresses(&mut self) -> Option<()> {
+        let pid = u64::from(self.child.as_ref()?.id());
+        let text = fs::read_to_string(self.data().join("addresses.json")).ok()?;
+        let addresses: Value = serde_json::from_str(&text).ok()?;
+        if addresses["pid"].as_u64() != Some(pid) {
+            return None;
+        }
         let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok());
         (self.mqtt, self.http) = (address("mqtt").expect("an address"), address("http").expect("an address"));
         (self.mqtt_tls, self.https) = (address("mqtt_tls"), address("http_tls"));
+        Some(())
     }
 
     /// `weir ARGUMENTS --config …` with this directory's config.

@@ -18,9 +18,10 @@ const RULE_BYTES: u64 = PATH_BYTES as u64 + 8 * 8;
 const CLOCK_OFFSET_AT: u64 = 8;
 const RULES_AT: u64 = 16;
 
-/// Numbers of the two errors that disks return.
+/// Numbers of the errors that disks return, and of the one for want of file descriptors.
 pub const EIO: u64 = 5;
 pub const ENOSPC: u64 = 28;
+pub const EMFILE: u64 = 24;
 
 /// The system calls that a rule applies to.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,10 @@ pub enum Calls {
     Sync = 1,
     /// `write`, `pwrite` and their vector forms.
     Write = 2,
+    /// `open` and `openat`, by the path that they are called with.
+    Open = 3,
+    /// `read` and `pread`.
+    Read = 4,
 }
 
 /// The library, and the file that controls it.
@@ -85,6 +90,13 @@ impl Shim {
     /// Delays every call by this time. Calls that wait already continue once they have waited so long.
     pub fn delay(&self, rule: Rule, delay: Duration) {
         self.set(rule.field(1), delay.as_millis() as u64);
+    }
+
+    /// Makes the `nth` call from now fail, counted from 1, and no other.
+    pub fn fail_nth(&self, rule: Rule, errno: u64, nth: u64) {
+        self.set(rule.field(4), errno);
+        self.set(rule.field(3), 1);
+        self.set(rule.field(2), self.begun(rule) + nth);
     }
 
     /// Makes the next `count` calls fail.

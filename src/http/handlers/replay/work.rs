@@ -226,7 +226,7 @@ fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>
         let (client_id, topic, payload) = match &record {
             Record::Publish(publish, _) => (publish.client_id, publish.topic, publish.payload),
             Record::Replay(replay) => (replay.client_id, replay.topic, replay.payload),
-            Record::Tick | Record::Resumed | Record::Settings(_) => return Ok(None),
+            Record::Tick | Record::Resumed | Record::Settings(_) | Record::Forget(_) => return Ok(None),
         };
         // The journal may be another one, where a data directory was put together from copies.
         let is_same = (client_id, topic, payload.len() as u64) == (entry.client_id, entry.topic, entry.payload_bytes)

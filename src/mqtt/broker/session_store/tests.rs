@@ -36,7 +36,7 @@ impl Life {
 
     fn begin_with(config: &MqttConfig, directory: &Path, clock: Arc<SteppedClock>, journal_end: Lsn) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let store = SessionStore::open(directory, &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+        let store = SessionStore::open(directory, disk, Arc::new(SystemClock), Duration::from_secs(60)).unwrap();
         let broker = Broker::new(config, Arc::default(), Timeline::new(clock.clone()));
         broker.keep_sessions(store, journal_end, policy());
         Self { broker, clock }
@@ -221,7 +221,7 @@ fn messages_expire_by_the_clock_on_the_wall() {
     for (payload, seconds) in [("short", 5), ("long", 50)] {
         let expires = Some(now + Duration::from_secs(seconds));
         let message = Message { expires, ..Message::new("t", payload.into(), 1, false) };
-        life.broker.deliver(&Arc::new(message));
+        life.broker.deliver_will(&Arc::new(message), None);
     }
     life.broker.detach(&one.session, one.connection, 60, None);
     life.broker.sync_sessions(Lsn(0));

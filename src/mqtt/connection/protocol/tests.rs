@@ -28,6 +28,9 @@ impl ProtocolContext for Stub {
     fn allows_levels(&self, topic: &str) -> bool {
         topic.split('/').count() <= 64
     }
+    fn may_request_response_on(&self, topic: &str) -> Result<bool, CloseReason> {
+        Ok(!topic.starts_with("foreign/"))
+    }
     fn is_ingest(&self, topic: &str) -> bool {
         topic::matches("devices/+/telemetry", topic)
     }

@@ -62,9 +62,16 @@ fn bytes_bound_what_is_unacknowledged_too() {
 #[test]
 fn those_who_are_behind_miss_messages_before_the_others() {
     let mut delivery = Delivery::new(QueueLimits { total_bytes: 1_000, ..LIMITS }, 100);
-    assert_eq!([999, 1_000, 1_999, 2_000].map(|held| delivery.is_out_of_room(held)), [false, false, false, true]);
+    let (heavy, light) = (Account::of_weir(), Account::of_weir());
+    heavy.change_queued(0, 750);
+    let out = |delivery: &Delivery, account: &Account| {
+        [999, 1_000, 1_249, 1_250, 1_999, 2_000].map(|held| delivery.is_out_of_room(held, account))
+    };
+    assert_eq!(out(&delivery, &heavy), [false, false, false, true, true, true]);
+    assert_eq!(out(&delivery, &light), [false, false, false, false, false, true]);
     offer(&mut delivery, b"x", 1);
-    assert_eq!([999, 1_000].map(|held| delivery.is_out_of_room(held)), [false, true]);
+    assert_eq!(out(&delivery, &heavy), [false, true, true, true, true, true]);
+    assert_eq!(out(&delivery, &light), [false, false, false, false, false, true]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::state::testing::MemoryStore;
 struct Named(String, Vec<u8>);
 
 impl NamedValue for Named {
-    const LABELS: StoreLabels = StoreLabels { directory: "named", what: "named values", moved_aside: "", failures: "" };
+    const LABELS: StoreLabels =
+        StoreLabels { directory: "named", what: "named values", moved_aside: "", failures: "", reopened: "" };
     fn name(&self) -> &str {
         &self.0
     }
@@ -32,7 +33,7 @@ fn write(slots: &mut Slots, changes: &[(&str, Option<&[u8]>)]) -> Result<(), Sta
 }
 
 fn load(memory: &MemoryStore) -> (Slots, Vec<(String, Vec<u8>)>) {
-    let opened = Slots::load::<Named>(Box::new(memory.clone())).unwrap();
+    let opened = Slots::load(Box::new(memory.clone()), |value: Named| value).unwrap();
     (opened.slots, opened.loaded.into_iter().map(|Named(name, bytes)| (name, bytes)).collect())
 }
 

@@ -156,7 +156,9 @@ fn of_one_client_only_the_last_will_waits() {
 fn a_published_will_is_gone_when_what_came_of_it_is_on_disk() {
     let (life, directory) = begin();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let retained = RetainedStore::open(directory.path(), &disk, &SystemClock, Duration::from_secs(60)).unwrap();
+    let retained =
+        RetainedStore::open(directory.path(), Arc::clone(&disk), Arc::new(SystemClock), Duration::from_secs(60))
+            .unwrap();
     life.broker.keep_retained(retained);
     let attached = life.attach("one", true, 0);
     let mut will = testing::will("one", 0);
@@ -164,7 +166,7 @@ fn a_published_will_is_gone_when_what_came_of_it_is_on_disk() {
     let will = life.broker.take_will(will, &attached.session);
     life.round(Lsn(0));
     let due = life.lose((attached, will), 0).unwrap();
-    life.broker.deliver(&Arc::new(due.message.clone()));
+    life.broker.deliver_will(&Arc::new(due.message.clone()), None);
     life.broker.will_published(&due, Lsn(7));
     life.round(Lsn(7));
     assert_eq!(life.broker.stats().wills, 1, "the sessions that it waits in are only now stored");

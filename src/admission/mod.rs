@@ -1,28 +1,28 @@
-//! Limits on connections whose other end has not identified itself yet: how many wait at once, and how many come from
-//! one address.
+//! Limits on connections whose other end has not identified itself yet: how many wait at once, how many bytes they hold,
+//! and how many come from one address.
 //!
 //! Every listener and the delayed refusals of logins use these limits. What a limit means for the client (an error
 //! packet, an HTTP status, a closed socket) is decided by the listener. Limits of identified clients are not here: see
 //! `mqtt::connection` and `http`.
 
-use std::collections::{BTreeMap, HashMap};
+mod pending;
+mod pending_memory;
+
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio_util::sync::CancellationToken;
 
+pub use self::pending::{NoRoom, PendingConnections, PendingPermit};
+pub use self::pending_memory::{CONNECTION_BYTES, PendingMemory, TLS_BYTES};
 use crate::sync::lock;
 
 /// Length of the kernel's queue of connections that are not accepted yet. The kernel may use a shorter one
 /// (net.core.somaxconn). The usual 128 is too short for a fleet that reconnects at once: clients that find the queue full
 /// retry after one second, then three, then seven.
 const BACKLOG: u32 = 4096;
-
-/// A connection that has waited for less than this is never evicted: an honest client on a slow link needs as long.
-const EVICT_AFTER: Duration = Duration::from_secs(1);
 
 /// Listens on `address`. Call it inside a tokio runtime.
 ///
@@ -34,106 +34,6 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-/// A bounded set of connections that wait, for example for their CONNECT or for the end of a TLS handshake.
-///
-/// When the set is full, a new connection evicts the one that has waited longest, if that one has waited for a second. So
-/// an attacker who opens connections and sends nothing evicts its own connections, and an honest client gets in.
-#[derive(Debug)]
-pub struct PendingConnections {
-    limit: usize,
-    queue: Mutex<PendingQueue>,
-}
-
-#[derive(Debug, Default)]
-struct PendingQueue {
-    next_number: u64,
-    /// By number of admission, so the first one has waited longest.
-    connections: BTreeMap<u64, PendingConnection>,
-}
-
-#[derive(Debug)]
-struct PendingConnection {
-    since: Instant,
-    evicted: CancellationToken,
-}
-
-/// The place of one connection in [`PendingConnections`]. Dropping it frees the place.
-#[derive(Debug)]
-pub struct PendingPermit {
-    pending: Arc<PendingConnections>,
-    number: u64,
-    evicted: CancellationToken,
-}
-
-impl PendingConnections {
-    /// A set of at most `limit` connections.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, queue: Mutex::default() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PendingQueue> {
-        lock(&self.queue)
-    }
-
-    /// Admits a connection. `None`: the set is full, and no connection in it has waited long enough to be evicted.
-    pub fn admit(self: &Arc<Self>, now: Instant) -> Option<PendingPermit> {
-        self.admit_with(now, CancellationToken::new())
-    }
-
-    /// Admits a connection that waits repeatedly, such as an HTTP connection between two requests. `evicted` is cancelled
-    /// if the connection is evicted while it waits; it stays the same for all permits of the connection.
-    pub fn admit_with(self: &Arc<Self>, now: Instant, evicted: CancellationToken) -> Option<PendingPermit> {
-        let mut queue = self.lock();
-        if queue.connections.len() >= self.limit && !queue.evict_oldest(now) {
-            return None;
-        }
-        let number = queue.next_number;
-        queue.next_number += 1;
-        queue.connections.insert(number, PendingConnection { since: now, evicted: evicted.clone() });
-        Some(PendingPermit { pending: Arc::clone(self), number, evicted })
-    }
-
-    /// Evicts the connection that has waited longest. Returns `false` if none has waited long enough.
-    pub fn evict_oldest(&self, now: Instant) -> bool {
-        self.lock().evict_oldest(now)
-    }
-
-    /// Number of connections that wait.
-    pub fn len(&self) -> usize {
-        self.lock().connections.len()
-    }
-
-    /// Whether no connection waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl PendingQueue {
-    fn evict_oldest(&mut self, now: Instant) -> bool {
-        let Some(oldest) = self.connections.first_entry() else { return false };
-        if now.saturating_duration_since(oldest.get().since) < EVICT_AFTER {
-            return false;
-        }
-        oldest.remove().evicted.cancel();
-        true
-    }
-}
-
-impl PendingPermit {
-    /// Completes when the connection is evicted: its place is needed for another one.
-    pub async fn evicted(&self) {
-        self.evicted.cancelled().await;
-    }
-}
-
-impl Drop for PendingPermit {
-    fn drop(&mut self) {
-        // After an eviction there is nothing to remove: numbers are not used again.
-        self.pending.lock().connections.remove(&self.number);
-    }
 }
 
 /// Limits the open connections of each remote address.
@@ -187,6 +87,11 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The unit of [`network`] for a peer; all streams without an address count as one.
+pub fn network_of(address: Option<IpAddr>) -> IpAddr {
+    network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
 impl Drop for AddressPermit {
     fn drop(&mut self) {
         let Some((limits, network)) = self.counted.take() else { return };
@@ -202,6 +107,8 @@ impl Drop for AddressPermit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -214,22 +121,6 @@ mod tests {
         let connect = || std::net::TcpStream::connect_timeout(&address, timeout);
         let fleet: Vec<_> = (0..FLEET).map_while(|_| connect().ok()).collect();
         assert_eq!(fleet.len(), FLEET);
-    }
-
-    #[test]
-    fn a_connection_that_has_waited_long_enough_is_evicted() {
-        let pending = PendingConnections::new(2);
-        let start = Instant::now();
-        let first = pending.admit(start).expect("there is room");
-        let second = pending.admit(start + EVICT_AFTER / 2).expect("there is room");
-        assert!(pending.admit(start + EVICT_AFTER / 2).is_none(), "none has waited long enough");
-        let third = pending.admit(start + EVICT_AFTER).expect("the first is evicted");
-        let evicted = [&first, &second, &third].map(|permit| permit.evicted.is_cancelled());
-        assert_eq!(evicted, [true, false, false]);
-        drop(first);
-        assert_eq!(pending.len(), 2, "a place is freed once");
-        drop((second, third));
-        assert!(pending.is_empty());
     }
 
     #[test]
