@@ -62,7 +62,7 @@ pub(super) struct HashPool {
 #[derive(Debug)]
 struct HashPoolState {
     max_threads: usize,
-    /// Memory of all connections that have not logged in. While more than half of it is in use, one hash is computed at a time.
+    /// Memory of all connections that have not logged in. While more than a quarter of it is in use, one hash is computed at a time.
     pending_bytes: OnceLock<Arc<PendingConnections>>,
     queue: Mutex<HashQueue>,
     /// Wakes a thread that waits for work.
@@ -170,7 +170,7 @@ impl HashPoolState {
     }
 
     fn is_memory_short(&self) -> bool {
-        self.pending_bytes.get().is_some_and(|pending| pending.is_half_full())
+        self.pending_bytes.get().is_some_and(|pending| pending.is_quarter_full())
     }
 
     fn spawn(self: &Arc<Self>) -> Result<(), Busy> {

@@ -130,9 +130,9 @@ impl PendingConnections {
         victim.inspect(|victim| self.evict(&mut queue, *victim)).is_some()
     }
 
-    /// Whether more than half of the bound is in use.
-    pub fn is_half_full(&self) -> bool {
-        self.held() > self.limit.load(Ordering::Relaxed) / 2
+    /// Whether more than a quarter of the bound is in use.
+    pub fn is_quarter_full(&self) -> bool {
+        self.held() > self.limit.load(Ordering::Relaxed) / 4
     }
 
     /// The bound.

@@ -185,8 +185,7 @@ fn overlap(a: &str, b: &str) -> bool {
 }
 
 fn names(document: &mut Document<'_>) {
-    let expected = "1 to 128 bytes without control characters, /, + and #, and without white space at either end; before \
-                    it, the prefix of the device's tenant";
+    let expected = "1 to 128 bytes without control characters, /, + and #, and without white space at either end";
     let tenants = document.config.tenants.clone();
     for full in document.config.validate.allowed_devices.clone() {
         // The id of a tenant's device begins with the prefix of the tenant.

@@ -81,9 +81,9 @@ mod tests {
     use crate::core::record::{self, PublishRecord};
     use crate::core::settings::Settings;
 
-    struct NoResults;
+    struct DiscardedResults;
 
-    impl Collector for NoResults {
+    impl Collector for DiscardedResults {
         fn window(&mut self, _: u64, _: &WindowResult<'_>) {}
         fn error(&mut self, _: u64, _: &ErrorEntry<'_>) {}
     }
@@ -105,7 +105,7 @@ mod tests {
             };
             let mut bytes = Vec::new();
             record::encode_publish(&publish, false, &mut bytes);
-            operator.apply(lsn, arrival_ms, [&bytes[..]].into_iter(), &mut NoResults).unwrap();
+            operator.apply(lsn, arrival_ms, [&bytes[..]].into_iter(), &mut DiscardedResults).unwrap();
         }
         operator
     }

@@ -301,12 +301,16 @@ fn a_header_from_before_replays_is_restored() {
     let mut bench = OperatorHarness::new(Settings::default());
     bench.apply(T0, &[Input::telemetry("b", "x")]);
     let header = bench.operator.begin_snapshot();
-    let (replays, before) = (&header[header.len() - 5..], &header[..header.len() - 5]);
+    let (rest, forgotten) = (&header[..header.len() - 6], &header[header.len() - 6..]);
+    assert_eq!(forgotten, [0, 4, 0, 0, 0, 0], "a count, and counts of four limits");
+    let (before, replays) = (&rest[..rest.len() - 5], &rest[rest.len() - 5..]);
     assert_eq!(replays, [0; 5], "three counts and two sets of ranges");
-    let mut old = before.to_vec();
-    old[0] = 1;
-    let mut restored = Operator::restore(&old, [].into_iter()).unwrap();
-    assert_eq!(restored.begin_snapshot(), header);
+    for (format, header_of_before) in [(1, before), (2, rest)] {
+        let mut old = header_of_before.to_vec();
+        old[0] = format;
+        let mut restored = Operator::restore(&old, [].into_iter()).unwrap();
+        assert_eq!(restored.begin_snapshot(), header, "format {format}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ const KEPT_IDLE: usize = 1_024;
 
 /// All accounts. Their lock is taken after all others of the broker.
 #[derive(Debug)]
-pub(super) struct Accounts {
+pub(super) struct UserAccounts {
     tenants: Tenants,
     all: Mutex<KnownAccounts>,
     queueing: Arc<AtomicUsize>,
@@ -48,7 +48,7 @@ impl KnownAccounts {
     }
 }
 
-impl Accounts {
+impl UserAccounts {
     /// No accounts yet. Users of `tenants` count for their tenant.
     pub fn new(tenants: Tenants) -> Self {
         let (by_user, by_tenant) = Default::default();
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::config::{Quotas, Tenant};
 
-    fn accounts() -> Accounts {
+    fn accounts() -> UserAccounts {
         let acme = Tenant {
             name: "acme".into(),
             prefix: "acme/".into(),
@@ -112,7 +112,7 @@ mod tests {
             quotas: Quotas { sessions: Some(5), ..Quotas::default() },
             devices: None,
         };
-        Accounts::new(Tenants::new([acme]))
+        UserAccounts::new(Tenants::new([acme]))
     }
 
     #[test]

@@ -38,7 +38,7 @@ use super::session::message::Message;
 use super::session::timeline::Timeline;
 use crate::config::{MqttConfig, Tenants};
 use crate::sync::{self, lock};
-use accounts::Accounts;
+use accounts::UserAccounts;
 use meters::MqttMeters;
 pub(crate) use missed::DeliveryReport;
 use missed::MissedMessages;
@@ -96,7 +96,7 @@ pub struct Broker {
     /// Newest `$SYS` messages. A new subscription gets them like retained messages.
     system: Mutex<RetainedMessages>,
     wills: Mutex<Wills>,
-    accounts: Accounts,
+    accounts: UserAccounts,
     /// Account of weir's own messages.
     weir: Arc<Account>,
     missed: MissedMessages,
@@ -133,7 +133,7 @@ impl Broker {
             retained: Mutex::new(RetainedMessages::new(config.max_retained_messages, config.max_retained_bytes)),
             system: Mutex::new(RetainedMessages::new(usize::MAX, usize::MAX)),
             wills: Mutex::default(),
-            accounts: Accounts::new(Tenants::default()),
+            accounts: UserAccounts::new(Tenants::default()),
             weir: Account::of_weir(),
             missed: MissedMessages::default(),
             session_store: OnceLock::new(),
@@ -154,7 +154,7 @@ impl Broker {
 
     /// Users of `tenants` count for their tenant. To be called before there are sessions.
     pub(crate) fn with_tenants(mut self, tenants: Tenants) -> Self {
-        self.accounts = Accounts::new(tenants);
+        self.accounts = UserAccounts::new(tenants);
         self
     }
 
