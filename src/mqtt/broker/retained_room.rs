@@ -36,6 +36,10 @@ impl Broker {
                 Ok(()) => return true,
                 Err(bound) => bound,
             };
+            if bound == RetainedBound::Quota {
+                self.meters.over_quota("retained");
+                return false;
+            }
             if !self.remove_heaviest(&mut retained, owner, bound) {
                 break;
             }

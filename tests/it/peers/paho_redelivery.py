@@ -7,13 +7,27 @@ import threading
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import MessageState
+
+
+
+class Client(mqtt.Client):
+    """Where two attempts to connect follow each other, paho forgets that a message has its PUBREC, and publishes it again
+    without DUP. Here it releases the message."""
+
+    def _messages_reconnect_reset_out(self):
+        released = [m for m in self._out_messages.values() if m.state == MessageState.MQTT_MS_RESEND_PUBREL]
+        super()._messages_reconnect_reset_out()
+        for message in released:
+            message.state = MessageState.MQTT_MS_RESEND_PUBREL
+
 
 port, version, qos, clean = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "clean"
 device, start, count = sys.argv[5], int(sys.argv[6]), int(sys.argv[7])
 if version == "5":
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv5)
+    client = Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv5)
 else:
-    client = mqtt.Client(
+    client = Client(
         mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv311, clean_session=clean
     )
 client.max_inflight_messages_set(20)
