@@ -5,6 +5,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::time::error::Elapsed;
@@ -135,6 +136,22 @@ pub async fn sleep(limit: Duration) {
     let _ = timeout(limit, std::future::pending::<()>()).await;
 }
 
+/// Waits for a value no longer than `limit`, on a thread. The time is counted in short steps, so a stall of the process counts as
+/// one step, also before anybody beats the watch.
+///
+/// # Errors
+/// The limit passed, or the sender is gone.
+pub fn receive<T>(receiver: &Receiver<T>, limit: Duration) -> Result<T, RecvTimeoutError> {
+    let mut left = limit;
+    loop {
+        let step = left.min(BEAT);
+        match receiver.recv_timeout(step) {
+            Err(RecvTimeoutError::Timeout) if left > step => left -= step,
+            received => return received,
+        }
+    }
+}
+
 /// The deadline after `limit` that a stall has renewed, if it lies ahead.
 pub fn renewed(limit: Duration, now: Instant) -> Option<Instant> {
     last_end(now).map(|end| end + limit).filter(|deadline| *deadline > now)
@@ -163,6 +180,16 @@ mod tests {
         assert_eq!(watch.beat(after(9_200)), Some(Duration::from_millis(7_750)));
         assert_eq!(watch.beat(after(9_450)), None);
         assert_eq!(watch.last_end(after(9_500)), Some(after(9_200)));
+    }
+
+    #[test]
+    fn a_value_is_received_or_the_limit_passes() {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        assert_eq!(receive::<u8>(&receiver, Duration::from_millis(600)), Err(RecvTimeoutError::Timeout));
+        sender.send(7).expect("a receiver");
+        assert_eq!(receive(&receiver, Duration::ZERO), Ok(7));
+        drop(sender);
+        assert_eq!(receive(&receiver, Duration::MAX), Err(RecvTimeoutError::Disconnected));
     }
 
     #[test]

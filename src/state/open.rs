@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::disk::{Disk, directory_of};
+use crate::stall;
 use crate::state::StateError;
 use crate::state::key_value::{KeyValue, SledStore};
 
@@ -85,7 +86,7 @@ fn run_within<T: Send + 'static>(
         let _ = sender.send(load());
     });
     let worker = worker.map_err(|source| StateError::Io { directory: directory.to_owned(), source })?;
-    match receiver.recv_timeout(limit) {
+    match stall::receive(&receiver, limit) {
         Ok(loaded) => {
             let _ = worker.join();
             loaded
