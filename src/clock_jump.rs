@@ -24,7 +24,8 @@ use crate::telemetry::names;
 pub const STEP: Duration = Duration::from_secs(3_600);
 /// A step at a start that is smaller is not suspicious: the machine was off.
 const USUAL_OFF: Duration = Duration::from_secs(24 * 3_600);
-/// weir is not ready for this time after a suspicious jump. If the clock stays where it is, a person may have set it.
+/// weir is not ready for this time after a suspicious jump while it ran. If the clock stays where it is, a person may have set it.
+/// A start is no reason to be unready: most machines that were off for long have a right clock.
 const UNREADY: Duration = Duration::from_secs(600);
 /// A clock before 2024 was never set: machines without a battery start there, and their first step is a correction.
 const FIRST_PLAUSIBLE_MS: i64 = 1_704_067_200_000;
@@ -220,7 +221,7 @@ impl JumpGuard {
         let step = duration(now.wall_ms.saturating_sub(base_ms));
         let is_correction = base_ms < FIRST_PLAUSIBLE_MS;
         let is_suspicious = !is_correction && (!is_start || step >= USUAL_OFF);
-        let unready_until = if is_suspicious { now.at + UNREADY } else { now.at };
+        let unready_until = if is_suspicious && !is_start { now.at + UNREADY } else { now.at };
         // A second jump in the same direction does not move the time before the first one.
         let before = state.held.map_or(Sight { wall_ms: base_ms, at: now.at }, |held| held.before);
         state.held = Some(Hold { before, after: now, until: now.at + self.hold, unready_until });

@@ -34,7 +34,7 @@ impl ClockWatch {
         Duration::from_millis(u64::try_from(ahead_ms).unwrap_or(0))
     }
 
-    /// Fails for ten minutes after a suspicious jump, and while the journal is ahead of the clock by more than an hour.
+    /// Fails for ten minutes after a suspicious jump while weir ran, and while the journal is ahead of the clock by more than an hour.
     pub fn readiness(&self) -> HealthCheck {
         let (jump, ahead) = (self.guard.jump(), self.journal_ahead());
         let mut message = match jump {
