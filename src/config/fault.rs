@@ -17,9 +17,8 @@ pub enum ConfigOrigin {
 impl fmt::Display for ConfigOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigOrigin::File(file) => write!(f, "{file}"),
-            ConfigOrigin::Line(file, line) => write!(f, "{file}:{line}"),
-            ConfigOrigin::Variable(name) => write!(f, "{name}"),
+            ConfigOrigin::File(name) | ConfigOrigin::Variable(name) => write!(f, "{}", OneLine(name)),
+            ConfigOrigin::Line(file, line) => write!(f, "{}:{line}", OneLine(file)),
         }
     }
 }
@@ -51,7 +50,7 @@ pub struct ConfigFault {
     pub problem: ConfigProblem,
 }
 
-/// Displays text of a file on one line: with control characters escaped.
+/// Displays a text of a file or of the environment on one line: with control characters escaped.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -67,14 +66,18 @@ impl fmt::Display for OneLine<'_> {
 }
 
 impl fmt::Display for ConfigFault {
-    /// One line, whatever the file contains.
+    /// One line, whatever the file or the environment contains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
         if !self.key.is_empty() {
             write!(f, "{}: ", OneLine(&self.key))?;
         }
         write!(f, "{}", OneLine(&self.problem.wrong))?;
-        if self.problem.expected.is_empty() { Ok(()) } else { write!(f, "; expected {}", self.problem.expected) }
+        if self.problem.expected.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; expected {}", OneLine(&self.problem.expected))
+        }
     }
 }
 
