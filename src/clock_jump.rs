@@ -89,7 +89,7 @@ struct Hold {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredClock {
     version: u32,
-    /// Wall clock when the file was written, Unix milliseconds.
+    /// Where the wall clock was expected when the file was written, Unix milliseconds.
     seen_ms: i64,
     hold: Option<StoredHold>,
 }
@@ -272,7 +272,9 @@ impl GuardState {
             to_ms: held.after.wall_at(now.at),
             left_ms: ms(held.until.saturating_sub(now.at)),
         });
-        StoredClock { version: FORMAT_VERSION, seen_ms: now.wall_ms, hold }
+        // Not where the clock is: small steps add up over restarts too.
+        let seen_ms = self.expected.map_or(now.wall_ms, |expected| expected.wall_at(now.at));
+        StoredClock { version: FORMAT_VERSION, seen_ms, hold }
     }
 }
 

@@ -155,6 +155,18 @@ fn a_restart_neither_hides_a_jump_nor_ends_its_hold() {
     assert_eq!(machine.hold_hours(), None, "it is right again");
 }
 
+#[test]
+fn small_steps_add_up_over_restarts() {
+    let mut machine = Machine::new(Some(0));
+    machine.guard.look();
+    machine.set(HOUR_MS - 1_000);
+    machine.guard.store_now();
+    assert_eq!(machine.hold_hours(), None);
+    machine.restart(0);
+    machine.set(2 * HOUR_MS - 2_000);
+    assert_eq!(machine.hold_hours(), Some(24));
+}
+
 /// A machine without a battery for its clock begins in 1970 and is set a little later.
 #[test]
 fn the_first_setting_of_a_clock_is_no_reason_to_be_unready() {
