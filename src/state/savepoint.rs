@@ -315,7 +315,8 @@ impl<'a> FileReader<'a> {
         }
         let version = u16::from_le_bytes(self.array()?);
         let [weir_len] = self.array()?;
-        let weir = String::from_utf8_lossy(&self.take(usize::from(weir_len))?).into_owned();
+        // Shown before the checksum is known to be right, so it may be any text.
+        let weir = String::from_utf8_lossy(&self.take(usize::from(weir_len))?).escape_debug().to_string();
         if version > VERSION {
             return Err(SavepointError::Newer { path: path.to_owned(), found: version, weir });
         }

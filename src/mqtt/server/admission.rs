@@ -217,7 +217,7 @@ impl AdmissionControl {
         }
     }
 
-    /// The tenants, the `most` users that hold most, and the number of users that hold something, see [`Broker::usage`].
+    /// The tenants, the `most` users that hold most, and the number of users that hold something, see `Broker::usage`.
     pub fn usage(&self, most: usize) -> (Vec<UserUsage>, Vec<UserUsage>, usize) {
         self.0.shared.broker.usage(most)
     }

@@ -152,9 +152,10 @@ fn a_disk_that_others_fill_is_noticed_without_traffic() {
     weir.restart();
     assert_eq!(weir.get("/readyz").status, 200);
     disk.fill(disk.available_bytes());
-    wait_for("weir is not ready", || (weir.get("/readyz").status == 503).then_some(()));
-    let reason = weir.get("/readyz").text();
-    assert!(reason.contains("the disk is nearly full"), "{reason}");
+    wait_for("weir is not ready", || {
+        let answer = weir.get("/readyz");
+        (answer.status == 503 && answer.text().contains("the disk is nearly full")).then_some(())
+    });
     assert_eq!(weir.get("/healthz").status, 200);
     disk.free();
     wait_for("weir is ready again", || (weir.get("/readyz").status == 200).then_some(()));
