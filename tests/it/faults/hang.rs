@@ -36,10 +36,11 @@ fn check(directory: &str, is_log: bool) {
     // The watchdog is looked after every half second.
     weir.environment("WATCHDOG_USEC", "1000000");
     weir.restart();
+    // A connection is accepted once the begin of this run is on disk, so it comes before the hang.
+    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     let in_directory = format!("data/{directory}");
     let sync = shim.rule(Calls::Sync, &in_directory);
     shim.delay(sync, FOR_EVER);
-    let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, "d");
     let payload = format!(r#"{{"metric":"m","value":1,"timestamp":{}}}"#, window_before(60));
     let packet = publish_packet(MqttVersion::V4, "devices/d/telemetry", payload.as_bytes(), 1, false, 1);
     client.send(&packet).expect("it can be sent");
