@@ -16,10 +16,12 @@ class Client(mqtt.Client):
     without DUP. Here it releases the message."""
 
     def _messages_reconnect_reset_out(self):
-        released = [m for m in self._out_messages.values() if m.state == MessageState.MQTT_MS_RESEND_PUBREL]
-        super()._messages_reconnect_reset_out()
-        for message in released:
-            message.state = MessageState.MQTT_MS_RESEND_PUBREL
+        # The main thread adds messages meanwhile.
+        with self._out_message_mutex:
+            released = [m for m in self._out_messages.values() if m.state == MessageState.MQTT_MS_RESEND_PUBREL]
+            super()._messages_reconnect_reset_out()
+            for message in released:
+                message.state = MessageState.MQTT_MS_RESEND_PUBREL
 
 
 port, version, qos, clean = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "clean"
