@@ -65,7 +65,8 @@ impl fmt::Display for DeviceLimit {
             ),
             Self::Tenant(limit) => write!(
                 f,
-                "this would be a device beyond the {limit} of its tenant (devices in [[tenants]]); forget devices that are                  gone, or raise the limit"
+                "this would be a device beyond the {limit} of its tenant (devices in [[tenants]]); forget devices that are \
+                 gone, or raise the limit"
             ),
         }
     }
