@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
@@ -185,6 +186,7 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        end_fields(out);
     }
 
     fn times(&self) -> [i64; 7] {
@@ -206,8 +208,13 @@ impl Device {
         Ok(())
     }
 
-    /// Reads the stored form up to [`Device::decode_introduction`].
-    pub fn decode(reader: &mut FieldReader<'_>, group: u16) -> Result<Self, DecodeError> {
+    /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
+    pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
+        read_fields(reader, |_, _| Err(UNKNOWN_FIELD))
+    }
+
+    /// Reads the stored form up to [`Device::decode_introduction`]. `has_fields` says whether series have added fields.
+    pub fn decode(reader: &mut FieldReader<'_>, group: u16, has_fields: bool) -> Result<Self, DecodeError> {
         let mut device = Self::new(reader.str()?.into(), group);
         [
             device.watermark_ms,
@@ -232,7 +239,7 @@ impl Device {
         let count = reader.count()?;
         device.series.reserve_exact(count.min(1024));
         for _ in 0..count {
-            device.series.push(Series::decode(reader)?);
+            device.series.push(Series::decode(reader, has_fields)?);
         }
         let ordered =
             device.rejected.is_sorted_by(|a, b| a.0 < b.0) && device.series.is_sorted_by(|a, b| a.metric < b.metric);
@@ -320,8 +327,9 @@ mod tests {
         device.encode(&mut bytes);
         let restore = |bytes: &[u8]| {
             let mut reader = FieldReader::new(bytes);
-            let mut device = Device::decode(&mut reader, 3)?;
-            device.decode_introduction(&mut reader).map(|()| device)
+            let mut device = Device::decode(&mut reader, 3, true)?;
+            device.decode_introduction(&mut reader)?;
+            device.decode_fields(&mut reader).map(|()| device)
         };
         assert_eq!(format!("{:?}", restore(&bytes).unwrap()), format!("{device:?}"));
         for len in 0..bytes.len() {

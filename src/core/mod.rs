@@ -19,6 +19,7 @@ pub mod snapshot;
 pub mod totals;
 pub mod user;
 
+mod added_fields;
 mod aggregate;
 mod apply;
 mod assign;

@@ -109,9 +109,23 @@ pub struct Settings {
     /// Whether the records name the user who published. They do not in the journals of earlier versions.
     #[serde(default)]
     pub records_name_users: bool,
+    /// Version of the rules under which records are processed: [`Settings::RULES`] for new records. Records in the journals
+    /// of earlier versions keep the rules under which they were first processed, so that a replay gives the same results.
+    #[serde(default)]
+    pub rules: u32,
 }
 
 impl Settings {
+    /// Version of the rules for new records. 0 are the rules of versions that did not record one.
+    pub const RULES: u32 = 1;
+
+    /// Whether records are processed under rules 1, which treat devices as they are in the field: a backlog beside live
+    /// data, clocks that step, sequence numbers that come again, absent values.
+    #[inline]
+    pub fn has_field_rules(&self) -> bool {
+        self.rules >= 1
+    }
+
     /// The stored form, JSON.
     pub fn to_json(&self) -> Vec<u8> {
         // Settings hold nothing that JSON cannot express. Were it ever so, reading them back would fail with a message.
@@ -156,6 +170,7 @@ impl Default for Settings {
             store_duplicates: false,
             tenants: Vec::new(),
             records_name_users: true,
+            rules: Self::RULES,
         }
     }
 }

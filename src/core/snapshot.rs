@@ -1,15 +1,17 @@
 //! Snapshots of the operator's state: one header, and one blob per key group that changed.
 //!
 //! ```text
-//! header  03 settings(JSON) totals counters clock global-scope replays devices-forgotten devices-refused
-//! group   03 devices clients
+//! header  04 settings(JSON) totals counters clock global-scope replays devices-forgotten devices-refused added-fields
+//! group   04 devices clients
 //! ```
-//! A header of format 1 ends before the replays, one of format 2 behind them. Groups of formats 1 and 2 name no users, and clients in a group of format
-//! 1 have a ring of messages. Fields are in the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
+//! A header of format 1 ends before the replays, one of format 2 behind them, one of format 3 before the added fields. Groups of
+//! formats 1 to 3 have no added fields in devices and series, groups of formats 1 and 2 name no users, and clients in a
+//! group of format 1 have a ring of messages. Totals of earlier versions may have fewer reasons. Fields are in the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
 //! derived.
 
 use std::hint::black_box;
 
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
 use crate::core::client::RememberedClient;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
@@ -23,12 +25,16 @@ use crate::core::settings::Settings;
 use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
 
-const HEADER_FORMAT: u8 = 3;
+const HEADER_FORMAT: u8 = 4;
+/// Header of versions that had no added fields.
+const HEADER_WITHOUT_FIELDS: u8 = 3;
 /// Header of versions that forgot devices only after their silence.
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
-const GROUP_FORMAT: u8 = 3;
+const GROUP_FORMAT: u8 = 4;
+/// Group of versions that had no added fields.
+const GROUP_WITHOUT_FIELDS: u8 = 3;
 /// Group of versions that did not record users.
 const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
@@ -149,6 +155,7 @@ impl Operator {
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
+        end_fields(&mut out);
         out
     }
 
@@ -168,7 +175,7 @@ impl Operator {
     fn decode_header(header: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = FieldReader::new(header);
         let format = reader.u8()?;
-        if ![HEADER_WITHOUT_REPLAYS, HEADER_WITHOUT_FORGETTING, HEADER_FORMAT].contains(&format) {
+        if !(HEADER_WITHOUT_REPLAYS..=HEADER_FORMAT).contains(&format) {
             return Err(DecodeError::Content("unknown format"));
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
@@ -183,20 +190,23 @@ impl Operator {
         operator.clocks.global.newest_ms = reader.i64()?;
         operator.clocks.global.last_arrival_ms = reader.i64()?;
         operator.clocks.newest_ms = reader.i64()?;
-        if format != HEADER_WITHOUT_REPLAYS {
+        if format >= HEADER_WITHOUT_FORGETTING {
             operator.totals.replays = reader.u64()?;
             operator.totals.replays_ignored = reader.u64()?;
             operator.totals.replay_ranges_merged = reader.u64()?;
             operator.replays.replayed = ReplayedSet::decode(&mut reader)?;
             operator.replays.redelivered = SequenceSet::decode(&mut reader)?;
         }
-        if format == HEADER_FORMAT {
+        if format >= HEADER_WITHOUT_FIELDS {
             operator.totals.devices_forgotten = reader.u64()?;
             let count = reader.count()?;
             let counts = operator.totals.devices_refused.get_mut(..count).ok_or("another number of limits")?;
             for count in counts {
                 *count = reader.u64()?;
             }
+        }
+        if format >= HEADER_FORMAT {
+            read_fields(&mut reader, |_, _| Err(UNKNOWN_FIELD))?;
         }
         reader.end()?;
         Ok(operator)
@@ -209,13 +219,17 @@ impl Operator {
         }
         let mut reader = FieldReader::new(bytes);
         let format = reader.u8()?;
-        if ![GROUP_WITH_RINGS, GROUP_WITHOUT_USERS, GROUP_FORMAT].contains(&format) {
+        if !(GROUP_WITH_RINGS..=GROUP_FORMAT).contains(&format) {
             return Err(DecodeError::Content("unknown format"));
         }
         for _ in 0..reader.count()? {
-            let mut device = Device::decode(&mut reader, group)?;
-            if format == GROUP_FORMAT {
+            let has_fields = format >= GROUP_FORMAT;
+            let mut device = Device::decode(&mut reader, group, has_fields)?;
+            if format >= GROUP_WITHOUT_FIELDS {
                 device.decode_introduction(&mut reader)?;
+            }
+            if has_fields {
+                device.decode_fields(&mut reader)?;
             }
             for series in &mut device.series {
                 series.metric = self.series.metric_names.share(&series.metric);
@@ -289,10 +303,8 @@ fn decode_totals(reader: &mut FieldReader<'_>) -> Result<Totals, DecodeError> {
         devices_expired: reader.u64()?,
         ..Totals::default()
     };
-    if reader.u64()? != Reason::COUNT as u64 {
-        return Err(DecodeError::Content("another number of reasons"));
-    }
-    for count in &mut totals.rejected {
+    let reasons = reader.count()?;
+    for count in totals.rejected.get_mut(..reasons).ok_or("reasons of a later version")? {
         *count = reader.u64()?;
     }
     Ok(totals)

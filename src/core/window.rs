@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
 use crate::core::aggregate::Aggregate;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::output::WindowResult;
@@ -159,10 +160,11 @@ impl Series {
         for window in &self.windows {
             window.encode(out);
         }
+        end_fields(out);
     }
 
-    /// Reads the stored form.
-    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
+    /// Reads the stored form. `has_fields` says whether added fields follow, which group formats 1 to 3 do not have.
+    pub fn decode(reader: &mut FieldReader<'_>, has_fields: bool) -> Result<Self, DecodeError> {
         let metric = reader.str()?.into();
         let count = reader.count()?;
         let mut windows = Vec::with_capacity(count.min(16));
@@ -171,6 +173,9 @@ impl Series {
         }
         if windows.windows(2).any(|pair| matches!(pair, [a, b] if a.start_ms >= b.start_ms)) {
             return Err(DecodeError::Content("windows out of order"));
+        }
+        if has_fields {
+            read_fields(reader, |_, _| Err(UNKNOWN_FIELD))?;
         }
         Ok(Self { metric, range: None, windows })
     }
@@ -249,9 +254,9 @@ mod tests {
         series.windows[0].aggregate.add(f64::MAX, -15);
         let mut bytes = Vec::new();
         series.encode(&mut bytes);
-        assert_eq!(Series::decode(&mut FieldReader::new(&bytes)), Ok(series));
+        assert_eq!(Series::decode(&mut FieldReader::new(&bytes), true), Ok(series));
         for len in 0..bytes.len() {
-            assert!(Series::decode(&mut FieldReader::new(&bytes[..len])).is_err(), "prefix of {len} bytes");
+            assert!(Series::decode(&mut FieldReader::new(&bytes[..len]), true).is_err(), "prefix of {len} bytes");
         }
     }
 }

@@ -103,6 +103,7 @@ impl Config {
                 .map(|tenant| TenantSettings { prefix: tenant.prefix.to_string(), max_devices: tenant.devices })
                 .collect(),
             records_name_users: true,
+            rules: Settings::RULES,
         }
     }
 }

@@ -301,11 +301,13 @@ fn a_header_from_before_replays_is_restored() {
     let mut bench = OperatorHarness::new(Settings::default());
     bench.apply(T0, &[Input::telemetry("b", "x")]);
     let header = bench.operator.begin_snapshot();
-    let (rest, forgotten) = (&header[..header.len() - 6], &header[header.len() - 6..]);
+    let (with_limits, fields) = (&header[..header.len() - 1], &header[header.len() - 1..]);
+    assert_eq!(fields, [0], "a list without fields");
+    let (rest, forgotten) = (&with_limits[..with_limits.len() - 6], &with_limits[with_limits.len() - 6..]);
     assert_eq!(forgotten, [0, 4, 0, 0, 0, 0], "a count, and counts of four limits");
     let (before, replays) = (&rest[..rest.len() - 5], &rest[rest.len() - 5..]);
     assert_eq!(replays, [0; 5], "three counts and two sets of ranges");
-    for (format, header_of_before) in [(1, before), (2, rest)] {
+    for (format, header_of_before) in [(1, before), (2, rest), (3, with_limits)] {
         let mut old = header_of_before.to_vec();
         old[0] = format;
         let mut restored = Operator::restore(&old, [].into_iter()).unwrap();

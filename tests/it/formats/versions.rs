@@ -14,6 +14,11 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1").join(name)
 }
 
+/// Of the last version before the rules for devices in the field.
+fn fixture_before_field_rules(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-2").join(name)
+}
+
 fn recorded(name: &str) -> Value {
     let text = fs::read_to_string(fixture(&format!("{name}.json"))).expect("a fixture");
     serde_json::from_str::<Value>(&text).expect("JSON")[name].clone()
@@ -141,4 +146,27 @@ fn a_store_of_sessions() {
     let (mut publisher, _) = TestConnect::new(MqttVersion::V5, "publisher").accepted(weir.mqtt());
     publisher.publish_message(&TestMessage::new("commands/c", "new", 1));
     assert_eq!(client.take_message().text(), "new");
+}
+
+/// The journal behind the checkpoint is replayed under the rules under which its records were first processed.
+#[test]
+fn a_data_directory_from_before_the_field_rules() {
+    let recorded = |name: &str| {
+        let text = fs::read_to_string(fixture_before_field_rules(&format!("{name}.json"))).expect("a fixture");
+        serde_json::from_str::<Value>(&text).expect("JSON")[name].clone()
+    };
+    let mut weir = WEIR.prepare(&[]);
+    copy(&fixture_before_field_rules("data"), &weir.data());
+    weir.restart();
+    assert_eq!(weir.metric("weir_replay_mismatches_total"), 0.0, "{}", weir.output());
+    assert!(weir.metric("weir_recovery_replayed_records") > 40.0);
+    assert_eq!(Value::Array(weir.list("windows", "&revisions=all")), recorded("windows"));
+    assert_eq!(Value::Array(weir.list("errors", "")), recorded("errors"));
+    for device in recorded("devices").as_array().expect("devices") {
+        let now = weir.json(&format!("/api/v1/devices/{}", device["device_id"].as_str().expect("an id")));
+        for field in ["accepted", "rejected", "sequence_ranges", "watermark"] {
+            assert_eq!(now[field], device[field], "{field} of {now}");
+        }
+    }
+    weir.assert_accounted();
 }
