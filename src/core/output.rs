@@ -17,17 +17,19 @@ const WINDOW_FORMAT: u8 = 1;
 /// [`WINDOW_FORMAT`] with a byte of flags at the end, which is not 0.
 const FLAGGED_WINDOW_FORMAT: u8 = 2;
 /// Format of errors that is written. Flags say which part of the message was rejected and which optional fields follow.
-const ERROR_FORMAT: u8 = 4;
+const ERROR_FORMAT: u8 = 5;
 const ERROR_WHOLE_MESSAGE: u8 = 1;
 const ERROR_OWN_DEVICE: u8 = 2;
 const ERROR_OF_REPLAY: u8 = 4;
 const ERROR_USER: u8 = 8;
-/// Older formats of errors, which are read and no longer written. They have no flags.
+/// Older formats of errors, which are read and not written. Their sentences may be those of an earlier version.
+/// [`ERROR_FORMAT_4`] has the fields of [`ERROR_FORMAT`]; the others have no flags.
 const ERROR_FORMAT_1: u8 = 1;
 /// [`ERROR_FORMAT_1`], then the origin of the replay.
 const ERROR_FORMAT_2: u8 = 2;
 /// [`ERROR_FORMAT_1`], then the client's own device, a byte that says whether an origin follows, and the origin.
 const ERROR_FORMAT_3: u8 = 3;
+const ERROR_FORMAT_4: u8 = 4;
 
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -269,7 +271,7 @@ impl<'a> ErrorEntry<'a> {
 
     fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let entry = match reader.u8()? {
-            ERROR_FORMAT => Self::read_flagged(reader)?,
+            ERROR_FORMAT | ERROR_FORMAT_4 => Self::read_flagged(reader)?,
             format @ (ERROR_FORMAT_1 | ERROR_FORMAT_2 | ERROR_FORMAT_3) => Self::read_older(format, reader)?,
             _ => return Err(DecodeError::Content("unknown format of an error")),
         };
@@ -340,12 +342,16 @@ impl<'a> ErrorEntry<'a> {
     }
 }
 
-/// Whether two stored errors have the same content, in whatever formats. A replay of the journal compares the errors that
-/// it produces with those in the errors log, which an earlier version may have written.
+/// Whether a stored error and a computed one are the same. A replay of the journal compares the errors that it produces
+/// with those in the errors log, which an earlier version may have written: it may have told the same in another sentence.
 pub fn is_same_error(stored: &[u8], computed: &[u8]) -> bool {
-    stored == computed
-        || stored.first() != computed.first()
-            && ErrorEntry::decode(stored).is_ok_and(|stored| ErrorEntry::decode(computed) == Ok(stored))
+    if stored.first() == computed.first() {
+        return stored == computed;
+    }
+    match (ErrorEntry::decode(stored), ErrorEntry::decode(computed)) {
+        (Ok(stored), Ok(computed)) => stored == ErrorEntry { message: stored.message, ..computed },
+        _ => false,
+    }
 }
 
 /// Whether a sentence of reason `malformed` is of a message as a whole. These beginnings of sentences are part of formats
