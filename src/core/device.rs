@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
+use crate::core::sequences::DeviceSequences;
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
@@ -16,6 +17,9 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
+
+/// Tag of the added field with what is remembered beside the sequence numbers.
+const SEQUENCE_MEMORY: u8 = 1;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -69,7 +73,7 @@ pub(super) struct Device {
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
     pub queued_ms: i64,
     /// Sequence numbers seen since the device restarted.
-    pub sequences: SequenceSet,
+    pub sequences: DeviceSequences,
     /// Hash of the last `boot` that the device sent.
     pub boot: Option<u64>,
     /// Number of readings in windows.
@@ -99,7 +103,7 @@ impl Device {
             closed_ms: NONE_MS,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
-            sequences: SequenceSet::default(),
+            sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
             rejected: Vec::new(),
@@ -168,7 +172,7 @@ impl Device {
         if defects::is(Defect::ForgetSequences) {
             <SequenceSet>::default().encode(out)
         } else {
-            self.sequences.encode(out)
+            self.sequences.seen.encode(out)
         }
         out.push(u8::from(self.boot.is_some()));
         if let Some(boot) = self.boot {
@@ -186,6 +190,7 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(SEQUENCE_MEMORY, out, |out| self.sequences.encode_memory(out));
         end_fields(out);
     }
 
@@ -210,7 +215,10 @@ impl Device {
 
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
-        read_fields(reader, |_, _| Err(UNKNOWN_FIELD))
+        read_fields(reader, |tag, field| match tag {
+            SEQUENCE_MEMORY => self.sequences.decode_memory(field),
+            _ => Err(UNKNOWN_FIELD),
+        })
     }
 
     /// Reads the stored form up to [`Device::decode_introduction`]. `has_fields` says whether series have added fields.
@@ -225,7 +233,7 @@ impl Device {
             device.last_awake_ms,
             device.closed_ms,
         ] = reader.words()?.map(u64::cast_signed);
-        device.sequences = SequenceSet::decode(reader)?;
+        device.sequences.seen = SequenceSet::decode(reader)?;
         device.boot = match reader.u8()? {
             0 => None,
             1 => Some(reader.u64_le()?),
@@ -321,7 +329,8 @@ mod tests {
         device.boot = Some(7);
         device.introduced_by = RecordedUser::Named("u".into());
         device.first_seen_ms = -3;
-        device.sequences.insert(4);
+        device.sequences.seen.insert(4);
+        device.sequences.count_invalid();
         device.closed_ms = 77;
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;

@@ -50,6 +50,9 @@ struct DeviceBody {
     accepted: u64,
     rejected: BTreeMap<&'static str, u64>,
     sequence_missing: u64,
+    sequence_restarts: u64,
+    sequence_wraps: u64,
+    sequence_invalid: u64,
     metric_count: usize,
 }
 
@@ -65,6 +68,9 @@ impl From<DeviceSummary> for DeviceBody {
             accepted: device.accepted,
             rejected: device.rejected.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
             sequence_missing: device.sequence_missing,
+            sequence_restarts: device.sequence_restarts,
+            sequence_wraps: device.sequence_wraps,
+            sequence_invalid: device.sequence_invalid,
             metric_count: device.metrics,
         }
     }
