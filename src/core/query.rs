@@ -29,6 +29,8 @@ pub struct DeviceSummary {
     pub rejected: Vec<(Reason, u64)>,
     /// Number of sequence numbers between the lowest and the highest seen that have not come.
     pub sequence_missing: u64,
+    /// Number of messages that repeated what was retained on their topic.
+    pub retained_repeats: u64,
     /// Number of metrics.
     pub metrics: usize,
 }
@@ -133,6 +135,7 @@ impl Operator {
             accepted: device.accepted,
             rejected: device.rejected.clone(),
             sequence_missing: device.sequences.missing(),
+            retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }
     }

@@ -11,7 +11,7 @@
 
 use std::hint::black_box;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::client::RememberedClient;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
@@ -39,6 +39,9 @@ const GROUP_WITHOUT_FIELDS: u8 = 3;
 const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
+
+/// Tag of the header's added field with the number of messages that repeated what was retained.
+const TAG_RETAINED_REPEATS: u8 = 1;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -155,6 +158,9 @@ impl Operator {
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
+        if self.totals.retained_repeats > 0 {
+            put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
+        }
         end_fields(&mut out);
         out
     }
@@ -206,7 +212,13 @@ impl Operator {
             }
         }
         if format >= HEADER_FORMAT {
-            read_fields(&mut reader, |_, _| Err(UNKNOWN_FIELD))?;
+            read_fields(&mut reader, |tag, field| match tag {
+                TAG_RETAINED_REPEATS => {
+                    operator.totals.retained_repeats = field.u64()?;
+                    Ok(())
+                }
+                _ => Err(UNKNOWN_FIELD),
+            })?;
         }
         reader.end()?;
         Ok(operator)
@@ -273,6 +285,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         replay_ranges_merged: _,
         devices_forgotten: _,
         devices_refused: _,
+        retained_repeats: _,
     } = totals;
     for count in [
         messages,

@@ -50,6 +50,7 @@ struct DeviceBody {
     accepted: u64,
     rejected: BTreeMap<&'static str, u64>,
     sequence_missing: u64,
+    retained_repeats: u64,
     metric_count: usize,
 }
 
@@ -65,6 +66,7 @@ impl From<DeviceSummary> for DeviceBody {
             accepted: device.accepted,
             rejected: device.rejected.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
             sequence_missing: device.sequence_missing,
+            retained_repeats: device.retained_repeats,
             metric_count: device.metrics,
         }
     }
