@@ -6,6 +6,7 @@ use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_field
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
+use crate::core::retained::RetainedHistory;
 use crate::core::sequences::DeviceSequences;
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
@@ -15,11 +16,14 @@ use crate::defects::{self, Defect};
 /// A time that never comes: the device has no open window, or is not queued.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
+/// Tag of the added field with the last retained messages.
+const TAG_RETAINED: u8 = 1;
+
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
 
 /// Tag of the added field with what is remembered beside the sequence numbers.
-const SEQUENCE_MEMORY: u8 = 1;
+const TAG_SEQUENCES: u8 = 2;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -80,6 +84,8 @@ pub(super) struct Device {
     pub accepted: u64,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
+    /// Its last messages with the RETAIN flag; `None` before the first one.
+    pub retained: Option<Box<RetainedHistory>>,
     /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
@@ -107,6 +113,7 @@ impl Device {
             boot: None,
             accepted: 0,
             rejected: Vec::new(),
+            retained: None,
             series: Vec::new(),
         }
     }
@@ -190,7 +197,10 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
-        put_field(SEQUENCE_MEMORY, out, |out| self.sequences.encode_memory(out));
+        put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
+        if let Some(retained) = &self.retained {
+            put_field(TAG_RETAINED, out, |out| retained.encode(out));
+        }
         end_fields(out);
     }
 
@@ -216,7 +226,11 @@ impl Device {
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         read_fields(reader, |tag, field| match tag {
-            SEQUENCE_MEMORY => self.sequences.decode_memory(field),
+            TAG_SEQUENCES => self.sequences.decode_memory(field),
+            TAG_RETAINED => {
+                self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
+            }
             _ => Err(UNKNOWN_FIELD),
         })
     }

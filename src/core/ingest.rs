@@ -66,12 +66,24 @@ impl Operator {
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
-        if let Err(malformed) = message.decode(publish.payload, self.settings.current.max_readings_per_message) {
-            self.reject_message(batch, origin, None, malformed, out);
+        let decoded = message.decode(publish.payload, self.settings.current.max_readings_per_message);
+        if publish.retain && self.repeats_retained(batch, origin, decoded.is_ok().then_some(&*message)) {
+            if decoded.is_ok() {
+                // Should the acknowledgement be lost, the message may come again when its client is connected for longer.
+                self.check_redelivery(origin, message);
+            }
             return;
         }
-        let redelivered = self.check_redelivery(origin, message);
-        self.elements(batch, origin, message, redelivered, out);
+        match decoded {
+            Ok(()) => {
+                let redelivered = self.check_redelivery(origin, message);
+                self.elements(batch, origin, message, redelivered, out);
+            }
+            Err(malformed) => self.reject_message(batch, origin, None, malformed, out),
+        }
+        if publish.retain {
+            self.remember_retained(batch, origin, decoded.is_ok().then_some(&*message));
+        }
     }
 
     /// Processes the elements of a decoded message; of a replayed message, those that the replay concerns. Returns the

@@ -43,6 +43,7 @@ mod problem;
 mod recent_digests;
 mod registry;
 mod replay;
+mod retained;
 mod sequences;
 mod side_output;
 mod timestamp;

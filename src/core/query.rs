@@ -35,6 +35,8 @@ pub struct DeviceSummary {
     pub sequence_wraps: u64,
     /// Objects of the device whose `seq` is no number.
     pub sequence_invalid: u64,
+    /// Number of messages that repeated what was retained on their topic.
+    pub retained_repeats: u64,
     /// Number of metrics.
     pub metrics: usize,
 }
@@ -144,6 +146,7 @@ impl Operator {
             sequence_restarts: history.restarts,
             sequence_wraps: history.wraps,
             sequence_invalid: history.invalid,
+            retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }
     }

@@ -27,7 +27,7 @@ use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 4;
 /// Tag of the added field with counts of sequence numbers.
-const SEQUENCE_COUNTS: u8 = 1;
+const TAG_SEQUENCE_COUNTS: u8 = 2;
 /// Header of versions that had no added fields.
 const HEADER_WITHOUT_FIELDS: u8 = 3;
 /// Header of versions that forgot devices only after their silence.
@@ -41,6 +41,9 @@ const GROUP_WITHOUT_FIELDS: u8 = 3;
 const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
+
+/// Tag of the header's added field with the number of messages that repeated what was retained.
+const TAG_RETAINED_REPEATS: u8 = 1;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +160,10 @@ impl Operator {
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
-        put_field(SEQUENCE_COUNTS, &mut out, |out| encode_sequence_counts(&self.totals, out));
+        put_field(TAG_SEQUENCE_COUNTS, &mut out, |out| encode_sequence_counts(&self.totals, out));
+        if self.totals.retained_repeats > 0 {
+            put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
+        }
         end_fields(&mut out);
         out
     }
@@ -210,7 +216,11 @@ impl Operator {
         }
         if format >= HEADER_FORMAT {
             read_fields(&mut reader, |tag, field| match tag {
-                SEQUENCE_COUNTS => decode_sequence_counts(field, &mut operator.totals),
+                TAG_SEQUENCE_COUNTS => decode_sequence_counts(field, &mut operator.totals),
+                TAG_RETAINED_REPEATS => {
+                    operator.totals.retained_repeats = field.u64()?;
+                    Ok(())
+                }
                 _ => Err(UNKNOWN_FIELD),
             })?;
         }
@@ -283,6 +293,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         sequence_restarts: _,
         sequence_wraps: _,
         sequence_invalid: _,
+        retained_repeats: _,
     } = totals;
     for count in [
         messages,

@@ -1,5 +1,6 @@
 //! Tests of the operator as a whole.
 
+mod ahead;
 mod conformance;
 mod events;
 mod idleness;
@@ -10,6 +11,7 @@ mod properties;
 mod reasons;
 mod reconfigure;
 mod replays;
+mod retained;
 mod snapshots;
 mod state;
 mod tenants;
@@ -116,6 +118,7 @@ impl Input {
                     qos: *qos,
                     dup: *dup,
                     retain: false,
+                    repeats_retained: false,
                     payload,
                 };
                 record::encode_publish(&publish, same, &mut bytes);
@@ -196,6 +199,12 @@ fn brief(effect: &Effect) -> String {
             format!("{} {}/{} {}", name("reason"), name("device_id"), name("metric"), json["index"])
         }
     }
+}
+
+/// The defaults with the rules of Flink: no backlogs, and watermarks that follow event times however far they are ahead of
+/// the arrival.
+fn flink() -> Settings {
+    Settings { backlog: false, ..Settings::default() }
 }
 
 /// The payload of one reading of metric `m`, `offset_ms` after [`T0`].

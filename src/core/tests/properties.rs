@@ -51,6 +51,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
         (
             prop_oneof![3 => Just(Settings::RULES), 1 => Just(0)],
             prop::sample::select(vec![SequenceBits::Auto, SequenceBits::Bits8, SequenceBits::Bits64]),
+            any::<bool>(),
         ),
     )
         .prop_map(
@@ -64,6 +65,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                     out_of_orderness_ms,
                     allowed_lateness_ms,
                     idle_timeout_ms: idle,
+                    backlog: numbers.2,
                     device_ttl_ms: ttl,
                     max_devices: limits.0,
                     max_metrics_per_device: limits.1,

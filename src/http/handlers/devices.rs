@@ -53,6 +53,7 @@ struct DeviceBody {
     sequence_restarts: u64,
     sequence_wraps: u64,
     sequence_invalid: u64,
+    retained_repeats: u64,
     metric_count: usize,
 }
 
@@ -71,6 +72,7 @@ impl From<DeviceSummary> for DeviceBody {
             sequence_restarts: device.sequence_restarts,
             sequence_wraps: device.sequence_wraps,
             sequence_invalid: device.sequence_invalid,
+            retained_repeats: device.retained_repeats,
             metric_count: device.metrics,
         }
     }

@@ -2,4 +2,5 @@
 
 mod reasons;
 mod redelivery;
+mod retained;
 mod windows;
