@@ -3,4 +3,5 @@
 mod reasons;
 mod redelivery;
 mod retained;
+mod sequences;
 mod windows;
