@@ -3,4 +3,5 @@
 mod reasons;
 mod redelivery;
 mod retained;
+mod unmatched;
 mod windows;
