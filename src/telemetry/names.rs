@@ -48,6 +48,9 @@ metrics! {
     MQTT_CONNECTIONS_CLOSED Counter "weir_mqtt_connections_closed_total" "Accepted connections that ended; label reason.";
     MQTT_PUBLISHES_RECEIVED Counter "weir_mqtt_publishes_received_total" "PUBLISH packets received; labels qos, kind (ingest, other).";
     MQTT_PUBLISHES_REFUSED Counter "weir_mqtt_publishes_refused_total" "PUBLISH packets refused; label reason.";
+    MQTT_PUBLISHES_UNMATCHED Counter "weir_mqtt_publishes_unmatched_total" "PUBLISH packets on topics that are no ingest topics and have no subscriber.";
+    MQTT_UNMATCHED_TOPICS Gauge "weir_mqtt_unmatched_topics" "Topics in /api/v1/topics: they are no ingest topics. At most 1000 are kept.";
+    MQTT_UNMATCHED_TOPICS_REPLACED Counter "weir_mqtt_unmatched_topics_replaced_total" "Topics that left /api/v1/topics because there were too many.";
     MQTT_SUBSCRIPTIONS_DENIED Counter "weir_mqtt_subscriptions_denied_total" "Subscriptions that the access rules denied, or ended after a reload; label when.";
     MQTT_PUBLISH_BYTES Counter "weir_mqtt_publish_payload_bytes_total" "Payload bytes of received ingest publishes.";
     MQTT_PUBLISHES_REPEATED Counter "weir_mqtt_publishes_repeated_total" "QoS 2 publishes received again while their packet id was in use; they are acknowledged and not processed again.";

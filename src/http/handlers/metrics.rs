@@ -51,6 +51,11 @@ fn refresh(state: &ApiShared) {
 fn mqtt(state: &ApiShared) {
     let mqtt = state.resources.process.mqtt();
     gauge!(names::MQTT_CONNECTIONS).set(mqtt.connections as f64);
+    if let Some(admission) = &state.resources.mqtt_admission {
+        let (listed, replaced) = admission.unmatched_counts();
+        gauge!(names::MQTT_UNMATCHED_TOPICS).set(listed as f64);
+        counter!(names::MQTT_UNMATCHED_TOPICS_REPLACED).absolute(replaced);
+    }
     gauge!(names::STREAM_CLIENTS).set(state.open_streams() as f64);
     // Zeros in place of what is not read from disk yet would be taken for a loss.
     if mqtt.restored {

@@ -4,4 +4,5 @@ mod reasons;
 mod redelivery;
 mod retained;
 mod sequences;
+mod unmatched;
 mod windows;
