@@ -12,6 +12,7 @@ mod reasons;
 mod reconfigure;
 mod replays;
 mod retained;
+mod sequences;
 mod snapshots;
 mod state;
 mod tenants;
