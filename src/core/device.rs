@@ -7,6 +7,7 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, 
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
+use crate::core::sequences::DeviceSequences;
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
@@ -20,6 +21,9 @@ const TAG_RETAINED: u8 = 1;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
+
+/// Tag of the added field with what is remembered beside the sequence numbers.
+const TAG_SEQUENCES: u8 = 2;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -73,7 +77,7 @@ pub(super) struct Device {
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
     pub queued_ms: i64,
     /// Sequence numbers seen since the device restarted.
-    pub sequences: SequenceSet,
+    pub sequences: DeviceSequences,
     /// Hash of the last `boot` that the device sent.
     pub boot: Option<u64>,
     /// Number of readings in windows.
@@ -105,7 +109,7 @@ impl Device {
             closed_ms: NONE_MS,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
-            sequences: SequenceSet::default(),
+            sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
             rejected: Vec::new(),
@@ -175,7 +179,7 @@ impl Device {
         if defects::is(Defect::ForgetSequences) {
             <SequenceSet>::default().encode(out)
         } else {
-            self.sequences.encode(out)
+            self.sequences.seen.encode(out)
         }
         out.push(u8::from(self.boot.is_some()));
         if let Some(boot) = self.boot {
@@ -193,6 +197,7 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
@@ -221,6 +226,7 @@ impl Device {
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         read_fields(reader, |tag, field| match tag {
+            TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
                 Ok(())
@@ -241,7 +247,7 @@ impl Device {
             device.last_awake_ms,
             device.closed_ms,
         ] = reader.words()?.map(u64::cast_signed);
-        device.sequences = SequenceSet::decode(reader)?;
+        device.sequences.seen = SequenceSet::decode(reader)?;
         device.boot = match reader.u8()? {
             0 => None,
             1 => Some(reader.u64_le()?),
@@ -337,7 +343,8 @@ mod tests {
         device.boot = Some(7);
         device.introduced_by = RecordedUser::Named("u".into());
         device.first_seen_ms = -3;
-        device.sequences.insert(4);
+        device.sequences.seen.insert(4);
+        device.sequences.count_invalid();
         device.closed_ms = 77;
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;

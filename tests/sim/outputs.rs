@@ -62,7 +62,8 @@ impl Outputs {
         let mut errors = ErrorReader::default();
         for (seq, bytes) in (0..).zip(&self.errors) {
             let entry = errors.read(seq, bytes).map_err(|error| format!("error {seq}: {error}"))?;
-            let id = ledger.find(entry.client_id, entry.payload);
+            // The client is cut where a sentence is long and its message short.
+            let id = if entry.is_cut { ledger.find_cut(&entry) } else { ledger.find(entry.client_id, entry.payload) };
             let id = id.ok_or_else(|| format!("error {seq} is about a payload that nobody sent: {}", entry.message))?;
             for (index, reason) in readings(&entry) {
                 if reason != Reason::Duplicate {

@@ -4,4 +4,6 @@ mod proportion;
 mod reasons;
 mod redelivery;
 mod retained;
+mod sequences;
+mod unmatched;
 mod windows;
