@@ -6,8 +6,11 @@ use std::borrow::Cow;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::client::{self, ClientKey, RememberedClient};
-use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricsField};
+use crate::core::decode::{
+    DecodeRules, DecodedMessage, ElementFields, MalformedMessage, MessageElement, MetricsField, RecoveredText,
+};
 use crate::core::device::Slot;
+use crate::core::event_time;
 use crate::core::group::key_group;
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
@@ -36,6 +39,8 @@ pub(super) struct Checked<'m> {
     pub duplicate: Option<ReadingProblem<'m>>,
     /// Event time of the element, Unix milliseconds.
     pub time_ms: i64,
+    /// Whether the payload states the time; else it is the arrival time.
+    pub states_time: bool,
 }
 
 /// Event time of an element, for deduplication.
@@ -64,12 +69,42 @@ impl Operator {
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
-        if let Err(malformed) = message.decode(publish.payload, self.settings.current.max_readings_per_message) {
-            self.reject_message(batch, origin, None, malformed, out);
+        if let Err(malformed) = message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
+            self.publish_unusual(batch, origin, malformed, out);
             return;
         }
         let redelivered = self.check_redelivery(origin, message);
         self.elements(batch, origin, message, redelivered, out);
+    }
+
+    /// Applies one publish whose payload cannot be decoded as it came.
+    #[cold]
+    fn publish_unusual(
+        &mut self,
+        batch: &BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
+        malformed: MalformedMessage,
+        out: &mut dyn Collector,
+    ) {
+        let PublishRecord { payload, retain, .. } = *origin.publish;
+        let rules = DecodeRules::of(&self.settings.current);
+        if payload.is_empty() && retain && rules.lenient {
+            self.totals.topics_cleared += 1;
+            return;
+        }
+        match RecoveredText::of(payload, rules, malformed) {
+            Err(malformed) => self.reject_message(batch, origin, None, &malformed, out),
+            Ok(recovered) => {
+                let mut message = DecodedMessage::default();
+                match recovered.decode(&mut message, rules) {
+                    Err(malformed) => self.reject_message(batch, origin, None, &malformed, out),
+                    Ok(()) => {
+                        let redelivered = self.check_redelivery(origin, &message);
+                        self.elements(&mut batch.of_message(), origin, &message, redelivered, out);
+                    }
+                }
+            }
+        }
     }
 
     /// Processes the elements of a decoded message; of a replayed message, those that the replay concerns. Returns the
@@ -174,7 +209,7 @@ impl Operator {
         index: &mut u32,
         out: &mut dyn Collector,
     ) {
-        let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
+        let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some() && !self.is_beside_reading(fields);
         let mut seq_owner = SeqOwner::Any;
         if let Some(wanted) = origin.replay {
             let indexes = *index..index.saturating_add(fields.indexes(is_fault));
@@ -189,6 +224,9 @@ impl Operator {
             self.fault(origin, *index, &checked, fields, out);
             *index += 1;
             return;
+        }
+        if fields.error.is_some() {
+            self.fault_beside(origin, *index, &checked, fields, out);
         }
         let range = match &fields.metrics {
             MetricsField::Absent => {
@@ -258,10 +296,8 @@ impl Operator {
         let unknown = problem.take_if(|problem| problem.reason() == Reason::UnknownDevice);
         let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
-        let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
-            let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
-            validate::event_time(&fields.timestamp, &self.settings.current, now_ms, first_ms)
-        });
+        let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
+        let time = event_time::event_time(fields, &self.settings.current, &self.settings.rules, now_ms, first_ms);
         let stated = match time {
             Ok(stated) => stated,
             Err(_) if is_fault => None,
@@ -281,7 +317,15 @@ impl Operator {
         };
         let redelivered =
             (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
-        Checked { device_id, slot, no_room, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
+        Checked {
+            device_id,
+            slot,
+            no_room,
+            problem,
+            duplicate: duplicate.or(redelivered),
+            time_ms: time.ms,
+            states_time: time.stated,
+        }
     }
 
     /// Finds the device of an element that is not from the device of the element before, and its state; creates the state
@@ -380,6 +424,34 @@ impl Operator {
         // says that it is redelivered, it is better stored twice than lost.
         let told_again = is_fault && !dup && time.is_some_and(|time| !time.stated);
         (!told_again).then_some(ReadingProblem::DuplicateSequence(seq))
+    }
+
+    /// Whether an `error` field stands beside a reading, and does not make it a fault.
+    #[cold]
+    fn is_beside_reading(&self, fields: &ElementFields<'_>) -> bool {
+        self.settings.current.has_field_rules() && fields.has_reading()
+    }
+
+    /// Tells the fault in an `error` field that stands beside a reading. It has the index of the element's first reading. A
+    /// replay of that reading does not tell it again.
+    #[cold]
+    fn fault_beside(
+        &mut self,
+        origin: ReadingOrigin<'_>,
+        index: u32,
+        checked: &Checked<'_>,
+        fields: &ElementFields<'_>,
+        out: &mut dyn Collector,
+    ) {
+        let Some(error) = fields.error.as_deref().filter(|error| validate::tells_fault(error)) else { return };
+        let is_told = origin.replay.is_none_or(|wanted| wanted.whole);
+        if checked.slot.is_none() || checked.duplicate.is_some() || !is_told {
+            return;
+        }
+        self.totals.received += 1;
+        let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
+        let problem = ReadingProblem::Fault(Some(error));
+        self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
     }
 
     fn fault(

@@ -16,6 +16,7 @@ pub mod replayed;
 pub mod selection;
 pub mod settings;
 pub mod snapshot;
+pub mod timezone;
 pub mod totals;
 pub mod user;
 
@@ -30,6 +31,7 @@ pub mod codec;
 mod decode;
 mod dedup;
 mod device;
+mod event_time;
 mod firing;
 mod hash;
 mod idle;

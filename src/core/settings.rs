@@ -23,6 +23,17 @@ pub enum TimestampUnit {
     Ns,
 }
 
+/// What the event time of a reading is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeSource {
+    /// The time that the device states; without one, the arrival.
+    #[default]
+    Event,
+    /// The arrival, whatever the device states.
+    Arrival,
+}
+
 /// Whose event time closes windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -109,6 +120,12 @@ pub struct Settings {
     /// Whether the records name the user who published. They do not in the journals of earlier versions.
     #[serde(default)]
     pub records_name_users: bool,
+    /// What the event time of a reading is.
+    #[serde(default)]
+    pub time_source: TimeSource,
+    /// IANA time zone of times that name no zone; empty: such times are rejected.
+    #[serde(default)]
+    pub timezone: String,
     /// Version of the rules under which records are processed: [`Settings::RULES`] for new records. Records in the journals
     /// of earlier versions keep the rules under which they were first processed, so that a replay gives the same results.
     #[serde(default)]
@@ -170,6 +187,8 @@ impl Default for Settings {
             store_duplicates: false,
             tenants: Vec::new(),
             records_name_users: true,
+            time_source: TimeSource::Event,
+            timezone: String::new(),
             rules: Self::RULES,
         }
     }
