@@ -4,12 +4,18 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_f64, put_i64, 
 use crate::core::reason::Reason;
 use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
 
+mod flags;
 mod json;
+
+pub use flags::WindowFlags;
 
 /// Longest part of a payload that an error entry keeps, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
 
+/// Format of windows of which nothing is special.
 const WINDOW_FORMAT: u8 = 1;
+/// [`WINDOW_FORMAT`] with a byte of flags at the end, which is not 0.
+const FLAGGED_WINDOW_FORMAT: u8 = 2;
 /// Format of errors that is written. Flags say which part of the message was rejected and which optional fields follow.
 const ERROR_FORMAT: u8 = 5;
 const ERROR_WHOLE_MESSAGE: u8 = 1;
@@ -56,12 +62,15 @@ pub struct WindowResult<'a> {
     pub last: f64,
     /// Population standard deviation of the values.
     pub stddev: f64,
+    /// What is special about the result.
+    pub flags: WindowFlags,
 }
 
 impl<'a> WindowResult<'a> {
     /// Appends the stored form: a format byte, then the fields in the binary form of [`codec`](crate::core::codec).
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(WINDOW_FORMAT);
+        let flags = self.flags.bits();
+        out.push(if flags == 0 { WINDOW_FORMAT } else { FLAGGED_WINDOW_FORMAT });
         put_bytes(self.device_id.as_bytes(), out);
         put_bytes(self.metric.as_bytes(), out);
         put_i64(self.window_start_ms, out);
@@ -71,6 +80,9 @@ impl<'a> WindowResult<'a> {
         put_u64(self.count, out);
         for float in [self.sum, self.mean, self.min, self.max, self.first, self.last, self.stddev] {
             put_f64(float, out);
+        }
+        if flags != 0 {
+            out.push(flags);
         }
     }
 
@@ -84,7 +96,8 @@ impl<'a> WindowResult<'a> {
     }
 
     fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
-        if reader.u8()? != WINDOW_FORMAT {
+        let format = reader.u8()?;
+        if !matches!(format, WINDOW_FORMAT | FLAGGED_WINDOW_FORMAT) {
             return Err(DecodeError::Content("unknown format of a window"));
         }
         let (device_id, metric) = (reader.str()?, reader.str()?);
@@ -104,9 +117,18 @@ impl<'a> WindowResult<'a> {
             first: reader.f64()?,
             last: reader.f64()?,
             stddev: reader.f64()?,
+            flags: if format == FLAGGED_WINDOW_FORMAT { read_window_flags(reader)? } else { WindowFlags::default() },
         };
         reader.end()?;
         Ok(window)
+    }
+}
+
+/// Reads flags of which one is set: windows without flags have one stored form only.
+fn read_window_flags(reader: &mut FieldReader<'_>) -> Result<WindowFlags, DecodeError> {
+    match reader.u8()? {
+        0 => Err(DecodeError::Content("a window of format 2 without flags")),
+        bits => WindowFlags::from_bits(bits),
     }
 }
 

@@ -18,6 +18,7 @@ fn window() -> WindowResult<'static> {
         first: f64::INFINITY,
         last: 5e-324,
         stddev: f64::NAN,
+        flags: WindowFlags::default(),
     }
 }
 
@@ -60,6 +61,32 @@ fn windows_as_json() {
             + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
             + r#""last":5e-324,"stddev":null}"#
     );
+    let flagged = |backlog, wrong_clock| WindowResult { flags: WindowFlags { backlog, wrong_clock }, ..window() };
+    assert!(window_json(&flagged(true, false)).ends_with(r#""stddev":null,"backlog":true}"#));
+    assert!(window_json(&flagged(false, true)).ends_with(r#""stddev":null,"wrong_clock":true}"#));
+}
+
+/// The bytes of formats 1 and 2. They must not change: another form is a new format.
+#[test]
+fn the_bytes_of_a_window() {
+    let bytes_of = |flags| {
+        let mut bytes = Vec::new();
+        WindowResult { device_id: "d", metric: "m", flags, ..window() }.encode(&mut bytes);
+        bytes
+    };
+    let floats = [0.1 + 0.2, 21.0, -0.0, 1e300, f64::INFINITY, 5e-324, f64::NAN];
+    let fields = [b"\x01d\x01m\x8f\x4e\x88\x27\x02\x01\x03".to_vec(), floats.map(f64::to_le_bytes).concat()].concat();
+    let flags = |backlog, wrong_clock| WindowFlags { backlog, wrong_clock };
+    assert_eq!(bytes_of(flags(false, false)), [b"\x01", &fields[..]].concat());
+    for (flags, byte) in [(flags(true, false), 1), (flags(false, true), 2), (flags(true, true), 3)] {
+        let bytes = bytes_of(flags);
+        assert_eq!(bytes, [b"\x02", &fields[..], &[byte]].concat());
+        assert_eq!(WindowResult::decode(&bytes).unwrap().flags, flags);
+        assert!(WindowResult::decode(&bytes[..bytes.len() - 1]).is_err(), "without its flags");
+    }
+    for (byte, why) in [(0, "without flags"), (4, "a flag that format 2 does not have")] {
+        assert!(WindowResult::decode(&[b"\x02", &fields[..], &[byte]].concat()).is_err(), "{why}");
+    }
 }
 
 #[test]
